@@ -1,0 +1,50 @@
+# Every target is a thin line over a script or a module; `make` alone lists them.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+BUF := node_modules/.bin/buf
+.DEFAULT_GOAL := help
+.PHONY: help setup gen gen-check fmt lint type test check model up demo bench peers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with everything needed to run and test
+	@scripts/setup $(VENV)
+
+gen: setup ## generate the stubs in libs/api from protos/
+	@scripts/gen $(PY) libs/api/src
+
+gen-check: setup ## fail when the stubs are stale
+	@scripts/gen-check $(PY)
+
+fmt: setup ## format code and contracts
+	@$(VENV)/bin/ruff format -q . && $(VENV)/bin/ruff check -q --fix . ; scripts/buf format -w
+
+lint: setup ## judge code and contracts
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && scripts/buf lint
+
+type: setup ## check the types
+	@scripts/type $(VENV)
+
+test: setup model ## run all tests
+	@$(PY) -m pytest
+
+check: lint type gen-check ## every gate that is not a test
+
+model: setup ## export and quantise the default model into .penstock/
+	@scripts/model $(VENV)
+
+up: setup model ## run everything in the foreground
+	@$(PY) -m penstock.stack up
+
+demo: setup model ## the main job, end to end, with its figures
+	@$(PY) -m penstock.stack demo
+
+bench: setup model ## run all benchmarks and write docs/benchmarks/
+	@$(PY) -m penstock.bench all --write docs/benchmarks
+
+peers: ## make .venv-peers with the servers we compare against
+	@scripts/peers
+
+clean: ## remove what the targets made; keeps .penstock/ data
+	@rm -rf $(VENV) .venv-peers node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

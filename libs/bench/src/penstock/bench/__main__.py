@@ -1,0 +1,98 @@
+"""`python -m penstock.bench NAME`: runs one benchmark or all, prints its figures, writes its page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+from rich.table import Table
+
+from penstock.bench import report
+from penstock.bench.options import Options
+from penstock.bench.registry import BENCHMARKS
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"penstock.bench.{name.replace('-', '_')}")
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="penstock.bench", description="Measure Penstock; each figure is a ratio taken in one run.")
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", "list"], help="benchmark to run, `all` of them, or `list` them")
+    parser.add_argument("--data", type=Path, default=_default_data(), help="folder of public data sets (default: $PENSTOCK_DATA)")
+    parser.add_argument("--json", action="store_true", help="print the last line only")
+    parser.add_argument("--quick", action="store_true", help="a short run to see that it works; its figures prove nothing")
+    parser.add_argument("--write", type=Path, help="write the page and plots into this folder")
+    return parser
+
+
+def _default_data() -> Path | None:
+    return Path(os.environ["PENSTOCK_DATA"]) if os.environ.get("PENSTOCK_DATA") else None
+
+
+def _show(name: str, result: report.Result, console: Console) -> None:
+    table = Table("figure", "asked", "got", "", title=name)
+    for key, value in result.figures.items():
+        bound = result.bounds.get(key)
+        verdict = "" if bound is None else ("[green]met[/]" if bound.holds(value) else "[red]short[/]")
+        table.add_row(key, str(bound or ""), f"{value:.5g}", verdict)
+    console.print(table)
+    for extra in result.tables:
+        shown = Table(*extra.columns, title=extra.title)
+        for row in extra.rows:
+            shown.add_row(*(cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row))
+        console.print(shown)
+    for note in result.notes:
+        console.print(f"- {note}")
+
+
+def _run_one(name: str, options: Options, write: Path | None) -> None:
+    module = _load(name)
+    result: report.Result = module.run(options)
+    if not options.json:
+        _show(name, result, Console())
+    if write is not None:
+        write.mkdir(parents=True, exist_ok=True)
+        plots = report.draw(name, result, write)
+        (write / f"{name}.md").write_text(report.markdown(name, module.__doc__ or "", result, plots))
+    print(report.last_line(name, result), flush=True)
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    """Each benchmark in a process of its own, so that none inherits another's threads and caches."""
+    failed = []
+    for name in BENCHMARKS:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, "-m", "penstock.bench", name]
+        command += ["--write", str(arguments.write)] if arguments.write else []
+        command += ["--data", str(arguments.data)] if arguments.data else []
+        command += ["--quick"] if arguments.quick else []
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    print("failed: " + ", ".join(failed) if failed else "all benchmarks ran", flush=True)
+    return 1 if failed else 0
+
+
+def main() -> int:
+    arguments = _arguments().parse_args()
+    if arguments.name == "list":
+        for name in BENCHMARKS:
+            print(f"{name:16} {(_load(name).__doc__ or '').strip().splitlines()[0]}")
+        return 0
+    if arguments.data is not None and not arguments.data.is_dir():
+        print(f"penstock.bench: --data {arguments.data} is not a folder", file=sys.stderr)
+        return 2
+    if arguments.name == "all":
+        return _run_all(arguments)
+    _run_one(arguments.name, Options(arguments.data, arguments.quick, arguments.json), arguments.write)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
