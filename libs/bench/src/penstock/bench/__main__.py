@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from rich.console import Console
-from rich.table import Table
-
 from penstock.bench import report
 from penstock.bench.options import Options
 from penstock.bench.registry import BENCHMARKS
+from rich.console import Console
+from rich.table import Table
 
 
 def _load(name: str) -> ModuleType:
@@ -23,11 +22,19 @@ def _load(name: str) -> ModuleType:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="penstock.bench", description="Measure Penstock; each figure is a ratio taken in one run.")
-    parser.add_argument("name", choices=[*BENCHMARKS, "all", "list"], help="benchmark to run, `all` of them, or `list` them")
-    parser.add_argument("--data", type=Path, default=_default_data(), help="folder of public data sets (default: $PENSTOCK_DATA)")
+    parser = argparse.ArgumentParser(
+        prog="penstock.bench", description="Measure Penstock; each figure is a ratio taken in one run."
+    )
+    parser.add_argument(
+        "name", choices=[*BENCHMARKS, "all", "list"], help="benchmark to run, `all` of them, or `list` them"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=_default_data(), help="folder of public data sets (default: $PENSTOCK_DATA)"
+    )
     parser.add_argument("--json", action="store_true", help="print the last line only")
-    parser.add_argument("--quick", action="store_true", help="a short run to see that it works; its figures prove nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run to see that it works; its figures prove nothing"
+    )
     parser.add_argument("--write", type=Path, help="write the page and plots into this folder")
     return parser
 

@@ -91,7 +91,13 @@ def markdown(name: str, help_text: str, result: Result, plots: list[str]) -> str
         verdict = "" if bound is None else ("met" if bound.holds(value) else "**short**")
         lines.append(f"| `{key}` | {bound or ''} | {_rounded(value)} | {verdict} |")
     for table in result.tables:
-        lines += ["", f"## {table.title}", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+        lines += [
+            "",
+            f"## {table.title}",
+            "",
+            "| " + " | ".join(table.columns) + " |",
+            "|---" * len(table.columns) + "|",
+        ]
         lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table.rows]
     for path in plots:
         lines += ["", f"![{path}]({path})"]

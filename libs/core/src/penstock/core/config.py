@@ -1,0 +1,179 @@
+"""The one configuration door: `PENSTOCK_*` variables and one YAML file, validated whole. Nothing here acts on a value."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+log = logging.getLogger(__name__)
+
+SECTIONS = (
+    "keys",
+    "models",
+    "prices",
+    "limits",
+    "routes",
+    "cache",
+    "batching",
+    "prompts",
+    "upstreams",
+    "scaling",
+    "alerts",
+)
+"""Every top-level name the YAML file may hold; a service validates the ones it uses and ignores the others."""
+
+
+class BadConfig(Exception):
+    """The configuration cannot be used. `problems` holds one line for each bad key, all of them at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Section(BaseModel):
+    """A part of the YAML file: frozen, and an unknown key is an error rather than a setting that silently does nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told by its environment. A service adds its own fields with its own prefix."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
+
+    listen: str = Field("127.0.0.1:0", description="address to serve on: host:port or unix:/path")
+    advertise: str = Field("", description="address that others reach this service by; empty: the listen address")
+    profile: Literal["development", "production"] = Field(
+        "development", description="development: reflection on, every trace recorded"
+    )
+    config_file: Path | None = Field(None, description="YAML file of keys, models, prices, limits and routes")
+    redis_url: str = Field(
+        "", description="Redis for shared state; empty: the embedded server that the supervisor starts"
+    )
+    otlp_endpoint: str = Field(
+        "", description="host:port that takes OTLP over gRPC; empty: telemetry is counted and dropped"
+    )
+    internal_token: str = Field(
+        "", repr=False, description="secret that lets services call each other's internal ports"
+    )
+    home: Path = Field(Path(".penstock"), description="folder of models and data")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line that is logged"
+    )
+    drain_s: float = Field(
+        0.2, ge=0, description="seconds between saying NOT_SERVING and refusing new calls at shutdown"
+    )
+    grace_s: float = Field(10.0, ge=0, description="seconds that calls in flight get to finish at shutdown")
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+"""A list in one variable, separated by commas; the field's validator is `split_commas`."""
+
+
+def split_commas(value: object) -> object:
+    """Turn `a, b` into ("a", "b"); other values pass to pydantic as they are."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+S = TypeVar("S", bound=BaseSettings)
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_settings(kind: type[S], **overrides: Any) -> S:
+    """Read settings from the environment.
+
+    Raises:
+        BadConfig: names every bad variable.
+    """
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        raise BadConfig([_variable_problem(kind, dict(item)) for item in error.errors()]) from None
+
+
+def _variable_problem(kind: type[BaseSettings], item: Mapping[str, Any]) -> str:
+    name = (kind.model_config.get("env_prefix", "") + "_".join(str(part) for part in item["loc"])).upper()
+    return f"{name}: {item['msg']}"
+
+
+def load_section(path: Path | None, name: str, kind: type[M]) -> M:
+    """Read one section of the YAML file; an absent file or section gives the section's defaults.
+
+    Raises:
+        BadConfig: names every bad key of the section, or says why the file cannot be read.
+    """
+    data = {} if path is None else read_file(path).get(name) or {}
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise BadConfig([_key_problem(path, name, dict(item)) for item in error.errors()]) from None
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read the YAML file into its sections.
+
+    Raises:
+        BadConfig: the file is missing, is not YAML, or has an unknown section.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig([f"{path}: cannot be read ({error.strerror})"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfig([f"{path}: is not YAML ({' '.join(str(error).split())})"]) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise BadConfig([f"{path}: must hold sections ({', '.join(SECTIONS)}), not a {type(data).__name__}"])
+    unknown = [
+        f"{path}: {key}: unknown section; known are {', '.join(SECTIONS)}" for key in data if key not in SECTIONS
+    ]
+    if unknown:
+        raise BadConfig(unknown)
+    return data
+
+
+def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
+    key = ".".join([name, *(str(part) for part in item["loc"])])
+    return f"{path}: {key}: {item['msg']}"
+
+
+def watch_sighup(reload: Callable[[], None]) -> None:
+    """Call `reload` on SIGHUP, from inside the running loop. A bad new file is refused and the old values stay."""
+
+    def on_sighup() -> None:
+        try:
+            reload()
+        except BadConfig as error:
+            for problem in error.problems:
+                log.error("configuration refused, the old one stays: %s", problem)
+        else:
+            log.info("configuration read again")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_sighup)
+
+
+def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
+    """Rows of (variable, default, meaning) for --help."""
+    prefix = kind.model_config.get("env_prefix", "")
+    rows = []
+    for name, field in kind.model_fields.items():
+        default = "" if field.is_required() else str(field.get_default(call_default_factory=True, validated_data={}))
+        rows.append(((prefix + name).upper(), default, field.description or ""))
+    return rows
+
+
+def environment(settings: ServiceSettings, **changes: str) -> dict[str, str]:
+    """The environment for a child service: this process's own, with `PENSTOCK_` names set from `changes`."""
+    names = {f"PENSTOCK_{key}".upper(): value for key, value in changes.items()}
+    return {**os.environ, "PENSTOCK_HOME": str(settings.home), **names}
