@@ -1,0 +1,135 @@
+"""Applies a policy to a conversation, block by block: deterministic, idempotent, and back to the original bytes on any doubt.
+
+What a turn becomes depends on that turn and the ones before it only, so that the next call's prefix is the same bytes. Never touched: user,
+assistant and system text (but for whole volatile lines moved), tool calls and their pairing, and all up to a provider's breakpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from penstock.prompts.conversation import (
+    Conversation,
+    Decision,
+    Optimised,
+    Policy,
+    TokenCounter,
+    Turn,
+    estimate_tokens,
+)
+from penstock.prompts.lossless import TRANSFORMS
+from penstock.prompts.selection import Similarity, paragraphs, ranked, select
+from penstock.prompts.stability import with_stable_prefix
+
+REFERENCE = "[same as the result of tool call {}]"
+LEFT_OUT = "[{} of {} passages left out]"
+
+
+class Optimiser:
+    """A policy with its token counter and, for lossy selection, its embedder. Holds no state between calls."""
+
+    def __init__(self, policy: Policy, count: TokenCounter | None = None, similarity: Similarity | None = None) -> None:
+        self._policy = policy
+        self._estimated = count is None
+        self._count = count or estimate_tokens
+        self._similarity = similarity
+
+    def optimise(self, conversation: Conversation) -> Optimised:
+        """Give the prompt to send. On any fault of a transform the block keeps its original bytes."""
+        decisions: list[Decision] = []
+        shaped = conversation
+        if self._policy.stable_prefix:
+            shaped = self._stable(conversation, decisions)
+        turns = self._turns(shaped.turns, decisions)
+        return Optimised(
+            replace(shaped, turns=turns),
+            tuple(decisions),
+            self._size(conversation),
+            self._size(replace(shaped, turns=turns)),
+            self._estimated,
+        )
+
+    def _stable(self, conversation: Conversation, decisions: list[Decision]) -> Conversation:
+        shaped, moved = with_stable_prefix(conversation)
+        before, after = self._size(conversation), self._size(shaped)
+        if shaped.tools != conversation.tools:
+            decisions.append(Decision("tools", "stable_order", True, "tools and schema keys in order", before, after))
+        if moved:
+            decisions.append(
+                Decision("turns[0]", "volatile_last", True, f"{moved} volatile lines moved", before, after)
+            )
+        return shaped
+
+    def _turns(self, turns: tuple[Turn, ...], decisions: list[Decision]) -> tuple[Turn, ...]:
+        first = 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
+        seen: dict[bytes, str] = {}
+        question = ""
+        out: list[Turn] = []
+        for index, turn in enumerate(turns):
+            if turn.role == "user":
+                question = turn.content
+            if turn.role != "tool" or index < first:
+                out.append(turn)
+                continue
+            content = self._tool_result(turn, f"turns[{index}]", (question, seen), decisions)
+            seen.setdefault(_digest(turn.content), turn.tool_call_id)
+            out.append(replace(turn, content=content))
+        return tuple(out)
+
+    def _tool_result(
+        self, turn: Turn, block: str, context: tuple[str, dict[bytes, str]], decisions: list[Decision]
+    ) -> str:
+        question, seen = context
+        text = turn.content
+        if self._policy.lossless:
+            repeat_of = (
+                seen.get(_digest(text))
+                if len(text.encode("utf-8", "surrogatepass")) >= self._policy.least_repeat_bytes
+                else None
+            )
+            if repeat_of:
+                return self._keep_if_shorter(block, "reference", text, REFERENCE.format(repeat_of), decisions)
+            for name, transform in TRANSFORMS:
+                text = self._keep_if_shorter(block, name, text, transform(text), decisions)
+        if self._policy.keep_share < 1.0 and question and not turn.pinned:
+            text = self._keep_if_shorter(block, "select", text, self._selected(question, text), decisions)
+        return text
+
+    def _keep_if_shorter(
+        self, block: str, transform: str, before: str, after: str | None, decisions: list[Decision]
+    ) -> str:
+        if after is None:
+            return before
+        old, new = self._count(before), self._count(after)
+        applied = old - new >= self._policy.least_gain_tokens
+        reason = "fewer tokens" if applied else f"gains {old - new} tokens, fewer than {self._policy.least_gain_tokens}"
+        decisions.append(Decision(block, transform, applied, reason, old, new if applied else old))
+        return after if applied else before
+
+    def _selected(self, question: str, text: str) -> str | None:
+        passages = paragraphs(text)
+        if len(passages) < 2 or passages[-1].startswith("["):
+            return None
+        kept = select(
+            ranked(question, passages, self._similarity),
+            [self._count(passage) for passage in passages],
+            self._policy.keep_share,
+        )
+        if len(kept) == len(passages):
+            return None
+        note = LEFT_OUT.format(len(passages) - len(kept), len(passages))
+        return "\n\n".join([*(passages[index] for index in kept), note])
+
+    def _size(self, conversation: Conversation) -> int:
+        texts = [text for tool in conversation.tools for text in (tool.name, tool.description, tool.parameters)]
+        return _total(self._count, [*texts, *(turn.content for turn in conversation.turns)])
+
+
+def _total(count: TokenCounter, texts: Sequence[str]) -> int:
+    return sum(count(text) for text in texts if text)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
