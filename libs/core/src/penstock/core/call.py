@@ -1,0 +1,78 @@
+"""One item's caller, deadline and trace, as plain values; and how they travel. No transport lives here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from penstock.api.common.v1 import common_pb2
+
+NORMAL: int = common_pb2.PRIORITY_NORMAL
+LONGEST_MS = 2**53
+"""Sent for a call without a deadline: more milliseconds than anybody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who pays, as the router's door authenticated it."""
+
+    organisation: str
+    team: str = ""
+    user: str = ""
+    key_id: str = ""
+    tags: tuple[str, ...] = ()
+
+
+NOBODY = Principal("")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What travels with an item: `deadline_s` is on the monotonic clock of this process, infinite for none."""
+
+    principal: Principal = NOBODY
+    priority: int = NORMAL
+    run_id: str = ""
+    step: str = ""
+    deadline_s: float = math.inf
+    traceparent: str = ""
+    tracestate: str = ""
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds left; 0 or less when the time is up, infinite without a deadline."""
+        return self.deadline_s - now
+
+    def to_context(self, now: float) -> common_pb2.CallContext:
+        """What is sent to the next hop; the time left is rounded down to a millisecond."""
+        left_ms = (self.deadline_s - now) * 1000.0
+        principal = self.principal
+        return common_pb2.CallContext(
+            principal=common_pb2.Principal(
+                organisation=principal.organisation,
+                team=principal.team,
+                user=principal.user,
+                key_id=principal.key_id,
+                tags=principal.tags,
+            ),
+            traceparent=self.traceparent,
+            tracestate=self.tracestate,
+            remaining_ms=LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms),
+            priority=self.priority,  # type: ignore[arg-type]
+            run_id=self.run_id,
+            step=self.step,
+        )
+
+    @classmethod
+    def from_context(cls, context: common_pb2.CallContext, now: float) -> Call:
+        """What arrived, with its time left counted from `now`."""
+        sent = context.principal
+        left_ms = context.remaining_ms
+        return cls(
+            Principal(sent.organisation, sent.team, sent.user, sent.key_id, tuple(sent.tags)),
+            context.priority or NORMAL,
+            context.run_id,
+            context.step,
+            math.inf if left_ms >= LONGEST_MS else now + left_ms / 1000.0,
+            context.traceparent,
+            context.tracestate,
+        )

@@ -1,0 +1,443 @@
+"""The hop: how one service calls another. One interface, three ways: a multiplexed item stream, plain unary, in process.
+
+Ownership: a caller that awaits `call` owns its item; leaving the await, by answer, fault or cancellation, ends the item on both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from penstock.api.common.v1 import common_pb2
+from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
+from penstock.core.call import Call
+from penstock.core.clock import Clock, SystemClock
+from penstock.core.errors import Fault, deadline_exceeded, from_item_status, to_fault, unavailable
+from penstock.core.rpc import EXCHANGE, Dispatcher, Rpc, rpcs_of
+from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+
+RESULT_WINDOW = 4096
+"""Results that the other side may send before we grant more."""
+
+FRAME_ITEMS = 256
+"""Items in one frame at most."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Peer(Protocol):
+    """A service that can be called. Every failure is raised as a Fault; cancelling the await cancels the work."""
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        """Call a unary RPC by its name and return its response message."""
+        ...
+
+    def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        """Call a server-streaming RPC; closing the iterator cancels the work."""
+        ...
+
+    async def close(self) -> None:
+        """Give up the connection; items in flight fail UNAVAILABLE."""
+        ...
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to `host:port` or `unix:/path` with the settings of every internal hop."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+def connect(
+    address: str,
+    service: ServiceDescriptor,
+    *,
+    token: str = "",
+    clock: Clock | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> Peer:
+    """A peer over one long-lived multiplexed stream, opened with the first call and again after it breaks.
+
+    Args:
+        address: `host:port` or `unix:/path`.
+        service: the service's descriptor; it must declare `Exchange`.
+        token: the internal token, for internal ports.
+        metadata: sent when the stream opens, such as the public door's `authorization`.
+    """
+    sent = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
+    return StreamPeer(open_channel(address), service, sent, clock or SystemClock(), telemetry)
+
+
+class _Waiter:
+    """Who waits for an item: a future for a unary answer, a queue and a future's worth of wake-ups for a stream."""
+
+    __slots__ = ("abandoned", "call", "chunks", "done", "item_id", "method", "payload", "sent")
+
+    def __init__(self, item_id: int, rpc: Rpc, payload: bytes, call: Call) -> None:
+        self.item_id = item_id
+        self.method = rpc.name
+        self.payload = payload
+        self.call = call
+        self.sent = False
+        self.abandoned = False
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.chunks: asyncio.Queue[bytes | Fault | None] | None = asyncio.Queue() if rpc.streams else None
+
+    def take(self, result: common_pb2.ItemResult) -> bool:
+        """Take a result; True when it was the last."""
+        if self.chunks is not None:
+            return self._take_chunk(self.chunks, result)
+        if not self.done.done():
+            if result.status.code:
+                self.done.set_exception(from_item_status(result.status))
+            else:
+                self.done.set_result(result.payload)
+        return True
+
+    def _take_chunk(self, chunks: asyncio.Queue[bytes | Fault | None], result: common_pb2.ItemResult) -> bool:
+        if not result.HasField("status"):
+            chunks.put_nowait(result.payload)
+            return False
+        chunks.put_nowait(from_item_status(result.status) if result.status.code else None)
+        return True
+
+    def fail(self, fault: Fault) -> None:
+        if self.chunks is not None:
+            self.chunks.put_nowait(fault)
+        elif not self.done.done():
+            self.done.set_exception(fault)
+
+
+class StreamPeer:
+    """The multiplexed item stream. Frames gather whatever waits while a write is in flight, so an idle hop adds no delay."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        service: ServiceDescriptor,
+        metadata: tuple[tuple[str, str], ...],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        method = service.methods_by_name[EXCHANGE]
+        self._frame: Any = GetMessageClass(method.input_type)
+        self._open = channel.stream_stream(
+            f"/{service.full_name}/{EXCHANGE}",
+            request_serializer=self._frame.SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        self._channel = channel
+        self._rpcs = rpcs_of(service)
+        self._name = service.full_name
+        self._metadata = metadata
+        self._clock = clock
+        self._telemetry = telemetry
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, _Waiter] = {}
+        self._outbox: deque[_Waiter] = deque()
+        self._cancelled: list[int] = []
+        self._credits = 0
+        self._consumed = 0
+        self._wake = asyncio.Event()
+        self._session: asyncio.Task[None] | None = None
+        self._closed = False
+        self._failures = 0
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        """See Peer."""
+        rpc = self._rpcs[method]
+        with self._telemetry.span(rpc.span, call, kind="client") as span:
+            try:
+                waiter, timer = self._send(rpc, request, span.call)
+                try:
+                    payload = await waiter.done
+                finally:
+                    self._leave(waiter, timer)
+            except BaseException as error:
+                fault = to_fault(error)
+                span.fail(fault.code.name, fault.reason)
+                raise
+            return rpc.response.FromString(payload)
+
+    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        """See Peer."""
+        rpc = self._rpcs[method]
+        with self._telemetry.span(rpc.span, call, kind="client") as span:
+            waiter, timer = self._send(rpc, request, span.call)
+            assert waiter.chunks is not None
+            try:
+                while (chunk := await waiter.chunks.get()) is not None:
+                    if isinstance(chunk, Fault):
+                        span.fail(chunk.code.name, chunk.reason)
+                        raise chunk
+                    yield rpc.response.FromString(chunk)
+            finally:
+                self._leave(waiter, timer)
+
+    async def close(self) -> None:
+        """See Peer."""
+        self._closed = True
+        if self._session is not None:
+            self._session.cancel()
+            await asyncio.wait([self._session])
+        self._fail_all(unavailable("the connection was closed"))
+        await self._channel.close()
+
+    def _send(self, rpc: Rpc, request: Message, call: Call) -> tuple[_Waiter, asyncio.TimerHandle | None]:
+        left_s = call.deadline_s - self._clock.monotonic()
+        if left_s <= 0:
+            raise deadline_exceeded("no time was left to send the call")
+        if self._session is None:
+            if self._closed:
+                raise unavailable("the connection was closed")
+            self._session = asyncio.get_running_loop().create_task(self._run_session())
+        waiter = _Waiter(next(self._ids), rpc, request.SerializeToString(), call)
+        self._waiting[waiter.item_id] = waiter
+        self._outbox.append(waiter)
+        self._wake.set()
+        if math.isinf(left_s):
+            return waiter, None
+        return waiter, asyncio.get_running_loop().call_later(left_s, self._expire, waiter)
+
+    def _expire(self, waiter: _Waiter) -> None:
+        waiter.fail(deadline_exceeded("the time was up before the answer was there"))
+
+    def _leave(self, waiter: _Waiter, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+        if self._waiting.pop(waiter.item_id, None) is None:
+            return
+        waiter.done.cancel()
+        waiter.abandoned = True
+        if waiter.sent:
+            self._cancelled.append(waiter.item_id)
+            self._wake.set()
+
+    async def _run_session(self) -> None:
+        """One stream from opening to breaking. What was in flight fails UNAVAILABLE; the next call opens another."""
+        try:
+            if self._failures:
+                await asyncio.sleep(min(1.0, 0.02 * 2**self._failures) * random.uniform(0.5, 1.0))
+            reason = await self._exchange()
+        finally:
+            self._session = None
+        self._failures = min(self._failures + 1, 6)
+        self._fail_all(reason)
+
+    async def _exchange(self) -> Fault:
+        stream = self._open(metadata=self._metadata)
+        self._credits, self._consumed = 0, 0
+        writer = asyncio.create_task(self._write(stream))
+        try:
+            while (frame := await stream.read()) is not grpc.aio.EOF:
+                self._failures = 0
+                self._take(frame)
+            return await self._why(stream)
+        except grpc.aio.AioRpcError as error:
+            fault = to_fault(error)
+            return (
+                fault
+                if fault.code is not grpc.StatusCode.CANCELLED
+                else unavailable(f"{self._name}: the stream was cancelled")
+            )
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            stream.cancel()
+
+    async def _why(self, stream: Any) -> Fault:
+        code = await stream.code()
+        if code in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
+            return unavailable(f"{self._name}: the stream was closed")
+        return Fault(code, await stream.details() or code.value[1])
+
+    def _take(self, frame: Any) -> None:
+        if frame.credits:
+            self._credits += frame.credits
+            self._wake.set()
+        waiting = self._waiting
+        for result in frame.results:
+            waiter = waiting.get(result.id)
+            if waiter is not None and waiter.take(result):
+                del waiting[result.id]
+        self._consumed += len(frame.results)
+        if self._consumed >= RESULT_WINDOW // 2:
+            self._wake.set()
+
+    async def _write(self, stream: Any) -> None:
+        await stream.write(self._frame(credits=RESULT_WINDOW))
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while frame := self._next_frame():
+                await stream.write(frame)
+
+    def _next_frame(self) -> Any:
+        """Everything that may be sent now, or None: items as far as credits go, cancellations, credits for results."""
+        items = self._next_items()
+        cancelled, self._cancelled = self._cancelled, []
+        grant = self._consumed if self._consumed >= RESULT_WINDOW // 2 else 0
+        self._consumed -= grant
+        return self._frame(items=items, cancelled_ids=cancelled, credits=grant) if items or cancelled or grant else None
+
+    def _next_items(self) -> list[common_pb2.Item]:
+        items: list[common_pb2.Item] = []
+        now = self._clock.monotonic()
+        while self._outbox and self._credits > 0 and len(items) < FRAME_ITEMS:
+            waiter = self._outbox.popleft()
+            if waiter.abandoned:
+                continue
+            context = waiter.call.to_context(now)
+            items.append(
+                common_pb2.Item(id=waiter.item_id, method=waiter.method, context=context, payload=waiter.payload)
+            )
+            waiter.sent, waiter.payload = True, b""
+            self._credits -= 1
+        return items
+
+    def _fail_all(self, reason: Fault) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._outbox.clear()
+        self._cancelled.clear()
+        for waiter in waiting.values():
+            waiter.fail(Fault(reason.code, reason.message, reason=reason.reason, retry_after_s=reason.retry_after_s))
+
+
+class UnaryPeer:
+    """Plain gRPC calls, one for each item: for peers without a stream, and to compare with."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        service: ServiceDescriptor,
+        *,
+        token: str = "",
+        clock: Clock | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self._channel = channel
+        self._rpcs = rpcs_of(service)
+        self._metadata = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
+        self._clock = clock or SystemClock()
+        self._telemetry = telemetry
+        self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
+
+    def _stub(self, rpc: Rpc) -> Any:
+        make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary
+        return make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        """See Peer."""
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
+            try:
+                return await self._stubs[method](request, **self._how(span.call))
+            except grpc.aio.AioRpcError as error:
+                fault = to_fault(error)
+                span.fail(fault.code.name, fault.reason)
+                raise fault from None
+
+    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        """See Peer."""
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
+            messages = self._stubs[method](request, **self._how(span.call))
+            try:
+                async for message in messages:
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                fault = to_fault(error)
+                span.fail(fault.code.name, fault.reason)
+                raise fault from None
+            finally:
+                messages.cancel()
+
+    def _how(self, call: Call) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        left_s = call.deadline_s - now
+        if left_s <= 0:
+            raise deadline_exceeded("no time was left to send the call")
+        metadata = (*self._metadata, (CONTEXT_KEY, call.to_context(now).SerializeToString()))
+        return {"metadata": metadata, "timeout": None if math.isinf(left_s) else left_s}
+
+    async def close(self) -> None:
+        """See Peer."""
+        await self._channel.close()
+
+
+class InProcessPeer:
+    """A servicer in this process: the same semantics without a wire. Messages are copied, so neither side sees the other's changes."""
+
+    def __init__(
+        self,
+        service: ServiceDescriptor,
+        servicer: object,
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> None:
+        self._dispatcher = Dispatcher(service, servicer, telemetry)
+        self._clock = clock or SystemClock()
+        self._closed = False
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        """See Peer."""
+        left_s = self._left_s(call)
+        rpc = self._dispatcher.rpcs[method]
+        try:
+            async with asyncio.timeout(None if math.isinf(left_s) else left_s):
+                return _copy(await self._dispatcher.act(rpc, _copy(request), replace(call)))
+        except TimeoutError:
+            raise deadline_exceeded("the time was up before the answer was there") from None
+
+    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        """See Peer."""
+        left_s = self._left_s(call)
+        messages = self._dispatcher.act_stream(self._dispatcher.rpcs[method], _copy(request), replace(call))
+        ends_at = None if math.isinf(left_s) else asyncio.get_running_loop().time() + left_s
+        try:
+            while True:
+                async with asyncio.timeout_at(ends_at):
+                    message = await anext(messages, None)
+                if message is None:
+                    return
+                yield _copy(message)
+        except TimeoutError:
+            raise deadline_exceeded("the time was up before the answer was there") from None
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]
+
+    def _left_s(self, call: Call) -> float:
+        if self._closed:
+            raise unavailable("the connection was closed")
+        left_s = call.deadline_s - self._clock.monotonic()
+        if left_s <= 0:
+            raise deadline_exceeded("no time was left to send the call")
+        return left_s
+
+    async def close(self) -> None:
+        """See Peer."""
+        self._closed = True
+
+
+def _copy(message: Message) -> Message:
+    fresh = type(message)()
+    fresh.CopyFrom(message)
+    return fresh

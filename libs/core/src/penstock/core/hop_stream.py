@@ -1,0 +1,172 @@
+"""Server side of the item stream: each item is its own task, each result leaves as soon as it is ready.
+
+Ownership: the session owns every item from its frame until its last result is handed to the writer or the stream is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+from penstock.api.common.v1 import common_pb2
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import OK, deadline_exceeded, exhausted, invalid, to_item_status
+from penstock.core.rpc import Dispatcher, Rpc
+
+ITEM_WINDOW = 1024
+"""Items that a peer may have in flight on one stream."""
+
+FRAME_RESULTS = 256
+"""Results in one frame at most, so that a frame stays small."""
+
+ItemCall = Callable[[common_pb2.CallContext, float], Call]
+"""Makes an item's call from its context: an internal door believes it, the public door takes only what a caller may say."""
+
+
+class Session:
+    """One open stream. `context` is grpc.aio's; frames are messages of the service's own Exchange types."""
+
+    def __init__(self, dispatcher: Dispatcher, frame: type[Message], clock: Clock, item_call: ItemCall) -> None:
+        self._dispatcher = dispatcher
+        self._frame: Any = frame
+        self._clock = clock
+        self._item_call = item_call
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._expired: set[int] = set()
+        self._ready: deque[common_pb2.ItemResult] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._result_credits = 0
+        self._finished = 0
+        self._closing = False
+
+    async def run(self, context: Any, eof: object) -> None:
+        """Serve until the peer has closed its side and every item has ended, or the stream is cancelled."""
+        await context.write(self._frame(credits=ITEM_WINDOW))
+        writer = asyncio.create_task(self._write(context))
+        try:
+            while (frame := await context.read()) is not eof:
+                self._take(frame)
+            self._closing = True
+            self._wake.set()
+            await writer
+        finally:
+            await self._close(writer)
+
+    async def _close(self, writer: asyncio.Task[None]) -> None:
+        tasks = [writer, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, frame: Any) -> None:
+        if frame.credits:
+            self._result_credits += frame.credits
+            self._wake.set()
+            self._room.set()
+        for item_id in frame.cancelled_ids:
+            if task := self._tasks.get(item_id):
+                task.cancel()
+        now = self._clock.monotonic()
+        for item in frame.items:
+            self._start(item, now)
+
+    def _start(self, item: common_pb2.Item, now: float) -> None:
+        rpc = self._dispatcher.rpcs.get(item.method)
+        if rpc is None:
+            return self._end(
+                item.id, invalid("method", f"{item.method!r} is not a method of {self._dispatcher.service.full_name}")
+            )
+        if len(self._tasks) >= ITEM_WINDOW:
+            return self._end(item.id, exhausted("more items in flight than the stream has credits for"))
+        call = self._item_call(item.context, now)
+        left_s = call.deadline_s - now
+        if left_s <= 0:
+            return self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
+        serve = self._serve_stream if rpc.streams else self._serve
+        self._tasks[item.id] = asyncio.get_running_loop().create_task(serve(item, rpc, call, left_s))
+        return None
+
+    async def _serve(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> None:
+        timer = self._arm(item.id, left_s)
+        try:
+            payload = await self._dispatcher.answer(rpc, item.payload, call)
+        except BaseException as error:
+            self._end(item.id, self._reason(item.id, error))
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+        else:
+            self._push(common_pb2.ItemResult(id=item.id, payload=payload, status=OK), last=True)
+        finally:
+            self._disarm(item.id, timer)
+
+    async def _serve_stream(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> None:
+        timer = self._arm(item.id, left_s)
+        payloads = self._dispatcher.stream(rpc, item.payload, call)
+        try:
+            async for payload in payloads:
+                self._push(common_pb2.ItemResult(id=item.id, payload=payload), last=False)
+                while len(self._ready) > ITEM_WINDOW:
+                    self._room.clear()
+                    await self._room.wait()
+        except BaseException as error:
+            self._end(item.id, self._reason(item.id, error))
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+        else:
+            self._push(common_pb2.ItemResult(id=item.id, status=OK), last=True)
+        finally:
+            await payloads.aclose()  # type: ignore[attr-defined]
+            self._disarm(item.id, timer)
+
+    def _arm(self, item_id: int, left_s: float) -> asyncio.TimerHandle | None:
+        if math.isinf(left_s):
+            return None
+        return asyncio.get_running_loop().call_later(left_s, self._expire, item_id)
+
+    def _disarm(self, item_id: int, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+        self._expired.discard(item_id)
+        self._tasks.pop(item_id, None)
+
+    def _expire(self, item_id: int) -> None:
+        if task := self._tasks.get(item_id):
+            self._expired.add(item_id)
+            task.cancel()
+
+    def _reason(self, item_id: int, error: BaseException) -> BaseException:
+        cancelled = isinstance(error, asyncio.CancelledError)
+        return (
+            deadline_exceeded("the time was up before the answer was there")
+            if cancelled and item_id in self._expired
+            else error
+        )
+
+    def _end(self, item_id: int, error: BaseException) -> None:
+        self._push(common_pb2.ItemResult(id=item_id, status=to_item_status(error)), last=True)
+
+    def _push(self, result: common_pb2.ItemResult, last: bool) -> None:
+        self._ready.append(result)
+        self._finished += last
+        self._wake.set()
+
+    async def _write(self, context: Any) -> None:
+        """Send whatever is ready in one frame, as often as the peer's credits allow; results gather while a write is in flight."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._ready and self._result_credits > 0:
+                count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
+                results = [self._ready.popleft() for _ in range(count)]
+                self._result_credits -= count
+                freed, self._finished = self._finished, 0
+                await context.write(self._frame(results=results, credits=freed))
+                self._room.set()
+            if self._closing and not self._ready and not self._tasks:
+                return

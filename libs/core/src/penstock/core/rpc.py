@@ -1,0 +1,111 @@
+"""The RPCs of a service as a table: names, message classes, and the servicer's methods. Shared by every transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from penstock.core.call import Call
+from penstock.core.errors import Fault, invalid, to_fault
+from penstock.core.telemetry import Telemetry
+
+EXCHANGE = "Exchange"
+"""Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One unary or server-streaming RPC: `path` is `/package.Service/Method`, `span` the same without the first slash."""
+
+    name: str
+    path: str
+    span: str
+    request: type[Message]
+    response: type[Message]
+    streams: bool
+
+    def parse(self, payload: bytes) -> Message:
+        """The request message.
+
+        Raises:
+            Fault: INVALID_ARGUMENT where the bytes are not one.
+        """
+        try:
+            return self.request.FromString(payload)
+        except DecodeError:
+            raise invalid("", f"the request is not a {self.request.DESCRIPTOR.full_name}") from None
+
+
+def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
+    """Every RPC of the service but `Exchange`, by name."""
+    return {method.name: _rpc(service, method) for method in service.methods if method.name != EXCHANGE}
+
+
+def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
+    span = f"{service.full_name}/{method.name}"
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming))
+
+
+class Dispatcher:
+    """Runs a servicer's methods: parse, span, act, serialise. One instance serves every transport of a door."""
+
+    def __init__(self, service: ServiceDescriptor, servicer: object, telemetry: Telemetry) -> None:
+        self.service = service
+        self.rpcs = rpcs_of(service)
+        missing = [name for name in self.rpcs if not hasattr(servicer, name)]
+        if missing:
+            raise TypeError(f"{type(servicer).__name__} lacks {', '.join(missing)} of {service.full_name}")
+        self._methods: dict[str, Callable[[Any, Call], Any]] = {name: getattr(servicer, name) for name in self.rpcs}
+        self._telemetry = telemetry
+
+    async def answer(self, rpc: Rpc, payload: bytes, call: Call) -> bytes:
+        """Run a unary RPC on serialised messages.
+
+        Raises:
+            Fault: whatever went wrong, as the caller is told of it.
+        """
+        request = rpc.parse(payload)
+        return (await self.act(rpc, request, call)).SerializeToString()
+
+    async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
+        """Run a unary RPC on messages; raises Fault."""
+        with self._telemetry.span(rpc.span, call, kind="server") as span:
+            try:
+                return cast(Message, await self._methods[rpc.name](request, span.call))
+            except BaseException as error:
+                raise _told(span, error) from None
+
+    async def stream(self, rpc: Rpc, payload: bytes, call: Call) -> AsyncIterator[bytes]:
+        """Run a server-streaming RPC on serialised messages; raises Fault."""
+        messages = self.act_stream(rpc, rpc.parse(payload), call)
+        try:
+            async for message in messages:
+                yield message.SerializeToString()
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]
+
+    async def act_stream(self, rpc: Rpc, request: Message, call: Call) -> AsyncIterator[Message]:
+        """Run a server-streaming RPC on messages; raises Fault."""
+        with self._telemetry.span(rpc.span, call, kind="server") as span:
+            messages = self._methods[rpc.name](request, span.call)
+            try:
+                async for message in messages:
+                    yield message
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                raise _told(span, error) from None
+            finally:
+                await messages.aclose()
+
+
+def _told(span: Any, error: BaseException) -> BaseException:
+    """Record the failure on the span and give what is raised on: cancellation stays itself, all else becomes a Fault."""
+    fault: Fault = to_fault(error)
+    span.fail(fault.code.name, fault.reason)
+    return fault if isinstance(error, Exception) else error

@@ -1,0 +1,48 @@
+"""A real server on a free port or socket for the length of a test, and peers towards it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from penstock.core.config import ServiceSettings
+from penstock.core.door import Door
+from penstock.core.hop import InProcessPeer, Peer, UnaryPeer, connect, open_channel
+from penstock.core.server import Server
+
+TOKEN = "the-internal-token-of-a-test"
+Transport = Literal["in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"]
+TRANSPORTS: tuple[Transport, ...] = ("in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary")
+
+
+@contextlib.asynccontextmanager
+async def serving(doors: Sequence[Door], listen: str = "127.0.0.1:0", **options: object) -> AsyncIterator[Server]:
+    """A started server; stopped without grace afterwards."""
+    server = Server("test", ServiceSettings(listen=listen), doors, **options)  # type: ignore[arg-type]
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def peer_over(transport: Transport, door: Door, token: str = TOKEN) -> AsyncIterator[Peer]:
+    """A peer to `door` over the transport asked for; server and connection are gone afterwards."""
+    if transport == "in-process":
+        local = InProcessPeer(door.service, door.servicer)
+        yield local
+        await local.close()
+        return
+    with tempfile.TemporaryDirectory(prefix="ps-") as folder:
+        listen = f"unix:{Path(folder) / 's'}" if transport.startswith("unix") else "127.0.0.1:0"
+        async with serving([door], listen) as server:
+            if transport.endswith("stream"):
+                peer: Peer = connect(server.address, door.service, token=token)
+            else:
+                peer = UnaryPeer(open_channel(server.address), door.service, token=token)
+            yield peer
+            await peer.close()

@@ -1,0 +1,292 @@
+"""One suite over every transport of the hop: same results, same faults, same deadlines, same cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.core.auth import internal
+from penstock.core.call import Call, Principal
+from penstock.core.door import Door
+from penstock.core.errors import Fault, exhausted, invalid
+from penstock.core.hop import Peer, connect, open_channel
+from penstock.core.hop_stream import ITEM_WINDOW
+from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
+
+SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+SECRET = "the password is swordfish"
+CALLER = Principal("acme", "support", "kim", "key-1", ("gold",))
+
+
+class Scripted:
+    """An inference servicer whose behaviour the request's model name asks for."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.release = asyncio.Event()
+        self.running = 0
+        self.most = 0
+
+    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+        self.calls.append(call)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            return await self._answer(request.model)
+        finally:
+            self.running -= 1
+
+    async def _answer(self, model: str) -> inference_pb2.ComputeResponse:
+        if model == "invalid":
+            raise invalid("task.embed.texts[3]", "is empty")
+        if model == "busy":
+            raise exhausted("the queue is full", "QUEUE_FULL", 1.5)
+        if model == "bug":
+            raise RuntimeError(SECRET)
+        if model in ("hang", "held"):
+            self.started.set()
+            try:
+                await (self.release if model == "held" else asyncio.Event()).wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision=model))
+
+    async def ComputeStream(
+        self, request: inference_pb2.ComputeStreamRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+        try:
+            for number in range(5):
+                if number == 3 and request.model == "cut":
+                    raise RuntimeError(SECRET)
+                yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta=str(number)))
+                if request.model == "hang":
+                    await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
+    async def ComputeBatch(
+        self, request: inference_pb2.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
+        for index in range(len(request.members)):
+            yield inference_pb2.ComputeBatchResponse(results=[inference_pb2.MemberResult(index=index)])
+
+    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
+        return inference_pb2.ListModelsResponse()
+
+    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
+        return inference_pb2.LoadModelResponse()
+
+    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
+        return inference_pb2.UnloadModelResponse()
+
+
+def door(servicer: Scripted) -> Door:
+    return Door(SERVICE, servicer, internal(TOKEN))
+
+
+def ask(model: str = "m") -> inference_pb2.ComputeRequest:
+    return inference_pb2.ComputeRequest(model=model)
+
+
+def ask_stream(model: str) -> inference_pb2.ComputeStreamRequest:
+    return inference_pb2.ComputeStreamRequest(model=model)
+
+
+@pytest.fixture
+def servicer() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def peer(request: pytest.FixtureRequest, servicer: Scripted) -> AsyncIterator[Peer]:
+    transport: Transport = request.param
+    before = asyncio.all_tasks()
+    async with peer_over(transport, door(servicer)) as connected:
+        yield connected
+    for _ in range(50):
+        await asyncio.sleep(0)
+    left = [task for task in asyncio.all_tasks() - before if "penstock" in repr(task)]
+    assert not left, "a task outlived its connection"
+
+
+async def test_an_answer_and_who_asked(peer: Peer, servicer: Scripted) -> None:
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    call = Call(CALLER, common_pb2.PRIORITY_HIGH, "run-7", "plan", time.monotonic() + 5, trace)
+    answer = await peer.call("Compute", ask("x"), call)
+    assert answer.result.revision == "x"
+    seen = servicer.calls[0]
+    assert (seen.principal, seen.priority, seen.run_id, seen.step) == (
+        CALLER,
+        common_pb2.PRIORITY_HIGH,
+        "run-7",
+        "plan",
+    )
+    assert seen.traceparent == trace
+    assert 0 < seen.deadline_s <= call.deadline_s + 0.01
+
+
+async def test_many_at_once_each_get_their_own(peer: Peer) -> None:
+    answers = await asyncio.gather(*(peer.call("Compute", ask(f"m{n}"), Call()) for n in range(300)))
+    assert [answer.result.revision for answer in answers] == [f"m{n}" for n in range(300)]
+
+
+async def test_a_bad_field_is_named(peer: Peer) -> None:
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", ask("invalid"), Call())
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, "task.embed.texts[3]")
+
+
+async def test_when_to_try_again_is_said(peer: Peer) -> None:
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", ask("busy"), Call())
+    fault = caught.value
+    assert (fault.code, fault.reason, fault.retry_after_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", 1.5)
+
+
+async def test_an_exceptions_text_never_leaves(peer: Peer) -> None:
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", ask("bug"), Call())
+    assert caught.value.code is grpc.StatusCode.INTERNAL
+    assert "swordfish" not in str(caught.value) + repr(vars(caught.value))
+
+
+async def test_time_that_is_up_fails_here_and_stops_the_work_there(peer: Peer, servicer: Scripted) -> None:
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", ask("hang"), Call(deadline_s=time.monotonic() + 0.05))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(servicer.cancelled.wait(), 5)
+
+
+@pytest.mark.parametrize("left_s", [0.0, -1.0])
+async def test_no_time_left_is_not_sent(peer: Peer, servicer: Scripted, left_s: float) -> None:
+    with pytest.raises(Fault) as caught:
+        await peer.call("Compute", ask(), Call(deadline_s=time.monotonic() + left_s))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not servicer.calls
+
+
+async def test_cancelling_the_await_cancels_the_work(peer: Peer, servicer: Scripted) -> None:
+    task = asyncio.create_task(peer.call("Compute", ask("hang"), Call()))
+    await asyncio.wait_for(servicer.started.wait(), 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(servicer.cancelled.wait(), 5)
+    assert (await peer.call("Compute", ask("after"), Call())).result.revision == "after"
+
+
+async def test_a_stream_arrives_in_order(peer: Peer) -> None:
+    assert [part.chunk.delta async for part in peer.stream("ComputeStream", ask_stream("m"), Call())] == list("01234")
+
+
+async def test_a_stream_cut_by_a_fault_is_not_taken_for_whole(peer: Peer) -> None:
+    parts: list[str] = []
+
+    async def read() -> None:
+        async for part in peer.stream("ComputeStream", ask_stream("cut"), Call()):
+            parts.append(part.chunk.delta)  # noqa: PERF401 (what came before the fault is looked at)
+
+    with pytest.raises(Fault) as caught:
+        await read()
+    assert parts == ["0", "1", "2"]
+    assert caught.value.code is grpc.StatusCode.INTERNAL
+
+
+async def test_closing_a_stream_cancels_the_work(peer: Peer, servicer: Scripted) -> None:
+    stream = peer.stream("ComputeStream", ask_stream("hang"), Call())
+    assert (await anext(stream)).chunk.delta == "0"
+    await stream.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(servicer.cancelled.wait(), 5)
+
+
+async def test_one_slow_item_does_not_hold_the_others(peer: Peer, servicer: Scripted) -> None:
+    slow = asyncio.create_task(peer.call("Compute", ask("held"), Call()))
+    await asyncio.wait_for(servicer.started.wait(), 5)
+    fast = await asyncio.gather(*(peer.call("Compute", ask(str(n)), Call()) for n in range(99)))
+    assert len(fast) == 99
+    assert not slow.done()
+    servicer.release.set()
+    assert (await slow).result.revision == "held"
+
+
+async def test_the_window_bounds_what_is_in_flight(servicer: Scripted) -> None:
+    async with peer_over("tcp-stream", door(servicer)) as peer:
+        tasks = [asyncio.create_task(peer.call("Compute", ask("held"), Call())) for _ in range(ITEM_WINDOW + 200)]
+        await asyncio.wait_for(servicer.started.wait(), 5)
+        async with asyncio.timeout(20):
+            while servicer.running < ITEM_WINDOW:
+                await asyncio.sleep(0)
+        servicer.release.set()
+        await asyncio.gather(*tasks)
+    assert servicer.most <= ITEM_WINDOW
+
+
+@pytest.mark.parametrize("transport", ["unix-stream", "tcp-stream", "tcp-unary"])
+async def test_a_stranger_is_refused(servicer: Scripted, transport: Transport) -> None:
+    async with peer_over(transport, door(servicer), token="wrong") as peer:
+        with pytest.raises(Fault) as caught:
+            await peer.call("Compute", ask(), Call())
+    assert caught.value.code is grpc.StatusCode.UNAUTHENTICATED
+    assert not servicer.calls
+
+
+async def test_a_dead_peer_is_unavailable_and_a_new_one_is_found(servicer: Scripted) -> None:
+    async with serving([door(servicer)]) as server:
+        peer = connect(server.address, SERVICE, token=TOKEN)
+        hanging = asyncio.create_task(peer.call("Compute", ask("hang"), Call()))
+        await asyncio.wait_for(servicer.started.wait(), 5)
+        address = server.address
+    with pytest.raises(Fault) as caught:
+        await hanging
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    async with serving([door(servicer)], address), asyncio.timeout(20):
+        assert (await _until_back(peer)).result.revision == "back"
+    await peer.close()
+
+
+async def _until_back(peer: Peer) -> inference_pb2.ComputeResponse:
+    while True:
+        try:
+            answer: inference_pb2.ComputeResponse = await peer.call("Compute", ask("back"), Call())
+            return answer
+        except Fault as fault:
+            assert fault.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_malformed_bytes_are_the_callers_fault(servicer: Scripted) -> None:
+    async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
+        unary = channel.unary_unary(f"/{SERVICE.full_name}/Compute")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(b"\xff\xff\xff", metadata=(("penstock-token", TOKEN),))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_each_item_of_a_frame_has_its_own_fate(servicer: Scripted) -> None:
+    async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
+        open_stream = channel.stream_stream(
+            f"/{SERVICE.full_name}/Exchange",
+            inference_pb2.ExchangeRequest.SerializeToString,
+            inference_pb2.ExchangeResponse.FromString,
+        )
+        stream = open_stream(metadata=(("penstock-token", TOKEN),))
+        context = common_pb2.CallContext(remaining_ms=10_000)
+        items = [
+            common_pb2.Item(id=1, method="Nope", context=context),
+            common_pb2.Item(id=2, method="Compute", context=context, payload=b"\xff\xff"),
+            common_pb2.Item(id=3, method="Compute", context=context),
+            common_pb2.Item(id=4, method="Compute"),
+        ]
+        await stream.write(inference_pb2.ExchangeRequest(items=items, credits=10))
+        codes: dict[int, int] = {}
+        while len(codes) < 4:
+            codes |= {result.id: result.status.code for result in (await stream.read()).results}
+        assert codes == {1: 3, 2: 3, 3: 0, 4: 4}
+        stream.cancel()
