@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -45,30 +46,25 @@ class Call:
     def to_context(self, now: float) -> common_pb2.CallContext:
         """What is sent to the next hop; the time left is rounded down to a millisecond."""
         left_ms = (self.deadline_s - now) * 1000.0
-        principal = self.principal
-        return common_pb2.CallContext(
-            principal=common_pb2.Principal(
-                organisation=principal.organisation,
-                team=principal.team,
-                user=principal.user,
-                key_id=principal.key_id,
-                tags=principal.tags,
-            ),
-            traceparent=self.traceparent,
-            tracestate=self.tracestate,
+        context = common_pb2.CallContext(
             remaining_ms=LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms),
             priority=self.priority,  # type: ignore[arg-type]
-            run_id=self.run_id,
-            step=self.step,
         )
+        # Fields that are often empty are set only where they are not: this runs once for every item of every hop.
+        if self.traceparent:
+            context.traceparent, context.tracestate = self.traceparent, self.tracestate
+        if self.run_id or self.step:
+            context.run_id, context.step = self.run_id, self.step
+        if self.principal is not NOBODY:
+            context.principal.CopyFrom(_message_of(self.principal))
+        return context
 
     @classmethod
     def from_context(cls, context: common_pb2.CallContext, now: float) -> Call:
         """What arrived, with its time left counted from `now`."""
-        sent = context.principal
         left_ms = context.remaining_ms
         return cls(
-            Principal(sent.organisation, sent.team, sent.user, sent.key_id, tuple(sent.tags)),
+            _principal_of(context.principal.SerializeToString()) if context.HasField("principal") else NOBODY,
             context.priority or NORMAL,
             context.run_id,
             context.step,
@@ -76,3 +72,21 @@ class Call:
             context.traceparent,
             context.tracestate,
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _message_of(principal: Principal) -> common_pb2.Principal:
+    """A caller's message, made once: callers are few and items many."""
+    return common_pb2.Principal(
+        organisation=principal.organisation,
+        team=principal.team,
+        user=principal.user,
+        key_id=principal.key_id,
+        tags=principal.tags,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _principal_of(packed: bytes) -> Principal:
+    sent = common_pb2.Principal.FromString(packed)
+    return Principal(sent.organisation, sent.team, sent.user, sent.key_id, tuple(sent.tags))
