@@ -45,19 +45,21 @@ class Call:
 
     def to_context(self, now: float) -> common_pb2.CallContext:
         """What is sent to the next hop; the time left is rounded down to a millisecond."""
+        context = common_pb2.CallContext()
+        self.fill(context, now)
+        return context
+
+    def fill(self, context: common_pb2.CallContext, now: float) -> None:
+        """Write this call into an empty context; runs once for every item of every hop, so empty fields are not touched."""
         left_ms = (self.deadline_s - now) * 1000.0
-        context = common_pb2.CallContext(
-            remaining_ms=LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms),
-            priority=self.priority,  # type: ignore[arg-type]
-        )
-        # Fields that are often empty are set only where they are not: this runs once for every item of every hop.
+        context.remaining_ms = LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms)
+        context.priority = self.priority  # type: ignore[assignment]
         if self.traceparent:
             context.traceparent, context.tracestate = self.traceparent, self.tracestate
         if self.run_id or self.step:
             context.run_id, context.step = self.run_id, self.step
         if self.principal is not NOBODY:
             context.principal.CopyFrom(_message_of(self.principal))
-        return context
 
     @classmethod
     def from_context(cls, context: common_pb2.CallContext, now: float) -> Call:

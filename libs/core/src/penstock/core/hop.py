@@ -292,26 +292,26 @@ class StreamPeer:
 
     def _next_frame(self) -> Any:
         """Everything that may be sent now, or None: items as far as credits go, cancellations, credits for results."""
-        items = self._next_items()
         cancelled, self._cancelled = self._cancelled, []
         grant = self._consumed if self._consumed >= RESULT_WINDOW // 2 else 0
         self._consumed -= grant
-        return self._frame(items=items, cancelled_ids=cancelled, credits=grant) if items or cancelled or grant else None
+        frame = self._frame(cancelled_ids=cancelled, credits=grant)
+        sent = self._add_items(frame)
+        return frame if sent or cancelled or grant else None
 
-    def _next_items(self) -> list[common_pb2.Item]:
-        items: list[common_pb2.Item] = []
+    def _add_items(self, frame: Any) -> int:
         now = self._clock.monotonic()
-        while self._outbox and self._credits > 0 and len(items) < FRAME_ITEMS:
+        room = count = min(self._credits, FRAME_ITEMS)
+        while self._outbox and room:
             waiter = self._outbox.popleft()
             if waiter.abandoned:
                 continue
-            context = waiter.call.to_context(now)
-            items.append(
-                common_pb2.Item(id=waiter.item_id, method=waiter.method, context=context, payload=waiter.payload)
-            )
+            item = frame.items.add(id=waiter.item_id, method=waiter.method, payload=waiter.payload)
+            waiter.call.fill(item.context, now)
             waiter.sent, waiter.payload = True, b""
-            self._credits -= 1
-        return items
+            room -= 1
+        self._credits -= count - room
+        return count - room
 
     def _fail_all(self, reason: Fault) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -38,7 +38,7 @@ class Session:
         self._item_call = item_call
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._expired: set[int] = set()
-        self._ready: deque[common_pb2.ItemResult] = deque()
+        self._ready: deque[tuple[int, bytes, common_pb2.ItemStatus | None]] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._result_credits = 0
@@ -101,7 +101,7 @@ class Session:
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
-            self._push(common_pb2.ItemResult(id=item.id, payload=payload, status=OK), last=True)
+            self._push(item.id, payload, OK)
         finally:
             self._disarm(item.id, timer)
 
@@ -110,7 +110,7 @@ class Session:
         payloads = self._dispatcher.stream(rpc, item.payload, call)
         try:
             async for payload in payloads:
-                self._push(common_pb2.ItemResult(id=item.id, payload=payload), last=False)
+                self._push(item.id, payload, None)
                 while len(self._ready) > ITEM_WINDOW:
                     self._room.clear()
                     await self._room.wait()
@@ -119,7 +119,7 @@ class Session:
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
-            self._push(common_pb2.ItemResult(id=item.id, status=OK), last=True)
+            self._push(item.id, b"", OK)
         finally:
             await payloads.aclose()  # type: ignore[attr-defined]
             self._disarm(item.id, timer)
@@ -149,11 +149,11 @@ class Session:
         )
 
     def _end(self, item_id: int, error: BaseException) -> None:
-        self._push(common_pb2.ItemResult(id=item_id, status=to_item_status(error)), last=True)
+        self._push(item_id, b"", to_item_status(error))
 
-    def _push(self, result: common_pb2.ItemResult, last: bool) -> None:
-        self._ready.append(result)
-        self._finished += last
+    def _push(self, item_id: int, payload: bytes, status: common_pb2.ItemStatus | None) -> None:
+        self._ready.append((item_id, payload, status))
+        self._finished += status is not None
         self._wake.set()
 
     async def _write(self, context: Any) -> None:
@@ -163,10 +163,17 @@ class Session:
             self._wake.clear()
             while self._ready and self._result_credits > 0:
                 count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
-                results = [self._ready.popleft() for _ in range(count)]
                 self._result_credits -= count
                 freed, self._finished = self._finished, 0
-                await context.write(self._frame(results=results, credits=freed))
+                frame = self._frame(credits=freed)
+                for _ in range(count):
+                    item_id, payload, status = self._ready.popleft()
+                    result = frame.results.add(id=item_id, payload=payload)
+                    if status is OK:
+                        result.status.SetInParent()
+                    elif status is not None:
+                        result.status.CopyFrom(status)
+                await context.write(frame)
                 self._room.set()
             if self._closing and not self._ready and not self._tasks:
                 return

@@ -70,7 +70,13 @@ class Dispatcher:
             Fault: whatever went wrong, as the caller is told of it.
         """
         request = rpc.parse(payload)
-        return (await self.act(rpc, request, call)).SerializeToString()
+        # The same as `act`, written out: one coroutine fewer for every item of every hop.
+        with self._telemetry.span(rpc.span, call, kind="server") as span:
+            try:
+                response: Message = await self._methods[rpc.name](request, span.call)
+            except BaseException as error:
+                raise _told(span, error) from None
+        return response.SerializeToString()
 
     async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
         """Run a unary RPC on messages; raises Fault."""
