@@ -1,0 +1,91 @@
+"""Text in, vectors or class probabilities out, for a model folder with a tokenizer. Rows run singly where the card says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from penstock.onnx.card import ModelCard, read_card
+from penstock.onnx.session import Array, OnnxSession
+from tokenizers import Tokenizer
+
+Encoded = tuple[list[int], list[int]]
+"""Token ids and segment ids of one text."""
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+SUB_BATCH_ROWS = 32
+
+
+def never() -> bool:
+    """The default for `cancelled`: go on."""
+    return False
+
+
+class RunCancelled(Exception):
+    """The caller gave up between two rows."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A loaded text model. Owner: whoever loaded it; nothing needs closing."""
+
+    card: ModelCard
+    session: OnnxSession
+    tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)) -> TextModel:
+        """Load a model folder.
+
+        Raises:
+            BadModel: see `read_card` and `OnnxSession`.
+        """
+        card = read_card(folder)
+        tokenizer = Tokenizer.from_file(str(folder / card.tokenizer))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(card, OnnxSession(folder / card.model, threads, providers), tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Token ids of each text, special tokens included, untruncated: the caller refuses what is too long."""
+        return [(item.ids, item.type_ids) for item in self.tokenizer.encode_batch(list(texts))]
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text without special tokens."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def run(self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never) -> Floats:
+        """First output of the model for each row, in order; shape (rows, width).
+
+        Rows run singly where the model's activations are scaled over the whole batch, so that an answer never depends on its
+        neighbours; otherwise in sub-batches of like length. `cancelled` is asked between runs; RunCancelled ends the work.
+        """
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+        size = 1 if self.card.rows_singly else SUB_BATCH_ROWS
+        results: list[Array | None] = [None] * len(rows)
+        for start in range(0, len(order), size):
+            if cancelled():
+                raise RunCancelled
+            chosen = order[start : start + size]
+            for index, row in zip(chosen, self._run_batch([rows[index] for index in chosen]), strict=True):
+                results[index] = row
+        return np.stack([row for row in results if row is not None]).astype(np.float32, copy=False)
+
+    def _run_batch(self, rows: Sequence[Encoded]) -> Array:
+        longest = max(len(ids) for ids, _ in rows)
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
+        for index, (row, segments) in enumerate(rows):
+            ids[index, : len(row)], types[index, : len(row)], mask[index, : len(row)] = row, segments, 1
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return self.session.run({spec.name: given[spec.name] for spec in self.session.inputs})[0]
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for callers without a door."""
+        rows = [
+            (ids[: self.card.max_input_tokens], types[: self.card.max_input_tokens])
+            for ids, types in self.encode(texts)
+        ]
+        return self.run(rows)
