@@ -156,3 +156,14 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def to_fault_code(error: BaseException) -> str:
+    """The name of the code that `to_fault` would give, without logging anything."""
+    if isinstance(error, Fault):
+        return str(error.code.name)
+    if isinstance(error, asyncio.CancelledError):
+        return "CANCELLED"
+    if isinstance(error, TimeoutError):
+        return "DEADLINE_EXCEEDED"
+    return "INTERNAL"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,13 +109,18 @@ class Server:
         for name in ["", *self._names]:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
-    async def wait(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain and stop; a second signal stops at once."""
+    async def wait(self, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and stop; a second signal stops at once.
+
+        `before_stop` runs first, while calls are still served: the place to tell a registry that no more should come.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ask_to_stop)
         try:
             await self._stop_asked.wait()
+            if before_stop is not None:
+                await before_stop()
             await self.stop(self._settings.grace_s)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):

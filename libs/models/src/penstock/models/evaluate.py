@@ -12,19 +12,20 @@ Pairs = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 def cosines(a: Floats, b: Floats) -> Pairs:
     """Cosine of each row of `a` with the same row of `b`."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12), dtype=np.float32)
+    norms: Floats = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    result: Pairs = ((a * b).sum(1) / np.maximum(norms, 1e-12)).astype(np.float32)
+    return result
 
 
 def neighbour_agreement(a: Floats, b: Floats) -> float:
     """Share of rows whose nearest other row is the same in both spaces."""
 
-    def nearest(x: Floats) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    def nearest(x: Floats) -> list[int]:
         similarity = x @ x.T
         np.fill_diagonal(similarity, -np.inf)
-        return similarity.argmax(1)
+        return [int(index) for index in similarity.argmax(1)]
 
-    return float((nearest(a) == nearest(b)).mean())
+    return sum(x == y for x, y in zip(nearest(a), nearest(b), strict=True)) / len(a)
 
 
 def batch_invariance(model: TextModel, texts: Sequence[str], size: int = 32, seed: int = 7) -> float:

@@ -1,0 +1,166 @@
+"""The workshop: tasks run on loaded models in a pool of threads, off the event loop. Decides nothing about what may be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.core.clock import Clock
+from penstock.core.errors import invalid
+from penstock.inference_onnx_quantized import policy, tensors
+from penstock.inference_onnx_quantized.load import LoadMeter
+from penstock.inference_onnx_quantized.policy import Problem, TextLimits
+from penstock.inference_onnx_quantized.repository import Loaded
+from penstock.onnx.encoder import Encoded, Floats, RunCancelled
+
+T = TypeVar("T")
+Cancelled = Callable[[], bool]
+
+
+class Runner:
+    """Owns the threads. A cancelled await stops the work at the next row."""
+
+    def __init__(self, threads: int, meter: LoadMeter, clock: Clock) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._meter = meter
+        self._clock = clock
+
+    async def run(self, work: Callable[[Cancelled], T]) -> tuple[T, float]:
+        """Do `work` in a thread; returns its result and its seconds in the thread."""
+        stop = threading.Event()
+        began = 0.0
+
+        def timed() -> tuple[T, float]:
+            nonlocal began
+            if stop.is_set():
+                raise RunCancelled
+            loop.call_soon_threadsafe(self._began)
+            began = time.perf_counter()
+            try:
+                return work(stop.is_set), time.perf_counter() - began
+            finally:
+                loop.call_soon_threadsafe(self._ended, time.perf_counter() - began)
+
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, timed)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    def _began(self) -> None:
+        self._meter.began(self._clock.monotonic())
+
+    def _ended(self, service_s: float) -> None:
+        self._meter.ended(self._clock.monotonic(), service_s)
+
+    def close(self) -> None:
+        """Let running rows finish; take no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def compute(
+    loaded: Loaded, task: inference_pb2.Task, limits: TextLimits, cancelled: Cancelled
+) -> inference_pb2.TaskResult:
+    """Run a task on a model, in a thread.
+
+    Raises:
+        Fault: INVALID_ARGUMENT naming the field.
+        RunCancelled: `cancelled` said so between two rows.
+    """
+    kind = task.WhichOneof("task")
+    if kind not in loaded.card.tasks:
+        served = ", ".join(loaded.card.tasks)
+        raise invalid("task", f"{kind or 'nothing'} is asked for; {loaded.card.name} serves {served}")
+    result = inference_pb2.TaskResult(revision=loaded.card.revision)
+    if kind == "embed":
+        _embed(loaded, task.embed, limits, cancelled, result)
+    elif kind == "classify":
+        _classify(loaded, task.classify, limits, cancelled, result)
+    else:
+        _infer(loaded, task.infer, result)
+    return result
+
+
+def _vectors(
+    loaded: Loaded,
+    texts: Sequence[str],
+    limits: TextLimits,
+    field: str,
+    cancelled: Cancelled,
+    result: inference_pb2.TaskResult,
+) -> Floats:
+    _raise_if(policy.check_texts(texts, limits, field))
+    rows: list[Encoded] = loaded.model.encode(texts)
+    _raise_if(policy.check_lengths([len(ids) for ids, _ in rows], limits, field))
+    result.usage.input_tokens += sum(len(ids) for ids, _ in rows)
+    return loaded.model.run(rows, cancelled)
+
+
+def _embed(
+    loaded: Loaded,
+    task: inference_pb2.EmbedTask,
+    limits: TextLimits,
+    cancelled: Cancelled,
+    result: inference_pb2.TaskResult,
+) -> None:
+    for vector in _vectors(loaded, task.texts, limits, "task.embed.texts", cancelled, result):
+        result.embed.embeddings.add().values.extend(vector.tolist())
+
+
+def _classify(
+    loaded: Loaded,
+    task: inference_pb2.ClassifyTask,
+    limits: TextLimits,
+    cancelled: Cancelled,
+    result: inference_pb2.TaskResult,
+) -> None:
+    labels = [example.label for example in task.examples]
+    _raise_if(policy.check_examples(labels, loaded.card.labels))
+    outputs = _vectors(loaded, task.texts, limits, "task.classify.texts", cancelled, result)
+    if labels:
+        texts = [example.text for example in task.examples]
+        examples = _vectors(loaded, texts, limits, "task.classify.examples", cancelled, result)
+        names, probabilities = policy.by_examples(outputs, examples, labels)
+    else:
+        names, probabilities = list(loaded.card.labels), policy.softmax(outputs)
+    for row in probabilities.tolist():
+        chosen = result.classify.classifications.add()
+        for label, score in policy.best(row, names, task.top_k):
+            chosen.labels.add(label=label, score=score)
+
+
+def _infer(loaded: Loaded, task: inference_pb2.InferTask, result: inference_pb2.TaskResult) -> None:
+    session = loaded.model.session
+    specs = {spec.name: spec for spec in session.inputs}
+    arrays = {}
+    for index, tensor in enumerate(task.inputs):
+        field = f"task.infer.inputs[{index}]"
+        if tensor.name not in specs:
+            raise invalid(f"{field}.name", f"{tensor.name!r} is not an input; the model has {', '.join(specs)}")
+        arrays[tensor.name] = tensors.fit(
+            tensors.decode(tensor.datatype, tensor.shape, tensor.data, field), specs[tensor.name], field
+        )
+    missing = [name for name in specs if name not in arrays]
+    if missing:
+        raise invalid("task.infer.inputs", f"lack {', '.join(missing)}")
+    known = [spec.name for spec in session.outputs]
+    for index, name in enumerate(task.outputs):
+        if name not in known:
+            raise invalid(
+                f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {', '.join(known)}"
+            )
+    wanted = list(task.outputs) or known
+    for name, array in zip(wanted, session.run(arrays, wanted), strict=True):
+        datatype, data = tensors.encode(array)
+        result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
+
+
+def _raise_if(problem: Problem | None) -> None:
+    if problem is not None:
+        raise invalid(problem.field, problem.message)

@@ -1,0 +1,95 @@
+"""What a model is asked and what its numbers mean: checks, labels by example, probabilities. Plain values and arrays only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+TEMPERATURE = 0.07
+"""Divides cosines before the softmax over classes; the value sentence encoders are commonly trained with."""
+
+
+@dataclass(frozen=True)
+class TextLimits:
+    """Bounds of a text task."""
+
+    max_texts: int
+    max_text_bytes: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A field that the caller must mend."""
+
+    field: str
+    message: str
+
+
+def check_texts(texts: Sequence[str], limits: TextLimits, field: str) -> Problem | None:
+    """The first thing wrong with a task's texts, before any token is counted."""
+    if not texts:
+        return Problem(field, "needs at least one text")
+    if len(texts) > limits.max_texts:
+        return Problem(field, f"has {len(texts)} texts; at most {limits.max_texts} are allowed")
+    for index, text in enumerate(texts):
+        if not text.strip():
+            return Problem(f"{field}[{index}]", "is empty")
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > limits.max_text_bytes:
+            return Problem(f"{field}[{index}]", f"has {size} bytes; at most {limits.max_text_bytes} are allowed")
+    return None
+
+
+def check_lengths(lengths: Sequence[int], limits: TextLimits, field: str) -> Problem | None:
+    """The first text that is longer than the model."""
+    for index, length in enumerate(lengths):
+        if length > limits.max_tokens:
+            return Problem(f"{field}[{index}]", f"has {length} tokens; the model takes {limits.max_tokens}")
+    return None
+
+
+def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> Problem | None:
+    """Whether there is anything to choose from."""
+    if not labels:
+        return (
+            None
+            if own_labels
+            else Problem("task.classify.examples", "are needed: this model has no classifier head of its own")
+        )
+    if any(not label for label in labels):
+        return Problem("task.classify.examples", "has an example without a label")
+    if len(set(labels)) < 2:
+        return Problem("task.classify.examples", "need at least two labels")
+    return None
+
+
+def softmax(scores: Floats) -> Floats:
+    """Probabilities of the last axis."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: Floats = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return result
+
+
+def by_examples(texts: Floats, examples: Floats, labels: Sequence[str]) -> tuple[list[str], Floats]:
+    """Class names in order of first mention, and for each text their probabilities: softmax of cosines to class centroids."""
+    names = list(dict.fromkeys(labels))
+    centroids = np.stack([examples[[label == name for label in labels]].mean(axis=0) for name in names])
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    return names, softmax((texts @ centroids.T) / np.float32(TEMPERATURE))
+
+
+def best(probabilities: Sequence[float], names: Sequence[str], top_k: int) -> list[tuple[str, float]]:
+    """The `top_k` most probable names (0 means 1), best first; equal ones by name."""
+    ranked = sorted(zip(names, probabilities, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return ranked[: max(1, top_k)]
+
+
+def finite(values: Floats) -> bool:
+    """True when no value is NaN or infinite."""
+    return bool(math.isfinite(float(values.sum(dtype=np.float64)))) and bool(np.isfinite(values).all())

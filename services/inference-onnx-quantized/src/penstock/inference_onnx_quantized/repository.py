@@ -1,0 +1,129 @@
+"""Models on disk and in memory: versioned folders, load, swap, unload, a memory budget. Who runs them lives in `adapters`.
+
+Ownership: a caller that holds a Loaded keeps it usable after it was replaced; the repository only stops handing it out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.core.errors import invalid, not_found
+from penstock.onnx.card import CARD, BadModel, ModelCard
+from penstock.onnx.encoder import TextModel
+
+log = logging.getLogger(__name__)
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+WARM_UP = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory."""
+
+    model: TextModel
+    memory_bytes: int
+
+    @property
+    def card(self) -> ModelCard:
+        return self.model.card
+
+
+class Repository:
+    """All models below one folder. Blocking: callers run `load` in a thread."""
+
+    def __init__(self, folder: Path, budget_bytes: int, load: Callable[[Path], TextModel]) -> None:
+        self._folder = folder
+        self._budget_bytes = budget_bytes
+        self._load = load
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self.failed: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        """Every model on disk."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(path.name for path in self._folder.iterdir() if path.is_dir() and _SAFE.fullmatch(path.name))
+
+    def loaded(self) -> Sequence[Loaded]:
+        """Every model in memory, the least recently used first."""
+        return list(self._loaded.values())
+
+    def get(self, name: str) -> Loaded:
+        """A model in memory.
+
+        Raises:
+            Fault: NOT_FOUND naming `model`.
+        """
+        found = self._loaded.get(name)
+        if found is None:
+            raise not_found("model", f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}")
+        self._loaded.move_to_end(name)
+        return found
+
+    def load(self, name: str, version: str = "") -> Loaded:
+        """Read, check and warm up a version, then make it the serving one. The old one serves until then and stays if this fails.
+
+        Raises:
+            Fault: INVALID_ARGUMENT or NOT_FOUND for a name or version that is not in the repository.
+            BadModel: its files cannot be used, or it needs more memory than the budget.
+        """
+        folder = self._version_folder(name, version)
+        try:
+            model = self._load(folder)
+            size = sum(file.size_bytes for file in model.card.files.values())
+            if size > self._budget_bytes:
+                raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
+            model.embed(WARM_UP) if model.card.tokenizer else None
+        except BadModel as error:
+            self.failed[name] = str(error)
+            raise
+        self.failed.pop(name, None)
+        self._loaded[name] = Loaded(model, size)
+        self._loaded.move_to_end(name)
+        self._evict(name)
+        return self._loaded[name]
+
+    def unload(self, name: str) -> Loaded:
+        """Stop handing a model out; raises as `get` does."""
+        found = self.get(name)
+        del self._loaded[name]
+        return found
+
+    def _evict(self, newest: str) -> None:
+        while sum(item.memory_bytes for item in self._loaded.values()) > self._budget_bytes:
+            name = next(iter(self._loaded))
+            if name == newest:
+                return
+            del self._loaded[name]
+            log.warning(
+                "model %s was unloaded: least recently used, and the memory budget is %d bytes",
+                name,
+                self._budget_bytes,
+            )
+
+    def _version_folder(self, name: str, version: str) -> Path:
+        for field, value in (("name", name), ("version", version)):
+            if value and not _SAFE.fullmatch(value):
+                raise invalid(
+                    field, "may hold letters, digits, dots, dashes and underscores, and begins with a letter or digit"
+                )
+        folder = self._folder / name
+        if not name or not folder.is_dir():
+            raise not_found("name", f"{name!r} is not in the repository {self._folder}")
+        versions = sorted((path.name for path in folder.iterdir() if (path / CARD).is_file()), key=_natural)
+        if not versions or (version and version not in versions):
+            raise not_found(
+                "version",
+                f"{version or 'any'} of {name} is not in the repository; there are {', '.join(versions) or 'none'}",
+            )
+        return folder / (version or versions[-1])
+
+
+def _natural(version: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", version) if part]

@@ -1,0 +1,138 @@
+"""The door: each RPC is proto in, one piece of work, proto out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import OK, failed_precondition, to_item_status
+from penstock.core.telemetry import Telemetry
+from penstock.inference_onnx_quantized.adapters import Runner, compute
+from penstock.inference_onnx_quantized.config import InferenceSettings
+from penstock.inference_onnx_quantized.load import LoadMeter
+from penstock.inference_onnx_quantized.policy import TextLimits
+from penstock.inference_onnx_quantized.repository import Loaded, Repository
+from penstock.onnx.card import BadModel
+
+READY = pb.MODEL_STATE_READY
+
+
+class InferenceServicer:
+    """penstock.api.inference.v1.InferenceService on ONNX models."""
+
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        repository: Repository,
+        runner: Runner,
+        meter: LoadMeter,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._repository = repository
+        self._runner = runner
+        self._meter = meter
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
+        result = await self._compute(self._model(request.model), request.task, call)
+        return pb.ComputeResponse(result=result, load=self.load())
+
+    async def ComputeStream(
+        self, request: pb.ComputeStreamRequest, call: Call
+    ) -> AsyncIterator[pb.ComputeStreamResponse]:
+        result = await self._compute(self._model(request.model), request.task, call)
+        chunk = pb.GenerateChunk(finish_reason=pb.FINISH_REASON_STOP)
+        yield pb.ComputeStreamResponse(chunk=chunk, result=result, load=self.load())
+
+    async def ComputeBatch(self, request: pb.ComputeBatchRequest, call: Call) -> AsyncIterator[pb.ComputeBatchResponse]:
+        model = self._model(request.model)
+        now = self._clock.monotonic()
+        tasks = [
+            asyncio.create_task(self._member(index, member, model, Call.from_context(member.context, now)))
+            for index, member in enumerate(request.members)
+        ]
+        try:
+            for done in asyncio.as_completed(tasks):
+                yield pb.ComputeBatchResponse(results=[await done], load=self.load())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        rows = [_row(loaded, READY) for loaded in self._repository.loaded()]
+        names = {row.name for row in rows}
+        for name in self._repository.names():
+            if name not in names:
+                reason = self._repository.failed.get(name, "")
+                state = pb.MODEL_STATE_FAILED if reason else pb.MODEL_STATE_UNLOADED
+                rows.append(pb.Model(name=name, state=state, reason=reason))
+        return pb.ListModelsResponse(models=rows)
+
+    async def LoadModel(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
+        try:
+            loaded, _ = await self._runner.run(lambda _: self._repository.load(request.name, request.version))
+        except BadModel as error:
+            raise failed_precondition("name", str(error)) from None
+        return pb.LoadModelResponse(model=_row(loaded, READY))
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+        return pb.UnloadModelResponse(model=_row(self._repository.unload(request.name), pb.MODEL_STATE_UNLOADED))
+
+    def load(self) -> common_pb2.LoadReport:
+        """The instance's load now."""
+        meter = self._meter
+        return common_pb2.LoadReport(
+            in_flight=meter.in_flight,
+            queued=meter.queued,
+            concurrency=meter.concurrency,
+            utilization=meter.utilization(self._clock.monotonic()),
+            service_ms=meter.service_ms,
+        )
+
+    def models(self) -> list[pb.Model]:
+        """The loaded models, for registration."""
+        return [_row(loaded, READY) for loaded in self._repository.loaded()]
+
+    def _model(self, name: str) -> Loaded:
+        return self._repository.get(name or self._settings.models[0])
+
+    async def _member(self, index: int, member: pb.BatchMember, model: Loaded, call: Call) -> pb.MemberResult:
+        try:
+            async with asyncio.timeout(max(0.0, call.remaining_s(self._clock.monotonic()))):
+                return pb.MemberResult(index=index, status=OK, result=await self._compute(model, member.task, call))
+        except Exception as error:
+            return pb.MemberResult(index=index, status=to_item_status(error))
+
+    async def _compute(self, model: Loaded, task: pb.Task, call: Call) -> pb.TaskResult:
+        limits = TextLimits(self._settings.max_texts, self._settings.max_text_bytes, model.card.max_input_tokens)
+        self._meter.accepted(1)
+        try:
+            with self._telemetry.span("model", call, attributes={"gen_ai.request.model": model.card.name}) as span:
+                result, seconds = await self._runner.run(lambda cancelled: compute(model, task, limits, cancelled))
+                span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
+        finally:
+            self._meter.finished(1)
+        result.compute_ms = seconds * 1e3
+        return result
+
+
+def _row(loaded: Loaded, state: pb.ModelState) -> pb.Model:
+    card = loaded.card
+    return pb.Model(
+        name=card.name,
+        revision=card.revision,
+        state=state,
+        tasks=card.tasks,
+        max_input_tokens=card.max_input_tokens,
+        dimension=card.dimension,
+        memory_bytes=loaded.memory_bytes,
+        labels=card.labels,
+    )
