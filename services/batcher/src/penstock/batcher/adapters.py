@@ -1,0 +1,43 @@
+"""The instance behind a queue, called over the hop: a batch of one as Compute, more as ComputeBatch, generate as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.batcher.queue import Member
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import OK
+from penstock.core.hop import Peer
+
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+class PeerInstance:
+    """An instance reached through a Peer."""
+
+    def __init__(self, peer: Peer, clock: Clock) -> None:
+        self.peer = peer
+        self._clock = clock
+
+    async def run(
+        self, model: str, members: Sequence[Member]
+    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
+        """See queue.Instance."""
+        if len(members) == 1:
+            request = inference_pb2.ComputeRequest(model=model, task=members[0].task)
+            answer: inference_pb2.ComputeResponse = await self.peer.call("Compute", request, members[0].call)
+            yield 0, inference_pb2.MemberResult(status=OK, result=answer.result), answer.load
+            return
+        now = self._clock.monotonic()
+        batch = inference_pb2.ComputeBatchRequest(model=model)
+        for member in members:
+            batch.members.add(task=member.task, context=member.call.to_context(now))
+        # The carrier has no deadline of its own and belongs to nobody's trace: each member brings its own.
+        carrier = replace(Call(), priority=members[0].call.priority)
+        async for part in self.peer.stream("ComputeBatch", batch, carrier):
+            for result in part.results:
+                yield result.index, result, part.load

@@ -1,0 +1,163 @@
+"""Who goes first: weighted fair queueing between classes and tenants. Plain values; `now` is an argument; nothing waits here.
+
+Between classes: start-time fair queueing (Goyal, Vin and Cheng, 1996) with a burst credit, by which a class acts as strict priority while
+it stays inside its share and as a fair share beyond. Between tenants of a class: the same by tokens, without banked credit. Within a
+tenant: earliest deadline first. Ownership: the scheduler owns an entry from `push` until `pop`, `remove` or `expire` gives it back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
+WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
+CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
+"""Tokens divided by weight that a class may be served ahead of its share when it comes back from idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Work that waits: `tokens` is its size, `deadline_s` and `arrived_s` are on the caller's monotonic clock."""
+
+    id: int
+    priority: int
+    tenant: str
+    model: str
+    rows: int
+    tokens: int
+    arrived_s: float
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class _Tenant:
+    finish: float = 0.0
+    heap: list[tuple[float, int, Entry]] = field(default_factory=list)
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Class:
+    weight: float
+    credit: float
+    finish: float = 0.0
+    virtual: float = 0.0
+    tenants: dict[str, _Tenant] = field(default_factory=dict)
+    rows: int = 0
+
+
+class Scheduler:
+    """The waiting entries of one instance, in the order in which they should be served."""
+
+    def __init__(self, weights: Mapping[int, float] = WEIGHTS, credits: Mapping[int, float] = CREDITS) -> None:  # noqa: A002
+        self._classes = {priority: _Class(weight, credits.get(priority, 0.0)) for priority, weight in weights.items()}
+        self._virtual = 0.0
+        self._order = itertools.count()
+        self._live: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def rows(self, priority: int) -> int:
+        """Rows that wait in a class."""
+        return self._classes[priority].rows
+
+    def oldest_s(self, priority: int) -> float | None:
+        """When the oldest entry of a class arrived, None where none waits."""
+        return min((entry.arrived_s for entry in self._live.values() if entry.priority == priority), default=None)
+
+    def tokens(self) -> int:
+        """Tokens that wait in all classes."""
+        return sum(entry.tokens for entry in self._live.values())
+
+    def push(self, entry: Entry) -> None:
+        """Take an entry."""
+        group = self._classes[entry.priority]
+        if not group.rows:
+            group.finish = max(group.finish, self._virtual - group.credit)
+        tenant = group.tenants.get(entry.tenant)
+        if tenant is None:
+            tenant = group.tenants[entry.tenant] = _Tenant(finish=group.virtual)
+        elif not tenant.heap:
+            tenant.finish = max(tenant.finish, group.virtual)
+        heapq.heappush(tenant.heap, (entry.deadline_s, next(self._order), entry))
+        tenant.tokens += entry.tokens
+        group.rows += entry.rows
+        self._live[entry.id] = entry
+
+    def remove(self, entry_id: int) -> Entry | None:
+        """Give back an entry whose caller has gone; None where it is not here any more."""
+        entry = self._live.pop(entry_id, None)
+        if entry is not None:
+            self._forget(entry)
+        return entry
+
+    def expire(self, now: float) -> list[Entry]:
+        """Give back every entry whose time is up."""
+        late = [entry for entry in self._live.values() if entry.deadline_s <= now]
+        for entry in late:
+            self.remove(entry.id)
+        return late
+
+    def ordered(self, most: int) -> Iterator[Entry]:
+        """The next entries as the order stands, at most `most`, without serving any: the look-ahead of the batch former."""
+        for group in sorted((item for item in self._classes.values() if item.rows), key=lambda item: item.finish):
+            heaps = sorted(
+                (tenant for tenant in group.tenants.values() if tenant.tokens), key=lambda tenant: tenant.finish
+            )
+            for tenant in heaps:
+                dead = len(tenant.heap) - sum(1 for _, _, entry in tenant.heap if entry.id in self._live)
+                for _, _, entry in heapq.nsmallest(most + dead, tenant.heap):
+                    if entry.id in self._live:
+                        yield entry
+                        most -= 1
+                        if not most:
+                            return
+
+    def serve(self, entry: Entry) -> None:
+        """Take an entry out to be served, charged to its own class and tenant."""
+        group = self._classes[entry.priority]
+        tenant = group.tenants[entry.tenant]
+        del self._live[entry.id]
+        self._virtual = max(self._virtual, group.finish)
+        group.finish += entry.tokens / group.weight
+        group.virtual = max(group.virtual, tenant.finish)
+        tenant.finish += entry.tokens
+        self._forget(entry)
+
+    def longest_flow_tail(self) -> Entry | None:
+        """The newest entry of the flow that is longest for its class's weight: what a full queue drops."""
+        flows = [
+            (tenant.tokens / group.weight, group, tenant)
+            for group in self._classes.values()
+            for tenant in group.tenants.values()
+        ]
+        waiting = [flow for flow in flows if flow[2].tokens]
+        if not waiting:
+            return None
+        _, _, tenant = max(waiting, key=lambda flow: flow[0])
+        return max(
+            (entry for _, _, entry in tenant.heap if entry.id in self._live),
+            key=lambda entry: (entry.arrived_s, entry.id),
+        )
+
+    def _forget(self, entry: Entry) -> None:
+        group = self._classes[entry.priority]
+        tenant = group.tenants[entry.tenant]
+        group.rows -= entry.rows
+        tenant.tokens -= entry.tokens
+        while tenant.heap and tenant.heap[0][2].id not in self._live:
+            heapq.heappop(tenant.heap)
+        if not tenant.heap and tenant.finish <= group.virtual:
+            del group.tenants[entry.tenant]
+
+
+def refusal(entry: Entry, now: float, waiting_ms: float, service_ms: float) -> str | None:
+    """Why an entry cannot be served in time: its predicted wait and service do not fit into the time it has left."""
+    left_ms = (entry.deadline_s - now) * 1e3
+    if waiting_ms + service_ms > left_ms:
+        return f"predicted wait {waiting_ms:.0f} ms and service {service_ms:.0f} ms exceed the {max(0.0, left_ms):.0f} ms left"
+    return None

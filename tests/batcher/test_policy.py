@@ -1,0 +1,173 @@
+"""Order, shares and batches as tables and properties; virtual time only."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
+from penstock.batcher.policy import CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
+
+
+def entry(number: int, priority: int = NORMAL, tenant: str = "a", tokens: int = 10, **more: float) -> Entry:
+    return Entry(number, priority, tenant, "m", 1, tokens, more.get("arrived_s", 0.0), more.get("deadline_s", 100.0))
+
+
+def drain(scheduler: Scheduler) -> list[Entry]:
+    out = []
+    while len(scheduler):
+        head = next(scheduler.ordered(1))
+        scheduler.serve(head)
+        out.append(head)
+    return out
+
+
+def test_the_urgent_go_first_when_all_arrive_at_once() -> None:
+    scheduler = Scheduler()
+    for number, priority in enumerate((LOW, NORMAL, HIGH, CRITICAL)):
+        scheduler.push(entry(number, priority))
+    assert drain(scheduler).pop(0).priority == CRITICAL
+
+
+def test_backlogged_classes_share_by_weight() -> None:
+    scheduler = Scheduler(credits={})
+    for number in range(4000):
+        scheduler.push(entry(number, (LOW, NORMAL, HIGH, CRITICAL)[number % 4]))
+    served = Counter(item.priority for item in drain(scheduler)[:580])
+    total = sum(WEIGHTS.values())
+    for priority, weight in WEIGHTS.items():
+        assert served[priority] == pytest.approx(580 * weight / total, rel=0.1)
+
+
+def test_an_aggressor_cannot_crowd_out_a_tenant() -> None:
+    scheduler = Scheduler()
+    for number in range(1000):
+        scheduler.push(entry(number, tenant="loud" if number % 10 else "quiet"))
+    first = Counter(item.tenant for item in drain(scheduler)[:200])
+    assert first["quiet"] == pytest.approx(100, abs=2)
+
+
+def test_idling_banks_no_credit() -> None:
+    scheduler = Scheduler()
+    scheduler.push(entry(0, tenant="late"))
+    for number in range(1, 201):
+        scheduler.push(entry(number, tenant="busy"))
+    for _ in range(101):
+        scheduler.serve(next(scheduler.ordered(1)))
+    for number in range(300, 500):
+        scheduler.push(entry(number, tenant="late"))
+    after = [scheduler_next.tenant for scheduler_next in drain(scheduler)[:100]]
+    assert after.count("late") <= 52
+
+
+def test_earliest_deadline_first_within_a_tenant() -> None:
+    scheduler = Scheduler()
+    for number, deadline_s in enumerate((5.0, 1.0, 3.0)):
+        scheduler.push(entry(number, deadline_s=deadline_s))
+    assert [item.id for item in drain(scheduler)] == [1, 2, 0]
+
+
+def test_the_longest_flow_for_its_weight_loses_its_newest() -> None:
+    scheduler = Scheduler()
+    for number in range(5):
+        scheduler.push(entry(number, LOW, "small", arrived_s=number))
+    for number in range(5, 15):
+        scheduler.push(entry(number, CRITICAL, "big", arrived_s=number))
+    victim = scheduler.longest_flow_tail()
+    assert victim is not None
+    assert victim.id == 4
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "serve", "remove", "expire"]), st.integers(1, 4), st.integers(0, 3), st.integers(1, 50)
+    ),
+    max_size=80,
+)
+
+
+@given(OPERATIONS)
+def test_every_entry_leaves_exactly_once(operations: list[tuple[str, int, int, int]]) -> None:
+    scheduler = Scheduler()
+    given_back: Counter[int] = Counter()
+    pushed = 0
+    for now, (what, priority, tenant, tokens) in enumerate(operations):
+        if what == "push":
+            scheduler.push(entry(pushed, priority, str(tenant), tokens, deadline_s=now + tokens))
+            pushed += 1
+        elif what == "serve" and len(scheduler):
+            head = next(scheduler.ordered(1))
+            scheduler.serve(head)
+            given_back[head.id] += 1
+        elif what == "remove" and (gone := scheduler.remove(tokens)):
+            given_back[gone.id] += 1
+        elif what == "expire":
+            given_back.update(item.id for item in scheduler.expire(now))
+    given_back.update(item.id for item in drain(scheduler))
+    assert given_back == Counter(range(pushed))
+    assert [scheduler.rows(priority) for priority in WEIGHTS] == [0, 0, 0, 0]
+    assert scheduler.tokens() == 0
+
+
+@given(st.integers(1, 4), st.integers(0, 2**16))
+def test_a_backlogged_flow_waits_a_bounded_number_of_tokens(priority: int, seed: int) -> None:
+    """However others arrive, an entry is served before its class's share of work that could have gone ahead of it."""
+    rng = random.Random(seed)
+    scheduler = Scheduler()
+    scheduler.push(entry(0, priority, "victim"))
+    served_before = 0
+    for number in range(1, 5000):
+        scheduler.push(entry(number, rng.randint(1, 4), f"t{rng.randrange(3)}", rng.randint(1, 20)))
+        head = next(scheduler.ordered(1))
+        scheduler.serve(head)
+        if head.id == 0:
+            break
+        served_before += head.tokens
+    bound = (sum(WEIGHTS.values()) / WEIGHTS[priority]) * (30 * 5) + sum(WEIGHTS.values()) * 210
+    assert served_before < bound
+
+
+def test_where_padding_costs_only_like_lengths_join() -> None:
+    cpu = CostModel(1.0, 0.19)
+    candidates = [
+        entry(0, tokens=20),
+        entry(1, tokens=200),
+        entry(2, tokens=21),
+        entry(3, tokens=19),
+        entry(4, tokens=90),
+    ]
+    batch = form(candidates, cpu, FormerLimits(32, 16_384))
+    assert {item.id for item in batch} == {0, 2, 3}
+    assert padding_waste(batch) < 0.05
+
+
+def test_where_a_batch_costs_the_same_nearly_all_join() -> None:
+    gpu = CostModel(8.0, 0.004)
+    candidates = [entry(number, tokens=10 + number) for number in range(30)]
+    assert len(form(candidates, gpu, FormerLimits(32, 16_384))) == 30
+
+
+def test_a_batch_keeps_its_bounds_and_its_model() -> None:
+    cost = CostModel(8.0, 0.0)
+    candidates = [entry(number, tokens=10) for number in range(50)]
+    assert len(form(candidates, cost, FormerLimits(8, 16_384))) == 8
+    assert len(form(candidates, cost, FormerLimits(32, 100))) == 10
+    other = Entry(99, NORMAL, "a", "other", 1, 10, 0.0, 100.0)
+    assert other not in form([entry(0), other], cost, FormerLimits(8, 1000))
+
+
+def test_the_cost_of_a_batch_is_learnt() -> None:
+    model, rng = CostModel(), random.Random(3)
+    for _ in range(300):
+        rows, longest = rng.randint(1, 32), rng.randint(4, 128)
+        model.learn(rows, longest, 2.0 + 0.05 * rows * longest + rng.gauss(0, 0.1))
+    assert model.base_ms == pytest.approx(2.0, abs=0.3)
+    assert model.per_token_ms == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.mark.parametrize(("waiting_ms", "fits"), [(0, True), (80, True), (95, False)])
+def test_what_cannot_meet_its_deadline_is_refused(waiting_ms: float, fits: bool) -> None:
+    assert (refusal(entry(0, deadline_s=0.1), 0.0, waiting_ms, 10.0) is None) is fits

@@ -1,0 +1,147 @@
+"""The queue on an instance that is told when to answer: grouping, handoffs, cancels, deaths."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+import pytest
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.batcher.config import KnobsSection
+from penstock.batcher.queue import InstanceQueue, Member, Served
+from penstock.core.call import Call, Principal
+from penstock.core.errors import OK, Fault, invalid, to_item_status, unavailable
+from penstock.testkit.clock import FakeClock
+
+TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
+
+
+class Held:
+    """An instance that answers when released; texts decide members' fates."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.release = asyncio.Event()
+        self.dies = False
+
+    async def run(
+        self, model: str, members: Sequence[Member]
+    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
+        self.batches.append(len(members))
+        await self.release.wait()
+        if self.dies:
+            raise unavailable("the instance died")
+        for index, member in enumerate(members):
+            bad = member.task.embed.texts[0] == "bad"
+            status = to_item_status(invalid("task.embed.texts[0]", "is bad")) if bad else OK
+            yield index, inference_pb2.MemberResult(index=index, status=status), common_pb2.LoadReport(concurrency=1)
+
+
+@pytest.fixture
+def instance() -> Held:
+    return Held()
+
+
+@pytest.fixture
+def queue(instance: Held) -> InstanceQueue:
+    return InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=4, max_queue_size=6)}, FakeClock())
+
+
+def submit(queue: InstanceQueue, text: str = "x", tenant: str = "a", deadline_s: float = 60.0) -> asyncio.Task[Served]:
+    task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
+    call = Call(Principal(tenant), deadline_s=deadline_s)
+    return asyncio.create_task(queue.submit(task, "m", call, (1, 10)))
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_an_idle_instance_is_used_at_once_and_what_waits_is_grouped(queue: InstanceQueue, instance: Held) -> None:
+    tasks = [submit(queue) for _ in range(5)]
+    await settle()
+    assert instance.batches == [1]
+    instance.release.set()
+    served = await asyncio.gather(*tasks)
+    assert instance.batches == [1, 4]
+    assert [item.receipt.batch_size for item in served] == [1, 4, 4, 4, 4]
+    assert served[0].receipt.release_reason == "instance_free"
+    assert served[1].receipt.release_reason == "full"
+
+
+async def test_a_bad_member_spoils_nobody_else(queue: InstanceQueue, instance: Held) -> None:
+    first = submit(queue)
+    await settle()
+    good, bad = submit(queue), submit(queue, "bad")
+    await settle()
+    instance.release.set()
+    await asyncio.gather(first, good)
+    with pytest.raises(Fault) as caught:
+        await bad
+    assert caught.value.field == "task.embed.texts[0]"
+
+
+async def test_a_cancelled_member_leaves_the_queue_and_the_batch(queue: InstanceQueue, instance: Held) -> None:
+    running, waiting, other = submit(queue), submit(queue), submit(queue)
+    await settle()
+    for task in (running, waiting):
+        task.cancel()
+    await settle()
+    assert len(queue.waiting) == 1
+    instance.release.set()
+    assert (await other).receipt.batch_size == 1
+    assert instance.batches == [1, 1]
+
+
+async def test_an_instances_death_returns_its_members_as_retryable(queue: InstanceQueue, instance: Held) -> None:
+    instance.dies = True
+    tasks = [submit(queue) for _ in range(3)]
+    await settle()
+    instance.release.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(item, Fault) and item.code is grpc.StatusCode.UNAVAILABLE for item in outcomes)
+
+
+async def test_a_full_queue_drops_from_the_longest_flow(queue: InstanceQueue, instance: Held) -> None:
+    loud = [submit(queue, tenant="loud") for _ in range(7)]
+    await settle()
+    quiet = submit(queue, tenant="quiet")
+    another = submit(queue, tenant="loud")
+    await settle()
+    instance.release.set()
+    outcomes = await asyncio.gather(*loud, quiet, another, return_exceptions=True)
+    refused = [item for item in outcomes if isinstance(item, Fault)]
+    assert [item.reason for item in refused] == ["QUEUE_FULL", "QUEUE_FULL"]
+    assert all(item.retry_after_s > 0 for item in refused)
+    assert isinstance(outcomes[7], Served)
+
+
+async def test_time_that_runs_out_in_the_queue_fails_that_member_alone(instance: Held) -> None:
+    clock = FakeClock()
+    queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
+    first, late, patient = submit(queue), submit(queue, deadline_s=5.0), submit(queue)
+    await settle()
+    await clock.advance(10)
+    instance.release.set()
+    outcomes = await asyncio.gather(first, late, patient, return_exceptions=True)
+    assert isinstance(outcomes[0], Served)
+    assert isinstance(outcomes[2], Served)
+    assert isinstance(outcomes[1], Fault)
+    assert outcomes[1].code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_closing_returns_what_waits_and_finishes_what_runs(queue: InstanceQueue, instance: Held) -> None:
+    running, waiting = submit(queue), submit(queue)
+    await settle()
+    assert queue.close() == 1
+    instance.release.set()
+    await queue.drained()
+    assert isinstance(await running, Served)
+    with pytest.raises(Fault) as caught:
+        await waiting
+    assert caught.value.reason == "INSTANCE_LEAVING"
+    with pytest.raises(Fault):
+        await submit(queue)
