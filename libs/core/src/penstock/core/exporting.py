@@ -1,154 +1,170 @@
-"""Telemetry for real: the tracer's buffer and the SDK's instruments, exported in the background by the standard OTLP exporters."""
+"""Sending what was recorded: one background thread that turns it into OTLP with the standard exporters. Nothing here runs on the loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult, MetricsData, ResourceMetrics
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from penstock.core import semantics
-from penstock.core.call import Call
+from penstock.core import semantics as names
 from penstock.core.config import ServiceSettings
-from penstock.core.telemetry import Attributes, Counter, Histogram
-from penstock.core.tracing import LiveSpan, Sampler, SpanBuffer, SpanRecord, Tracer
+from penstock.core.telemetry import Ended, Telemetry
+from penstock.core.telemetry_metrics import counted, dropped
 
 log = logging.getLogger(__name__)
 
-PRODUCTION_TRACES_PER_S = 50.0
-FLUSH_S = 0.2
-BATCH_SPANS = 2_048
-METRICS_EVERY_MS = 5_000
-KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
+SCOPE = InstrumentationScope("penstock", "0.1.0")
+KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
+BATCH = 2048
+"""Spans in one Export at most."""
+
+RECORDED = TraceFlags(TraceFlags.SAMPLED)
+METRICS_EVERY = 8
+"""Metrics go out with every eighth export of spans."""
 
 
-class OtlpTelemetry:
-    """Telemetry whose spans and metrics go to an OTLP endpoint. Without an endpoint spans are counted and dropped."""
+class Exporter:
+    """The thread and what it sends through. Owner: the Telemetry that made it stops it."""
 
-    def __init__(self, service: str, settings: ServiceSettings) -> None:
-        instance = getattr(settings, "instance_id", "") or settings.listen
-        self._resource = Resource.create({"service.name": service, "service.instance.id": instance})
-        self.buffer = SpanBuffer()
-        rate = None if settings.profile == "development" else PRODUCTION_TRACES_PER_S
-        self._tracer = Tracer(self.buffer, Sampler(rate))
-        self._exporter: SpanExporter | None = None
-        readers = []
-        if settings.otlp_endpoint:
-            self._exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=True, timeout=5)
-            metrics = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=True, timeout=5)
-            readers.append(PeriodicExportingMetricReader(metrics, export_interval_millis=METRICS_EVERY_MS))
-        self._provider = MeterProvider(metric_readers=readers, resource=self._resource, shutdown_on_exit=False)
-        self._meter = self._provider.get_meter("penstock")
-        self._wake = asyncio.Event()
+    def __init__(self, telemetry: Telemetry, interval_s: float) -> None:
+        self._telemetry = telemetry
+        self._interval_s = interval_s
+        self.resource = Resource(_who(telemetry))
+        self._spans = OTLPSpanExporter(telemetry.endpoint, insecure=True, timeout=5)
+        self._metrics = OTLPMetricExporter(telemetry.endpoint, insecure=True, timeout=5)
+        self._reader = InMemoryMetricReader()
+        self._provider = MeterProvider([self._reader], self.resource, shutdown_on_exit=False)
+        self.meter = self._provider.get_meter("penstock", "0.1.0")
+        self._began_ns = time.time_ns()
+        self._offset_ns = time.time_ns() - time.perf_counter_ns()
+        self._stop = threading.Event()
         self._failing = False
-        self.buffer.notify = self._wake.set
-        self._gauge_dropped()
+        self._thread = threading.Thread(target=self._run, name="telemetry-export", daemon=True)
+        for noisy in ("opentelemetry.exporter", "opentelemetry.sdk"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `_say` says it once instead of at every attempt
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Attributes | None = None) -> LiveSpan:
-        """See Telemetry."""
-        return self._tracer.span(name, call, kind, attributes)
+    def start(self) -> None:
+        """Begin to export."""
+        self._thread.start()
 
-    def counter(self, name: str, unit: str, description: str) -> Counter:
-        """See Telemetry."""
-        return self._meter.create_counter(name, unit, description)
+    def stop(self, timeout_s: float) -> None:
+        """Send what waits, for at most `timeout_s`, and end the thread."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+        self._spans.shutdown()
+        self._metrics.shutdown()
+        self._thread.join(timeout_s)
 
-    def histogram(self, name: str, unit: str, description: str) -> Histogram:
-        """See Telemetry."""
-        return self._meter.create_histogram(name, unit, description)
+    def add_gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+        """Register an observable gauge."""
 
-    def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-        """See Telemetry."""
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            yield Observation(read())
 
-        def observe(_: CallbackOptions) -> list[Observation]:
-            return [Observation(read())]
+        self.meter.create_observable_gauge(name, [observe], unit, description)
 
-        self._meter.create_observable_gauge(name, [observe], unit, description)
+    def _run(self) -> None:
+        rounds = 0
+        while not self._stop.wait(self._interval_s):
+            self._send_spans()
+            rounds += 1
+            if rounds % METRICS_EVERY == 0:
+                self._send_metrics()
+        self._send_spans()
+        self._send_metrics()
 
-    def _gauge_dropped(self) -> None:
-        self.gauge(
-            "penstock.telemetry.spans_dropped",
-            "{span}",
-            "Spans dropped because the buffer was full",
-            lambda: self.buffer.dropped,
-        )
+    def _send_spans(self) -> None:
+        ring = self._telemetry.ring
+        while ring:
+            batch = [ring.popleft() for _ in range(min(BATCH, len(ring)))]
+            sent = self._spans.export([self._readable(ended) for ended in batch])
+            self._say(sent is SpanExportResult.SUCCESS, len(batch))
+            if sent is not SpanExportResult.SUCCESS:
+                return
 
-    async def run(self) -> None:
-        """Export what gathers, a batch at a time; sleeps while nothing does."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(FLUSH_S)
-            await self.flush()
+    def _send_metrics(self) -> None:
+        accounts = self._telemetry.accounts.take()
+        scopes = counted(self._telemetry.durations, accounts, self._began_ns, time.time_ns())
+        scopes.append(dropped(self._telemetry.dropped, self._began_ns, time.time_ns()))
+        ours = ResourceMetrics(self.resource, scopes, "")
+        theirs = self._reader.get_metrics_data()
+        data = MetricsData([ours, *(theirs.resource_metrics if theirs else ())])
+        sent = self._metrics.export(data)
+        if sent is not MetricExportResult.SUCCESS:
+            self._telemetry.accounts.put_back(accounts)
+        self._say(sent is MetricExportResult.SUCCESS, 0)
 
-    async def flush(self) -> None:
-        """Export everything in the buffer. A failed batch is dropped and counted: requests never wait for telemetry."""
-        while batch := self.buffer.take(BATCH_SPANS):
-            if self._exporter is None:
-                self.buffer.dropped += len(batch)
-                continue
-            result = await asyncio.to_thread(self._exporter.export, [self._readable(span) for span in batch])
-            self._note(result is SpanExportResult.SUCCESS, len(batch))
+    def _say(self, sent: bool, spans: int) -> None:
+        """Count what was lost and log once when the receiver goes away and once when it is back."""
+        if not sent:
+            self._telemetry.dropped += spans
+        if sent is self._failing:
+            self._failing = not sent
+            told = "takes telemetry again" if sent else "does not take telemetry; requests go on without it"
+            log.warning("%s %s; %d spans lost so far", self._telemetry.endpoint, told, self._telemetry.dropped)
 
-    def _note(self, exported: bool, count: int) -> None:
-        if not exported:
-            self.buffer.dropped += count
-            if not self._failing:
-                log.warning("telemetry is unavailable; spans are dropped and counted, requests go on")
-        elif self._failing:
-            log.info("telemetry is back; %d spans were dropped in all", self.buffer.dropped)
-        self._failing = not exported
-
-    def _readable(self, span: SpanRecord) -> ReadableSpan:
-        attributes = dict(span.attributes)
-        if "/" in span.name:
-            attributes |= {semantics.RPC_SYSTEM: "grpc", semantics.RPC_METHOD: span.name}
-        if span.code:
-            attributes |= {semantics.RPC_STATUS: span.code, semantics.ERROR_TYPE: span.reason or span.code}
-        parent = _context(span.trace_id, span.parent_id) if span.parent_id else None
+    def _readable(self, ended: Ended) -> ReadableSpan:
+        trace_id, parent = int(ended.trace_id, 16), None
+        if ended.parent_id:
+            parent = SpanContext(trace_id, int(ended.parent_id, 16), is_remote=False, trace_flags=RECORDED)
         return ReadableSpan(
-            name=span.name,
-            context=_context(span.trace_id, span.span_id),
+            name=ended.name.rpartition(".")[2] if "/" in ended.name else ended.name,
+            context=SpanContext(trace_id, int(ended.span_id, 16), is_remote=False, trace_flags=RECORDED),
             parent=parent,
-            resource=self._resource,
-            attributes=attributes,
-            kind=KINDS[span.kind],
-            status=Status(StatusCode.ERROR, span.reason) if span.code else Status(StatusCode.UNSET),
-            start_time=span.start_ns,
-            end_time=span.end_ns,
+            resource=self.resource,
+            attributes=_attributes(ended),
+            kind=KINDS[ended.kind],
+            status=Status(StatusCode.ERROR, ended.code) if ended.code else Status(StatusCode.UNSET),
+            start_time=ended.start_ns + self._offset_ns,
+            end_time=ended.end_ns + self._offset_ns,
+            instrumentation_scope=SCOPE,
         )
 
-    async def close(self) -> None:
-        """Export what is left and stop the exporters, in bounded time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self.flush()
-        if self._exporter is not None:
-            await asyncio.to_thread(self._exporter.shutdown)
-        await asyncio.to_thread(self._provider.shutdown, 2_000)
+
+def _who(telemetry: Telemetry) -> dict[str, str | int]:
+    instance = telemetry.instance or f"{socket.gethostname()}:{os.getpid()}"
+    return {"service.name": telemetry.service, "service.instance.id": instance, "process.pid": os.getpid()}
 
 
-def _context(trace_id: int, span_id: int) -> SpanContext:
-    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:
+    call = ended.call
+    said: dict[str, str | int | float | bool] = dict(ended.attributes or {})
+    if "/" in ended.name and ended.kind != "internal":
+        said |= {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: ended.name, names.RPC_STATUS: ended.code or "OK"}
+    if ended.code:
+        said[names.ERROR_TYPE] = ended.reason or ended.code
+    optional = {
+        names.TENANT: call.principal.organisation,
+        names.RUN: call.run_id,
+        names.STEP: call.step,
+        names.KEPT: ended.kept,
+    }
+    return said | {key: value for key, value in optional.items() if value} | {names.PRIORITY: call.priority}
 
 
 @contextlib.asynccontextmanager
-async def start_telemetry(service: str, settings: ServiceSettings) -> AsyncIterator[OtlpTelemetry]:
-    """Telemetry for the length of a service's life: exported in the background, flushed at the end."""
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    telemetry = OtlpTelemetry(service, settings)
-    exporter = asyncio.create_task(telemetry.run(), name="telemetry export")
+async def start_telemetry(service: str, settings: ServiceSettings, *, edge: bool = False) -> AsyncIterator[Telemetry]:
+    """Telemetry for the length of a service's life: exported in the background, flushed at the end. `edge`: see Telemetry."""
+    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+    telemetry = Telemetry(
+        service, settings.otlp_endpoint, profile=settings.profile, edge=edge, instance=instance, interval_s=0.5
+    )
     try:
         yield telemetry
     finally:
-        exporter.cancel()
-        await asyncio.wait([exporter])
-        await telemetry.close()
+        await asyncio.to_thread(telemetry.close)

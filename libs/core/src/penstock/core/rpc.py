@@ -9,6 +9,7 @@ from typing import Any, cast
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from penstock.api.common.v1 import common_pb2
 from penstock.core.call import Call
 from penstock.core.errors import Fault, invalid, to_fault
 from penstock.core.telemetry import Telemetry
@@ -27,6 +28,8 @@ class Rpc:
     request: type[Message]
     response: type[Message]
     streams: bool
+    receipt: bool = False
+    """True when the response carries a receipt, which telemetry then takes."""
 
     def parse(self, payload: bytes) -> Message:
         """The request message.
@@ -48,7 +51,9 @@ def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
 def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     span = f"{service.full_name}/{method.name}"
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming))
+    field = method.output_type.fields_by_name.get("receipt")
+    receipt = field is not None and field.message_type is common_pb2.Receipt.DESCRIPTOR
+    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming), receipt)
 
 
 class Dispatcher:
@@ -73,16 +78,21 @@ class Dispatcher:
         # The same as `act`, written out: one coroutine fewer for every item of every hop.
         with self._telemetry.span(rpc.span, call, kind="server") as span:
             try:
-                response: Message = await self._methods[rpc.name](request, span.call)
+                response: Any = await self._methods[rpc.name](request, span.call)
+                if rpc.receipt:
+                    span.receipt(response.receipt)
             except BaseException as error:
                 raise _told(span, error) from None
-        return response.SerializeToString()
+        return cast(bytes, response.SerializeToString())
 
     async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
         """Run a unary RPC on messages; raises Fault."""
         with self._telemetry.span(rpc.span, call, kind="server") as span:
             try:
-                return cast(Message, await self._methods[rpc.name](request, span.call))
+                response: Any = await self._methods[rpc.name](request, span.call)
+                if rpc.receipt:
+                    span.receipt(response.receipt)
+                return cast(Message, response)
             except BaseException as error:
                 raise _told(span, error) from None
 
@@ -101,6 +111,8 @@ class Dispatcher:
             messages = self._methods[rpc.name](request, span.call)
             try:
                 async for message in messages:
+                    if rpc.receipt and message.HasField("receipt"):
+                        span.receipt(message.receipt)
                     yield message
             except GeneratorExit:
                 raise

@@ -6,11 +6,15 @@ RPC names are those of the release candidate, GenAI names those of semantic-conv
 from __future__ import annotations
 
 VERSION = "genai-2026-10, rpc-rc"
+"""Every GenAI item is still of stability Development: a newer draft changes this table and nothing else."""
 
 RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"
 RPC_STATUS = "rpc.status_code"
 ERROR_TYPE = "error.type"
+
+RPC_SERVER_DURATION = "rpc.server.call.duration"
+RPC_CLIENT_DURATION = "rpc.client.call.duration"
 
 OPERATION = "gen_ai.operation.name"
 PROVIDER = "gen_ai.provider.name"
@@ -21,6 +25,7 @@ CONVERSATION = "gen_ai.conversation.id"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+WRITTEN_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 
 TENANT = "penstock.tenant"
@@ -41,3 +46,27 @@ SAVED = "penstock.saved.microusd"
 SAVED_MS = "penstock.saved.ms"
 TECHNIQUE = "penstock.technique"
 WAITED_ON = "penstock.waited_on"
+REASON = "penstock.reason"
+KEPT = "penstock.kept"
+REQUEST = "penstock.request_id"
+MODEL = "penstock.model"
+TIER = "penstock.tier"
+CACHE_RULE = "penstock.cache.rule"
+CONFIDENCE = "penstock.confidence"
+SPAN_DURATION = "penstock.span.duration"
+CALLS = "penstock.calls"
+LATENCY_MS = "penstock.latency_ms"
+DROPPED_SPANS = "penstock.telemetry.dropped_spans"
+
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+CONTENT = (INPUT_MESSAGES, OUTPUT_MESSAGES, "gen_ai.system_instructions", "gen_ai.tool.definitions")
+"""Attributes that hold what people wrote: never recorded unless a tenant opts in."""
+
+TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
+"""Complexity tier of a call by its tokens, in and out; above the last bound it is `huge`."""
+
+
+def tier_of(tokens: int) -> str:
+    """The complexity tier of a call with this many tokens."""
+    return next((name for bound, name in TIERS if tokens <= bound), "huge")
