@@ -1,4 +1,4 @@
-"""How an instance makes itself known to the router: register, heartbeat, register again when forgotten, drain at the end."""
+"""How an instance says that it exists: it registers with a router, renews its lease with its load, and leaves before it stops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
+from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Call
@@ -16,76 +18,86 @@ from penstock.core.hop import Peer, UnaryPeer, open_channel
 
 log = logging.getLogger(__name__)
 
-REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
-RETRY_S = (0.1, 2.0)
-"""First and longest wait after a failed attempt."""
+SERVICE = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+RPC_TIMEOUT_S = 2.0
+FIRST_RETRY_S = 0.1
+MOST_RETRY_S = 2.0
 
 
 class Registrar:
-    """Keeps one instance registered until `leave`. Owner of the connection to the router."""
+    """Keeps one instance registered. Owner: whoever calls `start` must await `leave` before the instance stops serving.
+
+    Args:
+        router_addresses: `host:port` or `unix:/path`; several, separated by commas, are tried in turn. Routers that share a Redis
+            tell each other, so one that answers is enough.
+        instance: what is registered.
+        token: the internal token.
+        load: the load now, sent with each heartbeat; None sends none.
+    """
 
     def __init__(
         self,
-        router: str,
+        router_addresses: str,
         instance: router_pb2.Instance,
         token: str,
-        load: Callable[[], common_pb2.LoadReport],
+        load: Callable[[], common_pb2.LoadReport] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._peer: Peer = UnaryPeer(open_channel(router), REGISTRY, token=token)
+        self._addresses = [part.strip() for part in router_addresses.split(",") if part.strip()]
         self._instance = instance
+        self._token = token
         self._load = load
         self._clock = clock or SystemClock()
+        self._turn = 0
+        self._peer: Peer | None = None
         self._task: asyncio.Task[None] | None = None
-        self._interval_s = 1.0
 
     def start(self) -> None:
-        """Begin in the background; failures are logged once and tried again."""
-        self._task = asyncio.create_task(self._run(), name="registrar")
+        """Register in the background, and go on trying for as long as no router answers."""
+        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"register {self._instance.id}")
 
     async def leave(self) -> None:
-        """Tell the router to send nothing more, and stop. A router that cannot be reached is not waited for."""
+        """Tell the router to send nothing more, and forget the lease; a router that does not answer is not waited for."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        request = router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True, reason="shutdown")
-        with contextlib.suppress(Fault):
-            await self._peer.call("Drain", request, self._call())
-        await self._peer.close()
+        if self._peer is not None:
+            with contextlib.suppress(Fault):
+                await self._ask("Drain", router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True))
+        await self._hang_up()
 
-    async def _run(self) -> None:
-        while True:
-            await self._register()
-            while not await self._beat():
-                await self._clock.sleep(self._interval_s)
-
-    async def _register(self) -> None:
-        delay_s, failed = RETRY_S[0], False
+    async def _keep(self) -> None:
+        failures = 0
         while True:
             try:
-                answer = await self._peer.call(
-                    "Register", router_pb2.RegisterRequest(instance=self._instance), self._call()
-                )
+                lease = await self._ask("Register", router_pb2.RegisterRequest(instance=self._instance))
+                failures = 0
+                await self._renew(lease.heartbeat_interval_ms / 1000.0)
             except Fault as fault:
-                if not failed:
-                    log.warning("not registered with the router yet: %s", fault.message)
-                failed = True
-                await self._clock.sleep(delay_s)
-                delay_s = min(RETRY_S[1], delay_s * 2)
-            else:
-                self._interval_s = answer.heartbeat_interval_ms / 1000.0
-                log.info("registered with the router as %s", self._instance.id)
+                failures += 1
+                if failures in (1, 20):
+                    log.warning("not registered with a router: %s", fault.message)
+                await self._hang_up()
+                self._turn += 1
+                await self._clock.sleep(min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 8)))
+
+    async def _renew(self, interval_s: float) -> None:
+        """Send heartbeats until the router asks to register again."""
+        while True:
+            await self._clock.sleep(interval_s)
+            request = router_pb2.HeartbeatRequest(
+                instance_id=self._instance.id, load=self._load() if self._load else None
+            )
+            if (await self._ask("Heartbeat", request)).register_again:
                 return
 
-    async def _beat(self) -> bool:
-        """Send a heartbeat; True when the router wants a new registration."""
-        request = router_pb2.HeartbeatRequest(instance_id=self._instance.id, load=self._load())
-        try:
-            answer: router_pb2.HeartbeatResponse = await self._peer.call("Heartbeat", request, self._call())
-        except Fault as fault:
-            log.debug("heartbeat failed: %s", fault.message)
-            return False
-        return answer.register_again
+    async def _ask(self, method: str, request: Message) -> Any:
+        if self._peer is None:
+            channel = open_channel(self._addresses[self._turn % len(self._addresses)])
+            self._peer = UnaryPeer(channel, SERVICE, token=self._token, clock=self._clock)
+        return await self._peer.call(method, request, Call(deadline_s=self._clock.monotonic() + RPC_TIMEOUT_S))
 
-    def _call(self) -> Call:
-        return Call(deadline_s=self._clock.monotonic() + 2.0)
+    async def _hang_up(self) -> None:
+        if self._peer is not None:
+            peer, self._peer = self._peer, None
+            await peer.close()

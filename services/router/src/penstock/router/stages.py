@@ -1,0 +1,144 @@
+"""The places in the path where others plug in: admission before, recall around, shaping of the prompt. Interfaces and pass-throughs only.
+
+The path: admit → recall → shape → choose → group → compute. `settle` and `store` run after the answer has left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.core.call import Call, Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a call asks for, estimated before anything is done: enough to price it and to place it."""
+
+    kind: str
+    """`embed`, `classify`, `generate` or `infer`."""
+    model: str
+    rows: int
+    input_tokens: int
+    output_tokens: int
+    """Largest number of output tokens that the call may cause; 0 for tasks without any."""
+    full_price_microusd: int = 0
+    """What the call would cost at the model's price without Penstock; 0 when no price is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that may go on. `token` is the stage's own; `notes` go into the receipt."""
+
+    token: object = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer that may be reused; `cache` and `savings` go into the receipt."""
+
+    result: inference_pb2.TaskResult
+    cache: common_pb2.CacheReceipt
+    savings: tuple[common_pb2.Saving, ...] = ()
+    model: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Nothing to reuse. Whoever holds it owes the stage one `store` with this token, answer or none."""
+
+    token: object = None
+    cache: common_pb2.CacheReceipt | None = None
+    notes: tuple[str, ...] = ()
+
+
+class AdmissionStage(Protocol):
+    """May this caller spend this now?"""
+
+    async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
+        """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a reason and a time to wait)."""
+        ...
+
+    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
+        """Called once for each admitted call, after its answer has left; no receipt means that the call failed or was cancelled."""
+        ...
+
+
+class RecallStage(Protocol):
+    """Is there an answer that may be reused? The same request in flight counts as one: the look-up waits for its answer."""
+
+    async def look_up(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> Found | NotFound:
+        """Find an answer. Must not fail because the cache is gone: that is NotFound with a note."""
+        ...
+
+    async def store(
+        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+    ) -> None:
+        """Called once for each NotFound; None says that no answer came, and lets whoever waits for it go on alone."""
+        ...
+
+    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+        """A caller's verdict on an answer; True when a cached entry was quarantined."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A task that costs less and says the same; `savings` go into the receipt."""
+
+    task: inference_pb2.Task
+    savings: tuple[common_pb2.Saving, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ShapeStage(Protocol):
+    """Can the prompt say the same in fewer tokens?"""
+
+    def shape(self, options: router_pb2.CallOptions, principal: Principal, task: inference_pb2.Task) -> Shaped:
+        """Shape a task; plain, quick, never fails."""
+        ...
+
+
+class OpenAdmission:
+    """Admits everybody: no limiter is configured."""
+
+    async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
+        return ADMITTED
+
+    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
+        return None
+
+
+class NoRecall:
+    """Remembers nothing: no cache is configured."""
+
+    async def look_up(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> Found | NotFound:
+        return NOT_FOUND
+
+    async def store(
+        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+    ) -> None:
+        return None
+
+    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+        return False
+
+
+class NoShape:
+    """Leaves every task as it is."""
+
+    def shape(self, options: router_pb2.CallOptions, principal: Principal, task: inference_pb2.Task) -> Shaped:
+        return Shaped(task)
+
+
+ADMITTED = Admitted()
+NOT_FOUND = NotFound()
