@@ -1,0 +1,84 @@
+"""The hall: configuration, registry, pipeline, doors. `python -m penstock.router`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from random import Random
+
+from google.protobuf.descriptor import ServiceDescriptor
+from penstock.api.router.v1 import router_pb2
+from penstock.core.auth import internal
+from penstock.core.clock import SystemClock
+from penstock.core.config import load_section, watch_sighup
+from penstock.core.door import Door
+from penstock.core.errors import Fault
+from penstock.core.exporting import start_telemetry
+from penstock.core.hop import Peer, connect
+from penstock.core.program import run
+from penstock.core.redis import open_redis
+from penstock.core.server import Server, ServerLimits
+from penstock.router.adapters import Backends
+from penstock.router.config import KeysSection, RouterSettings
+from penstock.router.keys import KeyRing
+from penstock.router.pipeline import Pipeline
+from penstock.router.registrar import RegistryServicer
+from penstock.router.registry import Registry
+from penstock.router.servicer import RouterServicer
+from penstock.router.stages import NoRecall, OpenAdmission
+
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: RouterSettings) -> None:
+    """Serve until told to stop."""
+    clock = SystemClock()
+    keys = KeyRing(load_section(settings.config_file, "keys", KeysSection).api)
+    watch_sighup(lambda: keys.replace(load_section(settings.config_file, "keys", KeysSection).api))
+    store = open_redis(settings.redis_url) if settings.redis_url else None
+    async with start_telemetry("router", settings) as telemetry:
+
+        def dial(address: str, service: ServiceDescriptor) -> Peer:
+            return connect(address, service, token=settings.internal_token, clock=clock, telemetry=telemetry)
+
+        registry = Registry(settings, store, clock)
+        backends = Backends(dial, settings.batcher_address)
+        pipeline = Pipeline(settings, registry, backends, (OpenAdmission(), NoRecall()), clock, telemetry, Random())
+        servicer = RouterServicer(settings, keys, registry, pipeline, clock)
+        doors = [
+            Door(ROUTER, servicer, keys.authenticate, public=True),
+            Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),
+        ]
+        limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
+        server = Server("router", settings, doors, telemetry=telemetry, clock=clock, limits=limits)
+        await registry.read_shared()
+        await server.start()
+        keeper = asyncio.create_task(_keep(settings, registry, backends, clock), name="registry keeper")
+        await server.wait()
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        await pipeline.drained()
+        await backends.close()
+        if store is not None:
+            await store.aclose()
+
+
+async def _keep(settings: RouterSettings, registry: Registry, backends: Backends, clock: SystemClock) -> None:
+    """Read what other routers know, and let leases run out."""
+    while True:
+        await clock.sleep(settings.heartbeat_interval_ms / 1e3)
+        await registry.read_shared()
+        for instance_id in registry.sweep():
+            with contextlib.suppress(Fault):
+                await backends.detach(instance_id)
+
+
+def main() -> None:
+    run("router", RouterSettings, serve, "Which instance should serve this, and what if it fails?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The public door: each RPC is proto in, the pipeline, proto out. What it cannot do yet it says by UNIMPLEMENTED."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from random import Random
+
+import grpc
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import Fault, invalid, not_found
+from penstock.router import policy, requests
+from penstock.router.config import RouterSettings
+from penstock.router.keys import KeyRing
+from penstock.router.pipeline import Outcome, Pipeline
+from penstock.router.policy import Ask, Pick
+from penstock.router.registry import Registry
+from penstock.router.scoreboard import candidate_out, state_of
+from penstock.router.stages import Work
+
+Task = inference_pb2.Task
+
+
+class RouterServicer:
+    """penstock.api.router.v1.RouterService."""
+
+    def __init__(
+        self, settings: RouterSettings, keys: KeyRing, registry: Registry, pipeline: Pipeline, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._registry = registry
+        self._pipeline = pipeline
+        self._clock = clock
+        self._runs: defaultdict[tuple[str, str], set[asyncio.Task[object]]] = defaultdict(set)
+        self._ended_runs: set[asyncio.Task[object]] = set()
+
+    async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
+        requests.check_texts(request.texts)
+        outcome = await self._run(request.options, Task(embed=inference_pb2.EmbedTask(texts=request.texts)), call)
+        return pb.EmbedResponse(embeddings=outcome.result.embed.embeddings, receipt=outcome.receipt)
+
+    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+        requests.check_texts(request.texts)
+        task = inference_pb2.ClassifyTask(texts=request.texts, examples=request.examples, top_k=request.top_k)
+        outcome = await self._run(request.options, Task(classify=task), call)
+        return pb.ClassifyResponse(classifications=outcome.result.classify.classifications, receipt=outcome.receipt)
+
+    async def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
+        requests.check_generate(request.task)
+        outcome = await self._run(request.options, Task(generate=request.task), call)
+        return pb.GenerateResponse(result=outcome.result.generate, receipt=outcome.receipt)
+
+    async def GenerateStream(
+        self, request: pb.GenerateStreamRequest, call: Call
+    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+        requests.check_generate(request.task)
+        work, call = self._work(request.options, Task(generate=request.task), call)
+        with self._part_of_run(call):
+            async for item in self._pipeline.stream(work, call):
+                if isinstance(item, Outcome):
+                    yield pb.GenerateStreamResponse(receipt=item.receipt)
+                else:
+                    yield pb.GenerateStreamResponse(chunk=item)
+
+    async def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse:
+        if not request.task.inputs:
+            raise invalid("task.inputs", "needs at least one tensor")
+        outcome = await self._run(request.options, Task(infer=request.task), call)
+        return pb.InferResponse(result=outcome.result.infer, receipt=outcome.receipt)
+
+    async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        models: dict[str, pb.AvailableModel] = {}
+        for instance in self._registry.registered.values():
+            ready = (
+                state_of(self._registry.fleet.instances[instance.id], self._clock.monotonic()) != pb.INSTANCE_STATE_LOST
+            )
+            for model in instance.models:
+                row = models.setdefault(model.name, pb.AvailableModel(name=model.name))
+                row.tasks[:] = sorted({*row.tasks, *model.tasks})
+                row.max_input_tokens = max(row.max_input_tokens, model.max_input_tokens)
+                row.ready_instances += ready and model.state == inference_pb2.MODEL_STATE_READY
+        return pb.ListModelsResponse(models=[models[name] for name in sorted(models)])
+
+    async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
+        if not request.run_id:
+            raise invalid("run_id", "is empty")
+        tasks = self._runs.pop((call.principal.organisation, request.run_id), set())
+        for task in tasks:
+            self._ended_runs.add(task)
+            task.cancel()
+        return pb.CancelRunResponse(cancelled_calls=len(tasks))
+
+    async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
+        pick = self._look(Ask(request.model)) if request.model else self._look_at_all()
+        rows = []
+        for candidate in policy.best_first(pick.candidates):
+            known = self._registry.fleet.instances[candidate.instance_id]
+            rows.append(
+                pb.ScoreboardRow(
+                    instance=self._registry.registered[known.id],
+                    candidate=candidate_out(candidate, known, self._clock.monotonic()),
+                    picks=known.picks,
+                    failures=known.failures,
+                    in_flight=known.in_flight,
+                )
+            )
+        return pb.ScoreboardResponse(rows=rows, strategy=self._settings.strategy, branches=self._pipeline.branches)
+
+    async def ExplainRoute(self, request: pb.ExplainRouteRequest, call: Call) -> pb.ExplainRouteResponse:
+        if request.request_id:
+            found = self._pipeline.picks.get(request.request_id)
+            if found is None:
+                raise not_found("request_id", f"{request.request_id!r} is not among the latest requests of this router")
+            pick = found
+        else:
+            work, _ = self._work(request.options, request.task, call)
+            pick = self._look(Ask(work.model, frozenset(request.options.required_capabilities)))
+        now = self._clock.monotonic()
+        known = self._registry.fleet.instances
+        return pb.ExplainRouteResponse(
+            instance_id=pick.instance_id,
+            strategy=self._settings.strategy,
+            branch=pick.branch,
+            candidates=[
+                candidate_out(item, known.get(item.instance_id), now) for item in policy.best_first(pick.candidates)
+            ],
+            estimated_tokens=requests.estimate_tokens(request.task),
+        )
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
+        raise _not_yet("SubmitJob")
+
+    async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
+        raise _not_yet("GetJob")
+
+    async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncIterator[pb.WatchJobResponse]:
+        nothing: tuple[pb.WatchJobResponse, ...] = ()
+        for response in nothing:
+            yield response
+        raise _not_yet("WatchJob")
+
+    async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
+        raise _not_yet("CancelJob")
+
+    async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
+        raise _not_yet("SendFeedback")
+
+    async def _run(self, options: pb.CallOptions, task: Task, call: Call) -> Outcome:
+        work, call = self._work(options, task, call)
+        try:
+            with self._part_of_run(call):
+                return await self._pipeline.run(work, call)
+        except Fault as fault:
+            raise requests.in_public_words(fault) from None
+
+    def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[Work, Call]:
+        requests.check_options(options)
+        priority = self._keys.capped(call.principal, options.priority or call.priority)
+        call = replace(call, run_id=options.run_id or call.run_id, step=options.step or call.step, priority=priority)
+        model = options.model or self._settings.default_model
+        return Work(options, model, task, requests.estimate_tokens(task)), call
+
+    @contextlib.contextmanager
+    def _part_of_run(self, call: Call) -> Iterator[None]:
+        """Let the run's cancel reach this call while it lasts."""
+        task = asyncio.current_task()
+        if not call.run_id or task is None:
+            yield
+            return
+        key = (call.principal.organisation, call.run_id)
+        self._runs[key].add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._ended_runs:
+                raise
+            # gRPC sends no status for a handler that was cancelled from inside; the caller is owed one.
+            task.uncancel()
+            raise Fault(
+                grpc.StatusCode.CANCELLED, f"the run {call.run_id} was cancelled", reason="RUN_CANCELLED"
+            ) from None
+        finally:
+            self._ended_runs.discard(task)
+            self._runs[key].discard(task)
+            if not self._runs[key]:
+                del self._runs[key]
+
+    def _look(self, ask: Ask) -> Pick:
+        """A pick that is not made."""
+        return policy.pick(self._registry.fleet, ask, self._clock.monotonic(), Random(0), self._settings.strategy)
+
+    def _look_at_all(self) -> Pick:
+        models = sorted({model for instance in self._registry.fleet.instances.values() for model in instance.models})
+        rows = {item.instance_id: item for model in models for item in self._look(Ask(model)).candidates}
+        return Pick("", "", 0.0, tuple(rows.values()))
+
+
+def _not_yet(name: str) -> Fault:
+    return Fault(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version of the router")

@@ -1,0 +1,272 @@
+"""The router over real gRPC, with scripted instances behind it: who may call, what comes back, what happens when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from random import Random
+
+import grpc
+import pytest
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.api.router.v1 import router_pb2_grpc
+from penstock.core.auth import internal
+from penstock.core.call import Call
+from penstock.core.clock import SystemClock
+from penstock.core.door import Door
+from penstock.core.errors import unavailable
+from penstock.core.hop import connect, open_channel
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.core.telemetry import NO_TELEMETRY
+from penstock.router.__main__ import REGISTRY, ROUTER
+from penstock.router.adapters import INFERENCE, Backends
+from penstock.router.config import KeySection, RouterSettings
+from penstock.router.keys import KeyRing, digest
+from penstock.router.pipeline import Pipeline
+from penstock.router.registrar import RegistryServicer
+from penstock.router.registry import Registry
+from penstock.router.servicer import RouterServicer
+from penstock.router.stages import NoRecall, OpenAdmission
+from penstock.testkit.server import TOKEN, serving
+
+KEY = "psk-test-key"
+METADATA = (("authorization", f"Bearer {KEY}"),)
+MODEL = "m"
+
+
+class Scripted:
+    """An inference servicer that answers, refuses, hangs or cuts its stream as told."""
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.calls: list[Call] = []
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+        self.calls.append(call)
+        if self.mode == "down":
+            raise unavailable("no")
+        if self.mode == "hang":
+            self.started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled.set()
+        result = inference_pb2.TaskResult(compute_ms=1.5, revision="1-abc")
+        result.embed.embeddings.add(values=[1.0])
+        return inference_pb2.ComputeResponse(result=result)
+
+    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+        for delta in ("one ", "two "):
+            yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta=delta))
+        if self.mode == "cut":
+            return
+        chunk = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
+        yield inference_pb2.ComputeStreamResponse(chunk=chunk, result=inference_pb2.TaskResult(revision="1"))
+
+    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
+        yield inference_pb2.ComputeBatchResponse()
+
+    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
+        return inference_pb2.ListModelsResponse()
+
+    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
+        return inference_pb2.LoadModelResponse()
+
+    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
+        return inference_pb2.UnloadModelResponse()
+
+
+@dataclass
+class Rig:
+    """A router with two scripted instances."""
+
+    stub: router_pb2_grpc.RouterServiceStub
+    registry: Registry
+    instances: dict[str, Scripted]
+    address: str
+
+
+def registration(name: str, address: str) -> pb.Instance:
+    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed", "generate"])
+    return pb.Instance(id=name, address=address, models=[model], concurrency=2)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    settings = RouterSettings(default_model=MODEL)
+    clock = SystemClock()
+    key = KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")
+    keys, registry = KeyRing([key]), Registry(settings, None, clock)
+    backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
+    pipeline = Pipeline(settings, registry, backends, (OpenAdmission(), NoRecall()), clock, NO_TELEMETRY, Random(1))
+    doors = [
+        Door(ROUTER, RouterServicer(settings, keys, registry, pipeline, clock), keys.authenticate, public=True),
+        Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),
+    ]
+    instances = {"a": Scripted(), "b": Scripted()}
+    async with contextlib.AsyncExitStack() as stack:
+        for name, servicer in instances.items():
+            server = await stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
+            await registry.register(registration(name, server.address))
+            registry.fleet.instances[name].successes = 3
+        server = await stack.enter_async_context(serving(doors))
+        channel = await stack.enter_async_context(open_channel(server.address))
+        yield Rig(router_pb2_grpc.RouterServiceStub(channel), registry, instances, server.address)
+        await pipeline.drained()
+        await backends.close()
+    assert all(item.in_flight == 0 for item in registry.fleet.instances.values())
+
+
+def embed(*texts: str, **options: object) -> pb.EmbedRequest:
+    return pb.EmbedRequest(texts=texts or ["hello"], options=pb.CallOptions(**options))  # type: ignore[arg-type]
+
+
+async def test_an_answer_with_its_receipt(rig: Rig) -> None:
+    answer = await rig.stub.Embed(embed(run_id="r1", step="plan"), metadata=METADATA)
+    assert list(answer.embeddings[0].values) == [1.0]
+    receipt = answer.receipt
+    assert (receipt.model, receipt.revision, receipt.run_id) == (MODEL, "1-abc", "r1")
+    assert receipt.route.instance_id in ("a", "b")
+    assert receipt.route.reason.startswith("least_added_delay")
+    assert (receipt.route.candidates, receipt.route.attempts) == (2, 1)
+    assert receipt.total_ms > 0
+    seen = next(servicer.calls[0] for servicer in rig.instances.values() if servicer.calls)
+    assert (seen.principal.organisation, seen.principal.key_id, seen.run_id) == ("acme", "k1", "r1")
+
+
+@pytest.mark.parametrize(
+    "metadata", [(), (("authorization", "Bearer wrong"),), (("authorization", KEY),), (("penstock-token", TOKEN),)]
+)
+async def test_without_a_known_key_nobody_enters(rig: Rig, metadata: tuple[tuple[str, str], ...]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(), metadata=metadata)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "authorization: Bearer" in (caught.value.details() or "")
+
+
+async def test_a_caller_cannot_say_who_it_is(rig: Rig) -> None:
+    forged = common_pb2.CallContext(principal=common_pb2.Principal(organisation="victim"), remaining_ms=1000)
+    metadata = (*METADATA, ("penstock-context-bin", forged.SerializeToString()))
+    await rig.stub.Embed(embed(), metadata=metadata)
+    seen = next(servicer.calls[0] for servicer in rig.instances.values() if servicer.calls)
+    assert seen.principal.organisation == "acme"
+
+
+async def test_over_the_item_stream_too(rig: Rig) -> None:
+    peer = connect(rig.address, ROUTER, metadata=METADATA)
+    forged = Call(priority=common_pb2.PRIORITY_CRITICAL, deadline_s=time.monotonic() + 5)
+    answer = await peer.call("Embed", embed(), forged)
+    assert answer.receipt.route.instance_id
+    seen = next(servicer.calls[0] for servicer in rig.instances.values() if servicer.calls)
+    assert seen.priority == common_pb2.PRIORITY_HIGH, "the key's ceiling"
+    await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "code"),
+    [
+        (pb.EmbedRequest(), "texts", grpc.StatusCode.INVALID_ARGUMENT),
+        (embed("x", " "), "texts[1]", grpc.StatusCode.INVALID_ARGUMENT),
+        (embed(run_id="x" * 129), "options.run_id", grpc.StatusCode.INVALID_ARGUMENT),
+        (embed(priority=9), "options.priority", grpc.StatusCode.INVALID_ARGUMENT),
+        (embed(max_cost_microusd=-1), "options.max_cost_microusd", grpc.StatusCode.INVALID_ARGUMENT),
+        (embed(model="gpt-9"), "options.model", grpc.StatusCode.NOT_FOUND),
+    ],
+)
+async def test_bad_input_names_its_field(
+    rig: Rig, request_: pb.EmbedRequest, field: str, code: grpc.StatusCode
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(request_, metadata=METADATA)
+    assert caught.value.code() is code
+    assert (caught.value.details() or "").startswith(field)
+    assert (await rig.stub.Embed(embed(), metadata=METADATA)).embeddings
+
+
+async def test_invalid_utf8_is_the_callers_fault(rig: Rig) -> None:
+    async with open_channel(rig.address) as channel:
+        raw = channel.unary_unary("/penstock.api.router.v1.RouterService/Embed")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await raw(b"\x12\x02\xff\xfe", metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_unavailable_instance_is_left_for_another(rig: Rig) -> None:
+    rig.instances["a"].mode = "down"
+    for _ in range(8):
+        answer = await rig.stub.Embed(embed(), metadata=METADATA)
+        assert answer.receipt.route.instance_id == "b"
+    assert rig.registry.fleet.instances["a"].failures >= 1
+
+
+async def test_when_all_are_down_the_caller_hears_it_soon(rig: Rig) -> None:
+    for servicer in rig.instances.values():
+        servicer.mode = "down"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(), metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_with_its_receipt_and_a_cut_one_is_not_whole(rig: Rig) -> None:
+    task = inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content="hi")])
+    request = pb.GenerateStreamRequest(task=task)
+    parts = [part async for part in rig.stub.GenerateStream(request, metadata=METADATA)]
+    assert "".join(part.chunk.delta for part in parts) == "one two "
+    assert parts[-1].receipt.route.instance_id
+    for servicer in rig.instances.values():
+        servicer.mode = "cut"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [part async for part in rig.stub.GenerateStream(request, metadata=METADATA)]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_cancelling_a_run_reaches_its_calls(rig: Rig) -> None:
+    for servicer in rig.instances.values():
+        servicer.mode = "hang"
+    calls = [asyncio.ensure_future(rig.stub.Embed(embed(run_id="r9"), metadata=METADATA)) for _ in range(2)]
+    await asyncio.wait_for(asyncio.gather(*(item.started.wait() for item in rig.instances.values())), 5)
+    answer = await rig.stub.CancelRun(pb.CancelRunRequest(run_id="r9"), metadata=METADATA)
+    assert answer.cancelled_calls == 2
+    await asyncio.wait_for(asyncio.gather(*(item.cancelled.wait() for item in rig.instances.values())), 5)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(item, grpc.aio.AioRpcError | asyncio.CancelledError) for item in outcomes)
+
+
+async def test_the_score_board_and_the_reasons(rig: Rig) -> None:
+    answer = await rig.stub.Embed(embed(), metadata=METADATA)
+    board = await rig.stub.Scoreboard(pb.ScoreboardRequest(), metadata=METADATA)
+    assert {row.instance.id for row in board.rows} == {"a", "b"}
+    assert {signal.name for signal in board.rows[0].candidate.signals} >= {"in_flight_own", "speed", "concurrency"}
+    request = pb.ExplainRouteRequest(request_id=answer.receipt.request_id)
+    why = await rig.stub.ExplainRoute(request, metadata=METADATA)
+    assert why.instance_id == answer.receipt.route.instance_id
+    assert len(why.candidates) == 2
+
+
+async def test_routers_agree_through_redis_and_a_restart_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    settings, clock = RouterSettings(lease_ms=60_000), SystemClock()
+    async with embedded_redis(tmp_path_factory.mktemp("redis")) as url, open_redis(url) as store:
+        first = Registry(settings, store, clock)
+        await first.register(registration("a", "127.0.0.1:1"))
+        second = Registry(settings, store, clock)
+        await second.read_shared()
+        assert second.registered == first.registered
+        await first.drain("a", deregister=True)
+        third = Registry(settings, store, clock)
+        await third.read_shared()
+        assert not third.registered
+
+
+async def test_without_redis_memory_goes_on_and_the_receipt_says_so(rig: Rig) -> None:
+    rig.registry.shared = False
+    answer = await rig.stub.Embed(embed(), metadata=METADATA)
+    assert list(answer.receipt.notes) == ["registry not shared: Redis is unavailable"]
