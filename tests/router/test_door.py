@@ -31,7 +31,7 @@ from penstock.router.pipeline import Pipeline
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
-from penstock.router.stages import NoRecall, OpenAdmission
+from penstock.router.stages import NoRecall, NoShape, OpenAdmission
 from penstock.testkit.server import TOKEN, serving
 
 KEY = "psk-test-key"
@@ -105,7 +105,9 @@ async def rig() -> AsyncIterator[Rig]:
     key = KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")
     keys, registry = KeyRing([key]), Registry(settings, None, clock)
     backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
-    pipeline = Pipeline(settings, registry, backends, (OpenAdmission(), NoRecall()), clock, NO_TELEMETRY, Random(1))
+    pipeline = Pipeline(
+        settings, registry, backends, (OpenAdmission(), NoRecall(), NoShape()), clock, NO_TELEMETRY, Random(1)
+    )
     doors = [
         Door(ROUTER, RouterServicer(settings, keys, registry, pipeline, clock), keys.authenticate, public=True),
         Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),

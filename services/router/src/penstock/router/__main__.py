@@ -26,7 +26,7 @@ from penstock.router.pipeline import Pipeline
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
-from penstock.router.stages import NoRecall, OpenAdmission
+from penstock.router.stages import NoRecall, NoShape, OpenAdmission
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
@@ -46,7 +46,9 @@ async def serve(settings: RouterSettings) -> None:
 
         registry = Registry(settings, store, clock)
         backends = Backends(dial, settings.batcher_address)
-        pipeline = Pipeline(settings, registry, backends, (OpenAdmission(), NoRecall()), clock, telemetry, Random())
+        pipeline = Pipeline(
+            settings, registry, backends, (OpenAdmission(), NoRecall(), NoShape()), clock, telemetry, Random()
+        )
         servicer = RouterServicer(settings, keys, registry, pipeline, clock)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -29,7 +29,8 @@ from penstock.router.adapters import Backends, Computed
 from penstock.router.config import RouterSettings
 from penstock.router.policy import Ask, Pick, RetryBudget
 from penstock.router.registry import Registry
-from penstock.router.stages import Admission, Admitted, Found, NotFound, Recall, Work
+from penstock.router.requests import Asked
+from penstock.router.stages import AdmissionStage, Admitted, Found, NotFound, RecallStage, ShapeStage
 
 PICKS_KEPT = 4096
 INSTANCE_FAULTS = frozenset(
@@ -50,7 +51,7 @@ class Outcome:
 class Trip:
     """One call on its way: what is known of it so far."""
 
-    work: Work
+    asked: Asked
     call: Call
     span: Span
     began_s: float
@@ -66,7 +67,7 @@ class Pipeline:
         settings: RouterSettings,
         registry: Registry,
         backends: Backends,
-        stages: tuple[Admission, Recall],
+        stages: tuple[AdmissionStage, RecallStage, ShapeStage],
         clock: Clock,
         telemetry: Telemetry,
         rng: Random,
@@ -74,7 +75,7 @@ class Pipeline:
         self._settings = settings
         self._registry = registry
         self._backends = backends
-        self._admission, self._recall = stages
+        self._admission, self._recall, self._shape = stages
         self._clock = clock
         self._telemetry = telemetry
         self._rng = rng
@@ -85,11 +86,11 @@ class Pipeline:
         self._picks_counter = telemetry.counter("penstock.router.picks", "{pick}", "Picks by branch")
         self._attempts_counter = telemetry.counter("penstock.router.attempts", "{attempt}", "Attempts by outcome")
 
-    async def run(self, work: Work, call: Call) -> Outcome:
+    async def run(self, asked: Asked, call: Call) -> Outcome:
         """Serve a task; raises Fault."""
-        with self._telemetry.span("route", call, attributes=self._attributes(work, call)) as span:
-            trip = self._begin(work, call, span)
-            admitted = await self._admission.admit(span.call, work)
+        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
+            trip = self._begin(asked, call, span)
+            admitted = await self._admit(trip)
             outcome: Outcome | None = None
             try:
                 outcome = await self._answer(trip)
@@ -98,10 +99,8 @@ class Pipeline:
                 self._later(self._admission.settle(admitted, outcome.receipt if outcome else None))
 
     async def _answer(self, trip: Trip) -> Outcome:
-        found = await self._recall.look_up(trip.span.call, trip.work)
-        trip.receipt.cache.CopyFrom(found.receipt)
+        found = await self._look_up(trip)
         if isinstance(found, Found):
-            trip.receipt.savings.extend(found.savings)
             return self._finish(trip, found.result)
         result: inference_pb2.TaskResult | None = None
         try:
@@ -110,20 +109,18 @@ class Pipeline:
             assert result is not None
             return self._finish(trip, result)
         finally:
-            self._later(self._recall.store(found, trip.work, result))
+            self._later(self._recall.store(found.token, result, trip.receipt if result else None))
 
-    async def stream(self, work: Work, call: Call) -> AsyncIterator[inference_pb2.GenerateChunk | Outcome]:
+    async def stream(self, asked: Asked, call: Call) -> AsyncIterator[inference_pb2.GenerateChunk | Outcome]:
         """Serve a generate task piece by piece; the last thing yielded is the Outcome. A cut stream ends in a Fault, never in silence."""
-        with self._telemetry.span("route", call, attributes=self._attributes(work, call)) as span:
-            trip = self._begin(work, call, span)
-            admitted = await self._admission.admit(span.call, work)
+        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
+            trip = self._begin(asked, call, span)
+            admitted = await self._admit(trip)
             outcome: Outcome | None = None
             found: NotFound | None = None
             try:
-                looked = await self._recall.look_up(span.call, work)
-                trip.receipt.cache.CopyFrom(looked.receipt)
+                looked = await self._look_up(trip)
                 if isinstance(looked, Found):
-                    trip.receipt.savings.extend(looked.savings)
                     yield _whole(looked.result)
                     outcome = self._finish(trip, looked.result)
                 else:
@@ -136,24 +133,55 @@ class Pipeline:
                 assert outcome is not None
                 yield outcome
             finally:
-                self._after_stream(admitted, found, work, outcome)
+                self._after_stream(admitted, found, outcome)
 
-    def _after_stream(self, admitted: Admitted, found: NotFound | None, work: Work, outcome: Outcome | None) -> None:
+    def _after_stream(self, admitted: Admitted, found: NotFound | None, outcome: Outcome | None) -> None:
         self._later(self._admission.settle(admitted, outcome.receipt if outcome else None))
         if found is not None:
-            self._later(self._recall.store(found, work, outcome.result if outcome else None))
+            self._later(
+                self._recall.store(
+                    found.token, outcome.result if outcome else None, outcome.receipt if outcome else None
+                )
+            )
 
-    def _begin(self, work: Work, call: Call, span: Span) -> Trip:
+    def _begin(self, asked: Asked, call: Call, span: Span) -> Trip:
         self._retries.request()
-        trip = Trip(work, call, span, self._clock.monotonic())
+        trip = Trip(asked, call, span, self._clock.monotonic())
         trace = span.call.traceparent
         trip.receipt.request_id = secrets.token_hex(8)
         trip.receipt.trace_id = trace[3:35]
         trip.receipt.run_id = call.run_id
-        trip.receipt.model = work.model
+        trip.receipt.model = asked.model
         if not self._registry.shared:
             trip.receipt.notes.append("registry not shared: Redis is unavailable")
         return trip
+
+    async def _admit(self, trip: Trip) -> Admitted:
+        admitted = await self._admission.admit(trip.span.call, trip.asked.options, trip.asked.work)
+        trip.receipt.notes.extend(admitted.notes)
+        return admitted
+
+    async def _look_up(self, trip: Trip) -> Found | NotFound:
+        """Ask the cache, and where it has nothing, shape the task for the model."""
+        asked = trip.asked
+        found = await self._recall.look_up(trip.span.call, asked.options, asked.task, asked.model)
+        trip.receipt.notes.extend(found.notes)
+        if found.cache is not None:
+            trip.receipt.cache.CopyFrom(found.cache)
+        if isinstance(found, Found):
+            trip.receipt.savings.extend(found.savings)
+            trip.receipt.model = found.model or asked.model
+            return found
+        shaped = self._shape.shape(asked.options, trip.call.principal, asked.task)
+        trip.receipt.savings.extend(shaped.savings)
+        trip.receipt.notes.extend(shaped.notes)
+        if shaped.task is not asked.task:
+            trip.asked = replace(asked, task=shaped.task)
+        return found
+
+    async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
+        """Hand a caller's verdict to the cache; True when an entry was quarantined."""
+        return await self._recall.feedback(call.principal, request_id, correct, note)
 
     async def _compute(self, trip: Trip) -> Computed:
         """Attempts on one instance after the other while that is safe and the retry budget lasts."""
@@ -203,7 +231,7 @@ class Pipeline:
 
     def _choose(self, trip: Trip) -> tuple[policy.Instance, Pick]:
         fleet, now = self._registry.fleet, self._clock.monotonic()
-        ask = Ask(trip.work.model, frozenset(trip.work.options.required_capabilities), frozenset(trip.tried))
+        ask = Ask(trip.asked.model, frozenset(trip.asked.options.required_capabilities), frozenset(trip.tried))
         pick = policy.pick(fleet, ask, now, self._rng, self._settings.strategy)
         self.branches[pick.branch] = self.branches.get(pick.branch, 0) + 1
         self._picks_counter.add(1, {"branch": pick.branch})
@@ -227,9 +255,9 @@ class Pipeline:
         return self._registry.registered[instance_id]
 
     def _request(self, trip: Trip, instance_id: str) -> batcher_pb2.ComputeRequest:
-        work = trip.work
+        asked = trip.asked
         return batcher_pb2.ComputeRequest(
-            instance_id=instance_id, model=work.model, task=work.task, estimated_tokens=work.tokens
+            instance_id=instance_id, model=asked.model, task=asked.task, estimated_tokens=asked.work.input_tokens
         )
 
     def _blame(self, fault: Fault) -> bool | None:
@@ -240,7 +268,7 @@ class Pipeline:
         if fault.code is not grpc.StatusCode.UNAVAILABLE or len(trip.tried) >= self._settings.max_attempts:
             return False
         others = any(
-            trip.work.model in instance.models and instance.id not in trip.tried and not instance.lost
+            trip.asked.model in instance.models and instance.id not in trip.tried and not instance.lost
             for instance in self._registry.fleet.instances.values()
         )
         return others and trip.call.remaining_s(self._clock.monotonic()) > 0 and self._retries.take()
@@ -274,12 +302,10 @@ class Pipeline:
         return Outcome(result, receipt)
 
     @staticmethod
-    def _attributes(work: Work, call: Call) -> dict[str, str | int | float | bool]:
+    def _attributes(asked: Asked, call: Call) -> dict[str, str | int | float | bool]:
         return {
-            semantics.REQUEST_MODEL: work.model,
-            semantics.OPERATION: {"embed": "embeddings", "generate": "chat"}.get(
-                work.task.WhichOneof("task") or "", "invoke"
-            ),
+            semantics.REQUEST_MODEL: asked.model,
+            semantics.OPERATION: {"embed": "embeddings", "generate": "chat"}.get(asked.work.kind, "invoke"),
             semantics.TENANT: call.principal.organisation,
             semantics.RUN: call.run_id,
             semantics.STEP: call.step,

@@ -1,18 +1,38 @@
-"""Public requests as work: what must be right in them, by field, and how large they are. Plain checks, nothing else."""
+"""Public requests: what must be right in them, by field, and how large they are. Plain checks, nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.errors import Fault, invalid
+from penstock.router.stages import Work
 
 MAX_TEXTS = 1024
 MAX_NAME_BYTES = 128
 BYTES_A_TOKEN = 4
 PRIORITIES = frozenset(range(5))
 ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One task on its way: by which options, of which model, what, and how large."""
+
+    options: router_pb2.CallOptions
+    model: str
+    task: inference_pb2.Task
+    work: Work
+
+
+def measure(options: router_pb2.CallOptions, model: str, task: inference_pb2.Task) -> Asked:
+    """A request with its estimated size: rows, input tokens (about four bytes each), and the output it may cause."""
+    kind = task.WhichOneof("task") or ""
+    texts = task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
+    most = task.generate.max_tokens if kind == "generate" else 0
+    return Asked(options, model, task, Work(kind, model, max(1, len(texts)), estimate_tokens(task), most))
 
 
 def check_options(options: router_pb2.CallOptions) -> None:

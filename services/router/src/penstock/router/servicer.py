@@ -22,7 +22,6 @@ from penstock.router.pipeline import Outcome, Pipeline
 from penstock.router.policy import Ask, Pick
 from penstock.router.registry import Registry
 from penstock.router.scoreboard import candidate_out, state_of
-from penstock.router.stages import Work
 
 Task = inference_pb2.Task
 
@@ -150,7 +149,10 @@ class RouterServicer:
         raise _not_yet("CancelJob")
 
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
-        raise _not_yet("SendFeedback")
+        if not request.request_id:
+            raise invalid("request_id", "is empty")
+        taken = await self._pipeline.feedback(call, request.request_id, request.correct, request.note)
+        return pb.SendFeedbackResponse(quarantined=taken)
 
     async def _run(self, options: pb.CallOptions, task: Task, call: Call) -> Outcome:
         work, call = self._work(options, task, call)
@@ -160,12 +162,12 @@ class RouterServicer:
         except Fault as fault:
             raise requests.in_public_words(fault) from None
 
-    def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[Work, Call]:
+    def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[requests.Asked, Call]:
         requests.check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
         call = replace(call, run_id=options.run_id or call.run_id, step=options.step or call.step, priority=priority)
         model = options.model or self._settings.default_model
-        return Work(options, model, task, requests.estimate_tokens(task)), call
+        return requests.measure(options, model, task), call
 
     @contextlib.contextmanager
     def _part_of_run(self, call: Call) -> Iterator[None]:
