@@ -25,6 +25,7 @@ from penstock.core.redis import embedded_redis, open_redis
 from penstock.core.telemetry import NO_TELEMETRY
 from penstock.router.__main__ import REGISTRY, ROUTER
 from penstock.router.adapters import INFERENCE, Backends
+from penstock.router.attempts import Attempts
 from penstock.router.config import KeySection, RouterSettings
 from penstock.router.keys import KeyRing, digest
 from penstock.router.pipeline import Pipeline
@@ -105,9 +106,9 @@ async def rig() -> AsyncIterator[Rig]:
     key = KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")
     keys, registry = KeyRing([key]), Registry(settings, None, clock)
     backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
-    pipeline = Pipeline(
-        settings, registry, backends, (OpenAdmission(), NoRecall(), NoShape()), clock, NO_TELEMETRY, Random(1)
-    )
+    attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(1))
+    stages = OpenAdmission(), NoRecall(), NoShape()
+    pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
     doors = [
         Door(ROUTER, RouterServicer(settings, keys, registry, pipeline, clock), keys.authenticate, public=True),
         Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),
@@ -117,13 +118,13 @@ async def rig() -> AsyncIterator[Rig]:
         for name, servicer in instances.items():
             server = await stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
             await registry.register(registration(name, server.address))
-            registry.fleet.instances[name].successes = 3
+            registry.members[name].successes = 3
         server = await stack.enter_async_context(serving(doors))
         channel = await stack.enter_async_context(open_channel(server.address))
         yield Rig(router_pb2_grpc.RouterServiceStub(channel), registry, instances, server.address)
         await pipeline.drained()
         await backends.close()
-    assert all(item.in_flight == 0 for item in registry.fleet.instances.values())
+    assert all(item.own == 0 for item in registry.members.values())
 
 
 def embed(*texts: str, **options: object) -> pb.EmbedRequest:
@@ -205,7 +206,7 @@ async def test_an_unavailable_instance_is_left_for_another(rig: Rig) -> None:
     for _ in range(8):
         answer = await rig.stub.Embed(embed(), metadata=METADATA)
         assert answer.receipt.route.instance_id == "b"
-    assert rig.registry.fleet.instances["a"].failures >= 1
+    assert rig.registry.members["a"].failures >= 1
 
 
 async def test_when_all_are_down_the_caller_hears_it_soon(rig: Rig) -> None:

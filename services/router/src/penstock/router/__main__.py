@@ -20,6 +20,7 @@ from penstock.core.program import run
 from penstock.core.redis import open_redis
 from penstock.core.server import Server, ServerLimits
 from penstock.router.adapters import Backends
+from penstock.router.attempts import Attempts
 from penstock.router.config import KeysSection, RouterSettings
 from penstock.router.keys import KeyRing
 from penstock.router.pipeline import Pipeline
@@ -46,9 +47,9 @@ async def serve(settings: RouterSettings) -> None:
 
         registry = Registry(settings, store, clock)
         backends = Backends(dial, settings.batcher_address)
-        pipeline = Pipeline(
-            settings, registry, backends, (OpenAdmission(), NoRecall(), NoShape()), clock, telemetry, Random()
-        )
+        attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
+        stages = OpenAdmission(), NoRecall(), NoShape()
+        pipeline = Pipeline(attempts, stages, clock, telemetry, registry.notes)
         servicer = RouterServicer(settings, keys, registry, pipeline, clock)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),

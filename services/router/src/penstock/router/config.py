@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+from penstock.api.common.v1 import common_pb2
 from penstock.core.config import Section, ServiceSettings
 from pydantic import Field, field_validator
 
-Strategy = Literal["least_added_delay", "round_robin", "least_requests", "power_of_two"]
+Strategy = Literal[
+    "least_added_delay", "round_robin", "least_requests", "power_of_two", "peak_ewma", "weighted_by_utilization",
+    "weighted_sum", "hot_cold", "late_binding",
+]  # fmt: skip
 
 
 class RouterSettings(ServiceSettings):
@@ -25,7 +30,22 @@ class RouterSettings(ServiceSettings):
     default_deadline_ms: int = Field(30_000, ge=1, description="deadline of a call that sets none")
     max_attempts: int = Field(3, ge=1, description="instances tried for one call at most")
     retry_budget: float = Field(0.1, ge=0, le=1, description="retries as a share of requests at most")
+    hedge_budget: float = Field(0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests")
+    try_deadline_ms: int = Field(0, ge=0, description="longest time of one try; 0: as long as the call has")
+    low_queue_ms: int = Field(1_000, ge=1, description="longest expected wait that a low call may join")
+    normal_queue_ms: int = Field(5_000, ge=1, description="longest expected wait that a normal call may join")
+    high_queue_ms: int = Field(20_000, ge=1, description="longest expected wait that a high call may join")
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
+
+    def queue_limit_s(self, priority: int) -> float:
+        """Longest expected wait that a call of this class may join; critical ones have no limit but their deadline."""
+        limits: dict[int, int] = {
+            common_pb2.PRIORITY_LOW: self.low_queue_ms,
+            common_pb2.PRIORITY_HIGH: self.high_queue_ms,
+        }
+        if priority == common_pb2.PRIORITY_CRITICAL:
+            return math.inf
+        return limits.get(priority, self.normal_queue_ms) / 1e3
 
 
 class KeySection(Section):

@@ -7,6 +7,7 @@ it answers. Both sums are forgotten with busy time (recent speed counts most) an
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -84,6 +85,12 @@ class Member:
         self.lost = False
         self.settled = proven
 
+    def renew(self, now: float) -> None:
+        """The instance was started again: what was learnt of it is forgotten, what is in flight is not."""
+        own, picks, failures = self.own, self.picks, self.failures
+        Member.__init__(self, self.id, self.concurrency, now)
+        self.own, self.picks, self.failures = own, picks, failures
+
     def report(self, in_flight: int, concurrency: int, utilization: float, now: float) -> None:
         """Take what the instance says of its load: the part that is not our own belongs to other routers."""
         self.reported = max(0.0, float(in_flight - self.own))
@@ -111,6 +118,9 @@ class Fleet:
         self.routers = routers
         self.turn = -1
         self.mean_tokens = 0.0
+        self.p95_s = math.inf
+        self._took: deque[float] = deque(maxlen=256)
+        self._since_p95 = 0
         self._refreshed = -math.inf
         self._busy_s = self._done = 0.0
 
@@ -139,6 +149,7 @@ class Fleet:
             self._done += work
             self._learn_service_time()
             self._peak(member, now, took_s)
+            self._latency(took_s)
             self._succeed(member)
         elif outcome in (Outcome.SICK, Outcome.GONE):
             self._fail(member, now, outcome)
@@ -211,6 +222,14 @@ class Fleet:
             self._busy_s /= 2.0
         if self._done >= 20.0:
             self.service_s = max(self._busy_s / self._done, 1e-6)
+
+    def _latency(self, took_s: float) -> None:
+        """The 95th percentile of the last answers, looked at again every 32; infinite until 64 are known."""
+        self._took.append(took_s)
+        self._since_p95 += 1
+        if self._since_p95 >= 32 and len(self._took) >= 64:
+            self._since_p95 = 0
+            self.p95_s = sorted(self._took)[int(0.95 * len(self._took))]
 
     def _peak(self, member: Member, now: float, took_s: float) -> None:
         weight = math.exp(-(now - member.peak_at) / (self.learning.peak_services * self.service_s))

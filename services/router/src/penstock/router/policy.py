@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock.router.fleet import Fleet, Member
 from penstock.router.strategies import WAIT, Ask, Strategy
@@ -12,8 +12,8 @@ from penstock.router.strategies import WAIT, Ask, Strategy
 SCAN = 32
 """Candidates that are all looked at; of more, this many are taken at random."""
 
-Row = tuple[str, float, int, float, float, int]
-"""(instance, score, own in flight, others in flight, speed, concurrency) of one candidate, as it was at the pick."""
+Row = tuple[str, float, int, float, float, int, float]
+"""(instance, score, own in flight, others in flight, speed, concurrency, time of its last report) of one candidate at the pick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Pick:
 
     member: Member | None
     branch: str
+    at: float = 0.0
     score: float = 0.0
     rows: tuple[Row, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
@@ -87,11 +88,14 @@ def choose(
     scores = strategy.scores(candidates, fleet, ask)
     position, why = strategy.pick(candidates, scores, fleet, rng)
     rows = tuple(
-        [(m.id, score, m.own, m.others, m.speed, m.concurrency) for m, score in zip(candidates, scores, strict=True)]
+        [
+            (m.id, score, m.own, m.others, m.speed, m.concurrency, m.load_at)
+            for m, score in zip(candidates, scores, strict=True)
+        ]
     )
     if position == WAIT:
-        return Pick(None, why, rows=rows, left_out=tuple(left_out))
-    return Pick(candidates[position], branch + why, scores[position], rows, tuple(left_out))
+        return Pick(None, why, now, rows=rows, left_out=tuple(left_out))
+    return Pick(candidates[position], branch + why, now, scores[position], rows, tuple(left_out))
 
 
 def _last_resort(fleet: Fleet, now: float, without: Collection[str], fits: Fits | None) -> list[Member]:
@@ -109,9 +113,9 @@ def _nobody(fleet: Fleet, left_out: list[tuple[str, str]], now: float) -> Pick:
     """Nothing can serve: say why, and when it is worth asking again."""
     back = [member.ejected_until - now for member in fleet.members if member.ejected_until > now and not member.lost]
     if not fleet.members:
-        return Pick(None, "no instance serves this", retry_after_s=1.0)
+        return Pick(None, "no instance serves this", now, retry_after_s=1.0)
     reason = left_out[0][1] if len({why for _, why in left_out}) == 1 else "no instance can serve this now"
-    return Pick(None, reason, left_out=tuple(left_out), retry_after_s=max(0.05, min(back, default=1.0)))
+    return Pick(None, reason, now, left_out=tuple(left_out), retry_after_s=max(0.05, min(back, default=1.0)))
 
 
 def expected_wait_s(member: Member) -> float:
@@ -126,7 +130,10 @@ class Budget:
 
     share: float
     most: float = 10.0
-    tokens: float = field(default=1.0)
+    tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = self.most if self.share > 0 else 0.0
 
     def earn(self) -> None:
         """A first try went out."""

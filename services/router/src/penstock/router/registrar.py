@@ -30,7 +30,7 @@ class RegistryServicer:
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
         known = await self._registry.heartbeat(request.instance_id, request.load)
-        state = state_of(self._registry.fleet.instances.get(request.instance_id), self._clock.monotonic())
+        state = state_of(self._registry.members.get(request.instance_id), self._clock.monotonic())
         return pb.HeartbeatResponse(register_again=not known, state=state)
 
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:

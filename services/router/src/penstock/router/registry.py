@@ -7,6 +7,8 @@ Redis gone: memory goes on with what is registered here, and `shared` says so.
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 
 import redis.asyncio
 from google.protobuf.message import DecodeError
@@ -14,69 +16,89 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.clock import Clock
-from penstock.router import policy
 from penstock.router.config import RouterSettings
+from penstock.router.fleet import Fleet, Learning, Member
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
 PREFIX = "penstock:router:instance:"
 INDEX = "penstock:router:instances"
+DRAINING = "penstock:router:draining"
+ROUTERS = "penstock:router:routers"
+
+LEARNING = Learning(forget_services=60.0, explore_least_s=20.0, calm_band=0.25, stale_least_s=1.0)
+"""How a serving router learns; the benchmark `routing` measures this very choice."""
+
+COUNT_ROUTERS = """
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms)
+return redis.call('ZCARD', KEYS[1])
+"""
+"""Say that this router lives, and count those that do; Redis tells the time."""
 
 
 class Registry:
-    """The fleet with its registrations and leases. Owner of every policy.Instance."""
+    """The instances with their registrations and leases, and a fleet for each model. Owner of every Member and Fleet."""
 
     def __init__(self, settings: RouterSettings, store: redis.asyncio.Redis | None, clock: Clock) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
-        self.fleet = policy.Fleet()
+        self.members: dict[str, Member] = {}
+        self.fleets: dict[str, Fleet] = {}
         self.registered: dict[str, router_pb2.Instance] = {}
         self._lease_until: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
+        self._name = secrets.token_hex(8)
         self.shared = store is not None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a receipt should say of the registry."""
+        return () if self.shared else ("registry not shared: Redis is unavailable",)
 
     async def register(self, instance: router_pb2.Instance) -> None:
         """Take an instance in; one that registers again after a restart starts as a newcomer."""
         self._adopt(instance, fresh=True)
-        await self._share(instance)
+        await self._share(instance, fresh=True)
 
     async def heartbeat(self, instance_id: str, load: common_pb2.LoadReport) -> bool:
         """Renew a lease; False where the instance is not known."""
-        known = self.fleet.instances.get(instance_id)
+        known = self.members.get(instance_id)
         if known is None:
             return False
-        now = self._clock.monotonic()
+        now = self._heard_at[instance_id] = self._clock.monotonic()
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
         known.lost = False
-        policy.reported(known, now, load.in_flight)
+        known.report(load.in_flight, load.concurrency, load.utilization, now)
         await self._share(self.registered[instance_id])
         return True
 
     async def drain(self, instance_id: str, deregister: bool) -> int | None:
         """Send nothing more there; returns the requests in flight, None where the instance is not known."""
-        known = self.fleet.instances.get(instance_id)
+        known = self.members.get(instance_id)
         if known is None:
             return None
-        known.draining = True
-        if deregister:
-            await self._unshare(instance_id)
-            if not known.in_flight:
-                self._forget(instance_id)
-        return known.in_flight
+        known.leaving, known.settled = True, False
+        await self._share_drain(instance_id, deregister)
+        if deregister and not known.own:
+            self._forget(instance_id)
+        return known.own
 
     def sweep(self) -> list[str]:
         """Mark instances whose lease has run out as lost and forget those that have gone; returns the ones forgotten."""
         now = self._clock.monotonic()
         gone = []
         for instance_id, until in list(self._lease_until.items()):
-            known = self.fleet.instances[instance_id]
+            known = self.members[instance_id]
             if now <= until:
                 continue
             if not known.lost:
                 log.warning("instance %s is lost: no heartbeat for %d ms", instance_id, self._settings.lease_ms)
-            known.lost = True
-            if not known.in_flight and now > until + 10 * self._settings.lease_ms / 1e3:
+            known.lost, known.settled = True, False
+            if not known.own and now > until + 10 * self._settings.lease_ms / 1e3:
                 gone.append(instance_id)
         for instance_id in gone:
             self._forget(instance_id)
@@ -87,19 +109,33 @@ class Registry:
         if self._store is None:
             return
         try:
+            routers = int(await self._store.eval(COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms))
             names = sorted(_text(name) for name in await self._store.smembers(INDEX))
+            draining = {_text(name) for name in await self._store.smembers(DRAINING)}
             values: list[bytes | str | None] = (
                 await self._store.mget([PREFIX + name for name in names]) if names else []
             )
+            expired = [name for name, value in zip(names, values, strict=True) if value is None]
+            if expired:
+                await self._store.srem(INDEX, *expired)
         except (TimeoutError, RedisError, OSError):
             self._note(False)
             return
         self._note(True)
+        for fleet in self.fleets.values():
+            fleet.routers = routers
         for name, value in zip(names, values, strict=True):
-            if value is None:
-                await self._store.srem(INDEX, name)
-            else:
+            if value is not None:
                 self._adopt_shared(name, value)
+        self._drain_as_told(draining, set(names))
+
+    def _drain_as_told(self, draining: set[str], names: set[str]) -> None:
+        """Stop sending to what another router drains, and to what was deregistered there and is not heard of here."""
+        now = self._clock.monotonic()
+        for instance_id, member in self.members.items():
+            silent = now - self._heard_at.get(instance_id, -math.inf) > self._settings.lease_ms / 1e3
+            if instance_id in draining or (instance_id not in names and silent):
+                member.leaving, member.settled = True, False
 
     def _adopt_shared(self, name: str, value: bytes | str) -> None:
         try:
@@ -109,49 +145,68 @@ class Registry:
             return
         if self.registered.get(name) == instance:
             self._lease_until[name] = self._clock.monotonic() + self._settings.lease_ms / 1e3
-            self.fleet.instances[name].lost = False
+            self.members[name].lost = False
         else:
             self._adopt(instance, fresh=False)
 
     def _adopt(self, instance: router_pb2.Instance, fresh: bool) -> None:
-        known = self.fleet.instances.get(instance.id)
-        now = self._clock.monotonic()
-        if known is None or fresh:
-            in_flight = known.in_flight if known else 0
-            known = self.fleet.instances[instance.id] = policy.Instance(
-                instance.id, in_flight=in_flight, advanced_at=now
-            )
+        known, now = self.members.get(instance.id), self._clock.monotonic()
+        if known is None:
+            known = self.members[instance.id] = Member(instance.id, instance.concurrency, now)
+        elif fresh:
+            known.renew(now)
         known.concurrency = max(1, instance.concurrency)
-        known.models = frozenset(
-            model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY
-        )
-        known.capabilities = frozenset(instance.capabilities)
-        known.draining = known.lost = False
+        known.leaving = known.lost = False
         self.registered[instance.id] = instance
         self._lease_until[instance.id] = now + self._settings.lease_ms / 1e3
+        if fresh:
+            self._heard_at[instance.id] = now
+        ready = {model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY}
+        self._place(known, ready)
+
+    def _place(self, member: Member, models: set[str]) -> None:
+        """Put a member into the fleets of its models, and out of all others."""
+        for model in models - self.fleets.keys():
+            self.fleets[model] = Fleet(LEARNING)
+        for model, fleet in list(self.fleets.items()):
+            others = [item for item in fleet.members if item.id != member.id]
+            fleet.members = sorted([*others, member], key=lambda item: item.id) if model in models else others
+            fleet.forget_refresh()
+            if not fleet.members:
+                del self.fleets[model]
 
     def _forget(self, instance_id: str) -> None:
-        for table in (self.fleet.instances, self.registered, self._lease_until):
+        member = self.members.get(instance_id)
+        if member is not None:
+            member.lost = True
+            self._place(member, set())
+        for table in (self.members, self.registered, self._lease_until, self._heard_at):
             table.pop(instance_id, None)
 
-    async def _share(self, instance: router_pb2.Instance) -> None:
+    async def _share(self, instance: router_pb2.Instance, fresh: bool = False) -> None:
         if self._store is None:
             return
         try:
             async with self._store.pipeline(transaction=False) as pipe:
                 pipe.set(PREFIX + instance.id, instance.SerializeToString(), px=self._settings.lease_ms)
                 pipe.sadd(INDEX, instance.id)
+                if fresh:
+                    pipe.srem(DRAINING, instance.id)
                 await pipe.execute()
         except (TimeoutError, RedisError, OSError):
             self._note(False)
 
-    async def _unshare(self, instance_id: str) -> None:
+    async def _share_drain(self, instance_id: str, deregister: bool) -> None:
         if self._store is None:
             return
         try:
             async with self._store.pipeline(transaction=False) as pipe:
-                pipe.delete(PREFIX + instance_id)
-                pipe.srem(INDEX, instance_id)
+                if deregister:
+                    pipe.delete(PREFIX + instance_id)
+                    pipe.srem(INDEX, instance_id)
+                    pipe.srem(DRAINING, instance_id)
+                else:
+                    pipe.sadd(DRAINING, instance_id)
                 await pipe.execute()
         except (TimeoutError, RedisError, OSError):
             self._note(False)

@@ -15,13 +15,15 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, invalid, not_found
-from penstock.router import policy, requests
+from penstock.router import requests
 from penstock.router.config import RouterSettings
 from penstock.router.keys import KeyRing
-from penstock.router.pipeline import Outcome, Pipeline
-from penstock.router.policy import Ask, Pick
+from penstock.router.pipeline import Pipeline
+from penstock.router.policy import Pick
 from penstock.router.registry import Registry
-from penstock.router.scoreboard import candidate_out, state_of
+from penstock.router.scoreboard import candidates_out, state_of
+from penstock.router.strategies import Ask
+from penstock.router.trip import Outcome
 
 Task = inference_pb2.Task
 
@@ -77,9 +79,7 @@ class RouterServicer:
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
         for instance in self._registry.registered.values():
-            ready = (
-                state_of(self._registry.fleet.instances[instance.id], self._clock.monotonic()) != pb.INSTANCE_STATE_LOST
-            )
+            ready = state_of(self._registry.members[instance.id], self._clock.monotonic()) != pb.INSTANCE_STATE_LOST
             for model in instance.models:
                 row = models.setdefault(model.name, pb.AvailableModel(name=model.name))
                 row.tasks[:] = sorted({*row.tasks, *model.tasks})
@@ -97,39 +97,41 @@ class RouterServicer:
         return pb.CancelRunResponse(cancelled_calls=len(tasks))
 
     async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
-        pick = self._look(Ask(request.model)) if request.model else self._look_at_all()
-        rows = []
-        for candidate in policy.best_first(pick.candidates):
-            known = self._registry.fleet.instances[candidate.instance_id]
-            rows.append(
-                pb.ScoreboardRow(
-                    instance=self._registry.registered[known.id],
-                    candidate=candidate_out(candidate, known, self._clock.monotonic()),
-                    picks=known.picks,
-                    failures=known.failures,
-                    in_flight=known.in_flight,
-                )
-            )
-        return pb.ScoreboardResponse(rows=rows, strategy=self._settings.strategy, branches=self._pipeline.branches)
+        fleets = self._registry.fleets
+        names = [request.model] if request.model else sorted(fleets)
+        now, rows = self._clock.monotonic(), dict[str, pb.ScoreboardRow]()
+        for name in names:
+            for candidate in candidates_out(self._look(name, frozenset(), 0), self._registry.members, now):
+                rows.setdefault(candidate.instance_id, self._row(candidate))
+        return pb.ScoreboardResponse(
+            rows=rows.values(), strategy=self._settings.strategy, branches=self._pipeline.attempts.branches
+        )
+
+    def _row(self, candidate: pb.Candidate) -> pb.ScoreboardRow:
+        known = self._registry.members[candidate.instance_id]
+        return pb.ScoreboardRow(
+            instance=self._registry.registered[known.id],
+            candidate=candidate,
+            picks=known.picks,
+            failures=known.failures,
+            in_flight=known.own,
+        )
 
     async def ExplainRoute(self, request: pb.ExplainRouteRequest, call: Call) -> pb.ExplainRouteResponse:
         if request.request_id:
-            found = self._pipeline.picks.get(request.request_id)
+            found = self._pipeline.attempts.picks.get(request.request_id)
             if found is None:
                 raise not_found("request_id", f"{request.request_id!r} is not among the latest requests of this router")
             pick = found
         else:
             work, _ = self._work(request.options, request.task, call)
-            pick = self._look(Ask(work.model, frozenset(request.options.required_capabilities)))
-        now = self._clock.monotonic()
-        known = self._registry.fleet.instances
+            tokens = work.work.input_tokens if work.work.kind == "generate" else 0
+            pick = self._look(work.model, frozenset(request.options.required_capabilities), tokens)
         return pb.ExplainRouteResponse(
-            instance_id=pick.instance_id,
+            instance_id=pick.member.id if pick.member else "",
             strategy=self._settings.strategy,
             branch=pick.branch,
-            candidates=[
-                candidate_out(item, known.get(item.instance_id), now) for item in policy.best_first(pick.candidates)
-            ],
+            candidates=candidates_out(pick, self._registry.members, self._clock.monotonic()),
             estimated_tokens=requests.estimate_tokens(request.task),
         )
 
@@ -194,14 +196,9 @@ class RouterServicer:
             if not self._runs[key]:
                 del self._runs[key]
 
-    def _look(self, ask: Ask) -> Pick:
+    def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""
-        return policy.pick(self._registry.fleet, ask, self._clock.monotonic(), Random(0), self._settings.strategy)
-
-    def _look_at_all(self) -> Pick:
-        models = sorted({model for instance in self._registry.fleet.instances.values() for model in instance.models})
-        rows = {item.instance_id: item for model in models for item in self._look(Ask(model)).candidates}
-        return Pick("", "", 0.0, tuple(rows.values()))
+        return self._pipeline.attempts.look(model, Ask(tokens), needs, tokens, Random(0))
 
 
 def _not_yet(name: str) -> Fault:

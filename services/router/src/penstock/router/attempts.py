@@ -1,0 +1,299 @@
+"""Getting a call computed: pick an instance, try it, and when it fails or dawdles try another within the budgets.
+
+Ownership: an in-flight count belongs to the attempt that raised it, and falls in the same attempt's `finally`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from random import Random
+
+import grpc
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.common.v1 import common_pb2
+from penstock.core import semantics
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import Fault, exhausted, failed_precondition, not_found, unavailable
+from penstock.core.telemetry import Telemetry
+from penstock.router import policy
+from penstock.router.adapters import Backends, Computed
+from penstock.router.config import RouterSettings
+from penstock.router.fleet import Fleet, Member, Outcome
+from penstock.router.hedging import race
+from penstock.router.policy import Budget, Pick
+from penstock.router.registry import Registry
+from penstock.router.strategies import STRATEGIES, Ask, LeastAddedDelay, Strategy
+from penstock.router.trip import Trip
+
+PICKS_KEPT = 4096
+REPEATABLE = frozenset({"embed", "classify", "infer"})
+"""Tasks that may be computed twice without anybody noticing."""
+GONE = frozenset({grpc.StatusCode.UNAVAILABLE})
+SICK = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
+"""Codes that speak against the instance; others speak of the request or of time."""
+URGENCY: dict[int, float] = {
+    common_pb2.PRIORITY_LOW: 0.0,
+    common_pb2.PRIORITY_NORMAL: 1 / 3,
+    common_pb2.PRIORITY_HIGH: 2 / 3,
+}
+CANNOT = "lacks "
+"""How the reason begins when an instance is not able to serve a request at all."""
+
+
+class Attempts:
+    """Chooses instances and tries them. Keeps the latest picks for whoever asks why."""
+
+    def __init__(
+        self, settings: RouterSettings, registry: Registry, backends: Backends, clock: Clock, telemetry: Telemetry, rng: Random
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._registry = registry
+        self._backends = backends
+        self._clock = clock
+        self._rng = rng
+        self._strategy: Strategy = STRATEGIES[settings.strategy]()
+        self._alone: Strategy = LeastAddedDelay()
+        self._retries = Budget(settings.retry_budget)
+        self._hedges = Budget(settings.hedge_budget)
+        self._held: dict[str, deque[asyncio.Future[None]]] = {}
+        self._telemetry = telemetry
+        self.picks: OrderedDict[str, Pick] = OrderedDict()
+        self.branches: dict[str, int] = {}
+        self._picks_counter = telemetry.counter("penstock.router.picks", "{pick}", "Picks by branch")
+        self._attempts_counter = telemetry.counter("penstock.router.attempts", "{attempt}", "Attempts by outcome")
+
+    async def compute(self, trip: Trip) -> Computed:
+        """Try one instance after the other while that is safe and the retry budget lasts; raises Fault."""
+        self._retries.earn()
+        self._hedges.earn()
+        while True:
+            fleet, pick, member = await self._choose(trip)
+            try:
+                return await self._hedged(trip, fleet, pick, member)
+            except Fault as fault:
+                if not self._may_retry(trip, fleet, fault):
+                    raise
+
+    async def stream(self, trip: Trip) -> AsyncIterator[Computed]:
+        """As `compute`, piece by piece. Once a piece has left, a failure is the caller's to hear of, never hidden."""
+        self._retries.earn()
+        while True:
+            fleet, pick, member = await self._choose(trip)
+            said = False
+            began = self._begin(trip, fleet, member)
+            outcome = Outcome.CANCELLED
+            try:
+                async for piece in self._backends.stream(
+                    self._registry.registered[member.id], self._request(trip, member.id), self._try_call(trip)
+                ):
+                    said = said or piece.chunk is not None
+                    if piece.result is not None:
+                        outcome = Outcome.SUCCESS
+                        self._note(trip, pick, member, piece)
+                    yield piece
+                if outcome is not Outcome.SUCCESS:
+                    raise unavailable("the answer was cut before its end", reason="STREAM_CUT")
+                return
+            except Fault as fault:
+                outcome = self._blame(fault)
+                if said or not self._may_retry(trip, fleet, fault):
+                    raise
+            finally:
+                self._end(trip, fleet, member, outcome, began)
+
+    def fleet_of(self, model: str) -> Fleet:
+        """The instances of a model.
+
+        Raises:
+            Fault: NOT_FOUND when there is none.
+        """
+        fleet = self._registry.fleets.get(model)
+        if fleet is None:
+            raise not_found("options.model", f"no instance serves {model!r}")
+        return fleet
+
+    def look(self, trip_model: str, ask: Ask, needs: frozenset[str], tokens: int, rng: Random) -> Pick:
+        """A pick that is not made."""
+        fleet = self.fleet_of(trip_model)
+        fits = self._fits(trip_model, needs, tokens)
+        return policy.choose(fleet, self._strategy_of(fleet), ask, self._clock.monotonic(), rng, fits=fits)
+
+    async def _choose(self, trip: Trip) -> tuple[Fleet, Pick, Member]:
+        asked = trip.asked
+        while True:
+            fleet, now = self.fleet_of(asked.model), self._clock.monotonic()
+            pick = self._pick(trip, fleet, now)
+            if pick.member is not None:
+                break
+            if not pick.held:
+                raise self._nobody(asked.model, fleet, pick)
+            await self._hold(asked.model)
+        limit_s = self._settings.queue_limit_s(trip.call.priority)
+        wait_s = policy.expected_wait_s(pick.member)
+        if wait_s and (why := policy.shed(wait_s, trip.call.remaining_s(now), limit_s)):
+            self._count("shed")
+            raise exhausted(f"shed: {why}", reason="SHED", retry_after_s=min(wait_s, 60.0))
+        trip.tried.add(pick.member.id)
+        trip.attempts += 1
+        return fleet, pick, pick.member
+
+    def _pick(self, trip: Trip, fleet: Fleet, now: float) -> Pick:
+        asked = trip.asked
+        needs = frozenset(asked.options.required_capabilities)
+        fits = self._fits(asked.model, needs, asked.work.input_tokens if asked.work.kind == "generate" else 0)
+        ask = Ask(asked.work.input_tokens, URGENCY.get(trip.call.priority, 1.0))
+        pick = policy.choose(fleet, self._strategy_of(fleet), ask, now, self._rng, without=trip.tried, fits=fits)
+        self._count(pick.branch)
+        self.picks[trip.receipt.request_id] = pick
+        if len(self.picks) > PICKS_KEPT:
+            self.picks.popitem(last=False)
+        return pick
+
+    def _strategy_of(self, fleet: Fleet) -> Strategy:
+        """Late binding needs to see every request: with more than one router the added delay decides."""
+        return self._alone if fleet.routers > 1 and self._strategy.name == "late_binding" else self._strategy
+
+    def _fits(self, model: str, needs: frozenset[str], tokens: int) -> policy.Fits | None:
+        if not needs and not tokens:
+            return None
+        registered = self._registry.registered
+
+        def fits(member_id: str) -> str:
+            instance = registered[member_id]
+            if missing := needs.difference(instance.capabilities):
+                return CANNOT + ", ".join(sorted(missing))
+            longest = next((item.max_input_tokens for item in instance.models if item.name == model), 0)
+            return f"{CANNOT}room for {tokens} tokens" if longest and tokens > longest else ""
+
+        return fits
+
+    def _nobody(self, model: str, fleet: Fleet, pick: Pick) -> Fault:
+        if pick.left_out and all(why.startswith(CANNOT) for _, why in pick.left_out):
+            return failed_precondition("options", f"every instance of {model!r} {pick.left_out[0][1]}")
+        why = "; ".join(f"{name}: {reason}" for name, reason in pick.left_out[:4]) or pick.branch
+        return unavailable(
+            f"no instance can serve {model!r} now ({why})", retry_after_s=pick.retry_after_s, reason="NO_INSTANCE"
+        )
+
+    async def _hold(self, model: str) -> None:
+        """Late binding: wait in order until an instance is free."""
+        freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.setdefault(model, deque()).append(freed)
+        try:
+            await freed
+        except asyncio.CancelledError:
+            if freed.done() and not freed.cancelled():
+                self._free_one(model)
+            raise
+
+    def _free_one(self, model: str) -> None:
+        held = self._held.get(model)
+        while held:
+            freed = held.popleft()
+            if not freed.done():
+                freed.set_result(None)
+                return
+
+    async def _hedged(self, trip: Trip, fleet: Fleet, pick: Pick, member: Member) -> Computed:
+        first = self._attempt(trip, fleet, pick, member)
+        repeatable = trip.asked.work.kind in REPEATABLE
+        if not self._hedges.share or not repeatable or len(fleet.members) < 2 or math.isinf(fleet.p95_s):
+            return await first
+        return await race(first, fleet.p95_s, lambda: self._second(trip, fleet))
+
+    def _second(self, trip: Trip, fleet: Fleet) -> asyncio.Task[Computed] | None:
+        """A hedge on another instance, when one is ready and the budget allows."""
+        if self._hedges.tokens < 1.0:
+            return None
+        pick = self._pick(trip, fleet, self._clock.monotonic())
+        if pick.member is None or pick.member.own >= pick.member.concurrency or not self._hedges.spend():
+            return None
+        trip.tried.add(pick.member.id)
+        trip.attempts += 1
+        trip.receipt.route.hedged = True
+        self._count("hedge")
+        return asyncio.get_running_loop().create_task(self._attempt(trip, fleet, pick, pick.member))
+
+    async def _attempt(self, trip: Trip, fleet: Fleet, pick: Pick, member: Member) -> Computed:
+        began = self._begin(trip, fleet, member)
+        outcome = Outcome.CANCELLED
+        try:
+            computed = await self._backends.compute(
+                self._registry.registered[member.id], self._request(trip, member.id), self._try_call(trip)
+            )
+            outcome = Outcome.SUCCESS
+        except Fault as fault:
+            outcome = self._blame(fault)
+            raise
+        finally:
+            self._end(trip, fleet, member, outcome, began)
+        self._note(trip, pick, member, computed)
+        return computed
+
+    def _begin(self, trip: Trip, fleet: Fleet, member: Member) -> float:
+        now = self._clock.monotonic()
+        fleet.begin(member, now)
+        return now
+
+    def _end(self, trip: Trip, fleet: Fleet, member: Member, outcome: Outcome, began: float) -> None:
+        now = self._clock.monotonic()
+        fleet.end(member, now, outcome, now - began)
+        if self._held:
+            self._free_one(trip.asked.model)
+
+    def _try_call(self, trip: Trip) -> Call:
+        """The call of one try: it ends with the whole call, or sooner where a limit for each try is set."""
+        call = trip.span.call
+        if not self._settings.try_deadline_ms:
+            return call
+        return replace(
+            call, deadline_s=min(call.deadline_s, self._clock.monotonic() + self._settings.try_deadline_ms / 1e3)
+        )
+
+    @staticmethod
+    def _request(trip: Trip, instance_id: str) -> batcher_pb2.ComputeRequest:
+        asked = trip.asked
+        return batcher_pb2.ComputeRequest(
+            instance_id=instance_id, model=asked.model, task=asked.task, estimated_tokens=asked.work.input_tokens
+        )
+
+    def _blame(self, fault: Fault) -> Outcome:
+        self._attempts_counter.add(1, {"code": fault.code.name})
+        if fault.code in GONE and fault.reason != "NOT_ATTACHED":
+            return Outcome.GONE
+        timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._settings.try_deadline_ms
+        return Outcome.SICK if fault.code in SICK or timed_out else Outcome.REFUSED
+
+    def _may_retry(self, trip: Trip, fleet: Fleet, fault: Fault) -> bool:
+        if fault.reason == "NOT_ATTACHED" and trip.attempts < self._settings.max_attempts:
+            # The batcher was started again and has forgotten its instances: the next try attaches them.
+            trip.tried.clear()
+            return True
+        timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and trip.asked.work.kind in REPEATABLE
+        if not (fault.code in GONE or timed_out) or trip.attempts >= self._settings.max_attempts:
+            return False
+        others = any(not (member.lost or member.leaving or member.id in trip.tried) for member in fleet.members)
+        return others and trip.call.remaining_s(self._clock.monotonic()) > 0 and self._retries.spend()
+
+    def _count(self, branch: str) -> None:
+        self.branches[branch] = self.branches.get(branch, 0) + 1
+        self._picks_counter.add(1, {"branch": branch})
+
+    def _note(self, trip: Trip, pick: Pick, member: Member, computed: Computed) -> None:
+        load = computed.load
+        if load is not None:
+            member.report(load.in_flight, load.concurrency, load.utilization, self._clock.monotonic())
+        route = trip.receipt.route
+        route.instance_id, route.reason = member.id, f"{self._settings.strategy}: {pick.branch}"
+        route.score, route.attempts, route.candidates = pick.score, trip.attempts, len(pick.rows) + len(pick.left_out)
+        if computed.batch is not None:
+            trip.receipt.batch.CopyFrom(computed.batch)
+        trip.span.set(semantics.INSTANCE, member.id)
+        trip.span.set(semantics.ROUTE_REASON, route.reason)
+        trip.span.set(semantics.ROUTE_SCORE, pick.score)
+        trip.span.set(semantics.ATTEMPTS, trip.attempts)

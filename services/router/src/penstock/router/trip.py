@@ -1,0 +1,33 @@
+"""One call on its way through the router, and what comes of it. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.core.call import Call
+from penstock.core.telemetry import Span
+from penstock.router.requests import Asked
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished call."""
+
+    result: inference_pb2.TaskResult
+    receipt: common_pb2.Receipt
+
+
+@dataclass
+class Trip:
+    """What is known of a call so far."""
+
+    asked: Asked
+    call: Call
+    span: Span
+    began_s: float
+    receipt: common_pb2.Receipt = field(default_factory=common_pb2.Receipt)
+    tried: set[str] = field(default_factory=set)
+    """Instances that have been given this call."""
+    attempts: int = 0
