@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from penstock.core import semantics as names
 from penstock.core.config import ServiceSettings
 from penstock.core.telemetry import Ended, Telemetry
-from penstock.core.telemetry_metrics import counted, dropped
+from penstock.core.telemetry_metrics import counted
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ class Exporter:
 
     def _send_metrics(self) -> None:
         accounts = self._telemetry.accounts.take()
-        scopes = counted(self._telemetry.durations, accounts, self._began_ns, time.time_ns())
-        scopes.append(dropped(self._telemetry.dropped, self._began_ns, time.time_ns()))
+        now_ns, lost = time.time_ns(), self._telemetry.dropped
+        scopes = counted(self._telemetry.durations, lost, accounts, (self._began_ns, now_ns))
         ours = ResourceMetrics(self.resource, scopes, "")
         theirs = self._reader.get_metrics_data()
         data = MetricsData([ours, *(theirs.resource_metrics if theirs else ())])

@@ -87,6 +87,7 @@ class Account:
     output_tokens: int = 0
     cached_tokens: int = 0
     latency_ms: float = 0.0
+    unbalanced: int = 0
     saved_microusd: dict[str, int] = field(default_factory=dict)
     saved_ms: dict[str, float] = field(default_factory=dict)
 
@@ -108,6 +109,7 @@ _SUMS = (
     "output_tokens",
     "cached_tokens",
     "latency_ms",
+    "unbalanced",
 )
 
 
@@ -128,6 +130,8 @@ class Accounts:
         account.output_tokens += usage.output_tokens
         account.cached_tokens += usage.cached_input_tokens
         account.latency_ms += receipt.total_ms
+        parts = sum(saving.microusd for saving in receipt.savings)
+        account.unbalanced += parts != cost.full_price_microusd - cost.paid_microusd
         for saving in receipt.savings:
             name = saving.technique
             account.saved_microusd[name] = account.saved_microusd.get(name, 0) + saving.microusd

@@ -35,6 +35,7 @@ INCREMENTS = (
     ("output_tokens", names.OUTPUT_TOKENS, "{token}"),
     ("cached_tokens", names.CACHED_TOKENS, "{token}"),
     ("latency_ms", names.LATENCY_MS, "ms"),
+    ("unbalanced", names.UNBALANCED, "{call}"),
 )
 
 
@@ -42,20 +43,20 @@ Values = Sequence[tuple[dict[str, str], AccountKey, int | float]]
 
 
 def counted(
-    durations: Durations, accounts: Mapping[AccountKey, Account], began_ns: int, now_ns: int
+    durations: Durations, lost: int, accounts: Mapping[AccountKey, Account], period_ns: tuple[int, int]
 ) -> list[ScopeMetrics]:
-    """Durations since the start, and the accounts' increments since the last export."""
-    scopes = [ScopeMetrics(SCOPE, _durations(durations, began_ns, now_ns), "")]
+    """Durations and lost spans since the start, and the accounts' increments since the last export."""
+    began_ns, now_ns = period_ns
+    scopes = [ScopeMetrics(SCOPE, [*_durations(durations, began_ns, now_ns), _lost(lost, began_ns, now_ns)], "")]
     if accounts:
         scopes.append(ScopeMetrics(ACCOUNTS, _accounts(accounts, now_ns), ""))
     return scopes
 
 
-def dropped(spans: int, began_ns: int, now_ns: int) -> ScopeMetrics:
-    """How many spans were lost since the start."""
+def _lost(spans: int, began_ns: int, now_ns: int) -> Metric:
     point = NumberDataPoint({}, began_ns, now_ns, spans)
     data = Sum([point], AggregationTemporality.CUMULATIVE, is_monotonic=True)
-    return ScopeMetrics(SCOPE, [Metric(names.DROPPED_SPANS, "spans recorded and lost", "{span}", data)], "")
+    return Metric(names.DROPPED_SPANS, "spans recorded and lost", "{span}", data)
 
 
 def _durations(durations: Durations, began_ns: int, now_ns: int) -> list[Metric]:

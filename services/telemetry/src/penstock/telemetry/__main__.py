@@ -1,0 +1,84 @@
+"""The hall: configuration, store, doors. `python -m penstock.telemetry` serves; `… trace ID` and `… top` ask a running one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.core.auth import internal
+from penstock.core.clock import Clock, SystemClock
+from penstock.core.door import Door
+from penstock.core.program import CannotStart, run
+from penstock.core.server import Server, ServerLimits
+from penstock.telemetry.adapters import Forwarder
+from penstock.telemetry.config import TelemetrySettings
+from penstock.telemetry.host import watch_host
+from penstock.telemetry.prometheus import PrometheusDoor
+from penstock.telemetry.receiver import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.servicer import TelemetryServicer
+from penstock.telemetry.store import Store
+
+SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+
+
+async def serve(settings: TelemetrySettings) -> None:
+    """Serve until told to stop."""
+    clock = SystemClock()
+    async with opened(settings, clock) as server:
+        await server.start()
+        await server.wait()
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Server]:
+    """The service with its background work, its gRPC server not yet started. It records no spans of itself."""
+    store = Store(clock, settings.telemetry_window_bytes, content_tenants=settings.content_tenants)
+    forwarder = _forwarder(settings, clock)
+    if forwarder is not None:
+        store.forward = forwarder.put
+    receiver = Receiver(store, settings.telemetry_pending_spans)
+    door = Door(SERVICE, TelemetryServicer(store, forwarder), internal(settings.internal_token))
+    prometheus = PrometheusDoor(store)
+    await _listen(prometheus, settings.prometheus_listen)
+    work = [store.run(), watch_host(store.series, clock), *([forwarder.run()] if forwarder else [])]
+    tasks = [asyncio.create_task(job) for job in work]
+    limits = ServerLimits(max_message_bytes=MOST_BYTES)
+    names = {"foreign": [receiver.add_to], "foreign_names": NAMES}
+    try:
+        yield Server("telemetry", settings, [door], clock=clock, limits=limits, **names)  # type: ignore[arg-type]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await prometheus.close()
+        if forwarder is not None:
+            await forwarder.close()
+
+
+def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
+    if not settings.forward_endpoint:
+        return None
+    return Forwarder(settings.forward_endpoint, settings.home / "forward", settings.forward_queue_bytes, clock)
+
+
+async def _listen(door: PrometheusDoor, listen: str) -> None:
+    try:
+        if listen:
+            await door.start(listen)
+    except (OSError, ValueError):
+        raise CannotStart(f"cannot listen on {listen}: it is in use; set PENSTOCK_PROMETHEUS_LISTEN") from None
+
+
+def main() -> None:
+    if len(sys.argv) > 1 and sys.argv[1] in ("trace", "top"):
+        from penstock.telemetry.terminal import ask  # rich is loaded only for a person at a terminal
+
+        sys.exit(ask(sys.argv[1:]))
+    run("telemetry", TelemetrySettings, serve, "What happened, what did it cost, is it normal?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Everything telemetry holds, and the one place where it changes: windows, ledger, incidents, counts, and the round that settles traces."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from penstock.core import semantics as names
+from penstock.core.clock import Clock
+from penstock.core.telemetry_metrics import ACCOUNTS
+from penstock.telemetry.analysis import Analysis
+from penstock.telemetry.content import Content
+from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen, SeriesKey
+from penstock.telemetry.ledger import Ledger
+from penstock.telemetry.quality import Quality
+from penstock.telemetry.series import Point, SeriesWindow
+from penstock.telemetry.spans import Source
+from penstock.telemetry.window import Summary, Window
+
+ROUND_S = 0.25
+SETTLED_A_ROUND = 400
+"""Traces settled before others get their turn."""
+
+SAMPLE_S = 15.0
+"""Detectors are shown a metric stream at most this often."""
+
+
+@dataclass
+class Counts:
+    """What came in."""
+
+    spans: int = 0
+    rejected_spans: int = 0
+    log_records: int = 0
+    refused_exports: int = 0
+
+
+class Store:
+    """The state of the service. Owner: the service's main, which runs `run` and cancels it."""
+
+    def __init__(self, clock: Clock, max_bytes: int, *, content_tenants: tuple[str, ...] = (), seed: int = 0) -> None:
+        self.clock = clock
+        self.window = Window(max_bytes)
+        self.series = SeriesWindow()
+        self.ledger = Ledger()
+        self.incidents = IncidentBook()
+        self.quality = Quality()
+        self.counts = Counts()
+        self.content = Content(content_tenants)
+        self.analysis = Analysis(self.window, random.Random(seed), self._show_request)
+        self.detectors: list[Detector] = []
+        self.on_incident: list[Callable[[Incident], None]] = []
+        self.forward: Callable[[str, bytes], None] = lambda _kind, _payload: None
+        self._sampled_at: dict[SeriesKey, float] = {}
+        self._followers: set[asyncio.Queue[Summary]] = set()
+
+    def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
+        """Take metrics of one sender; increments of accounts go to the ledger and no series keeps them."""
+        for scope in scopes:
+            if scope.scope.name == ACCOUNTS.name:
+                self.ledger.take(f"{source.service}/{source.instance}", scope, self.clock.time())
+                continue
+            for metric in scope.metrics:
+                for key, point in self.series.take(source.service, source.instance, metric):
+                    self._show_point(key, point)
+
+    def _show_point(self, key: SeriesKey, point: Point) -> None:
+        if not self.detectors or point.unix_s - self._sampled_at.get(key, 0.0) < SAMPLE_S:
+            return
+        self._sampled_at[key] = point.unix_s
+        for detector in self.detectors:
+            self._find(detector.on_point(key, point.unix_s, point.value))
+
+    def _show_request(self, seen: RequestSeen) -> bool:
+        self.quality.take(seen)
+        found = False
+        for detector in self.detectors:
+            findings = detector.on_request(seen)
+            self._find(findings)
+            found = found or bool(findings)
+        return found
+
+    def _find(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            incident = self.incidents.take(finding)
+            for tell in self.on_incident:
+                tell(incident)
+
+    def settle(self) -> int:
+        """Settle what is due; returns how many traces were."""
+        due = self.window.due(self.clock.monotonic(), SETTLED_A_ROUND)
+        for trace_id in due:
+            summary = self.analysis.settle(trace_id)
+            for follower in self._followers:
+                if not follower.full():
+                    follower.put_nowait(summary)
+        return len(due)
+
+    async def run(self) -> None:
+        """Settle traces and close quiet incidents for ever."""
+        while True:
+            await self.clock.sleep(0.0 if self.settle() >= SETTLED_A_ROUND else ROUND_S)
+            self.incidents.close_quiet(self.clock.time())
+
+    async def follow(self) -> AsyncIterator[Summary]:
+        """Traces as they settle; a follower that does not keep up misses some."""
+        queue: asyncio.Queue[Summary] = asyncio.Queue(1000)
+        self._followers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._followers.discard(queue)
+
+    def lost_by_senders(self) -> int:
+        """Spans that senders say they dropped."""
+        return int(sum(series.total for series in self.series.find(names.DROPPED_SPANS)))

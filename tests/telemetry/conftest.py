@@ -1,0 +1,67 @@
+"""A telemetry service in this process, on a free port, and spans to send it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.core.clock import SystemClock
+from penstock.core.hop import Peer, UnaryPeer, open_channel
+from penstock.telemetry.__main__ import SERVICE, opened
+from penstock.telemetry.config import TelemetrySettings
+from penstock.telemetry.spans import Source, SpanView, Value
+from penstock.testkit.server import TOKEN
+
+LOCAL = Source("router", "r1")
+
+
+@dataclass
+class Running:
+    """Where the service is, and a peer to ask it."""
+
+    address: str
+    peer: Peer
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, **settings: object) -> AsyncIterator[Running]:
+    """A telemetry service for the length of the block."""
+    told = {"listen": "127.0.0.1:0", "internal_token": TOKEN, "prometheus_listen": "", "home": folder, **settings}
+    async with opened(TelemetrySettings(**told), SystemClock()) as server:  # type: ignore[arg-type]
+        await server.start()
+        peer = UnaryPeer(open_channel(server.address), SERVICE, token=TOKEN)
+        try:
+            yield Running(server.address, peer)
+        finally:
+            await peer.close()
+            await server.stop(None)
+
+
+@pytest.fixture
+async def telemetry(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as service:
+        yield service
+
+
+def span(
+    name: str,
+    start: int,
+    end: int,
+    parent: str = "",
+    *,
+    source: Source = LOCAL,
+    kind: str = "internal",
+    error: str = "",
+    **attributes: Value,
+) -> SpanView:
+    """A span whose identifier is its name; times in nanoseconds."""
+    said = {key.replace("__", "."): value for key, value in attributes.items()}
+    return SpanView(name, parent, source, name, kind, start, end, error, said)
+
+
+def names(trace: pb.GetTraceResponse) -> Iterator[str]:
+    return (held.name for held in trace.spans)
