@@ -1,0 +1,82 @@
+"""What a stack consists of: each process with its variables, in the order in which they start. Plain values; nothing is started here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.core.redis import EmbeddedRedis
+from penstock.stack.process import Program, python_module
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """The choices of one stack: addresses by name, folders, secrets, and how many inference instances."""
+
+    addresses: Mapping[str, str]
+    home: Path
+    sockets: Path
+    config_file: Path
+    token: str
+    redis_url: str = ""
+    instances: int = 2
+    profile: str = "development"
+
+    def stages(self) -> tuple[tuple[Program, ...], ...]:
+        """Programs that may start together, stage after stage."""
+        stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
+        stages.append((self._service("telemetry", "telemetry"),))
+        stages.append((self._service("batcher", "batcher"),))
+        stages.append((self._service("router", "router", batcher_address=self.addresses["batcher"]),))
+        stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))
+        return tuple(stages)
+
+    def inference(self, number: int, **changes: str) -> Program:
+        """One instance of the default model."""
+        name = f"inference-{number}"
+        return self._service(
+            name,
+            "inference_onnx_quantized",
+            instance_id=name,
+            router_address=self.addresses["router"],
+            compute_threads="1",
+            **changes,
+        )
+
+    @property
+    def ledger_url(self) -> str:
+        """Redis that never forgets: registry, budgets, jobs."""
+        return self.redis_url or self._embedded("ledger").url
+
+    @property
+    def cache_url(self) -> str:
+        """Redis that is bounded: cached answers."""
+        return self.redis_url or self._embedded("cache").url
+
+    def _redis(self) -> list[Program]:
+        return [
+            Program(f"redis-{kind}", tuple(self._embedded(kind).command()), {}, f"redis+{self._embedded(kind).url}")
+            for kind in ("ledger", "cache")
+        ]
+
+    def _embedded(self, kind: str) -> EmbeddedRedis:
+        folder = self.home / "redis" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return EmbeddedRedis(folder.resolve(), self.sockets / f"{kind}.sock", "ledger" if kind == "ledger" else "cache")
+
+    def _service(self, name: str, module: str, **changes: str) -> Program:
+        own = {
+            "listen": self.addresses[name],
+            "profile": self.profile,
+            "config_file": str(self.config_file),
+            "redis_url": self.cache_url if name == "cache" else self.ledger_url,
+            "otlp_endpoint": "" if name == "telemetry" else self.addresses["telemetry"],
+            "internal_token": self.token,
+            "home": str(self.home),
+            **changes,
+        }
+        env = {f"PENSTOCK_{key.upper()}": value for key, value in own.items()}
+        # One thread for each math library: the processes share the cores, and the services have their own pools.
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        return Program(name, python_module(f"penstock.{module}"), {**threads, **env}, self.addresses[name])
