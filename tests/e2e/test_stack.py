@@ -1,0 +1,139 @@
+"""The services as processes: the README's picture as code. One stack serves all tests of this file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+import yaml
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.core.auth import TOKEN_KEY
+from penstock.stack import ports
+from penstock.stack.demo import _trace
+from penstock.stack.log import LogStream
+from penstock.stack.stack import Stack, running
+from rich.console import Console
+
+MODEL = "all-MiniLM-L6-v2"
+KEY = "psk-e2e"
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture(scope="module")
+async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    (folder / "models").symlink_to(home / "models")
+    config = folder / "penstock.yaml"
+    key = {"id": "e2e", "organisation": "acme", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    config.write_text(yaml.safe_dump({"keys": {"api": [key]}}))
+    before = set(psutil.Process().children(recursive=True))
+    log = LogStream(Console(quiet=True))
+    async with running(ports.free(), folder, config, {"acme": KEY}, log) as started:
+        await started.wait_for_instances(MODEL, 2, "acme")
+        yield started
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not left, "a process outlived its stack"
+
+
+async def embed(stack: Stack, text: str = "hello") -> pb.EmbedResponse:
+    request = pb.EmbedRequest(texts=[text])
+    answer: pb.EmbedResponse = await stack.router.Embed(request, metadata=stack.metadata("acme"), timeout=20)
+    return answer
+
+
+async def test_a_text_goes_all_the_way_and_leaves_one_trace(stack: Stack) -> None:
+    answer = await embed(stack, "where is the order that I placed on Tuesday")
+    assert len(answer.embeddings[0].values) == 384
+    receipt = answer.receipt
+    assert receipt.route.instance_id in ("inference-1", "inference-2")
+    assert receipt.batch.batch_size == 1
+    assert receipt.compute_ms > 0
+    assert receipt.usage.input_tokens > 5
+    spans = await _trace(stack, receipt.trace_id)
+    assert {"router", "batcher", "inference-onnx-quantized"} <= {span.service for span in spans}
+    roots = [span for span in spans if not span.parent_id]
+    assert len(roots) == 1
+
+
+async def test_both_instances_share_the_work(stack: Stack) -> None:
+    answers = await asyncio.gather(*(embed(stack, f"text number {number}") for number in range(60)))
+    assert {answer.receipt.route.instance_id for answer in answers} == {"inference-1", "inference-2"}
+
+
+def described(channel: grpc.Channel) -> dict[str, set[str]]:
+    """What grpcurl's `list` and `describe` would show: services and their methods."""
+    database = ProtoReflectionDescriptorDatabase(channel)
+    pool = DescriptorPool(database)
+    return {
+        name: {method.name for method in pool.FindServiceByName(name).methods}
+        for name in database.get_services()
+        if name.startswith("penstock.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "service", "method"),
+    [
+        ("router", "penstock.api.router.v1.RouterService", "Scoreboard"),
+        ("batcher", "penstock.api.batcher.v1.BatcherService", "ListQueues"),
+        ("inference-1", "penstock.api.inference.v1.InferenceService", "ListModels"),
+        ("telemetry", "penstock.api.telemetry.v1.TelemetryService", "SearchTraces"),
+    ],
+)
+async def test_a_reflection_client_lists_describes_and_calls(
+    stack: Stack, address: str, service: str, method: str
+) -> None:
+    def as_grpcurl_would() -> None:
+        with grpc.insecure_channel(stack.addresses[address]) as channel:
+            assert method in described(channel)[service]
+            pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+            found = pool.FindServiceByName(service).methods_by_name[method]
+            request, response = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
+            call = channel.unary_unary(f"/{service}/{method}", request.SerializeToString, response.FromString)
+            metadata = (*stack.metadata("acme"), (TOKEN_KEY, stack.internal_token))
+            assert call(request(), metadata=metadata, timeout=10) is not None
+
+    await asyncio.to_thread(as_grpcurl_would)
+
+
+@pytest.mark.parametrize("address", ["batcher", "inference-1", "telemetry"])
+async def test_internal_ports_refuse_strangers(stack: Stack, address: str) -> None:
+    methods = {
+        "batcher": "/penstock.api.batcher.v1.BatcherService/ListQueues",
+        "inference-1": "/penstock.api.inference.v1.InferenceService/ListModels",
+        "telemetry": "/penstock.api.telemetry.v1.TelemetryService/SearchTraces",
+    }
+    async with grpc.aio.insecure_channel(stack.addresses[address]) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(methods[address])(b"", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_telemetry_gone_requests_still_flow(stack: Stack) -> None:
+    child = stack.supervisor.child("telemetry")
+    assert child is not None
+    child.kill()
+    assert (await embed(stack, "still served")).embeddings
+
+
+async def test_redis_gone_requests_still_flow_and_the_receipt_says_so(stack: Stack) -> None:
+    await stack.supervisor.stop_one("redis-ledger")
+    async with asyncio.timeout(30):
+        while "registry not shared: Redis is unavailable" not in list((await embed(stack)).receipt.notes):
+            await asyncio.sleep(0.2)
+
+
+async def test_a_killed_instance_costs_no_answer(stack: Stack) -> None:
+    child = stack.supervisor.child("inference-1")
+    assert child is not None
+    child.kill()
+    answers = await asyncio.gather(*(embed(stack, f"after the loss {number}") for number in range(20)))
+    assert all(answer.embeddings for answer in answers)
