@@ -15,6 +15,7 @@ from penstock.core.auth import internal
 from penstock.core.call import Call
 from penstock.core.config import ServiceSettings
 from penstock.core.door import Door
+from penstock.core.errors import OK
 from penstock.core.program import loop_factory
 from penstock.core.server import Server
 
@@ -56,8 +57,14 @@ class _Echo:
     async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
         yield inference_pb2.ComputeStreamResponse()
 
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
+    async def ComputeBatch(
+        self, request: inference_pb2.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
+        results = [
+            inference_pb2.MemberResult(index=index, status=OK, result=ANSWER.result)
+            for index in range(len(request.members))
+        ]
+        yield inference_pb2.ComputeBatchResponse(results=results)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,17 @@ class StackPlan:
         stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
         stages.append((self._service("telemetry", "telemetry"),))
         stages.append((self._service("batcher", "batcher"),))
-        stages.append((self._service("router", "router", batcher_address=self.addresses["batcher"]),))
+        stages.append((self._router(),))
         stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))
         return tuple(stages)
+
+    def bare_path(self) -> tuple[Program, ...]:
+        """Router and batcher alone, without Redis and telemetry: what a call cannot do without."""
+        alone = {"redis_url": "", "otlp_endpoint": ""}
+        return (self._service("batcher", "batcher", **alone), self._router(**alone))
+
+    def _router(self, **changes: str) -> Program:
+        return self._service("router", "router", batcher_address=self.addresses["batcher"], **changes)
 
     def inference(self, number: int, **changes: str) -> Program:
         """One instance of the default model."""
