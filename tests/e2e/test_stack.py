@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.auth import TOKEN_KEY
 from penstock.stack import ports
-from penstock.stack.demo import _trace
+from penstock.stack.demo import services_of, trace_of
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running
 from rich.console import Console
@@ -57,9 +57,9 @@ async def test_a_text_goes_all_the_way_and_leaves_one_trace(stack: Stack) -> Non
     assert receipt.batch.batch_size == 1
     assert receipt.compute_ms > 0
     assert receipt.usage.input_tokens > 5
-    spans = await _trace(stack, receipt.trace_id)
-    assert {"router", "batcher", "inference-onnx-quantized"} <= {span.service for span in spans}
-    roots = [span for span in spans if not span.parent_id]
+    trace = await trace_of(stack, receipt.trace_id)
+    assert services_of(trace) == {"router", "batcher", "inference-onnx-quantized"}
+    roots = [span for span in trace.spans if not span.parent_id]
     assert len(roots) == 1
 
 

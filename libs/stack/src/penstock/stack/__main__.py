@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    console = Console(highlight=False)
+    # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
     if not (arguments.home / MODEL_CARD).exists():
         print(f"penstock.stack: no model in {arguments.home}; run `make model`", file=sys.stderr)
         return USAGE_ERROR

@@ -81,19 +81,14 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
 async def _run(stack: Stack, console: Console) -> dict[str, float]:
     answered, errors = await _send_all(stack, console)
     _show(answered, console)
-    spans = await _trace(stack, answered[len(answered) // 2].receipt.trace_id)
-    if spans:
-        console.print()
-        console.print(
-            waterfall(
-                spans, f"one request as telemetry received it, trace {answered[len(answered) // 2].receipt.trace_id}"
-            )
-        )
+    trace = await trace_of(stack, answered[len(answered) // 2].receipt.trace_id)
+    console.print()
+    console.print(waterfall(trace))
     latencies = sorted(item.client_ms for item in answered)
     figures: dict[str, float] = {
         "requests": len(answered) + errors,
         "errors": errors,
-        "services_in_trace": len({span.service for span in spans}),
+        "services_in_trace": len(services_of(trace)),
         "p50_ms": round(statistics.median(latencies), 2),
         "p99_ms": round(latencies[int(0.99 * len(latencies))], 2),
     }
@@ -158,23 +153,28 @@ def _show(answered: Sequence[Answered], console: Console) -> None:
     console.print("instances: " + ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(shares.items())))
 
 
-async def _trace(stack: Stack, trace_id: str) -> list[telemetry_pb2.Span]:
-    """The trace as telemetry received it, once spans of router, batcher and inference are there."""
+def services_of(trace: telemetry_pb2.GetTraceResponse) -> set[str]:
+    """The services whose spans telemetry holds of a trace."""
+    return {span.service for span in trace.spans}
+
+
+async def trace_of(stack: Stack, trace_id: str, services: int = 3) -> telemetry_pb2.GetTraceResponse:
+    """A trace as telemetry received it, once spans of so many services are there; what there is after ten seconds."""
+    metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["telemetry"]) as channel:
         stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        spans: list[telemetry_pb2.Span] = []
+        trace = telemetry_pb2.GetTraceResponse()
         end = time.monotonic() + TRACE_WAIT_S
-        while time.monotonic() < end and len({span.service for span in spans}) < 3:
+        while time.monotonic() < end and len(services_of(trace)) < services:
             await asyncio.sleep(0.2)
-            request = telemetry_pb2.GetTraceRequest(trace_id=trace_id)
             try:
-                answer = await stub.GetTrace(request, metadata=((TOKEN_KEY, stack.internal_token),), timeout=5)
+                trace = await stub.GetTrace(
+                    telemetry_pb2.GetTraceRequest(trace_id=trace_id), metadata=metadata, timeout=5
+                )
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
-                continue
-            spans = list(answer.spans)
-    return spans
+    return trace
 
 
 def last_line(figures: dict[str, float]) -> str:

@@ -26,7 +26,7 @@ class StackPlan:
     def stages(self) -> tuple[tuple[Program, ...], ...]:
         """Programs that may start together, stage after stage."""
         stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
-        stages.append((self._service("telemetry", "telemetry"),))
+        stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
         stages.append((self._service("batcher", "batcher"),))
         stages.append((self._router(),))
         stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))

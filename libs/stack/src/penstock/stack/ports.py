@@ -15,11 +15,11 @@ PORTS: Mapping[str, int] = {
     "scaler": 7076,
     "inference-upstream": 7077,
     "limiter-admin": 7078,
-    "metrics": 7079,
     "console": 7080,
     "kserve-1": 7081,
     "kserve-2": 7082,
     "telemetry": 4317,
+    "metrics": 9464,
 }
 
 
