@@ -34,8 +34,8 @@ BATCH = 2048
 """Spans in one Export at most."""
 
 RECORDED = TraceFlags(TraceFlags.SAMPLED)
-METRICS_EVERY = 8
-"""Metrics go out with every eighth export of spans."""
+METRICS_EVERY = 4
+"""Metrics go out with every fourth export of spans."""
 
 
 class Exporter:
@@ -101,10 +101,10 @@ class Exporter:
         accounts = self._telemetry.accounts.take()
         now_ns, lost = time.time_ns(), self._telemetry.dropped
         scopes = counted(self._telemetry.durations, lost, accounts, (self._began_ns, now_ns))
-        ours = ResourceMetrics(self.resource, scopes, "")
         theirs = self._reader.get_metrics_data()
-        data = MetricsData([ours, *(theirs.resource_metrics if theirs else ())])
-        sent = self._metrics.export(data)
+        for resource in theirs.resource_metrics if theirs else ():
+            scopes += resource.scope_metrics  # one resource: the encoder keeps only the last of equal ones
+        sent = self._metrics.export(MetricsData([ResourceMetrics(self.resource, scopes, "")]))
         if sent is not MetricExportResult.SUCCESS:
             self._telemetry.accounts.put_back(accounts)
         self._say(sent is MetricExportResult.SUCCESS, 0)
@@ -113,7 +113,7 @@ class Exporter:
         """Count what was lost and log once when the receiver goes away and once when it is back."""
         if not sent:
             self._telemetry.dropped += spans
-        if sent is self._failing:
+        if sent is self._failing and not self._stop.is_set():
             self._failing = not sent
             told = "takes telemetry again" if sent else "does not take telemetry; requests go on without it"
             log.warning("%s %s; %d spans lost so far", self._telemetry.endpoint, told, self._telemetry.dropped)

@@ -66,6 +66,17 @@ OUTPUT_MESSAGES = "gen_ai.output.messages"
 CONTENT = (INPUT_MESSAGES, OUTPUT_MESSAGES, "gen_ai.system_instructions", "gen_ai.tool.definitions")
 """Attributes that hold what people wrote: never recorded unless a tenant opts in."""
 
+BACKGROUND = (
+    "RegistryService/",
+    "TelemetryService/",
+    "/AttachInstance",
+    "/ComputeBatch",
+    "/Scoreboard",
+    "/ListModels",
+    "/ListQueues",
+)
+"""Parts of RPC names that nobody's request makes: heartbeats, carriers of many items, looking on. They begin no trace."""
+
 TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
 """Complexity tier of a call by its tokens, in and out; above the last bound it is `huge`."""
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from penstock.core.call import Call
+from penstock.core.semantics import BACKGROUND
 from penstock.core.telemetry_counts import Accounts, Durations, receipt_attributes
 from penstock.core.tracing import LENGTH, SAMPLED_ENDINGS, RateSampler, is_sampled, is_valid, new_span_id, new_trace_id
 
@@ -141,7 +142,7 @@ class Telemetry:
     def _entering(self, name: str, call: Call, kind: str, attributes: Attributes | None) -> Span:
         """The first span of a trace here: continue a valid parent's trace or begin one, and decide whether to record it."""
         parent = call.traceparent if is_valid(call.traceparent) else ""
-        asked = not parent or is_sampled(parent)
+        asked = is_sampled(parent) if parent else not any(part in name for part in BACKGROUND)
         recorded = asked and self._sampler.take(time.monotonic())
         trace_id = parent[3:35] if parent else new_trace_id(self._rng)
         if recorded:

@@ -163,8 +163,9 @@ def key_of(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
 
 @functools.lru_cache(maxsize=16)
 def _outcome(number: int) -> str:
-    known = common_pb2.CacheOutcome.values()
-    return common_pb2.CacheOutcome.Name(number if number in known else 0).removeprefix("CACHE_OUTCOME_").lower()
+    if number not in common_pb2.CacheOutcome.values() or number == common_pb2.CACHE_OUTCOME_UNSPECIFIED:
+        return ""
+    return common_pb2.CacheOutcome.Name(number).removeprefix("CACHE_OUTCOME_").lower()
 
 
 def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, str | int | float | bool]:

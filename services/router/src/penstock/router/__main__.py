@@ -40,7 +40,7 @@ async def serve(settings: RouterSettings) -> None:
     keys = KeyRing(load_section(settings.config_file, "keys", KeysSection).api)
     watch_sighup(lambda: keys.replace(load_section(settings.config_file, "keys", KeysSection).api))
     store = open_redis(settings.redis_url) if settings.redis_url else None
-    async with start_telemetry("router", settings) as telemetry:
+    async with start_telemetry("router", settings, edge=True) as telemetry:
 
         def dial(address: str, service: ServiceDescriptor) -> Peer:
             return connect(address, service, token=settings.internal_token, clock=clock, telemetry=telemetry)
