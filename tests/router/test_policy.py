@@ -91,15 +91,15 @@ def test_a_stalled_instance_loses_speed_before_it_answers() -> None:
     assert stalled.speed < 0.7 * before
 
 
-def test_reports_count_others_until_they_are_stale() -> None:
+def test_reports_count_others_and_fade() -> None:
     told, silent = member("told"), member("silent")
     known = fleet(told, silent, routers=3)
     told.report(4, 0, 0.0, 0.0)
     assert name_of(pick(known, 0.1)) == "silent"
-    assert told.others == 4.0
+    assert 3.0 < told.others < 4.0
     known.begin(silent, 0.2)
     known.refresh(30.0)
-    assert told.others == silent.others == 1.0, "our own mean of a half, twice: never empty, never full"
+    assert told.others == pytest.approx(silent.others) == 1.0, "our own mean of a half, twice: never empty, never full"
 
 
 def test_with_one_router_a_report_changes_no_count() -> None:

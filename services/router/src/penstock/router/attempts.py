@@ -287,7 +287,8 @@ class Attempts:
     def _note(self, trip: Trip, pick: Pick, member: Member, computed: Computed) -> None:
         load = computed.load
         if load is not None:
-            member.report(load.in_flight, load.concurrency, load.utilization, self._clock.monotonic())
+            seen = self._clock.monotonic() - load.age_ms / 1e3
+            member.report(load.in_flight, load.concurrency, load.utilization, seen)
         route = trip.receipt.route
         route.instance_id, route.reason = member.id, f"{self._settings.strategy}: {pick.branch}"
         route.score, route.attempts, route.candidates = pick.score, trip.attempts, len(pick.rows) + len(pick.left_out)

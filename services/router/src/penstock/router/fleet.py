@@ -37,8 +37,9 @@ class Learning:
     calm_band: float = 0.0
     """Speeds within this share of the median count as equal; 0 for none."""
     refresh_services: float = 0.05
-    stale_services: float = 20.0
-    stale_least_s: float = 0.0
+    fade_services: float = 10.0
+    """Age at which a load report counts 1/e; the rest is our own mean, times the other routers."""
+    fade_least_s: float = 0.0
     peak_services: float = 30.0
 
 
@@ -208,12 +209,15 @@ class Fleet:
                 member.speed = median
 
     def _count_others(self, now: float) -> None:
-        """Others' requests from the last report; a stale one gives way to our own mean, times the other routers. Never halt."""
-        stale_s = max(self.learning.stale_services * self.service_s, self.learning.stale_least_s)
+        """Others' requests: the last report, fading into our own mean times the other routers. Never halt, never zero, never full."""
+        fade_s = max(self.learning.fade_services * self.service_s, self.learning.fade_least_s)
         guess = (self.routers - 1) * sum(member.own for member in self.members) / max(1, len(self.members))
         for member in self.members:
-            fresh = member.reported is not None and now - member.load_at <= stale_s
-            member.others = member.reported if fresh and member.reported is not None else guess
+            if member.reported is None:
+                member.others = guess
+            else:
+                trust = math.exp(min(0.0, member.load_at - now) / fade_s)
+                member.others = trust * member.reported + (1.0 - trust) * guess
 
     def _learn_service_time(self) -> None:
         """The unit of time: busy seconds for each request, over the last few hundred."""
