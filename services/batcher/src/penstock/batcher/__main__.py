@@ -10,7 +10,7 @@ from penstock.batcher.config import BatcherSettings, BatchingSection
 from penstock.batcher.servicer import BatcherServicer
 from penstock.core.auth import internal
 from penstock.core.clock import SystemClock
-from penstock.core.config import load_section
+from penstock.core.config import load_section, watch_sighup
 from penstock.core.door import Door
 from penstock.core.exporting import start_telemetry
 from penstock.core.hop import connect
@@ -27,6 +27,7 @@ async def serve(settings: BatcherSettings) -> None:
     async with start_telemetry("batcher", settings) as telemetry:
         dial = partial(connect, service=INFERENCE, token=settings.internal_token, clock=clock, telemetry=telemetry)
         servicer = BatcherServicer(section, dial, clock, telemetry)
+        watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "batching", BatchingSection)))
         door = Door(SERVICE, servicer, internal(settings.internal_token))
         server = Server("batcher", settings, [door], telemetry=telemetry, clock=clock)
         await server.start()

@@ -26,7 +26,8 @@ class BatcherServicer:
     def __init__(
         self, section: BatchingSection, dial: Callable[[str], Peer], clock: Clock, telemetry: Telemetry
     ) -> None:
-        self._knobs: dict[str, KnobsSection] = {"": section.default, **section.models}
+        self._knobs: dict[str, KnobsSection] = {}
+        self.reload(section)
         self._dial = dial
         self._clock = clock
         self._telemetry = telemetry
@@ -97,6 +98,11 @@ class BatcherServicer:
                 raise invalid(f"knobs.{name}", "must be at least 1")
         self._knobs[request.model] = current.model_copy(update=changes)
         return pb.ConfigureResponse(knobs=_knobs_out(self._knobs[request.model]))
+
+    def reload(self, section: BatchingSection) -> None:
+        """Put the file's knobs in force, for queues that wait already too; what `Configure` changed before is gone."""
+        self._knobs.clear()
+        self._knobs.update({"": section.default, **section.models})
 
     async def close(self) -> None:
         """Return what waits, finish what runs, close the connections."""
