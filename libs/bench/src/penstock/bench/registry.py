@@ -1,3 +1,3 @@
 """The names of the benchmarks, in the order in which `all` runs them. One line each: module `penstock.bench.<name>`."""
 
-BENCHMARKS: tuple[str, ...] = ("hop", "overhead", "routing", "tokens", "telemetry")
+BENCHMARKS: tuple[str, ...] = ("hop", "overhead", "quantization", "routing", "tokens", "telemetry")
