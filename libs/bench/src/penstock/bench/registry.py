@@ -1,3 +1,12 @@
 """The names of the benchmarks, in the order in which `all` runs them. One line each: module `penstock.bench.<name>`."""
 
-BENCHMARKS: tuple[str, ...] = ("hop", "overhead", "quantization", "routing", "tokens", "telemetry")
+BENCHMARKS: tuple[str, ...] = (
+    "batching",
+    "hop",
+    "overhead",
+    "priority",
+    "quantization",
+    "routing",
+    "tokens",
+    "telemetry",
+)

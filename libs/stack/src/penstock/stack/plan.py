@@ -37,6 +37,12 @@ class StackPlan:
         alone = {"redis_url": "", "otlp_endpoint": ""}
         return (self._service("batcher", "batcher", **alone), self._router(**alone))
 
+    def batcher_and_instance(self) -> tuple[Program, ...]:
+        """A batcher and one instance that nobody has registered, for measuring the two alone."""
+        alone = {"redis_url": "", "otlp_endpoint": ""}
+        instance = self.inference(1, router_address="", **alone)
+        return (self._service("batcher", "batcher", **alone), instance)
+
     def _router(self, **changes: str) -> Program:
         return self._service("router", "router", batcher_address=self.addresses["batcher"], **changes)
 
@@ -46,10 +52,7 @@ class StackPlan:
         return self._service(
             name,
             "inference_onnx_quantized",
-            instance_id=name,
-            router_address=self.addresses["router"],
-            compute_threads="1",
-            **changes,
+            **{"instance_id": name, "router_address": self.addresses["router"], "compute_threads": "1", **changes},
         )
 
     @property

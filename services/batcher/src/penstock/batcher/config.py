@@ -22,6 +22,7 @@ class KnobsSection(Section):
     preferred_batch_size: tuple[int, ...] = ()
     max_queue_delay_microseconds: int = Field(0, ge=0)
     max_batch_ms: float = Field(0.0, ge=0)
+    max_urgent_batch_ms: float = Field(0.0, ge=0)
     look_ahead: int = Field(64, ge=1)
     max_queue_size: int = Field(1024, ge=1)
     default_timeout_microseconds: int = Field(0, ge=0)

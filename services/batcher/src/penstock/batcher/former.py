@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from penstock.batcher.policy import Entry
+from penstock.batcher.policy import CRITICAL, Entry
 
 FORGET = 0.98
 """Weight that older batches keep when a new one is learned from."""
@@ -41,37 +41,78 @@ class CostModel:
 
 @dataclass(frozen=True)
 class FormerLimits:
-    """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0: none)."""
+    """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0: none), shorter with an urgent head."""
 
     rows: int
     tokens: int
     batch_ms: float = 0.0
+    urgent_batch_ms: float = 0.0
 
 
 def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> list[Entry]:
-    """The next batch: the first candidate, then those closest to it in length while real tokens per millisecond do not fall.
+    """The next batch: the first candidate, others of its class that ride along cheaply, then those closest to it in length.
 
-    One rule for both cost shapes: where padding costs, nearly equal lengths; where a batch costs the same however full, nearly everything.
-    Only entries of the first one's model are taken. The first is always served, whatever it costs.
+    An urgent head takes more of its own class while each adds no more time than it would take alone, so that urgent requests do not queue
+    behind each other's lengths. Then rows are added while real tokens per millisecond do not fall: one rule for both cost shapes, nearly
+    equal lengths where padding costs, nearly everything where a batch costs the same however full. Only entries of the first one's model
+    are taken; the first is always served, whatever it costs.
     """
     waiting = list(candidates)
     if not waiting:
         return []
     head = waiting[0]
-    batch, rows, tokens, longest = [head], head.rows, head.tokens, _row_length(head)
+    batch = _Batch(head, cost, limits)
     rest = [entry for entry in waiting[1:] if entry.model == head.model]
+    if head.priority == CRITICAL:
+        for entry in rest:
+            if entry.priority == CRITICAL and batch.rides_along(entry):
+                batch.add(entry)
+    taken = {entry.id for entry in batch.entries}
+    longest = _row_length(head)
     for entry in sorted(rest, key=lambda entry: abs(_row_length(entry) - longest)):
-        new_rows, new_longest = rows + entry.rows, max(longest, _row_length(entry))
-        if new_rows > limits.rows or new_rows * new_longest > limits.tokens:
-            continue
-        now_ms, then_ms = cost.predict_ms(rows, longest), cost.predict_ms(new_rows, new_longest)
-        if limits.batch_ms and then_ms > max(limits.batch_ms, cost.predict_ms(head.rows, _row_length(head))):
-            continue
-        if (tokens + entry.tokens) * now_ms < tokens * then_ms:
-            continue
-        batch.append(entry)
-        rows, tokens, longest = new_rows, tokens + entry.tokens, new_longest
-    return batch
+        if entry.id not in taken and batch.pays(entry):
+            batch.add(entry)
+    return batch.entries
+
+
+class _Batch:
+    """A batch while it is filled."""
+
+    def __init__(self, head: Entry, cost: CostModel, limits: FormerLimits) -> None:
+        self.entries = [head]
+        self._cost = cost
+        self._limits = limits
+        self._rows, self._tokens, self._longest = head.rows, head.tokens, _row_length(head)
+        cap = limits.urgent_batch_ms if head.priority == CRITICAL and limits.urgent_batch_ms else limits.batch_ms
+        self._cap_ms = max(cap, cost.predict_ms(head.rows, self._longest)) if cap else 0.0
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._rows += entry.rows
+        self._tokens += entry.tokens
+        self._longest = max(self._longest, _row_length(entry))
+
+    def _with(self, entry: Entry) -> float | None:
+        """Milliseconds of the batch with one more entry; None where a bound forbids it."""
+        rows, longest = self._rows + entry.rows, max(self._longest, _row_length(entry))
+        if rows > self._limits.rows or rows * longest > self._limits.tokens:
+            return None
+        then_ms = self._cost.predict_ms(rows, longest)
+        return None if self._cap_ms and then_ms > self._cap_ms else then_ms
+
+    def rides_along(self, entry: Entry) -> bool:
+        """The entry adds at most the time that it would take alone."""
+        then_ms = self._with(entry)
+        alone_ms = self._cost.predict_ms(entry.rows, _row_length(entry))
+        return then_ms is not None and then_ms - self._now_ms() <= alone_ms
+
+    def pays(self, entry: Entry) -> bool:
+        """Real tokens per millisecond do not fall."""
+        then_ms = self._with(entry)
+        return then_ms is not None and (self._tokens + entry.tokens) * self._now_ms() >= self._tokens * then_ms
+
+    def _now_ms(self) -> float:
+        return self._cost.predict_ms(self._rows, self._longest)
 
 
 def _row_length(entry: Entry) -> int:

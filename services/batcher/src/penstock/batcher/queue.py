@@ -172,7 +172,9 @@ class InstanceQueue:
         if head is None:
             return [], ""
         knobs = self.knobs_of(head.model)
-        limits = FormerLimits(knobs.max_batch_size, knobs.max_batch_tokens, knobs.max_batch_ms)
+        limits = FormerLimits(
+            knobs.max_batch_size, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms
+        )
         chosen = form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
         rows = sum(entry.rows for entry in chosen)
         if rows >= knobs.max_batch_size or rows in knobs.preferred_batch_size:

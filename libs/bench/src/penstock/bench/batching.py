@@ -1,0 +1,200 @@
+"""Grouping: what it saves on this CPU with the real model, what it costs when idle, and what it brings on a GPU-shaped cost.
+
+Real part: batcher and instance as processes, the shipped INT8 model, Banking77 texts as they come, 32 callers, batch size up to 32 against
+1. Idle part: one caller, an instant model behind the batcher against the same called directly, in units of one bare gRPC hop. Virtual part:
+the serving code's scheduler and former at twice the best first-come capacity, on a CPU-shaped cost against the best first-come batch size
+and on a GPU-shaped one against first-come batches of 32 and the best size. Padding is counted over batches built while at least a full
+batch was waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.batcher.former import padding_waste
+from penstock.bench.echo import SERVICE, TOKEN, EchoAddresses, echo_process
+from penstock.bench.hop import REQUEST
+from penstock.bench.load import closed_loop
+from penstock.bench.options import Options
+from penstock.bench.priority_sim import CPU, GPU, Done, Fifo, Ours, Shape, best_fifo, entries, poisson, simulate
+from penstock.bench.report import Bound, Result
+from penstock.core.call import Call
+from penstock.core.hop import Peer, connect, open_channel
+from penstock.core.program import loop_factory
+from penstock.models.samples import TEXTS
+from penstock.stack import ports
+from penstock.stack.log import LogStream
+from penstock.stack.plan import StackPlan
+from penstock.stack.ready import ready
+from penstock.stack.supervisor import Supervisor
+from rich.console import Console
+
+BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+CALLERS = 32
+MODEL = "all-MiniLM-L6-v2"
+SEEDS = (1, 2, 3)
+
+
+def run(options: Options) -> Result:
+    figures = _virtual(options)
+    with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        figures |= runner.run(_real(options, echo))
+    bounds = {
+        "padding_waste": Bound("<=", 0.05),
+        "idle_added_hops": Bound("<=", 1.3),
+        "overhead_cut": Bound(">=", 0.65),
+        "vs_unbatched_rps": Bound(">=", 1.1),
+        "vs_best_fifo_tokens": Bound(">=", 1.0),
+        "gpu_vs_fifo_tokens": Bound(">=", 1.5),
+        "gpu_padding_waste": Bound("<=", 0.35),
+    }
+    context = {"data": options.source("banking77"), "seeds": list(SEEDS), "callers": CALLERS}
+    notes = ("`vs_best_fifo_tokens` and the padding figures come from the virtual part, lengths lognormal.",)
+    return Result(figures, bounds, context, notes=notes)
+
+
+def _virtual(options: Options) -> dict[str, float]:
+    count = 2_000 if options.quick else 12_000
+    rows = [{**_shape_figures(CPU, seed, count, ""), **_shape_figures(GPU, seed, count, "gpu_")} for seed in SEEDS]
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+def _shape_figures(shape: Shape, seed: int, count: int, prefix: str) -> dict[str, float]:
+    size, tokens_per_s = best_fifo(
+        shape, lambda: entries(poisson(20_000, 4_000, random.Random(seed)), shape, random.Random(seed))
+    )
+    mean = statistics.mean(entry.tokens for entry in entries(range(4_000), shape, random.Random(seed)))
+    requests = entries(poisson(2 * tokens_per_s / mean, count, random.Random(seed)), shape, random.Random(seed))
+    ours = simulate(requests, Ours(shape), shape)
+    best, fixed = (simulate(requests, Fifo(shape, rows), shape) for rows in (size, 32))
+
+    def rate(done: Done) -> float:
+        return sum(entry.tokens for entry in requests if entry.id in done.finished_s) / done.ended_s
+
+    figures = {
+        f"{prefix}vs_best_fifo_tokens": rate(ours) / rate(best),
+        f"{prefix}padding_waste": _waste(ours, shape.rows),
+        f"{prefix}padding_waste_fifo": _waste(fixed, shape.rows),
+    }
+    return {f"{prefix}vs_fifo_tokens": rate(ours) / rate(fixed), **figures} if prefix else figures
+
+
+def _waste(done: Done, full: int) -> float:
+    """Padding waste of the batches built while at least `full` requests were waiting, weighted by padded tokens."""
+    batches = [batch for waiting, batch in done.batches if waiting >= full]
+    if not batches:
+        raise ValueError("the load never filled a batch, so its padding says nothing")
+    real = sum(sum(entry.tokens for entry in batch) for batch in batches)
+    padded = sum(sum(entry.tokens for entry in batch) / (1.0 - padding_waste(batch)) for batch in batches)
+    return 1.0 - real / padded
+
+
+@dataclass
+class _Rig:
+    """A batcher process with the real model and the instant model attached."""
+
+    peer: Peer
+    pids: dict[str, int]
+
+    async def configure(self, rows: int) -> None:
+        request = batcher_pb2.ConfigureRequest(knobs=batcher_pb2.Knobs(max_batch_size=rows))
+        await self.peer.call("Configure", request, Call())
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the batcher so far."""
+        times = psutil.Process(self.pids["batcher"]).cpu_times()
+        return float(times.user + times.system)
+
+
+@contextlib.asynccontextmanager
+async def _rig(echo: EchoAddresses) -> AsyncIterator[_Rig]:
+    with tempfile.TemporaryDirectory(prefix="penstock-batching-") as folder:
+        config = Path(folder) / "penstock.yaml"
+        config.write_text("{}")
+        home = Path(os.environ.get("PENSTOCK_HOME", ".penstock")).resolve()
+        plan = StackPlan(ports.free(), home, Path(folder), config, TOKEN)
+        supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
+        peer = connect(plan.addresses["batcher"], BATCHER, token=TOKEN)
+        try:
+            await supervisor.start(plan.batcher_and_instance())
+            for name, address, slots in (("real", plan.addresses["inference-1"], 1), ("instant", echo.door, 1)):
+                request = batcher_pb2.AttachInstanceRequest(instance_id=name, address=address, concurrency=slots)
+                await peer.call("AttachInstance", request, Call())
+            pids = {name: child.pid for name in ("batcher", "inference-1") if (child := supervisor.child(name))}
+            yield _Rig(peer, pids)
+        finally:
+            await peer.close()
+            await supervisor.stop()
+
+
+async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
+    rounds, seconds = (2, 0.6) if options.quick else (5, 4.0)
+    async with _rig(echo) as rig:
+        idle = [await _idle_hops(rig, echo, seconds / 2) for _ in range(rounds)]
+        cuts = [await _overhead(rig, seconds / 2) for _ in range(rounds)]
+        gains = [await _gain(rig, _texts(options), seconds) for _ in range(rounds)]
+    return {
+        "idle_added_hops": statistics.median(idle),
+        "overhead_cut": statistics.median(cuts),
+        "vs_unbatched_rps": statistics.median(gains),
+    }
+
+
+async def _idle_hops(rig: _Rig, echo: EchoAddresses, seconds: float) -> float:
+    """Latency added by the batcher for one caller, in bare gRPC hops."""
+    direct = connect(echo.door, SERVICE, token=TOKEN)
+    queued = batcher_pb2.ComputeRequest(instance_id="instant", model="m", task=REQUEST.task)
+    async with open_channel(echo.bare) as channel:
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        bare = await closed_loop(lambda _: stub.Compute(REQUEST), 1, seconds)
+    straight = await closed_loop(lambda _: direct.call("Compute", REQUEST, Call()), 1, seconds)
+    through = await closed_loop(lambda _: rig.peer.call("Compute", queued, Call()), 1, seconds)
+    await direct.close()
+    return (through.p50_ms() - straight.p50_ms()) / bare.p50_ms()
+
+
+async def _overhead(rig: _Rig, seconds: float) -> float:
+    """Share of CPU a request outside the model that grouping saves: batcher's and model's share, the model being instant."""
+    queued = batcher_pb2.ComputeRequest(instance_id="instant", model="m", task=REQUEST.task)
+    costs = []
+    for rows in (1, 32):
+        await rig.configure(rows)
+        began = rig.cpu_s()
+        done = await closed_loop(lambda _: rig.peer.call("Compute", queued, Call()), CALLERS, seconds)
+        costs.append((rig.cpu_s() - began) / len(done.latencies_ms))
+    return 1.0 - costs[1] / costs[0]
+
+
+async def _gain(rig: _Rig, texts: list[str], seconds: float) -> float:
+    """Answers a second with groups of up to 32 over answers one by one, on the real model."""
+    rates = []
+    for rows in (1, 32):
+        await rig.configure(rows)
+
+        async def ask(number: int) -> object:
+            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]]))
+            return await rig.peer.call(
+                "Compute", batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task), Call()
+            )
+
+        rates.append((await closed_loop(ask, CALLERS, seconds)).rps)
+    return rates[1] / rates[0]
+
+
+def _texts(options: Options) -> list[str]:
+    if options.data is None or options.source("banking77") == "generated":
+        return list(TEXTS)
+    with (options.data / "banking77" / "test.csv").open(newline="", encoding="utf-8") as file:
+        return [row["text"] for row in csv.DictReader(file)]
