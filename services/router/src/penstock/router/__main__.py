@@ -22,6 +22,7 @@ from penstock.core.server import Server, ServerLimits
 from penstock.router.adapters import Backends
 from penstock.router.attempts import Attempts
 from penstock.router.config import KeysSection, RouterSettings
+from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.pipeline import Pipeline
 from penstock.router.registrar import RegistryServicer
@@ -51,6 +52,8 @@ async def serve(settings: RouterSettings) -> None:
         stages = OpenAdmission(), NoRecall(), NoShape()
         pipeline = Pipeline(attempts, stages, clock, telemetry, registry.notes)
         servicer = RouterServicer(settings, keys, registry, pipeline, clock)
+        if store is not None:
+            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),
             Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),
@@ -60,7 +63,11 @@ async def serve(settings: RouterSettings) -> None:
         await registry.read_shared()
         await server.start()
         keeper = asyncio.create_task(_keep(settings, registry, backends, clock), name="registry keeper")
+        if servicer.jobs is not None:
+            servicer.jobs.start()
         await server.wait()
+        if servicer.jobs is not None:
+            await servicer.jobs.close()
         keeper.cancel()
         await asyncio.wait([keeper])
         await pipeline.drained()

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
-from penstock.core.config import Section, ServiceSettings
+from penstock.core.config import CommaList, Section, ServiceSettings, split_commas
 from pydantic import Field, field_validator
 
 Strategy = Literal[
@@ -35,7 +35,16 @@ class RouterSettings(ServiceSettings):
     low_queue_ms: int = Field(1_000, ge=1, description="longest expected wait that a low call may join")
     normal_queue_ms: int = Field(5_000, ge=1, description="longest expected wait that a normal call may join")
     high_queue_ms: int = Field(20_000, ge=1, description="longest expected wait that a high call may join")
+    job_slots: int = Field(16, ge=1, description="jobs that this router serves at the same time")
+    job_lease_ms: int = Field(
+        5_000, ge=100, description="a job whose router has been silent for so long goes to another"
+    )
+    job_attempts: int = Field(5, ge=1, description="routers that may begin a job before it is given up")
+    callback_hosts: CommaList = Field((), description="hosts that ended jobs may be sent to, separated by commas")
+    callback_secret: str = Field("", repr=False, description="secret that signs callbacks; empty: none are sent")
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
+
+    _split = field_validator("callback_hosts", mode="before")(split_commas)
 
     def queue_limit_s(self, priority: int) -> float:
         """Longest expected wait that a call of this class may join; critical ones have no limit but their deadline."""

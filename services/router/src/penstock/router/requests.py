@@ -80,6 +80,22 @@ def check_generate(task: inference_pb2.GenerateTask) -> None:
         raise invalid("task.top_p", "must lie above 0 and at most at 1")
 
 
+def check_task(task: inference_pb2.Task) -> None:
+    """Raise INVALID_ARGUMENT for the first thing in a task that cannot be."""
+    kind = task.WhichOneof("task")
+    if kind == "embed":
+        check_texts(task.embed.texts)
+    elif kind == "classify":
+        check_texts(task.classify.texts)
+    elif kind == "generate":
+        check_generate(task.generate)
+    elif kind == "infer":
+        if not task.infer.inputs:
+            raise invalid("task.infer.inputs", "needs at least one tensor")
+    else:
+        raise invalid("task", "is empty")
+
+
 def estimate_tokens(task: inference_pb2.Task) -> int:
     """Input size in tokens, about four bytes each: what the choice of an instance and of a batch needs."""
     kind = task.WhichOneof("task")

@@ -1,4 +1,4 @@
-"""The public door: each RPC is proto in, the pipeline, proto out. What it cannot do yet it says by UNIMPLEMENTED."""
+"""The public door: each RPC is proto in, the pipeline, proto out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import Fault, invalid, not_found
+from penstock.core.errors import Fault, invalid, not_found, unavailable
 from penstock.router import requests
 from penstock.router.config import RouterSettings
+from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.pipeline import Pipeline
 from penstock.router.policy import Pick
@@ -39,6 +40,7 @@ class RouterServicer:
         self._registry = registry
         self._pipeline = pipeline
         self._clock = clock
+        self.jobs: Jobs | None = None
         self._runs: defaultdict[tuple[str, str], set[asyncio.Task[object]]] = defaultdict(set)
         self._ended_runs: set[asyncio.Task[object]] = set()
 
@@ -94,7 +96,8 @@ class RouterServicer:
         for task in tasks:
             self._ended_runs.add(task)
             task.cancel()
-        return pb.CancelRunResponse(cancelled_calls=len(tasks))
+        jobs = await self.jobs.cancel_run(request.run_id, call) if self.jobs is not None else 0
+        return pb.CancelRunResponse(cancelled_calls=len(tasks), cancelled_jobs=jobs)
 
     async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
         fleets = self._registry.fleets
@@ -136,19 +139,28 @@ class RouterServicer:
         )
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
-        raise _not_yet("SubmitJob")
+        requests.check_task(request.task)
+        _, call = self._work(request.options, request.task, call)
+        return pb.SubmitJobResponse(job=await self._jobs().submit(request, call))
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
-        raise _not_yet("GetJob")
+        return pb.GetJobResponse(job=await self._jobs().get(request.id, call))
 
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncIterator[pb.WatchJobResponse]:
-        nothing: tuple[pb.WatchJobResponse, ...] = ()
-        for response in nothing:
-            yield response
-        raise _not_yet("WatchJob")
+        async for job in self._jobs().watch(request.id, call):
+            yield pb.WatchJobResponse(job=job)
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
-        raise _not_yet("CancelJob")
+        return pb.CancelJobResponse(job=await self._jobs().cancel(request.id, call))
+
+    async def serve_job(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
+        """Serve a job's task as one of its caller's calls; raises Fault."""
+        return await self._run(request.options, request.task, call)
+
+    def _jobs(self) -> Jobs:
+        if self.jobs is None:
+            raise unavailable("jobs need Redis, and none is configured", reason="NO_REDIS")
+        return self.jobs
 
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
         if not request.request_id:
@@ -199,7 +211,3 @@ class RouterServicer:
     def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""
         return self._pipeline.attempts.look(model, Ask(tokens), needs, tokens, Random(0))
-
-
-def _not_yet(name: str) -> Fault:
-    return Fault(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version of the router")
