@@ -75,7 +75,7 @@ class Registrar:
                 await self._renew(lease.heartbeat_interval_ms / 1000.0)
             except Fault as fault:
                 failures += 1
-                if failures in (1, 20):
+                if failures in (4, 40):
                     log.warning("not registered with a router: %s", fault.message)
                 await self._hang_up()
                 self._turn += 1
