@@ -27,7 +27,9 @@ INDEX = "penstock:router:instances"
 DRAINING = "penstock:router:draining"
 ROUTERS = "penstock:router:routers"
 
-LEARNING = Learning(forget_services=60.0, explore_least_s=20.0, calm_band=0.25, fade_least_s=0.25)
+LEARNING = Learning(
+    forget_services=60.0, explore_services=240.0, explore_least_s=12.0, calm_band=0.25, fade_least_s=0.25
+)
 """How a serving router learns; the benchmark `routing` measures this very choice."""
 
 COUNT_ROUTERS = """
