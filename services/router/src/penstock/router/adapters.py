@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -59,7 +60,7 @@ class Backends:
 
     async def stream(
         self, instance: router_pb2.Instance, work: batcher_pb2.ComputeRequest, call: Call
-    ) -> AsyncIterator[Computed]:
+    ) -> AsyncGenerator[Computed, None]:
         """Run a generate task on an instance, piece by piece; raises Fault."""
         batcher = instance.batcher_address or self._default_batcher
         if not batcher:
@@ -71,10 +72,15 @@ class Backends:
                 instance_id=instance.id, model=work.model, task=work.task, estimated_tokens=work.estimated_tokens
             )
             parts = self._peer(batcher, BATCHER).stream("ComputeStream", queued, call)
-        async for part in parts:
-            last = part.HasField("result")
-            batch = part.batch if batcher and last else None
-            yield Computed(part.result if last else None, batch, part.load if last else None, part.chunk)
+        try:
+            async with aclosing(parts) as open_parts:  # type: ignore[type-var]
+                async for part in open_parts:
+                    last = part.HasField("result")
+                    batch = part.batch if batcher and last else None
+                    yield Computed(part.result if last else None, batch, part.load if last else None, part.chunk)
+        except Fault as fault:
+            self._forget_if_unknown(instance.id, fault)
+            raise
 
     async def _attach(self, batcher: str, instance: router_pb2.Instance, call: Call) -> None:
         wanted = (batcher, instance.address)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from random import Random
 
@@ -79,7 +80,7 @@ class Attempts:
                 if not self._may_retry(trip, fleet, fault):
                     raise
 
-    async def stream(self, trip: Trip) -> AsyncIterator[Computed]:
+    async def stream(self, trip: Trip) -> AsyncGenerator[Computed, None]:
         """As `compute`, piece by piece. Once a piece has left, a failure is the caller's to hear of, never hidden."""
         self._retries.earn()
         while True:
@@ -88,14 +89,16 @@ class Attempts:
             began = self._begin(trip, fleet, member)
             outcome = Outcome.CANCELLED
             try:
-                async for piece in self._backends.stream(
+                pieces = self._backends.stream(
                     self._registry.registered[member.id], self._request(trip, member.id), self._try_call(trip)
-                ):
-                    said = said or piece.chunk is not None
-                    if piece.result is not None:
-                        outcome = Outcome.SUCCESS
-                        self._note(trip, pick, member, piece)
-                    yield piece
+                )
+                async with aclosing(pieces) as open_pieces:
+                    async for piece in open_pieces:
+                        said = said or piece.chunk is not None
+                        if piece.result is not None:
+                            outcome = Outcome.SUCCESS
+                            self._note(trip, pick, member, piece)
+                        yield piece
                 if outcome is not Outcome.SUCCESS:
                     raise unavailable("the answer was cut before its end", reason="STREAM_CUT")
                 return

@@ -50,6 +50,7 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= '1' and state ~= '2' then return 0 end
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'outcome', ARGV[4], 'ended', t[1] * 1000 + math.floor(t[2] / 1000))
+redis.call('HINCRBY', KEYS[1], 'ends', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 if ARGV[6] == '1' then redis.call('XADD', KEYS[2], '*', 'id', ARGV[2]) end

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import grpc
@@ -93,7 +93,7 @@ class Jobs:
             raise not_found("id", f"there is no job {job_id!r}")
         return job
 
-    async def watch(self, job_id: str, call: Call) -> AsyncIterator[pb.Job]:
+    async def watch(self, job_id: str, call: Call) -> AsyncGenerator[pb.Job, None]:
         """The job now, and again at each change until it has ended."""
         changed, shown = asyncio.Event(), None
         self._watchers[job_id].add(changed)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,7 @@ class Pipeline:
         finally:
             self._later(self._recall.store(found.token, result, trip.receipt if result else None))
 
-    async def stream(self, asked: Asked, call: Call) -> AsyncIterator[inference_pb2.GenerateChunk | Outcome]:
+    async def stream(self, asked: Asked, call: Call) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         """Serve a generate task piece by piece; the last thing yielded is the Outcome. A cut stream ends in a Fault, never in silence."""
         with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
             trip = self._begin(asked, call, span)
@@ -80,11 +81,12 @@ class Pipeline:
                     outcome = self._finish(trip, looked.result)
                 else:
                     found = looked
-                    async for item in self._stream_pieces(trip):
-                        if isinstance(item, Outcome):
-                            outcome = item
-                        else:
-                            yield item
+                    async with aclosing(self._stream_pieces(trip)) as items:
+                        async for item in items:
+                            if isinstance(item, Outcome):
+                                outcome = item
+                            else:
+                                yield item
                 assert outcome is not None
                 yield outcome
             finally:
@@ -136,12 +138,13 @@ class Pipeline:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
         return await self._recall.feedback(call.principal, request_id, correct, note)
 
-    async def _stream_pieces(self, trip: Trip) -> AsyncIterator[inference_pb2.GenerateChunk | Outcome]:
-        async for piece in self.attempts.stream(trip):
-            if piece.chunk is not None:
-                yield piece.chunk
-            if piece.result is not None:
-                yield self._finish(trip, piece.result)
+    async def _stream_pieces(self, trip: Trip) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        async with aclosing(self.attempts.stream(trip)) as pieces:
+            async for piece in pieces:
+                if piece.chunk is not None:
+                    yield piece.chunk
+                if piece.result is not None:
+                    yield self._finish(trip, piece.result)
 
     def _finish(self, trip: Trip, result: inference_pb2.TaskResult) -> Outcome:
         receipt = trip.receipt

@@ -66,11 +66,12 @@ class RouterServicer:
         requests.check_generate(request.task)
         work, call = self._work(request.options, Task(generate=request.task), call)
         with self._part_of_run(call):
-            async for item in self._pipeline.stream(work, call):
-                if isinstance(item, Outcome):
-                    yield pb.GenerateStreamResponse(receipt=item.receipt)
-                else:
-                    yield pb.GenerateStreamResponse(chunk=item)
+            async with contextlib.aclosing(self._pipeline.stream(work, call)) as items:
+                async for item in items:
+                    if isinstance(item, Outcome):
+                        yield pb.GenerateStreamResponse(receipt=item.receipt)
+                    else:
+                        yield pb.GenerateStreamResponse(chunk=item)
 
     async def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse:
         if not request.task.inputs:
@@ -147,8 +148,9 @@ class RouterServicer:
         return pb.GetJobResponse(job=await self._jobs().get(request.id, call))
 
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncIterator[pb.WatchJobResponse]:
-        async for job in self._jobs().watch(request.id, call):
-            yield pb.WatchJobResponse(job=job)
+        async with contextlib.aclosing(self._jobs().watch(request.id, call)) as states:
+            async for job in states:
+                yield pb.WatchJobResponse(job=job)
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
         return pb.CancelJobResponse(job=await self._jobs().cancel(request.id, call))
