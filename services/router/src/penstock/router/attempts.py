@@ -19,7 +19,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import Fault, exhausted, failed_precondition, not_found, unavailable
+from penstock.core.errors import Fault, exhausted, failed_precondition, unavailable
 from penstock.core.telemetry import Telemetry
 from penstock.router import policy
 from penstock.router.adapters import Backends, Computed
@@ -42,6 +42,7 @@ URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_NORMAL: 1 / 3,
     common_pb2.PRIORITY_HIGH: 2 / 3,
 }
+NO_MODEL = "NO_MODEL"
 CANNOT = "lacks "
 """How the reason begins when an instance is not able to serve a request at all."""
 
@@ -117,7 +118,12 @@ class Attempts:
         """
         fleet = self._registry.fleets.get(model)
         if fleet is None:
-            raise not_found("options.model", f"no instance serves {model!r}")
+            raise Fault(
+                grpc.StatusCode.NOT_FOUND,
+                f"options.model: no instance serves {model!r}",
+                reason=NO_MODEL,
+                field="options.model",
+            )
         return fleet
 
     def look(self, trip_model: str, ask: Ask, needs: frozenset[str], tokens: int, rng: Random) -> Pick:

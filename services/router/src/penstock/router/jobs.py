@@ -17,6 +17,7 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, deadline_exceeded, invalid, not_found, to_fault, to_item_status, unavailable
 from penstock.router import callbacks
+from penstock.router.attempts import NO_MODEL
 from penstock.router.config import RouterSettings
 from penstock.router.job_store import CALLBACKS, CHANGED, STREAM, JobStore, Taken
 from penstock.router.trip import Outcome
@@ -30,6 +31,8 @@ LOOK_AGAIN_S = 1.0
 """How often a watcher looks by itself, should a message have been lost."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+MODEL_WAIT_S = 60.0
+"""How long a job waits for a model that nobody serves: instances may still be starting."""
 ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
 CALLBACK_TRIES = 6
 
@@ -158,7 +161,7 @@ class Jobs:
         call = Call(
             taken.principal, taken.priority, taken.request.options.run_id, taken.request.options.step, deadline_s
         )
-        pause_s = FIRST_PAUSE_S
+        pause_s, began = FIRST_PAUSE_S, self._clock.monotonic()
         try:
             if taken.attempts > self._settings.job_attempts:
                 raise unavailable(f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED")
@@ -167,7 +170,7 @@ class Jobs:
                     done = await self._serve_call(taken.request, replace(call))
                     return pb.Job(state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt)
                 except Fault as fault:
-                    if fault.code not in AGAIN or fault.reason == "BUDGET_EXHAUSTED":
+                    if not _may_pass(fault, self._clock.monotonic() - began):
                         raise
                     await self._clock.sleep(min(max(pause_s, fault.retry_after_s), LONGEST_PAUSE_S))
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -218,6 +221,13 @@ class Jobs:
         if state is not None and int(state) == pb.JOB_STATE_CANCELLED and self._running.get(job_id) is task:
             self._cancelled.add(job_id)
             task.cancel()
+
+
+def _may_pass(fault: Fault, waited_s: float) -> bool:
+    """True when waiting may mend it: nobody free now, or a fleet that is still starting."""
+    if fault.reason == NO_MODEL:
+        return waited_s < MODEL_WAIT_S
+    return fault.code in AGAIN and fault.reason != "BUDGET_EXHAUSTED"
 
 
 @contextlib.contextmanager

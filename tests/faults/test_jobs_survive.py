@@ -1,0 +1,180 @@
+"""500 jobs while routers and the batcher are killed at random: none is lost, each ends exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import grpc
+import pytest
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.api.router.v1 import router_pb2_grpc
+from penstock.core.auth import internal
+from penstock.core.call import Call
+from penstock.core.config import ServiceSettings
+from penstock.core.door import Door
+from penstock.core.hop import open_channel
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.core.registration import Registrar
+from penstock.core.server import Server
+from penstock.stack.process import Child, Program, python_module
+
+TOKEN, KEY, MODEL = "token-of-the-fault-test", "psk-fault", "sleeper"
+METADATA = (("authorization", f"Bearer {KEY}"),)
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+JOBS = 500
+KILLS = 8
+
+
+class Sleeper:
+    """Answers after 20 ms and counts."""
+
+    served = 0
+
+    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+        await asyncio.sleep(0.02)
+        Sleeper.served += 1
+        result = inference_pb2.TaskResult(revision="1")
+        result.embed.embeddings.add(values=[float(len(request.task.embed.texts[0]))])
+        return inference_pb2.ComputeResponse(result=result)
+
+    async def ComputeBatch(
+        self, request: inference_pb2.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
+        for index, member in enumerate(request.members):
+            answer = await self.Compute(inference_pb2.ComputeRequest(task=member.task), call)
+            response = inference_pb2.ComputeBatchResponse()
+            response.results.add(index=index, result=answer.result).status.SetInParent()
+            yield response
+
+    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+        yield inference_pb2.ComputeStreamResponse()
+
+    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
+        return inference_pb2.ListModelsResponse()
+
+    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
+        return inference_pb2.LoadModelResponse()
+
+    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
+        return inference_pb2.UnloadModelResponse()
+
+
+def free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
+
+
+def programs(folder: Path, redis_url: str) -> list[Program]:
+    """Two routers and their batcher."""
+    first, second, batcher = free_addresses(3)
+    config = folder / "penstock.yaml"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    config.write_text(f"keys: {{api: [{{id: fault, sha256: {digest}, organisation: acme}}]}}\n")
+    shared = {
+        "PENSTOCK_INTERNAL_TOKEN": TOKEN, "PENSTOCK_REDIS_URL": redis_url, "PENSTOCK_CONFIG_FILE": str(config),
+        "PENSTOCK_OTLP_ENDPOINT": "", "PENSTOCK_LOG_LEVEL": "error", "PENSTOCK_BATCHER_ADDRESS": batcher,
+        "PENSTOCK_JOB_LEASE_MS": "1000", "PENSTOCK_DEFAULT_MODEL": MODEL, "PENSTOCK_JOB_ATTEMPTS": "50",
+    }  # fmt: skip
+    return [
+        Program("batcher", python_module("penstock.batcher"), {**shared, "PENSTOCK_LISTEN": batcher}, batcher),
+        Program("router-1", python_module("penstock.router"), {**shared, "PENSTOCK_LISTEN": first}, first),
+        Program("router-2", python_module("penstock.router"), {**shared, "PENSTOCK_LISTEN": second}, second),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def instances(routers: str) -> AsyncIterator[None]:
+    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
+    async with contextlib.AsyncExitStack() as owned:
+        for number in range(3):
+            server = Server(
+                "sleeper", ServiceSettings(listen="127.0.0.1:0"), [Door(INFERENCE, Sleeper(), internal(TOKEN))]
+            )
+            await server.start()
+            owned.push_async_callback(server.stop, None)
+            instance = pb.Instance(id=f"s{number}", address=server.address, models=[model], concurrency=8)
+            registrar = Registrar(routers, instance, TOKEN)
+            registrar.start()
+            owned.push_async_callback(registrar.leave)
+        yield
+
+
+async def ask(stubs: list[router_pb2_grpc.RouterServiceStub], method: str, request: object) -> object:
+    """Ask whichever router answers; gives up after half a minute."""
+    async with asyncio.timeout(30):
+        turn = 0
+        while True:
+            turn += 1
+            try:
+                return await getattr(stubs[turn % len(stubs)], method)(request, metadata=METADATA, timeout=3)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.processes
+async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
+    rng = Random(5)
+    async with contextlib.AsyncExitStack() as owned:
+        url = await owned.enter_async_context(embedded_redis(tmp_path / "redis"))
+        plans = programs(tmp_path, url)
+        children = {plan.name: await Child.start(plan, lambda *_: None) for plan in plans}
+
+        async def stop_all() -> None:
+            for child in children.values():
+                await child.stop(10)
+
+        owned.push_async_callback(stop_all)
+        routers = [plan.address for plan in plans if plan.name.startswith("router")]
+        await owned.enter_async_context(instances(",".join(routers)))
+        channels = [await owned.enter_async_context(open_channel(address)) for address in routers]
+        stubs = [router_pb2_grpc.RouterServiceStub(channel) for channel in channels]
+
+        async def submit(number: int) -> str:
+            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x" * (number % 50 + 1)]))
+            request = pb.SubmitJobRequest(task=task, idempotency_token=f"job-{number}", deadline_ms=120_000)
+            return (await ask(stubs, "SubmitJob", request)).job.id  # type: ignore[attr-defined]
+
+        async def kill() -> None:
+            for _ in range(KILLS):
+                await asyncio.sleep(rng.uniform(0.3, 0.8))
+                plan = rng.choice(plans)
+                children[plan.name].kill()
+                await children[plan.name].wait()
+                children[plan.name] = await Child.start(plan, lambda *_: None)
+
+        killer = asyncio.create_task(kill())
+        names: list[str] = []
+        for start in range(0, JOBS, 25):
+            names += await asyncio.gather(*(submit(number) for number in range(start, start + 25)))
+            await asyncio.sleep(0.15)
+        await killer
+
+        store = open_redis(url)
+        owned.push_async_callback(store.aclose)
+        async with asyncio.timeout(90):
+            while True:
+                jobs = [(await ask(stubs, "GetJob", pb.GetJobRequest(id=name))).job for name in names]  # type: ignore[attr-defined]
+                if all(job.ended_unix_ms for job in jobs):
+                    break
+                await asyncio.sleep(0.5)
+        ends = [int(await store.hget(f"penstock:job:{name}", "ends") or 0) for name in names]
+        left = await store.xlen("penstock:jobs")
+    assert len(set(names)) == JOBS
+    jobs_lost = sum(job.state != pb.JOB_STATE_SUCCEEDED for job in jobs)
+    assert jobs_lost == 0, {job.status.message for job in jobs}
+    assert ends == [1] * JOBS
+    assert left == 0
+    assert [job.result.embed.embeddings[0].values[0] for job in jobs] == [number % 50 + 1 for number in range(JOBS)]
+    assert max(job.attempts for job in jobs) > 1, "nothing was interrupted, so nothing was proven"
