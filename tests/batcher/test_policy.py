@@ -171,3 +171,39 @@ def test_the_cost_of_a_batch_is_learnt() -> None:
 @pytest.mark.parametrize(("waiting_ms", "fits"), [(0, True), (80, True), (95, False)])
 def test_what_cannot_meet_its_deadline_is_refused(waiting_ms: float, fits: bool) -> None:
     assert (refusal(entry(0, deadline_s=0.1), 0.0, waiting_ms, 10.0) is None) is fits
+
+
+def test_strict_order_serves_the_urgent_first_and_keeps_every_floor() -> None:
+    scheduler = Scheduler(strict=True)
+    for number in range(4000):
+        scheduler.push(entry(number, (LOW, NORMAL, HIGH, CRITICAL)[number % 4]))
+    served = Counter(item.priority for item in drain(scheduler)[:580])
+    for priority, weight in WEIGHTS.items():
+        assert served[priority] >= 0.95 * 580 * weight / sum(WEIGHTS.values())
+    few = Scheduler(strict=True)
+    for number in range(50):
+        few.push(entry(number, LOW))
+    few.serve(next(few.ordered(1)))
+    few.push(entry(99, CRITICAL))
+    assert next(few.ordered(1)).priority == CRITICAL
+
+
+def test_overloaded_the_newest_goes_first_until_the_delay_falls() -> None:
+    scheduler = Scheduler()
+    for number in range(5):
+        scheduler.push(entry(number, arrived_s=float(number), deadline_s=100.0 + number))
+    for moment in (10.0, 10.3, 10.6):
+        scheduler.codel.observe(1.0, moment)
+    assert scheduler.codel.overloaded
+    assert next(scheduler.ordered(1)).id == 4
+    scheduler.codel.observe(0.01, 10.7)
+    assert next(scheduler.ordered(1)).id == 0
+
+
+def test_a_postponed_entry_is_served_after_all_others_of_its_class() -> None:
+    scheduler = Scheduler()
+    for number in range(3):
+        scheduler.push(entry(number, tenant=str(number)))
+    scheduler.postpone(0)
+    scheduler.push(entry(9, tenant="new"))
+    assert [item.id for item in drain(scheduler)][-1] == 0

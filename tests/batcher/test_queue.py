@@ -9,7 +9,8 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.config import KnobsSection
+from penstock.batcher.config import KnobsSection, QueuePolicySection
+from penstock.batcher.former import CostModel
 from penstock.batcher.queue import InstanceQueue, Member, Served
 from penstock.core.call import Call, Principal
 from penstock.core.errors import OK, Fault, invalid, to_item_status, unavailable
@@ -145,3 +146,123 @@ async def test_closing_returns_what_waits_and_finishes_what_runs(queue: Instance
     assert caught.value.reason == "INSTANCE_LEAVING"
     with pytest.raises(Fault):
         await submit(queue)
+
+
+async def test_a_streams_slot_is_its_callers_until_it_leaves(queue: InstanceQueue, instance: Held) -> None:
+    instance.release.set()
+    call = Call(Principal("a"), deadline_s=60.0)
+    async with queue.turn(TASK, "m", call, (1, 10)) as receipt:
+        waiting = submit(queue)
+        await settle()
+        assert receipt.batch_size == 1
+        assert not waiting.done()
+        assert queue.running == 1
+    assert (await waiting).receipt.batch_size == 1
+
+
+async def test_a_cancelled_stream_gives_its_turn_back(queue: InstanceQueue, instance: Held) -> None:
+    instance.release.set()
+
+    async def stream() -> None:
+        async with queue.turn(TASK, "m", Call(Principal("a"), deadline_s=60.0), (1, 10)):
+            await asyncio.Event().wait()
+
+    first, second = asyncio.create_task(stream()), asyncio.create_task(stream())
+    await settle()
+    for task in (second, first):
+        task.cancel()
+    await settle()
+    assert isinstance(await submit(queue), Served)
+
+
+async def test_overload_cuts_an_adaptive_limit_and_calm_raises_it(instance: Held) -> None:
+    queue = InstanceQueue(instance, 8, {"": KnobsSection()}, FakeClock(), adaptive=True)
+    assert queue.limit.limit == 8
+    with pytest.raises(Fault):
+        async with queue.turn(TASK, "m", Call(deadline_s=60.0), (1, 10)):
+            raise unavailable("529")
+    assert queue.limit.limit == 5
+    for _ in range(200):
+        queue.limit.finished(10.0, queue.limit.limit)
+    assert queue.limit.limit > 20
+    for _ in range(30):
+        queue.limit.finished(100.0, queue.limit.limit)
+    assert queue.limit.limit < 60
+
+
+async def test_a_queue_timeout_rejects_or_postpones(instance: Held) -> None:
+    clock = FakeClock()
+    policies = {
+        "normal": QueuePolicySection(default_timeout_microseconds=1_000_000, timeout_action="delay"),
+        "low": QueuePolicySection(default_timeout_microseconds=1_000_000),
+    }
+    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=1, queue_policies=policies)}, clock)
+    order: list[str] = []
+
+    async def ask(name: str, priority: int) -> None:
+        await queue.submit(TASK, "m", Call(Principal(name), priority, deadline_s=600.0), (1, 10))
+        order.append(name)
+
+    first = asyncio.create_task(ask("first", 2))
+    await settle()
+    old, rejected = asyncio.create_task(ask("old", 2)), asyncio.create_task(ask("rejected", 1))
+    await settle()
+    await clock.advance(2)
+    young = asyncio.create_task(ask("young", 2))
+    await settle()
+    instance.release.set()
+    outcomes = await asyncio.gather(first, old, young, rejected, return_exceptions=True)
+    assert order == ["first", "young", "old"]
+    assert isinstance(outcomes[3], Fault)
+    assert outcomes[3].code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_waiting_for_company_pays_or_is_not_done(instance: Held) -> None:
+    clock = FakeClock()
+    knobs = KnobsSection(max_queue_delay_microseconds=2_000, max_batch_size=8)
+    queue = InstanceQueue(instance, 1, {"": knobs}, clock)
+    queue.costs["m"] = CostModel(8.0, 0.0)
+    alone = submit(queue)
+    await settle()
+    assert instance.batches == [1], "nobody else has come lately: company is not to be expected"
+    instance.release.set()
+    await alone
+    for _ in range(60):
+        await clock.advance(0.0001)
+        await submit_critical(queue)
+    instance.batches.clear()
+    waiting = submit(queue)
+    await settle()
+    assert instance.batches == [], "many come: a short wait saves more than it costs"
+    urgent = asyncio.create_task(submit_critical(queue))
+    await settle()
+    assert instance.batches == [2], "critical work never waits"
+    await asyncio.gather(waiting, urgent)
+
+
+async def submit_critical(queue: InstanceQueue) -> Served:
+    return await queue.submit(TASK, "m", Call(Principal("a"), 4, deadline_s=600.0), (1, 10))
+
+
+async def test_batches_that_run_over_their_time_get_smaller(instance: Held) -> None:
+    clock = FakeClock()
+    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=8, max_batch_ms=10.0)}, clock)
+    queue.costs["m"] = CostModel(0.0, 0.0)
+    first = submit(queue)
+    await settle()
+    tasks = [submit(queue) for _ in range(20)]
+    await settle()
+    instance.release.set()
+    await settle()
+    await asyncio.gather(first, *tasks)
+    assert instance.batches[1] == 8
+    queue._back_off("m", 8, 40.0)
+    instance.release.clear()
+    instance.batches.clear()
+    first = submit(queue)
+    await settle()
+    tasks = [submit(queue) for _ in range(20)]
+    await settle()
+    instance.release.set()
+    await asyncio.gather(first, *tasks)
+    assert instance.batches[1] < 8

@@ -80,6 +80,7 @@ class Ours:
         batch = form(self._scheduler.ordered(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
             self._scheduler.serve(entry)
+            self._scheduler.codel.observe(now - entry.arrived_s, now)
         return batch
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
+POSTPONED = "\x00postponed"
+"""Flow of the entries that are served after all others of their class."""
 WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
 CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
 """Tokens divided by weight that a class may be served ahead of its share when it comes back from idle."""
@@ -30,6 +33,26 @@ class Entry:
     tokens: int
     arrived_s: float
     deadline_s: float
+
+
+@dataclass(slots=True)
+class CoDel:
+    """Controlled delay (Nichols and Jacobson, 2012), used to tell overload from a burst: the queue is overloaded once the wait of what is
+    served has not fallen below `target_s` for a whole `interval_s`, and until it does."""
+
+    target_s: float = 0.1
+    interval_s: float = 0.5
+    above_since_s: float | None = None
+    overloaded: bool = False
+
+    def observe(self, waited_s: float, now: float) -> None:
+        """An entry is served after having waited so long."""
+        if waited_s < self.target_s:
+            self.above_since_s, self.overloaded = None, False
+        elif self.above_since_s is None:
+            self.above_since_s = now
+        elif now - self.above_since_s >= self.interval_s:
+            self.overloaded = True
 
 
 @dataclass(slots=True)
@@ -52,7 +75,14 @@ class _Class:
 class Scheduler:
     """The waiting entries of one instance, in the order in which they should be served."""
 
-    def __init__(self, weights: Mapping[int, float] = WEIGHTS, credits: Mapping[int, float] = CREDITS) -> None:  # noqa: A002
+    def __init__(
+        self,
+        weights: Mapping[int, float] = WEIGHTS,
+        credits: Mapping[int, float] = CREDITS,  # noqa: A002
+        strict: bool = False,
+    ) -> None:
+        self.strict = strict
+        self.codel = CoDel()
         self._classes = {priority: _Class(weight, credits.get(priority, 0.0)) for priority, weight in weights.items()}
         self._virtual = 0.0
         self._order = itertools.count()
@@ -73,16 +103,24 @@ class Scheduler:
         """Tokens that wait in all classes."""
         return sum(entry.tokens for entry in self._live.values())
 
+    def configure(self, weights: Mapping[int, float], strict: bool) -> None:
+        """Change the weights of classes and the order between them, for what waits already too."""
+        self.strict = strict
+        for priority, weight in weights.items():
+            self._classes[priority].weight = weight
+
     def push(self, entry: Entry) -> None:
         """Take an entry."""
         group = self._classes[entry.priority]
         if not group.rows:
-            group.finish = max(group.finish, self._virtual - group.credit)
+            group.finish = max(group.finish, self._virtual - (0.0 if self.strict else group.credit))
         tenant = group.tenants.get(entry.tenant)
         if tenant is None:
             tenant = group.tenants[entry.tenant] = _Tenant(finish=group.virtual)
         elif not tenant.heap:
             tenant.finish = max(tenant.finish, group.virtual)
+        if entry.tenant == POSTPONED:
+            tenant.finish = math.inf
         heapq.heappush(tenant.heap, (entry.deadline_s, next(self._order), entry))
         tenant.tokens += entry.tokens
         group.rows += entry.rows
@@ -95,6 +133,12 @@ class Scheduler:
             self._forget(entry)
         return entry
 
+    def postpone(self, entry_id: int) -> None:
+        """Serve an entry after all others of its class: its own time in the queue is up, its caller's is not."""
+        entry = self.remove(entry_id)
+        if entry is not None:
+            self.push(replace(entry, tenant=POSTPONED))
+
     def expire(self, now: float) -> list[Entry]:
         """Give back every entry whose time is up."""
         late = [entry for entry in self._live.values() if entry.deadline_s <= now]
@@ -104,28 +148,47 @@ class Scheduler:
 
     def ordered(self, most: int) -> Iterator[Entry]:
         """The next entries as the order stands, at most `most`, without serving any: the look-ahead of the batch former."""
-        for group in sorted((item for item in self._classes.values() if item.rows), key=lambda item: item.finish):
+        for group in self._class_order():
             heaps = sorted(
                 (tenant for tenant in group.tenants.values() if tenant.tokens), key=lambda tenant: tenant.finish
             )
             for tenant in heaps:
-                dead = len(tenant.heap) - sum(1 for _, _, entry in tenant.heap if entry.id in self._live)
-                for _, _, entry in heapq.nsmallest(most + dead, tenant.heap):
-                    if entry.id in self._live:
-                        yield entry
-                        most -= 1
-                        if not most:
-                            return
+                for entry in self._tenant_order(tenant, most):
+                    yield entry
+                    most -= 1
+                    if not most:
+                        return
+
+    def _class_order(self) -> list[_Class]:
+        """Fair order: by finish tag. Strict order: the most urgent first, but a class that has fallen behind its share before it."""
+        backlogged = [(priority, group) for priority, group in self._classes.items() if group.rows]
+        if not self.strict:
+            return [group for _, group in sorted(backlogged, key=lambda item: item[1].finish)]
+        by_urgency = [group for _, group in sorted(backlogged, key=lambda item: -item[0])]
+        behind = sorted((group for group in by_urgency if group.finish < self._virtual), key=lambda group: group.finish)
+        return behind + [group for group in by_urgency if group not in behind]
+
+    def _tenant_order(self, tenant: _Tenant, most: int) -> list[Entry]:
+        """Earliest deadline first; newest first while overloaded, because the oldest will not be in time anyway."""
+        live = [item for item in tenant.heap if item[2].id in self._live]
+        if self.codel.overloaded:
+            return [item[2] for item in heapq.nlargest(most, live, key=lambda item: (item[2].arrived_s, item[1]))]
+        return [item[2] for item in heapq.nsmallest(most, live)]
 
     def serve(self, entry: Entry) -> None:
         """Take an entry out to be served, charged to its own class and tenant."""
+        entry = self._live.pop(entry.id)
         group = self._classes[entry.priority]
         tenant = group.tenants[entry.tenant]
-        del self._live[entry.id]
-        self._virtual = max(self._virtual, group.finish)
+        if self.strict:
+            # Virtual time of an ideal fair server: who is behind it has had less than its share.
+            self._virtual += entry.tokens / sum(item.weight for item in self._classes.values() if item.rows)
+        else:
+            self._virtual = max(self._virtual, group.finish)
         group.finish += entry.tokens / group.weight
-        group.virtual = max(group.virtual, tenant.finish)
-        tenant.finish += entry.tokens
+        if entry.tenant != POSTPONED:
+            group.virtual = max(group.virtual, tenant.finish)
+            tenant.finish += entry.tokens
         self._forget(entry)
 
     def longest_flow_tail(self) -> Entry | None:
@@ -151,7 +214,7 @@ class Scheduler:
         tenant.tokens -= entry.tokens
         while tenant.heap and tenant.heap[0][2].id not in self._live:
             heapq.heappop(tenant.heap)
-        if not tenant.heap and tenant.finish <= group.virtual:
+        if not tenant.heap and (tenant.finish <= group.virtual or entry.tenant == POSTPONED):
             del group.tenants[entry.tenant]
 
 

@@ -1,26 +1,39 @@
 """The queue before one instance: admits, groups when the instance is free, hands over, and settles each member exactly once.
 
 Ownership: a member belongs to the scheduler while it waits, to its batch while it runs; whoever owns it settles its future. A caller that
-has gone is forgotten by the queue while waiting, and ignored by its batch while running, so that it never spoils the others' answers.
+has gone is forgotten by the queue while waiting, and ignored by its batch while running, so that it never spoils the others' answers. A
+stream is a batch of one whose slot belongs to its caller from its turn until the caller leaves `turn`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import policy
+from penstock.batcher.concurrency import FixedLimit, GradientLimit
 from penstock.batcher.config import KnobsSection
 from penstock.batcher.former import CostModel, FormerLimits, form
+from penstock.batcher.knobs import limits_of, weights_of
 from penstock.batcher.policy import Entry, Scheduler
 from penstock.core.call import NORMAL, Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
+
+STREAM = "\x00stream"
+"""Marks an entry's model so that a stream shares no batch."""
+OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
+OVERRUN = 1.25
+"""A batch that takes so much longer than `max_batch_ms` halves the rows of the next."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +47,15 @@ class Served:
 
 @dataclass(eq=False)
 class Member:
-    """A caller's work in the queue and the future that it awaits."""
+    """A caller's work in the queue and the future that it awaits; a stream's future is done with an empty answer when its turn comes."""
 
     entry: Entry
     task: inference_pb2.Task
     call: Call
     future: asyncio.Future[Served]
-    started_s: float = 0.0
+    started_s: float | None = None
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    late_at_s: float = math.inf
 
 
 class Instance(Protocol):
@@ -53,25 +68,47 @@ class Instance(Protocol):
         ...
 
 
+Dropped = Callable[[str], None]
+"""Told the reason of each member that was dropped."""
+
+
 class InstanceQueue:
     """One instance's queue. `knobs` is asked for at each batch, so that changes count at once."""
 
-    def __init__(self, instance: Instance, concurrency: int, knobs: dict[str, KnobsSection], clock: Clock) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        concurrency: int,
+        knobs: dict[str, KnobsSection],
+        clock: Clock,
+        *,
+        adaptive: bool = False,
+        dropped: Dropped = lambda _: None,
+    ) -> None:
         self._instance = instance
-        self.concurrency = max(1, concurrency)
+        self.limit: FixedLimit | GradientLimit = (
+            GradientLimit(float(concurrency or 4)) if adaptive else FixedLimit(concurrency)
+        )
         self._knobs = knobs
         self._clock = clock
+        self._dropped = dropped
         self._scheduler = Scheduler()
         self._members: dict[int, Member] = {}
         self._ids = itertools.count(1)
         self._batches: set[asyncio.Task[None]] = set()
         self._delay: asyncio.TimerHandle | None = None
         self._closed = False
+        self._in_force: KnobsSection | None = None
+        self._postponable = 0
+        self._tokens: Counter[str] = Counter()
+        self._rows: dict[str, float] = {}
+        self._gap_s = math.inf
+        self._last_arrival_s = -math.inf
         self.costs: dict[str, CostModel] = {}
 
     @property
     def running(self) -> int:
-        """Batches that run now."""
+        """Batches and streams that run now."""
         return len(self._batches)
 
     @property
@@ -91,42 +128,82 @@ class InstanceQueue:
         try:
             return await member.future
         finally:
-            if self._members.pop(member.entry.id, None) is not None:
-                self._scheduler.remove(member.entry.id)
+            self._forget(member.entry.id)
+
+    @contextlib.asynccontextmanager
+    async def turn(
+        self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
+    ) -> AsyncIterator[common_pb2.BatchReceipt]:
+        """Wait for a slot of the instance and hold it while the block runs; raises as `submit` does before the block is entered.
+
+        A Fault that leaves the block and tells of overload lowers an adaptive limit.
+        """
+        member = self._admit(task, model + STREAM, call, size)
+        self._pump()
+        try:
+            yield (await member.future).receipt
+        except Fault as fault:
+            if member.started_s is not None and fault.code in OVERLOAD:
+                self.limit.overloaded()
+            raise
+        finally:
+            member.left.set()
+            self._forget(member.entry.id)
+
+    def first_token(self, delay_ms: float) -> None:
+        """The first piece of a stream came after so long."""
+        self.limit.finished(delay_ms, self.running)
 
     def _admit(self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]) -> Member:
         if self._closed:
             raise unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
         now = self._clock.monotonic()
-        knobs = self.knobs_of(model)
+        priority = call.priority or NORMAL
+        limits = limits_of(self.knobs_of(model), priority)
+        self._note_arrival(now)
         rows, tokens = size
-        deadline_s = call.deadline_s
-        if knobs.default_timeout_microseconds:
-            deadline_s = min(deadline_s, now + knobs.default_timeout_microseconds / 1e6)
-        entry = Entry(
-            next(self._ids), call.priority or NORMAL, call.principal.organisation, model, rows, tokens, now, deadline_s
-        )
+        late_at_s = now + limits.timeout_s if limits.timeout_s else math.inf
+        deadline_s = call.deadline_s if limits.delay else min(call.deadline_s, late_at_s)
+        entry = Entry(next(self._ids), priority, call.principal.organisation, model, rows, tokens, now, deadline_s)
         if why := policy.refusal(
             entry, now, self._waiting_ms(), self._cost(model).predict_ms(rows, -(-tokens // rows))
         ):
+            self._dropped("deadline")
             raise deadline_exceeded(f"not queued: {why}")
-        if len(self._scheduler) >= knobs.max_queue_size:
+        if len(self._scheduler) >= limits.max_queue_size:
             self._drop_for(entry)
-        member = Member(entry, task, call, asyncio.get_running_loop().create_future())
+        late = late_at_s if limits.delay and limits.timeout_s else math.inf
+        member = Member(entry, task, call, asyncio.get_running_loop().create_future(), late_at_s=late)
         self._members[entry.id] = member
+        self._tokens[model] += tokens
+        self._postponable += not math.isinf(late)
         self._scheduler.push(entry)
         return member
+
+    def _forget(self, entry_id: int) -> Member | None:
+        """Take a member off the books; None where it has left already."""
+        member = self._members.pop(entry_id, None)
+        if member is not None:
+            self._tokens[member.entry.model] -= member.entry.tokens
+            self._postponable -= not math.isinf(member.late_at_s)
+            self._scheduler.remove(entry_id)
+        return member
+
+    def _note_arrival(self, now: float) -> None:
+        """Mean gap between arrivals, for the gain that a wait would bring."""
+        gap_s = now - self._last_arrival_s
+        self._gap_s = gap_s if math.isinf(self._gap_s) else self._gap_s + 0.1 * (gap_s - self._gap_s)
+        self._last_arrival_s = now
 
     def _waiting_ms(self) -> float:
         if not self._batches:
             return 0.0
-        return (
-            sum(self._cost(member.entry.model).per_token_ms * member.entry.tokens for member in self._members.values())
-            / self.concurrency
-        )
+        work_ms = sum(self._cost(model).per_token_ms * tokens for model, tokens in self._tokens.items())
+        return work_ms / self.limit.limit
 
     def _drop_for(self, newcomer: Entry) -> None:
         """Make room in a full queue: the longest flow for its weight loses its newest entry, or the newcomer is refused."""
+        self._dropped("queue_full")
         victim = self._scheduler.longest_flow_tail()
         full = exhausted("the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3))
         if victim is None or victim.tenant == newcomer.tenant:
@@ -135,11 +212,8 @@ class InstanceQueue:
 
     def _settle(self, entry_id: int, outcome: Served | Fault) -> None:
         """End a member, once; a caller that has gone is not there any more."""
-        member = self._members.pop(entry_id, None)
-        if member is None:
-            return
-        self._scheduler.remove(entry_id)
-        if member.future.done():
+        member = self._forget(entry_id)
+        if member is None or member.future.done():
             return
         if isinstance(outcome, Fault):
             member.future.set_exception(outcome)
@@ -148,19 +222,30 @@ class InstanceQueue:
 
     def _pump(self) -> None:
         """Start batches while the instance has room and work waits. Called on every arrival and every end: an idle queue adds no wait."""
-        while len(self._batches) < self.concurrency and len(self._scheduler):
+        while len(self._batches) < self.limit.limit and len(self._scheduler):
             now = self._clock.monotonic()
-            for late in self._scheduler.expire(now):
-                self._settle(late.id, deadline_exceeded("the time was up while waiting in the queue"))
+            self._drop_late(now)
             batch, reason = self._next_batch(now)
             if not batch:
                 return
             for member in batch:
                 self._scheduler.serve(member.entry)
+                self._scheduler.codel.observe(now - member.entry.arrived_s, now)
                 member.started_s = now
-            task = asyncio.get_running_loop().create_task(self._run(batch, reason))
+            run = self._hold(batch[0]) if batch[0].entry.model.endswith(STREAM) else self._run(batch, reason)
+            task = asyncio.get_running_loop().create_task(run)
             self._batches.add(task)
             task.add_done_callback(self._ended)
+
+    def _drop_late(self, now: float) -> None:
+        for late in self._scheduler.expire(now):
+            self._dropped("timeout")
+            self._settle(late.id, deadline_exceeded("the time was up while waiting in the queue"))
+        if self._postponable:
+            for member in [item for item in self._members.values() if item.late_at_s <= now and item.started_s is None]:
+                member.late_at_s = math.inf
+                self._postponable -= 1
+                self._scheduler.postpone(member.entry.id)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
@@ -168,44 +253,85 @@ class InstanceQueue:
             self._pump()
 
     def _next_batch(self, now: float) -> tuple[list[Member], str]:
+        if self._in_force is not self._knobs[""]:
+            self._in_force = self._knobs[""]
+            self._scheduler.configure(weights_of(self._in_force), self._in_force.strict_priority)
         head = next(self._scheduler.ordered(1), None)
         if head is None:
             return [], ""
+        if head.model.endswith(STREAM):
+            return [self._members[head.id]], "instance_free"
         knobs = self.knobs_of(head.model)
-        limits = FormerLimits(
-            knobs.max_batch_size, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms
-        )
+        rows_limit = min(knobs.max_batch_size, int(self._rows.get(head.model, knobs.max_batch_size)))
+        limits = FormerLimits(rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms)
         chosen = form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
         rows = sum(entry.rows for entry in chosen)
-        if rows >= knobs.max_batch_size or rows in knobs.preferred_batch_size:
-            return [self._members[entry.id] for entry in chosen], "full"
-        wait_until = head.arrived_s + knobs.max_queue_delay_microseconds / 1e6
-        if now < wait_until and head.priority < policy.CRITICAL:
-            self._wake_at(wait_until - now)
+        reason = "full" if rows >= rows_limit or rows in knobs.preferred_batch_size else "instance_free"
+        wait_s = 0.0 if reason == "full" else self._worth_waiting_s(chosen, knobs, now)
+        if wait_s > 0:
+            self._wake_at(wait_s)
             return [], ""
-        return [
-            self._members[entry.id] for entry in chosen
-        ], "delay" if knobs.max_queue_delay_microseconds else "instance_free"
+        waited = reason != "full" and now > head.arrived_s and knobs.max_queue_delay_microseconds
+        return [self._members[entry.id] for entry in chosen], "delay" if waited else reason
+
+    def _worth_waiting_s(self, chosen: Sequence[Entry], knobs: KnobsSection, now: float) -> float:
+        """Seconds to wait for company: at most the knob, never past the tightest deadline, and only where the fixed cost that company
+        would share exceeds the wait. Critical work never waits."""
+        head = chosen[0]
+        if not knobs.max_queue_delay_microseconds or self._scheduler.rows(policy.CRITICAL):
+            return 0.0
+        cost = self._cost(head.model)
+        latest_s = min(entry.deadline_s for entry in chosen) - cost.predict_ms(len(chosen), head.tokens) / 1e3
+        until_s = min(head.arrived_s + knobs.max_queue_delay_microseconds / 1e6, latest_s)
+        wait_s = until_s - now
+        expected = 0.0 if math.isinf(self._gap_s) or wait_s <= 0 else 1.0 - math.exp(-wait_s / max(self._gap_s, 1e-6))
+        return wait_s if cost.base_ms * expected > wait_s * 1e3 * (1.0 - expected) else 0.0
 
     def _wake_at(self, seconds: float) -> None:
         if self._delay is not None:
             self._delay.cancel()
         self._delay = asyncio.get_running_loop().call_later(seconds, self._pump)
 
+    async def _hold(self, member: Member) -> None:
+        """A stream's turn: its slot is taken until its caller has left."""
+        receipt = common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free")
+        if member.future.done():
+            return
+        member.future.set_result(Served(inference_pb2.TaskResult(), receipt, common_pb2.LoadReport()))
+        await member.left.wait()
+
     async def _run(self, batch: list[Member], reason: str) -> None:
         began = self._clock.monotonic()
         rows = sum(member.entry.rows for member in batch)
+        model = batch[0].entry.model
         try:
-            async for position, result, load in self._instance.run(batch[0].entry.model, batch):
+            async for position, result, load in self._instance.run(model, batch):
                 self._finish(batch[position], result, load, (rows, reason))
         except Fault as fault:
+            if fault.code in OVERLOAD:
+                self.limit.overloaded()
             for member in batch:
                 self._settle(member.entry.id, fault)
+            return
         finally:
             for member in batch:
                 self._settle(member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER"))
-        longest = max(-(-member.entry.tokens // member.entry.rows) for member in batch)
-        self._cost(batch[0].entry.model).learn(rows, longest, (self._clock.monotonic() - began) * 1e3)
+        took_ms = (self._clock.monotonic() - began) * 1e3
+        self._cost(model).learn(rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms)
+        self.limit.finished(took_ms / sum(member.entry.tokens for member in batch), self.running)
+        self._back_off(model, rows, took_ms)
+
+    def _back_off(self, model: str, rows: int, took_ms: float) -> None:
+        """Halve the rows of the next batch when one ran over its time, and let them grow by one with each that did not."""
+        knobs = self.knobs_of(model)
+        if not knobs.max_batch_ms:
+            return
+        if rows > 1 and took_ms > OVERRUN * knobs.max_batch_ms:
+            self._rows[model] = max(1.0, rows / 2)
+        else:
+            self._rows[model] = min(
+                float(knobs.max_batch_size), self._rows.get(model, float(knobs.max_batch_size)) + 1.0
+            )
 
     def _finish(
         self, member: Member, result: inference_pb2.MemberResult, load: common_pb2.LoadReport, batch: tuple[int, str]
@@ -213,30 +339,39 @@ class InstanceQueue:
         if result.status.code:
             self._settle(member.entry.id, from_item_status(result.status))
             return
-        queued_ms = (member.started_s - member.entry.arrived_s) * 1e3
-        receipt = common_pb2.BatchReceipt(queued_ms=queued_ms, batch_size=batch[0], release_reason=batch[1])
+        receipt = common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=batch[0], release_reason=batch[1])
+        self._settle(member.entry.id, Served(result.result, receipt, self.with_queue(load)))
+
+    def with_queue(self, load: common_pb2.LoadReport) -> common_pb2.LoadReport:
+        """The instance's load with what waits here added: all that is in flight through this batcher, less the one that is answered."""
         report = common_pb2.LoadReport()
         report.CopyFrom(load)
-        report.in_flight = len(self._members) - 1
+        report.in_flight = max(0, len(self._members) - 1)
         report.queued = len(self._scheduler)
-        self._settle(member.entry.id, Served(result.result, receipt, report))
+        return report
 
     def knobs_of(self, model: str) -> KnobsSection:
         """The knobs in force for a model."""
-        return self._knobs.get(model) or self._knobs[""]
+        return self._knobs.get(model.removesuffix(STREAM)) or self._knobs[""]
 
     def _cost(self, model: str) -> CostModel:
-        return self.costs.setdefault(model, CostModel())
+        return self.costs.setdefault(model.removesuffix(STREAM), CostModel())
 
     def close(self) -> int:
         """Take no more; what waits is returned as retryable, what runs is finished. Returns how many were returned."""
         self._closed = True
-        waiting = list(self._scheduler.ordered(len(self._scheduler) or 1)) if len(self._scheduler) else []
+        waiting = list(self._scheduler.ordered(len(self._scheduler))) if len(self._scheduler) else []
         for entry in waiting:
             self._settle(entry.id, unavailable("the instance is leaving", reason="INSTANCE_LEAVING"))
+        if self._delay is not None:
+            self._delay.cancel()
         return len(waiting)
 
     async def drained(self) -> None:
-        """Wait until no batch runs."""
+        """Wait until nothing runs."""
         while self._batches:
             await asyncio.wait(list(self._batches))
+
+
+def _queued_ms(member: Member) -> float:
+    return ((member.started_s or 0.0) - member.entry.arrived_s) * 1e3

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import policy
 from penstock.batcher.adapters import PeerInstance
 from penstock.batcher.config import BatchingSection, KnobsSection
+from penstock.batcher.joining import join, parts, size_of, together
+from penstock.batcher.knobs import NAMES, changed, shown
 from penstock.batcher.queue import InstanceQueue, Served
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, unavailable
 from penstock.core.hop import Peer
 from penstock.core.telemetry import Telemetry
-
-BYTES_A_TOKEN = 4
 
 
 class BatcherServicer:
@@ -40,28 +39,56 @@ class BatcherServicer:
         self._batch_size = telemetry.histogram(
             "penstock.batcher.batch_size", "{row}", "Rows of the batch that served a member"
         )
+        self._drops = telemetry.counter("penstock.batcher.dropped", "{member}", "Members dropped, by reason")
+        for priority, name in NAMES.items():
+            self._watch(priority, name)
+
+    def _watch(self, priority: int, name: str) -> None:
+        def depth() -> float:
+            return float(sum(queue.waiting.rows(priority) for queue in self._queues.values()))
+
+        def oldest_s() -> float:
+            arrivals = [queue.waiting.oldest_s(priority) for queue in self._queues.values()]
+            now = self._clock.monotonic()
+            return max((now - arrived for arrived in arrivals if arrived is not None), default=0.0)
+
+        self._telemetry.gauge(f"penstock.batcher.depth.{name}", "{row}", f"Rows waiting with priority {name}", depth)
+        self._telemetry.gauge(
+            f"penstock.batcher.oldest_age.{name}", "s", f"Age of the oldest row with priority {name}", oldest_s
+        )
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         queue = self._queue(request.instance_id)
-        size = _size(request.task, request.estimated_tokens)
+        tasks = parts(request.task, queue.knobs_of(request.model).max_batch_size)
         with self._telemetry.span("queue", call, attributes={"penstock.instance.id": request.instance_id}) as span:
-            served = await queue.submit(request.task, request.model, span.call, size)
-            span.set("penstock.batch.size", served.receipt.batch_size)
-            span.set("penstock.batch.queued_ms", served.receipt.queued_ms)
-        self._count(served)
-        return pb.ComputeResponse(result=served.result, batch=served.receipt, load=served.load)
+            sizes = [size_of(task, request.estimated_tokens if len(tasks) == 1 else 0) for task in tasks]
+            served = await together(
+                [queue.submit(task, request.model, span.call, size) for task, size in zip(tasks, sizes, strict=True)]
+            )
+            whole = served[0] if len(served) == 1 else join(served)
+            span.set("penstock.batch.size", whole.receipt.batch_size)
+            span.set("penstock.batch.queued_ms", whole.receipt.queued_ms)
+        self._count(whole)
+        return pb.ComputeResponse(result=whole.result, batch=whole.receipt, load=whole.load)
 
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
-        self._queue(request.instance_id)
+        queue = self._queue(request.instance_id)
         asked = inference_pb2.ComputeStreamRequest(model=request.model, task=request.task)
-        async for part in self._peers[request.instance_id].stream("ComputeStream", asked, call):
-            yield pb.ComputeStreamResponse(
-                chunk=part.chunk if part.HasField("chunk") else None,
-                result=part.result if part.HasField("result") else None,
-                load=part.load if part.HasField("load") else None,
-            )
+        size = size_of(request.task, request.estimated_tokens)
+        async with queue.turn(request.task, request.model, call, size) as receipt:
+            began, first = self._clock.monotonic(), True
+            async for part in self._peers[request.instance_id].stream("ComputeStream", asked, call):
+                if first:
+                    queue.first_token((self._clock.monotonic() - began) * 1e3)
+                    first = False
+                answer = pb.ComputeStreamResponse(chunk=part.chunk)
+                if part.HasField("result"):
+                    answer.result.CopyFrom(part.result)
+                    answer.batch.CopyFrom(receipt)
+                    answer.load.CopyFrom(queue.with_queue(part.load))
+                yield answer
 
     async def AttachInstance(self, request: pb.AttachInstanceRequest, call: Call) -> pb.AttachInstanceResponse:
         if not request.instance_id or not request.address:
@@ -70,8 +97,14 @@ class BatcherServicer:
             await self._detach(request.instance_id)
             peer = self._peers[request.instance_id] = self._dial(request.address)
             self._addresses[request.instance_id] = request.address
-            instance = PeerInstance(peer, self._clock)
-            self._queues[request.instance_id] = InstanceQueue(instance, request.concurrency, self._knobs, self._clock)
+            self._queues[request.instance_id] = InstanceQueue(
+                PeerInstance(peer, self._clock),
+                request.concurrency,
+                self._knobs,
+                self._clock,
+                adaptive=request.adaptive_concurrency,
+                dropped=lambda reason: self._drops.add(1, {"reason": reason}),
+            )
         return pb.AttachInstanceResponse(queue=self._row(request.instance_id))
 
     async def DetachInstance(self, request: pb.DetachInstanceRequest, call: Call) -> pb.DetachInstanceResponse:
@@ -79,25 +112,12 @@ class BatcherServicer:
 
     async def ListQueues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
         rows = [self._row(instance_id) for instance_id in self._queues]
-        return pb.ListQueuesResponse(
-            queues=rows, knobs={model: _knobs_out(knobs) for model, knobs in self._knobs.items()}
-        )
+        return pb.ListQueuesResponse(queues=rows, knobs={model: shown(knobs) for model, knobs in self._knobs.items()})
 
     async def Configure(self, request: pb.ConfigureRequest, call: Call) -> pb.ConfigureResponse:
         current = self._knobs.get(request.model) or self._knobs[""]
-        changes: dict[str, Any] = {
-            field.name: tuple(value) if field.name == "preferred_batch_size" else value
-            for field, value in request.knobs.ListFields()
-            if field.name in KnobsSection.model_fields
-        }
-        unknown = [field.name for field, _ in request.knobs.ListFields() if field.name not in changes]
-        if unknown:
-            raise invalid(f"knobs.{unknown[0]}", "cannot be changed while running; set it in the configuration file")
-        for name, value in changes.items():
-            if name in ("max_batch_size", "max_batch_tokens", "look_ahead") and int(value) < 1:
-                raise invalid(f"knobs.{name}", "must be at least 1")
-        self._knobs[request.model] = current.model_copy(update=changes)
-        return pb.ConfigureResponse(knobs=_knobs_out(self._knobs[request.model]))
+        self._knobs[request.model] = changed(current, request.knobs)
+        return pb.ConfigureResponse(knobs=shown(self._knobs[request.model]))
 
     def reload(self, section: BatchingSection) -> None:
         """Put the file's knobs in force, for queues that wait already too; what `Configure` changed before is gone."""
@@ -134,7 +154,7 @@ class BatcherServicer:
         row = pb.Queue(
             instance_id=instance_id,
             address=self._addresses[instance_id],
-            concurrency=queue.concurrency,
+            concurrency=queue.limit.limit,
             running=queue.running,
         )
         for priority in sorted(policy.WEIGHTS, reverse=True):
@@ -146,23 +166,3 @@ class BatcherServicer:
                 pb.CostModel(base_ms=cost.base_ms, per_token_ms=cost.per_token_ms, samples=cost.samples)
             )
         return row
-
-
-def _size(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
-    """(rows, tokens) of a task; tokens from its bytes where the caller gave no estimate."""
-    kind = task.WhichOneof("task")
-    texts = task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
-    rows = max(1, len(texts))
-    tokens = estimated_tokens or sum(len(text) for text in texts) // BYTES_A_TOKEN
-    return rows, max(rows, tokens)
-
-
-def _knobs_out(knobs: KnobsSection) -> pb.Knobs:
-    return pb.Knobs(
-        max_batch_size=knobs.max_batch_size,
-        max_batch_tokens=knobs.max_batch_tokens,
-        preferred_batch_size=knobs.preferred_batch_size,
-        max_queue_delay_microseconds=knobs.max_queue_delay_microseconds,
-        max_batch_ms=knobs.max_batch_ms,
-        look_ahead=knobs.look_ahead,
-    )
