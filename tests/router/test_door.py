@@ -273,3 +273,59 @@ async def test_without_redis_memory_goes_on_and_the_receipt_says_so(rig: Rig) ->
     rig.registry.shared = False
     answer = await rig.stub.Embed(embed(), metadata=METADATA)
     assert list(answer.receipt.notes) == ["registry not shared: Redis is unavailable"]
+
+
+async def test_a_fallback_model_serves_when_the_first_cannot(rig: Rig) -> None:
+    answer = await rig.stub.Embed(embed(model="gone", fallback_models=["gone", "absent", MODEL]), metadata=METADATA)
+    assert answer.receipt.model == MODEL
+    assert [note for note in answer.receipt.notes if note.startswith("fallback")] == [
+        "fallback from gone to absent: NO_MODEL",
+        f"fallback from absent to {MODEL}: NO_MODEL",
+    ]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(model="gone", fallback_models=["absent", "gone"]), metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_what_no_instance_can_do_is_said_at_once(rig: Rig) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(required_capabilities=["vision"]), metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "lacks vision" in (caught.value.details() or "")
+
+
+async def test_when_nothing_can_serve_the_answer_comes_at_once(rig: Rig) -> None:
+    for member in rig.registry.members.values():
+        member.ejected_until, member.settled = time.monotonic() + 60.0, False
+    await rig.stub.Scoreboard(pb.ScoreboardRequest(), metadata=METADATA)
+    began, times = time.perf_counter(), []
+    for _ in range(5):
+        began = time.perf_counter()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await rig.stub.Embed(embed(), metadata=METADATA)
+        times.append(time.perf_counter() - began)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert min(times) < 0.010
+
+
+async def test_a_slow_first_try_is_hedged_and_the_loser_cancelled(rig: Rig) -> None:
+    rig.instances["a"].mode = "hang"
+    rig.registry.fleets[MODEL].p95_s = 0.02
+    rig.registry.members["b"].own += 1
+    try:
+        answer = await rig.stub.Embed(embed(), metadata=METADATA, timeout=5)
+    finally:
+        rig.registry.members["b"].own -= 1
+    hedged = answer.receipt.route
+    assert (hedged.instance_id, hedged.hedged, hedged.attempts) == ("b", True, 2)
+    await asyncio.wait_for(rig.instances["a"].cancelled.wait(), 5)
+
+
+async def test_a_run_has_one_deadline(rig: Rig) -> None:
+    for servicer in rig.instances.values():
+        servicer.mode = "hang"
+    began = time.monotonic()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(run_id="r5", run_deadline_ms=80), metadata=METADATA, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - began < 5

@@ -21,9 +21,10 @@ from penstock.core.redis import open_redis
 from penstock.core.server import Server, ServerLimits
 from penstock.router.adapters import Backends
 from penstock.router.attempts import Attempts
-from penstock.router.config import KeysSection, RouterSettings
+from penstock.router.config import KeysSection, RouterSettings, RoutesSection
 from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
+from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
@@ -39,7 +40,17 @@ async def serve(settings: RouterSettings) -> None:
     """Serve until told to stop."""
     clock = SystemClock()
     keys = KeyRing(load_section(settings.config_file, "keys", KeysSection).api)
-    watch_sighup(lambda: keys.replace(load_section(settings.config_file, "keys", KeysSection).api))
+    models = Models(load_section(settings.config_file, "routes", RoutesSection), settings.default_model)
+
+    def reload() -> None:
+        fresh = (
+            load_section(settings.config_file, "keys", KeysSection),
+            load_section(settings.config_file, "routes", RoutesSection),
+        )
+        keys.replace(fresh[0].api)
+        models.replace(fresh[1])
+
+    watch_sighup(reload)
     store = open_redis(settings.redis_url) if settings.redis_url else None
     async with start_telemetry("router", settings, edge=True) as telemetry:
 
@@ -51,7 +62,7 @@ async def serve(settings: RouterSettings) -> None:
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
         stages = OpenAdmission(), NoRecall(), NoShape()
         pipeline = Pipeline(attempts, stages, clock, telemetry, registry.notes)
-        servicer = RouterServicer(settings, keys, registry, pipeline, clock)
+        servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
         if store is not None:
             servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
         doors = [

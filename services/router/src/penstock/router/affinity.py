@@ -6,8 +6,19 @@ soon as the expected extra wait exceeds the recompute that it saves.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.router.fleet import Fleet
+from penstock.router.trip import Trip
+
+PREFILL_SHARE = 0.5
+"""Share of a generate call's work that a prefix cache can save when all of the prompt is there."""
+SESSION_SHARE = 0.5
+"""Share of the prompt that is taken to be where a session was served last, when nothing better is known."""
+BLOCK_BYTES = 2_048
 
 
 class Sessions:
@@ -62,3 +73,60 @@ class PrefixIndex:
     def forget(self, instance_id: str) -> None:
         """The instance has gone, or was started again."""
         self._held.pop(instance_id, None)
+
+
+class Affinity:
+    """Sessions and prefixes of generate calls, as sizes for the score. Other tasks keep nothing at an instance."""
+
+    def __init__(self) -> None:
+        self._sessions = Sessions()
+        self._prefixes = PrefixIndex()
+
+    def sizes(self, trip: Trip, fleet: Fleet) -> Mapping[str, float] | None:
+        """By instance, the work of this call in mean requests where a part of its prompt is there; None where nothing is."""
+        if trip.asked.work.kind != "generate":
+            return None
+        blocks = _blocks_of(trip)
+        bound = self._sessions.instance_of(_key(trip))
+        sizes = {}
+        for member in fleet.members:
+            share = self._prefixes.matched(member.id, blocks) / len(blocks) if blocks else 0.0
+            if member.id == bound:
+                share = max(share, SESSION_SHARE)
+            if share:
+                sizes[member.id] = 1.0 - PREFILL_SHARE * share
+        return sizes or None
+
+    def sent(self, trip: Trip, instance_id: str) -> None:
+        """The call goes there, and its prompt with it."""
+        if trip.asked.work.kind != "generate":
+            return
+        self._prefixes.sent(instance_id, _blocks_of(trip))
+        if any(key := _key(trip)):
+            self._sessions.bind(key, instance_id)
+
+
+def _key(trip: Trip) -> tuple[str, str]:
+    """Exactly this session of exactly this organisation; two empty texts when the call names none."""
+    session = trip.asked.options.affinity_key or trip.call.run_id
+    return (trip.call.principal.organisation, session) if session else ("", "")
+
+
+def _blocks_of(trip: Trip) -> tuple[Hashable, ...]:
+    if trip.prefix_blocks is None:
+        trip.prefix_blocks = prefix_blocks(trip.asked.model, trip.asked.task.generate)
+    return trip.prefix_blocks
+
+
+def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashable, ...]:
+    """Chained hashes of a prompt, one for each 2 KiB of it: each covers all before it."""
+    text = model.encode() + b"\0"
+    for tool in task.tools:
+        text += tool.SerializeToString(deterministic=True)
+    for message in task.messages:
+        text += message.SerializeToString(deterministic=True)
+    digest, blocks = hashlib.blake2b(digest_size=8), []
+    for start in range(0, len(text), BLOCK_BYTES):
+        digest.update(text[start : start + BLOCK_BYTES])
+        blocks.append(digest.digest())
+    return tuple(blocks)

@@ -23,6 +23,7 @@ from penstock.core.errors import Fault, exhausted, failed_precondition, unavaila
 from penstock.core.telemetry import Telemetry
 from penstock.router import policy
 from penstock.router.adapters import Backends, Computed
+from penstock.router.affinity import Affinity
 from penstock.router.config import RouterSettings
 from penstock.router.fleet import Fleet, Member, Outcome
 from penstock.router.hedging import race
@@ -42,7 +43,9 @@ URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_NORMAL: 1 / 3,
     common_pb2.PRIORITY_HIGH: 2 / 3,
 }
-NO_MODEL = "NO_MODEL"
+NO_MODEL, CANNOT_SERVE = "NO_MODEL", "CANNOT_SERVE"
+UNSENT = frozenset({NO_MODEL, CANNOT_SERVE, "NO_INSTANCE", "SHED"})
+"""Reasons of calls that no instance was given: another try at once would end the same way."""
 CANNOT = "lacks "
 """How the reason begins when an instance is not able to serve a request at all."""
 
@@ -63,6 +66,7 @@ class Attempts:
         self._retries = Budget(settings.retry_budget)
         self._hedges = Budget(settings.hedge_budget)
         self._held: dict[str, deque[asyncio.Future[None]]] = {}
+        self._affinity = Affinity()
         self._telemetry = telemetry
         self.picks: OrderedDict[str, Pick] = OrderedDict()
         self.branches: dict[str, int] = {}
@@ -74,18 +78,18 @@ class Attempts:
         self._retries.earn()
         self._hedges.earn()
         while True:
-            fleet, pick, member = await self._choose(trip)
             try:
+                fleet, pick, member = await self._choose(trip)
                 return await self._hedged(trip, fleet, pick, member)
             except Fault as fault:
-                if not self._may_retry(trip, fleet, fault):
+                if not self._may_retry(trip, fault) and not self._fall_back(trip, fault):
                     raise
 
     async def stream(self, trip: Trip) -> AsyncGenerator[Computed, None]:
         """As `compute`, piece by piece. Once a piece has left, a failure is the caller's to hear of, never hidden."""
         self._retries.earn()
         while True:
-            fleet, pick, member = await self._choose(trip)
+            fleet, pick, member = await self._choose_or_fall_back(trip)
             said = False
             began = self._begin(trip, fleet, member)
             outcome = Outcome.CANCELLED
@@ -105,7 +109,7 @@ class Attempts:
                 return
             except Fault as fault:
                 outcome = self._blame(fault)
-                if said or not self._may_retry(trip, fleet, fault):
+                if said or not (self._may_retry(trip, fault) or self._fall_back(trip, fault)):
                     raise
             finally:
                 self._end(trip, fleet, member, outcome, began)
@@ -132,6 +136,26 @@ class Attempts:
         fits = self._fits(trip_model, needs, tokens)
         return policy.choose(fleet, self._strategy_of(fleet), ask, self._clock.monotonic(), rng, fits=fits)
 
+    async def _choose_or_fall_back(self, trip: Trip) -> tuple[Fleet, Pick, Member]:
+        while True:
+            try:
+                return await self._choose(trip)
+            except Fault as fault:
+                if not self._fall_back(trip, fault):
+                    raise
+
+    def _fall_back(self, trip: Trip, fault: Fault) -> bool:
+        """Go on with the next model of the chain, where this one cannot serve and there is one left."""
+        cannot = fault.code in GONE or fault.reason in (NO_MODEL, "SHED", CANNOT_SERVE)
+        if not cannot or not trip.spare_models or trip.call.remaining_s(self._clock.monotonic()) <= 0:
+            return False
+        failed, following = trip.asked.model, trip.spare_models.pop(0)
+        trip.asked = replace(trip.asked, model=following, work=replace(trip.asked.work, model=following))
+        trip.tried.clear()
+        trip.receipt.notes.append(f"fallback from {failed} to {following}: {fault.reason or fault.code.name}")
+        self._count("fallback model")
+        return True
+
     async def _choose(self, trip: Trip) -> tuple[Fleet, Pick, Member]:
         asked = trip.asked
         while True:
@@ -149,13 +173,14 @@ class Attempts:
             raise exhausted(f"shed: {why}", reason="SHED", retry_after_s=min(wait_s, 60.0))
         trip.tried.add(pick.member.id)
         trip.attempts += 1
+        self._affinity.sent(trip, pick.member.id)
         return fleet, pick, pick.member
 
     def _pick(self, trip: Trip, fleet: Fleet, now: float) -> Pick:
         asked = trip.asked
         needs = frozenset(asked.options.required_capabilities)
         fits = self._fits(asked.model, needs, asked.work.input_tokens if asked.work.kind == "generate" else 0)
-        ask = Ask(asked.work.input_tokens, URGENCY.get(trip.call.priority, 1.0))
+        ask = Ask(asked.work.input_tokens, URGENCY.get(trip.call.priority, 1.0), self._affinity.sizes(trip, fleet))
         pick = policy.choose(fleet, self._strategy_of(fleet), ask, now, self._rng, without=trip.tried, fits=fits)
         self._count(pick.branch)
         self.picks[trip.receipt.request_id] = pick
@@ -183,7 +208,9 @@ class Attempts:
 
     def _nobody(self, model: str, fleet: Fleet, pick: Pick) -> Fault:
         if pick.left_out and all(why.startswith(CANNOT) for _, why in pick.left_out):
-            return failed_precondition("options", f"every instance of {model!r} {pick.left_out[0][1]}")
+            fault = failed_precondition("options", f"every instance of {model!r} {pick.left_out[0][1]}")
+            fault.reason = CANNOT_SERVE
+            return fault
         why = "; ".join(f"{name}: {reason}" for name, reason in pick.left_out[:4]) or pick.branch
         return unavailable(
             f"no instance can serve {model!r} now ({why})", retry_after_s=pick.retry_after_s, reason="NO_INSTANCE"
@@ -278,13 +305,16 @@ class Attempts:
         timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._settings.try_deadline_ms
         return Outcome.SICK if fault.code in SICK or timed_out else Outcome.REFUSED
 
-    def _may_retry(self, trip: Trip, fleet: Fleet, fault: Fault) -> bool:
-        if fault.reason == "NOT_ATTACHED" and trip.attempts < self._settings.max_attempts:
+    def _may_retry(self, trip: Trip, fault: Fault) -> bool:
+        fleet = self._registry.fleets.get(trip.asked.model)
+        if fleet is None or fault.reason in UNSENT:
+            return False
+        if fault.reason == "NOT_ATTACHED" and trip.attempts < 2 * self._settings.max_attempts:
             # The batcher was started again and has forgotten its instances: the next try attaches them.
             trip.tried.clear()
             return True
         timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and trip.asked.work.kind in REPEATABLE
-        if not (fault.code in GONE or timed_out) or trip.attempts >= self._settings.max_attempts:
+        if not (fault.code in GONE or timed_out) or len(trip.tried) >= self._settings.max_attempts:
             return False
         others = any(not (member.lost or member.leaving or member.id in trip.tried) for member in fleet.members)
         return others and trip.call.remaining_s(self._clock.monotonic()) > 0 and self._retries.spend()
@@ -298,6 +328,7 @@ class Attempts:
         if load is not None:
             seen = self._clock.monotonic() - load.age_ms / 1e3
             member.report(load.in_flight, load.concurrency, load.utilization, seen)
+        trip.receipt.model = trip.asked.model
         route = trip.receipt.route
         route.instance_id, route.reason = member.id, f"{self._settings.strategy}: {pick.branch}"
         route.score, route.attempts, route.candidates = pick.score, trip.attempts, len(pick.rows) + len(pick.left_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
@@ -83,3 +84,24 @@ class KeysSection(Section):
             if twice:
                 raise ValueError(f"{name} stands twice: {', '.join(twice)}")
         return keys
+
+
+class ModelRoute(Section):
+    """What is declared of a model, for automatic choice. Prices in micro-dollars a million tokens."""
+
+    name: str = Field(min_length=1, max_length=128)
+    quality: float = Field(0.5, ge=0, le=1)
+    tasks: tuple[Literal["embed", "classify", "generate", "infer"], ...] = ()
+    capabilities: tuple[str, ...] = ()
+    max_input_tokens: int = Field(0, ge=0)
+    input_microusd_per_mtok: int = Field(0, ge=0)
+    output_microusd_per_mtok: int = Field(0, ge=0)
+
+
+class RoutesSection(Section):
+    """`routes:` of the file: declared models for `auto`, fallbacks by model, the floor of the cascade (0: no cascade)."""
+
+    models: tuple[ModelRoute, ...] = ()
+    fallbacks: Mapping[str, tuple[str, ...]] = {}
+    min_quality: float = Field(0.0, ge=0, le=1)
+    cascade_floor: float = Field(0.0, ge=0, le=1)

@@ -109,6 +109,9 @@ class Pipeline:
         trip.receipt.run_id = call.run_id
         trip.receipt.model = asked.model
         trip.receipt.notes.extend(self._notes())
+        trip.spare_models = list(asked.spare_models)
+        if asked.reason:
+            trip.receipt.notes.append(asked.reason)
         return trip
 
     async def _admit(self, trip: Trip) -> Admitted:

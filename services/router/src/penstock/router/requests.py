@@ -25,6 +25,10 @@ class Asked:
     model: str
     task: inference_pb2.Task
     work: Work
+    spare_models: tuple[str, ...] = ()
+    """Models to try in order when this one cannot serve."""
+    reason: str = ""
+    """Why this model, where the caller left it open."""
 
 
 def measure(options: router_pb2.CallOptions, model: str, task: inference_pb2.Task) -> Asked:
@@ -94,6 +98,12 @@ def check_task(task: inference_pb2.Task) -> None:
             raise invalid("task.infer.inputs", "needs at least one tensor")
     else:
         raise invalid("task", "is empty")
+
+
+def confidence(result: inference_pb2.TaskResult) -> float:
+    """How sure the answer is of itself, 0 to 1: the least certain best label; 1 for tasks that do not say."""
+    best = [item.labels[0].score for item in result.classify.classifications if item.labels]
+    return min(best, default=1.0)
 
 
 def estimate_tokens(task: inference_pb2.Task) -> int:

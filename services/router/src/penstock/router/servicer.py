@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from random import Random
 
-import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, invalid, not_found, unavailable
 from penstock.router import requests
-from penstock.router.config import RouterSettings
+from penstock.router.config import RouterSettings, RoutesSection
 from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
+from penstock.router.models import AUTO, Models
 from penstock.router.pipeline import Pipeline
 from penstock.router.policy import Pick
 from penstock.router.registry import Registry
+from penstock.router.runs import Runs
 from penstock.router.scoreboard import candidates_out, state_of
 from penstock.router.strategies import Ask
 from penstock.router.trip import Outcome
@@ -33,16 +32,17 @@ class RouterServicer:
     """penstock.api.router.v1.RouterService."""
 
     def __init__(
-        self, settings: RouterSettings, keys: KeyRing, registry: Registry, pipeline: Pipeline, clock: Clock
-    ) -> None:
+        self, settings: RouterSettings, keys: KeyRing, registry: Registry, pipeline: Pipeline, clock: Clock,
+        models: Models | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._keys = keys
         self._registry = registry
         self._pipeline = pipeline
         self._clock = clock
         self.jobs: Jobs | None = None
-        self._runs: defaultdict[tuple[str, str], set[asyncio.Task[object]]] = defaultdict(set)
-        self._ended_runs: set[asyncio.Task[object]] = set()
+        self._runs = Runs(clock)
+        self._models = models or Models(RoutesSection(), settings.default_model)
 
     async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
         requests.check_texts(request.texts)
@@ -65,10 +65,11 @@ class RouterServicer:
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         requests.check_generate(request.task)
         work, call = self._work(request.options, Task(generate=request.task), call)
-        with self._part_of_run(call):
+        with self._runs.part_of(call):
             async with contextlib.aclosing(self._pipeline.stream(work, call)) as items:
                 async for item in items:
                     if isinstance(item, Outcome):
+                        self._account(call, item)
                         yield pb.GenerateStreamResponse(receipt=item.receipt)
                     else:
                         yield pb.GenerateStreamResponse(chunk=item)
@@ -93,12 +94,9 @@ class RouterServicer:
     async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
         if not request.run_id:
             raise invalid("run_id", "is empty")
-        tasks = self._runs.pop((call.principal.organisation, request.run_id), set())
-        for task in tasks:
-            self._ended_runs.add(task)
-            task.cancel()
+        cancelled = self._runs.cancel(call.principal.organisation, request.run_id)
         jobs = await self.jobs.cancel_run(request.run_id, call) if self.jobs is not None else 0
-        return pb.CancelRunResponse(cancelled_calls=len(tasks), cancelled_jobs=jobs)
+        return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
     async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
         fleets = self._registry.fleets
@@ -167,48 +165,58 @@ class RouterServicer:
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
         if not request.request_id:
             raise invalid("request_id", "is empty")
+        self._models.judge(request.request_id, request.correct)
         taken = await self._pipeline.feedback(call, request.request_id, request.correct, request.note)
         return pb.SendFeedbackResponse(quarantined=taken)
 
     async def _run(self, options: pb.CallOptions, task: Task, call: Call) -> Outcome:
-        work, call = self._work(options, task, call)
+        asked, call = self._work(options, task, call)
         try:
-            with self._part_of_run(call):
-                return await self._pipeline.run(work, call)
+            with self._runs.part_of(call):
+                outcome = await self._pipeline.run(asked, call)
+                self._account(call, outcome)
+                while asked.spare_models and self._unsure(options, outcome):
+                    asked, outcome = await self._escalate(asked, call, outcome)
+                return outcome
         except Fault as fault:
             raise requests.in_public_words(fault) from None
+
+    def _unsure(self, options: pb.CallOptions, outcome: Outcome) -> bool:
+        """True where an automatic choice of model was cheap and its answer is not certain enough."""
+        if options.model != AUTO or not self._models.cascade_floor:
+            return False
+        return requests.confidence(outcome.result) < self._models.cascade_floor
+
+    async def _escalate(self, asked: requests.Asked, call: Call, unsure: Outcome) -> tuple[requests.Asked, Outcome]:
+        """Ask the next model of the chain; the receipt says why and what that cost beyond the first answer."""
+        following, *rest = asked.spare_models
+        work = replace(asked.work, model=following)
+        asked = replace(asked, model=following, work=work, spare_models=tuple(rest), reason="")
+        outcome = await self._pipeline.run(asked, call)
+        self._account(call, outcome)
+        outcome.receipt.notes.append(
+            f"cascade: {unsure.receipt.model} was {requests.confidence(unsure.result):.2f} sure, below "
+            f"{self._models.cascade_floor:g}; {following} was asked too, for about {self._models.price_of(following, work)} micro-dollars"
+        )
+        return asked, outcome
+
+    def _account(self, call: Call, outcome: Outcome) -> None:
+        self._models.served(outcome.receipt.request_id, outcome.receipt.model)
+        self._runs.spent(call, outcome.receipt.cost.paid_microusd)
 
     def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[requests.Asked, Call]:
         requests.check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
         call = replace(call, run_id=options.run_id or call.run_id, step=options.step or call.step, priority=priority)
-        model = options.model or self._settings.default_model
-        return requests.measure(options, model, task), call
-
-    @contextlib.contextmanager
-    def _part_of_run(self, call: Call) -> Iterator[None]:
-        """Let the run's cancel reach this call while it lasts."""
-        task = asyncio.current_task()
-        if not call.run_id or task is None:
-            yield
-            return
-        key = (call.principal.organisation, call.run_id)
-        self._runs[key].add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task not in self._ended_runs:
-                raise
-            # gRPC sends no status for a handler that was cancelled from inside; the caller is owed one.
-            task.uncancel()
-            raise Fault(
-                grpc.StatusCode.CANCELLED, f"the run {call.run_id} was cancelled", reason="RUN_CANCELLED"
-            ) from None
-        finally:
-            self._ended_runs.discard(task)
-            self._runs[key].discard(task)
-            if not self._runs[key]:
-                del self._runs[key]
+        asked = requests.measure(options, options.model, task)
+        chain = self._models.chain(
+            options.model, asked.work, options.required_capabilities, options.min_quality,
+            self._registry.fleets.keys(), options.fallback_models,
+        )  # fmt: skip
+        first, *spare = chain.models
+        work = replace(asked.work, model=first)
+        asked = replace(asked, model=first, work=work, spare_models=tuple(spare), reason=chain.reason)
+        return asked, self._runs.enter(options, call)
 
     def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""

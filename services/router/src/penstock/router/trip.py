@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from penstock.api.common.v1 import common_pb2
@@ -31,3 +32,7 @@ class Trip:
     tried: set[str] = field(default_factory=set)
     """Instances that have been given this call."""
     attempts: int = 0
+    prefix_blocks: tuple[Hashable, ...] | None = None
+    """Chained hashes of the prompt, once they have been needed."""
+    spare_models: list[str] = field(default_factory=list)
+    """Models still to be tried when the present one cannot serve."""

@@ -67,7 +67,7 @@ class CachePolicy(_message.Message):
     def __init__(self, bypass: _Optional[bool] = ..., no_store: _Optional[bool] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class CallOptions(_message.Message):
-    __slots__ = ("model", "run_id", "step", "priority", "required_capabilities", "cache", "max_cost_microusd", "min_quality", "affinity_key", "fallback_models")
+    __slots__ = ("model", "run_id", "step", "priority", "required_capabilities", "cache", "max_cost_microusd", "min_quality", "affinity_key", "fallback_models", "run_deadline_ms", "run_max_cost_microusd")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,8 @@ class CallOptions(_message.Message):
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     AFFINITY_KEY_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_MODELS_FIELD_NUMBER: _ClassVar[int]
+    RUN_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    RUN_MAX_COST_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     model: str
     run_id: str
     step: str
@@ -88,7 +90,9 @@ class CallOptions(_message.Message):
     min_quality: float
     affinity_key: str
     fallback_models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., max_cost_microusd: _Optional[int] = ..., min_quality: _Optional[float] = ..., affinity_key: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ...) -> None: ...
+    run_deadline_ms: int
+    run_max_cost_microusd: int
+    def __init__(self, model: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., cache: _Optional[_Union[CachePolicy, _Mapping]] = ..., max_cost_microusd: _Optional[int] = ..., min_quality: _Optional[float] = ..., affinity_key: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., run_deadline_ms: _Optional[int] = ..., run_max_cost_microusd: _Optional[int] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("options", "texts")
