@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from penstock.router.attempts import RETRIES_SAVED
 from penstock.router.fleet import Fleet, Learning, Member, Outcome
 from penstock.router.policy import Budget, choose
 from penstock.router.registry import LEARNING
@@ -117,7 +118,7 @@ class Router:
         alone = strategy if routers == 1 or strategy != "late_binding" else "least_added_delay"
         self.strategy: Strategy = STRATEGIES[alone]()
         self.rng = random.Random(seed)
-        self.retries = Budget(0.1)
+        self.retries = Budget(0.1, RETRIES_SAVED)
         self.held: deque[Job] = deque()
 
 

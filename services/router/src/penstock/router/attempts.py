@@ -33,6 +33,8 @@ from penstock.router.strategies import STRATEGIES, Ask, LeastAddedDelay, Strateg
 from penstock.router.trip import Trip
 
 PICKS_KEPT = 4096
+RETRIES_SAVED = 32.0
+"""Retries that a calm router has saved for the moment an instance dies with requests in flight."""
 REPEATABLE = frozenset({"embed", "classify", "infer"})
 """Tasks that may be computed twice without anybody noticing."""
 GONE = frozenset({grpc.StatusCode.UNAVAILABLE})
@@ -63,7 +65,7 @@ class Attempts:
         self._rng = rng
         self._strategy: Strategy = STRATEGIES[settings.strategy]()
         self._alone: Strategy = LeastAddedDelay()
-        self._retries = Budget(settings.retry_budget)
+        self._retries = Budget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = Budget(settings.hedge_budget)
         self._held: dict[str, deque[asyncio.Future[None]]] = {}
         self._affinity = Affinity()
