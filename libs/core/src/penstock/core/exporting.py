@@ -53,7 +53,7 @@ class Exporter:
         self._began_ns = time.time_ns()
         self._offset_ns = time.time_ns() - time.perf_counter_ns()
         self._stop = threading.Event()
-        self._failing = False
+        self.failing = False
         self._thread = threading.Thread(target=self._run, name="telemetry-export", daemon=True)
         for noisy in ("opentelemetry.exporter", "opentelemetry.sdk"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `_say` says it once instead of at every attempt
@@ -113,8 +113,8 @@ class Exporter:
         """Count what was lost and log once when the receiver goes away and once when it is back."""
         if not sent:
             self._telemetry.dropped += spans
-        if sent is self._failing and not self._stop.is_set():
-            self._failing = not sent
+        if sent is self.failing and not self._stop.is_set():
+            self.failing = not sent
             told = "takes telemetry again" if sent else "does not take telemetry; requests go on without it"
             log.warning("%s %s; %d spans lost so far", self._telemetry.endpoint, told, self._telemetry.dropped)
 

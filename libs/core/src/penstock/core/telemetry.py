@@ -150,6 +150,11 @@ class Telemetry:
         own = f"00-{trace_id}-{new_span_id(self._rng)}-00"
         return _Unrecorded(self, name, kind, _with_parent(call, own), attributes, parent[36:52] or "-")
 
+    def notes(self) -> tuple[str, ...]:
+        """What is being lost without failing calls, for receipts."""
+        failing = self._exporter is not None and self._exporter.failing
+        return ("telemetry unavailable: spans are dropped and counted",) if failing else ()
+
     def counter(self, name: str, unit: str, description: str) -> Counter:
         """A sum that only grows; make it once and keep it."""
         return self._exporter.meter.create_counter(name, unit, description) if self._exporter else _NOTHING

@@ -61,7 +61,7 @@ async def serve(settings: RouterSettings) -> None:
         backends = Backends(dial, settings.batcher_address)
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
         stages = OpenAdmission(), NoRecall(), NoShape()
-        pipeline = Pipeline(attempts, stages, clock, telemetry, registry.notes)
+        pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
         servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
         if store is not None:
             servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
