@@ -32,7 +32,7 @@ WORLD = {
 CLOCKS = {("time", name) for name in ("time", "monotonic", "perf_counter", "sleep", "time_ns", "monotonic_ns")}
 BANNED = {"utils", "util", "common", "helpers", "helper", "base", "manager", "impl", "misc"}
 MAIN_PATH = {
-    "router": ("config.py", "__main__.py", "servicer.py", "pipeline.py", "policy.py", "adapters.py"),
+    "router": ("config.py", "__main__.py", "servicer.py", "pipeline.py", "attempts.py", "policy.py", "adapters.py"),
     "batcher": ("config.py", "__main__.py", "servicer.py", "policy.py", "adapters.py"),
     "inference-onnx-quantized": ("config.py", "__main__.py", "servicer.py", "policy.py", "adapters.py"),
 }
@@ -57,7 +57,7 @@ def _identity(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-POLICIES = [path for path in SOURCES if path.name == "policy.py"]
+POLICIES = [path for path in SOURCES if path.name in ("policy.py", "strategies.py", "fleet.py")]
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_identity)

@@ -64,7 +64,7 @@ async def serve(settings: RouterSettings) -> None:
         pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
         servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
         if store is not None:
-            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
+            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock, servicer.runs.cancel)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),
             Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),

@@ -20,7 +20,16 @@ from penstock.core.clock import Clock
 from penstock.core.telemetry import Span, Telemetry
 from penstock.router.attempts import Attempts
 from penstock.router.requests import Asked
-from penstock.router.stages import AdmissionStage, Admitted, Found, NotFound, RecallStage, ShapeStage
+from penstock.router.stages import (
+    AdmissionStage,
+    Admitted,
+    Found,
+    NoRecall,
+    NotFound,
+    OpenAdmission,
+    RecallStage,
+    ShapeStage,
+)
 from penstock.router.trip import Outcome, Trip
 
 
@@ -52,7 +61,7 @@ class Pipeline:
                 outcome = await self._answer(trip)
                 return outcome
             finally:
-                self._later(self._admission.settle(admitted, outcome.receipt if outcome else None))
+                self._settle(admitted, outcome.receipt if outcome else None)
 
     async def _answer(self, trip: Trip) -> Outcome:
         found = await self._look_up(trip)
@@ -65,7 +74,7 @@ class Pipeline:
             assert result is not None
             return self._finish(trip, result)
         finally:
-            self._later(self._recall.store(found.token, result, trip.receipt if result else None))
+            self._store(found.token, result, trip.receipt if result else None)
 
     async def stream(self, asked: Asked, call: Call) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         """Serve a generate task piece by piece; the last thing yielded is the Outcome. A cut stream ends in a Fault, never in silence."""
@@ -93,13 +102,9 @@ class Pipeline:
                 self._after_stream(admitted, found, outcome)
 
     def _after_stream(self, admitted: Admitted, found: NotFound | None, outcome: Outcome | None) -> None:
-        self._later(self._admission.settle(admitted, outcome.receipt if outcome else None))
+        self._settle(admitted, outcome.receipt if outcome else None)
         if found is not None:
-            self._later(
-                self._recall.store(
-                    found.token, outcome.result if outcome else None, outcome.receipt if outcome else None
-                )
-            )
+            self._store(found.token, outcome.result if outcome else None, outcome.receipt if outcome else None)
 
     def _begin(self, asked: Asked, call: Call, span: Span) -> Trip:
         trip = Trip(asked, call, span, self._clock.monotonic())
@@ -169,6 +174,17 @@ class Pipeline:
             semantics.STEP: call.step,
             semantics.PRIORITY: call.priority,
         }
+
+    def _settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
+        # A task costs more than an empty stage does: none is made for nothing.
+        if not isinstance(self._admission, OpenAdmission):
+            self._later(self._admission.settle(admitted, receipt))
+
+    def _store(
+        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+    ) -> None:
+        if not isinstance(self._recall, NoRecall):
+            self._later(self._recall.store(token, result, receipt))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what follows the answer; a failure there is the stage's own to report and never the caller's."""

@@ -41,7 +41,7 @@ class RouterServicer:
         self._pipeline = pipeline
         self._clock = clock
         self.jobs: Jobs | None = None
-        self._runs = Runs(clock)
+        self.runs = Runs(clock)
         self._models = models or Models(RoutesSection(), settings.default_model)
 
     async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
@@ -65,7 +65,7 @@ class RouterServicer:
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         requests.check_generate(request.task)
         work, call = self._work(request.options, Task(generate=request.task), call)
-        with self._runs.part_of(call):
+        with self.runs.part_of(call):
             async with contextlib.aclosing(self._pipeline.stream(work, call)) as items:
                 async for item in items:
                     if isinstance(item, Outcome):
@@ -94,8 +94,11 @@ class RouterServicer:
     async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
         if not request.run_id:
             raise invalid("run_id", "is empty")
-        cancelled = self._runs.cancel(call.principal.organisation, request.run_id)
-        jobs = await self.jobs.cancel_run(request.run_id, call) if self.jobs is not None else 0
+        cancelled = self.runs.cancel(call.principal.organisation, request.run_id)
+        jobs = 0
+        if self.jobs is not None:
+            await self.jobs.tell_run_cancelled(call.principal.organisation, request.run_id)
+            jobs = await self.jobs.cancel_run(request.run_id, call)
         return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
     async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
@@ -172,7 +175,7 @@ class RouterServicer:
     async def _run(self, options: pb.CallOptions, task: Task, call: Call) -> Outcome:
         asked, call = self._work(options, task, call)
         try:
-            with self._runs.part_of(call):
+            with self.runs.part_of(call):
                 outcome = await self._pipeline.run(asked, call)
                 self._account(call, outcome)
                 while asked.spare_models and self._unsure(options, outcome):
@@ -202,7 +205,7 @@ class RouterServicer:
 
     def _account(self, call: Call, outcome: Outcome) -> None:
         self._models.served(outcome.receipt.request_id, outcome.receipt.model)
-        self._runs.spent(call, outcome.receipt.cost.paid_microusd)
+        self.runs.spent(call, outcome.receipt.cost.paid_microusd)
 
     def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[requests.Asked, Call]:
         requests.check_options(options)
@@ -216,7 +219,7 @@ class RouterServicer:
         first, *spare = chain.models
         work = replace(asked.work, model=first)
         asked = replace(asked, model=first, work=work, spare_models=tuple(spare), reason=chain.reason)
-        return asked, self._runs.enter(options, call)
+        return asked, self.runs.enter(options, call)
 
     def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""
