@@ -329,3 +329,21 @@ async def test_a_run_has_one_deadline(rig: Rig) -> None:
         await rig.stub.Embed(embed(run_id="r5", run_deadline_ms=80), metadata=METADATA, timeout=20)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - began < 5
+
+
+async def test_before_queues_grow_the_lower_classes_are_refused_first(rig: Rig) -> None:
+    fleet = rig.registry.fleets[MODEL]
+    fleet.service_s = 1.0
+    fleet.forget_refresh()
+    for member in rig.registry.members.values():
+        member.own += 6
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_LOW), metadata=METADATA, timeout=10)
+        answer = await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_HIGH), metadata=METADATA, timeout=10)
+    finally:
+        for member in rig.registry.members.values():
+            member.own -= 6
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "shed" in (caught.value.details() or "")
+    assert answer.embeddings
