@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -15,6 +14,11 @@ LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
 
 PR_SET_PDEATHSIG = 1
+LAUNCHER = (
+    "import ctypes, os, signal, sys\n"
+    f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGTERM)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,12 @@ class Child:
     @classmethod
     async def start(cls, program: Program, sink: LineSink) -> Child:
         process = await asyncio.create_subprocess_exec(
-            *program.command,
+            *_dying_with_parent(program.command),
             env={**os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
             limit=1 << 20,
         )
         return cls(program, process, sink)
@@ -96,6 +99,11 @@ class Child:
             return b"(a line of more than 1 MiB was left out)\n"
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dying_with_parent(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command behind a launcher that asks to be ended with its parent (Linux) and then becomes the command.
+
+    Not by `preexec_fn`: that forks this process with its gRPC threads in it, and such a child crashes now and then.
+    """
+    if sys.platform != "linux":
+        return command
+    return (sys.executable, "-I", "-S", "-c", LAUNCHER, *command)
