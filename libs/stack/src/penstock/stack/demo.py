@@ -33,7 +33,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 MODEL = "all-MiniLM-L6-v2"
-CONCURRENT = 16
+CONCURRENT = 8
 DEADLINE_S = 30.0
 TRACE_WAIT_S = 10.0
 PRIORITIES = {
