@@ -336,14 +336,14 @@ async def test_before_queues_grow_the_lower_classes_are_refused_first(rig: Rig) 
     fleet.service_s = 1.0
     fleet.forget_refresh()
     for member in rig.registry.members.values():
-        member.own += 6
+        member.own += 50
     try:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_LOW), metadata=METADATA, timeout=10)
-        answer = await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_HIGH), metadata=METADATA, timeout=10)
+            await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_LOW), metadata=METADATA, timeout=50)
+        answer = await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_HIGH), metadata=METADATA, timeout=50)
     finally:
         for member in rig.registry.members.values():
-            member.own -= 6
+            member.own -= 50
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "shed" in (caught.value.details() or "")
     assert answer.embeddings

@@ -33,9 +33,9 @@ class RouterSettings(ServiceSettings):
     retry_budget: float = Field(0.1, ge=0, le=1, description="retries as a share of requests at most")
     hedge_budget: float = Field(0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests")
     try_deadline_ms: int = Field(0, ge=0, description="longest time of one try; 0: as long as the call has")
-    low_queue_ms: int = Field(1_000, ge=1, description="longest expected wait that a low call may join")
-    normal_queue_ms: int = Field(5_000, ge=1, description="longest expected wait that a normal call may join")
-    high_queue_ms: int = Field(20_000, ge=1, description="longest expected wait that a high call may join")
+    low_queue_ms: int = Field(10_000, ge=1, description="longest expected wait that a low call may join")
+    normal_queue_ms: int = Field(20_000, ge=1, description="longest expected wait that a normal call may join")
+    high_queue_ms: int = Field(60_000, ge=1, description="longest expected wait that a high call may join")
     job_slots: int = Field(16, ge=1, description="jobs that this router serves at the same time")
     job_lease_ms: int = Field(
         5_000, ge=100, description="a job whose router has been silent for so long goes to another"
