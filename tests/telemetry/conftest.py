@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.clock import SystemClock
-from penstock.core.hop import Peer, UnaryPeer, open_channel
+from penstock.core.hop import Peer, open_channel
+from penstock.core.hop_unary import UnaryPeer
 from penstock.telemetry.__main__ import SERVICE, opened
 from penstock.telemetry.config import TelemetrySettings
 from penstock.telemetry.spans import Source, SpanView, Value

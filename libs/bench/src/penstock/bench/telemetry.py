@@ -26,7 +26,8 @@ from penstock.bench.options import Options
 from penstock.bench.report import Bound, Number, Plot, Result, Table
 from penstock.core.call import Call
 from penstock.core.clock import SystemClock
-from penstock.core.hop import UnaryPeer, open_channel
+from penstock.core.hop import open_channel
+from penstock.core.hop_unary import UnaryPeer
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from penstock.core.tracing import format_traceparent
 from penstock.telemetry.__main__ import SERVICE, opened

@@ -18,7 +18,8 @@ from penstock.client.errors import Unavailable, of_fault
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import Fault
-from penstock.core.hop import Peer, UnaryPeer, connect, open_channel
+from penstock.core.hop import Peer, connect, open_channel
+from penstock.core.hop_unary import UnaryPeer
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 Priority = Literal["low", "normal", "high", "critical"]

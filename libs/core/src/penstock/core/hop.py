@@ -1,4 +1,4 @@
-"""The hop: how one service calls another. One interface, three ways: a multiplexed item stream, plain unary, in process.
+"""The hop: how one service calls another. One interface, and its hot way: a multiplexed item stream (`hop_unary`, `hop_local`: the others).
 
 Ownership: a caller that awaits `call` owns its item; leaving the await, by answer, fault or cancellation, ends the item on both sides.
 """
@@ -11,7 +11,6 @@ import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -19,11 +18,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from penstock.api.common.v1 import common_pb2
-from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
+from penstock.core.auth import TOKEN_KEY
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import Fault, deadline_exceeded, from_item_status, to_fault, unavailable
-from penstock.core.rpc import EXCHANGE, Dispatcher, Rpc, rpcs_of
+from penstock.core.rpc import EXCHANGE, Rpc, rpcs_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 
 RESULT_WINDOW = 4096
@@ -319,125 +318,3 @@ class StreamPeer:
         self._cancelled.clear()
         for waiter in waiting.values():
             waiter.fail(Fault(reason.code, reason.message, reason=reason.reason, retry_after_s=reason.retry_after_s))
-
-
-class UnaryPeer:
-    """Plain gRPC calls, one for each item: for peers without a stream, and to compare with."""
-
-    def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        service: ServiceDescriptor,
-        *,
-        token: str = "",
-        clock: Clock | None = None,
-        telemetry: Telemetry = NO_TELEMETRY,
-        metadata: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        self._channel = channel
-        self._rpcs = rpcs_of(service)
-        self._metadata = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
-        self._clock = clock or SystemClock()
-        self._telemetry = telemetry
-        self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
-
-    def _stub(self, rpc: Rpc) -> Any:
-        make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary
-        return make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
-
-    async def call(self, method: str, request: Message, call: Call) -> Any:
-        """See Peer."""
-        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
-            try:
-                return await self._stubs[method](request, **self._how(span.call))
-            except grpc.aio.AioRpcError as error:
-                fault = to_fault(error)
-                span.fail(fault.code.name, fault.reason)
-                raise fault from None
-
-    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
-        """See Peer."""
-        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
-            messages = self._stubs[method](request, **self._how(span.call))
-            try:
-                async for message in messages:
-                    yield message
-            except grpc.aio.AioRpcError as error:
-                fault = to_fault(error)
-                span.fail(fault.code.name, fault.reason)
-                raise fault from None
-            finally:
-                messages.cancel()
-
-    def _how(self, call: Call) -> dict[str, Any]:
-        now = self._clock.monotonic()
-        left_s = call.deadline_s - now
-        if left_s <= 0:
-            raise deadline_exceeded("no time was left to send the call")
-        metadata = (*self._metadata, (CONTEXT_KEY, call.to_context(now).SerializeToString()))
-        return {"metadata": metadata, "timeout": None if math.isinf(left_s) else left_s}
-
-    async def close(self) -> None:
-        """See Peer."""
-        await self._channel.close()
-
-
-class InProcessPeer:
-    """A servicer in this process: the same semantics without a wire. Messages are copied, so neither side sees the other's changes."""
-
-    def __init__(
-        self,
-        service: ServiceDescriptor,
-        servicer: object,
-        *,
-        clock: Clock | None = None,
-        telemetry: Telemetry = NO_TELEMETRY,
-    ) -> None:
-        self._dispatcher = Dispatcher(service, servicer, telemetry)
-        self._clock = clock or SystemClock()
-        self._closed = False
-
-    async def call(self, method: str, request: Message, call: Call) -> Any:
-        """See Peer."""
-        left_s = self._left_s(call)
-        rpc = self._dispatcher.rpcs[method]
-        try:
-            async with asyncio.timeout(None if math.isinf(left_s) else left_s):
-                return _copy(await self._dispatcher.act(rpc, _copy(request), replace(call)))
-        except TimeoutError:
-            raise deadline_exceeded("the time was up before the answer was there") from None
-
-    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
-        """See Peer."""
-        left_s = self._left_s(call)
-        messages = self._dispatcher.act_stream(self._dispatcher.rpcs[method], _copy(request), replace(call))
-        ends_at = None if math.isinf(left_s) else asyncio.get_running_loop().time() + left_s
-        try:
-            while True:
-                async with asyncio.timeout_at(ends_at):
-                    message = await anext(messages, None)
-                if message is None:
-                    return
-                yield _copy(message)
-        except TimeoutError:
-            raise deadline_exceeded("the time was up before the answer was there") from None
-        finally:
-            await messages.aclose()  # type: ignore[attr-defined]
-
-    def _left_s(self, call: Call) -> float:
-        if self._closed:
-            raise unavailable("the connection was closed")
-        left_s = call.deadline_s - self._clock.monotonic()
-        if left_s <= 0:
-            raise deadline_exceeded("no time was left to send the call")
-        return left_s
-
-    async def close(self) -> None:
-        """See Peer."""
-        self._closed = True
-
-
-def _copy(message: Message) -> Message:
-    fresh = type(message)()
-    fresh.CopyFrom(message)
-    return fresh

@@ -14,7 +14,8 @@ from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import Fault
-from penstock.core.hop import Peer, UnaryPeer, open_channel
+from penstock.core.hop import Peer, open_channel
+from penstock.core.hop_unary import UnaryPeer
 
 log = logging.getLogger(__name__)
 

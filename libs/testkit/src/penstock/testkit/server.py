@@ -10,7 +10,9 @@ from typing import Literal
 
 from penstock.core.config import ServiceSettings
 from penstock.core.door import Door
-from penstock.core.hop import InProcessPeer, Peer, UnaryPeer, connect, open_channel
+from penstock.core.hop import Peer, connect, open_channel
+from penstock.core.hop_local import InProcessPeer
+from penstock.core.hop_unary import UnaryPeer
 from penstock.core.server import Server
 
 TOKEN = "the-internal-token-of-a-test"

@@ -9,7 +9,8 @@ import os
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.errors import Fault
-from penstock.core.hop import UnaryPeer, open_channel
+from penstock.core.hop import open_channel
+from penstock.core.hop_unary import UnaryPeer
 from penstock.stack.waterfall import waterfall
 from rich.console import Console, Group
 from rich.live import Live

@@ -1,0 +1,78 @@
+"""The hop as plain gRPC calls, one for each item: for peers without a stream, and to compare with. The same interface as `hop.Peer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
+from penstock.core.call import Call
+from penstock.core.clock import Clock, SystemClock
+from penstock.core.errors import deadline_exceeded, to_fault
+from penstock.core.rpc import Rpc, rpcs_of
+from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+
+
+class UnaryPeer:
+    """Plain gRPC calls, one for each item: for peers without a stream, and to compare with."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        service: ServiceDescriptor,
+        *,
+        token: str = "",
+        clock: Clock | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self._channel = channel
+        self._rpcs = rpcs_of(service)
+        self._metadata = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
+        self._clock = clock or SystemClock()
+        self._telemetry = telemetry
+        self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
+
+    def _stub(self, rpc: Rpc) -> Any:
+        make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary
+        return make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
+
+    async def call(self, method: str, request: Message, call: Call) -> Any:
+        """See Peer."""
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
+            try:
+                return await self._stubs[method](request, **self._how(span.call))
+            except grpc.aio.AioRpcError as error:
+                fault = to_fault(error)
+                span.fail(fault.code.name, fault.reason)
+                raise fault from None
+
+    async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
+        """See Peer."""
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
+            messages = self._stubs[method](request, **self._how(span.call))
+            try:
+                async for message in messages:
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                fault = to_fault(error)
+                span.fail(fault.code.name, fault.reason)
+                raise fault from None
+            finally:
+                messages.cancel()
+
+    def _how(self, call: Call) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        left_s = call.deadline_s - now
+        if left_s <= 0:
+            raise deadline_exceeded("no time was left to send the call")
+        metadata = (*self._metadata, (CONTEXT_KEY, call.to_context(now).SerializeToString()))
+        return {"metadata": metadata, "timeout": None if math.isinf(left_s) else left_s}
+
+    async def close(self) -> None:
+        """See Peer."""
+        await self._channel.close()
