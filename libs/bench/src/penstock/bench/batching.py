@@ -102,7 +102,7 @@ def _waste(done: Done, full: int) -> float:
 
 
 @dataclass
-class _Rig:
+class Rig:
     """A batcher process with the real model and the instant model attached."""
 
     peer: Peer
@@ -119,7 +119,7 @@ class _Rig:
 
 
 @contextlib.asynccontextmanager
-async def _rig(echo: EchoAddresses) -> AsyncIterator[_Rig]:
+async def batcher_rig(echo: EchoAddresses) -> AsyncIterator[Rig]:
     with tempfile.TemporaryDirectory(prefix="penstock-batching-") as folder:
         config = Path(folder) / "penstock.yaml"
         config.write_text("{}")
@@ -133,7 +133,7 @@ async def _rig(echo: EchoAddresses) -> AsyncIterator[_Rig]:
                 request = batcher_pb2.AttachInstanceRequest(instance_id=name, address=address, concurrency=slots)
                 await peer.call("AttachInstance", request, Call())
             pids = {name: child.pid for name in ("batcher", "inference-1") if (child := supervisor.child(name))}
-            yield _Rig(peer, pids)
+            yield Rig(peer, pids)
         finally:
             await peer.close()
             await supervisor.stop()
@@ -141,10 +141,10 @@ async def _rig(echo: EchoAddresses) -> AsyncIterator[_Rig]:
 
 async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
     rounds, seconds = (2, 0.6) if options.quick else (5, 4.0)
-    async with _rig(echo) as rig:
+    async with batcher_rig(echo) as rig:
         idle = [await _idle_hops(rig, echo, seconds / 2) for _ in range(rounds)]
         cuts = [await _overhead(rig, seconds / 2) for _ in range(rounds)]
-        gains = [await _gain(rig, _texts(options), seconds) for _ in range(rounds)]
+        gains = [await _gain(rig, sample_texts(options), seconds) for _ in range(rounds)]
     return {
         "idle_added_hops": statistics.median(idle),
         "overhead_cut": statistics.median(cuts),
@@ -152,7 +152,7 @@ async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
     }
 
 
-async def _idle_hops(rig: _Rig, echo: EchoAddresses, seconds: float) -> float:
+async def _idle_hops(rig: Rig, echo: EchoAddresses, seconds: float) -> float:
     """Latency added by the batcher for one caller, in bare gRPC hops."""
     direct = connect(echo.door, SERVICE, token=TOKEN)
     queued = batcher_pb2.ComputeRequest(instance_id="instant", model="m", task=REQUEST.task)
@@ -165,7 +165,7 @@ async def _idle_hops(rig: _Rig, echo: EchoAddresses, seconds: float) -> float:
     return (through.p50_ms() - straight.p50_ms()) / bare.p50_ms()
 
 
-async def _overhead(rig: _Rig, seconds: float) -> float:
+async def _overhead(rig: Rig, seconds: float) -> float:
     """Share of CPU a request outside the model that grouping saves: batcher's and model's share, the model being instant."""
     queued = batcher_pb2.ComputeRequest(instance_id="instant", model="m", task=REQUEST.task)
     costs = []
@@ -177,7 +177,7 @@ async def _overhead(rig: _Rig, seconds: float) -> float:
     return 1.0 - costs[1] / costs[0]
 
 
-async def _gain(rig: _Rig, texts: list[str], seconds: float) -> float:
+async def _gain(rig: Rig, texts: list[str], seconds: float) -> float:
     """Answers a second with groups of up to 32 over answers one by one, on the real model."""
     rates = []
     for rows in (1, 32):
@@ -193,7 +193,7 @@ async def _gain(rig: _Rig, texts: list[str], seconds: float) -> float:
     return rates[1] / rates[0]
 
 
-def _texts(options: Options) -> list[str]:
+def sample_texts(options: Options) -> list[str]:
     if options.data is None or options.source("banking77") == "generated":
         return list(TEXTS)
     with (options.data / "banking77" / "test.csv").open(newline="", encoding="utf-8") as file:

@@ -7,14 +7,20 @@ Each figure is the median over the seeds; the gain at peak is the lesser of Pois
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import random
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.policy import CRITICAL, LOW, WEIGHTS, Entry
-from penstock.bench.load import quantile
+from penstock.bench.batching import MODEL, batcher_rig, sample_texts
+from penstock.bench.echo import EchoAddresses, echo_process
+from penstock.bench.load import closed_loop, quantile
 from penstock.bench.options import Options
 from penstock.bench.priority_sim import (
     CPU,
@@ -30,9 +36,12 @@ from penstock.bench.priority_sim import (
     simulate,
 )
 from penstock.bench.report import Bound, Result, Table
+from penstock.core.call import Call
+from penstock.core.program import loop_factory
 
 SEEDS = (1, 2, 3, 4, 5)
 OVERLOAD = 2.0
+LOW_CALLERS = 24
 
 
 def run(options: Options) -> Result:
@@ -55,8 +64,37 @@ def run(options: Options) -> Result:
         "seeds": list(seeds),
         "requests": count,
     }
-    notes = ("The run with real processes is not part of this version of the benchmark.",)
+    with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        figures |= runner.run(_real(options, echo))
+    notes = (
+        f"`real_*`: real processes, the shipped model; one critical caller alone, then among {LOW_CALLERS} callers of low priority.",
+        "A batch that runs is not interrupted, so an urgent request may wait for one.",
+    )
     return Result(figures, bounds, context, (table,), notes=notes)
+
+
+async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
+    """Latency of one critical caller alone and under a flood of low work, and the flood's own, in one run for each round."""
+    rounds, seconds = (1, 0.8) if options.quick else (5, 3.0)
+    texts = sample_texts(options)
+    rows = []
+    async with batcher_rig(echo) as rig:
+
+        async def ask(priority: int, number: int) -> object:
+            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]]))
+            request = batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task)
+            return await rig.peer.call("Compute", request, Call(priority=priority))
+
+        for _ in range(rounds):
+            solo = await closed_loop(partial(ask, CRITICAL), 1, seconds)
+            urgent, low = await asyncio.gather(
+                closed_loop(partial(ask, CRITICAL), 1, seconds), closed_loop(partial(ask, LOW), LOW_CALLERS, seconds)
+            )
+            rows.append((urgent.p50_ms() / solo.p50_ms(), urgent.p50_ms() / low.p50_ms()))
+    return {
+        "real_high_p50_vs_solo": statistics.median(row[0] for row in rows),
+        "real_high_p50_vs_low": statistics.median(row[1] for row in rows),
+    }
 
 
 def _one_seed(seed: int, count: int, options: Options) -> dict[str, float]:
