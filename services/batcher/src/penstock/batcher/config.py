@@ -34,8 +34,8 @@ class KnobsSection(Section):
     max_batch_tokens: int = Field(16_384, ge=1)
     preferred_batch_size: tuple[int, ...] = ()
     max_queue_delay_microseconds: int = Field(0, ge=0)
-    max_batch_ms: float = Field(0.0, ge=0)
-    max_urgent_batch_ms: float = Field(0.0, ge=0)
+    max_batch_ms: float = Field(20.0, ge=0)
+    max_urgent_batch_ms: float = Field(8.0, ge=0)
     look_ahead: int = Field(64, ge=1)
     strict_priority: bool = False
     max_queue_size: int = Field(1024, ge=1)
