@@ -22,7 +22,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import policy
 from penstock.batcher.concurrency import FixedLimit, GradientLimit
 from penstock.batcher.config import KnobsSection
-from penstock.batcher.former import CostModel, FormerLimits, form
+from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
 from penstock.batcher.knobs import limits_of, weights_of
 from penstock.batcher.policy import Entry, Scheduler
 from penstock.core.call import NORMAL, Call
@@ -69,7 +69,7 @@ class Instance(Protocol):
 
 
 Dropped = Callable[[str], None]
-"""Told the reason of each member that was dropped."""
+"""Told the reason of each member that was dropped; `formed` is told the padding waste of each batch."""
 
 
 class InstanceQueue:
@@ -84,6 +84,7 @@ class InstanceQueue:
         *,
         adaptive: bool = False,
         dropped: Dropped = lambda _: None,
+        formed: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._instance = instance
         self.limit: FixedLimit | GradientLimit = (
@@ -92,6 +93,7 @@ class InstanceQueue:
         self._knobs = knobs
         self._clock = clock
         self._dropped = dropped
+        self._formed = formed
         self._scheduler = Scheduler()
         self._members: dict[int, Member] = {}
         self._ids = itertools.count(1)
@@ -232,6 +234,7 @@ class InstanceQueue:
                 self._scheduler.serve(member.entry)
                 self._scheduler.codel.observe(now - member.entry.arrived_s, now)
                 member.started_s = now
+            self._formed(padding_waste([member.entry for member in batch]))
             run = self._hold(batch[0]) if batch[0].entry.model.endswith(STREAM) else self._run(batch, reason)
             task = asyncio.get_running_loop().create_task(run)
             self._batches.add(task)

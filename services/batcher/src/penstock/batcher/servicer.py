@@ -39,6 +39,9 @@ class BatcherServicer:
         self._batch_size = telemetry.histogram(
             "penstock.batcher.batch_size", "{row}", "Rows of the batch that served a member"
         )
+        self._padding = telemetry.histogram(
+            "penstock.batcher.padding_waste", "1", "Share of a padded batch that is padding"
+        )
         self._drops = telemetry.counter("penstock.batcher.dropped", "{member}", "Members dropped, by reason")
         for priority, name in NAMES.items():
             self._watch(priority, name)
@@ -104,6 +107,7 @@ class BatcherServicer:
                 self._clock,
                 adaptive=request.adaptive_concurrency,
                 dropped=lambda reason: self._drops.add(1, {"reason": reason}),
+                formed=self._padding.record,
             )
         return pb.AttachInstanceResponse(queue=self._row(request.instance_id))
 
