@@ -55,10 +55,21 @@ class Discipline(Protocol):
 
     def next_batch(self, now: float) -> list[Entry]: ...
 
+    def wake_s(self) -> float:
+        """When it wants to be asked again although nothing arrives; infinite where it never waits."""
+        ...
+
     def __len__(self) -> int: ...
 
 
-class Ours:
+class Prompt:
+    """A discipline that never waits for company."""
+
+    def wake_s(self) -> float:
+        return math.inf
+
+
+class Ours(Prompt):
     """The serving code's own scheduler and batch former."""
 
     def __init__(self, shape: Shape) -> None:
@@ -84,7 +95,7 @@ class Ours:
         return batch
 
 
-class Fifo:
+class Fifo(Prompt):
     """First come, first served in batches of at most `size`; what cannot meet its deadline is dropped, a full queue refuses newcomers."""
 
     def __init__(self, shape: Shape, size: int) -> None:
@@ -108,6 +119,22 @@ class Fifo:
         return batch
 
 
+class Window(Fifo):
+    """First come, first served, but a batch that is not full waits until its oldest request is `window_s` old."""
+
+    def __init__(self, shape: Shape, size: int, window_s: float) -> None:
+        super().__init__(shape, size)
+        self._window_s = window_s
+
+    def wake_s(self) -> float:
+        return self._queue[0].arrived_s + self._window_s if self._queue else math.inf
+
+    def next_batch(self, now: float) -> list[Entry]:
+        if len(self._queue) < self._size and now + 1e-12 < self.wake_s():
+            return []
+        return super().next_batch(now)
+
+
 def simulate(arrivals: Sequence[Entry], discipline: Discipline, shape: Shape) -> Done:
     """Run a worker over the arrivals, in order of their time, until all have ended."""
     cost, done, now, index = shape.cost(), Done(), 0.0, 0
@@ -118,8 +145,10 @@ def simulate(arrivals: Sequence[Entry], discipline: Discipline, shape: Shape) ->
         waiting = len(discipline)
         batch = discipline.next_batch(now)
         if not batch:
-            if index < len(arrivals):
-                now = max(now, arrivals[index].arrived_s)
+            arrival_s = arrivals[index].arrived_s if index < len(arrivals) else math.inf
+            next_s = min(arrival_s, discipline.wake_s())
+            if math.isfinite(next_s):
+                now = max(now, next_s)
             continue
         done.batches.append((waiting, batch))
         now += cost.predict_ms(len(batch), max(entry.tokens for entry in batch)) / 1e3
@@ -134,24 +163,27 @@ def length(rng: random.Random) -> int:
     return max(1, min(2000, round(24 * math.exp(rng.gauss(0, math.log(200 / 24) / 2.326)))))
 
 
+Lengths = Callable[[random.Random], int]
+
+
 def entries(
     instants: Iterable[float],
     shape: Shape,
     rng: random.Random,
     mix: dict[int, float] | None = None,
-    weight_of_first: float = 10.0,
+    lengths: Lengths = length,
 ) -> list[Entry]:
-    """Requests at these instants: class by `mix`, tenant with the first one `weight_of_first` times as busy, length as above.
+    """Requests at these instants: class by `mix`, tenant with the first one ten times as busy, length by `lengths`.
 
     The deadline is the last moment at which a request can be begun and still be in time.
     """
     mix = mix or MIX
     cost = shape.cost()
-    weights = [weight_of_first, *[1.0] * (TENANTS - 1)]
+    weights = [10.0, *[1.0] * (TENANTS - 1)]
     out = []
     for number, instant in enumerate(instants):
         priority = rng.choices(list(mix), list(mix.values()))[0]
-        tokens = length(rng)
+        tokens = lengths(rng)
         begin_by_s = instant + DEADLINES_S[priority] - cost.predict_ms(1, tokens) / 1e3
         tenant = str(rng.choices(range(TENANTS), weights)[0])
         out.append(Entry(number, priority, tenant, "m", 1, tokens, instant, begin_by_s))
