@@ -234,7 +234,8 @@ class InstanceQueue:
                 self._scheduler.serve(member.entry)
                 self._scheduler.codel.observe(now - member.entry.arrived_s, now)
                 member.started_s = now
-            self._formed(padding_waste([member.entry for member in batch]))
+            if len(batch) > 1:
+                self._formed(padding_waste([member.entry for member in batch]))
             run = self._hold(batch[0]) if batch[0].entry.model.endswith(STREAM) else self._run(batch, reason)
             task = asyncio.get_running_loop().create_task(run)
             self._batches.add(task)
@@ -267,7 +268,8 @@ class InstanceQueue:
         knobs = self.knobs_of(head.model)
         rows_limit = min(knobs.max_batch_size, int(self._rows.get(head.model, knobs.max_batch_size)))
         limits = FormerLimits(rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms)
-        chosen = form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
+        alone = len(self._scheduler) == 1
+        chosen = [head] if alone else form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
         rows = sum(entry.rows for entry in chosen)
         reason = "full" if rows >= rows_limit or rows in knobs.preferred_batch_size else "instance_free"
         wait_s = 0.0 if reason == "full" else self._worth_waiting_s(chosen, knobs, now)
