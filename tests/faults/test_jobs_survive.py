@@ -123,7 +123,7 @@ async def ask(stubs: list[router_pb2_grpc.RouterServiceStub], method: str, reque
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.processes
+@pytest.mark.chaos
 async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
     rng = Random(5)
     async with contextlib.AsyncExitStack() as owned:
