@@ -26,14 +26,14 @@ SOCKET_PATH_BYTES = 107
 Persistence = Literal["ledger", "cache"]
 
 
-def open_redis(url: str, *, timeout_s: float = 2.0) -> redis.asyncio.Redis:
-    """A client for `url` (`redis://host:port/db` or `unix:///path`); connects on first use and retries twice."""
+def open_redis(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
+    """A client for `url` (`redis://host:port/db` or `unix:///path`); connects on first use."""
     return redis.asyncio.Redis.from_url(
         url,
         decode_responses=False,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), 2),
+        retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), retries),
     )
 
 

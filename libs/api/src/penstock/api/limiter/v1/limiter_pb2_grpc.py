@@ -451,3 +451,387 @@ class LimiterService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class LimiterAdminServiceStub:
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListRules = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/ListRules',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesResponse.FromString,
+                _registered_method=True)
+        self.ShowUsage = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/ShowUsage',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageResponse.FromString,
+                _registered_method=True)
+        self.SetLimit = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/SetLimit',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitResponse.FromString,
+                _registered_method=True)
+        self.ResetUsage = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/ResetUsage',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageResponse.FromString,
+                _registered_method=True)
+        self.AdjustUsage = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/AdjustUsage',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageResponse.FromString,
+                _registered_method=True)
+        self.DrainOrganisation = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/DrainOrganisation',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/VerifyLedger',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/penstock.api.limiter.v1.LimiterAdminService/ListChanges',
+                request_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
+
+
+class LimiterAdminServiceServicer:
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """
+
+    def ListRules(self, request, context):
+        """Shows the rules in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowUsage(self, request, context):
+        """Shows what one path has used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLimit(self, request, context):
+        """Puts another limit on one subject of a rule, until it is cleared.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetUsage(self, request, context):
+        """Forgets what a subject has used in the present window. Holds stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustUsage(self, request, context):
+        """Adds to what a subject has used, or takes away from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainOrganisation(self, request, context):
+        """Refuses new holds of an organisation while what is held may end, or lets it in again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Replays an organisation's ledger and compares it with the counters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChanges(self, request, context):
+        """The latest changes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LimiterAdminServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRules,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesResponse.SerializeToString,
+            ),
+            'ShowUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowUsage,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageResponse.SerializeToString,
+            ),
+            'SetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimit,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitResponse.SerializeToString,
+            ),
+            'ResetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetUsage,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageResponse.SerializeToString,
+            ),
+            'AdjustUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustUsage,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageResponse.SerializeToString,
+            ),
+            'DrainOrganisation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainOrganisation,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'penstock.api.limiter.v1.LimiterAdminService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('penstock.api.limiter.v1.LimiterAdminService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LimiterAdminService:
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """
+
+    @staticmethod
+    def ListRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/ListRules',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/ShowUsage',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ShowUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/SetLimit',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.SetLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/ResetUsage',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ResetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/AdjustUsage',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.AdjustUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainOrganisation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/DrainOrganisation',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.DrainOrganisationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/VerifyLedger',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.limiter.v1.LimiterAdminService/ListChanges',
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesRequest.SerializeToString,
+            penstock_dot_api_dot_limiter_dot_v1_dot_limiter__pb2.ListChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

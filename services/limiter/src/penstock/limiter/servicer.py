@@ -1,0 +1,308 @@
+"""The door: each RPC is proto in, one question to the books, proto out. What the store's loss means is decided rule by rule."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.api.common.v1 import common_pb2
+from penstock.api.limiter.v1 import limiter_pb2 as pb
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import Fault, invalid, unavailable
+from penstock.core.prices import MTOK, Prices, PricesSection
+from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+from penstock.limiter.adapters import Store, StoreLost
+from penstock.limiter.config import LimiterSettings
+from penstock.limiter.outputs import Outputs
+from penstock.limiter.policy import STALE, UNBOUNDED, Question, Reply, Usage
+from penstock.limiter.rules import Counter, LimitsSection, Path, counters
+
+log = logging.getLogger(__name__)
+MOST = 10**14
+"""Largest amount that is taken: a hundred million dollars, and exact in every number that the script uses."""
+OPEN_KEPT = 100_000
+WINDOWS_S = 1.0
+"""Counters of a path are computed again so often; the script says when a window has ended meanwhile."""
+
+
+@dataclass
+class OpenHold:
+    """What this process remembers of a hold: for learning outputs, and for booking what passed while the store was lost."""
+
+    model: str
+    most: list[int]
+    usual: list[int]
+    least: list[int]
+    unbooked: tuple[Counter, ...] = ()
+
+
+class LimiterServicer:
+    """penstock.api.limiter.v1.LimiterService."""
+
+    def __init__(
+        self, settings: LimiterSettings, section: LimitsSection, prices: PricesSection, store: Store, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._outputs = Outputs(settings.expected_quantile)
+        self._open: OrderedDict[str, OpenHold] = OrderedDict()
+        self.reload(section, prices)
+        self.watch(NO_TELEMETRY)
+
+    def watch(self, telemetry: Telemetry) -> None:
+        """Report decisions, alerts, and how far expected holds could overshoot at most."""
+        self._verdicts = telemetry.counter("penstock.limiter.decisions", "{decision}", "Decisions by verdict and rule")
+        self._alerts = telemetry.counter("penstock.limiter.alerts", "{alert}", "Alert shares passed, by rule")
+        telemetry.gauge(
+            "penstock.limiter.overshoot_bound", "uUSD", "Most that open expected holds may cost beyond what is held",
+            lambda: float(sum(hold.most[2] - hold.usual[2] for hold in self._open.values())),
+        )  # fmt: skip
+        telemetry.gauge(
+            "penstock.limiter.open_holds",
+            "{hold}",
+            "Holds of this process not yet settled",
+            lambda: float(len(self._open)),
+        )
+
+    def reload(self, section: LimitsSection, prices: PricesSection) -> None:
+        """Put new rules and prices in force."""
+        self.section, self.prices = section, Prices.of(prices)
+        self._paths: dict[Path, tuple[float, tuple[Counter, ...]]] = {}
+
+    async def Reserve(self, request: pb.ReserveRequest, call: Call) -> pb.ReserveResponse:
+        path = self.path(call, request.model)
+        most, least = vector("amount", request.amount), vector("least", request.least)
+        _named("hold_id", request.hold_id)
+        least = [min(pair) for pair in zip(least, most, strict=True)]
+        usual = self._outputs.usual((path.organisation, path.model), most, least)
+        ask = Question(
+            most, usual, least, request.ttl_ms or self._settings.hold_ms, call.priority or common_pb2.PRIORITY_NORMAL, request.unpriced
+        )  # fmt: skip
+        held = OpenHold(path.model, most, usual, least)
+        try:
+            reply, rows = await self._ask(path, request.hold_id, ask)
+        except StoreLost:
+            reply, rows = self._without_store(path, held)
+        if reply.verdict == pb.VERDICT_ALLOWED:
+            self._remember(request.hold_id, held)
+        return pb.ReserveResponse(decision=self._decision(reply, rows, request))
+
+    async def Extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
+        _named("hold_id", request.hold_id)
+        try:
+            reply = await self._store.extend(
+                call.principal.organisation, request.hold_id, vector("amount", request.amount)
+            )
+        except StoreLost:
+            reply = Reply(pb.VERDICT_ALLOWED)  # the call runs already; its commit books what it cost
+        return pb.ExtendResponse(decision=self._decision(reply, (), None))
+
+    async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
+        _named("hold_id", request.hold_id)
+        spent = vector("spent", request.spent)
+        held = self._open.pop(request.hold_id, None)
+        organisation = call.principal.organisation
+        if held is not None:
+            beyond = [total - least for total, least in zip(spent, held.least, strict=True)]
+            self._outputs.learn((organisation, held.model), beyond)
+            if held.unbooked:
+                return pb.CommitResponse(settled=await self._book(organisation, held.unbooked, spent))
+        settled, _ = await self._settle(organisation, request.hold_id, spent)
+        return pb.CommitResponse(settled=settled)
+
+    async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
+        _named("hold_id", request.hold_id)
+        held = self._open.pop(request.hold_id, None)
+        if held is not None and held.unbooked:
+            return pb.ReleaseResponse(released=True)
+        released, _ = await self._settle(call.principal.organisation, request.hold_id, [0, 0, 0])
+        return pb.ReleaseResponse(released=released)
+
+    async def GrantLease(self, request: pb.GrantLeaseRequest, call: Call) -> pb.GrantLeaseResponse:
+        path = self.path(call, request.model)
+        _named("lease_id", request.lease_id)
+        wanted, least = vector("wanted", request.wanted), vector("least", request.least)
+        ask = Question(
+            wanted, wanted, least, self._settings.lease_ms, call.priority or common_pb2.PRIORITY_NORMAL,
+            request.unpriced, lease=True, share=self._settings.lease_share,
+        )  # fmt: skip
+        try:
+            reply, rows = await self._ask(path, request.lease_id, ask)
+        except StoreLost:
+            reply, rows = self._without_store(path, None)
+            reply = reply._replace(granted=(UNBOUNDED,) * 3 if reply.verdict == pb.VERDICT_ALLOWED else (0, 0, 0))
+        return pb.GrantLeaseResponse(
+            decision=self._decision(reply, rows, None),
+            granted=amount(reply.granted),
+            ttl_ms=self._settings.lease_ms,
+            reserve_each=reply.tight,
+        )
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.RenewLeaseResponse:
+        _named("lease_id", request.lease_id)
+        spent, wanted = vector("spent", request.spent), vector("wanted", request.wanted)
+        priority = call.priority or common_pb2.PRIORITY_NORMAL
+        ask = Question(wanted, wanted, wanted, 0, priority, share=self._settings.lease_share)
+        try:
+            reply = await self._store.renew(call.principal.organisation, request.lease_id, spent, wanted, ask)
+        except StoreLost:
+            reply = Reply(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=self._settings.store_pause_ms)
+        return pb.RenewLeaseResponse(
+            decision=self._decision(reply, (), None), granted=amount(reply.granted), ttl_ms=self._settings.lease_ms
+        )
+
+    async def ReturnLease(self, request: pb.ReturnLeaseRequest, call: Call) -> pb.ReturnLeaseResponse:
+        _named("lease_id", request.lease_id)
+        spent = vector("spent", request.spent)
+        _, held = await self._settle(call.principal.organisation, request.lease_id, spent)
+        return pb.ReturnLeaseResponse(returned=amount([0 if part >= UNBOUNDED else part for part in held]))
+
+    async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
+        path = self.path(call, request.model)
+        return pb.GetUsageResponse(rules=await self.usage(path))
+
+    async def usage(self, path: Path) -> list[pb.RuleUsage]:
+        """What a path has used of each of its rules; raises UNAVAILABLE without the store."""
+        rows = self.counters(path)
+        try:
+            states = await self._store.usage(path.organisation, rows)
+        except StoreLost:
+            raise store_lost(self._settings) from None
+        return [usage_row(counter, state) for counter, state in zip(rows, states, strict=True)]
+
+    def path(self, call: Call, model: str) -> Path:
+        """The path of a call; only its principal says who pays."""
+        who = call.principal
+        if not who.organisation:
+            raise invalid("context.principal.organisation", "is empty; nobody pays")
+        return Path(who.organisation, who.team, who.user, who.key_id, tuple(who.tags), model)
+
+    def counters(self, path: Path, *, afresh: bool = False) -> tuple[Counter, ...]:
+        """The counters of a path with the windows of now."""
+        now = self._clock.time()
+        known = self._paths.get(path)
+        if known is None or afresh or not 0 <= now - known[0] < WINDOWS_S:
+            if len(self._paths) > OPEN_KEPT:
+                self._paths.clear()
+            known = self._paths[path] = (now, counters(self.section, path, now))
+        return known[1]
+
+    async def _ask(self, path: Path, name: str, ask: Question) -> tuple[Reply, tuple[Counter, ...]]:
+        rows = self.counters(path)
+        if not rows:
+            return Reply(pb.VERDICT_ALLOWED, granted=(UNBOUNDED,) * 3), rows
+        reply = await self._store.reserve(path.organisation, name, rows, ask)
+        if reply.verdict == STALE:  # a window has ended by the store's clock; that clock says which one it is
+            rows = counters(self.section, path, reply.available / 1000)
+            reply = await self._store.reserve(path.organisation, name, rows, ask)
+        return reply, rows
+
+    def _without_store(self, path: Path, held: OpenHold | None) -> tuple[Reply, tuple[Counter, ...]]:
+        """The verdict while the store is lost: rules that are open let pass, and what passed is booked at its commit."""
+        rows = self.counters(path)
+        shut = next((index for index, row in enumerate(rows) if row.store_loss != "open" and not row.shadow), None)
+        if shut is not None:
+            return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut, self._settings.store_pause_ms), rows
+        if held is not None:
+            held.unbooked = rows
+        return Reply(pb.VERDICT_ALLOWED), rows
+
+    async def _settle(self, organisation: str, name: str, spent: list[int]) -> tuple[bool, tuple[int, int, int]]:
+        try:
+            return await self._store.settle(organisation, name, spent)
+        except StoreLost:
+            raise store_lost(self._settings) from None
+
+    async def _book(self, organisation: str, rows: Sequence[Counter], spent: list[int]) -> bool:
+        try:
+            for row in rows:
+                await self._store.adjust(organisation, row, spent[row.dimension])
+        except StoreLost:
+            raise store_lost(self._settings) from None
+        return True
+
+    def _remember(self, name: str, held: OpenHold) -> None:
+        self._open[name] = held
+        if len(self._open) > OPEN_KEPT:
+            self._open.popitem(last=False)
+
+    def _decision(self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None) -> pb.Decision:
+        rule = rows[reply.at].rule if 0 <= reply.at < len(rows) else ""
+        decision = pb.Decision(verdict=reply.verdict, retry_after_ms=reply.retry_ms, rule=rule)  # type: ignore[arg-type]
+        self._verdicts.add(1, {"verdict": pb.Verdict.Name(decision.verdict), "rule": rule})
+        for index, share in reply.alerts:
+            log.warning("limit %s: %d %% of it is spent or held", rows[index].rule, share // 10)
+            self._alerts.add(1, {"rule": rows[index].rule, "share": share / 1000})
+        if request is not None and decision.verdict not in (pb.VERDICT_ALLOWED, pb.VERDICT_UNPRICED) and rule:
+            decision.max_tokens_hint = self._affords(rows[reply.at], reply.available, request)
+            decision.cheaper_model_hint = self._cheaper(rows[reply.at], reply.available, request)
+        return decision
+
+    def _affords(self, counter: Counter, available: int, request: pb.ReserveRequest) -> int:
+        """Output tokens that what is available would pay for beside the input."""
+        if counter.dimension == 0 or request.output_tokens <= 0:
+            return 0
+        if counter.dimension == 1:
+            return max(0, min(request.output_tokens, available - (request.amount.tokens - request.output_tokens)))
+        price = self.prices.models.get(request.model)
+        if price is None:
+            return 0
+        dearest = max(price.output_microusd_per_mtok, price.reasoning)
+        if dearest == 0:
+            return 0
+        output = -(-request.output_tokens * dearest // MTOK)
+        left = available - max(0, request.amount.microusd - output) - 1
+        return max(0, min(request.output_tokens, math.floor(left * MTOK / dearest)))
+
+    def _cheaper(self, counter: Counter, available: int, request: pb.ReserveRequest) -> str:
+        """The dearest model that what is available would pay for at the same size."""
+        if counter.dimension != 2:
+            return ""
+        size = request.amount.tokens - request.output_tokens, request.output_tokens
+        costs = {
+            name: self.prices.most_microusd(name, *size) or 0 for name in self.prices.models if name != request.model
+        }
+        fitting = {name: cost for name, cost in costs.items() if 0 < cost <= available}
+        return max(fitting, key=lambda name: fitting[name], default="")
+
+
+def store_lost(settings: LimiterSettings) -> Fault:
+    """What a caller is told who needs the store while it is lost."""
+    return unavailable("the store of the books does not answer", settings.store_pause_ms / 1e3, "STORE_UNAVAILABLE")
+
+
+def vector(name: str, given: pb.Amount) -> list[int]:
+    """Requests, tokens, micro-dollars; raises INVALID_ARGUMENT for what cannot be."""
+    for part in ("requests", "tokens", "microusd"):
+        if not 0 <= getattr(given, part) <= MOST:
+            raise invalid(f"{name}.{part}", f"must lie between 0 and {MOST}")
+    return [given.requests, given.tokens, given.microusd]
+
+
+def amount(parts: Sequence[int]) -> pb.Amount:
+    return pb.Amount(requests=parts[0], tokens=parts[1], microusd=parts[2])
+
+
+def usage_row(counter: Counter, state: Usage) -> pb.RuleUsage:
+    """One counter's state as the contract says it."""
+
+    def only(value: int) -> pb.Amount:
+        return amount([value if index == counter.dimension else 0 for index in range(3)])
+
+    return pb.RuleUsage(
+        rule=counter.rule,
+        limit=only(state.limit),
+        committed=only(state.committed),
+        held=only(state.held),
+        window_ends_unix_ms=state.ends_ms,
+    )
+
+
+def _named(field: str, value: str) -> None:
+    if not value or len(value) > 128:
+        raise invalid(field, "must have 1 to 128 characters")

@@ -1,0 +1,50 @@
+"""A real Redis for the limiter's tests, and limiters on it whose time is set by the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from penstock.core.prices import PricesSection
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.limiter.adapters import Store
+from penstock.limiter.config import LimiterSettings
+from penstock.limiter.rules import LimitsSection
+from penstock.limiter.servicer import LimiterServicer
+from penstock.testkit.clock import FakeClock
+
+START_S = 1_800_000_000.0
+
+
+class Limiters:
+    """Limiters that share one store and one time."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.clock = FakeClock(START_S)
+        self.clients: list[object] = []
+        self.stores: list[Store] = []
+
+    def make(
+        self, rules: list[dict[str, object]], prices: list[dict[str, object]] | None = None, **section: object
+    ) -> LimiterServicer:
+        client = open_redis(self.url, retries=0)
+        store = Store(client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6))
+        self.clients.append(client)
+        self.stores.append(store)
+        limits = LimitsSection.model_validate({"rules": rules, **section})
+        table = PricesSection.model_validate({"models": prices or []})
+        return LimiterServicer(LimiterSettings(), limits, table, store, self.clock)
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+async def limiters(tmp_path: Path) -> AsyncIterator[Limiters]:
+    async with embedded_redis(tmp_path / "redis", "cache") as url:
+        made = Limiters(url)
+        yield made
+        await made.close()

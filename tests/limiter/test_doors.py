@@ -1,0 +1,159 @@
+"""The limiter's other doors on real servers: Envoy's protocol and the operators'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from penstock.api.envoy import ratelimit_pb2 as rls
+from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
+from penstock.api.limiter.v1 import limiter_pb2 as pb
+from penstock.api.limiter.v1 import limiter_pb2_grpc
+from penstock.core.call import Call, Principal
+from penstock.core.config import ServiceSettings
+from penstock.core.door import Door
+from penstock.core.server import Server
+from penstock.limiter.envoy import EnvoyServicer
+from penstock.limiter.operators import AdminServicer, operator
+
+Limiters = Any
+ADMIN = pb.DESCRIPTOR.services_by_name["LimiterAdminService"]
+OVER, OK = rls.RateLimitResponse.OVER_LIMIT, rls.RateLimitResponse.OK
+MONTH = {"name": "month", "kind": "budget", "counts": "microusd", "limit": 1_000, "window": "month", "calendar": True}
+EDGE = {"domain": "edge", "descriptor": ["path", "user=ann"], "requests_per_unit": 3, "unit": "minute", "name": "ann"}
+
+
+def asked(*descriptors: dict[str, str], hits: int = 0) -> rls.RateLimitRequest:
+    request = rls.RateLimitRequest(domain="edge", hits_addend=hits)
+    for descriptor in descriptors:
+        row = request.descriptors.add()
+        for key, value in descriptor.items():
+            row.entries.add(key=key, value=value)
+    return request
+
+
+class Doors:
+    """Both doors of one limiter on ports of their own."""
+
+    def __init__(self, limiters: Limiters, **section: Any) -> None:
+        self.limiter = limiters.make([MONTH], **section)
+        store = limiters.stores[-1]
+        envoy = EnvoyServicer(self.limiter, store)
+        admin = Door(ADMIN, AdminServicer(self.limiter, store, limiters.clock), operator({"secret": "olga"}))
+        settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
+        self.servers = [
+            Server(
+                "envoy", settings, [], foreign=[lambda to: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, to)]
+            ),
+            Server("admin", settings, [admin]),
+        ]
+        self.channels: list[grpc.aio.Channel] = []
+
+    async def __aenter__(self) -> Doors:
+        for server in self.servers:
+            await server.start()
+            self.channels.append(grpc.aio.insecure_channel(server.address))
+        self.envoy = rls_grpc.RateLimitServiceStub(self.channels[0])
+        self.admin = limiter_pb2_grpc.LimiterAdminServiceStub(self.channels[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for channel in self.channels:
+            await channel.close()
+        for server in self.servers:
+            await server.stop(None)
+
+
+async def test_envoys_descriptors_are_counted_and_refused(limiters: Limiters) -> None:
+    async with Doors(limiters, envoy=[EDGE]) as doors:
+        for left in (2, 1, 0):
+            answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
+            assert (answer.overall_code, answer.statuses[0].limit_remaining) == (OK, left)
+        answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
+        assert (answer.overall_code, answer.statuses[0].code) == (OVER, OVER)
+        assert answer.statuses[0].current_limit.name == "ann"
+        assert answer.statuses[0].duration_until_reset.seconds == 60
+        headers = {header.key: header.value for header in answer.response_headers_to_add}
+        assert headers == {"ratelimit-limit": "3", "ratelimit-remaining": "0", "ratelimit-reset": "60"}
+        other = await doors.envoy.ShouldRateLimit(asked({"path": "/b", "user": "ann"}, {"path": "/a", "user": "bob"}))
+        assert [status.code for status in other.statuses] == [OK, OK]
+
+
+async def test_nothing_is_counted_unless_every_descriptor_passes(limiters: Limiters) -> None:
+    async with Doors(limiters, envoy=[EDGE]) as doors:
+        both = asked({"path": "/a", "user": "ann"}, {"path": "/b", "user": "ann"})
+        both.descriptors[1].hits_addend.value = 4
+        answer = await doors.envoy.ShouldRateLimit(both)
+        assert [answer.overall_code, *(status.code for status in answer.statuses)] == [OVER, OK, OVER]
+        assert answer.statuses[0].limit_remaining == 3
+
+
+async def test_an_override_and_the_shadow_mode(limiters: Limiters) -> None:
+    async with Doors(limiters, envoy=[{**EDGE, "shadow": True}]) as doors:
+        wild = asked({"tenant": "t"}, hits=5)
+        wild.descriptors[0].limit.requests_per_unit, wild.descriptors[0].limit.unit = 5, rls.HOUR
+        assert (await doors.envoy.ShouldRateLimit(wild)).overall_code == OK
+        again = await doors.envoy.ShouldRateLimit(wild)
+        assert (again.overall_code, again.statuses[0].current_limit.unit) == (OVER, rls.HOUR)
+        shadowed = asked({"path": "/a", "user": "ann"}, hits=50)
+        assert (await doors.envoy.ShouldRateLimit(shadowed)).overall_code == OK
+
+
+@pytest.mark.parametrize(("request_", "said"), [(rls.RateLimitRequest(), "domain"), (asked(), "descriptors")])
+async def test_bad_requests_of_envoys_name_the_field(
+    limiters: Limiters, request_: rls.RateLimitRequest, said: str
+) -> None:
+    async with Doors(limiters) as doors:
+        with pytest.raises(grpc.aio.AioRpcError, match=said) as failed:
+            await doors.envoy.ShouldRateLimit(request_)
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_operator_mends_a_budget_and_the_log_knows(limiters: Limiters) -> None:
+    async with Doors(limiters) as doors:
+        who = (("authorization", "Bearer secret"),)
+        subject = pb.Subject(rule="month", organisation="acme", value="acme")
+        call = Call(Principal("acme"))
+        hold = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=900))
+        await doors.limiter.Reserve(hold, call)
+        await doors.limiter.Commit(pb.CommitRequest(hold_id="a", spent=pb.Amount(microusd=900)), call)
+        given = await doors.admin.AdjustUsage(
+            pb.AdjustUsageRequest(subject=subject, amount=-300, reason="goodwill"), metadata=who
+        )
+        assert given.committed == 600
+        await doors.admin.SetLimit(pb.SetLimitRequest(subject=subject, limit=5_000, reason="bigger plan"), metadata=who)
+        shown = await doors.admin.ShowUsage(pb.ShowUsageRequest(path=pb.Path(organisation="acme")), metadata=who)
+        assert (shown.rules[0].limit.microusd, shown.rules[0].committed.microusd) == (5_000, 600)
+        reset = await doors.admin.ResetUsage(pb.ResetUsageRequest(subject=subject, reason="new deal"), metadata=who)
+        assert reset.committed == 600
+        drained = await doors.admin.DrainOrganisation(
+            pb.DrainOrganisationRequest(organisation="acme", drain=True, reason="closing"), metadata=who
+        )
+        assert drained.open_holds == 0
+        verified = await doors.admin.VerifyLedger(pb.VerifyLedgerRequest(organisation="acme"), metadata=who)
+        assert list(verified.differing) == []
+        changes = (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
+        assert [change.action for change in changes] == ["DrainOrganisation", "ResetUsage", "SetLimit", "AdjustUsage"]
+        assert {change.operator for change in changes} == {"olga"}
+        assert changes[-1].target == "month of acme/acme -300"
+
+
+async def test_operators_need_their_credentials_and_a_reason(limiters: Limiters) -> None:
+    async with Doors(limiters) as doors:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await doors.admin.ListRules(pb.ListRulesRequest(), metadata=(("authorization", "Bearer guess"),))
+        assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        who = (("authorization", "Bearer secret"),)
+        assert [rule.name for rule in (await doors.admin.ListRules(pb.ListRulesRequest(), metadata=who)).rules] == [
+            "month"
+        ]
+        subject = pb.Subject(rule="month", organisation="acme", value="acme")
+        for request, field in (
+            (pb.AdjustUsageRequest(subject=subject, amount=5), "reason"),
+            (pb.AdjustUsageRequest(subject=pb.Subject(rule="nope", organisation="a", value="a"), reason="x"), "rule"),
+            (pb.AdjustUsageRequest(subject=pb.Subject(rule="month", organisation="a"), reason="x"), "value"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match=field):
+                await doors.admin.AdjustUsage(request, metadata=who)
+        assert not (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
