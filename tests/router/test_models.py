@@ -11,6 +11,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.call import Call, Principal
 from penstock.core.errors import Fault
+from penstock.core.prices import ModelPrice, Prices
 from penstock.router.affinity import PrefixIndex, Sessions, prefix_blocks
 from penstock.router.config import ModelRoute, RoutesSection
 from penstock.router.models import Models
@@ -18,10 +19,16 @@ from penstock.router.runs import Runs
 from penstock.router.stages import Work
 from penstock.testkit.clock import FakeClock
 
-CHEAP = ModelRoute(name="cheap", quality=0.6, input_microusd_per_mtok=100, max_input_tokens=1_000)
-GOOD = ModelRoute(name="good", quality=0.9, input_microusd_per_mtok=3_000, capabilities=("tools",))
-BEST = ModelRoute(name="best", quality=0.97, input_microusd_per_mtok=9_000, capabilities=("tools", "vision"))
+CHEAP = ModelRoute(name="cheap", quality=0.6, max_input_tokens=1_000)
+GOOD = ModelRoute(name="good", quality=0.9, capabilities=("tools",))
+BEST = ModelRoute(name="best", quality=0.97, capabilities=("tools", "vision"))
 ROUTES = RoutesSection(models=(BEST, GOOD, CHEAP), fallbacks={"good": ("best", "good", "cheap")})
+PRICES = Prices(
+    {
+        name: ModelPrice(name=name, input_microusd_per_mtok=price)
+        for name, price in (("cheap", 100_000), ("good", 3_000_000), ("best", 9_000_000))
+    }
+)
 SERVING = ("cheap", "good", "best")
 
 
@@ -43,20 +50,20 @@ def work(tokens: int = 100) -> Work:
 def test_auto_takes_the_cheapest_that_is_good_enough(
     tokens: int, needs: tuple[str, ...], least: float, serving: tuple[str, ...], chain: tuple[str, ...]
 ) -> None:
-    found = Models(ROUTES, "default").chain("auto", work(tokens), needs, least, serving, ())
+    found = Models(ROUTES, "default", PRICES).chain("auto", work(tokens), needs, least, serving, ())
     assert found.models == chain
     assert found.reason.startswith("auto")
 
 
 def test_a_chain_names_each_model_once_and_ends() -> None:
-    models = Models(ROUTES, "default")
+    models = Models(ROUTES, "default", PRICES)
     assert models.chain("good", work(), (), 0.0, SERVING, ("cheap",)).models == ("good", "cheap", "best")
     assert models.chain("", work(), (), 0.0, SERVING, ()).models == ("default",)
     assert len(models.chain("a", work(), (), 0.0, SERVING, [f"m{number}" for number in range(50)]).models) == 5
 
 
 def test_what_callers_say_moves_the_quality_and_each_answer_counts_once() -> None:
-    models = Models(ROUTES, "default")
+    models = Models(ROUTES, "default", PRICES)
     for number in range(60):
         models.served(f"r{number}", "cheap")
         models.judge(f"r{number}", False)

@@ -27,8 +27,8 @@ class StackPlan:
         """Programs that may start together, stage after stage."""
         stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
         stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
-        stages.append((self._service("batcher", "batcher"),))
-        stages.append((self._router(),))
+        stages.append((self._service("batcher", "batcher"), self.limiter()))
+        stages.append((self._router(limiter_address=self.addresses["limiter"]),))
         stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))
         return tuple(stages)
 
@@ -45,6 +45,11 @@ class StackPlan:
 
     def _router(self, **changes: str) -> Program:
         return self._service("router", "router", batcher_address=self.addresses["batcher"], **changes)
+
+    def limiter(self) -> Program:
+        """The limiter, with the operators' door beside it; the internal token is the operator's secret on a developer's machine."""
+        operators = {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": f"developer={self.token}"}
+        return self._service("limiter", "limiter", **operators)
 
     def inference(self, number: int, **changes: str) -> Program:
         """One instance of the default model."""

@@ -37,6 +37,7 @@ class OpenHold:
     most: list[int]
     usual: list[int]
     least: list[int]
+    path: tuple[Counter, ...] = ()
     unbooked: tuple[Counter, ...] = ()
 
 
@@ -89,6 +90,7 @@ class LimiterServicer:
         except StoreLost:
             reply, rows = self._without_store(path, held)
         if reply.verdict == pb.VERDICT_ALLOWED:
+            held.path = rows
             self._remember(request.hold_id, held)
         return pb.ReserveResponse(decision=self._decision(reply, rows, request))
 
@@ -100,7 +102,8 @@ class LimiterServicer:
             )
         except StoreLost:
             reply = Reply(pb.VERDICT_ALLOWED)  # the call runs already; its commit books what it cost
-        return pb.ExtendResponse(decision=self._decision(reply, (), None))
+        held = self._open.get(request.hold_id)
+        return pb.ExtendResponse(decision=self._decision(reply, held.path if held else (), None))
 
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         _named("hold_id", request.hold_id)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from random import Random
 
 from google.protobuf.descriptor import ServiceDescriptor
+from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.auth import internal
 from penstock.core.clock import SystemClock
@@ -16,10 +18,12 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault
 from penstock.core.exporting import start_telemetry
 from penstock.core.hop import Peer, connect
+from penstock.core.prices import Prices, PricesSection
 from penstock.core.program import run
 from penstock.core.redis import open_redis
 from penstock.core.server import Server, ServerLimits
 from penstock.router.adapters import Backends
+from penstock.router.admission import LimiterAdmission
 from penstock.router.attempts import Attempts
 from penstock.router.config import KeysSection, RouterSettings, RoutesSection
 from penstock.router.jobs import Jobs
@@ -32,6 +36,7 @@ from penstock.router.servicer import RouterServicer
 from penstock.router.stages import NoRecall, NoShape, OpenAdmission
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 log = logging.getLogger(__name__)
 
@@ -41,16 +46,18 @@ async def serve(settings: RouterSettings) -> None:
     clock = SystemClock()
     keys = KeyRing(load_section(settings.config_file, "keys", KeysSection).api)
     models = Models(load_section(settings.config_file, "routes", RoutesSection), settings.default_model)
+    models.prices = Prices.of(load_section(settings.config_file, "prices", PricesSection))
 
     def reload() -> None:
         fresh = (
             load_section(settings.config_file, "keys", KeysSection),
             load_section(settings.config_file, "routes", RoutesSection),
+            load_section(settings.config_file, "prices", PricesSection),
         )
         keys.replace(fresh[0].api)
         models.replace(fresh[1])
+        models.prices = pipeline.prices = Prices.of(fresh[2])
 
-    watch_sighup(reload)
     store = open_redis(settings.redis_url) if settings.redis_url else None
     async with start_telemetry("router", settings, edge=True) as telemetry:
 
@@ -60,8 +67,11 @@ async def serve(settings: RouterSettings) -> None:
         registry = Registry(settings, store, clock)
         backends = Backends(dial, settings.batcher_address)
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
-        stages = OpenAdmission(), NoRecall(), NoShape()
+        admission = _admission(settings, models, clock, dial)
+        stages = admission or OpenAdmission(), NoRecall(), NoShape()
         pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
+        pipeline.prices = models.prices
+        watch_sighup(reload)
         servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
         if store is not None:
             servicer.jobs = Jobs(settings, store, servicer.serve_job, clock, servicer.runs.cancel)
@@ -74,6 +84,7 @@ async def serve(settings: RouterSettings) -> None:
         await registry.read_shared()
         await server.start()
         keeper = asyncio.create_task(_keep(settings, registry, backends, clock), name="registry keeper")
+        lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
         if servicer.jobs is not None:
             servicer.jobs.start()
         await server.wait()
@@ -82,9 +93,21 @@ async def serve(settings: RouterSettings) -> None:
         keeper.cancel()
         await asyncio.wait([keeper])
         await pipeline.drained()
+        if admission is not None and lease_keeper is not None:
+            lease_keeper.cancel()
+            await admission.close()
         await backends.close()
         if store is not None:
             await store.aclose()
+
+
+def _admission(
+    settings: RouterSettings, models: Models, clock: SystemClock, dial: Callable[[str, ServiceDescriptor], Peer]
+) -> LimiterAdmission | None:
+    if not settings.limiter_address:
+        return None
+    peer = dial(settings.limiter_address, LIMITER)
+    return LimiterAdmission(peer, lambda: models.prices, clock, settings.limiter_loss)
 
 
 async def _keep(settings: RouterSettings, registry: Registry, backends: Backends, clock: SystemClock) -> None:

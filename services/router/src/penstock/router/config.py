@@ -25,6 +25,9 @@ class RouterSettings(ServiceSettings):
     )
     cache_address: str = Field("", description="cache to ask first; empty: none")
     limiter_address: str = Field("", description="limiter to ask first; empty: none")
+    limiter_loss: Literal["closed", "open"] = Field(
+        "closed", description="when the limiter cannot be reached and no lease is left: refuse, or let pass unlimited"
+    )
     strategy: Strategy = Field("least_added_delay", description="how instances are chosen")
     heartbeat_interval_ms: int = Field(500, ge=50, description="how often instances say that they live")
     lease_ms: int = Field(3_000, ge=200, description="without a heartbeat for so long an instance is lost")
@@ -87,15 +90,13 @@ class KeysSection(Section):
 
 
 class ModelRoute(Section):
-    """What is declared of a model, for automatic choice. Prices in micro-dollars a million tokens."""
+    """What is declared of a model, for automatic choice; its price stands in the section `prices`."""
 
     name: str = Field(min_length=1, max_length=128)
     quality: float = Field(0.5, ge=0, le=1)
     tasks: tuple[Literal["embed", "classify", "generate", "infer"], ...] = ()
     capabilities: tuple[str, ...] = ()
     max_input_tokens: int = Field(0, ge=0)
-    input_microusd_per_mtok: int = Field(0, ge=0)
-    output_microusd_per_mtok: int = Field(0, ge=0)
 
 
 class RoutesSection(Section):

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from penstock.core.prices import Prices
 from penstock.router.config import ModelRoute, RoutesSection
 from penstock.router.stages import Work
 
@@ -28,8 +29,9 @@ class Chain:
 class Models:
     """The routes in force and what callers have said of the answers."""
 
-    def __init__(self, routes: RoutesSection, default_model: str) -> None:
+    def __init__(self, routes: RoutesSection, default_model: str, prices: Prices | None = None) -> None:
         self._default = default_model
+        self.prices = prices or Prices({})
         self._judged: dict[str, list[int]] = {}
         self._served: OrderedDict[str, str] = OrderedDict()
         self.replace(routes)
@@ -67,7 +69,8 @@ class Models:
             and (not route.max_input_tokens or work.input_tokens <= route.max_input_tokens)
         ]
         good = sorted(
-            (route for route in able if self.quality(route.name) >= least), key=lambda route: price(route, work)
+            (route for route in able if self.quality(route.name) >= least),
+            key=lambda route: self.price_of(route.name, work),
         )
         if not good:
             return Chain(self._once([self._default, *spare]), "auto: no declared model meets the ask; the default")
@@ -96,14 +99,8 @@ class Models:
 
     def price_of(self, name: str, work: Work) -> int:
         """Estimated micro-dollars of this work on a model; 0 when it has no price."""
-        return round(price(self._facts[name], work)) if name in self._facts else 0
+        return self.prices.most_microusd(name, work.input_tokens, work.output_tokens) or 0
 
     @staticmethod
     def _once(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for name in names if name))[:MOST_MODELS]
-
-
-def price(route: ModelRoute, work: Work) -> float:
-    """Micro-dollars of this work at the model's price."""
-    tokens = work.input_tokens * route.input_microusd_per_mtok + work.output_tokens * route.output_microusd_per_mtok
-    return tokens / 1e6

@@ -12,14 +12,18 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
+from penstock.core.errors import Fault
+from penstock.core.prices import Prices
 from penstock.core.telemetry import Span, Telemetry
 from penstock.router.attempts import Attempts
-from penstock.router.requests import Asked
+from penstock.router.billing import bill
+from penstock.router.requests import BYTES_A_TOKEN, Asked
 from penstock.router.stages import (
     AdmissionStage,
     Admitted,
@@ -29,6 +33,7 @@ from penstock.router.stages import (
     OpenAdmission,
     RecallStage,
     ShapeStage,
+    Spent,
 )
 from penstock.router.trip import Outcome, Trip
 
@@ -49,6 +54,8 @@ class Pipeline:
         self._clock = clock
         self._telemetry = telemetry
         self._notes = notes
+        self.prices = Prices({})
+        """Replaced when the file is read again."""
         self._after: set[asyncio.Task[None]] = set()
 
     async def run(self, asked: Asked, call: Call) -> Outcome:
@@ -57,16 +64,20 @@ class Pipeline:
             trip = self._begin(asked, call, span)
             admitted = await self._admit(trip)
             outcome: Outcome | None = None
+            spent: Spent | None = None
             try:
                 outcome = await self._answer(trip)
                 return outcome
+            except BaseException as error:
+                spent = _spent(trip, error)
+                raise
             finally:
-                self._settle(admitted, outcome.receipt if outcome else None)
+                self._settle(admitted, outcome, spent)
 
     async def _answer(self, trip: Trip) -> Outcome:
         found = await self._look_up(trip)
         if isinstance(found, Found):
-            return self._finish(trip, found.result)
+            return self._finish(trip, found.result, reused=True)
         result: inference_pb2.TaskResult | None = None
         try:
             computed = await self.attempts.compute(trip)
@@ -83,14 +94,15 @@ class Pipeline:
             admitted = await self._admit(trip)
             outcome: Outcome | None = None
             found: NotFound | None = None
+            spent: Spent | None = None
             try:
                 looked = await self._look_up(trip)
                 if isinstance(looked, Found):
                     yield _whole(looked.result)
-                    outcome = self._finish(trip, looked.result)
+                    outcome = self._finish(trip, looked.result, reused=True)
                 else:
                     found = looked
-                    async with aclosing(self._stream_pieces(trip)) as items:
+                    async with aclosing(self._stream_pieces(trip, admitted)) as items:
                         async for item in items:
                             if isinstance(item, Outcome):
                                 outcome = item
@@ -98,11 +110,14 @@ class Pipeline:
                                 yield item
                 assert outcome is not None
                 yield outcome
+            except BaseException as error:
+                spent = _spent(trip, error)
+                raise
             finally:
-                self._after_stream(admitted, found, outcome)
+                self._settle(admitted, outcome, spent)
+                self._after_stream(found, outcome)
 
-    def _after_stream(self, admitted: Admitted, found: NotFound | None, outcome: Outcome | None) -> None:
-        self._settle(admitted, outcome.receipt if outcome else None)
+    def _after_stream(self, found: NotFound | None, outcome: Outcome | None) -> None:
         if found is not None:
             self._store(found.token, outcome.result if outcome else None, outcome.receipt if outcome else None)
 
@@ -122,6 +137,11 @@ class Pipeline:
     async def _admit(self, trip: Trip) -> Admitted:
         admitted = await self._admission.admit(trip.span.call, trip.asked.options, trip.asked.work)
         trip.receipt.notes.extend(admitted.notes)
+        if admitted.max_output_tokens and trip.asked.work.kind == "generate":
+            task = inference_pb2.Task()
+            task.CopyFrom(trip.asked.task)
+            task.generate.max_tokens = admitted.max_output_tokens
+            trip.asked = replace(trip.asked, task=task)
         return admitted
 
     async def _look_up(self, trip: Trip) -> Found | NotFound:
@@ -146,18 +166,23 @@ class Pipeline:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
         return await self._recall.feedback(call.principal, request_id, correct, note)
 
-    async def _stream_pieces(self, trip: Trip) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+    async def _stream_pieces(
+        self, trip: Trip, admitted: Admitted
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         async with aclosing(self.attempts.stream(trip)) as pieces:
             async for piece in pieces:
                 if piece.chunk is not None:
+                    trip.said_bytes += len(piece.chunk.delta)
+                    await self._admission.extend(admitted, trip.said_bytes // BYTES_A_TOKEN)
                     yield piece.chunk
                 if piece.result is not None:
                     yield self._finish(trip, piece.result)
 
-    def _finish(self, trip: Trip, result: inference_pb2.TaskResult) -> Outcome:
+    def _finish(self, trip: Trip, result: inference_pb2.TaskResult, *, reused: bool = False) -> Outcome:
         receipt = trip.receipt
         receipt.revision, receipt.compute_ms = result.revision, result.compute_ms
         receipt.usage.CopyFrom(result.usage)
+        bill(receipt, result.usage, self.prices, reused=reused)
         receipt.total_ms = (self._clock.monotonic() - trip.began_s) * 1e3
         trip.span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
         trip.span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)
@@ -175,10 +200,10 @@ class Pipeline:
             semantics.PRIORITY: call.priority,
         }
 
-    def _settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
+    def _settle(self, admitted: Admitted, outcome: Outcome | None, spent: Spent | None) -> None:
         # A task costs more than an empty stage does: none is made for nothing.
         if not isinstance(self._admission, OpenAdmission):
-            self._later(self._admission.settle(admitted, receipt))
+            self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
 
     def _store(
         self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
@@ -196,6 +221,17 @@ class Pipeline:
         """Wait until everything that follows answers is done."""
         while self._after:
             await asyncio.gather(*self._after, return_exceptions=True)
+
+
+def _spent(trip: Trip, error: BaseException) -> Spent | None:
+    """What a broken call has cost: nothing when an instance refused it; its input and what it said when it was cut, cancelled or late."""
+    cut = trip.said_bytes > 0
+    left = isinstance(error, (asyncio.CancelledError, GeneratorExit)) or (
+        isinstance(error, Fault) and error.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    )
+    if not cut and not (left and trip.attempts):
+        return None
+    return Spent(trip.asked.model, trip.asked.work.input_tokens, trip.said_bytes // BYTES_A_TOKEN)
 
 
 def _whole(result: inference_pb2.TaskResult) -> inference_pb2.GenerateChunk:

@@ -13,6 +13,8 @@ from penstock.router.stages import Work
 MAX_TEXTS = 1024
 MAX_NAME_BYTES = 128
 BYTES_A_TOKEN = 4
+OVERHEAD_TOKENS = 16
+"""What templates put around one message or text, at most."""
 PRIORITIES = frozenset(range(5))
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 
@@ -36,7 +38,9 @@ def measure(options: router_pb2.CallOptions, model: str, task: inference_pb2.Tas
     kind = task.WhichOneof("task") or ""
     texts = task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
     most = task.generate.max_tokens if kind == "generate" else 0
-    return Asked(options, model, task, Work(kind, model, max(1, len(texts)), estimate_tokens(task), most))
+    rows = max(1, len(texts))
+    bound = task.ByteSize() + OVERHEAD_TOKENS * max(rows, len(task.generate.messages) if kind == "generate" else 0)
+    return Asked(options, model, task, Work(kind, model, rows, estimate_tokens(task), most, bound))
 
 
 def check_options(options: router_pb2.CallOptions) -> None:

@@ -25,8 +25,8 @@ class Work:
     input_tokens: int
     output_tokens: int
     """Largest number of output tokens that the call may cause; 0 for tasks without any."""
-    full_price_microusd: int = 0
-    """What the call would cost at the model's price without Penstock; 0 when no price is known."""
+    input_bound: int = 0
+    """Tokens that the input cannot exceed, whatever the tokenizer: its bytes and what surrounds each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,17 @@ class Admitted:
 
     token: object = None
     notes: tuple[str, ...] = ()
+    max_output_tokens: int = 0
+    """Length that was paid for where the caller left it open; 0 leaves it open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a call that brought no answer has cost all the same."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,12 @@ class AdmissionStage(Protocol):
         """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a reason and a time to wait)."""
         ...
 
-    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
-        """Called once for each admitted call, after its answer has left; no receipt means that the call failed or was cancelled."""
+    async def extend(self, admitted: Admitted, output_tokens: int) -> None:
+        """A stream has said so much; raise the Fault that ends it where no more is paid for."""
+        ...
+
+    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> None:
+        """Called once for each admitted call, after its answer has left; without a receipt, `spent` says what it cost all the same."""
         ...
 
 
@@ -112,7 +127,10 @@ class OpenAdmission:
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
         return ADMITTED
 
-    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None) -> None:
+    async def extend(self, admitted: Admitted, output_tokens: int) -> None:
+        return None
+
+    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> None:
         return None
 
 
