@@ -16,6 +16,7 @@ from penstock.core.server import Server, ServerLimits
 from penstock.telemetry.adapters import Forwarder
 from penstock.telemetry.config import TelemetrySettings
 from penstock.telemetry.host import watch_host
+from penstock.telemetry.metric_detector import MetricDetector
 from penstock.telemetry.prometheus import PrometheusDoor
 from penstock.telemetry.receiver import MOST_BYTES, NAMES, Receiver
 from penstock.telemetry.servicer import TelemetryServicer
@@ -36,6 +37,7 @@ async def serve(settings: TelemetrySettings) -> None:
 async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Server]:
     """The service with its background work, its gRPC server not yet started. It records no spans of itself."""
     store = Store(clock, settings.telemetry_window_bytes, content_tenants=settings.content_tenants)
+    store.detectors.append(MetricDetector())
     forwarder = _forwarder(settings, clock)
     if forwarder is not None:
         store.forward = forwarder.put

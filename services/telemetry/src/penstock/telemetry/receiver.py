@@ -100,7 +100,7 @@ class Receiver:
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
     async def logs(self, payload: bytes) -> Message:
-        """Take log records: counted and forwarded, the last ones of each service kept."""
+        """Take log records: counted and forwarded, none is kept."""
         request = _parse(logs_service_pb2.ExportLogsServiceRequest, payload)
         for resource in request.resource_logs:
             for scope in resource.scope_logs:

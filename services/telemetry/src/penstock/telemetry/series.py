@@ -32,7 +32,10 @@ class Point(NamedTuple):
 
 @dataclass(slots=True)
 class Series:
-    """One stream. `total`, `count` and `buckets` are the last cumulative state, which Prometheus is shown."""
+    """One stream. `total`, `count` and `buckets` are the last cumulative state, which Prometheus is shown.
+
+    `kind` is `histogram`, `sum` (of what only grows) or `gauge`.
+    """
 
     key: SeriesKey
     instance: str
@@ -54,19 +57,20 @@ class SeriesWindow:
         self._series: OrderedDict[tuple[SeriesKey, str], Series] = OrderedDict()
         self.points_taken = 0
 
-    def take(self, service: str, instance: str, metric: metrics_pb2.Metric) -> Iterator[tuple[SeriesKey, Point]]:
+    def take(self, service: str, instance: str, metric: metrics_pb2.Metric) -> Iterator[tuple[Series, Point]]:
         """Take a metric's points; yields what is new of each series."""
         kind = metric.WhichOneof("data")
         if kind == "histogram":
             cumulative = metric.histogram.aggregation_temporality == CUMULATIVE
             for shape in metric.histogram.data_points:
                 series = self._at(service, instance, metric, kind, shape)
-                yield series.key, self._histogram(series, shape, cumulative)
+                yield series, self._histogram(series, shape, cumulative)
         elif kind in ("gauge", "sum"):
             delta = kind == "sum" and metric.sum.aggregation_temporality != CUMULATIVE
+            shown = "sum" if kind == "sum" and metric.sum.is_monotonic else "gauge"
             for number in getattr(metric, kind).data_points:
-                series = self._at(service, instance, metric, kind, number)
-                yield series.key, self._number(series, number, delta)
+                series = self._at(service, instance, metric, shown, number)
+                yield series, self._number(series, number, delta)
 
     def write(self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float) -> None:
         """Write a gauge of telemetry's own."""

@@ -13,19 +13,17 @@ from penstock.core.clock import Clock
 from penstock.core.telemetry_metrics import ACCOUNTS
 from penstock.telemetry.analysis import Analysis
 from penstock.telemetry.content import Content
-from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen, SeriesKey
+from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen
 from penstock.telemetry.ledger import Ledger
 from penstock.telemetry.quality import Quality
-from penstock.telemetry.series import Point, SeriesWindow
+from penstock.telemetry.sampling import Sampler
+from penstock.telemetry.series import Point, Series, SeriesWindow
 from penstock.telemetry.spans import Source
 from penstock.telemetry.window import Summary, Window
 
 ROUND_S = 0.25
 SETTLED_A_ROUND = 400
 """Traces settled before others get their turn."""
-
-SAMPLE_S = 15.0
-"""Detectors are shown a metric stream at most this often."""
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Store:
         self.detectors: list[Detector] = []
         self.on_incident: list[Callable[[Incident], None]] = []
         self.forward: Callable[[str, bytes], None] = lambda _kind, _payload: None
-        self._sampled_at: dict[SeriesKey, float] = {}
+        self._sampler = Sampler()
         self._followers: set[asyncio.Queue[Summary]] = set()
 
     def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
@@ -64,15 +62,15 @@ class Store:
                 self.ledger.take(f"{source.service}/{source.instance}", scope, self.clock.time())
                 continue
             for metric in scope.metrics:
-                for key, point in self.series.take(source.service, source.instance, metric):
-                    self._show_point(key, point)
+                for series, point in self.series.take(source.service, source.instance, metric):
+                    self._show_point(series, point)
 
-    def _show_point(self, key: SeriesKey, point: Point) -> None:
-        if not self.detectors or point.unix_s - self._sampled_at.get(key, 0.0) < SAMPLE_S:
+    def _show_point(self, series: Series, point: Point) -> None:
+        if not self.detectors:
             return
-        self._sampled_at[key] = point.unix_s
-        for detector in self.detectors:
-            self._find(detector.on_point(key, point.unix_s, point.value))
+        for key, value in self._sampler.take(series, point):
+            for detector in self.detectors:
+                self._find(detector.on_point(key, point.unix_s, value))
 
     def _show_request(self, seen: RequestSeen) -> bool:
         self.quality.take(seen)
