@@ -23,7 +23,6 @@ class Limiters:
     def __init__(self, url: str) -> None:
         self.url = url
         self.clock = FakeClock(START_S)
-        self.clients: list[object] = []
         self.stores: list[Store] = []
 
     def make(
@@ -31,15 +30,14 @@ class Limiters:
     ) -> LimiterServicer:
         client = open_redis(self.url, retries=0)
         store = Store(client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6))
-        self.clients.append(client)
         self.stores.append(store)
         limits = LimitsSection.model_validate({"rules": rules, **section})
         table = PricesSection.model_validate({"models": prices or []})
         return LimiterServicer(LimiterSettings(), limits, table, store, self.clock)
 
     async def close(self) -> None:
-        for client in self.clients:
-            await client.aclose()  # type: ignore[attr-defined]
+        for store in self.stores:
+            await store.close()
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
+import sys
 from typing import Any
 
 import grpc
@@ -157,3 +160,29 @@ async def test_operators_need_their_credentials_and_a_reason(limiters: Limiters)
             with pytest.raises(grpc.aio.AioRpcError, match=field):
                 await doors.admin.AdjustUsage(request, metadata=who)
         assert not (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
+
+
+UNMODIFIED = """
+import sys
+import grpc
+from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
+from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
+entry = ratelimit_pb2.RateLimitDescriptor.Entry
+descriptor = ratelimit_pb2.RateLimitDescriptor(entries=[entry(key="path", value="/a"), entry(key="user", value="ann")])
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    stub = rls_pb2_grpc.RateLimitServiceStub(channel)
+    for _ in range(4):
+        answer = stub.ShouldRateLimit(rls_pb2.RateLimitRequest(domain="edge", descriptors=[descriptor]))
+        print(answer.overall_code, answer.statuses[0].limit_remaining, answer.statuses[0].current_limit.unit)
+"""
+
+
+async def test_an_unmodified_client_of_envoys_works(limiters: Limiters) -> None:
+    if importlib.util.find_spec("envoy") is None:
+        pytest.skip("Envoy's own stubs (xds-protos) are not installed here")
+    async with Doors(limiters, envoy=[EDGE]) as doors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", UNMODIFIED, doors.servers[0].address, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+    assert said.decode().split("\n") == ["1 2 2", "1 1 2", "1 0 2", "2 0 2", ""]

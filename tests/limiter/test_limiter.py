@@ -10,6 +10,7 @@ import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.core.call import Call, Principal
 from penstock.core.errors import Fault
+from penstock.core.redis import open_redis
 from penstock.limiter.rules import LimitsSection, windows
 from penstock.limiter.servicer import LimiterServicer
 from pydantic import ValidationError
@@ -211,6 +212,7 @@ async def test_without_the_store_each_rule_does_what_it_says(limiters: Limiters)
         await lost_closed.GetUsage(pb.GetUsageRequest(), ANN)
     assert failed.value.code == grpc.StatusCode.UNAVAILABLE
     limiters.url = url
+    assert lost_open._store._probe is not None
     # The store is back: what passed meanwhile is booked with its commit.
     lost_open._store = opened._store
     assert await commit(lost_open, "a", 120)
@@ -271,3 +273,18 @@ def test_calendar_windows_are_as_long_as_the_calendar_says(unit: str, zone: str,
     start, end, following = windows(unit, zone, at)  # type: ignore[arg-type]
     assert start <= at * 1000 < end < following
     assert (end - start) / 3_600_000 == hours
+
+
+async def test_a_store_that_comes_back_is_found_without_anybody_waiting(limiters: Limiters) -> None:
+    limiter, store = limiters.make([{**MONEY, "store_loss": "open"}]), limiters.stores[-1]
+    real, store.client = store.client, open_redis("unix:///nowhere.sock", retries=0)
+    assert (await reserve(limiter, "a", 5)).verdict == pb.VERDICT_ALLOWED
+    await store.client.aclose()
+    store.client = real
+    while store._probe is not None:
+        await limiters.clock.advance(1.0)
+        await real.ping()
+    await reserve(limiter, "b", 7)
+    assert await state(limiter) == (0, 7)
+    assert await commit(limiter, "a", 3)
+    assert await state(limiter) == (3, 7)

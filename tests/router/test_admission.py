@@ -103,7 +103,7 @@ async def rigs(tmp_path: Path) -> AsyncIterator[Any]:
         yield make
         for rig in made:
             await rig.admission.close()
-            await rig.store.client.aclose()
+            await rig.store.close()
 
 
 def budget(counts: str, limit: int, **more: object) -> dict[str, object]:

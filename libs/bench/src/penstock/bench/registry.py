@@ -3,6 +3,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "hop",
+    "limiter",
     "overhead",
     "priority",
     "quantization",

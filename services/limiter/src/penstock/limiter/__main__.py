@@ -41,7 +41,7 @@ async def serve(settings: LimiterSettings) -> None:
         )
     )
     async with contextlib.AsyncExitStack() as owned:
-        owned.push_async_callback(client.aclose)
+        owned.push_async_callback(store.close)
         telemetry = await owned.enter_async_context(start_telemetry("limiter", settings))
         servicer.watch(telemetry)
         door = Door(SERVICES["LimiterService"], servicer, internal(settings.internal_token))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -17,6 +19,7 @@ from penstock.limiter.policy import Question, Reply, Usage, replay
 from penstock.limiter.rules import Counter, organisation_prefix
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+log = logging.getLogger(__name__)
 SCRIPT = files("penstock.limiter").joinpath("books.lua").read_text(encoding="utf-8")
 CHANGES = "penstock:limiter:changes"
 """Stream of what operators changed."""
@@ -24,7 +27,7 @@ CHANGES_KEPT = 100_000
 
 
 class StoreLost(Exception):
-    """The store does not answer; it is asked again after the breaker's pause."""
+    """The store does not answer; it is looked for in the background."""
 
 
 class Store:
@@ -47,7 +50,8 @@ class Store:
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._now_us = now_us
-        self._closed_until_s = 0.0
+        self._probe: asyncio.Task[None] | None = None
+        """Runs while the store is lost: nobody who asks waits for it meanwhile."""
         self._sha = ""
         self._gather: Gather[tuple[str, ...], list[Any]] = Gather(self._ask)
 
@@ -139,14 +143,33 @@ class Store:
             raise StoreLost(fault.message) from None
 
     async def _ask(self, batch: Sequence[tuple[str, ...]]) -> list[list[Any] | Fault]:
-        if self._clock.monotonic() < self._closed_until_s:
+        if self._probe is not None:
             raise StoreLost
         try:
             async with asyncio.timeout(self._timeout_s + 2e-4 * len(batch)):
                 return await self._pipeline(batch)
         except (TimeoutError, RedisError, OSError) as error:
-            self._closed_until_s = self._clock.monotonic() + self._pause_s
+            log.warning("the store does not answer (%s); rules do without it", type(error).__name__)
+            self._probe = asyncio.create_task(self._until_back(), name="probe the store")
             raise StoreLost(type(error).__name__) from None
+
+    async def _until_back(self) -> None:
+        """Ask the store by itself until it answers again."""
+        while True:
+            await self._clock.sleep(self._pause_s)
+            with contextlib.suppress(TimeoutError, RedisError, OSError):
+                async with asyncio.timeout(self._timeout_s):
+                    await self.client.ping()
+                log.warning("the store answers again")
+                self._probe = None
+                return
+
+    async def close(self) -> None:
+        """Stop looking for a lost store, and let the client go."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self.client.aclose()
 
     async def _pipeline(self, batch: Sequence[tuple[str, ...]]) -> list[list[Any] | Fault]:
         if not self._sha:

@@ -7,7 +7,7 @@ local args = cjson.decode(ARGV[4])
 if now_us == 0 then local t = redis.call('TIME'); now_us = t[1] * 1000000 + t[2] end
 local now_ms = math.floor(now_us / 1000)
 local N, HOLDS, LEDGER = 60, P .. 'holds', P .. 'ledger'
-local SETTLED_MS, EXPIRED_MS, SLICES = 60000, 3600000, 48
+local SETTLED_MS, EXPIRED_MS, SLICES, MEMORY, CAUTION = 60000, 3600000, 48, 8, 1.5
 local KEY, KIND, DIM, LIMIT, EXPECTED, SHADOW, START, FINISH, FOLLOWING, ADAPTIVE, ALERTS, AMOUNT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 local OK, RATE, BUDGET, NEVER, SHED, UNPRICED, DRAINED, STALE = 1, 2, 3, 4, 5, 7, 8, 99
 local INF = 9007199254740991
@@ -99,11 +99,15 @@ local function demand(c, priority, amount)
   local index = math.floor(now_ms / slice)
   local last = redis.call('HGET', c[KEY], 'i')
   if num(last) ~= index then
+    local passed = last and math.min(index - num(last), MEMORY * 8) or 0
+    local weight = last and get(c[KEY], 'v') + slice or 0
+    for n = 2, passed do weight = math.floor(weight * (MEMORY - 1) / MEMORY) + slice end
     for p = 1, 4 do
-      local before = num(last) == index - 1 and get(c[KEY], 'd' .. p) or 0
-      redis.call('HSET', c[KEY], 'e' .. p, int(before), 'd' .. p, 0)
+      local sum = math.floor(get(c[KEY], 'e' .. p) * (MEMORY - 1) / MEMORY) + get(c[KEY], 'd' .. p)
+      for n = 2, passed do sum = math.floor(sum * (MEMORY - 1) / MEMORY) end
+      redis.call('HSET', c[KEY], 'e' .. p, int(sum), 'd' .. p, 0)
     end
-    redis.call('HSET', c[KEY], 'i', int(index))
+    redis.call('HSET', c[KEY], 'i', int(index), 'v', int(math.floor(weight * (MEMORY - 1) / MEMORY)))
   end
   if amount > 0 then redis.call('HINCRBY', c[KEY], 'd' .. priority, int(amount)) end
   return slice, index
@@ -115,7 +119,7 @@ local function kept(c, priority, slice, index, start)
   for p = priority + 1, 4 do urgent = urgent + get(c[KEY], 'd' .. p) + get(c[KEY], 'e' .. p) end
   if urgent == 0 then return 0 end
   local left = c[KIND] == 'calendar' and (start == c[START] and c[FINISH] or c[FOLLOWING]) - now_ms or math.floor(c[START] / 4)
-  return math.floor(urgent * left / (slice + now_ms - index * slice))
+  return math.floor(CAUTION * urgent * left / (get(c[KEY], 'v') + math.max(now_ms - index * slice, math.floor(slice / 2))))
 end
 
 local function sweep()

@@ -6,6 +6,7 @@ What more urgent work is forecast to need is kept for it: nested protection leve
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,11 @@ UNBOUNDED = 2**53 - 1
 SETTLED_MS, EXPIRED_MS = 60_000, 3_600_000
 """How long a hold is remembered after its end, so that repeating a settlement books nothing twice."""
 SLICES = 48
-"""Demand is observed over slices of a window: the present one and the one before."""
+"""Demand is observed over slices of a window."""
+MEMORY = 8
+"""Slices that demand is averaged over; older ones fade."""
+CAUTION = 1.5
+"""What is kept for urgent work is so many times its forecast."""
 MOST_URGENT = 4
 TIGHT = 10
 """Below one part in so many of a strict budget, each call is reserved by itself."""
@@ -84,6 +89,8 @@ class Account:
     buckets: dict[int, int] = field(default_factory=dict)
     oldest: int = 0
     slice_index: int = 0
+    weight_ms: int = 0
+    """Time that `before` stands for."""
     present: dict[int, int] = field(default_factory=dict)
     before: dict[int, int] = field(default_factory=dict)
 
@@ -124,6 +131,8 @@ class Books:
         self.drained = False
         self.ledger: list[tuple[str, int, int, int]] = []
         """Entries (counter, window, committed, held) whose sum is the state."""
+        self._due: list[tuple[int, str]] = []
+        """When to look at holds again: to expire or to forget them."""
         self._now_us = 0
 
     @property
@@ -149,6 +158,7 @@ class Books:
         alerts = self._take(hold)
         if ask.ttl_ms:  # otherwise nobody will settle: it is spent at once
             self.holds[hold_id] = hold
+            heapq.heappush(self._due, (hold.expires_ms, hold_id))
         return Reply(pb.VERDICT_ALLOWED, granted=(grant[0], grant[1], grant[2]), alerts=alerts)
 
     def _weigh(self, path: Sequence[Counter], ask: Question, grant: Vector) -> tuple[Reply | None, list[int], bool]:
@@ -300,15 +310,28 @@ class Books:
     def _at(self, now_us: int) -> None:
         """Move to a time: holds that have expired settle to what stays spent."""
         self._now_us = now_us
-        for hold in [hold for hold in self.holds.values() if hold.state == "open" and hold.expires_ms <= self._now_ms]:
-            for index, counter in enumerate(hold.path):
-                if counter.kind != "rate" and self._in_window(hold, index):
-                    self._roll(counter) if counter.kind == "rolling" else None
-                    self._book(counter, hold.starts[index], hold.least[counter.dimension], -hold.held(counter))
-            hold.spent = [spent + least for spent, least in zip(hold.spent, hold.least, strict=True)]
-            hold.state, hold.forget_ms = "expired", self._now_ms + EXPIRED_MS
-        for hold_id in [hold_id for hold_id, hold in self.holds.items() if hold.forget_ms <= self._now_ms]:
-            del self.holds[hold_id]
+        while self._due and self._due[0][0] <= self._now_ms:
+            _, hold_id = heapq.heappop(self._due)
+            hold = self.holds.get(hold_id)
+            if hold is None:
+                continue
+            if hold.state == "open" and hold.expires_ms > self._now_ms:
+                heapq.heappush(self._due, (hold.expires_ms, hold_id))
+            elif hold.state == "open":
+                self._expire(hold_id, hold)
+            elif hold.forget_ms <= self._now_ms:
+                del self.holds[hold_id]
+            else:
+                heapq.heappush(self._due, (hold.forget_ms, hold_id))
+
+    def _expire(self, hold_id: str, hold: Hold) -> None:
+        for index, counter in enumerate(hold.path):
+            if counter.kind != "rate" and self._in_window(hold, index):
+                self._roll(counter) if counter.kind == "rolling" else None
+                self._book(counter, hold.starts[index], hold.least[counter.dimension], -hold.held(counter))
+        hold.spent = [spent + least for spent, least in zip(hold.spent, hold.least, strict=True)]
+        hold.state, hold.forget_ms = "expired", self._now_ms + EXPIRED_MS
+        heapq.heappush(self._due, (hold.forget_ms, hold_id))
 
     def _look(self, counter: Counter, amount: int, priority: int, asked: int) -> Seen:
         most = self._limit(counter)
@@ -392,8 +415,16 @@ class Books:
         length = max(whole // SLICES, 1000)
         index = self._now_ms // length
         if account.slice_index != index:
-            account.before = dict(account.present) if account.slice_index == index - 1 else {}
-            account.present, account.slice_index = {}, index
+            passed = min(index - account.slice_index, MEMORY * 8) if account.slice_index else 0
+            weight = account.weight_ms + length if account.slice_index else 0
+            for _ in range(2, passed + 1):
+                weight = _faded(weight) + length
+            for p in range(1, MOST_URGENT + 1):
+                total = _faded(account.before.get(p, 0)) + account.present.get(p, 0)
+                for _ in range(2, passed + 1):
+                    total = _faded(total)
+                account.before[p] = total
+            account.present, account.slice_index, account.weight_ms = {}, index, _faded(weight)
         if asked > 0:
             account.present[priority] = account.present.get(priority, 0) + asked
         return length
@@ -407,7 +438,8 @@ class Books:
             left = (counter.end if account.window == counter.start else counter.following_end) - self._now_ms
         else:
             left = counter.start // 4
-        return math.floor(urgent * left / (length + self._now_ms - account.slice_index * length))
+        elapsed = max(self._now_ms - account.slice_index * length, length // 2)
+        return math.floor(CAUTION * urgent * left / (account.weight_ms + elapsed))
 
     def _alert(self, counter: Counter) -> int:
         if counter.kind == "rate" or not counter.alerts:
@@ -443,6 +475,11 @@ def _take_back(account: Account, amount: int) -> int:
         account.buckets[index] -= part
         left -= part
     return amount - left
+
+
+def _faded(value: int) -> int:
+    """What is left of an average's sum after one more slice."""
+    return math.floor(value * (MEMORY - 1) / MEMORY)
 
 
 def _is_tight(counter: Counter, seen: Seen) -> bool:

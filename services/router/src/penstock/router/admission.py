@@ -237,7 +237,11 @@ class LimiterAdmission:
         request = pb.ReserveRequest(
             hold_id=name, model=work.model, amount=_amount(most), least=_amount(least), output_tokens=output, unpriced=unpriced
         )  # fmt: skip
-        answer: pb.ReserveResponse = await self._ask("Reserve", request, call)
+        try:
+            answer: pb.ReserveResponse = await self._ask("Reserve", request, call)
+        except BaseException:  # cancelled or too late: whether the hold was taken is not known, so it is given back
+            self._later(self._surely("Release", pb.ReleaseRequest(hold_id=name), Call(call.principal, call.priority)))
+            raise
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             return None, answer.decision
         ticket = Ticket(call, most, least, hold_id=name, covered=output)
