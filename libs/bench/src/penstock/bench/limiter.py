@@ -1,6 +1,6 @@
 """The limiter: decisions a second from a lease, in the policy and through Redis; overshoot, leaked holds; budgets under spikes of cost.
 
-Overshoot, leaks and refunds are measured with three limiter processes on one real Redis, and callers that are killed between answer and settlement.
+Overshoot, leaks and refunds: three limiter processes on one real Redis, and callers that are killed between answer and settlement.
 Availability and overrun run the serving policy in virtual time on the Azure conversation trace (`limiter_budget`), five seeds.
 """
 
