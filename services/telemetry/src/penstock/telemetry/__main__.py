@@ -19,8 +19,11 @@ from penstock.telemetry.host import watch_host
 from penstock.telemetry.metric_detector import MetricDetector
 from penstock.telemetry.prometheus import PrometheusDoor
 from penstock.telemetry.receiver import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.refitting import keep_fitting
+from penstock.telemetry.request_detector import RequestDetector
 from penstock.telemetry.servicer import TelemetryServicer
 from penstock.telemetry.store import Store
+from penstock.telemetry.webhook import Webhook
 
 SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 
@@ -37,15 +40,24 @@ async def serve(settings: TelemetrySettings) -> None:
 async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Server]:
     """The service with its background work, its gRPC server not yet started. It records no spans of itself."""
     store = Store(clock, settings.telemetry_window_bytes, content_tenants=settings.content_tenants)
-    store.detectors.append(MetricDetector())
+    requests = RequestDetector()
+    store.detectors += [MetricDetector(), requests]
     forwarder = _forwarder(settings, clock)
     if forwarder is not None:
         store.forward = forwarder.put
+    webhook = Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
+    if settings.alert_webhook_url:
+        store.on_incident.append(webhook.put)
     receiver = Receiver(store, settings.telemetry_pending_spans)
     door = Door(SERVICE, TelemetryServicer(store, forwarder), internal(settings.internal_token))
     prometheus = PrometheusDoor(store)
     await _listen(prometheus, settings.prometheus_listen)
-    work = [store.run(), watch_host(store.series, clock), *([forwarder.run()] if forwarder else [])]
+    work = [
+        store.run(),
+        watch_host(store.series, clock),
+        keep_fitting(requests, clock),
+        *([forwarder.run()] if forwarder else []),
+    ]
     tasks = [asyncio.create_task(job) for job in work]
     limits = ServerLimits(max_message_bytes=MOST_BYTES)
     names = {"foreign": [receiver.add_to], "foreign_names": NAMES}
@@ -56,6 +68,7 @@ async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Ser
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await prometheus.close()
+        await webhook.close()
         if forwarder is not None:
             await forwarder.close()
 

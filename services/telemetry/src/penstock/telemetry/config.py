@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from penstock.core.config import CommaList, ServiceSettings, split_commas
-from pydantic import Field, field_validator
+from penstock.telemetry.webhook import problem
+from pydantic import Field, field_validator, model_validator
 
 
 class TelemetrySettings(ServiceSettings):
@@ -23,4 +26,16 @@ class TelemetrySettings(ServiceSettings):
         (), description="tenants whose prompts and answers may be kept, redacted; comma-separated"
     )
 
-    _split = field_validator("content_tenants", mode="before")(split_commas)
+    alert_webhook_url: str = Field("", description="address that is told of incidents by POST; empty: none")
+    alert_webhook_secret: str = Field("", repr=False, description="secret that the webhook's messages are signed with")
+    alert_webhook_hosts: CommaList = Field((), description="hosts that the webhook may be on; comma-separated")
+
+    _split = field_validator("content_tenants", "alert_webhook_hosts", mode="before")(split_commas)
+
+    @model_validator(mode="after")
+    def _webhook(self) -> Self:
+        if not self.alert_webhook_url:
+            return self
+        if wrong := problem(self.alert_webhook_url, self.alert_webhook_secret, self.alert_webhook_hosts):
+            raise ValueError(f"PENSTOCK_ALERT_WEBHOOK_URL {wrong}")
+        return self

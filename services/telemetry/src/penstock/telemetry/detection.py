@@ -6,8 +6,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
+from penstock.telemetry.critical_path import Section, critical_path
 from penstock.telemetry.spans import Tree
 from penstock.telemetry.window import Summary
 
@@ -29,12 +31,17 @@ class SeriesKey:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestSeen:
     """A settled request: its row, and its spans to make features and a critical path from."""
 
     summary: Summary
     tree: Tree
+
+    @cached_property
+    def sections(self) -> Sequence[Section]:
+        """The critical path."""
+        return critical_path(self.tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +139,16 @@ class IncidentBook:
             trace_ids=finding.trace_ids,
         )
 
-    def close_quiet(self, unix_s: float) -> None:
-        """Close incidents of which nothing more was found."""
-        for incident in list(self._incidents.values()):
-            if incident.open and unix_s - incident.last_unix_s > CLOSE_S:
-                self._put(replace(incident, open=False))
+    def close_quiet(self, unix_s: float) -> list[Incident]:
+        """Close incidents of which nothing more was found; gives those closed now."""
+        quiet = [
+            replace(incident, open=False)
+            for incident in self._incidents.values()
+            if incident.open and unix_s - incident.last_unix_s > CLOSE_S
+        ]
+        for incident in quiet:
+            self._put(incident)
+        return quiet
 
     def _put(self, incident: Incident) -> None:
         self._incidents[incident.id] = incident

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.core import semantics as names
-from penstock.telemetry.detection import RequestSeen
+from penstock.telemetry.detection import Blame, Finding, RequestSeen
 
 REFERENCE = 200
 """Observations that make the reference."""
 
 MOST_ROWS = 1000
+
+TOLD = ("confidence", "agreement")
+"""Measures whose drift is an incident; the others follow the load and are only shown."""
+
+SEVERITY = 5.0
+"""Of a drift: the test's level gives one false alarm in some hundred thousand observations."""
 
 
 @dataclass
@@ -55,22 +61,36 @@ class Quality:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Measure] = {}
 
-    def take(self, seen: RequestSeen) -> None:
-        """Read what a request says of its model."""
+    def take(self, seen: RequestSeen) -> list[Finding]:
+        """Read what a request says of its model; what began to drift in answers' quality is a finding."""
+        found: list[Finding] = []
         if not seen.summary.model or seen.summary.error:
-            return
+            return found
         for name, value in measures(seen):
             row = self._rows.get((seen.summary.model, name))
             if row is None:
                 if len(self._rows) >= MOST_ROWS:
-                    return
+                    return found
                 row = self._rows[seen.summary.model, name] = Measure()
+            was = row.drifted
             row.add(value)
+            if row.drifted and not was and name in TOLD:
+                found.append(_finding(seen, name, row))
+        return found
 
     def rows(self) -> Iterator[tuple[str, str, Measure]]:
         """(model, measure, values)."""
         for (model, name), row in sorted(self._rows.items()):
             yield model, name, row
+
+
+def _finding(seen: RequestSeen, name: str, row: Measure) -> Finding:
+    model = seen.summary.model
+    text = f"{model}: {name} {row.now:.3g} where {row.mean:.3g} was the reference"
+    at_s = (seen.summary.start_ns + seen.summary.duration_ns) / 1e9
+    blame = Blame(name, 1.0, row.now, row.mean)
+    trace = seen.summary.trace_id.hex()
+    return Finding(seen.summary.service, f"{model} {name}", "drift", at_s, SEVERITY, text, (blame,), "", (trace,))
 
 
 def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
@@ -79,8 +99,8 @@ def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
     for span in seen.tree.spans:
         said = span.attributes
         for name, key in (("confidence", names.CONFIDENCE), ("agreement", names.AGREEMENT)):
-            if key in said:
-                yield name, float(said[key])
+            if key in said and (name == "agreement" or "hit" not in seen.summary.cache):
+                yield name, float(said[key])  # of a hit the confidence is the cache's, not the model's
         if names.FULL_PRICE in said or (names.COMPUTE_MS in said and names.INPUT_TOKENS in said):
             tokens = int(said.get(names.INPUT_TOKENS, 0)) + int(said.get(names.OUTPUT_TOKENS, 0))
             if tokens and span.duration_ns:

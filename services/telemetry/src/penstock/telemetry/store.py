@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.core import semantics as names
@@ -13,7 +13,7 @@ from penstock.core.clock import Clock
 from penstock.core.telemetry_metrics import ACCOUNTS
 from penstock.telemetry.analysis import Analysis
 from penstock.telemetry.content import Content
-from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen
+from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen, SeriesKey
 from penstock.telemetry.ledger import Ledger
 from penstock.telemetry.quality import Quality
 from penstock.telemetry.sampling import Sampler
@@ -22,6 +22,7 @@ from penstock.telemetry.spans import Source
 from penstock.telemetry.window import Summary, Window
 
 ROUND_S = 0.25
+STATE_EVERY_S = 5.0
 SETTLED_A_ROUND = 400
 """Traces settled before others get their turn."""
 
@@ -53,6 +54,8 @@ class Store:
         self.on_incident: list[Callable[[Incident], None]] = []
         self.forward: Callable[[str, bytes], None] = lambda _kind, _payload: None
         self._sampler = Sampler()
+        self._where: dict[str, str] = {}
+        self._state_written_s = 0.0
         self._followers: set[asyncio.Queue[Summary]] = set()
 
     def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
@@ -73,7 +76,9 @@ class Store:
                 self._find(detector.on_point(key, point.unix_s, value))
 
     def _show_request(self, seen: RequestSeen) -> bool:
-        self.quality.take(seen)
+        self._find(self.quality.take(seen))
+        for section in seen.sections:
+            self._where[section.span.source.service] = f"{section.span.source.service} {section.span.name}"
         found = False
         for detector in self.detectors:
             findings = detector.on_request(seen)
@@ -83,9 +88,12 @@ class Store:
 
     def _find(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
-            incident = self.incidents.take(finding)
-            for tell in self.on_incident:
-                tell(incident)
+            where = finding.critical_section or self._where.get(finding.service, "")
+            self._tell(self.incidents.take(replace(finding, critical_section=where)))
+
+    def _tell(self, incident: Incident) -> None:
+        for tell in self.on_incident:
+            tell(incident)
 
     def settle(self) -> int:
         """Settle what is due; returns how many traces were."""
@@ -101,7 +109,18 @@ class Store:
         """Settle traces and close quiet incidents for ever."""
         while True:
             await self.clock.sleep(0.0 if self.settle() >= SETTLED_A_ROUND else ROUND_S)
-            self.incidents.close_quiet(self.clock.time())
+            for closed in self.incidents.close_quiet(self.clock.time()):
+                self._tell(closed)
+            self._write_state()
+
+    def _write_state(self) -> None:
+        now = self.clock.time()
+        if now - self._state_written_s < STATE_EVERY_S:
+            return
+        self._state_written_s = now
+        for detector in self.detectors:
+            for name, value in detector.state().items():
+                self.series.write(SeriesKey("telemetry", f"penstock.anomaly.{name}"), "", "1", now, value)
 
     async def follow(self) -> AsyncIterator[Summary]:
         """Traces as they settle; a follower that does not keep up misses some."""

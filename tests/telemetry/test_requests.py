@@ -1,0 +1,166 @@
+"""The detector of requests: usual scatter says nothing, a slow or failing instance is named with its features and its critical section."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from penstock.core import semantics as names
+from penstock.core.clock import SystemClock
+from penstock.telemetry.detection import Finding, IncidentBook, RequestSeen
+from penstock.telemetry.fitting import fit
+from penstock.telemetry.quality import Quality
+from penstock.telemetry.refitting import keep_fitting
+from penstock.telemetry.request_detector import MOST_GROUPS, SAMPLE, RequestDetector
+from penstock.telemetry.request_features import FEATURES, vectors
+from penstock.telemetry.spans import Source, Tree, Value
+from penstock.telemetry.window import Summary
+
+from .conftest import span
+
+ROUTER, MODEL = Source("router", "router"), Source("inference", "inference-1")
+
+
+def seen(at_s: float, compute_ms: float, error: str = "", instance: Source = MODEL, **said: Value) -> RequestSeen:
+    start = int((1e9 + at_s) * 1e9)
+    end = start + int((compute_ms + 2.0) * 1e6)
+    told = {names.TIER.replace(".", "__"): "short", **said}
+    root = span("RouterService/Embed", start, end, kind="server", source=ROUTER, error=error, **told)
+    model = span(
+        "InferenceService/Compute",
+        start + 1_000_000,
+        end - 1_000_000,
+        "RouterService/Embed",
+        source=instance,
+        kind="server",
+        error=error,
+    )
+    tree = Tree([root, model])
+    summary = Summary(
+        int(at_s * 1e6).to_bytes(16, "big"), root.name, "router", start, end - start, 2, (), error, model="m"
+    )
+    return RequestSeen(summary, tree)
+
+
+def feed(detector: RequestDetector, requests: Sequence[RequestSeen]) -> list[Finding]:
+    found: list[Finding] = []
+    for request in requests:
+        found += detector.on_request(request)
+        while (asked := detector.due()) is not None:
+            detector.learnt(asked[0], fit(asked[1]))
+    return found
+
+
+def usual(rng: random.Random, count: int, from_s: float = 0.0, **said: Value) -> list[RequestSeen]:
+    return [seen(from_s + 0.3 * n, 10.0 * rng.lognormvariate(0.0, 0.2), **said) for n in range(count)]
+
+
+def test_a_request_gives_a_vector_for_each_service_with_the_time_spent_in_itself() -> None:
+    request = seen(0.0, 8.0, penstock__batch__queued_ms=4.0)
+    own = {vector.group.service: vector for vector in vectors(request)}
+    assert np.exp(own["inference"].values[0]) == pytest.approx(8.0)
+    assert np.exp(own["router"].values[0]) == pytest.approx(2.0)
+    assert np.expm1(own["router"].values[1]) == pytest.approx(4.0) and own["inference"].values[1] == 0.0
+    assert own["inference"].section == "inference InferenceService/Compute"
+
+
+def test_what_is_usual_says_nothing() -> None:
+    assert feed(RequestDetector(), usual(random.Random(1), 3000)) == []
+
+
+def test_a_slow_instance_is_found_named_and_explained() -> None:
+    rng, detector = random.Random(2), RequestDetector()
+    feed(detector, usual(rng, 800))
+    slow = [seen(240.0 + 0.3 * n, 40.0 * rng.lognormvariate(0.0, 0.2)) for n in range(60)]
+    found = feed(detector, slow)
+    assert {finding.service for finding in found} == {"inference"}
+    first = found[0]
+    assert first.at_unix_s - 1e9 - 240.0 < 15.0
+    assert first.blames[0].feature == "latency_ms" and first.blames[0].share > 0.9
+    assert first.blames[0].value == pytest.approx(40.0, rel=0.3)
+    assert first.blames[0].expected == pytest.approx(10.0, rel=0.3)
+    assert first.critical_section == "inference InferenceService/Compute"
+    assert first.trace_ids
+
+
+def test_faster_is_no_incident() -> None:
+    rng, detector = random.Random(3), RequestDetector()
+    feed(detector, usual(rng, 800))
+    assert feed(detector, [seen(240.0 + 0.3 * n, 2.0) for n in range(200)]) == []
+
+
+def test_a_burst_shorter_than_five_seconds_is_no_incident() -> None:
+    rng, detector = random.Random(4), RequestDetector()
+    feed(detector, usual(rng, 800))
+    assert feed(detector, [seen(240.0 + 0.05 * n, 60.0) for n in range(60)]) == []
+
+
+def test_errors_are_judged_against_the_groups_own_rate() -> None:
+    calm, flaky = RequestDetector(), RequestDetector()
+    rng = random.Random(5)
+    feed(calm, usual(rng, 600))
+    feed(flaky, [seen(0.3 * n, 10.0, "UNAVAILABLE" if rng.random() < 0.2 else "") for n in range(2000)])
+    burst = [seen(700.0 + 0.3 * n, 10.0, "UNAVAILABLE" if n % 4 == 0 else "") for n in range(80)]
+    found = feed(calm, burst)
+    assert found and found[0].blames[0].feature == "error_rate" and "inference" in {one.service for one in found}
+    assert feed(flaky, burst) == [], "a quarter failing is nothing new where a fifth always did"
+
+
+def test_the_new_usual_is_adopted_in_the_end() -> None:
+    rng, detector = random.Random(6), RequestDetector()
+    feed(detector, usual(rng, 800))
+    moved = [seen(240.0 + n, 40.0 * rng.lognormvariate(0.0, 0.2)) for n in range(2400)]
+    found = feed(detector, moved)
+    assert found and max(finding.at_unix_s for finding in found) - 1e9 < 240.0 + 1300.0
+
+
+def test_groups_are_bounded() -> None:
+    detector = RequestDetector()
+    for number in range(MOST_GROUPS):
+        detector.on_request(seen(float(number), 10.0, instance=Source("inference", f"i-{number}")))
+    assert detector.state()["groups"] == MOST_GROUPS
+
+
+async def test_fitting_happens_beside_the_loop_and_reaches_the_detector() -> None:
+    detector = RequestDetector()
+    for request in usual(random.Random(7), 200):
+        detector.on_request(request)
+    task = asyncio.create_task(keep_fitting(detector, SystemClock()))
+    async with asyncio.timeout(20):
+        while not detector.state()["groups_fitted"]:
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+
+def test_distances_are_calibrated_whatever_their_distribution() -> None:
+    rng = np.random.default_rng(1)
+    rows = [tuple(row) for row in rng.standard_t(2, size=(2 * SAMPLE, len(FEATURES)))]
+    learnt = fit(rows[:SAMPLE])
+    surprises = [learnt.surprise(sum(learnt.parts(row))) for row in rows[SAMPLE:]]
+    rare = sum(surprise > -np.log(0.05) for surprise in surprises) / SAMPLE
+    assert 0.02 < rare < 0.09
+
+
+def test_a_drift_of_confidence_is_one_finding_and_noise_is_none() -> None:
+    rng, quality = random.Random(8), Quality()
+
+    def told(middle: float, count: int) -> list[Finding]:
+        said = [{names.CONFIDENCE.replace(".", "__"): rng.gauss(middle, 0.05)} for _ in range(count)]
+        return [finding for one in said for finding in quality.take(seen(0.0, 10.0, **one))]
+
+    assert told(0.85, 3000) == []
+    (finding,) = told(0.78, 300)
+    assert finding.detector == "drift" and finding.blames[0].feature == "confidence"
+
+
+def test_findings_of_a_service_within_five_minutes_are_one_incident() -> None:
+    book = IncidentBook()
+    first = book.take(Finding("router", "a", "metric", 1000.0, 5.0, "one"))
+    second = book.take(Finding("router", "b", "requests", 1290.0, 7.0, "two", trace_ids=("t",)))
+    third = book.take(Finding("router", "c", "metric", 1591.0, 5.0, "three"))
+    other = book.take(Finding("cache", "a", "metric", 1000.0, 5.0, "four"))
+    assert first.id == second.id and second.alerts == 2 and second.text == "two" and second.trace_ids == ("t",)
+    assert len({second.id, third.id, other.id}) == 3
