@@ -8,6 +8,7 @@ BENCHMARKS: tuple[str, ...] = (
     "priority",
     "quantization",
     "routing",
+    "scaling",
     "tokens",
     "telemetry",
 )

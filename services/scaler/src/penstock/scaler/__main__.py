@@ -1,0 +1,95 @@
+"""The hall: configuration, pools with their actuators, the loop, doors. `python -m penstock.scaler`, or `... replay trace.csv`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sys
+
+from google.protobuf.descriptor import ServiceDescriptor
+from penstock.api.keda import externalscaler_pb2 as keda
+from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
+from penstock.api.scaler.v1 import scaler_pb2
+from penstock.core.auth import internal
+from penstock.core.clock import Clock, SystemClock
+from penstock.core.config import load_section
+from penstock.core.door import Door
+from penstock.core.exporting import start_telemetry
+from penstock.core.hop import Peer, open_channel
+from penstock.core.hop_unary import UnaryPeer
+from penstock.core.program import run
+from penstock.core.redis import open_redis
+from penstock.core.server import Server
+from penstock.scaler import replay
+from penstock.scaler.actuators import Actuator, Drain, DryRun, LocalProcesses
+from penstock.scaler.adapters import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
+from penstock.scaler.config import PoolConfig, ProcessActuator, ScalerSettings, ScalingSection
+from penstock.scaler.engine import Engine
+from penstock.scaler.keda import ExternalScaler
+from penstock.scaler.servicer import ScalerServicer
+
+SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
+
+
+async def serve(settings: ScalerSettings) -> None:
+    """Serve until told to stop."""
+    clock = SystemClock()
+    pools = load_section(settings.config_file, "scaling", ScalingSection).pools
+    async with contextlib.AsyncExitStack() as owned:
+        telemetry = await owned.enter_async_context(start_telemetry("scaler", settings))
+        client = open_redis(settings.redis_url) if settings.redis_url else None
+        if client is not None:
+            owned.push_async_callback(client.aclose)
+
+        def peer(address: str, service: ServiceDescriptor) -> Peer | None:
+            if not address:
+                return None
+            made = UnaryPeer(open_channel(address), service, token=settings.internal_token, clock=clock)
+            owned.push_async_callback(made.close)
+            return made
+
+        registry = peer(settings.router_address, REGISTRY)
+        demand = Demand(peer(settings.batcher_address, BATCHER), peer(settings.telemetry_address, TELEMETRY), clock)
+        drain = Drainer(registry, clock).drain if registry is not None else None
+        actuators = {pool.name: actuator(pool, clock, drain) for pool in pools}
+        engine = Engine(pools, actuators, Store(client, secrets.token_hex(8)), clock, demand, telemetry)
+        owned.push_async_callback(engine.close)
+        await engine.recall()
+        loop = asyncio.create_task(engine.run(settings.tick_s, settings.leader_ms), name="scaling")
+        owned.callback(loop.cancel)
+        door = Door(SCALER, ScalerServicer(engine, clock), internal(settings.internal_token))
+        server = Server("scaler", settings, [door], telemetry=telemetry, clock=clock)
+        if settings.keda_listen:
+            other = keda_server(settings, engine, clock)
+            await other.start()
+            owned.push_async_callback(other.stop, None)
+        await server.start()
+        await server.wait()
+
+
+def keda_server(settings: ScalerSettings, engine: Engine, clock: Clock) -> Server:
+    """KEDA's door, on an address of its own, for it brings no credentials."""
+    scaler = ExternalScaler(engine, clock)
+    name = keda.DESCRIPTOR.services_by_name["ExternalScaler"].full_name
+    own = settings.model_copy(update={"listen": settings.keda_listen})
+    add = keda_grpc.add_ExternalScalerServicer_to_server
+    return Server("scaler-keda", own, [], foreign_names=[name], foreign=[lambda server: add(scaler, server)])
+
+
+def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
+    """Who acts for a pool."""
+    chosen = pool.actuator
+    if isinstance(chosen, ProcessActuator):
+        return LocalProcesses(pool.name, chosen, clock, drain=drain)
+    return DryRun(max(1, pool.least))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["replay"]:
+        sys.exit(replay.main(sys.argv[2:]))
+    run("scaler", ScalerSettings, serve, "How many instances should there be, and of which kind?")
+
+
+if __name__ == "__main__":
+    main()

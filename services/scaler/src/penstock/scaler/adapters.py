@@ -1,0 +1,186 @@
+"""The world outside: history and lead in Redis, demand from telemetry and batcher, draining at the router."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import redis.asyncio
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.core.call import Call
+from penstock.core.clock import Clock
+from penstock.core.errors import Fault
+from penstock.core.hop import Peer
+from penstock.scaler.pool import Decision, Sample
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+RPC_S = 2.0
+KEPT_DECISIONS = 1000
+RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
+LOST = (RedisError, OSError, TimeoutError)
+
+
+class Store:
+    """Samples and decisions of every pool, and who leads. Without Redis a scaler is alone and forgets at its end.
+
+    Owner: whoever opened the client closes it.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis | None, who: str) -> None:
+        self._client, self._who = client, who
+
+    async def samples(self, pool: str) -> list[Sample]:
+        """The history, oldest first."""
+        if self._client is None:
+            return []
+        rows = await self._client.lrange(f"penstock:scaler:{pool}:samples", 0, -1)
+        return [Sample(*json.loads(row)) for row in rows]
+
+    async def keep_samples(self, pool: str, samples: Sequence[Sample], most: int) -> None:
+        """Add to the history, forget the oldest above `most`."""
+        if self._client is None or not samples:
+            return
+        key = f"penstock:scaler:{pool}:samples"
+        pipeline = self._client.pipeline()
+        pipeline.rpush(key, *(json.dumps([one.start_s, one.work, one.backlog]) for one in samples))
+        pipeline.ltrim(key, -most, -1)
+        await pipeline.execute()
+
+    async def decisions(self, pool: str, limit: int) -> list[Decision]:
+        """Decisions, the newest first."""
+        if self._client is None:
+            return []
+        rows = await self._client.lrange(f"penstock:scaler:{pool}:decisions", 0, limit - 1)
+        return [Decision(**json.loads(row)) for row in rows]
+
+    async def keep_decision(self, decision: Decision) -> None:
+        """Add a decision."""
+        if self._client is None:
+            return
+        key = f"penstock:scaler:{decision.pool}:decisions"
+        pipeline = self._client.pipeline()
+        pipeline.lpush(key, json.dumps(decision.as_dict()))
+        pipeline.ltrim(key, 0, KEPT_DECISIONS - 1)
+        await pipeline.execute()
+
+    async def lead(self, lease_ms: int) -> bool:
+        """Whether this scaler may act: it holds the lead, or takes it where nobody does."""
+        if self._client is None:
+            return True
+        key = "penstock:scaler:leader"
+        if await self._client.set(key, self._who, nx=True, px=lease_ms):
+            return True
+        return bool(await self._client.eval(RENEW, 1, key, self._who, lease_ms))
+
+    async def leave(self) -> None:
+        """Give up the lead, so that another need not wait."""
+        if self._client is None:
+            return
+        script = RENEW.replace("redis.call('PEXPIRE', KEYS[1], ARGV[2])", "redis.call('DEL', KEYS[1])")
+        await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What services said at one moment: totals by model, work waiting, and what a unit of work costs."""
+
+    calls: Mapping[str, int]
+    tokens: Mapping[str, int]
+    waiting: Mapping[str, float]
+    costs: Mapping[str, tuple[float, float]]
+    concurrency: Mapping[str, float]
+
+
+class Demand:
+    """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost model (base + per token)."""
+
+    def __init__(self, batcher: Peer | None, telemetry: Peer | None, clock: Clock) -> None:
+        self._batcher, self._telemetry, self._clock = batcher, telemetry, clock
+        self._last: Seen | None = None
+
+    async def read(self) -> Seen | None:
+        """What is known now; None where a service is not there to ask."""
+        if self._batcher is None or self._telemetry is None:
+            return None
+        by = telemetry_pb2.CostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=1000)
+        rows: telemetry_pb2.CostsResponse = await self._telemetry.call("Costs", by, self._call())
+        queues: batcher_pb2.ListQueuesResponse = await self._batcher.call(
+            "ListQueues", batcher_pb2.ListQueuesRequest(), self._call()
+        )
+        return _seen(rows, queues)
+
+    def since_last(self, seen: Seen, model: str) -> tuple[float, float]:
+        """(work that arrived since the last reading, work waiting now), in compute milliseconds; a restarted telemetry counts from zero."""
+        last, self_costs = self._last, seen.costs.get(model, (0.0, 0.0))
+        calls, tokens = seen.calls.get(model, 0), seen.tokens.get(model, 0)
+        if last is None:
+            calls = tokens = 0
+        else:
+            calls = calls - last.calls.get(model, 0) if calls >= last.calls.get(model, 0) else calls
+            tokens = tokens - last.tokens.get(model, 0) if tokens >= last.tokens.get(model, 0) else tokens
+        base, per_token = self_costs
+        mean_tokens = tokens / calls if calls else 0.0
+        return base * calls + per_token * tokens, seen.waiting.get(model, 0.0) * (base + per_token * mean_tokens)
+
+    def remember(self, seen: Seen) -> None:
+        """The next reading is compared with this one."""
+        self._last = seen
+
+    def _call(self) -> Call:
+        return Call(deadline_s=self._clock.monotonic() + RPC_S)
+
+
+def _seen(rows: telemetry_pb2.CostsResponse, queues: batcher_pb2.ListQueuesResponse) -> Seen:
+    costs: dict[str, tuple[float, float]] = {}
+    waiting: dict[str, float] = {}
+    concurrency: dict[str, float] = {}
+    known: dict[str, int] = {}
+    for queue in queues.queues:
+        depth = sum(row.depth for row in queue.classes)
+        for model, cost in queue.costs.items():
+            waiting[model] = waiting.get(model, 0.0) + depth / len(queue.costs)
+            concurrency[model] = max(concurrency.get(model, 1.0), float(queue.concurrency or 1))
+            if cost.samples >= known.get(model, 1):
+                costs[model], known[model] = (cost.base_ms, cost.per_token_ms), cost.samples
+    return Seen(
+        {row.key: row.calls for row in rows.rows},
+        {row.key: row.input_tokens + row.output_tokens for row in rows.rows},
+        waiting,
+        costs,
+        concurrency,
+    )
+
+
+class Drainer:
+    """Stops new work to an instance at the router and waits until what it has is done.
+
+    Args:
+        patience_s: longest wait for work in flight; streams that last longer are cut by the instance's own grace.
+    """
+
+    def __init__(self, registry: Peer, clock: Clock, patience_s: float = 30.0) -> None:
+        self._registry, self._clock, self._patience_s = registry, clock, patience_s
+
+    async def drain(self, instance: str, reason: str) -> None:
+        """Drain; a router that does not know the instance, or is not there, is not waited for."""
+        end = self._clock.monotonic() + self._patience_s
+        request = router_pb2.DrainRequest(instance_id=instance, deregister=True, reason=reason)
+        while self._clock.monotonic() < end:
+            try:
+                call = Call(deadline_s=self._clock.monotonic() + RPC_S)
+                answer: router_pb2.DrainResponse = await self._registry.call("Drain", request, call)
+            except Fault as fault:
+                log.warning("draining %s: %s", instance, fault)
+                return
+            if answer.in_flight == 0:
+                return
+            await self._clock.sleep(0.2)

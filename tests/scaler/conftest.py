@@ -1,0 +1,78 @@
+"""An engine on a real Redis whose time is set by the test, and doors to it on ports of their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
+from penstock.api.scaler.v1 import scaler_pb2_grpc
+from penstock.core.auth import internal
+from penstock.core.door import Door
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.core.server import Server
+from penstock.scaler.__main__ import SCALER, keda_server
+from penstock.scaler.actuators import Actuator, DryRun
+from penstock.scaler.adapters import Store
+from penstock.scaler.config import PoolConfig, ScalerSettings
+from penstock.scaler.engine import Engine
+from penstock.scaler.servicer import ScalerServicer
+from penstock.testkit.clock import FakeClock
+from penstock.testkit.server import TOKEN
+
+START_S = 1_800_000_000.0
+AUTH = (("penstock-token", TOKEN),)
+POOL: dict[str, Any] = {"name": "m", "least": 0, "most": 8, "interval_s": 10.0, "capacity": 10.0, "utilisation": 1.0,
+                        "seed_lead_s": 10.0, "start_cost_s": 0.0, "down_every_s": 0.0, "zero_after_s": 60.0, "stale_s": 30.0}  # fmt: skip
+
+
+class Scaler:
+    """One scaler: its engine, and stubs of both its doors."""
+
+    def __init__(self, engine: Engine, clock: FakeClock) -> None:
+        self.engine, self.clock = engine, clock
+        self.api: scaler_pb2_grpc.ScalerServiceStub
+        self.keda: keda_grpc.ExternalScalerStub
+
+
+class Scalers:
+    """Makes scalers that share one store and one time."""
+
+    def __init__(self, url: str, owned: contextlib.AsyncExitStack) -> None:
+        self.url, self._owned = url, owned
+        self.clock = FakeClock(START_S)
+
+    async def make(
+        self, who: str = "a", actuator: Actuator | None = None, redis: bool = True, **changes: Any
+    ) -> Scaler:
+        config = PoolConfig.model_validate({**POOL, **changes})
+        client = open_redis(self.url, retries=0) if redis else None
+        if client is not None:
+            self._owned.push_async_callback(client.aclose)
+        acting = actuator or DryRun(1)
+        engine = Engine([config], {"m": acting}, Store(client, who), self.clock)
+        self._owned.push_async_callback(engine.close)
+        await engine.recall()
+        scaler = Scaler(engine, self.clock)
+        settings = ScalerSettings(listen="127.0.0.1:0", keda_listen="127.0.0.1:0", drain_s=0)
+        door = Door(SCALER, ScalerServicer(engine, self.clock), internal(TOKEN))
+        for server in (Server("scaler", settings, [door]), keda_server(settings, engine, self.clock)):
+            await server.start()
+            self._owned.push_async_callback(server.stop, None)
+            channel = grpc.aio.insecure_channel(server.address)
+            self._owned.push_async_callback(channel.close)
+            if server.name == "scaler":
+                scaler.api = scaler_pb2_grpc.ScalerServiceStub(channel)
+            else:
+                scaler.keda = keda_grpc.ExternalScalerStub(channel)
+        return scaler
+
+
+@pytest.fixture
+async def scalers(tmp_path: Path) -> AsyncIterator[Scalers]:
+    async with embedded_redis(tmp_path / "redis") as url, contextlib.AsyncExitStack() as owned:
+        yield Scalers(url, owned)
