@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.core.redis import EmbeddedRedis
@@ -22,6 +22,7 @@ class StackPlan:
     redis_url: str = ""
     instances: int = 2
     profile: str = "development"
+    api_key: str = ""
 
     def stages(self) -> tuple[tuple[Program, ...], ...]:
         """Programs that may start together, stage after stage."""
@@ -30,7 +31,17 @@ class StackPlan:
         stages.append((self._service("batcher", "batcher"), self.limiter()))
         stages.append((self._router(limiter_address=self.addresses["limiter"]),))
         stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))
+        stages.append((self.console(),))
         return tuple(stages)
+
+    def console(self) -> Program:
+        """The page over all services; it comes last and nothing waits for it."""
+        asked = {
+            f"{name}_address": self.addresses[name]
+            for name in ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
+        }
+        page = self._service("console", "console", **asked, api_key=self.api_key)
+        return replace(page, address=f"http://{self.addresses['console']}/")
 
     def bare_path(self) -> tuple[Program, ...]:
         """Router and batcher alone, without Redis and telemetry: what a call cannot do without."""

@@ -84,7 +84,9 @@ async def running(
     """Start a stack, yield it when it serves, stop it; no process is left."""
     sockets = socket_folder()
     redis_url = os.environ.get("PENSTOCK_REDIS_URL", "")
-    plan = StackPlan(addresses, home, sockets, config_file, internal_token(home), redis_url)
+    plan = StackPlan(
+        addresses, home, sockets, config_file, internal_token(home), redis_url, api_key=next(iter(keys.values()), "")
+    )
     supervisor = Supervisor(log, ready)
     channel: grpc.aio.Channel | None = None
     try:

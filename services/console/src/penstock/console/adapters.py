@@ -1,0 +1,59 @@
+"""The services that the console asks, over their own gRPC APIs. A service that is away gives None and is named, never an error page."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.console.config import ConsoleSettings
+from penstock.core.call import Call
+from penstock.core.errors import Fault
+from penstock.core.hop import Peer, open_channel
+from penstock.core.hop_unary import UnaryPeer
+
+TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+PATIENCE_S = 3.0
+M = TypeVar("M", bound=Message)
+
+
+class Sources:
+    """Peers to the services. Owner: the console's main, which closes it."""
+
+    def __init__(self, settings: ConsoleSettings) -> None:
+        token = settings.internal_token
+        bearer = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
+        self._peers: dict[str, Peer] = {
+            "telemetry": self._peer(settings.telemetry_address, TELEMETRY, token=token),
+            "router": self._peer(settings.router_address, ROUTER, metadata=bearer),
+            "batcher": self._peer(settings.batcher_address, BATCHER, token=token),
+        }
+        self.refused: dict[str, str] = {}
+        """Service → why it gave no answer the last time."""
+
+    @staticmethod
+    def _peer(address: str, service: ServiceDescriptor, **how: Any) -> Peer:
+        return UnaryPeer(open_channel(address), service, **how)
+
+    async def ask(self, service: str, method: str, request: Message, answer: type[M]) -> M | None:
+        """Ask a question; None when the service gives no answer, and `refused` says why."""
+        try:
+            call = Call(deadline_s=time.monotonic() + PATIENCE_S)
+            found = await self._peers[service].call(method, request, call)
+        except Fault as fault:
+            self.refused[service] = fault.message
+            return None
+        self.refused.pop(service, None)
+        assert isinstance(found, answer)
+        return found
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        for peer in self._peers.values():
+            await peer.close()
