@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -16,6 +16,9 @@ from penstock.core.telemetry import Telemetry
 
 EXCHANGE = "Exchange"
 """Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
+
+LONGEST_NAME = 128
+"""Characters of a run's or a step's name that a span carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,15 @@ class Rpc:
     streams: bool
     receipt: bool = False
     """True when the response carries a receipt, which telemetry then takes."""
+    says_run: bool = False
+    """True when the request's `options` name an agent run, whose span and account this call then is."""
+
+    def of_run(self, request: Any, call: Call) -> Call:
+        """The call with the run and step that the request names; names longer than any run may have are cut, the servicer refuses them."""
+        if not self.says_run or not (request.options.run_id or request.options.step):
+            return call
+        run_id = request.options.run_id[:LONGEST_NAME] or call.run_id
+        return replace(call, run_id=run_id, step=request.options.step[:LONGEST_NAME] or call.step)
 
     def parse(self, payload: bytes) -> Message:
         """The request message.
@@ -53,7 +65,11 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     field = method.output_type.fields_by_name.get("receipt")
     receipt = field is not None and field.message_type is common_pb2.Receipt.DESCRIPTOR
-    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming), receipt)
+    options = method.input_type.fields_by_name.get("options")
+    says_run = (
+        options is not None and options.message_type is not None and "run_id" in options.message_type.fields_by_name
+    )
+    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming), receipt, says_run)
 
 
 class Dispatcher:
@@ -76,7 +92,7 @@ class Dispatcher:
         """
         request = rpc.parse(payload)
         # The same as `act`, written out: one coroutine fewer for every item of every hop.
-        with self._telemetry.span(rpc.span, call, kind="server") as span:
+        with self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
             try:
                 response: Any = await self._methods[rpc.name](request, span.call)
                 if rpc.receipt:
@@ -87,7 +103,7 @@ class Dispatcher:
 
     async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
         """Run a unary RPC on messages; raises Fault."""
-        with self._telemetry.span(rpc.span, call, kind="server") as span:
+        with self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
             try:
                 response: Any = await self._methods[rpc.name](request, span.call)
                 if rpc.receipt:
@@ -107,7 +123,7 @@ class Dispatcher:
 
     async def act_stream(self, rpc: Rpc, request: Message, call: Call) -> AsyncIterator[Message]:
         """Run a server-streaming RPC on messages; raises Fault."""
-        with self._telemetry.span(rpc.span, call, kind="server") as span:
+        with self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
             messages = self._methods[rpc.name](request, span.call)
             try:
                 async for message in messages:

@@ -30,12 +30,11 @@ class StackPlan:
         stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
         stages.append((self._service("batcher", "batcher"), self.limiter()))
         stages.append((self._router(limiter_address=self.addresses["limiter"]),))
-        stages.append(tuple(self.inference(number) for number in range(1, self.instances + 1)))
-        stages.append((self.console(),))
+        stages.append((*(self.inference(number) for number in range(1, self.instances + 1)), self.console()))
         return tuple(stages)
 
     def console(self) -> Program:
-        """The page over all services; it comes last and nothing waits for it."""
+        """The page over all services; it asks whoever is there and says who is not."""
         asked = {
             f"{name}_address": self.addresses[name]
             for name in ("telemetry", "router", "batcher", "limiter", "cache", "scaler")

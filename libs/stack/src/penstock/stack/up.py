@@ -45,5 +45,7 @@ async def up(home: Path, config_file: Path, console: Console) -> None:
 def _announce(stack: Stack, console: Console) -> None:
     rows = "  ".join(f"{name} [bold]{stack.addresses[name]}[/]" for name in SHOWN)
     token = stack.plan.home / "internal-token"
+    page = f"http://{stack.addresses['console']}/"
     console.print(f"\n[bold green]ready[/]  {rows}")
+    console.print(f"       console [bold]{page}[/]")
     console.print(f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   Ctrl-C stops everything\n")

@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.cache.v1 import cache_pb2
+from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.api.scaler.v1 import scaler_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.console.config import ConsoleSettings
-from penstock.core.call import Call
+from penstock.core.call import Call, Principal
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer, open_channel
 from penstock.core.hop_unary import UnaryPeer
@@ -19,6 +22,9 @@ from penstock.core.hop_unary import UnaryPeer
 TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
+CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
+SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
 PATIENCE_S = 3.0
 M = TypeVar("M", bound=Message)
 
@@ -33,6 +39,9 @@ class Sources:
             "telemetry": self._peer(settings.telemetry_address, TELEMETRY, token=token),
             "router": self._peer(settings.router_address, ROUTER, metadata=bearer),
             "batcher": self._peer(settings.batcher_address, BATCHER, token=token),
+            "limiter": self._peer(settings.limiter_address, LIMITER, token=token),
+            "cache": self._peer(settings.cache_address, CACHE, token=token),
+            "scaler": self._peer(settings.scaler_address, SCALER, token=token),
         }
         self.refused: dict[str, str] = {}
         """Service → why it gave no answer the last time."""
@@ -41,10 +50,10 @@ class Sources:
     def _peer(address: str, service: ServiceDescriptor, **how: Any) -> Peer:
         return UnaryPeer(open_channel(address), service, **how)
 
-    async def ask(self, service: str, method: str, request: Message, answer: type[M]) -> M | None:
-        """Ask a question; None when the service gives no answer, and `refused` says why."""
+    async def ask(self, service: str, method: str, request: Message, answer: type[M], tenant: str = "") -> M | None:
+        """Ask a question, on a tenant's behalf where one is given; None when there is no answer, and `refused` says why."""
         try:
-            call = Call(deadline_s=time.monotonic() + PATIENCE_S)
+            call = Call(Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S)
             found = await self._peers[service].call(method, request, call)
         except Fault as fault:
             self.refused[service] = fault.message

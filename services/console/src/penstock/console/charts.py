@@ -26,9 +26,12 @@ def _frame(unit: str) -> dict[str, Any]:
 
 
 def over_time(
-    series: Mapping[str, Points], unit: str, *, stacked: bool = False, steps: Sequence[str] = ()
+    series: Mapping[str, Points], unit: str, *, stacked: bool = False, steps: Sequence[str] = (), faint: str = ""
 ) -> dict[str, Any]:
-    """Lines over time, x in Unix milliseconds; `steps` names series drawn as steps, `stacked` fills and piles them."""
+    """Lines over time, x in Unix milliseconds.
+
+    `steps` names series drawn as steps, `stacked` fills and piles them, those whose name ends in `faint` are dashed.
+    """
     drawn = []
     for number, (name, points) in enumerate(series.items()):
         line: dict[str, Any] = {
@@ -43,8 +46,17 @@ def over_time(
             line |= {"stack": "all", "areaStyle": {"opacity": 0.5}}
         if name in steps:
             line["step"] = "end"
+        if faint and name.endswith(faint):
+            line["lineStyle"] = {"type": "dashed"}
         drawn.append(line)
     return {**_frame(unit), "xAxis": {"type": "time", "axisLabel": {"color": GREY}}, "series": drawn}
+
+
+def curve(series: Mapping[str, Points], x_name: str) -> dict[str, Any]:
+    """Lines over a number, both shares."""
+    options = over_time(series, "share")
+    options["xAxis"] = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "scale": True}
+    return options
 
 
 def bars(

@@ -1,15 +1,14 @@
-"""The views of money and use: savings, cache, budgets, demand. Each asks one question and gives blocks."""
+"""The views of money: the savings ledger and cost. Each asks one question and gives blocks."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.console import charts
 from penstock.console.adapters import Sources
-from penstock.console.asking import Query, Row, away, dollars, metric_charts
-from penstock.console.blocks import Block, Cell, Chart, Form, Note, Rows, Tile, Tiles
+from penstock.console.asking import Query, Row, away, dollars
+from penstock.console.blocks import Block, Chart, Form, Rows, Tile, Tiles
 
 
 async def savings(sources: Sources, query: Query) -> Sequence[Block]:
@@ -59,6 +58,7 @@ async def _costs(sources: Sources) -> list[Block]:
         ("By run", pb.COST_BY_RUN),
         ("By step", pb.COST_BY_STEP),
         ("By model", pb.COST_BY_MODEL),
+        ("By tier", pb.COST_BY_TIER),
     ):
         found = await sources.ask("telemetry", "Costs", pb.CostsRequest(by=by, limit=12), pb.CostsResponse)
         rows: list[Row] = [
@@ -73,69 +73,3 @@ async def _costs(sources: Sources) -> list[Block]:
         ]
         blocks.append(Rows(title, (title.split()[-1], "calls", "paid", "saved", "mean ms"), rows))
     return blocks
-
-
-async def cache(sources: Sources, _: Query) -> Sequence[Block]:
-    """Is the cache safe and useful?"""
-    costs, traces, quality = await asyncio.gather(
-        sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
-        sources.ask("telemetry", "SearchTraces", pb.SearchTracesRequest(limit=200), pb.SearchTracesResponse),
-        sources.ask("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
-    )
-    if costs is None or traces is None:
-        return away(sources, "telemetry")
-    rows: list[Row] = [
-        [row.key or "not asked", f"{row.calls:,}", f"{row.mean_ms:.2f}", dollars(row.paid_microusd)]
-        for row in costs.rows
-    ]
-    dots: dict[str, list[tuple[float, float]]] = {}
-    for trace in traces.traces:
-        dots.setdefault(trace.cache or "not asked", []).append((float(trace.start_unix_ms), trace.duration_ms))
-    options = charts.scatter(dots, "time", "ms")
-    options["xAxis"] = {"type": "time"}
-    drifts: list[Row] = [
-        [row.model, row.measure, f"{row.reference:.3f}", Cell(f"{row.now:.3f}", bad=row.drifted), str(row.observations)]
-        for row in (quality.rows if quality else ())
-    ]
-    return [
-        Rows("Outcomes", ("outcome", "calls", "mean ms", "paid"), rows, "no call has been counted yet"),
-        Chart("Latency of recent requests by outcome", options),
-        *await metric_charts(sources, "penstock.cache", "Cache"),
-        Rows("Against the reference period", ("model", "measure", "reference", "now", "seen"), drifts),
-    ]
-
-
-async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
-    """When do we run out?"""
-    tenants = await sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=6), pb.CostsResponse)
-    if tenants is None:
-        return away(sources, "telemetry")
-    lines: dict[str, list[tuple[float, float]]] = {}
-    rows: list[Row] = []
-    for row in tenants.rows:
-        spent = await sources.ask("telemetry", "Savings", pb.SavingsRequest(tenant=row.key), pb.SavingsResponse)
-        points, total = [], 0
-        for point in spent.points if spent else ():
-            total += point.paid_microusd
-            points.append((float(point.unix_ms), total / 1e6))
-        lines[row.key or "—"] = points
-        span_s = (points[-1][0] - points[0][0]) / 1e3 + 10 if points else 0
-        rate = int(total / span_s * 3600) if span_s else 0
-        rows.append([row.key or "—", f"{row.calls:,}", dollars(row.paid_microusd), f"{dollars(rate)} an hour"])
-    return [
-        Chart("Spent by tenant", charts.over_time(lines, "$")),
-        Rows("Tenants", ("tenant", "calls", "spent", "at this rate"), rows, "nobody has spent anything yet"),
-        *await metric_charts(sources, "penstock.limiter", "Limiter"),
-    ]
-
-
-async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
-    """Did scaling act in time?"""
-    found = await sources.ask("telemetry", "Savings", pb.SavingsRequest(), pb.SavingsResponse)
-    if found is None:
-        return away(sources, "telemetry")
-    demand = [(float(point.unix_ms), point.calls / 10) for point in found.points]
-    return [
-        Chart("Demand", charts.over_time({"calls a second": demand}, "calls/s", steps=("calls a second",))),
-        *(await metric_charts(sources, "penstock.scaler", "Scaler") or [Note("the scaler has sent nothing yet")]),
-    ]

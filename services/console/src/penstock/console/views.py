@@ -17,7 +17,9 @@ from penstock.console import charts
 from penstock.console.adapters import Sources
 from penstock.console.asking import Query, Row, away, dollars, link, metric_charts
 from penstock.console.blocks import Block, Cell, Chart, Form, Note, Rows, Tile, Tiles
-from penstock.console.money_views import budgets, cache, savings, scaling
+from penstock.console.cache_view import cache
+from penstock.console.load_views import budgets, scaling
+from penstock.console.money_views import savings
 from penstock.console.trace_view import trace_blocks
 
 Show = Callable[[Sources, Query], Awaitable[Sequence[Block]]]

@@ -68,7 +68,7 @@ class Analysis:
             edge = self.edges.at(span.start_ns / 1e9, (client, span.source.service))
             if edge is None:
                 continue
-            edge[0].add(span.duration_ns, bool(span.error))
+            edge[0].add(span.duration_ns, span.error not in ("", "CANCELLED"))
             if caller is not None and caller.kind == "client":
                 edge[1].add(caller.duration_ns - span.duration_ns)
 

@@ -208,7 +208,8 @@ def _row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb
     step_s = max((to_s - from_s) / SPARKS, 0.001)
     sparks = [0] * SPARKS
     for held in rows:
-        good = dict(held.key.labels).get(names.RPC_STATUS, "OK") == "OK"
+        # Who gives up, such as the loser of a hedge, was not failed.
+        good = dict(held.key.labels).get(names.RPC_STATUS, "OK") in ("OK", "CANCELLED")
         for point in held.points:
             if not from_s <= point.unix_s <= to_s:
                 continue
