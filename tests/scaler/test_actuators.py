@@ -42,13 +42,13 @@ async def test_one_that_will_go_is_replaced_before_it_is_drained() -> None:
     assert actuator.instances == ["m-2", "m-3"]
     assert not await actuator.replace("m-1")
     await actuator.close()
-    assert drained == ["m-1 scale_down"]
+    assert drained == ["m-1 spot_notice"]
 
 
 async def test_one_that_died_is_started_again() -> None:
     actuator = processes([])
     await actuator.scale(1, 1)
-    child = actuator._children["m-1"]
+    child = actuator._children["m-1"].process
     child.kill()
     await child.wait()
     assert (await actuator.fleet()).ready == 0

@@ -9,6 +9,7 @@ BENCHMARKS: tuple[str, ...] = (
     "quantization",
     "routing",
     "scaling",
+    "spot",
     "tokens",
     "telemetry",
 )

@@ -26,6 +26,7 @@ from penstock.stack import ports
 from penstock.stack.demo_parts import PARTS
 from penstock.stack.demo_parts.limiter import BUDGET as SHORT_BUDGET
 from penstock.stack.demo_parts.limiter import TENANT as SHORT
+from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running
 from penstock.stack.waterfall import waterfall
@@ -83,7 +84,12 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
         {**SHORT_BUDGET, "organisation": SHORT},
     ]
     prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}]
-    return {"keys": {"api": api}, "limits": {"rules": budgets}, "prices": {"models": prices}}
+    return {
+        "keys": {"api": api},
+        "limits": {"rules": budgets},
+        "prices": {"models": prices},
+        "scaling": {"pools": [pool()]},
+    }
 
 
 async def _run(stack: Stack, console: Console) -> dict[str, float]:

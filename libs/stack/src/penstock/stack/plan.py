@@ -30,7 +30,8 @@ class StackPlan:
         stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
         stages.append((self._service("batcher", "batcher"), self.limiter()))
         stages.append((self._router(limiter_address=self.addresses["limiter"]),))
-        stages.append((*(self.inference(number) for number in range(1, self.instances + 1)), self.console()))
+        instances = (self.inference(number) for number in range(1, self.instances + 1))
+        stages.append((*instances, self.scaler(), self.console()))
         return tuple(stages)
 
     def console(self) -> Program:
@@ -60,6 +61,11 @@ class StackPlan:
         """The limiter, with the operators' door beside it; the internal token is the operator's secret on a developer's machine."""
         operators = {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": f"developer={self.token}"}
         return self._service("limiter", "limiter", **operators)
+
+    def scaler(self) -> Program:
+        """The scaler; what pools it has stands in the file's `scaling` section."""
+        asked = {f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")}
+        return self._service("scaler", "scaler", **asked)
 
     def inference(self, number: int, **changes: str) -> Program:
         """One instance of the default model."""

@@ -10,15 +10,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from penstock.core.child import dying_with_parent
+
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
-
-PR_SET_PDEATHSIG = 1
-LAUNCHER = (
-    "import ctypes, os, signal, sys\n"
-    f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGTERM)\n"
-    "os.execvp(sys.argv[1], sys.argv[1:])"
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Child:
     @classmethod
     async def start(cls, program: Program, sink: LineSink) -> Child:
         process = await asyncio.create_subprocess_exec(
-            *_dying_with_parent(program.command),
+            *dying_with_parent(program.command),
             env={**os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -97,13 +92,3 @@ class Child:
             return await stream.readline()
         except ValueError:
             return b"(a line of more than 1 MiB was left out)\n"
-
-
-def _dying_with_parent(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command behind a launcher that asks to be ended with its parent (Linux) and then becomes the command.
-
-    Not by `preexec_fn`: that forks this process with its gRPC threads in it, and such a child crashes now and then.
-    """
-    if sys.platform != "linux":
-        return command
-    return (sys.executable, "-I", "-S", "-c", LAUNCHER, *command)

@@ -6,14 +6,23 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from penstock.core.child import dying_with_parent
 from penstock.core.clock import Clock
+from penstock.core.hop import open_channel
 from penstock.scaler.config import ProcessActuator
 
 log = logging.getLogger(__name__)
+PROBE_S = 0.5
+REPLACED_S = 90.0
+"""A replacement gets so long before the instance that will go is drained anyway: notices give 30 s (GCP, Azure) to 120 s (AWS)."""
 
 Drain = Callable[[str, str], Awaitable[None]]
 """Takes an instance's id and a reason; returns when the instance has nothing in flight or time is up."""
@@ -66,11 +75,20 @@ class DryRun:
         return None
 
 
+@dataclass
+class _Child:
+    """A process, and where it answers; `serves` is asked once and then believed."""
+
+    process: asyncio.subprocess.Process
+    address: str
+    serves: bool
+
+
 class LocalProcesses:
     """Instances as children of this process. It owns each child until `close`; what dies is started again at the next `scale`.
 
     Args:
-        ready: ids of the instances that serve, as the router sees them; None: a child that runs is ready.
+        probe: whether a child that has a port serves.
         drain: asked before a child is ended.
     """
 
@@ -81,20 +99,18 @@ class LocalProcesses:
         clock: Clock,
         *,
         drain: Drain | None = None,
-        ready: Callable[[], Awaitable[set[str]]] | None = None,
+        probe: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self._pool, self._config, self._clock = pool, config, clock
-        self._drain, self._ready = drain, ready
-        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._drain, self._probe = drain, probe or healthy
+        self._children: dict[str, _Child] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._numbers = 0
 
     async def fleet(self) -> Fleet:
         self._bury()
-        if self._ready is None:
-            return Fleet(len(self._children), len(self._children))
-        serving = await self._ready()
-        return Fleet(len(self._children), len(serving & set(self._children)))
+        serving = [await self._serves(child) for child in list(self._children.values())]
+        return Fleet(len(self._children), sum(serving))
 
     @property
     def instances(self) -> list[str]:
@@ -111,8 +127,7 @@ class LocalProcesses:
     async def replace(self, instance: str) -> bool:
         if instance not in self._children:
             return False
-        await self._start()
-        self._leave(instance)
+        self._leave(instance, after=await self._start())
         return True
 
     async def close(self) -> None:
@@ -121,36 +136,73 @@ class LocalProcesses:
         await asyncio.gather(*self._leaving.values())
 
     def _bury(self) -> None:
-        for name in [name for name, child in self._children.items() if child.returncode is not None]:
-            status = self._children.pop(name).returncode
-            log.warning("%s ended with %s", name, status)
+        for name in [name for name, child in self._children.items() if child.process.returncode is not None]:
+            log.warning("%s ended with %s", name, self._children.pop(name).process.returncode)
 
-    async def _start(self) -> None:
+    async def _serves(self, child: _Child) -> bool:
+        if not child.serves:
+            child.serves = await self._probe(child.address)
+        return child.serves
+
+    async def _start(self) -> _Child:
         self._numbers += 1
         name = f"{self._pool}-{self._numbers}"
-        filled = {"number": str(self._numbers), "instance": name}
+        filled = {"number": str(self._numbers), "instance": name, "python": sys.executable}
+        words = (*self._config.command, *self._config.env.values())
+        address = ""
+        if any("{port}" in word for word in words):
+            filled["port"] = str(free_port())
+            address = f"127.0.0.1:{filled['port']}"
         command = [_fill(part, filled) for part in self._config.command]
         env = {**os.environ, **{key: _fill(value, filled) for key, value in self._config.env.items()}}
-        self._children[name] = await asyncio.create_subprocess_exec(
-            *command, env=env, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        process = await asyncio.create_subprocess_exec(
+            *dying_with_parent(command), env=env, stdin=asyncio.subprocess.DEVNULL
         )
+        child = self._children[name] = _Child(process, address, serves=not address)
+        return child
 
-    def _leave(self, name: str, drained: bool = True) -> None:
-        task = asyncio.create_task(self._end(name, self._children.pop(name), drained), name=f"end {name}")
+    def _leave(self, name: str, drained: bool = True, after: _Child | None = None) -> None:
+        task = asyncio.create_task(self._end(name, self._children.pop(name), drained, after), name=f"end {name}")
         self._leaving[name] = task
         task.add_done_callback(lambda _: self._leaving.pop(name, None))
 
-    async def _end(self, name: str, child: asyncio.subprocess.Process, drained: bool) -> None:
+    async def _end(self, name: str, child: _Child, drained: bool, after: _Child | None) -> None:
+        if after is not None:
+            await self._await_serving(after)
         if drained and self._drain is not None:
-            await self._drain(name, "scale_down")
+            await self._drain(name, "spot_notice" if after is not None else "scale_down")
+        process = child.process
         with contextlib.suppress(ProcessLookupError):
-            child.terminate()
+            process.terminate()
         try:
-            await asyncio.wait_for(child.wait(), self._config.grace_s)
+            await asyncio.wait_for(process.wait(), self._config.grace_s)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+                process.kill()
+            await process.wait()
+
+    async def _await_serving(self, child: _Child) -> None:
+        """Wait until a replacement serves, but not longer than most notices give."""
+        end = self._clock.monotonic() + REPLACED_S
+        while self._clock.monotonic() < end and child.process.returncode is None and not await self._serves(child):
+            await self._clock.sleep(0.2)
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on now."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        return int(holder.getsockname()[1])
+
+
+async def healthy(address: str) -> bool:
+    """Whether the gRPC server there says that it serves."""
+    async with open_channel(address) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

@@ -25,6 +25,8 @@ TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 RPC_S = 2.0
 KEPT_DECISIONS = 1000
+KEPT_S = 60 * 86_400
+"""The history of a pool that nobody reports on any more is forgotten after so long."""
 RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
 LOST = (RedisError, OSError, TimeoutError)
 
@@ -53,6 +55,7 @@ class Store:
         pipeline = self._client.pipeline()
         pipeline.rpush(key, *(json.dumps([one.start_s, one.work, one.backlog]) for one in samples))
         pipeline.ltrim(key, -most, -1)
+        pipeline.expire(key, KEPT_S)
         await pipeline.execute()
 
     async def decisions(self, pool: str, limit: int) -> list[Decision]:
@@ -70,6 +73,7 @@ class Store:
         pipeline = self._client.pipeline()
         pipeline.lpush(key, json.dumps(decision.as_dict()))
         pipeline.ltrim(key, 0, KEPT_DECISIONS - 1)
+        pipeline.expire(key, KEPT_S)
         await pipeline.execute()
 
     async def lead(self, lease_ms: int) -> bool:
@@ -171,9 +175,9 @@ class Drainer:
         self._registry, self._clock, self._patience_s = registry, clock, patience_s
 
     async def drain(self, instance: str, reason: str) -> None:
-        """Drain; a router that does not know the instance, or is not there, is not waited for."""
+        """Drain; a router that does not know the instance, or is not there, is not waited for. The instance itself leaves when it ends."""
         end = self._clock.monotonic() + self._patience_s
-        request = router_pb2.DrainRequest(instance_id=instance, deregister=True, reason=reason)
+        request = router_pb2.DrainRequest(instance_id=instance, reason=reason)
         while self._clock.monotonic() < end:
             try:
                 call = Call(deadline_s=self._clock.monotonic() + RPC_S)

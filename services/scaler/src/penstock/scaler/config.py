@@ -58,7 +58,11 @@ class Schedule(Section):
 
 
 class ProcessActuator(Section):
-    """Runs instances as children of the scaler. `{number}` and `{instance}` are replaced in the command and the variables."""
+    """Runs instances as children of the scaler, which inherit its environment.
+
+    `{instance}`, `{number}`, `{python}` (this interpreter) and `{port}` (one that is free; its health then says when the instance
+    serves) are replaced in the command and the variables.
+    """
 
     kind: Literal["process"]
     command: tuple[str, ...] = Field(min_length=1)

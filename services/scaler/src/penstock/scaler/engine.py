@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Engine:
         for name, running in self.pools.items():
             try:
                 running.pool.take(await self._store.samples(name), self._clock.time())
+                running.pool.measured_at = -math.inf  # history tells what is usual, not what is asked for now
                 running.decisions.extend(await self._store.decisions(name, KEPT_DECISIONS))
             except LOST as error:
                 log.warning("the history of %s cannot be read: %s", name, error)
@@ -179,8 +181,8 @@ class Engine:
             return
         now = self._clock.time()
         self._note_ready(running, fleet.ready, now)
-        decision = running.pool.decide(fleet.wanted, fleet.ready, now)
         last = running.decisions[0] if running.decisions else None
+        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0)
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
             running.keep(decision)
             try:

@@ -44,7 +44,8 @@ class Rules:
 class View:
     """What is known at one moment. Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
 
-    `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when demand was last reported.
+    `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when demand was last reported, -inf before
+    the first report; `last_answer`: what was decided before a restart.
     """
 
     current: int
@@ -56,6 +57,7 @@ class View:
     measured_at: float
     scheduled: int = 0
     fallen_back: bool = False
+    last_answer: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
     """
     floor = instances(view.demand, view.capacity)
     if now - view.measured_at > rules.stale_s:
-        kept = min(max(view.current, rules.least, view.scheduled, 1), rules.most)
+        waker = (
+            1 if math.isfinite(view.measured_at) else 0
+        )  # once there was demand, zero would hide that it has come back
+        kept = min(max(view.current, rules.least, view.scheduled, view.last_answer, waker), rules.most)
         return Verdict(kept, "no fresh demand: the last answer stands", floor, memory)
     memory = _noted(view, rules, memory, now)
     needed, reason = _needed(view, rules, floor)

@@ -167,8 +167,8 @@ class Pool:
         last = self.samples[-1].work if self.samples else 0.0
         return max((forecast.at(self.levels, level) for forecast in self.latest), default=last)
 
-    def decide(self, current: int, ready: int, now_s: float, spot_share: int = 0) -> Decision:
-        """Decide how many instances there should be; remembers for the next decision."""
+    def decide(self, current: int, ready: int, now_s: float, last_answer: int = 0) -> Decision:
+        """Decide how many instances there should be; remembers for the next decision. `last_answer` stands until demand is reported."""
         rules, level = self.config.rules(), self.config.wanted_level
         last = self.samples[-1] if self.samples else Sample(0.0, 0.0)
         seconds = self.config.interval_s
@@ -183,10 +183,11 @@ class Pool:
             measured_at=self.measured_at,
             scheduled=self.config.scheduled(now_s),
             fallen_back=self.fallen_back,
+            last_answer=last_answer,
         )
         verdict = decide(view, rules, self.memory, now_s)
         self.memory = verdict.memory
         return Decision(
-            now_s, self.config.name, current, verdict.wanted, max(0, verdict.wanted - spot_share), forecast, level,
+            now_s, self.config.name, current, verdict.wanted, verdict.wanted, forecast, level,
             self.ahead * seconds, verdict.floor, verdict.reason,
         )  # fmt: skip

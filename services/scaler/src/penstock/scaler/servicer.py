@@ -53,7 +53,7 @@ class ScalerServicer:
         running = self._running(request.pool)
         fleet = await running.actuator.fleet()
         memory = running.pool.memory
-        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time())
+        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer)
         running.pool.memory = memory  # a plan is not a decision: it leaves nothing behind
         return pb.GetPlanResponse(decision=_message(decision))
 
