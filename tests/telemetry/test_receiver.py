@@ -98,8 +98,8 @@ async def test_more_than_64_mib_unpacked_is_refused(telemetry: Running) -> None:
 
 async def test_an_overload_says_when_to_try_again(tmp_path: Path) -> None:
     async with running(tmp_path, telemetry_pending_spans=1000) as service:
-        traces = [n.to_bytes(16, "big") for n in range(1, 41)]
-        payloads = [request(*(made(n, trace=trace) for n in range(1, 901))).SerializeToString() for trace in traces]
+        traces = [n.to_bytes(16, "big") for n in range(1, 13)]
+        payloads = [request(*(made(n, trace=trace) for n in range(1, 6001))).SerializeToString() for trace in traces]
         ended = await asyncio.gather(*(export(service.address, one) for one in payloads), return_exceptions=True)
         refused = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
         assert refused

@@ -109,6 +109,12 @@ def test_errors_are_judged_against_the_groups_own_rate() -> None:
     assert feed(flaky, burst) == [], "a quarter failing is nothing new where a fifth always did"
 
 
+def test_what_callers_do_wrong_is_no_error_of_the_service() -> None:
+    detector = RequestDetector()
+    feed(detector, usual(random.Random(9), 300))
+    assert feed(detector, [seen(100.0 + 0.3 * n, 10.0, "RESOURCE_EXHAUSTED") for n in range(100)]) == []
+
+
 def test_the_new_usual_is_adopted_in_the_end() -> None:
     rng, detector = random.Random(6), RequestDetector()
     feed(detector, usual(rng, 800))

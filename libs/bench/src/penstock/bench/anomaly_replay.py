@@ -138,6 +138,8 @@ def replay(folder: Path | None, hours: float, seed: int) -> Replayed:
     faults = planned(rng, hours)
     watched = Watched()
     for now_s, seen in World(faults, rng).run(arrivals(folder, rng, hours)):
+        if now_s >= hours * 3600:  # nothing arrives any more, only the longest end: no hour of a fleet
+            break
         watched.take(now_s, seen)
     found = [(fault, _found(fault, watched.findings)) for fault in faults]
     false = [incident for incident in watched.book.all() if not _explained(incident, faults)]

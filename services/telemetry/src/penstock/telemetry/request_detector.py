@@ -106,10 +106,9 @@ class RequestDetector:
         now_s = (seen.summary.start_ns + seen.summary.duration_ns) / 1e9
         found: list[Finding] = []
         for vector in vectors(seen):
-            watch = self._watch(vector.group)
-            found += self._errors(vector, watch, now_s, seen)
+            found += self._errors(vector, self._watch(vector.errors), now_s, seen)
             if not vector.failed:
-                found += self._distance(vector, watch, now_s, seen)
+                found += self._distance(vector, self._watch(vector.group), now_s, seen)
         return found
 
     def _watch(self, group: Group) -> Watch:
@@ -139,7 +138,7 @@ class RequestDetector:
             return ()
         self._tell(watch, excursion, now_s)
         share = excursion.parts[0] / max(excursion.parts[0], excursion.requests)
-        text = f"{vector.group}: {share:.0%} of {excursion.requests} requests failed; {watch.error_rate:.1%} is usual"
+        text = f"{vector.errors}: {share:.0%} of {excursion.requests} requests failed; {watch.error_rate:.1%} is usual"
         blame = Blame("error_rate", 1.0, share, watch.error_rate)
         return (_finding(vector, now_s, excursion, text, (blame,)),)
 

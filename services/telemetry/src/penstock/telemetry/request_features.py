@@ -46,14 +46,19 @@ class Group:
     cache: str
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.instance or self.service, self.model, self.tier, self.cache) if part)
+        instance = "" if ":" in self.instance or self.instance == self.service else self.instance
+        return " ".join(part for part in (self.service, instance, self.model, self.tier, self.cache) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One request in one service: its features, the part of the critical path where it spent most, whether it failed there."""
+    """One request in one service: its features, the part of the critical path where it spent most, whether it failed there.
+
+    Failures are counted in `errors`, a group by operation: a request that fails has no receipt, so no tier and no cache outcome.
+    """
 
     group: Group
+    errors: Group
     values: Values
     section: str
     failed: bool
@@ -64,6 +69,7 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
     origin = error_origin(seen.tree)
     root = seen.tree.root
     tier = str(root.attributes.get(names.TIER, ""))
+    model = seen.summary.model or _asked_for(seen)
     own: dict[tuple[str, str], dict[str, int]] = {}
     for section in seen.sections:
         span = section.span
@@ -71,7 +77,8 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
         spent[span.name] = spent.get(span.name, 0) + section.end_ns - section.start_ns
     for (service, instance), spent in own.items():
         said = _said(seen, service, instance)
-        group = Group(service, instance, seen.summary.model, tier, seen.summary.cache)
+        group = Group(service, instance, model, tier, seen.summary.cache)
+        errors = Group(service, instance, model, root.name, "")
         longest = max(spent, key=lambda name: spent[name])
         failed = (
             origin is not None
@@ -79,7 +86,15 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
             and origin.source.service == service
             and origin.source.instance == instance
         )
-        yield Vector(group, _values(sum(spent.values()), said), f"{service} {longest}", failed)
+        yield Vector(group, errors, _values(sum(spent.values()), said), f"{service} {longest}", failed)
+
+
+def _asked_for(seen: RequestSeen) -> str:
+    """The model that a request was bound for, where no answer says who gave it."""
+    told = (
+        str(span.attributes.get(name, "")) for span in seen.tree.spans for name in (names.REQUEST_MODEL, names.MODEL)
+    )
+    return next((model for model in told if model), "")
 
 
 def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
