@@ -132,10 +132,11 @@ async def _incident(
     end = time.monotonic() + PATIENCE_S
     request = telemetry_pb2.ListIncidentsRequest(window=telemetry_pb2.Window(from_unix_ms=int(began * 1e3)))
     while time.monotonic() < end:
-        answer = await telemetry.ListIncidents(request, metadata=metadata)
+        answer: telemetry_pb2.ListIncidentsResponse = await telemetry.ListIncidents(request, metadata=metadata)
         for incident in answer.incidents:
             if any(part.feature == "error_rate" for part in incident.contributions):
-                return incident
+                found: telemetry_pb2.Incident = incident
+                return found
         await asyncio.sleep(0.25)
     return None
 
@@ -153,7 +154,7 @@ def _show_incident(incident: telemetry_pb2.Incident | None, console: Console) ->
 
 async def _photograph(stack: Stack) -> str:
     """The console's incidents as a picture in the home folder, where a browser is; else empty."""
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), "")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), "")
     if not browser:
         return ""
     path = Path(stack.plan.home) / "console.png"
