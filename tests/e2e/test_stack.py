@@ -58,8 +58,8 @@ async def test_a_text_goes_all_the_way_and_leaves_one_trace(stack: Stack) -> Non
     assert receipt.batch.batch_size == 1
     assert receipt.compute_ms > 0
     assert receipt.usage.input_tokens > 5
-    trace = await trace_of(stack, receipt.trace_id, services=4)
-    assert services_of(trace) == {"router", "limiter", "batcher", "inference-onnx-quantized"}
+    trace = await trace_of(stack, receipt.trace_id, services=5)
+    assert services_of(trace) == {"router", "cache", "limiter", "batcher", "inference-onnx-quantized"}
     roots = [span for span in trace.spans if not span.parent_id]
     assert len(roots) == 1
 

@@ -28,8 +28,9 @@ class StackPlan:
         """Programs that may start together, stage after stage."""
         stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
         stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
-        stages.append((self._service("batcher", "batcher"), self.limiter()))
-        stages.append((self._router(limiter_address=self.addresses["limiter"]),))
+        stages.append((self._service("batcher", "batcher"), self.limiter(), self._service("cache", "cache")))
+        deciders = {"limiter_address": self.addresses["limiter"], "cache_address": self.addresses["cache"]}
+        stages.append((self._router(**deciders),))
         instances = (self.inference(number) for number in range(1, self.instances + 1))
         stages.append((*instances, self.scaler(), self.console()))
         return tuple(stages)

@@ -13,7 +13,7 @@ from penstock.stack.stack import Stack, running
 from rich.console import Console
 
 DEVELOPMENT_KEY = "psk-development"
-SHOWN = ("router", "limiter", "batcher", "inference-1", "inference-2", "scaler", "telemetry", "metrics")
+SHOWN = ("router", "cache", "limiter", "batcher", "inference-1", "inference-2", "scaler", "telemetry", "metrics")
 
 
 async def up(home: Path, config_file: Path, console: Console) -> None:

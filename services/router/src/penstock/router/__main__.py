@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 from google.protobuf.descriptor import ServiceDescriptor
+from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.auth import internal
@@ -30,12 +31,14 @@ from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
+from penstock.router.recall import CacheRecall
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
 from penstock.router.stages import NoRecall, NoShape, OpenAdmission
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 log = logging.getLogger(__name__)
@@ -68,7 +71,8 @@ async def serve(settings: RouterSettings) -> None:
         backends = Backends(dial, settings.batcher_address)
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
         admission = _admission(settings, models, clock, dial)
-        stages = admission or OpenAdmission(), NoRecall(), NoShape()
+        recall = _recall(settings, models, clock, dial)
+        stages = admission or OpenAdmission(), recall or NoRecall(), NoShape()
         pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
         pipeline.prices = models.prices
         watch_sighup(reload)
@@ -96,9 +100,19 @@ async def serve(settings: RouterSettings) -> None:
         if admission is not None and lease_keeper is not None:
             lease_keeper.cancel()
             await admission.close()
+        if recall is not None:
+            await recall.close()
         await backends.close()
         if store is not None:
             await store.aclose()
+
+
+def _recall(
+    settings: RouterSettings, models: Models, clock: SystemClock, dial: Callable[[str, ServiceDescriptor], Peer]
+) -> CacheRecall | None:
+    if not settings.cache_address:
+        return None
+    return CacheRecall(dial(settings.cache_address, CACHE), lambda: models.prices, clock)
 
 
 def _admission(

@@ -18,7 +18,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import Fault
+from penstock.core.errors import Fault, unavailable
 from penstock.core.prices import Prices
 from penstock.core.telemetry import Span, Telemetry
 from penstock.router.attempts import Attempts
@@ -96,13 +96,24 @@ class Pipeline:
             found: NotFound | None = None
             spent: Spent | None = None
             try:
+                followed = 0
+                async with aclosing(self._followed(trip)) as chunks:
+                    async for chunk in chunks:
+                        followed += 1
+                        yield chunk
                 looked = await self._look_up(trip)
                 if isinstance(looked, Found):
-                    yield _whole(looked.result)
+                    if not followed:
+                        yield _whole(looked.result)
                     outcome = self._finish(trip, looked.result, reused=True)
+                elif followed:
+                    found = looked
+                    raise unavailable(
+                        "the same request, whose answer was followed, has broken off", 0.1, "FOLLOWED_BROKE"
+                    )
                 else:
                     found = looked
-                    async with aclosing(self._stream_pieces(trip, admitted)) as items:
+                    async with aclosing(self._stream_pieces(trip, admitted, found)) as items:
                         async for item in items:
                             if isinstance(item, Outcome):
                                 outcome = item
@@ -147,7 +158,8 @@ class Pipeline:
     async def _look_up(self, trip: Trip) -> Found | NotFound:
         """Ask the cache, and where it has nothing, shape the task for the model."""
         asked = trip.asked
-        found = await self._recall.look_up(trip.span.call, asked.options, asked.task, asked.model)
+        call, request_id = trip.span.call, trip.receipt.request_id
+        found = await self._recall.look_up(call, asked.options, asked.task, asked.model, request_id)
         trip.receipt.notes.extend(found.notes)
         if found.cache is not None:
             trip.receipt.cache.CopyFrom(found.cache)
@@ -166,14 +178,19 @@ class Pipeline:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
         return await self._recall.feedback(call.principal, request_id, correct, note)
 
+    def _followed(self, trip: Trip) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        asked = trip.asked
+        return self._recall.follow_stream(trip.span.call, asked.options, asked.task, asked.model)
+
     async def _stream_pieces(
-        self, trip: Trip, admitted: Admitted
+        self, trip: Trip, admitted: Admitted, found: NotFound
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         async with aclosing(self.attempts.stream(trip)) as pieces:
             async for piece in pieces:
                 if piece.chunk is not None:
                     trip.said_bytes += len(piece.chunk.delta)
                     await self._admission.extend(admitted, trip.said_bytes // BYTES_A_TOKEN)
+                    self._recall.said(found.token, piece.chunk)
                     yield piece.chunk
                 if piece.result is not None:
                     yield self._finish(trip, piece.result)

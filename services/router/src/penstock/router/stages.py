@@ -5,6 +5,7 @@ The path: admit → recall → shape → choose → group → compute. `settle` 
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,9 +89,19 @@ class RecallStage(Protocol):
     """Is there an answer that may be reused? The same request in flight counts as one: the look-up waits for its answer."""
 
     async def look_up(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
     ) -> Found | NotFound:
         """Find an answer. Must not fail because the cache is gone: that is NotFound with a note."""
+        ...
+
+    def follow_stream(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        """Pieces of the same request in flight, as they come; nothing where there is none. The look-up that follows has the answer."""
+        ...
+
+    def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
+        """A piece of the answer that a NotFound is fetching, for those who follow it."""
         ...
 
     async def store(
@@ -138,9 +149,19 @@ class NoRecall:
     """Remembers nothing: no cache is configured."""
 
     async def look_up(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
     ) -> Found | NotFound:
         return NOT_FOUND
+
+    async def follow_stream(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        nothing: tuple[inference_pb2.GenerateChunk, ...] = ()
+        for chunk in nothing:
+            yield chunk
+
+    def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
+        return None
 
     async def store(
         self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None

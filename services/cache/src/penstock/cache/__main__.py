@@ -1,0 +1,87 @@
+"""The hall: configuration, store, embedder, door. `python -m penstock.cache`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from penstock.api.cache.v1 import cache_pb2
+from penstock.cache.adapters import Entries
+from penstock.cache.classes import Floats
+from penstock.cache.config import CacheSection, CacheSettings
+from penstock.cache.servicer import CacheServicer
+from penstock.cache.tier import SemanticTier
+from penstock.core.auth import internal
+from penstock.core.clock import SystemClock
+from penstock.core.config import load_section, watch_sighup
+from penstock.core.door import Door
+from penstock.core.exporting import start_telemetry
+from penstock.core.program import CannotStart, run
+from penstock.core.redis import open_redis
+from penstock.core.server import Server
+from penstock.onnx.card import BadModel
+from penstock.onnx.encoder import TextModel
+
+SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: CacheSettings) -> None:
+    """Serve until told to stop."""
+    if not settings.redis_url:
+        raise CannotStart("the cache keeps its entries in Redis: set PENSTOCK_REDIS_URL (make up does)")
+    clock, client = SystemClock(), open_redis(settings.redis_url)
+    section = load_section(settings.config_file, "cache", CacheSection)
+    async with contextlib.AsyncExitStack() as owned:
+        owned.push_async_callback(client.aclose)
+        telemetry = await owned.enter_async_context(start_telemetry("cache", settings))
+        entries = Entries(client, (settings.secret or settings.internal_token).encode(), section)
+        await entries.load()
+        tier = _tier(settings, section, entries)
+        if tier is not None:
+            await tier.start()
+            owned.push_async_callback(tier.close)
+        servicer = CacheServicer(settings, section, entries, tier, clock)
+        servicer.watch(telemetry)
+        watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection)))
+        door = Door(SERVICE, servicer, internal(settings.internal_token))
+        server = Server("cache", settings, [door], telemetry=telemetry, clock=clock)
+        await server.start()
+        await server.wait()
+
+
+def _tier(settings: CacheSettings, section: CacheSection, entries: Entries) -> SemanticTier | None:
+    """The semantic tier with the newest revision of its embedder; None, and a warning, where there is none."""
+    folder = settings.home / "models" / settings.embedder
+    revisions = sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name)) if settings.embedder else []
+    if not revisions:
+        log.warning(
+            "no embedder %r in %s: exact answers only (make model builds one)", settings.embedder, folder.parent
+        )
+        return None
+    return SemanticTier(entries, section, *_embedder(revisions[-1]), Random())
+
+
+def _embedder(folder: Path) -> tuple[Callable[[str], Floats], int]:
+    try:
+        model = TextModel.load(folder)
+    except BadModel as error:
+        raise CannotStart(f"the embedder cannot be loaded: {error}") from None
+
+    def embed(text: str) -> Floats:
+        vector = model.embed([text])[0]
+        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
+
+    return embed, len(embed("width"))
+
+
+def main() -> None:
+    run("cache", CacheSettings, serve, "Is there an answer that may be reused?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""How sure is sure enough: the calibrated probability, and the threshold that tunes itself to the user's bound. Plain.
+
+What is promised is a target with an audited bound, never a guarantee: the expected error among would-be hits is kept at or below the bound,
+corrected by what audits have shown, and never loosened on few audits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from scipy.stats import beta
+from sklearn.linear_model import LogisticRegression
+
+FIRST_LABELS = 150
+"""No hit before so many labels."""
+REFITS = (50, 100, 150)
+REFIT_EVERY = 200
+LABELS_KEPT = 4_000
+MOST_WEIGHT = 10.0
+AUDIT_SHARE = 0.02
+WINDOW = 1_000
+RETUNE_EVERY = 20
+PSEUDO = 8.0
+MOST_KAPPA = 4.0
+FADE = 0.998
+"""Weight of an audit after the next one."""
+RECENT_AUDITS = 100
+BREAK_LEVEL = 0.01
+"""The bound counts as broken when the latest audits would be so unlikely under it (Clopper and Pearson)."""
+OFF = 2.0
+"""A threshold that nothing reaches."""
+
+
+class Calibration:
+    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[np.ndarray[tuple[int], np.dtype[np.float64]], bool, float]] = deque(maxlen=LABELS_KEPT)
+        self._centre: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
+        self._weights = np.zeros(0)
+        self._bias = 0.0
+        self.labels = 0
+
+    def learn(self, features: np.ndarray[tuple[int], np.dtype[np.float64]], right: bool, propensity: float) -> None:
+        """A call has shown whether the voted answer was right; `propensity` is how likely it was to be called."""
+        self._rows.append((features, right, min(1.0 / propensity, MOST_WEIGHT)))
+        self.labels += 1
+        if self.labels in REFITS or (self.labels > REFITS[-1] and (self.labels - REFITS[-1]) % REFIT_EVERY == 0):
+            self._fit()
+
+    @property
+    def ready(self) -> bool:
+        """True once there are labels enough to serve by."""
+        return self.labels >= FIRST_LABELS and self._centre is not None
+
+    def probability(self, features: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+        """Chance that the voted answer is right, 0 to 1; 0 before the first fit."""
+        if self._centre is None:
+            return 0.0
+        score = float((features - self._centre) @ self._weights) + self._bias
+        return 1.0 / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
+
+    def _fit(self) -> None:
+        rights = np.array([right for _, right, _ in self._rows])
+        if rights.all() or not rights.any():
+            return
+        x = np.array([features for features, _, _ in self._rows])
+        weights = np.array([weight for _, _, weight in self._rows])
+        centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+        model = LogisticRegression(C=1.0, max_iter=200).fit((x - centre) / spread, rights, sample_weight=weights)
+        self._centre, self._weights, self._bias = centre, model.coef_[0] / spread, float(model.intercept_[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One threshold and what it would have come to in the window."""
+
+    threshold: float
+    hit_rate: float
+    error_rate: float
+
+
+class Threshold:
+    """The lowest probability that is served, for one bound on the error among hits."""
+
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+        self.theta = OFF
+        self.audits = 0
+        self.audited_right = 0
+        self.broken = False
+        """True while the latest audits speak against the bound: exact answers only until they do not."""
+        self._recent: deque[bool] = deque(maxlen=RECENT_AUDITS)
+        self._window: deque[float] = deque(maxlen=WINDOW)
+        self._errors = 0.0
+        self._expected = 0.0
+        self._since = 0
+
+    @property
+    def kappa(self) -> float:
+        """Audited errors over expected ones, held towards 1: what expected errors are multiplied by. Never below 1."""
+        return min(max((self._errors + PSEUDO) / (self._expected + PSEUDO), 1.0), MOST_KAPPA)
+
+    def see(self, probability: float) -> None:
+        """A would-be candidate came by."""
+        self._window.append(probability)
+        self._since += 1
+        if self._since >= RETUNE_EVERY:
+            self._since = 0
+            self.theta = self._tuned()
+
+    def _tuned(self) -> float:
+        ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
+        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
+        fitting = np.flatnonzero(errors <= self.bound)
+        return float(ordered[fitting[-1]]) if len(fitting) else OFF
+
+    def would_serve(self, probability: float, bound: float | None = None) -> bool:
+        """True from the threshold on. A caller's tighter bound also wants the single answer to be that sure."""
+        return probability >= self.theta and (bound is None or bound >= self.bound or 1.0 - probability <= bound)
+
+    def audit(self, rng: Random) -> bool:
+        """Draw whether a would-be hit is called all the same."""
+        return rng.random() < AUDIT_SHARE
+
+    def audited(self, probability: float, right: bool) -> None:
+        """An audit came back."""
+        self.audits += 1
+        self.audited_right += right
+        self._recent.append(right)
+        wrong, count = self._recent.count(False), len(self._recent)
+        self.broken = wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
+        self._errors = self._errors * FADE + (not right)
+        self._expected = self._expected * FADE + (1.0 - probability)
+
+    def reported(self, probability: float) -> None:
+        """A caller says that a hit was wrong: it tightens the threshold, but is no random sample and no part of the audited precision."""
+        self._errors = self._errors * FADE + 1.0
+        self._expected = self._expected * FADE + (1.0 - probability)
+
+    def precision(self) -> tuple[float, float]:
+        """Audited share of right hits and the lower end of its 95 % interval (Clopper and Pearson, one-sided); 0, 0 without audits."""
+        if self.audits == 0:
+            return 0.0, 0.0
+        right = self.audited_right
+        low = float(beta.ppf(0.05, right, self.audits - right + 1)) if right else 0.0
+        return right / self.audits, low
+
+    def trade_off(self, points: int = 21) -> list[Point]:
+        """What other thresholds would have served in the window, from the most careful to the boldest."""
+        if not self._window:
+            return []
+        ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
+        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
+        places = np.unique(np.linspace(0, len(ordered) - 1, points).astype(int))
+        return [Point(float(ordered[at]), (at + 1) / len(ordered), float(min(errors[at], 1.0))) for at in places]

@@ -1,0 +1,269 @@
+"""Reuse through the cache: a copy of the latest exact hits in this process, requests in flight, then the cache service.
+
+An entry that the cache has removed may be served from the copy for up to `COPY_S` longer. The key of a copy holds all that the
+cache's own key holds. A cache that is gone is no reason to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+
+from penstock.api.cache.v1 import cache_pb2 as pb
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.core.call import Call, Principal
+from penstock.core.clock import Clock
+from penstock.core.errors import Fault
+from penstock.core.hop import Peer
+from penstock.core.prices import Prices
+from penstock.router.stages import Found, NotFound
+
+COPY_S = 1.0
+COPY_BYTES = 32 << 20
+STORE_S = 5.0
+EXPECTED_OUTPUT_TOKENS = 256
+GONE = "cache unavailable"
+
+Key = tuple[str, str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An answer kept in this process until a moment."""
+
+    result: inference_pb2.TaskResult
+    saving_microusd: int
+    saved_ms: float
+    born_s: float
+    until_s: float
+    size: int
+
+
+class Flight:
+    """A request under way here: its pieces so far, and its answer in the end. Followers read from the beginning."""
+
+    def __init__(self) -> None:
+        self.pieces: deque[inference_pb2.GenerateChunk] = deque()
+        self.result: inference_pb2.TaskResult | None = None
+        self.cost_microusd = 0
+        self.over = False
+        self.followers = 0
+        self._news = asyncio.Event()
+
+    def tell(self) -> None:
+        """Wake whoever follows."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self) -> None:
+        """Wait for the next piece or the end."""
+        await self._news.wait()
+
+
+@dataclass(slots=True)
+class Token:
+    """What a miss owes: the cache's own token and the flight that others follow."""
+
+    key: Key
+    call: Call
+    flight: Flight | None = None
+    owed: bytes = b""
+    options: router_pb2.CallOptions = field(default_factory=router_pb2.CallOptions)
+
+
+class CacheRecall:
+    """The recall stage of a router with a cache."""
+
+    def __init__(self, peer: Peer, prices: Callable[[], Prices], clock: Clock) -> None:
+        self._peer, self._prices, self._clock = peer, prices, clock
+        self._copies: OrderedDict[Key, Copy] = OrderedDict()
+        self._bytes = 0
+        self._flights: dict[Key, Flight] = {}
+
+    async def look_up(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+    ) -> Found | NotFound:
+        """Find an answer: in the copy, from the same request in flight, or in the cache."""
+        policy = options.cache
+        if policy.bypass:
+            return BYPASSED
+        key = _key(call.principal, policy.namespace, model, task)
+        found = self._copied(key, policy.max_age_ms)
+        if found is not None:
+            return found
+        while (flight := self._flights.get(key)) is not None:
+            followed = await self._follow(flight, call)
+            if followed is not None:
+                return followed
+        return await self._ask(key, call, options, task, model, request_id)
+
+    async def _follow(self, flight: Flight, call: Call) -> Found | None:
+        """Wait for a flight's answer; None when it ended without one, and somebody must go again."""
+        flight.followers += 1
+        while not flight.over:
+            left_s = call.remaining_s(self._clock.monotonic())
+            async with asyncio.timeout(None if left_s > 1e9 else max(left_s, 0.0)):
+                await flight.news()
+        if flight.result is None:
+            return None
+        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule="coalesced")
+        saving = common_pb2.Saving(technique="coalesced", microusd=flight.cost_microusd)
+        return Found(flight.result, cache, (saving,))
+
+    async def _ask(
+        self,
+        key: Key,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        request_id: str,
+    ) -> Found | NotFound:
+        flight = self._flights[key] = Flight()
+        token = Token(key, call, flight, options=options)
+        try:
+            answer = await self._asked(call, options, task, model, request_id)
+        except BaseException as error:
+            if not isinstance(error, Fault):
+                self._end(token, None, 0)
+                raise
+            gone = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule=GONE)
+            return NotFound(token, gone, (GONE,))
+        if not answer.HasField("result"):
+            token.owed = answer.token
+            return NotFound(token, answer.receipt)
+        saved = answer.savings[0] if answer.savings else common_pb2.Saving()
+        self._end(token, answer.result, saved.microusd)
+        if answer.receipt.outcome != common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
+            self._keep(key, answer.result, saved.microusd, saved.saved_ms, answer.receipt.age_ms / 1e3)
+        return Found(answer.result, answer.receipt, tuple(answer.savings))
+
+    async def _asked(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+    ) -> pb.LookUpResponse:
+        policy = options.cache
+        request = pb.LookUpRequest(
+            scope=pb.Scope(namespace=policy.namespace, model=model), task=task, max_age_ms=policy.max_age_ms, request_id=request_id,
+            full_price_microusd=self._price(task, model), asked_for=bool(policy.namespace or policy.tags or policy.max_age_ms),
+        )  # fmt: skip
+        if policy.HasField("max_error_rate"):
+            request.max_error_rate = policy.max_error_rate
+        answer: pb.LookUpResponse = await self._peer.call("LookUp", request, call)
+        return answer
+
+    def _price(self, task: inference_pb2.Task, model: str) -> int:
+        if task.WhichOneof("task") != "generate":
+            return 0
+        size = sum(len(message.content) for message in task.generate.messages) // 4
+        output = min(task.generate.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
+        return self._prices().most_microusd(model, size, output) or 0
+
+    async def follow_stream(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        """Pieces of the same request in flight here, as they come; nothing where there is none. Look up afterwards for the answer."""
+        flight = (
+            None
+            if options.cache.bypass
+            else self._flights.get(_key(call.principal, options.cache.namespace, model, task))
+        )
+        if flight is None:
+            return
+        flight.followers += 1
+        sent = 0
+        while True:
+            while sent < len(flight.pieces):
+                yield flight.pieces[sent]
+                sent += 1
+            if flight.over:
+                return
+            await flight.news()
+
+    def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
+        """A piece of the answer that a miss is fetching."""
+        if isinstance(token, Token) and token.flight is not None:
+            token.flight.pieces.append(chunk)
+            token.flight.tell()
+
+    async def store(
+        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+    ) -> None:
+        """Hand an answer, or that none came, to whoever follows here and to the cache."""
+        if not isinstance(token, Token):
+            return
+        paid = receipt.cost.paid_microusd if receipt is not None else 0
+        self._end(token, result, paid)
+        if not token.owed:
+            return
+        request = pb.StoreRequest(token=token.owed, paid_microusd=paid, tags=token.options.cache.tags)
+        if result is not None and not token.options.cache.no_store:
+            request.result.CopyFrom(result)
+        call = Call(token.call.principal, token.call.priority, deadline_s=self._clock.monotonic() + STORE_S)
+        try:
+            answer: pb.StoreResponse = await self._peer.call("Store", request, call)
+        except Fault:
+            return
+        if answer.stored and result is not None:
+            self._keep(token.key, result, paid, result.compute_ms, 0.0)
+
+    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+        """Pass a verdict on; the copy forgets everything of a tenant that complains."""
+        if not correct:
+            for key in [key for key in self._copies if key[0] == principal.organisation]:
+                self._bytes -= self._copies.pop(key).size
+        try:
+            answer: pb.SendFeedbackResponse = await self._peer.call(
+                "SendFeedback", pb.SendFeedbackRequest(request_id=request_id, correct=correct), Call(principal)
+            )
+        except Fault:
+            return False
+        return bool(answer.quarantined)
+
+    def _end(self, token: Token, result: inference_pb2.TaskResult | None, cost_microusd: int) -> None:
+        flight = token.flight
+        if flight is None or flight.over:
+            return
+        flight.result, flight.cost_microusd, flight.over = result, cost_microusd, True
+        if self._flights.get(token.key) is flight:
+            del self._flights[token.key]
+        flight.tell()
+
+    def _copied(self, key: Key, max_age_ms: int) -> Found | None:
+        copy, now = self._copies.get(key), self._clock.monotonic()
+        if copy is None or now >= copy.until_s:
+            return None
+        age_ms = round((now - copy.born_s) * 1e3)
+        if max_age_ms and age_ms > max_age_ms:
+            return None
+        self._copies.move_to_end(key)
+        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact: copy", age_ms=age_ms)
+        saving = common_pb2.Saving(technique="exact_cache", microusd=copy.saving_microusd, saved_ms=copy.saved_ms)
+        return Found(copy.result, cache, (saving,))
+
+    def _keep(self, key: Key, result: inference_pb2.TaskResult, cost: int, saved_ms: float, age_s: float) -> None:
+        now, size = self._clock.monotonic(), result.ByteSize() + 256
+        old = self._copies.pop(key, None)
+        self._bytes += size - (old.size if old else 0)
+        self._copies[key] = Copy(result, cost, saved_ms, now - age_s, now + COPY_S, size)
+        while self._bytes > COPY_BYTES:
+            _, gone = self._copies.popitem(last=False)
+            self._bytes -= gone.size
+
+    async def close(self) -> None:
+        """Let the cache go."""
+        await self._peer.close()
+
+
+def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.Task) -> Key:
+    """All that an answer may depend on: tenant, namespace, model, task."""
+    tenant = "\x1f".join((principal.team, *sorted(principal.tags)))
+    digest = hashlib.blake2b(task.SerializeToString(deterministic=True), digest_size=16).digest()
+    return principal.organisation, f"{tenant}\x1e{namespace}", model, digest
+
+
+BYPASSED = NotFound(None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass"))

@@ -1,0 +1,323 @@
+"""The cache on a real Redis: what is found and what is not, coalescing, bounds, invalidation, complaints, and prompts that teach."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from penstock.api.cache.v1 import cache_pb2 as pb
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.cache.adapters import Entries
+from penstock.cache.config import CacheSection, CacheSettings
+from penstock.cache.eviction import Bounded
+from penstock.cache.scope import answer_class, never_kept
+from penstock.cache.servicer import CacheServicer
+from penstock.cache.tier import SemanticTier
+from penstock.core.call import Call, Principal
+from penstock.core.clock import SystemClock
+from penstock.core.errors import Fault
+from penstock.core.redis import embedded_redis, open_redis
+
+ANN = Call(Principal("acme", team="core", tags=("support",)))
+EXACT, SEMANTIC, MISS = (
+    common_pb2.CACHE_OUTCOME_EXACT_HIT,
+    common_pb2.CACHE_OUTCOME_SEMANTIC_HIT,
+    common_pb2.CACHE_OUTCOME_MISS,
+)
+STOP = inference_pb2.FINISH_REASON_STOP
+
+
+def chat(text: str, system: str = "You sort requests.", **more: Any) -> inference_pb2.Task:
+    task = inference_pb2.Task()
+    task.generate.messages.add(role="system", content=system)
+    task.generate.messages.add(role="user", content=text)
+    for name, value in more.items():
+        if name == "tools":
+            task.generate.tools.extend(value)
+        else:
+            setattr(task.generate, name, value)
+    return task
+
+
+def said(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
+    result = inference_pb2.TaskResult(compute_ms=50)
+    result.generate.message.role, result.generate.message.content = "assistant", text
+    result.generate.finish_reason = reason  # type: ignore[assignment]
+    return result
+
+
+def asking(task: inference_pb2.Task, **more: Any) -> pb.LookUpRequest:
+    scope = pb.Scope(model=more.pop("model", "chat"), namespace=more.pop("namespace", ""))
+    return pb.LookUpRequest(scope=scope, task=task, full_price_microusd=more.pop("price", 500), **more)
+
+
+class Rig:
+    """Cache services on one store; their embedder gives each first word its own direction."""
+
+    def __init__(self, url: str) -> None:
+        self.client = open_redis(url)
+        self.tiers: list[SemanticTier] = []
+
+    async def make(self, **section: Any) -> CacheServicer:
+        knobs = CacheSection(**section)
+        entries = Entries(self.client, b"secret", knobs)
+        await entries.load()
+        tier = SemanticTier(entries, knobs, self.embed, 16, Random(1))
+        await tier.start()
+        self.tiers.append(tier)
+        return CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, SystemClock())
+
+    @staticmethod
+    def embed(text: str) -> np.ndarray:
+        rng = np.random.default_rng(abs(hash(text.split()[0])) % 2**32)
+        other = np.random.default_rng(len(text))
+        vector = rng.normal(size=16) + 0.25 * other.normal(size=16)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with embedded_redis(tmp_path / "redis", "cache") as url:
+        made = Rig(url)
+        yield made
+        for tier in made.tiers:
+            await tier.close()
+        await made.client.aclose()
+
+
+async def look(cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any) -> pb.LookUpResponse:
+    return await cache.LookUp(asking(task, **more), call)
+
+
+async def keep(
+    cache: CacheServicer, task: inference_pb2.Task, answer: inference_pb2.TaskResult, call: Call = ANN, **more: Any
+) -> pb.StoreResponse:
+    missed = await look(cache, task, call, **more)
+    assert missed.receipt.outcome == MISS
+    return await cache.Store(pb.StoreRequest(token=missed.token, result=answer, paid_microusd=400), call)
+
+
+async def test_the_same_request_has_the_same_answer_and_says_what_it_saved(rig: Rig) -> None:
+    cache = await rig.make()
+    assert (await keep(cache, chat("hello"), said("hi"))).stored
+    hit = await look(cache, chat("hello"))
+    assert (hit.receipt.outcome, hit.receipt.rule) == (EXACT, "exact")
+    assert hit.result.generate.message.content == "hi"
+    assert (hit.savings[0].technique, hit.savings[0].microusd) == ("exact_cache", 400)
+    assert not hit.token
+
+
+@pytest.mark.parametrize(
+    ("call", "task", "more"),
+    [
+        (Call(Principal("other", team="core", tags=("support",))), chat("hello"), {}),
+        (Call(Principal("acme", team="sales", tags=("support",))), chat("hello"), {}),
+        (Call(Principal("acme", team="core", tags=("admin",))), chat("hello"), {}),
+        (ANN, chat("hello", system="You are rude."), {}),
+        (ANN, chat("hello", tools=[inference_pb2.Tool(name="find")]), {}),
+        (ANN, chat("hello", temperature=0.1), {}),
+        (ANN, chat("hello", max_tokens=9), {}),
+        (ANN, chat("hello"), {"model": "chat-2"}),
+        (ANN, chat("hello"), {"namespace": "b"}),
+    ],
+)
+async def test_nothing_crosses_tenants_roles_prompts_tools_parameters_or_models(
+    rig: Rig, call: Call, task: inference_pb2.Task, more: dict[str, Any]
+) -> None:
+    cache = await rig.make()
+    await keep(cache, chat("hello"), said('{"intent": 1}'))
+    assert (await look(cache, task, call, **more)).receipt.outcome == MISS
+
+
+async def test_earlier_turns_belong_to_the_scope(rig: Rig) -> None:
+    cache = await rig.make()
+    first, second = chat("tell me of France"), chat("tell me of Spain")
+    for task in (first, second):
+        task.generate.messages.add(role="assistant", content="ok")
+        task.generate.messages.add(role="user", content="what is its capital")
+    await keep(cache, first, said('{"city": "Paris"}'))
+    assert (await look(cache, second)).receipt.outcome == MISS
+
+
+async def test_followers_get_the_leaders_answer_and_take_over_when_it_fails(rig: Rig) -> None:
+    cache = await rig.make()
+    leader = await look(cache, chat("same"))
+    followers = [asyncio.create_task(look(cache, chat("same"))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in followers)
+    await cache.Store(pb.StoreRequest(token=leader.token), ANN)  # no answer came
+    done, waiting = await asyncio.wait(followers, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    second = done.pop().result()
+    assert second.receipt.outcome == MISS
+    await cache.Store(pb.StoreRequest(token=second.token, result=said("yes"), paid_microusd=7), ANN)
+    for task in waiting:
+        found = await task
+        assert (found.receipt.rule, found.result.generate.message.content) == ("coalesced", "yes")
+
+
+async def test_a_follower_that_leaves_passes_the_lead_on(rig: Rig) -> None:
+    cache = await rig.make()
+    leader = await look(cache, chat("same"))
+    first, second = (asyncio.create_task(look(cache, chat("same"))) for _ in range(2))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.wait([first])
+    await cache.Store(pb.StoreRequest(token=leader.token), ANN)
+    assert (await asyncio.wait_for(second, 5)).receipt.outcome == MISS
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "reason"),
+    [
+        (chat("a"), said("cut", inference_pb2.FINISH_REASON_LENGTH), "truncated"),
+        (chat("a"), said("", inference_pb2.FINISH_REASON_FILTERED), "filtered"),
+        (chat("a"), said("", inference_pb2.FINISH_REASON_UNSPECIFIED), "not ended"),
+        (chat("a", temperature=0.9), said("x"), "temperature"),
+        (chat("a", temperature=0.2), said("x"), ""),
+    ],
+)
+async def test_what_is_never_kept(
+    rig: Rig, task: inference_pb2.Task, answer: inference_pb2.TaskResult, reason: str
+) -> None:
+    cache = await rig.make()
+    stored = await keep(cache, task, answer)
+    assert (stored.stored, stored.reason) == (not reason, reason or "semantic_off: no judge")
+    assert ((await look(cache, task)).receipt.outcome == EXACT) is (not reason)
+
+
+def test_a_tool_call_is_kept_only_where_it_changes_nothing() -> None:
+    tool = inference_pb2.Tool(name="find", read_only=True)
+    answer = said("")
+    answer.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
+    assert never_kept(chat("x", tools=[tool]), answer, 0.3, asked_for=False) == ""
+    assert (
+        never_kept(chat("x", tools=[inference_pb2.Tool(name="find")]), answer, 0.3, asked_for=False)
+        == "tool call with side effects"
+    )
+    assert json.loads(answer_class(chat("x"), answer)) == ["tool", [["find", {"a": 2, "b": 1}]]]
+    assert answer_class(chat("x"), said("free text")) == ""
+    assert answer_class(chat("x"), said('{"b":1,"a":2}')) == answer_class(chat("x"), said('{"a": 2, "b": 1}'))
+
+
+async def test_a_complaint_removes_an_answer_and_only_its_tenant_may_complain(rig: Rig) -> None:
+    cache = await rig.make()
+    await keep(cache, chat("hello"), said("wrong"))
+    await look(cache, chat("hello"), request_id="r1")
+    stranger = Call(Principal("other"))
+    assert not (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1"), stranger)).quarantined
+    assert not (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1", correct=True), ANN)).quarantined
+    assert (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1"), ANN)).quarantined
+    assert (await look(cache, chat("hello"))).receipt.outcome == MISS
+
+
+async def test_entries_leave_by_tag_and_by_model(rig: Rig) -> None:
+    cache = await rig.make()
+    for number in range(4):
+        missed = await look(cache, chat(f"q{number}"), model=f"chat@{number % 2}")
+        request = pb.StoreRequest(token=missed.token, result=said("x"), tags=["a" if number < 3 else "b"])
+        await cache.Store(request, ANN)
+    assert (await cache.Invalidate(pb.InvalidateRequest(tags=["b"]), ANN)).removed == 1
+    assert (await cache.Invalidate(pb.InvalidateRequest(tags=["a"], model="chat"), ANN)).removed == 3
+    with pytest.raises(Fault, match="at least one"):
+        await cache.Invalidate(pb.InvalidateRequest(), ANN)
+
+
+async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Rig) -> None:
+    cache = await rig.make()
+    await keep(cache, chat("hello"), said("hi"))
+    await asyncio.sleep(0.03)
+    assert (await look(cache, chat("hello"), max_age_ms=10)).receipt.outcome == MISS
+    assert (await look(cache, chat("hello"), max_age_ms=60_000, namespace="z")).receipt.outcome == MISS
+
+
+async def test_bytes_are_bounded_also_after_a_restart(rig: Rig) -> None:
+    cache = await rig.make(tenant_bytes=1 << 16)
+    for number in range(40):
+        await keep(cache, chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex()))
+    assert cache._entries.size_bytes <= 1 << 16
+    again = await rig.make(tenant_bytes=1 << 16)
+    assert again._entries.size_bytes == cache._entries.size_bytes
+    assert len(again._entries) == len(cache._entries) < 40
+
+
+def test_what_is_used_stays_and_what_saves_little_for_its_bytes_goes_first() -> None:
+    kept = Bounded(10_000)
+    for number in range(8):
+        kept.add(f"n{number}", 1_000, 10)
+    kept.used("n0")
+    kept.add("dear", 1_000, 100_000)
+    gone = [name for number in range(6) for name in kept.add(f"m{number}", 1_000, 10)]
+    assert kept.bytes <= 10_000
+    assert "n0" in kept
+    assert "dear" in kept
+    assert set(gone) >= {"n1", "n2"}
+    assert kept.add("giant", 20_000, 1) == ["giant"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "call", "field"),
+    [
+        (asking(chat("x")), Call(), "context.principal.organisation"),
+        (pb.LookUpRequest(task=chat("x")), ANN, "scope.model"),
+        (pb.LookUpRequest(scope=pb.Scope(model="m")), ANN, "task"),
+    ],
+)
+async def test_bad_requests_name_the_field(rig: Rig, request_: pb.LookUpRequest, call: Call, field: str) -> None:
+    cache = await rig.make()
+    with pytest.raises(Fault) as failed:
+        await cache.LookUp(request_, call)
+    assert (failed.value.code, failed.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    with pytest.raises(Fault, match="not owed"):
+        await cache.Store(pb.StoreRequest(token=b"guess"), ANN)
+
+
+async def test_prompts_teach_replicas_agree_and_a_restart_forgets_nothing(rig: Rig) -> None:
+    cache, rng = await rig.make(), Random(4)
+    intents = [f"{word}" for word in ("pay", "lost", "open", "limit", "rate", "help")]
+    served = 0
+    for number in range(420):
+        intent = rng.choice(intents)
+        text = f"{intent} {'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} {'x' * rng.randint(1, 40)}"
+        found = await look(cache, chat(text))
+        if found.receipt.outcome == SEMANTIC:
+            served += 1
+            assert json.loads(found.result.generate.message.content)["intent"] == intent
+        elif found.receipt.outcome == MISS:
+            answer = said(json.dumps({"intent": intent}))
+            await cache.Store(pb.StoreRequest(token=found.token, result=answer, paid_microusd=400), ANN)
+            if number % 20 == 0:
+                await asyncio.sleep(0.02)  # lets the stream of lessons be read
+    assert served > 50
+    again = await rig.make()
+    old, new = rig.tiers[0].scopes()[0], rig.tiers[1].scopes()[0]
+    for _ in range(50):
+        if len(old.index) == len(new.index):
+            break
+        await asyncio.sleep(0.02)
+    assert len(old.index) == len(new.index)
+    assert old.learnt.calibration.labels == new.learnt.calibration.labels > 150
+    stats = await again.GetStats(pb.GetStatsRequest(), ANN)
+    assert stats.entries > 100
+
+
+async def test_what_saves_too_little_is_not_asked_and_free_text_has_no_judge(rig: Rig) -> None:
+    cache = await rig.make()
+    assert (await look(cache, chat("hello"), price=0)).receipt.rule == "semantic_off: saves less than it costs"
+    assert (await look(cache, chat("x" * 3_000))).receipt.rule == "semantic_off: the prompt is too long to compare"
+    embed = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["a"]))
+    assert (await look(cache, embed)).receipt.rule == "miss"
+
+
+async def test_probing_is_rate_limited(rig: Rig) -> None:
+    cache = await rig.make(probes_per_s=5)
+    rules = [(await look(cache, chat(f"guess {number}"))).receipt.rule for number in range(12)]
+    assert rules.count("semantic_off: too many look-ups of this caller") >= 5

@@ -1,0 +1,170 @@
+"""The semantic decision without any network: the gate's table, the vote, what is learnt, and the fall-back on failed audits."""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+import numpy as np
+import pytest
+from penstock.cache.gate import conflict
+from penstock.cache.index import VectorIndex
+from penstock.cache.semantic import Neighbour, SemanticScope
+from penstock.cache.threshold import OFF, Threshold
+
+WIDTH = 32
+
+
+@pytest.mark.parametrize(
+    ("new", "cached", "reason"),
+    [
+        ("transfer 50 dollars", "transfer 500 dollars", "number differs"),
+        ("wake me at 7pm", "wake me at 8 pm", "number differs"),
+        ("what is order A-1023", "what is order A-1024", "identifier differs"),
+        ('delete the file "a.txt"', 'delete the file "b.txt"', "quoted text differs"),
+        ("weather on monday", "weather on tuesday", "time differs"),
+        ("how hot in celsius", "how hot in fahrenheit", "unit differs"),
+        ("change from usd to eur", "change from eur to usd", "direction is reversed"),
+        ("exchange usd to eur", "exchange eur to usd", "direction is reversed"),
+        ("fly from oslo to rome", "fly from oslo to bern", "direction differs"),
+        ("enable the alarm", "disable the alarm", "opposite word"),
+        ("can i use my card abroad", "can i not use my card abroad", "negation differs"),
+        ("was i charged", "was i never charged", "negation differs"),
+        ("is Anna in the office", "is Boris in the office", "name differs"),
+        ("how do i activate my card", "please tell me how to activate my card", ""),
+        ("transfer 50 dollars", "make a transfer", ""),
+        ("how much is left on my card", "the right card for me", ""),
+        ("my card is not working at all in this shop", "card payment declined", ""),
+        ("same text 5", "same text 5", ""),
+    ],
+)
+def test_the_gate_fires_on_contradictions_only(new: str, cached: str, reason: str) -> None:
+    assert conflict(new, cached) == reason
+    assert bool(conflict(cached, new)) == bool(reason)
+
+
+@pytest.mark.parametrize("piece", ["a-", "aaaa", "1,", "/a", "a@", "'a ", "from a "])
+def test_reading_a_hostile_prompt_takes_no_time_to_speak_of(piece: str) -> None:
+    """Ten times the text takes about ten times as long; quadratic patterns would take a hundred times."""
+
+    def taken(size: int) -> float:
+        text = (piece * size)[:size]
+        began = time.perf_counter()
+        conflict(text, "b" + text)
+        return time.perf_counter() - began
+
+    taken(100)
+    assert min(taken(20_000 + number) for number in range(3)) < 60 * max(min(taken(2_000 + n) for n in range(3)), 1e-3)
+
+
+class World:
+    """Prompts of a few intents as noisy vectors, so that near means the same intent most of the time."""
+
+    def __init__(self, intents: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.centres = self.rng.normal(size=(intents, WIDTH))
+        self.count = 0
+
+    def prompt(self, noise: float = 0.6) -> tuple[str, np.ndarray, int]:
+        intent = int(self.rng.integers(len(self.centres)))
+        vector = self.centres[intent] + noise * self.rng.normal(size=WIDTH)
+        self.count += 1
+        words = f"intent{'abcdefghij'[intent]} " + " ".join(self.rng.choice(["please", "now", "my", "card", "the"], 3))
+        return words, (vector / np.linalg.norm(vector)).astype(np.float32), intent
+
+
+class Stream:
+    """A scope at work: what is not served is called and taught."""
+
+    def __init__(self, bound: float) -> None:
+        self.scope, self.index, self.rng = SemanticScope(WIDTH, bound), VectorIndex(WIDTH), Random(1)
+        self.kept: list[tuple[int, str]] = []
+        self.hits: list[bool] = []
+
+    def ask(self, text: str, vector: np.ndarray, truth: int, bound: float | None = None) -> str:
+        near = [Neighbour(at, *self._of(at, value)) for at, value in self.index.search(vector, 32)]
+        verdict = self.scope.decide(vector, text, near, self.rng, bound)
+        if verdict.serve:
+            self.hits.append(verdict.answer == truth)
+        else:
+            self.scope.learn(vector, text, truth, verdict)
+            self.index.add(len(self.kept), vector)
+            self.kept.append((truth, text))
+        return verdict.rule
+
+    def _of(self, at: int, value: float) -> tuple[int, float, str]:
+        return self.kept[at][0], value, self.kept[at][1]
+
+
+def test_nothing_is_served_before_enough_is_known_and_then_most_is_and_right() -> None:
+    world, stream = World(8, 1), Stream(0.03)
+    rules = [stream.ask(*world.prompt()) for _ in range(1_500)]
+    assert "semantic" not in rules[:150]
+    assert len(stream.hits) > 700
+    assert sum(stream.hits) / len(stream.hits) > 0.96
+    assert rules.count("audit") > 3
+
+
+def test_a_caller_may_tighten_the_bound_and_never_loosen_it() -> None:
+    world, stream = World(8, 1), Stream(0.03)
+    for _ in range(1_000):
+        stream.ask(*world.prompt())
+    threshold = stream.scope.threshold
+    sure = threshold.theta + (1 - threshold.theta) / 2
+    assert threshold.would_serve(sure)
+    assert not threshold.would_serve(sure, (1 - sure) / 2)
+    assert not threshold.would_serve(threshold.theta - 0.01, 0.9)
+
+
+def test_prompts_that_contradict_their_neighbours_are_called() -> None:
+    stream = Stream(0.03)
+    vector = np.ones(WIDTH, np.float32) / np.sqrt(WIDTH)
+    assert stream.ask("transfer 50 now", vector, 0) == "miss: nothing near"
+    assert stream.ask("transfer 500 now", vector, 1) == "gate: number differs"
+
+
+def test_audits_that_fail_turn_a_scope_off_and_good_ones_turn_it_on_again() -> None:
+    threshold = Threshold(0.03)
+    assert threshold.theta == OFF
+    for _ in range(30):
+        threshold.audited(0.99, True)
+    assert not threshold.broken
+    for _ in range(5):
+        threshold.audited(0.99, False)
+    assert threshold.broken
+    assert threshold.kappa > 1.5
+    for _ in range(100):
+        threshold.audited(0.99, True)
+    assert not threshold.broken
+    share, low = threshold.precision()
+    assert share == pytest.approx(130 / 135)
+    assert 0.9 < low < share
+
+
+def test_a_broken_scope_serves_nothing_and_recovers_by_its_own_calls() -> None:
+    world, stream = World(8, 2), Stream(0.03)
+    for _ in range(800):
+        stream.ask(*world.prompt())
+    for _ in range(12):
+        stream.scope.threshold.audited(0.99, False)
+    before = len(stream.hits)
+    rules = [stream.ask(*world.prompt()) for _ in range(60)]
+    assert len(stream.hits) == before
+    assert "miss: audits broke the bound" in rules
+    for _ in range(2_000):
+        stream.ask(*world.prompt())
+    assert len(stream.hits) > before
+
+
+def test_the_index_forgets_and_finds_the_nearest_first() -> None:
+    index, rng = VectorIndex(WIDTH), np.random.default_rng(3)
+    vectors = rng.normal(size=(300, WIDTH)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for place, vector in enumerate(vectors):
+        index.add(place, vector)
+    for place in range(0, 300, 2):
+        index.remove(place)
+    found = index.search(vectors[10], 5)
+    right = sorted((at for at in range(1, 300, 2)), key=lambda at: -float(vectors[at] @ vectors[10]))[:5]
+    assert [place for place, _ in found] == right
+    assert len(index) == 150
