@@ -33,6 +33,8 @@ from penstock.core.tracing import format_traceparent
 from penstock.telemetry.__main__ import SERVICE, opened
 from penstock.telemetry.config import TelemetrySettings
 from penstock.telemetry.critical_path import critical_path
+from penstock.telemetry.metric_detector import MetricDetector
+from penstock.telemetry.request_detector import RequestDetector
 from penstock.telemetry.spans import Source, Tree, view
 from penstock.telemetry.store import Store
 
@@ -190,8 +192,9 @@ async def _intake(spans: int) -> dict[str, Number]:
 
 
 async def _settling(payloads: list[bytes]) -> float:
-    """Seconds that settling all these traces takes: rows, service graph, packing."""
+    """Seconds that settling all these traces takes: rows, service graph, detectors, packing."""
     store = _filled(payloads)
+    store.detectors += [MetricDetector(), RequestDetector()]
     started = time.perf_counter()
     _settle_all(store)
     return time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -23,6 +23,9 @@ from penstock.telemetry.window import Summary, Window
 
 ROUND_S = 0.25
 STATE_EVERY_S = 5.0
+MOST_TENANTS = 50
+"""Tenants whose money is shown as metrics; the ledger itself answers for all."""
+
 SETTLED_A_ROUND = 400
 """Traces settled before others get their turn."""
 
@@ -118,9 +121,21 @@ class Store:
         if now - self._state_written_s < STATE_EVERY_S:
             return
         self._state_written_s = now
+        for name, value, unit, labels in self._own_figures():
+            self.series.write(SeriesKey("telemetry", f"penstock.{name}", labels), "", unit, now, value)
+
+    def _own_figures(self) -> Iterator[tuple[str, float, str, tuple[tuple[str, str], ...]]]:
+        """(name, value, unit, labels) of what is known here alone: detectors, incidents, money by tenant and technique."""
         for detector in self.detectors:
             for name, value in detector.state().items():
-                self.series.write(SeriesKey("telemetry", f"penstock.anomaly.{name}"), "", "1", now, value)
+                yield f"anomaly.{name}", value, "", ()
+        yield "incidents.open", float(sum(incident.open for incident in self.incidents.all())), "", ()
+        for total in self.ledger.by(lambda key: key.tenant)[:MOST_TENANTS]:
+            tenant = ((names.TENANT, total.key),)
+            yield "ledger.paid", total.account.paid_microusd / 1e6, "USD", tenant
+            yield "ledger.full_price", total.account.full_price_microusd / 1e6, "USD", tenant
+            for technique, amount in total.account.saved_microusd.items():
+                yield "ledger.saved", amount / 1e6, "USD", (*tenant, (names.TECHNIQUE, technique))
 
     async def follow(self) -> AsyncIterator[Summary]:
         """Traces as they settle; a follower that does not keep up misses some."""

@@ -1,0 +1,113 @@
+"""The window of traces: what settles, what is let go first, late spans, and the terminal's pictures of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.trace.v1 import trace_pb2
+from penstock.core.clock import SystemClock
+from penstock.telemetry.analysis import summarise
+from penstock.telemetry.quality import REFERENCE, Measure
+from penstock.telemetry.spans import Source, Tree
+from penstock.telemetry.store import Store
+from penstock.telemetry.terminal import screen, spark
+from penstock.telemetry.window import Window
+from rich.console import Console
+
+from .conftest import Running, running
+
+
+def made(trace: int, span: int, parent: int = 0, name: str = "Shop/Order") -> trace_pb2.Span:
+    return trace_pb2.Span(
+        trace_id=trace.to_bytes(16, "big"),
+        span_id=span.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=name,
+        kind=trace_pb2.Span.SPAN_KIND_SERVER,
+        start_time_unix_nano=10**9,
+        end_time_unix_nano=2 * 10**9,
+    )
+
+
+def settle(window: Window, trace: int, kept: str = "") -> None:
+    trace_id = trace.to_bytes(16, "big")
+    summary = summarise(trace_id, Tree(window.spans(trace_id)))
+    summary.kept = kept
+    window.settle(trace_id, summary)
+
+
+def test_a_trace_is_due_when_it_is_quiet_or_open_too_long() -> None:
+    window = Window(1 << 20, grace_s=3.0, longest_open_s=30.0)
+    source = window.source(Source("shop", "1"))
+    window.add(made(1, 1), source, 0.0)
+    window.add(made(2, 1), source, 2.0)
+    assert window.due(2.9, 10) == []
+    assert window.due(3.0, 10) == [(1).to_bytes(16, "big")]
+    settle(window, 1)
+    for second in range(3, 40):
+        window.add(made(2, second), source, float(second))
+    assert window.due(40.0, 10) == [(2).to_bytes(16, "big")], "it never was quiet, and is looked at all the same"
+
+
+def test_spans_survive_packing_and_a_late_one_joins_them() -> None:
+    window = Window(1 << 20)
+    source = window.source(Source("shop", "1"))
+    window.add(made(1, 1), source, 0.0)
+    settle(window, 1)
+    assert not window.add(made(1, 1), source, 1.0) and window.duplicates == 1
+    assert window.add(made(1, 2, 1, "Shop/Late"), source, 1.0)
+    spans = window.spans((1).to_bytes(16, "big"))
+    assert {span.name for span in spans} == {"Shop/Order", "Shop/Late"} and spans[0].source == Source("shop", "1")
+    settle(window, 1)
+    assert window.held_spans == 2 and len(window) == 1
+    assert window.find("0000000000000000") == [(1).to_bytes(16, "big")]
+
+
+def test_when_it_is_full_the_least_worth_keeping_go_first() -> None:
+    window = Window(700)
+    source = window.source(Source("shop", "1"))
+    kinds = ["error", "", "slow", "", "reservoir", "anomalous"]
+    for number in range(60):
+        window.add(made(number + 1, 1), source, float(number))
+        settle(window, number + 1, kinds[number % 6])
+    left = [summary.kept for summary in window.summaries()]
+    assert window.packed_bytes <= 700 and window.released == 60 - len(left)
+    assert set(left) == {"error"} or left.count("error") > left.count("")
+    assert "reservoir" not in left or "" not in left
+
+
+@pytest.mark.parametrize(("shift", "drifted"), [(0.0, False), (0.2, False), (1.5, True), (-1.5, True)])
+def test_a_measure_drifts_by_more_than_a_quarter_of_its_deviation(shift: float, drifted: bool) -> None:
+    measure = Measure()
+    for number in range(REFERENCE):
+        measure.add(10.0 + number % 5)
+    for number in range(200):
+        measure.add(10.0 + number % 5 + shift * 1.41)
+    assert measure.drifted is drifted
+    for number in range(2000):
+        measure.add(10.0 + number % 5)
+    assert not measure.drifted, "and is well again when it is as it was"
+
+
+def test_a_spark_line_has_a_bar_a_value_and_its_highest_is_full() -> None:
+    assert spark([0.0, 1.0, 2.0])[-1] == "█" and len(spark([0.0, 1.0, 2.0])) == 3
+    assert spark([]) == ""
+    assert set(spark([0.0, 0.0])) == {"▁"}
+
+
+async def test_the_terminal_shows_services_requests_and_money(telemetry: Running) -> None:
+    buffer = io.StringIO()
+    Console(file=buffer, width=120).print(await screen(telemetry.peer))  # type: ignore[arg-type]
+    assert "service" in buffer.getvalue() and "no open incident" in buffer.getvalue()
+
+
+async def test_the_store_writes_its_own_figures_for_scrapers(tmp_path: Path) -> None:
+    store = Store(SystemClock(), 1 << 20)
+    store._write_state()
+    store._write_state()
+    (series,) = store.series.find("penstock.incidents.open")
+    assert len(series.points) == 1, "not oftener than every few seconds"
+    async with running(tmp_path, telemetry_window_bytes=1 << 20) as service:
+        assert service.address
