@@ -42,7 +42,7 @@ async def test_one_that_will_go_is_replaced_before_it_is_drained() -> None:
     assert actuator.instances == ["m-2", "m-3"]
     assert not await actuator.replace("m-1")
     await actuator.close()
-    assert drained == ["m-1 spot_notice"]
+    assert drained == ["m-1 spot_notice", "m-2 scale_down", "m-3 scale_down"]
 
 
 async def test_one_that_died_is_started_again() -> None:

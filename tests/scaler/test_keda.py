@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2 as keda
+from penstock.scaler.actuators import DryRun, Fleet
 from penstock.scaler.pool import Pool, Sample
 
 from .conftest import Scaler, Scalers
@@ -118,3 +119,24 @@ async def test_of_two_scalers_one_leads_and_both_answer_the_same(scalers: Scaler
     await first.engine.close()
     await second.engine.tick()
     assert second.engine.leads
+
+
+async def test_a_fleet_that_cannot_be_seen_or_scaled_leaves_the_answer(scalers: Scalers) -> None:
+    class Lost(DryRun):
+        seen = True
+
+        async def fleet(self) -> Fleet:
+            if not self.seen:
+                raise OSError("nobody answers")
+            return await super().fleet()
+
+        async def scale(self, wanted: int, on_demand: int) -> None:
+            raise OSError("refused")
+
+    actuator = Lost(1)
+    scaler = await scalers.make(actuator=actuator)
+    await feed(scaler, [300.0] * 6)
+    assert await poll(scaler) == (3, True)
+    actuator.seen = False
+    await feed(scaler, [900.0] * 2)
+    assert await poll(scaler) == (3, True)

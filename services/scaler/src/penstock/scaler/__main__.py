@@ -24,9 +24,19 @@ from penstock.core.server import Server
 from penstock.scaler import replay
 from penstock.scaler.actuators import Actuator, Drain, DryRun, LocalProcesses
 from penstock.scaler.adapters import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
-from penstock.scaler.config import PoolConfig, ProcessActuator, ScalerSettings, ScalingSection
+from penstock.scaler.aws import AutoScalingGroups
+from penstock.scaler.config import (
+    AwsActuator,
+    KubernetesActuator,
+    PoolConfig,
+    ProcessActuator,
+    ScalerSettings,
+    ScalingSection,
+)
 from penstock.scaler.engine import Engine
 from penstock.scaler.keda import ExternalScaler
+from penstock.scaler.kubernetes_actuator import KubernetesScale
+from penstock.scaler.notice_door import NoticeDoor, watch_metadata
 from penstock.scaler.servicer import ScalerServicer
 
 SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
@@ -64,6 +74,13 @@ async def serve(settings: ScalerSettings) -> None:
             other = keda_server(settings, engine, clock)
             await other.start()
             owned.push_async_callback(other.stop, None)
+        if settings.notice_listen:
+            notices = NoticeDoor(lambda notice: engine.replace(notice.instance), settings.notice_secret, clock)
+            await notices.start(settings.notice_listen)
+            owned.push_async_callback(notices.close)
+        if settings.metadata_url:
+            watcher = asyncio.create_task(watch_metadata(settings.metadata_url, lambda _: engine.leave(), clock))
+            owned.callback(watcher.cancel)
         await server.start()
         await server.wait()
 
@@ -82,6 +99,10 @@ def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
     chosen = pool.actuator
     if isinstance(chosen, ProcessActuator):
         return LocalProcesses(pool.name, chosen, clock, drain=drain)
+    if isinstance(chosen, KubernetesActuator):
+        return KubernetesScale(chosen)
+    if isinstance(chosen, AwsActuator):
+        return AutoScalingGroups(chosen)
     return DryRun(max(1, pool.least))
 
 

@@ -132,7 +132,7 @@ class LocalProcesses:
 
     async def close(self) -> None:
         for name in list(self._children):
-            self._leave(name, drained=False)
+            self._leave(name)
         await asyncio.gather(*self._leaving.values())
 
     def _bury(self) -> None:
@@ -161,15 +161,15 @@ class LocalProcesses:
         child = self._children[name] = _Child(process, address, serves=not address)
         return child
 
-    def _leave(self, name: str, drained: bool = True, after: _Child | None = None) -> None:
-        task = asyncio.create_task(self._end(name, self._children.pop(name), drained, after), name=f"end {name}")
+    def _leave(self, name: str, after: _Child | None = None) -> None:
+        task = asyncio.create_task(self._end(name, self._children.pop(name), after), name=f"end {name}")
         self._leaving[name] = task
         task.add_done_callback(lambda _: self._leaving.pop(name, None))
 
-    async def _end(self, name: str, child: _Child, drained: bool, after: _Child | None) -> None:
+    async def _end(self, name: str, child: _Child, after: _Child | None) -> None:
         if after is not None:
             await self._await_serving(after)
-        if drained and self._drain is not None:
+        if self._drain is not None:
             await self._drain(name, "spot_notice" if after is not None else "scale_down")
         process = child.process
         with contextlib.suppress(ProcessLookupError):

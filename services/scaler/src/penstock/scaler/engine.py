@@ -61,7 +61,7 @@ class Engine:
         self.pools = {config.name: Running(Pool(config), actuators[config.name]) for config in pools}
         self._store, self._clock, self._demand = store, clock, demand
         self._fits: dict[str, asyncio.Task[None]] = {}
-        self.leads = True
+        self.leads, self._left = True, False
         for name, running in self.pools.items():
             self._watch(name, running, telemetry)
 
@@ -103,7 +103,7 @@ class Engine:
     async def tick(self, lease_ms: int = 15_000) -> None:
         """Read demand, decide for each pool, act where this scaler leads."""
         try:
-            self.leads = await self._store.lead(lease_ms)
+            self.leads = not self._left and await self._store.lead(lease_ms)
         except LOST as error:
             log.warning("the store is lost, the lead stays as it is: %s", error)
         if not self.leads:
@@ -192,7 +192,10 @@ class Engine:
         if decision.wanted != fleet.wanted and not running.pool.config.dry_run:
             for number in range(fleet.wanted + 1, decision.wanted + 1):
                 running.starts[number] = now
-            await running.actuator.scale(decision.wanted, decision.on_demand)
+            try:
+                await running.actuator.scale(decision.wanted, decision.on_demand)
+            except OSError as error:
+                log.warning("%s cannot be scaled now, the next tick tries again: %s", name, error)
 
     def _note_ready(self, running: Running, ready: int, now: float) -> None:
         for number in [number for number in running.starts if number <= ready]:
@@ -224,6 +227,13 @@ class Engine:
         """Start a replacement for an instance that will go, then drain it. True where one was started."""
         started = [await running.actuator.replace(instance) for running in self.pools.values()]
         return any(started)
+
+    async def leave(self) -> None:
+        """This machine will go: drain every instance that runs on it, decide no more, and give up the lead."""
+        self.leads, self._left = False, True
+        for running in self.pools.values():
+            await running.actuator.close()
+        await self._store.leave()
 
     async def close(self) -> None:
         """End fits, children and the lead."""

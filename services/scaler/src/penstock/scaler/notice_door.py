@@ -1,0 +1,119 @@
+"""How notices come in: a small HTTP door for webhooks, and a watcher of the machine's own metadata service."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Awaitable, Callable
+
+from penstock.core.clock import Clock
+from penstock.scaler.notices import BadNotice, Notice, parse
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 64 << 10
+READ_S = 5.0
+WATCH_S = 5.0
+METADATA_S = 1.0
+Act = Callable[[Notice], Awaitable[bool]]
+
+
+class NoticeDoor:
+    """`POST /notice[?instance=ID]` with a JSON body and `authorization: Bearer SECRET`. Owner: the service's main, which closes it."""
+
+    def __init__(self, act: Act, secret: str, clock: Clock) -> None:
+        self._act, self._secret, self._clock = act, secret, clock
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listen: str) -> int:
+        """Bind and serve; returns the port.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        host, _, port = listen.rpartition(":")
+        self._server = await asyncio.start_server(self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(READ_S):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                lines = [line.partition(":") for line in head.split("\r\n")[1:]]
+                headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+                length = headers.get("content-length", "")
+                known = length.isdigit() and int(length) <= MOST_BYTES
+                body = await reader.readexactly(int(length)) if known else b""
+            writer.write(await self._answer(head.partition("\r\n")[0], headers, body))
+            await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, first: str, headers: dict[str, str], body: bytes) -> bytes:
+        method, _, rest = first.partition(" ")
+        path, _, query = rest.partition(" ")[0].partition("?")
+        if (method, path) != ("POST", "/notice"):
+            return _page("404 Not Found", {"error": "notices go to POST /notice"})
+        expected = f"Bearer {self._secret}"
+        if not self._secret or not hmac.compare_digest(headers.get("authorization", "").encode(), expected.encode()):
+            return _page("401 Unauthorized", {"error": "needs authorization: Bearer SECRET"})
+        instance = urllib.parse.parse_qs(query).get("instance", [""])[0]
+        try:
+            notices = parse(json.loads(body), instance, self._clock.time())
+        except (ValueError, BadNotice) as error:
+            said = str(error) if isinstance(error, BadNotice) else "the body is not JSON"
+            return _page("400 Bad Request", {"error": said})
+        replaced = [await self._act(notice) for notice in notices]
+        return _page("200 OK", {"notices": len(notices), "replaced": sum(replaced)})
+
+
+def _page(status: str, answer: dict[str, object]) -> bytes:
+    body = json.dumps(answer).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+async def watch_metadata(url: str, tell: Callable[[Notice], Awaitable[object]], clock: Clock) -> None:
+    """Ask EC2's metadata service (IMDSv2 shape) every 5 s until it says that this machine goes; then tell once and end."""
+    while True:
+        found = await asyncio.to_thread(ask_metadata, url)
+        if found is not None:
+            try:
+                for notice in parse(found, "this machine", clock.time()):
+                    await tell(notice)
+                return
+            except BadNotice as error:
+                log.warning("the metadata service said something else: %s", error)
+        await clock.sleep(WATCH_S)
+
+
+def ask_metadata(url: str) -> object | None:
+    """What `spot/instance-action` says; None while nothing is planned (404) or nobody answers."""
+    try:
+        token = urllib.request.Request(
+            f"{url}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        )
+        with urllib.request.urlopen(token, timeout=METADATA_S) as answer:
+            held = answer.read(1024).decode("latin-1")
+        asked = urllib.request.Request(
+            f"{url}/latest/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": held}
+        )
+        with urllib.request.urlopen(asked, timeout=METADATA_S) as answer:
+            said: object = json.loads(answer.read(MOST_BYTES))
+            return said
+    except (OSError, ValueError):
+        return None

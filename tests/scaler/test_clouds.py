@@ -1,0 +1,125 @@
+"""Actuators of clouds: AWS against moto, Kubernetes through its official client against an API server of this test."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from kubernetes import client
+from moto import mock_aws
+from penstock.scaler.actuators import Fleet
+from penstock.scaler.aws import AutoScalingGroups, AwsPrices
+from penstock.scaler.config import AwsActuator, KubernetesActuator
+from penstock.scaler.kubernetes_actuator import KubernetesScale
+
+REGION = "eu-central-1"
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        scaling = boto3.client("autoscaling", region_name=REGION)
+        scaling.create_launch_configuration(LaunchConfigurationName="lc", ImageId="ami-1", InstanceType="t3.micro")
+        for name in ("steady", "spot"):
+            scaling.create_auto_scaling_group(
+                AutoScalingGroupName=name, LaunchConfigurationName="lc", MinSize=0, MaxSize=9, DesiredCapacity=1,
+                AvailabilityZones=[f"{REGION}a"],
+            )  # fmt: skip
+        yield scaling
+
+
+async def test_groups_take_their_share(groups: Any) -> None:
+    config = AwsActuator(kind="aws", group="steady", spot_group="spot", region=REGION)
+    fleet = AutoScalingGroups(config, groups)
+    assert await fleet.fleet() == Fleet(2, 2)
+    await fleet.scale(5, 2)
+    sizes = {row["AutoScalingGroupName"]: row["DesiredCapacity"]
+             for row in groups.describe_auto_scaling_groups()["AutoScalingGroups"]}  # fmt: skip
+    assert sizes == {"steady": 2, "spot": 3}
+
+
+async def test_a_machine_that_will_go_is_replaced_by_its_group(groups: Any) -> None:
+    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="steady", region=REGION), groups)
+    row = groups.describe_auto_scaling_groups(AutoScalingGroupNames=["steady"])["AutoScalingGroups"][0]
+    assert await fleet.replace(row["Instances"][0]["InstanceId"])
+    assert (await fleet.fleet()).wanted == 1
+
+
+async def test_a_missing_group_is_an_error_that_leaves_the_last_answer(groups: Any) -> None:
+    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="nobody", region=REGION), groups)
+    with pytest.raises(OSError, match="nobody"):
+        await fleet.fleet()
+
+
+async def test_prices_come_by_zone(groups: Any) -> None:
+    prices = await AwsPrices("t3.micro", REGION).latest(datetime.datetime.now(datetime.UTC))
+    assert all(zone.startswith(REGION) and price > 0 for zone, price in prices.items())
+
+
+class ApiServer(http.server.BaseHTTPRequestHandler):
+    """As much of the Kubernetes API as the scale of one Deployment needs."""
+
+    replicas, ready, patches = 2, 1, 0
+
+    def do_GET(self) -> None:
+        known = self.path == "/apis/apps/v1/namespaces/models/deployments/encoder"
+        self._say(200 if known else 404, _deployment())
+
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/apis/apps/v1/namespaces/models/deployments/encoder/scale"
+        ApiServer.replicas, ApiServer.patches = body["spec"]["replicas"], ApiServer.patches + 1
+        self._say(200, {"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": body["spec"]})
+
+    def _say(self, status: int, value: dict[str, Any]) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+def _deployment() -> dict[str, Any]:
+    selector = {"matchLabels": {"app": "encoder"}}
+    spec = {"replicas": ApiServer.replicas, "selector": selector, "template": {}}
+    return {"kind": "Deployment", "apiVersion": "apps/v1", "spec": spec, "status": {"readyReplicas": ApiServer.ready}}
+
+
+@pytest.fixture
+def cluster() -> Iterator[client.AppsV1Api]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), ApiServer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    configuration.retries = False
+    with client.ApiClient(configuration) as api:
+        yield client.AppsV1Api(api)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) -> None:
+    fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster)
+    assert await fleet.fleet() == Fleet(2, 1)
+    await fleet.scale(5, 5)
+    assert await fleet.fleet() == Fleet(5, 1)
+    assert ApiServer.patches == 1
+
+
+async def test_a_missing_deployment_is_an_error(cluster: client.AppsV1Api) -> None:
+    fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="nobody", namespace="models"), cluster)
+    with pytest.raises(OSError, match="404"):
+        await fleet.fleet()

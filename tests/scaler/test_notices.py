@@ -1,0 +1,151 @@
+"""Notices in every cloud's shape, over a real HTTP door and from a metadata service; bad ones are refused with the field."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from penstock.scaler.notice_door import NoticeDoor, ask_metadata, watch_metadata
+from penstock.scaler.notices import BadNotice, Notice, parse
+from penstock.testkit.clock import FakeClock
+
+NOW = 1_800_000_000.0
+WARNING = {
+    "detail-type": "EC2 Spot Instance Interruption Warning",
+    "time": "2027-01-15T08:00:00Z",
+    "detail": {"instance-id": "i-1", "instance-action": "terminate"},
+}
+AZURE = {"Events": [{"EventType": "Preempt", "Resources": ["vm-1"]}, {"EventType": "Freeze", "Resources": ["vm-2"]}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"instance": "m-1"}, [Notice("m-1", NOW + 120, "webhook")]),
+        ({"instance": "m-1", "at": NOW + 9, "source": "x"}, [Notice("m-1", NOW + 9, "x")]),
+        (WARNING, [Notice("i-1", NOW + 120, "ec2-spot-notice")]),
+        (
+            {**WARNING, "detail-type": "EC2 Instance Rebalance Recommendation"},
+            [Notice("i-1", NOW + 120, "ec2-rebalance")],
+        ),
+        ({"action": "terminate", "time": "2027-01-15T08:02:00Z"}, [Notice("own", NOW + 120, "ec2-instance-action")]),
+        (AZURE, [Notice("vm-1", NOW + 30, "azure-scheduled-event")]),
+        ({"Events": []}, []),
+    ],
+)
+def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> None:
+    assert parse(body, "own", NOW) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([], "JSON object"),
+        ({}, "instance"),
+        ({"instance": ""}, "instance"),
+        ({"instance": "x" * 300}, "instance"),
+        ({"instance": "m", "at": "soon"}, "at"),
+        ({"detail-type": "EC2 Spot Instance Interruption Warning"}, "detail.instance-id"),
+        ({"detail-type": "EC2 Instance State-change Notification", "detail": {"instance-id": "i"}}, "no notice"),
+        ({"Events": {}}, "Events"),
+        ({"action": "stop", "time": True}, "time"),
+    ],
+)
+def test_what_is_no_notice_is_named(body: object, field: str) -> None:
+    with pytest.raises(BadNotice, match=field):
+        parse(body, "own", NOW)
+
+
+async def post(port: int, body: bytes, path: str = "/notice", secret: str = "s3") -> tuple[int, dict[str, Any]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = (await reader.read()).decode()
+    writer.close()
+    return int(answer.split()[1]), json.loads(answer.partition("\r\n\r\n")[2])
+
+
+async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
+    told: list[Notice] = []
+
+    async def act(notice: Notice) -> bool:
+        told.append(notice)
+        return True
+
+    door = NoticeDoor(act, "s3", FakeClock(NOW))
+    port = await door.start("127.0.0.1:0")
+    assert await post(port, json.dumps(WARNING).encode()) == (200, {"notices": 1, "replaced": 1})
+    spoken = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"}).encode()
+    assert (await post(port, spoken, "/notice?instance=node-7"))[0] == 200
+    assert [notice.instance for notice in told] == ["i-1", "node-7"]
+    assert (await post(port, b"{}", secret="wrong"))[0] == 401
+    assert (await post(port, b"{"))[0] == 400
+    assert (await post(port, b'{"instance": ""}'))[0] == 400
+    assert (await post(port, b"{}", "/elsewhere"))[0] == 404
+    assert len(told) == 2
+    await door.close()
+
+
+async def test_a_door_without_a_secret_lets_nobody_in() -> None:
+    async def act(notice: Notice) -> bool:
+        raise AssertionError(notice)
+
+    door = NoticeDoor(act, "", FakeClock(NOW))
+    port = await door.start("127.0.0.1:0")
+    assert (await post(port, b'{"instance": "m"}', secret=""))[0] == 401
+    await door.close()
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """EC2's metadata service, version 2: a token first, then 404 until something is planned."""
+
+    planned: dict[str, str] | None = None
+
+    def do_PUT(self) -> None:
+        self._say(200, b"token-1")
+
+    def do_GET(self) -> None:
+        known = self.headers["X-aws-ec2-metadata-token"] == "token-1" and self.path.endswith("/spot/instance-action")
+        if not known or Metadata.planned is None:
+            self._say(404, b"")
+        else:
+            self._say(200, json.dumps(Metadata.planned).encode())
+
+    def _say(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture
+def metadata() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    Metadata.planned = None
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_the_machines_own_notice_is_seen_once(metadata: str) -> None:
+    told: list[Notice] = []
+
+    async def tell(notice: Notice) -> None:
+        told.append(notice)
+
+    assert await asyncio.to_thread(ask_metadata, metadata) is None
+    assert await asyncio.to_thread(ask_metadata, "http://127.0.0.1:1") is None
+    Metadata.planned = {"action": "terminate", "time": "2027-01-15T08:02:00Z"}
+    await watch_metadata(metadata, tell, FakeClock(NOW))
+    assert [(notice.source, notice.at_s) for notice in told] == [("ec2-instance-action", NOW + 120)]
