@@ -15,8 +15,12 @@ from kubernetes import client
 from moto import mock_aws
 from penstock.scaler.actuators import Fleet
 from penstock.scaler.aws import AutoScalingGroups, AwsPrices
-from penstock.scaler.config import AwsActuator, KubernetesActuator
+from penstock.scaler.aws_spot import Ec2Machines
+from penstock.scaler.config import AwsActuator, AwsSpotActuator, KubernetesActuator
 from penstock.scaler.kubernetes_actuator import KubernetesScale
+from penstock.scaler.spot_fleet import SpotFleet
+from penstock.scaler.spot_policy import SpotKnobs
+from penstock.testkit.clock import FakeClock
 
 REGION = "eu-central-1"
 
@@ -123,3 +127,42 @@ async def test_a_missing_deployment_is_an_error(cluster: client.AppsV1Api) -> No
     fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="nobody", namespace="models"), cluster)
     with pytest.raises(OSError, match="404"):
         await fleet.fleet()
+
+
+ZONES = {f"{REGION}{letter}": letter for letter in "abc"}
+
+
+async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: Any) -> None:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
+    config = AwsSpotActuator(
+        kind="aws_spot", launch_template="encoder", instance_type="t3.micro", zones=ZONES, on_demand_price=0.012, region=REGION
+    )  # fmt: skip
+    clock = FakeClock(1_800_000_000.0)
+    cloud = Ec2Machines("m", config, clock, ec2)
+    fleet = SpotFleet(cloud, ZONES, clock, SpotKnobs(extra=1))
+    await fleet.scale(2, 2)
+    machines = await cloud.machines()
+    assert len({one.zone for one in machines if one.zone}) == 3 and all(one.serves for one in machines)
+    await fleet.fleet()
+    assert (await fleet.fleet()) == Fleet(2, 2)
+    machines = await cloud.machines()
+    assert len(machines) == 3 and all(one.zone in ZONES for one in machines)
+    assert await fleet.replace(machines[0].id)
+    assert len(await cloud.machines()) == 4
+    assert all(price > 0 for price in (await cloud.prices()).values())
+    await fleet.scale(1, 1)
+    assert machines[0].id in {one.id for one in await cloud.machines()}  # the cloud takes that one itself
+
+
+async def test_another_pools_machines_are_not_seen(groups: Any) -> None:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    config = AwsSpotActuator(
+        kind="aws_spot", launch_template="x", instance_type="t3.micro", zones=ZONES, on_demand_price=1.0
+    )
+    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], MinCount=1, MaxCount=1)
+    cloud = Ec2Machines("m", config, FakeClock(1_800_000_000.0), ec2)
+    assert await cloud.machines() == []
+    with pytest.raises(OSError, match="LaunchTemplate"):
+        await cloud.launch("")

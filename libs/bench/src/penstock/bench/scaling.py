@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from penstock.bench.options import Options
 from penstock.bench.report import Bound, Plot, Result, Table
-from penstock.bench.scaling_queue import latency_stddev_cut
+from penstock.bench.scaling_queue import latency_stddev_cut, sizes
 from penstock.bench.scaling_rules import HOLDS, TARGETS, Array, Curve, clairvoyant, held_maximum, hpa, kpa
 from penstock.bench.scaling_series import Series, load
 from penstock.scaler.forecast import Forecaster
@@ -73,11 +73,12 @@ def run(options: Options) -> Result:
     ticks: list[float] = []
     cells: list[Cell] = []
     fallen: dict[str, float] = {}
+    service = sizes(options)
     for one in series:
         replays = {lead: replay(one, lead) for lead in (*LEADS, LEADS[-1] + 1)}
         ticks += [found.tick_ms for found in replays.values()]
         fallen |= {f"{one.name} {lead}": round(replays[lead].fallen_back, 4) for lead in LEADS}
-        cells += [_cell(one, lead, replays) for lead in LEADS]
+        cells += [_cell(one, lead, replays, service) for lead in LEADS]
     nab = [cell for cell in cells if cell.series in NAB]
     errors = [
         abs(share - level) for cell in nab for share, level in zip(cell.coverage, NAMED, strict=True)
@@ -102,7 +103,7 @@ NOTES = (
     "Azure's hour gives about 255 evaluated steps, so 2 % are five steps: its cells count in `all_five` and `worst_cell` only.",
     "`cost_cut_vs_static`: mean capacity at the 0.95 quantile against a fleet sized for the peak of the evaluated steps, over all cells.",
     "`tick_ms`: 99th percentile of one sample taken, forecast and decided on; learned experts are fitted beside it, in a thread.",
-    "`latency_stddev_cut` has no bound: waits of one fluid queue at equal mean cost, against the maximum of six steps.",
+    "`latency_stddev_cut` has no bound: latencies of one M/G/c queue at equal mean cost, against the maximum of six steps.",
 )
 
 
@@ -126,7 +127,7 @@ def replay(series: Series, lead: int) -> Replay:
     return Replay(np.array(quantiles), np.array(in_force), share, float(np.quantile(ticks, 0.99)) * 1e3)
 
 
-def _cell(series: Series, lead: int, replays: dict[int, Replay]) -> Cell:
+def _cell(series: Series, lead: int, replays: dict[int, Replay], service: Array) -> Cell:
     work = series.work
     steps = np.arange(series.start, len(work))
     later = work[steps]
@@ -154,7 +155,7 @@ def _cell(series: Series, lead: int, replays: dict[int, Replay]) -> Cell:
     chosen = final[steps - lead, np.argmin(np.abs(np.array(LEVELS) - 0.95))]
     reactive = held_maximum(work, 6, 1.0)[steps - lead]
     static = 1.0 - float(chosen.mean()) / float(later.max())
-    return Cell(series.name, lead, rules, coverage, static, latency_stddev_cut(later, chosen, reactive))
+    return Cell(series.name, lead, rules, coverage, static, latency_stddev_cut(later, chosen, reactive, service))
 
 
 def _mean(cells: list[Cell], against: str) -> float:

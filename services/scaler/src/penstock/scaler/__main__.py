@@ -25,8 +25,10 @@ from penstock.scaler import replay
 from penstock.scaler.actuators import Actuator, Drain, DryRun, LocalProcesses
 from penstock.scaler.adapters import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
 from penstock.scaler.aws import AutoScalingGroups
+from penstock.scaler.aws_spot import Ec2Machines
 from penstock.scaler.config import (
     AwsActuator,
+    AwsSpotActuator,
     KubernetesActuator,
     PoolConfig,
     ProcessActuator,
@@ -37,7 +39,10 @@ from penstock.scaler.engine import Engine
 from penstock.scaler.keda import ExternalScaler
 from penstock.scaler.kubernetes_actuator import KubernetesScale
 from penstock.scaler.notice_door import NoticeDoor, watch_metadata
+from penstock.scaler.placement import PlanKnobs
 from penstock.scaler.servicer import ScalerServicer
+from penstock.scaler.spot_fleet import SpotFleet
+from penstock.scaler.spot_policy import SpotKnobs
 
 SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
 
@@ -103,6 +108,10 @@ def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
         return KubernetesScale(chosen)
     if isinstance(chosen, AwsActuator):
         return AutoScalingGroups(chosen)
+    if isinstance(chosen, AwsSpotActuator):
+        knobs = SpotKnobs(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
+        solver = PlanKnobs(base=chosen.base) if chosen.solver else None
+        return SpotFleet(Ec2Machines(pool.name, chosen, clock), chosen.zones, clock, knobs, solver, drain)
     return DryRun(max(1, pool.least))
 
 

@@ -22,7 +22,7 @@ class AutoScalingGroups:
 
     def __init__(self, config: AwsActuator, client: Any = None) -> None:
         self._config = config
-        self._client = client if client is not None else _client("autoscaling", config.region)
+        self._client = client if client is not None else open_client("autoscaling", config.region)
 
     @property
     def _groups(self) -> list[str]:
@@ -57,7 +57,7 @@ class AutoScalingGroups:
         return None
 
     async def _ask(self, method: str, **words: object) -> Any:
-        return await asyncio.to_thread(_told, getattr(self._client, method), words)
+        return await asyncio.to_thread(ask, getattr(self._client, method), words)
 
 
 class AwsPrices:
@@ -65,12 +65,12 @@ class AwsPrices:
 
     def __init__(self, instance_type: str, region: str = "", client: Any = None) -> None:
         self._type = instance_type
-        self._client = client if client is not None else _client("ec2", region)
+        self._client = client if client is not None else open_client("ec2", region)
 
     async def latest(self, now: datetime.datetime) -> dict[str, float]:
         """Dollars an hour by zone, the newest of the last hour."""
         answer = await asyncio.to_thread(
-            _told,
+            ask,
             self._client.describe_spot_price_history,
             {
                 "InstanceTypes": [self._type],
@@ -82,7 +82,12 @@ class AwsPrices:
         return {row["AvailabilityZone"]: float(row["SpotPrice"]) for row in rows}
 
 
-def _told(method: Any, words: dict[str, object]) -> Any:
+def ask(method: Any, words: dict[str, object]) -> Any:
+    """Call boto3; blocks, so it belongs into a thread.
+
+    Raises:
+        OSError: AWS refused or cannot be reached; the text holds its error code.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -91,7 +96,8 @@ def _told(method: Any, words: dict[str, object]) -> Any:
         raise OSError(f"aws: {error}") from error
 
 
-def _client(service: str, region: str) -> Any:
+def open_client(service: str, region: str) -> Any:
+    """A boto3 client; CannotStart where boto3 is not installed."""
     try:
         import boto3
     except ImportError:

@@ -88,6 +88,25 @@ class AwsActuator(Section):
     region: str = ""
 
 
+class AwsSpotActuator(Section):
+    """Runs EC2 machines from a launch template, on spot by zone with on-demand fall-back.
+
+    `zones`: zones and their failure domains (what falls together); `on_demand_price`: dollars an hour; `solver`: plan with the scenario
+    program beside the online rule.
+    """
+
+    kind: Literal["aws_spot"]
+    launch_template: str
+    instance_type: str
+    zones: dict[str, str] = Field(min_length=1)
+    on_demand_price: float = Field(gt=0)
+    region: str = ""
+    extra: int = Field(1, ge=0)
+    base: int = Field(0, ge=0)
+    patience_s: float = Field(0.0, ge=0)
+    solver: bool = False
+
+
 class NoActuator(Section):
     """Decides and does nothing; what KEDA acts on, or a trial run."""
 
@@ -95,7 +114,7 @@ class NoActuator(Section):
 
 
 Actuators = Annotated[
-    ProcessActuator | KubernetesActuator | AwsActuator | NoActuator, Field(discriminator="kind")
+    ProcessActuator | KubernetesActuator | AwsActuator | AwsSpotActuator | NoActuator, Field(discriminator="kind")
 ]  # fmt: skip
 
 
@@ -122,7 +141,6 @@ class PoolConfig(Section):
     drain_backlog_s: float = Field(30.0, gt=0)
     stale_s: float = Field(180.0, gt=0)
     down_every_s: float = Field(60.0, ge=0)
-    spot: bool = False
     dry_run: bool = False
     schedules: tuple[Schedule, ...] = ()
     actuator: Actuators = NoActuator()
