@@ -37,14 +37,19 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     budget = {"name": "acme-hour", "kind": "budget", "counts": "microusd", "limit": 1_000_000, "window": "hour"}
     price = {"name": MODEL, "input_microusd_per_mtok": 20_000_000}
     config = folder / "penstock.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {"keys": {"api": [key]}, "limits": {"rules": [budget]}, "prices": {"models": [price]}},
-        )
-    )
+    pool = {"name": MODEL, "interval_s": 1.0, "capacity": 0.001}
+    sections = {
+        "keys": {"api": [key]},
+        "limits": {"rules": [budget]},
+        "prices": {"models": [price]},
+        "scaling": {"pools": [pool]},
+    }
+    config.write_text(yaml.safe_dump(sections))
     async with running(ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))) as started:
         await started.wait_for_instances(MODEL, 2, "acme")
         await asyncio.gather(*(_ask(started, number) for number in range(20)))
+        for number in range(5):
+            await _ask(started, number)
         await _break(started.addresses["telemetry"])
         yield started
 

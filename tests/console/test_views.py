@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.asyncio(lo
 
 SHOWS = {
     "/": ("Is anything wrong now?", "open incidents", "router", "inference-onnx-quantized", "batcher"),
-    "/savings": ("Is it worth it?", "full price", "acme", "run-1", MODEL := "all-MiniLM-L6-v2", "unattributed"),
-    "/cache": ("Is the cache safe and useful?", "Outcomes", "calls", "Against the reference period"),
+    "/savings": ("Is it worth it?", "full price", "acme", "run-1", "all-MiniLM-L6-v2", "unattributed", "exact"),
+    "/cache": ("Is the cache safe and useful?", "look-ups", "audited hits right", "Look-ups by rule", "exact_hit"),
     "/scoreboard": ("Why did the router choose that?", "inference-1", "inference-2", "least_added_delay", "Why picked"),
     "/queues": ("Who is waiting?", "critical", "inference-1", "0 of 1", "penstock.batcher.depth"),
     "/budgets": ("When do we run out?", "acme-hour", "$1.00", "acme", "an hour"),
-    "/scaling": ("Did scaling act in time?", "Demand"),
+    "/scaling": ("Did scaling act in time?", "Demand", "Decisions, newest first", "→", "instances"),
     "/traces": ("What is flowing, and where did the time go?", "RouterService/Embed", "ShopService/Order"),
     "/graph": ("Who calls whom?", "client → router", "router → batcher", "batcher → inference-onnx-quantized"),
     "/incidents": ("What changed?", "open", "shop", "failed", "error_rate", "shop ShopService/Order"),
@@ -51,8 +51,9 @@ async def test_a_view_changes_by_itself(stack: Stack, page: Page) -> None:
 
 async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/traces?name=Embed&run_id=run-1"))
-    await page.until("!!document.querySelector('td a')")
-    await page.eval("document.querySelector('td a').click()")
+    missed = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.includes('miss'))"
+    await page.until(f"!!{missed}")
+    await page.eval(f"{missed}.querySelector('a').click()")
     await page.until("!!document.querySelector('table.waterfall')")
     text = await page.text()
     for part in ("router", "batcher", "inference-onnx-quantized", "critical ms", "paid", "run-1"):
@@ -85,6 +86,13 @@ async def test_filters_put_themselves_into_the_address(stack: Stack, page: Page)
     await page.eval("document.querySelector('form.filters button').click()")
     await page.until("location.search.includes('service=shop') && document.body.innerText.includes('ShopService')")
     await page.until("!document.body.innerText.includes('RouterService')")
+
+
+async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
+    await page.open(address(stack, "/traces?name=Service/&all=1"))
+    await page.until("document.body.innerText.includes('RouterService/Embed')")
+    for name in ("TelemetryService", "ScalerService", "GetStats", "GetUsage", "Scoreboard", "ListQueues"):
+        assert name not in await page.text()
 
 
 async def test_a_service_that_is_away_is_named_and_the_page_lives_on(stack: Stack, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from penstock.core.call import Call, Principal
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer, open_channel
 from penstock.core.hop_unary import UnaryPeer
+from penstock.core.tracing import format_traceparent
 
 TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -53,7 +55,9 @@ class Sources:
     async def ask(self, service: str, method: str, request: Message, answer: type[M], tenant: str = "") -> M | None:
         """Ask a question, on a tenant's behalf where one is given; None when there is no answer, and `refused` says why."""
         try:
-            call = Call(Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S)
+            # Looking on is nobody's request: a parent that is not sampled begins no trace.
+            parent = format_traceparent(random.getrandbits(128) | 1, random.getrandbits(64) | 1, False)
+            call = Call(Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S, traceparent=parent)
             found = await self._peers[service].call(method, request, call)
         except Fault as fault:
             self.refused[service] = fault.message

@@ -22,6 +22,10 @@ from penstock.console.load_views import budgets, scaling
 from penstock.console.money_views import savings
 from penstock.console.trace_view import trace_blocks
 
+SEARCHED, SHOWN = 300, 50
+OWN_WORK = ("BatcherService/", "CacheService/", "InferenceService/", "LimiterService/", "ScalerService/")
+"""Roots that no caller asked for, such as storing an answer after it has left; shown when a name or `all=1` is asked for."""
+
 Show = Callable[[Sources, Query], Awaitable[Sequence[Block]]]
 
 
@@ -153,7 +157,7 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
         slow_ms = float(query.get("min_ms") or 0)
     except ValueError:
         return [Note("min_ms must be a number", bad=True)]
-    asked = pb.SearchTracesRequest(errors_only=query.get("errors") == "1", min_duration_ms=slow_ms, limit=50)
+    asked = pb.SearchTracesRequest(errors_only=query.get("errors") == "1", min_duration_ms=slow_ms, limit=SEARCHED)
     for name, value in fields.items():
         setattr(asked, name, value)
     found = await sources.ask("telemetry", "SearchTraces", asked, pb.SearchTracesResponse)
@@ -172,13 +176,15 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
             Cell(row.error or "ok", bad=bool(row.error)),
         ]
         for row in found.traces
-    ]
+        if query.get("all") == "1" or fields["name"] or not row.name.startswith(OWN_WORK)
+    ][:SHOWN]
     columns = ("trace", "operation", "tenant", "run", "model", "cache", "ms", "paid", "outcome")
     form = Form(
         {
             **fields,
             "min_ms": query.get("min_ms", ""),
             "errors": query.get("errors", ""),
+            "all": query.get("all", ""),
             "pause": query.get("pause", ""),
         }
     )
