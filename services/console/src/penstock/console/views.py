@@ -163,6 +163,8 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
     found = await sources.ask("telemetry", "SearchTraces", asked, pb.SearchTracesResponse)
     if found is None:
         return away(sources, "telemetry")
+    every = query.get("all") == "1" or bool(fields["name"])
+    shown = [row for row in found.traces if every or not row.name.startswith(OWN_WORK)]
     rows: list[Row] = [
         [
             Cell(row.trace_id[:12], link("/traces", query, id=row.trace_id)),
@@ -175,9 +177,8 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
             dollars(row.paid_microusd),
             Cell(row.error or "ok", bad=bool(row.error)),
         ]
-        for row in found.traces
-        if query.get("all") == "1" or fields["name"] or not row.name.startswith(OWN_WORK)
-    ][:SHOWN]
+        for row in shown[:SHOWN]
+    ]
     columns = ("trace", "operation", "tenant", "run", "model", "cache", "ms", "paid", "outcome")
     form = Form(
         {
