@@ -8,6 +8,7 @@ BENCHMARKS: tuple[str, ...] = (
     "priority",
     "quantization",
     "routing",
+    "semantic-cache",
     "scaling",
     "spot",
     "tokens",

@@ -24,6 +24,7 @@ from penstock.core.auth import TOKEN_KEY
 from penstock.core.hop import open_channel
 from penstock.stack import ports
 from penstock.stack.demo_parts import PARTS
+from penstock.stack.demo_parts.cache import PRICE as SORTER_PRICE
 from penstock.stack.demo_parts.limiter import BUDGET as SHORT_BUDGET
 from penstock.stack.demo_parts.limiter import TENANT as SHORT
 from penstock.stack.demo_parts.scaler import pool
@@ -83,7 +84,7 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
         {"name": "tenant-hour", "kind": "budget", "counts": "tokens", "limit": 10_000_000, "window": "hour"},
         {**SHORT_BUDGET, "organisation": SHORT},
     ]
-    prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}]
+    prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}, SORTER_PRICE]
     return {
         "keys": {"api": api},
         "limits": {"rules": budgets},

@@ -41,6 +41,12 @@ class VectorIndex:
             self._flat = False
             self._build()
 
+    def extend(self, vectors: Floats) -> None:
+        """Keep many vectors at once, at the places that follow."""
+        first = max(self._vectors, default=-1) + 1
+        self._vectors.update({first + number: vector for number, vector in enumerate(vectors)})
+        self._build()
+
     def remove(self, place: int) -> None:
         """Forget a vector."""
         if self._vectors.pop(place, None) is None:

@@ -27,7 +27,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     shed = 0
 
     async def one(number: int, priority: common_pb2.Priority) -> common_pb2.Receipt:
-        options = router_pb2.CallOptions(priority=priority)
+        options = router_pb2.CallOptions(priority=priority, cache=router_pb2.CachePolicy(bypass=True))
         request = router_pb2.EmbedRequest(options=options, texts=[texts[number % len(texts)]])
         tenant = AGENTS[number % len(AGENTS)].tenant
         answer = await stack.router.Embed(request, metadata=stack.metadata(tenant), timeout=DEADLINE_S)

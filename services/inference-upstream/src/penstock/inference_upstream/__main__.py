@@ -1,0 +1,54 @@
+"""The hall: configuration, pool, door. `python -m penstock.inference_upstream`."""
+
+from __future__ import annotations
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.core.auth import internal
+from penstock.core.clock import SystemClock
+from penstock.core.config import load_section
+from penstock.core.door import Door
+from penstock.core.exporting import start_telemetry
+from penstock.core.program import run
+from penstock.core.registration import Registrar
+from penstock.core.server import Server
+from penstock.inference_upstream.adapters import Client
+from penstock.inference_upstream.config import UpstreamSettings, UpstreamsSection
+from penstock.inference_upstream.servicer import UpstreamServicer
+
+SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+async def serve(settings: UpstreamSettings) -> None:
+    """Serve until told to stop."""
+    clock = SystemClock()
+    upstream = load_section(settings.config_file, "upstreams", UpstreamsSection).named(settings.upstream)
+    async with start_telemetry("inference-upstream", settings) as telemetry:
+        client = Client(upstream, telemetry)
+        servicer = UpstreamServicer(client, clock, telemetry)
+        door = Door(SERVICE, servicer, internal(settings.internal_token))
+        server = Server("inference-upstream", settings, [door], telemetry=telemetry, clock=clock)
+        await server.start()
+        registrar = None
+        if settings.router_address:
+            instance = router_pb2.Instance(
+                id=settings.instance_id or upstream.name,
+                address=settings.advertise or server.address,
+                batcher_address=settings.batcher_address,
+                models=servicer.models(),
+                concurrency=upstream.concurrency,
+                tenancy=router_pb2.TENANCY_UPSTREAM,
+                zone=settings.zone,
+            )
+            registrar = Registrar(settings.router_address, instance, settings.internal_token, servicer.load)
+            registrar.start()
+        await server.wait(before_stop=registrar.leave if registrar else None)
+        await client.close()
+
+
+def main() -> None:
+    run("inference-upstream", UpstreamSettings, serve, "What does the upstream say?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The workshop: one pool of persistent HTTP connections to one upstream. Timeouts, size limits and what the pool is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.core.errors import Fault, unavailable
+from penstock.core.telemetry import Telemetry
+from penstock.inference_upstream.config import Upstream
+from penstock.inference_upstream.policy import Streamed, malformed, refusal
+
+LINE_BYTES = 1 << 20
+
+
+class Client:
+    """Calls one upstream. Owns the pool; `close` ends it."""
+
+    def __init__(self, upstream: Upstream, telemetry: Telemetry) -> None:
+        self.upstream = upstream
+        silence_s = upstream.silence_timeout_ms / 1e3
+        trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else True
+        key = upstream.key()
+        self._http = httpx.AsyncClient(
+            base_url=upstream.base_url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            http2=upstream.http2,
+            verify=trust,
+            timeout=httpx.Timeout(silence_s, connect=upstream.connect_timeout_ms / 1e3, pool=silence_s),
+            limits=httpx.Limits(
+                max_connections=upstream.most_connections,
+                max_keepalive_connections=upstream.kept_connections,
+                keepalive_expiry=upstream.keepalive_s,
+            ),
+            trust_env=False,
+        )
+        self.calls = self.opened = self.errors = 0
+        self.in_flight = 0
+        self._watch(telemetry)
+
+    def _watch(self, telemetry: Telemetry) -> None:
+        for name, unit, what, value in (
+            ("in_flight", "{call}", "Calls under way", lambda: float(self.in_flight)),
+            ("connections_opened", "{connection}", "Connections set up so far", lambda: float(self.opened)),
+            ("reuse_share", "1", "Share of calls on a connection that was open already", lambda: self.reuse_share),
+            ("errors", "{call}", "Calls that failed at the upstream or on the way", lambda: float(self.errors)),
+        ):
+            telemetry.gauge(f"penstock.upstream.{name}", unit, what, value)
+
+    @property
+    def reuse_share(self) -> float:
+        return max(0.0, 1.0 - self.opened / self.calls) if self.calls else 0.0
+
+    async def post(self, path: str, body: dict[str, Any]) -> bytes:
+        """A whole answer; raises the Fault that the failure means."""
+        async with self._call(path, body) as response:
+            self._typed(response, "application/json")
+            return b"".join([piece async for piece in self._pieces(response)])
+
+    async def chat(
+        self, body: dict[str, Any], sent: pb.GenerateTask
+    ) -> AsyncIterator[pb.GenerateChunk | pb.TaskResult]:
+        """A streamed answer: its pieces, then the whole. Leaving the iterator closes the upstream's connection."""
+        streamed, rest = Streamed(sent), ""
+        async with self._call("/chat/completions", body) as response:
+            self._typed(response, "text/event-stream")
+            async for piece in self._pieces(response):
+                lines = (rest + piece.decode("utf-8", "replace")).split("\n")
+                rest = lines.pop()
+                if len(rest) > LINE_BYTES:
+                    raise malformed("an event is too long")
+                for line in lines:
+                    added = streamed.line(line.rstrip("\r"))
+                    if added:
+                        yield pb.GenerateChunk(delta=added)
+                if streamed.done:
+                    break
+        result, last = streamed.result()
+        yield last
+        yield result
+
+    @contextlib.asynccontextmanager
+    async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        self.calls += 1
+        self.in_flight += 1
+        try:
+            async with self._http.stream("POST", path, json=body, extensions={"trace": self._traced}) as response:
+                if response.status_code != 200:
+                    raise refusal(response.status_code, response.headers, time.time())
+                yield response
+        except httpx.ConnectTimeout:
+            raise self._failed("cannot be reached in time", "UPSTREAM_UNREACHABLE") from None
+        except httpx.TimeoutException:
+            raise self._failed("has fallen silent", "UPSTREAM_SILENT") from None
+        except httpx.ConnectError:
+            raise self._failed("cannot be reached", "UPSTREAM_UNREACHABLE") from None
+        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError):
+            raise self._failed("broke the connection", "UPSTREAM_RESET") from None
+        except Fault:
+            self.errors += 1
+            raise
+        finally:
+            self.in_flight -= 1
+
+    async def _traced(self, event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self.opened += 1
+
+    def _failed(self, what: str, reason: str) -> Fault:
+        self.errors += 1
+        return unavailable(f"the upstream {self.upstream.name} {what}", 0.5, reason)
+
+    async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in response.aiter_bytes():
+            size += len(piece)
+            if size > self.upstream.most_answer_bytes:
+                raise unavailable(
+                    f"the upstream's answer is larger than {self.upstream.most_answer_bytes} bytes",
+                    reason="UPSTREAM_TOO_LARGE",
+                )
+            yield piece
+
+    @staticmethod
+    def _typed(response: httpx.Response, wanted: str) -> None:
+        given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != wanted:
+            raise malformed(f"content type {given or 'missing'} instead of {wanted}")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()

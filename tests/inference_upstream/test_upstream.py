@@ -1,0 +1,224 @@
+"""The upstream service before a scripted upstream: protocol both ways, prices' tokens, every fault's one outcome, cancel, and the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.core.call import Call
+from penstock.core.clock import SystemClock
+from penstock.core.config import BadConfig
+from penstock.core.errors import Fault
+from penstock.core.telemetry import NO_TELEMETRY
+from penstock.inference_upstream.adapters import Client
+from penstock.inference_upstream.config import Upstream, UpstreamModel, UpstreamsSection
+from penstock.inference_upstream.policy import chat_body, retry_after_s
+from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.testkit.upstream import Said, ScriptedUpstream
+
+CALL = Call()
+UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def task(text: str = "one two three", **more: Any) -> pb.Task:
+    made = pb.Task()
+    made.generate.messages.add(role="system", content="Be brief.")
+    made.generate.messages.add(role="user", content=text)
+    for name, value in more.items():
+        setattr(made.generate, name, value)
+    return made
+
+
+class Rig:
+    """A service before a scripted upstream."""
+
+    def __init__(self, upstream: ScriptedUpstream, **knobs: Any) -> None:
+        models = (UpstreamModel(name="chat", upstream_name="gpt-x", tasks=("generate", "embed")),)
+        section = Upstream.model_validate(
+            {"name": "up", "base_url": upstream.url, "models": models, "silence_timeout_ms": 300, **knobs}
+        )
+        self.client = Client(section, NO_TELEMETRY)
+        self.service = UpstreamServicer(self.client, SystemClock(), NO_TELEMETRY)
+
+    async def __aenter__(self) -> Rig:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+
+    async def whole(self, made: pb.Task) -> pb.TaskResult:
+        return (await self.service.Compute(pb.ComputeRequest(model="chat", task=made), CALL)).result
+
+    async def stream(self, made: pb.Task) -> tuple[list[str], pb.TaskResult | None]:
+        heard, result = [], None
+        async for piece in self.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=made), CALL):
+            if piece.HasField("result"):
+                result = piece.result
+            elif piece.chunk.delta:
+                heard.append(piece.chunk.delta)
+        return heard, result
+
+
+async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() -> None:
+    script = lambda body: Said(str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5)  # noqa: E731
+    async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
+        whole = await rig.whole(task())
+        heard, streamed = await rig.stream(task())
+        assert streamed is not None
+        assert heard == ["one", " two", " three"]
+        for result in (whole, streamed):
+            assert result.generate.message.content == "one two three"
+            assert result.generate.finish_reason == pb.FINISH_REASON_STOP
+            usage = result.usage
+            assert (usage.cached_input_tokens, usage.reasoning_tokens, usage.output_tokens) == (4, 5, 8)
+            assert not usage.estimated
+            assert result.revision == "gpt-x"
+
+
+async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
+    async with ScriptedUpstream(report_usage=False) as upstream, Rig(upstream) as rig:
+        for result in (await rig.whole(task()), (await rig.stream(task()))[1]):
+            assert result is not None
+            assert result.usage.estimated
+            assert result.usage.input_tokens == 22 // 4
+
+
+async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> None:
+    script = lambda _: Said("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")  # noqa: E731
+    made = task(max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find")
+    made.generate.tools.add(name="find", description="finds", parameters_json='{"type": "object"}')
+    made.generate.stop.append("END")
+    async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
+        for result in (await rig.whole(made), (await rig.stream(made))[1]):
+            assert result is not None
+            call = result.generate.message.tool_calls[0]
+            assert (call.name, call.arguments_json) == ("find", '{"a": 1}')
+            assert result.generate.finish_reason == pb.FINISH_REASON_TOOL_CALLS
+        sent = upstream.requests[0]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "find"}}
+    assert sent["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert (sent["max_completion_tokens"], sent["temperature"], sent["stop"]) == (7, 0.5, ["END"])
+
+
+async def test_vectors_come_in_the_order_of_the_texts() -> None:
+    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+        both = await rig.whole(pb.Task(embed=pb.EmbedTask(texts=["a", "b"])))
+        alone = await rig.whole(pb.Task(embed=pb.EmbedTask(texts=["a"])))
+        assert both.embed.embeddings[0] == alone.embed.embeddings[0] != both.embed.embeddings[1]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"),
+    [
+        ("429", EXHAUSTED, "UPSTREAM_RATE_LIMITED"),
+        ("529", UNAVAILABLE, "UPSTREAM_529"),
+        ("500", UNAVAILABLE, "UPSTREAM_500"),
+        ("401", grpc.StatusCode.FAILED_PRECONDITION, ""),
+        ("reset", UNAVAILABLE, "UPSTREAM_RESET"),
+        ("silence", UNAVAILABLE, "UPSTREAM_SILENT"),
+        ("malformed", UNAVAILABLE, "UPSTREAM_MALFORMED"),
+        ("content_type", UNAVAILABLE, "UPSTREAM_MALFORMED"),
+        ("oversized", UNAVAILABLE, "UPSTREAM_TOO_LARGE"),
+        ("cut", UNAVAILABLE, "UPSTREAM_RESET"),
+    ],
+)
+async def test_each_fault_has_one_outcome_and_the_next_call_works(
+    fault: Any, code: grpc.StatusCode, reason: str, streamed: bool
+) -> None:
+    async with ScriptedUpstream(faults=deque([fault])) as upstream, Rig(upstream, most_answer_bytes=100_000) as rig:
+        with pytest.raises(Fault) as failed:
+            await (rig.stream(task()) if streamed else rig.whole(task()))
+        assert (failed.value.code, failed.value.reason) == (code, reason)
+        assert "secret" not in failed.value.message
+        if fault in ("429", "529"):
+            assert failed.value.retry_after_s == 2.0
+        assert (await rig.whole(task())).generate.message.content == "one two three"
+        assert rig.client.in_flight == 0
+
+
+async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answers() -> None:
+    cut = lambda _: Said("one two", finish_reason="")  # noqa: E731
+    async with ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream, Rig(upstream) as rig:
+        for reason in ("UPSTREAM_ERROR", "STREAM_CUT"):
+            with pytest.raises(Fault) as failed:
+                await rig.stream(task())
+            assert failed.value.reason == reason
+
+
+async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
+    async with ScriptedUpstream(word_s=5.0) as upstream, Rig(upstream, silence_timeout_ms=20_000) as rig:
+        pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
+        assert (await anext(pieces)).chunk.delta == "one"
+        began = time.perf_counter()
+        await pieces.aclose()  # type: ignore[attr-defined]
+        await asyncio.wait_for(upstream.left_early.wait(), 2)
+        assert time.perf_counter() - began < 1.0
+        assert rig.client.in_flight == 0
+
+
+async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-very-secret\n")
+    async with ScriptedUpstream(key="sk-very-secret") as upstream, Rig(upstream, key_file=tmp_path / "key") as rig:
+        for _ in range(10):
+            await rig.whole(task())
+        await asyncio.gather(*(rig.whole(task()) for _ in range(3)))
+        assert upstream.connections <= 3
+        assert rig.client.reuse_share > 0.7
+        assert "secret" not in repr(rig.client.upstream)
+
+
+async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
+    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+        for request, field in (
+            (pb.ComputeRequest(model="other", task=task()), "model"),
+            (pb.ComputeRequest(model="chat"), "task"),
+            (pb.ComputeRequest(model="chat", task=pb.Task(infer=pb.InferTask())), "task"),
+            (pb.ComputeRequest(model="chat", task=task(response_schema_json="{nonsense")), "task.response_schema_json"),
+        ):
+            with pytest.raises(Fault) as failed:
+                await rig.service.Compute(request, CALL)
+            assert failed.value.field == field
+        assert not upstream.requests
+
+
+def test_a_section_without_key_or_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"name": "up", "base_url": "http://x", "models": [{"name": "m"}], "key_env": "NO_SUCH_KEY"}
+    section = UpstreamsSection.model_validate({"servers": [made]})
+    with pytest.raises(BadConfig, match="NO_SUCH_KEY holds no key"):
+        section.named("").key()
+    with pytest.raises(BadConfig, match="no upstream 'other'; known are up"):
+        section.named("other")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("9999", 300.0),
+        ("nonsense", 0.0),
+        ("", 0.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(value: str, seconds: float) -> None:
+    assert retry_after_s(value, 60.0) == seconds
+
+
+def test_an_assistant_turn_with_tool_calls_is_sent_as_the_protocol_says() -> None:
+    made = task()
+    turn = made.generate.messages.add(role="assistant")
+    turn.tool_calls.add(id="1", name="find", arguments_json="{}")
+    made.generate.messages.add(role="tool", content="found", tool_call_id="1")
+    messages = chat_body(made.generate, "m", stream=False)["messages"]
+    assert messages[2]["content"] is None
+    assert messages[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": "{}"}
+    assert messages[3] == {"role": "tool", "content": "found", "tool_call_id": "1"}
