@@ -17,7 +17,12 @@ async def cache(sources: Sources, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
     costs, traces, quality = await asyncio.gather(
         sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
-        sources.ask("telemetry", "SearchTraces", pb.SearchTracesRequest(limit=200), pb.SearchTracesResponse),
+        sources.ask(
+            "telemetry",
+            "SearchTraces",
+            pb.SearchTracesRequest(name="RouterService", limit=200),
+            pb.SearchTracesResponse,
+        ),
         sources.ask("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
     )
     if costs is None or traces is None:
@@ -62,7 +67,9 @@ async def _audits(sources: Sources) -> Sequence[Block]:
             [
                 Tile("look-ups", f"{looked:,}", f"{hits / looked:.1%} answered" if looked else ""),
                 Tile(
-                    "audited hits right", right, f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits"
+                    "audited hits right",
+                    right,
+                    f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits" if stats.audits else "",
                 ),
                 Tile("entries", f"{stats.entries:,}", f"{stats.bytes / 1e6:,.1f} MB"),
                 Tile("saved, net", dollars(stats.saved_microusd), f"{stats.saved_ms / 1e3:,.2f} s"),

@@ -30,7 +30,7 @@ async def trace_blocks(sources: Sources, query: Mapping[str, str]) -> Sequence[B
         Tiles(tiles),
         Waterfall(f"Trace {row.trace_id}", ("ms", "critical ms", "critical"), bars(found)),
         Note(
-            "Black marks are the critical path: what the answer waited for. A span cannot save more than its critical time."
+            "The marks at the bars' feet are the critical path: what the answer waited for. A span cannot save more than its critical time."
         ),
         Rows("What the request said", ("attribute", "value"), said),
     ]

@@ -11,6 +11,9 @@ from penstock.telemetry.series import Point, Series
 
 SAMPLE_S = 15.0
 MOST_STREAMS = 20_000
+MOST_INSTANCES = 200
+"""Instances of one stream whose counts are remembered; the one least recently heard of is forgotten first."""
+
 RATE = ":rate"
 """Behind a histogram's name: how many observations a second it took. The name alone is their mean."""
 
@@ -39,9 +42,11 @@ class Sampler:
             interval.total += point.value * point.seen
             interval.weight += point.seen
         elif series.kind == "sum":
-            before = interval.last.get(series.instance)
+            before = interval.last.pop(series.instance, None)
             interval.total += max(0.0, point.value - before) if before is not None else 0.0
             interval.last[series.instance] = point.value
+            if len(interval.last) > MOST_INSTANCES:
+                del interval.last[next(iter(interval.last))]
         else:
             interval.total += point.value
             interval.weight += 1.0
