@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from penstock.onnx.card import ModelCard, read_card
+from penstock.onnx.card import BadModel, ModelCard, read_card
 from penstock.onnx.session import Array, OnnxSession
 from tokenizers import Tokenizer
 
@@ -33,7 +33,8 @@ class TextModel:
 
     card: ModelCard
     session: OnnxSession
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None = None
+    """None for a model of tensors only."""
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)) -> TextModel:
@@ -43,18 +44,20 @@ class TextModel:
             BadModel: see `read_card` and `OnnxSession`.
         """
         card = read_card(folder)
-        tokenizer = Tokenizer.from_file(str(folder / card.tokenizer))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return cls(card, OnnxSession(folder / card.model, threads, providers), tokenizer)
+        return cls(card, OnnxSession(folder / card.model, threads, providers), _tokenizer(folder, card))
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Token ids of each text, special tokens included, untruncated: the caller refuses what is too long."""
-        return [(item.ids, item.type_ids) for item in self.tokenizer.encode_batch(list(texts))]
+        return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(texts))]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text without special tokens."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._texts().encode(text, add_special_tokens=False).ids)
+
+    def _texts(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise BadModel(f"{self.card.name}: has no tokenizer, so it takes tensors only")
+        return self.tokenizer
 
     def run(self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never) -> Floats:
         """First output of the model for each row, in order; shape (rows, width).
@@ -89,3 +92,15 @@ class TextModel:
             for ids, types in self.encode(texts)
         ]
         return self.run(rows)
+
+
+def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:
+    if not card.tokenizer:
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / card.tokenizer))
+    except Exception as error:
+        raise BadModel(f"{folder / card.tokenizer}: is not a tokenizer ({type(error).__name__})") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

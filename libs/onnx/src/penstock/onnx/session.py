@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from penstock.onnx.card import BadModel
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,19 @@ NUMPY_OF = {
     "tensor(int16)": np.int16,
     "tensor(int8)": np.int8,
     "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
+
+
+_REFUSED = (onnx_errors.InvalidArgument, onnx_errors.RuntimeException, onnx_errors.Fail)
+
+
+class BadInput(Exception):
+    """The values cannot be computed: an index beyond a table, shapes that do not go together."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,15 @@ class OnnxSession:
         self.provider: str = self._session.get_providers()[0]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """Run the model; arrays by input name, results in the order of `outputs` (all, when None)."""
-        return list(self._session.run(list(outputs) if outputs else None, dict(inputs)))
+        """Run the model; arrays by input name, results in the order of `outputs` (all, when None).
+
+        Raises:
+            BadInput: types fit, but the model cannot compute these values.
+        """
+        try:
+            return list(self._session.run(list(outputs) if outputs else None, dict(inputs)))
+        except _REFUSED as error:
+            raise BadInput("the model cannot compute these values (a shape or an index does not fit)") from error
 
 
 def usable(wanted: Sequence[str]) -> list[str]:

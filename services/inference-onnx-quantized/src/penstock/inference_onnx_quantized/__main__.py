@@ -16,6 +16,8 @@ from penstock.core.registration import Registrar
 from penstock.core.server import Server
 from penstock.inference_onnx_quantized.adapters import Runner
 from penstock.inference_onnx_quantized.config import InferenceSettings
+from penstock.inference_onnx_quantized.kserve import NAME as KSERVE
+from penstock.inference_onnx_quantized.kserve import KServeServicer
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
 from penstock.inference_onnx_quantized.servicer import InferenceServicer
@@ -39,7 +41,17 @@ async def serve(settings: InferenceSettings) -> None:
         runner = Runner(settings.compute_threads, meter, clock)
         servicer = InferenceServicer(settings, repository, runner, meter, clock, telemetry)
         door = Door(SERVICE, servicer, internal(settings.internal_token))
-        server = Server("inference-onnx-quantized", settings, [door], telemetry=telemetry, clock=clock)
+        kserve = KServeServicer(settings, repository, runner, meter, clock, servicer.load)
+        shown = settings.kserve != "off"
+        server = Server(
+            "inference-onnx-quantized",
+            settings,
+            [door],
+            foreign=[kserve.add_to] if shown else [],
+            foreign_names=[KSERVE] if shown else [],
+            telemetry=telemetry,
+            clock=clock,
+        )
         await server.start()
         registrar = _registrar(settings, server.address, servicer)
         await server.wait(before_stop=registrar.leave if registrar else None)

@@ -17,6 +17,7 @@ from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.policy import Problem, TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded
 from penstock.onnx.encoder import Encoded, Floats, RunCancelled
+from penstock.onnx.session import BadInput
 
 T = TypeVar("T")
 Cancelled = Callable[[], bool]
@@ -156,7 +157,11 @@ def _infer(loaded: Loaded, task: inference_pb2.InferTask, result: inference_pb2.
                 f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {', '.join(known)}"
             )
     wanted = list(task.outputs) or known
-    for name, array in zip(wanted, session.run(arrays, wanted), strict=True):
+    try:
+        answers = session.run(arrays, wanted)
+    except BadInput as error:
+        raise invalid("task.infer.inputs", str(error)) from None
+    for name, array in zip(wanted, answers, strict=True):
         datatype, data = tensors.encode(array)
         result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
 

@@ -15,14 +15,20 @@ DTYPES: dict[str, Any] = {
     "FP32": np.float32,
     "FP64": np.float64,
     "FP16": np.float16,
+    "BF16": np.uint16,
     "INT64": np.int64,
     "INT32": np.int32,
     "INT16": np.int16,
     "INT8": np.int8,
     "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
     "BOOL": np.bool_,
 }
-NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+RAW_ONLY = ("FP16", "BF16")
+"""These have no typed form. numpy has no BF16: its upper half of an FP32 is carried to FP32, which holds every value exactly."""
 
 
 def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Array:
@@ -43,9 +49,16 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
     if len(data) != expected:
         raise invalid(f"{field}.data", f"has {len(data)} bytes; shape {list(shape)} of {datatype} needs {expected}")
     array: Array = np.frombuffer(data, dtype=dtype).reshape(shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise invalid(f"{field}.data", "has NaN or infinite values")
+    if datatype == "BF16":
+        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    check_finite(array, f"{field}.data")
     return array
+
+
+def check_finite(array: Array, field: str) -> None:
+    """Raises Fault INVALID_ARGUMENT naming the field when a float is NaN or infinite."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise invalid(field, "has NaN or infinite values")
 
 
 def _decode_bytes(data: bytes, count: int, field: str) -> Array:
@@ -90,4 +103,14 @@ def fit(array: Array, spec: TensorSpec, field: str) -> Array:
     ):
         shape = [-1 if size is None else size for size in spec.shape]
         raise invalid(f"{field}.shape", f"is {list(array.shape)}; the model's input {spec.name} is {shape}")
-    return array
+    return _strings(array, field) if wanted is np.object_ else array
+
+
+def _strings(array: Array, field: str) -> Array:
+    """Bytes as text: the runtime would otherwise take the Python spelling of the bytes."""
+    texts = np.empty(array.shape, dtype=np.object_)
+    try:
+        texts.ravel()[:] = [item.decode() for item in array.ravel().tolist()]
+    except UnicodeDecodeError:
+        raise invalid(f"{field}.data", "has an element that is not UTF-8, which this model's strings are") from None
+    return texts

@@ -1,0 +1,37 @@
+"""Small ONNX models that the tests build themselves: outputs equal inputs, in any datatype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+from penstock.onnx.card import ModelCard, checksum, write_card
+
+KINDS: Mapping[str, int] = {
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "FP16": TensorProto.FLOAT16,
+    "INT64": TensorProto.INT64,
+    "INT32": TensorProto.INT32,
+    "INT16": TensorProto.INT16,
+    "INT8": TensorProto.INT8,
+    "UINT8": TensorProto.UINT8,
+    "BOOL": TensorProto.BOOL,
+    "BYTES": TensorProto.STRING,
+}
+
+
+def write_identity(folder: Path, name: str, kinds: Mapping[str, int] = KINDS, padding: int = 0) -> None:
+    """A model folder whose input `in_X` comes back as `out_X`, shape (rows, 3), for each datatype X."""
+    nodes = [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in kinds]
+    takes = [helper.make_tensor_value_info(f"in_{kind}", number, ["rows", 3]) for kind, number in kinds.items()]
+    gives = [helper.make_tensor_value_info(f"out_{kind}", number, ["rows", 3]) for kind, number in kinds.items()]
+    ballast = [helper.make_tensor("ballast", TensorProto.UINT8, [padding], bytes(padding), raw=True)] if padding else []
+    graph = helper.make_graph(nodes, "identity", takes, gives, initializer=ballast)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    folder.mkdir(parents=True)
+    onnx.save(model, str(folder / "model.onnx"))
+    files = {"model.onnx": checksum(folder / "model.onnx")}
+    write_card(folder, ModelCard(name=name, version=folder.name, tasks=("infer",), model="model.onnx", files=files))
