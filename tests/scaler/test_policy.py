@@ -37,7 +37,7 @@ def test_the_price_decides_the_quantile() -> None:
         ({"demand": 55.0}, 6, "present demand"),
         ({"backlog": 900.0}, 7, "backlog"),
         ({"scheduled": 6}, 6, "schedule"),
-        ({"forecast": 61.0, "fallen_back": True}, 7, "reactive: the forecast has lost"),
+        ({"forecast": 61.0, "reactive": "reactive: too little history"}, 7, "reactive: too little history"),
         ({"forecast": 1000.0}, 8, "most, held by the rate up"),
     ],
 )
@@ -100,7 +100,7 @@ def test_decisions_stay_within_bounds_whatever_comes() -> None:
     for now in range(0, 20_000, 5):
         view = View(
             current, rng.randint(0, current), 10.0, rng.expovariate(0.02), rng.choice([0.0, rng.expovariate(0.01)]),
-            rng.expovariate(0.02), now - rng.choice([0.0, 1e3]), rng.choice([0, 0, 4]), rng.random() < 0.1,
+            rng.expovariate(0.02), now - rng.choice([0.0, 1e3]), rng.choice([0, 0, 4]), rng.choice(["", "reactive"]),
         )  # fmt: skip
         verdict = decide(view, rules, memory, float(now))
         assert 2 <= verdict.wanted <= 9 and verdict.reason

@@ -59,7 +59,8 @@ def run(options: Options) -> Result:
         "cost_at_995": _cost_at(0.995, rows),
     }
     lost, sent, context = spot_notices.measure(options)
-    figures["lost_requests"] = lost
+    if sent:
+        figures["lost_requests"] = lost
     within, across = (statistics.fmean(pair) for pair in zip(*map(correlations, markets), strict=True))
     real = bamboo(options.data / "spot-bamboo", NEED) if options.data is not None else None
     extra = {"shipped, starts of 390 s": slow}

@@ -29,7 +29,7 @@ STEP_S = 60.0
 
 
 def measure(options: Options) -> tuple[int, int, dict[str, object]]:
-    """(requests lost, requests sent, circumstances); nothing lost of nothing sent, and it is said so, where no stack can run."""
+    """(requests lost, requests sent, circumstances); nothing is sent, and it is said so, where no stack can run."""
     home = Path(os.environ.get("PENSTOCK_HOME", ".penstock"))
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:

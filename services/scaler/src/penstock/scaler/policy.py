@@ -45,7 +45,8 @@ class View:
     """What is known at one moment. Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
 
     `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when demand was last reported, -inf before
-    the first report; `last_answer`: what was decided before a restart.
+    the first report; `last_answer`: what was decided before a restart; `reactive`: why the reactive rules made the
+    forecast, empty where they did not.
     """
 
     current: int
@@ -56,7 +57,7 @@ class View:
     forecast: float
     measured_at: float
     scheduled: int = 0
-    fallen_back: bool = False
+    reactive: str = ""
     last_answer: int = 0
 
 
@@ -117,7 +118,7 @@ def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
     """The most that any rule asks for, and which one."""
     waiting = instances(view.demand + view.backlog / rules.drain_backlog_s, view.capacity) if view.backlog > 0 else 0
     asked = {
-        "reactive: the forecast has lost" if view.fallen_back else "forecast": instances(view.forecast, view.capacity),
+        view.reactive or "forecast": instances(view.forecast, view.capacity),
         "present demand": floor,
         "backlog": waiting,
         "schedule": view.scheduled,

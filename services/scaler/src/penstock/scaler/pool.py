@@ -12,6 +12,7 @@ from penstock.scaler.forecast import FIRST_FIT, LEVELS, Forecast, Forecaster
 from penstock.scaler.learning import Capacity, LeadTimes
 from penstock.scaler.policy import Memory, View, decide
 
+LOST, TOO_LITTLE = "reactive: the forecast has lost", "reactive: too little history"
 MOST_GAP = 1000
 """A longer silence than so many intervals begins a new history."""
 
@@ -155,6 +156,13 @@ class Pool:
         """Whether the reactive rules decide."""
         return any(forecast.fallen_back for forecast in self.latest)
 
+    @property
+    def reactive(self) -> str:
+        """Why the reactive rules decide; empty where the forecast does."""
+        if not self.fallen_back:
+            return "" if self.latest else TOO_LITTLE
+        return LOST if all(forecast.ready for forecast in self.latest) else TOO_LITTLE
+
     def coverage(self) -> float:
         """Share of samples at or below the quantile that the pool provides for; the level itself before any."""
         level = self.config.wanted_level
@@ -182,7 +190,7 @@ class Pool:
             forecast=forecast / seconds,
             measured_at=self.measured_at,
             scheduled=self.config.scheduled(now_s),
-            fallen_back=self.fallen_back,
+            reactive=self.reactive,
             last_answer=last_answer,
         )
         verdict = decide(view, rules, self.memory, now_s)
