@@ -1,7 +1,9 @@
-"""The price of the path: a bare grpc.aio echo against an answer of an instant model through router and batcher.
+"""The price of the path: a bare grpc.aio echo against answers through router, cache, limiter, batcher and an instant model, all processes.
 
-Client, echo, router, batcher and model are processes of their own on the same cores. The client calls both sides by a plain unary call
-each, in alternating rounds; each figure is the median over the rounds of the ratio inside one round. No cache is in the path.
+Sides take turns in rounds on the same cores; each figure is the median over the rounds of the ratio inside one round. A hit is an exact
+one that the router holds a copy of; a miss has a new text each time, so that cache, limiter, batcher and model are all asked; `bypass`
+leaves the cache out. Tracing is measured between two such stacks, one without telemetry and one with the shipped sampler (production)
+and the telemetry service.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
+import os
 import statistics
 import tempfile
-from collections.abc import AsyncIterator
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import yaml
@@ -23,6 +28,7 @@ from penstock.bench.hop import REQUEST, TEXT
 from penstock.bench.load import Ask, closed_loop
 from penstock.bench.options import Options
 from penstock.bench.report import Bound, Result, Table
+from penstock.client import Penstock
 from penstock.core.hop import open_channel
 from penstock.core.program import loop_factory
 from penstock.core.registration import Registrar
@@ -37,66 +43,134 @@ from rich.console import Console
 KEY = "psk-overhead"
 MODEL = "instant"
 CALLERS = 64
+DROPPED, CALLS = "penstock_telemetry_dropped_spans", "penstock_calls"
+IDLE_S = 10.0
+SIDES = ("bare", "bypass", "miss", "hit", "hit by the client")
+BOUNDS = {
+    "hit_separate_p50_ratio": Bound("<=", 2.5),
+    "hit_separate_rps_ratio": Bound(">=", 0.5),
+    "hit_coalesced_rps_ratio": Bound(">=", 2),
+    "miss_separate_p50_ratio": Bound("<=", 4.5),
+    "tracing_throughput_ratio": Bound(">=", 0.95),
+    "sampled_spans_lost": Bound("<=", 0.001),
+    "idle_cpu_share": Bound("<=", 0.05),
+}
 
 
 def run(options: Options) -> Result:
-    rounds, seconds = (2, 0.5) if options.quick else (5, 3.0)
+    rounds, seconds = (2, 0.5) if options.quick else (5, 2.0)
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        rows = runner.run(_measure(echo, rounds, seconds))
-    bare_p50, miss_p50, bare_rps, miss_rps = (list(column) for column in zip(*rows, strict=True))
+        rows, tracing, extra = runner.run(_measure(echo, rounds, seconds, 1.0 if options.quick else IDLE_S))
+
+    def ratio(kind: int, side: str) -> float:
+        at = SIDES.index(side)
+        return statistics.median(row[kind][at] / row[kind][0] for row in rows)
+
     figures = {
-        "bare_rps": statistics.median(bare_rps),
-        "bare_p50_ms": statistics.median(bare_p50),
-        "miss_separate_p50_ratio": statistics.median(a / b for a, b in zip(miss_p50, bare_p50, strict=True)),
-        "miss_separate_rps_ratio": statistics.median(a / b for a, b in zip(miss_rps, bare_rps, strict=True)),
+        "bare_rps": statistics.median(row[1][0] for row in rows),
+        "bare_p50_ms": statistics.median(row[0][0] for row in rows),
+        "hit_separate_p50_ratio": ratio(0, "hit"),
+        "hit_separate_rps_ratio": ratio(1, "hit"),
+        "hit_coalesced_rps_ratio": ratio(1, "hit by the client"),
+        "miss_separate_p50_ratio": ratio(0, "miss"),
+        "miss_separate_rps_ratio": ratio(1, "miss"),
+        "bypass_p50_ratio": ratio(0, "bypass"),
+        "bypass_rps_ratio": ratio(1, "bypass"),
+        "tracing_throughput_ratio": statistics.median(traced / plain for plain, traced in tracing),
+        **extra,
     }
-    table = Table(
-        "Rounds", ("bare p50 ms", "path p50 ms", "bare rps at 64", "path rps at 64"), tuple(tuple(row) for row in rows)
+    tables = (
+        Table("p50 of one caller, ms", SIDES, tuple(row[0] for row in rows)),
+        Table("answers a second, 64 callers", SIDES, tuple(row[1] for row in rows)),
+        Table("hits a second, 64 callers", ("without tracing", "with tracing"), tuple(tracing)),
     )
     context = {
-        "callers": f"1 for p50, {CALLERS} for rps",
         "rounds": rounds,
-        "data": "one fixed text of 63 bytes",
-        "tracing": "off",
+        "data": "one fixed text of 63 bytes; a number after it for misses",
+        "clients": "plain stubs",
     }
-    return Result(figures, {"miss_separate_p50_ratio": Bound("<=", 4.5)}, context, (table,))
+    return Result(figures, BOUNDS, context, tables)
 
 
-async def _measure(echo: EchoAddresses, rounds: int, seconds: float) -> list[tuple[float, ...]]:
-    async with _path(echo) as stack, open_channel(echo.bare) as channel:
+Row = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+async def _measure(
+    echo: EchoAddresses, rounds: int, seconds: float, idle_s: float
+) -> tuple[list[Row], list[tuple[float, float]], dict[str, float]]:
+    async with contextlib.AsyncExitStack() as owned:
+        plain = await owned.enter_async_context(_path(echo, traced=False))
+        traced = await owned.enter_async_context(_path(echo, traced=True))
+        channel = await owned.enter_async_context(open_channel(echo.bare))
+        client = Penstock(plain.addresses["router"], KEY)
+        owned.push_async_callback(client.close)
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
-        request = router_pb2.EmbedRequest(options=router_pb2.CallOptions(model=MODEL), texts=[TEXT])
-        metadata = stack.metadata("bench")
+        hits = [_hit(stack) for stack in (plain, traced)]
 
         async def bare(_: int) -> object:
             return await stub.Compute(REQUEST)
 
-        async def path(_: int) -> object:
-            return await stack.router.Embed(request, metadata=metadata)
+        async def by_client(_: int) -> object:
+            return await client.embed([TEXT], model=MODEL)
 
-        for side in (bare, path):
+        sides: list[Ask] = [bare, _bypass(plain), _miss(plain), hits[0], by_client]
+        for side in (*sides, hits[1]):
             await closed_loop(side, CALLERS, 0.5)
-        return [await _round(bare, path, seconds) for _ in range(rounds)]
+        rows, tracing = [], []
+        for _ in range(rounds):
+            ones = [(await closed_loop(side, 1, seconds)).p50_ms() for side in sides]
+            many = [(await closed_loop(side, CALLERS, seconds)).rps for side in sides]
+            rows.append((tuple(ones), tuple(many)))
+            both = [(await closed_loop(side, CALLERS, seconds)).rps for side in hits]
+            tracing.append((both[0], both[1]))
+        extra = {"sampled_spans_lost": await _lost(traced), **await _resting(traced, idle_s)}
+    return rows, tracing, extra
 
 
-async def _round(bare: Ask, path: Ask, seconds: float) -> tuple[float, ...]:
-    one = [(await closed_loop(side, 1, seconds)).p50_ms() for side in (bare, path)]
-    many = [(await closed_loop(side, CALLERS, seconds)).rps for side in (bare, path)]
-    return (*one, *many)
+def _hit(stack: Stack) -> Ask:
+    request = router_pb2.EmbedRequest(options=router_pb2.CallOptions(model=MODEL), texts=[TEXT])
+    metadata = stack.metadata("bench")
+
+    async def hit(_: int) -> object:
+        return await stack.router.Embed(request, metadata=metadata)
+
+    return hit
+
+
+def _miss(stack: Stack) -> Ask:
+    options, metadata, numbers = router_pb2.CallOptions(model=MODEL), stack.metadata("bench"), itertools.count()
+
+    async def miss(_: int) -> object:
+        request = router_pb2.EmbedRequest(options=options, texts=[f"{TEXT} {next(numbers)}"])
+        return await stack.router.Embed(request, metadata=metadata)
+
+    return miss
+
+
+def _bypass(stack: Stack) -> Ask:
+    options = router_pb2.CallOptions(model=MODEL, cache=router_pb2.CachePolicy(bypass=True))
+    request, metadata = router_pb2.EmbedRequest(options=options, texts=[TEXT]), stack.metadata("bench")
+
+    async def bypass(_: int) -> object:
+        return await stack.router.Embed(request, metadata=metadata)
+
+    return bypass
 
 
 @contextlib.asynccontextmanager
-async def _path(echo: EchoAddresses) -> AsyncIterator[Stack]:
-    """Router and batcher as processes, with the instant model registered; no Redis, no telemetry."""
+async def _path(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
+    """All that decides as processes, with the instant model registered."""
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as folder:
         config = Path(folder) / "penstock.yaml"
         key = {"id": "bench", "organisation": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
-        config.write_text(yaml.safe_dump({"keys": {"api": [key]}}))
-        plan = StackPlan(ports.free(), Path(folder), Path(folder), config, TOKEN)
+        rate = {"name": "wide", "kind": "rate", "counts": "requests", "limit": 10**9, "window": "minute"}
+        config.write_text(yaml.safe_dump({"keys": {"api": [key]}, "limits": {"rules": [rate]}}))
+        plan = StackPlan(ports.free(), Path(folder), Path(folder), config, TOKEN, profile="production")
         supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
         registrar = _registrar(plan, echo)
         try:
-            await supervisor.start(plan.bare_path())
+            for stage in plan.deciding_path(traced=traced):
+                await supervisor.start(stage)
             async with open_channel(plan.addresses["router"]) as channel:
                 stack = Stack(plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY})
                 registrar.start()
@@ -105,6 +179,52 @@ async def _path(echo: EchoAddresses) -> AsyncIterator[Stack]:
                 await registrar.leave()
         finally:
             await supervisor.stop()
+
+
+async def _lost(stack: Stack) -> float:
+    """Spans that were recorded and lost anywhere, as a share of the calls that were counted: both told by the exported metrics."""
+    await asyncio.sleep(6.0)  # metrics go out every few seconds
+    text = await asyncio.to_thread(_metrics, f"http://{stack.addresses['metrics']}/metrics")
+    lost = _sum(text, DROPPED)
+    return lost / max(1.0, _sum(text, CALLS))
+
+
+def _metrics(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read()).decode()
+
+
+def _sum(text: str, name: str) -> float:
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+
+async def _resting(stack: Stack, seconds: float) -> dict[str, float]:
+    """CPU of all processes while nothing is asked, as a share of one core; and their memory."""
+    pids = [*_children(stack)]
+    before = sum(_cpu_s(pid) for pid in pids)
+    await asyncio.sleep(seconds)
+    used = sum(_cpu_s(pid) for pid in pids) - before
+    return {"idle_cpu_share": used / seconds, "rss_mb_total": sum(_rss_mb(pid) for pid in pids)}
+
+
+def _children(stack: Stack) -> Iterator[int]:
+    """Processes of one stack, by the folder that each has in its environment."""
+    mark = f"PENSTOCK_HOME={stack.plan.home}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:

@@ -49,6 +49,19 @@ class StackPlan:
         alone = {"redis_url": "", "otlp_endpoint": ""}
         return (self._service("batcher", "batcher", **alone), self._router(**alone))
 
+    def deciding_path(self, *, traced: bool) -> tuple[tuple[Program, ...], ...]:
+        """All that decides about a call, as processes: Redis, cache, limiter, batcher, router; with telemetry behind them or without."""
+        silent = {} if traced else {"otlp_endpoint": ""}
+        deciders = {"limiter_address": self.addresses["limiter"], "cache_address": self.addresses["cache"]}
+        first = (self._service("batcher", "batcher", **silent), self._service("limiter", "limiter", **silent))
+        telemetry = [(self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)]
+        return (
+            tuple(self._redis()),
+            *(telemetry if traced else []),
+            (*first, self._service("cache", "cache", **silent)),
+            (self._router(**deciders, **silent),),
+        )
+
     def batcher_and_instance(self) -> tuple[Program, ...]:
         """A batcher and one instance that nobody has registered, for measuring the two alone."""
         alone = {"redis_url": "", "otlp_endpoint": ""}

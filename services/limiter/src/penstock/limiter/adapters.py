@@ -41,7 +41,7 @@ class Store:
         self,
         client: redis.asyncio.Redis,
         clock: Clock,
-        timeout_s: float = 0.05,
+        timeout_s: float = 0.25,
         pause_s: float = 1.0,
         now_us: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -156,13 +156,13 @@ class Store:
     async def _until_back(self) -> None:
         """Ask the store by itself until it answers again."""
         while True:
-            await self._clock.sleep(self._pause_s)
             with contextlib.suppress(TimeoutError, RedisError, OSError):
                 async with asyncio.timeout(self._timeout_s):
                     await self.client.ping()
                 log.warning("the store answers again")
                 self._probe = None
                 return
+            await self._clock.sleep(self._pause_s)
 
     async def close(self) -> None:
         """Stop looking for a lost store, and let the client go."""

@@ -33,7 +33,7 @@ RENEW_AT = 0.5
 """A lease is renewed when so much of its share or of its time has gone."""
 FIRST_CALLS = 32
 """A new lease asks for so many calls like the one at hand."""
-ANSWER_S = 0.25
+ANSWER_S = 0.5
 """Longest wait for the limiter."""
 AGAIN_S = (0.0, 0.2, 1.0, 5.0, 25.0)
 """Pauses before each try to settle."""
