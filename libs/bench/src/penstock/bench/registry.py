@@ -10,6 +10,7 @@ BENCHMARKS: tuple[str, ...] = (
     "routing",
     "semantic-cache",
     "scaling",
+    "serving",
     "spot",
     "tokens",
     "telemetry",

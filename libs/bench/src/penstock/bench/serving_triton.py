@@ -1,0 +1,43 @@
+"""Run in the peers' environment: Triton serves an ONNX file by its Python backend. Arguments: MODEL THREADS GRPC_PORT HTTP_PORT METRICS_PORT.
+
+Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as on the other sides.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def main() -> None:
+    import numpy as np
+    import onnxruntime
+    from pytriton.decorators import batch  # type: ignore[import-not-found]
+    from pytriton.model_config import ModelConfig, Tensor  # type: ignore[import-not-found]
+    from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
+
+    path, threads, grpc_port, http_port, metrics_port = sys.argv[1], *(int(value) for value in sys.argv[2:6])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    output = session.get_outputs()[0].name
+
+    @batch  # type: ignore[misc]
+    def infer(**inputs: Any) -> dict[str, Any]:
+        return {output: session.run([output], inputs)[0]}
+
+    config = TritonConfig(grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port)
+    with Triton(config=config) as triton:
+        triton.bind(
+            model_name="model",
+            infer_func=infer,
+            inputs=[Tensor(name=node.name, dtype=np.int64, shape=(-1,)) for node in session.get_inputs()],
+            outputs=[Tensor(name=output, dtype=np.float32, shape=(-1,))],
+            config=ModelConfig(max_batch_size=32),
+        )
+        triton.serve()
+
+
+if __name__ == "__main__":
+    main()
