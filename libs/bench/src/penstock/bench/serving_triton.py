@@ -1,4 +1,4 @@
-"""Run in the peers' environment: Triton serves an ONNX file by its Python backend. Arguments: MODEL THREADS GRPC_PORT HTTP_PORT METRICS_PORT.
+"""Run in the peers' environment: Triton serves an ONNX file by its Python backend. Arguments: file, threads, three ports.
 
 Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as on the other sides.
 """
@@ -23,7 +23,7 @@ def main() -> None:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     output = session.get_outputs()[0].name
 
-    @batch  # type: ignore[misc]
+    @batch  # type: ignore[untyped-decorator]
     def infer(**inputs: Any) -> dict[str, Any]:
         return {output: session.run([output], inputs)[0]}
 
