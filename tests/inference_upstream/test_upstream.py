@@ -174,6 +174,38 @@ async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> No
         assert "secret" not in repr(rig.client.upstream)
 
 
+async def test_streams_keep_their_connection_too() -> None:
+    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+        for _ in range(10):
+            await rig.stream(task())
+        assert upstream.connections == 1
+        assert rig.client.reuse_share == 0.9
+
+
+async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:
+    said = "na\u00efve \u6771\u4eac"
+    event = f'data: {{"choices": [{{"delta": {{"content": "{said}"}}, "finish_reason": "stop"}}]}}\n\n'.encode()
+    cut = event.index("\u6771".encode()) + 1
+
+    async def halves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for piece in (event[:cut], event[cut:] + b"data: [DONE]\n\n"):
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(halves, "127.0.0.1", 0) as server:
+        upstream = ScriptedUpstream(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        async with Rig(upstream) as rig:
+            heard, result = await rig.stream(task())
+    assert result is not None
+    assert "".join(heard) == result.generate.message.content == said
+
+
 async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
     async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
         for request, field in (

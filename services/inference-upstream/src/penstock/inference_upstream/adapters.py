@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import time
@@ -16,6 +17,8 @@ from penstock.inference_upstream.config import Upstream
 from penstock.inference_upstream.policy import Streamed, malformed, refusal
 
 LINE_BYTES = 1 << 20
+END_S = 0.05
+"""How long an upstream that has said `[DONE]` may take to end its body; later its connection is closed."""
 
 
 class Client:
@@ -66,23 +69,30 @@ class Client:
         self, body: dict[str, Any], sent: pb.GenerateTask
     ) -> AsyncIterator[pb.GenerateChunk | pb.TaskResult]:
         """A streamed answer: its pieces, then the whole. Leaving the iterator closes the upstream's connection."""
-        streamed, rest = Streamed(sent), ""
+        streamed, rest = Streamed(sent), b""
         async with self._call("/chat/completions", body) as response:
             self._typed(response, "text/event-stream")
-            async for piece in self._pieces(response):
-                lines = (rest + piece.decode("utf-8", "replace")).split("\n")
+            pieces = self._pieces(response)
+            async for piece in pieces:
+                # Lines are cut as bytes: a character may be split over two pieces.
+                lines = (rest + piece).split(b"\n")
                 rest = lines.pop()
                 if len(rest) > LINE_BYTES:
                     raise malformed("an event is too long")
                 for line in lines:
-                    added = streamed.line(line.rstrip("\r"))
+                    added = streamed.line(line.decode("utf-8", "replace").rstrip("\r"))
                     if added:
                         yield pb.GenerateChunk(delta=added)
                 if streamed.done:
                     break
-        result, last = streamed.result()
-        yield last
-        yield result
+            result, last = streamed.result()
+            yield last
+            yield result
+            # Only a body that was read to its end leaves a connection that can be used again.
+            with contextlib.suppress(TimeoutError, httpx.HTTPError, Fault):
+                async with asyncio.timeout(END_S):
+                    async for _ in pieces:
+                        pass
 
     @contextlib.asynccontextmanager
     async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
