@@ -26,7 +26,7 @@ from penstock.cache.index import VectorIndex
 from penstock.cache.semantic import NEIGHBOURS, Neighbour, SemanticScope
 from penstock.onnx.encoder import TextModel
 
-SEEDS = (10, 11, 12, 13, 14)
+SEEDS = (20, 21, 22, 23, 24)
 WINDOW = 1_000
 BOUNDS = {
     "call_cut_03": Bound(">=", 0.72),
@@ -121,7 +121,7 @@ def run(options: Options) -> Result:
         "traps": "rules in semantic_traps, after Banking77 at bound 0.01",
     }
     notes = (
-        "Constants were chosen on other shuffles of the same queries (0 to 5); CLINC150 shuffles 0 and 1 were looked at too.",
+        "Constants were chosen on other shuffles of the same queries: Banking77 0 to 5, CLINC150 0 and 1, both 10 to 14.",
         "The first thousand requests of CLINC150 are the weakest: calibration has seen few labels there.",
         "Not run: lookup_p99_ms_1m (an index of a million takes too long to build here) and the peers GPTCache and RedisVL.",
     )

@@ -25,7 +25,7 @@ AUDIT_SHARE = 0.02
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
-LEAST_KAPPA, MOST_KAPPA = 1.06, 4.0
+LEAST_KAPPA, MOST_KAPPA = 1.03, 4.0
 """The least is a margin for a calibration that flatters itself; chosen on shuffles that no page reports."""
 FADE = 0.998
 """Weight of an audit after the next one."""

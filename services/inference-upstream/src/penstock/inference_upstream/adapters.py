@@ -105,6 +105,8 @@ class Client:
                 yield response
         except httpx.ConnectTimeout:
             raise self._failed("cannot be reached in time", "UPSTREAM_UNREACHABLE") from None
+        except httpx.PoolTimeout:
+            raise self._failed("has no free connection", "UPSTREAM_POOL_FULL") from None
         except httpx.TimeoutException:
             raise self._failed("has fallen silent", "UPSTREAM_SILENT") from None
         except httpx.ConnectError:

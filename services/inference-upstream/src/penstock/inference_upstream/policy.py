@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -23,6 +25,8 @@ REASONS = {
 BYTES_A_TOKEN = 4
 OVERLOADED = 529
 LONGEST_RETRY_S = 300.0
+ODD = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+"""What reading a JSON value raises that is not of the shape it should be."""
 DONE = "[DONE]"
 
 
@@ -96,10 +100,14 @@ def answer(body: bytes, sent: pb.GenerateTask) -> pb.TaskResult:
     """
     data = _object(body)
     try:
-        choice = data["choices"][0]
-        said, reason = choice["message"], choice.get("finish_reason") or ""
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise malformed("the answer has no choice") from None
+        return _answer(data, sent)
+    except ODD:
+        raise malformed("the answer is not a chat completion") from None
+
+
+def _answer(data: dict[str, Any], sent: pb.GenerateTask) -> pb.TaskResult:
+    choice = data["choices"][0]
+    said, reason = choice["message"], choice["finish_reason"]
     result = pb.TaskResult(revision=str(data.get("model", "")))
     message = result.generate.message
     message.role, message.content = "assistant", str(said.get("content") or "")
@@ -138,19 +146,27 @@ def embeddings(body: bytes, sent: pb.EmbedTask) -> pb.TaskResult:
 
 def usage(told: Any, sent: pb.GenerateTask, said: str) -> common_pb2.Usage:
     """Tokens by tier as reported; estimated at four bytes each, and marked so, where the upstream does not say."""
-    if not isinstance(told, dict) or not isinstance(told.get("prompt_tokens"), int):
-        size = sum(len(message.content) for message in sent.messages)
-        return common_pb2.Usage(
-            input_tokens=max(1, size // BYTES_A_TOKEN), output_tokens=len(said) // BYTES_A_TOKEN, estimated=True
-        )
-    read, wrote = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
+    with contextlib.suppress(*ODD):
+        return _told(told)
+    size = sum(len(message.content) for message in sent.messages)
     return common_pb2.Usage(
-        input_tokens=told["prompt_tokens"],
-        output_tokens=int(told.get("completion_tokens") or 0),
-        cached_input_tokens=int(read.get("cached_tokens") or 0),
-        written_input_tokens=int(read.get("cache_write_tokens") or 0),
-        reasoning_tokens=int(wrote.get("reasoning_tokens") or 0),
+        input_tokens=max(1, size // BYTES_A_TOKEN), output_tokens=len(said) // BYTES_A_TOKEN, estimated=True
     )
+
+
+def _told(told: Any) -> common_pb2.Usage:
+    """Raises one of ODD where the report is not there or makes no sense."""
+    read, wrote = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
+    counts = {
+        "input_tokens": int(told["prompt_tokens"]),
+        "output_tokens": int(told.get("completion_tokens") or 0),
+        "cached_input_tokens": int(read.get("cached_tokens") or 0),
+        "written_input_tokens": int(read.get("cache_write_tokens") or 0),
+        "reasoning_tokens": int(wrote.get("reasoning_tokens") or 0),
+    }
+    if min(counts.values()) < 0:
+        raise ValueError
+    return common_pb2.Usage(**counts)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -179,21 +195,21 @@ class Streamed:
         self.model = str(event.get("model") or self.model)
         self.told = event.get("usage") or self.told
         choices = event.get("choices") or ()
-        return self._choice(choices[0]) if choices else ""
+        try:
+            return self._choice(choices[0]) if choices else ""
+        except ODD:
+            raise malformed("an event is not a chat chunk") from None
 
     def _choice(self, choice: Any) -> str:
-        try:
-            delta = choice.get("delta") or {}
-            self.reason = choice.get("finish_reason") or self.reason
-            for call in delta.get("tool_calls") or ():
-                parts = self.calls.setdefault(int(call.get("index", 0)), ["", "", ""])
-                function = call.get("function") or {}
-                parts[0] += call.get("id") or ""
-                parts[1] += function.get("name") or ""
-                parts[2] += function.get("arguments") or ""
-            added = str(delta.get("content") or "")
-        except (AttributeError, TypeError, ValueError):
-            raise malformed("an event is not a chat chunk") from None
+        delta = choice.get("delta") or {}
+        self.reason = choice.get("finish_reason") or self.reason
+        for call in delta.get("tool_calls") or ():
+            parts = self.calls.setdefault(int(call.get("index", 0)), ["", "", ""])
+            function = call.get("function") or {}
+            parts[0] += call.get("id") or ""
+            parts[1] += function.get("name") or ""
+            parts[2] += function.get("arguments") or ""
+        added = str(delta.get("content") or "")
         if added:
             self.text.append(added)
         return added
@@ -240,7 +256,7 @@ def retry_after_s(value: str, now_unix_s: float) -> float:
             seconds = parsedate_to_datetime(value).timestamp() - now_unix_s
         except (TypeError, ValueError):
             return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_S)
+    return min(max(seconds, 0.0), LONGEST_RETRY_S) if math.isfinite(seconds) else 0.0
 
 
 def malformed(what: str) -> Fault:

@@ -35,7 +35,8 @@ from penstock.router.recall import CacheRecall
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
-from penstock.router.stages import NoRecall, NoShape, OpenAdmission
+from penstock.router.shaping import PromptShape, PromptsSection
+from penstock.router.stages import NoRecall, OpenAdmission
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
@@ -56,10 +57,12 @@ async def serve(settings: RouterSettings) -> None:
             load_section(settings.config_file, "keys", KeysSection),
             load_section(settings.config_file, "routes", RoutesSection),
             load_section(settings.config_file, "prices", PricesSection),
+            load_section(settings.config_file, "prompts", PromptsSection),
         )
         keys.replace(fresh[0].api)
         models.replace(fresh[1])
         models.prices = pipeline.prices = Prices.of(fresh[2])
+        shape.replace(fresh[3])
 
     store = open_redis(settings.redis_url) if settings.redis_url else None
     async with start_telemetry("router", settings, edge=True) as telemetry:
@@ -72,7 +75,8 @@ async def serve(settings: RouterSettings) -> None:
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
         admission = _admission(settings, models, clock, dial)
         recall = _recall(settings, models, clock, dial)
-        stages = admission or OpenAdmission(), recall or NoRecall(), NoShape()
+        shape = PromptShape(load_section(settings.config_file, "prompts", PromptsSection), lambda: models.prices)
+        stages = admission or OpenAdmission(), recall or NoRecall(), shape
         pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
         pipeline.prices = models.prices
         watch_sighup(reload)
