@@ -35,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     quantise = commands.add_parser("quantize", help="INT8 from a floating-point model folder, refused below a floor")
     quantise.add_argument("source", type=Path, help="model folder with a card, such as models/NAME-fp32/1")
     quantise.add_argument("target", type=Path, help="folder to write, such as models/NAME/2")
-    quantise.add_argument("--kind", choices=("dynamic", "static"), default="dynamic", help="activation ranges")
+    quantise.add_argument(
+        "--kind",
+        choices=("dynamic", "static"),
+        default="dynamic",
+        help="activation ranges; static leaves fused attention and embedding tables in floating point, so it saves less",
+    )
     quantise.add_argument("--floor", type=float, default=default.LEAST_COSINE, help="least mean cosine to the original")
     quantise.add_argument("--texts", type=Path, help="calibration and comparison texts, one a line; default: ours")
     judged = commands.add_parser("evaluate", help="compare a quantised model folder with its original")
