@@ -5,6 +5,7 @@ BENCHMARKS: tuple[str, ...] = (
     "hop",
     "limiter",
     "overhead",
+    "pooling",
     "priority",
     "quantization",
     "routing",

@@ -28,6 +28,7 @@ from penstock.stack.demo_parts.cache import PRICE as SORTER_PRICE
 from penstock.stack.demo_parts.limiter import BUDGET as SHORT_BUDGET
 from penstock.stack.demo_parts.limiter import TENANT as SHORT
 from penstock.stack.demo_parts.scaler import pool
+from penstock.stack.demo_parts.upstream import PRICE as CHAT_PRICE
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running
 from penstock.stack.waterfall import waterfall
@@ -39,6 +40,8 @@ from rich.table import Table
 MODEL = "all-MiniLM-L6-v2"
 CONCURRENT = 8
 FIRST = 12
+NAMESPACE = f"demo-{time.time_ns()}"
+"""The cache outlives a demo: each begins cold."""
 DEADLINE_S = 30.0
 TRACE_WAIT_S = 10.0
 PRIORITIES = {
@@ -84,7 +87,7 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
         {"name": "tenant-hour", "kind": "budget", "counts": "tokens", "limit": 10_000_000, "window": "hour"},
         {**SHORT_BUDGET, "organisation": SHORT},
     ]
-    prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}, SORTER_PRICE]
+    prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}, SORTER_PRICE, CHAT_PRICE]
     return {
         "keys": {"api": api},
         "limits": {"rules": budgets},
@@ -137,6 +140,7 @@ async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int
 
 async def _send(stack: Stack, request: AgentRequest) -> Answered:
     options = router_pb2.CallOptions(run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency])
+    options.cache.namespace = NAMESPACE
     how = {"metadata": stack.metadata(request.tenant), "timeout": DEADLINE_S}
     began = time.perf_counter()
     if request.task == "embed":

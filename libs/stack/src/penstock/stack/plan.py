@@ -23,6 +23,8 @@ class StackPlan:
     instances: int = 2
     profile: str = "development"
     api_key: str = ""
+    upstream_name: str = ""
+    """The upstream of the file that a process is started before; empty for none."""
 
     def stages(self) -> tuple[tuple[Program, ...], ...]:
         """Programs that may start together, stage after stage."""
@@ -32,7 +34,8 @@ class StackPlan:
         deciders = {"limiter_address": self.addresses["limiter"], "cache_address": self.addresses["cache"]}
         stages.append((self._router(**deciders),))
         instances = (self.inference(number) for number in range(1, self.instances + 1))
-        stages.append((*instances, self.scaler(), self.console()))
+        before = (self.upstream(self.upstream_name),) if self.upstream_name else ()
+        stages.append((*instances, *before, self.scaler(), self.console()))
         return tuple(stages)
 
     def console(self) -> Program:
@@ -80,6 +83,11 @@ class StackPlan:
         """The scaler; what pools it has stands in the file's `scaling` section."""
         asked = {f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")}
         return self._service("scaler", "scaler", **asked)
+
+    def upstream(self, name: str, **changes: str) -> Program:
+        """The service before one upstream of the file."""
+        known = {"upstream": name, "router_address": self.addresses["router"], **changes}
+        return self._service("inference-upstream", "inference_upstream", **known)
 
     def inference(self, number: int, **changes: str) -> Program:
         """One instance of the default model."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.core.config import read_file
 from penstock.core.hop import open_channel
 from penstock.core.program import CannotStart
 from penstock.core.redis import socket_folder
@@ -77,6 +78,12 @@ def internal_token(home: Path) -> str:
     return path.read_text()
 
 
+def _first_upstream(config_file: Path) -> str:
+    """Name of the first upstream in the file; further ones need a process of their own, started by hand or by the orchestrator."""
+    servers = (read_file(config_file).get("upstreams") or {}).get("servers") or [{}]
+    return str(servers[0].get("name", ""))
+
+
 @contextlib.asynccontextmanager
 async def running(
     addresses: Mapping[str, str], home: Path, config_file: Path, keys: Mapping[str, str], log: LogStream
@@ -85,7 +92,14 @@ async def running(
     sockets = socket_folder()
     redis_url = os.environ.get("PENSTOCK_REDIS_URL", "")
     plan = StackPlan(
-        addresses, home, sockets, config_file, internal_token(home), redis_url, api_key=next(iter(keys.values()), "")
+        addresses,
+        home,
+        sockets,
+        config_file,
+        internal_token(home),
+        redis_url,
+        api_key=next(iter(keys.values()), ""),
+        upstream_name=_first_upstream(config_file),
     )
     supervisor = Supervisor(log, ready)
     channel: grpc.aio.Channel | None = None

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.core.errors import Fault, exhausted, failed_precondition, invalid, unavailable
@@ -242,9 +241,9 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
         return failed_precondition("model", "the upstream does not know this model")
     if status == 413:
         return invalid("task.messages", "are too long for the upstream")
-    return Fault(
-        grpc.StatusCode.INVALID_ARGUMENT, f"the upstream refuses the request ({status})", reason=f"UPSTREAM_{status}"
-    )
+    fault = invalid("task", f"the upstream refuses the request ({status})")
+    fault.reason = f"UPSTREAM_{status}"
+    return fault
 
 
 def retry_after_s(value: str, now_unix_s: float) -> float:

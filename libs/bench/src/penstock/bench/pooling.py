@@ -1,0 +1,199 @@
+"""Pooled connections to an upstream against a new one a call, over TLS: set-ups and latency; and what the path adds to a first token.
+
+The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round trip; a new connection costs one round
+trip more, as TCP's handshake does. Both sides are the serving client with one TLS context; the one that does not pool keeps no
+connection. Calls take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import trustme
+import yaml
+from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.bench.echo import TOKEN, echo_process
+from penstock.bench.hop import REQUEST
+from penstock.bench.load import closed_loop
+from penstock.bench.options import Options
+from penstock.bench.report import Bound, Result, Table
+from penstock.core.call import Call
+from penstock.core.clock import SystemClock
+from penstock.core.hop import open_channel
+from penstock.core.program import loop_factory
+from penstock.core.telemetry import NO_TELEMETRY
+from penstock.inference_upstream.adapters import Client
+from penstock.inference_upstream.config import Upstream
+from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.stack import ports
+from penstock.stack.log import LogStream
+from penstock.stack.plan import StackPlan
+from penstock.stack.ready import ready
+from penstock.stack.stack import Stack
+from penstock.stack.supervisor import Supervisor
+from penstock.testkit.upstream import Said, ScriptedUpstream
+from rich.console import Console
+
+UPSTREAM_S = 0.020
+ROUND_TRIP_S = 0.010
+KEY = "psk-pooling"
+BOUNDS = {
+    "connect_overhead_cut": Bound(">=", 0.9),
+    "latency_cut": Bound(">=", 0.3),
+    "first_token_added_hops": Bound("<=", 4.5),
+}
+
+
+def run(options: Options) -> Result:
+    calls = 10 if options.quick else 150
+    with (
+        echo_process() as echo,
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
+        setups, latency = runner.run(_pooled(Path(folder), calls))
+        first, hop, direct, path = runner.run(_first_tokens(Path(folder), echo.bare, calls))
+    pooled, fresh = latency
+    figures = {
+        "connect_overhead_cut": 1 - setups[0] / setups[1],
+        "latency_cut": 1 - statistics.mean(pooled) / statistics.mean(fresh),
+        "reuse_share": 1 - setups[0] / calls,
+        "pooled_ms": statistics.mean(pooled),
+        "fresh_ms": statistics.mean(fresh),
+        "first_token_added_hops": first,
+        "bare_hop_p50_ms": hop,
+        "first_token_direct_p50_ms": direct,
+        "first_token_path_p50_ms": path,
+    }
+    context = {
+        "calls": calls,
+        "data": "one short conversation",
+        "upstream_ms": UPSTREAM_S * 1e3,
+        "round_trip_ms": ROUND_TRIP_S * 1e3,
+    }
+    table = Table("Set-ups of TLS connections", ("pooled", "a new one a call"), ((setups[0], setups[1]),))
+    return Result(figures, BOUNDS, context, (table,))
+
+
+def _task() -> inference_pb2.Task:
+    task = inference_pb2.Task()
+    task.generate.messages.add(role="user", content="say something short")
+    return task
+
+
+async def _pooled(folder: Path, calls: int) -> tuple[tuple[int, int], tuple[list[float], list[float]]]:
+    """Set-ups and latencies of both sides behind the proxy."""
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    trusted = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    async with ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream, _delayed(upstream.url) as url:
+        knobs = {"name": "up", "base_url": url, "models": [{"name": "chat"}], "ca_file": trusted}
+        sides = [Client(Upstream.model_validate({**knobs, "kept_connections": kept}), NO_TELEMETRY) for kept in (20, 0)]
+        services = [UpstreamServicer(client, SystemClock(), NO_TELEMETRY) for client in sides]
+        latencies: tuple[list[float], list[float]] = ([], [])
+        request = inference_pb2.ComputeRequest(model="chat", task=_task())
+        for _ in range(calls):
+            for service, taken in zip(services, latencies, strict=True):
+                began = time.perf_counter()
+                await service.Compute(request, Call())
+                taken.append((time.perf_counter() - began) * 1e3)
+        for client in sides:
+            await client.close()
+    return (sides[0].opened, sides[1].opened), latencies
+
+
+@contextlib.asynccontextmanager
+async def _delayed(url: str) -> AsyncIterator[str]:
+    """A proxy that delays both ways by half a round trip, and a new connection by a whole one."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while piece := await reader.read(1 << 16):
+            loop.call_later(ROUND_TRIP_S / 2, writer.write, piece)
+        loop.call_later(ROUND_TRIP_S / 2, writer.close)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(ROUND_TRIP_S)
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(forward(reader, back), forward(there, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.close()
+
+
+async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, float, float, float]:
+    """Added hops of the path's first token, and the medians that it is made of, in milliseconds."""
+    async with ScriptedUpstream(lambda _: Said("one two three four")) as upstream, _path(folder, upstream.url) as stack:
+        section = Upstream.model_validate({"name": "up", "base_url": upstream.url, "models": [{"name": "chat"}]})
+        client = Client(section, NO_TELEMETRY)
+        service = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
+        request = inference_pb2.ComputeStreamRequest(model="chat", task=_task())
+        public = router_pb2.GenerateStreamRequest(task=_task().generate)
+        public.options.model, public.options.cache.bypass = "chat", True
+        metadata = stack.metadata("bench")
+
+        async def direct() -> None:
+            async for _ in service.ComputeStream(request, Call()):
+                return
+
+        async def path() -> None:
+            stream = stack.router.GenerateStream(public, metadata=metadata)
+            async for _ in stream:
+                break
+            stream.cancel()
+
+        taken: tuple[list[float], list[float]] = ([], [])
+        for number in range(calls + 10):
+            for side, times in zip((direct, path), taken, strict=True):
+                spent = await _timed(side)
+                if number >= 10:
+                    times.append(spent)
+                await asyncio.sleep(0.002)
+        await client.close()
+        async with open_channel(bare) as channel:
+            stub = inference_pb2_grpc.InferenceServiceStub(channel)
+            hop = (await closed_loop(lambda _: stub.Compute(REQUEST), 1, 1.0)).p50_ms()
+    middle = [statistics.median(times) for times in taken]
+    return (middle[1] - middle[0]) / hop, hop, middle[0], middle[1]
+
+
+async def _timed(side: Callable[[], Awaitable[None]]) -> float:
+    began = time.perf_counter()
+    await side()
+    return (time.perf_counter() - began) * 1e3
+
+
+@contextlib.asynccontextmanager
+async def _path(folder: Path, url: str) -> AsyncIterator[Stack]:
+    """Router, batcher and the upstream service as processes."""
+    config = folder / "penstock.yaml"
+    key = {"id": "bench", "organisation": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    server = {"name": "up", "base_url": url, "models": [{"name": "chat"}]}
+    config.write_text(yaml.safe_dump({"keys": {"api": [key]}, "upstreams": {"servers": [server]}}))
+    plan = StackPlan(ports.free(), folder, folder, config, TOKEN, profile="production")
+    supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
+    try:
+        await supervisor.start(plan.bare_path())
+        await supervisor.start((plan.upstream("up", redis_url="", otlp_endpoint=""),))
+        async with open_channel(plan.addresses["router"]) as channel:
+            stack = Stack(plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY})
+            await stack.wait_for_instances("chat", 1, "bench")
+            yield stack
+    finally:
+        await supervisor.stop()
