@@ -41,9 +41,8 @@ class Shelf:
                 return pb.LookUpResponse(
                     result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)]
                 )
-            token = str(len(self.owed)).encode()
-            self.owed[token] = key
-            return pb.LookUpResponse(receipt=receipt, token=token)
+            self.owed[request.token] = key
+            return pb.LookUpResponse(receipt=receipt, token=request.token)
         if request.HasField("result"):
             self.kept[self.owed[request.token]] = request.result
         return pb.StoreResponse(stored=request.HasField("result"))
@@ -159,3 +158,22 @@ async def test_who_asks_to_bypass_is_neither_looked_up_nor_kept() -> None:
     await recall.store(missed.token, inference_pb2.TaskResult(), None)
     assert shelf.calls == ["LookUp", "Store"]
     assert not shelf.kept
+
+
+async def test_a_caller_who_leaves_during_the_look_up_tells_the_cache_that_nothing_comes() -> None:
+    recall, shelf, _ = made()
+    real, gate = shelf.call, asyncio.Event()
+
+    async def slow(method: str, request: Any, call: Call) -> Any:
+        if method == "LookUp":
+            await gate.wait()
+        return await real(method, request, call)
+
+    shelf.call = slow  # type: ignore[method-assign]
+    asked = asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", ""))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.wait([asked])
+    gate.set()
+    await recall.close()
+    assert shelf.calls == ["Store"]

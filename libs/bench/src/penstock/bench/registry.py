@@ -2,6 +2,7 @@
 
 BENCHMARKS: tuple[str, ...] = (
     "batching",
+    "coalescing",
     "hop",
     "limiter",
     "overhead",

@@ -33,6 +33,7 @@ MISS, COALESCED, BYPASSED = (
 )
 TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: "semantic_cache", COALESCED: "coalesced"}
 OWED_KEPT = 100_000
+LANDED_KEPT, LANDED_S = 512, 2.0
 HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
 
 
@@ -74,6 +75,7 @@ class CacheServicer:
         self._clock = clock
         self._flights: Flights[Entry] = Flights()
         self._owed: OrderedDict[bytes, Owed] = OrderedDict()
+        self._landed: OrderedDict[str, tuple[float, Entry]] = OrderedDict()
         self._served: OrderedDict[str, Served] = OrderedDict()
         self._probes: dict[str, tuple[float, float]] = {}
         self.counts: Counter[str] = Counter()
@@ -102,6 +104,10 @@ class CacheServicer:
             entry = await self._follow(owed, call)
             if entry is not None:
                 return self._hit(owed, entry, COALESCED, "coalesced", began)
+        elif (landed := self._landed.get(owed.key)) is not None and self._clock.monotonic() - landed[0] < LANDED_S:
+            # The one before has just ended: its entry may not have been in the store when this look-up read there.
+            self._land(owed, landed[1])
+            return self._hit(owed, landed[1], COALESCED, "coalesced", began)
         try:
             return await self._semantic(owed, began)
         except BaseException:
@@ -113,6 +119,8 @@ class CacheServicer:
             raise invalid("context.principal.organisation", "is empty: without a principal there is no cache")
         if not request.scope.model:
             raise invalid("scope.model", "is empty")
+        if request.token and not 12 <= len(request.token) <= 32:
+            raise invalid("token", "must have 12 to 32 bytes")
         if request.task.WhichOneof("task") is None:
             raise invalid("task", "is empty")
         tenant = tenant_of(call.principal)
@@ -189,7 +197,7 @@ class CacheServicer:
     def _miss(self, owed: Owed, rule: str, began: float) -> pb.LookUpResponse:
         if owed.scope_key:
             self.counts[f"{owed.scope_key}:asked"] += 1
-        token = secrets.token_bytes(12)
+        token = owed.request.token or secrets.token_bytes(12)
         self._owed[token] = owed
         if len(self._owed) > OWED_KEPT:
             _, oldest = self._owed.popitem(last=False)
@@ -281,6 +289,10 @@ class CacheServicer:
         if owed.leads:
             owed.leads = False
             self._flights.land(owed.key, entry)
+            if entry is not None:
+                self._landed[owed.key] = (self._clock.monotonic(), entry)
+                if len(self._landed) > LANDED_KEPT:
+                    self._landed.popitem(last=False)
 
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
         if not request.request_id:

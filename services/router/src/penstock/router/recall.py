@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
@@ -84,6 +86,7 @@ class CacheRecall:
         self._copies: OrderedDict[Key, Copy] = OrderedDict()
         self._bytes = 0
         self._flights: dict[Key, Flight] = {}
+        self._after: set[asyncio.Task[None]] = set()
 
     async def look_up(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
@@ -125,17 +128,19 @@ class CacheRecall:
         request_id: str,
     ) -> Found | NotFound:
         flight = self._flights[key] = Flight()
-        token = Token(key, call, flight, options=options)
+        token = Token(key, call, flight, secrets.token_bytes(12), options)
         try:
-            answer = await self._asked(call, options, task, model, request_id)
+            answer = await self._asked(call, options, task, model, request_id, token.owed)
         except BaseException as error:
-            if not isinstance(error, Fault):
-                self._end(token, None, 0)
+            if not isinstance(
+                error, Fault
+            ):  # cancelled: whether the cache waits for an answer is not known, so it is told that none comes
+                self._later(self.store(token, None, None))
                 raise
+            token.owed = b""
             gone = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule=GONE)
             return NotFound(token, gone, (GONE,))
         if not answer.HasField("result"):
-            token.owed = answer.token
             return NotFound(token, answer.receipt)
         saved = answer.savings[0] if answer.savings else common_pb2.Saving()
         self._end(token, answer.result, saved.microusd)
@@ -144,12 +149,19 @@ class CacheRecall:
         return Found(answer.result, answer.receipt, tuple(answer.savings))
 
     async def _asked(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        request_id: str,
+        token: bytes,
     ) -> pb.LookUpResponse:
         policy = options.cache
         request = pb.LookUpRequest(
             scope=pb.Scope(namespace=policy.namespace, model=model), task=task, max_age_ms=policy.max_age_ms, request_id=request_id,
             full_price_microusd=self._price(task, model), asked_for=bool(policy.namespace or policy.tags or policy.max_age_ms),
+            token=token,
         )  # fmt: skip
         if policy.HasField("max_error_rate"):
             request.max_error_rate = policy.max_error_rate
@@ -254,8 +266,15 @@ class CacheRecall:
             _, gone = self._copies.popitem(last=False)
             self._bytes -= gone.size
 
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._after.add(task)
+        task.add_done_callback(self._after.discard)
+
     async def close(self) -> None:
         """Let the cache go."""
+        while self._after:
+            await asyncio.gather(*self._after, return_exceptions=True)
         await self._peer.close()
 
 

@@ -19,7 +19,7 @@ class Scope(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., model: _Optional[str] = ..., context_sha256: _Optional[bytes] = ...) -> None: ...
 
 class LookUpRequest(_message.Message):
-    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "vector", "embedder_revision", "request_id", "asked_for")
+    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "vector", "embedder_revision", "request_id", "asked_for", "token")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MAX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class LookUpRequest(_message.Message):
     EMBEDDER_REVISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     scope: Scope
     task: _inference_pb2.Task
     max_age_ms: int
@@ -38,7 +39,8 @@ class LookUpRequest(_message.Message):
     embedder_revision: str
     request_id: str
     asked_for: bool
-    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., embedder_revision: _Optional[str] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ...) -> None: ...
+    token: bytes
+    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., embedder_revision: _Optional[str] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class LookUpResponse(_message.Message):
     __slots__ = ("result", "receipt", "savings", "token")
