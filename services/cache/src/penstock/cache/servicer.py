@@ -104,10 +104,9 @@ class CacheServicer:
             entry = await self._follow(owed, call)
             if entry is not None:
                 return self._hit(owed, entry, COALESCED, "coalesced", began)
-        elif (landed := self._landed.get(owed.key)) is not None and self._clock.monotonic() - landed[0] < LANDED_S:
-            # The one before has just ended: its entry may not have been in the store when this look-up read there.
-            self._land(owed, landed[1])
-            return self._hit(owed, landed[1], COALESCED, "coalesced", began)
+        elif (entry := self._just_landed(owed)) is not None:
+            self._land(owed, entry)
+            return self._hit(owed, entry, COALESCED, "coalesced", began)
         try:
             return await self._semantic(owed, began)
         except BaseException:
@@ -134,6 +133,14 @@ class CacheServicer:
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("the store does not answer (%s): everything is a miss", type(error).__name__)
             return None
+
+    def _just_landed(self, owed: Owed) -> Entry | None:
+        """The answer of a lead that has ended a moment ago: its entry may not have been in the store when this look-up read there."""
+        at, entry = self._landed.get(owed.key, (0.0, None))
+        if entry is None or self._clock.monotonic() - at > LANDED_S:
+            return None
+        age_ms = round(self._clock.time() * 1000) - entry.born_ms
+        return None if 0 < owed.request.max_age_ms < age_ms else entry
 
     async def _follow(self, owed: Owed, call: Call) -> Entry | None:
         wait_s = min(self._settings.coalesce_ms / 1e3, max(call.remaining_s(self._clock.monotonic()), 0.001))
@@ -301,6 +308,7 @@ class CacheServicer:
         if served is None or served.tenant != tenant_of(call.principal) or request.correct:
             return pb.SendFeedbackResponse()
         del self._served[request.request_id]
+        self._landed.pop(served.key, None)
         await self._entries.remove(served.tenant, [served.key])
         if served.scope_key:
             seen = {"answer": served.answer, "probability": served.probability}
@@ -319,6 +327,8 @@ class CacheServicer:
         if not groups:
             raise invalid("entry_ids", "say at least one of entry_ids, tags and model")
         keys = set.intersection(*groups)
+        for key in keys:
+            self._landed.pop(key, None)
         removed = await self._entries.remove(tenant, keys)
         for held_key in keys:
             for scope_key in self._scopes_with(held_key):
