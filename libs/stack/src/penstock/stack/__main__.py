@@ -1,4 +1,4 @@
-"""`python -m penstock.stack up | demo`: the whole of Penstock on this machine."""
+"""`python -m penstock.stack up | demo | redis`: the whole of Penstock on this machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from penstock.core.program import USAGE_ERROR, CannotStart, loop_factory
+from penstock.core.redis import EmbeddedRedis
 from penstock.stack.demo import demo, last_line
 from penstock.stack.up import up
 from rich.console import Console
@@ -26,14 +28,27 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--config", type=Path, default=Path("deploy/penstock.yaml"), help="keys, limits, prices and routes"
     )
+    store = commands.add_parser(
+        "redis", help="the embedded Redis alone, in the foreground, for a stack that others run"
+    )
+    store.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
     show = commands.add_parser("demo", help="the main job, end to end, with its figures")
     show.add_argument("--json", action="store_true", help="print the last line only")
     return parser
 
 
+def _become_redis(data: Path, socket: Path) -> NoReturn:
+    """Replace this process by the server, so that signals are its own."""
+    data.mkdir(parents=True, exist_ok=True)
+    command = EmbeddedRedis(data.resolve(), socket).command()
+    os.execv(command[0], command)
+
+
 def main() -> int:
     arguments = _parser().parse_args()
     # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
+    if arguments.command == "redis":
+        _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
     if not (arguments.home / MODEL_CARD).exists():
         print(f"penstock.stack: no model in {arguments.home}; run `make model`", file=sys.stderr)

@@ -1,0 +1,22 @@
+"""From the generated stubs alone: an embedding and its receipt. `make up` first; then `.venv/bin/python docs/examples/embed.py`."""
+
+from __future__ import annotations
+
+import os
+
+import grpc
+from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+
+ADDRESS = os.environ.get("PENSTOCK_ADDRESS", "127.0.0.1:7070")
+KEY = os.environ.get("PENSTOCK_KEY", "psk-development")
+
+with grpc.insecure_channel(ADDRESS) as channel:
+    router = router_pb2_grpc.RouterServiceStub(channel)
+    request = router_pb2.EmbedRequest(
+        texts=["where is my order"], options=router_pb2.CallOptions(run_id="example", step="1")
+    )
+    answer = router.Embed(request, metadata=(("authorization", f"Bearer {KEY}"),), timeout=10)
+    print(len(answer.embeddings[0].values), "values from", answer.receipt.route.instance_id or "the cache")
+    print(
+        f"{answer.receipt.total_ms:.1f} ms, {answer.receipt.cost.paid_microusd} micro-dollars, trace {answer.receipt.trace_id}"
+    )
