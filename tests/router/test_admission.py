@@ -24,7 +24,7 @@ from penstock.limiter.config import LimiterSettings
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.servicer import LimiterServicer
 from penstock.router.admission import LimiterAdmission
-from penstock.router.stages import Admitted, Spent, Work
+from penstock.router.stages import Admitted, Spent, Work, finish
 from penstock.testkit.clock import FakeClock
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
@@ -114,7 +114,7 @@ async def test_many_calls_are_admitted_from_one_lease_and_all_is_booked(rigs: An
     rig: Rig = rigs(budget("tokens", 1_000_000))
     for _ in range(400):
         admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
-        await rig.admission.settle(admitted, receipt(12), None)
+        await finish(rig.admission.settle(admitted, receipt(12), None))
     assert len(rig.peer.calls) < 40
     await rig.admission.close()
     assert await rig.state("mini") == (400 * 12, 0)
@@ -134,7 +134,7 @@ async def test_a_lease_never_lets_more_pass_than_the_budget(rigs: Any) -> None:
     with pytest.raises(Fault) as refused:
         while True:
             admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
-            await rig.admission.settle(admitted, receipt(50), None)
+            await finish(rig.admission.settle(admitted, receipt(50), None))
             passed += 1
     assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXHAUSTED")
     assert refused.value.retry_after_s > 0
@@ -148,7 +148,7 @@ async def test_an_idle_lease_is_returned_and_a_used_one_renewed(rigs: Any) -> No
     keeper = asyncio.create_task(rig.admission.keep())
     await asyncio.sleep(0)
     admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
-    await rig.admission.settle(admitted, receipt(12), None)
+    await finish(rig.admission.settle(admitted, receipt(12), None))
     assert (await rig.state("mini"))[1] > 1_000
     for _ in range(40):
         await rig.clock.advance(0.25)
@@ -163,9 +163,9 @@ async def test_chat_holds_for_itself_and_is_committed_or_released(rigs: Any) -> 
     rig: Rig = rigs(budget("microusd", 10_000))
     done, failed, cut = [await rig.admission.admit(call(), OPTIONS, CHAT) for _ in range(3)]
     assert await rig.state() == (0, 3 * (40 + 200))
-    await rig.admission.settle(done, receipt(30, paid=77), None)
-    await rig.admission.settle(failed, None, None)
-    await rig.admission.settle(cut, None, Spent("chat", 20, 15))
+    await finish(rig.admission.settle(done, receipt(30, paid=77), None))
+    await finish(rig.admission.settle(failed, None, None))
+    await finish(rig.admission.settle(cut, None, Spent("chat", 20, 15)))
     assert await rig.state() == (77 + 20 + 30, 0)
 
 
@@ -223,7 +223,7 @@ async def test_a_lost_limiter_may_let_pass_where_it_is_told_to(rigs: Any) -> Non
     rig.peer.down = True
     admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
     assert admitted.notes == ("limiter unavailable: nothing was limited",)
-    await rig.admission.settle(admitted, receipt(5), None)
+    await finish(rig.admission.settle(admitted, receipt(5), None))
 
 
 async def test_many_callers_at_the_end_of_a_budget_are_each_told_the_same(rigs: Any) -> None:
@@ -236,7 +236,7 @@ async def test_many_callers_at_the_end_of_a_budget_are_each_told_the_same(rigs: 
             with contextlib.suppress(Fault):
                 admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
                 await asyncio.sleep(0)
-                await rig.admission.settle(admitted, receipt(50), None)
+                await finish(rig.admission.settle(admitted, receipt(50), None))
                 passed += 1
 
     await asyncio.gather(*(caller() for _ in range(8)))

@@ -13,7 +13,7 @@ from penstock.core.call import Call, Principal
 from penstock.core.errors import unavailable
 from penstock.core.prices import Prices
 from penstock.router.recall import CacheRecall
-from penstock.router.stages import Found, NotFound
+from penstock.router.stages import Found, NotFound, finish
 from penstock.testkit.clock import FakeClock
 
 OPTIONS = router_pb2.CallOptions()
@@ -67,7 +67,7 @@ async def test_a_hit_is_copied_for_a_second_and_asked_for_again_after_it() -> No
     recall, shelf, clock = made()
     missed = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r1")
     assert isinstance(missed, NotFound)
-    await recall.store(missed.token, inference_pb2.TaskResult(revision="7"), common_pb2.Receipt())
+    await finish(recall.store(missed.token, inference_pb2.TaskResult(revision="7"), common_pb2.Receipt()))
     hit = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r2")
     assert isinstance(hit, Found)
     assert (hit.cache.rule, hit.result.revision) == ("exact: copy", "7")
@@ -89,7 +89,7 @@ async def test_the_same_request_in_flight_is_asked_once() -> None:
     assert isinstance(leader, NotFound)
     receipt = common_pb2.Receipt()
     receipt.cost.paid_microusd = 30
-    await recall.store(leader.token, inference_pb2.TaskResult(revision="7"), receipt)
+    await finish(recall.store(leader.token, inference_pb2.TaskResult(revision="7"), receipt))
     for found in await asyncio.gather(*followers):
         assert isinstance(found, Found)
         assert (found.cache.rule, found.savings[0].microusd, found.result.revision) == ("coalesced", 30, "7")
@@ -102,14 +102,14 @@ async def test_a_failure_is_shared_with_nobody_and_one_of_the_others_goes_on() -
     followers = [asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "")) for _ in range(3)]
     await asyncio.sleep(0)
     assert isinstance(leader, NotFound)
-    await recall.store(leader.token, None, None)
+    await finish(recall.store(leader.token, None, None))
     for _ in range(5):
         await asyncio.sleep(0)
     done = [follower for follower in followers if follower.done()]
     assert len(done) == 1
     second = done[0].result()
     assert isinstance(second, NotFound)
-    await recall.store(second.token, inference_pb2.TaskResult(revision="8"), None)
+    await finish(recall.store(second.token, inference_pb2.TaskResult(revision="8"), None))
     results = [await follower for follower in followers if follower is not done[0]]
     assert all(isinstance(found, Found) for found in results)
     assert shelf.calls.count("LookUp") == 2
@@ -131,7 +131,7 @@ async def test_followers_of_a_stream_get_its_pieces_as_they_come() -> None:
     recall.said(leader.token, inference_pb2.GenerateChunk(delta="two"))
     await asyncio.sleep(0)
     assert heard == ["one ", "two"]
-    await recall.store(leader.token, inference_pb2.TaskResult(), None)
+    await finish(recall.store(leader.token, inference_pb2.TaskResult(), None))
     await follower
     assert heard == ["one ", "two"]
 
@@ -142,7 +142,7 @@ async def test_a_cache_that_is_gone_fails_nobody() -> None:
     missed = await recall.look_up(ANN, OPTIONS, task("a"), "m", "")
     assert isinstance(missed, NotFound)
     assert missed.notes == ("cache unavailable",)
-    await recall.store(missed.token, inference_pb2.TaskResult(), None)
+    await finish(recall.store(missed.token, inference_pb2.TaskResult(), None))
     assert shelf.calls == ["LookUp"]
 
 
@@ -151,11 +151,11 @@ async def test_who_asks_to_bypass_is_neither_looked_up_nor_kept() -> None:
     options = router_pb2.CallOptions(cache=router_pb2.CachePolicy(bypass=True))
     missed = await recall.look_up(ANN, options, task("a"), "m", "")
     assert isinstance(missed, NotFound)
-    await recall.store(missed.token, inference_pb2.TaskResult(), None)
+    await finish(recall.store(missed.token, inference_pb2.TaskResult(), None))
     keeps = router_pb2.CallOptions(cache=router_pb2.CachePolicy(no_store=True))
     missed = await recall.look_up(ANN, keeps, task("a"), "m", "")
     assert isinstance(missed, NotFound)
-    await recall.store(missed.token, inference_pb2.TaskResult(), None)
+    await finish(recall.store(missed.token, inference_pb2.TaskResult(), None))
     assert shelf.calls == ["LookUp", "Store"]
     assert not shelf.kept
 

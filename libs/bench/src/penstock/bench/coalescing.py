@@ -29,7 +29,7 @@ from penstock.core.prices import Prices
 from penstock.core.program import loop_factory
 from penstock.core.redis import embedded_redis, open_redis
 from penstock.router.recall import CacheRecall
-from penstock.router.stages import Found
+from penstock.router.stages import Found, finish
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 CALLERS = 64
@@ -75,7 +75,7 @@ class Replay:
             self.computed[text] += 1
             self.outcomes["MISS"] += 1
         finally:
-            await asyncio.shield(recall.store(looked.token, result, common_pb2.Receipt() if result else None))
+            await asyncio.shield(finish(recall.store(looked.token, result, common_pb2.Receipt() if result else None)))
 
 
 def run(options: Options) -> Result:

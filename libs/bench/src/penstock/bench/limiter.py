@@ -42,7 +42,7 @@ from penstock.limiter.policy import Books, Question
 from penstock.limiter.rules import LimitsSection, Path, counters
 from penstock.limiter.servicer import LimiterServicer
 from penstock.router.admission import LimiterAdmission
-from penstock.router.stages import Work
+from penstock.router.stages import Work, finish
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.process import Program, python_module
@@ -139,12 +139,12 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
 
 async def _admissions(admission: LimiterAdmission, count: int) -> float:
     options = router_pb2.CallOptions()
-    await admission.settle(await admission.admit(CALLER, options, WORK), None, None)
+    await finish(admission.settle(await admission.admit(CALLER, options, WORK), None, None))
     began = time.perf_counter()
     admitted = [await admission.admit(CALLER, options, WORK) for _ in range(count)]
     taken = time.perf_counter() - began
     for one in admitted:
-        await admission.settle(one, None, None)
+        await finish(admission.settle(one, None, None))
     return count / taken
 
 

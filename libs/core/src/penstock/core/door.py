@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
 from penstock.core.auth import Authenticator
-from penstock.core.call import NORMAL, Call
+from penstock.core.call import LONGEST_MS, NORMAL, Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
 from penstock.core.hop_stream import Session
@@ -62,10 +62,13 @@ class DoorHandlers:
         return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
 
     def _unary(self, rpc: Rpc) -> Callable[[bytes, Any], Any]:
+        dispatcher = self._dispatcher
+
         async def serve(payload: bytes, context: Any) -> bytes:
             try:
-                call = await self._enter(context)
-                return await self._dispatcher.answer(rpc, payload, call)
+                begun = dispatcher.begin(rpc, rpc.parse(payload), await self._enter(context))
+                response = begun.response if begun.response is not None else await dispatcher.finish(begun)
+                return response.SerializeToString()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -109,12 +112,16 @@ class DoorHandlers:
         default_s = self._default_deadline_s
 
         def of_caller(context: common_pb2.CallContext, now: float) -> Call:
-            said = Call.from_context(context, now)
-            deadline_s = (
-                said.deadline_s if context.remaining_ms and not math.isinf(said.deadline_s) else now + default_s
+            left_ms = context.remaining_ms
+            return Call(
+                caller.principal,
+                context.priority or caller.priority,
+                context.run_id,
+                context.step,
+                now + (left_ms / 1e3 if left_ms and left_ms < LONGEST_MS else default_s),
+                context.traceparent,
+                context.tracestate,
             )
-            priority = context.priority or caller.priority
-            return replace(said, principal=caller.principal, deadline_s=deadline_s, priority=priority)
 
         return of_caller
 
@@ -132,7 +139,7 @@ class DoorHandlers:
             deadline_s = now + self._default_deadline_s
         if deadline_s <= now:
             raise deadline_exceeded("no time was left when the call arrived")
-        return replace(call, deadline_s=deadline_s, priority=call.priority or NORMAL)
+        return call._replace(deadline_s=deadline_s, priority=call.priority or NORMAL)
 
 
 async def _refuse(context: Any, fault: Fault) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -38,14 +37,14 @@ class InProcessPeer:
         rpc = self._dispatcher.rpcs[method]
         try:
             async with asyncio.timeout(None if math.isinf(left_s) else left_s):
-                return _copy(await self._dispatcher.act(rpc, _copy(request), replace(call)))
+                return _copy(await self._dispatcher.act(rpc, _copy(request), call))
         except TimeoutError:
             raise deadline_exceeded("the time was up before the answer was there") from None
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
         left_s = self._left_s(call)
-        messages = self._dispatcher.act_stream(self._dispatcher.rpcs[method], _copy(request), replace(call))
+        messages = self._dispatcher.act_stream(self._dispatcher.rpcs[method], _copy(request), call)
         ends_at = None if math.isinf(left_s) else asyncio.get_running_loop().time() + left_s
         try:
             while True:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from google.protobuf.message import Message
@@ -16,7 +16,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK, deadline_exceeded, exhausted, invalid, to_item_status
-from penstock.core.rpc import Dispatcher, Rpc
+from penstock.core.rpc import Begun, Dispatcher, Rpc
 
 ITEM_WINDOW = 1024
 """Items that a peer may have in flight on one stream."""
@@ -88,22 +88,35 @@ class Session:
         left_s = call.deadline_s - now
         if left_s <= 0:
             return self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
-        serve = self._serve_stream if rpc.streams else self._serve
-        self._tasks[item.id] = asyncio.get_running_loop().create_task(serve(item, rpc, call, left_s))
+        work = self._serve_stream(item, rpc, call, left_s) if rpc.streams else self._begin(item, rpc, call, left_s)
+        if work is not None:
+            self._tasks[item.id] = asyncio.get_running_loop().create_task(work)
         return None
 
-    async def _serve(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> None:
-        timer = self._arm(item.id, left_s)
+    def _begin(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> Coroutine[None, None, None] | None:
+        """Answer an item at once where that is possible; otherwise the work that is left."""
         try:
-            payload = await self._dispatcher.answer(rpc, item.payload, call)
+            begun = self._dispatcher.begin(rpc, rpc.parse(item.payload), call)
+        except Exception as error:
+            self._end(item.id, error)
+            return None
+        if begun.response is None:
+            return self._serve(item.id, begun, left_s)
+        self._push(item.id, begun.response.SerializeToString(), OK)
+        return None
+
+    async def _serve(self, item_id: int, begun: Begun, left_s: float) -> None:
+        timer = self._arm(item_id, left_s)
+        try:
+            response = await self._dispatcher.finish(begun)
         except BaseException as error:
-            self._end(item.id, self._reason(item.id, error))
+            self._end(item_id, self._reason(item_id, error))
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
-            self._push(item.id, payload, OK)
+            self._push(item_id, response.SerializeToString(), OK)
         finally:
-            self._disarm(item.id, timer)
+            self._disarm(item_id, timer)
 
     async def _serve_stream(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> None:
         timer = self._arm(item.id, left_s)

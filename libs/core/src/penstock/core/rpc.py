@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -12,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from penstock.api.common.v1 import common_pb2
 from penstock.core.call import Call
 from penstock.core.errors import Fault, invalid, to_fault
-from penstock.core.telemetry import Telemetry
+from penstock.core.telemetry import Span, Telemetry
 
 EXCHANGE = "Exchange"
 """Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
@@ -38,10 +40,11 @@ class Rpc:
 
     def of_run(self, request: Any, call: Call) -> Call:
         """The call with the run and step that the request names; names longer than any run may have are cut, the servicer refuses them."""
-        if not self.says_run or not (request.options.run_id or request.options.step):
+        if not self.says_run:
             return call
-        run_id = request.options.run_id[:LONGEST_NAME] or call.run_id
-        return replace(call, run_id=run_id, step=request.options.step[:LONGEST_NAME] or call.step)
+        options = request.options
+        run_id, step = options.run_id[:LONGEST_NAME] or call.run_id, options.step[:LONGEST_NAME] or call.step
+        return call if run_id == call.run_id and step == call.step else call._replace(run_id=run_id, step=step)
 
     def parse(self, payload: bytes) -> Message:
         """The request message.
@@ -72,8 +75,25 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming), receipt, says_run)
 
 
+Rest = Callable[[], Awaitable[Message]]
+"""What a plain method gives instead of its response when it has to wait for something: called once, and awaited."""
+
+
+class Begun:
+    """A unary RPC that has begun. Owner: whoever began it, who must `finish` it where `response` is None."""
+
+    __slots__ = ("response", "rest", "rpc", "span")
+
+    def __init__(self, rpc: Rpc, span: Span, response: Message | None, rest: Rest | None = None) -> None:
+        self.rpc, self.span, self.response, self.rest = rpc, span, response, rest
+
+
 class Dispatcher:
-    """Runs a servicer's methods: parse, span, act, serialise. One instance serves every transport of a door."""
+    """Runs a servicer's methods: parse, span, act, serialise. One instance serves every transport of a door.
+
+    A unary method is a coroutine function, or a plain function that gives its response at once where it can, and otherwise a `Rest`:
+    an answer from memory then costs no task and no timer.
+    """
 
     def __init__(self, service: ServiceDescriptor, servicer: object, telemetry: Telemetry) -> None:
         self.service = service
@@ -81,36 +101,43 @@ class Dispatcher:
         missing = [name for name in self.rpcs if not hasattr(servicer, name)]
         if missing:
             raise TypeError(f"{type(servicer).__name__} lacks {', '.join(missing)} of {service.full_name}")
-        self._methods: dict[str, Callable[[Any, Call], Any]] = {name: getattr(servicer, name) for name in self.rpcs}
+        self._methods: dict[str, Callable[[Any, Call], Any]] = {
+            name: _plain(getattr(servicer, name)) if not rpc.streams else getattr(servicer, name)
+            for name, rpc in self.rpcs.items()
+        }
         self._telemetry = telemetry
 
-    async def answer(self, rpc: Rpc, payload: bytes, call: Call) -> bytes:
-        """Run a unary RPC on serialised messages.
-
-        Raises:
-            Fault: whatever went wrong, as the caller is told of it.
-        """
-        request = rpc.parse(payload)
-        # The same as `act`, written out: one coroutine fewer for every item of every hop.
-        with self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
-            try:
-                response: Any = await self._methods[rpc.name](request, span.call)
-                if rpc.receipt:
-                    span.receipt(response.receipt)
-            except BaseException as error:
+    def begin(self, rpc: Rpc, request: Message, call: Call) -> Begun:
+        """Begin a unary RPC; its response is there already where nothing had to be waited for. Raises Fault."""
+        span = self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server")
+        try:
+            made: Any = self._methods[rpc.name](request, span.call)
+            if not isinstance(made, Message):
+                return Begun(rpc, span, None, made)
+            if rpc.receipt:
+                span.receipt(cast(Any, made).receipt)
+        except BaseException as error:
+            with span:
                 raise _told(span, error) from None
-        return cast(bytes, response.SerializeToString())
+        with span:
+            return Begun(rpc, span, made)
 
-    async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
-        """Run a unary RPC on messages; raises Fault."""
-        with self._telemetry.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
+    async def finish(self, begun: Begun) -> Message:
+        """Wait for the response of an RPC that has begun without one; raises Fault."""
+        assert begun.rest is not None
+        with begun.span as span:
             try:
-                response: Any = await self._methods[rpc.name](request, span.call)
-                if rpc.receipt:
+                response: Any = await begun.rest()
+                if begun.rpc.receipt:
                     span.receipt(response.receipt)
                 return cast(Message, response)
             except BaseException as error:
                 raise _told(span, error) from None
+
+    async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
+        """Run a unary RPC on messages; raises Fault."""
+        begun = self.begin(rpc, request, call)
+        return begun.response if begun.response is not None else await self.finish(begun)
 
     async def stream(self, rpc: Rpc, payload: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming RPC on serialised messages; raises Fault."""
@@ -136,6 +163,13 @@ class Dispatcher:
                 raise _told(span, error) from None
             finally:
                 await messages.aclose()
+
+
+def _plain(method: Callable[[Any, Call], Any]) -> Callable[[Any, Call], Any]:
+    """A unary method as a plain function: a coroutine function's coroutine is made only when it is awaited, so none is left behind."""
+    if not inspect.iscoroutinefunction(method):
+        return method
+    return lambda request, call: functools.partial(method, request, call)
 
 
 def _told(span: Any, error: BaseException) -> BaseException:

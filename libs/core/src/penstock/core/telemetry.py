@@ -7,6 +7,7 @@ Call whose traceparent it is. In production a span that was not to be recorded s
 from __future__ import annotations
 
 import atexit
+import functools
 import random
 import time
 from collections import deque
@@ -17,7 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from penstock.core.call import Call
 from penstock.core.semantics import BACKGROUND
 from penstock.core.telemetry_counts import Accounts, Durations, receipt_attributes
-from penstock.core.tracing import LENGTH, SAMPLED_ENDINGS, RateSampler, is_sampled, is_valid, new_span_id, new_trace_id
+from penstock.core.tracing import (
+    LENGTH,
+    SAMPLED_ENDINGS,
+    RateSampler,
+    is_sampled,
+    is_valid,
+    new_span_id,
+    new_trace_id,
+    new_unsampled,
+)
 
 if TYPE_CHECKING:
     from penstock.api.common.v1 import common_pb2
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool
 Attributes = Mapping[str, Value]
+Own = dict[str, Value]
+"""Attributes that are handed over with their ownership."""
 
 TRACES_PER_S = 50.0
 """Recorded traces a second of one process at most, in production."""
@@ -130,8 +142,8 @@ class Telemetry:
             self._exporter.start()
             atexit.register(self.close)
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Attributes | None = None) -> Span:
-        """Open a span under the call's trace, or a new trace; use it in a `with`."""
+    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
+        """Open a span under the call's trace, or a new trace; use it in a `with`. `attributes` belong to the span from then on."""
         parent = call.traceparent
         if len(parent) == LENGTH and not (self._edge and kind == "server"):
             if parent[-1] in SAMPLED_ENDINGS:
@@ -139,15 +151,15 @@ class Telemetry:
             return _Unrecorded(self, name, kind, call, attributes, "")
         return self._entering(name, call, kind, attributes)
 
-    def _entering(self, name: str, call: Call, kind: str, attributes: Attributes | None) -> Span:
+    def _entering(self, name: str, call: Call, kind: str, attributes: Own | None) -> Span:
         """The first span of a trace here: continue a valid parent's trace or begin one, and decide whether to record it."""
-        parent = call.traceparent if is_valid(call.traceparent) else ""
-        asked = is_sampled(parent) if parent else not any(part in name for part in BACKGROUND)
+        parent = call.traceparent if call.traceparent and is_valid(call.traceparent) else ""
+        asked = is_sampled(parent) if parent else not in_background(name)
         recorded = asked and self._sampler.take(time.monotonic())
-        trace_id = parent[3:35] if parent else new_trace_id(self._rng)
         if recorded:
+            trace_id = parent[3:35] if parent else new_trace_id(self._rng)
             return _Recorded(self, name, kind, call, attributes, trace_id, parent[36:52])
-        own = f"00-{trace_id}-{new_span_id(self._rng)}-00"
+        own = f"00-{parent[3:35]}-{new_span_id(self._rng)}-00" if parent else new_unsampled(self._rng)
         return _Unrecorded(self, name, kind, _with_parent(call, own), attributes, parent[36:52] or "-")
 
     def notes(self) -> tuple[str, ...]:
@@ -183,6 +195,12 @@ class Telemetry:
             exporter.stop(timeout_s)
 
 
+@functools.lru_cache(maxsize=1024)
+def in_background(name: str) -> bool:
+    """Whether spans of this name begin no trace of their own: what services tell each other all the time."""
+    return any(part in name for part in BACKGROUND)
+
+
 def _with_parent(call: Call, traceparent: str) -> Call:
     return Call(call.principal, call.priority, call.run_id, call.step, call.deadline_s, traceparent, call.tracestate)
 
@@ -198,7 +216,7 @@ class _Recorded:
         name: str,
         kind: str,
         call: Call,
-        attributes: Attributes | None,
+        attributes: Own | None,
         trace_id: str = "",
         parent_id: str = "",
     ) -> None:
@@ -206,7 +224,7 @@ class _Recorded:
         self._telemetry = telemetry
         self._name = name
         self._kind = kind
-        self._attributes = dict(attributes) if attributes else {}
+        self._attributes = attributes if attributes is not None else {}
         self._code = self._reason = ""
         self._parent_id = parent_id if trace_id else parent[36:52]
         self.call = _with_parent(call, f"00-{trace_id or parent[3:35]}-{new_span_id(telemetry._rng)}-01")
@@ -257,7 +275,7 @@ class _Unrecorded:
     __slots__ = ("_attributes", "_code", "_kind", "_name", "_parent_id", "_reason", "_start_ns", "_telemetry", "call")
 
     def __init__(
-        self, telemetry: Telemetry, name: str, kind: str, call: Call, attributes: Attributes | None, parent_id: str
+        self, telemetry: Telemetry, name: str, kind: str, call: Call, attributes: Own | None, parent_id: str
     ) -> None:
         self._telemetry = telemetry
         self._name = name
@@ -269,7 +287,9 @@ class _Unrecorded:
         self._start_ns = time.perf_counter_ns()
 
     def set(self, key: str, value: Value) -> None:
-        self._attributes = {**(self._attributes or {}), key: value}
+        if self._attributes is None:
+            self._attributes = {}
+        self._attributes[key] = value
 
     def fail(self, code: str, reason: str = "") -> None:
         self._code, self._reason = code, reason
@@ -358,7 +378,7 @@ class _NoTelemetry(Telemetry):
     def __init__(self) -> None:
         super().__init__("")
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Attributes | None = None) -> Span:
+    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
         return _Nothing(call)
 
 

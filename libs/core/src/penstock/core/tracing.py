@@ -7,6 +7,7 @@ import re
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 LENGTH = 55
+_NOT_ZERO = 1 << 64 | 1
 SAMPLED_ENDINGS = frozenset("13579bdf")
 """Last digits of a traceparent whose flags have the sampled bit."""
 
@@ -29,6 +30,12 @@ def new_trace_id(rng: random.Random) -> str:
 def new_span_id(rng: random.Random) -> str:
     """A span identifier: 16 hexadecimal digits, not all zero."""
     return f"{rng.getrandbits(64) or 1:016x}"
+
+
+def new_unsampled(rng: random.Random) -> str:
+    """The traceparent of a new trace that is not recorded, its two identifiers drawn at once."""
+    digits = f"{rng.getrandbits(192) | _NOT_ZERO:048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 class RateSampler:

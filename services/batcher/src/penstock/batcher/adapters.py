@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -37,7 +36,7 @@ class PeerInstance:
         for member in members:
             batch.members.add(task=member.task, context=member.call.to_context(now))
         # The carrier has no deadline of its own and belongs to nobody's trace: each member brings its own.
-        carrier = replace(Call(), priority=members[0].call.priority)
+        carrier = Call(priority=members[0].call.priority)
         async for part in self.peer.stream("ComputeBatch", batch, carrier):
             for result in part.results:
                 yield result.index, result, part.load

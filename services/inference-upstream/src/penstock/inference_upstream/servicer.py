@@ -12,7 +12,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK, failed_precondition, invalid, not_found, to_item_status
-from penstock.core.telemetry import Telemetry
+from penstock.core.telemetry import Own, Telemetry
 from penstock.inference_upstream import policy
 from penstock.inference_upstream.adapters import Client
 from penstock.inference_upstream.config import UpstreamModel
@@ -98,7 +98,7 @@ class UpstreamServicer:
             raise failed_precondition("task", f"{model.name} does {', '.join(model.tasks)}, not {kind}")
         return model
 
-    def _attributes(self, model: UpstreamModel) -> dict[str, str]:
+    def _attributes(self, model: UpstreamModel) -> Own:
         return {"gen_ai.request.model": model.upstream_name or model.name, "server.address": self._client.upstream.name}
 
     def load(self) -> common_pb2.LoadReport:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import grpc
@@ -24,7 +24,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault, denied, exhausted, unavailable
 from penstock.core.hop import Peer
 from penstock.core.prices import Prices
-from penstock.router.stages import Admitted, Spent, Work
+from penstock.router.stages import Admitted, Later, Spent, Work
 
 UNBOUNDED = 2**53 - 1
 MARGIN = 0.2
@@ -101,8 +101,20 @@ class LimiterAdmission:
         """Paths too tight for a lease, until when."""
         self._after: set[asyncio.Task[None]] = set()
 
+    def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
+        """Let a call go on from a lease in hand; None where the limiter has to be asked. Raises the Fault that its caller is told."""
+        admitted = self._from_hand(call, options, work)
+        return admitted if isinstance(admitted, Admitted) else None
+
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
         """Let a call go on from a lease or with a hold of its own; raises the Fault that its caller is told."""
+        asked = self._from_hand(call, options, work)
+        return asked if isinstance(asked, Admitted) else await self._slowly(call, work, *asked)
+
+    def _from_hand(
+        self, call: Call, options: router_pb2.CallOptions, work: Work
+    ) -> Admitted | tuple[Path, Vector, bool]:
+        """From a lease in hand; otherwise what the limiter has to be asked for."""
         path = (call.principal, work.model, call.priority)
         money = self._prices().most_microusd(work.model, work.input_bound, work.output_tokens)
         tokens, cost = work.input_bound + work.output_tokens, money or 0
@@ -116,7 +128,7 @@ class LimiterAdmission:
             left = lease.left
             if left[0] >= 1 and left[1] >= tokens and left[2] >= cost and work.kind != "generate":
                 return self._take(lease, call, (1, tokens, cost), work)
-        return await self._slowly(path, call, work, (1, tokens, cost), money is None)
+        return path, (1, tokens, cost), money is None
 
     def _take(self, lease: Lease, call: Call, most: Vector, work: Work) -> Admitted:
         left, flight, used, low = lease.left, lease.flight, lease.used, lease.low
@@ -128,7 +140,7 @@ class LimiterAdmission:
             self._renew_later(lease)
         return Admitted(Ticket(call, most, (1, work.input_tokens, 0), lease))
 
-    async def _slowly(self, path: Path, call: Call, work: Work, most: Vector, unpriced: bool) -> Admitted:
+    async def _slowly(self, call: Call, work: Work, path: Path, most: Vector, unpriced: bool) -> Admitted:
         """Grant or renew a lease where that helps; otherwise hold for this call alone."""
         try:
             leasable = work.kind != "generate" and self._each.get(path, 0.0) < self._clock.monotonic()
@@ -263,22 +275,22 @@ class LimiterAdmission:
             raise refusal(answer.decision)
         ticket.most, ticket.covered = most, grown
 
-    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> None:
-        """Book what a call has spent: its receipt, or what was said before it broke, or nothing."""
+    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
+        """Book what a call has spent: its receipt, or what was said before it broke, or nothing. Only a hold needs a call for that."""
         ticket = admitted.token
         if not isinstance(ticket, Ticket):
-            return
+            return None
         booked = self._booked(ticket, receipt, spent)
         if ticket.lease is not None:
             self._settle_lease(ticket.lease, ticket.most, booked)
-            return
+            return None
         call = Call(ticket.call.principal, ticket.call.priority)
         request = (
             pb.CommitRequest(hold_id=ticket.hold_id, spent=_amount(booked))
             if booked is not None
             else pb.ReleaseRequest(hold_id=ticket.hold_id)
         )
-        await self._surely("Commit" if booked is not None else "Release", request, call)
+        return self._surely("Commit" if booked is not None else "Release", request, call)
 
     async def _surely(self, method: str, request: Message, call: Call) -> None:
         """Settle, and try again while the limiter is away; it is safe to repeat, and the hold's expiry is the last resort."""
@@ -347,7 +359,7 @@ class LimiterAdmission:
         await self._peer.close()
 
     async def _ask(self, method: str, request: Message, call: Call) -> Any:
-        hurried = replace(call, deadline_s=min(call.deadline_s, self._clock.monotonic() + ANSWER_S))
+        hurried = call._replace(deadline_s=min(call.deadline_s, self._clock.monotonic() + ANSWER_S))
         try:
             return await self._peer.call(method, request, hurried)
         except Fault as fault:

@@ -289,9 +289,8 @@ class Attempts:
         call = trip.span.call
         if not self._settings.try_deadline_ms:
             return call
-        return replace(
-            call, deadline_s=min(call.deadline_s, self._clock.monotonic() + self._settings.try_deadline_ms / 1e3)
-        )
+        ends_s = self._clock.monotonic() + self._settings.try_deadline_ms / 1e3
+        return call._replace(deadline_s=min(call.deadline_s, ends_s))
 
     @staticmethod
     def _request(trip: Trip, instance_id: str) -> batcher_pb2.ComputeRequest:

@@ -8,7 +8,6 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import replace
 
 import grpc
 import redis.asyncio
@@ -178,7 +177,7 @@ class Jobs:
                 raise unavailable(f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED")
             while call.remaining_s(self._clock.monotonic()) > 0:
                 try:
-                    done = await self._serve_call(taken.request, replace(call))
+                    done = await self._serve_call(taken.request, call)
                     return pb.Job(state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt)
                 except Fault as fault:
                     if not _may_pass(fault, self._clock.monotonic() - began):

@@ -6,11 +6,9 @@ Ownership: a hold belongs to the pipeline, which settles it exactly once, after 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 import grpc
 from penstock.api.common.v1 import common_pb2
@@ -20,7 +18,8 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, unavailable
 from penstock.core.prices import Prices
-from penstock.core.telemetry import Span, Telemetry
+from penstock.core.random_ids import RandomIds
+from penstock.core.telemetry import Own, Span, Telemetry
 from penstock.router.attempts import Attempts
 from penstock.router.billing import bill
 from penstock.router.requests import BYTES_A_TOKEN, Asked
@@ -28,14 +27,16 @@ from penstock.router.stages import (
     AdmissionStage,
     Admitted,
     Found,
-    NoRecall,
+    Later,
     NotFound,
-    OpenAdmission,
     RecallStage,
     ShapeStage,
     Spent,
 )
 from penstock.router.trip import Outcome, Trip
+
+OUTCOMES = {number: name for name, number in common_pb2.CacheOutcome.items()}
+OPERATIONS = {"embed": "embeddings", "generate": "chat"}
 
 
 class Pipeline:
@@ -57,6 +58,20 @@ class Pipeline:
         self.prices = Prices({})
         """Replaced when the file is read again."""
         self._after: set[asyncio.Task[None]] = set()
+        self._ids = RandomIds()
+
+    def at_once(self, asked: Asked, call: Call) -> Outcome | None:
+        """Serve a task from memory, without waiting for anything; None, and nothing done, where `run` must be asked. Raises Fault."""
+        found = self._recall.at_hand(call, asked.options, asked.task, asked.model)
+        admitted = self._admission.at_once(call, asked.options, asked.work) if found is not None else None
+        if found is None or admitted is None:
+            return None
+        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
+            trip = self._begin(asked, call, span)
+            self._take_found(trip, found)
+            outcome = self._finish(trip, found.result, reused=True)
+            self._later(self._admission.settle(admitted, outcome.receipt, None))
+            return outcome
 
     async def run(self, asked: Asked, call: Call) -> Outcome:
         """Serve a task; raises Fault."""
@@ -72,7 +87,7 @@ class Pipeline:
                 spent = _spent(trip, error)
                 raise
             finally:
-                self._settle(admitted, outcome, spent)
+                self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
 
     async def _answer(self, trip: Trip) -> Outcome:
         found = await self._look_up(trip)
@@ -85,7 +100,7 @@ class Pipeline:
             assert result is not None
             return self._finish(trip, result)
         finally:
-            self._store(found.token, result, trip.receipt if result else None)
+            self._later(self._recall.store(found.token, result, trip.receipt if result else None))
 
     async def stream(self, asked: Asked, call: Call) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         """Serve a generate task piece by piece; the last thing yielded is the Outcome. A cut stream ends in a Fault, never in silence."""
@@ -125,25 +140,23 @@ class Pipeline:
                 spent = _spent(trip, error)
                 raise
             finally:
-                self._settle(admitted, outcome, spent)
+                self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
                 self._after_stream(found, outcome)
 
     def _after_stream(self, found: NotFound | None, outcome: Outcome | None) -> None:
         if found is not None:
-            self._store(found.token, outcome.result if outcome else None, outcome.receipt if outcome else None)
+            result, receipt = (outcome.result, outcome.receipt) if outcome else (None, None)
+            self._later(self._recall.store(found.token, result, receipt))
 
     def _begin(self, asked: Asked, call: Call, span: Span) -> Trip:
-        trip = Trip(asked, call, span, self._clock.monotonic())
-        trace = span.call.traceparent
-        trip.receipt.request_id = secrets.token_hex(8)
-        trip.receipt.trace_id = trace[3:35]
-        trip.receipt.run_id = call.run_id
-        trip.receipt.model = asked.model
-        trip.receipt.notes.extend(self._notes())
-        trip.spare_models = list(asked.spare_models)
-        if asked.reason:
-            trip.receipt.notes.append(asked.reason)
-        return trip
+        receipt = common_pb2.Receipt(
+            request_id=self._ids.take(),
+            trace_id=span.call.traceparent[3:35],
+            run_id=call.run_id,
+            model=asked.model,
+            notes=(*self._notes(), asked.reason) if asked.reason else self._notes(),
+        )
+        return Trip(asked, call, span, self._clock.monotonic(), receipt, spare_models=list(asked.spare_models))
 
     async def _admit(self, trip: Trip) -> Admitted:
         admitted = await self._admission.admit(trip.span.call, trip.asked.options, trip.asked.work)
@@ -160,12 +173,8 @@ class Pipeline:
         asked = trip.asked
         call, request_id = trip.span.call, trip.receipt.request_id
         found = await self._recall.look_up(call, asked.options, asked.task, asked.model, request_id)
-        trip.receipt.notes.extend(found.notes)
-        if found.cache is not None:
-            trip.receipt.cache.CopyFrom(found.cache)
+        self._take_found(trip, found)
         if isinstance(found, Found):
-            trip.receipt.savings.extend(found.savings)
-            trip.receipt.model = found.model or asked.model
             return found
         shaped = self._shape.shape(asked.options, trip.call.principal, asked.task)
         trip.receipt.savings.extend(shaped.savings)
@@ -173,6 +182,19 @@ class Pipeline:
         if shaped.task is not asked.task:
             trip.asked = replace(asked, task=shaped.task)
         return found
+
+    @staticmethod
+    def _take_found(trip: Trip, found: Found | NotFound) -> None:
+        """What the look-up brings goes into the receipt."""
+        receipt = trip.receipt
+        if found.notes:
+            receipt.notes.extend(found.notes)
+        if found.cache is not None:
+            receipt.cache.CopyFrom(found.cache)
+        if isinstance(found, Found):
+            receipt.savings.extend(found.savings)
+            if found.model:
+                receipt.model = found.model
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
@@ -203,33 +225,24 @@ class Pipeline:
         receipt.total_ms = (self._clock.monotonic() - trip.began_s) * 1e3
         trip.span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
         trip.span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)
-        trip.span.set(semantics.CACHE_OUTCOME, common_pb2.CacheOutcome.Name(receipt.cache.outcome))
+        trip.span.set(semantics.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
         return Outcome(result, receipt)
 
     @staticmethod
-    def _attributes(asked: Asked, call: Call) -> dict[str, str | int | float | bool]:
+    def _attributes(asked: Asked, call: Call) -> Own:
         return {
             semantics.REQUEST_MODEL: asked.model,
-            semantics.OPERATION: {"embed": "embeddings", "generate": "chat"}.get(asked.work.kind, "invoke"),
+            semantics.OPERATION: OPERATIONS.get(asked.work.kind, "invoke"),
             semantics.TENANT: call.principal.organisation,
             semantics.RUN: call.run_id,
             semantics.STEP: call.step,
             semantics.PRIORITY: call.priority,
         }
 
-    def _settle(self, admitted: Admitted, outcome: Outcome | None, spent: Spent | None) -> None:
-        # A task costs more than an empty stage does: none is made for nothing.
-        if not isinstance(self._admission, OpenAdmission):
-            self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
-
-    def _store(
-        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
-    ) -> None:
-        if not isinstance(self._recall, NoRecall):
-            self._later(self._recall.store(token, result, receipt))
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Later) -> None:
         """Do what follows the answer; a failure there is the stage's own to report and never the caller's."""
+        if work is None:
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._after.add(task)
         task.add_done_callback(self._after.discard)

@@ -23,7 +23,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.prices import Prices
-from penstock.router.stages import Found, NotFound
+from penstock.router.stages import Found, Later, NotFound
 
 COPY_S = 1.0
 COPY_BYTES = 32 << 20
@@ -88,6 +88,15 @@ class CacheRecall:
         self._flights: dict[Key, Flight] = {}
         self._after: set[asyncio.Task[None]] = set()
 
+    def at_hand(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> Found | None:
+        """A copy of the latest answer to the same request, where there is one that is young enough."""
+        policy = options.cache
+        if policy.bypass or not self._copies:
+            return None
+        return self._copied(_key(call.principal, policy.namespace, model, task), policy.max_age_ms)
+
     async def look_up(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
     ) -> Found | NotFound:
@@ -135,7 +144,8 @@ class CacheRecall:
             if not isinstance(
                 error, Fault
             ):  # cancelled: whether the cache waits for an answer is not known, so it is told that none comes
-                self._later(self.store(token, None, None))
+                self._end(token, None, 0)
+                self._later(self._stored(token, None, 0))
                 raise
             token.owed = b""
             gone = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule=GONE)
@@ -202,16 +212,17 @@ class CacheRecall:
             token.flight.pieces.append(chunk)
             token.flight.tell()
 
-    async def store(
+    def store(
         self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
-    ) -> None:
+    ) -> Later:
         """Hand an answer, or that none came, to whoever follows here and to the cache."""
         if not isinstance(token, Token):
-            return
+            return None
         paid = receipt.cost.paid_microusd if receipt is not None else 0
         self._end(token, result, paid)
-        if not token.owed:
-            return
+        return self._stored(token, result, paid) if token.owed else None
+
+    async def _stored(self, token: Token, result: inference_pb2.TaskResult | None, paid: int) -> None:
         request = pb.StoreRequest(token=token.owed, paid_microusd=paid, tags=token.options.cache.tags)
         if result is not None and not token.options.cache.no_store:
             request.result.CopyFrom(result)

@@ -33,21 +33,22 @@ class Asked:
     """Why this model, where the caller left it open."""
 
 
-def measure(options: router_pb2.CallOptions, model: str, task: inference_pb2.Task) -> Asked:
-    """A request with its estimated size: rows, input tokens (about four bytes each), and the output it may cause."""
+def measure(model: str, task: inference_pb2.Task) -> Work:
+    """A task's estimated size: rows, input tokens (about four bytes each), and the output it may cause."""
     kind = task.WhichOneof("task") or ""
-    texts = task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
-    most = task.generate.max_tokens if kind == "generate" else 0
-    rows = max(1, len(texts))
-    bound = task.ByteSize() + OVERHEAD_TOKENS * max(rows, len(task.generate.messages) if kind == "generate" else 0)
-    return Asked(options, model, task, Work(kind, model, rows, estimate_tokens(task), most, bound))
+    rows, parts, most = 1, 1, 0
+    if kind in ("embed", "classify"):
+        rows = parts = max(1, len(getattr(task, kind).texts))
+    elif kind == "generate":
+        parts, most = max(1, len(task.generate.messages)), task.generate.max_tokens
+    bound = task.ByteSize() + OVERHEAD_TOKENS * parts
+    return Work(kind, model, rows, estimate_tokens(task), most, bound)
 
 
 def check_options(options: router_pb2.CallOptions) -> None:
     """Raise INVALID_ARGUMENT for the first option that cannot be."""
-    for name in ("run_id", "step", "affinity_key"):
-        if len(getattr(options, name).encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-            raise invalid(f"options.{name}", f"is longer than {MAX_NAME_BYTES} bytes")
+    if len(options.run_id) + len(options.step) + len(options.affinity_key) > MAX_NAME_BYTES // 4:
+        _check_names(options)
     if options.priority not in PRIORITIES:
         raise invalid("options.priority", f"{options.priority} is not a priority; use 0 to 4")
     if options.HasField("max_cost_microusd") and options.max_cost_microusd < 0:
@@ -58,6 +59,12 @@ def check_options(options: router_pb2.CallOptions) -> None:
         raise invalid("options.cache.max_error_rate", "must lie between 0 and 1")
     if options.cache.max_age_ms < 0:
         raise invalid("options.cache.max_age_ms", "is negative")
+
+
+def _check_names(options: router_pb2.CallOptions) -> None:
+    for name in ("run_id", "step", "affinity_key"):
+        if len(getattr(options, name).encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+            raise invalid(f"options.{name}", f"is longer than {MAX_NAME_BYTES} bytes")
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import grpc
 from penstock.api.router.v1 import router_pb2 as pb
@@ -56,7 +56,7 @@ class Runs:
             raise exhausted(
                 f"the run {call.run_id} has spent its {run.most_microusd} micro-dollars", "RUN_BUDGET_EXHAUSTED"
             )
-        return replace(call, deadline_s=min(call.deadline_s, run.deadline_s))
+        return call if call.deadline_s <= run.deadline_s else call._replace(deadline_s=run.deadline_s)
 
     def spent(self, call: Call, microusd: int) -> None:
         """A call of the run has cost so much."""
@@ -109,8 +109,11 @@ class Runs:
         return self._find((call.principal.organisation, call.run_id))
 
     def _find(self, key: tuple[str, str]) -> Run:
-        run = self._runs.setdefault(key, Run())
-        self._runs.move_to_end(key)
+        run = self._runs.get(key)
+        if run is not None:
+            self._runs.move_to_end(key)
+            return run
+        run = self._runs[key] = Run()
         if len(self._runs) > RUNS_KEPT:
             oldest = next(iter(self._runs))
             if not self._runs[oldest].tasks:

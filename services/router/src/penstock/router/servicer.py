@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from random import Random
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, invalid, not_found, unavailable
+from penstock.core.rpc import Rest
 from penstock.router import requests
 from penstock.router.config import RouterSettings, RoutesSection
 from penstock.router.jobs import Jobs
@@ -26,6 +29,7 @@ from penstock.router.strategies import Ask
 from penstock.router.trip import Outcome
 
 Task = inference_pb2.Task
+R = TypeVar("R", bound=Message)
 
 
 class RouterServicer:
@@ -44,21 +48,19 @@ class RouterServicer:
         self.runs = Runs(clock)
         self._models = models or Models(RoutesSection(), settings.default_model)
 
-    async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
+    def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Rest:
         requests.check_texts(request.texts)
-        outcome = await self._run(request.options, Task(embed=inference_pb2.EmbedTask(texts=request.texts)), call)
-        return pb.EmbedResponse(embeddings=outcome.result.embed.embeddings, receipt=outcome.receipt)
+        task = Task(embed=inference_pb2.EmbedTask(texts=request.texts))
+        return self._serve(request.options, task, call, _embedded)
 
-    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+    def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse | Rest:
         requests.check_texts(request.texts)
         task = inference_pb2.ClassifyTask(texts=request.texts, examples=request.examples, top_k=request.top_k)
-        outcome = await self._run(request.options, Task(classify=task), call)
-        return pb.ClassifyResponse(classifications=outcome.result.classify.classifications, receipt=outcome.receipt)
+        return self._serve(request.options, Task(classify=task), call, _classified)
 
-    async def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
+    def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse | Rest:
         requests.check_generate(request.task)
-        outcome = await self._run(request.options, Task(generate=request.task), call)
-        return pb.GenerateResponse(result=outcome.result.generate, receipt=outcome.receipt)
+        return self._serve(request.options, Task(generate=request.task), call, _generated)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
@@ -74,11 +76,10 @@ class RouterServicer:
                     else:
                         yield pb.GenerateStreamResponse(chunk=item)
 
-    async def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse:
+    def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Rest:
         if not request.task.inputs:
             raise invalid("task.inputs", "needs at least one tensor")
-        outcome = await self._run(request.options, Task(infer=request.task), call)
-        return pb.InferResponse(result=outcome.result.infer, receipt=outcome.receipt)
+        return self._serve(request.options, Task(infer=request.task), call, _inferred)
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
@@ -129,9 +130,9 @@ class RouterServicer:
                 raise not_found("request_id", f"{request.request_id!r} is not among the latest requests of this router")
             pick = found
         else:
-            work, _ = self._work(request.options, request.task, call)
-            tokens = work.work.input_tokens if work.work.kind == "generate" else 0
-            pick = self._look(work.model, frozenset(request.options.required_capabilities), tokens)
+            asked, _ = self._work(request.options, request.task, call)
+            tokens = asked.work.input_tokens if asked.work.kind == "generate" else 0
+            pick = self._look(asked.model, frozenset(request.options.required_capabilities), tokens)
         return pb.ExplainRouteResponse(
             instance_id=pick.member.id if pick.member else "",
             strategy=self._settings.strategy,
@@ -158,7 +159,8 @@ class RouterServicer:
 
     async def serve_job(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
         """Serve a job's task as one of its caller's calls; raises Fault."""
-        return await self._run(request.options, request.task, call)
+        asked, call = self._work(request.options, request.task, call)
+        return await self._run(asked, call)
 
     def _jobs(self) -> Jobs:
         if self.jobs is None:
@@ -172,8 +174,24 @@ class RouterServicer:
         taken = await self._pipeline.feedback(call, request.request_id, request.correct, request.note)
         return pb.SendFeedbackResponse(quarantined=taken)
 
-    async def _run(self, options: pb.CallOptions, task: Task, call: Call) -> Outcome:
+    def _serve(
+        self, options: pb.CallOptions, task: Task, call: Call, respond: Callable[[Outcome], R]
+    ) -> R | Callable[[], Awaitable[R]]:
+        """The response where it is in memory, and otherwise what has to be awaited for it."""
         asked, call = self._work(options, task, call)
+        may_escalate = bool(asked.spare_models and options.model == AUTO and self._models.cascade_floor)
+        outcome = None if may_escalate else self._pipeline.at_once(asked, call)
+        if outcome is not None:
+            self._account(call, outcome)
+            return respond(outcome)
+
+        async def rest() -> R:
+            return respond(await self._run(asked, call))
+
+        return rest
+
+    async def _run(self, asked: requests.Asked, call: Call) -> Outcome:
+        options = asked.options
         try:
             with self.runs.part_of(call):
                 outcome = await self._pipeline.run(asked, call)
@@ -210,17 +228,36 @@ class RouterServicer:
     def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[requests.Asked, Call]:
         requests.check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
-        call = replace(call, run_id=options.run_id or call.run_id, step=options.step or call.step, priority=priority)
-        asked = requests.measure(options, options.model, task)
+        run_id, step = options.run_id or call.run_id, options.step or call.step
+        if (priority, run_id, step) != (call.priority, call.run_id, call.step):
+            call = call._replace(priority=priority, run_id=run_id, step=step)
+        work = requests.measure(options.model, task)
         chain = self._models.chain(
-            options.model, asked.work, options.required_capabilities, options.min_quality,
+            options.model, work, options.required_capabilities, options.min_quality,
             self._registry.fleets.keys(), options.fallback_models,
         )  # fmt: skip
-        first, *spare = chain.models
-        work = replace(asked.work, model=first)
-        asked = replace(asked, model=first, work=work, spare_models=tuple(spare), reason=chain.reason)
+        model, *spare = chain.models
+        if model != work.model:
+            work = replace(work, model=model)
+        asked = requests.Asked(options, model, task, work, tuple(spare), chain.reason)
         return asked, self.runs.enter(options, call)
 
     def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""
         return self._pipeline.attempts.look(model, Ask(tokens), needs, tokens, Random(0))
+
+
+def _embedded(outcome: Outcome) -> pb.EmbedResponse:
+    return pb.EmbedResponse(embeddings=outcome.result.embed.embeddings, receipt=outcome.receipt)
+
+
+def _classified(outcome: Outcome) -> pb.ClassifyResponse:
+    return pb.ClassifyResponse(classifications=outcome.result.classify.classifications, receipt=outcome.receipt)
+
+
+def _generated(outcome: Outcome) -> pb.GenerateResponse:
+    return pb.GenerateResponse(result=outcome.result.generate, receipt=outcome.receipt)
+
+
+def _inferred(outcome: Outcome) -> pb.InferResponse:
+    return pb.InferResponse(result=outcome.result.infer, receipt=outcome.receipt)

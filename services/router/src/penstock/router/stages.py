@@ -5,14 +5,23 @@ The path: admit → recall → shape → choose → group → compute. `settle` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Call, Principal
+
+Later = Coroutine[Any, Any, None] | None
+"""What is still to be done once an answer has left; None where that is nothing."""
+
+
+async def finish(later: Later) -> None:
+    """Do what is still to be done, if anything."""
+    if later is not None:
+        await later
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,10 @@ class NotFound:
 class AdmissionStage(Protocol):
     """May this caller spend this now?"""
 
+    def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
+        """Let the call go on where nothing has to be waited for; None, and nothing done, where `admit` must be asked."""
+        ...
+
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
         """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a reason and a time to wait)."""
         ...
@@ -80,13 +93,20 @@ class AdmissionStage(Protocol):
         """A stream has said so much; raise the Fault that ends it where no more is paid for."""
         ...
 
-    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> None:
-        """Called once for each admitted call, after its answer has left; without a receipt, `spent` says what it cost all the same."""
+    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
+        """Called once for each admitted call; without a receipt, `spent` says what it cost all the same. Books what it can and gives
+        what has to be waited for, to be done after the answer has left."""
         ...
 
 
 class RecallStage(Protocol):
     """Is there an answer that may be reused? The same request in flight counts as one: the look-up waits for its answer."""
+
+    def at_hand(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> Found | None:
+        """An answer that is there without waiting; None, and nothing owed, where `look_up` must be asked."""
+        ...
 
     async def look_up(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
@@ -104,10 +124,11 @@ class RecallStage(Protocol):
         """A piece of the answer that a NotFound is fetching, for those who follow it."""
         ...
 
-    async def store(
+    def store(
         self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
-    ) -> None:
-        """Called once for each NotFound; None says that no answer came, and lets whoever waits for it go on alone."""
+    ) -> Later:
+        """Called once for each NotFound; None says that no answer came, and lets whoever waits for it go on alone. Gives what has to be
+        waited for, to be done after the answer has left."""
         ...
 
     async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
@@ -135,18 +156,26 @@ class ShapeStage(Protocol):
 class OpenAdmission:
     """Admits everybody: no limiter is configured."""
 
+    def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
+        return ADMITTED
+
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
         return ADMITTED
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         return None
 
-    async def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> None:
+    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
         return None
 
 
 class NoRecall:
     """Remembers nothing: no cache is configured."""
+
+    def at_hand(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+    ) -> Found | None:
+        return None
 
     async def look_up(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
@@ -163,9 +192,9 @@ class NoRecall:
     def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
         return None
 
-    async def store(
+    def store(
         self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
-    ) -> None:
+    ) -> Later:
         return None
 
     async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
