@@ -34,10 +34,6 @@ class Server:
         self.hang = asyncio.Event()
         self.hang.set()
         self.cancelled = asyncio.Event()
-        self.runs: list[tuple[str, str]] = []
-
-    def run_cancelled(self, organisation: str, run_id: str) -> None:
-        self.runs.append((organisation, run_id))
 
     async def __call__(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
         self.served.append(request.task.embed.texts[0])
@@ -63,7 +59,7 @@ async def make(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Make]:
 
         def build(server: Server) -> Jobs:
             store = open_redis(address)
-            jobs = Jobs(SETTINGS, store, server, SystemClock(), server.run_cancelled)
+            jobs = Jobs(SETTINGS, store, server, SystemClock())
             jobs.start()
             made.append((jobs, store))
             return jobs
@@ -158,16 +154,6 @@ async def test_a_runs_jobs_are_cancelled_together(make: Make) -> None:
     names = [(await jobs.submit(request(str(number), options=options), ACME)).id for number in range(3)]
     assert await jobs.cancel_run("r7", ACME) == 3
     assert {(await jobs.get(name, ACME)).state for name in names} == {pb.JOB_STATE_CANCELLED}
-
-
-async def test_every_router_hears_of_a_cancelled_run(make: Make) -> None:
-    here, there = Server(), Server()
-    first, _ = make(here), make(there)
-    async with asyncio.timeout(5):
-        while not there.runs or not here.runs:
-            await first.tell_run_cancelled("acme", "r\u00e9")
-            await asyncio.sleep(0.02)
-    assert there.runs[0] == here.runs[0] == ("acme", "r\u00e9")
 
 
 async def test_a_router_that_goes_leaves_its_jobs_to_the_others(make: Make) -> None:

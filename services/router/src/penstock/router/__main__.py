@@ -34,6 +34,7 @@ from penstock.router.pipeline import Pipeline
 from penstock.router.recall import CacheRecall
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
+from penstock.router.run_stream import RunStream
 from penstock.router.servicer import RouterServicer
 from penstock.router.shaping import PromptShape, PromptsSection
 from penstock.router.stages import NoRecall, OpenAdmission
@@ -81,8 +82,10 @@ async def serve(settings: RouterSettings) -> None:
         pipeline.prices = models.prices
         watch_sighup(reload)
         servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
+        run_stream: RunStream | None = None
         if store is not None:
-            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock, servicer.runs.cancel)
+            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
+            run_stream = RunStream(store, servicer.runs, clock)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),
             Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),
@@ -93,7 +96,8 @@ async def serve(settings: RouterSettings) -> None:
         await server.start()
         keeper = asyncio.create_task(_keep(settings, registry, backends, clock), name="registry keeper")
         lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
-        if servicer.jobs is not None:
+        if servicer.jobs is not None and run_stream is not None:
+            run_stream.start()
             servicer.jobs.start()
         await server.wait()
         if servicer.jobs is not None:
@@ -107,7 +111,8 @@ async def serve(settings: RouterSettings) -> None:
         if recall is not None:
             await recall.close()
         await backends.close()
-        if store is not None:
+        if store is not None and run_stream is not None:
+            await run_stream.close()
             await store.aclose()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -25,7 +24,6 @@ from penstock.router.work_stream import LOST, WorkStream, stop
 
 log = logging.getLogger(__name__)
 
-RUN_CANCELLED = "penstock:runs:cancelled"
 HOUR_MS = 3_600_000
 LONGEST_MS = 7 * 24 * HOUR_MS
 LOOK_AGAIN_S = 1.0
@@ -44,11 +42,7 @@ Serve = Callable[[pb.SubmitJobRequest, Call], Awaitable[Outcome]]
 class Jobs:
     """Takes, shows, cancels and serves jobs. Owner must `close` it."""
 
-    def __init__(
-        self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock,
-        run_cancelled: Callable[[str, str], object],
-    ) -> None:  # fmt: skip
-        self._run_cancelled = run_cancelled
+    def __init__(self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock) -> None:
         self._settings = settings
         self._redis = store
         self._store = JobStore(store)
@@ -142,11 +136,6 @@ class Jobs:
                 count += before not in ENDED and after == pb.JOB_STATE_CANCELLED
         return count
 
-    async def tell_run_cancelled(self, organisation: str, run_id: str) -> None:
-        """Let every router end the calls of a cancelled run."""
-        with contextlib.suppress(*LOST):
-            await self._redis.publish(RUN_CANCELLED, json.dumps([organisation, run_id]))
-
     async def _handle(self, job_id: str) -> None:
         """Serve a job to its end. Cancelled from outside it stays pending; cancelled by its caller it has ended already."""
         taken = await self._store.begin(job_id)
@@ -213,14 +202,10 @@ class Jobs:
         while True:
             try:
                 async with self._redis.pubsub() as channel:
-                    await channel.subscribe(CHANGED, RUN_CANCELLED)
+                    await channel.subscribe(CHANGED)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
-                        if message is None:
-                            continue
-                        if message["channel"] == RUN_CANCELLED.encode():
-                            self._run_cancelled(*json.loads(message["data"]))
-                        else:
+                        if message is not None:
                             await self._changed(message["data"].decode())
             except LOST:
                 await self._clock.sleep(0.5)

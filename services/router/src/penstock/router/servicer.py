@@ -98,7 +98,6 @@ class RouterServicer:
         cancelled = self.runs.cancel(call.principal.organisation, request.run_id)
         jobs = 0
         if self.jobs is not None:
-            await self.jobs.tell_run_cancelled(call.principal.organisation, request.run_id)
             jobs = await self.jobs.cancel_run(request.run_id, call)
         return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
