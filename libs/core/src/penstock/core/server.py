@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class Server:
             self.address = f"{address.rpartition(':')[0]}:{port}"
         await self.grpc_server.start()
         await self.set_serving(True)
+        gc.freeze()  # what is there when serving begins stays: no collection need look at it
         return self.port
 
     async def set_serving(self, serving: bool) -> None:

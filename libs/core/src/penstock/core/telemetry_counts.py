@@ -76,7 +76,7 @@ class AccountKey(NamedTuple):
     tier: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Account:
     """Sums of one key since the last export."""
 
@@ -123,19 +123,20 @@ class Accounts:
         """Count one receipt."""
         account = self._row(key_of(call, receipt))
         usage, cost = receipt.usage, receipt.cost
+        paid, full_price, parts = cost.paid_microusd, cost.full_price_microusd, 0
         account.calls += 1
-        account.paid_microusd += cost.paid_microusd
-        account.full_price_microusd += cost.full_price_microusd
+        account.paid_microusd += paid
+        account.full_price_microusd += full_price
         account.input_tokens += usage.input_tokens
         account.output_tokens += usage.output_tokens
         account.cached_tokens += usage.cached_input_tokens
         account.latency_ms += receipt.total_ms
-        parts = sum(saving.microusd for saving in receipt.savings)
-        account.unbalanced += parts != cost.full_price_microusd - cost.paid_microusd
         for saving in receipt.savings:
-            name = saving.technique
-            account.saved_microusd[name] = account.saved_microusd.get(name, 0) + saving.microusd
+            name, microusd = saving.technique, saving.microusd
+            parts += microusd
+            account.saved_microusd[name] = account.saved_microusd.get(name, 0) + microusd
             account.saved_ms[name] = account.saved_ms.get(name, 0.0) + saving.saved_ms
+        account.unbalanced += parts != full_price - paid
 
     def take(self) -> dict[AccountKey, Account]:
         """The sums since the last take; counting begins anew."""
@@ -148,9 +149,12 @@ class Accounts:
             self._row(key).merge(account)
 
     def _row(self, key: AccountKey) -> Account:
-        if key not in self._rows and len(self._rows) >= MOST_ACCOUNTS:
-            key = key._replace(run_id="", step="")
-        return self._rows.setdefault(key, Account())
+        account = self._rows.get(key)
+        if account is None:
+            if len(self._rows) >= MOST_ACCOUNTS:
+                key = key._replace(run_id="", step="")
+            account = self._rows.setdefault(key, Account())
+        return account
 
 
 def key_of(call: Call, receipt: common_pb2.Receipt) -> AccountKey:

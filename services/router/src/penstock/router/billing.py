@@ -18,8 +18,9 @@ def bill(receipt: common_pb2.Receipt, usage: common_pb2.Usage, prices: Prices, *
         saved = prices.prefix_saving_microusd(receipt.model, usage)
         if saved:
             receipt.savings.add(technique=PREFIX_CACHE, microusd=saved)
+    saved_microusd = sum([saving.microusd for saving in receipt.savings])
     cost = receipt.cost
     cost.paid_microusd = paid or 0
-    cost.saved_microusd = sum(saving.microusd for saving in receipt.savings)
-    cost.full_price_microusd = cost.paid_microusd + cost.saved_microusd
+    cost.saved_microusd = saved_microusd
+    cost.full_price_microusd = (paid or 0) + saved_microusd
     cost.estimated = paid is None or usage.estimated
