@@ -48,6 +48,10 @@ class Span(Protocol):
     @property
     def call(self) -> Call: ...
 
+    @property
+    def recorded(self) -> bool:
+        """Whether attributes are worth their making: False for a span that is kept only should it fail or be slow."""
+
     def set(self, key: str, value: Value) -> None:
         """Set an attribute; names come from penstock.core.semantics."""
 
@@ -180,6 +184,11 @@ class Telemetry:
         if self._exporter:
             self._exporter.add_gauge(name, unit, description, read)
 
+    def account(self, call: Call, receipt: common_pb2.Receipt) -> None:
+        """Count a call's money, tokens and savings, where anybody will be told of them."""
+        if self._exporter is not None:
+            self.accounts.add(call, receipt)
+
     def take(self, ended: Ended) -> None:
         """Keep an ended span for export, or count it as dropped when the ring is full or nothing exports."""
         if self._exporter is None or len(self.ring) >= self.capacity:
@@ -208,6 +217,7 @@ def _with_parent(call: Call, traceparent: str) -> Call:
 class _Recorded:
     """A span that goes to the ring when it ends."""
 
+    recorded = True
     __slots__ = ("_attributes", "_code", "_kind", "_name", "_parent_id", "_reason", "_start_ns", "_telemetry", "call")
 
     def __init__(
@@ -237,7 +247,7 @@ class _Recorded:
         self._code, self._reason = code, reason
 
     def receipt(self, receipt: common_pb2.Receipt) -> None:
-        self._telemetry.accounts.add(self.call, receipt)
+        self._telemetry.account(self.call, receipt)
         self._attributes.update(receipt_attributes(receipt))
 
     def __enter__(self) -> _Recorded:
@@ -272,6 +282,7 @@ class _Recorded:
 class _Unrecorded:
     """A span that is only timed; when it fails or is slow it is kept after all, under the nearest parent that has an id."""
 
+    recorded = False
     __slots__ = ("_attributes", "_code", "_kind", "_name", "_parent_id", "_reason", "_start_ns", "_telemetry", "call")
 
     def __init__(
@@ -295,7 +306,7 @@ class _Unrecorded:
         self._code, self._reason = code, reason
 
     def receipt(self, receipt: common_pb2.Receipt) -> None:
-        self._telemetry.accounts.add(self.call, receipt)
+        self._telemetry.account(self.call, receipt)
 
     def __enter__(self) -> _Unrecorded:
         return self
@@ -349,6 +360,7 @@ def code_of(error: BaseException) -> str:
 class _Nothing:
     """Span, counter and histogram that forget what they are told."""
 
+    recorded = False
     __slots__ = ("call",)
 
     def __init__(self, call: Call) -> None:

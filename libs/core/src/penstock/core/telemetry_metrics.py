@@ -77,7 +77,7 @@ def _durations(durations: Durations, began_ns: int, now_ns: int) -> list[Metric]
 def _accounts(accounts: Mapping[AccountKey, Account], now_ns: int) -> list[Metric]:
     metrics = []
     for field, name, unit in INCREMENTS:
-        values: Values = [({}, key, getattr(account, field)) for key, account in accounts.items()]
+        values: Values = [({}, key, amount) for key, account in accounts.items() if (amount := getattr(account, field))]
         metrics.append(_increments(name, unit, values, now_ns))
     for field, name, unit in (("saved_microusd", names.SAVED, "uUSD"), ("saved_ms", names.SAVED_MS, "ms")):
         saved = [

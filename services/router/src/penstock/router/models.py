@@ -58,7 +58,8 @@ class Models:
         """The models to try: what was asked for or the cheapest good one, then the fallbacks, each once."""
         if asked != AUTO:
             first = asked or self._default
-            return Chain(self._once([first, *spare, *self._routes.fallbacks.get(first, ())]))
+            others = self._routes.fallbacks.get(first, ())
+            return Chain(self._once([first, *spare, *others])) if spare or others else Chain((first,))
         least = least or self._routes.min_quality
         able = [
             route

@@ -66,7 +66,10 @@ class Pipeline:
         admitted = self._admission.at_once(call, asked.options, asked.work) if found is not None else None
         if found is None or admitted is None:
             return None
-        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
+        with self._telemetry.span("route", call) as span:
+            if span.recorded:
+                for key, value in self._attributes(asked, call).items():
+                    span.set(key, value)
             trip = self._begin(asked, call, span)
             self._take_found(trip, found)
             outcome = self._finish(trip, found.result, reused=True)

@@ -121,7 +121,7 @@ def estimate_tokens(task: inference_pb2.Task) -> int:
     """Input size in tokens, about four bytes each: what the choice of an instance and of a batch needs."""
     kind = task.WhichOneof("task")
     if kind == "embed":
-        size = sum(len(text) for text in task.embed.texts)
+        size = sum(map(len, task.embed.texts))
     elif kind == "classify":
         size = sum(len(text) for text in task.classify.texts) + sum(len(item.text) for item in task.classify.examples)
     elif kind == "generate":
