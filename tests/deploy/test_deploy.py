@@ -1,4 +1,4 @@
-"""Deployment files, checked with what is there: compose and manifests against settings and API schemas; Tilt by an interpreter.
+"""Deployment files, checked with what is there: compose and manifests against settings and API schemas.
 
 Not checked here: that images build (no container engine), that a cluster takes the manifests, and KEDA's own resource (no schema at hand).
 """
@@ -9,14 +9,18 @@ import importlib
 import re
 import shutil
 import subprocess
+import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import starlark
 import yaml
-from penstock.core.config import ServiceSettings, describe
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from penstock.core.config import ServiceSettings, describe, load_section
+from penstock.scaler.config import ScalingSection
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {folder.name: folder.name.replace("-", "_") for folder in (ROOT / "services").iterdir() if folder.is_dir()}
@@ -34,9 +38,7 @@ def known(service: str) -> set[str]:
 def test_compose_names_services_that_exist_and_variables_that_they_read() -> None:
     compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
     built = {name: row["build"]["args"]["SERVICE"] for name, row in compose["services"].items() if "build" in row}
-    assert {"router", "cache", "limiter", "batcher", "inference-onnx-quantized", "telemetry", "scaler"} <= {
-        *built.values()
-    }
+    assert {*built.values()} == {*SERVICES}
     for name, service in built.items():
         for variable in compose["services"][name]["environment"]:
             assert variable in known(service), (name, variable)
@@ -70,9 +72,10 @@ def test_every_deployment_is_probed_unprivileged_and_told_what_it_reads() -> Non
             continue
         container = document["spec"]["template"]["spec"]["containers"][0]
         service = container["image"].removeprefix("penstock/")
-        assert container["readinessProbe"]["grpc"]["port"] == container["ports"][0]["containerPort"]
+        if service != "console":  # a page, not a gRPC server
+            assert container["readinessProbe"]["grpc"]["port"] == container["ports"][0]["containerPort"]
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        told = {row["name"] for row in container["env"] if row["name"].startswith("PENSTOCK_")} | {*shared}
+        told = {row["name"] for row in container.get("env", ()) if row["name"].startswith("PENSTOCK_")} | {*shared}
         assert told <= known(service), (service, told - known(service))
 
 
@@ -88,76 +91,72 @@ def test_the_dev_overlay_has_the_development_file() -> None:
     assert (ROOT / "deploy/k8s/overlays/dev/penstock.yaml").read_text() == (ROOT / "deploy/penstock.yaml").read_text()
 
 
-def test_the_dockerfile_copies_what_is_there_and_no_torch() -> None:
-    text = (ROOT / "deploy/Dockerfile").read_text()
-    for library in re.findall(r"\./libs/(\w+)", text):
-        assert (ROOT / "libs" / library / "pyproject.toml").exists()
-    assert "libs/models" not in text
-    assert "USER 10001" in text
+@pytest.mark.parametrize("overlay", ["dev", "gpu"])
+def test_network_policies_open_ports_that_somebody_serves(overlay: str) -> None:
+    documents = rendered(overlay)
+    pods = [row["spec"]["template"] for row in documents if row["kind"] in {"Deployment", "StatefulSet"}]
+    for policy in (row for row in documents if row["kind"] == "NetworkPolicy"):
+        wanted = policy["spec"]["podSelector"]["matchLabels"]
+        meant = [pod for pod in pods if wanted.items() <= pod["metadata"]["labels"].items()]
+        assert meant, policy["metadata"]["name"]
+        served = {port["containerPort"] for pod in meant for port in pod["spec"]["containers"][0]["ports"]}
+        opened = {port["port"] for rule in policy["spec"]["ingress"] for port in rule.get("ports", [])}
+        assert opened <= served, policy["metadata"]["name"]
 
 
-class Recorder:
-    """Tilt's functions as stubs that write down what they were called with."""
-
-    def __init__(self, k8s: bool) -> None:
-        self.k8s, self.calls = k8s, list[tuple[str, tuple[Any, ...], dict[str, Any]]]()
-
-    def evaluate(self, name: str = "Tiltfile") -> starlark.FrozenModule:
-        module, path = starlark.Module(), ROOT / "tilt" / name
-        for function in (
-            "local_resource", "docker_build", "k8s_yaml", "kustomize", "k8s_resource", "probe", "tcp_socket_action", "link",
-            "_define_bool", "_parse",
-        ):  # fmt: skip
-            module.add_callable(function, self._stub(function))
-        module["TRIGGER_MODE_MANUAL"] = "manual"
-        text = path.read_text().replace("config.define_bool", "_define_bool").replace("config.parse", "_parse")
-        text = text.replace("config.main_dir", "'/main'")
-        dialect = starlark.Dialect.extended()
-        dialect.enable_keyword_only_arguments = True
-        dialect.enable_top_level_stmt = True
-        syntax = starlark.parse(str(path), text, dialect)
-        loader = starlark.FileLoader(lambda wanted: self.evaluate(wanted.removeprefix("./")))
-        starlark.eval(module, syntax, starlark.Globals.standard(), loader)
-        return module.freeze()
-
-    def _stub(self, function: str) -> Any:
-        def called(*args: Any, **named: Any) -> Any:
-            self.calls.append((function, args, named))
-            return {"k8s": self.k8s} if function == "_parse" else function
-
-        return called
-
-    def of(self, function: str) -> dict[str, dict[str, Any]]:
-        return {args[0]: named for name, args, named in self.calls if name == function}
+def test_keda_asks_for_a_pool_that_the_file_has() -> None:
+    scaled = next(document for document in rendered("dev") if document["kind"] == "ScaledObject")
+    section = load_section(ROOT / "deploy/penstock.yaml", "scaling", ScalingSection)
+    assert scaled["spec"]["triggers"][0]["metadata"]["pool"] in {pool.name for pool in section.pools}
 
 
-def test_tilt_runs_every_service_as_a_local_process() -> None:
-    tilt = Recorder(k8s=False)
-    tilt.evaluate()
-    resources = tilt.of("local_resource")
-    assert {"setup", "redis", "router", "cache", "limiter", "batcher", "inference-1", "telemetry", "demo"} == {
-        *resources
-    }
-    for name, row in resources.items():
-        if "serve_cmd" not in row:
-            target = row["cmd"].split()[1]
-            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), name
+def requirements(folder: Path, extras: set[str]) -> list[Requirement]:
+    """What a member of this repository asks for, with these of its extras."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    optional = project.get("optional-dependencies", {})
+    return [
+        Requirement(text)
+        for text in (*project["dependencies"], *(row for extra in extras for row in optional.get(extra, ())))
+    ]
+
+
+def closure(service: str) -> set[str]:
+    """Every distribution that the image of a service gets, ours by their folders and the others by what is installed here."""
+    extras = set(re.search(r"ARG EXTRAS=(\S+)", (ROOT / "deploy/Dockerfile").read_text())[1].split(","))  # type: ignore[index]
+    waiting, seen = [(f"penstock-{service}", frozenset(extras))], set[str]()
+    asked = set[tuple[str, frozenset[str]]]()
+    while waiting:
+        name, wanted = row = waiting.pop()
+        if row in asked:
             continue
-        module = row["serve_cmd"].split(" -m ")[1].split()[0]
-        importlib.import_module(f"{module}.__main__")
-        assert all(needed in resources for needed in row["resource_deps"])
-        if name != "redis":
-            folder = "inference-onnx-quantized" if name == "inference-1" else name
-            assert {*row["serve_env"]} <= known(folder), name
-            assert all((ROOT / "tilt" / path).exists() for path in row["deps"])
-            assert row["readiness_probe"] == "probe"
+        asked.add(row)
+        seen.add(name)
+        ours = ROOT / ("services" if name == f"penstock-{service}" else "libs") / name.removeprefix("penstock-")
+        if name.startswith("penstock-"):
+            needed = requirements(ours, set(wanted))
+        else:
+            needed = [Requirement(text) for text in distribution(name).requires or ()]
+        waiting.extend(
+            (canonicalize_name(need.name), frozenset(need.extras))
+            for need in needed
+            if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in wanted or {""})
+        )
+    return seen
 
 
-def test_tilt_builds_every_image_and_deploys_the_dev_overlay() -> None:
-    tilt = Recorder(k8s=True)
-    tilt.evaluate()
-    images = tilt.of("docker_build")
-    assert all((ROOT / "services" / row["build_args"]["SERVICE"]).is_dir() for row in images.values())
-    folder = next(args[0] for name, args, _ in tilt.calls if name == "kustomize")
-    assert (ROOT / "tilt" / folder / "kustomization.yaml").exists()
-    assert not tilt.of("local_resource")
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_an_image_gets_what_its_service_needs_and_no_torch(service: str) -> None:
+    names = closure(service)
+    assert not names & {"torch", "transformers", "penstock-models", "penstock-bench", "onnxruntime-gpu"}
+    assert ("onnxruntime" in names) == (service in {"cache", "inference-onnx-quantized"})
+    assert ("kubernetes" in names) == (service == "scaler")
+
+
+def test_the_dockerfile_copies_what_is_there_and_runs_unprivileged() -> None:
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    for source in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
+        assert (ROOT / source.replace("${SERVICE}", "router")).exists(), source
+    assert text.rindex("USER 10001") > text.rindex("RUN ")
+    for service in SERVICES:
+        scripts = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())["project"]["scripts"]
+        assert f"penstock-{service}" in scripts

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from penstock.core.config import BadConfig
 from penstock.core.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.core.redis import EmbeddedRedis
 from penstock.stack.demo import demo, last_line
@@ -38,31 +39,44 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _become_redis(data: Path, socket: Path) -> NoReturn:
-    """Replace this process by the server, so that signals are its own."""
-    data.mkdir(parents=True, exist_ok=True)
+    """Replace this process by the server, so that signals are its own.
+
+    Raises:
+        CannotStart: no server can be found, or the folder cannot be written.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(f"{data}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME") from None
     command = EmbeddedRedis(data.resolve(), socket).command()
     os.execv(command[0], command)
 
 
+def _refuse(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"penstock.stack: {problem}", file=sys.stderr)
+    return USAGE_ERROR
+
+
 def main() -> int:
     arguments = _parser().parse_args()
-    # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
-    if arguments.command == "redis":
-        _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
-    if not (arguments.home / MODEL_CARD).exists():
-        print(f"penstock.stack: no model in {arguments.home}; run `make model`", file=sys.stderr)
-        return USAGE_ERROR
     try:
+        if arguments.command == "redis":
+            _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
+        if not (arguments.home / MODEL_CARD).exists():
+            raise CannotStart(f"no model in {arguments.home}; run `make model`")
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
+            console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
             if arguments.command == "up":
                 runner.run(up(arguments.home, arguments.config, console))
             else:
                 quiet = Console(quiet=True) if arguments.json else console
                 print(last_line(runner.run(demo(arguments.home, quiet))), flush=True)
+    except BadConfig as error:
+        return _refuse(error.problems)
     except CannotStart as error:
-        print(f"penstock.stack: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return _refuse([str(error)])
     except KeyboardInterrupt:
         return 130
     return 0

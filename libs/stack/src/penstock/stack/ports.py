@@ -38,3 +38,17 @@ def free() -> dict[str, str]:
     finally:
         for holder in holders.values():
             holder.close()
+
+
+def taken(addresses: Mapping[str, str]) -> dict[str, str]:
+    """Those of the addresses that somebody listens on already, by name."""
+    found = {}
+    for name, address in addresses.items():
+        host, _, port = address.rpartition(":")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError:
+                found[name] = address
+    return found

@@ -66,16 +66,23 @@ class Stack:
 
 
 def internal_token(home: Path) -> str:
-    """The token of this home's internal ports: from PENSTOCK_INTERNAL_TOKEN, else kept in a file that only its owner reads."""
+    """The token of this home's internal ports: from PENSTOCK_INTERNAL_TOKEN, else kept in a file that only its owner reads.
+
+    Raises:
+        CannotStart: the home cannot be written.
+    """
     given = os.environ.get("PENSTOCK_INTERNAL_TOKEN")
     if given:
         return given
     path = home / TOKEN_FILE
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(24))
-    return path.read_text()
+    try:
+        if not path.exists():
+            home.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return path.read_text()
+    except OSError as error:
+        raise CannotStart(f"{path}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME") from None
 
 
 def _first_upstream(config_file: Path) -> str:
@@ -89,18 +96,12 @@ async def running(
     addresses: Mapping[str, str], home: Path, config_file: Path, keys: Mapping[str, str], log: LogStream
 ) -> AsyncIterator[Stack]:
     """Start a stack, yield it when it serves, stop it; no process is left."""
+    upstream = _first_upstream(config_file)
+    token = internal_token(home)
     sockets = socket_folder()
     redis_url = os.environ.get("PENSTOCK_REDIS_URL", "")
-    plan = StackPlan(
-        addresses,
-        home,
-        sockets,
-        config_file,
-        internal_token(home),
-        redis_url,
-        api_key=next(iter(keys.values()), ""),
-        upstream_name=_first_upstream(config_file),
-    )
+    api_key = next(iter(keys.values()), "")
+    plan = StackPlan(addresses, home, sockets, config_file, token, redis_url, api_key=api_key, upstream_name=upstream)
     supervisor = Supervisor(log, ready)
     channel: grpc.aio.Channel | None = None
     try:

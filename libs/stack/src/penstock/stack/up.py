@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from penstock.core.program import CannotStart
 from penstock.stack import ports
@@ -17,29 +19,42 @@ SHOWN = ("router", "cache", "limiter", "batcher", "inference-1", "inference-2", 
 
 
 async def up(home: Path, config_file: Path, console: Console) -> None:
-    """Run until SIGINT or SIGTERM.
+    """Run until SIGINT or SIGTERM, which are heard from the first moment on.
 
     Raises:
-        CannotStart: something refuses to start or gives up later.
+        CannotStart: a port is in use, or something refuses to start or gives up later.
     """
+    addresses = ports.documented()
+    if taken := ports.taken(addresses):
+        names = ", ".join(f"{address} ({name})" for name, address in taken.items())
+        raise CannotStart(f"already in use: {names}; stop what listens there, another `make up` perhaps (`ss -ltnp`)")
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
     log = LogStream(console)
+    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log))
+    stop = asyncio.create_task(asked.wait())
+    await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not serving.done():
+        log("penstock", "stopping")
+        serving.cancel()
+        await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
+    log("penstock", "stopped; no process is left")
+
+
+async def _serve(
+    addresses: Mapping[str, str], home: Path, config_file: Path, console: Console, log: LogStream
+) -> NoReturn:
+    """Start, announce, and stay until something gives up; whoever cancels this waits for the last process to end."""
     keys = {"development": DEVELOPMENT_KEY}
-    async with running(ports.documented(), home, config_file, keys, log) as stack:
+    async with running(addresses, home, config_file, keys, log) as stack:
         await stack.wait_for_instances("all-MiniLM-L6-v2", stack.plan.instances, "development")
         _announce(stack, console)
-        stop = asyncio.create_task(asked.wait())
-        failed = asyncio.create_task(stack.supervisor.failed())
-        done, _ = await asyncio.wait([stop, failed], return_when=asyncio.FIRST_COMPLETED)
-        for task in (stop, failed):
-            task.cancel()
-        log("penstock", "stopping")
-        if failed in done:
-            raise CannotStart(failed.result())
-    log("penstock", "stopped; no process is left")
+        raise CannotStart(await stack.supervisor.failed())
 
 
 def _announce(stack: Stack, console: Console) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import signal
 import socket
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -32,10 +36,21 @@ async def serve(settings: ConsoleSettings) -> None:
     guarded = Guard(app, settings.console_token)
     config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=1)
     log.info("console on http://%s:%s/", host, listener.getsockname()[1])
+    server = _Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
     try:
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await server.serve(sockets=[listener])
     finally:
         await sources.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`: uvicorn's own handlers raise them again after the end, and a clean stop would look like a crash."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _bind(host: str, port: str) -> socket.socket:
