@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 from penstock.core.program import CannotStart
-from penstock.stack.process import Program
+from penstock.stack.process import POLL_WHERE_WAITED, Program
 from penstock.stack.supervisor import RestartPolicy, Supervisor
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
@@ -50,6 +50,21 @@ async def test_a_crashed_program_is_started_again_and_said_so() -> None:
     child.kill()
     await lines.until("penstock", "worker ended (signal 9)")
     await lines.until("worker", "up", times=2)
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize(("set_here", "seen"), [(None, POLL_WHERE_WAITED), ("mine", "mine")])
+async def test_programs_poll_where_they_wait_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, set_here: str | None, seen: str
+) -> None:
+    if set_here is None:
+        monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    else:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", set_here)
+    lines = Lines()
+    supervisor = Supervisor(lines, _ready)
+    await supervisor.start((_program("one", f"import os; print('got', os.environ['GRPC_EXPERIMENTS']); {SLEEPER}"),))
+    await lines.until("one", f"got {seen}")
     await supervisor.stop()
 
 

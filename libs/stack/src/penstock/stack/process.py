@@ -15,6 +15,10 @@ from penstock.core.child import dying_with_parent
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
 
+POLL_WHERE_WAITED = "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
+"""gRPC's own thread that waits for completions polls the sockets too, instead of a pool that hands each event to it: one wake-up
+less for every message (docs/decisions/0021-polling.md). Read when gRPC is imported, so that the parent sets it."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -43,7 +47,7 @@ class Child:
     async def start(cls, program: Program, sink: LineSink) -> Child:
         process = await asyncio.create_subprocess_exec(
             *dying_with_parent(program.command),
-            env={**os.environ, **program.env},
+            env={"GRPC_EXPERIMENTS": POLL_WHERE_WAITED, **os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
