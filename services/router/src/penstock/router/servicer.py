@@ -16,10 +16,11 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault, invalid, not_found, unavailable
 from penstock.core.rpc import Rest
 from penstock.router import requests
+from penstock.router.cascade import Cascade
 from penstock.router.config import RouterSettings, RoutesSection
 from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
-from penstock.router.models import AUTO, Models
+from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
 from penstock.router.policy import Pick
 from penstock.router.registry import Registry
@@ -47,6 +48,7 @@ class RouterServicer:
         self.jobs: Jobs | None = None
         self.runs = Runs(clock)
         self._models = models or Models(RoutesSection(), settings.default_model)
+        self._cascade = Cascade(self._models, self._another)
 
     def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Rest:
         requests.check_texts(request.texts)
@@ -178,8 +180,7 @@ class RouterServicer:
     ) -> R | Callable[[], Awaitable[R]]:
         """The response where it is in memory, and otherwise what has to be awaited for it."""
         asked, call = self._work(options, task, call)
-        may_escalate = bool(asked.spare_models and options.model == AUTO and self._models.cascade_floor)
-        outcome = None if may_escalate else self._pipeline.at_once(asked, call)
+        outcome = None if self._cascade.may_climb(asked) else self._pipeline.at_once(asked, call)
         if outcome is not None:
             self._account(call, outcome)
             return respond(outcome)
@@ -190,35 +191,21 @@ class RouterServicer:
         return rest
 
     async def _run(self, asked: requests.Asked, call: Call) -> Outcome:
-        options = asked.options
         try:
             with self.runs.part_of(call):
-                outcome = await self._pipeline.run(asked, call)
-                self._account(call, outcome)
-                while asked.spare_models and self._unsure(options, outcome):
-                    asked, outcome = await self._escalate(asked, call, outcome)
-                return outcome
+                outcome = await self._booked(asked, call)
+                return await self._cascade.climb(asked, call, outcome) if self._cascade.may_climb(asked) else outcome
         except Fault as fault:
             raise requests.in_public_words(fault) from None
 
-    def _unsure(self, options: pb.CallOptions, outcome: Outcome) -> bool:
-        """True where an automatic choice of model was cheap and its answer is not certain enough."""
-        if options.model != AUTO or not self._models.cascade_floor:
-            return False
-        return requests.confidence(outcome.result) < self._models.cascade_floor
-
-    async def _escalate(self, asked: requests.Asked, call: Call, unsure: Outcome) -> tuple[requests.Asked, Outcome]:
-        """Ask the next model of the chain; the receipt says why and what that cost beyond the first answer."""
-        following, *rest = asked.spare_models
-        work = replace(asked.work, model=following)
-        asked = replace(asked, model=following, work=work, spare_models=tuple(rest), reason="")
+    async def _booked(self, asked: requests.Asked, call: Call) -> Outcome:
         outcome = await self._pipeline.run(asked, call)
         self._account(call, outcome)
-        outcome.receipt.notes.append(
-            f"cascade: {unsure.receipt.model} was {requests.confidence(unsure.result):.2f} sure, below "
-            f"{self._models.cascade_floor:g}; {following} was asked too, for about {self._models.price_of(following, work)} micro-dollars"
-        )
-        return asked, outcome
+        return outcome
+
+    async def _another(self, asked: requests.Asked, call: Call) -> Outcome:
+        """A further try of a call that has been served already: its run may have ended or spent its money meanwhile."""
+        return await self._booked(asked, self.runs.enter(asked.options, call))
 
     def _account(self, call: Call, outcome: Outcome) -> None:
         self._models.served(outcome.receipt.request_id, outcome.receipt.model)

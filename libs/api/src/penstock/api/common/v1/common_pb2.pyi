@@ -201,8 +201,26 @@ class BatchReceipt(_message.Message):
     release_reason: str
     def __init__(self, queued_ms: _Optional[float] = ..., batch_size: _Optional[int] = ..., release_reason: _Optional[str] = ...) -> None: ...
 
+class Escalation(_message.Message):
+    __slots__ = ("request_id", "model", "confidence", "floor", "usage", "cost", "total_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    confidence: float
+    floor: float
+    usage: Usage
+    cost: Cost
+    total_ms: float
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., confidence: _Optional[float] = ..., floor: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., total_ms: _Optional[float] = ...) -> None: ...
+
 class Receipt(_message.Message):
-    __slots__ = ("request_id", "trace_id", "run_id", "model", "revision", "cache", "route", "batch", "compute_ms", "total_ms", "usage", "cost", "savings", "notes")
+    __slots__ = ("request_id", "trace_id", "run_id", "model", "revision", "cache", "route", "batch", "compute_ms", "total_ms", "usage", "cost", "savings", "notes", "escalations")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -217,6 +235,7 @@ class Receipt(_message.Message):
     COST_FIELD_NUMBER: _ClassVar[int]
     SAVINGS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    ESCALATIONS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     trace_id: str
     run_id: str
@@ -231,4 +250,5 @@ class Receipt(_message.Message):
     cost: Cost
     savings: _containers.RepeatedCompositeFieldContainer[Saving]
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., run_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., cache: _Optional[_Union[CacheReceipt, _Mapping]] = ..., route: _Optional[_Union[RouteReceipt, _Mapping]] = ..., batch: _Optional[_Union[BatchReceipt, _Mapping]] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    escalations: _containers.RepeatedCompositeFieldContainer[Escalation]
+    def __init__(self, request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., run_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., cache: _Optional[_Union[CacheReceipt, _Mapping]] = ..., route: _Optional[_Union[RouteReceipt, _Mapping]] = ..., batch: _Optional[_Union[BatchReceipt, _Mapping]] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., escalations: _Optional[_Iterable[_Union[Escalation, _Mapping]]] = ...) -> None: ...
