@@ -17,6 +17,7 @@ from penstock.core.errors import Fault, exhausted, invalid
 from penstock.core.hop import Peer, connect, open_channel
 from penstock.core.hop_stream import ITEM_WINDOW
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
+from penstock.testkit.wire import wire_to
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 SECRET = "the password is swordfish"
@@ -250,6 +251,23 @@ async def test_a_dead_peer_is_unavailable_and_a_new_one_is_found(servicer: Scrip
     async with serving([door(servicer)], address), asyncio.timeout(20):
         assert (await _until_back(peer)).result.revision == "back"
     await peer.close()
+
+
+async def test_a_connection_that_breaks_under_a_write_may_be_tried_again(servicer: Scripted) -> None:
+    async with serving([door(servicer)]) as server, wire_to(server.address) as wire:
+        peer = connect(wire.address, SERVICE, token=TOKEN)
+        assert (await peer.call("Compute", ask("first"), Call())).result.revision == "first"
+        wire.stall()
+        large = inference_pb2.ComputeRequest(model="x" * 5_000_000)
+        writing = asyncio.create_task(peer.call("Compute", large, Call()))
+        await asyncio.wait_for(wire.stalled.wait(), 5)
+        wire.cut()
+        with pytest.raises(Fault) as caught:
+            await writing
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        async with asyncio.timeout(20):
+            assert (await _until_back(peer)).result.revision == "back"
+        await peer.close()
 
 
 async def _until_back(peer: Peer) -> inference_pb2.ComputeResponse:

@@ -19,6 +19,7 @@ from penstock.core.redis import embedded_redis, open_redis
 from penstock.router import callbacks
 from penstock.router.config import RouterSettings
 from penstock.router.jobs import Jobs
+from penstock.router.runs import RUN_CANCELLED
 from penstock.router.trip import Outcome
 
 SETTINGS = RouterSettings(job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret")
@@ -120,6 +121,18 @@ async def test_what_is_unavailable_is_tried_again_and_what_is_wrong_is_not(make:
     server.faults = [invalid("texts[0]", "is odd")]
     done = await ended(jobs, (await jobs.submit(request("b"), ACME)).id)
     assert (done.state, done.status.field) == (pb.JOB_STATE_FAILED, "texts[0]")
+
+
+async def test_only_the_run_or_the_caller_cancels_a_job(make: Make) -> None:
+    """Something on the way that goes down may say CANCELLED too: the job goes on."""
+    server = Server()
+    server.faults = [Fault(grpc.StatusCode.CANCELLED, "going down")]
+    jobs = make(server)
+    done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
+    assert (done.state, len(server.served)) == (pb.JOB_STATE_SUCCEEDED, 2)
+    server.faults = [Fault(grpc.StatusCode.CANCELLED, "the run r was cancelled", reason=RUN_CANCELLED)]
+    done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
+    assert (done.state, len(server.served)) == (pb.JOB_STATE_CANCELLED, 3)
 
 
 async def test_a_job_ends_at_its_deadline(make: Make) -> None:

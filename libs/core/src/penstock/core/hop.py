@@ -31,6 +31,10 @@ RESULT_WINDOW = 4096
 FRAME_ITEMS = 256
 """Items in one frame at most."""
 
+BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+"""Codes of a stream that broke rather than of an item that failed: grpc says INTERNAL where it breaks under a write. Its items may be
+tried again."""
+
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -232,14 +236,15 @@ class StreamPeer:
 
     async def _run_session(self) -> None:
         """One stream from opening to breaking. What was in flight fails UNAVAILABLE; the next call opens another."""
+        reason = unavailable(f"{self._name}: the stream was closed")
         try:
             if self._failures:
                 await asyncio.sleep(min(1.0, 0.02 * 2**self._failures) * random.uniform(0.5, 1.0))
             reason = await self._exchange()
         finally:
             self._session = None
-        self._failures = min(self._failures + 1, 6)
-        self._fail_all(reason)
+            self._failures = min(self._failures + 1, 6)
+            self._fail_all(reason)
 
     async def _exchange(self) -> Fault:
         stream = self._open(metadata=self._metadata)
@@ -249,24 +254,14 @@ class StreamPeer:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 self._failures = 0
                 self._take(frame)
-            return await self._why(stream)
+            return unavailable(f"{self._name}: the stream was closed")
         except grpc.aio.AioRpcError as error:
             fault = to_fault(error)
-            return (
-                fault
-                if fault.code is not grpc.StatusCode.CANCELLED
-                else unavailable(f"{self._name}: the stream was cancelled")
-            )
+            return unavailable(f"{self._name}: {fault.message}") if fault.code in BROKEN else fault
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
             stream.cancel()
-
-    async def _why(self, stream: Any) -> Fault:
-        code = await stream.code()
-        if code in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
-            return unavailable(f"{self._name}: the stream was closed")
-        return Fault(code, await stream.details() or code.value[1])
 
     def _take(self, frame: Any) -> None:
         if frame.credits:

@@ -19,6 +19,7 @@ from penstock.router import callbacks
 from penstock.router.attempts import NO_MODEL
 from penstock.router.config import RouterSettings
 from penstock.router.job_store import CALLBACKS, CHANGED, STREAM, JobStore, Taken
+from penstock.router.runs import RUN_CANCELLED
 from penstock.router.trip import Outcome
 from penstock.router.work_stream import LOST, WorkStream, stop
 
@@ -29,7 +30,8 @@ LONGEST_MS = 7 * 24 * HOUR_MS
 LOOK_AGAIN_S = 1.0
 """How often a watcher looks by itself, should a message have been lost."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
+"""CANCELLED where the run was not: by something on the way that is going down."""
 MODEL_WAIT_S = 60.0
 """How long a job waits for a model that nobody serves: instances may still be starting."""
 ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
@@ -175,7 +177,7 @@ class Jobs:
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             raise deadline_exceeded("the job's deadline has passed")
         except Exception as error:
-            if isinstance(error, Fault) and error.code is grpc.StatusCode.CANCELLED:
+            if isinstance(error, Fault) and error.reason == RUN_CANCELLED:
                 return pb.Job(state=pb.JOB_STATE_CANCELLED)
             return pb.Job(state=pb.JOB_STATE_FAILED, status=to_item_status(to_fault(error)))
 
@@ -226,7 +228,7 @@ def _may_pass(fault: Fault, waited_s: float) -> bool:
     """True when waiting may mend it: nobody free now, or a fleet that is still starting."""
     if fault.reason == NO_MODEL:
         return waited_s < MODEL_WAIT_S
-    return fault.code in AGAIN and fault.reason != "BUDGET_EXHAUSTED"
+    return fault.code in AGAIN and fault.reason not in ("BUDGET_EXHAUSTED", "RUN_BUDGET_EXHAUSTED", RUN_CANCELLED)
 
 
 @contextlib.contextmanager

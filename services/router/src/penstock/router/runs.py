@@ -21,6 +21,7 @@ from penstock.core.errors import Fault, exhausted
 
 RUNS_KEPT = 65_536
 NO_LIMIT = -1
+RUN_CANCELLED = "RUN_CANCELLED"
 
 Key = tuple[str, str]
 """Organisation and run id."""
@@ -187,4 +188,4 @@ class Part:
 
 
 def _cancelled(run_id: str) -> Fault:
-    return Fault(grpc.StatusCode.CANCELLED, f"the run {run_id} was cancelled", reason="RUN_CANCELLED")
+    return Fault(grpc.StatusCode.CANCELLED, f"the run {run_id} was cancelled", reason=RUN_CANCELLED)

@@ -51,6 +51,8 @@ class WorkStream:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._claimed_at = float("-inf")
+        self._cursor: bytes | str = "0-0"
+        """Where the search for lost entries goes on: one look sees a part of those that are pending."""
 
     def start(self) -> None:
         """Begin to read."""
@@ -90,8 +92,8 @@ class WorkStream:
         now = self._clock.monotonic()
         if now - self._claimed_at >= self._lease_ms / 2e3:
             self._claimed_at = now
-            _, entries, *_ = await self._store.xautoclaim(
-                self._stream, GROUP, self._consumer, min_idle_time=self._lease_ms, count=room
+            self._cursor, entries, *_ = await self._store.xautoclaim(
+                self._stream, GROUP, self._consumer, min_idle_time=self._lease_ms, start_id=self._cursor, count=room
             )
             self._begin(entries)
             room -= len(entries)
@@ -103,8 +105,10 @@ class WorkStream:
 
     def _begin(self, entries: Any) -> None:
         for entry_id, fields in entries:
+            if not entry_id or not fields:  # deleted by somebody while it was pending
+                continue
             name = entry_id.decode()
-            if name in self._running or not fields:
+            if name in self._running:
                 continue
             task = asyncio.get_running_loop().create_task(self._serve(name, fields[b"id"].decode()))
             self._running[name] = task
