@@ -26,12 +26,17 @@ class Held:
         self.batches: list[int] = []
         self.release = asyncio.Event()
         self.dies = False
+        self.cancelled = 0
 
     async def run(
         self, model: str, members: Sequence[Member]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         self.batches.append(len(members))
-        await self.release.wait()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         if self.dies:
             raise unavailable("the instance died")
         for index, member in enumerate(members):
@@ -88,13 +93,32 @@ async def test_a_bad_member_spoils_nobody_else(queue: InstanceQueue, instance: H
 async def test_a_cancelled_member_leaves_the_queue_and_the_batch(queue: InstanceQueue, instance: Held) -> None:
     running, waiting, other = submit(queue), submit(queue), submit(queue)
     await settle()
-    for task in (running, waiting):
+    for task in (waiting, running):
         task.cancel()
     await settle()
-    assert len(queue.waiting) == 1
+    assert (instance.batches, instance.cancelled) == ([1, 1], 1), "the instance is free at once for who still waits"
     instance.release.set()
     assert (await other).receipt.batch_size == 1
-    assert instance.batches == [1, 1]
+
+
+async def test_a_batch_goes_on_for_whoever_is_left_and_ends_when_nobody_is(
+    queue: InstanceQueue, instance: Held
+) -> None:
+    first = submit(queue)
+    await settle()
+    members = [submit(queue) for _ in range(3)]
+    await settle()
+    first.cancel()
+    await settle()
+    assert (instance.batches, instance.cancelled) == ([1, 3], 1)
+    members[0].cancel()
+    await settle()
+    assert (queue.running, instance.cancelled) == (1, 1)
+    for member in members[1:]:
+        member.cancel()
+    await settle()
+    assert (queue.running, instance.cancelled) == (0, 2)
+    assert not any(cost.samples for cost in queue.costs.values()), "what was broken off does not say what batches cost"
 
 
 async def test_an_instances_death_returns_its_members_as_retryable(queue: InstanceQueue, instance: Held) -> None:
@@ -256,7 +280,7 @@ async def test_batches_that_run_over_their_time_get_smaller(instance: Held) -> N
     await settle()
     await asyncio.gather(first, *tasks)
     assert instance.batches[1] == 8
-    queue._back_off("m", 8, 40.0)
+    queue._row_limits.ran("m", 8, 4.0, 8)
     instance.release.clear()
     instance.batches.clear()
     first = submit(queue)

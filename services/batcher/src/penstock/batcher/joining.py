@@ -51,8 +51,6 @@ def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All answers, or the first failure; then the others are cancelled, so that nothing is computed for nobody."""
-    if len(works) == 1:
-        return [await works[0]]
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return list(await asyncio.gather(*tasks))

@@ -20,6 +20,9 @@ ACTIONS = {
 }
 
 
+_PLAIN = QueuePolicySection()
+
+
 @dataclass(frozen=True)
 class ClassLimits:
     """What holds for one class of one model: entries that may wait, seconds that one may (0: no limit), and what follows then."""
@@ -31,7 +34,7 @@ class ClassLimits:
 
 def limits_of(knobs: KnobsSection, priority: int) -> ClassLimits:
     """The limits of a class: its own where set, else the model's."""
-    own = knobs.queue_policies.get(NAMES[priority], QueuePolicySection())  # type: ignore[call-overload]
+    own = knobs.queue_policies.get(NAMES[priority], _PLAIN)  # type: ignore[call-overload]
     timeout = own.default_timeout_microseconds or knobs.default_timeout_microseconds
     return ClassLimits(own.max_queue_size or knobs.max_queue_size, timeout / 1e6, own.timeout_action == "delay")
 

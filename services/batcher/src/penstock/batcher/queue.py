@@ -12,14 +12,15 @@ import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import policy
+from penstock.batcher.company import Arrivals, RowLimits
 from penstock.batcher.concurrency import FixedLimit, GradientLimit
 from penstock.batcher.config import KnobsSection
 from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
@@ -32,8 +33,6 @@ from penstock.core.errors import Fault, deadline_exceeded, exhausted, from_item_
 STREAM = "\x00stream"
 """Marks an entry's model so that a stream shares no batch."""
 OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
-OVERRUN = 1.25
-"""A batch that takes so much longer than `max_batch_ms` halves the rows of the next."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,20 @@ class Member:
     started_s: float | None = None
     left: asyncio.Event = field(default_factory=asyncio.Event)
     late_at_s: float = math.inf
+    batch: _Batch | None = None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A batch that runs in a task of its own."""
+
+    task: asyncio.Task[None]
+    members: Sequence[Member]
+
+    def stop_if_deserted(self) -> None:
+        """A member has left; work that nobody waits for any more is cancelled at the instance too."""
+        if all(member.future.done() for member in self.members):
+            self.task.cancel()
 
 
 class Instance(Protocol):
@@ -97,15 +110,14 @@ class InstanceQueue:
         self._scheduler = Scheduler()
         self._members: dict[int, Member] = {}
         self._ids = itertools.count(1)
-        self._batches: set[asyncio.Task[None]] = set()
+        self._batches: set[asyncio.Future[Any]] = set()
         self._delay: asyncio.TimerHandle | None = None
         self._closed = False
         self._in_force: KnobsSection | None = None
         self._postponable = 0
         self._tokens: Counter[str] = Counter()
-        self._rows: dict[str, float] = {}
-        self._gap_s = math.inf
-        self._last_arrival_s = -math.inf
+        self._arrivals = Arrivals()
+        self._row_limits = RowLimits()
         self.costs: dict[str, CostModel] = {}
 
     @property
@@ -126,9 +138,17 @@ class InstanceQueue:
                 the instance has gone, or what the instance said of this member.
         """
         member = self._admit(task, model, call, size)
-        self._pump()
+        if self._idle and not self.knobs_of(model).max_queue_delay_microseconds:
+            with self._slot(member):
+                await self._run([member], "instance_free")
+            return member.future.result()
+        self._wait_for_turn(member)
         try:
             return await member.future
+        except asyncio.CancelledError:
+            if member.batch is not None:
+                member.batch.stop_if_deserted()
+            raise
         finally:
             self._forget(member.entry.id)
 
@@ -141,9 +161,13 @@ class InstanceQueue:
         A Fault that leaves the block and tells of overload lowers an adaptive limit.
         """
         member = self._admit(task, model + STREAM, call, size)
-        self._pump()
         try:
-            yield (await member.future).receipt
+            if self._idle:
+                with self._slot(member):
+                    yield _streamed(member)
+            else:
+                self._wait_for_turn(member)
+                yield (await member.future).receipt
         except Fault as fault:
             if member.started_s is not None and fault.code in OVERLOAD:
                 self.limit.overloaded()
@@ -151,6 +175,33 @@ class InstanceQueue:
         finally:
             member.left.set()
             self._forget(member.entry.id)
+
+    @property
+    def _idle(self) -> bool:
+        """Nothing waits and a slot is free: a newcomer needs no turn."""
+        return len(self._batches) < self.limit.limit and not len(self._scheduler)
+
+    @contextlib.contextmanager
+    def _slot(self, member: Member) -> Iterator[None]:
+        """A slot of an idle instance, held in its caller's own task: no queue, no task and no wake-up lie between the two.
+
+        The caller's leaving, by answer, fault or cancel, gives the slot back and starts what waits by then.
+        """
+        now = member.started_s = member.entry.arrived_s
+        self._scheduler.codel.observe(0.0, now)
+        self._batches.add(member.future)
+        try:
+            yield
+        finally:
+            if member.future.done() and not member.future.cancelled():
+                member.future.exception()  # it may have been settled for a caller that left, and then nobody looks at it
+            member.future.cancel()
+            self._forget(member.entry.id)
+            self._ended(member.future)
+
+    def _wait_for_turn(self, member: Member) -> None:
+        self._scheduler.push(member.entry)
+        self._pump()
 
     def first_token(self, delay_ms: float) -> None:
         """The first piece of a stream came after so long."""
@@ -162,7 +213,7 @@ class InstanceQueue:
         now = self._clock.monotonic()
         priority = call.priority or NORMAL
         limits = limits_of(self.knobs_of(model), priority)
-        self._note_arrival(now)
+        self._arrivals.note(now)
         rows, tokens = size
         late_at_s = now + limits.timeout_s if limits.timeout_s else math.inf
         deadline_s = call.deadline_s if limits.delay else min(call.deadline_s, late_at_s)
@@ -179,7 +230,6 @@ class InstanceQueue:
         self._members[entry.id] = member
         self._tokens[model] += tokens
         self._postponable += not math.isinf(late)
-        self._scheduler.push(entry)
         return member
 
     def _forget(self, entry_id: int) -> Member | None:
@@ -190,12 +240,6 @@ class InstanceQueue:
             self._postponable -= not math.isinf(member.late_at_s)
             self._scheduler.remove(entry_id)
         return member
-
-    def _note_arrival(self, now: float) -> None:
-        """Mean gap between arrivals, for the gain that a wait would bring."""
-        gap_s = now - self._last_arrival_s
-        self._gap_s = gap_s if math.isinf(self._gap_s) else self._gap_s + 0.1 * (gap_s - self._gap_s)
-        self._last_arrival_s = now
 
     def _waiting_ms(self) -> float:
         if not self._batches:
@@ -238,6 +282,9 @@ class InstanceQueue:
                 self._formed(padding_waste([member.entry for member in batch]))
             run = self._hold(batch[0]) if batch[0].entry.model.endswith(STREAM) else self._run(batch, reason)
             task = asyncio.get_running_loop().create_task(run)
+            running = _Batch(task, batch)
+            for member in batch:
+                member.batch = running
             self._batches.add(task)
             task.add_done_callback(self._ended)
 
@@ -251,8 +298,8 @@ class InstanceQueue:
                 self._postponable -= 1
                 self._scheduler.postpone(member.entry.id)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._batches.discard(task)
+    def _ended(self, slot: asyncio.Future[Any]) -> None:
+        self._batches.discard(slot)
         if not self._closed:
             self._pump()
 
@@ -266,31 +313,20 @@ class InstanceQueue:
         if head.model.endswith(STREAM):
             return [self._members[head.id]], "instance_free"
         knobs = self.knobs_of(head.model)
-        rows_limit = min(knobs.max_batch_size, int(self._rows.get(head.model, knobs.max_batch_size)))
+        rows_limit = self._row_limits.of(head.model, knobs.max_batch_size)
         limits = FormerLimits(rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms)
         alone = len(self._scheduler) == 1
         chosen = [head] if alone else form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
         rows = sum(entry.rows for entry in chosen)
         reason = "full" if rows >= rows_limit or rows in knobs.preferred_batch_size else "instance_free"
-        wait_s = 0.0 if reason == "full" else self._worth_waiting_s(chosen, knobs, now)
+        most_s = knobs.max_queue_delay_microseconds / 1e6
+        may_wait = most_s > 0 and reason != "full" and not self._scheduler.rows(policy.CRITICAL)
+        wait_s = self._arrivals.worth_waiting_s(chosen, self._cost(head.model), most_s, now) if may_wait else 0.0
         if wait_s > 0:
             self._wake_at(wait_s)
             return [], ""
-        waited = reason != "full" and now > head.arrived_s and knobs.max_queue_delay_microseconds
+        waited = most_s > 0 and reason != "full" and now > head.arrived_s
         return [self._members[entry.id] for entry in chosen], "delay" if waited else reason
-
-    def _worth_waiting_s(self, chosen: Sequence[Entry], knobs: KnobsSection, now: float) -> float:
-        """Seconds to wait for company: at most the knob, never past the tightest deadline, and only where the fixed cost that company
-        would share exceeds the wait. Critical work never waits."""
-        head = chosen[0]
-        if not knobs.max_queue_delay_microseconds or self._scheduler.rows(policy.CRITICAL):
-            return 0.0
-        cost = self._cost(head.model)
-        latest_s = min(entry.deadline_s for entry in chosen) - cost.predict_ms(len(chosen), head.tokens) / 1e3
-        until_s = min(head.arrived_s + knobs.max_queue_delay_microseconds / 1e6, latest_s)
-        wait_s = until_s - now
-        expected = 0.0 if math.isinf(self._gap_s) or wait_s <= 0 else 1.0 - math.exp(-wait_s / max(self._gap_s, 1e-6))
-        return wait_s if cost.base_ms * expected > wait_s * 1e3 * (1.0 - expected) else 0.0
 
     def _wake_at(self, seconds: float) -> None:
         if self._delay is not None:
@@ -299,10 +335,9 @@ class InstanceQueue:
 
     async def _hold(self, member: Member) -> None:
         """A stream's turn: its slot is taken until its caller has left."""
-        receipt = common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free")
         if member.future.done():
             return
-        member.future.set_result(Served(inference_pb2.TaskResult(), receipt, common_pb2.LoadReport()))
+        member.future.set_result(Served(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport()))
         await member.left.wait()
 
     async def _run(self, batch: list[Member], reason: str) -> None:
@@ -324,19 +359,9 @@ class InstanceQueue:
         took_ms = (self._clock.monotonic() - began) * 1e3
         self._cost(model).learn(rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms)
         self.limit.finished(took_ms / sum(member.entry.tokens for member in batch), self.running)
-        self._back_off(model, rows, took_ms)
-
-    def _back_off(self, model: str, rows: int, took_ms: float) -> None:
-        """Halve the rows of the next batch when one ran over its time, and let them grow by one with each that did not."""
         knobs = self.knobs_of(model)
-        if not knobs.max_batch_ms:
-            return
-        if rows > 1 and took_ms > OVERRUN * knobs.max_batch_ms:
-            self._rows[model] = max(1.0, rows / 2)
-        else:
-            self._rows[model] = min(
-                float(knobs.max_batch_size), self._rows.get(model, float(knobs.max_batch_size)) + 1.0
-            )
+        if knobs.max_batch_ms:
+            self._row_limits.ran(model, rows, took_ms / knobs.max_batch_ms, knobs.max_batch_size)
 
     def _finish(
         self, member: Member, result: inference_pb2.MemberResult, load: common_pb2.LoadReport, batch: tuple[int, str]
@@ -380,3 +405,7 @@ class InstanceQueue:
 
 def _queued_ms(member: Member) -> float:
     return ((member.started_s or 0.0) - member.entry.arrived_s) * 1e3
+
+
+def _streamed(member: Member) -> common_pb2.BatchReceipt:
+    return common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free")

@@ -11,7 +11,7 @@ from penstock.batcher.adapters import PeerInstance
 from penstock.batcher.config import BatchingSection, KnobsSection
 from penstock.batcher.joining import join, parts, size_of, together
 from penstock.batcher.knobs import NAMES, changed, shown
-from penstock.batcher.queue import InstanceQueue, Served
+from penstock.batcher.queue import InstanceQueue
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, unavailable
@@ -64,14 +64,17 @@ class BatcherServicer:
         queue = self._queue(request.instance_id)
         tasks = parts(request.task, queue.knobs_of(request.model).max_batch_size)
         with self._telemetry.span("queue", call, attributes={"penstock.instance.id": request.instance_id}) as span:
-            sizes = [size_of(task, request.estimated_tokens if len(tasks) == 1 else 0) for task in tasks]
-            served = await together(
-                [queue.submit(task, request.model, span.call, size) for task, size in zip(tasks, sizes, strict=True)]
-            )
-            whole = served[0] if len(served) == 1 else join(served)
+            if len(tasks) == 1:
+                size = size_of(request.task, request.estimated_tokens)
+                whole = await queue.submit(request.task, request.model, span.call, size)
+            else:
+                whole = join(
+                    await together([queue.submit(task, request.model, span.call, size_of(task, 0)) for task in tasks])
+                )
             span.set("penstock.batch.size", whole.receipt.batch_size)
             span.set("penstock.batch.queued_ms", whole.receipt.queued_ms)
-        self._count(whole)
+        self._queue_wait.record(whole.receipt.queued_ms)
+        self._batch_size.record(whole.receipt.batch_size)
         return pb.ComputeResponse(result=whole.result, batch=whole.receipt, load=whole.load)
 
     async def ComputeStream(
@@ -148,10 +151,6 @@ class BatcherServicer:
         await queue.drained()
         await self._peers.pop(instance_id).close()
         return returned
-
-    def _count(self, served: Served) -> None:
-        self._queue_wait.record(served.receipt.queued_ms)
-        self._batch_size.record(served.receipt.batch_size)
 
     def _row(self, instance_id: str) -> pb.Queue:
         queue, now = self._queues[instance_id], self._clock.monotonic()
