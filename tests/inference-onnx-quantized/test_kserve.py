@@ -16,11 +16,11 @@ from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
 from penstock.core.clock import SystemClock
-from penstock.inference_onnx_quantized.adapters import Runner
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.kserve import NAME, TRAILER, KServeServicer, orca_report
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
+from penstock.inference_onnx_quantized.runner import Runner
 from penstock.onnx.encoder import TextModel
 from penstock.testkit.server import serving
 

@@ -19,10 +19,10 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.telemetry import NO_TELEMETRY
-from penstock.inference_onnx_quantized.adapters import Runner
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
+from penstock.inference_onnx_quantized.runner import Runner
 from penstock.inference_onnx_quantized.servicer import InferenceServicer
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel

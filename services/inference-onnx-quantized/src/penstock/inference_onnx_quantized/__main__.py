@@ -14,12 +14,12 @@ from penstock.core.exporting import start_telemetry
 from penstock.core.program import CannotStart, run
 from penstock.core.registration import Registrar
 from penstock.core.server import Server
-from penstock.inference_onnx_quantized.adapters import Runner
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.kserve import NAME as KSERVE
 from penstock.inference_onnx_quantized.kserve import KServeServicer
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
+from penstock.inference_onnx_quantized.runner import Runner
 from penstock.inference_onnx_quantized.servicer import InferenceServicer
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel

@@ -1,68 +1,17 @@
-"""The workshop: tasks run on loaded models in a pool of threads, off the event loop. Decides nothing about what may be asked."""
+"""The workshop: tasks run on loaded models. Decides nothing about what may be asked; whose thread this is, `runner` says."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.core.clock import Clock
 from penstock.core.errors import invalid
 from penstock.inference_onnx_quantized import policy, tensors
-from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.policy import Problem, TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded
-from penstock.onnx.encoder import Encoded, Floats, RunCancelled
+from penstock.inference_onnx_quantized.runner import Cancelled
+from penstock.onnx.encoder import Encoded, Floats
 from penstock.onnx.session import BadInput
-
-T = TypeVar("T")
-Cancelled = Callable[[], bool]
-
-
-class Runner:
-    """Owns the threads. A cancelled await stops the work at the next row."""
-
-    def __init__(self, threads: int, meter: LoadMeter, clock: Clock) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
-        self._meter = meter
-        self._clock = clock
-
-    async def run(self, work: Callable[[Cancelled], T]) -> tuple[T, float]:
-        """Do `work` in a thread; returns its result and its seconds in the thread."""
-        stop = threading.Event()
-        began = 0.0
-
-        def timed() -> tuple[T, float]:
-            nonlocal began
-            if stop.is_set():
-                raise RunCancelled
-            loop.call_soon_threadsafe(self._began)
-            began = time.perf_counter()
-            try:
-                return work(stop.is_set), time.perf_counter() - began
-            finally:
-                loop.call_soon_threadsafe(self._ended, time.perf_counter() - began)
-
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._pool, timed)
-        except asyncio.CancelledError:
-            stop.set()
-            raise
-
-    def _began(self) -> None:
-        self._meter.began(self._clock.monotonic())
-
-    def _ended(self, service_s: float) -> None:
-        self._meter.ended(self._clock.monotonic(), service_s)
-
-    def close(self) -> None:
-        """Let running rows finish; take no more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def compute(

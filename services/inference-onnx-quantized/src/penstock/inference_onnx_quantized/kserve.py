@@ -22,11 +22,11 @@ from penstock.core.auth import TOKEN_KEY
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault, internal, invalid, not_found, to_fault, unauthenticated
 from penstock.inference_onnx_quantized import kserve_tensors
-from penstock.inference_onnx_quantized.adapters import Runner
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.kserve_statistics import Counts
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Loaded, Repository
+from penstock.inference_onnx_quantized.runner import Runner
 from penstock.onnx.card import BadModel
 from penstock.onnx.session import BadInput
 

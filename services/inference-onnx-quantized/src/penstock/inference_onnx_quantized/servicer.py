@@ -11,11 +11,12 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK, failed_precondition, to_item_status
 from penstock.core.telemetry import Telemetry
-from penstock.inference_onnx_quantized.adapters import Runner, compute
+from penstock.inference_onnx_quantized.adapters import compute
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.policy import TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded, Repository
+from penstock.inference_onnx_quantized.runner import Runner
 from penstock.onnx.card import BadModel
 
 READY = pb.MODEL_STATE_READY
