@@ -19,7 +19,7 @@ from penstock.scaler.__main__ import SCALER, keda_server
 from penstock.scaler.actuators import Actuator, DryRun
 from penstock.scaler.adapters import Store
 from penstock.scaler.config import PoolConfig, ScalerSettings
-from penstock.scaler.engine import Engine
+from penstock.scaler.engine import Begin, Engine
 from penstock.scaler.servicer import ScalerServicer
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN
@@ -47,14 +47,19 @@ class Scalers:
         self.clock = FakeClock(START_S)
 
     async def make(
-        self, who: str = "a", actuator: Actuator | None = None, redis: bool = True, **changes: Any
+        self,
+        who: str = "a",
+        actuator: Actuator | None = None,
+        redis: bool = True,
+        drain: Begin | None = None,
+        **changes: Any,
     ) -> Scaler:
         config = PoolConfig.model_validate({**POOL, **changes})
         client = open_redis(self.url, retries=0) if redis else None
         if client is not None:
             self._owned.push_async_callback(client.aclose)
         acting = actuator or DryRun(1)
-        engine = Engine([config], {"m": acting}, Store(client, who), self.clock)
+        engine = Engine([config], {config.name: acting}, Store(client, who), self.clock, drain=drain)
         self._owned.push_async_callback(engine.close)
         await engine.recall()
         scaler = Scaler(engine, self.clock)

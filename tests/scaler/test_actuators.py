@@ -37,21 +37,21 @@ async def test_processes_follow_the_decision_and_are_drained_before_they_end(sca
 async def test_one_that_will_go_is_replaced_before_it_is_drained() -> None:
     drained: list[str] = []
     actuator = processes(drained)
-    await actuator.scale(2, 2)
-    assert await actuator.replace("m-1")
+    await actuator.scale(2)
+    assert await actuator.replace("m-1", 120.0)
     assert actuator.instances == ["m-2", "m-3"]
-    assert not await actuator.replace("m-1")
+    assert not await actuator.replace("m-1", 120.0)
     await actuator.close()
     assert drained == ["m-1 spot_notice", "m-2 scale_down", "m-3 scale_down"]
 
 
 async def test_one_that_died_is_started_again() -> None:
     actuator = processes([])
-    await actuator.scale(1, 1)
+    await actuator.scale(1)
     child = actuator._children["m-1"].process
     child.kill()
     await child.wait()
     assert (await actuator.fleet()).ready == 0
-    await actuator.scale(1, 1)
+    await actuator.scale(1)
     assert actuator.instances == ["m-2"]
     await actuator.close()

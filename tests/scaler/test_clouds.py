@@ -13,6 +13,7 @@ import boto3
 import pytest
 from kubernetes import client
 from moto import mock_aws
+from penstock.core.clock import SystemClock
 from penstock.scaler.actuators import Fleet
 from penstock.scaler.aws import AutoScalingGroups, AwsPrices
 from penstock.scaler.aws_spot import Ec2Machines
@@ -41,24 +42,42 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 async def test_groups_take_their_share(groups: Any) -> None:
-    config = AwsActuator(kind="aws", group="steady", spot_group="spot", region=REGION)
-    fleet = AutoScalingGroups(config, groups)
+    config = AwsActuator(kind="aws", group="steady", spot_group="spot", base=2, region=REGION)
+    fleet = AutoScalingGroups(config, SystemClock(), None, groups)
     assert await fleet.fleet() == Fleet(2, 2)
-    await fleet.scale(5, 2)
+    await fleet.scale(5)
+    assert fleet.on_demand(5) == 2
     sizes = {row["AutoScalingGroupName"]: row["DesiredCapacity"]
              for row in groups.describe_auto_scaling_groups()["AutoScalingGroups"]}  # fmt: skip
     assert sizes == {"steady": 2, "spot": 3}
 
 
-async def test_a_machine_that_will_go_is_replaced_by_its_group(groups: Any) -> None:
-    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="steady", region=REGION), groups)
+async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it_is_drained(groups: Any) -> None:
+    ec2 = boto3.client("ec2", region_name=REGION)
+
+    def state(machine: str) -> str:
+        row = ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]
+        return str(row["State"]["Name"])
+
+    drained: list[tuple[str, str, int]] = []
+
+    async def drain(machine: str, reason: str) -> None:
+        drained.append((reason, state(machine), (await fleet.fleet()).ready))
+
+    config = AwsActuator(kind="aws", group="steady", region=REGION)
+    fleet = AutoScalingGroups(config, SystemClock(), drain, groups, ec2)
     row = groups.describe_auto_scaling_groups(AutoScalingGroupNames=["steady"])["AutoScalingGroups"][0]
-    assert await fleet.replace(row["Instances"][0]["InstanceId"])
-    assert (await fleet.fleet()).wanted == 1
+    leaving = row["Instances"][0]["InstanceId"]
+    assert await fleet.replace(leaving, 120.0)
+    await fleet.close()
+    assert drained == [("spot_notice", "running", 1)]
+    assert state(leaving) == "terminated"
+    assert await fleet.fleet() == Fleet(1, 1)
+    assert not await fleet.replace("i-0123456789abcdef0", 120.0)
 
 
 async def test_a_missing_group_is_an_error_that_leaves_the_last_answer(groups: Any) -> None:
-    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="nobody", region=REGION), groups)
+    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="nobody", region=REGION), SystemClock(), None, groups)
     with pytest.raises(OSError, match="nobody"):
         await fleet.fleet()
 
@@ -118,7 +137,7 @@ def cluster() -> Iterator[client.AppsV1Api]:
 async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) -> None:
     fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster)
     assert await fleet.fleet() == Fleet(2, 1)
-    await fleet.scale(5, 5)
+    await fleet.scale(5)
     assert await fleet.fleet() == Fleet(5, 1)
     assert ApiServer.patches == 1
 
@@ -142,18 +161,21 @@ async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: A
     clock = FakeClock(1_800_000_000.0)
     cloud = Ec2Machines("m", config, clock, ec2)
     fleet = SpotFleet(cloud, ZONES, clock, SpotKnobs(extra=1))
-    await fleet.scale(2, 2)
+    await fleet.scale(2)
     machines = await cloud.machines()
     assert len({one.zone for one in machines if one.zone}) == 3 and all(one.serves for one in machines)
     await fleet.fleet()
     assert (await fleet.fleet()) == Fleet(2, 2)
     machines = await cloud.machines()
     assert len(machines) == 3 and all(one.zone in ZONES for one in machines)
-    assert await fleet.replace(machines[0].id)
+    assert await fleet.replace(machines[0].id, 120.0)
     assert len(await cloud.machines()) == 4
     assert all(price > 0 for price in (await cloud.prices()).values())
-    await fleet.scale(1, 1)
-    assert machines[0].id in {one.id for one in await cloud.machines()}  # the cloud takes that one itself
+    await fleet.scale(1)
+    assert machines[0].id in {
+        one.id for one in await cloud.machines()
+    }  # the cloud takes that one itself, unless it forgets to
+    await fleet.close()
 
 
 async def test_another_pools_machines_are_not_seen(groups: Any) -> None:

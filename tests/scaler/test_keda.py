@@ -130,7 +130,7 @@ async def test_a_fleet_that_cannot_be_seen_or_scaled_leaves_the_answer(scalers: 
                 raise OSError("nobody answers")
             return await super().fleet()
 
-        async def scale(self, wanted: int, on_demand: int) -> None:
+        async def scale(self, wanted: int) -> None:
             raise OSError("refused")
 
     actuator = Lost(1)

@@ -73,13 +73,13 @@ async def post(port: int, body: bytes, path: str = "/notice", secret: str = "s3"
 async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
     told: list[Notice] = []
 
-    async def act(notice: Notice) -> bool:
+    async def act(notice: Notice) -> tuple[bool, bool]:
         told.append(notice)
-        return True
+        return True, True
 
     door = NoticeDoor(act, "s3", FakeClock(NOW))
     port = await door.start("127.0.0.1:0")
-    assert await post(port, json.dumps(WARNING).encode()) == (200, {"notices": 1, "replaced": 1})
+    assert await post(port, json.dumps(WARNING).encode()) == (200, {"notices": 1, "replaced": 1, "draining": 1})
     spoken = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"}).encode()
     assert (await post(port, spoken, "/notice?instance=node-7"))[0] == 200
     assert [notice.instance for notice in told] == ["i-1", "node-7"]
@@ -92,7 +92,7 @@ async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
 
 
 async def test_a_door_without_a_secret_lets_nobody_in() -> None:
-    async def act(notice: Notice) -> bool:
+    async def act(notice: Notice) -> tuple[bool, bool]:
         raise AssertionError(notice)
 
     door = NoticeDoor(act, "", FakeClock(NOW))

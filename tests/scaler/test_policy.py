@@ -74,6 +74,14 @@ def test_in_panic_nothing_is_taken_away() -> None:
     assert decide(replace(quiet, measured_at=61.0), rules, memory, 61.0).wanted == 8
 
 
+def test_a_burst_begins_panic_before_its_interval_has_ended() -> None:
+    burst = decide(replace(VIEW, burst=95.0), RULES, Memory(), 0.0)
+    assert (burst.wanted, burst.reason) == (8, "panic, held by the rate up")
+    over = decide(replace(VIEW, burst=0.0, current=8), RULES, burst.memory, 5.0)
+    assert (over.wanted, over.reason) == (8, "panic")
+    assert decide(replace(VIEW, burst=75.0), RULES, Memory(), 0.0).wanted == 4
+
+
 def test_without_fresh_demand_the_last_answer_stands() -> None:
     for current, kept in ((4, 4), (0, 1)):
         verdict = decide(

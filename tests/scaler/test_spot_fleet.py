@@ -61,12 +61,13 @@ async def settled(cloud: Cloud, fleet: SpotFleet, clock: FakeClock) -> None:
     cloud.settle()
     await clock.advance(60.0)
     await fleet.fleet()
+    await clock.advance(0.0)
 
 
 async def test_on_demand_bridges_the_start_and_then_goes() -> None:
     cloud = Cloud()
     fleet, clock, drained = make(cloud)
-    await fleet.scale(3, 3)
+    await fleet.scale(3)
     assert cloud.spot() == 4 and len(cloud.there) == 7
     await settled(cloud, fleet, clock)
     assert cloud.spot() == 4 and len(cloud.there) == 4
@@ -76,7 +77,7 @@ async def test_on_demand_bridges_the_start_and_then_goes() -> None:
 async def test_a_lost_zone_is_made_good_elsewhere() -> None:
     cloud = Cloud()
     fleet, clock, _ = make(cloud)
-    await fleet.scale(3, 3)
+    await fleet.scale(3)
     await settled(cloud, fleet, clock)
     gone = cloud.there[0].zone
     cloud.take(gone)
@@ -89,7 +90,7 @@ async def test_with_no_room_anywhere_on_demand_carries_all() -> None:
     cloud = Cloud()
     fleet, clock, _ = make(cloud)
     cloud.room = dict.fromkeys(REGIONS, 0)
-    await fleet.scale(3, 3)
+    await fleet.scale(3)
     await settled(cloud, fleet, clock)
     assert [one.zone for one in cloud.there] == ["", "", ""]
     assert (await fleet.fleet()).ready == 3
@@ -98,20 +99,64 @@ async def test_with_no_room_anywhere_on_demand_carries_all() -> None:
 async def test_one_that_will_go_is_replaced_and_then_drained() -> None:
     cloud = Cloud()
     fleet, clock, drained = make(cloud)
-    await fleet.scale(3, 3)
+    await fleet.scale(3)
     await settled(cloud, fleet, clock)
     drained.clear()
     leaving = cloud.there[0]
-    assert await fleet.replace(leaving.id)
-    assert not await fleet.replace(leaving.id) and not await fleet.replace("vm-99")
-    assert drained == [f"{leaving.id} spot_notice"]
+    assert await fleet.replace(leaving.id, 120.0)
+    assert not await fleet.replace(leaving.id, 120.0) and not await fleet.replace("vm-99", 120.0)
     assert sum(bool(one.zone) and one.id != leaving.id for one in cloud.there) == 4
+    await clock.advance(0.0)
+    assert drained == [f"{leaving.id} spot_notice"], "three of four serve: nothing is missing, so it need not wait"
+    await clock.advance(119.0)
+    assert leaving in cloud.there
+    await clock.advance(1.0)
+    assert leaving not in cloud.there, "nobody took it: it is not paid for any longer"
+
+
+async def test_one_that_is_missed_serves_until_its_replacement_does_or_half_its_time_is_over() -> None:
+    for comes in (True, False):
+        cloud = Cloud()
+        fleet, clock, drained = make(cloud)
+        await fleet.scale(3)
+        await settled(cloud, fleet, clock)
+        drained.clear()
+        first, second = cloud.there[:2]
+        await fleet.replace(first.id, 120.0)
+        await fleet.replace(second.id, 120.0)
+        await clock.advance(20.0)
+        assert drained == []
+        if comes:
+            cloud.settle()
+            await fleet.fleet()
+        await clock.advance(20.0)
+        assert len([line for line in drained if "notice" in line]) == (2 if comes else 0)
+        await clock.advance(21.0)
+        assert {f"{one.id} spot_notice" for one in (first, second)} <= set(drained)
+        await fleet.close()
+
+
+async def test_machines_of_an_earlier_scaler_and_of_a_zone_no_longer_used_are_found() -> None:
+    cloud = Cloud()
+    before, clock, _ = make(cloud)
+    await before.scale(3)
+    await settled(cloud, before, clock)
+    cloud.there.append(Machine("stranger", "z9", True))
+    fleet = SpotFleet(cloud, REGIONS, clock, SpotKnobs(extra=1))
+    await fleet.scale(3)
+    await settled(cloud, fleet, clock)
+    assert cloud.spot() == 4 and "stranger" not in {one.id for one in cloud.there}
+    zone = cloud.there[0].zone
+    await clock.advance(7200.0)
+    cloud.take(zone)
+    await fleet.fleet()
+    assert fleet.zones.pooled.deaths != [0.0] * 8
 
 
 async def test_the_solver_runs_beside_the_rule() -> None:
     cloud = Cloud()
     fleet, clock, _ = make(cloud, PlanKnobs())
-    await fleet.scale(3, 3)
+    await fleet.scale(3)
     await settled(cloud, fleet, clock)
     assert fleet.placement.reason == "solver"
     assert (await fleet.fleet()).ready == 3

@@ -66,9 +66,10 @@ async def serve(settings: ScalerSettings) -> None:
 
         registry = peer(settings.router_address, REGISTRY)
         demand = Demand(peer(settings.batcher_address, BATCHER), peer(settings.telemetry_address, TELEMETRY), clock)
-        drain = Drainer(registry, clock).drain if registry is not None else None
+        drainer = Drainer(registry, clock) if registry is not None else None
+        drain, begin = (drainer.drain, drainer.begin) if drainer is not None else (None, None)
         actuators = {pool.name: actuator(pool, clock, drain) for pool in pools}
-        engine = Engine(pools, actuators, Store(client, secrets.token_hex(8)), clock, demand, telemetry)
+        engine = Engine(pools, actuators, Store(client, secrets.token_hex(8)), clock, demand, telemetry, begin)
         owned.push_async_callback(engine.close)
         await engine.recall()
         loop = asyncio.create_task(engine.run(settings.tick_s, settings.leader_ms), name="scaling")
@@ -80,7 +81,9 @@ async def serve(settings: ScalerSettings) -> None:
             await other.start()
             owned.push_async_callback(other.stop, None)
         if settings.notice_listen:
-            notices = NoticeDoor(lambda notice: engine.replace(notice.instance), settings.notice_secret, clock)
+            notices = NoticeDoor(
+                lambda notice: engine.replace(notice.instance, notice.at_s), settings.notice_secret, clock
+            )
             await notices.start(settings.notice_listen)
             owned.push_async_callback(notices.close)
         if settings.metadata_url:
@@ -107,7 +110,7 @@ def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
     if isinstance(chosen, KubernetesActuator):
         return KubernetesScale(chosen)
     if isinstance(chosen, AwsActuator):
-        return AutoScalingGroups(chosen)
+        return AutoScalingGroups(chosen, clock, drain)
     if isinstance(chosen, AwsSpotActuator):
         knobs = SpotKnobs(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
         solver = PlanKnobs(base=chosen.base) if chosen.solver else None

@@ -21,8 +21,9 @@ from penstock.scaler.config import ProcessActuator
 
 log = logging.getLogger(__name__)
 PROBE_S = 0.5
-REPLACED_S = 90.0
-"""A replacement gets so long before the instance that will go is drained anyway: notices give 30 s (GCP, Azure) to 120 s (AWS)."""
+POLL_S = 0.2
+WAIT_SHARE = 0.5
+"""A replacement gets this share of the time that a notice gives (30 s at GCP and Azure, 120 s at AWS); the rest is for draining."""
 
 Drain = Callable[[str, str], Awaitable[None]]
 """Takes an instance's id and a reason; returns when the instance has nothing in flight or time is up."""
@@ -30,10 +31,11 @@ Drain = Callable[[str, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fleet:
-    """What runs: instances asked for, and those of them that serve."""
+    """What runs: instances asked for, and those of them that serve; `seen` is false where nobody looked and they are only believed to."""
 
     wanted: int
     ready: int
+    seen: bool = True
 
 
 class Actuator(Protocol):
@@ -43,12 +45,19 @@ class Actuator(Protocol):
         """What runs now; raises OSError where nobody can be asked."""
         ...
 
-    async def scale(self, wanted: int, on_demand: int) -> None:
-        """Have so many, `on_demand` of them not on spot."""
+    def on_demand(self, wanted: int) -> int:
+        """How many of so many do not run on spot, by what is known now."""
         ...
 
-    async def replace(self, instance: str) -> bool:
-        """Start one more because `instance` will go; False where nothing is started."""
+    async def scale(self, wanted: int) -> None:
+        """Have so many."""
+        ...
+
+    async def replace(self, instance: str, left_s: float) -> bool:
+        """Start one more because `instance` will go in `left_s` seconds, and drain it once that serves or time gets short.
+
+        Does not wait for either. False where the instance is not one of these, or whoever runs it replaces it by itself.
+        """
         ...
 
     async def close(self) -> None:
@@ -63,12 +72,15 @@ class DryRun:
         self._wanted = first
 
     async def fleet(self) -> Fleet:
-        return Fleet(self._wanted, self._wanted)
+        return Fleet(self._wanted, self._wanted, seen=False)
 
-    async def scale(self, wanted: int, on_demand: int) -> None:
+    def on_demand(self, wanted: int) -> int:
+        return wanted
+
+    async def scale(self, wanted: int) -> None:
         self._wanted = wanted
 
-    async def replace(self, instance: str) -> bool:
+    async def replace(self, instance: str, left_s: float) -> bool:
         return False
 
     async def close(self) -> None:
@@ -117,17 +129,20 @@ class LocalProcesses:
         """Ids of the children that are not leaving, the oldest first."""
         return list(self._children)
 
-    async def scale(self, wanted: int, on_demand: int) -> None:
+    def on_demand(self, wanted: int) -> int:
+        return wanted
+
+    async def scale(self, wanted: int) -> None:
         self._bury()
         while len(self._children) < wanted:
             await self._start()
         while len(self._children) > wanted:
             self._leave(next(reversed(self._children)))
 
-    async def replace(self, instance: str) -> bool:
+    async def replace(self, instance: str, left_s: float) -> bool:
         if instance not in self._children:
             return False
-        self._leave(instance, after=await self._start())
+        self._leave(instance, after=await self._start(), left_s=left_s)
         return True
 
     async def close(self) -> None:
@@ -161,14 +176,14 @@ class LocalProcesses:
         child = self._children[name] = _Child(process, address, serves=not address)
         return child
 
-    def _leave(self, name: str, after: _Child | None = None) -> None:
-        task = asyncio.create_task(self._end(name, self._children.pop(name), after), name=f"end {name}")
+    def _leave(self, name: str, after: _Child | None = None, left_s: float = 0.0) -> None:
+        task = asyncio.create_task(self._end(name, self._children.pop(name), after, left_s), name=f"end {name}")
         self._leaving[name] = task
         task.add_done_callback(lambda _: self._leaving.pop(name, None))
 
-    async def _end(self, name: str, child: _Child, after: _Child | None) -> None:
+    async def _end(self, name: str, child: _Child, after: _Child | None, left_s: float) -> None:
         if after is not None:
-            await self._await_serving(after)
+            await await_replacement(lambda: self._serves_or_died(after), self._clock, left_s)
         if self._drain is not None:
             await self._drain(name, "spot_notice" if after is not None else "scale_down")
         process = child.process
@@ -181,11 +196,15 @@ class LocalProcesses:
                 process.kill()
             await process.wait()
 
-    async def _await_serving(self, child: _Child) -> None:
-        """Wait until a replacement serves, but not longer than most notices give."""
-        end = self._clock.monotonic() + REPLACED_S
-        while self._clock.monotonic() < end and child.process.returncode is None and not await self._serves(child):
-            await self._clock.sleep(0.2)
+    async def _serves_or_died(self, child: _Child) -> bool:
+        return child.process.returncode is not None or await self._serves(child)
+
+
+async def await_replacement(serves: Callable[[], Awaitable[bool]], clock: Clock, left_s: float) -> None:
+    """Wait until a replacement serves, but leave the instance that goes in `left_s` seconds half of them to finish what it has."""
+    end = clock.monotonic() + WAIT_SHARE * left_s
+    while clock.monotonic() < end and not await serves():
+        await clock.sleep(POLL_S)
 
 
 def free_port() -> int:

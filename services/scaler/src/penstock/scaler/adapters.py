@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import redis.asyncio
 from penstock.api.batcher.v1 import batcher_pb2
@@ -15,6 +16,7 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
+from penstock.scaler.learning import Learnt
 from penstock.scaler.pool import Decision, Sample
 from redis.exceptions import RedisError
 
@@ -28,6 +30,7 @@ KEPT_DECISIONS = 1000
 KEPT_S = 60 * 86_400
 """The history of a pool that nobody reports on any more is forgotten after so long."""
 RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
+T = TypeVar("T")
 LOST = (RedisError, OSError, TimeoutError)
 
 
@@ -40,12 +43,12 @@ class Store:
     def __init__(self, client: redis.asyncio.Redis | None, who: str) -> None:
         self._client, self._who = client, who
 
-    async def samples(self, pool: str) -> list[Sample]:
-        """The history, oldest first."""
+    async def samples(self, pool: str, last: int = 0) -> list[Sample]:
+        """The history, oldest first, or only the last rows of it; rows that cannot be read are left out."""
         if self._client is None:
             return []
-        rows = await self._client.lrange(f"penstock:scaler:{pool}:samples", 0, -1)
-        return [Sample(*json.loads(row)) for row in rows]
+        rows = await self._client.lrange(f"penstock:scaler:{pool}:samples", -last, -1)
+        return readable(rows, lambda row: Sample(*(float(value) for value in row)))
 
     async def keep_samples(self, pool: str, samples: Sequence[Sample], most: int) -> None:
         """Add to the history, forget the oldest above `most`."""
@@ -63,7 +66,7 @@ class Store:
         if self._client is None:
             return []
         rows = await self._client.lrange(f"penstock:scaler:{pool}:decisions", 0, limit - 1)
-        return [Decision(**json.loads(row)) for row in rows]
+        return readable(rows, lambda row: Decision(**row))
 
     async def keep_decision(self, decision: Decision) -> None:
         """Add a decision."""
@@ -75,6 +78,20 @@ class Store:
         pipeline.ltrim(key, 0, KEPT_DECISIONS - 1)
         pipeline.expire(key, KEPT_S)
         await pipeline.execute()
+
+    async def learnt(self, pool: str) -> Learnt | None:
+        """What the pool's past decisions taught; None where nothing (readable) is kept."""
+        row = await self._client.get(f"penstock:scaler:{pool}:learnt") if self._client is not None else None
+        found = readable(
+            [row] if row is not None else [], lambda kept: Learnt(tuple(map(float, kept[0])), float(kept[1]))
+        )
+        return found[0] if found else None
+
+    async def keep_learnt(self, pool: str, learnt: Learnt) -> None:
+        """Keep what the pool's past decisions taught, in place of what was kept."""
+        if self._client is not None:
+            row = json.dumps([learnt.lead_times_s, learnt.correction])
+            await self._client.set(f"penstock:scaler:{pool}:learnt", row, ex=KEPT_S)
 
     async def lead(self, lease_ms: int) -> bool:
         """Whether this scaler may act: it holds the lead, or takes it where nobody does."""
@@ -93,6 +110,17 @@ class Store:
         await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
 
 
+def readable(rows: Sequence[bytes | str], made: Callable[[Any], T]) -> list[T]:
+    """What rows of JSON say; those that say nothing known are left out, for an older or newer scaler may have kept them."""
+    found = []
+    for row in rows:
+        try:
+            found.append(made(json.loads(row)))
+        except (ValueError, TypeError, LookupError) as error:
+            log.warning("a row of the history cannot be read: %s", error)
+    return found
+
+
 @dataclass(frozen=True)
 class Seen:
     """What services said at one moment: totals by model, work waiting, and what a unit of work costs."""
@@ -102,6 +130,10 @@ class Seen:
     waiting: Mapping[str, float]
     costs: Mapping[str, tuple[float, float]]
     concurrency: Mapping[str, float]
+
+    def knows(self, model: str) -> bool:
+        """Whether any service has heard of the model."""
+        return model in self.calls or model in self.costs
 
 
 class Demand:
@@ -135,8 +167,8 @@ class Demand:
         mean_tokens = tokens / calls if calls else 0.0
         return base * calls + per_token * tokens, seen.waiting.get(model, 0.0) * (base + per_token * mean_tokens)
 
-    def remember(self, seen: Seen) -> None:
-        """The next reading is compared with this one."""
+    def remember(self, seen: Seen | None) -> None:
+        """The next reading is compared with this one; with None, it is the first."""
         self._last = seen
 
     def _call(self) -> Call:
@@ -177,14 +209,16 @@ class Drainer:
     async def drain(self, instance: str, reason: str) -> None:
         """Drain; a router that does not know the instance, or is not there, is not waited for. The instance itself leaves when it ends."""
         end = self._clock.monotonic() + self._patience_s
-        request = router_pb2.DrainRequest(instance_id=instance, reason=reason)
-        while self._clock.monotonic() < end:
-            try:
-                call = Call(deadline_s=self._clock.monotonic() + RPC_S)
-                answer: router_pb2.DrainResponse = await self._registry.call("Drain", request, call)
-            except Fault as fault:
-                log.warning("draining %s: %s", instance, fault)
-                return
-            if answer.in_flight == 0:
-                return
+        while self._clock.monotonic() < end and await self.begin(instance, reason):
             await self._clock.sleep(0.2)
+
+    async def begin(self, instance: str, reason: str) -> int | None:
+        """Let the router send no more there; returns the requests in flight, None where the router knows no such instance or is away."""
+        request = router_pb2.DrainRequest(instance_id=instance, reason=reason)
+        try:
+            call = Call(deadline_s=self._clock.monotonic() + RPC_S)
+            answer: router_pb2.DrainResponse = await self._registry.call("Drain", request, call)
+        except Fault as fault:
+            log.warning("draining %s: %s", instance, fault)
+            return None
+        return answer.in_flight

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 from typing import Any
 
+from penstock.core.clock import Clock
 from penstock.core.program import CannotStart
-from penstock.scaler.actuators import Fleet
+from penstock.scaler.actuators import Drain, Fleet, await_replacement
 from penstock.scaler.config import AwsActuator
 
+log = logging.getLogger(__name__)
 SERVES = "InService"
 
 
 class AutoScalingGroups:
-    """Sets the wanted capacity; the group starts and ends machines, its lifecycle hooks drain them.
+    """Sets the wanted capacity; the group starts and ends machines, its lifecycle hooks drain those that it ends.
+
+    Instances must register at the router under their EC2 id, so that one with a notice is drained.
 
     Args:
-        client: an `autoscaling` client; None makes one from the usual AWS environment.
+        client: an `autoscaling` client, `machines` an `ec2` client; None makes them from the usual AWS environment.
+        drain: asked before a machine with a notice is ended.
     """
 
-    def __init__(self, config: AwsActuator, client: Any = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: AwsActuator, clock: Clock, drain: Drain | None = None, client: Any = None, machines: Any = None
+    ) -> None:
+        self._config, self._clock, self._drain = config, clock, drain
         self._client = client if client is not None else open_client("autoscaling", config.region)
+        self._machines = machines if machines is not None else open_client("ec2", config.region)
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def _groups(self) -> list[str]:
@@ -36,25 +46,50 @@ class AutoScalingGroups:
         serving = sum(row["LifecycleState"] == SERVES for group in found for row in group["Instances"])
         return Fleet(sum(group["DesiredCapacity"] for group in found), serving)
 
-    async def scale(self, wanted: int, on_demand: int) -> None:
+    async def scale(self, wanted: int) -> None:
+        on_demand = self.on_demand(wanted)
         split = [on_demand, wanted - on_demand] if self._config.spot_group else [wanted]
         for name, size in zip(self._groups, split, strict=True):
             await self._ask(
                 "set_desired_capacity", AutoScalingGroupName=name, DesiredCapacity=size, HonorCooldown=False
             )
 
-    async def replace(self, instance: str) -> bool:
-        """End one machine without making the group smaller: it starts another."""
-        try:
-            await self._ask(
-                "terminate_instance_in_auto_scaling_group", InstanceId=instance, ShouldDecrementDesiredCapacity=False
-            )
-        except OSError:
+    def on_demand(self, wanted: int) -> int:
+        return min(wanted, self._config.base) if self._config.spot_group else wanted
+
+    async def replace(self, instance: str, left_s: float) -> bool:
+        """Take one machine out of its group without making that smaller: it starts another. The machine serves on until it is drained."""
+        found = await self._ask("describe_auto_scaling_instances", InstanceIds=[instance])
+        groups = [row["AutoScalingGroupName"] for row in found["AutoScalingInstances"]]
+        if not groups or groups[0] not in self._groups:
             return False
+        await self._ask(
+            "detach_instances",
+            InstanceIds=[instance],
+            AutoScalingGroupName=groups[0],
+            ShouldDecrementDesiredCapacity=False,
+        )
+        task = asyncio.create_task(self._end(instance, left_s), name=f"end {instance}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
         return True
 
+    async def _end(self, instance: str, left_s: float) -> None:
+        try:
+            await await_replacement(self._full, self._clock, left_s)
+            if self._drain is not None:
+                await self._drain(instance, "spot_notice")
+            await asyncio.to_thread(ask, self._machines.terminate_instances, {"InstanceIds": [instance]})
+        except OSError as error:
+            log.warning("%s was taken out of its group and is not ended: %s", instance, error)
+
+    async def _full(self) -> bool:
+        fleet = await self.fleet()
+        return fleet.ready >= fleet.wanted
+
     async def close(self) -> None:
-        return None
+        """Wait until machines that leave are drained and ended: nobody else would end them."""
+        await asyncio.gather(*self._leaving)
 
     async def _ask(self, method: str, **words: object) -> Any:
         return await asyncio.to_thread(ask, getattr(self._client, method), words)

@@ -80,11 +80,12 @@ class KubernetesActuator(Section):
 
 
 class AwsActuator(Section):
-    """Sets the wanted size of Auto Scaling groups; the second group, if any, takes what runs on spot."""
+    """Sets the wanted size of Auto Scaling groups; the second group, if any, runs on spot and takes all above `base`."""
 
     kind: Literal["aws"]
     group: str
     spot_group: str = ""
+    base: int = Field(0, ge=0)
     region: str = ""
 
 

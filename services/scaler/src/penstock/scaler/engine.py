@@ -6,18 +6,28 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
-from penstock.scaler.actuators import Actuator
+from penstock.scaler.actuators import Actuator, Fleet
 from penstock.scaler.adapters import KEPT_DECISIONS, LOST, Demand, Store
 from penstock.scaler.config import PoolConfig
+from penstock.scaler.learning import Learnt
+from penstock.scaler.metering import Meter
 from penstock.scaler.pool import Decision, Pool, Sample
 
 log = logging.getLogger(__name__)
+
+SHARED_SAMPLES = 60
+"""Of what other scalers were told, so many samples are looked through at each tick."""
+LEARNT_NOTHING = Learnt((), 1.0)
+NOTICE_S = 120.0
+"""Time that a notice gives where it does not say."""
+Begin = Callable[[str, str], Awaitable[int | None]]
+"""Lets the router send no more to an instance; takes its id and a reason, returns None where the router does not know it."""
 
 
 @dataclass
@@ -29,8 +39,12 @@ class Running:
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     starts: dict[int, float] = field(default_factory=dict)
-    arrived: float = 0.0
-    began_s: float | None = None
+    fleet: Fleet | None = None
+    reported_s: float = -math.inf
+    learnt: Learnt | None = None
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.pool.config.interval_s)
 
     @property
     def answer(self) -> int:
@@ -57,7 +71,9 @@ class Engine:
         clock: Clock,
         demand: Demand | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
+        drain: Begin | None = None,
     ) -> None:
+        self._drain = drain
         self.pools = {config.name: Running(Pool(config), actuators[config.name]) for config in pools}
         self._store, self._clock, self._demand = store, clock, demand
         self._fits: dict[str, asyncio.Task[None]] = {}
@@ -87,6 +103,7 @@ class Engine:
                 running.pool.take(await self._store.samples(name), self._clock.time())
                 running.pool.measured_at = -math.inf  # history tells what is usual, not what is asked for now
                 running.decisions.extend(await self._store.decisions(name, KEPT_DECISIONS))
+                await self._recall_learnt(name, running)
             except LOST as error:
                 log.warning("the history of %s cannot be read: %s", name, error)
             self._learn(name, running)
@@ -101,24 +118,47 @@ class Engine:
             await self._clock.sleep(tick_s)
 
     async def tick(self, lease_ms: int = 15_000) -> None:
-        """Read demand, decide for each pool, act where this scaler leads."""
+        """Read demand, decide for each pool, act where this scaler leads. A pool that fails does not hold up the others."""
         try:
             self.leads = not self._left and await self._store.lead(lease_ms)
         except LOST as error:
             log.warning("the store is lost, the lead stays as it is: %s", error)
-        if not self.leads:
-            await self._follow()
-            return
-        await self._read_demand()
+        if self.leads:
+            await self._read_demand()
+        elif self._demand is not None:
+            self._demand.remember(None)
         for name, running in self.pools.items():
-            await self._decide(name, running)
+            try:
+                await self._share(name, running)
+                if self.leads:
+                    await self._decide(name, running)
+                else:
+                    await self._follow(name, running)
+            except Exception:
+                log.exception("%s: not decided, the last answer stands", name)
 
-    async def _follow(self) -> None:
-        """Another scaler decides: answer what it decided."""
-        for name, running in self.pools.items():
+    async def _follow(self, name: str, running: Running) -> None:
+        """Another scaler decides: answer what it decided, and know what it learnt."""
+        running.meter.forget()
+        try:
             for decision in await self._store.decisions(name, 1):
                 if not running.decisions or decision.made_s > running.decisions[0].made_s:
                     running.keep(decision)
+            await self._recall_learnt(name, running)
+        except LOST as error:
+            log.warning("decisions about %s cannot be read: %s", name, error)
+
+    async def _share(self, name: str, running: Running) -> None:
+        """Take the samples that other scalers were told."""
+        try:
+            self._take(name, running, await self._store.samples(name, SHARED_SAMPLES))
+        except LOST as error:
+            log.warning("samples of %s cannot be read: %s", name, error)
+
+    async def _recall_learnt(self, name: str, running: Running) -> None:
+        kept = await self._store.learnt(name)
+        if kept is not None and kept != running.learnt:
+            running.pool.learnt = running.learnt = kept
 
     async def report(self, name: str, samples: Sequence[Sample]) -> int:
         """Take samples of a pool. Returns how many were new.
@@ -127,22 +167,30 @@ class Engine:
             KeyError: there is no such pool. ValueError: a sample is negative or not finite.
         """
         running = self.pools[name]
+        running.reported_s = self._clock.time()
+        new = self._take(name, running, samples)
+        await self._keep(name, running, new)
+        return len(new)
+
+    def _take(self, name: str, running: Running, samples: Sequence[Sample]) -> list[Sample]:
+        """Take samples and learn from them. Returns those that were new."""
         pool = running.pool
         before = pool.samples[-1] if pool.samples else None
         taken = pool.take(samples, self._clock.time())
         new = pool.samples[-taken:] if taken else []
         for sample in new:
-            if before is not None:
-                ready = running.decisions[0].current if running.decisions else 0
-                seconds = pool.config.interval_s
+            if before is not None and running.fleet is not None and running.fleet.seen:
+                ready, seconds = running.fleet.ready, pool.config.interval_s
                 pool.capacity.saw(sample.work, (before.backlog, sample.backlog), ready, seconds, pool.given_capacity)
             before = sample
+        self._learn(name, running)
+        return new
+
+    async def _keep(self, name: str, running: Running, new: Sequence[Sample]) -> None:
         try:
-            await self._store.keep_samples(name, new, pool.most_samples)
+            await self._store.keep_samples(name, new, running.pool.most_samples)
         except LOST as error:
             log.warning("samples of %s are not kept: %s", name, error)
-        self._learn(name, running)
-        return taken
 
     async def _read_demand(self) -> None:
         if self._demand is None:
@@ -156,33 +204,32 @@ class Engine:
             return
         now = self._clock.time()
         for name, running in self.pools.items():
-            work, waiting = self._demand.since_last(seen, name)
             if name in seen.costs and not running.pool.config.capacity:
                 # An instance computes a millisecond a millisecond, on each of the batches it runs at once.
                 running.pool.given_capacity = 1000.0 * seen.concurrency.get(name, 1.0)
-            await self._close_interval(name, running, (work, waiting), now)
+            told = now - running.reported_s <= running.pool.config.stale_s
+            if told or not seen.knows(name):
+                # Demand of this pool is reported, or comes from nowhere yet: silence here is not an idle pool.
+                running.meter.forget()
+                continue
+            ended = running.meter.read(*self._demand.since_last(seen, name), now)
+            if ended:
+                await self._keep(name, running, self._take(name, running, ended))
         self._demand.remember(seen)
-
-    async def _close_interval(self, name: str, running: Running, found: tuple[float, float], now: float) -> None:
-        interval_s = running.pool.config.interval_s
-        began = running.began_s if running.began_s is not None else now // interval_s * interval_s
-        running.began_s = began
-        running.arrived += found[0]
-        if now - began >= interval_s:
-            sample = Sample(began, running.arrived * interval_s / (now - began), found[1])
-            running.arrived, running.began_s = 0.0, now // interval_s * interval_s
-            await self.report(name, [sample])
 
     async def _decide(self, name: str, running: Running) -> None:
         try:
-            fleet = await running.actuator.fleet()
+            fleet = running.fleet = await running.actuator.fleet()
         except OSError as error:
             log.warning("%s: the fleet cannot be seen, the last answer stands: %s", name, error)
             return
         now = self._clock.time()
-        self._note_ready(running, fleet.ready, now)
+        if fleet.seen:
+            await self._note_ready(name, running, fleet.ready, now)
         last = running.decisions[0] if running.decisions else None
-        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0)
+        urgent = (running.meter.burst, running.meter.waiting)
+        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0, urgent)
+        decision = replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
             running.keep(decision)
             try:
@@ -190,16 +237,23 @@ class Engine:
             except LOST as error:
                 log.warning("a decision of %s is not kept: %s", name, error)
         if decision.wanted != fleet.wanted and not running.pool.config.dry_run:
-            for number in range(fleet.wanted + 1, decision.wanted + 1):
-                running.starts[number] = now
+            starts = range(fleet.wanted + 1, decision.wanted + 1) if fleet.seen else ()
+            running.starts |= dict.fromkeys(starts, now)
             try:
-                await running.actuator.scale(decision.wanted, decision.on_demand)
+                await running.actuator.scale(decision.wanted)
             except OSError as error:
                 log.warning("%s cannot be scaled now, the next tick tries again: %s", name, error)
 
-    def _note_ready(self, running: Running, ready: int, now: float) -> None:
+    async def _note_ready(self, name: str, running: Running, ready: int, now: float) -> None:
+        """Learn from starts how long they take, and keep what was learnt."""
         for number in [number for number in running.starts if number <= ready]:
             running.pool.lead_times.add(now - running.starts.pop(number))
+        if running.pool.learnt != (running.learnt or LEARNT_NOTHING):
+            running.learnt = running.pool.learnt
+            try:
+                await self._store.keep_learnt(name, running.learnt)
+            except LOST as error:
+                log.warning("what %s learnt is not kept: %s", name, error)
 
     def _learn(self, name: str, running: Running) -> None:
         """Fit what is due in a thread, one at a time for a pool; a failed fit leaves the old one in force."""
@@ -223,10 +277,32 @@ class Engine:
         while self._fits:
             await asyncio.gather(*self._fits.values())
 
-    async def replace(self, instance: str) -> bool:
-        """Start a replacement for an instance that will go, then drain it. True where one was started."""
-        started = [await running.actuator.replace(instance) for running in self.pools.values()]
-        return any(started)
+    def plan(self, name: str) -> Decision:
+        """What would be decided now, from memory; leaves nothing behind."""
+        running = self.pools[name]
+        fleet = running.fleet or Fleet(running.answer, running.answer, seen=False)
+        urgent = (running.meter.burst, running.meter.waiting)
+        memory = running.pool.memory
+        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer, urgent)
+        running.pool.memory = memory
+        return replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
+
+    async def replace(self, instance: str, at_s: float = 0.0) -> tuple[bool, bool]:
+        """Replace an instance that will be gone at a moment (Unix seconds; 0: in two minutes), then drain it.
+
+        Returns:
+            Whether a replacement was started, and whether the instance gets no new work once that serves or time is short: one that no
+            pool here runs is drained at the router at once, for whoever runs it replaces it.
+        """
+        left_s = max(0.0, at_s - self._clock.time()) if at_s else NOTICE_S
+        for name, running in self.pools.items():
+            try:
+                if await running.actuator.replace(instance, left_s):
+                    return True, True
+            except OSError as error:
+                log.warning("%s: no replacement for %s can be started now: %s", name, instance, error)
+        drained = await self._drain(instance, "spot_notice") if self._drain is not None else None
+        return False, drained is not None
 
     async def leave(self) -> None:
         """This machine will go: drain every instance that runs on it, decide no more, and give up the lead."""

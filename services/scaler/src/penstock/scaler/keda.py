@@ -7,6 +7,7 @@ The metric is the number of instances wanted and its target is 1, so that HPA's 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -75,4 +76,5 @@ class ExternalScaler:
 
 
 def _metric(running: Running) -> str:
-    return PREFIX + running.pool.config.name
+    """The pool's name as the path of Kubernetes' metrics API can hold it: models are often named with a slash."""
+    return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "-", running.pool.config.name)

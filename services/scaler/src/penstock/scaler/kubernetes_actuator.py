@@ -28,12 +28,15 @@ class KubernetesScale:
         found = await self._ask(read, self._config.name, self._config.namespace)
         return Fleet(found.spec.replicas or 0, found.status.ready_replicas or 0)
 
-    async def scale(self, wanted: int, on_demand: int) -> None:
+    def on_demand(self, wanted: int) -> int:
+        return wanted
+
+    async def scale(self, wanted: int) -> None:
         patch = getattr(self._api, f"patch_namespaced_{self._config.workload}_scale")
         await self._ask(patch, self._config.name, self._config.namespace, {"spec": {"replicas": wanted}})
 
-    async def replace(self, instance: str) -> bool:
-        """The controller replaces a pod by itself once its node drains."""
+    async def replace(self, instance: str, left_s: float) -> bool:
+        """The controller replaces a pod by itself once its node drains; the engine drains it at the router."""
         return False
 
     async def close(self) -> None:

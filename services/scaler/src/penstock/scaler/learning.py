@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
 CAPACITY_RATE = 0.1
 CAPACITY_BOUNDS = (0.25, 4.0)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is kept over restarts: the last times from decision to ready, and the correction of the cost model's capacity."""
+
+    lead_times_s: tuple[float, ...]
+    correction: float
 
 
 class LeadTimes:

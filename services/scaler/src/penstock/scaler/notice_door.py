@@ -20,7 +20,8 @@ MOST_BYTES = 64 << 10
 READ_S = 5.0
 WATCH_S = 5.0
 METADATA_S = 1.0
-Act = Callable[[Notice], Awaitable[bool]]
+Act = Callable[[Notice], Awaitable[tuple[bool, bool]]]
+"""Takes a notice; returns whether a replacement was started, and whether the instance is drained."""
 
 
 class NoticeDoor:
@@ -77,8 +78,9 @@ class NoticeDoor:
         except (ValueError, BadNotice) as error:
             said = str(error) if isinstance(error, BadNotice) else "the body is not JSON"
             return _page("400 Bad Request", {"error": said})
-        replaced = [await self._act(notice) for notice in notices]
-        return _page("200 OK", {"notices": len(notices), "replaced": sum(replaced)})
+        done = [await self._act(notice) for notice in notices]
+        replaced, draining = sum(one[0] for one in done), sum(one[1] for one in done)
+        return _page("200 OK", {"notices": len(notices), "replaced": replaced, "draining": draining})
 
 
 def _page(status: str, answer: dict[str, object]) -> bytes:

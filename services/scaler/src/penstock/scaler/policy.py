@@ -44,6 +44,8 @@ class Rules:
 class View:
     """What is known at one moment. Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
 
+    `demand` is that of the last whole interval, `burst` that of the last few seconds, which counts in panic alone.
+
     `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when demand was last reported, -inf before
     the first report; `last_answer`: what was decided before a restart; `reactive`: why the reactive rules made the
     forecast, empty where they did not.
@@ -59,6 +61,7 @@ class View:
     scheduled: int = 0
     reactive: str = ""
     last_answer: int = 0
+    burst: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
         return Verdict(kept, "no fresh demand: the last answer stands", floor, memory)
     memory = _noted(view, rules, memory, now)
     needed, reason = _needed(view, rules, floor)
-    if now < memory.panic_until and needed <= view.current:
-        needed, reason = view.current, "panic"
+    at_least = max(view.current, instances(view.burst, view.capacity))
+    if now < memory.panic_until and needed <= at_least:
+        needed, reason = at_least, "panic"
     needed, reason = _bounded(needed, reason, view, rules, memory, now)
     if needed >= view.current:
         memory = replace(memory, surplus_since=None)
@@ -129,9 +133,9 @@ def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
 
 def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
     """Panic begins when demand passes twice what is ready; idleness begins when nothing arrives and nothing waits."""
-    if view.demand > rules.panic_ratio * max(view.ready, 1) * view.capacity > 0:
+    if max(view.demand, view.burst) > rules.panic_ratio * max(view.ready, 1) * view.capacity > 0:
         memory = replace(memory, panic_until=now + rules.panic_hold_s)
-    busy = view.demand > 0 or view.backlog > 0
+    busy = max(view.demand, view.burst, view.backlog) > 0
     idle_since = None if busy else (now if memory.idle_since is None else memory.idle_since)
     return replace(memory, idle_since=idle_since)
 

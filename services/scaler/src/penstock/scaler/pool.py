@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from penstock.scaler.config import PoolConfig
 from penstock.scaler.features import DAY_S
 from penstock.scaler.forecast import FIRST_FIT, LEVELS, Forecast, Forecaster
-from penstock.scaler.learning import Capacity, LeadTimes
+from penstock.scaler.learning import CAPACITY_BOUNDS, Capacity, LeadTimes, Learnt
 from penstock.scaler.policy import Memory, View, decide
 
 LOST, TOO_LITTLE = "reactive: the forecast has lost", "reactive: too little history"
@@ -67,6 +67,18 @@ class Pool:
         self._forecasters: list[Forecaster] = []
         self.latest: list[Forecast] = []
         self.measured_at = -math.inf
+
+    @property
+    def learnt(self) -> Learnt:
+        """What past decisions taught."""
+        return Learnt(tuple(self.lead_times.seconds), self.capacity.correction)
+
+    @learnt.setter
+    def learnt(self, kept: Learnt) -> None:
+        self.lead_times.seconds.clear()
+        for seconds in kept.lead_times_s:
+            self.lead_times.add(seconds)
+        self.capacity.correction = min(max(kept.correction, CAPACITY_BOUNDS[0]), CAPACITY_BOUNDS[1])
 
     @property
     def ahead(self) -> int:
@@ -175,8 +187,15 @@ class Pool:
         last = self.samples[-1].work if self.samples else 0.0
         return max((forecast.at(self.levels, level) for forecast in self.latest), default=last)
 
-    def decide(self, current: int, ready: int, now_s: float, last_answer: int = 0) -> Decision:
-        """Decide how many instances there should be; remembers for the next decision. `last_answer` stands until demand is reported."""
+    def decide(
+        self, current: int, ready: int, now_s: float, last_answer: int = 0, urgent: tuple[float, float] = (0.0, 0.0)
+    ) -> Decision:
+        """Decide how many instances there should be; remembers for the next decision.
+
+        Args:
+            last_answer: stands until demand is reported.
+            urgent: what no sample tells yet: work a second of the last few seconds, and work that waits now.
+        """
         rules, level = self.config.rules(), self.config.wanted_level
         last = self.samples[-1] if self.samples else Sample(0.0, 0.0)
         seconds = self.config.interval_s
@@ -186,7 +205,8 @@ class Pool:
             ready=ready,
             capacity=self.capacity.of(self.given_capacity) * self.config.utilisation,
             demand=last.work / seconds,
-            backlog=last.backlog,
+            burst=max(urgent[0], last.work / seconds),
+            backlog=max(urgent[1], last.backlog),
             forecast=forecast / seconds,
             measured_at=self.measured_at,
             scheduled=self.config.scheduled(now_s),

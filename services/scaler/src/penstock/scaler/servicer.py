@@ -50,12 +50,8 @@ class ScalerServicer:
         return answer
 
     async def GetPlan(self, request: pb.GetPlanRequest, call: Call) -> pb.GetPlanResponse:
-        running = self._running(request.pool)
-        fleet = await running.actuator.fleet()
-        memory = running.pool.memory
-        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer)
-        running.pool.memory = memory  # a plan is not a decision: it leaves nothing behind
-        return pb.GetPlanResponse(decision=_message(decision))
+        self._running(request.pool)
+        return pb.GetPlanResponse(decision=_message(self._engine.plan(request.pool)))
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, call: Call) -> pb.ListDecisionsResponse:
         names = [request.pool] if request.pool else list(self._engine.pools)
@@ -69,7 +65,10 @@ class ScalerServicer:
     ) -> pb.NotifyTerminationResponse:  # fmt: skip
         if not request.instance_id:
             raise invalid("instance_id", "is empty")
-        return pb.NotifyTerminationResponse(replaced=await self._engine.replace(request.instance_id))
+        if request.at_unix_ms < 0:
+            raise invalid("at_unix_ms", "must not be negative")
+        replaced, drained = await self._engine.replace(request.instance_id, request.at_unix_ms / 1e3)
+        return pb.NotifyTerminationResponse(replaced=replaced, draining=drained)
 
     def _running(self, name: str) -> Running:
         running = self._engine.pools.get(name)

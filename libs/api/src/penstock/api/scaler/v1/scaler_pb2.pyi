@@ -130,7 +130,9 @@ class NotifyTerminationRequest(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class NotifyTerminationResponse(_message.Message):
-    __slots__ = ("replaced",)
+    __slots__ = ("replaced", "draining")
     REPLACED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     replaced: bool
-    def __init__(self, replaced: _Optional[bool] = ...) -> None: ...
+    draining: bool
+    def __init__(self, replaced: _Optional[bool] = ..., draining: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,127 @@
+"""The loop: what several scalers share, what restarts keep, what one pool's fault must not do, and what only looks may not change."""
+
+from __future__ import annotations
+
+import pytest
+from penstock.api.scaler.v1 import scaler_pb2 as pb
+from penstock.core.redis import open_redis
+from penstock.scaler.actuators import DryRun, Fleet
+from penstock.scaler.adapters import Store
+from penstock.scaler.config import PoolConfig
+from penstock.scaler.engine import Engine
+from penstock.scaler.pool import Pool, Sample
+
+from .conftest import AUTH, POOL, START_S, Scalers
+from .test_keda import REF, feed
+
+
+class Seen(DryRun):
+    """Instances that serve `late` looks after they were asked for."""
+
+    def __init__(self, first: int, late: int = 1) -> None:
+        super().__init__(first)
+        self._asked = [first] * late
+        self.looks = 0
+
+    async def fleet(self) -> Fleet:
+        self.looks += 1
+        self._asked.append(self._wanted)
+        return Fleet(self._wanted, min(self._wanted, self._asked.pop(0)))
+
+
+async def test_what_one_scaler_is_told_all_know(scalers: Scalers) -> None:
+    leader, other = await scalers.make("a"), await scalers.make("b")
+    await leader.engine.tick()
+    for step in range(6):
+        await scalers.clock.advance(10.0)
+        row = pb.DemandSample(start_unix_ms=round(START_S * 1e3) + step * 10_000, interval_ms=10_000, work=500.0)
+        await (other if step % 2 else leader).api.ReportDemand(
+            pb.ReportDemandRequest(pool="m", samples=[row]), metadata=AUTH
+        )
+        for scaler in (leader, other):
+            await scaler.engine.tick()
+    for scaler in (leader, other):
+        assert [sample.work for sample in scaler.engine.pools["m"].pool.samples] == [500.0] * 6
+        assert scaler.engine.pools["m"].answer == 5
+
+
+async def test_the_time_that_starts_take_is_measured_where_it_is_seen_and_outlives_a_restart(scalers: Scalers) -> None:
+    scaler = await scalers.make(actuator=Seen(1, late=4))
+    await feed(scaler, [100.0] * 5 + [500.0] * 10)
+    pool = scaler.engine.pools["m"].pool
+    assert list(pool.lead_times.seconds) == [50.0] * 4 and pool.ahead == 5
+    again = await scalers.make("b")
+    assert again.engine.pools["m"].pool.learnt == pool.learnt
+    assert again.engine.pools["m"].pool.lead_times.horizon_s == 50.0
+
+
+async def test_a_dry_run_teaches_nothing_about_starts(scalers: Scalers) -> None:
+    scaler = await scalers.make()
+    await feed(scaler, [100.0] * 3 + [700.0] * 6)
+    assert scaler.engine.pools["m"].answer == 7
+    assert not scaler.engine.pools["m"].pool.lead_times.seconds
+
+
+async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:
+    first = await scalers.make()
+    await feed(first, [400.0] * 6)
+    client = open_redis(scalers.url, retries=0)
+    for row in ("not json", "[1]", "{}", "null", '[1, "x", 2]'):
+        await client.rpush("penstock:scaler:m:samples", row)
+        await client.lpush("penstock:scaler:m:decisions", row)
+        await client.set("penstock:scaler:m:learnt", row)
+        again = await scalers.make(f"after {row}")
+        assert again.engine.pools["m"].answer == 4
+        assert len(again.engine.pools["m"].pool.samples) == 6
+    await client.aclose()
+
+
+async def test_a_plan_is_only_looked_at(scalers: Scalers) -> None:
+    actuator = Seen(1)
+    scaler = await scalers.make(actuator=actuator)
+    await feed(scaler, [300.0] * 6)
+    looks, memory = actuator.looks, scaler.engine.pools["m"].pool.memory
+    plan = (await scaler.api.GetPlan(pb.GetPlanRequest(pool="m"), metadata=AUTH)).decision
+    assert (plan.wanted, plan.on_demand) == (3, 3)
+    assert actuator.looks == looks and scaler.engine.pools["m"].pool.memory == memory
+
+
+async def test_a_pool_that_fails_does_not_hold_up_the_others(scalers: Scalers, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [PoolConfig.model_validate({**POOL, "name": name}) for name in ("bad", "good")]
+    engine = Engine(configs, {one.name: DryRun(1) for one in configs}, Store(None, "a"), scalers.clock)
+    decide = Pool.decide
+
+    def fails_once_bad(self: Pool, *words: int) -> object:
+        if self.config.name == "bad":
+            raise RuntimeError("this pool has failed")
+        return decide(self, *words)
+
+    monkeypatch.setattr(Pool, "decide", fails_once_bad)
+    for name in ("bad", "good"):
+        await engine.report(name, [Sample(START_S - 10.0, 500.0)])
+    await engine.tick()
+    assert (engine.pools["bad"].answer, engine.pools["good"].answer) == (1, 5)
+    await engine.settled()
+
+
+async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(scalers: Scalers) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def drain(instance: str, reason: str) -> int | None:
+        asked.append((instance, reason))
+        return 3 if instance == "pod-1" else None
+
+    scaler = await scalers.make(drain=drain)
+    for instance, draining in (("pod-1", True), ("stranger", False)):
+        request = pb.NotifyTerminationRequest(instance_id=instance, source="test")
+        answer = await scaler.api.NotifyTermination(request, metadata=AUTH)
+        assert (answer.replaced, answer.draining) == (False, draining)
+    assert asked == [("pod-1", "spot_notice"), ("stranger", "spot_notice")]
+
+
+async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for(scalers: Scalers) -> None:
+    name = "Qwen/Qwen2.5:7b"
+    scaler = await scalers.make(name=name)
+    ref = type(REF)(name="so", scalerMetadata={"pool": name})
+    spec = (await scaler.keda.GetMetricSpec(ref)).metricSpecs[0]
+    assert spec.metricName == "penstock-Qwen-Qwen2-5-7b"
