@@ -25,6 +25,7 @@ from penstock.core.call import Call, Principal
 from penstock.core.clock import SystemClock
 from penstock.core.errors import Fault
 from penstock.core.redis import embedded_redis, open_redis
+from penstock.core.reuse import exact_key, tenant_of
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 EXACT, SEMANTIC, MISS = (
@@ -321,3 +322,94 @@ async def test_probing_is_rate_limited(rig: Rig) -> None:
     cache = await rig.make(probes_per_s=5)
     rules = [(await look(cache, chat(f"guess {number}"))).receipt.rule for number in range(12)]
     assert rules.count("semantic_off: too many look-ups of this caller") >= 5
+
+
+async def listed(cache: CacheServicer, cursor: str = "") -> tuple[bytes, str, bytes]:
+    """All pages up to the one that completes: fingerprints, where to go on, salt."""
+    found = b""
+    while True:
+        page = await cache.ListKeys(pb.ListKeysRequest(cursor=cursor), ANN)
+        found, cursor = found + page.fingerprints, page.cursor
+        if page.complete:
+            return found, cursor, page.salt
+
+
+def vectors(text: str) -> inference_pb2.Task:
+    return inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
+
+
+def answer(text: str, **more: Any) -> pb.Answer:
+    return pb.Answer(
+        scope=pb.Scope(model="mini"), task=vectors(text), result=inference_pb2.TaskResult(revision="7"), **more
+    )
+
+
+async def test_keys_are_told_page_by_page_and_then_as_they_come_at_any_replica(rig: Rig) -> None:
+    cache, other = await rig.make(), await rig.make()
+    for number in range(2_500):
+        await rig.client.set(f"penstock:cache:abc:e:{number:016x}{0:016x}", b"0")
+    found, cursor, salt = await listed(cache)
+    assert {int.from_bytes(found[at : at + 8], "big") for at in range(0, len(found), 8)} == set(range(2_500))
+    stored = await other.StoreAll(pb.StoreAllRequest(answers=[answer("a"), answer("b")]), ANN)
+    assert stored.stored == 2
+    found, cursor, _ = await listed(cache, cursor)
+    keys = {
+        exact_key(salt, tenant_of(ANN.principal), "", "mini", b"", vectors(text).SerializeToString(deterministic=True))
+        for text in ("a", "b")
+    }
+    assert {found[at : at + 8].hex() for at in range(0, len(found), 8)} == {key[:16] for key in keys}
+    assert (await listed(other, cursor))[0] == b""
+
+
+async def test_answers_that_nobody_looked_up_are_found_by_their_tenant_alone(rig: Rig) -> None:
+    cache = await rig.make()
+    await cache.StoreAll(pb.StoreAllRequest(answers=[answer("a", tags=["docs"], paid_microusd=3)]), ANN)
+    hit = await look(cache, vectors("a"), model="mini")
+    assert (hit.receipt.outcome, hit.result.revision, hit.savings[0].microusd) == (EXACT, "7", 3)
+    assert (await look(cache, vectors("a"), Call(Principal("other")), model="mini")).receipt.outcome == MISS
+    assert cache.counts["miss: known not to be kept"] == 1
+    assert (await cache.Invalidate(pb.InvalidateRequest(tags=["docs"]), ANN)).removed == 1
+    assert (await look(cache, vectors("a"), model="mini")).receipt.outcome == MISS
+
+
+async def test_an_answer_that_is_not_fit_is_not_kept_and_the_others_are(rig: Rig) -> None:
+    cache = await rig.make(tenant_bytes=65_536)
+    cut = pb.Answer(
+        scope=pb.Scope(model="chat"), task=chat("hello"), result=said("hi", inference_pb2.FINISH_REASON_LENGTH)
+    )
+    large = answer("b")
+    large.result.embed.embeddings.add().values.extend(np.random.default_rng(1).normal(size=30_000))
+    stored = await cache.StoreAll(pb.StoreAllRequest(answers=[cut, large, answer("a")]), ANN)
+    assert stored.stored == 1
+    assert (await look(cache, vectors("b"), model="mini")).receipt.outcome == MISS
+    assert (await look(cache, vectors("a"), model="mini")).receipt.outcome == EXACT
+
+
+@pytest.mark.parametrize(
+    ("call", "request_", "field"),
+    [
+        (Call(), pb.StoreAllRequest(answers=[answer("a")]), "context.principal.organisation"),
+        (ANN, pb.StoreAllRequest(answers=[answer("a"), pb.Answer(task=vectors("b"))]), "answers[1].scope.model"),
+        (ANN, pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"))]), "answers[0].task"),
+        (
+            ANN,
+            pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"), task=vectors("b"))]),
+            "answers[0].result",
+        ),
+        (ANN, pb.StoreAllRequest(answers=[pb.Answer()] * 1_001), "answers"),
+    ],
+)
+async def test_a_bad_batch_is_refused_whole(rig: Rig, call: Call, request_: pb.StoreAllRequest, field: str) -> None:
+    cache = await rig.make()
+    with pytest.raises(Fault) as refused:
+        await cache.StoreAll(request_, call)
+    assert (refused.value.code, refused.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert await rig.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("cursor", ["x", "scan:", "scan:1:2", "follow:0:a-b", "scan:-1:0-0", f"scan:{10**30}:0-0"])
+async def test_a_strange_cursor_is_refused(rig: Rig, cursor: str) -> None:
+    cache = await rig.make()
+    with pytest.raises(Fault) as refused:
+        await cache.ListKeys(pb.ListKeysRequest(cursor=cursor), ANN)
+    assert refused.value.code == grpc.StatusCode.INVALID_ARGUMENT

@@ -15,12 +15,15 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection
 from penstock.cache.eviction import Bounded
-from penstock.cache.scope import keyed
+from penstock.core.reuse import KEY_BYTES, keyed
 
 PREFIX = "penstock:cache:"
 PLAIN, PACKED = b"0", b"1"
 LESSONS = PREFIX + "lessons"
 LESSONS_KEPT = 400_000
+KEPT = PREFIX + "kept"
+KEPT_TOLD = 100_000
+"""Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +98,46 @@ class Entries:
         self._all.used(name)
         return entry
 
-    async def put(self, tenant: str, entry: Entry, ttl_ms: int) -> bool:
-        """Keep an entry; false where it is larger than a tenant may keep."""
-        name, raw = f"{self.folder(tenant)}e:{entry.key}", self._write(entry)
-        jitter = self._section.ttl_jitter
+    async def put(self, tenant: str, entries: Sequence[Entry], ttl_ms: int) -> int:
+        """Keep entries; returns how many were: one that is larger than a tenant may keep is not."""
+        folder, jitter = self.folder(tenant), self._section.ttl_jitter
         life_ms = max(1, round(ttl_ms * random.uniform(1 - jitter, 1)))
-        gone = self._bound(self.folder(tenant)).add(name, len(raw), entry.paid_microusd)
-        gone += self._all.add(name, len(raw), entry.paid_microusd)
-        kept = name not in gone
-        pipe = self._client.pipeline(transaction=False)
+        raws = {f"{folder}e:{entry.key}": (entry, self._write(entry)) for entry in entries}
+        gone: set[str] = set()
+        for name, (entry, raw) in raws.items():
+            gone.update(self._bound(folder).add(name, len(raw), entry.paid_microusd))
+            gone.update(self._all.add(name, len(raw), entry.paid_microusd))
+        kept = {name: one for name, one in raws.items() if name not in gone}
         if kept:
-            pipe.set(name, raw, px=life_ms)
-            for tag in entry.tags:
-                pipe.sadd(f"{self.folder(tenant)}t:{tag}", entry.key)
-                pipe.pexpire(f"{self.folder(tenant)}t:{tag}", life_ms)
-            for group in (f"s:{entry.scope_key}", f"m:{entry.model.partition('@')[0]}"):
-                pipe.sadd(self.folder(tenant) + group, entry.key)
-                pipe.pexpire(self.folder(tenant) + group, life_ms)
+            pipe = self._client.pipeline(transaction=False)
+            for name, (_, raw) in kept.items():
+                pipe.set(name, raw, px=life_ms)
+            for group, keys in _groups([entry for entry, _ in kept.values()]).items():
+                pipe.sadd(folder + group, *keys)
+                pipe.pexpire(folder + group, life_ms)
+            told: dict[Any, Any] = {"k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values())}
+            pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
             await pipe.execute()
-        await self._drop([one for one in gone if one != name])
-        return kept
+        await self._drop(sorted(gone))
+        return len(kept)
+
+    async def newest_kept(self) -> str:
+        """Where the stream of new keys ends now."""
+        found: Any = await self._client.xrevrange(KEPT, count=1)
+        return str(found[0][0].decode()) if found else "0-0"
+
+    async def scan(self, cursor: int) -> tuple[int, list[bytes]]:
+        """Some of all keys, and where to go on; 0 begins and ends."""
+        found: Any = await self._client.scan(cursor, match=PREFIX + "*:e:*", count=1000)
+        after, names = found
+        return int(after), [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
+
+    async def kept_after(self, at: str, wait_ms: int) -> tuple[str, list[bytes]]:
+        """Keys that were kept after a place in the stream, and the place of the last; waits for the first."""
+        found: Any = await self._client.xread({KEPT: at}, count=100, block=wait_ms)
+        rows: Sequence[Any] = found[0][1] if found else ()
+        keys = [fields[b"k"][i : i + KEY_BYTES] for _, fields in rows for i in range(0, len(fields[b"k"]), KEY_BYTES)]
+        return (rows[-1][0].decode() if rows else at), keys
 
     async def members(self, tenant: str, group: str) -> set[str]:
         """Keys of a tag (`t:…`), a scope (`s:…`) or a model (`m:…`)."""
@@ -166,6 +189,16 @@ class Entries:
         paid, born, model, scope_key, tags = json.loads(body[4 : 4 + length])
         result = inference_pb2.TaskResult.FromString(body[4 + length :])
         return Entry(key, result, paid, born, model, scope_key, tuple(tags))
+
+
+def _groups(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Keys of entries by the sets that invalidation finds them in."""
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        names = [f"t:{tag}" for tag in entry.tags] + [f"m:{entry.model.partition('@')[0]}"]
+        for name in [*names, f"s:{entry.scope_key}"] if entry.scope_key else names:
+            groups.setdefault(name, []).append(entry.key)
+    return groups
 
 
 def _lesson(fields: dict[bytes, bytes]) -> Lesson:

@@ -1,40 +1,13 @@
-"""What must be equal before anything may be reused: canonical forms, keyed hashes, an answer's class, and what is never kept. Plain."""
+"""What must be equal before likeness may be asked about, an answer's class, and what is never kept. Plain."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.core.call import Principal
-
-KEY_BYTES = 16
-FORMAT = b"1"
-"""Version of the canonical form: a change of it leaves old entries unfound."""
-
-
-def tenant_of(principal: Principal) -> str:
-    """Who may share answers: callers of one organisation, team and set of tags."""
-    return "\x1f".join((principal.organisation, principal.team, *sorted(principal.tags)))
-
-
-def keyed(secret: bytes, *parts: bytes) -> str:
-    """BLAKE2b under a secret, over parts of unambiguous length, so that keys cannot be guessed across tenants."""
-    digest = hashlib.blake2b(key=secret[:64], digest_size=KEY_BYTES)
-    for part in (FORMAT, *parts):
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def exact_key(secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task) -> str:
-    """The key of a request: everything that the answer may depend on."""
-    return keyed(
-        secret, tenant.encode(), scope.namespace.encode(), scope.model.encode(), scope.context_sha256,
-        task.SerializeToString(deterministic=True),
-    )  # fmt: skip
+from penstock.core.reuse import keyed
 
 
 @dataclass(frozen=True, slots=True)

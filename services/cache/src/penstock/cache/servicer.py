@@ -16,11 +16,13 @@ from penstock.cache.adapters import Entries, Entry, Lesson
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.flights import Flights
 from penstock.cache.gate import MOST_CHARACTERS
-from penstock.cache.scope import answer_class, exact_key, never_kept, prompt_of, tenant_of
+from penstock.cache.listing import list_keys
+from penstock.cache.scope import answer_class, never_kept, prompt_of
 from penstock.cache.tier import Candidate, SemanticTier
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import invalid, not_found
+from penstock.core.errors import invalid, not_found, unavailable
+from penstock.core.reuse import exact_key, salt_of, tenant_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from redis.exceptions import RedisError
 
@@ -34,6 +36,8 @@ MISS, COALESCED, BYPASSED = (
 TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: "semantic_cache", COALESCED: "coalesced"}
 OWED_KEPT = 100_000
 LANDED_KEPT, LANDED_S = 512, 2.0
+MOST_ANSWERS = 1_000
+UNASKED = "miss: known not to be kept"
 HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
 
 
@@ -70,6 +74,7 @@ class CacheServicer:
     ) -> None:
         self._settings = settings
         self._secret = (settings.secret or settings.internal_token).encode()
+        self._salt = salt_of(self._secret)
         self._entries = entries
         self._tier = tier
         self._clock = clock
@@ -123,8 +128,12 @@ class CacheServicer:
         if request.task.WhichOneof("task") is None:
             raise invalid("task", "is empty")
         tenant = tenant_of(call.principal)
-        key = exact_key(self._secret, tenant, request.scope, request.task)
+        key = self._key(tenant, request.scope, request.task)
         return Owed(tenant, key, request, True, began_s=self._clock.monotonic())
+
+    def _key(self, tenant: str, scope: pb.Scope, task: inference_pb2.Task) -> str:
+        body = task.SerializeToString(deterministic=True)
+        return exact_key(self._salt, tenant, scope.namespace, scope.model, scope.context_sha256, body)
 
     async def _entry(self, owed: Owed) -> Entry | None:
         try:
@@ -264,10 +273,40 @@ class CacheServicer:
         )  # fmt: skip
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
-        stored = await self._entries.put(owed.tenant, entry, ttl_ms)
+        stored = await self._entries.put(owed.tenant, [entry], ttl_ms) > 0
         if stored and owed.candidate is not None:
             reason = await self._teach(owed, request.result)
         return pb.StoreResponse(stored=stored, reason=reason if stored else "too large")
+
+    async def StoreAll(self, request: pb.StoreAllRequest, call: Call) -> pb.StoreAllResponse:
+        if not call.principal.organisation:
+            raise invalid("context.principal.organisation", "is empty: without a principal there is no cache")
+        if len(request.answers) > MOST_ANSWERS:
+            raise invalid("answers", f"are {len(request.answers)}: {MOST_ANSWERS} at most")
+        tenant, now_ms = tenant_of(call.principal), round(self._clock.time() * 1000)
+        entries = [self._brought(at, one, tenant, now_ms) for at, one in enumerate(request.answers)]
+        self.counts[UNASKED] += len(entries)
+        self._lookups.add(len(entries), {"rule": UNASKED})
+        fit = [entry for entry in entries if entry is not None]
+        return pb.StoreAllResponse(stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000)))
+
+    def _brought(self, at: int, one: pb.Answer, tenant: str, now_ms: int) -> Entry | None:
+        """The entry of an answer that nobody looked up; None where it must not be kept."""
+        for name in ("scope.model", "task", "result"):
+            if not (one.scope.model if name == "scope.model" else one.HasField(name)):
+                raise invalid(f"answers[{at}].{name}", "is empty")
+        reason = never_kept(one.task, one.result, self._section.max_temperature, asked_for=one.asked_for)
+        if reason:
+            self.counts[f"refused: {reason}"] += 1
+            return None
+        key = self._key(tenant, one.scope, one.task)
+        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tuple(one.tags))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
+        try:
+            return await list_keys(self._entries, self._salt, request.cursor)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
 
     async def _teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
         """Tell every replica what this call has shown; why not, where the answer is free text."""

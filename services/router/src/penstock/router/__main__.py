@@ -121,7 +121,9 @@ def _recall(
 ) -> CacheRecall | None:
     if not settings.cache_address:
         return None
-    return CacheRecall(dial(settings.cache_address, CACHE), lambda: models.prices, clock)
+    recall = CacheRecall(dial(settings.cache_address, CACHE), lambda: models.prices, clock)
+    recall.deposits.start()
+    return recall
 
 
 def _admission(

@@ -1,7 +1,8 @@
 """Reuse through the cache: a copy of the latest exact hits in this process, requests in flight, then the cache service.
 
 An entry that the cache has removed may be served from the copy for up to `COPY_S` longer. The key of a copy holds all that the
-cache's own key holds. A cache that is gone is no reason to fail.
+cache's own key holds. A cache that is gone is no reason to fail. A task that is cheap to repeat is not looked up when its key is known
+not to be kept (docs/decisions/0022-summary-of-keys.md).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.prices import Prices
+from penstock.router.kept import Deposits, asked_for
 from penstock.router.stages import Found, Later, NotFound
 
 COPY_S = 1.0
@@ -76,6 +78,8 @@ class Token:
     flight: Flight | None = None
     owed: bytes = b""
     options: router_pb2.CallOptions = field(default_factory=router_pb2.CallOptions)
+    unasked: pb.Answer | None = None
+    """What will be brought with the answer where the cache was not asked."""
 
 
 class CacheRecall:
@@ -87,6 +91,7 @@ class CacheRecall:
         self._bytes = 0
         self._flights: dict[Key, Flight] = {}
         self._after: set[asyncio.Task[None]] = set()
+        self.deposits = Deposits(peer, clock)
 
     def at_hand(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
@@ -112,6 +117,10 @@ class CacheRecall:
             followed = await self._follow(flight, call)
             if followed is not None:
                 return followed
+        answer = self.deposits.unasked(call.principal, policy, model, task)
+        if answer is not None:
+            flight = self._flights[key] = Flight()
+            return NotFound(Token(key, call, flight, options=options, unasked=answer), KNOWN_MISSING)
         return await self._ask(key, call, options, task, model, request_id)
 
     async def _follow(self, flight: Flight, call: Call) -> Found | None:
@@ -170,7 +179,7 @@ class CacheRecall:
         policy = options.cache
         request = pb.LookUpRequest(
             scope=pb.Scope(namespace=policy.namespace, model=model), task=task, max_age_ms=policy.max_age_ms, request_id=request_id,
-            full_price_microusd=self._price(task, model), asked_for=bool(policy.namespace or policy.tags or policy.max_age_ms),
+            full_price_microusd=self._price(task, model), asked_for=asked_for(policy),
             token=token,
         )  # fmt: skip
         if policy.HasField("max_error_rate"):
@@ -220,6 +229,9 @@ class CacheRecall:
             return None
         paid = receipt.cost.paid_microusd if receipt is not None else 0
         self._end(token, result, paid)
+        if token.unasked is not None:
+            self._bring(token, token.unasked, result, paid)
+            return None
         return self._stored(token, result, paid) if token.owed else None
 
     async def _stored(self, token: Token, result: inference_pb2.TaskResult | None, paid: int) -> None:
@@ -233,6 +245,14 @@ class CacheRecall:
             return
         if answer.stored and result is not None:
             self._keep(token.key, result, paid, result.compute_ms, 0.0)
+
+    def _bring(self, token: Token, answer: pb.Answer, result: inference_pb2.TaskResult | None, paid: int) -> None:
+        if result is None or token.options.cache.no_store:
+            return
+        answer.result.CopyFrom(result)
+        answer.paid_microusd = paid
+        self.deposits.bring(token.call.principal, answer)
+        self._keep(token.key, result, paid, result.compute_ms, 0.0)
 
     async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
         """Pass a verdict on; the copy forgets everything of a tenant that complains."""
@@ -286,6 +306,7 @@ class CacheRecall:
         """Let the cache go."""
         while self._after:
             await asyncio.gather(*self._after, return_exceptions=True)
+        await self.deposits.close()
         await self._peer.close()
 
 
@@ -297,3 +318,4 @@ def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.T
 
 
 BYPASSED = NotFound(None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass"))
+KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule="miss: known not to be kept")

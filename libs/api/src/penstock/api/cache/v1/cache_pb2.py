@@ -26,7 +26,7 @@ from penstock.api.common.v1 import common_pb2 as penstock_dot_api_dot_common_dot
 from penstock.api.inference.v1 import inference_pb2 as penstock_dot_api_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/cache/v1/cache.proto\x12\x15penstock.api.cache.v1\x1a#penstock/api/common/v1/common.proto\x1a)penstock/api/inference/v1/inference.proto\"A\n\x05Scope\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_sha256\x18\x03 \x01(\x0c\"\xad\x02\n\rLookUpRequest\x12+\n\x05scope\x18\x01 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\x12-\n\x04task\x18\x02 \x01(\x0b\x32\x1f.penstock.api.inference.v1.Task\x12\x12\n\nmax_age_ms\x18\x03 \x01(\x03\x12\x1b\n\x0emax_error_rate\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x13\x66ull_price_microusd\x18\x05 \x01(\x03\x12\x0e\n\x06vector\x18\x06 \x03(\x02\x12\x19\n\x11\x65mbedder_revision\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x11\n\tasked_for\x18\t \x01(\x08\x12\r\n\x05token\x18\n \x01(\x0c\x42\x11\n\x0f_max_error_rate\"\xbe\x01\n\x0eLookUpResponse\x12\x35\n\x06result\x18\x01 \x01(\x0b\x32%.penstock.api.inference.v1.TaskResult\x12\x35\n\x07receipt\x18\x02 \x01(\x0b\x32$.penstock.api.common.v1.CacheReceipt\x12/\n\x07savings\x18\x03 \x03(\x0b\x32\x1e.penstock.api.common.v1.Saving\x12\r\n\x05token\x18\x04 \x01(\x0c\"\x89\x01\n\x0cStoreRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x35\n\x06result\x18\x02 \x01(\x0b\x32%.penstock.api.inference.v1.TaskResult\x12\x15\n\rpaid_microusd\x18\x03 \x01(\x03\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x03\"/\n\rStoreResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\":\n\x13SendFeedbackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\"+\n\x14SendFeedbackResponse\x12\x13\n\x0bquarantined\x18\x01 \x01(\x08\"p\n\x11InvalidateRequest\x12\x11\n\tentry_ids\x18\x01 \x03(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\x12\r\n\x05model\x18\x04 \x01(\t\"%\n\x12InvalidateResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x04\"$\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x9d\x02\n\x10GetStatsResponse\x12\x45\n\x07lookups\x18\x01 \x03(\x0b\x32\x34.penstock.api.cache.v1.GetStatsResponse.LookupsEntry\x12\x19\n\x11\x61udited_precision\x18\x02 \x01(\x01\x12\x1d\n\x15\x61udited_precision_low\x18\x03 \x01(\x01\x12\x0e\n\x06\x61udits\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\x12\x16\n\x0esaved_microusd\x18\x07 \x01(\x03\x12\x10\n\x08saved_ms\x18\x08 \x01(\x01\x1a.\n\x0cLookupsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"A\n\x12GetTradeOffRequest\x12+\n\x05scope\x18\x01 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\"H\n\rTradeOffPoint\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x10\n\x08hit_rate\x18\x02 \x01(\x01\x12\x12\n\nerror_rate\x18\x03 \x01(\x01\"^\n\x13GetTradeOffResponse\x12\x34\n\x06points\x18\x01 \x03(\x0b\x32$.penstock.api.cache.v1.TradeOffPoint\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"f\n\x0f\x45xchangeRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.penstock.api.common.v1.Item\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\x12\x0f\n\x07\x63redits\x18\x03 \x01(\r\"X\n\x10\x45xchangeResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".penstock.api.common.v1.ItemResult\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r2\xa9\x05\n\x0c\x43\x61\x63heService\x12U\n\x06LookUp\x12$.penstock.api.cache.v1.LookUpRequest\x1a%.penstock.api.cache.v1.LookUpResponse\x12R\n\x05Store\x12#.penstock.api.cache.v1.StoreRequest\x1a$.penstock.api.cache.v1.StoreResponse\x12g\n\x0cSendFeedback\x12*.penstock.api.cache.v1.SendFeedbackRequest\x1a+.penstock.api.cache.v1.SendFeedbackResponse\x12\x61\n\nInvalidate\x12(.penstock.api.cache.v1.InvalidateRequest\x1a).penstock.api.cache.v1.InvalidateResponse\x12[\n\x08GetStats\x12&.penstock.api.cache.v1.GetStatsRequest\x1a\'.penstock.api.cache.v1.GetStatsResponse\x12\x64\n\x0bGetTradeOff\x12).penstock.api.cache.v1.GetTradeOffRequest\x1a*.penstock.api.cache.v1.GetTradeOffResponse\x12_\n\x08\x45xchange\x12&.penstock.api.cache.v1.ExchangeRequest\x1a\'.penstock.api.cache.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/api/cache/v1/cache.proto\x12\x15penstock.api.cache.v1\x1a#penstock/api/common/v1/common.proto\x1a)penstock/api/inference/v1/inference.proto\"A\n\x05Scope\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_sha256\x18\x03 \x01(\x0c\"\xad\x02\n\rLookUpRequest\x12+\n\x05scope\x18\x01 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\x12-\n\x04task\x18\x02 \x01(\x0b\x32\x1f.penstock.api.inference.v1.Task\x12\x12\n\nmax_age_ms\x18\x03 \x01(\x03\x12\x1b\n\x0emax_error_rate\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x13\x66ull_price_microusd\x18\x05 \x01(\x03\x12\x0e\n\x06vector\x18\x06 \x03(\x02\x12\x19\n\x11\x65mbedder_revision\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x11\n\tasked_for\x18\t \x01(\x08\x12\r\n\x05token\x18\n \x01(\x0c\x42\x11\n\x0f_max_error_rate\"\xbe\x01\n\x0eLookUpResponse\x12\x35\n\x06result\x18\x01 \x01(\x0b\x32%.penstock.api.inference.v1.TaskResult\x12\x35\n\x07receipt\x18\x02 \x01(\x0b\x32$.penstock.api.common.v1.CacheReceipt\x12/\n\x07savings\x18\x03 \x03(\x0b\x32\x1e.penstock.api.common.v1.Saving\x12\r\n\x05token\x18\x04 \x01(\x0c\"\x89\x01\n\x0cStoreRequest\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x35\n\x06result\x18\x02 \x01(\x0b\x32%.penstock.api.inference.v1.TaskResult\x12\x15\n\rpaid_microusd\x18\x03 \x01(\x03\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x03\"/\n\rStoreResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd3\x01\n\x06\x41nswer\x12+\n\x05scope\x18\x01 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\x12-\n\x04task\x18\x02 \x01(\x0b\x32\x1f.penstock.api.inference.v1.Task\x12\x35\n\x06result\x18\x03 \x01(\x0b\x32%.penstock.api.inference.v1.TaskResult\x12\x15\n\rpaid_microusd\x18\x04 \x01(\x03\x12\x0c\n\x04tags\x18\x05 \x03(\t\x12\x11\n\tasked_for\x18\x06 \x01(\x08\"A\n\x0fStoreAllRequest\x12.\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1d.penstock.api.cache.v1.Answer\"\"\n\x10StoreAllResponse\x12\x0e\n\x06stored\x18\x01 \x01(\r\"!\n\x0fListKeysRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"X\n\x10ListKeysResponse\x12\x0c\n\x04salt\x18\x01 \x01(\x0c\x12\x14\n\x0c\x66ingerprints\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\":\n\x13SendFeedbackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x08\"+\n\x14SendFeedbackResponse\x12\x13\n\x0bquarantined\x18\x01 \x01(\x08\"p\n\x11InvalidateRequest\x12\x11\n\tentry_ids\x18\x01 \x03(\t\x12\x0c\n\x04tags\x18\x02 \x03(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\x12\r\n\x05model\x18\x04 \x01(\t\"%\n\x12InvalidateResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x04\"$\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x9d\x02\n\x10GetStatsResponse\x12\x45\n\x07lookups\x18\x01 \x03(\x0b\x32\x34.penstock.api.cache.v1.GetStatsResponse.LookupsEntry\x12\x19\n\x11\x61udited_precision\x18\x02 \x01(\x01\x12\x1d\n\x15\x61udited_precision_low\x18\x03 \x01(\x01\x12\x0e\n\x06\x61udits\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\x04\x12\x16\n\x0esaved_microusd\x18\x07 \x01(\x03\x12\x10\n\x08saved_ms\x18\x08 \x01(\x01\x1a.\n\x0cLookupsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"A\n\x12GetTradeOffRequest\x12+\n\x05scope\x18\x01 \x01(\x0b\x32\x1c.penstock.api.cache.v1.Scope\"H\n\rTradeOffPoint\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x10\n\x08hit_rate\x18\x02 \x01(\x01\x12\x12\n\nerror_rate\x18\x03 \x01(\x01\"^\n\x13GetTradeOffResponse\x12\x34\n\x06points\x18\x01 \x03(\x0b\x32$.penstock.api.cache.v1.TradeOffPoint\x12\x11\n\tthreshold\x18\x02 \x01(\x01\"f\n\x0f\x45xchangeRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.penstock.api.common.v1.Item\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\x12\x0f\n\x07\x63redits\x18\x03 \x01(\r\"X\n\x10\x45xchangeResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".penstock.api.common.v1.ItemResult\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r2\xe3\x06\n\x0c\x43\x61\x63heService\x12U\n\x06LookUp\x12$.penstock.api.cache.v1.LookUpRequest\x1a%.penstock.api.cache.v1.LookUpResponse\x12R\n\x05Store\x12#.penstock.api.cache.v1.StoreRequest\x1a$.penstock.api.cache.v1.StoreResponse\x12[\n\x08StoreAll\x12&.penstock.api.cache.v1.StoreAllRequest\x1a\'.penstock.api.cache.v1.StoreAllResponse\x12[\n\x08ListKeys\x12&.penstock.api.cache.v1.ListKeysRequest\x1a\'.penstock.api.cache.v1.ListKeysResponse\x12g\n\x0cSendFeedback\x12*.penstock.api.cache.v1.SendFeedbackRequest\x1a+.penstock.api.cache.v1.SendFeedbackResponse\x12\x61\n\nInvalidate\x12(.penstock.api.cache.v1.InvalidateRequest\x1a).penstock.api.cache.v1.InvalidateResponse\x12[\n\x08GetStats\x12&.penstock.api.cache.v1.GetStatsRequest\x1a\'.penstock.api.cache.v1.GetStatsResponse\x12\x64\n\x0bGetTradeOff\x12).penstock.api.cache.v1.GetTradeOffRequest\x1a*.penstock.api.cache.v1.GetTradeOffResponse\x12_\n\x08\x45xchange\x12&.penstock.api.cache.v1.ExchangeRequest\x1a\'.penstock.api.cache.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,30 +45,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREREQUEST']._serialized_end=842
   _globals['_STORERESPONSE']._serialized_start=844
   _globals['_STORERESPONSE']._serialized_end=891
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=893
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=951
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=953
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=996
-  _globals['_INVALIDATEREQUEST']._serialized_start=998
-  _globals['_INVALIDATEREQUEST']._serialized_end=1110
-  _globals['_INVALIDATERESPONSE']._serialized_start=1112
-  _globals['_INVALIDATERESPONSE']._serialized_end=1149
-  _globals['_GETSTATSREQUEST']._serialized_start=1151
-  _globals['_GETSTATSREQUEST']._serialized_end=1187
-  _globals['_GETSTATSRESPONSE']._serialized_start=1190
-  _globals['_GETSTATSRESPONSE']._serialized_end=1475
-  _globals['_GETSTATSRESPONSE_LOOKUPSENTRY']._serialized_start=1429
-  _globals['_GETSTATSRESPONSE_LOOKUPSENTRY']._serialized_end=1475
-  _globals['_GETTRADEOFFREQUEST']._serialized_start=1477
-  _globals['_GETTRADEOFFREQUEST']._serialized_end=1542
-  _globals['_TRADEOFFPOINT']._serialized_start=1544
-  _globals['_TRADEOFFPOINT']._serialized_end=1616
-  _globals['_GETTRADEOFFRESPONSE']._serialized_start=1618
-  _globals['_GETTRADEOFFRESPONSE']._serialized_end=1712
-  _globals['_EXCHANGEREQUEST']._serialized_start=1714
-  _globals['_EXCHANGEREQUEST']._serialized_end=1816
-  _globals['_EXCHANGERESPONSE']._serialized_start=1818
-  _globals['_EXCHANGERESPONSE']._serialized_end=1906
-  _globals['_CACHESERVICE']._serialized_start=1909
-  _globals['_CACHESERVICE']._serialized_end=2590
+  _globals['_ANSWER']._serialized_start=894
+  _globals['_ANSWER']._serialized_end=1105
+  _globals['_STOREALLREQUEST']._serialized_start=1107
+  _globals['_STOREALLREQUEST']._serialized_end=1172
+  _globals['_STOREALLRESPONSE']._serialized_start=1174
+  _globals['_STOREALLRESPONSE']._serialized_end=1208
+  _globals['_LISTKEYSREQUEST']._serialized_start=1210
+  _globals['_LISTKEYSREQUEST']._serialized_end=1243
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1245
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1333
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=1335
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=1393
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=1395
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1438
+  _globals['_INVALIDATEREQUEST']._serialized_start=1440
+  _globals['_INVALIDATEREQUEST']._serialized_end=1552
+  _globals['_INVALIDATERESPONSE']._serialized_start=1554
+  _globals['_INVALIDATERESPONSE']._serialized_end=1591
+  _globals['_GETSTATSREQUEST']._serialized_start=1593
+  _globals['_GETSTATSREQUEST']._serialized_end=1629
+  _globals['_GETSTATSRESPONSE']._serialized_start=1632
+  _globals['_GETSTATSRESPONSE']._serialized_end=1917
+  _globals['_GETSTATSRESPONSE_LOOKUPSENTRY']._serialized_start=1871
+  _globals['_GETSTATSRESPONSE_LOOKUPSENTRY']._serialized_end=1917
+  _globals['_GETTRADEOFFREQUEST']._serialized_start=1919
+  _globals['_GETTRADEOFFREQUEST']._serialized_end=1984
+  _globals['_TRADEOFFPOINT']._serialized_start=1986
+  _globals['_TRADEOFFPOINT']._serialized_end=2058
+  _globals['_GETTRADEOFFRESPONSE']._serialized_start=2060
+  _globals['_GETTRADEOFFRESPONSE']._serialized_end=2154
+  _globals['_EXCHANGEREQUEST']._serialized_start=2156
+  _globals['_EXCHANGEREQUEST']._serialized_end=2258
+  _globals['_EXCHANGERESPONSE']._serialized_start=2260
+  _globals['_EXCHANGERESPONSE']._serialized_end=2348
+  _globals['_CACHESERVICE']._serialized_start=2351
+  _globals['_CACHESERVICE']._serialized_end=3218
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,52 @@ class StoreResponse(_message.Message):
     reason: str
     def __init__(self, stored: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class Answer(_message.Message):
+    __slots__ = ("scope", "task", "result", "paid_microusd", "tags", "asked_for")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
+    scope: Scope
+    task: _inference_pb2.Task
+    result: _inference_pb2.TaskResult
+    paid_microusd: int
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    asked_for: bool
+    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., paid_microusd: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., asked_for: _Optional[bool] = ...) -> None: ...
+
+class StoreAllRequest(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[Answer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ...) -> None: ...
+
+class StoreAllResponse(_message.Message):
+    __slots__ = ("stored",)
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    stored: int
+    def __init__(self, stored: _Optional[int] = ...) -> None: ...
+
+class ListKeysRequest(_message.Message):
+    __slots__ = ("cursor",)
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    cursor: str
+    def __init__(self, cursor: _Optional[str] = ...) -> None: ...
+
+class ListKeysResponse(_message.Message):
+    __slots__ = ("salt", "fingerprints", "cursor", "complete")
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    salt: bytes
+    fingerprints: bytes
+    cursor: str
+    complete: bool
+    def __init__(self, salt: _Optional[bytes] = ..., fingerprints: _Optional[bytes] = ..., cursor: _Optional[str] = ..., complete: _Optional[bool] = ...) -> None: ...
+
 class SendFeedbackRequest(_message.Message):
     __slots__ = ("request_id", "correct")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]

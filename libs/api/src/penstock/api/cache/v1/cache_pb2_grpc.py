@@ -45,6 +45,16 @@ class CacheServiceStub:
                 request_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreResponse.FromString,
                 _registered_method=True)
+        self.StoreAll = channel.unary_unary(
+                '/penstock.api.cache.v1.CacheService/StoreAll',
+                request_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllResponse.FromString,
+                _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/penstock.api.cache.v1.CacheService/ListKeys',
+                request_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
         self.SendFeedback = channel.unary_unary(
                 '/penstock.api.cache.v1.CacheService/SendFeedback',
                 request_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.SendFeedbackRequest.SerializeToString,
@@ -85,6 +95,20 @@ class CacheServiceServicer:
 
     def Store(self, request, context):
         """Keeps an answer, or says with none that no answer came.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreAll(self, request, context):
+        """Keeps answers that nobody looked up, because the caller knew from ListKeys that none was kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeys(self, request, context):
+        """Tells which keys have an answer, page by page, then those that come to have one: a caller that knows them need not look up in vain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +161,16 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.Store,
                     request_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreRequest.FromString,
                     response_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreResponse.SerializeToString,
+            ),
+            'StoreAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.StoreAll,
+                    request_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysResponse.SerializeToString,
             ),
             'SendFeedback': grpc.unary_unary_rpc_method_handler(
                     servicer.SendFeedback,
@@ -219,6 +253,60 @@ class CacheService:
             '/penstock.api.cache.v1.CacheService/Store',
             penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreRequest.SerializeToString,
             penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.cache.v1.CacheService/StoreAll',
+            penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllRequest.SerializeToString,
+            penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.StoreAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.cache.v1.CacheService/ListKeys',
+            penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysRequest.SerializeToString,
+            penstock_dot_api_dot_cache_dot_v1_dot_cache__pb2.ListKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
