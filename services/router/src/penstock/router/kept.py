@@ -81,7 +81,7 @@ class Deposits:
     def __init__(self, peer: Peer, clock: Clock) -> None:
         self._peer, self._clock = peer, clock
         self.kept = Kept()
-        self._waiting: dict[Principal, list[pb.Answer]] = {}
+        self._waiting: dict[Principal, tuple[Call, list[pb.Answer]]] = {}
         self._count = 0
         self._sender: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -103,11 +103,12 @@ class Deposits:
         scope = pb.Scope(namespace=policy.namespace, model=model)
         return pb.Answer(scope=scope, task=task, tags=policy.tags, asked_for=asked_for(policy))
 
-    def bring(self, principal: Principal, answer: pb.Answer) -> None:
-        """Have an answer kept soon; dropped where too many wait, since it can be computed again."""
+    def bring(self, call: Call, answer: pb.Answer) -> None:
+        """Have a call's answer kept soon; dropped where too many wait, since it can be computed again. A batch is seen in the trace of the
+        call that began it."""
         if self._count >= MOST_WAITING:
             return
-        self._waiting.setdefault(principal, []).append(answer)
+        self._waiting.setdefault(call.principal, (call, []))[1].append(answer)
         self._count += 1
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send())
@@ -117,15 +118,15 @@ class Deposits:
             while self._waiting:
                 await self._clock.sleep(GATHER_S)
                 waiting, self._waiting, self._count = self._waiting, {}, 0
-                for principal, answers in waiting.items():
+                for call, answers in waiting.values():
                     for at in range(0, len(answers), AT_ONCE):
-                        await self._call(principal, pb.StoreAllRequest(answers=answers[at : at + AT_ONCE]))
+                        await self._call(call, pb.StoreAllRequest(answers=answers[at : at + AT_ONCE]))
         finally:
             self._sender = None
 
-    async def _call(self, principal: Principal, request: pb.StoreAllRequest) -> None:
+    async def _call(self, call: Call, request: pb.StoreAllRequest) -> None:
         try:
-            await self._peer.call("StoreAll", request, Call(principal, deadline_s=self._clock.monotonic() + STORE_S))
+            await self._peer.call("StoreAll", request, call._replace(deadline_s=self._clock.monotonic() + STORE_S))
         except Fault:
             return  # a cache that is gone keeps nothing
 

@@ -251,7 +251,7 @@ class CacheRecall:
             return
         answer.result.CopyFrom(result)
         answer.paid_microusd = paid
-        self.deposits.bring(token.call.principal, answer)
+        self.deposits.bring(token.call, answer)
         self._keep(token.key, result, paid, result.compute_ms, 0.0)
 
     async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
