@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from random import Random
+from typing import Any
 
 import grpc
 import pytest
@@ -15,29 +14,20 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.auth import internal
 from penstock.core.call import Call
 from penstock.core.clock import SystemClock
-from penstock.core.door import Door
 from penstock.core.errors import unavailable
 from penstock.core.hop import connect, open_channel
 from penstock.core.redis import embedded_redis, open_redis
-from penstock.core.telemetry import NO_TELEMETRY
-from penstock.router.__main__ import REGISTRY, ROUTER
-from penstock.router.adapters import INFERENCE, Backends
-from penstock.router.attempts import Attempts
-from penstock.router.config import KeySection, RouterSettings
-from penstock.router.keys import KeyRing, digest
-from penstock.router.pipeline import Pipeline
-from penstock.router.registrar import RegistryServicer
+from penstock.router.__main__ import ROUTER
+from penstock.router.config import RouterSettings
 from penstock.router.registry import Registry
-from penstock.router.servicer import RouterServicer
-from penstock.router.stages import NoRecall, NoShape, OpenAdmission
-from penstock.testkit.server import TOKEN, serving
+from penstock.testkit.server import TOKEN
 
 KEY = "psk-test-key"
 METADATA = (("authorization", f"Bearer {KEY}"),)
 MODEL = "m"
+READY = inference_pb2.MODEL_STATE_READY
 
 
 class Scripted:
@@ -94,37 +84,13 @@ class Rig:
     address: str
 
 
-def registration(name: str, address: str) -> pb.Instance:
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed", "generate"])
-    return pb.Instance(id=name, address=address, models=[model], concurrency=2)
-
-
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    settings = RouterSettings(default_model=MODEL)
-    clock = SystemClock()
-    key = KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")
-    keys, registry = KeyRing([key]), Registry(settings, None, clock)
-    backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
-    attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(1))
-    stages = OpenAdmission(), NoRecall(), NoShape()
-    pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
-    doors = [
-        Door(ROUTER, RouterServicer(settings, keys, registry, pipeline, clock), keys.authenticate, public=True),
-        Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),
-    ]
+async def rig(start_router: Callable[..., Any]) -> AsyncIterator[Rig]:
     instances = {"a": Scripted(), "b": Scripted()}
-    async with contextlib.AsyncExitStack() as stack:
+    async with start_router(RouterSettings(default_model=MODEL)) as routed:
         for name, servicer in instances.items():
-            server = await stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
-            await registry.register(registration(name, server.address))
-            registry.members[name].successes = 3
-        server = await stack.enter_async_context(serving(doors))
-        channel = await stack.enter_async_context(open_channel(server.address))
-        yield Rig(router_pb2_grpc.RouterServiceStub(channel), registry, instances, server.address)
-        await pipeline.drained()
-        await backends.close()
-    assert all(item.own == 0 for item in registry.members.values())
+            await routed.join(name, servicer, MODEL)
+        yield Rig(routed.stub, routed.registry, instances, routed.address)
 
 
 def embed(*texts: str, **options: object) -> pb.EmbedRequest:
@@ -259,7 +225,9 @@ async def test_routers_agree_through_redis_and_a_restart_loses_nothing(
     settings, clock = RouterSettings(lease_ms=60_000), SystemClock()
     async with embedded_redis(tmp_path_factory.mktemp("redis")) as url, open_redis(url) as store:
         first = Registry(settings, store, clock)
-        await first.register(registration("a", "127.0.0.1:1"))
+        await first.register(
+            pb.Instance(id="a", address="127.0.0.1:1", models=[inference_pb2.Model(name=MODEL, state=READY)])
+        )
         second = Registry(settings, store, clock)
         await second.read_shared()
         assert second.registered == first.registered

@@ -13,7 +13,7 @@ from penstock.router.attempts import RETRIES_SAVED
 from penstock.router.fleet import Fleet, Learning, Member, Outcome
 from penstock.router.policy import Budget, choose
 from penstock.router.registry import LEARNING
-from penstock.router.strategies import STRATEGIES, Ask, Strategy
+from penstock.router.strategies import STRATEGIES, Ask, LateBinding, LeastAddedDelay, Strategy
 
 SERVICE_S = 0.05
 """Mean service time of the fastest instance: S."""
@@ -115,11 +115,17 @@ class Router:
         self.fleet = Fleet(learning, service_s=SERVICE_S, routers=routers)
         self.fleet.members = [Member(server.name, server.slots, proven=True) for server in servers]
         self.members = {member.id: member for member in self.fleet.members}
-        alone = strategy if routers == 1 or strategy != "late_binding" else "least_added_delay"
-        self.strategy: Strategy = STRATEGIES[alone]()
+        self._strategy: Strategy = STRATEGIES[strategy]()
+        self._otherwise: Strategy = LeastAddedDelay()
         self.rng = random.Random(seed)
         self.retries = Budget(0.1, RETRIES_SAVED)
         self.held: deque[Job] = deque()
+
+    @property
+    def strategy(self) -> Strategy:
+        """As in the serving router: late binding where it fits, the default elsewhere."""
+        late = isinstance(self._strategy, LateBinding)
+        return self._otherwise if late and not self._strategy.fits(self.fleet) else self._strategy  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -154,6 +160,16 @@ class World:
     events: tuple[tuple[float, Callable[[Simulation], None]], ...] = ()
     frozen: tuple[float, float] = (math.inf, math.inf)
     """No fresh load report is delivered between these times."""
+    round_trip_s: float = 0.0
+    """From the router to an instance and back; half of it each way."""
+
+
+def at_load(
+    speeds: tuple[float, ...], load: float, seconds: float, slots: int = 1, seed: int = 1, routers: int = 1
+) -> World:
+    """An open-loop world at a share of what the fleet can serve at most."""
+    rate = load * sum(speeds) * slots / SERVICE_S
+    return World(speeds, rate, seconds, slots=slots, shared=slots > 1, seed=seed, routers=routers)
 
 
 class Simulation:
@@ -228,7 +244,12 @@ class Simulation:
         server = self.by_name[member.id]
         if server.failing:
             self.at(self.now + FAIL_S, lambda: self._failed(job, member))
-            return
+        elif self.world.round_trip_s:
+            self.at(self.now + self.world.round_trip_s / 2, lambda: self._arrive(job, server))
+        else:
+            self._arrive(job, server)
+
+    def _arrive(self, job: Job, server: Server) -> None:
         server.add(job, self.now)
         self._watch(server)
 
@@ -241,12 +262,21 @@ class Simulation:
 
     def _ended(self, server: Server) -> None:
         job = server.finish(self.now)
+        self._watch(server)
+        in_flight, utilization = server.in_flight, server.utilization
+        if self.world.round_trip_s:
+            back = self.now + self.world.round_trip_s / 2
+            self.at(back, lambda: self._answered(job, server, in_flight, utilization))
+        else:
+            self._answered(job, server, in_flight, utilization)
+
+    def _answered(self, job: Job, server: Server, in_flight: int, utilization: float) -> None:
         member = job.router.members[server.name]
         job.router.fleet.end(member, self.now, Outcome.SUCCESS, self.now - job.sent, job.work)
         if not self.world.frozen[0] <= self.now < self.world.frozen[1]:
-            member.report(server.in_flight, 0, server.utilization, self.now)
+            member.report(in_flight, 0, utilization, self.now)
+        job.router.fleet.went(self.world.round_trip_s)
         self.log.latencies.append((job.arrived, self.now - job.arrived))
-        self._watch(server)
         self._release(job.router)
 
     def _failed(self, job: Job, member: Member) -> None:

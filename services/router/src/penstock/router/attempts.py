@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -27,9 +27,10 @@ from penstock.router.affinity import Affinity
 from penstock.router.config import RouterSettings
 from penstock.router.fleet import Fleet, Member, Outcome
 from penstock.router.hedging import race
+from penstock.router.holding import Holding
 from penstock.router.policy import Budget, Pick
 from penstock.router.registry import Registry
-from penstock.router.strategies import STRATEGIES, Ask, LeastAddedDelay, Strategy
+from penstock.router.strategies import STRATEGIES, Ask, LateBinding, LeastAddedDelay, Strategy
 from penstock.router.trip import Trip
 
 PICKS_KEPT = 4096
@@ -64,10 +65,10 @@ class Attempts:
         self._clock = clock
         self._rng = rng
         self._strategy: Strategy = STRATEGIES[settings.strategy]()
-        self._alone: Strategy = LeastAddedDelay()
+        self._otherwise: Strategy = LeastAddedDelay()
         self._retries = Budget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = Budget(settings.hedge_budget)
-        self._held: dict[str, deque[asyncio.Future[None]]] = {}
+        self._holding = Holding()
         self._affinity = Affinity()
         self._telemetry = telemetry
         self.picks: OrderedDict[str, Pick] = OrderedDict()
@@ -160,23 +161,42 @@ class Attempts:
 
     async def _choose(self, trip: Trip) -> tuple[Fleet, Pick, Member]:
         asked = trip.asked
-        while True:
-            fleet, now = self.fleet_of(asked.model), self._clock.monotonic()
-            pick = self._pick(trip, fleet, now)
-            if pick.member is not None:
-                break
-            if not pick.held:
-                raise self._nobody(asked.model, fleet, pick)
-            await self._hold(asked.model)
-        limit_s = self._settings.queue_limit_s(trip.call.priority)
-        wait_s = policy.expected_wait_s(pick.member)
-        if wait_s and (why := policy.shed(wait_s, trip.call.remaining_s(now), limit_s)):
-            self._count("shed")
-            raise exhausted(f"shed: {why}", reason="SHED", retry_after_s=min(wait_s, 60.0))
+        fleet, now = self.fleet_of(asked.model), self._clock.monotonic()
+        pick = self._pick(trip, fleet, now)
+        if pick.held:
+            fleet, pick = await self._held(trip, fleet)
+            now = self._clock.monotonic()
+        if pick.member is None:
+            raise self._nobody(asked.model, fleet, pick)
+        self._shed_if_too_long(trip, policy.expected_wait_s(pick.member), now)
         trip.tried.add(pick.member.id)
         trip.attempts += 1
         self._affinity.sent(trip, pick.member.id)
         return fleet, pick, pick.member
+
+    def _shed_if_too_long(self, trip: Trip, wait_s: float, now: float) -> None:
+        limit_s = self._settings.queue_limit_s(trip.call.priority)
+        if wait_s and (why := policy.shed(wait_s, trip.call.remaining_s(now), limit_s)):
+            self._count("shed")
+            raise exhausted(f"shed: {why}", reason="SHED", retry_after_s=min(wait_s, 60.0))
+
+    async def _held(self, trip: Trip, fleet: Fleet) -> tuple[Fleet, Pick]:
+        """Late binding: hold the call until an instance has room for it or none can serve it."""
+        model, rank = trip.asked.model, self._holding.rank(trip.call.priority)
+        self._shed_if_too_long(trip, policy.held_wait_s(fleet, self._holding.count(model)), self._clock.monotonic())
+        try:
+            while True:
+                await self._holding.wait(model, rank)
+                fleet = self.fleet_of(model)
+                pick = self._pick(trip, fleet, self._clock.monotonic())
+                if not pick.held:
+                    return fleet, pick
+                if trip.tried or trip.asked.options.required_capabilities:
+                    self._holding.wake(model, after=rank)  # what is free is not for this call, but may be for another
+        finally:
+            self._holding.wake(
+                model
+            )  # there may be room for more than one, and where there is none this one looked in vain
 
     def _pick(self, trip: Trip, fleet: Fleet, now: float) -> Pick:
         asked = trip.asked
@@ -191,8 +211,9 @@ class Attempts:
         return pick
 
     def _strategy_of(self, fleet: Fleet) -> Strategy:
-        """Late binding needs to see every request: with more than one router the added delay decides."""
-        return self._alone if fleet.routers > 1 and self._strategy.name == "late_binding" else self._strategy
+        """The strategy that is set, or the default where late binding does not fit."""
+        strategy = self._strategy
+        return self._otherwise if isinstance(strategy, LateBinding) and not strategy.fits(fleet) else strategy
 
     def _fits(self, model: str, needs: frozenset[str], tokens: int) -> policy.Fits | None:
         if not needs and not tokens:
@@ -217,25 +238,6 @@ class Attempts:
         return unavailable(
             f"no instance can serve {model!r} now ({why})", retry_after_s=pick.retry_after_s, reason="NO_INSTANCE"
         )
-
-    async def _hold(self, model: str) -> None:
-        """Late binding: wait in order until an instance is free."""
-        freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.setdefault(model, deque()).append(freed)
-        try:
-            await freed
-        except asyncio.CancelledError:
-            if freed.done() and not freed.cancelled():
-                self._free_one(model)
-            raise
-
-    def _free_one(self, model: str) -> None:
-        held = self._held.get(model)
-        while held:
-            freed = held.popleft()
-            if not freed.done():
-                freed.set_result(None)
-                return
 
     async def _hedged(self, trip: Trip, fleet: Fleet, pick: Pick, member: Member) -> Computed:
         first = self._attempt(trip, fleet, pick, member)
@@ -265,6 +267,8 @@ class Attempts:
                 self._registry.registered[member.id], self._request(trip, member.id), self._try_call(trip)
             )
             outcome = Outcome.SUCCESS
+            if isinstance(self._strategy, LateBinding):
+                self._learn_round_trip(fleet, computed, began)
         except Fault as fault:
             outcome = self._blame(fault)
             raise
@@ -272,6 +276,13 @@ class Attempts:
             self._end(trip, fleet, member, outcome, began)
         self._note(trip, pick, member, computed)
         return computed
+
+    def _learn_round_trip(self, fleet: Fleet, computed: Computed, began: float) -> None:
+        """An answer that does not say how long it was computed says nothing of its way."""
+        if computed.result is None or not computed.result.compute_ms:
+            return
+        inside_ms = computed.result.compute_ms + (computed.batch.queued_ms if computed.batch is not None else 0.0)
+        fleet.went(self._clock.monotonic() - began - inside_ms / 1e3)
 
     def _begin(self, trip: Trip, fleet: Fleet, member: Member) -> float:
         now = self._clock.monotonic()
@@ -281,8 +292,7 @@ class Attempts:
     def _end(self, trip: Trip, fleet: Fleet, member: Member, outcome: Outcome, began: float) -> None:
         now = self._clock.monotonic()
         fleet.end(member, now, outcome, now - began)
-        if self._held:
-            self._free_one(trip.asked.model)
+        self._holding.wake(trip.asked.model)
 
     def _try_call(self, trip: Trip) -> Call:
         """The call of one try: it ends with the whole call, or sooner where a limit for each try is set."""

@@ -11,6 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+ROUND_TRIPS = 128
+LEAST_ROUND_TRIPS = 8
+"""Answers that must have come before their least round trip says something."""
+
 
 class Outcome(Enum):
     """How a request at an instance ended, as far as the instance is concerned."""
@@ -120,6 +124,9 @@ class Fleet:
         self.turn = -1
         self.mean_tokens = 0.0
         self.p95_s = math.inf
+        self.round_trip_s = math.inf
+        """What an answer took beyond queue and service, the least of the last hundred or so; infinite until it is known."""
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._took: deque[float] = deque(maxlen=256)
         self._since_p95 = 0
         self._refreshed = -math.inf
@@ -190,6 +197,14 @@ class Fleet:
             self._calm()
         if self.routers > 1:
             self._count_others(now)
+
+    def went(self, round_trip_s: float) -> None:
+        """An answer has come; so long it was neither queued nor computed. The least counts, because the rest is queues not reported."""
+        trips = self._round_trips
+        oldest = trips[0] if len(trips) == ROUND_TRIPS else math.inf
+        trips.append(max(0.0, round_trip_s))
+        if len(trips) >= LEAST_ROUND_TRIPS:
+            self.round_trip_s = min(trips) if oldest <= self.round_trip_s else min(self.round_trip_s, trips[-1])
 
     def forget_refresh(self) -> None:
         """Make the next `refresh` do its work: the members have changed."""

@@ -124,6 +124,12 @@ def expected_wait_s(member: Member) -> float:
     return max(0.0, over) / (member.concurrency * member.speed) if member.speed > 0.0 else 0.0
 
 
+def held_wait_s(fleet: Fleet, ahead: int) -> float:
+    """Seconds that a call held now would wait while so many go before it, at the learned speed of all."""
+    rate = sum(member.concurrency * member.speed for member in fleet.members if not (member.lost or member.leaving))
+    return (ahead + 1) / rate if rate > 0.0 else 0.0
+
+
 @dataclass(slots=True)
 class Budget:
     """A share of the traffic that may be spent on extras: each first try earns `share`, each extra costs 1. Retries and hedges."""
