@@ -4,14 +4,15 @@ Real part: batcher and instance as processes, the shipped INT8 model, Banking77 
 1. Idle part: one caller, an instant model behind the batcher against the same called directly, in units of one bare gRPC hop. Virtual part:
 the serving code's scheduler and former at twice the best first-come capacity, prompt lengths of the Azure conversation trace scaled to the
 model, on a CPU-shaped and a GPU-shaped cost, against no batching, first-come batches of 8, 32 and the best size, and a window of 10 ms.
-Padding is counted over batches built while at least a full batch was waiting; the real model runs rows singly and pads nothing.
+Padded part: the original FP32 model, which runs a batch as one rectangle (the shipped INT8 model runs its rows singly and pads nothing),
+96 callers with texts of those lengths, the serving queue with the cost it has learnt against first-come batches of 32, in turns.
+Padding is counted over batches built while at least a full batch was waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
 import os
 import random
 import statistics
@@ -25,6 +26,8 @@ from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.batcher.former import padding_waste
 from penstock.batcher.policy import Entry
+from penstock.bench import batching_padding
+from penstock.bench.batching_texts import sample_texts, trace_lengths
 from penstock.bench.echo import SERVICE, TOKEN, EchoAddresses, echo_process
 from penstock.bench.hop import REQUEST
 from penstock.bench.load import closed_loop
@@ -41,7 +44,6 @@ from penstock.bench.priority_sim import (
     Window,
     best_fifo,
     entries,
-    length,
     poisson,
     simulate,
 )
@@ -49,7 +51,6 @@ from penstock.bench.report import Bound, Result
 from penstock.core.call import Call
 from penstock.core.hop import Peer, connect, open_channel
 from penstock.core.program import loop_factory
-from penstock.models.samples import TEXTS
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
@@ -62,11 +63,10 @@ CALLERS = 32
 MODEL = "all-MiniLM-L6-v2"
 SEEDS = (1, 2, 3)
 WINDOW_S = 0.010
-LONGEST = 256
 
 
 def run(options: Options) -> Result:
-    figures = _virtual(options)
+    figures = _virtual(options) | batching_padding.measure(options)
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
         figures |= runner.run(_real(options, echo))
     bounds = {
@@ -83,13 +83,18 @@ def run(options: Options) -> Result:
         "seeds": list(SEEDS),
         "callers": CALLERS,
     }
-    notes = ("All `*_tokens` and padding figures come from the virtual part.",)
+    notes = (
+        (
+            "`padding_waste`, `padding_waste_fifo` and `fp32_vs_fifo_tokens` come from the padded part; `virtual_*`, `gpu_*` and the other "
+            "`*_tokens` from the virtual part."
+        ),
+    )
     return Result(figures, bounds, context, notes=notes)
 
 
 def _virtual(options: Options) -> dict[str, float]:
     count = 2_000 if options.quick else 12_000
-    lengths = _lengths(options)
+    lengths = trace_lengths(options)
     rows = [
         {**_shape_figures(CPU, seed, count, "", lengths), **_shape_figures(GPU, seed, count, "gpu_", lengths)}
         for seed in SEEDS
@@ -117,25 +122,16 @@ def _shape_figures(shape: Shape, seed: int, count: int, prefix: str, lengths: Le
         "vs_fifo8_tokens": gain(Fifo(shape, 8)),
         "vs_fifo_tokens": gain(Fifo(shape, 32)),
         "vs_window_tokens": gain(Window(shape, 32, WINDOW_S)),
-        "padding_waste": _waste(ours, shape.rows),
-        "padding_waste_fifo": _waste(simulate(requests, Fifo(shape, 32), shape), shape.rows),
+        "virtual_padding_waste": _waste(ours, shape.rows),
+        "virtual_padding_waste_fifo": _waste(simulate(requests, Fifo(shape, 32), shape), shape.rows),
     }
+    if prefix:  # only the CPU's shape has a real model beside it
+        figures = {name.removeprefix("virtual_"): value for name, value in figures.items()}
     return {prefix + name: value for name, value in figures.items()}
 
 
 def _tokens_per_s(done: Done, requests: Sequence[Entry]) -> float:
     return sum(entry.tokens for entry in requests if entry.id in done.finished_s) / done.ended_s
-
-
-def _lengths(options: Options) -> Lengths:
-    """Lengths of the conversation trace's prompts, scaled to a median of 24 tokens, at most the model's longest input; or lognormal."""
-    if options.data is None or options.source("azure-llm-2023") == "generated":
-        return length
-    with (options.data / "azure-llm-2023" / "conv.csv").open(newline="") as file:
-        sizes = [int(row["ContextTokens"]) for row in csv.DictReader(file)]
-    scale = 24 / statistics.median(sizes)
-    scaled = [max(1, min(LONGEST, round(size * scale))) for size in sizes]
-    return lambda rng: rng.choice(scaled)
 
 
 def _waste(done: Done, full: int) -> float:
@@ -238,10 +234,3 @@ async def _gain(rig: Rig, texts: list[str], seconds: float) -> float:
 
         rates.append((await closed_loop(ask, CALLERS, seconds)).rps)
     return rates[1] / rates[0]
-
-
-def sample_texts(options: Options) -> list[str]:
-    if options.data is None or options.source("banking77") == "generated":
-        return list(TEXTS)
-    with (options.data / "banking77" / "test.csv").open(newline="", encoding="utf-8") as file:
-        return [row["text"] for row in csv.DictReader(file)]

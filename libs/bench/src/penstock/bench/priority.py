@@ -18,7 +18,8 @@ from functools import partial
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.policy import CRITICAL, LOW, WEIGHTS, Entry
-from penstock.bench.batching import MODEL, batcher_rig, sample_texts
+from penstock.bench.batching import MODEL, batcher_rig
+from penstock.bench.batching_texts import sample_texts
 from penstock.bench.echo import EchoAddresses, echo_process
 from penstock.bench.load import closed_loop, quantile
 from penstock.bench.options import Options
