@@ -11,7 +11,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.config import KnobsSection, QueuePolicySection
 from penstock.batcher.former import CostModel
-from penstock.batcher.queue import InstanceQueue, Member, Served
+from penstock.batcher.queue import SURE_SAMPLES, TRY_AGAIN_S, InstanceQueue, Member, Served
 from penstock.core.call import Call, Principal
 from penstock.core.errors import OK, Fault, invalid, to_item_status, unavailable
 from penstock.testkit.clock import FakeClock
@@ -142,6 +142,65 @@ async def test_a_full_queue_drops_from_the_longest_flow(queue: InstanceQueue, in
     assert [item.reason for item in refused] == ["QUEUE_FULL", "QUEUE_FULL"]
     assert all(item.retry_after_s > 0 for item in refused)
     assert isinstance(outcomes[7], Served)
+
+
+async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_less_urgent(instance: Held) -> None:
+    small = {"low": QueuePolicySection(max_queue_size=2)}
+    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_queue_size=4, queue_policies=small)}, FakeClock())
+
+    def ask(priority: int) -> asyncio.Task[Served]:
+        return asyncio.create_task(queue.submit(TASK, "m", Call(Principal("a"), priority, deadline_s=60.0), (1, 10)))
+
+    running = ask(2)
+    await settle()
+    low = [ask(1) for _ in range(3)]
+    await settle()
+    assert (queue.waiting.count("m", 1), low[2].done()) == (2, True), "the class is full, the queue is not"
+    urgent = [ask(4) for _ in range(3)]
+    await settle()
+    assert (queue.waiting.count("m", 1), queue.waiting.count("m", 4)) == (1, 3), (
+        "its tenant's low entries are the longest flow"
+    )
+    instance.release.set()
+    outcomes = await asyncio.gather(running, *low, *urgent, return_exceptions=True)
+    assert [item.reason for item in outcomes if isinstance(item, Fault)] == ["QUEUE_FULL"] * 2
+    assert all(isinstance(item, Served) for item in outcomes[4:])
+
+
+async def test_a_full_queue_of_one_model_leaves_another_its_room(instance: Held) -> None:
+    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_queue_size=2)}, FakeClock())
+    call = Call(Principal("a"), deadline_s=60.0)
+    tasks = [asyncio.create_task(queue.submit(TASK, model, call, (1, 10))) for model in ("m", "m", "m", "m", "n")]
+    await settle()
+    instance.release.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(item, Served) for item in outcomes] == [True, True, True, False, True]
+
+
+async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(instance: Held) -> None:
+    clock = FakeClock()
+    queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
+    instance.release.set()
+    for _ in range(SURE_SAMPLES):
+        await submit(queue)
+    cost = queue.costs["m"]
+    for _ in range(50):
+        cost.learn(1, 10, 2_000.0)
+    wrong_ms = cost.predict_ms(1, 10)
+    with pytest.raises(Fault, match="predicted") as caught:
+        await submit(queue, deadline_s=1.0)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await clock.advance(TRY_AGAIN_S)
+    assert (await submit(queue, deadline_s=clock.monotonic() + 1.0)).receipt.batch_size == 1
+    assert cost.predict_ms(1, 10) < wrong_ms, "it was tried, and the cost corrected"
+    instance.release.clear()
+    running = submit(queue)
+    await settle()
+    await clock.advance(TRY_AGAIN_S)
+    with pytest.raises(Fault):
+        await submit(queue, deadline_s=clock.monotonic() + 1.0)
+    instance.release.set()
+    await running
 
 
 async def test_time_that_runs_out_in_the_queue_fails_that_member_alone(instance: Held) -> None:

@@ -29,11 +29,10 @@ class Arrivals:
         self.last_s = now
 
     def worth_waiting_s(self, chosen: Sequence[Entry], cost: CostModel, most_s: float, now: float) -> float:
-        """Seconds to wait for company: at most `most_s` after the head's arrival, never past the tightest deadline, and only where the
-        fixed cost that company would share exceeds the wait."""
-        head = chosen[0]
-        latest_s = min(entry.deadline_s for entry in chosen) - cost.predict_ms(len(chosen), head.tokens) / 1e3
-        wait_s = min(head.arrived_s + most_s, latest_s) - now
+        """Seconds to wait for company: at most `most_s` after the head's arrival, never past the moment when the tightest of the batch must
+        begin, and only where the fixed cost that company would share exceeds the wait."""
+        latest_s = min(entry.deadline_s for entry in chosen)
+        wait_s = min(chosen[0].arrived_s + most_s, latest_s) - now
         expected = 0.0 if math.isinf(self.gap_s) or wait_s <= 0 else 1.0 - math.exp(-wait_s / max(self.gap_s, 1e-6))
         return wait_s if cost.base_ms * expected > wait_s * 1e3 * (1.0 - expected) else 0.0
 

@@ -25,9 +25,11 @@ _PLAIN = QueuePolicySection()
 
 @dataclass(frozen=True)
 class ClassLimits:
-    """What holds for one class of one model: entries that may wait, seconds that one may (0: no limit), and what follows then."""
+    """What holds for one class of one model: entries of the model that may wait, of the class (0: as many), seconds that one may (0: no
+    limit), and what follows then."""
 
     max_queue_size: int
+    max_class_size: int
     timeout_s: float
     delay: bool
 
@@ -36,7 +38,7 @@ def limits_of(knobs: KnobsSection, priority: int) -> ClassLimits:
     """The limits of a class: its own where set, else the model's."""
     own = knobs.queue_policies.get(NAMES[priority], _PLAIN)  # type: ignore[call-overload]
     timeout = own.default_timeout_microseconds or knobs.default_timeout_microseconds
-    return ClassLimits(own.max_queue_size or knobs.max_queue_size, timeout / 1e6, own.timeout_action == "delay")
+    return ClassLimits(knobs.max_queue_size, own.max_queue_size, timeout / 1e6, own.timeout_action == "delay")
 
 
 def weights_of(knobs: KnobsSection) -> dict[int, float]:
@@ -98,7 +100,7 @@ def shown(knobs: KnobsSection) -> pb.Knobs:
         limits = limits_of(knobs, priority)
         row.queue_policies.add(
             priority=priority,
-            max_queue_size=limits.max_queue_size,
+            max_queue_size=limits.max_class_size or limits.max_queue_size,
             default_timeout_microseconds=round(limits.timeout_s * 1e6),
             timeout_action=pb.TIMEOUT_ACTION_DELAY if limits.delay else pb.TIMEOUT_ACTION_REJECT,
             weight=weight,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,7 @@ CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Work that waits: `tokens` is its size, `deadline_s` and `arrived_s` are on the caller's monotonic clock."""
+    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the monotonic clock as `arrived_s` is."""
 
     id: int
     priority: int
@@ -87,6 +88,7 @@ class Scheduler:
         self._virtual = 0.0
         self._order = itertools.count()
         self._live: dict[int, Entry] = {}
+        self._counts: Counter[tuple[str, int]] = Counter()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -94,6 +96,12 @@ class Scheduler:
     def rows(self, priority: int) -> int:
         """Rows that wait in a class."""
         return self._classes[priority].rows
+
+    def count(self, model: str, priority: int | None = None) -> int:
+        """Entries of a model that wait, all or those of a class."""
+        if priority is not None:
+            return self._counts[model, priority]
+        return sum(count for (name, _), count in self._counts.items() if name == model)
 
     def oldest_s(self, priority: int) -> float | None:
         """When the oldest entry of a class arrived, None where none waits."""
@@ -125,6 +133,7 @@ class Scheduler:
         tenant.tokens += entry.tokens
         group.rows += entry.rows
         self._live[entry.id] = entry
+        self._counts[entry.model, entry.priority] += 1
 
     def remove(self, entry_id: int) -> Entry | None:
         """Give back an entry whose caller has gone; None where it is not here any more."""
@@ -191,36 +200,40 @@ class Scheduler:
             tenant.finish += entry.tokens
         self._forget(entry)
 
-    def longest_flow_tail(self) -> Entry | None:
-        """The newest entry of the flow that is longest for its class's weight: what a full queue drops."""
-        flows = [
-            (tenant.tokens / group.weight, group, tenant)
-            for group in self._classes.values()
-            for tenant in group.tenants.values()
-        ]
-        waiting = [flow for flow in flows if flow[2].tokens]
-        if not waiting:
+    def longest_flow_tail(self, model: str = "", priority: int | None = None) -> Entry | None:
+        """The newest entry of the flow that is longest for its class's weight: what a full queue drops. Of one model's entries, or one
+        class's, where only that queue is full."""
+        mixed = bool(model) and self.count(model) < len(self)
+
+        def waiting(tenant: _Tenant) -> Iterator[Entry]:
+            of_any = (entry for _, _, entry in tenant.heap if entry.id in self._live)
+            return (entry for entry in of_any if entry.model == model) if mixed else of_any
+
+        def tokens(tenant: _Tenant) -> int:
+            return sum(entry.tokens for entry in waiting(tenant)) if mixed else tenant.tokens
+
+        groups = self._classes.values() if priority is None else (self._classes[priority],)
+        flows = [(tokens(tenant) / group.weight, tenant) for group in groups for tenant in group.tenants.values()]
+        length, longest = max(flows, key=lambda flow: flow[0], default=(0.0, None))
+        if not length or longest is None:
             return None
-        _, _, tenant = max(waiting, key=lambda flow: flow[0])
-        return max(
-            (entry for _, _, entry in tenant.heap if entry.id in self._live),
-            key=lambda entry: (entry.arrived_s, entry.id),
-        )
+        return max(waiting(longest), key=lambda entry: (entry.arrived_s, entry.id))
 
     def _forget(self, entry: Entry) -> None:
         group = self._classes[entry.priority]
         tenant = group.tenants[entry.tenant]
         group.rows -= entry.rows
         tenant.tokens -= entry.tokens
+        self._counts[entry.model, entry.priority] -= 1
         while tenant.heap and tenant.heap[0][2].id not in self._live:
             heapq.heappop(tenant.heap)
         if not tenant.heap and (tenant.finish <= group.virtual or entry.tenant == POSTPONED):
             del group.tenants[entry.tenant]
 
 
-def refusal(entry: Entry, now: float, waiting_ms: float, service_ms: float) -> str | None:
-    """Why an entry cannot be served in time: its predicted wait and service do not fit into the time it has left."""
+def refusal(entry: Entry, now: float, waiting_ms: float) -> str | None:
+    """Why an entry cannot be served in time: what is before it takes longer than it may wait for its beginning."""
     left_ms = (entry.deadline_s - now) * 1e3
-    if waiting_ms + service_ms > left_ms:
-        return f"predicted wait {waiting_ms:.0f} ms and service {service_ms:.0f} ms exceed the {max(0.0, left_ms):.0f} ms left"
-    return None
+    if waiting_ms <= left_ms:
+        return None
+    return f"the predicted wait of {waiting_ms:.0f} ms exceeds the {max(0.0, left_ms):.0f} ms that are left for it"

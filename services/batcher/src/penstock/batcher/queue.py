@@ -32,6 +32,9 @@ from penstock.core.errors import Fault, deadline_exceeded, exhausted, from_item_
 
 STREAM = "\x00stream"
 """Marks an entry's model so that a stream shares no batch."""
+SURE_SAMPLES = 16
+TRY_AGAIN_S = 1.0
+"""Batches after which the learnt cost is believed, and how long after the last one."""
 OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 
 
@@ -117,6 +120,7 @@ class InstanceQueue:
         self._postponable = 0
         self._tokens: Counter[str] = Counter()
         self._arrivals = Arrivals()
+        self._learnt_s = -math.inf
         self._row_limits = RowLimits()
         self.costs: dict[str, CostModel] = {}
 
@@ -216,14 +220,17 @@ class InstanceQueue:
         self._arrivals.note(now)
         rows, tokens = size
         late_at_s = now + limits.timeout_s if limits.timeout_s else math.inf
-        deadline_s = call.deadline_s if limits.delay else min(call.deadline_s, late_at_s)
+        # An entry's deadline is when it must have begun: its own service lies between that and its caller's deadline.
+        service_ms = 0.0 if self._may_try(model, now) else self._cost(model).predict_ms(rows, -(-tokens // rows))
+        begin_by_s = call.deadline_s - service_ms / 1e3
+        deadline_s = begin_by_s if limits.delay else min(begin_by_s, late_at_s)
         entry = Entry(next(self._ids), priority, call.principal.organisation, model, rows, tokens, now, deadline_s)
-        if why := policy.refusal(
-            entry, now, self._waiting_ms(), self._cost(model).predict_ms(rows, -(-tokens // rows))
-        ):
+        if why := policy.refusal(entry, now, self._waiting_ms()):
             self._dropped("deadline")
             raise deadline_exceeded(f"not queued: {why}")
-        if len(self._scheduler) >= limits.max_queue_size:
+        if limits.max_class_size and self._scheduler.count(model, priority) >= limits.max_class_size:
+            self._drop_for(entry, priority)
+        elif self._scheduler.count(model) >= limits.max_queue_size:
             self._drop_for(entry)
         late = late_at_s if limits.delay and limits.timeout_s else math.inf
         member = Member(entry, task, call, asyncio.get_running_loop().create_future(), late_at_s=late)
@@ -231,6 +238,11 @@ class InstanceQueue:
         self._tokens[model] += tokens
         self._postponable += not math.isinf(late)
         return member
+
+    def _may_try(self, model: str, now: float) -> bool:
+        """On an idle instance a prediction that is young or old refuses nothing: a cost that was learnt too high, by a first run that
+        loaded the model, say, would refuse every request that could correct it."""
+        return self._idle and (self._cost(model).samples < SURE_SAMPLES or now - self._learnt_s >= TRY_AGAIN_S)
 
     def _forget(self, entry_id: int) -> Member | None:
         """Take a member off the books; None where it has left already."""
@@ -247,12 +259,13 @@ class InstanceQueue:
         work_ms = sum(self._cost(model).per_token_ms * tokens for model, tokens in self._tokens.items())
         return work_ms / self.limit.limit
 
-    def _drop_for(self, newcomer: Entry) -> None:
-        """Make room in a full queue: the longest flow for its weight loses its newest entry, or the newcomer is refused."""
+    def _drop_for(self, newcomer: Entry, priority: int | None = None) -> None:
+        """Make room in a full queue, of the model or of one class of it: the longest flow for its weight loses its newest entry, or the
+        newcomer is refused where that flow is its own."""
         self._dropped("queue_full")
-        victim = self._scheduler.longest_flow_tail()
+        victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
         full = exhausted("the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3))
-        if victim is None or victim.tenant == newcomer.tenant:
+        if victim is None or (victim.priority, victim.tenant) == (newcomer.priority, newcomer.tenant):
             raise full
         self._settle(victim.id, full)
 
@@ -291,7 +304,7 @@ class InstanceQueue:
     def _drop_late(self, now: float) -> None:
         for late in self._scheduler.expire(now):
             self._dropped("timeout")
-            self._settle(late.id, deadline_exceeded("the time was up while waiting in the queue"))
+            self._settle(late.id, deadline_exceeded("no time was left to be served in while waiting in the queue"))
         if self._postponable:
             for member in [item for item in self._members.values() if item.late_at_s <= now and item.started_s is None]:
                 member.late_at_s = math.inf
@@ -357,6 +370,7 @@ class InstanceQueue:
             for member in batch:
                 self._settle(member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER"))
         took_ms = (self._clock.monotonic() - began) * 1e3
+        self._learnt_s = self._clock.monotonic()
         self._cost(model).learn(rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms)
         self.limit.finished(took_ms / sum(member.entry.tokens for member in batch), self.running)
         knobs = self.knobs_of(model)
