@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
@@ -34,6 +35,7 @@ class Registrar:
         instance: what is registered.
         token: the internal token.
         load: the load now, sent with each heartbeat; None sends none.
+        models: the models now, sent with the first heartbeat after they have changed; None where they never do.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Registrar:
         token: str,
         load: Callable[[], common_pb2.LoadReport] | None = None,
         clock: Clock | None = None,
+        models: Callable[[], Sequence[inference_pb2.Model]] | None = None,
     ) -> None:
         self._addresses = [part.strip() for part in router_addresses.split(",") if part.strip()]
         self._instance = instance
         self._token = token
         self._load = load
+        self._models = models
         self._clock = clock or SystemClock()
         self._turn = 0
         self._peer: Peer | None = None
@@ -87,10 +91,19 @@ class Registrar:
         while True:
             await self._clock.sleep(interval_s)
             request = router_pb2.HeartbeatRequest(
-                instance_id=self._instance.id, load=self._load() if self._load else None
+                instance_id=self._instance.id, load=self._load() if self._load else None, models=self._changed_models()
             )
             if (await self._ask("Heartbeat", request)).register_again:
                 return
+
+    def _changed_models(self) -> Sequence[inference_pb2.Model]:
+        """The models where they are others than at the last time; a registration that follows says them too."""
+        models = list(self._models()) if self._models is not None else []
+        if not models or models == list(self._instance.models):
+            return ()
+        del self._instance.models[:]
+        self._instance.models.extend(models)
+        return models
 
     async def _ask(self, method: str, request: Message) -> Any:
         if self._peer is None:

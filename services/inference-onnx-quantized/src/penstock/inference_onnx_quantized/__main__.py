@@ -79,7 +79,9 @@ def _registrar(settings: InferenceSettings, address: str, servicer: InferenceSer
         tenancy=router_pb2.TENANCY_SPOT if settings.spot else router_pb2.TENANCY_ON_DEMAND,
         zone=settings.zone,
     )
-    registrar = Registrar(settings.router_address, instance, settings.internal_token, servicer.load)
+    registrar = Registrar(
+        settings.router_address, instance, settings.internal_token, servicer.load, models=servicer.models
+    )
     registrar.start()
     return registrar
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Sequence
 
 import redis.asyncio
 from google.protobuf.message import DecodeError
@@ -28,7 +29,7 @@ DRAINING = "penstock:router:draining"
 ROUTERS = "penstock:router:routers"
 
 LEARNING = Learning(
-    forget_services=60.0, explore_services=240.0, explore_least_s=12.0, calm_band=0.25, fade_least_s=0.25
+    forget_services=60.0, explore_services=180.0, explore_least_s=9.0, calm_band=0.25, fade_least_s=0.25
 )
 """How a serving router learns; the benchmark `routing` measures this very choice."""
 
@@ -55,6 +56,7 @@ class Registry:
         self._lease_until: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
         self._name = secrets.token_hex(8)
+        self._routers = 1
         self.shared = store is not None
 
     def notes(self) -> tuple[str, ...]:
@@ -66,8 +68,10 @@ class Registry:
         self._adopt(instance, fresh=True)
         await self._share(instance, fresh=True)
 
-    async def heartbeat(self, instance_id: str, load: common_pb2.LoadReport) -> bool:
-        """Renew a lease; False where the instance is not known."""
+    async def heartbeat(
+        self, instance_id: str, load: common_pb2.LoadReport, models: Sequence[inference_pb2.Model] = ()
+    ) -> bool:
+        """Renew a lease, and take in the models where they have changed; False where the instance is not known."""
         known = self.members.get(instance_id)
         if known is None:
             return False
@@ -75,6 +79,13 @@ class Registry:
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
         known.lost = False
         known.report(load.in_flight, load.concurrency, load.utilization, now)
+        if models:
+            changed = router_pb2.Instance()
+            changed.CopyFrom(self.registered[instance_id])
+            del changed.models[:]
+            changed.models.extend(models)
+            self.registered[instance_id] = changed
+            self._place(known, _ready(changed))
         await self._share(self.registered[instance_id])
         return True
 
@@ -124,6 +135,7 @@ class Registry:
             self._note(False)
             return
         self._note(True)
+        self._routers = routers
         for fleet in self.fleets.values():
             fleet.routers = routers
         for name, value in zip(names, values, strict=True):
@@ -163,13 +175,12 @@ class Registry:
         self._lease_until[instance.id] = now + self._settings.lease_ms / 1e3
         if fresh:
             self._heard_at[instance.id] = now
-        ready = {model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY}
-        self._place(known, ready)
+        self._place(known, _ready(instance))
 
     def _place(self, member: Member, models: set[str]) -> None:
         """Put a member into the fleets of its models, and out of all others."""
         for model in models - self.fleets.keys():
-            self.fleets[model] = Fleet(LEARNING)
+            self.fleets[model] = Fleet(LEARNING, routers=self._routers)
         for model, fleet in list(self.fleets.items()):
             others = [item for item in fleet.members if item.id != member.id]
             fleet.members = sorted([*others, member], key=lambda item: item.id) if model in models else others
@@ -219,6 +230,10 @@ class Registry:
         elif shared and not self.shared:
             log.info("Redis is back; the registry is shared again")
         self.shared = shared
+
+
+def _ready(instance: router_pb2.Instance) -> set[str]:
+    return {model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY}
 
 
 def _text(value: bytes | str) -> str:
