@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
-import itertools
 import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from penstock.core.config import BadConfig, load_section
 from penstock.core.program import USAGE_ERROR
-from penstock.scaler.config import PoolConfig
+from penstock.scaler.config import PoolConfig, ScalingSection
 from penstock.scaler.pool import Decision, Pool, Sample
+from penstock.scaler.replay_plot import svg
+from penstock.scaler.trace_file import BadTrace, Columns, read
 from pydantic import ValidationError
 
-LEAST_STEPS = 3
-
-
-class BadTrace(Exception):
-    """The trace cannot be read; the text names the line."""
+MOST_TICKS = 60
+TICK_S = 15.0
+"""A serving scaler decides every few seconds; within a step of a trace it may go on as long as its rates hold it."""
 
 
 @dataclass(frozen=True)
@@ -42,66 +42,65 @@ def main(arguments: list[str]) -> int:
     """Run with the words after `replay`; returns the exit status."""
     asked = _parser().parse_args(arguments)
     try:
-        samples, interval_s = read(asked.trace)
-        peak = max(sample.work for sample in samples) / interval_s
-        capacity = asked.capacity or peak / asked.most or 1.0
-        config = PoolConfig(
-            name=asked.trace.stem, least=asked.least, most=asked.most, interval_s=interval_s, level=asked.level,
-            capacity=capacity, utilisation=asked.utilisation, seed_lead_s=asked.lead_s or interval_s,
-            start_cost_s=asked.start_cost_s, down_every_s=0.0, stale_s=10 * interval_s,
-        )  # fmt: skip
-    except (BadTrace, ValidationError) as error:
+        samples, interval_s = read(asked.trace, Columns(asked.time, asked.work, asked.bin_s))
+        config = _config(asked, max(sample.work for sample in samples) / interval_s, interval_s)
+        decisions, summary = replay(Pool(config), samples)
+        if asked.plot is not None:
+            asked.plot.write_text(_plot(asked.trace.name, config, samples, decisions), encoding="utf-8")
+    except (BadTrace, BadConfig, OSError) as error:
         sys.stderr.write(f"penstock scaler replay: {error}" + "\n")
         return USAGE_ERROR
-    pool = Pool(config)
-    decisions, summary = replay(pool, samples)
     if asked.json:
         for decision in decisions:
             sys.stdout.write(json.dumps(decision.as_dict()) + "\n")
     else:
         for decision in _changes(decisions):
             sys.stdout.write(_line(decision) + "\n")
-    sys.stdout.write(json.dumps({"trace": asked.trace.name, "capacity": capacity, **summary.__dict__}) + "\n")
+    sys.stdout.write(json.dumps({"trace": asked.trace.name, "capacity": config.capacity, **summary.__dict__}) + "\n")
     return 0
 
 
-def read(path: Path) -> tuple[list[Sample], float]:
-    """Samples of a CSV with a head: first column Unix seconds or ISO 8601 time, second work, third (optional) backlog.
+def _config(asked: argparse.Namespace, peak: float, interval_s: float) -> PoolConfig:
+    """The pool of the configuration file, or one as the options say; its interval is that of the trace.
 
     Raises:
-        BadTrace: the file is missing, too short, out of order, or a line is not two numbers.
+        BadConfig: an option or the file is wrong, or has no such pool.
     """
+    if asked.config is None:
+        found: dict[str, object] = {
+            "name": asked.trace.stem, "least": asked.least, "most": asked.most, "level": asked.level,
+            "capacity": asked.capacity, "utilisation": asked.utilisation, "seed_lead_s": asked.lead_s if asked.lead_s else interval_s,
+            "start_cost_s": asked.start_cost_s, "under": asked.under, "over": asked.over,
+        }  # fmt: skip
+    else:
+        pools = {pool.name: pool for pool in load_section(asked.config, "scaling", ScalingSection).pools}
+        if not asked.pool and len(pools) == 1:
+            asked.pool = next(iter(pools))
+        if asked.pool not in pools:
+            raise BadConfig([f"--pool: there is no pool {asked.pool!r}; the file has {', '.join(pools) or 'none'}"])
+        found = pools[asked.pool].model_dump()
+    found |= {"interval_s": interval_s, "stale_s": 10 * interval_s}
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadTrace(f"{path}: cannot be read ({error})") from None
-    samples = [_sample(row, number) for number, row in enumerate(rows, start=2) if row]
-    if len(samples) < LEAST_STEPS:
-        raise BadTrace(f"{path}: needs a head and at least {LEAST_STEPS} lines")
-    steps = [later.start_s - sooner.start_s for sooner, later in itertools.pairwise(samples)]
-    interval_s = sorted(steps)[len(steps) // 2]
-    if interval_s <= 0:
-        raise BadTrace(f"{path}: times do not go up")
-    return samples, interval_s
+        config = PoolConfig.model_validate(found)
+    except ValidationError as error:
+        raise BadConfig([_problem(dict(item)) for item in error.errors()]) from None
+    # By default the most instances just do the peak.
+    return config if config.capacity else config.model_copy(update={"capacity": peak / config.most or 1.0})
 
 
-def _sample(row: list[str], number: int) -> Sample:
-    try:
-        work, backlog = float(row[1]), float(row[2]) if len(row) > 2 and row[2] else 0.0
-        start_s = _unix_s(row[0])
-    except (IndexError, ValueError):
-        raise BadTrace(f"line {number}: needs a time and a number, got {','.join(row)!r}") from None
-    if not (math.isfinite(work) and work >= 0 and math.isfinite(backlog) and backlog >= 0):
-        raise BadTrace(f"line {number}: work and backlog must be finite and not negative")
-    return Sample(start_s, work, backlog)
+def _problem(item: dict[str, Any]) -> str:
+    """One bad option, by its name."""
+    name = str(item["loc"][0]).replace("seed_lead_s", "lead_s") if item["loc"] else ""
+    return (f"--{name.replace('_', '-')}: " if name else "") + str(item["msg"]).removeprefix("Value error, ")
 
 
-def _unix_s(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        moment = datetime.datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+def _plot(title: str, config: PoolConfig, samples: list[Sample], decisions: list[Decision]) -> str:
+    lead = round(decisions[-1].horizon_s / config.interval_s)
+    pairs = list(_shifted(samples, decisions, lead))
+    demand = [sample.work / config.interval_s for sample, _ in pairs]
+    return svg(
+        title, [sample.start_s for sample, _ in pairs], demand, [one.wanted * config.capacity for _, one in pairs]
+    )
 
 
 def replay(pool: Pool, samples: list[Sample]) -> tuple[list[Decision], Summary]:
@@ -116,10 +115,22 @@ def replay(pool: Pool, samples: list[Sample]) -> tuple[list[Decision], Summary]:
             pool.install(pool.rebuild())
         for forecaster in pool.due():
             forecaster.adopt(forecaster.train())
-        decision = pool.decide(current, current, now)
+        decision = _settle(pool, current, now)
         decisions.append(decision)
         current, fallen = decision.wanted, fallen + pool.fallen_back
     return decisions, _summary(pool, samples, decisions, fallen)
+
+
+def _settle(pool: Pool, current: int, now_s: float) -> Decision:
+    """Decide again and again within the step, as a serving scaler does; the last decision, against what was before the step."""
+    first = decision = pool.decide(current, current, now_s)
+    for number in range(1, min(MOST_TICKS, int(pool.config.interval_s // TICK_S))):
+        settled = decision.wanted == decision.current and "held" not in decision.reason
+        if settled:
+            break
+        decision = pool.decide(decision.wanted, decision.wanted, now_s + number * TICK_S)
+    reason = decision.reason if decision.wanted != first.wanted else first.reason
+    return replace(decision, current=current, made_s=first.made_s, reason=reason)
 
 
 def _summary(pool: Pool, samples: list[Sample], decisions: list[Decision], fallen: int) -> Summary:
@@ -158,11 +169,26 @@ def _line(decision: Decision) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m penstock.scaler replay",
-        description="Replay a demand trace: CSV with a head; columns time (Unix seconds or ISO 8601), work, optionally backlog.",
+        description="Replay a demand trace: a CSV of times (Unix seconds or ISO 8601), work, and optionally backlog.",
         epilog="The last line is a JSON object with shortfall, over-provision and coverage.",
     )
     parser.add_argument("trace", type=Path, help="the CSV file")
+    parser.add_argument(
+        "--time", default="", metavar="COLUMN", help="column of the times, by its name in the head (default: the first)"
+    )
+    parser.add_argument("--work", default="", metavar="COLUMN", help="column of the work (default: the second)")
+    parser.add_argument(
+        "--bin-s", type=_positive, default=0.0, help="add up lines within so many seconds, as for one line a request"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="replay a pool of this configuration file, instead of the options below"
+    )
+    parser.add_argument("--pool", default="", help="which pool of the file (default: the only one)")
     parser.add_argument("--level", type=float, default=0.95, help="quantile of demand to provide for (default 0.95)")
+    parser.add_argument(
+        "--under", type=float, help="what a unit of work too little costs; with --over it gives the level"
+    )
+    parser.add_argument("--over", type=float, help="what a unit of work too much costs")
     parser.add_argument(
         "--capacity", type=float, default=0.0, help="work of one instance a second (default: peak / most)"
     )
@@ -171,5 +197,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-cost-s", type=float, default=0.0, help="what a start costs, in instance seconds")
     parser.add_argument("--least", type=int, default=1, help="least instances (default 1)")
     parser.add_argument("--most", type=int, default=100, help="most instances (default 100)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw demand and the capacity for it")
     parser.add_argument("--json", action="store_true", help="print every decision as a JSON line, not only changes")
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return value
