@@ -8,7 +8,8 @@ import hmac
 import ipaddress
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 SIGNATURE = "penstock-signature"
@@ -37,7 +38,8 @@ def is_public(address: str) -> bool:
     """False for private, loopback, link-local, multicast and reserved addresses, also where IPv6 wraps an IPv4 one."""
     found = ipaddress.ip_address(address.partition("%")[0])
     inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return found.is_global and not found.is_multicast and (inner is None or is_public(str(inner)))
+    inside = found.is_multicast or found.is_reserved or getattr(found, "is_site_local", False)
+    return found.is_global and not inside and (inner is None or is_public(str(inner)))
 
 
 def sign(secret: str, at_unix_s: int, body: bytes) -> str:
@@ -46,31 +48,52 @@ def sign(secret: str, at_unix_s: int, body: bytes) -> str:
     return f"t={at_unix_s},v1={digest}"
 
 
-async def post(url: str, body: bytes, signature: str) -> int:
-    """Send once and give the HTTP status. The name is resolved once and that very address is called.
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, by the system's resolver."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(item[4][0]) for item in found]
 
-    Raises:
-        OSError: no public address, no connection, no answer in time, or no HTTP.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    async with asyncio.timeout(TIMEOUT_S):
-        found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-        addresses = [str(item[4][0]) for item in found]
-        if not addresses or not all(is_public(address) for address in addresses):
-            raise OSError(f"{host} does not resolve to public addresses")
-        context = ssl.create_default_context()
-        reader, writer = await asyncio.open_connection(addresses[0], 443, ssl=context, server_hostname=host)
+
+@dataclass(frozen=True)
+class HttpsPost:
+    """Sends a callback. What a test changes: the port, who resolves, which addresses may be called, whom TLS trusts."""
+
+    port: int = 443
+    resolve: Callable[[str, int], Awaitable[list[str]]] = resolve
+    may_call: Callable[[str], bool] = is_public
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+
+    async def __call__(self, url: str, body: bytes, signature: str) -> int:
+        """Send once and give the HTTP status. The name is resolved once and that very address is called.
+
+        Raises:
+            OSError: no public address, no connection, no answer in time, or no HTTP.
+        """
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"{SIGNATURE}: {signature}\r\nUser-Agent: penstock\r\nConnection: close\r\n\r\n"
+        )
         try:
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            head = (
-                f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-                f"{SIGNATURE}: {signature}\r\nUser-Agent: penstock\r\nConnection: close\r\n\r\n"
-            )
-            writer.write(head.encode("ascii") + body)
+            async with asyncio.timeout(TIMEOUT_S):
+                return await self._exchange(host, head.encode("ascii") + body)
+        except OSError:
+            raise  # a certificate's fault is a ValueError too
+        except ValueError as error:  # a name that cannot be one, or a line without an end
+            raise OSError(f"{host} did not answer with HTTP") from error
+
+    async def _exchange(self, host: str, request: bytes) -> int:
+        addresses = await self.resolve(host, self.port)
+        if not addresses or not all(self.may_call(address) for address in addresses):
+            raise OSError(f"{host} does not resolve to public addresses")
+        reader, writer = await asyncio.open_connection(addresses[0], self.port, ssl=self.tls(), server_hostname=host)
+        try:
+            writer.write(request)
             await writer.drain()
             status = (await reader.readline()).split(b" ", 2)
-            if len(status) < 2 or not status[1].isdigit():
+            if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
                 raise OSError(f"{host} did not answer with HTTP")
             return int(status[1])
         finally:

@@ -39,12 +39,17 @@ CALLBACK_TRIES = 6
 
 Serve = Callable[[pb.SubmitJobRequest, Call], Awaitable[Outcome]]
 """Serves a job's task as a call would be; raises Fault."""
+Post = Callable[[str, bytes, str], Awaitable[int]]
+"""Sends a body with its signature to an address and gives the HTTP status; raises OSError where there is none."""
 
 
 class Jobs:
     """Takes, shows, cancels and serves jobs. Owner must `close` it."""
 
-    def __init__(self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock) -> None:
+    def __init__(
+        self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock, post: Post | None = None
+    ) -> None:
+        self._post = post or callbacks.HttpsPost()
         self._settings = settings
         self._redis = store
         self._store = JobStore(store)
@@ -191,7 +196,7 @@ class Jobs:
         for number in range(CALLBACK_TRIES):
             try:
                 signature = callbacks.sign(self._settings.callback_secret, int(self._clock.time()), body)
-                status = await callbacks.post(url, body, signature)
+                status = await self._post(url, body, signature)
                 if 200 <= status < 300 or status in (400, 401, 403, 404, 410):
                     return
             except (OSError, TimeoutError):
