@@ -65,15 +65,24 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         BadModel: there is no card, it is not one, or a file differs from what it says.
     """
+    card = parse_card(folder)
+    for name, expected in card.files.items():
+        _check(folder, name, expected)
+    return card
+
+
+def parse_card(folder: Path) -> ModelCard:
+    """What a card says, its files not compared.
+
+    Raises:
+        BadModel: there is no card, or it is not one.
+    """
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except OSError as error:
         raise BadModel(f"{folder / CARD}: cannot be read ({error.strerror}); run `make model`") from None
     except ValidationError as error:
         raise BadModel(f"{folder / CARD}: is not a model card ({error.error_count()} errors)") from None
-    for name, expected in card.files.items():
-        _check(folder, name, expected)
-    return card
 
 
 def _check(folder: Path, name: str, expected: ModelFile) -> None:

@@ -16,6 +16,7 @@ Encoded = tuple[list[int], list[int]]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 SUB_BATCH_ROWS = 32
+WARM_UP = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
 
 
 def never() -> bool:
@@ -85,6 +86,11 @@ class TextModel:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return self.session.run({spec.name: given[spec.name] for spec in self.session.inputs})[0]
 
+    def warm_up(self) -> None:
+        """One run for each of a few lengths, so that the first caller does not pay for first times; nothing without a tokenizer."""
+        if self.tokenizer is not None:
+            self.embed(WARM_UP)
+
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for callers without a door."""
         rows = [
@@ -95,12 +101,19 @@ class TextModel:
 
 
 def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:
-    if not card.tokenizer:
-        return None
+    return load_tokenizer(folder, card.tokenizer) if card.tokenizer else None
+
+
+def load_tokenizer(folder: Path, name: str) -> Tokenizer:
+    """A tokenizer that neither pads nor cuts.
+
+    Raises:
+        BadModel: the file is not a tokenizer.
+    """
     try:
-        tokenizer = Tokenizer.from_file(str(folder / card.tokenizer))
+        tokenizer = Tokenizer.from_file(str(folder / name))
     except Exception as error:
-        raise BadModel(f"{folder / card.tokenizer}: is not a tokenizer ({type(error).__name__})") from error
+        raise BadModel(f"{folder / name}: is not a tokenizer ({type(error).__name__})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

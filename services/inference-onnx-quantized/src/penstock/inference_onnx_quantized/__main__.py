@@ -22,7 +22,7 @@ from penstock.inference_onnx_quantized.repository import Repository
 from penstock.inference_onnx_quantized.runner import Runner
 from penstock.inference_onnx_quantized.servicer import InferenceServicer
 from penstock.onnx.card import BadModel
-from penstock.onnx.encoder import TextModel
+from penstock.onnx.loading import load_model
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
@@ -34,7 +34,7 @@ async def serve(settings: InferenceSettings) -> None:
         repository = Repository(
             settings.home / "models",
             settings.memory_budget_bytes,
-            lambda folder: TextModel.load(folder, 1, settings.providers),
+            lambda folder: load_model(folder, 1, settings.providers),
         )
         await asyncio.to_thread(_load_all, repository, settings)
         meter = LoadMeter(settings.compute_threads)

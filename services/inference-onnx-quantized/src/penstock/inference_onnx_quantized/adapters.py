@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.core.errors import invalid
-from penstock.inference_onnx_quantized import policy, tensors
+from penstock.inference_onnx_quantized import generation, policy, tensors
+from penstock.inference_onnx_quantized.generation import Show, unseen
 from penstock.inference_onnx_quantized.policy import Problem, TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded
 from penstock.inference_onnx_quantized.runner import Cancelled
@@ -15,9 +16,9 @@ from penstock.onnx.session import BadInput
 
 
 def compute(
-    loaded: Loaded, task: inference_pb2.Task, limits: TextLimits, cancelled: Cancelled
+    loaded: Loaded, task: inference_pb2.Task, limits: TextLimits, cancelled: Cancelled, show: Show = unseen
 ) -> inference_pb2.TaskResult:
-    """Run a task on a model, in a thread.
+    """Run a task on a model, in a thread. `show` is given what is generated, piece by piece.
 
     Raises:
         Fault: INVALID_ARGUMENT naming the field.
@@ -32,6 +33,8 @@ def compute(
         _embed(loaded, task.embed, limits, cancelled, result)
     elif kind == "classify":
         _classify(loaded, task.classify, limits, cancelled, result)
+    elif kind == "generate":
+        generation.answer(loaded, task.generate, limits, cancelled, result, show)
     else:
         _infer(loaded, task.infer, result)
     return result
@@ -46,10 +49,10 @@ def _vectors(
     result: inference_pb2.TaskResult,
 ) -> Floats:
     _raise_if(policy.check_texts(texts, limits, field))
-    rows: list[Encoded] = loaded.model.encode(texts)
+    rows: list[Encoded] = loaded.encoder.encode(texts)
     _raise_if(policy.check_lengths([len(ids) for ids, _ in rows], limits, field))
     result.usage.input_tokens += sum(len(ids) for ids, _ in rows)
-    return loaded.model.run(rows, cancelled)
+    return loaded.encoder.run(rows, cancelled)
 
 
 def _embed(
@@ -86,7 +89,7 @@ def _classify(
 
 
 def _infer(loaded: Loaded, task: inference_pb2.InferTask, result: inference_pb2.TaskResult) -> None:
-    session = loaded.model.session
+    session = loaded.encoder.session
     specs = {spec.name: spec for spec in session.inputs}
     arrays = {}
     for index, tensor in enumerate(task.inputs):

@@ -82,7 +82,7 @@ class KServeServicer:
     ) -> kserve.ModelMetadataResponse:
         async with self._answering(context):
             loaded = self._model(request.name, request.version)
-            session = loaded.model.session
+            session = loaded.encoder.session
             return kserve.ModelMetadataResponse(
                 name=loaded.card.name,
                 versions=[loaded.card.version],
@@ -94,7 +94,7 @@ class KServeServicer:
     async def ModelConfig(self, request: kserve.ModelConfigRequest, context: Context) -> kserve.ModelConfigResponse:
         async with self._answering(context):
             loaded = self._model(request.name, request.version)
-            session = loaded.model.session
+            session = loaded.encoder.session
             return kserve.ModelConfigResponse(
                 config=kserve_tensors.config(loaded.card.name, loaded.card.model, session.inputs, session.outputs)
             )
@@ -187,7 +187,7 @@ class KServeServicer:
 
     def _compute(self, loaded: Loaded, request: kserve.ModelInferRequest) -> tuple[kserve.ModelInferResponse, int]:
         """In a thread: bytes to arrays, the model, arrays to bytes."""
-        session, settings = loaded.model.session, self._settings
+        session, settings = loaded.encoder.session, self._settings
         given = kserve_tensors.arrays(request, session.inputs, settings.max_texts, settings.max_tensor_bytes)
         names = kserve_tensors.outputs(request, session.outputs)
         try:

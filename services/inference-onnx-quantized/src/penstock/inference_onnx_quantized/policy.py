@@ -13,6 +13,9 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 TEMPERATURE = 0.07
 """Divides cosines before the softmax over classes; the value sentence encoders are commonly trained with."""
 
+MOST_STOPS = 16
+MOST_OUTPUT_TOKENS = 1 << 20
+
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -66,6 +69,19 @@ def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> Problem 
         return Problem("task.classify.examples", "has an example without a label")
     if len(set(labels)) < 2:
         return Problem("task.classify.examples", "need at least two labels")
+    return None
+
+
+def check_sampling(max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]) -> Problem | None:
+    """The first thing wrong with how an answer is to be made."""
+    if max_tokens > MOST_OUTPUT_TOKENS:
+        return Problem("task.generate.max_tokens", f"is {max_tokens}; at most {MOST_OUTPUT_TOKENS} are allowed")
+    if not 0 <= temperature <= 2:
+        return Problem("task.generate.temperature", "must be from 0 to 2")
+    if not 0 < top_p <= 1:
+        return Problem("task.generate.top_p", "must be above 0 and at most 1")
+    if len(stop) > MOST_STOPS or any(not text for text in stop):
+        return Problem("task.generate.stop", f"takes at most {MOST_STOPS} texts, none of them empty")
     return None
 
 

@@ -14,30 +14,42 @@ from pathlib import Path
 
 from penstock.core.errors import invalid, not_found
 from penstock.onnx.card import CARD, BadModel, ModelCard
+from penstock.onnx.decoder import Decoder
 from penstock.onnx.encoder import TextModel
 
 log = logging.getLogger(__name__)
 
+Model = TextModel | Decoder
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-WARM_UP = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A model in memory."""
 
-    model: TextModel
+    model: Model
     memory_bytes: int
 
     @property
     def card(self) -> ModelCard:
         return self.model.card
 
+    @property
+    def encoder(self) -> TextModel:
+        """The model that takes tensors.
+
+        Raises:
+            Fault: INVALID_ARGUMENT: it is a decoder, which takes conversations.
+        """
+        if isinstance(self.model, Decoder):
+            raise invalid("model", f"{self.card.name} generates text; it takes no tensors")
+        return self.model
+
 
 class Repository:
     """All models below one folder. Blocking: callers run `load` in a thread."""
 
-    def __init__(self, folder: Path, budget_bytes: int, load: Callable[[Path], TextModel]) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, load: Callable[[Path], Model]) -> None:
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._load = load
@@ -79,7 +91,7 @@ class Repository:
             size = sum(file.size_bytes for file in model.card.files.values())
             if size > self._budget_bytes:
                 raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
-            model.embed(WARM_UP) if model.card.tokenizer else None
+            model.warm_up()
         except BadModel as error:
             self.failed[name] = str(error)
             raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
@@ -13,6 +14,7 @@ from penstock.core.errors import OK, failed_precondition, to_item_status
 from penstock.core.telemetry import Telemetry
 from penstock.inference_onnx_quantized.adapters import compute
 from penstock.inference_onnx_quantized.config import InferenceSettings
+from penstock.inference_onnx_quantized.generation import Show, unseen
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.policy import TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded, Repository
@@ -48,7 +50,13 @@ class InferenceServicer:
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
-        result = await self._compute(self._model(request.model), request.task, call)
+        model = self._model(request.model)
+        if request.task.WhichOneof("task") == "generate":
+            async with aclosing(self._generate(model, request.task, call)) as parts:
+                async for part in parts:
+                    yield part
+            return
+        result = await self._compute(model, request.task, call)
         chunk = pb.GenerateChunk(finish_reason=pb.FINISH_REASON_STOP)
         yield pb.ComputeStreamResponse(chunk=chunk, result=result, load=self.load())
 
@@ -112,13 +120,36 @@ class InferenceServicer:
         except Exception as error:
             return pb.MemberResult(index=index, status=to_item_status(error))
 
-    async def _compute(self, model: Loaded, task: pb.Task, call: Call) -> pb.TaskResult:
+    async def _generate(
+        self, model: Loaded, task: pb.Task, call: Call
+    ) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
+        """Pieces as the thread makes them. Leaving this early stops the thread at its next token, which frees slot and cache."""
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[pb.GenerateChunk | None]()
+
+        def show(chunk: pb.GenerateChunk) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, chunk)
+
+        work = asyncio.create_task(self._compute(model, task, call, show))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield pb.ComputeStreamResponse(chunk=piece)
+            yield pb.ComputeStreamResponse(result=await work, load=self.load())
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _compute(self, model: Loaded, task: pb.Task, call: Call, show: Show = unseen) -> pb.TaskResult:
         limits = TextLimits(self._settings.max_texts, self._settings.max_text_bytes, model.card.max_input_tokens)
         self._meter.accepted(1)
         try:
             with self._telemetry.span("model", call, attributes={"gen_ai.request.model": model.card.name}) as span:
-                result, seconds = await self._runner.run(lambda cancelled: compute(model, task, limits, cancelled))
+                result, seconds = await self._runner.run(
+                    lambda cancelled: compute(model, task, limits, cancelled, show)
+                )
                 span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
+                if result.usage.output_tokens:
+                    span.set("gen_ai.usage.output_tokens", result.usage.output_tokens)
         finally:
             self._meter.finished(1)
         result.compute_ms = seconds * 1e3
