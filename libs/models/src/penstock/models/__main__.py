@@ -6,56 +6,23 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.models import default
-from penstock.models.evaluate import compare
-from penstock.models.floor import quantize_folder
+from penstock.models.arguments import parser
+from penstock.models.decoder import build_decoder
+from penstock.models.floor import Judge, quantize_folder
+from penstock.models.folder import Wanted, from_hugging_face, from_onnx
 from penstock.models.head import train_head
+from penstock.models.quantize import Recipe
 from penstock.models.samples import TEXTS
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="penstock.models", description="Export, quantise and check models.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("default", help=f"make the default model, {default.NAME}, if it is not there")
-    build.add_argument(
-        "--least-cosine", type=float, default=default.LEAST_COSINE, help="floor below which nothing is published"
-    )
-    for command in (build, commands.add_parser("show", help="check a model folder and print its card")):
-        command.add_argument("--home", type=Path, default=Path(os.environ.get("PENSTOCK_HOME", ".penstock")))
-    quantise = commands.add_parser("quantize", help="INT8 from a floating-point model folder, refused below a floor")
-    quantise.add_argument("source", type=Path, help="model folder with a card, such as models/NAME-fp32/1")
-    quantise.add_argument("target", type=Path, help="folder to write, such as models/NAME/2")
-    quantise.add_argument(
-        "--kind",
-        choices=("dynamic", "static"),
-        default="dynamic",
-        help="activation ranges; static leaves fused attention and embedding tables in floating point, so it saves less",
-    )
-    quantise.add_argument("--floor", type=float, default=default.LEAST_COSINE, help="least mean cosine to the original")
-    quantise.add_argument("--texts", type=Path, help="calibration and comparison texts, one a line; default: ours")
-    judged = commands.add_parser("evaluate", help="compare a quantised model folder with its original")
-    judged.add_argument("original", type=Path)
-    judged.add_argument("quantised", type=Path)
-    judged.add_argument("--texts", type=Path, help="texts, one a line; default: ours")
-    head = commands.add_parser("train-head", help="put a classifier into a model's graph: classify in one run")
-    head.add_argument("source", type=Path, help="model folder that gives embeddings")
-    head.add_argument("target", type=Path, help="folder to write, such as models/intents/1")
-    head.add_argument("--train", type=Path, required=True, help="CSV with columns text and category")
-    head.add_argument("--test", type=Path, required=True, help="held-out CSV of the same columns")
-    for command in (quantise, judged, head):
-        command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    commands.choices["show"].add_argument("name", nargs="?", default=default.NAME)
-    return parser
 
 
 def _default(arguments: argparse.Namespace, console: Console) -> None:
@@ -78,21 +45,60 @@ def _default(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _figures(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
-    if arguments.command == "train-head":
-        if arguments.target.exists():
-            raise BadModel(f"{arguments.target}: is already there; name a new version")
-        train, test = _labelled(arguments.train), _labelled(arguments.test)
-        name = arguments.target.resolve().parent.name
-        step("training the head")
-        return {"held_out_accuracy": train_head(arguments.source, arguments.target, name, train, test)}
-    texts = _lines(arguments.texts) if arguments.texts else list(TEXTS)
+    """What the command's work gave, by name of figure."""
     if arguments.command == "evaluate":
         step("comparing")
-        return compare(TextModel.load(arguments.original), TextModel.load(arguments.quantised), texts)
+        judge = _judge(arguments, {})
+        return judge.figures(TextModel.load(arguments.original), TextModel.load(arguments.quantised))
     if arguments.target.exists():
         raise BadModel(f"{arguments.target}: is already there; name a new version")
-    target = arguments.target.resolve()
-    return quantize_folder(arguments.source, target, arguments.kind, texts, arguments.floor, step).figures
+    return WORKS[arguments.command](arguments, step)
+
+
+def _export(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+    labels = tuple(label.strip() for label in arguments.labels.split(",") if label.strip())
+    wanted = Wanted(
+        arguments.task, arguments.pooling, arguments.max_tokens, arguments.licence, arguments.tokenizer, labels
+    )
+    if arguments.source.is_dir():
+        return from_hugging_face(arguments.source, arguments.target, wanted, step).figures
+    step("checking the file")
+    return from_onnx(arguments.source, arguments.target, wanted).figures
+
+
+def _quantize(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+    reduce = {"auto": None, "on": True, "off": False}[arguments.reduce_range]
+    recipe = Recipe(arguments.kind, not arguments.per_tensor, not arguments.asymmetric, reduce)
+    asked = {"cosine_mean": arguments.floor, "accuracy_kept": arguments.floor_accuracy}
+    asked |= {"agreement": arguments.floor_agreement, "spearman": arguments.floor_spearman}
+    floors = {name: floor for name, floor in asked.items() if floor is not None}
+    if arguments.labelled is None and floors.keys() & {"accuracy_kept", "agreement"}:
+        raise BadModel("a floor on accuracy or agreement needs labelled texts; name them with --labelled")
+    return quantize_folder(arguments.source, arguments.target, recipe, _judge(arguments, floors), step).figures
+
+
+def _train_head(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+    train, test = _labelled(arguments.train), _labelled(arguments.test)
+    step("training the head")
+    name = arguments.target.resolve().parent.name
+    return {"held_out_accuracy": train_head(arguments.source, arguments.target, name, train, test)}
+
+
+def _decoder(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+    return build_decoder(arguments.source, arguments.target, arguments.precision, arguments.licence, step).figures
+
+
+WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str, float]]] = {
+    "export": _export,
+    "quantize": _quantize,
+    "train-head": _train_head,
+    "decoder": _decoder,
+}
+
+
+def _judge(arguments: argparse.Namespace, floors: dict[str, float]) -> Judge:
+    texts = _lines(arguments.texts) if arguments.texts else list(TEXTS)
+    return Judge(texts, floors, _labelled(arguments.labelled) if arguments.labelled else ((), ()))
 
 
 def _lines(path: Path) -> list[str]:
@@ -128,7 +134,7 @@ def _work(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     console = Console()
     try:
         if arguments.command == "default":

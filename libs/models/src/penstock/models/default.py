@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +10,9 @@ from pathlib import Path
 
 from penstock.models.evaluate import compare
 from penstock.models.export import OPSET, export, fuse, load_encoder
-from penstock.models.quantize import cpu_features, quantize_dynamic
+from penstock.models.machine import machine
+from penstock.models.publish import publish
+from penstock.models.quantize import Recipe, quantize_dynamic
 from penstock.models.samples import TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
@@ -60,7 +60,7 @@ def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
         step("quantising to INT8")
         quantize_dynamic(original / "model.onnx", quantised / "model.onnx")
         write_card(original, _card(original, f"{NAME}-fp32", "none (FP32, fused)", {}))
-        write_card(quantised, _card(quantised, NAME, "dynamic INT8, per channel", {}))
+        write_card(quantised, _card(quantised, NAME, Recipe().describe(), {}))
         step("comparing with the original")
         figures = compare(TextModel.load(original), TextModel.load(quantised), TEXTS)
         sizes = [(folder / "model.onnx").stat().st_size for folder in (original, quantised)]
@@ -69,20 +69,9 @@ def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
             raise BadModel(
                 f"cosine to the original is {figures['cosine_mean']:.4f}, below the floor {least_cosine}; not published"
             )
-        write_card(quantised, _card(quantised, NAME, "dynamic INT8, per channel", figures))
+        write_card(quantised, _card(quantised, NAME, Recipe().describe(), figures))
         publish(original, models / f"{NAME}-fp32" / VERSION)
         return publish(quantised, models / NAME / VERSION)
-
-
-def publish(folder: Path, target: Path) -> Path:
-    """Move a finished folder into the repository in one step, so that no reader ever sees half a model."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    waiting = target.parent / f".{target.name}.{os.getpid()}"
-    shutil.copytree(folder, waiting)
-    if target.exists():
-        shutil.rmtree(target)
-    waiting.rename(target)
-    return target
 
 
 def _card(folder: Path, name: str, quantisation: str, figures: dict[str, float]) -> ModelCard:
@@ -107,9 +96,5 @@ def _card(folder: Path, name: str, quantisation: str, figures: dict[str, float])
         licence="Apache-2.0",
         files=files,
         figures=figures,
-        machine={
-            "processor": platform.machine(),
-            "features": " ".join(cpu_features()),
-            "python": platform.python_version(),
-        },
+        machine=machine(),
     )

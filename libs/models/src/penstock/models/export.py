@@ -6,6 +6,8 @@ torch and transformers are imported by the functions that need them; only the mo
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import inspect
 import io
 import json
 import logging
@@ -15,8 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock.onnx.card import BadModel
+
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+HEADS, WIDTH = ("num_attention_heads", "n_heads"), ("hidden_size", "dim")
+"""How architectures name them in `config.json`."""
 
 
 @contextlib.contextmanager
@@ -29,8 +35,18 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def load_encoder(folder: Path) -> Any:
-    """The original model in eager FP32 with mean pooling and L2 normalisation, as a torch module of three inputs."""
+def need_torch() -> None:
+    """Raises BadModel, saying what to do, where torch and transformers are not installed."""
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise BadModel(
+                f"{name} is not installed, which only this step needs; `scripts/model .venv export …` brings it for the time "
+                "of the step, `pip install 'penstock-models[models]'` for good"
+            )
+
+
+def load_encoder(folder: Path, pooling: str = "mean") -> Any:
+    """The original model in eager FP32 with pooling ("mean" over the text's tokens, or "cls") and L2 normalisation, as a torch module."""
     import torch
     import transformers
     from transformers import AutoModel
@@ -43,9 +59,13 @@ def load_encoder(folder: Path) -> Any:
             self.body = AutoModel.from_pretrained(
                 str(folder), attn_implementation="eager", local_files_only=True
             ).eval()
+            self.takes = _takes(self.body)
 
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            hidden = self.body(input_ids, attention_mask, token_type_ids).last_hidden_state
+        def forward(self, input_ids: Any, attention_mask: Any, *rest: Any) -> Any:
+            given = dict(zip(self.takes, (input_ids, attention_mask, *rest), strict=True))
+            hidden = self.body(**given).last_hidden_state
+            if pooling == "cls":
+                return torch.nn.functional.normalize(hidden[:, 0], dim=-1)
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
             return torch.nn.functional.normalize(pooled, dim=-1)
@@ -55,7 +75,7 @@ def load_encoder(folder: Path) -> Any:
 
 
 def load_classifier(folder: Path) -> Any:
-    """A sequence classifier or token-pair scorer in eager FP32, its logits as output."""
+    """A sequence classifier or pair scorer in eager FP32, its logits as output."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -65,12 +85,19 @@ def load_classifier(folder: Path) -> Any:
             self.body = AutoModelForSequenceClassification.from_pretrained(
                 str(folder), attn_implementation="eager", local_files_only=True
             ).eval()
+            self.takes = _takes(self.body)
 
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return self.body(input_ids, attention_mask, token_type_ids).logits
+        def forward(self, *given: Any) -> Any:
+            return self.body(**dict(zip(self.takes, given, strict=True))).logits
 
     with _quietly():
         return Classifier().eval()
+
+
+def _takes(body: Any) -> tuple[str, ...]:
+    """Which of our inputs the architecture knows; not all have segments."""
+    known = inspect.signature(body.forward).parameters
+    return tuple(name for name in INPUTS if name in known)
 
 
 def export(module: Any, target: Path, output: str) -> None:
@@ -80,18 +107,15 @@ def export(module: Any, target: Path, output: str) -> None:
     """
     import torch
 
-    sample = (
-        torch.ones(2, 9, dtype=torch.long),
-        torch.ones(2, 9, dtype=torch.long),
-        torch.zeros(2, 9, dtype=torch.long),
-    )
-    axes = {name: {0: "batch", 1: "length"} for name in INPUTS} | {output: {0: "batch"}}
+    ones, zeros = torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)
+    sample = tuple(zeros if name == "token_type_ids" else ones for name in module.takes)
+    axes = {name: {0: "batch", 1: "length"} for name in module.takes} | {output: {0: "batch"}}
     with _quietly(), torch.no_grad():
         torch.onnx.export(
             module,
             sample,
             str(target),
-            input_names=list(INPUTS),
+            input_names=list(module.takes),
             output_names=[output],
             dynamic_axes=axes,
             opset_version=OPSET,
@@ -106,14 +130,15 @@ def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     config = json.loads((folder / "config.json").read_text())
+    heads, width = (next((config[name] for name in names if name in config), 0) for names in (HEADS, WIDTH))
     options = FusionOptions("bert")
     options.enable_gelu_approximation = False
     with _quietly():
         model = optimizer.optimize_model(
             str(source),
             model_type="bert",
-            num_heads=config["num_attention_heads"],
-            hidden_size=config["hidden_size"],
+            num_heads=heads,
+            hidden_size=width,
             optimization_options=options,
             opt_level=0,
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penstock.models.evaluate import compare, cosines
-from penstock.models.quantize import cpu_features, matmul_nodes, quantize_dynamic, quantize_static, reduce_range
+from penstock.models.evaluate import compare, cosines, labelled
+from penstock.models.machine import machine
+from penstock.models.publish import publish_new
+from penstock.models.quantize import Recipe, matmul_nodes, quantize_dynamic, quantize_static
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
@@ -20,68 +23,118 @@ MOST_FLOAT = 4
 Step = Callable[[str], None]
 
 
-def quantize_folder(source: Path, target: Path, kind: str, texts: Sequence[str], floor: float, step: Step) -> ModelCard:
-    """Write to `target` the INT8 form of a floating-point text model, `kind` "dynamic" or "static" (QDQ, calibrated on `texts`).
+@dataclass(frozen=True)
+class Judge:
+    """By what a quantised model is judged: texts, labelled ones where there are any, and the least that each figure may be."""
 
-    Where the mean cosine to the original is below `floor`, layers that gain most by staying in floating point do, at most four.
+    texts: Sequence[str]
+    floors: Mapping[str, float]
+    labelled: tuple[Sequence[str], Sequence[str]] = field(default=((), ()))
+
+    def figures(self, original: TextModel, quantised: TextModel) -> dict[str, float]:
+        """Everything that can be compared."""
+        found = compare(original, quantised, self.texts)
+        return found | (labelled(original, quantised, *self.labelled) if self.labelled[0] else {})
+
+    def short(self, figures: Mapping[str, float]) -> list[str]:
+        """Each figure that is below its floor, said in words."""
+        return [
+            f"{name} is {figures[name]:.4f}, below the floor {least}"
+            for name, least in self.floors.items()
+            if not figures[name] >= least
+        ]
+
+
+def quantize_folder(source: Path, target: Path, recipe: Recipe, judge: Judge, step: Step) -> ModelCard:
+    """Write to `target` the INT8 form of a floating-point text model; static ranges are calibrated on the judge's texts.
+
+    Where a floor is missed, the layers that gain most by staying in floating point do, at most four.
 
     Raises:
-        BadModel: the floor cannot be met; nothing is written.
+        BadModel: the floors cannot be met; nothing is written.
     """
     original = TextModel.load(source)
+    if original.tokenizer is None:
+        raise BadModel(f"{source}: takes tensors only; there are no texts to compare by, so it cannot be judged")
     with tempfile.TemporaryDirectory(prefix="penstock-quantise-") as scratch:
-        work = Path(scratch)
+        attempt = _Attempt(original, source, Path(scratch), recipe, judge.texts, step)
         kept: list[str] = []
         ranked: list[str] | None = None
         while True:
             step(f"quantising, {len(kept)} layers in floating point")
-            made = _quantised(original, source, work / f"try-{len(kept)}", kind, texts, kept)
-            figures = compare(original, TextModel.load(made), texts)
-            if figures["cosine_mean"] >= floor:
+            made = attempt.quantised(f"try-{len(kept)}", kept)
+            figures = judge.figures(original, TextModel.load(made))
+            if not (short := judge.short(figures)):
                 break
             if ranked is None:
-                ranked = _by_harm(original, source, work, kind, texts[:PROBE], step)
+                ranked = attempt.by_harm()
             if len(kept) == min(MOST_FLOAT, len(ranked)):
-                got = (
-                    f"cosine to the original is {figures['cosine_mean']:.4f} with {len(kept)} layers in floating point"
-                )
-                raise BadModel(f"{got}, below the floor {floor}; not published")
+                raise BadModel(f"with {len(kept)} layers in floating point {'; '.join(short)}; not published")
             kept = ranked[: len(kept) + 1]
         sizes = [
             (folder / name).stat().st_size for folder, name in ((source, original.card.model), (made, "model.onnx"))
         ]
         figures |= {"size_ratio": sizes[0] / sizes[1], "layers_in_floating_point": float(len(kept))}
-        card = _card(original, made, target, kind, kept).model_copy(update={"figures": figures})
+        place = target.resolve()
+        named = {"name": place.parent.name, "version": place.name, "figures": figures}
+        card = attempt.card(made, kept).model_copy(update=named)
         write_card(made, card)
-        shutil.copytree(made, target)
+        publish_new(made, target)
     return card
 
 
-def _quantised(
-    original: TextModel, source: Path, target: Path, kind: str, texts: Sequence[str], kept: Sequence[str]
-) -> Path:
-    target.mkdir()
-    graph = source / original.card.model
-    if kind == "static":
-        quantize_static(graph, target / "model.onnx", _batches(original, texts), keep_float=kept)
-    else:
-        quantize_dynamic(graph, target / "model.onnx", keep_float=kept)
-    shutil.copy(source / original.card.tokenizer, target / original.card.tokenizer)
-    write_card(target, _card(original, target, target, kind, kept))
-    return target
+@dataclass(frozen=True)
+class _Attempt:
+    """One model, one recipe: folders quantised with these or those layers left alone."""
 
+    original: TextModel
+    source: Path
+    work: Path
+    recipe: Recipe
+    texts: Sequence[str]
+    step: Step
 
-def _by_harm(original: TextModel, source: Path, work: Path, kind: str, texts: Sequence[str], step: Step) -> list[str]:
-    """Layers, the one first whose stay in floating point brings the answers nearest to the original's."""
-    wanted = original.embed(texts)
-    gain: dict[str, float] = {}
-    names = matmul_nodes(source / original.card.model)
-    for number, name in enumerate(names):
-        step(f"trying layer {number + 1} of {len(names)} in floating point")
-        folder = _quantised(original, source, work / f"layer-{number}", kind, texts, [name])
-        gain[name] = float(cosines(wanted, TextModel.load(folder).embed(texts)).mean())
-        shutil.rmtree(folder)
-    return sorted(gain, key=lambda name: -gain[name])
+    def quantised(self, name: str, kept: Sequence[str]) -> Path:
+        target = self.work / name
+        target.mkdir()
+        graph = self.source / self.original.card.model
+        try:
+            if self.recipe.kind == "static":
+                batches = _batches(self.original, self.texts)
+                quantize_static(graph, target / "model.onnx", batches, self.recipe, kept)
+            else:
+                quantize_dynamic(graph, target / "model.onnx", self.recipe, kept)
+        except Exception as error:
+            raise BadModel(f"{graph}: the quantiser cannot take it ({type(error).__name__}: {error})") from error
+        shutil.copy(self.source / self.original.card.tokenizer, target / self.original.card.tokenizer)
+        write_card(target, self.card(target, kept))
+        return target
+
+    def by_harm(self) -> list[str]:
+        """Layers, the one first whose stay in floating point brings the answers nearest to the original's."""
+        probe = self.texts[:PROBE]
+        wanted = self.original.embed(probe)
+        gain: dict[str, float] = {}
+        names = matmul_nodes(self.source / self.original.card.model)
+        for number, name in enumerate(names):
+            self.step(f"trying layer {number + 1} of {len(names)} in floating point")
+            folder = self.quantised(f"layer-{number}", [name])
+            gain[name] = float(cosines(wanted, TextModel.load(folder).embed(probe)).mean())
+            shutil.rmtree(folder)
+        return sorted(gain, key=lambda name: -gain[name])
+
+    def card(self, folder: Path, kept: Sequence[str]) -> ModelCard:
+        before = self.original.card
+        files = {name: checksum(folder / name) for name in ("model.onnx", before.tokenizer)}
+        update = {
+            "model": "model.onnx",
+            "files": files,
+            "quantisation": self.recipe.describe() + (f"; in floating point: {', '.join(kept)}" if kept else ""),
+            "rows_singly": self.recipe.kind != "static",
+            "machine": machine(),
+            "sources": (*before.sources, f"{before.name} {before.revision}"),
+        }
+        return before.model_copy(update=update)
 
 
 def _batches(model: TextModel, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -93,19 +146,3 @@ def _batches(model: TextModel, texts: Sequence[str]) -> Iterator[dict[str, Any]]
             "token_type_ids": np.array([types], dtype=np.int64),
         }
         yield {spec.name: given[spec.name] for spec in model.session.inputs}
-
-
-def _card(original: TextModel, folder: Path, target: Path, kind: str, kept: Sequence[str]) -> ModelCard:
-    features = cpu_features()
-    how = (
-        f"static INT8 QDQ, per channel, reduce_range {reduce_range(features)}"
-        if kind == "static"
-        else "dynamic INT8, per channel"
-    )
-    files = {name: checksum(folder / name) for name in ("model.onnx", original.card.tokenizer)}
-    update = {
-        "name": target.parent.name, "version": target.name, "model": "model.onnx", "files": files,
-        "quantisation": how + (f"; in floating point: {', '.join(kept)}" if kept else ""),
-        "rows_singly": kind != "static", "machine": {**original.card.machine, "features": " ".join(features)},
-    }  # fmt: skip
-    return original.card.model_copy(update=update)

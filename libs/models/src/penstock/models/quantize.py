@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
@@ -26,20 +27,53 @@ def reduce_range(features: Sequence[str]) -> bool:
     return not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(features)
 
 
-def quantize_dynamic(source: Path, target: Path, per_channel: bool = True, keep_float: Sequence[str] = ()) -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """How weights become 8 bits. `reduce_range` None means what this CPU needs."""
+
+    kind: Literal["dynamic", "static"] = "dynamic"
+    per_channel: bool = True
+    symmetric: bool = True
+    reduce_range: bool | None = None
+
+    @property
+    def seven_bits(self) -> bool:
+        """Whether weights stay within 7 bits, so that sums of two products cannot saturate."""
+        return reduce_range(cpu_features()) if self.reduce_range is None else self.reduce_range
+
+    def describe(self) -> str:
+        """For the card."""
+        kind = "static INT8 QDQ" if self.kind == "static" else "dynamic INT8"
+        scales = "per channel" if self.per_channel else "per tensor"
+        zero = "symmetric" if self.symmetric else "asymmetric"
+        return f"{kind}, {scales}, {zero}, reduce_range {self.seven_bits}"
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that both of onnxruntime's quantisers take."""
+        from onnxruntime.quantization import QuantType
+
+        return {
+            "weight_type": QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
+            "per_channel": self.per_channel,
+            "reduce_range": self.seven_bits,
+        }
+
+    def extra(self) -> dict[str, Any]:
+        """Their further options."""
+        return {"DefaultTensorType": onnx.TensorProto.FLOAT, "WeightSymmetric": self.symmetric}
+
+
+def quantize_dynamic(source: Path, target: Path, recipe: Recipe = Recipe(), keep_float: Sequence[str] = ()) -> None:
     """Weights to INT8, activations scaled while running. `keep_float` names nodes that stay in floating point."""
-    from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as dynamic
 
     with _silent():
         dynamic(
             str(source),
             str(target),
-            weight_type=QuantType.QInt8,
-            per_channel=per_channel,
-            reduce_range=False,
             nodes_to_exclude=list(keep_float),
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
+            extra_options={**recipe.extra(), "MatMulConstBOnly": True},
+            **recipe.options(),
         )
 
 
@@ -57,7 +91,7 @@ def quantize_static(
     source: Path,
     target: Path,
     batches: Iterable[dict[str, Any]],
-    per_channel: bool = True,
+    recipe: Recipe = Recipe("static"),
     keep_float: Sequence[str] = (),
 ) -> None:
     """Weights and activations to INT8 as QDQ nodes, activation ranges from calibration batches."""
@@ -72,12 +106,10 @@ def quantize_static(
             reader,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=per_channel,
-            reduce_range=reduce_range(cpu_features()),
-            op_types_to_quantize=["MatMul"],
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             nodes_to_exclude=list(keep_float),
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+            extra_options=recipe.extra(),
+            **recipe.options(),
         )
 
 

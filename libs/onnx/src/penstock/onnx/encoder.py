@@ -51,6 +51,10 @@ class TextModel:
         """Token ids of each text, special tokens included, untruncated: the caller refuses what is too long."""
         return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(texts))]
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """Token ids of two texts each, for a model that scores pairs; the second text's tokens have segment 1."""
+        return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(pairs))]
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text without special tokens."""
         return len(self._texts().encode(text, add_special_tokens=False).ids)

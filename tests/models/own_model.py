@@ -1,0 +1,61 @@
+"""A text model of the test's own, as a user might bring one: an ONNX file and a tokenizer beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+WORDS = [
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    *[
+        "the",
+        "invoice",
+        "of",
+        "march",
+        "a",
+        "broken",
+        "coffee",
+        "grinder",
+        "flight",
+        "from",
+        "oslo",
+        "to",
+        "lisbon",
+        "what",
+        "do",
+        "we",
+    ],
+]
+
+
+def write_tokenizer(path: Path) -> None:
+    """Whole words, lower case."""
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(path))
+
+
+def write_onnx(path: Path, width: int = 4, ids: str = "input_ids", operator: str = "ReduceMean") -> None:
+    """Mean of word vectors through one matrix: `ids` (rows, length) to `answer` (rows, width)."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "words": rng.normal(size=(len(WORDS), 16)).astype(np.float32),
+        "matrix": rng.normal(size=(16, width)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["words", ids], ["found"]),
+        helper.make_node(operator, ["found"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "matrix"], ["answer"], name="matrix"),
+    ]
+    takes = [helper.make_tensor_value_info(ids, TensorProto.INT64, ["rows", "length"])]
+    gives = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", width])]
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "own", takes, gives, initializer=constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))

@@ -1,0 +1,157 @@
+"""`export` of a user's own ONNX file, and of Hugging Face directories where torch is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from penstock.models.__main__ import main
+from penstock.models.export import need_torch
+from penstock.onnx.card import BadModel, read_card
+from penstock.onnx.encoder import TextModel
+
+sys.path.insert(0, str(Path(__file__).parent))
+from own_model import write_onnx, write_tokenizer
+
+HERE = Path(__file__).parent
+TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+NEEDS_TORCH = pytest.mark.skipif(
+    not TORCH, reason="torch is not installed; scripts/model brings it for the time of a step"
+)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    write_onnx(tmp_path / "own.onnx")
+    write_tokenizer(tmp_path / "tokenizer.json")
+    return tmp_path / "own.onnx"
+
+
+def test_an_own_encoder_becomes_a_folder_that_quantises(own: Path, tmp_path: Path) -> None:
+    fp32, int8 = tmp_path / "mine-fp32" / "1", tmp_path / "mine" / "1"
+    assert main(["export", str(own), str(fp32), "--licence", "mine", "--max-tokens", "64"]) == 0
+    card = read_card(fp32)
+    assert (card.name, card.tasks, card.opset, card.dimension) == ("mine-fp32", ("embed", "classify", "infer"), 17, 4)
+    assert (card.licence, card.max_input_tokens, card.sources) == ("mine", 64, ("ONNX file own.onnx",))
+    assert (fp32 / "card.md").read_text().startswith("# mine-fp32 1")
+    assert main(["quantize", str(fp32), str(int8), "--floor", "0.99", "--per-tensor", "--asymmetric"]) == 0
+    made = read_card(int8)
+    assert made.quantisation.startswith("dynamic INT8, per tensor, asymmetric, reduce_range ")
+    assert made.sources[-1].startswith("mine-fp32 1-")
+    assert {"features", "onnxruntime"} <= made.machine.keys()
+
+
+def test_an_own_classifier_says_its_labels(own: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kinds" / "1"
+    assert main(["export", str(own), str(target), "--task", "classify", "--labels", "a,b, c,d"]) == 0
+    assert read_card(target).labels == ("a", "b", "c", "d")
+
+
+def test_a_file_of_tensors_needs_no_tokenizer(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "own.onnx", ids="numbers")
+    target = tmp_path / "tensors" / "1"
+    assert main(["export", str(tmp_path / "own.onnx"), str(target), "--task", "infer"]) == 0
+    assert (read_card(target).tasks, read_card(target).tokenizer) == (("infer",), "")
+    assert main(["quantize", str(target), str(tmp_path / "tensors" / "2")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "classify", "--labels", "a,b"], "4 classes and 2 labels"),
+        (["--tokenizer", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["export", str(own), str(tmp_path / "x" / "1"), *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "x" / "1").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.write_bytes(b"not a model"), "is not a valid ONNX model"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "is not a valid ONNX model"),
+        (lambda path: path.unlink(), "is not a valid ONNX model"),
+        (lambda path: write_onnx(path, operator="NoSuchOperator"), "is not a valid ONNX model"),
+        (lambda path: write_onnx(path, ids="numbers"), "input 'numbers' is not one of input_ids"),
+        (lambda path: (path.parent / "tokenizer.json").unlink(), "needs a tokenizer"),
+        (lambda path: (path.parent / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
+    ],
+)
+def test_a_bad_file_is_named(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: object, words: str
+) -> None:
+    change(own)  # type: ignore[operator]
+    assert main(["export", str(own), str(tmp_path / "x" / "1")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_directory_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), str(tmp_path / "x" / "1")]) == 2
+    assert "config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["export", str(tmp_path), str(tmp_path / "x" / "1")]) == 2
+    assert "tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(TORCH, reason="torch is installed here")
+def test_without_torch_one_is_told_what_to_do() -> None:
+    with pytest.raises(BadModel, match=r"scripts/model .venv export"):
+        need_torch()
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize(
+    ("kind", "task", "tasks"),
+    [
+        ("bert", "embed", ("embed", "classify", "infer")),
+        ("distilbert", "embed", ("embed", "classify", "infer")),
+        ("bert-labels", "classify", ("classify", "infer")),
+        ("bert-pair", "pair", ("infer",)),
+    ],
+)
+def test_a_hugging_face_directory_of_each_task(tmp_path: Path, kind: str, task: str, tasks: tuple[str, ...]) -> None:
+    """In processes of their own: torch warns of itself, and warnings are errors here."""
+    source, target = tmp_path / "hf", tmp_path / "made" / "1"
+    subprocess.run([sys.executable, str(HERE / "hugging_face.py"), kind, str(source)], check=True, capture_output=True)
+    command = [sys.executable, "-m", "penstock.models", "export", str(source), str(target), "--task", task, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["export_difference_max"] < 1e-4
+    assert figures["attention_layers_fused"] == (2 if kind == "bert" else figures["attention_layers_fused"])
+    model = TextModel.load(target)
+    assert (model.card.tasks, model.card.max_input_tokens) == (tasks, 64)
+    if task == "embed":
+        assert np.linalg.norm(model.embed(["the invoice of march"])) == pytest.approx(1, abs=1e-4)
+    if task == "classify":
+        assert model.card.labels == ("yes", "no", "perhaps")
+    if task == "pair":
+        score = model.run(model.encode_pairs([("the invoice", "of march")]))
+        assert score.shape == (1, 1)
+
+
+@NEEDS_TORCH
+@pytest.mark.skipif(not importlib.util.find_spec("onnx_ir"), reason="onnx_ir is not installed")
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_a_decoder_is_built_and_answers(tmp_path: Path, precision: str) -> None:
+    source, target = tmp_path / "hf", tmp_path / "talker" / "1"
+    subprocess.run(
+        [sys.executable, str(HERE / "hugging_face.py"), "llama", str(source)], check=True, capture_output=True
+    )
+    command = [sys.executable, "-m", "penstock.models", "decoder", str(source), str(target), "--precision", precision]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tried_tokens"] >= 1
+    card = read_card(target)
+    assert (card.tasks, card.quantisation) == (("generate",), precision)
