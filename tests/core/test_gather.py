@@ -67,3 +67,18 @@ async def test_a_cancelled_question_is_not_asked() -> None:
     late = asyncio.create_task(gather(5))
     await late
     assert asked.sizes[0] == 3 or asked.sizes == [1, 1, 1]
+
+
+async def test_those_who_wait_can_be_answered_before_the_batch_is() -> None:
+    asked = Asked()
+    gather = Gather(asked)
+    flying = asyncio.create_task(gather(1))
+    await settle()
+    waiting = asyncio.create_task(gather(2))
+    await settle()
+    gather.give_up(unavailable("slow"))
+    outcomes = await asyncio.gather(flying, waiting, return_exceptions=True)
+    assert [isinstance(outcome, Fault) for outcome in outcomes] == [True, True]
+    asked.release.set()
+    assert await gather(3) == 6
+    assert asked.sizes == [1, 1]

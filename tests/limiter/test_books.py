@@ -33,7 +33,7 @@ names = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 operations = st.one_of(
     st.tuples(st.just("reserve"), names, vectors, vectors, st.integers(1, 4), st.booleans()),
     st.tuples(st.just("extend"), names, vectors),
-    st.tuples(st.just("settle"), names, vectors),
+    st.tuples(st.just("settle"), names, vectors, st.booleans()),
     st.tuples(st.just("renew"), names, vectors, vectors, st.integers(1, 4)),
     st.tuples(st.just("wait"), st.sampled_from([1, 900, 20_000, 61_000, 1_900_000])),
     st.tuples(st.just("limit"), st.integers(0, 6), st.integers(1, 3_000)),
@@ -79,9 +79,10 @@ class Both:
         there = await self.store.extend("acme", name, most)
         assert there == self.books.extend(self.moment[0], name, most)
 
-    async def settle(self, path, name, spent) -> None:  # type: ignore[no-untyped-def]
-        there = await self.store.settle("acme", name, spent)
-        assert there == self.books.settle(self.moment[0], name, spent)
+    async def settle(self, path, name, spent, passed_without) -> None:  # type: ignore[no-untyped-def]
+        rows = path if passed_without else ()
+        there = await self.store.settle("acme", name, spent, rows)
+        assert there == self.books.settle(self.moment[0], name, spent, rows)
 
     async def renew(self, path, name, spent, wanted, priority) -> None:  # type: ignore[no-untyped-def]
         held = self.books.holds.get(name)

@@ -218,6 +218,21 @@ async def test_a_lost_limiter_leaves_the_lease_and_then_the_rule(rigs: Any) -> N
     await rig.admission.admit(call(), OPTIONS, EMBED)
 
 
+async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(rigs: Any) -> None:
+    rig: Rig = rigs(budget("tokens", 100_000))
+    await rig.admission.admit(call(), OPTIONS, EMBED)
+    real, rig.store.client = rig.store.client, open_redis("unix:///nowhere.sock", retries=0)
+    for _ in range(30):  # past the part of the share at which it is renewed
+        await rig.admission.admit(call(), OPTIONS, EMBED)
+        await asyncio.sleep(0)
+    while rig.store._probe is None:
+        await asyncio.sleep(0)
+    await rig.admission.admit(call(), OPTIONS, EMBED)
+    assert set(rig.peer.calls) == {"GrantLease", "RenewLease"}
+    await rig.store.client.aclose()
+    rig.store.client = real
+
+
 async def test_a_lost_limiter_may_let_pass_where_it_is_told_to(rigs: Any) -> None:
     rig: Rig = rigs(budget("tokens", 100_000), loss="open")
     rig.peer.down = True

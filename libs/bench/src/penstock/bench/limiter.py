@@ -74,7 +74,8 @@ STRICT = {
 BOUNDS = {
     "overshoot": Bound("<=", 0), "leaked_holds": Bound("<=", 0), "refunded_spend": Bound("<=", 0),
     "decisions_per_s_lease": Bound(">=", 50_000), "decision_p99_us": Bound("<=", 50), "decisions_per_s_redis": Bound(">=", 5_000),
-    "store_down_added_ms": Bound("<=", 5), "availability": Bound(">=", 0.99), "overrun_cut": Bound(">=", 0.85),
+    "store_down_added_ms": Bound("<=", 5), "store_hung_added_ms": Bound("<=", 5),
+    "availability": Bound(">=", 0.99), "overrun_cut": Bound(">=", 0.85),
     "overrun_cut_strict": Bound(">=", 1.0),
 }  # fmt: skip
 
@@ -158,7 +159,9 @@ async def _store_down(folder: Folder, quick: bool) -> dict[str, float]:
     try:
         await wait_ready(client, process)
         settings = LimiterSettings()
-        store = Store(client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3)
+        store = Store(
+            client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3, patience_s=settings.store_patience_ms / 1e3
+        )  # fmt: skip
         rules = [{**rule, "store_loss": "open"} for rule in SIX]
         limiter = LimiterServicer(settings, _section(rules), PricesSection(), store, clock)
         seconds = 1.0 if quick else 5.0

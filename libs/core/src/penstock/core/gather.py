@@ -27,6 +27,7 @@ class Gather(Generic[Q, A]):
         self._most = most
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._sender: asyncio.Task[None] | None = None
+        self._flying: list[tuple[Q, asyncio.Future[A]]] = []
 
     async def __call__(self, question: Q) -> A:
         """Ask one question; raises the Fault that answers it. A cancelled one leaves the next batch; a running batch ignores it."""
@@ -42,9 +43,16 @@ class Gather(Generic[Q, A]):
                 batch = [item for item in self._waiting[: self._most] if not item[1].done()]
                 del self._waiting[: self._most]
                 if batch:
+                    self._flying = batch
                     self._settle(batch, await self._answers(batch))
         finally:
-            self._sender = None
+            self._sender, self._flying = None, []
+
+    def give_up(self, error: Exception) -> None:
+        """Answer all who wait, in flight or not, with `error`. The batch in flight goes on; what it brings is dropped."""
+        waiting, self._waiting = self._waiting, []
+        for batch in (self._flying, waiting):
+            self._settle(batch, [error] * len(batch))
 
     async def _answers(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> Sequence[A | BaseException]:
         try:

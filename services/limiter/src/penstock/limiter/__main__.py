@@ -32,7 +32,9 @@ async def serve(settings: LimiterSettings) -> None:
         raise CannotStart("the limiter keeps its books in Redis: set PENSTOCK_REDIS_URL (make up does)")
     clock, file = SystemClock(), settings.config_file
     client = open_redis(settings.redis_url, timeout_s=1.0, retries=0)
-    store = Store(client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3)
+    store = Store(
+        client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3, patience_s=settings.store_patience_ms / 1e3
+    )  # fmt: skip
     limits, prices = load_section(file, "limits", LimitsSection), load_section(file, "prices", PricesSection)
     servicer = LimiterServicer(settings, limits, prices, store, clock)
     watch_sighup(

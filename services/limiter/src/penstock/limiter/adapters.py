@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -15,25 +15,46 @@ import redis.asyncio
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.gather import Gather
-from penstock.limiter.policy import Question, Reply, Usage, replay
+from penstock.limiter.patience import Patience
+from penstock.limiter.policy import STALE, Question, Reply, Usage, replay
 from penstock.limiter.rules import Counter, organisation_prefix
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 SCRIPT = files("penstock.limiter").joinpath("books.lua").read_text(encoding="utf-8")
 CHANGES = "penstock:limiter:changes"
 """Stream of what operators changed."""
 CHANGES_KEPT = 100_000
+PROBE = "penstock:limiter:probe"
+CANNOT_WRITE = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ")
+"""Errors of a store that is there and keeps no books: no memory, no disk, a replica."""
+OWED_KEPT = 100_000
+"""Settlements that are kept while the store is lost; beyond that, the oldest is left to its hold's expiry."""
+PAID_AT_ONCE = 256
+TICKS = 4
+"""The patience for a batch ends after so many turns of its timer, so that a stall of this process is not laid to the store."""
 
 
 class StoreLost(Exception):
     """The store does not answer; it is looked for in the background."""
 
 
+class WindowPassed(Exception):
+    """The caller's windows are not those of the store's time, `now_s` (Unix seconds)."""
+
+    def __init__(self, now_s: float) -> None:
+        super().__init__(now_s)
+        self.now_s = now_s
+
+
 class Store:
     """The books of every organisation. Owns its client.
 
+    Who asks waits for as long as `Patience` says; then the store counts as slow until its answer is there, and whoever asks meanwhile is
+    told so at once. After `timeout_s` it counts as lost. What could not be settled is owed, and settled when the store answers again.
+
     Args:
+        patience_s: wait for a store that has been quick; None means `timeout_s`.
         now_us: time to use instead of the store's own, for replays; 0 means the store's.
     """
 
@@ -44,6 +65,7 @@ class Store:
         timeout_s: float = 0.25,
         pause_s: float = 1.0,
         now_us: Callable[[], int] = lambda: 0,
+        patience_s: float | None = None,
     ) -> None:
         self.client = client
         self._clock = clock
@@ -52,6 +74,11 @@ class Store:
         self._now_us = now_us
         self._probe: asyncio.Task[None] | None = None
         """Runs while the store is lost: nobody who asks waits for it meanwhile."""
+        self._slow = False
+        """True while a batch in flight is overdue."""
+        self._patience = Patience(timeout_s if patience_s is None else patience_s, timeout_s)
+        self._owed: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._paying: asyncio.Task[None] | None = None
         self._sha = ""
         self._gather: Gather[tuple[str, ...], list[Any]] = Gather(self._ask)
 
@@ -69,58 +96,78 @@ class Store:
     async def extend(self, organisation: str, hold_id: str, most: Sequence[int]) -> Reply:
         """See `Books.extend`; raises StoreLost."""
         found = await self._run("extend", organisation, hold_id, most)
-        return Reply(found[0], found[1] - 1, found[2], int(found[3]))
+        return Reply(found[0], found[1] - 1, found[2], int(found[3]), **_named(found[4:], organisation))
 
-    async def settle(self, organisation: str, hold_id: str, spent: Sequence[int]) -> tuple[bool, tuple[int, int, int]]:
-        """See `Books.settle`; raises StoreLost."""
-        found = await self._run("settle", organisation, hold_id, spent)
+    async def settle(
+        self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()
+    ) -> tuple[bool, tuple[int, int, int]]:
+        """See `Books.settle`; raises StoreLost, and then does it when the store answers again."""
+        try:
+            found = await self._run("settle", organisation, hold_id, spent, _Rows(path))
+        except StoreLost:
+            self.owe(organisation, hold_id, spent, path)
+            raise
         return bool(found[0]), (int(found[1]), int(found[2]), int(found[3]))
+
+    def owe(self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()) -> None:
+        """Settle a hold as soon as the store answers again. Doing it twice books nothing twice."""
+        arguments = _arguments(hold_id, list(spent), _Rows(path))
+        self._owed[organisation, hold_id] = ("settle", organisation_prefix(organisation), arguments)
+        if len(self._owed) > OWED_KEPT:
+            self._owed.pop(next(iter(self._owed)))
 
     async def renew(
         self, organisation: str, lease_id: str, spent: Sequence[int], wanted: Sequence[int], ask: Question
     ) -> Reply:
         """See `Books.renew`; raises StoreLost."""
         found = await self._run("renew", organisation, lease_id, spent, wanted, ask.share, ask.priority)
-        return Reply(found[0], found[1] - 1, found[2], int(found[3]), (int(found[4]), int(found[5]), int(found[6])))
+        granted = (int(found[4]), int(found[5]), int(found[6]))
+        return Reply(found[0], found[1] - 1, found[2], int(found[3]), granted, **_named(found[7:], organisation))
 
     async def usage(self, organisation: str, path: Sequence[Counter]) -> list[Usage]:
-        """See `Books.usage`; raises StoreLost."""
-        found = [int(value) for value in await self._run("usage", organisation, _Rows(path))]
+        """See `Books.usage`; raises StoreLost, and WindowPassed for a path of another time."""
+        found = _present(await self._run("usage", organisation, _Rows(path)))
         return [Usage(*found[index : index + 4]) for index in range(0, len(found), 4)]
 
     async def adjust(self, organisation: str, counter: Counter, amount: int, *, reset: bool = False) -> tuple[int, int]:
-        """Add to what is committed, or forget it; returns what was and what is. Raises StoreLost."""
-        found = await self._run("adjust", organisation, counter.row(), amount, int(reset))
-        return int(found[0]), int(found[1])
+        """Add to what is committed, or forget it; returns what was and what is. Raises StoreLost and WindowPassed."""
+        before, now = _present(await self._run("adjust", organisation, counter.row(), amount, int(reset)))
+        return before, now
 
     async def drain(self, organisation: str, on: bool) -> int:
         """Refuse new holds or not; returns the number of open ones. Raises StoreLost."""
         return int((await self._run("drain", organisation, int(on)))[0])
 
     async def set_limit(self, organisation: str, counter: Counter, limit: int | None) -> None:
-        """Put another limit on one counter, or clear it."""
+        """Put another limit on one counter, or clear it. Raises StoreLost."""
         key = organisation_prefix(organisation) + "limits"
-        if limit is None:
-            await self.client.hdel(key, counter.key)
-        else:
-            await self.client.hset(key, counter.key, str(limit))
+        async with _losing():
+            if limit is None:
+                await self.client.hdel(key, counter.key)
+            else:
+                await self.client.hset(key, counter.key, str(limit))
 
     async def note_change(self, change: Mapping[str, str]) -> None:
-        """Write one line of the audit log."""
+        """Write one line of the audit log. Raises StoreLost."""
         entry: dict[Any, Any] = dict(change)
-        await self.client.xadd(CHANGES, entry, maxlen=CHANGES_KEPT, approximate=True)
+        async with _losing():
+            await self.client.xadd(CHANGES, entry, maxlen=CHANGES_KEPT, approximate=True)
 
     async def changes(self, most: int) -> list[tuple[int, dict[str, str]]]:
-        """The latest lines of the audit log, newest first, with their Unix milliseconds."""
-        rows: list[Any] = await self.client.xrevrange(CHANGES, count=most) or []
+        """The latest lines of the audit log, newest first, with their Unix milliseconds. Raises StoreLost."""
+        async with _losing():
+            rows: list[Any] = await self.client.xrevrange(CHANGES, count=most) or []
         return [
             (int(at.split(b"-")[0]), {key.decode(): value.decode() for key, value in fields.items()})
             for at, fields in rows
         ]
 
     async def verify(self, organisation: str) -> tuple[int, list[str]]:
-        """Replay an organisation's ledger; returns the number of entries and the counters that differ from their replay."""
-        prefix = organisation_prefix(organisation)
+        """Replay an organisation's ledger; returns how many entries it has and the counters that differ. Raises StoreLost."""
+        async with _losing():
+            return await self._verify(organisation_prefix(organisation))
+
+    async def _verify(self, prefix: str) -> tuple[int, list[str]]:
         rows: list[Any] = await self.client.xrange(prefix + "ledger") or []
         lines = [line.decode().rsplit(" ", 3) for _, fields in rows for line in fields[b"d"].split(b"\n")]
         state = replay([(key, int(window), int(committed), int(held)) for key, window, committed, held in lines])
@@ -135,40 +182,77 @@ class Store:
         return len(rows), sorted(differing)
 
     async def _run(self, operation: str, organisation: str, *arguments: Any) -> list[Any]:
-        parts = [argument.json if isinstance(argument, _Rows) else json.dumps(argument) for argument in arguments]
-        text = f"[{','.join(parts)}]"
+        if self._slow or self._probe is not None:
+            raise StoreLost
         try:
-            return await self._gather((operation, organisation_prefix(organisation), text))
+            return await self._gather((operation, organisation_prefix(organisation), _arguments(*arguments)))
         except Fault as fault:
             raise StoreLost(fault.message) from None
 
     async def _ask(self, batch: Sequence[tuple[str, ...]]) -> list[list[Any] | Fault]:
         if self._probe is not None:
             raise StoreLost
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._watch(self._patience.for_batch(len(batch)) / TICKS, TICKS)
         try:
             async with asyncio.timeout(self._timeout_s + 2e-4 * len(batch)):
-                return await self._pipeline(batch)
+                answers = await self._pipeline(batch)
         except (TimeoutError, RedisError, OSError) as error:
             log.warning("the store does not answer (%s); rules do without it", type(error).__name__)
             self._probe = asyncio.create_task(self._until_back(), name="probe the store")
             raise StoreLost(type(error).__name__) from None
+        finally:
+            self._timer.cancel()
+            self._slow = False
+        self._patience.learn(len(batch), loop.time() - began)
+        self._settle_owed()
+        return answers
+
+    def _watch(self, tick_s: float, ticks: int) -> None:
+        """Wait for a batch; when the ticks are over, answer those who wait for it."""
+        if ticks:
+            self._timer = asyncio.get_running_loop().call_later(tick_s, self._watch, tick_s, ticks - 1)
+            return
+        self._slow = True
+        self._gather.give_up(StoreLost("slow"))
 
     async def _until_back(self) -> None:
         """Ask the store by itself until it answers again."""
         while True:
             with contextlib.suppress(TimeoutError, RedisError, OSError):
                 async with asyncio.timeout(self._timeout_s):
-                    await self.client.ping()
+                    await self.client.set(PROBE, 1, px=1_000)  # a write: a store that only reads keeps no books
                 log.warning("the store answers again")
                 self._probe = None
+                self._settle_owed()
                 return
             await self._clock.sleep(self._pause_s)
 
+    def _settle_owed(self) -> None:
+        if self._owed and self._paying is None:
+            self._paying = asyncio.create_task(self._pay(), name="settle what is owed")
+
+    async def _pay(self) -> None:
+        """Settle what could not be settled; what fails stays owed until the next answer of the store."""
+        try:
+            while self._owed:
+                part = list(self._owed.items())[:PAID_AT_ONCE]
+                await asyncio.gather(*(self._gather(question) for _, question in part))
+                for key, question in part:
+                    if self._owed.get(key) is question:
+                        del self._owed[key]
+        except (StoreLost, Fault):
+            log.warning("the store went away again; %d settlements are still owed", len(self._owed))
+        finally:
+            self._paying = None
+
     async def close(self) -> None:
         """Stop looking for a lost store, and let the client go."""
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+        for task in (self._probe, self._paying):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self.client.aclose()
 
     async def _pipeline(self, batch: Sequence[tuple[str, ...]]) -> list[list[Any] | Fault]:
@@ -182,11 +266,48 @@ class Store:
             self._sha = ""  # the store was restarted or its scripts flushed: none of the batch has run
             return await self._pipeline(batch)
         for answer in answers:
-            if isinstance(answer, ResponseError):
+            if isinstance(answer, ResponseError) and not _cannot_write(answer):
                 raise RuntimeError(str(answer))
             if isinstance(answer, Exception):
                 raise answer
         return answers
+
+
+def _cannot_write(error: ResponseError) -> bool:
+    # redis-py takes the code off some messages and makes a class of it; inside a script the code stands in the text
+    known = isinstance(error, OutOfMemoryError | ReadOnlyError)
+    return known or any(code in f"{error} " for code in CANNOT_WRITE)
+
+
+def _arguments(*arguments: Any) -> str:
+    parts = (argument.json if isinstance(argument, _Rows) else json.dumps(argument) for argument in arguments)
+    return f"[{','.join(parts)}]"
+
+
+def _present(found: Sequence[Any]) -> list[int]:
+    """The numbers of a reply that begins with a verdict; raises WindowPassed."""
+    if found[0] == STALE:
+        raise WindowPassed(int(found[1]) / 1000)
+    return [int(value) for value in found[1:]]
+
+
+def _named(rest: Sequence[Any], organisation: str) -> dict[str, Any]:
+    """Alerts and names of rules from the end of a reply; there is none where nothing is to be named."""
+    if not rest:
+        return {}
+    *pairs, keys = rest
+    alerts = tuple((pairs[index] - 1, pairs[index + 1]) for index in range(0, len(pairs), 2))
+    begin = len(organisation_prefix(organisation)) + len("c:")
+    return {"alerts": alerts, "rules": tuple(key[begin:].partition(":")[0] for key in json.loads(keys))}
+
+
+@contextlib.asynccontextmanager
+async def _losing() -> AsyncIterator[None]:
+    """A store that does not answer here is lost like anywhere else."""
+    try:
+        yield
+    except (TimeoutError, RedisError, OSError) as error:
+        raise StoreLost(type(error).__name__) from None
 
 
 class _Rows:

@@ -267,6 +267,21 @@ end
 
 local function in_window(h, i, c) return c[KIND] == 'rolling' or get(c[KEY], 'w') == h.starts[i] end
 
+-- what extend and renew add to their replies: counters that newly passed an alert share, and last the path's keys, where there is one to name
+local function named(reply, h, limits, at)
+  local found = at > 0
+  for i, c in ipairs(h.path) do
+    local passed = c[KIND] ~= 'rate' and in_window(h, i, c) and alert(c, limit(c, limits)) or 0
+    if passed > 0 then reply[#reply + 1] = i; reply[#reply + 1] = passed; found = true end
+  end
+  if found then
+    local keys = {}
+    for i, c in ipairs(h.path) do keys[i] = c[KEY] end
+    reply[#reply + 1] = cjson.encode(keys)
+  end
+  return reply
+end
+
 local function extend(id, most)
   local h = opened_hold(id)
   if not h or h.state ~= 'open' then return {BUDGET, 0, 0, '0'} end
@@ -276,7 +291,7 @@ local function extend(id, most)
     local more = most[d] - (c[EXPECTED] == 1 and h.usual[d] or h.most[d])
     if more > 0 and c[SHADOW] == 0 then
       local verdict, retry, free = look(c, more, limits, 4, 0)
-      if verdict ~= OK and verdict ~= STALE then return {verdict, i, retry, int(free)} end
+      if verdict ~= OK and verdict ~= STALE then return named({verdict, i, retry, int(free)}, h, limits, i) end
     end
   end
   for i, c in ipairs(h.path) do
@@ -290,13 +305,37 @@ local function extend(id, most)
   redis.call('HSET', h.key, 'm', cjson.encode(h.most), 'e', cjson.encode(h.usual))
   redis.call('ZADD', HOLDS, int(now_ms + h.ttl), id)
   write('extend', id)
-  return {OK, 0, 0, '0'}
+  return named({OK, 0, 0, '0'}, h, limits, 0)
+end
+
+-- books what passed without a hold, and remembers its id, so that neither a repetition nor the hold itself, coming late, books it again
+local function settle_unknown(id, spent, path)
+  local limits, starts = limits_of(path), {}
+  for i, c in ipairs(path) do
+    local d = c[DIM] + 1
+    if c[KIND] == 'rate' then
+      starts[i] = 0
+      if spent[d] > 0 then push(c, limit(c, limits), spent[d]) end
+    else
+      starts[i] = c[KIND] == 'calendar' and c[START] or 0
+      if roll(c) == starts[i] then book(c[KEY], starts[i], spent[d], 0, bucket(c)) end
+    end
+  end
+  local key = P .. 'hold:' .. id
+  redis.call('HSET', key, 'state', 'done', 'kind', 0, 'm', '[0,0,0]', 'e', '[0,0,0]', 'l', '[0,0,0]', 's', cjson.encode(spent),
+    'w', cjson.encode(starts), 'p', cjson.encode(path), 't', 0, 'f', int(now_ms + SETTLED_MS))
+  redis.call('PEXPIRE', key, SETTLED_MS)
+  write('commit', id)
+  return {1, '0', '0', '0'}
 end
 
 -- ends a hold, or books the difference where it has ended before; reply: settled, held before ×3
-local function settle(id, spent)
+local function settle(id, spent, path)
   local h = opened_hold(id)
-  if not h then return {0, '0', '0', '0'} end
+  if not h then
+    if #path > 0 then return settle_unknown(id, spent, path) end
+    return {0, '0', '0', '0'}
+  end
   local open = h.state == 'open'
   local limits = limits_of(h.path)
   for i, c in ipairs(h.path) do
@@ -361,11 +400,12 @@ local function renew(id, spent, wanted, share, priority)
   redis.call('HSET', h.key, 'm', m, 'e', m, 'l', m, 's', cjson.encode(h.spent))
   redis.call('ZADD', HOLDS, int(now_ms + h.ttl), id)
   write('renew', id)
-  return {OK, at, wait, int(room), int(h.most[1]), int(h.most[2]), int(h.most[3])}
+  return named({OK, at, wait, int(room), int(h.most[1]), int(h.most[2]), int(h.most[3])}, h, limits, at)
 end
 
+-- reply: OK and four numbers a counter, or STALE and the present time
 local function usage(path)
-  local reply, limits = {}, limits_of(path)
+  local reply, limits = {OK}, limits_of(path)
   for _, c in ipairs(path) do
     local most = limit(c, limits)
     if c[KIND] == 'rate' then
@@ -373,6 +413,7 @@ local function usage(path)
       reply[#reply + 1] = int(most); reply[#reply + 1] = int(math.ceil(backlog(c) / T)); reply[#reply + 1] = '0'; reply[#reply + 1] = '0'
     else
       local start = roll(c)
+      if not start then return {STALE, int(now_ms)} end
       local finish = c[KIND] == 'calendar' and (start == c[START] and c[FINISH] or c[FOLLOWING]) or 0
       reply[#reply + 1] = int(most); reply[#reply + 1] = int(get(c[KEY], 'c')); reply[#reply + 1] = int(get(c[KEY], 'h')); reply[#reply + 1] = int(finish)
     end
@@ -380,21 +421,22 @@ local function usage(path)
   return reply
 end
 
--- an operator's correction; reply: committed before, committed now
+-- an operator's correction; reply: OK, committed before, committed now; or STALE and the present time
 local function adjust(c, amount, reset)
   if c[KIND] == 'rate' then
     local most = limit(c, limits_of({c}))
     local before = math.ceil(backlog(c) / (c[START] / most))
     if reset == 1 then redis.call('DEL', c[KEY]) else push(c, most, math.max(amount, -before)) end
-    return {int(before), int(math.ceil(backlog(c) / (c[START] / most)))}
+    return {OK, int(before), int(math.ceil(backlog(c) / (c[START] / most)))}
   end
-  local start = roll(c) or 0
+  local start = roll(c)
+  if not start then return {STALE, int(now_ms)} end
   local before = get(c[KEY], 'c')
   local change = reset == 1 and -before or math.max(amount, -before)
   book(c[KEY], start, change, 0, bucket(c))
   redis.call('HSET', c[KEY], 'a', 0)
   write('correct', '')
-  return {int(before), int(get(c[KEY], 'c'))}
+  return {OK, int(before), int(get(c[KEY], 'c'))}
 end
 
 local function drain(on)

@@ -10,9 +10,9 @@ from penstock.core.auth import Authenticator, Metadata
 from penstock.core.call import Call, Principal
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, not_found, unauthenticated
-from penstock.limiter.adapters import Store
+from penstock.limiter.adapters import Store, WindowPassed
 from penstock.limiter.rules import Counter, Path, subject
-from penstock.limiter.servicer import LimiterServicer
+from penstock.limiter.servicer import MOST, LimiterServicer
 
 MOST_CHANGES = 10_000
 
@@ -59,49 +59,65 @@ class AdminServicer:
         counter = self._counter(request.subject)
         limit = request.limit if request.HasField("limit") else None
         least = 1 if counter.kind == "rate" else 0
-        if limit is not None and limit < least:
-            raise invalid("limit", f"must be {least} or more")
+        if limit is not None and not least <= limit <= MOST:
+            raise invalid("limit", f"must lie between {least} and {MOST}")
         said = "cleared" if limit is None else str(limit)
         await self._note(call, "SetLimit", f"{_name(request.subject)} limit {said}", request.reason)
-        await self._store.set_limit(request.subject.organisation, counter, limit)
+        with self._limiter.needs_store():
+            await self._store.set_limit(request.subject.organisation, counter, limit)
         return pb.SetLimitResponse()
 
     async def ResetUsage(self, request: pb.ResetUsageRequest, call: Call) -> pb.ResetUsageResponse:
-        counter = self._counter(request.subject)
+        self._counter(request.subject)
         await self._note(call, "ResetUsage", _name(request.subject), request.reason)
-        before, _ = await self._store.adjust(request.subject.organisation, counter, 0, reset=True)
+        before, _ = await self._adjust(request.subject, 0, reset=True)
         return pb.ResetUsageResponse(committed=before)
 
     async def AdjustUsage(self, request: pb.AdjustUsageRequest, call: Call) -> pb.AdjustUsageResponse:
-        counter = self._counter(request.subject)
+        self._counter(request.subject)
+        if abs(request.amount) > MOST:
+            raise invalid("amount", f"must lie between -{MOST} and {MOST}")
         await self._note(call, "AdjustUsage", f"{_name(request.subject)} {request.amount:+d}", request.reason)
-        _, now = await self._store.adjust(request.subject.organisation, counter, request.amount)
+        _, now = await self._adjust(request.subject, request.amount)
         return pb.AdjustUsageResponse(committed=now)
+
+    async def _adjust(self, asked: pb.Subject, amount: int, *, reset: bool = False) -> tuple[int, int]:
+        with self._limiter.needs_store():
+            try:
+                return await self._store.adjust(asked.organisation, self._counter(asked), amount, reset=reset)
+            except WindowPassed as passed:
+                counter = self._counter(asked, passed.now_s)
+                return await self._store.adjust(asked.organisation, counter, amount, reset=reset)
 
     async def DrainOrganisation(self, request: pb.DrainOrganisationRequest, call: Call) -> pb.DrainOrganisationResponse:
         if not request.organisation:
             raise invalid("organisation", "is empty")
         said = f"{request.organisation} {'drain' if request.drain else 'let in'}"
         await self._note(call, "DrainOrganisation", said, request.reason)
-        return pb.DrainOrganisationResponse(open_holds=await self._store.drain(request.organisation, request.drain))
+        with self._limiter.needs_store():
+            open_holds = await self._store.drain(request.organisation, request.drain)
+        return pb.DrainOrganisationResponse(open_holds=open_holds)
 
     async def VerifyLedger(self, request: pb.VerifyLedgerRequest, call: Call) -> pb.VerifyLedgerResponse:
         if not request.organisation:
             raise invalid("organisation", "is empty")
-        entries, differing = await self._store.verify(request.organisation)
+        with self._limiter.needs_store():
+            entries, differing = await self._store.verify(request.organisation)
         return pb.VerifyLedgerResponse(entries=entries, differing=differing)
 
     async def ListChanges(self, request: pb.ListChangesRequest, call: Call) -> pb.ListChangesResponse:
         if not 0 <= request.limit <= MOST_CHANGES:
             raise invalid("limit", f"must lie between 0 and {MOST_CHANGES}")
-        rows = await self._store.changes(request.limit or 100)
+        with self._limiter.needs_store():
+            rows = await self._store.changes(request.limit or 100)
         return pb.ListChangesResponse(changes=[pb.Change(at_unix_ms=at, **fields) for at, fields in rows])
 
-    def _counter(self, asked: pb.Subject) -> Counter:
+    def _counter(self, asked: pb.Subject, now_s: float | None = None) -> Counter:
         for field in ("rule", "organisation", "value"):
             if not getattr(asked, field):
                 raise invalid(f"subject.{field}", "is empty")
-        found = subject(self._limiter.section, asked.rule, asked.organisation, asked.value, self._clock.time())
+        now_s = self._clock.time() if now_s is None else now_s
+        found = subject(self._limiter.section, asked.rule, asked.organisation, asked.value, now_s)
         if found is None:
             raise not_found("subject.rule", f"there is no rule {asked.rule!r}")
         return found
@@ -110,7 +126,8 @@ class AdminServicer:
         if not reason.strip():
             raise invalid("reason", "is empty; the audit log needs it")
         change = {"operator": call.principal.user, "action": action, "target": target, "reason": reason}
-        await self._store.note_change(change)
+        with self._limiter.needs_store():
+            await self._store.note_change(change)
 
 
 def _name(asked: pb.Subject) -> str:

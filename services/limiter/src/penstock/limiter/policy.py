@@ -46,6 +46,8 @@ class Reply(NamedTuple):
     tight: bool = False
     alerts: tuple[tuple[int, int], ...] = ()
     """Counters that newly passed an alert share, with the share in thousandths."""
+    rules: tuple[str, ...] = ()
+    """Names that `at` and `alerts` point to, where the asker has not given the path."""
 
 
 class Usage(NamedTuple):
@@ -209,7 +211,7 @@ class Books:
             if more > 0 and not counter.shadow:
                 seen = self._look(counter, more, MOST_URGENT, 0)
                 if seen.verdict not in (pb.VERDICT_ALLOWED, STALE):
-                    return Reply(seen.verdict, index, seen.retry_ms, seen.free)
+                    return self._named(Reply(seen.verdict, index, seen.retry_ms, seen.free), hold)
         for index, counter in enumerate(hold.path):
             more = most[counter.dimension] - hold.held(counter)
             if more > 0:
@@ -220,12 +222,27 @@ class Books:
         hold.most = [max(old, new) for old, new in zip(hold.most, most, strict=True)]
         hold.usual = [max(old, new) for old, new in zip(hold.usual, most, strict=True)]
         hold.expires_ms = self._now_ms + hold.ttl_ms
-        return Reply(pb.VERDICT_ALLOWED)
+        return self._named(Reply(pb.VERDICT_ALLOWED), hold)
 
-    def settle(self, now_us: int, hold_id: str, spent: Vector) -> tuple[bool, tuple[int, int, int]]:
-        """End a hold with what was spent, or book the difference where it ended before. Returns whether it was open, and what it held."""
+    def _named(self, reply: Reply, hold: Hold) -> Reply:
+        """Add the alerts of a hold that has grown, and the names of its rules where there is one to name."""
+        passed = (self._alert(row) if self._in_window(hold, index) else 0 for index, row in enumerate(hold.path))
+        alerts = tuple((index, share) for index, share in enumerate(passed) if share)
+        rules = tuple(counter.rule for counter in hold.path) if alerts or reply.at >= 0 else ()
+        return reply._replace(alerts=alerts, rules=rules)
+
+    def settle(
+        self, now_us: int, hold_id: str, spent: Vector, path: Sequence[Counter] = ()
+    ) -> tuple[bool, tuple[int, int, int]]:
+        """End a hold with what was spent, or book the difference where it ended before. Returns whether it was open, and what it held.
+
+        A hold that is not known is booked on `path` where one is given: the call passed while the store was lost.
+        """
         self._at(now_us)
         hold = self.holds.get(hold_id)
+        if hold is None and path:
+            self._settle_unknown(hold_id, spent, path)
+            return True, (0, 0, 0)
         if hold is None:
             return False, (0, 0, 0)
         was_open = hold.state == "open"
@@ -240,6 +257,19 @@ class Books:
                 self._book(counter, hold.starts[index], spent[d] - hold.spent[d], -held)
         hold.state, hold.spent, hold.forget_ms = "done", list(spent), self._now_ms + SETTLED_MS
         return was_open, (hold.most[0], hold.most[1], hold.most[2])
+
+    def _settle_unknown(self, hold_id: str, spent: Vector, path: Sequence[Counter]) -> None:
+        starts = [counter.start if counter.kind == "calendar" else 0 for counter in path]
+        for counter, start in zip(path, starts, strict=True):
+            amount = spent[counter.dimension]
+            if counter.kind == "rate":
+                self._push(counter, amount) if amount > 0 else None
+            elif self._roll(counter) == start:
+                self._book(counter, start, amount, 0)
+        done = Hold(tuple(path), starts, [0] * 3, [0] * 3, [0] * 3, 0, self._now_ms, list(spent), "done")
+        done.forget_ms = self._now_ms + SETTLED_MS
+        self.holds[hold_id] = done
+        heapq.heappush(self._due, (done.forget_ms, hold_id))
 
     def renew(self, now_us: int, lease_id: str, spent: Vector, wanted: Vector, ask: Question) -> Reply:
         """Book what a lease has spent since its grant and fill it up again to `wanted` where the path has it."""
@@ -259,7 +289,7 @@ class Books:
             hold.spent[d] = max(hold.spent[d], spent[d])
         hold.usual = hold.least = hold.most
         hold.expires_ms = self._now_ms + hold.ttl_ms
-        return reply._replace(granted=(hold.most[0], hold.most[1], hold.most[2]))
+        return self._named(reply._replace(granted=(hold.most[0], hold.most[1], hold.most[2])), hold)
 
     def _fill(self, hold: Hold, fresh: Vector, taken: Vector, more: Vector, ask: Question) -> Reply:
         reply = Reply(pb.VERDICT_ALLOWED)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import Fault, invalid, unavailable
+from penstock.core.errors import invalid, unavailable
 from penstock.core.prices import MTOK, Prices, PricesSection
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
-from penstock.limiter.adapters import Store, StoreLost
+from penstock.limiter.adapters import Store, StoreLost, WindowPassed
 from penstock.limiter.config import LimiterSettings
 from penstock.limiter.outputs import Outputs
 from penstock.limiter.policy import STALE, UNBOUNDED, Question, Reply, Usage
@@ -88,7 +89,7 @@ class LimiterServicer:
         try:
             reply, rows = await self._ask(path, request.hold_id, ask)
         except StoreLost:
-            reply, rows = self._without_store(path, held)
+            reply, rows = self._without_store(path, request.hold_id, held)
         if reply.verdict == pb.VERDICT_ALLOWED:
             held.path = rows
             self._remember(request.hold_id, held)
@@ -108,21 +109,16 @@ class LimiterServicer:
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         _named("hold_id", request.hold_id)
         spent = vector("spent", request.spent)
-        held = self._open.pop(request.hold_id, None)
         organisation = call.principal.organisation
+        held = self._open.get(request.hold_id)
+        settled, _ = await self._settle(organisation, request.hold_id, spent)
         if held is not None:
             beyond = [total - least for total, least in zip(spent, held.least, strict=True)]
             self._outputs.learn((organisation, held.model), beyond)
-            if held.unbooked:
-                return pb.CommitResponse(settled=await self._book(organisation, held.unbooked, spent))
-        settled, _ = await self._settle(organisation, request.hold_id, spent)
         return pb.CommitResponse(settled=settled)
 
     async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
         _named("hold_id", request.hold_id)
-        held = self._open.pop(request.hold_id, None)
-        if held is not None and held.unbooked:
-            return pb.ReleaseResponse(released=True)
         released, _ = await self._settle(call.principal.organisation, request.hold_id, [0, 0, 0])
         return pb.ReleaseResponse(released=released)
 
@@ -137,8 +133,11 @@ class LimiterServicer:
         try:
             reply, rows = await self._ask(path, request.lease_id, ask)
         except StoreLost:
-            reply, rows = self._without_store(path, None)
-            reply = reply._replace(granted=(UNBOUNDED,) * 3 if reply.verdict == pb.VERDICT_ALLOWED else (0, 0, 0))
+            lent = OpenHold(path.model, wanted, wanted, least)
+            reply, rows = self._without_store(path, request.lease_id, lent)
+            if lent.unbooked:
+                reply = reply._replace(granted=(UNBOUNDED,) * 3)
+                self._remember(request.lease_id, lent)
         return pb.GrantLeaseResponse(
             decision=self._decision(reply, rows, None),
             granted=amount(reply.granted),
@@ -172,11 +171,22 @@ class LimiterServicer:
     async def usage(self, path: Path) -> list[pb.RuleUsage]:
         """What a path has used of each of its rules; raises UNAVAILABLE without the store."""
         rows = self.counters(path)
-        try:
-            states = await self._store.usage(path.organisation, rows)
-        except StoreLost:
-            raise store_lost(self._settings) from None
+        with self.needs_store():
+            try:
+                states = await self._store.usage(path.organisation, rows)
+            except WindowPassed as passed:
+                rows = counters(self.section, path, passed.now_s)
+                states = await self._store.usage(path.organisation, rows)
         return [usage_row(counter, state) for counter, state in zip(rows, states, strict=True)]
+
+    @contextlib.contextmanager
+    def needs_store(self) -> Iterator[None]:
+        """What a caller is told who needs the store while it is lost: UNAVAILABLE, and when to ask again."""
+        try:
+            yield
+        except StoreLost:
+            pause_s = self._settings.store_pause_ms / 1e3
+            raise unavailable("the store of the books does not answer", pause_s, "STORE_UNAVAILABLE") from None
 
     def path(self, call: Call, model: str) -> Path:
         """The path of a call; only its principal says who pays."""
@@ -205,29 +215,26 @@ class LimiterServicer:
             reply = await self._store.reserve(path.organisation, name, rows, ask)
         return reply, rows
 
-    def _without_store(self, path: Path, held: OpenHold | None) -> tuple[Reply, tuple[Counter, ...]]:
-        """The verdict while the store is lost: rules that are open let pass, and what passed is booked at its commit."""
+    def _without_store(self, path: Path, name: str, held: OpenHold) -> tuple[Reply, tuple[Counter, ...]]:
+        """The verdict while the store is lost: rules that are open let pass, and what passed is booked at its settlement.
+
+        The store may have taken the question and answer nobody: what was refused is given back when it answers again.
+        """
         rows = self.counters(path)
         shut = next((index for index, row in enumerate(rows) if row.store_loss != "open" and not row.shadow), None)
         if shut is not None:
+            self._store.owe(path.organisation, name, [0, 0, 0], rows)
             return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut, self._settings.store_pause_ms), rows
-        if held is not None:
-            held.unbooked = rows
+        held.unbooked = rows
         return Reply(pb.VERDICT_ALLOWED), rows
 
     async def _settle(self, organisation: str, name: str, spent: list[int]) -> tuple[bool, tuple[int, int, int]]:
-        try:
-            return await self._store.settle(organisation, name, spent)
-        except StoreLost:
-            raise store_lost(self._settings) from None
-
-    async def _book(self, organisation: str, rows: Sequence[Counter], spent: list[int]) -> bool:
-        try:
-            for row in rows:
-                await self._store.adjust(organisation, row, spent[row.dimension])
-        except StoreLost:
-            raise store_lost(self._settings) from None
-        return True
+        """End a hold; while the store is lost it is owed, and the caller may as well ask again."""
+        held = self._open.get(name)
+        with self.needs_store():
+            ended = await self._store.settle(organisation, name, spent, held.unbooked if held else ())
+        self._open.pop(name, None)
+        return ended
 
     def _remember(self, name: str, held: OpenHold) -> None:
         self._open[name] = held
@@ -235,12 +242,13 @@ class LimiterServicer:
             self._open.popitem(last=False)
 
     def _decision(self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None) -> pb.Decision:
-        rule = rows[reply.at].rule if 0 <= reply.at < len(rows) else ""
+        names = reply.rules or [row.rule for row in rows]
+        rule = names[reply.at] if 0 <= reply.at < len(names) else ""
         decision = pb.Decision(verdict=reply.verdict, retry_after_ms=reply.retry_ms, rule=rule)  # type: ignore[arg-type]
         self._verdicts.add(1, {"verdict": pb.Verdict.Name(decision.verdict), "rule": rule})
         for index, share in reply.alerts:
-            log.warning("limit %s: %d %% of it is spent or held", rows[index].rule, share // 10)
-            self._alerts.add(1, {"rule": rows[index].rule, "share": share / 1000})
+            log.warning("limit %s: %d %% of it is spent or held", names[index], share // 10)
+            self._alerts.add(1, {"rule": names[index], "share": share / 1000})
         if request is not None and decision.verdict not in (pb.VERDICT_ALLOWED, pb.VERDICT_UNPRICED) and rule:
             decision.max_tokens_hint = self._affords(rows[reply.at], reply.available, request)
             decision.cheaper_model_hint = self._cheaper(rows[reply.at], reply.available, request)
@@ -272,11 +280,6 @@ class LimiterServicer:
         }
         fitting = {name: cost for name, cost in costs.items() if 0 < cost <= available}
         return max(fitting, key=lambda name: fitting[name], default="")
-
-
-def store_lost(settings: LimiterSettings) -> Fault:
-    """What a caller is told who needs the store while it is lost."""
-    return unavailable("the store of the books does not answer", settings.store_pause_ms / 1e3, "STORE_UNAVAILABLE")
 
 
 def vector(name: str, given: pb.Amount) -> list[int]:

@@ -217,6 +217,8 @@ class LimiterAdmission:
             return  # the lease stands until its time; the next one asks again
         finally:
             lease.renewing = None
+        if answer.decision.verdict == pb.VERDICT_STORE_UNAVAILABLE:
+            return  # what is held is still good, until its time
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             self._drop(lease)
             return
