@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os"
 	"time"
 
 	routerv1 "example/gen/penstock/api/router/v1"
@@ -17,15 +18,22 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
+func from(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
 func main() {
-	connection, err := grpc.NewClient("127.0.0.1:7070", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient(from("PENSTOCK_ADDRESS", "127.0.0.1:7070"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer connection.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer psk-development")
+	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+from("PENSTOCK_KEY", "psk-development"))
 	answer, err := routerv1.NewRouterServiceClient(connection).Embed(ctx, &routerv1.EmbedRequest{Texts: []string{"where is my order"}})
 	if err != nil {
 		log.Fatal(err)

@@ -7,9 +7,9 @@ const protos = process.env.PROTOS ?? "protos";
 const definition = loader.loadSync("penstock/api/router/v1/router.proto", { includeDirs: [protos], longs: Number, defaults: true });
 const { RouterService } = (grpc.loadPackageDefinition(definition) as any).penstock.api.router.v1;
 
-const router = new RouterService("127.0.0.1:7070", grpc.credentials.createInsecure());
+const router = new RouterService(process.env.PENSTOCK_ADDRESS ?? "127.0.0.1:7070", grpc.credentials.createInsecure());
 const metadata = new grpc.Metadata();
-metadata.set("authorization", "Bearer psk-development");
+metadata.set("authorization", `Bearer ${process.env.PENSTOCK_KEY ?? "psk-development"}`);
 
 router.Embed({ texts: ["where is my order"] }, metadata, { deadline: Date.now() + 10_000 }, (error: Error | null, answer: any) => {
   if (error) throw error;

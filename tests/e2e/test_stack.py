@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from rich.console import Console
 
 MODEL = "all-MiniLM-L6-v2"
 KEY = "psk-e2e"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -139,3 +143,33 @@ async def test_a_killed_instance_costs_no_answer(stack: Stack) -> None:
     child.kill()
     answers = await asyncio.gather(*(embed(stack, f"after the loss {number}") for number in range(20)))
     assert all(answer.embeddings for answer in answers)
+
+
+async def example(stack: Stack, *command: str, folder: Path) -> str:
+    """Run an example of docs/examples as its first lines say, against this stack."""
+    told = {"PENSTOCK_ADDRESS": stack.addresses["router"], "PENSTOCK_KEY": KEY, "PROTOS": str(ROOT / "protos")}
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, **told},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_the_python_example_runs(stack: Stack) -> None:
+    said = await example(stack, sys.executable, str(EXAMPLES / "embed.py"), folder=ROOT)
+    assert "384 values from inference-" in said
+    assert "trace " in said
+
+
+async def test_the_typescript_example_runs_where_its_tools_are(stack: Stack) -> None:
+    tools = Path(os.environ.get("PENSTOCK_NODE_TOOLS", ""))
+    if not (tools / "node_modules" / "@grpc" / "grpc-js").is_dir():
+        pytest.skip("PENSTOCK_NODE_TOOLS names no folder with @grpc/grpc-js, @grpc/proto-loader and tsx installed")
+    (tools / "embed.ts").write_text((EXAMPLES / "embed.ts").read_text())
+    said = await example(stack, "npx", "tsx", "embed.ts", folder=tools)
+    assert said.startswith("384 values; ")
