@@ -10,7 +10,7 @@ import pytest
 from penstock.cache.gate import conflict
 from penstock.cache.index import VectorIndex
 from penstock.cache.semantic import Neighbour, SemanticScope
-from penstock.cache.threshold import OFF, Threshold
+from penstock.cache.threshold import OFF, Calibration, Threshold
 
 WIDTH = 32
 
@@ -168,3 +168,21 @@ def test_the_index_forgets_and_finds_the_nearest_first() -> None:
     right = sorted((at for at in range(1, 300, 2)), key=lambda at: -float(vectors[at] @ vectors[10]))[:5]
     assert [place for place, _ in found] == right
     assert len(index) == 150
+
+
+def test_few_labels_and_strange_features_make_less_sure() -> None:
+    """The same evidence, ten times over, is surer; and what lies far from every label is unsurer than the straight line says."""
+
+    def learnt(times: int) -> Calibration:
+        calibration, rng = Calibration(), np.random.default_rng(7)
+        for _ in range(times * 150):
+            side = rng.normal(size=3)
+            calibration.learn(side, bool(side[0] + 0.5 * rng.normal() > 0), 1.0)
+        return calibration
+
+    few, many = learnt(1), learnt(8)
+    likely = np.array([1.5, 0.0, 0.0])
+    assert few.ready
+    assert few.probability(likely) < many.probability(likely)
+    assert few.probability(likely + np.array([0.0, 60.0, 0.0])) < 0.9 * few.probability(likely)
+    assert few.probability(-likely) < 0.1

@@ -91,7 +91,7 @@ class SemanticScope:
             votes[neighbour.answer] = votes.get(neighbour.answer, 0.0) + weight
             found.setdefault(neighbour.answer, []).append(neighbour.similarity)
         answer = max(votes, key=lambda label: votes[label])
-        own = found[answer]
+        own, total = found[answer], sum(votes.values())
         rival = max(
             (values[0] for label, values in found.items() if label != answer), default=near[-1].similarity - NO_RIVAL
         )
@@ -102,7 +102,7 @@ class SemanticScope:
             best,
             own[0],
             own[0] - rival,
-            votes[answer] / sum(votes.values()),
+            votes[answer] / total,
             best - own[0],
             math.log1p(float(self.classes.count[answer])),
             sum(own[:TOP]) / len(own[:TOP]),
@@ -113,6 +113,8 @@ class SemanticScope:
             first_choice,
             words,
             words_agree,
+            # Where neighbours' answers were never seen twice, answers vary: such prompts are out of any class's scope.
+            sum(weight for label, weight in votes.items() if self.classes.count[label] == 1) / total,
         )
 
     def learn(self, vector: Floats, text: str, answer: int, verdict: Verdict) -> None:

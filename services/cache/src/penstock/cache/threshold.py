@@ -18,9 +18,16 @@ from sklearn.linear_model import LogisticRegression
 FIRST_LABELS = 150
 """No hit before so many labels."""
 REFITS = (50, 100, 150)
-REFIT_EVERY = 200
-LABELS_KEPT = 4_000
+REFIT_EVERY = 50
+LABELS_KEPT = 1_200
+"""The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on shuffles that no page reports."""
 MOST_WEIGHT = 10.0
+MODERATION = 0.3 * math.pi / 8.0
+"""How much doubt moves a probability towards a half: less than in full, which would keep a scope that is never wrong from serving."""
+LEAST_SPREAD = 1e-3
+"""A feature that has not varied says nothing yet."""
+FLAT_RIDGE = 1e-3
+"""The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.02
 WINDOW = 1_000
 RETUNE_EVERY = 20
@@ -37,13 +44,18 @@ OFF = 2.0
 
 
 class Calibration:
-    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features."""
+    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features.
+
+    Few labels, and features unlike those of any label, leave the weights in doubt; that doubt moderates the probability (MacKay 1992).
+    """
 
     def __init__(self) -> None:
         self._rows: deque[tuple[np.ndarray[tuple[int], np.dtype[np.float64]], bool, float]] = deque(maxlen=LABELS_KEPT)
         self._centre: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
-        self._weights = np.zeros(0)
-        self._bias = 0.0
+        self._spread = self._weights = np.zeros(0)
+        """The weights' last is the bias."""
+        self._doubt = np.zeros((0, 0))
+        """Covariance of the weights by Laplace's approximation."""
         self.labels = 0
 
     def learn(self, features: np.ndarray[tuple[int], np.dtype[np.float64]], right: bool, propensity: float) -> None:
@@ -62,7 +74,8 @@ class Calibration:
         """Chance that the voted answer is right, 0 to 1; 0 before the first fit."""
         if self._centre is None:
             return 0.0
-        score = float((features - self._centre) @ self._weights) + self._bias
+        row = np.append((features - self._centre) / self._spread, 1.0)
+        score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * float(row @ self._doubt @ row))
         return 1.0 / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
@@ -71,9 +84,16 @@ class Calibration:
             return
         x = np.array([features for features, _, _ in self._rows])
         weights = np.array([weight for _, _, weight in self._rows])
-        centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
-        model = LogisticRegression(C=1.0, max_iter=200).fit((x - centre) / spread, rights, sample_weight=weights)
-        self._centre, self._weights, self._bias = centre, model.coef_[0] / spread, float(model.intercept_[0])
+        centre, spread = x.mean(axis=0), x.std(axis=0)
+        spread[spread < LEAST_SPREAD] = 1.0
+        x = (x - centre) / spread
+        model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights, sample_weight=weights)
+        chances = model.predict_proba(x)[:, 1]
+        rows = np.column_stack([x, np.ones(len(x))])
+        curvature = (rows * (weights * chances * (1.0 - chances))[:, None]).T @ rows
+        curvature += np.diag([*[1.0] * x.shape[1], FLAT_RIDGE])
+        self._centre, self._spread, self._doubt = centre, spread, np.linalg.inv(curvature)
+        self._weights = np.append(model.coef_[0], model.intercept_[0])
 
 
 @dataclass(frozen=True, slots=True)
