@@ -206,6 +206,9 @@ class Told:
     async def Drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
         return pb.DrainResponse()
 
+    async def ListFleets(self, request: pb.ListFleetsRequest, call: Call) -> pb.ListFleetsResponse:
+        return pb.ListFleetsResponse()
+
 
 async def test_an_instance_says_its_models_once_when_they_change_and_again_when_it_registers() -> None:
     told, models = Told(), [model("m")]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2 as pb
+from penstock.core.auth import internal
+from penstock.core.call import Call
+from penstock.core.door import Door
+from penstock.core.hop import open_channel
+from penstock.core.hop_unary import UnaryPeer
 from penstock.core.redis import open_redis
 from penstock.scaler.actuators import DryRun, Fleet
-from penstock.scaler.adapters import Store
+from penstock.scaler.adapters import REGISTRY, Demand, Store
 from penstock.scaler.config import PoolConfig
 from penstock.scaler.engine import Engine
 from penstock.scaler.pool import Pool, Sample
+from penstock.testkit.clock import FakeClock
+from penstock.testkit.server import TOKEN, serving
 
 from .conftest import AUTH, POOL, START_S, Scalers
 from .test_keda import REF, feed
@@ -125,3 +133,62 @@ async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for
     ref = type(REF)(name="so", scalerMetadata={"pool": name})
     spec = (await scaler.keda.GetMetricSpec(ref)).metricSpecs[0]
     assert spec.metricName == "penstock-Qwen-Qwen2-5-7b"
+
+
+class FakeRouter:
+    """The registry of a router: how many serve, how many calls wait."""
+
+    def __init__(self) -> None:
+        self.fleets: dict[str, tuple[int, int]] = {}
+        self.scaled: list[str] = []
+
+    async def ListFleets(self, request: router_pb2.ListFleetsRequest, call: Call) -> router_pb2.ListFleetsResponse:
+        self.scaled = list(request.scaled)
+        rows = [
+            router_pb2.FleetState(model=name, serving=pair[0], waiting=pair[1]) for name, pair in self.fleets.items()
+        ]
+        return router_pb2.ListFleetsResponse(fleets=rows)
+
+    async def Drain(self, request: router_pb2.DrainRequest, call: Call) -> router_pb2.DrainResponse:
+        return router_pb2.DrainResponse()
+
+    async def Register(self, request: object, call: Call) -> router_pb2.RegisterResponse:
+        return router_pb2.RegisterResponse()
+
+    async def Heartbeat(self, request: object, call: Call) -> router_pb2.HeartbeatResponse:
+        return router_pb2.HeartbeatResponse()
+
+
+async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> None:
+    router, clock = FakeRouter(), FakeClock(START_S)
+    async with serving([Door(REGISTRY, router, internal(TOKEN))]) as server:
+        peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
+        config = PoolConfig.model_validate({**POOL, "capacity": 0.0})
+        actuator = Seen(0)
+        engine = Engine([config], {"m": actuator}, Store(None, "a"), clock, Demand(None, None, clock, peer))
+        await engine.tick()
+        assert router.scaled == ["m"] and engine.pools["m"].decisions[0].wanted == 0
+        router.fleets = {"m": (0, 2)}
+        await engine.tick()
+        decision = engine.pools["m"].decisions[0]
+        assert (decision.wanted, decision.reason) == (1, "backlog")
+        assert (await actuator.fleet()).wanted == 1
+        await peer.close()
+
+
+async def test_for_keda_the_router_says_what_serves_and_so_how_long_a_start_takes() -> None:
+    router, clock = FakeRouter(), FakeClock(START_S)
+    async with serving([Door(REGISTRY, router, internal(TOKEN))]) as server:
+        peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
+        config = PoolConfig.model_validate(POOL)
+        engine = Engine([config], {"m": DryRun(1)}, Store(None, "a"), clock, Demand(None, None, clock, peer))
+        router.fleets = {"m": (1, 0)}
+        for step in range(8):
+            await engine.report("m", [Sample(START_S + 10.0 * (step - 1), 300.0)])
+            await engine.tick()
+            await clock.advance(10.0)
+            if step == 4:
+                router.fleets = {"m": (3, 0)}
+        assert list(engine.pools["m"].pool.lead_times.seconds) == [50.0, 50.0]
+        await engine.settled()
+        await peer.close()

@@ -161,18 +161,30 @@ class Attempts:
 
     async def _choose(self, trip: Trip) -> tuple[Fleet, Pick, Member]:
         asked = trip.asked
+        if asked.model not in self._registry.fleets and not trip.spare_models:
+            await self._wait_for_first(trip)
         fleet, now = self.fleet_of(asked.model), self._clock.monotonic()
         pick = self._pick(trip, fleet, now)
         if pick.held:
             fleet, pick = await self._held(trip, fleet)
             now = self._clock.monotonic()
         if pick.member is None:
+            gone = not self._registry.serving(asked.model) and not trip.spare_models
+            if gone and await self._wait_for_first(trip):
+                return await self._choose(trip)
             raise self._nobody(asked.model, fleet, pick)
         self._shed_if_too_long(trip, policy.expected_wait_s(pick.member), now)
         trip.tried.add(pick.member.id)
         trip.attempts += 1
         self._affinity.sent(trip, pick.member.id)
         return fleet, pick, pick.member
+
+    async def _wait_for_first(self, trip: Trip) -> bool:
+        """Wait while a scaler starts the first instance of the model; False where none does."""
+        came = await self._registry.waiting.wait(trip.asked.model)
+        if came:
+            trip.receipt.notes.append("waited for the first instance")
+        return came
 
     def _shed_if_too_long(self, trip: Trip, wait_s: float, now: float) -> None:
         limit_s = self._settings.queue_limit_s(trip.call.priority)

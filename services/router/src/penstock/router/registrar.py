@@ -18,6 +18,9 @@ MOST_CONCURRENCY = 65_536
 """More than that is a mistake in what was registered."""
 
 
+MOST_SCALED = 1000
+
+
 class RegistryServicer:
     """penstock.api.router.v1.RegistryService."""
 
@@ -44,6 +47,18 @@ class RegistryServicer:
         if in_flight is None:
             raise not_found("instance_id", f"{request.instance_id!r} is not registered")
         return pb.DrainResponse(in_flight=in_flight, state=pb.INSTANCE_STATE_DRAINING)
+
+    async def ListFleets(self, request: pb.ListFleetsRequest, call: Call) -> pb.ListFleetsResponse:
+        if not all(request.scaled):
+            raise invalid("scaled", "has an empty name")
+        if len(request.scaled) > MOST_SCALED:
+            raise invalid("scaled", f"has more than {MOST_SCALED} names")
+        waiting = self._registry.waiting
+        waiting.scaled(request.scaled)
+        answer = pb.ListFleetsResponse()
+        for model in sorted({*self._registry.fleets, *request.scaled}):
+            answer.fleets.add(model=model, serving=self._registry.serving(model), waiting=waiting.count(model))
+        return answer
 
 
 def check_instance(instance: pb.Instance) -> None:

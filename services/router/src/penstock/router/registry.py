@@ -19,6 +19,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.core.clock import Clock
 from penstock.router.config import RouterSettings
 from penstock.router.fleet import Fleet, Learning, Member
+from penstock.router.waiting import WaitingRoom
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Registry:
         self._name = secrets.token_hex(8)
         self._routers = 1
         self.shared = store is not None
+        self.waiting = WaitingRoom(clock)
 
     def notes(self) -> tuple[str, ...]:
         """What a receipt should say of the registry."""
@@ -77,7 +79,9 @@ class Registry:
             return False
         now = self._heard_at[instance_id] = self._clock.monotonic()
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
-        known.lost = False
+        if known.lost:
+            known.lost = False
+            self.waiting.arrived(model.name for model in self.registered[instance_id].models)
         known.report(load.in_flight, load.concurrency, load.utilization, now)
         if models:
             changed = router_pb2.Instance()
@@ -99,6 +103,11 @@ class Registry:
         if deregister and not known.own:
             self._forget(instance_id)
         return known.own
+
+    def serving(self, model: str) -> int:
+        """Instances that may be given work for the model."""
+        fleet = self.fleets.get(model)
+        return sum(not (member.lost or member.leaving) for member in fleet.members) if fleet is not None else 0
 
     def sweep(self) -> list[str]:
         """Mark instances whose lease has run out as lost and forget those that have gone; returns the ones forgotten."""
@@ -187,6 +196,7 @@ class Registry:
             fleet.forget_refresh()
             if not fleet.members:
                 del self.fleets[model]
+        self.waiting.arrived(models)
 
     def _forget(self, instance_id: str) -> None:
         member = self.members.get(instance_id)

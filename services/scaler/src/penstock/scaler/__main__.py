@@ -65,7 +65,8 @@ async def serve(settings: ScalerSettings) -> None:
             return made
 
         registry = peer(settings.router_address, REGISTRY)
-        demand = Demand(peer(settings.batcher_address, BATCHER), peer(settings.telemetry_address, TELEMETRY), clock)
+        batcher, told = peer(settings.batcher_address, BATCHER), peer(settings.telemetry_address, TELEMETRY)
+        demand = Demand(batcher, told, clock, registry)
         drainer = Drainer(registry, clock) if registry is not None else None
         drain, begin = (drainer.drain, drainer.begin) if drainer is not None else (None, None)
         actuators = {pool.name: actuator(pool, clock, drain) for pool in pools}

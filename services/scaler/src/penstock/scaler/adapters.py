@@ -139,9 +139,23 @@ class Seen:
 class Demand:
     """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost model (base + per token)."""
 
-    def __init__(self, batcher: Peer | None, telemetry: Peer | None, clock: Clock) -> None:
-        self._batcher, self._telemetry, self._clock = batcher, telemetry, clock
+    def __init__(
+        self, batcher: Peer | None, telemetry: Peer | None, clock: Clock, registry: Peer | None = None
+    ) -> None:
+        self._batcher, self._telemetry, self._registry, self._clock = batcher, telemetry, registry, clock
         self._last: Seen | None = None
+
+    async def fleets(self, models: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(instances that serve, calls that wait for the first) by model, as the router counts them; it lets calls for these wait.
+
+        Raises:
+            Fault: the router cannot be asked.
+        """
+        if self._registry is None:
+            return {}
+        request = router_pb2.ListFleetsRequest(scaled=models)
+        answer: router_pb2.ListFleetsResponse = await self._registry.call("ListFleets", request, self._call())
+        return {row.model: (row.serving, row.waiting) for row in answer.fleets}
 
     async def read(self) -> Seen | None:
         """What is known now; None where a service is not there to ask."""

@@ -42,6 +42,8 @@ class Running:
     fleet: Fleet | None = None
     reported_s: float = -math.inf
     learnt: Learnt | None = None
+    serving: int | None = None
+    held: int = 0
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.pool.config.interval_s)
@@ -52,6 +54,14 @@ class Running:
         if self.decisions:
             return self.decisions[0].wanted
         return max(1, self.pool.config.least)
+
+    @property
+    def urgent(self) -> tuple[float, float]:
+        """What no sample tells yet: work a second of the last few seconds, and work that waits now.
+
+        What a call costs that waits for the first instance is not known: each counts as a second of one.
+        """
+        return self.meter.burst, self.meter.waiting + self.held * (self.pool.given_capacity or 1.0)
 
     def keep(self, decision: Decision) -> None:
         """Put a decision in force and wake those who watch."""
@@ -125,6 +135,7 @@ class Engine:
             log.warning("the store is lost, the lead stays as it is: %s", error)
         if self.leads:
             await self._read_demand()
+            await self._read_fleets()
         elif self._demand is not None:
             self._demand.remember(None)
         for name, running in self.pools.items():
@@ -217,18 +228,32 @@ class Engine:
                 await self._keep(name, running, self._take(name, running, ended))
         self._demand.remember(seen)
 
+    async def _read_fleets(self) -> None:
+        """How many serve and how many calls wait for the first, from who knows: the router."""
+        found: dict[str, tuple[int, int]] = {}
+        if self._demand is not None:
+            try:
+                found = await self._demand.fleets(list(self.pools))
+            except Fault as fault:
+                log.warning("the router cannot be asked: %s", fault)
+        for name, running in self.pools.items():
+            serving, running.held = found.get(name, (None, 0))
+            running.serving = serving
+
     async def _decide(self, name: str, running: Running) -> None:
         try:
-            fleet = running.fleet = await running.actuator.fleet()
+            fleet = await running.actuator.fleet()
         except OSError as error:
             log.warning("%s: the fleet cannot be seen, the last answer stands: %s", name, error)
             return
+        if not fleet.seen and running.serving is not None:
+            fleet = Fleet(fleet.wanted, running.serving)
+        running.fleet = fleet
         now = self._clock.time()
         if fleet.seen:
             await self._note_ready(name, running, fleet.ready, now)
         last = running.decisions[0] if running.decisions else None
-        urgent = (running.meter.burst, running.meter.waiting)
-        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0, urgent)
+        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0, running.urgent)
         decision = replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
             running.keep(decision)
@@ -281,9 +306,8 @@ class Engine:
         """What would be decided now, from memory; leaves nothing behind."""
         running = self.pools[name]
         fleet = running.fleet or Fleet(running.answer, running.answer, seen=False)
-        urgent = (running.meter.burst, running.meter.waiting)
         memory = running.pool.memory
-        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer, urgent)
+        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer, running.urgent)
         running.pool.memory = memory
         return replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
 

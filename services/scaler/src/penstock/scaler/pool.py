@@ -208,7 +208,7 @@ class Pool:
             burst=max(urgent[0], last.work / seconds),
             backlog=max(urgent[1], last.backlog),
             forecast=forecast / seconds,
-            measured_at=self.measured_at,
+            measured_at=now_s if urgent[1] > 0 else self.measured_at,  # what waits is seen now
             scheduled=self.config.scheduled(now_s),
             reactive=self.reactive,
             last_answer=last_answer,

@@ -391,6 +391,28 @@ class DrainResponse(_message.Message):
     state: InstanceState
     def __init__(self, in_flight: _Optional[int] = ..., state: _Optional[_Union[InstanceState, str]] = ...) -> None: ...
 
+class ListFleetsRequest(_message.Message):
+    __slots__ = ("scaled",)
+    SCALED_FIELD_NUMBER: _ClassVar[int]
+    scaled: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, scaled: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FleetState(_message.Message):
+    __slots__ = ("model", "serving", "waiting")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    serving: int
+    waiting: int
+    def __init__(self, model: _Optional[str] = ..., serving: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
+
+class ListFleetsResponse(_message.Message):
+    __slots__ = ("fleets",)
+    FLEETS_FIELD_NUMBER: _ClassVar[int]
+    fleets: _containers.RepeatedCompositeFieldContainer[FleetState]
+    def __init__(self, fleets: _Optional[_Iterable[_Union[FleetState, _Mapping]]] = ...) -> None: ...
+
 class Signal(_message.Message):
     __slots__ = ("name", "value", "age_ms")
     NAME_FIELD_NUMBER: _ClassVar[int]

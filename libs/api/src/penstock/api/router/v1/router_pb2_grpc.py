@@ -743,6 +743,11 @@ class RegistryServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.ListFleets = channel.unary_unary(
+                '/penstock.api.router.v1.RegistryService/ListFleets',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -770,6 +775,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFleets(self, request, context):
+        """Shows how many instances serve each model, and how many calls wait for the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -787,6 +799,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainResponse.SerializeToString,
+            ),
+            'ListFleets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFleets,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -871,6 +888,33 @@ class RegistryService:
             '/penstock.api.router.v1.RegistryService/Drain',
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFleets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RegistryService/ListFleets',
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListFleetsResponse.FromString,
             options,
             channel_credentials,
             insecure,
