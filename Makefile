@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 BUF := node_modules/.bin/buf
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type test check model up demo bench peers clean
+.PHONY: help setup gen gen-check fmt lint type test check model up demo bench peers xds clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: setup model ## run all benchmarks and write docs/benchmarks/
 
 peers: ## make .venv-peers with the servers we compare against
 	@scripts/peers
+
+xds: ## make .venv-xds with Envoy's own stubs, for the test of an unmodified rate limit client
+	@python3 -m venv .venv-xds && .venv-xds/bin/pip install -q xds-protos==1.85.0
 
 clean: ## remove what the targets made; keeps .penstock/ data
 	@rm -rf $(VENV) .venv-peers node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -146,6 +146,42 @@ async def test_expected_holds_learn_what_outputs_cost(limiters: Limiters) -> Non
     assert await state(limiter) == (40 * 60, 60)
 
 
+async def test_the_bound_on_overshoot_is_what_expected_holds_leave_out(limiters: Limiters) -> None:
+    strict, expected = limiters.make([MONEY]), limiters.make([{**MONEY, "limit": 100_000, "holds": "expected"}])
+    for number in range(40):
+        await reserve(expected, f"a{number}", 1_000, least=10)
+        await commit(expected, f"a{number}", 60)
+    await reserve(strict, "s", 500, least=10)
+    await reserve(expected, "b", 1_000, least=10)
+    assert (strict.overshoot_bound(2), expected.overshoot_bound(2)) == (0, 1_000 - 60)
+    grown = pb.ExtendRequest(hold_id="b", amount=pb.Amount(requests=1, tokens=400, microusd=400))
+    assert (await expected.Extend(grown, ANN)).decision.verdict == pb.VERDICT_ALLOWED
+    assert expected.overshoot_bound(2) == 1_000 - 400
+    await limiters.clock.advance(61)
+    assert expected.overshoot_bound(2) == 0  # the hold has expired
+
+
+async def test_renewals_of_a_lease_tell_when_an_alert_share_is_passed(
+    limiters: Limiters, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = limiters.make([{**MONEY, "adaptive": False}])
+    await lease(limiter, "l", 200)
+    for spent in (200, 400, 600):
+        request = pb.RenewLeaseRequest(lease_id="l", spent=pb.Amount(microusd=spent), wanted=pb.Amount(microusd=200))
+        await limiter.RenewLease(request, ANN)
+    assert "limit month: 80 % of it is spent or held" not in caplog.text
+    request = pb.RenewLeaseRequest(lease_id="l", spent=pb.Amount(microusd=790), wanted=pb.Amount(microusd=200))
+    await limiter.RenewLease(request, ANN)
+    assert "limit month: 80 % of it is spent or held" in caplog.text
+
+
+async def test_a_tag_that_is_said_twice_is_counted_once(limiters: Limiters) -> None:
+    limiter = limiters.make([{**MONEY, "level": "tag"}])
+    call = Call(Principal("acme", tags=("batch", "batch")))
+    await limiter.Reserve(pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=900)), call)
+    assert [row.held.microusd for row in (await limiter.GetUsage(pb.GetUsageRequest(), call)).rules] == [900]
+
+
 async def test_a_drained_organisation_is_refused(limiters: Limiters) -> None:
     limiter = limiters.make([MONEY])
     await reserve(limiter, "a", 5)

@@ -48,6 +48,7 @@ async def serve(settings: LimiterSettings) -> None:
         servicer.watch(telemetry)
         door = Door(SERVICES["LimiterService"], servicer, internal(settings.internal_token))
         server = Server("limiter", settings, [door], telemetry=telemetry, clock=clock)
+        await store.warm()
         for other in _others(settings, servicer, store, clock):
             await other.start()
             owned.push_async_callback(other.stop, None)

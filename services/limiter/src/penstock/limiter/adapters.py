@@ -229,6 +229,11 @@ class Store:
                 return
             await self._clock.sleep(self._pause_s)
 
+    async def warm(self) -> None:
+        """Connect and load the script, so that the first who asks does not wait for that. A store that is away is looked for as usual."""
+        with contextlib.suppress(StoreLost):
+            await self._run("usage", "", _Rows(()))
+
     def _settle_owed(self) -> None:
         if self._owed and self._paying is None:
             self._paying = asyncio.create_task(self._pay(), name="settle what is owed")

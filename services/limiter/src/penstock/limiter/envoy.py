@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import grpc
 from google.protobuf import duration_pb2
@@ -27,8 +28,8 @@ PERIODS_S = {1: 1, 2: 60, 3: 3_600, 4: 86_400, 5: SECONDS["month"], 6: 365 * 86_
 class EnvoyServicer:
     """envoy.service.ratelimit.v3.RateLimitService."""
 
-    def __init__(self, limiter: LimiterServicer, store: Store) -> None:
-        self._limiter, self._store = limiter, store
+    def __init__(self, limiter: LimiterServicer, store: Store, answer_s: float = ANSWER_S) -> None:
+        self._limiter, self._store, self._answer_s = limiter, store, answer_s
 
     async def ShouldRateLimit(
         self, request: rls.RateLimitRequest, context: grpc.aio.ServicerContext[object, object]
@@ -39,9 +40,9 @@ class EnvoyServicer:
             said = f"{field}: needs {'1 to 64 descriptors' if request.domain else 'a name'}"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
         found = [self._counter(request, descriptor) for descriptor in request.descriptors]
-        rows = [counter for counter in found if counter is not None]
+        rows = _once(found)
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 reply, states = await self._ask(request.domain, rows)
         except (StoreLost, TimeoutError):
             shut = next((index for index, row in enumerate(rows) if row.store_loss == "closed"), -1)
@@ -84,6 +85,16 @@ class EnvoyServicer:
         )
 
 
+def _once(found: Sequence[Counter | None]) -> list[Counter]:
+    """Each counter once, with all that is asked of it: descriptors that are the same are counted together, and pass together or not."""
+    rows: dict[str, Counter] = {}
+    for counter in found:
+        if counter is not None:
+            before = rows.get(counter.key)
+            rows[counter.key] = replace(counter, amount=before.amount + counter.amount) if before else counter
+    return list(rows.values())
+
+
 def _organisation(domain: str) -> str:
     return f"envoy/{domain}"
 
@@ -103,6 +114,7 @@ def _response(
         overall_code=rls.RateLimitResponse.OK if passed else rls.RateLimitResponse.OVER_LIMIT
     )
     by_key = {row.key: state for row, state in zip(rows, states, strict=True)}
+    asked = {row.key: row.amount for row in rows}
     for counter in found:
         status = response.statuses.add(code=rls.RateLimitResponse.OK)
         if counter is None:
@@ -115,12 +127,12 @@ def _response(
         status.current_limit.unit = next(unit for unit, length in PERIODS_S.items() if length == seconds)  # type: ignore[assignment]
         status.limit_remaining = left
         status.duration_until_reset.CopyFrom(_duration(state.committed * counter.start / counter.limit / 1e6))
-        if not passed and not counter.shadow and counter.amount > left:
+        if not passed and not counter.shadow and asked[counter.key] > left:
             status.code = rls.RateLimitResponse.OVER_LIMIT
     if not passed and not any(status.code == rls.RateLimitResponse.OVER_LIMIT for status in response.statuses):
         key = rows[max(reply.at, 0)].key
         response.statuses[[row.key if row else "" for row in found].index(key)].code = rls.RateLimitResponse.OVER_LIMIT
-    _headers(response, by_key, [row for row in found if row])
+    _headers(response, by_key, rows)
     return response
 
 

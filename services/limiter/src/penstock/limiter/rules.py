@@ -117,7 +117,7 @@ class Path:
     def values(self, level: Level) -> tuple[str, ...]:
         """The values of a level; a path without one is not counted there."""
         if level == "tag":
-            return self.tags
+            return tuple(dict.fromkeys(self.tags))  # a tag that is said twice is counted once
         value = {
             "organisation": self.organisation,
             "team": self.team,

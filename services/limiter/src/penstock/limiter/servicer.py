@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 MOST = 10**14
 """Largest amount that is taken: a hundred million dollars, and exact in every number that the script uses."""
 OPEN_KEPT = 100_000
+UNBOOKED_S = 3_600.0
+"""What passed while the store was lost is remembered for so long, for the settlement that books it."""
 WINDOWS_S = 1.0
 """Counters of a path are computed again so often; the script says when a window has ended meanwhile."""
 
@@ -40,6 +43,13 @@ class OpenHold:
     least: list[int]
     path: tuple[Counter, ...] = ()
     unbooked: tuple[Counter, ...] = ()
+    until_s: float = math.inf
+    """Forgotten then, by the monotonic clock: it has expired in the store."""
+
+    def beyond(self, dimension: int) -> int:
+        """Most that it may cost more than is held for it: nothing, unless a rule of the path holds what is expected."""
+        expected = any(row.expected and row.dimension == dimension and not row.shadow for row in self.path)
+        return max(0, self.most[dimension] - self.usual[dimension]) if expected else 0
 
 
 class LimiterServicer:
@@ -60,16 +70,24 @@ class LimiterServicer:
         """Report decisions, alerts, and how far expected holds could overshoot at most."""
         self._verdicts = telemetry.counter("penstock.limiter.decisions", "{decision}", "Decisions by verdict and rule")
         self._alerts = telemetry.counter("penstock.limiter.alerts", "{alert}", "Alert shares passed, by rule")
-        telemetry.gauge(
-            "penstock.limiter.overshoot_bound", "uUSD", "Most that open expected holds may cost beyond what is held",
-            lambda: float(sum(hold.most[2] - hold.usual[2] for hold in self._open.values())),
-        )  # fmt: skip
-        telemetry.gauge(
-            "penstock.limiter.open_holds",
-            "{hold}",
-            "Holds of this process not yet settled",
-            lambda: float(len(self._open)),
-        )
+        for name, unit, dimension in (("overshoot_bound", "uUSD", 2), ("overshoot_bound_tokens", "{token}", 1)):
+            telemetry.gauge(
+                f"penstock.limiter.{name}", unit, "Most that open expected holds may cost beyond what is held",
+                partial(self.overshoot_bound, dimension),
+            )  # fmt: skip
+        told = "Holds of this process not yet settled"
+        telemetry.gauge("penstock.limiter.open_holds", "{hold}", told, lambda: float(len(self._living())))
+
+    def overshoot_bound(self, dimension: int) -> float:
+        """Most by which open holds may overshoot rules that hold what is expected, in tokens (1) or micro-dollars (2)."""
+        return float(sum(hold.beyond(dimension) for hold in self._living().values()))
+
+    def _living(self) -> OrderedDict[str, OpenHold]:
+        """What is open; the oldest that have expired are forgotten."""
+        now = self._clock.monotonic()
+        while self._open and next(iter(self._open.values())).until_s < now:
+            self._open.popitem(last=False)
+        return self._open
 
     def reload(self, section: LimitsSection, prices: PricesSection) -> None:
         """Put new rules and prices in force."""
@@ -92,19 +110,23 @@ class LimiterServicer:
             reply, rows = self._without_store(path, request.hold_id, held)
         if reply.verdict == pb.VERDICT_ALLOWED:
             held.path = rows
-            self._remember(request.hold_id, held)
+            self._remember(request.hold_id, held, ask.ttl_ms / 1e3)
         return pb.ReserveResponse(decision=self._decision(reply, rows, request))
 
     async def Extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
         _named("hold_id", request.hold_id)
+        grown, held = vector("amount", request.amount), self._open.get(request.hold_id)
+        if held is not None and held.unbooked:
+            return pb.ExtendResponse(decision=self._decision(Reply(pb.VERDICT_ALLOWED), (), None))
         try:
-            reply = await self._store.extend(
-                call.principal.organisation, request.hold_id, vector("amount", request.amount)
-            )
+            reply = await self._store.extend(call.principal.organisation, request.hold_id, grown)
         except StoreLost:
             reply = Reply(pb.VERDICT_ALLOWED)  # the call runs already; its commit books what it cost
-        held = self._open.get(request.hold_id)
-        return pb.ExtendResponse(decision=self._decision(reply, held.path if held else (), None))
+        if held is not None and reply.verdict == pb.VERDICT_ALLOWED:
+            held.most = [max(pair) for pair in zip(held.most, grown, strict=True)]
+            held.usual = [max(pair) for pair in zip(held.usual, grown, strict=True)]
+            held.until_s = self._clock.monotonic() + self._settings.hold_ms / 1e3
+        return pb.ExtendResponse(decision=self._decision(reply, (), None))
 
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         _named("hold_id", request.hold_id)
@@ -137,7 +159,7 @@ class LimiterServicer:
             reply, rows = self._without_store(path, request.lease_id, lent)
             if lent.unbooked:
                 reply = reply._replace(granted=(UNBOUNDED,) * 3)
-                self._remember(request.lease_id, lent)
+                self._remember(request.lease_id, lent, UNBOOKED_S)
         return pb.GrantLeaseResponse(
             decision=self._decision(reply, rows, None),
             granted=amount(reply.granted),
@@ -236,9 +258,10 @@ class LimiterServicer:
         self._open.pop(name, None)
         return ended
 
-    def _remember(self, name: str, held: OpenHold) -> None:
+    def _remember(self, name: str, held: OpenHold, ttl_s: float) -> None:
+        held.until_s = self._clock.monotonic() + (max(ttl_s, UNBOOKED_S) if held.unbooked else ttl_s)
         self._open[name] = held
-        if len(self._open) > OPEN_KEPT:
+        if len(self._living()) > OPEN_KEPT:
             self._open.popitem(last=False)
 
     def _decision(self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None) -> pb.Decision:
