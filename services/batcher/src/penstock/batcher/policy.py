@@ -12,7 +12,8 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
 POSTPONED = "\x00postponed"
@@ -22,9 +23,11 @@ CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 
 """Tokens divided by weight that a class may be served ahead of its share when it comes back from idle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the monotonic clock as `arrived_s` is."""
+class Entry(NamedTuple):
+    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the monotonic clock as `arrived_s` is.
+
+    A named tuple, because one is made for every request and a frozen dataclass takes four times as long to make.
+    """
 
     id: int
     priority: int
@@ -146,7 +149,7 @@ class Scheduler:
         """Serve an entry after all others of its class: its own time in the queue is up, its caller's is not."""
         entry = self.remove(entry_id)
         if entry is not None:
-            self.push(replace(entry, tenant=POSTPONED))
+            self.push(entry._replace(tenant=POSTPONED))
 
     def expire(self, now: float) -> list[Entry]:
         """Give back every entry whose time is up."""

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -47,7 +47,7 @@ class Served:
     load: common_pb2.LoadReport
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Member:
     """A caller's work in the queue and the future that it awaits; a stream's future is done with an empty answer when its turn comes."""
 
@@ -56,7 +56,8 @@ class Member:
     call: Call
     future: asyncio.Future[Served]
     started_s: float | None = None
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event | None = None
+    """Set when the caller of a stream has left; None for others."""
     late_at_s: float = math.inf
     batch: _Batch | None = None
 
@@ -165,6 +166,7 @@ class InstanceQueue:
         A Fault that leaves the block and tells of overload lowers an adaptive limit.
         """
         member = self._admit(task, model + STREAM, call, size)
+        member.left = asyncio.Event()
         try:
             if self._idle:
                 with self._slot(member):
@@ -351,6 +353,7 @@ class InstanceQueue:
         if member.future.done():
             return
         member.future.set_result(Served(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport()))
+        assert member.left is not None
         await member.left.wait()
 
     async def _run(self, batch: list[Member], reason: str) -> None:
