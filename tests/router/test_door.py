@@ -16,7 +16,7 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
 from penstock.core.call import Call
 from penstock.core.clock import SystemClock
-from penstock.core.errors import unavailable
+from penstock.core.errors import exhausted, unavailable
 from penstock.core.hop import connect, open_channel
 from penstock.core.redis import embedded_redis, open_redis
 from penstock.router.__main__ import ROUTER
@@ -43,6 +43,8 @@ class Scripted:
         self.calls.append(call)
         if self.mode == "down":
             raise unavailable("no")
+        if self.mode == "full":
+            raise exhausted("the queue is full", "QUEUE_FULL", retry_after_s=1.0)
         if self.mode == "hang":
             self.started.set()
             try:
@@ -173,6 +175,17 @@ async def test_an_unavailable_instance_is_left_for_another(rig: Rig) -> None:
         answer = await rig.stub.Embed(embed(), metadata=METADATA)
         assert answer.receipt.route.instance_id == "b"
     assert rig.registry.members["a"].failures >= 1
+
+
+async def test_what_one_queue_turns_away_another_may_take(rig: Rig) -> None:
+    rig.instances["a"].mode = "full"
+    answers = [await rig.stub.Embed(embed(), metadata=METADATA) for _ in range(8)]
+    assert {answer.receipt.route.instance_id for answer in answers} == {"b"}
+    assert not rig.registry.members["a"].failures, "a full queue is no fault of its instance"
+    rig.instances["b"].mode = "full"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.stub.Embed(embed(), metadata=METADATA)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_when_all_are_down_the_caller_hears_it_soon(rig: Rig) -> None:

@@ -75,11 +75,11 @@ def test_what_callers_say_moves_the_quality_and_each_answer_counts_once() -> Non
 
 def test_sessions_match_exactly_and_the_oldest_is_forgotten() -> None:
     sessions = Sessions(most=2)
-    sessions.bind("session-1", "a")
-    assert (sessions.instance_of("session-1"), sessions.instance_of("session-12")) == ("a", "")
+    sessions.bind("session-1", ("a", 0))
+    assert (sessions.instance_of("session-1"), sessions.instance_of("session-12")) == (("a", 0), ("", 0))
     for name in ("x", "y"):
-        sessions.bind(name, "b")
-    assert sessions.instance_of("session-1") == ""
+        sessions.bind(name, ("b", 0))
+    assert sessions.instance_of("session-1") == ("", 0)
 
 
 def test_the_index_matches_the_longest_run_from_the_start_and_keeps_the_head_longest() -> None:

@@ -104,6 +104,15 @@ async def test_a_draining_instance_gets_nothing_until_it_registers_again(rig: Ri
     assert (rig.why_closed(), rig.registry.members["a"].own) == ("joining: one request at a time", 2)
 
 
+async def test_who_deregisters_is_swept_once_and_who_comes_back_is_not(rig: Rig) -> None:
+    for name in ("a", "b"):
+        await rig.peer.call("Register", pb.RegisterRequest(instance=instance(name)), Call())
+        await rig.peer.call("Drain", pb.DrainRequest(instance_id=name, deregister=True), Call())
+    await rig.peer.call("Register", pb.RegisterRequest(instance=instance("b")), Call())
+    assert rig.registry.sweep() == ["a"]
+    assert rig.registry.sweep() == []
+
+
 async def test_models_come_and_go_with_heartbeats(rig: Rig) -> None:
     await rig.peer.call("Register", pb.RegisterRequest(instance=instance()), Call())
     await rig.beat(model("m"), model("n"), model("later", inference_pb2.MODEL_STATE_LOADING))

@@ -94,7 +94,7 @@ async def serve(settings: RouterSettings) -> None:
         server = Server("router", settings, doors, telemetry=telemetry, clock=clock, limits=limits)
         await registry.read_shared()
         await server.start()
-        keeper = asyncio.create_task(_keep(settings, registry, backends, clock), name="registry keeper")
+        keeper = asyncio.create_task(_keep(settings, registry, backends, attempts, clock), name="registry keeper")
         lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
         if servicer.jobs is not None and run_stream is not None:
             run_stream.start()
@@ -135,12 +135,15 @@ def _admission(
     return LimiterAdmission(peer, lambda: models.prices, clock, settings.limiter_loss)
 
 
-async def _keep(settings: RouterSettings, registry: Registry, backends: Backends, clock: SystemClock) -> None:
+async def _keep(
+    settings: RouterSettings, registry: Registry, backends: Backends, attempts: Attempts, clock: SystemClock
+) -> None:
     """Read what other routers know, and let leases run out."""
     while True:
         await clock.sleep(settings.heartbeat_interval_ms / 1e3)
         await registry.read_shared()
         for instance_id in registry.sweep():
+            attempts.forget(instance_id)
             with contextlib.suppress(Fault):
                 await backends.detach(instance_id)
 

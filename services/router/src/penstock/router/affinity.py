@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.router.fleet import Fleet
+from penstock.router.fleet import Fleet, Member
 from penstock.router.trip import Trip
 
 PREFILL_SHARE = 0.5
@@ -21,20 +21,24 @@ SESSION_SHARE = 0.5
 BLOCK_BYTES = 2_048
 
 
+Life = tuple[str, int]
+"""An instance and how often it has been started again: what was at its earlier lives is lost."""
+
+
 class Sessions:
     """The instance that served a session last, by exact key (`session-1` is not `session-12`); the longest unused is forgotten."""
 
     def __init__(self, most: int = 65_536) -> None:
         self._most = most
-        self._bound: OrderedDict[Hashable, str] = OrderedDict()
+        self._bound: OrderedDict[Hashable, Life] = OrderedDict()
 
-    def instance_of(self, key: Hashable) -> str:
-        """The instance bound to this key; empty for none."""
-        return self._bound.get(key, "")
+    def instance_of(self, key: Hashable) -> Life:
+        """The instance bound to this key; an empty name for none."""
+        return self._bound.get(key, ("", 0))
 
-    def bind(self, key: Hashable, instance_id: str) -> None:
+    def bind(self, key: Hashable, instance: Life) -> None:
         """The session was sent there."""
-        self._bound[key] = instance_id
+        self._bound[key] = instance
         self._bound.move_to_end(key)
         if len(self._bound) > self._most:
             self._bound.popitem(last=False)
@@ -71,7 +75,7 @@ class PrefixIndex:
             held.popitem(last=False)
 
     def forget(self, instance_id: str) -> None:
-        """The instance has gone, or was started again."""
+        """The instance holds nothing any more."""
         self._held.pop(instance_id, None)
 
 
@@ -81,6 +85,12 @@ class Affinity:
     def __init__(self) -> None:
         self._sessions = Sessions()
         self._prefixes = PrefixIndex()
+        self._lives: dict[str, int] = {}
+
+    def forget(self, instance_id: str) -> None:
+        """The instance has gone, and its cache with it."""
+        self._prefixes.forget(instance_id)
+        self._lives.pop(instance_id, None)
 
     def sizes(self, trip: Trip, fleet: Fleet) -> Mapping[str, float] | None:
         """By instance, the work of this call in mean requests where a part of its prompt is there; None where nothing is."""
@@ -90,20 +100,23 @@ class Affinity:
         bound = self._sessions.instance_of(_key(trip))
         sizes = {}
         for member in fleet.members:
+            if self._lives.get(member.id, 0) != member.lives:  # started again since, with an empty cache
+                self._prefixes.forget(member.id)
+                self._lives[member.id] = member.lives
             share = self._prefixes.matched(member.id, blocks) / len(blocks) if blocks else 0.0
-            if member.id == bound:
+            if (member.id, member.lives) == bound:
                 share = max(share, SESSION_SHARE)
             if share:
                 sizes[member.id] = 1.0 - PREFILL_SHARE * share
         return sizes or None
 
-    def sent(self, trip: Trip, instance_id: str) -> None:
+    def sent(self, trip: Trip, member: Member) -> None:
         """The call goes there, and its prompt with it."""
         if trip.asked.work.kind != "generate":
             return
-        self._prefixes.sent(instance_id, _blocks_of(trip))
+        self._prefixes.sent(member.id, _blocks_of(trip))
         if any(key := _key(trip)):
-            self._sessions.bind(key, instance_id)
+            self._sessions.bind(key, (member.id, member.lives))
 
 
 def _key(trip: Trip) -> tuple[str, str]:
@@ -124,7 +137,9 @@ def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashabl
     for tool in task.tools:
         text += tool.SerializeToString(deterministic=True)
     for message in task.messages:
-        text += message.SerializeToString(deterministic=True)
+        # Not as it is serialised: that begins with the length, and a longer message would share nothing with a shorter one.
+        text += b"\0".join((message.role.encode(), message.content.encode(), message.tool_call_id.encode()))
+        text += b"".join([call.SerializeToString(deterministic=True) for call in message.tool_calls])
     digest, blocks = hashlib.blake2b(digest_size=8), []
     for start in range(0, len(text), BLOCK_BYTES):
         digest.update(text[start : start + BLOCK_BYTES])

@@ -47,6 +47,8 @@ URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_HIGH: 2 / 3,
 }
 NO_MODEL, CANNOT_SERVE = "NO_MODEL", "CANNOT_SERVE"
+NOT_BEGUN = frozenset({"QUEUE_FULL"})
+"""Reasons of calls that an instance's queue turned away before any work: another may have room."""
 UNSENT = frozenset({NO_MODEL, CANNOT_SERVE, "NO_INSTANCE", "SHED"})
 """Reasons of calls that no instance was given: another try at once would end the same way."""
 CANNOT = "lacks "
@@ -117,6 +119,10 @@ class Attempts:
             finally:
                 self._end(trip, fleet, member, outcome, began)
 
+    def forget(self, instance_id: str) -> None:
+        """The instance has gone for good."""
+        self._affinity.forget(instance_id)
+
     def fleet_of(self, model: str) -> Fleet:
         """The instances of a model.
 
@@ -176,7 +182,7 @@ class Attempts:
         self._shed_if_too_long(trip, policy.expected_wait_s(pick.member), now)
         trip.tried.add(pick.member.id)
         trip.attempts += 1
-        self._affinity.sent(trip, pick.member.id)
+        self._affinity.sent(trip, pick.member)
         return fleet, pick, pick.member
 
     async def _wait_for_first(self, trip: Trip) -> bool:
@@ -337,7 +343,10 @@ class Attempts:
             trip.tried.clear()
             return True
         timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and trip.asked.work.kind in REPEATABLE
-        if not (fault.code in GONE or timed_out) or len(trip.tried) >= self._settings.max_attempts:
+        if (
+            not (fault.code in GONE or timed_out or fault.reason in NOT_BEGUN)
+            or len(trip.tried) >= self._settings.max_attempts
+        ):
             return False
         others = any(not (member.lost or member.leaving or member.id in trip.tried) for member in fleet.members)
         return others and trip.call.remaining_s(self._clock.monotonic()) > 0 and self._retries.spend()

@@ -62,7 +62,7 @@ class Member:
     """One instance. `own` is exact: every `begin` is followed by one `end`, whatever happens to the request."""
 
     __slots__ = (
-        "busy", "concurrency", "ejected_until", "ejections", "failures", "failures_in_row", "id", "leaving", "load_at", "lost",
+        "busy", "concurrency", "ejected_until", "ejections", "failures", "failures_in_row", "id", "leaving", "lives", "load_at", "lost",
         "on_trial", "others", "own", "peak_at", "peak_s", "picks", "reported", "seen", "settled", "speed", "stride", "successes",
         "successes_in_row", "utilization", "work",
     )  # fmt: skip
@@ -89,12 +89,13 @@ class Member:
         self.leaving = False
         self.lost = False
         self.settled = proven
+        self.lives = 0
 
     def renew(self, now: float) -> None:
         """The instance was started again: what was learnt of it is forgotten, what is in flight is not."""
-        own, picks, failures = self.own, self.picks, self.failures
+        own, picks, failures, lives = self.own, self.picks, self.failures, self.lives
         Member.__init__(self, self.id, self.concurrency, now)
-        self.own, self.picks, self.failures = own, picks, failures
+        self.own, self.picks, self.failures, self.lives = own, picks, failures, lives + 1
 
     def report(self, in_flight: int, concurrency: int, utilization: float, now: float) -> None:
         """Take what the instance says of its load: the part that is not our own belongs to other routers."""

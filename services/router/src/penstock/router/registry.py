@@ -58,6 +58,7 @@ class Registry:
         self._heard_at: dict[str, float] = {}
         self._name = secrets.token_hex(8)
         self._routers = 1
+        self._gone: set[str] = set()
         self.shared = store is not None
         self.waiting = WaitingRoom(clock)
 
@@ -110,9 +111,9 @@ class Registry:
         return sum(not (member.lost or member.leaving) for member in fleet.members) if fleet is not None else 0
 
     def sweep(self) -> list[str]:
-        """Mark instances whose lease has run out as lost and forget those that have gone; returns the ones forgotten."""
+        """Mark instances whose lease has run out as lost and forget those that have gone; returns all that were forgotten since the last
+        sweep, by it or because they deregistered."""
         now = self._clock.monotonic()
-        gone = []
         for instance_id, until in list(self._lease_until.items()):
             known = self.members[instance_id]
             if now <= until:
@@ -121,10 +122,9 @@ class Registry:
                 log.warning("instance %s is lost: no heartbeat for %d ms", instance_id, self._settings.lease_ms)
             known.lost, known.settled = True, False
             if not known.own and now > until + 10 * self._settings.lease_ms / 1e3:
-                gone.append(instance_id)
-        for instance_id in gone:
-            self._forget(instance_id)
-        return gone
+                self._forget(instance_id)
+        gone, self._gone = self._gone, set()
+        return sorted(gone - self.members.keys())
 
     async def read_shared(self) -> None:
         """Adopt what other routers have registered. A failure is logged once; memory goes on."""
@@ -205,6 +205,7 @@ class Registry:
             self._place(member, set())
         for table in (self.members, self.registered, self._lease_until, self._heard_at):
             table.pop(instance_id, None)
+        self._gone.add(instance_id)
 
     async def _share(self, instance: router_pb2.Instance, fresh: bool = False) -> None:
         if self._store is None:
