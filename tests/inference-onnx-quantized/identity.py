@@ -21,6 +21,8 @@ KINDS: Mapping[str, int] = {
     "BOOL": TensorProto.BOOL,
     "BYTES": TensorProto.STRING,
 }
+BRAIN: Mapping[str, int] = {"BF16": TensorProto.BFLOAT16}
+"""Apart, because the runtime takes no strings beside it."""
 
 
 def write_identity(folder: Path, name: str, kinds: Mapping[str, int] = KINDS, padding: int = 0) -> None:

@@ -25,7 +25,7 @@ from penstock.onnx.encoder import TextModel
 from penstock.testkit.server import serving
 
 sys.path.insert(0, str(Path(__file__).parent))
-from identity import write_identity
+from identity import BRAIN, KINDS, write_identity
 
 TOKEN = "the-internal-token"
 PEERS = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
@@ -48,8 +48,10 @@ class Served:
 async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
     write_identity(tmp_path / "models" / "same" / "1", "same")
     write_identity(tmp_path / "models" / "other" / "3", "other", {"FP32": 1})
+    write_identity(tmp_path / "models" / "brain" / "1", "brain", BRAIN)
     repository = Repository(tmp_path / "models", 1 << 30, TextModel.load)
     repository.load("same")
+    repository.load("brain")
     meter, clock = LoadMeter(2), SystemClock()
     runner = Runner(2, meter, clock)
     settings = InferenceSettings(home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN)
@@ -90,7 +92,11 @@ async def test_life_and_models(served: Served) -> None:
 async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
     stub = served.stub
     index = await stub.RepositoryIndex(kserve.RepositoryIndexRequest())
-    assert [(row.name, row.state) for row in index.models] == [("same", "READY"), ("other", "UNAVAILABLE")]
+    assert [(row.name, row.state) for row in index.models] == [
+        ("brain", "READY"),
+        ("same", "READY"),
+        ("other", "UNAVAILABLE"),
+    ]
     await stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
     answer = await stub.ModelInfer(one(2.5, id="a"))
     assert (answer.id, answer.model_version) == ("a", "3")
@@ -101,7 +107,7 @@ async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
         await stub.ModelInfer(one())
     assert caught.value.code() is NOT_FOUND
     only = await stub.RepositoryIndex(kserve.RepositoryIndexRequest(ready=True))
-    assert [row.name for row in only.models] == ["same"]
+    assert [row.name for row in only.models] == ["brain", "same"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ async def test_a_corrupt_new_model_leaves_the_others_serving(served: Served) -> 
     assert "checksum" in (caught.value.details() or "")
     rows = (await served.stub.RepositoryIndex(kserve.RepositoryIndexRequest())).models
     assert [(row.name, row.state, "checksum" in row.reason) for row in rows] == [
-        ("same", "READY", False), ("other", "UNAVAILABLE", True),
+        ("brain", "READY", False), ("same", "READY", False), ("other", "UNAVAILABLE", True),
     ]  # fmt: skip
 
 
@@ -149,6 +155,36 @@ async def test_a_stream_goes_on_after_a_bad_request(served: Served) -> None:
     stats = (await served.stub.ModelStatistics(kserve.ModelStatisticsRequest(name="other"))).model_stats[0]
     assert (stats.inference_count, stats.inference_stats.success.count, stats.version) == (2, 2, "3")
     assert stats.inference_stats.success.ns >= stats.inference_stats.compute_infer.ns > 0
+
+
+async def test_brain_floats_go_in_and_out_as_they_are(served: Served) -> None:
+    halves = np.array([0x3FC0, 0xC000, 0x4040], dtype=np.uint16).tobytes()
+    request = kserve.ModelInferRequest(model_name="brain")
+    request.inputs.add(name="in_BF16", datatype="BF16", shape=[1, 3])
+    request.raw_input_contents.append(halves)
+    answer = await served.stub.ModelInfer(request)
+    assert (answer.outputs[0].datatype, answer.raw_output_contents[0]) == ("BF16", halves)
+    about = await served.stub.ModelMetadata(kserve.ModelMetadataRequest(name="brain"))
+    assert about.inputs[0].datatype == "BF16"
+
+
+async def test_models_are_swapped_under_load_without_a_lost_request(served: Served) -> None:
+    await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
+    versions: set[str] = set()
+    done = False
+
+    async def ask() -> None:
+        while not done:
+            versions.add((await served.stub.ModelInfer(one())).model_version)
+
+    callers = [asyncio.create_task(ask()) for _ in range(8)]
+    for version in ("4", "5", "10"):
+        write_identity(served.models / "other" / version, "other", {"FP32": 1})
+        await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
+        assert (await served.stub.ModelInfer(one())).model_version == version
+    done = True
+    await asyncio.gather(*callers)
+    assert {"10"} <= versions <= {"3", "4", "5", "10"}
 
 
 async def test_the_load_report_comes_in_the_trailer(served: Served) -> None:
@@ -210,6 +246,10 @@ def test_who_needs_a_token(listen: str, kind: str, needed: bool, tmp_path: Path)
 async def test_an_unmodified_tritonclient(served: Served) -> None:
     if not PEERS.exists():
         pytest.skip("the peers' environment is not here; `make peers` makes it")
+    for kind, number in {**KINDS, **BRAIN}.items():
+        name = f"one-{kind.lower()}"
+        write_identity(served.models / name / "1", name, {kind: number})
+        await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name=name))
     script = Path(__file__).with_name("tritonclient_checks.py")
     process = await asyncio.create_subprocess_exec(
         str(PEERS), str(script), served.address, env={}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -116,7 +116,12 @@ def test_a_narrow_integer_out_of_range() -> None:
 
 
 def test_an_answer_is_raw_and_keeps_the_id() -> None:
-    answer = kserve_tensors.response(request("FP32", []), "1", {"y": np.ones((1, 2), dtype=np.float32)})
+    answer = kserve_tensors.response(
+        request("FP32", []),
+        "1",
+        {"y": np.ones((1, 2), dtype=np.float32)},
+        [TensorSpec("y", "tensor(float)", (None, 2))],
+    )
     assert (answer.id, answer.model_version, answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (
         "7", "1", "FP32", [1, 2],
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from penstock.core.errors import Fault
 from penstock.inference_onnx_quantized.repository import Repository
+from penstock.onnx import session
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel
 from penstock.onnx.session import usable
 
 sys.path.insert(0, str(Path(__file__).parent))
-from identity import write_identity
+from identity import BRAIN, KINDS, write_identity
 
 ROW = {"in_FP32": np.ones((1, 3), dtype=np.float32)}
 
@@ -91,9 +93,48 @@ def test_no_name_leaves_the_repository(tmp_path: Path, name: str, version: str) 
     assert caught.value.code.name == "INVALID_ARGUMENT"
 
 
-def test_without_a_gpu_the_cpu_serves_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_gpu_the_cpu_serves_after_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a process that has loaded several models there is still one line."""
+    wanted = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    write_identity(tmp_path / "a" / "1", "a", {"FP32": 1})
+    session._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
-        providers = usable(["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
-    assert providers == ["CPUExecutionProvider"]
+        assert usable(wanted) == ["CPUExecutionProvider"]
+        models = Repository(tmp_path, 1 << 20, lambda folder: TextModel.load(folder, 1, wanted))
+        assert models.load("a").encoder.session.provider == "CPUExecutionProvider"
     assert len(caplog.records) == 1
     assert "TensorrtExecutionProvider, CUDAExecutionProvider (install the gpu extra)" in caplog.text
+
+
+def test_tensorrt_computes_in_half_precision() -> None:
+    assert session.with_options(["TensorrtExecutionProvider", "CPUExecutionProvider"]) == [
+        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}), ("CPUExecutionProvider", {}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["FP32", "FP16", "INT64", "BOOL", "BF16"])
+def test_io_binding_computes_the_same(tmp_path: Path, kind: str) -> None:
+    """The path of a GPU, on the CPU's own provider."""
+    write_identity(tmp_path / "a" / "1", "a", {kind: {**KINDS, **BRAIN}[kind]})
+    plain, bound = (session.OnnxSession(tmp_path / "a" / "1" / "model.onnx", bind=bind) for bind in (False, True))
+    rows = {f"in_{kind}": np.array([[1, 0, 1], [0, 0, 1]]).astype(session.NUMPY_OF[plain.inputs[0].type])}
+    for outputs in (None, [f"out_{kind}"]):
+        (expected,), (found,) = plain.run(rows, outputs), bound.run(rows, outputs)
+        assert (found.tolist(), found.dtype) == (expected.tolist(), expected.dtype)
+    if kind == "FP32":
+        with pytest.raises(session.BadInput):
+            bound.run({"in_FP32": np.ones((1, 2), dtype=np.float32)})
+
+
+def test_a_copied_folder_is_the_model_that_its_folder_says(tmp_path: Path) -> None:
+    models = repository(tmp_path, 1 << 20, "a")
+    shutil.copytree(tmp_path / "a" / "1", tmp_path / "b" / "7")
+    assert (models.load("b").card.name, models.get("b").card.version) == ("b", "7")
+
+
+def test_a_model_beyond_the_budget_is_not_even_read(tmp_path: Path) -> None:
+    write_identity(tmp_path / "big" / "1", "big", {"FP32": 1}, 30_000)
+    read: list[Path] = []
+    with pytest.raises(BadModel, match="memory budget"):
+        Repository(tmp_path, 25_000, lambda folder: read.append(folder) or TextModel.load(folder)).load("big")  # type: ignore[func-returns-value]
+    assert not read

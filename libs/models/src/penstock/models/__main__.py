@@ -14,6 +14,7 @@ from pathlib import Path
 from penstock.models import default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
+from penstock.models.distil import distil
 from penstock.models.floor import Judge, quantize_folder
 from penstock.models.folder import Wanted, from_hugging_face, from_onnx
 from penstock.models.head import train_head
@@ -88,11 +89,26 @@ def _decoder(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict
     return build_decoder(arguments.source, arguments.target, arguments.precision, arguments.licence, step).figures
 
 
+def _distil(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+    source = default.weights_folder() if str(arguments.source) == "default" else arguments.source
+    keep = _numbers(arguments.layers)
+    texts = _lines(arguments.texts)
+    return {"cosine_to_teacher": distil(source, arguments.target, keep, texts, arguments.epochs, step)}
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadModel(f"layers {text!r} are not numbers separated by commas") from None
+
+
 WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str, float]]] = {
     "export": _export,
     "quantize": _quantize,
     "train-head": _train_head,
     "decoder": _decoder,
+    "distil": _distil,
 }
 
 

@@ -40,7 +40,17 @@ def parser() -> argparse.ArgumentParser:
     head.add_argument("target", type=Path, help="folder to write, such as models/intents/1")
     head.add_argument("--train", type=Path, required=True, help="CSV with columns text and category")
     head.add_argument("--test", type=Path, required=True, help="held-out CSV of the same columns")
-    for name in ("export", "decoder", "quantize", "evaluate", "train-head"):
+    student = commands.add_parser(
+        "distil", help="a Hugging Face directory with fewer layers, taught to embed like the original"
+    )
+    student.add_argument(
+        "source", type=Path, help="Hugging Face directory of the teacher; `default` means the default model's"
+    )
+    student.add_argument("target", type=Path, help="directory to write; `export` makes a model folder of it")
+    student.add_argument("--layers", default="0,2,4", help="layers to keep, counted from 0")
+    student.add_argument("--texts", type=Path, required=True, help="texts to teach with, one a line")
+    student.add_argument("--epochs", type=int, default=2)
+    for name in ("export", "decoder", "distil", "quantize", "evaluate", "train-head"):
         commands.choices[name].add_argument(
             "--json", action="store_true", help="print one JSON object on standard output"
         )

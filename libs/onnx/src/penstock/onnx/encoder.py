@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from penstock.onnx.card import BadModel, ModelCard, read_card
-from penstock.onnx.session import Array, OnnxSession
+from penstock.onnx.session import NUMPY_OF, Array, BadInput, OnnxSession, TensorSpec
 from tokenizers import Tokenizer
 
 Encoded = tuple[list[int], list[int]]
@@ -91,9 +92,15 @@ class TextModel:
         return self.session.run({spec.name: given[spec.name] for spec in self.session.inputs})[0]
 
     def warm_up(self) -> None:
-        """One run for each of a few lengths, so that the first caller does not pay for first times; nothing without a tokenizer."""
+        """One run for each of a few lengths, so that the first caller does not pay for first times.
+
+        A model of tensors gets one row of zeros, which it may refuse.
+        """
         if self.tokenizer is not None:
             self.embed(WARM_UP)
+            return
+        with contextlib.suppress(BadInput):
+            self.session.run({spec.name: _zeros(spec) for spec in self.session.inputs})
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for callers without a door."""
@@ -102,6 +109,12 @@ class TextModel:
             for ids, types in self.encode(texts)
         ]
         return self.run(rows)
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = [1 if size is None else size for size in spec.shape]
+    kind = NUMPY_OF.get(spec.type, np.float32)
+    return np.full(shape, "", dtype=np.object_) if kind is np.object_ else np.zeros(shape, dtype=kind)
 
 
 def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:

@@ -36,7 +36,7 @@ def compute(
     elif kind == "generate":
         generation.answer(loaded, task.generate, limits, cancelled, result, show)
     else:
-        _infer(loaded, task.infer, result)
+        _infer(loaded, task.infer, limits, result)
     return result
 
 
@@ -88,7 +88,9 @@ def _classify(
             chosen.labels.add(label=label, score=score)
 
 
-def _infer(loaded: Loaded, task: inference_pb2.InferTask, result: inference_pb2.TaskResult) -> None:
+def _infer(loaded: Loaded, task: inference_pb2.InferTask, limits: TextLimits, result: inference_pb2.TaskResult) -> None:
+    if sum(len(tensor.data) for tensor in task.inputs) > limits.max_tensor_bytes:
+        raise invalid("task.infer.inputs", f"take more than {limits.max_tensor_bytes} bytes")
     session = loaded.encoder.session
     specs = {spec.name: spec for spec in session.inputs}
     arrays = {}
@@ -102,19 +104,21 @@ def _infer(loaded: Loaded, task: inference_pb2.InferTask, result: inference_pb2.
     missing = [name for name in specs if name not in arrays]
     if missing:
         raise invalid("task.infer.inputs", f"lack {', '.join(missing)}")
-    known = [spec.name for spec in session.outputs]
+    kinds = {spec.name: spec.type for spec in session.outputs}
     for index, name in enumerate(task.outputs):
-        if name not in known:
+        if name not in kinds:
             raise invalid(
-                f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {', '.join(known)}"
+                f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {', '.join(kinds)}"
             )
-    wanted = list(task.outputs) or known
+    wanted = list(task.outputs) or list(kinds)
     try:
         answers = session.run(arrays, wanted)
     except BadInput as error:
         raise invalid("task.infer.inputs", str(error)) from None
+    if sum(array.nbytes for array in answers) > limits.max_tensor_bytes:
+        raise invalid("task.infer.outputs", f"would take more than {limits.max_tensor_bytes} bytes; send fewer rows")
     for name, array in zip(wanted, answers, strict=True):
-        datatype, data = tensors.encode(array)
+        datatype, data = tensors.encode(array, kinds[name])
         result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
 
 

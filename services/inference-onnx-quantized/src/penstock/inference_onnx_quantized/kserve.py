@@ -151,7 +151,7 @@ class KServeServicer:
                 raise invalid("parameters", "a configuration or files with the request are not served here")
             name = request.model_name
             try:
-                await self._runner.run(lambda _: self._repository.load(name))
+                await asyncio.to_thread(self._repository.load, name)
             except BadModel as error:
                 raise internal(f"failed to load '{name}', {error}") from None
             except Fault as fault:
@@ -197,7 +197,7 @@ class KServeServicer:
         if sum(array.nbytes for array in answers.values()) > settings.max_tensor_bytes:
             raise invalid("outputs", f"would take more than {settings.max_tensor_bytes} bytes; send fewer rows")
         rows = max((array.shape[0] for array in given.values() if array.ndim), default=1)
-        return kserve_tensors.response(request, loaded.card.version, answers), rows
+        return kserve_tensors.response(request, loaded.card.version, answers, session.outputs), rows
 
     def _model(self, name: str, version: str) -> Loaded:
         if version and not version.isdigit():

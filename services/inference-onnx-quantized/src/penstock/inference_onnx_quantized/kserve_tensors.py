@@ -145,12 +145,13 @@ def outputs(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> l
 
 
 def response(
-    request: kserve.ModelInferRequest, version: str, answers: Mapping[str, Array]
+    request: kserve.ModelInferRequest, version: str, answers: Mapping[str, Array], specs: Sequence[TensorSpec]
 ) -> kserve.ModelInferResponse:
     """The answer, with raw contents as Triton sends them."""
     answer = kserve.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    kinds = {spec.name: spec.type for spec in specs}
     for name, array in answers.items():
-        datatype, data = tensors.encode(array)
+        datatype, data = tensors.encode(array, kinds[name])
         answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
         answer.raw_output_contents.append(data)
     return answer

@@ -19,11 +19,13 @@ MOST_OUTPUT_TOKENS = 1 << 20
 
 @dataclass(frozen=True)
 class TextLimits:
-    """Bounds of a text task."""
+    """Bounds of a task."""
 
     max_texts: int
     max_text_bytes: int
     max_tokens: int
+    max_tensor_bytes: int = 64 << 20
+    """Of all tensors of a task, in or out."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
 """Models on disk and in memory: versioned folders, load, swap, unload, a memory budget. Who runs them lives in `adapters`.
 
-Ownership: a caller that holds a Loaded keeps it usable after it was replaced; the repository only stops handing it out.
+Loads come one at a time, from any thread; what is served changes in one step under a lock, so that a request sees the old model or the
+new one and never neither. Ownership: a caller that holds a Loaded keeps it usable after it was replaced; the repository only stops handing
+it out.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.core.errors import invalid, not_found
-from penstock.onnx.card import CARD, BadModel, ModelCard
+from penstock.onnx.card import CARD, BadModel, ModelCard, parse_card
 from penstock.onnx.decoder import Decoder
 from penstock.onnx.encoder import TextModel
 
@@ -54,6 +57,7 @@ class Repository:
         self._budget_bytes = budget_bytes
         self._load = load
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loading, self._changing = threading.Lock(), threading.Lock()
         self.failed: dict[str, str] = {}
 
     def names(self) -> list[str]:
@@ -64,7 +68,8 @@ class Repository:
 
     def loaded(self) -> Sequence[Loaded]:
         """Every model in memory, the least recently used first."""
-        return list(self._loaded.values())
+        with self._changing:
+            return list(self._loaded.values())
 
     def get(self, name: str) -> Loaded:
         """A model in memory.
@@ -72,11 +77,12 @@ class Repository:
         Raises:
             Fault: NOT_FOUND naming `model`.
         """
-        found = self._loaded.get(name)
-        if found is None:
-            raise not_found("model", f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}")
-        self._loaded.move_to_end(name)
-        return found
+        with self._changing:
+            found = self._loaded.get(name)
+            if found is None:
+                raise not_found("model", f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}")
+            self._loaded.move_to_end(name)
+            return found
 
     def load(self, name: str, version: str = "") -> Loaded:
         """Read, check and warm up a version, then make it the serving one. The old one serves until then and stays if this fails.
@@ -86,25 +92,34 @@ class Repository:
             BadModel: its files cannot be used, or it needs more memory than the budget.
         """
         folder = self._version_folder(name, version)
-        try:
-            model = self._load(folder)
-            size = sum(file.size_bytes for file in model.card.files.values())
-            if size > self._budget_bytes:
-                raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
-            model.warm_up()
-        except BadModel as error:
-            self.failed[name] = str(error)
-            raise
-        self.failed.pop(name, None)
-        self._loaded[name] = Loaded(model, size)
-        self._loaded.move_to_end(name)
-        self._evict(name)
-        return self._loaded[name]
+        with self._loading:
+            try:
+                made = self._read(name, folder)
+            except BadModel as error:
+                self.failed[name] = str(error)
+                raise
+            with self._changing:
+                self.failed.pop(name, None)
+                self._loaded[name] = made
+                self._loaded.move_to_end(name)
+                self._evict(name)
+        return made
+
+    def _read(self, name: str, folder: Path) -> Loaded:
+        """The budget is asked before a byte is loaded, of the sizes that the card vouches for."""
+        size = sum(file.size_bytes for file in parse_card(folder).files.values())
+        if size > self._budget_bytes:
+            raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
+        model = self._load(folder)
+        model.warm_up()
+        named = model.card.model_copy(update={"name": name, "version": folder.name})  # a folder may have been copied
+        return Loaded(replace(model, card=named), size)
 
     def unload(self, name: str) -> Loaded:
         """Stop handing a model out; raises as `get` does."""
         found = self.get(name)
-        del self._loaded[name]
+        with self._changing:
+            self._loaded.pop(name, None)
         return found
 
     def _evict(self, newest: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from penstock.core.errors import invalid
-from penstock.onnx.session import NUMPY_OF, Array, TensorSpec
+from penstock.onnx.session import BFLOAT16, NUMPY_OF, Array, TensorSpec, from_bfloat16, to_bfloat16
 
 DTYPES: dict[str, Any] = {
     "FP32": np.float32,
@@ -50,7 +50,7 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
         raise invalid(f"{field}.data", f"has {len(data)} bytes; shape {list(shape)} of {datatype} needs {expected}")
     array: Array = np.frombuffer(data, dtype=dtype).reshape(shape)
     if datatype == "BF16":
-        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        array = from_bfloat16(array)
     check_finite(array, f"{field}.data")
     return array
 
@@ -79,8 +79,10 @@ def _decode_bytes(data: bytes, count: int, field: str) -> Array:
     return array
 
 
-def encode(array: Array) -> tuple[str, bytes]:
-    """Datatype and bytes of an array."""
+def encode(array: Array, kind: str = "") -> tuple[str, bytes]:
+    """Datatype and bytes of an array; `kind` is the model's own type of it, where the array alone does not tell."""
+    if kind == BFLOAT16:
+        return "BF16", to_bfloat16(array).tobytes()
     if array.dtype.kind in "OSU":
         elements = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
         return "BYTES", b"".join(struct.pack("<I", len(item)) + item for item in elements)
