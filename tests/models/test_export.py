@@ -46,6 +46,60 @@ def test_an_own_encoder_becomes_a_folder_that_quantises(own: Path, tmp_path: Pat
     assert {"features", "onnxruntime"} <= made.machine.keys()
 
 
+@pytest.mark.parametrize(("kind", "words", "ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)])
+def test_other_kinds(own: Path, tmp_path: Path, kind: str, words: str, ratio: float) -> None:
+    fp32, made = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
+    assert main(["export", str(own), str(fp32)]) == 0
+    assert main(["quantize", str(fp32), str(made), "--kind", kind, "--floor", "0.95", "--floor-spearman", "0.9"]) == 0
+    card = read_card(made)
+    assert card.quantisation.startswith(words)
+    assert card.rows_singly
+    assert card.figures["spearman"] >= 0.9
+    assert card.figures["size_ratio"] > ratio
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> Path:
+    path = tmp_path / "kinds.csv"
+    rows = [
+        f"{words} {kind},{kind}"
+        for words in ("the", "a", "of the", "what do we", "to", "from")
+        for kind in ("invoice", "flight")
+    ]
+    path.write_text("\n".join(["text,category", *rows]))
+    return path
+
+
+def test_floors_on_labelled_texts(own: Path, tmp_path: Path, kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fp32, made = str(tmp_path / "mine" / "1"), str(tmp_path / "mine" / "2")
+    assert main(["export", str(own), fp32]) == 0
+    quantise = ["quantize", fp32, made, "--floor", "0", "--floor-agreement"]
+    assert main([*quantise, "0.5"]) == 2
+    assert "needs labelled texts" in capsys.readouterr().err
+    assert main([*quantise, "1.01", "--labelled", str(kinds)]) == 2
+    assert "agreement is 1.0000, below the floor 1.01" in capsys.readouterr().err
+    assert not Path(made).exists()
+    assert main([*quantise, "0.5", "--floor-accuracy", "0.5", "--labelled", str(kinds)]) == 0
+    figures = read_card(Path(made)).figures
+    assert {"accuracy", "accuracy_original", "accuracy_kept", "agreement", "spearman", "cosine_mean"} <= figures.keys()
+
+
+def test_the_layer_that_hurts_stays_in_floating_point(own: Path, tmp_path: Path) -> None:
+    """Between what all layers in INT8 give and what one in floating point gives lies a floor that only the search meets."""
+    fp32 = tmp_path / "mine" / "1"
+    assert main(["export", str(own), str(fp32)]) == 0
+    found: dict[str, float] = {}
+    for version, floor in (("2", "0"), ("3", "0.99999")):
+        assert main(["quantize", str(fp32), str(tmp_path / "mine" / version), "--floor", floor, "--per-tensor"]) == 0
+        figures = read_card(tmp_path / "mine" / version).figures
+        found[version] = figures["cosine_mean"]
+        assert figures["layers_in_floating_point"] == (0 if version == "2" else figures["layers_in_floating_point"])
+    assert found["2"] < 0.99999 <= found["3"]
+    card = read_card(tmp_path / "mine" / "3")
+    assert "in floating point: " in card.quantisation
+    assert 1 <= card.figures["layers_in_floating_point"] <= 2
+
+
 def test_an_own_classifier_says_its_labels(own: Path, tmp_path: Path) -> None:
     target = tmp_path / "kinds" / "1"
     assert main(["export", str(own), str(target), "--task", "classify", "--labels", "a,b, c,d"]) == 0

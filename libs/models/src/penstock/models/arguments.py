@@ -91,9 +91,10 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", type=Path, help="folder to write, such as models/NAME/2")
     command.add_argument(
         "--kind",
-        choices=("dynamic", "static"),
+        choices=("dynamic", "static", "fp16"),
         default="dynamic",
-        help="activation ranges; static leaves fused attention and embedding tables in floating point, so it saves less",
+        help="dynamic: 8 bits, activations scaled while running; static: 8 bits, ranges from --texts, which leaves fused attention and "
+        "embedding tables in floating point and so saves less; fp16: for GPUs",
     )
     command.add_argument(
         "--per-tensor", action="store_true", help="one scale for each weight, not one for each channel"

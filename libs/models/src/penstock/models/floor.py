@@ -13,7 +13,7 @@ import numpy as np
 from penstock.models.evaluate import compare, cosines, labelled
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
-from penstock.models.quantize import Recipe, matmul_nodes, quantize_dynamic, quantize_static
+from penstock.models.quantize import Recipe, matmul_nodes, quantize_dynamic, quantize_static, to_fp16
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
@@ -102,6 +102,8 @@ class _Attempt:
             if self.recipe.kind == "static":
                 batches = _batches(self.original, self.texts)
                 quantize_static(graph, target / "model.onnx", batches, self.recipe, kept)
+            elif self.recipe.kind == "fp16":
+                to_fp16(graph, target / "model.onnx", kept)
             else:
                 quantize_dynamic(graph, target / "model.onnx", self.recipe, kept)
         except Exception as error:
@@ -130,7 +132,7 @@ class _Attempt:
             "model": "model.onnx",
             "files": files,
             "quantisation": self.recipe.describe() + (f"; in floating point: {', '.join(kept)}" if kept else ""),
-            "rows_singly": self.recipe.kind != "static",
+            "rows_singly": before.rows_singly or self.recipe.kind == "dynamic",
             "machine": machine(),
             "sources": (*before.sources, f"{before.name} {before.revision}"),
         }

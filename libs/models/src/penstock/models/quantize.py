@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,9 @@ def reduce_range(features: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights become 8 bits. `reduce_range` None means what this CPU needs."""
+    """How weights become 8 bits, or 16 for GPUs ("fp16"). `reduce_range` None means what this CPU needs."""
 
-    kind: Literal["dynamic", "static"] = "dynamic"
+    kind: Literal["dynamic", "static", "fp16"] = "dynamic"
     per_channel: bool = True
     symmetric: bool = True
     reduce_range: bool | None = None
@@ -43,6 +44,8 @@ class Recipe:
 
     def describe(self) -> str:
         """For the card."""
+        if self.kind == "fp16":
+            return "FP16, inputs and outputs in FP32"
         kind = "static INT8 QDQ" if self.kind == "static" else "dynamic INT8"
         scales = "per channel" if self.per_channel else "per tensor"
         zero = "symmetric" if self.symmetric else "asymmetric"
@@ -111,6 +114,18 @@ def quantize_static(
             extra_options=recipe.extra(),
             **recipe.options(),
         )
+
+
+def to_fp16(source: Path, target: Path, keep_float: Sequence[str] = ()) -> None:
+    """Weights and computing in FP16, for the CUDA provider; inputs and outputs stay as they are."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with _silent(), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # it warns of each weight too small for FP16, which the comparison judges better
+        model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, node_block_list=list(keep_float))
+    onnx.save(model, str(target))
 
 
 def matmul_nodes(source: Path) -> list[str]:
