@@ -14,6 +14,7 @@ from penstock.inference_onnx_quantized.policy import (
     check_texts,
     softmax,
 )
+from penstock.inference_onnx_quantized.typicality import REFERENCE, Typicality
 
 LIMITS = TextLimits(max_texts=2, max_text_bytes=8, max_tokens=5)
 
@@ -63,3 +64,19 @@ def test_best_is_ordered_and_ties_go_by_name() -> None:
 
 def test_softmax_survives_large_scores() -> None:
     assert np.allclose(softmax(np.array([[1e4, 1e4]], dtype=np.float32)), 0.5)
+
+
+def test_typicality_is_told_after_its_reference_and_falls_when_what_is_asked_moves() -> None:
+    rng, usual = np.random.default_rng(3), Typicality()
+    near = np.eye(8)[0] * 3.0
+    assert [usual.of(list(near + rng.normal(0, 0.3, 8))) for _ in range(REFERENCE)] == [None] * REFERENCE
+    same, moved = usual.of(list(near)), usual.of(list(np.eye(8)[1]))
+    assert same is not None and moved is not None and same > 0.95 and abs(moved) < 0.1
+
+
+@pytest.mark.parametrize("odd", [[0.0] * 8, [float("nan")] * 8, [1.0] * 7, []])
+def test_typicality_of_what_is_no_such_embedding_is_not_told(odd: list[float]) -> None:
+    usual = Typicality()
+    for _ in range(REFERENCE):
+        usual.of([1.0] * 8)
+    assert usual.of(odd) is None

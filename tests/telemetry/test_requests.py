@@ -170,3 +170,36 @@ def test_findings_of_a_service_within_five_minutes_are_one_incident() -> None:
     other = book.take(Finding("cache", "a", "metric", 1000.0, 5.0, "four"))
     assert first.id == second.id and second.alerts == 2 and second.text == "two" and second.trace_ids == ("t",)
     assert len({second.id, third.id, other.id}) == 3
+
+
+def test_audits_that_contradict_the_cache_are_one_finding_and_a_few_are_none() -> None:
+    quality = Quality()
+    for _ in range(60):  # each point: five audits, and every tenth time one of them is wrong
+        assert quality.take_audits("cache", "chat", 5, 1.0, 0.0) == []
+    for _ in range(20):
+        assert quality.take_audits("cache", "chat", 50, 0.98, 0.0) == []
+    found = [finding for _ in range(20) for finding in quality.take_audits("cache", "chat", 5, 0.6, 100.0)]
+    (finding,) = found
+    assert (finding.service, finding.detector) == ("cache", "drift") and finding.blames[0].feature == "agreement"
+    ((_, _, measure),) = quality.rows()
+    assert measure.drifted and measure.observations == 300 + 1000 + 100
+
+
+def test_of_a_hit_the_cache_was_sure_and_not_the_model() -> None:
+    quality = Quality()
+    quality.take(seen(0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97))
+    assert [name for _, name, _ in quality.rows()] == ["latency_ms"]
+    vector = next(vectors(seen(0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97)))
+    assert vector.values[FEATURES.index("confidence")] == 0.97
+
+
+def test_how_usual_embeddings_are_and_how_full_the_window_is_are_measured() -> None:
+    quality = Quality()
+    said = {
+        "penstock__embedding__typicality": 0.7,
+        "penstock__context_window_tokens": 512,
+        "gen_ai__usage__input_tokens": 128,
+    }
+    quality.take(seen(0.0, 10.0, **said))
+    rows = {name: row.now for _, name, row in quality.rows()}
+    assert rows["embedding"] == 0.7 and rows["context_use"] == 0.25

@@ -157,7 +157,7 @@ class World:
     def _say_hit(self, said: dict[str, Value], now_s: float) -> None:
         rng = self._rng
         said |= {names.CACHE_OUTCOME: "semantic_hit", names.FULL_PRICE: 300, names.PAID: 1}
-        said[names.CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
+        said[names.CACHE_CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
         if rng.random() < AUDITED:
             said[names.AGREEMENT] = float(rng.random() < AGREED - self.strength("cache poisoning", now_s))
 

@@ -185,7 +185,7 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, str | int | flo
         names.TIER: names.tier_of(usage.input_tokens + usage.output_tokens),
         names.CACHE_OUTCOME: _outcome(receipt.cache.outcome),
         names.CACHE_RULE: receipt.cache.rule,
-        names.CONFIDENCE: receipt.cache.confidence,
+        names.CACHE_CONFIDENCE: receipt.cache.confidence,
         names.INSTANCE: route.instance_id,
         names.ROUTE_REASON: route.reason,
         names.ROUTE_SCORE: route.score,

@@ -19,6 +19,7 @@ from penstock.cache.gate import MOST_CHARACTERS
 from penstock.cache.listing import list_keys
 from penstock.cache.scope import answer_class, never_kept, prompt_of
 from penstock.cache.tier import Candidate, SemanticTier
+from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, not_found, unavailable
@@ -96,6 +97,7 @@ class CacheServicer:
         """Report look-ups by rule, and what is held."""
         self._telemetry = telemetry
         self._lookups = telemetry.counter("penstock.cache.lookups", "{lookup}", "Look-ups by rule")
+        self._agreement = telemetry.histogram(semantics.AGREEMENT, "1", "Audited answers that the model gave again")
         telemetry.gauge("penstock.cache.bytes", "By", "Bytes of entries held", lambda: float(self._entries.size_bytes))
         telemetry.gauge("penstock.cache.entries", "{entry}", "Entries held", lambda: float(len(self._entries)))
 
@@ -325,6 +327,8 @@ class CacheServicer:
             "propensity": verdict.propensity,
             "gate": verdict.gate,
         }
+        if voted and verdict.audit:
+            self._agreement.record(float(voted == name), {semantics.REQUEST_MODEL: owed.request.scope.model})
         vector = owed.candidate.vector
         await self._entries.teach(
             Lesson("learn", owed.tenant, owed.scope_key, owed.key, owed.text, name, vector, seen if voted else None)

@@ -8,10 +8,11 @@ from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK, failed_precondition, to_item_status
-from penstock.core.telemetry import Telemetry
+from penstock.core.telemetry import Span, Telemetry
 from penstock.inference_onnx_quantized.adapters import compute
 from penstock.inference_onnx_quantized.config import InferenceSettings
 from penstock.inference_onnx_quantized.generation import Show, unseen
@@ -19,6 +20,7 @@ from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.policy import TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded, Repository
 from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.typicality import Typicality
 from penstock.onnx.card import BadModel
 
 READY = pb.MODEL_STATE_READY
@@ -42,6 +44,7 @@ class InferenceServicer:
         self._meter = meter
         self._clock = clock
         self._telemetry = telemetry
+        self._typicality: dict[str, Typicality] = {}
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         result = await self._compute(self._model(request.model), request.task, call)
@@ -156,10 +159,18 @@ class InferenceServicer:
                 span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
                 if result.usage.output_tokens:
                     span.set("gen_ai.usage.output_tokens", result.usage.output_tokens)
+                if span.recorded and result.HasField("embed"):
+                    self._say_typicality(span, model.card.name, result.embed)
         finally:
             self._meter.finished(1)
         result.compute_ms = seconds * 1e3
         return result
+
+    def _say_typicality(self, span: Span, model: str, answer: pb.EmbedResult) -> None:
+        """Of the first text: one number a call is enough to see a distribution move."""
+        usual = self._typicality.setdefault(model, Typicality())
+        if answer.embeddings and (cosine := usual.of(answer.embeddings[0].values)) is not None:
+            span.set(semantics.TYPICALITY, cosine)
 
 
 def _row(loaded: Loaded, state: pb.ModelState) -> pb.Model:

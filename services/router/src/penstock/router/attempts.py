@@ -16,6 +16,7 @@ from random import Random
 import grpc
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.common.v1 import common_pb2
+from penstock.api.router.v1 import router_pb2
 from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
@@ -242,7 +243,7 @@ class Attempts:
             instance = registered[member_id]
             if missing := needs.difference(instance.capabilities):
                 return CANNOT + ", ".join(sorted(missing))
-            longest = next((item.max_input_tokens for item in instance.models if item.name == model), 0)
+            longest = _window(instance, model)
             return f"{CANNOT}room for {tokens} tokens" if longest and tokens > longest else ""
 
         return fits
@@ -370,3 +371,12 @@ class Attempts:
         trip.span.set(semantics.ROUTE_REASON, route.reason)
         trip.span.set(semantics.ROUTE_SCORE, pick.score)
         trip.span.set(semantics.ATTEMPTS, trip.attempts)
+        if trip.span.recorded:
+            registered = self._registry.registered.get(member.id)
+            if registered is not None and (window := _window(registered, trip.asked.model)):
+                trip.span.set(semantics.CONTEXT_WINDOW, window)
+
+
+def _window(instance: router_pb2.Instance, model: str) -> int:
+    """Tokens that an instance's model takes; 0 where it does not say."""
+    return next((item.max_input_tokens for item in instance.models if item.name == model), 0)

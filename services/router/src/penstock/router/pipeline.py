@@ -22,7 +22,7 @@ from penstock.core.random_ids import RandomIds
 from penstock.core.telemetry import Own, Span, Telemetry
 from penstock.router.attempts import Attempts
 from penstock.router.billing import bill
-from penstock.router.requests import BYTES_A_TOKEN, Asked
+from penstock.router.requests import BYTES_A_TOKEN, Asked, confidence
 from penstock.router.stages import (
     AdmissionStage,
     Admitted,
@@ -229,6 +229,8 @@ class Pipeline:
         trip.span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
         trip.span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)
         trip.span.set(semantics.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
+        if trip.span.recorded and not reused and result.HasField("classify"):
+            trip.span.set(semantics.CONFIDENCE, confidence(result))
         return Outcome(result, receipt)
 
     @staticmethod

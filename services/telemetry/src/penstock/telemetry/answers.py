@@ -12,7 +12,7 @@ from penstock.telemetry.analysis import summarise
 from penstock.telemetry.critical_path import critical_path, time_in
 from penstock.telemetry.detection import Incident
 from penstock.telemetry.ledger import Total, added, unattributed
-from penstock.telemetry.quality import REFERENCE, Measure
+from penstock.telemetry.quality import Measure
 from penstock.telemetry.series import Series, SeriesWindow, labels_of
 from penstock.telemetry.spans import SpanView, Tree, error_origin, waited_on
 from penstock.telemetry.statistics import Distribution, quantile
@@ -254,7 +254,7 @@ def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.QualityResponse:
                 reference=row.mean,
                 now=row.now,
                 observations=row.observations,
-                drifted=row.drifted and row.observations > REFERENCE,
+                drifted=row.drifted and row.observations > row.reference,
             )
             for model, name, row in rows
         ]

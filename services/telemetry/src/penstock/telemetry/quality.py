@@ -11,9 +11,16 @@ from penstock.telemetry.detection import Blame, Finding, RequestSeen
 REFERENCE = 200
 """Observations that make the reference."""
 
-MOST_ROWS = 1000
+FEW = 50
+"""Observations that make the reference of agreement: audits are rare, and each says yes or no."""
 
-TOLD = ("confidence", "agreement")
+MOST_ROWS = 1000
+MOST_AUDITS = 10_000
+"""Of one point: a sender that says more is not believed."""
+
+AGREEMENT = "agreement"
+
+TOLD = ("confidence", AGREEMENT)
 """Measures whose drift is an incident; the others follow the load and are only shown."""
 
 SEVERITY = 5.0
@@ -31,6 +38,7 @@ class Measure:
     up: float = 0.0
     down: float = 0.0
     drifted: bool = False
+    reference: int = REFERENCE
 
     ALLOWED = 0.25
     ALARM = 25.0
@@ -39,12 +47,12 @@ class Measure:
         """Take an observation."""
         self.observations += 1
         self.now = value if self.observations == 1 else self.now + (value - self.now) * max(0.02, 1 / self.observations)
-        if self.observations <= REFERENCE:
+        if self.observations <= self.reference:
             step = value - self.mean
             self.mean += step / self.observations
             self.squares += step * (value - self.mean)
             return
-        deviation = max((self.squares / (REFERENCE - 1)) ** 0.5, abs(self.mean) * 0.01, 1e-9)
+        deviation = max((self.squares / (self.reference - 1)) ** 0.5, abs(self.mean) * 0.01, 1e-9)
         z = max(-4.0, min(4.0, (value - self.mean) / deviation))
         self.up = max(0.0, self.up + z - self.ALLOWED)
         self.down = max(0.0, self.down - z - self.ALLOWED)
@@ -66,17 +74,34 @@ class Quality:
         found: list[Finding] = []
         if not seen.summary.model or seen.summary.error:
             return found
+        root, model = seen.summary, seen.summary.model
+        at_s = (root.start_ns + root.duration_ns) / 1e9
         for name, value in measures(seen):
-            row = self._rows.get((seen.summary.model, name))
-            if row is None:
-                if len(self._rows) >= MOST_ROWS:
-                    return found
-                row = self._rows[seen.summary.model, name] = Measure()
-            was = row.drifted
-            row.add(value)
-            if row.drifted and not was and name in TOLD:
-                found.append(_finding(seen, name, row))
+            if (row := self._drifts(model, name, value)) is not None:
+                found.append(_finding(root.service, (model, name), at_s, row, (root.trace_id.hex(),)))
         return found
+
+    def take_audits(self, service: str, model: str, audits: int, agreed: float, at_s: float) -> list[Finding]:
+        """Read audits of answers that were reused: how many, and the share that the model gave again."""
+        found: list[Finding] = []
+        right = round(audits * agreed)
+        for number in range(min(audits, MOST_AUDITS)):
+            # The wrong ones lie evenly among the others, as far as anybody knows.
+            value = float((number + 1) * right // audits - number * right // audits)
+            if (row := self._drifts(model, AGREEMENT, value)) is not None:
+                found.append(_finding(service, (model, AGREEMENT), at_s, row, ()))
+        return found
+
+    def _drifts(self, model: str, name: str, value: float) -> Measure | None:
+        """Take an observation; the measure when it begins to drift and somebody is to be told."""
+        row = self._rows.get((model, name))
+        if row is None:
+            if len(self._rows) >= MOST_ROWS:
+                return None
+            row = self._rows[model, name] = Measure(reference=FEW if name == AGREEMENT else REFERENCE)
+        was = row.drifted
+        row.add(value)
+        return row if row.drifted and not was and name in TOLD else None
 
     def rows(self) -> Iterator[tuple[str, str, Measure]]:
         """(model, measure, values)."""
@@ -84,23 +109,24 @@ class Quality:
             yield model, name, row
 
 
-def _finding(seen: RequestSeen, name: str, row: Measure) -> Finding:
-    model = seen.summary.model
-    text = f"{model}: {name} {row.now:.3g} where {row.mean:.3g} was the reference"
-    at_s = (seen.summary.start_ns + seen.summary.duration_ns) / 1e9
-    blame = Blame(name, 1.0, row.now, row.mean)
-    trace = seen.summary.trace_id.hex()
-    return Finding(seen.summary.service, f"{model} {name}", "drift", at_s, SEVERITY, text, (blame,), "", (trace,))
+def _finding(service: str, row: tuple[str, str], at_s: float, measure: Measure, traces: tuple[str, ...]) -> Finding:
+    model, name = row
+    text = f"{model}: {name} {measure.now:.3g} where {measure.mean:.3g} was the reference"
+    blame = Blame(name, 1.0, measure.now, measure.mean)
+    return Finding(service, f"{model} {name}", "drift", at_s, SEVERITY, text, (blame,), "", traces)
+
+
+SAID = (("confidence", names.CONFIDENCE), (AGREEMENT, names.AGREEMENT), ("embedding", names.TYPICALITY))
 
 
 def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
-    """What one request says: confidence, agreement with the reference, throughput per token, use of the context window, latency."""
+    """What one request says: confidence, agreement, how usual its embedding is, throughput per token, use of the window, latency."""
     yield "latency_ms", seen.summary.duration_ns / 1e6
     for span in seen.tree.spans:
         said = span.attributes
-        for name, key in (("confidence", names.CONFIDENCE), ("agreement", names.AGREEMENT)):
-            if key in said and (name == "agreement" or "hit" not in seen.summary.cache):
-                yield name, float(said[key])  # of a hit the confidence is the cache's, not the model's
+        for name, key in SAID:
+            if key in said:
+                yield name, float(said[key])
         if names.FULL_PRICE in said or (names.COMPUTE_MS in said and names.INPUT_TOKENS in said):
             tokens = int(said.get(names.INPUT_TOKENS, 0)) + int(said.get(names.OUTPUT_TOKENS, 0))
             if tokens and span.duration_ns:

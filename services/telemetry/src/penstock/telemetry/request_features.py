@@ -107,6 +107,8 @@ def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
 
 
 def _read(span: SpanView, into: dict[str, float]) -> None:
+    if "hit" in str(span.attributes.get(names.CACHE_OUTCOME, "")).lower():
+        into.setdefault(names.CONFIDENCE, float(span.attributes.get(names.CACHE_CONFIDENCE, 0.0)))  # the cache was sure
     for name in (names.QUEUED_MS, names.PAID, names.CONFIDENCE, names.INPUT_TOKENS, names.OUTPUT_TOKENS):
         value = span.attributes.get(name)
         if isinstance(value, int | float):

@@ -72,6 +72,10 @@ class Store:
                     self._show_point(series, point)
 
     def _show_point(self, series: Series, point: Point) -> None:
+        if series.key.metric == names.AGREEMENT and point.seen:
+            model = dict(series.key.labels).get(names.REQUEST_MODEL, "")
+            mean = min(1.0, max(0.0, point.value))
+            self._find(self.quality.take_audits(series.key.service, model, point.seen, mean, point.unix_s))
         if not self.detectors:
             return
         for key, value in self._sampler.take(series, point):

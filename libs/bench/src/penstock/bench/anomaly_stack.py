@@ -1,0 +1,202 @@
+"""The running stack's part of the anomaly figures: real processes under an open load, faults injected, incidents as telemetry tells them.
+
+Faults are made by instances of this process that the stack's router knows as any others: one slows, one fails, one loses confidence,
+and the right answers of what the cache holds change. What is found is read from the incident stream, as an operator would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import yaml
+from penstock.api.router.v1 import router_pb2
+from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.api.telemetry.v1 import telemetry_pb2_grpc
+from penstock.bench.anomaly_instances import CHEAP, DEAR, Instances, registered
+from penstock.bench.anomaly_replay import FEATURES, KINDS
+from penstock.core.auth import TOKEN_KEY
+from penstock.core.hop import open_channel
+from penstock.stack import ports
+from penstock.stack.log import LogStream
+from penstock.stack.stack import Stack, running
+from rich.console import Console
+
+TENANT = "bench"
+KEY = "psk-bench-anomalies"
+MODEL = "all-MiniLM-L6-v2"
+SERVICES = ("router", "cache", "limiter", "batcher", "inference-onnx-quantized")
+STREAMS = "penstock.anomaly.streams"
+RATES = {"slow instance": 4.0, "error burst": 4.0, "drift": 5.0, "cache poisoning": 9.0, "": 2.0}
+"""Requests a second to each kind's own model; the nameless kind is the real model."""
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long the stack is calm before the first fault, how long each fault lasts, and the calm after it, in seconds."""
+
+    warm_up_s: float = 300.0
+    fault_s: float = 120.0
+    calm_s: float = 120.0
+    after_s: float = 60.0
+    """What opens so soon after a fault is its aftermath."""
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A fault that was: its kind and the seconds of Unix time between which it lasted."""
+
+    kind: str
+    from_s: float
+    to_s: float
+
+    def found(self, incidents: Sequence[pb.Incident]) -> float | None:
+        """Seconds until an incident opened that blames what this fault changes; None when none did while it lasted."""
+        opened = [
+            incident.opened_unix_ms / 1e3 - self.from_s
+            for incident in incidents
+            if self.from_s <= incident.opened_unix_ms / 1e3 <= self.to_s and self._blamed(incident)
+        ]
+        return min(opened, default=None)
+
+    def _blamed(self, incident: pb.Incident) -> bool:
+        blamed = " ".join(part.feature for part in incident.contributions)
+        return any(word in blamed for word in FEATURES[self.kind])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a run showed."""
+
+    faults: Sequence[Injected]
+    incidents: Sequence[pb.Incident]
+    seconds: float
+    requests: int
+    streams: float
+    after_s: float
+
+    @property
+    def service_hours(self) -> float:
+        return self.seconds * len(SERVICES) / 3600.0
+
+    def false(self) -> list[pb.Incident]:
+        """Incidents opened neither during a fault nor in its aftermath."""
+        return [
+            incident
+            for incident in self.incidents
+            if not any(
+                fault.from_s <= incident.opened_unix_ms / 1e3 <= fault.to_s + self.after_s for fault in self.faults
+            )
+        ]
+
+
+def watch(models: Path, times: Times, seed: int) -> Watched:
+    """Run a stack of processes with faults of every kind, one after the other."""
+    return asyncio.run(_watch(models, times, random.Random(seed)))
+
+
+async def _watch(models: Path, times: Times, rng: random.Random) -> Watched:
+    async with _stack(models) as stack, registered(stack, rng) as instances:
+        for model in (MODEL, *instances.models):
+            await stack.wait_for_instances(model, 1, TENANT)
+        load = Load(stack, instances, rng)
+        began = time.time()
+        async with load.running():
+            faults = await _inject(instances, times)
+        seconds = time.time() - began
+        incidents, streams = await _told(stack, began)
+    return Watched(faults, incidents, seconds, load.sent, streams, times.after_s)
+
+
+@contextlib.asynccontextmanager
+async def _stack(models: Path) -> AsyncIterator[Stack]:
+    api = [{"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
+    config = {"keys": {"api": api}, "prices": {"models": [CHEAP, DEAR]}}
+    log = LogStream(Console(stderr=True), quiet=True)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        (home / "models").symlink_to(models.resolve())
+        file = Path(folder) / "penstock.yaml"
+        file.write_text(yaml.safe_dump(config))
+        async with running(ports.free(), home, file, {TENANT: KEY}, log) as stack:
+            yield stack
+
+
+async def _inject(instances: Instances, times: Times) -> list[Injected]:
+    faults = []
+    await asyncio.sleep(times.warm_up_s)
+    # Drift stands between the two that the same service may be blamed for, so that they do not merge into one incident.
+    for kind in ("slow instance", "drift", "error burst", "cache poisoning"):
+        began = time.time()
+        instances.spoil(kind, KINDS[kind][-1])
+        await asyncio.sleep(times.fault_s)
+        instances.heal()
+        faults.append(Injected(kind, began, time.time()))
+        await asyncio.sleep(times.calm_s)
+    return faults
+
+
+class Load:
+    """Requests at random moments, whatever becomes of those before. Owner: whoever enters `running`."""
+
+    def __init__(self, stack: Stack, instances: Instances, rng: random.Random) -> None:
+        self._stack = stack
+        self._instances = instances
+        self._rng = rng
+        self._open: set[asyncio.Task[None]] = set()
+        self.sent = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        senders = [asyncio.create_task(self._send(kind, rate)) for kind, rate in RATES.items()]
+        try:
+            yield
+        finally:
+            for task in (*senders, *self._open):
+                task.cancel()
+            await asyncio.gather(*senders, *self._open, return_exceptions=True)
+
+    async def _send(self, kind: str, rate: float) -> None:
+        while True:
+            await asyncio.sleep(self._rng.expovariate(rate))
+            task = asyncio.create_task(self._ask(kind))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            self.sent += 1
+
+    async def _ask(self, kind: str) -> None:
+        how = {"metadata": self._stack.metadata(TENANT), "timeout": TIMEOUT_S}
+        router = self._stack.router
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            if kind == "cache poisoning":
+                await router.Generate(self._instances.question(), **how)
+            elif kind == "drift":
+                await router.Classify(self._instances.sorting(), **how)
+            else:
+                model = self._instances.model_of(kind) if kind else MODEL
+                options = router_pb2.CallOptions(model=model, cache=router_pb2.CachePolicy(bypass=True))
+                text = f"step {self.sent} of an agent"
+                await router.Embed(router_pb2.EmbedRequest(texts=[text], options=options), **how)
+
+
+async def _told(stack: Stack, began: float) -> tuple[list[pb.Incident], float]:
+    """Incidents since the load began, and how many metric streams were watched."""
+    metadata = ((TOKEN_KEY, stack.internal_token),)
+    window = pb.Window(from_unix_ms=int(began * 1e3))
+    async with open_channel(stack.addresses["telemetry"]) as channel:
+        telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
+        told = await telemetry.ListIncidents(pb.ListIncidentsRequest(window=window), metadata=metadata)
+        metrics = await telemetry.Metrics(pb.MetricsRequest(name=STREAMS), metadata=metadata)
+    last = [series.points[-1].value for series in metrics.series if series.points]
+    return list(told.incidents), max(last, default=0.0)
