@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -287,14 +288,31 @@ async def test_malformed_bytes_are_the_callers_fault(servicer: Scripted) -> None
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def _exchange(channel: grpc.aio.Channel) -> Any:
+    """The item stream as it is on the wire."""
+    open_stream = channel.stream_stream(
+        f"/{SERVICE.full_name}/Exchange",
+        inference_pb2.ExchangeRequest.SerializeToString,
+        inference_pb2.ExchangeResponse.FromString,
+    )
+    return open_stream(metadata=(("penstock-token", TOKEN),))
+
+
+async def test_the_first_piece_of_a_stream_leaves_alone_though_the_others_are_there(servicer: Scripted) -> None:
+    async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
+        stream = _exchange(channel)
+        item = common_pb2.Item(id=1, method="ComputeStream", context=common_pb2.CallContext(remaining_ms=10_000))
+        await stream.write(inference_pb2.ExchangeRequest(items=[item], credits=10))
+        frames: list[int] = []
+        while sum(frames) < 6:  # five pieces and the end
+            frames += [size] if (size := len((await stream.read()).results)) else []
+        assert frames[0] == 1 and len(frames) < 6
+        stream.cancel()
+
+
 async def test_each_item_of_a_frame_has_its_own_fate(servicer: Scripted) -> None:
     async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
-        open_stream = channel.stream_stream(
-            f"/{SERVICE.full_name}/Exchange",
-            inference_pb2.ExchangeRequest.SerializeToString,
-            inference_pb2.ExchangeResponse.FromString,
-        )
-        stream = open_stream(metadata=(("penstock-token", TOKEN),))
+        stream = _exchange(channel)
         context = common_pb2.CallContext(remaining_ms=10_000)
         items = [
             common_pb2.Item(id=1, method="Nope", context=context),

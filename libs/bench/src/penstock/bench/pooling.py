@@ -2,7 +2,7 @@
 
 The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round trip; a new connection costs one round
 trip more, as TCP's handshake does. Both sides are the serving client with one TLS context; the one that does not pool keeps no
-connection. Calls take turns.
+connection. Calls take turns, in the first tokens too: a bare hop, the upstream directly, the whole path, each after the same rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ssl
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trustme
@@ -23,7 +23,6 @@ from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.bench.echo import TOKEN, echo_process
 from penstock.bench.hop import REQUEST
-from penstock.bench.load import closed_loop
 from penstock.bench.options import Options
 from penstock.bench.report import Bound, Result, Table
 from penstock.core.call import Call
@@ -45,6 +44,8 @@ from rich.console import Console
 
 UPSTREAM_S = 0.020
 ROUND_TRIP_S = 0.010
+REST_S = 0.002
+WARM_CALLS = 10
 KEY = "psk-pooling"
 BOUNDS = {
     "connect_overhead_cut": Bound(">=", 0.9),
@@ -148,35 +149,43 @@ async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, flo
         public.options.model, public.options.cache.bypass = "chat", True
         metadata = stack.metadata("bench")
 
-        async def direct() -> None:
-            async for _ in service.ComputeStream(request, Call()):
-                return
-
-        async def path() -> None:
-            stream = stack.router.GenerateStream(public, metadata=metadata)
-            async for _ in stream:
-                break
-            stream.cancel()
-
-        taken: tuple[list[float], list[float]] = ([], [])
-        for number in range(calls + 10):
-            for side, times in zip((direct, path), taken, strict=True):
-                spent = await _timed(side)
-                if number >= 10:
-                    times.append(spent)
-                await asyncio.sleep(0.002)
-        await client.close()
         async with open_channel(bare) as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            hop = (await closed_loop(lambda _: stub.Compute(REQUEST), 1, 1.0)).p50_ms()
-    middle = [statistics.median(times) for times in taken]
-    return (middle[1] - middle[0]) / hop, hop, middle[0], middle[1]
+            sides = (
+                lambda: stub.Compute(REQUEST),
+                lambda: _first(service.ComputeStream(request, Call())),
+                lambda: _first(stack.router.GenerateStream(public, metadata=metadata)),
+            )
+            taken = await _in_turn(sides, calls)
+        await client.close()
+    hop, direct, path = (statistics.median(times) for times in taken)
+    return (path - direct) / hop, hop, direct, path
 
 
-async def _timed(side: Callable[[], Awaitable[None]]) -> float:
-    began = time.perf_counter()
-    await side()
-    return (time.perf_counter() - began) * 1e3
+async def _in_turn(sides: Sequence[Callable[[], Awaitable[float | object]]], calls: int) -> list[list[float]]:
+    """Milliseconds of each side's calls: until the moment that it gives, or until its end.
+
+    All sides have the same rest before them: what follows an answer needs it, and a core that has slept wakes later, so a hop without a
+    rest would be another hop than those of the path.
+    """
+    taken: list[list[float]] = [[] for _ in sides]
+    for number in range(calls + WARM_CALLS):
+        for side, times in zip(sides, taken, strict=True):
+            await asyncio.sleep(REST_S)
+            began = time.perf_counter()
+            moment = await side()
+            ended = moment if isinstance(moment, float) else time.perf_counter()
+            if number >= WARM_CALLS:
+                times.append((ended - began) * 1e3)
+    return taken
+
+
+async def _first(stream: AsyncIterator[object]) -> float:
+    """The moment of a stream's first piece; the rest is read too, as a caller would."""
+    moment = 0.0
+    async for _ in stream:
+        moment = moment or time.perf_counter()
+    return moment
 
 
 @contextlib.asynccontextmanager

@@ -122,8 +122,13 @@ class Session:
         timer = self._arm(item.id, left_s)
         payloads = self._dispatcher.stream(rpc, item.payload, call)
         try:
+            first = True
             async for payload in payloads:
                 self._push(item.id, payload, None)
+                if first:
+                    # The writer's turn: the first piece leaves before the next ones, which may be there already, are made.
+                    first = False
+                    await asyncio.sleep(0)
                 while len(self._ready) > ITEM_WINDOW:
                     self._room.clear()
                     await self._room.wait()
