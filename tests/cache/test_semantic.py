@@ -186,3 +186,27 @@ def test_few_labels_and_strange_features_make_less_sure() -> None:
     assert few.probability(likely) < many.probability(likely)
     assert few.probability(likely + np.array([0.0, 60.0, 0.0])) < 0.9 * few.probability(likely)
     assert few.probability(-likely) < 0.1
+
+
+def test_an_index_changes_its_kind_as_it_grows_and_forgets_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flat, then a graph, then inverted lists: the nearest are found, the removed never, and tombstones leave when there are many."""
+    for name, value in (("FLAT_UP_TO", 200), ("GRAPH_UP_TO", 2_000), ("LISTS", 16), ("LISTS_SEARCHED", 12)):
+        monkeypatch.setattr(f"penstock.cache.index.{name}", value)
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(2_600, WIDTH)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = VectorIndex(WIDTH)
+    for place, vector in enumerate(vectors):
+        index.add(place, vector)
+        if place + 1 in (150, 1_500, 2_600):
+            gone = set(range(place - 100, place, 2))
+            for one in gone:
+                index.remove(one)
+            alive = np.array([at for at in range(place + 1) if at in index])
+            found, wanted = 0, 0
+            for query in vectors[:40]:
+                truth = set(alive[np.argsort(-(vectors[alive] @ query))[:8]].tolist())
+                places = [at for at, _ in index.search(query, 8)]
+                assert not gone & set(places)
+                found, wanted = found + len(truth & set(places)), wanted + 8
+            assert found / wanted > 0.9

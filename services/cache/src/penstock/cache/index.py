@@ -1,10 +1,12 @@
-"""The vectors of one scope in FAISS: flat while small, HNSW beyond. All use is on the one worker thread; FAISS itself runs one thread.
+"""The vectors of one scope in FAISS: flat while small, a graph (HNSW) beyond, and lists of bytes where a graph would take too long.
 
-HNSW cannot forget: removed places are tombstones that a search skips, and too many of them make the index anew.
+All use is on the one worker thread; FAISS itself runs one thread. A graph cannot forget: removed places are tombstones that a search
+skips, and too many of them make the index anew.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import faiss
@@ -13,6 +15,8 @@ from penstock.cache.classes import Floats
 
 FLAT_UP_TO = 20_000
 HNSW_LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 96
+GRAPH_UP_TO = 250_000
+LISTS, LISTS_SEARCHED, TRAINED_ON = 2_048, 48, 100_000
 MOST_DEAD = 0.3
 faiss.omp_set_num_threads(1)
 
@@ -23,7 +27,7 @@ class VectorIndex:
     def __init__(self, width: int) -> None:
         self._width = width
         self._index: Any = faiss.IndexFlatIP(width)
-        self._flat = True
+        self._outgrown_at: float = FLAT_UP_TO
         self._places: list[int] = []
         """Place of each row of the index."""
         self._dead: set[int] = set()
@@ -32,13 +36,15 @@ class VectorIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
+    def __contains__(self, place: int) -> bool:
+        return place in self._vectors
+
     def add(self, place: int, vector: Floats) -> None:
         """Keep a vector."""
         self._vectors[place] = vector
         self._index.add(vector[None])
         self._places.append(place)
-        if self._flat and len(self._vectors) > FLAT_UP_TO:
-            self._flat = False
+        if len(self._places) > self._outgrown_at:
             self._build()
 
     def extend(self, vectors: Floats) -> None:
@@ -71,11 +77,26 @@ class VectorIndex:
     def _build(self) -> None:
         self._places = list(self._vectors)
         self._dead = set()
-        self._flat = len(self._places) <= FLAT_UP_TO
-        if self._flat:
-            self._index = faiss.IndexFlatIP(self._width)
-        else:
-            self._index = faiss.IndexHNSWFlat(self._width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction, self._index.hnsw.efSearch = BUILD_EFFORT, SEARCH_EFFORT
-        if self._places:
-            self._index.add(np.stack([self._vectors[place] for place in self._places]))
+        rows = (
+            np.stack([self._vectors[place] for place in self._places])
+            if self._places
+            else np.zeros((0, self._width), np.float32)
+        )
+        self._index, self._outgrown_at = self._kind(rows)
+        self._index.add(rows)
+
+    def _kind(self, rows: Floats) -> tuple[Any, float]:
+        """An empty index of the kind that so many rows want, and the number of rows from which another kind is better."""
+        if len(rows) <= FLAT_UP_TO:
+            return faiss.IndexFlatIP(self._width), FLAT_UP_TO
+        if len(rows) <= GRAPH_UP_TO:
+            graph = faiss.IndexHNSWFlat(self._width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction, graph.hnsw.efSearch = BUILD_EFFORT, SEARCH_EFFORT
+            return graph, GRAPH_UP_TO
+        self._coarse = faiss.IndexFlatIP(self._width)  # FAISS keeps a bare pointer to it
+        lists = faiss.IndexIVFScalarQuantizer(
+            self._coarse, self._width, LISTS, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        )
+        lists.train(rows[:: max(1, len(rows) // TRAINED_ON)])
+        lists.nprobe = LISTS_SEARCHED
+        return lists, math.inf

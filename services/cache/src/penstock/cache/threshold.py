@@ -28,7 +28,7 @@ LEAST_SPREAD = 1e-3
 """A feature that has not varied says nothing yet."""
 FLAT_RIDGE = 1e-3
 """The bias is not held towards 0; this keeps its curvature from vanishing."""
-AUDIT_SHARE = 0.02
+AUDIT_SHARE = 0.015
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
