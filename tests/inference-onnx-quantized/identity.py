@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,3 +38,26 @@ def write_identity(folder: Path, name: str, kinds: Mapping[str, int] = KINDS, pa
     onnx.save(model, str(folder / "model.onnx"))
     files = {"model.onnx": checksum(folder / "model.onnx")}
     write_card(folder, ModelCard(name=name, version=folder.name, tasks=("infer",), model="model.onnx", files=files))
+
+
+def write_nan(folder: Path, tokenizer: Path) -> None:
+    """A text model whose vectors are 0/0."""
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["numbers", "numbers"], ["nothing"]),
+        helper.make_node("Div", ["nothing", "nothing"], ["many"]),
+        helper.make_node("ReduceMean", ["many"], ["vectors"], axes=[1], keepdims=1),
+    ]
+    takes = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "length"])]
+    gives = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["rows", 1])]
+    graph = helper.make_graph(nodes, "nan", takes, gives)
+    folder.mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(folder / "model.onnx")
+    )
+    shutil.copy(tokenizer, folder / "tokenizer.json")
+    files = {name: checksum(folder / name) for name in ("model.onnx", "tokenizer.json")}
+    card = ModelCard(
+        name="broken", version="1", tasks=("embed",), model="model.onnx", tokenizer="tokenizer.json", max_input_tokens=256, files=files,
+    )  # fmt: skip
+    write_card(folder, card)

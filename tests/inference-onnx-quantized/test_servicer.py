@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -25,8 +27,11 @@ from penstock.inference_onnx_quantized.repository import Repository
 from penstock.inference_onnx_quantized.runner import Runner
 from penstock.inference_onnx_quantized.servicer import InferenceServicer
 from penstock.onnx.card import BadModel
-from penstock.onnx.encoder import TextModel
+from penstock.onnx.encoder import RunCancelled, TextModel
 from penstock.testkit.server import TOKEN, peer_over
+
+sys.path.insert(0, str(Path(__file__).parent))
+from identity import write_identity, write_nan
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 MODEL = "all-MiniLM-L6-v2"
@@ -49,7 +54,7 @@ def repository(tmp_path: Path, home: Path) -> Repository:
 async def peer(repository: Repository, tmp_path: Path) -> AsyncIterator[Peer]:
     meter = LoadMeter(2)
     runner = Runner(2, meter, SystemClock())
-    settings = InferenceSettings(home=tmp_path, max_texts=8)
+    settings = InferenceSettings(home=tmp_path, max_texts=8, max_tensor_bytes=8 << 10)
     servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
     async with peer_over("unix-stream", Door(SERVICE, servicer, internal(TOKEN))) as connected:
         yield connected
@@ -154,6 +159,37 @@ async def test_what_cannot_be_computed_names_its_field(peer: Peer, task: pb.Task
     assert (await ask(peer, embed("still here"))).result.embed.embeddings
 
 
+async def test_what_a_broken_model_says_never_leaves(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+    """Its weights give NaN; the other model goes on."""
+    folder = tmp_path / "models" / "broken" / "1"
+    write_nan(folder, tmp_path / "models" / MODEL / "1" / "tokenizer.json")
+    repository.load("broken")
+    fault = await refused(peer, embed("hello"), "broken")
+    assert (fault.code, "NaN" in fault.message) == (grpc.StatusCode.INTERNAL, True)
+    assert (await ask(peer, embed("hello"))).result.embed.embeddings
+
+
+async def test_tensors_have_a_limit_in_and_out(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+    write_identity(tmp_path / "models" / "same" / "1", "same", {"FP32": 1})
+    repository.load("same")
+    data = np.ones((1 << 10, 3), dtype=np.float32)
+    tensor = pb.Tensor(name="in_FP32", datatype="FP32", shape=data.shape, data=data.tobytes())
+    fault = await refused(peer, pb.Task(infer=pb.InferTask(inputs=[tensor])), "same")
+    assert (fault.code, fault.field) == (grpc.StatusCode.INVALID_ARGUMENT, "task.infer.inputs")
+
+
+async def test_a_model_loads_beside_the_answers(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+    """Over the wire, while callers ask: each is answered, by the old version or the new one."""
+    shutil.copytree(tmp_path / "models" / MODEL / "1", tmp_path / "models" / MODEL / "2")
+    asked = [asyncio.create_task(ask(peer, embed(f"text {number}"))) for number in range(24)]
+    loaded = await peer.call("LoadModel", pb.LoadModelRequest(name=MODEL), Call())
+    after = await ask(peer, embed("after"))
+    revisions = {(await task).result.revision[0] for task in asked}
+    assert loaded.model.revision.startswith("2-")
+    assert after.result.revision.startswith("2-")
+    assert revisions <= {"1", "2"}
+
+
 async def test_an_unknown_model_is_not_found(peer: Peer) -> None:
     fault = await refused(peer, embed("x"), "gpt-9")
     assert (fault.code, fault.field) == (grpc.StatusCode.NOT_FOUND, "model")
@@ -179,6 +215,25 @@ async def test_a_cancelled_task_stops_at_the_next_row(peer: Peer) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert (await ask(peer, embed("after"))).result.embed.embeddings
+
+
+def test_cancel_is_asked_between_rows(loaded: TextModel) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(RunCancelled):
+        loaded.run(loaded.encode(["one", "two", "three", "four"]), lambda: next(answers))
+    assert not list(answers)
+
+
+def test_rows_of_like_length_go_together(loaded: TextModel) -> None:
+    """Where rows may share a run: sorted by length, 32 at a time, answers in the order of the questions."""
+    together = replace(loaded, card=loaded.card.model_copy(update={"rows_singly": False}))
+    texts = [f"{'word ' * (1 + number * 7 % 40)}{number}" for number in range(70)]
+    asked: list[bool] = []
+    vectors = together.run(together.encode(texts), lambda: bool(asked.append(True)))
+    assert len(asked) == 3
+    alone = loaded.embed(texts)
+    cosines = (vectors * alone).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(alone, axis=1)
+    assert cosines.min() > 0.95
 
 
 def test_a_changed_file_is_refused_and_the_old_version_serves(repository: Repository, tmp_path: Path) -> None:

@@ -70,6 +70,9 @@ class TextModel:
 
         Rows run singly where the model's activations are scaled over the whole batch, so that an answer never depends on its
         neighbours; otherwise in sub-batches of like length. `cancelled` is asked between runs; RunCancelled ends the work.
+
+        Raises:
+            BadInput: the model cannot compute a row, or gives no vector of one size for each.
         """
         order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
         size = 1 if self.card.rows_singly else SUB_BATCH_ROWS
@@ -80,7 +83,10 @@ class TextModel:
             chosen = order[start : start + size]
             for index, row in zip(chosen, self._run_batch([rows[index] for index in chosen]), strict=True):
                 results[index] = row
-        return np.stack([row for row in results if row is not None]).astype(np.float32, copy=False)
+        found = [row for row in results if row is not None]
+        if len({row.shape for row in found}) > 1:
+            raise BadInput("the model's first output has another shape for each text; it should have one vector a text")
+        return np.stack(found).astype(np.float32, copy=False)
 
     def _run_batch(self, rows: Sequence[Encoded]) -> Array:
         longest = max(len(ids) for ids, _ in rows)

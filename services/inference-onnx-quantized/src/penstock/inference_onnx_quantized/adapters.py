@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.core.errors import invalid
+from penstock.core.errors import internal, invalid
 from penstock.inference_onnx_quantized import generation, policy, tensors
 from penstock.inference_onnx_quantized.generation import Show, unseen
 from penstock.inference_onnx_quantized.policy import Problem, TextLimits
@@ -52,7 +52,15 @@ def _vectors(
     rows: list[Encoded] = loaded.encoder.encode(texts)
     _raise_if(policy.check_lengths([len(ids) for ids, _ in rows], limits, field))
     result.usage.input_tokens += sum(len(ids) for ids, _ in rows)
-    return loaded.encoder.run(rows, cancelled)
+    try:
+        outputs = loaded.encoder.run(rows, cancelled)
+    except BadInput as error:
+        raise invalid(field, str(error)) from None
+    if not policy.finite(outputs):
+        raise internal(
+            f"{loaded.card.name} gave NaN or infinite values for {field}; its weights or its FP16 range are at fault"
+        )
+    return outputs
 
 
 def _embed(

@@ -19,6 +19,7 @@ from penstock.core.errors import invalid, not_found
 from penstock.onnx.card import CARD, BadModel, ModelCard, parse_card
 from penstock.onnx.decoder import Decoder
 from penstock.onnx.encoder import TextModel
+from penstock.onnx.session import BadInput
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ class Repository:
         if size > self._budget_bytes:
             raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
         model = self._load(folder)
-        model.warm_up()
+        try:
+            model.warm_up()
+        except BadInput as error:
+            raise BadModel(f"{name}: cannot be warmed up: {error}") from None
         named = model.card.model_copy(update={"name": name, "version": folder.name})  # a folder may have been copied
         return Loaded(replace(model, card=named), size)
 
