@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path as Folder
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from penstock.core.clock import SystemClock
 from penstock.core.redis import embedded_redis, open_redis
 from penstock.limiter.adapters import Store
-from penstock.limiter.policy import Books, Question, Reply, replay
-from penstock.limiter.rules import LimitsSection, Path, RuleSection, counters
+from penstock.limiter.policy import UNBOUNDED, Books, Question, Reply, replay
+from penstock.limiter.rules import Counter, LimitsSection, Path, RuleSection, counters
 
 START_S = 1_800_000_000.0
 RULES = LimitsSection(
@@ -109,11 +110,70 @@ class Both:
             account = self.books.accounts[key]
             if account.window == window:
                 assert (account.committed, account.held) == (committed, held)
+        for counter in path:
+            account = self.books.accounts.get(counter.key)
+            assert account is None or account.held == self.open_on(counter, account.window)
         for account in self.books.accounts.values():
             assert account.held >= 0
             assert account.committed >= 0
             if account.buckets:
                 assert sum(account.buckets.values()) == account.committed
+
+    def open_on(self, counter: Counter, window: int) -> int:
+        """What the open holds hold of a counter in a window, added up one by one."""
+        rows = [
+            (row, start, hold)
+            for hold in self.books.holds.values()
+            if hold.state == "open"
+            for row, start in zip(hold.path, hold.starts, strict=True)
+        ]
+        held = [hold.held(row) for row, start, hold in rows if row.key == counter.key and start == window]
+        return sum(part for part in held if part < UNBOUNDED)
+
+
+STRICT = LimitsSection(
+    rules=(
+        RuleSection(name="hour", kind="budget", counts="microusd", limit=3_000, window="hour", calendar=True),
+        RuleSection(name="roll", kind="budget", level="team", counts="tokens", limit=2_000, window="minute"),
+    )
+)
+kept = st.one_of(
+    st.tuples(st.sampled_from(["reserve", "lease"]), names, vectors, st.integers(1, 4)),
+    st.tuples(st.sampled_from(["extend", "settle", "renew"]), names, vectors, st.integers(1, 4)),
+    st.tuples(
+        st.just("wait"),
+        names,
+        st.sampled_from([[900, 0, 0], [20_000, 0, 0], [61_000, 0, 0], [1_900_000, 0, 0]]),
+        st.just(1),
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(kept, min_size=5, max_size=60))
+def test_strict_rules_are_never_passed_whatever_the_history(history: list[tuple[str, str, list[int], int]]) -> None:
+    """Committed + held ≤ limit, and with what is available exactly the limit, as long as callers spend no more than they hold."""
+    books, now = Books(), int(START_S * 1e6)
+    for kind, name, vector, priority in history:
+        path, hold = counters(STRICT, PATH, now / 1e6), books.holds.get(name)
+        spent = [min(pair) for pair in zip(vector, hold.most, strict=True)] if hold else vector
+        ask = Question(vector, vector, [part // 2 for part in vector], 30_000, priority, share=0.5)
+        if kind == "wait":
+            now += vector[0] * 1000
+        elif kind in ("reserve", "lease"):
+            books.reserve(now, name, path, replace(ask, lease=kind == "lease"))
+        elif hold is None or hold.state != "open" or hold.expires_ms <= now // 1000:
+            continue
+        elif kind == "extend":
+            books.extend(now, name, vector)
+        elif kind == "settle":
+            books.settle(now, name, [total + part for total, part in zip(hold.spent, spent, strict=True)])
+        elif hold.usual is hold.most:
+            books.renew(now, name, [total + part for total, part in zip(hold.spent, spent, strict=True)], vector, ask)
+        for row in books.usage(now, counters(STRICT, PATH, now / 1e6)):
+            assert row.committed >= 0
+            assert row.held >= 0
+            assert row.committed + row.held <= row.limit
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,7 +185,7 @@ def test_script_and_policy_agree_on_random_histories(
         client = open_redis(store_url)
         await client.flushall()
         moment = [int(START_S * 1e6)]
-        both = Both(Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0]), moment)
+        both = Both(Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=5), moment)
         try:
             for operation in history:
                 await both.do(operation)
@@ -135,3 +195,23 @@ def test_script_and_policy_agree_on_random_histories(
             await client.aclose()
 
     loop.run_until_complete(run())
+
+
+async def test_a_ledger_that_has_been_folded_still_replays_to_the_state(tmp_path: Folder) -> None:
+    async with embedded_redis(tmp_path, "cache") as url:
+        client, moment = open_redis(url), [int(START_S * 1e6)]
+        store = Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=300)
+        path = counters(RULES, PATH, START_S)[2:4]
+        for number in range(600):
+            moment[0] += 7_000_000
+            path = counters(RULES, PATH, moment[0] / 1e6)[2:4]
+            ask = Question([1, 5, 2], [1, 5, 2], [0, 1, 1], 30_000)
+            await store.reserve("acme", f"h{number}", path, ask)
+            if number % 3:
+                await store.settle("acme", f"h{number}", [1, 3, 1])
+        entries, differing = await store.verify("acme")
+        assert 300 <= entries <= 501
+        assert differing == []
+        await client.hincrby(path[0].key, "c", 1)  # somebody meddles
+        assert (await store.verify("acme"))[1] == [path[0].key]
+        await store.close()

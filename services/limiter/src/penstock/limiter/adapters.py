@@ -25,6 +25,10 @@ SCRIPT = files("penstock.limiter").joinpath("books.lua").read_text(encoding="utf
 CHANGES = "penstock:limiter:changes"
 """Stream of what operators changed."""
 CHANGES_KEPT = 100_000
+LEDGER_KEPT = 1_000_000
+"""Entries of a ledger that are kept one by one; older ones are folded into a sum for each counter, which is where a replay begins."""
+PAGE = 10_000
+States = Mapping[str, tuple[int, int, int]]
 PROBE = "penstock:limiter:probe"
 CANNOT_WRITE = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ")
 """Errors of a store that is there and keeps no books: no memory, no disk, a replica."""
@@ -66,6 +70,7 @@ class Store:
         pause_s: float = 1.0,
         now_us: Callable[[], int] = lambda: 0,
         patience_s: float | None = None,
+        ledger_kept: int = LEDGER_KEPT,
     ) -> None:
         self.client = client
         self._clock = clock
@@ -74,6 +79,7 @@ class Store:
         self._now_us = now_us
         self._probe: asyncio.Task[None] | None = None
         """Runs while the store is lost: nobody who asks waits for it meanwhile."""
+        self._ledger_kept = ledger_kept
         self._slow = False
         """True while a batch in flight is overdue."""
         self._patience = Patience(timeout_s if patience_s is None else patience_s, timeout_s)
@@ -164,22 +170,38 @@ class Store:
 
     async def verify(self, organisation: str) -> tuple[int, list[str]]:
         """Replay an organisation's ledger; returns how many entries it has and the counters that differ. Raises StoreLost."""
-        async with _losing():
-            return await self._verify(organisation_prefix(organisation))
-
-    async def _verify(self, prefix: str) -> tuple[int, list[str]]:
-        rows: list[Any] = await self.client.xrange(prefix + "ledger") or []
-        lines = [line.decode().rsplit(" ", 3) for _, fields in rows for line in fields[b"d"].split(b"\n")]
-        state = replay([(key, int(window), int(committed), int(held)) for key, window, committed, held in lines])
+        while True:
+            last, first, sums, *rest = await self._run("snapshot", organisation)
+            texts = [text.decode() for text in rest]
+            replayed, states = _states(texts[: 2 * sums]), _states(texts[2 * sums :])
+            async with _losing():
+                entries, replayed = await self._replay(organisation_prefix(organisation) + "ledger", last, replayed)
+                present = await self._first(organisation_prefix(organisation) + "ledger")
+            if present == first:  # otherwise entries were folded meanwhile: once more
+                break
         differing = []
-        keys: set[Any] = await self.client.smembers(prefix + "counters")
-        for key in keys:
-            window, committed, held = [int(value or 0) for value in await self.client.hmget(key, "w", "c", "h")]
-            at, spent, reserved = state.get(key.decode(), (window, 0, 0))
+        for key, (window, committed, held) in states.items():
+            at, spent, reserved = replayed.get(key, (window, 0, 0))
             # A window in which nothing has been booked yet has no entry: it is empty.
             if ((spent, reserved) if at == window else (0, 0)) != (committed, held):
-                differing.append(key.decode())
-        return len(rows), sorted(differing)
+                differing.append(key)
+        return entries, sorted(differing)
+
+    async def _first(self, ledger: str) -> bytes:
+        rows: list[Any] = await self.client.xrange(ledger, count=1) or []
+        return rows[0][0] if rows else b"0-0"
+
+    async def _replay(self, ledger: str, last: bytes, state: States) -> tuple[int, States]:
+        """Replay what stands in the ledger up to `last`, page by page; returns the number of entries too."""
+        entries, begin = 0, "-"
+        while True:
+            rows: list[Any] = await self.client.xrange(ledger, begin, last, count=PAGE) or []
+            lines = (line.decode().rsplit(" ", 3) for _, fields in rows for line in fields[b"d"].split(b"\n"))
+            state = replay(((key, int(at), int(spent), int(held)) for key, at, spent, held in lines), state)
+            entries += len(rows)
+            if len(rows) < PAGE:
+                return entries, state
+            begin = f"({rows[-1][0].decode()}"
 
     async def _run(self, operation: str, organisation: str, *arguments: Any) -> list[Any]:
         if self._slow or self._probe is not None:
@@ -265,7 +287,7 @@ class Store:
             self._sha = await self.client.script_load(SCRIPT)
         pipe, now = self.client.pipeline(transaction=False), str(self._now_us())
         for operation, prefix, text in batch:
-            pipe.evalsha(self._sha, 1, prefix + "holds", operation, now, prefix, text)
+            pipe.evalsha(self._sha, 1, prefix + "holds", operation, now, prefix, text, self._ledger_kept)
         answers = await pipe.execute(raise_on_error=False)
         if any(isinstance(answer, NoScriptError) for answer in answers):
             self._sha = ""  # the store was restarted or its scripts flushed: none of the batch has run
@@ -282,6 +304,12 @@ def _cannot_write(error: ResponseError) -> bool:
     # redis-py takes the code off some messages and makes a class of it; inside a script the code stands in the text
     known = isinstance(error, OutOfMemoryError | ReadOnlyError)
     return known or any(code in f"{error} " for code in CANNOT_WRITE)
+
+
+def _states(pairs: Sequence[str]) -> States:
+    """Window, committed and held by counter, from keys and texts in turn."""
+    numbers = [tuple(int(word) for word in text.split()) for text in pairs[1::2]]
+    return {key: (at, spent, held) for key, (at, spent, held) in zip(pairs[::2], numbers, strict=True)}
 
 
 def _arguments(*arguments: Any) -> str:

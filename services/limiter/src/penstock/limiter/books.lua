@@ -1,12 +1,14 @@
 -- The books in the store: the same verdicts as policy.py, line for line, made atomic. One organisation's keys share one hash tag.
--- ARGV: operation, time in microseconds (0: the store's own), prefix, arguments as one JSON array. Replies are flat arrays of numbers and strings.
+-- ARGV: operation, time in microseconds (0: the store's own), prefix, arguments as one JSON array, entries that the ledger keeps.
+-- Replies are flat arrays of numbers and strings.
 if redis.replicate_commands then redis.replicate_commands() end
 
 local op, now_us, P = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local args = cjson.decode(ARGV[4])
 if now_us == 0 then local t = redis.call('TIME'); now_us = t[1] * 1000000 + t[2] end
 local now_ms = math.floor(now_us / 1000)
-local N, HOLDS, LEDGER = 60, P .. 'holds', P .. 'ledger'
+local N, HOLDS, LEDGER, FOLDED = 60, P .. 'holds', P .. 'ledger', P .. 'folded'
+local LEDGER_KEPT, FOLD = tonumber(ARGV[5]), 200
 local SETTLED_MS, EXPIRED_MS, SLICES, MEMORY, CAUTION = 60000, 3600000, 48, 8, 1.5
 local KEY, KIND, DIM, LIMIT, EXPECTED, SHADOW, START, FINISH, FOLLOWING, ADAPTIVE, ALERTS, AMOUNT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 local OK, RATE, BUDGET, NEVER, SHED, UNPRICED, DRAINED, STALE = 1, 2, 3, 4, 5, 7, 8, 99
@@ -34,8 +36,34 @@ local function book(key, window, committed, held, bucket)
   if bucket and committed ~= 0 then redis.call('HINCRBY', key, 'b' .. int(bucket), int(committed)) end
   entry[#entry + 1] = table.concat({key, int(window), int(committed), int(held)}, ' ')
 end
+
+-- the oldest entries of a long ledger become one sum a counter (window, committed, held), so that the rest still replays to the state
+local function fold()
+  local sums = {}
+  for _, row in ipairs(redis.call('XRANGE', LEDGER, '-', '+', 'COUNT', FOLD)) do
+    for line in string.gmatch(row[2][6], '[^\n]+') do
+      local key, w, c, h = string.match(line, '^(.*) (%-?%d+) (%-?%d+) (%-?%d+)$')
+      w, c, h = tonumber(w), tonumber(c), tonumber(h)
+      local sum = sums[key]
+      if not sum then
+        local known = redis.call('HGET', FOLDED, key)
+        local at, committed, held = string.match(known or '', '^(%-?%d+) (%-?%d+) (%-?%d+)$')
+        sum = known and {tonumber(at), tonumber(committed), tonumber(held)} or {w, 0, 0}
+        sums[key] = sum
+      end
+      if w > sum[1] then sum[1], sum[2], sum[3] = w, 0, 0 end
+      if w == sum[1] then sum[2], sum[3] = sum[2] + c, sum[3] + h end
+    end
+    redis.call('XDEL', LEDGER, row[1])
+  end
+  for key, sum in pairs(sums) do redis.call('HSET', FOLDED, key, table.concat({int(sum[1]), int(sum[2]), int(sum[3])}, ' ')) end
+end
+
 local function write(what, id)
-  if #entry > 0 then redis.call('XADD', LEDGER, 'MAXLEN', '~', '1000000', '*', 'op', what, 'id', id, 'd', table.concat(entry, '\n')) end
+  if #entry > 0 then
+    redis.call('XADD', LEDGER, '*', 'op', what, 'id', id, 'd', table.concat(entry, '\n'))
+    if redis.call('XLEN', LEDGER) > LEDGER_KEPT + FOLD then fold() end
+  end
   entry = {}
 end
 
@@ -439,12 +467,25 @@ local function adjust(c, amount, reset)
   return {OK, int(before), int(get(c[KEY], 'c'))}
 end
 
+-- what a replay needs, at one moment; reply: the ledger's last id, its first, number of sums, each with its key, and the counters with their state
+local function snapshot()
+  local last, first = redis.call('XREVRANGE', LEDGER, '+', '-', 'COUNT', 1)[1], redis.call('XRANGE', LEDGER, '-', '+', 'COUNT', 1)[1]
+  local sums = redis.call('HGETALL', FOLDED)
+  local reply = {last and last[1] or '0-0', first and first[1] or '0-0', #sums / 2}
+  for _, part in ipairs(sums) do reply[#reply + 1] = part end
+  for _, key in ipairs(redis.call('SMEMBERS', P .. 'counters')) do
+    reply[#reply + 1] = key
+    reply[#reply + 1] = table.concat({int(get(key, 'w')), int(get(key, 'c')), int(get(key, 'h'))}, ' ')
+  end
+  return reply
+end
+
 local function drain(on)
   if on == 1 then redis.call('SET', P .. 'drained', 1) else redis.call('DEL', P .. 'drained') end
   return {redis.call('ZCARD', HOLDS)}
 end
 
-local operations = {reserve = reserve, extend = extend, settle = settle, renew = renew, usage = usage, adjust = adjust, drain = drain}
+local operations = {reserve = reserve, extend = extend, settle = settle, renew = renew, usage = usage, adjust = adjust, drain = drain, snapshot = snapshot}
 sweep()
 local reply = operations[op](unpack(args))
 write('roll', '')

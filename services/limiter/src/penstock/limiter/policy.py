@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -516,9 +516,15 @@ def _is_tight(counter: Counter, seen: Seen) -> bool:
     return counter.kind != "rate" and not counter.expected and seen.left * TIGHT < seen.limit
 
 
-def replay(ledger: Sequence[tuple[str, int, int, int]]) -> Mapping[str, tuple[int, int, int]]:
-    """The state that a ledger's entries add up to: window, committed and held by counter. A later window forgets the one before."""
-    state: dict[str, tuple[int, int, int]] = {}
+def replay(
+    ledger: Iterable[tuple[str, int, int, int]], folded: Mapping[str, tuple[int, int, int]] | None = None
+) -> Mapping[str, tuple[int, int, int]]:
+    """The state that a ledger's entries add up to: window, committed and held by counter. A later window forgets the one before.
+
+    Args:
+        folded: sums of the entries that came before.
+    """
+    state = dict(folded or {})
     for key, window, committed, held in ledger:
         at, spent, reserved = state.get(key, (window, 0, 0))
         if window > at:
