@@ -286,3 +286,17 @@ def test_an_answer_of_another_shape_is_malformed_and_not_an_error_of_ours(body: 
 )
 def test_a_report_of_tokens_that_makes_no_sense_is_replaced_by_an_estimate(told: object) -> None:
     assert usage(told, task().generate, "four words of answer").estimated
+
+
+async def test_a_server_that_resumes_is_asked_to_continue_the_last_turn_and_no_other_is() -> None:
+    made = task()
+    made.generate.messages.add(role="assistant", content="one two")
+    async with ScriptedUpstream() as upstream:
+        for resumes in (True, False):
+            async with Rig(upstream, resumes=resumes) as rig:
+                await rig.whole(made)
+                await rig.stream(made)
+                await rig.whole(task())
+    told = [body.get("continue_final_message", False) for body in upstream.requests]
+    assert told == [True, True, False, False, False, False]
+    assert upstream.requests[0]["add_generation_prompt"] is False

@@ -36,6 +36,7 @@ async def serve(settings: UpstreamSettings) -> None:
                 address=settings.advertise or server.address,
                 batcher_address=settings.batcher_address,
                 models=servicer.models(),
+                capabilities=["resumes"] if upstream.resumes else [],
                 concurrency=upstream.concurrency,
                 tenancy=router_pb2.TENANCY_UPSTREAM,
                 zone=settings.zone,

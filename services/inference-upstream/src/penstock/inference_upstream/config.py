@@ -48,6 +48,8 @@ class Upstream(Section):
     http2: bool = False
     ca_file: Path | None = None
     most_answer_bytes: int = Field(8 << 20, ge=1)
+    resumes: bool = False
+    """True for a server (vLLM, SGLang) that continues an assistant's turn at the end of a conversation: a cut answer goes on there."""
     concurrency: int = Field(16, ge=1)
     """What the batcher begins with; it learns what the upstream takes."""
 

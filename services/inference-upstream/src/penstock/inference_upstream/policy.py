@@ -29,13 +29,15 @@ ODD = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 DONE = "[DONE]"
 
 
-def chat_body(task: pb.GenerateTask, model: str, *, stream: bool) -> dict[str, Any]:
-    """The request of `POST /chat/completions`."""
+def chat_body(task: pb.GenerateTask, model: str, *, stream: bool, resumes: bool = False) -> dict[str, Any]:
+    """The request of `POST /chat/completions`; a server that `resumes` is asked to continue an assistant's turn that ends it."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [_message(message) for message in task.messages],
         "stream": stream,
     }
+    if resumes and task.messages and task.messages[-1].role == "assistant":
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     if stream:
         body["stream_options"] = {"include_usage": True}
     if task.tools:

@@ -40,7 +40,9 @@ class UpstreamServicer:
             return
         task, began = request.task.generate, time.perf_counter()
         with self._telemetry.span("upstream", call, kind="client", attributes=self._attributes(model)):
-            body = policy.chat_body(task, model.upstream_name or model.name, stream=True)
+            body = policy.chat_body(
+                task, model.upstream_name or model.name, stream=True, resumes=self._client.upstream.resumes
+            )
             async with aclosing(self._client.chat(body, task)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
                     if isinstance(piece, pb.TaskResult):
@@ -81,7 +83,8 @@ class UpstreamServicer:
                 result = policy.embeddings(body, task.embed)
             else:
                 body = await self._client.post(
-                    "/chat/completions", policy.chat_body(task.generate, wanted, stream=False)
+                    "/chat/completions",
+                    policy.chat_body(task.generate, wanted, stream=False, resumes=self._client.upstream.resumes),
                 )
                 result = policy.answer(body, task.generate)
         result.compute_ms = (time.perf_counter() - began) * 1e3

@@ -16,6 +16,7 @@ from random import Random
 import grpc
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core import semantics
 from penstock.core.call import Call
@@ -31,6 +32,8 @@ from penstock.router.hedging import race
 from penstock.router.holding import Holding
 from penstock.router.policy import Budget, Pick
 from penstock.router.registry import Registry
+from penstock.router.resuming import RESUMES, Delivered, continued, joined
+from penstock.router.steering import risky
 from penstock.router.strategies import STRATEGIES, Ask, LateBinding, LeastAddedDelay, Strategy
 from penstock.router.trip import Trip
 
@@ -92,11 +95,12 @@ class Attempts:
                     raise
 
     async def stream(self, trip: Trip) -> AsyncGenerator[Computed, None]:
-        """As `compute`, piece by piece. Once a piece has left, a failure is the caller's to hear of, never hidden."""
+        """As `compute`, piece by piece. Once a piece has left, another instance goes on where one can, else the caller hears of it."""
         self._retries.earn()
+        trip.streams, task, delivered = True, trip.asked.task, Delivered()
         while True:
             fleet, pick, member = await self._choose_or_fall_back(trip)
-            said = False
+            resumed = delivered.text
             began = self._begin(trip, fleet, member)
             outcome = Outcome.CANCELLED
             try:
@@ -105,17 +109,20 @@ class Attempts:
                 )
                 async with aclosing(pieces) as open_pieces:
                     async for piece in open_pieces:
-                        said = said or piece.chunk is not None
+                        if piece.chunk is not None:
+                            delivered.take(piece.chunk)
                         if piece.result is not None:
                             outcome = Outcome.SUCCESS
                             self._note(trip, pick, member, piece)
-                        yield piece
+                        yield joined(piece, resumed, trip.asked.work.input_tokens) if resumed else piece
                 if outcome is not Outcome.SUCCESS:
                     raise unavailable("the answer was cut before its end", reason="STREAM_CUT")
                 return
             except Fault as fault:
                 outcome = self._blame(fault)
-                if said or not (self._may_retry(trip, fault) or self._fall_back(trip, fault)):
+                if delivered.begun:
+                    self._resume(trip, fault, delivered, task)
+                elif not (self._may_retry(trip, fault) or self._fall_back(trip, fault)):
                     raise
             finally:
                 self._end(trip, fleet, member, outcome, began)
@@ -123,6 +130,22 @@ class Attempts:
     def forget(self, instance_id: str) -> None:
         """The instance has gone for good."""
         self._affinity.forget(instance_id)
+
+    def _resume(self, trip: Trip, fault: Fault, delivered: Delivered, task: inference_pb2.Task) -> None:
+        """Let the next try say the rest of an answer that was cut; raises the fault where no instance can go on with it."""
+        fleet, registered = self._registry.fleets.get(trip.asked.model), self._registry.registered
+        able = fleet is not None and any(
+            RESUMES in registered[member.id].capabilities and member.id not in trip.tried for member in fleet.members
+        )
+        if not (able and delivered.whole and fault.code in GONE and self._may_retry(trip, fault)):
+            raise fault
+        text, options = delivered.text, router_pb2.CallOptions()
+        options.CopyFrom(trip.asked.options)
+        if RESUMES not in options.required_capabilities:
+            options.required_capabilities.append(RESUMES)
+        trip.asked = replace(trip.asked, options=options, task=continued(task, text))
+        trip.receipt.notes.append(f"resumed after {len(text)} characters: {fault.reason or fault.code.name}")
+        self._count("resumed")
 
     def fleet_of(self, model: str) -> Fleet:
         """The instances of a model.
@@ -220,7 +243,10 @@ class Attempts:
     def _pick(self, trip: Trip, fleet: Fleet, now: float) -> Pick:
         asked = trip.asked
         needs = frozenset(asked.options.required_capabilities)
-        fits = self._fits(asked.model, needs, asked.work.input_tokens if asked.work.kind == "generate" else 0)
+        unsafe: frozenset[str] = frozenset()
+        if trip.streams:
+            unsafe = risky(fleet, self._registry.registered, self._registry.since, now, trip.tried)
+        fits = self._fits(asked.model, needs, asked.work.input_tokens if asked.work.kind == "generate" else 0, unsafe)
         ask = Ask(asked.work.input_tokens, URGENCY.get(trip.call.priority, 1.0), self._affinity.sizes(trip, fleet))
         pick = policy.choose(fleet, self._strategy_of(fleet), ask, now, self._rng, without=trip.tried, fits=fits)
         self._count(pick.branch)
@@ -234,12 +260,16 @@ class Attempts:
         strategy = self._strategy
         return self._otherwise if isinstance(strategy, LateBinding) and not strategy.fits(fleet) else strategy
 
-    def _fits(self, model: str, needs: frozenset[str], tokens: int) -> policy.Fits | None:
-        if not needs and not tokens:
+    def _fits(
+        self, model: str, needs: frozenset[str], tokens: int, unsafe: frozenset[str] = frozenset()
+    ) -> policy.Fits | None:
+        if not (needs or tokens or unsafe):
             return None
         registered = self._registry.registered
 
         def fits(member_id: str) -> str:
+            if member_id in unsafe:
+                return "spot: a safer instance is free for this stream"
             instance = registered[member_id]
             if missing := needs.difference(instance.capabilities):
                 return CANNOT + ", ".join(sorted(missing))

@@ -56,6 +56,8 @@ class Registry:
         self.registered: dict[str, router_pb2.Instance] = {}
         self._lease_until: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
+        self.since: dict[str, float] = {}
+        """When each instance came."""
         self._name = secrets.token_hex(8)
         self._routers = 1
         self._gone: set[str] = set()
@@ -176,8 +178,10 @@ class Registry:
         known, now = self.members.get(instance.id), self._clock.monotonic()
         if known is None:
             known = self.members[instance.id] = Member(instance.id, instance.concurrency, now)
+            self.since[instance.id] = now
         elif fresh:
             known.renew(now)
+            self.since[instance.id] = now
         known.concurrency = max(1, instance.concurrency)
         known.leaving = known.lost = False
         self.registered[instance.id] = instance
@@ -203,7 +207,7 @@ class Registry:
         if member is not None:
             member.lost = True
             self._place(member, set())
-        for table in (self.members, self.registered, self._lease_until, self._heard_at):
+        for table in (self.members, self.registered, self._lease_until, self._heard_at, self.since):
             table.pop(instance_id, None)
         self._gone.add(instance_id)
 

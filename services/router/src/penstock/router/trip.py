@@ -32,6 +32,8 @@ class Trip:
     tried: set[str] = field(default_factory=set)
     """Instances that have been given this call."""
     attempts: int = 0
+    streams: bool = False
+    """Whether the answer leaves piece by piece, over a time in which an instance may go."""
     said_bytes: int = 0
     """Size of the pieces of a stream that have been passed on."""
     prefix_blocks: tuple[Hashable, ...] | None = None
