@@ -31,7 +31,7 @@ INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 JOBS = 500
 KILLS = 8
 WORK_S = 0.15
-"""Long enough that all slots are taken at every kill: a kill between jobs proves nothing."""
+"""Long enough that slots are taken at every kill: one between jobs proves nothing."""
 
 
 class Sleeper:
@@ -108,6 +108,18 @@ async def instances(routers: str) -> AsyncIterator[None]:
         yield
 
 
+async def answering(address: str) -> None:
+    """Wait until a program listens: one that is killed while it starts interrupts nothing."""
+    host, port = address.split(":")
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(host, int(port))
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+
+
 async def ask(stubs: list[router_pb2_grpc.RouterServiceStub], method: str, request: object) -> object:
     """Ask whichever router answers; gives up after half a minute."""
     async with asyncio.timeout(30):
@@ -145,20 +157,20 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
             request = pb.SubmitJobRequest(task=task, idempotency_token=f"job-{number}", deadline_ms=120_000)
             return (await ask(stubs, "SubmitJob", request)).job.id  # type: ignore[attr-defined]
 
-        async def kill() -> None:
-            for _ in range(KILLS):
-                await asyncio.sleep(rng.uniform(0.3, 0.8))
-                plan = rng.choice(plans)
-                children[plan.name].kill()
-                await children[plan.name].wait()
-                children[plan.name] = await Child.start(plan, lambda *_: None)
+        async def submit_and_kill(numbers: range) -> list[str]:
+            """Kill one of the programs while these jobs come in and are served."""
+            plan = rng.choice(plans)
+            await answering(plan.address)
+            submitting = asyncio.gather(*(submit(number) for number in numbers))
+            await asyncio.sleep(rng.uniform(0.05, 0.5))
+            children[plan.name].kill()
+            await children[plan.name].wait()
+            children[plan.name] = await Child.start(plan, lambda *_: None)
+            return await submitting
 
-        killer = asyncio.create_task(kill())
         names: list[str] = []
-        for start in range(0, JOBS, 25):
-            names += await asyncio.gather(*(submit(number) for number in range(start, start + 25)))
-            await asyncio.sleep(0.15)
-        await killer
+        for turn in range(KILLS):
+            names += await submit_and_kill(range(turn * JOBS // KILLS, (turn + 1) * JOBS // KILLS))
 
         store = open_redis(url)
         owned.push_async_callback(store.aclose)
