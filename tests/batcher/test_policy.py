@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
-from penstock.batcher.policy import CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
+from penstock.batcher.policy import CREDITS, CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
 
 
 def entry(number: int, priority: int = NORMAL, tenant: str = "a", tokens: int = 10, **more: float) -> Entry:
@@ -61,6 +61,33 @@ def test_idling_banks_no_credit() -> None:
         scheduler.push(entry(number, tenant="late"))
     after = [scheduler_next.tenant for scheduler_next in drain(scheduler)[:100]]
     assert after.count("late") <= 52
+
+
+@pytest.mark.parametrize("priority", [HIGH, CRITICAL])
+def test_a_burst_goes_first_while_its_credit_lasts_and_shares_beyond(priority: int) -> None:
+    scheduler = Scheduler()
+    for number in range(400):
+        scheduler.push(entry(number, NORMAL))
+    for _ in range(100):
+        scheduler.serve(next(scheduler.ordered(1)))
+    for number in range(400, 1000):
+        scheduler.push(entry(number, priority))
+    order = [item.priority for item in drain(scheduler)]
+    burst, ahead = order.index(NORMAL), 10 / WEIGHTS[NORMAL]  # the class that was served last is ahead by one entry
+    assert burst == pytest.approx((CREDITS[priority] + ahead) * WEIGHTS[priority] / 10, abs=1)
+    share = WEIGHTS[priority] / (WEIGHTS[priority] + WEIGHTS[NORMAL])
+    assert order[burst : burst + 200].count(priority) == pytest.approx(200 * share, abs=3)
+
+
+def test_credit_is_not_renewed_without_idling() -> None:
+    """A class that never empties its queue has its burst once."""
+    scheduler = Scheduler()
+    for number in range(400):
+        scheduler.push(entry(number, NORMAL))
+    for number in range(400, 1000):
+        scheduler.push(entry(number, HIGH))
+    late = drain(scheduler)[200:500]
+    assert sum(item.priority == HIGH for item in late) == pytest.approx(300 * 8 / 12, abs=3)
 
 
 def test_earliest_deadline_first_within_a_tenant() -> None:
