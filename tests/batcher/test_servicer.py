@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -12,15 +16,39 @@ from penstock.batcher.adapters import INFERENCE
 from penstock.batcher.config import BatchingSection, KnobsSection
 from penstock.batcher.servicer import BatcherServicer
 from penstock.core.auth import internal
-from penstock.core.call import Call
+from penstock.core.call import Call, Principal
 from penstock.core.clock import SystemClock
 from penstock.core.door import Door
 from penstock.core.errors import OK, Fault, invalid
 from penstock.core.hop import Peer, connect
-from penstock.core.telemetry import NO_TELEMETRY
+from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, peer_over, serving
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BatcherService"]
+
+
+class Instruments(Telemetry):
+    """Keeps what is measured, by instrument."""
+
+    def __init__(self) -> None:
+        super().__init__("batcher")
+        self.values: defaultdict[str, list[tuple[float, object]]] = defaultdict(list)
+        self.gauges: dict[str, Callable[[], float]] = {}
+
+    def counter(self, name: str, unit: str, description: str) -> Any:
+        return SimpleNamespace(add=lambda amount, attributes=None: self.values[name].append((amount, attributes)))
+
+    def histogram(self, name: str, unit: str, description: str) -> Any:
+        return SimpleNamespace(record=lambda amount, attributes=None: self.values[name].append((amount, attributes)))
+
+    def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+        self.gauges[name] = read
+
+    def now(self, name: str) -> dict[str, float]:
+        """A gauge of every class."""
+        start = f"penstock.batcher.{name}."
+        return {key.removeprefix(start): read() for key, read in self.gauges.items() if key.startswith(start)}
 
 
 class Counting:
@@ -130,3 +158,61 @@ async def test_a_knob_that_cannot_be_is_named(peer: Peer, knobs: pb.Knobs, field
     with pytest.raises(Fault) as caught:
         await peer.call("Configure", pb.ConfigureRequest(knobs=knobs), Call())
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+class Gate:
+    """A peer that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def call(self, method: str, request: Any, call: Call) -> Any:
+        await self.open.wait()
+        return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="1"))
+
+    async def stream(self, method: str, request: Any, call: Call) -> AsyncIterator[Any]:
+        await self.open.wait()
+        for index in range(len(request.members)):
+            row = inference_pb2.MemberResult(index=index, status=OK)
+            yield inference_pb2.ComputeBatchResponse(results=[row])
+
+    async def close(self) -> None:
+        return None
+
+
+async def test_waits_sizes_padding_drops_depth_and_age_are_measured() -> None:
+    gate, clock, seen = Gate(), FakeClock(), Instruments()
+    servicer = BatcherServicer(BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)), lambda _: gate, clock, seen)
+    await servicer.AttachInstance(pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1), Call())
+
+    def ask(text: str, priority: int, deadline_s: float = 60.0) -> asyncio.Task[pb.ComputeResponse]:
+        call = Call(Principal("acme"), priority, deadline_s=deadline_s)
+        return asyncio.create_task(servicer.Compute(compute(text), call))
+
+    running = ask("first", 2)
+    await settled()
+    waiting = [ask("four " * 4, 2), ask("five " * 4, 2), ask("late", 2, 1.5)]
+    await settled()
+    await clock.advance(1.0)
+    assert seen.now("depth") == {"low": 0, "normal": 3, "high": 0, "critical": 0}
+    assert seen.now("oldest_age") == {"low": 0, "normal": 1.0, "high": 0, "critical": 0}
+    with pytest.raises(Fault, match="full"):
+        await ask("too much", 2)
+    await clock.advance(1.0)
+    gate.open.set()
+    outcomes = await asyncio.gather(running, *waiting, return_exceptions=True)
+    assert isinstance(outcomes[3], Fault)
+    drops = Counter(attributes["reason"] for _, attributes in seen.values["penstock.batcher.dropped"])  # type: ignore[index]
+    assert drops == {"queue_full": 1, "timeout": 1}
+    assert [value for value, _ in seen.values["penstock.batcher.queue_wait"]] == [0.0, 2000.0, 2000.0]
+    assert [value for value, _ in seen.values["penstock.batcher.batch_size"]] == [1, 2, 2]
+    assert [value for value, _ in seen.values["penstock.batcher.padding_waste"]] == [0.0]
+    assert outcomes[1].batch.release_reason == "instance_free"  # type: ignore[union-attr]
+    rows = (await servicer.ListQueues(pb.ListQueuesRequest(), Call())).queues
+    assert (rows[0].instance_id, rows[0].running, sum(item.depth for item in rows[0].classes)) == ("i", 0, 0)
+    await servicer.close()
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
