@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import redis.asyncio
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
@@ -23,6 +24,7 @@ from penstock.router.__main__ import REGISTRY, ROUTER
 from penstock.router.adapters import INFERENCE, Backends
 from penstock.router.attempts import Attempts
 from penstock.router.config import KeySection, RouterSettings, RoutesSection
+from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing, digest
 from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
@@ -69,6 +71,7 @@ async def _start(
     admission: AdmissionStage | None = None,
     routes: RoutesSection | None = None,
     prices: Mapping[str, Any] | None = None,
+    store: redis.asyncio.Redis | None = None,
 ) -> AsyncIterator[Routed]:
     clock, table = SystemClock(), Prices(prices or {})
     keys = KeyRing([KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")])
@@ -78,11 +81,16 @@ async def _start(
     stages = admission or OpenAdmission(), NoRecall(), NoShape()
     pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
     pipeline.prices = table
+    servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
     doors = [
-        Door(ROUTER, RouterServicer(settings, keys, registry, pipeline, clock, models), keys.authenticate, public=True),
+        Door(ROUTER, servicer, keys.authenticate, public=True),
         Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),
     ]
     async with contextlib.AsyncExitStack() as stack:
+        if store is not None:
+            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
+            servicer.jobs.start()
+            stack.push_async_callback(servicer.jobs.close)
         server = await stack.enter_async_context(serving(doors))
         channel = await stack.enter_async_context(open_channel(server.address))
         stub = router_pb2_grpc.RouterServiceStub(channel)
