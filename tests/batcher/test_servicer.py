@@ -182,7 +182,9 @@ class Gate:
 
 async def test_waits_sizes_padding_drops_depth_and_age_are_measured() -> None:
     gate, clock, seen = Gate(), FakeClock(), Instruments()
-    servicer = BatcherServicer(BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)), lambda _: gate, clock, seen)
+    servicer = BatcherServicer(
+        BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)), lambda _: gate, clock, seen
+    )
     await servicer.AttachInstance(pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1), Call())
 
     def ask(text: str, priority: int, deadline_s: float = 60.0) -> asyncio.Task[pb.ComputeResponse]:
