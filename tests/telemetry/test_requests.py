@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from penstock.core import semantics as names
 from penstock.core.clock import SystemClock
-from penstock.telemetry.detection import Finding, IncidentBook, RequestSeen
+from penstock.telemetry.detection import Blame, Finding, IncidentBook, RequestSeen
 from penstock.telemetry.fitting import fit
 from penstock.telemetry.quality import Quality
 from penstock.telemetry.refitting import keep_fitting
@@ -203,3 +203,12 @@ def test_how_usual_embeddings_are_and_how_full_the_window_is_are_measured() -> N
     quality.take(seen(0.0, 10.0, **said))
     rows = {name: row.now for _, name, row in quality.rows()}
     assert rows["embedding"] == 0.7 and rows["context_use"] == 0.25
+
+
+def test_an_incident_names_what_every_finding_of_it_blames_the_worst_first_and_each_once() -> None:
+    book = IncidentBook()
+    slow, failing = Blame("latency_ms", 1.0, 33.0, 24.0), Blame("error_rate", 1.0, 0.5, 0.01)
+    book.take(Finding("batcher", "a", "requests", 1000.0, 21.0, "slow", (slow,)))
+    book.take(Finding("batcher", "b", "requests", 1010.0, 7.0, "failing", (failing,)))
+    last = book.take(Finding("batcher", "b", "requests", 1020.0, 30.0, "failing more", (failing,)))
+    assert [blame.feature for blame in last.blames] == ["error_rate", "latency_ms"]

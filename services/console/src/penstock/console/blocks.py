@@ -74,6 +74,8 @@ class Form:
     """Filters: names with their values; sending it puts them in the address."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
+    ticks: Mapping[str, bool] = field(default_factory=dict)
+    """Yes or no; yes is `1` in the address."""
 
 
 @dataclass(frozen=True)
@@ -172,5 +174,10 @@ def _form(block: Form) -> str:
     inputs = "".join(
         f'<label>{html.escape(name)} <input name="{html.escape(name, quote=True)}" value="{html.escape(value, quote=True)}"></label>'
         for name, value in block.fields.items()
+    )
+    inputs += "".join(
+        f'<label><input type="checkbox" name="{html.escape(name, quote=True)}" value="1"{" checked" if on else ""}> '
+        f"{html.escape(name)}</label>"
+        for name, on in block.ticks.items()
     )
     return f'<form method="get" class="filters">{inputs}<button type="submit">show</button></form>'

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.console.blocks import GREY, PALETTE
 
 Points = Sequence[tuple[float, float]]
-SYMBOLS = ("circle", "rect", "triangle", "diamond", "pin", "arrow", "roundRect", "none")
+SYMBOLS = ("circle", "rect", "triangle", "diamond", "emptyCircle", "emptyRect", "emptyTriangle", "emptyDiamond")
 """One a series, so that lines differ without colour too."""
 
 
@@ -97,12 +97,13 @@ def graph(edges: Sequence[tuple[str, str, float, str, bool]]) -> dict[str, Any]:
         by_depth[depth[name]] = row + 1
         place = {"x": depth[name] * 180, "y": row * 110 + (depth[name] % 2) * 30}
         nodes.append({"name": name, **place, "symbolSize": 46, "itemStyle": {"color": PALETTE[number % len(PALETTE)]}})
+    line = {"curveness": 0.12, "color": GREY, "opacity": 1.0}  # a label is as faint as its line
     links = [
         {
             "source": start,
             "target": end,
-            "label": {"show": True, "formatter": words, "color": GREY, "fontSize": 11},
-            "lineStyle": {"width": 1 + 5 * calls / most, "curveness": 0.12, "type": "dashed" if bad else "solid"},
+            "label": {"show": True, "formatter": words, "color": GREY, "fontSize": 12},
+            "lineStyle": {**line, "width": 1 + 5 * calls / most, "type": "dashed" if bad else "solid"},
         }
         for start, end, calls, words, bad in edges
     ]
@@ -112,6 +113,10 @@ def graph(edges: Sequence[tuple[str, str, float, str, bool]]) -> dict[str, Any]:
         "data": nodes,
         "links": links,
         "edgeSymbol": ["none", "arrow"],
+        "left": 60,
+        "right": 110,
+        "top": 30,
+        "bottom": 50,
         "label": {"show": True, "position": "bottom", "color": GREY},
         "roam": True,
     }

@@ -44,12 +44,11 @@ async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
                 lines |= _burn_down(f"{row.key} {rule.rule}", points, left, rate)
     away_note = [] if "limiter" not in sources.refused else away(sources, "limiter")
     columns = ("tenant", "rule", "used", "held", "limit", "window ends", "at this rate")
+    title = "Left of each budget, and at the rate of the last ten minutes"
+    burning = Chart(title, charts.over_time(lines, "$", faint="forecast")) if lines else Note("no budget is in dollars")
     return [
         *away_note,
-        Chart(
-            "Left of each budget, and at the rate of the last ten minutes",
-            charts.over_time(lines, "$", faint="forecast"),
-        ),
+        burning,
         Rows("Limits", columns, rows, "no rule limits anybody who has called so far"),
         Rows("Tenants", ("tenant", "calls", "spent", "rate"), spending, "nobody has spent anything yet"),
         *await metric_charts(sources, "penstock.limiter", "Limiter"),
@@ -100,7 +99,8 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
     )
     if found is None:
         return away(sources, "telemetry")
-    demand = [(float(point.unix_ms), point.calls / 10) for point in found.points]
+    whole = found.points[:-1] or found.points  # the last step is not over yet
+    demand = [(float(point.unix_ms), point.calls / 10) for point in whole]
     blocks: list[Block] = [
         Chart("Demand", charts.over_time({"calls a second": demand}, "calls/s", steps=("calls a second",)))
     ]

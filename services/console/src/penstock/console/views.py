@@ -83,7 +83,8 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
 
 def _sparks(sparks: Mapping[str, list[tuple[float, float]]]) -> dict[str, object]:
     options = charts.over_time(sparks, "calls/s")
-    options["xAxis"] = {"type": "value", "min": 0, "max": 29, "axisLabel": {"show": False}}
+    last = max((len(points) for points in sparks.values()), default=1) - 1
+    options["xAxis"] = {"type": "value", "min": 0, "max": last, "axisLabel": {"show": False}}
     return options
 
 
@@ -122,28 +123,25 @@ async def queues(sources: Sources, _: Query) -> Sequence[Block]:
     found = await sources.ask("batcher", "ListQueues", batcher_pb2.ListQueuesRequest(), batcher_pb2.ListQueuesResponse)
     if found is None:
         return away(sources, "batcher")
-    rows: list[Row] = []
     depth: dict[str, dict[str, int]] = {}
     for queue in found.queues:
         for part in queue.classes:
             name = common_pb2.Priority.Name(part.priority).removeprefix("PRIORITY_").lower()
             depth.setdefault(name, {})[queue.instance_id] = part.depth
-            rows.append(
-                [
-                    queue.instance_id,
-                    name,
-                    str(part.depth),
-                    f"{part.oldest_age_ms}",
-                    f"{queue.running} of {queue.concurrency}",
-                ]
-            )
+    rows: list[Row] = [
+        [
+            queue.instance_id,
+            *(str(by.get(queue.instance_id, 0)) for by in depth.values()),
+            f"{max((part.oldest_age_ms for part in queue.classes), default=0)}",
+            f"{queue.running} of {queue.concurrency}",
+        ]
+        for queue in found.queues
+    ]
     instances = [queue.instance_id for queue in found.queues]
     series = {name: [float(by.get(instance, 0)) for instance in instances] for name, by in depth.items()}
     return [
         Chart("Rows waiting by priority", charts.bars(instances, series, "rows", stacked=True)),
-        Rows(
-            "Queues", ("instance", "priority", "rows", "oldest ms", "batches running"), rows, "no instance has a queue"
-        ),
+        Rows("Queues", ("instance", *depth, "oldest ms", "batches running"), rows, "no instance has a queue"),
         *await metric_charts(sources, "penstock.batcher", "Batcher"),
     ]
 
@@ -180,15 +178,8 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
         for row in shown[:SHOWN]
     ]
     columns = ("trace", "operation", "tenant", "run", "model", "cache", "ms", "paid", "outcome")
-    form = Form(
-        {
-            **fields,
-            "min_ms": query.get("min_ms", ""),
-            "errors": query.get("errors", ""),
-            "all": query.get("all", ""),
-            "pause": query.get("pause", ""),
-        }
-    )
+    ticks = {name: query.get(name) == "1" for name in ("errors", "all", "pause")}
+    form = Form({**fields, "min_ms": query.get("min_ms", "")}, ticks)
     return [form, Rows("Requests, newest first", columns, rows, "no request matches")]
 
 

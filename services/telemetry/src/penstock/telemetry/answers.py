@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from penstock.telemetry.adapters import Forwarder
     from penstock.telemetry.store import Store
 
-SPARKS = 30
+SPARKS = 12
+"""Steps of a spark line: of a minute, five seconds each, so that every sender has reported in each."""
 
 
 def summary(row: Summary) -> pb.TraceSummary:

@@ -20,6 +20,7 @@ CLOSE_S = 120.0
 """An incident is closed when nothing was found for this long."""
 
 MOST_INCIDENTS = 1000
+MOST_BLAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,12 @@ class IncidentBook:
             self._watchers.discard(queue)
 
 
+def _both(first: Sequence[Blame], second: Sequence[Blame]) -> tuple[Blame, ...]:
+    """The blames of two findings, the worse one's first, so that whatever joins an incident is named in it; each feature once."""
+    known = {blame.feature for blame in first}
+    return (*first, *(blame for blame in second if blame.feature not in known))[:MOST_BLAMES]
+
+
 def _merged(incident: Incident, finding: Finding) -> Incident:
     worse = finding.severity > incident.severity
     return replace(
@@ -181,7 +188,7 @@ def _merged(incident: Incident, finding: Finding) -> Incident:
         last_unix_s=max(incident.last_unix_s, finding.at_unix_s),
         severity=max(incident.severity, finding.severity),
         text=finding.text if worse else incident.text,
-        blames=finding.blames if worse and finding.blames else incident.blames or finding.blames,
+        blames=_both(finding.blames, incident.blames) if worse else _both(incident.blames, finding.blames),
         critical_section=incident.critical_section or finding.critical_section,
         trace_ids=tuple(dict.fromkeys((*incident.trace_ids, *finding.trace_ids)))[:20],
         alerts=incident.alerts + 1,

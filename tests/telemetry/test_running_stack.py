@@ -1,0 +1,38 @@
+"""What the running stack's figures count as found and as a false alert; the run itself is the benchmark's."""
+
+from __future__ import annotations
+
+from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.bench.anomaly_stack import Injected, Watched
+
+
+def told(name: str, opened_s: float, last_s: float, *features: str) -> pb.Incident:
+    blamed = [pb.Contribution(feature=feature) for feature in features]
+    return pb.Incident(
+        id=name, opened_unix_ms=int(opened_s * 1e3), last_unix_ms=int(last_s * 1e3), contributions=blamed
+    )
+
+
+FAULT = Injected("error burst", 1000.0, 1120.0)
+
+
+def test_a_fault_is_found_when_an_incident_comes_to_blame_what_it_changes() -> None:
+    late, grown = told("a", 1030.0, 1030.0, "error_rate"), told("b", 900.0, 1010.0, "latency_ms", "error_rate")
+    assert FAULT.found([late]) == 30.0
+    assert FAULT.found([told("b", 900.0, 990.0, "latency_ms"), grown, late]) == 10.0
+
+
+def test_another_feature_another_time_or_an_older_blame_is_no_finding() -> None:
+    assert FAULT.found([]) is None
+    assert FAULT.found([told("a", 1030.0, 1030.0, "latency_ms")]) is None
+    assert FAULT.found([told("a", 1130.0, 1130.0, "error_rate")]) is None
+    before, after = told("a", 900.0, 990.0, "error_rate"), told("a", 900.0, 1030.0, "error_rate")
+    assert FAULT.found([before, after]) is None
+
+
+def test_only_incidents_outside_faults_and_their_aftermath_are_false_and_each_counts_once() -> None:
+    moments = (900.0, 1000.0, 1150.0, 1181.0, 1400.0)
+    updates = [told(str(at), at, at, "latency_ms") for at in moments]
+    watched = Watched([FAULT], [*updates, *updates], 720.0, 100, 0.0, 60.0)
+    assert [row.id for row in watched.false()] == ["900.0", "1181.0", "1400.0"]
+    assert watched.service_hours == 1.0
