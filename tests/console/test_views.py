@@ -15,7 +15,14 @@ pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.asyncio(lo
 SHOWS = {
     "/": ("Is anything wrong now?", "open incidents", "router", "inference-onnx-quantized", "batcher"),
     "/savings": ("Is it worth it?", "full price", "acme", "run-1", "all-MiniLM-L6-v2", "unattributed", "exact"),
-    "/cache": ("Is the cache safe and useful?", "look-ups", "audited hits right", "Look-ups by rule", "exact_hit"),
+    "/cache": (
+        "Is the cache safe and useful?",
+        "look-ups",
+        "audited hits right",
+        "Look-ups by rule",
+        "exact_hit",
+        "context_use",
+    ),
     "/scoreboard": ("Why did the router choose that?", "inference-1", "inference-2", "least_added_delay", "Why picked"),
     "/queues": ("Who is waiting?", "critical", "inference-1", "0 of 1", "penstock.batcher.depth"),
     "/budgets": ("When do we run out?", "acme-hour", "$1.00", "acme", "an hour"),
@@ -86,6 +93,14 @@ async def test_filters_put_themselves_into_the_address(stack: Stack, page: Page)
     await page.eval("document.querySelector('form.filters button').click()")
     await page.until("location.search.includes('service=shop') && document.body.innerText.includes('ShopService')")
     await page.until("!document.body.innerText.includes('RouterService')")
+
+
+async def test_yes_or_no_is_a_tick_that_the_address_holds(stack: Stack, page: Page) -> None:
+    await page.open(address(stack, "/traces"))
+    await page.eval("document.querySelector('input[name=errors]').click()")
+    await page.eval("document.querySelector('form.filters button').click()")
+    await page.until("location.search.includes('errors=1') && document.querySelector('input[name=errors]').checked")
+    await page.until("!document.body.innerText.includes('RouterService/Embed')")
 
 
 async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
