@@ -63,7 +63,7 @@ async def _run(options: Options) -> Result:
     threads = os.cpu_count() or 1
     rows = _rows(options, TextModel.load(folder))
     bare = OnnxSession(folder / "model.onnx", threads)
-    rounds, seconds = (1, 1.0) if options.quick else (5, 2.0)
+    rounds, seconds = (1, 1.0) if options.quick else (5, 1.5)
     measured: dict[tuple[str, int], list[Measured]] = {}
     bare_rps: list[float] = []
     batched_rps: list[float] = []
