@@ -148,11 +148,18 @@ async def test_earlier_turns_belong_to_the_scope(rig: Rig) -> None:
     assert (await look(cache, second)).receipt.outcome == MISS
 
 
+async def following(cache: CacheServicer, count: int) -> None:
+    """Until so many wait for a leader."""
+    async with asyncio.timeout(10):
+        while cache.waiting < count:
+            await asyncio.sleep(0.001)
+
+
 async def test_followers_get_the_leaders_answer_and_take_over_when_it_fails(rig: Rig) -> None:
     cache = await rig.make()
     leader = await look(cache, chat("same"))
     followers = [asyncio.create_task(look(cache, chat("same"))) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await following(cache, 5)
     assert not any(task.done() for task in followers)
     await cache.Store(pb.StoreRequest(token=leader.token), ANN)  # no answer came
     done, waiting = await asyncio.wait(followers, return_when=asyncio.FIRST_COMPLETED)
@@ -169,7 +176,7 @@ async def test_a_follower_that_leaves_passes_the_lead_on(rig: Rig) -> None:
     cache = await rig.make()
     leader = await look(cache, chat("same"))
     first, second = (asyncio.create_task(look(cache, chat("same"))) for _ in range(2))
-    await asyncio.sleep(0.05)
+    await following(cache, 2)
     first.cancel()
     await asyncio.wait([first])
     await cache.Store(pb.StoreRequest(token=leader.token), ANN)

@@ -13,6 +13,7 @@ from penstock.api.cache.v1 import cache_pb2
 from penstock.cache.adapters import Entries
 from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection, CacheSettings
+from penstock.cache.judge import OpenAiJudge
 from penstock.cache.servicer import CacheServicer
 from penstock.cache.tier import SemanticTier
 from penstock.core.auth import internal
@@ -46,6 +47,9 @@ async def serve(settings: CacheSettings) -> None:
             await tier.start()
             owned.push_async_callback(tier.close)
         servicer = CacheServicer(settings, section, entries, tier, clock)
+        if section.judge is not None:
+            servicer.judge = OpenAiJudge(section.judge)
+            owned.push_async_callback(servicer.judge.close)
         servicer.watch(telemetry)
         watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection)))
         door = Door(SERVICE, servicer, internal(settings.internal_token))

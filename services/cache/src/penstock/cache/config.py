@@ -15,6 +15,18 @@ class CacheSettings(ServiceSettings):
     coalesce_ms: int = Field(30_000, ge=0, description="longest wait for the same request of another router")
 
 
+class JudgeSection(Section):
+    """`cache: {judge: …}`: who says whether two free answers are the same. Prompts and answers are sent there."""
+
+    url: str = Field(pattern="^https?://")
+    """An OpenAI-compatible API, such as `http://127.0.0.1:8000/v1`."""
+    model: str = Field(min_length=1)
+    key_env: str = ""
+    """Variable that holds the key; empty: none is sent."""
+    timeout_ms: int = Field(3_000, gt=0)
+    most_connections: int = Field(8, ge=1)
+
+
 class CacheSection(Section):
     """`cache:` of the file."""
 
@@ -32,3 +44,5 @@ class CacheSection(Section):
     """Semantic look-ups of one key and second: guessing what others have asked must be slow."""
     scope_entries: int = Field(100_000, ge=1_000)
     """Most entries of one semantic scope; the oldest leave."""
+    judge: JudgeSection | None = None
+    """None: answers in free text are exact only."""

@@ -18,6 +18,11 @@ class Flights(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """Followers of all leaders."""
+        return sum(len(queue) for queue in self._waiting.values())
+
     def lead(self, key: str) -> bool:
         """True for the first of its key, who now owes a landing."""
         if key in self._waiting:

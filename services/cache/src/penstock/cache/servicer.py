@@ -16,6 +16,7 @@ from penstock.cache.adapters import Entries, Entry, Lesson
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.flights import Flights
 from penstock.cache.gate import MOST_CHARACTERS
+from penstock.cache.judge import Judge
 from penstock.cache.listing import list_keys
 from penstock.cache.scope import answer_class, never_kept, prompt_of
 from penstock.cache.tier import Candidate, SemanticTier
@@ -84,6 +85,8 @@ class CacheServicer:
         self._landed: OrderedDict[str, tuple[float, Entry]] = OrderedDict()
         self._served: OrderedDict[str, Served] = OrderedDict()
         self._probes: dict[str, tuple[float, float]] = {}
+        self.judge: Judge | None = None
+        """Who clusters free answers; set by the hall."""
         self.counts: Counter[str] = Counter()
         self.saved_microusd, self.saved_ms = 0, 0.0
         self.reload(section)
@@ -92,6 +95,11 @@ class CacheServicer:
     def reload(self, section: CacheSection) -> None:
         """Put a new section in force; scopes keep the bound they began with."""
         self._section = section
+
+    @property
+    def waiting(self) -> int:
+        """Look-ups that wait for the same one's answer."""
+        return self._flights.waiting
 
     def watch(self, telemetry: Telemetry) -> None:
         """Report look-ups by rule, and what is held."""
@@ -311,11 +319,12 @@ class CacheServicer:
             raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
 
     async def _teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """Tell every replica what this call has shown; why not, where the answer is free text."""
-        name = answer_class(owed.request.task, result)
+        """Tell every replica what this call has shown; why not, where the answer is free text and nobody has judged it."""
+        name = answer_class(owed.request.task, result) or await self._judged(owed, result)
         if not name:
-            self.counts["semantic_off: no judge"] += 1
-            return "semantic_off: no judge"
+            reason = f"semantic_off: {'the judge gave no verdict' if self.judge else 'no judge'}"
+            self.counts[reason] += 1
+            return reason
         assert owed.candidate is not None
         verdict = owed.candidate.verdict
         voted = self._tier.class_name(owed.scope_key, verdict.answer) if self._tier else ""
@@ -334,6 +343,22 @@ class CacheServicer:
             Lesson("learn", owed.tenant, owed.scope_key, owed.key, owed.text, name, vector, seen if voted else None)
         )
         return ""
+
+    async def _judged(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
+        """The cluster of a free answer: the nearest class whose answer the judge calls the same, else its own; empty for no verdict."""
+        message = result.generate.message
+        if self.judge is None or message.tool_calls or not message.content.strip() or owed.candidate is None:
+            return ""
+        for name, key in owed.candidate.rivals:
+            entry = await self._entries.get(owed.tenant, key, 0, 0)
+            if entry is None:
+                continue
+            same = await self.judge.same(owed.text, entry.result.generate.message.content, message.content)
+            if same is None:
+                return ""
+            if same:
+                return name
+        return f"text:{owed.key}"
 
     def _land(self, owed: Owed, entry: Entry | None) -> None:
         if owed.leads:

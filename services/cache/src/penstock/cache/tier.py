@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 SCOPES_IN_MEMORY = 1_000
 FOLLOW_WAIT_MS = 200
 PAUSE_S = 0.5
+RIVALS = 3
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Held:
     index: VectorIndex
     classes: dict[str, int] = field(default_factory=dict)
     """Dense numbers of canonical answers."""
+    names: list[str] = field(default_factory=list)
+    """The canonical answers by number."""
     newest: dict[int, str] = field(default_factory=dict)
     """Entry that a class is served by."""
     texts: dict[int, str] = field(default_factory=dict)
@@ -47,6 +50,8 @@ class Candidate:
     verdict: Verdict
     vector: Floats
     key: str = ""
+    rivals: tuple[tuple[str, str], ...] = ()
+    """The nearest classes and the entries that they are served by, the voted one first: what a free answer may be the same as."""
 
 
 class SemanticTier:
@@ -113,7 +118,10 @@ class SemanticTier:
             for place, similarity in held.index.search(vector, NEIGHBOURS)
         ]
         verdict = held.learnt.decide(vector, text, near, self._rng, bound)
-        return Candidate(verdict, vector, held.newest.get(verdict.answer, ""))
+        nearest = dict.fromkeys((verdict.answer, *(one.answer for one in near)))
+        known = [answer for answer in nearest if answer in held.newest][:RIVALS]
+        rivals = tuple((self.class_name(scope_key, answer), held.newest[answer]) for answer in known)
+        return Candidate(verdict, vector, held.newest.get(verdict.answer, ""), rivals)
 
     async def _follow(self) -> None:
         while not self._closing:
@@ -150,6 +158,8 @@ class SemanticTier:
 
     def _learn(self, held: Held, lesson: Lesson, vector: Floats) -> None:
         answer = held.classes.setdefault(lesson.answer_class, len(held.classes))
+        if answer == len(held.names):
+            held.names.append(lesson.answer_class)
         seen = lesson.verdict or {}
         verdict = Verdict(
             False, "", held.classes.get(seen.get("answer", ""), -1), seen.get("probability", 0.0), 0.0,
@@ -183,4 +193,4 @@ class SemanticTier:
     def class_name(self, scope_key: str, answer: int) -> str:
         """The canonical answer of a class number."""
         held = self._scopes.get(scope_key)
-        return next((name for name, number in held.classes.items() if number == answer), "") if held else ""
+        return held.names[answer] if held is not None and 0 <= answer < len(held.names) else ""
