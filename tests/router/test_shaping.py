@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Principal
+from penstock.core.config import BadConfig
 from penstock.core.prices import ModelPrice, Prices
 from penstock.router.shaping import PromptShape, PromptsSection, ShapingRule
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 PRICES = Prices({"chat": ModelPrice(name="chat", input_microusd_per_mtok=3_000_000)})
 OPTIONS = router_pb2.CallOptions(model="chat")
@@ -67,3 +73,35 @@ def test_other_tasks_and_other_tenants_are_left_alone() -> None:
     assert shaped(task, ShapingRule(organisation="other")) == (task, (), 0)
     off = ShapingRule(stable_prefix=False, lossless=False)
     assert shaped(task, off) == (task, (), 0)
+
+
+def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    task = chat()
+    after, notes, _ = shaped(task, ShapingRule(tokenizer_file=tmp_path / "tokenizer.json", stable_prefix=False))
+    sizes = [sum(len(words.encode(turn.content).ids) for turn in made.generate.messages) for made in (task, after)]
+    tools = sum(
+        len(words.encode(text).ids)
+        for tool in task.generate.tools
+        for text in (tool.name, tool.description, tool.parameters_json)
+    )
+    assert notes == (f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its tokenizer",)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(BadConfig, match=r"broken\.json cannot be used"):
+        ShapingRule(tokenizer_file=tmp_path / "broken.json").optimiser()
+
+
+def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_forbids_it() -> None:
+    task = chat()
+    rows = json.loads(task.generate.messages[3].content)
+    second = task.generate.messages.add(role="assistant")
+    second.tool_calls.add(id="c2", name="find", arguments_json="{}")
+    task.generate.messages.add(
+        role="tool", content=json.dumps({"page": 2, "last": rows[3:], "all": rows}), tool_call_id="c2"
+    )
+    after, _, _ = shaped(task)
+    assert json.loads(after.generate.messages[5].content)["all"] == "[same as $ in the result of tool call c1]"
+    kept, _, _ = shaped(task, ShapingRule(named_values=False))
+    assert json.loads(kept.generate.messages[5].content) == json.loads(task.generate.messages[5].content)

@@ -18,8 +18,9 @@ from typing import Any
 from penstock.bench.options import Options
 from penstock.bench.report import Bound, Result, Table
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn, estimate_tokens
-from penstock.prompts.json_text import minify
+from penstock.prompts.json_text import compact, minify
 from penstock.prompts.optimiser import Optimiser
+from penstock.prompts.references import restored
 from penstock.prompts.stability import shared_prefix_bytes
 
 READ, WRITE = 0.1, 1.25
@@ -43,6 +44,7 @@ def run(options: Options) -> Result:
         "cost_cut_volatile_head": 1 - cost["volatile"][1] / cost["volatile"][0],
         "cost_cut_as_sent": 1 - cost["as_sent"][1] / cost["as_sent"][0],
         "lossless_token_cut": 1 - tokens_after / tokens_before,
+        "lossless_tool_cut": (tokens_before - tokens_after) / _tool_tokens(trajectories),
         "roundtrip_failures": _roundtrip_failures(trajectories, options),
         "identifiers_kept": _identifiers_kept(trajectories, options),
         "answer_kept": kept,
@@ -122,10 +124,36 @@ def _lossless(trajectories: list[Trajectory]) -> tuple[int, int, float, float]:
     return before, after, (time.process_time() - began) * 1e6, size / 1024
 
 
+def _tool_tokens(trajectories: list[Trajectory]) -> int:
+    """Tokens of the tool results, which alone may be shortened without loss."""
+    return sum(estimate_tokens(turn.content) for turns, _ in trajectories for turn in turns if turn.role == "tool")
+
+
 def _roundtrip_failures(trajectories: list[Trajectory], options: Options) -> int:
+    """JSON whose values are not those of the original, and tool results that do not come back from their names."""
     texts = [turn.content for turns, _ in trajectories for turn in turns if turn.role == "tool"]
     texts += [json.dumps(dict(record), indent=2) for record in _key_values(options)]
-    return sum(1 for text in texts if (shorter := minify(text)) is not None and _lexemes(shorter) != _lexemes(text))
+    minified = sum(1 for text in texts if (shorter := minify(text)) is not None and _lexemes(shorter) != _lexemes(text))
+    return minified + sum(_not_restored(turns) for turns, _ in trajectories)
+
+
+def _not_restored(turns: tuple[Turn, ...]) -> int:
+    """Tool results of a trajectory that read differently once every name is replaced by what it stands for."""
+    failures, known = 0, dict[str, str]()
+    shaped = Optimiser(Policy(stable_prefix=False)).optimise(Conversation(turns)).conversation.turns
+    for turn, sent in zip(turns, shaped, strict=True):
+        if turn.role == "tool":
+            text = restored(sent.content, known.__getitem__)
+            known.setdefault(turn.tool_call_id, compact(text) or text)
+            failures += text != turn.content and _value(text) != _value(turn.content)
+    return failures
+
+
+def _value(text: str) -> Any:
+    try:
+        return _lexemes(text)
+    except ValueError:
+        return text.split()  # prose: only blank space may differ
 
 
 def _lexemes(text: str) -> Any:

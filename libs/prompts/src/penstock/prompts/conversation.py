@@ -45,6 +45,7 @@ class Policy:
 
     `least_gain_tokens`: a transform that saves less than this is not worth a changed block.
     `least_repeat_bytes`: shorter repeats are left alone.
+    `named_values`: an object or array of `least_value_bytes` that an earlier tool result holds is said by its name there.
     `keep_share`: share of a passage block's tokens that lossy selection keeps, 0 to 1; 1 switches it off.
     """
 
@@ -52,6 +53,8 @@ class Policy:
     lossless: bool = True
     least_gain_tokens: int = 4
     least_repeat_bytes: int = 200
+    named_values: bool = True
+    least_value_bytes: int = 160
     keep_share: float = 1.0
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-from penstock.prompts.json_text import minify
-
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _CODE = re.compile(
     r"```|~~~|^(?:diff --git|@@ |\+\+\+ |--- )|^\s*(?:def|class|import|from|return|if|for|while)\b"
@@ -17,11 +15,6 @@ _CODE = re.compile(
     re.MULTILINE,
 )
 _STAMP = re.compile(r"^\[?\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d{2}:?\d{2})?\]?\s+")
-
-
-def json_minified(text: str) -> str | None:
-    """JSON without blank space between tokens."""
-    return minify(text)
 
 
 def without_escapes(text: str) -> str | None:
@@ -64,5 +57,5 @@ def trimmed_prose(text: str) -> str | None:
     return shorter if shorter != text else None
 
 
-TRANSFORMS = (("escapes", without_escapes), ("json", json_minified), ("fold", folded), ("prose", trimmed_prose))
-"""In the order in which they are tried; each sees the result of the ones before."""
+TEXT_TRANSFORMS = (("fold", folded), ("prose", trimmed_prose))
+"""For what is not JSON, in the order in which they are tried; each sees the result of the one before."""

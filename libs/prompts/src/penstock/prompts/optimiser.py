@@ -6,7 +6,6 @@ assistant and system text (but for whole volatile lines moved), tool calls and t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,11 +18,12 @@ from penstock.prompts.conversation import (
     Turn,
     estimate_tokens,
 )
-from penstock.prompts.lossless import TRANSFORMS
+from penstock.prompts.json_text import compact
+from penstock.prompts.lossless import TEXT_TRANSFORMS, without_escapes
+from penstock.prompts.references import WHOLE, Said
 from penstock.prompts.selection import Similarity, paragraphs, ranked, select
 from penstock.prompts.stability import with_stable_prefix
 
-REFERENCE = "[same as the result of tool call {}]"
 LEFT_OUT = "[{} of {} passages left out]"
 
 
@@ -42,17 +42,16 @@ class Optimiser:
         shaped = conversation
         if self._policy.stable_prefix:
             shaped = self._stable(conversation, decisions)
-        turns = self._turns(shaped.turns, decisions)
-        return Optimised(
-            replace(shaped, turns=turns),
-            tuple(decisions),
-            self._size(conversation),
-            self._size(replace(shaped, turns=turns)),
-            self._estimated,
-        )
+        shaped = replace(shaped, turns=self._turns(shaped.turns, decisions))
+        before = self._size(conversation)
+        changed = any(decision.applied for decision in decisions)
+        after = self._size(shaped) if changed else before
+        return Optimised(shaped, tuple(decisions), before, after, self._estimated)
 
     def _stable(self, conversation: Conversation, decisions: list[Decision]) -> Conversation:
         shaped, moved = with_stable_prefix(conversation)
+        if not moved and shaped.tools == conversation.tools:
+            return conversation
         before, after = self._size(conversation), self._size(shaped)
         if shaped.tools != conversation.tools:
             decisions.append(Decision("tools", "stable_order", True, "tools and schema keys in order", before, after))
@@ -64,38 +63,52 @@ class Optimiser:
 
     def _turns(self, turns: tuple[Turn, ...], decisions: list[Decision]) -> tuple[Turn, ...]:
         first = 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
-        seen: dict[bytes, str] = {}
+        said = Said(self._policy)
         question = ""
         out: list[Turn] = []
         for index, turn in enumerate(turns):
             if turn.role == "user":
                 question = turn.content
-            if turn.role != "tool" or index < first:
+            if turn.role != "tool":
                 out.append(turn)
-                continue
-            content = self._tool_result(turn, f"turns[{index}]", (question, seen), decisions)
-            seen.setdefault(_digest(turn.content), turn.tool_call_id)
-            out.append(replace(turn, content=content))
+            elif index < first:
+                plain = compact(turn.content)
+                said.learn(said.result(turn, plain or turn.content, plain is not None))
+                out.append(turn)
+            else:
+                content = self._tool_result(turn, f"turns[{index}]", (question, said), decisions)
+                out.append(replace(turn, content=content))
         return tuple(out)
 
-    def _tool_result(
-        self, turn: Turn, block: str, context: tuple[str, dict[bytes, str]], decisions: list[Decision]
-    ) -> str:
-        question, seen = context
-        text = turn.content
+    def _tool_result(self, turn: Turn, block: str, context: tuple[str, Said], decisions: list[Decision]) -> str:
+        question, said = context
+        text, result = turn.content, None
         if self._policy.lossless:
-            repeat_of = (
-                seen.get(_digest(text))
-                if len(text.encode("utf-8", "surrogatepass")) >= self._policy.least_repeat_bytes
-                else None
-            )
-            if repeat_of:
-                return self._keep_if_shorter(block, "reference", text, REFERENCE.format(repeat_of), decisions)
-            for name, transform in TRANSFORMS:
-                text = self._keep_if_shorter(block, name, text, transform(text), decisions)
+            text, plain = self._shortened(block, turn.content, decisions)
+            result = said.result(turn, text if plain is None else plain, plain is not None)
+            if repeat_of := said.repeat_of(result):
+                shorter = self._keep_if_shorter(block, "reference", text, WHOLE.format(repeat_of), decisions)
+                if shorter is not text:
+                    return shorter
+            text = self._keep_if_shorter(block, "named_values", text, said.by_name(result), decisions)
+        whole = text
         if self._policy.keep_share < 1.0 and question and not turn.pinned:
             text = self._keep_if_shorter(block, "select", text, self._selected(question, text), decisions)
+        if result is not None and text is whole:
+            # What was selected away could not be pointed to.
+            said.learn(result)
         return text
+
+    def _shortened(self, block: str, text: str, decisions: list[Decision]) -> tuple[str, str | None]:
+        """The text by itself without loss; and as JSON without blank space, where it is JSON."""
+        text = self._keep_if_shorter(block, "escapes", text, without_escapes(text), decisions)
+        plain = compact(text)
+        if plain is not None:
+            shorter = plain if len(plain) < len(text) else None
+            return self._keep_if_shorter(block, "json", text, shorter, decisions), plain
+        for name, transform in TEXT_TRANSFORMS:
+            text = self._keep_if_shorter(block, name, text, transform(text), decisions)
+        return text, None
 
     def _keep_if_shorter(
         self, block: str, transform: str, before: str, after: str | None, decisions: list[Decision]
@@ -129,7 +142,3 @@ class Optimiser:
 
 def _total(count: TokenCounter, texts: Sequence[str]) -> int:
     return sum(count(text) for text in texts if text)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

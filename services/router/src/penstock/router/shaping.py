@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Principal
-from penstock.core.config import Section
+from penstock.core.config import BadConfig, Section
 from penstock.core.prices import Prices
-from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
+from penstock.prompts.conversation import Conversation, Policy, TokenCounter, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
 from penstock.router.stages import Shaped
 from pydantic import Field
@@ -27,10 +28,21 @@ class ShapingRule(Section):
     model: str = "*"
     stable_prefix: bool = True
     lossless: bool = True
+    named_values: bool = True
     keep_share: float = Field(1.0, gt=0, le=1)
+    tokenizer_file: Path | None = None
+    """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at four bytes each."""
 
     def policy(self) -> Policy:
-        return Policy(stable_prefix=self.stable_prefix, lossless=self.lossless, keep_share=self.keep_share)
+        return Policy(self.stable_prefix, self.lossless, named_values=self.named_values, keep_share=self.keep_share)
+
+    def optimiser(self) -> Optimiser:
+        """The optimiser of this rule.
+
+        Raises:
+            BadConfig: the tokenizer's file cannot be used.
+        """
+        return Optimiser(self.policy(), token_counter(self.tokenizer_file) if self.tokenizer_file else None)
 
 
 class PromptsSection(Section):
@@ -48,7 +60,7 @@ class PromptShape:
 
     def replace(self, section: PromptsSection) -> None:
         """Put new rules in force."""
-        self._rules = [(rule, Optimiser(rule.policy())) for rule in section.rules]
+        self._rules = [(rule, rule.optimiser()) for rule in section.rules]
 
     def _optimiser(self, organisation: str, model: str) -> Optimiser | None:
         fitting = (
@@ -74,8 +86,20 @@ class PromptShape:
         cost = (self._prices().most_microusd(options.model, saved, 0) or 0) if saved > 0 else 0
         saving = common_pb2.Saving(technique=TECHNIQUE, microusd=cost)
         applied = sorted({decision.transform for decision in done.decisions if decision.applied})
-        note = f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, estimated"
+        counted = "estimated" if done.estimated else "counted by its tokenizer"
+        note = f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, {counted}"
         return Shaped(_task(task, done.conversation), (saving,) if cost else (), (note,))
+
+
+def token_counter(path: Path) -> TokenCounter:
+    """Counts a text's tokens with the tokenizer of that file, without the special ones that a template adds."""
+    from tokenizers import Tokenizer  # loaded only where a rule names one
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more exact
+        raise BadConfig([f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]) from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
