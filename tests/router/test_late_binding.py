@@ -212,3 +212,20 @@ async def test_what_is_held_is_shed_by_class_too(rig: Rig) -> None:
     await rig.held(1)
     rig.gate.open.set()
     await asyncio.gather(first, high)
+
+
+async def test_the_way_is_measured_by_answers_and_until_then_the_default_decides(
+    start_router: Callable[..., Any],
+) -> None:
+    gate = Gate()
+    gate.open.set()
+    async with start_router(RouterSettings(default_model=MODEL, strategy="late_binding")) as routed:
+        await routed.join("one", gate, MODEL, concurrency=1)
+        fleet = routed.registry.fleets[MODEL]
+        reasons = []
+        for _ in range(LEAST_ROUND_TRIPS + 1):
+            answer = await routed.stub.Embed(pb.EmbedRequest(texts=["x"]), metadata=routed.metadata)
+            reasons.append(answer.receipt.route.reason)
+        assert fleet.round_trip_s == 0.0, "the instance says that all of the time was its own"
+        assert set(reasons[:-1]) == {"late_binding: several routers, or the way is long or not known: lowest score"}
+        assert reasons[-1] == "late_binding: free and fastest"

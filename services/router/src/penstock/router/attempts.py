@@ -34,7 +34,7 @@ from penstock.router.policy import Budget, Pick
 from penstock.router.registry import Registry
 from penstock.router.resuming import RESUMES, Delivered, continued, joined
 from penstock.router.steering import risky
-from penstock.router.strategies import STRATEGIES, Ask, LateBinding, LeastAddedDelay, Strategy
+from penstock.router.strategies import STRATEGIES, Ask, InsteadOfLateBinding, LateBinding, Strategy
 from penstock.router.trip import Trip
 
 PICKS_KEPT = 4096
@@ -71,7 +71,7 @@ class Attempts:
         self._clock = clock
         self._rng = rng
         self._strategy: Strategy = STRATEGIES[settings.strategy]()
-        self._otherwise: Strategy = LeastAddedDelay()
+        self._otherwise: Strategy = InsteadOfLateBinding()
         self._retries = Budget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = Budget(settings.hedge_budget)
         self._holding = Holding()

@@ -250,6 +250,16 @@ class LateBinding:
         return free[lowest([scores[index] for index in free], rng)], "free and fastest"
 
 
+class InsteadOfLateBinding(LeastAddedDelay):
+    """The default where late binding is set and does not fit; the branch says so."""
+
+    def pick(
+        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
+    ) -> tuple[int, str]:
+        position, why = super().pick(candidates, scores, fleet, rng)
+        return position, f"several routers, or the way is long or not known: {why}"
+
+
 STRATEGIES: Mapping[str, type[Strategy]] = {
     kind.name: kind
     for kind in (
