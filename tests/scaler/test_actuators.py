@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from penstock.core.clock import SystemClock
-from penstock.scaler.actuators import LocalProcesses
-from penstock.scaler.config import ProcessActuator
+from penstock.scaler.__main__ import local_pools
+from penstock.scaler.actuators import Fleet, LocalProcesses
+from penstock.scaler.config import PoolConfig, ProcessActuator, ScalerSettings
 
 from .conftest import Scalers
 from .test_keda import feed
@@ -43,6 +45,26 @@ async def test_one_that_will_go_is_replaced_before_it_is_drained() -> None:
     assert not await actuator.replace("m-1", 120.0)
     await actuator.close()
     assert drained == ["m-1 spot_notice", "m-2 scale_down", "m-3 scale_down"]
+
+
+async def test_what_runs_anyway_counts_and_is_left_alone() -> None:
+    command = (sys.executable, "-S", "-c", WAITER, "{instance}")
+    actuator = LocalProcesses("m", ProcessActuator(kind="process", command=command, beside=2), SystemClock())
+    assert await actuator.fleet() == Fleet(2, 2)
+    for wanted, own in ((3, ["m-1"]), (1, [])):
+        await actuator.scale(wanted)
+        assert actuator.instances == own
+    await actuator.close()
+
+
+def test_on_a_developers_machine_the_pool_runs_as_processes_no_more_than_there_are_cores() -> None:
+    pools = [PoolConfig(name="m", most=10_000), PoolConfig(name="chat")]
+    assert local_pools(pools, ScalerSettings()) == pools
+    settings = ScalerSettings(local_pool="m", local_command="{python} -m thing", local_beside=2)
+    first, trial = local_pools(pools, settings)
+    assert isinstance(first.actuator, ProcessActuator) and first.actuator.command == ("{python}", "-m", "thing")
+    assert first.actuator.beside == 2 and first.most == 2 + (os.cpu_count() or 1)
+    assert trial == pools[1]
 
 
 async def test_one_that_died_is_started_again() -> None:

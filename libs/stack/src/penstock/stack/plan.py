@@ -80,8 +80,13 @@ class StackPlan:
         return self._service("limiter", "limiter", **operators)
 
     def scaler(self) -> Program:
-        """The scaler; what pools it has stands in the file's `scaling` section."""
+        """The scaler; its pools stand in the file's `scaling` section, and run here, beside the instances that are always there."""
         asked = {f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")}
+        asked |= {
+            "local_pool": "all-MiniLM-L6-v2",
+            "local_command": "{python} -u -m penstock.inference_onnx_quantized",
+            "local_beside": str(self.instances),
+        }
         return self._service("scaler", "scaler", **asked)
 
     def upstream(self, name: str, **changes: str) -> Program:

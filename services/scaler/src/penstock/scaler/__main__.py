@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import shlex
 import sys
+from collections.abc import Sequence
 
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.api.keda import externalscaler_pb2 as keda
@@ -30,6 +33,7 @@ from penstock.scaler.config import (
     AwsActuator,
     AwsSpotActuator,
     KubernetesActuator,
+    NoActuator,
     PoolConfig,
     ProcessActuator,
     ScalerSettings,
@@ -50,7 +54,7 @@ SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
 async def serve(settings: ScalerSettings) -> None:
     """Serve until told to stop."""
     clock = SystemClock()
-    pools = load_section(settings.config_file, "scaling", ScalingSection).pools
+    pools = local_pools(load_section(settings.config_file, "scaling", ScalingSection).pools, settings)
     async with contextlib.AsyncExitStack() as owned:
         telemetry = await owned.enter_async_context(start_telemetry("scaler", settings))
         client = open_redis(settings.redis_url) if settings.redis_url else None
@@ -101,6 +105,22 @@ def keda_server(settings: ScalerSettings, engine: Engine, clock: Clock) -> Serve
     own = settings.model_copy(update={"listen": settings.keda_listen})
     add = keda_grpc.add_ExternalScalerServicer_to_server
     return Server("scaler-keda", own, [], foreign_names=[name], foreign=[lambda server: add(scaler, server)])
+
+
+def local_pools(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[PoolConfig]:
+    """On a developer's machine: the pool that nobody acts for runs as processes, no more than there are cores beside what runs anyway."""
+    if not settings.local_command:
+        return list(pools)
+    env = {"PENSTOCK_LISTEN": "127.0.0.1:{port}", "PENSTOCK_INSTANCE_ID": "{instance}", "PENSTOCK_COMPUTE_THREADS": "1"}
+    command = tuple(shlex.split(settings.local_command))
+    acting = ProcessActuator(kind="process", command=command, env=env, beside=settings.local_beside)
+    most = settings.local_beside + (os.cpu_count() or 1)
+    return [
+        pool.model_copy(update={"actuator": acting, "most": max(pool.least, min(pool.most, most))})
+        if pool.name == settings.local_pool and isinstance(pool.actuator, NoActuator) and not pool.dry_run
+        else pool
+        for pool in pools
+    ]
 
 
 def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:

@@ -122,7 +122,8 @@ class LocalProcesses:
     async def fleet(self) -> Fleet:
         self._bury()
         serving = [await self._serves(child) for child in list(self._children.values())]
-        return Fleet(len(self._children), sum(serving))
+        beside = self._config.beside
+        return Fleet(len(self._children) + beside, sum(serving) + beside)
 
     @property
     def instances(self) -> list[str]:
@@ -134,9 +135,10 @@ class LocalProcesses:
 
     async def scale(self, wanted: int) -> None:
         self._bury()
-        while len(self._children) < wanted:
+        own = max(0, wanted - self._config.beside)
+        while len(self._children) < own:
             await self._start()
-        while len(self._children) > wanted:
+        while len(self._children) > own:
             self._leave(next(reversed(self._children)))
 
     async def replace(self, instance: str, left_s: float) -> bool:

@@ -26,6 +26,9 @@ class ScalerSettings(ServiceSettings):
     batcher_address: str = Field("", description="batcher to ask for queues and cost models; empty: none")
     telemetry_address: str = Field("", description="telemetry to ask for calls and tokens; empty: demand is reported")
     router_address: str = Field("", description="router to drain instances at; empty: none")
+    local_pool: str = Field("", description="pool that, without an actuator, runs as processes here; empty: none")
+    local_command: str = Field("", description="command of an instance of the local pool")
+    local_beside: int = Field(0, ge=0, description="instances that run anyway and count towards the local pool")
     leader_ms: int = Field(15_000, ge=1_000, description="a scaler that does not renew its lead for so long loses it")
 
 
@@ -58,7 +61,7 @@ class Schedule(Section):
 
 
 class ProcessActuator(Section):
-    """Runs instances as children of the scaler, which inherit its environment.
+    """Runs instances as children of the scaler, which inherit its environment; `beside`: others, not its own, that count as well.
 
     `{instance}`, `{number}`, `{python}` (this interpreter) and `{port}` (one that is free; its health then says when the instance
     serves) are replaced in the command and the variables.
@@ -68,6 +71,7 @@ class ProcessActuator(Section):
     command: tuple[str, ...] = Field(min_length=1)
     env: dict[str, str] = Field(default_factory=dict)
     grace_s: float = Field(10.0, ge=0)
+    beside: int = Field(0, ge=0)
 
 
 class KubernetesActuator(Section):
