@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -136,3 +138,46 @@ async def test_the_machine_is_read_and_written_down() -> None:
     await clock.advance(11.0)
     task.cancel()
     assert len(window.find("system.memory.utilization")[0].points) == 3
+
+
+class Nvml:
+    """NVML with two GPUs, one of which does not say what it draws."""
+
+    class NVMLError(Exception):
+        pass
+
+    @staticmethod
+    def nvmlInit() -> None:
+        pass
+
+    @staticmethod
+    def nvmlDeviceGetCount() -> int:
+        return 2
+
+    @staticmethod
+    def nvmlDeviceGetHandleByIndex(index: int) -> int:
+        return index
+
+    @staticmethod
+    def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=25 + handle)
+
+    @staticmethod
+    def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:
+        return SimpleNamespace(used=1 << 30)
+
+    @classmethod
+    def nvmlDeviceGetPowerUsage(cls, handle: int) -> int:
+        if handle:
+            raise cls.NVMLError
+        return 70_000
+
+
+def test_gpus_are_read_each_by_its_number_and_what_one_does_not_say_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml)
+    read = {(name, labels[0][1]): value for name, _, value, labels in Gpus().read()}
+    assert read["hw.gpu.utilization", "0"] == 0.25 and read["hw.gpu.utilization", "1"] == 0.26
+    assert read["hw.gpu.memory.usage", "1"] == float(1 << 30)
+    assert read["hw.power", "0"] == 70.0 and ("hw.power", "1") not in read

@@ -9,13 +9,16 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.common.v1 import common_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.call import Call, Principal
+from penstock.core.clock import SystemClock
 from penstock.core.errors import Fault
 from penstock.core.telemetry import Telemetry
+from penstock.telemetry.adapters import Forwarder
 
 from .conftest import Running, running
 
@@ -191,3 +194,38 @@ async def test_what_came_in_is_forwarded_and_survives_a_receiver_that_is_away(tm
                 while not (await near.peer.call("Intake", pb.IntakeRequest(), Call())).forwarded:
                     await asyncio.sleep(0.01)
         assert (await far.peer.call("Intake", pb.IntakeRequest(), Call())).spans == 1
+
+
+async def test_content_in_events_and_logs_is_neither_kept_nor_forwarded(tmp_path: Path) -> None:
+    text, secret = "write to ann@example.org", b"write to ann"
+    span = made(1, penstock__tenant="closed")
+    event = span.events.add(name="gen_ai.client.inference.operation.details")
+    event.attributes.add(key="gen_ai.output.messages").value.string_value = text
+    logs = logs_service_pb2.ExportLogsServiceRequest()
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    for tenant, name in (("closed", "gen_ai.user.message"), ("open", "gen_ai.user.message"), ("closed", "")):
+        record = records.add(event_name=name)
+        record.attributes.add(key="penstock.tenant").value.string_value = tenant
+        record.body.string_value = text if name else "a disk is full"
+    async with running(tmp_path, content_tenants="open", forward_endpoint="127.0.0.1:1") as service:
+        await export(service.address, request(span).SerializeToString())
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            await channel.unary_unary(EXPORT.replace("Trace", "Logs").replace("trace", "logs"))(
+                logs.SerializeToString()
+            )
+        queued = {path.name.partition("-")[2]: path.read_bytes() for path in (tmp_path / "forward").iterdir()}
+    assert secret not in queued["traces.otlp"] and queued["logs.otlp"].count(secret) == 0
+    assert b"write to [redacted]" in queued["logs.otlp"] and b"a disk is full" in queued["logs.otlp"]
+
+
+async def test_a_full_queue_on_disk_drops_the_oldest_and_counts_it(tmp_path: Path) -> None:
+    forwarder = Forwarder("127.0.0.1:1", tmp_path, 100, SystemClock())
+    for number in range(5):
+        forwarder.put("traces", bytes([number]) * 40)
+    assert (forwarder.waiting, forwarder.dropped) == (2, 3)
+    assert sorted(path.read_bytes()[0] for path in tmp_path.iterdir()) == [3, 4]
+    await forwarder.close()
+    again = Forwarder("127.0.0.1:1", tmp_path, 100, SystemClock())
+    again.put("traces", b"x")
+    assert again.waiting == 3 and len({path.name for path in tmp_path.iterdir()}) == 3
+    await again.close()

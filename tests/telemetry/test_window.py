@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from penstock.telemetry.analysis import summarise
 from penstock.telemetry.quality import REFERENCE, Measure
 from penstock.telemetry.spans import Source, Tree
 from penstock.telemetry.store import Store
-from penstock.telemetry.terminal import screen, spark
+from penstock.telemetry.terminal import ask, kept_token, screen, spark
 from penstock.telemetry.window import Window
+from penstock.testkit.server import TOKEN
 from rich.console import Console
 
 from .conftest import Running, running
@@ -111,3 +113,25 @@ async def test_the_store_writes_its_own_figures_for_scrapers(tmp_path: Path) -> 
     assert len(series.points) == 1, "not oftener than every few seconds"
     async with running(tmp_path, telemetry_window_bytes=1 << 20) as service:
         assert service.address
+
+
+def test_the_commands_token_is_the_one_that_the_stack_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.delenv("PENSTOCK_INTERNAL_TOKEN", raising=False)
+    assert kept_token() == ""
+    (tmp_path / "internal-token").write_text("kept\n")
+    assert kept_token() == "kept"
+    monkeypatch.setenv("PENSTOCK_INTERNAL_TOKEN", "given")
+    assert kept_token() == "given"
+
+
+async def test_the_command_draws_a_trace_and_says_what_it_cannot(
+    telemetry: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--address", telemetry.address, "--token", TOKEN]
+    assert await asyncio.to_thread(ask, [*told, "top", "--once"]) == 0
+    assert "no open incident" in capsys.readouterr().out
+    assert await asyncio.to_thread(ask, [*told, "trace", "ab" * 16]) == 1
+    assert "no such trace" in capsys.readouterr().out
+    assert await asyncio.to_thread(ask, [*told, "trace", "xyz"]) == 1
+    assert "hexadecimal" in capsys.readouterr().out

@@ -67,7 +67,16 @@ DROPPED_SPANS = "penstock.telemetry.dropped_spans"
 
 INPUT_MESSAGES = "gen_ai.input.messages"
 OUTPUT_MESSAGES = "gen_ai.output.messages"
-CONTENT = (INPUT_MESSAGES, OUTPUT_MESSAGES, "gen_ai.system_instructions", "gen_ai.tool.definitions")
+CONTENT = (
+    INPUT_MESSAGES,
+    OUTPUT_MESSAGES,
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+    "gen_ai.prompt",
+    "gen_ai.completion",
+)
 """Attributes that hold what people wrote: never recorded unless a tenant opts in."""
 
 BACKGROUND = (

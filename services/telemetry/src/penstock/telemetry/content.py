@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.logs.v1 import logs_pb2
 from penstock.core import semantics as names
 
 MARKS = tuple(name.encode() for name in names.CONTENT)
@@ -32,17 +35,46 @@ class Content:
         return any(mark in payload for mark in MARKS)
 
     def clean_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
-        """Remove content from spans of tenants that did not ask for it, and redact it in the others."""
+        """Remove content from spans and their events where their tenant did not ask for it; redact it in the others."""
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    tenant = next((a.value.string_value for a in span.attributes if a.key == names.TENANT), "")
-                    kept = tenant in self._tenants
-                    for index in reversed(range(len(span.attributes))):
-                        if span.attributes[index].key not in names.CONTENT:
-                            continue
-                        value = span.attributes[index].value
-                        if kept and value.WhichOneof("value") == "string_value":
-                            value.string_value = redact(value.string_value)
-                        else:
-                            del span.attributes[index]
+                    kept = self._asked(span.attributes)
+                    for holder in (span, *span.events):
+                        _clean(holder.attributes, kept)
+
+    def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
+        """The same for log records, whose body is content where the event is one of a model's messages."""
+        for resource in request.resource_logs:
+            for scope in resource.scope_logs:
+                for record in scope.log_records:
+                    kept = self._asked(record.attributes)
+                    _clean(record.attributes, kept)
+                    if _is_message(record):
+                        _clean_body(record, kept)
+
+    def _asked(self, attributes: Any) -> bool:
+        return next((a.value.string_value for a in attributes if a.key == names.TENANT), "") in self._tenants
+
+
+def _clean(attributes: Any, kept: bool) -> None:
+    for index in reversed(range(len(attributes))):
+        if attributes[index].key not in names.CONTENT:
+            continue
+        value = attributes[index].value
+        if kept and value.WhichOneof("value") == "string_value":
+            value.string_value = redact(value.string_value)
+        else:
+            del attributes[index]
+
+
+def _is_message(record: logs_pb2.LogRecord) -> bool:
+    name = record.event_name or next((a.value.string_value for a in record.attributes if a.key == "event.name"), "")
+    return name.startswith("gen_ai.")
+
+
+def _clean_body(record: logs_pb2.LogRecord, kept: bool) -> None:
+    if kept and record.body.WhichOneof("value") == "string_value":
+        record.body.string_value = redact(record.body.string_value)
+    else:
+        record.ClearField("body")

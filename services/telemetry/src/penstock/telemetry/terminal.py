@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
+from pathlib import Path
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.call import Call
@@ -20,11 +22,25 @@ SERVICE = pb.DESCRIPTOR.services_by_name["TelemetryService"]
 BARS = "▁▂▃▄▅▆▇█"
 
 
+def kept_token() -> str:
+    """From the environment, else where `make up` keeps it."""
+    kept = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "internal-token"
+    try:
+        return os.environ.get("PENSTOCK_INTERNAL_TOKEN") or kept.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    """The command `penstock`."""
+    sys.exit(ask(sys.argv[1:]))
+
+
 def ask(arguments: list[str]) -> int:
     """Run `trace ID` or `top`; returns the exit status, 1 when telemetry does not answer or has no such trace."""
     parser = argparse.ArgumentParser(prog="penstock", description="Ask a running telemetry service.")
     parser.add_argument("--address", default=os.environ.get("PENSTOCK_TELEMETRY", "127.0.0.1:4317"))
-    parser.add_argument("--token", default=os.environ.get("PENSTOCK_INTERNAL_TOKEN", ""), help="the internal token")
+    parser.add_argument("--token", default=kept_token(), help="the internal token")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("trace", help="draw a trace").add_argument("id", help="trace id, or its first digits")
     top = commands.add_parser("top", help="services, requests and incidents, every two seconds")
