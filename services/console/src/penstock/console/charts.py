@@ -12,6 +12,10 @@ SYMBOLS = ("circle", "rect", "triangle", "diamond", "emptyCircle", "emptyRect", 
 """One a series, so that lines differ without colour too."""
 
 
+FAINT = {"lineStyle": {"color": GREY, "opacity": 0.3}}
+"""Lines behind the data, as faint on black as on white."""
+
+
 def _frame(unit: str) -> dict[str, Any]:
     text = {"color": GREY}
     return {
@@ -21,7 +25,7 @@ def _frame(unit: str) -> dict[str, Any]:
         "tooltip": {"trigger": "axis", "confine": True},
         "legend": {"type": "scroll", "top": 0, "textStyle": text},
         "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
-        "yAxis": {"type": "value", "name": unit, "nameTextStyle": text, "axisLabel": text},
+        "yAxis": {"type": "value", "name": unit, "nameTextStyle": text, "axisLabel": text, "splitLine": FAINT},
     }
 
 
@@ -56,6 +60,7 @@ def curve(series: Mapping[str, Points], x_name: str) -> dict[str, Any]:
     """Lines over a number, both shares."""
     options = over_time(series, "share")
     options["xAxis"] = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "scale": True}
+    options["xAxis"] |= {"splitLine": FAINT, "axisLabel": {"color": GREY}}
     return options
 
 
@@ -77,7 +82,8 @@ def scatter(series: Mapping[str, Points], x_name: str, y_name: str) -> dict[str,
         {"name": name, "type": "scatter", "data": [list(p) for p in points], "symbol": SYMBOLS[n % 7], "symbolSize": 8}
         for n, (name, points) in enumerate(series.items())
     ]
-    axis = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "axisLabel": {"color": GREY}}
+    axis = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "splitLine": FAINT}
+    axis["axisLabel"] = {"color": GREY}
     return {**_frame(y_name), "tooltip": {"trigger": "item"}, "xAxis": axis, "series": drawn}
 
 
@@ -113,10 +119,7 @@ def graph(edges: Sequence[tuple[str, str, float, str, bool]]) -> dict[str, Any]:
         "data": nodes,
         "links": links,
         "edgeSymbol": ["none", "arrow"],
-        "left": 60,
-        "right": 110,
-        "top": 30,
-        "bottom": 50,
+        "zoom": 0.8,
         "label": {"show": True, "position": "bottom", "color": GREY},
         "roam": True,
     }

@@ -84,7 +84,7 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
 def _sparks(sparks: Mapping[str, list[tuple[float, float]]]) -> dict[str, object]:
     options = charts.over_time(sparks, "calls/s")
     last = max((len(points) for points in sparks.values()), default=1) - 1
-    options["xAxis"] = {"type": "value", "min": 0, "max": last, "axisLabel": {"show": False}}
+    options["xAxis"] = {"type": "value", "min": 0, "max": last, "axisLabel": {"show": False}, "splitLine": charts.FAINT}
     return options
 
 
