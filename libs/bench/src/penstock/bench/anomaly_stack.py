@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -90,6 +92,8 @@ class Watched:
     requests: int
     streams: float
     after_s: float
+    host_load: float = 0.0
+    """The machine's own load average over the run: what others do on it slows the stack too."""
 
     @property
     def service_hours(self) -> float:
@@ -118,10 +122,10 @@ async def _watch(models: Path, times: Times, rng: random.Random) -> Watched:
         load = Load(stack, instances, rng)
         began = time.time()
         async with load.running(), _updates(stack) as updates:
-            faults = await _inject(instances, times)
+            faults, host_load = await _inject(instances, times)
         seconds = time.time() - began
         streams = await _streams(stack)
-    return Watched(faults, updates, seconds, load.sent, streams, times.after_s)
+    return Watched(faults, updates, seconds, load.sent, streams, times.after_s, host_load)
 
 
 @contextlib.asynccontextmanager
@@ -139,8 +143,8 @@ async def _stack(models: Path) -> AsyncIterator[Stack]:
             yield stack
 
 
-async def _inject(instances: Instances, times: Times) -> list[Injected]:
-    faults = []
+async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], float]:
+    faults, loads = [], []
     await asyncio.sleep(times.warm_up_s)
     # Drift stands between the two that the same service may be blamed for, so that they do not merge into one incident.
     for kind in ("slow instance", "drift", "error burst", "cache poisoning"):
@@ -150,7 +154,8 @@ async def _inject(instances: Instances, times: Times) -> list[Injected]:
         instances.heal()
         faults.append(Injected(kind, began, time.time()))
         await asyncio.sleep(times.calm_s)
-    return faults
+        loads.append(os.getloadavg()[0])
+    return faults, statistics.mean(loads)
 
 
 class Load:

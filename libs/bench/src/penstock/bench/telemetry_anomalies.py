@@ -70,6 +70,7 @@ NOTES = (
         "requests failing, confidence lower by 0.15 at once, three of eight right answers other than what is cached. A fault counts as "
         "found when, while it lasts, the incident stream comes to blame a feature that it changes and that the incident did not blame "
         "before. The instances that go wrong are each their model's only one: of several, the router turns away from the bad one first. "
+        "What else runs on the machine (stack_host_load is its load average) slows a stack for real, and telemetry tells of it. "
         "Metric streams say nothing in their first 25 minutes (100 samples of 15 s), so these figures are the other detectors'."
     ),
 )
@@ -145,6 +146,7 @@ def _running_stack(options: Options) -> tuple[dict[str, Number], tuple[Table, ..
         "stack_minutes": watched.seconds / 60.0,
         "stack_requests": watched.requests,
         "stack_metric_streams": watched.streams,
+        "stack_host_load": watched.host_load,
     }
     seen = [(kind, round(delay, 1) if delay is not None else "not found") for kind, delay in delays]
     faults = Table("Faults in the running stack", ("kind", "seconds until found"), tuple(seen))
