@@ -40,8 +40,9 @@ class Content:
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     kept = self._asked(span.attributes)
-                    for holder in (span, *span.events):
-                        _clean(holder.attributes, kept)
+                    _clean(span.attributes, kept)
+                    for event in span.events:
+                        _clean(event.attributes, kept)
 
     def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
         """The same for log records, whose body is content where the event is one of a model's messages."""
