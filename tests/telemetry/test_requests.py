@@ -185,12 +185,12 @@ def test_audits_that_contradict_the_cache_are_one_finding_and_a_few_are_none() -
     assert measure.drifted and measure.observations == 300 + 1000 + 100
 
 
-def test_of_a_hit_the_cache_was_sure_and_not_the_model() -> None:
+def test_how_sure_the_cache_was_of_a_hit_says_nothing_of_the_model() -> None:
     quality = Quality()
     quality.take(seen(0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97))
     assert [name for _, name, _ in quality.rows()] == ["latency_ms"]
     vector = next(vectors(seen(0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97)))
-    assert vector.values[FEATURES.index("confidence")] == 0.97
+    assert vector.values[FEATURES.index("confidence")] == 0.0
 
 
 def test_how_usual_embeddings_are_and_how_full_the_window_is_are_measured() -> None:

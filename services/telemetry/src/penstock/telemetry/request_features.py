@@ -11,7 +11,8 @@ from penstock.telemetry.detection import RequestSeen
 from penstock.telemetry.spans import SpanView, error_origin
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
-"""Each in its own unit; vectors hold the first three as logarithms."""
+"""Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the cache's own jumps whenever it
+calibrates itself, and whether its answers are right is what audits say."""
 
 WORSE = (1.0, 1.0, 1.0, -1.0)
 """Which way is worse: only what got worse is an incident."""
@@ -107,8 +108,6 @@ def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
 
 
 def _read(span: SpanView, into: dict[str, float]) -> None:
-    if "hit" in str(span.attributes.get(names.CACHE_OUTCOME, "")).lower():
-        into.setdefault(names.CONFIDENCE, float(span.attributes.get(names.CACHE_CONFIDENCE, 0.0)))  # the cache was sure
     for name in (names.QUEUED_MS, names.PAID, names.CONFIDENCE, names.INPUT_TOKENS, names.OUTPUT_TOKENS):
         value = span.attributes.get(name)
         if isinstance(value, int | float):
