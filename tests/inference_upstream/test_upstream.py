@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from penstock.core.call import Call
 from penstock.core.clock import SystemClock
 from penstock.core.config import BadConfig
 from penstock.core.errors import Fault
-from penstock.core.telemetry import NO_TELEMETRY
+from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from penstock.inference_upstream.adapters import Client
 from penstock.inference_upstream.config import Upstream, UpstreamModel, UpstreamsSection
 from penstock.inference_upstream.policy import answer, chat_body, retry_after_s, usage
@@ -38,12 +39,12 @@ def task(text: str = "one two three", **more: Any) -> pb.Task:
 class Rig:
     """A service before a scripted upstream."""
 
-    def __init__(self, upstream: ScriptedUpstream, **knobs: Any) -> None:
+    def __init__(self, upstream: ScriptedUpstream, telemetry: Telemetry = NO_TELEMETRY, **knobs: Any) -> None:
         models = (UpstreamModel(name="chat", upstream_name="gpt-x", tasks=("generate", "embed")),)
         section = Upstream.model_validate(
             {"name": "up", "base_url": upstream.url, "models": models, "silence_timeout_ms": 300, **knobs}
         )
-        self.client = Client(section, NO_TELEMETRY)
+        self.client = Client(section, telemetry)
         self.service = UpstreamServicer(self.client, SystemClock(), NO_TELEMETRY)
 
     async def __aenter__(self) -> Rig:
@@ -174,12 +175,77 @@ async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> No
         assert "secret" not in repr(rig.client.upstream)
 
 
+async def test_a_key_is_never_logged_not_even_where_everything_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1)
+    (tmp_path / "key").write_text("sk-very-secret")
+    faults: deque[Any] = deque(["", "429", "reset", "malformed"])
+    async with (
+        ScriptedUpstream(key="sk-very-secret", faults=faults) as upstream,
+        Rig(upstream, key_file=tmp_path / "key") as rig,
+    ):
+        await rig.whole(task())
+        for _ in range(3):
+            with pytest.raises(Fault):
+                await rig.whole(task())
+    assert "send_request_headers" in caplog.text
+    assert "sk-very-secret" not in caplog.text
+
+
 async def test_streams_keep_their_connection_too() -> None:
     async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
         for _ in range(10):
             await rig.stream(task())
         assert upstream.connections == 1
         assert rig.client.reuse_share == 0.9
+
+
+class Gauges(Telemetry):
+    """Telemetry whose gauges can be read."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.read: dict[str, Callable[[], float]] = {}
+
+    def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+        self.read[name.removeprefix("penstock.upstream.")] = read
+
+    def values(self, *names: str) -> list[float]:
+        return [self.read[name]() for name in names]
+
+
+async def test_the_pool_tells_who_is_open_busy_and_waiting() -> None:
+    gauges, names = Gauges(), ("connections_open", "connections_busy", "waiting", "connections_opened", "errors")
+    async with (
+        ScriptedUpstream(faults=deque(["silence"])) as upstream,
+        Rig(upstream, gauges, most_connections=1, silence_timeout_ms=20_000) as rig,
+    ):
+        silent = asyncio.create_task(rig.whole(task()))
+        await until(lambda: bool(upstream.requests))
+        second = asyncio.create_task(rig.whole(task()))
+        await until(lambda: gauges.read["waiting"]() == 1)
+        assert gauges.values(*names) == [1, 1, 1, 1, 0]
+        silent.cancel()
+        await second
+        assert gauges.values(*names) == [1, 0, 0, 2, 0]
+        with pytest.raises(asyncio.CancelledError):
+            await silent
+
+
+async def test_new_calls_get_new_connections_after_a_while_and_running_ones_end_on_theirs() -> None:
+    async with ScriptedUpstream(word_s=0.01) as upstream, Rig(upstream, refresh_s=0) as rig:
+        pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
+        await anext(pieces)
+        await rig.whole(task())
+        assert [piece.chunk.delta async for piece in pieces if piece.chunk.delta] == [" two", " three"]
+        assert upstream.connections == 2
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let everybody else go on until it holds."""
+    while not holds():
+        await asyncio.sleep(0)
 
 
 async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpcore
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.core.errors import Fault, unavailable
 from penstock.core.telemetry import Telemetry
 from penstock.inference_upstream.config import Upstream
 from penstock.inference_upstream.policy import Streamed, malformed, refusal
+from penstock.inference_upstream.pool import Pool
 
+BROKEN = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ConnectionNotAvailable,
+    httpcore.ProxyError,
+    ssl.SSLError,
+)
+ENDED_BADLY = (TimeoutError, httpcore.TimeoutException, *BROKEN, Fault)
 LINE_BYTES = 1 << 20
 END_S = 0.05
 """How long an upstream that has said `[DONE]` may take to end its body; later its connection is closed."""
@@ -27,33 +37,36 @@ class Client:
     def __init__(self, upstream: Upstream, telemetry: Telemetry) -> None:
         self.upstream = upstream
         silence_s = upstream.silence_timeout_ms / 1e3
-        trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else True
+        self._timeouts = {
+            "connect": upstream.connect_timeout_ms / 1e3,
+            "read": silence_s,
+            "write": silence_s,
+            "pool": silence_s,
+        }
         key = upstream.key()
-        self._http = httpx.AsyncClient(
-            base_url=upstream.base_url,
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            http2=upstream.http2,
-            verify=trust,
-            timeout=httpx.Timeout(silence_s, connect=upstream.connect_timeout_ms / 1e3, pool=silence_s),
-            limits=httpx.Limits(
-                max_connections=upstream.most_connections,
-                max_keepalive_connections=upstream.kept_connections,
-                keepalive_expiry=upstream.keepalive_s,
-            ),
-            trust_env=False,
-        )
-        self.calls = self.opened = self.errors = 0
+        self._headers = [("content-type", "application/json"), ("accept-encoding", "identity")]
+        self._headers += [("authorization", f"Bearer {key}")] if key else []
+        self._pool = Pool(upstream)
+        self.calls = self.errors = 0
         self.in_flight = 0
         self._watch(telemetry)
 
     def _watch(self, telemetry: Telemetry) -> None:
+        pool = self._pool
         for name, unit, what, value in (
             ("in_flight", "{call}", "Calls under way", lambda: float(self.in_flight)),
             ("connections_opened", "{connection}", "Connections set up so far", lambda: float(self.opened)),
+            ("connections_open", "{connection}", "Connections that are open", lambda: float(pool.open)),
+            ("connections_busy", "{connection}", "Connections that carry a call", lambda: float(pool.busy)),
+            ("waiting", "{call}", "Calls that wait for a connection", lambda: float(pool.waiting)),
             ("reuse_share", "1", "Share of calls on a connection that was open already", lambda: self.reuse_share),
             ("errors", "{call}", "Calls that failed at the upstream or on the way", lambda: float(self.errors)),
         ):
             telemetry.gauge(f"penstock.upstream.{name}", unit, what, value)
+
+    @property
+    def opened(self) -> int:
+        return self._pool.opened
 
     @property
     def reuse_share(self) -> float:
@@ -89,29 +102,32 @@ class Client:
             yield last
             yield result
             # Only a body that was read to its end leaves a connection that can be used again.
-            with contextlib.suppress(TimeoutError, httpx.HTTPError, Fault):
+            with contextlib.suppress(*ENDED_BADLY):
                 async with asyncio.timeout(END_S):
                     async for _ in pieces:
                         pass
 
     @contextlib.asynccontextmanager
-    async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpcore.Response]:
         self.calls += 1
         self.in_flight += 1
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         try:
-            async with self._http.stream("POST", path, json=body, extensions={"trace": self._traced}) as response:
-                if response.status_code != 200:
-                    raise refusal(response.status_code, response.headers, time.time())
+            async with self._pool.post(
+                self.upstream.base_url + path, self._headers, content, self._timeouts
+            ) as response:
+                if response.status != 200:
+                    raise refusal(response.status, _headers(response), time.time())
                 yield response
-        except httpx.ConnectTimeout:
+        except httpcore.ConnectTimeout:
             raise self._failed("cannot be reached in time", "UPSTREAM_UNREACHABLE") from None
-        except httpx.PoolTimeout:
+        except httpcore.PoolTimeout:
             raise self._failed("has no free connection", "UPSTREAM_POOL_FULL") from None
-        except httpx.TimeoutException:
+        except httpcore.TimeoutException:
             raise self._failed("has fallen silent", "UPSTREAM_SILENT") from None
-        except httpx.ConnectError:
+        except httpcore.ConnectError:
             raise self._failed("cannot be reached", "UPSTREAM_UNREACHABLE") from None
-        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError):
+        except BROKEN:
             raise self._failed("broke the connection", "UPSTREAM_RESET") from None
         except Fault:
             self.errors += 1
@@ -119,17 +135,13 @@ class Client:
         finally:
             self.in_flight -= 1
 
-    async def _traced(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
-            self.opened += 1
-
     def _failed(self, what: str, reason: str) -> Fault:
         self.errors += 1
         return unavailable(f"the upstream {self.upstream.name} {what}", 0.5, reason)
 
-    async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: httpcore.Response) -> AsyncIterator[bytes]:
         size = 0
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_stream():
             size += len(piece)
             if size > self.upstream.most_answer_bytes:
                 raise unavailable(
@@ -139,11 +151,15 @@ class Client:
             yield piece
 
     @staticmethod
-    def _typed(response: httpx.Response, wanted: str) -> None:
-        given = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    def _typed(response: httpcore.Response, wanted: str) -> None:
+        given = _headers(response).get("content-type", "").partition(";")[0].strip().lower()
         if given != wanted:
             raise malformed(f"content type {given or 'missing'} instead of {wanted}")
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        await self._pool.close()
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}

@@ -44,7 +44,9 @@ class Upstream(Section):
     most_connections: int = Field(100, ge=1)
     kept_connections: int = Field(20, ge=0)
     keepalive_s: float = Field(30.0, ge=0)
-    """An idle connection is closed after so long, which also looks the name up again."""
+    """An idle connection is used no more after so long."""
+    refresh_s: float = Field(300.0, ge=0)
+    """New calls get new connections after so long, so that the name is looked up again; running calls end on the old ones."""
     http2: bool = False
     ca_file: Path | None = None
     most_answer_bytes: int = Field(8 << 20, ge=1)
