@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from penstock.core.errors import Fault
 from penstock.inference_onnx_quantized.repository import Repository
 from penstock.onnx import session
-from penstock.onnx.card import BadModel
+from penstock.onnx.card import BadModel, checksum, parse_card, write_card
 from penstock.onnx.encoder import TextModel
 from penstock.onnx.session import usable
 
@@ -83,6 +84,25 @@ def test_a_bad_new_version_leaves_the_old_one(tmp_path: Path, bad: bytes) -> Non
     with pytest.raises(BadModel, match="checksum"):
         models.load("a", "2")
     assert models.get("a").card.version == "1"
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:60], lambda data: data.replace(b"Identity", b"NoSuchOp")])
+def test_a_graph_that_the_runtime_cannot_load_leaves_the_old_one(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    """Truncated, or with an operator that nobody knows, and a card that vouches for it."""
+    models = repository(tmp_path, 1 << 20, "a", "b")
+    models.load("a")
+    models.load("b")
+    write_identity(tmp_path / "a" / "2", "a", {"FP32": 1})
+    graph = tmp_path / "a" / "2" / "model.onnx"
+    graph.write_bytes(change(graph.read_bytes()))
+    card = parse_card(graph.parent)
+    write_card(graph.parent, card.model_copy(update={"files": {"model.onnx": checksum(graph)}}))
+    with pytest.raises(BadModel, match=r"model.onnx: onnxruntime cannot load it"):
+        models.load("a")
+    assert [(item.card.name, item.card.version) for item in models.loaded()] == [("a", "1"), ("b", "1")]
+    assert "cannot load" in models.failed["a"]
 
 
 @pytest.mark.parametrize(("name", "version"), [("../a", ""), ("a/..", ""), ("/etc", ""), ("a", "../1"), (".", "")])
