@@ -184,6 +184,28 @@ async def test_an_operator_whose_clock_is_a_window_ahead_books_in_the_stores(lim
     assert (await store.verify("acme"))[1] == []
 
 
+async def test_a_store_that_forgot_everything_is_told_what_was_spent_and_lends_nothing_until_then(
+    limiters: Limiters,
+) -> None:
+    limiter, store = limiters.make([MONEY]), limiters.stores[-1]
+    asked = pb.GrantLeaseRequest(lease_id="l", wanted=pb.Amount(microusd=200), least=pb.Amount(microusd=10))
+    assert (await limiter.GrantLease(asked, ANN)).granted.microusd == 200
+    assert await reserve(limiter, "a", 100) == pb.VERDICT_ALLOWED
+    await store.client.flushall()
+    await store.client.script_flush()
+    learning = await limiter.GrantLease(pb.GrantLeaseRequest(lease_id="m", wanted=asked.wanted, least=asked.least), ANN)
+    assert (learning.decision.verdict, learning.reserve_each, learning.ttl_ms) == (pb.VERDICT_ALLOWED, True, 5_000)
+    assert await state(limiter) == (0, 0)
+    assert await reserve(limiter, "b", 100) == pb.VERDICT_ALLOWED
+    for _ in range(2):
+        await limiter.ReturnLease(pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=150)), ANN)
+        await commit(limiter, "a", 60)
+    assert await state(limiter) == (150 + 60, 100)
+    await limiters.clock.advance(5.0)
+    again = await limiter.GrantLease(pb.GrantLeaseRequest(lease_id="n", wanted=asked.wanted, least=asked.least), ANN)
+    assert (again.reserve_each, again.granted.microusd > 0) == (False, True)
+
+
 async def ledger(store: Store) -> int:
     return int(await store.client.xlen("penstock:limiter:{acme}:ledger"))
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -80,6 +81,8 @@ class Store:
         self._probe: asyncio.Task[None] | None = None
         """Runs while the store is lost: nobody who asks waits for it meanwhile."""
         self._ledger_kept = ledger_kept
+        self.restarted_s = -math.inf
+        """When the store was last found to have been restarted, by the monotonic clock."""
         self._slow = False
         """True while a batch in flight is overdue."""
         self._patience = Patience(timeout_s if patience_s is None else patience_s, timeout_s)
@@ -105,15 +108,27 @@ class Store:
         return Reply(found[0], found[1] - 1, found[2], int(found[3]), **_named(found[4:], organisation))
 
     async def settle(
-        self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()
+        self,
+        organisation: str,
+        hold_id: str,
+        spent: Sequence[int],
+        path: Sequence[Counter] = (),
+        unbooked: Sequence[Counter] = (),
     ) -> tuple[bool, tuple[int, int, int]]:
-        """See `Books.settle`; raises StoreLost, and then does it when the store answers again."""
+        """See `Books.settle`; raises StoreLost, and then does it when the store answers again.
+
+        Args:
+            path: where the spend is booked if the store does not know the hold, for it has forgotten it.
+            unbooked: the same for a settlement that is owed, which may come when a settled hold is no longer remembered.
+        """
         try:
-            found = await self._run("settle", organisation, hold_id, spent, _Rows(path))
+            found = await self._run("settle", organisation, hold_id, spent, [])
+            if found[0] < 0 and path:
+                found = await self._run("settle", organisation, hold_id, spent, _Rows(path))
         except StoreLost:
-            self.owe(organisation, hold_id, spent, path)
+            self.owe(organisation, hold_id, spent, unbooked)
             raise
-        return bool(found[0]), (int(found[1]), int(found[2]), int(found[3]))
+        return found[0] > 0, (int(found[1]), int(found[2]), int(found[3]))
 
     def owe(self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()) -> None:
         """Settle a hold as soon as the store answers again. Doing it twice books nothing twice."""
@@ -290,7 +305,8 @@ class Store:
             pipe.evalsha(self._sha, 1, prefix + "holds", operation, now, prefix, text, self._ledger_kept)
         answers = await pipe.execute(raise_on_error=False)
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            self._sha = ""  # the store was restarted or its scripts flushed: none of the batch has run
+            # The store was restarted or its scripts were flushed: none of the batch has run, and what it knew last may be lost.
+            self._sha, self.restarted_s = "", self._clock.monotonic()
             return await self._pipeline(batch)
         for answer in answers:
             if isinstance(answer, ResponseError) and not _cannot_write(answer):

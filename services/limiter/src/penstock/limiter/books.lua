@@ -357,12 +357,12 @@ local function settle_unknown(id, spent, path)
   return {1, '0', '0', '0'}
 end
 
--- ends a hold, or books the difference where it has ended before; reply: settled, held before ×3
+-- ends a hold, or books the difference where it has ended before; reply: settled (-1: not known), held before ×3
 local function settle(id, spent, path)
   local h = opened_hold(id)
   if not h then
     if #path > 0 then return settle_unknown(id, spent, path) end
-    return {0, '0', '0', '0'}
+    return {-1, '0', '0', '0'}
   end
   local open = h.state == 'open'
   local limits = limits_of(h.path)

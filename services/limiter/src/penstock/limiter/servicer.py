@@ -145,6 +145,9 @@ class LimiterServicer:
         return pb.ReleaseResponse(released=released)
 
     async def GrantLease(self, request: pb.GrantLeaseRequest, call: Call) -> pb.GrantLeaseResponse:
+        """Grant a share. For one lease's time after a restart of the store none is granted and calls are reserved one by one: the store may
+        have lost the leases that it granted last, and their holders report them meanwhile.
+        """
         path = self.path(call, request.model)
         _named("lease_id", request.lease_id)
         wanted, least = vector("wanted", request.wanted), vector("least", request.least)
@@ -152,18 +155,25 @@ class LimiterServicer:
             wanted, wanted, least, self._settings.lease_ms, call.priority or common_pb2.PRIORITY_NORMAL,
             request.unpriced, lease=True, share=self._settings.lease_share,
         )  # fmt: skip
+        lent = OpenHold(path.model, wanted, wanted, least)
         try:
             reply, rows = await self._ask(path, request.lease_id, ask)
         except StoreLost:
-            lent = OpenHold(path.model, wanted, wanted, least)
             reply, rows = self._without_store(path, request.lease_id, lent)
-            if lent.unbooked:
-                reply = reply._replace(granted=(UNBOUNDED,) * 3)
-                self._remember(request.lease_id, lent, UNBOOKED_S)
+            reply = reply._replace(granted=(UNBOUNDED,) * 3) if lent.unbooked else reply
+        lent.path = rows
+        ttl_ms = self._settings.lease_ms
+        if reply.verdict == pb.VERDICT_ALLOWED and rows and not lent.unbooked:
+            learning_ms = max(0, math.ceil(ttl_ms - 1e3 * min(self._clock.monotonic() - self._store.restarted_s, ttl_ms)))
+            if learning_ms > 0:
+                await self._settle(path.organisation, request.lease_id, [0, 0, 0])
+                reply, ttl_ms = reply._replace(granted=(0, 0, 0), tight=True), learning_ms
+        if reply.verdict == pb.VERDICT_ALLOWED and not reply.tight:
+            self._remember(request.lease_id, lent, UNBOOKED_S)
         return pb.GrantLeaseResponse(
             decision=self._decision(reply, rows, None),
             granted=amount(reply.granted),
-            ttl_ms=self._settings.lease_ms,
+            ttl_ms=ttl_ms,
             reserve_each=reply.tight,
         )
 
@@ -247,14 +257,16 @@ class LimiterServicer:
         if shut is not None:
             self._store.owe(path.organisation, name, [0, 0, 0], rows)
             return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut, self._settings.store_pause_ms), rows
-        held.unbooked = rows
+        held.path = held.unbooked = rows
         return Reply(pb.VERDICT_ALLOWED), rows
 
     async def _settle(self, organisation: str, name: str, spent: list[int]) -> tuple[bool, tuple[int, int, int]]:
         """End a hold; while the store is lost it is owed, and the caller may as well ask again."""
         held = self._open.get(name)
         with self.needs_store():
-            ended = await self._store.settle(organisation, name, spent, held.unbooked if held else ())
+            ended = await self._store.settle(
+                organisation, name, spent, held.path if held else (), held.unbooked if held else ()
+            )
         self._open.pop(name, None)
         return ended
 
