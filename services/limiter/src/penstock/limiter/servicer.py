@@ -164,7 +164,8 @@ class LimiterServicer:
         lent.path = rows
         ttl_ms = self._settings.lease_ms
         if reply.verdict == pb.VERDICT_ALLOWED and rows and not lent.unbooked:
-            learning_ms = max(0, math.ceil(ttl_ms - 1e3 * min(self._clock.monotonic() - self._store.restarted_s, ttl_ms)))
+            since_ms = min(ttl_ms, 1e3 * (self._clock.monotonic() - self._store.restarted_s))
+            learning_ms = math.ceil(ttl_ms - since_ms)
             if learning_ms > 0:
                 await self._settle(path.organisation, request.lease_id, [0, 0, 0])
                 reply, ttl_ms = reply._replace(granted=(0, 0, 0), tight=True), learning_ms
