@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.adapters import Entries
+from penstock.cache.adapters import LESSONS, Entries
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.eviction import Bounded
 from penstock.cache.scope import answer_class, never_kept
@@ -237,6 +237,66 @@ async def test_entries_leave_by_tag_and_by_model(rig: Rig) -> None:
     assert (await cache.Invalidate(pb.InvalidateRequest(tags=["a"], model="chat"), ANN)).removed == 3
     with pytest.raises(Fault, match="at least one"):
         await cache.Invalidate(pb.InvalidateRequest(), ANN)
+
+
+async def test_entries_leave_by_scope_and_only_those_of_the_revision_that_it_names(rig: Rig) -> None:
+    cache = await rig.make()
+    for namespace, model in (("one", "chat@1"), ("one", "chat@2"), ("two", "chat@1"), ("", "chat@1")):
+        await keep(cache, chat("q"), said("x"), namespace=namespace, model=model)
+
+    async def removed(call: Call = ANN, **scope: str) -> int:
+        return (await cache.Invalidate(pb.InvalidateRequest(scope=pb.Scope(**scope)), call)).removed
+
+    assert await removed(Call(Principal("others")), namespace="one") == 0
+    assert await removed(namespace="one", model="chat@2") == 1
+    assert await removed(namespace="one") == 1
+    assert await removed(model="chat@3") == 0
+    assert await removed(model="chat") == 2
+    with pytest.raises(Fault, match="cannot be told") as refused:
+        await cache.Invalidate(pb.InvalidateRequest(scope=pb.Scope(context_sha256=b"x")), ANN)
+    assert refused.value.field == "scope.context_sha256"
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not what():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_gap_in_the_lessons_makes_a_replica_learn_anew_what_there_is(rig: Rig) -> None:
+    cache = await rig.make()
+    tier = rig.tiers[0]
+    for number in range(3):
+        await keep(cache, chat(f"pay {number}"), said('{"intent": "pay"}'))
+    await until(lambda: sum(len(held.index) for held in tier.scopes()) == 3)
+    await rig.client.delete(LESSONS)  # as a trim beyond what was read, or a lost Redis, does
+    await keep(cache, chat("lost card"), said('{"intent": "lost"}'))
+    await until(lambda: [len(held.index) for held in tier.scopes()] == [1])
+    await keep(cache, chat("lost cards"), said('{"intent": "lost"}'))
+    await until(lambda: [len(held.index) for held in tier.scopes()] == [2])
+
+
+async def test_a_trade_off_is_for_its_own_organisation_alone(rig: Rig) -> None:
+    cache = await rig.make()
+    await keep(cache, chat("pay now"), said('{"intent": "pay"}'))
+    await until(lambda: bool(rig.tiers[0].scopes()))
+    await cache.GetTradeOff(pb.GetTradeOffRequest(), ANN)
+    with pytest.raises(Fault, match="no semantic scope"):
+        await cache.GetTradeOff(pb.GetTradeOffRequest(), Call(Principal("others")))
+
+
+async def test_idle_scopes_leave_memory_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.cache.tier.SCOPES_IN_MEMORY", 2)
+    cache = await rig.make()
+    tier = rig.tiers[0]
+    for number, system in enumerate(("first", "second")):
+        await keep(cache, chat("pay now", system), said('{"intent": "pay"}'))
+        await until(lambda number=number: len(tier.scopes()) == number + 1)  # type: ignore[misc]
+    first, second = tier.names()
+    await look(cache, chat("pay soon", "first"))
+    await keep(cache, chat("pay now", "third"), said('{"intent": "pay"}'))
+    await until(lambda: second not in tier.names())
+    assert first in tier.names()
 
 
 async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Rig) -> None:

@@ -165,6 +165,10 @@ class Entries:
         rows: Sequence[Any] = found[0][1] if found else ()
         return [(at.decode(), _lesson(fields)) for at, fields in rows]
 
+    async def has_lesson(self, at: str) -> bool:
+        """True while the lesson of this id is in the stream: what follows it then follows without a gap."""
+        return bool(await self._client.xrange(LESSONS, at, at, count=1))
+
     def _bound(self, folder: str) -> Bounded:
         return self._tenants.setdefault(folder, Bounded(self._section.tenant_bytes))
 

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ OWED_KEPT = 100_000
 LANDED_KEPT, LANDED_S = 512, 2.0
 MOST_ANSWERS = 1_000
 UNASKED = "miss: known not to be kept"
+NAMESPACE = "\x1fnamespace:"
+"""Begins the tag that an entry of a named namespace carries, for invalidation by scope."""
 HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
 
 
@@ -279,7 +282,7 @@ class CacheServicer:
             return pb.StoreResponse(reason=reason)
         entry = Entry(
             owed.key, request.result, request.paid_microusd, round(self._clock.time() * 1000), owed.request.scope.model,
-            owed.scope_key, tuple(request.tags),
+            owed.scope_key, _tags(request.tags, owed.request.scope),
         )  # fmt: skip
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
@@ -310,7 +313,7 @@ class CacheServicer:
             self.counts[f"refused: {reason}"] += 1
             return None
         key = self._key(tenant, one.scope, one.task)
-        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tuple(one.tags))
+        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", _tags(one.tags, one.scope))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
         try:
@@ -390,11 +393,18 @@ class CacheServicer:
             groups.append(set(request.entry_ids))
         if request.tags:
             groups.append(set().union(*[await self._entries.members(tenant, f"t:{tag}") for tag in request.tags]))
-        if request.model:
-            groups.append(await self._entries.members(tenant, f"m:{request.model}"))
+        models = {model.partition("@")[0] for model in (request.model, request.scope.model) if model}
+        groups += [await self._entries.members(tenant, f"m:{model}") for model in models]
+        if request.scope.namespace:
+            groups.append(await self._entries.members(tenant, f"t:{NAMESPACE}{request.scope.namespace}"))
+        if request.scope.context_sha256:
+            raise invalid("scope.context_sha256", "cannot be told from an entry: name the namespace, the model or tags")
         if not groups:
-            raise invalid("entry_ids", "say at least one of entry_ids, tags and model")
+            raise invalid("entry_ids", "say at least one of entry_ids, tags, scope and model")
         keys = set.intersection(*groups)
+        if "@" in request.scope.model:  # this revision alone
+            found = {key: await self._entries.get(tenant, key, 0, 0) for key in keys}
+            keys = {key for key, entry in found.items() if entry is not None and entry.model == request.scope.model}
         for key in keys:
             self._landed.pop(key, None)
         removed = await self._entries.remove(tenant, keys)
@@ -426,7 +436,9 @@ class CacheServicer:
         )
 
     async def GetTradeOff(self, request: pb.GetTradeOffRequest, call: Call) -> pb.GetTradeOffResponse:
-        held = max(self._tier.scopes() if self._tier else [], key=lambda one: len(one.index), default=None)
+        asks = call.principal.organisation
+        own = [one for one in (self._tier.scopes() if self._tier else []) if asks in ("", one.organisation)]
+        held = max(own, key=lambda one: len(one.index), default=None)
         if held is None:
             raise not_found("scope", "no semantic scope has learnt anything yet")
         points = [
@@ -434,3 +446,8 @@ class CacheServicer:
             for point in held.learnt.threshold.trade_off()
         ]
         return pb.GetTradeOffResponse(points=points, threshold=held.learnt.threshold.theta)
+
+
+def _tags(tags: Sequence[str], scope: pb.Scope) -> tuple[str, ...]:
+    """The caller's tags, and the one of the namespace."""
+    return (*tags, f"{NAMESPACE}{scope.namespace}") if scope.namespace else tuple(tags)

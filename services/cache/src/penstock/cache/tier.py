@@ -41,6 +41,7 @@ class Held:
     answers: dict[int, int] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
     following: int = 0
+    organisation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class SemanticTier:
         held = self._scopes.get(scope_key)
         if held is None:
             return Candidate(Verdict(False, "miss: nothing near"), vector)
+        self._scopes.move_to_end(scope_key)  # idle scopes leave first
         near = [
             Neighbour(place, held.answers[place], similarity, held.texts[place])
             for place, similarity in held.index.search(vector, NEIGHBOURS)
@@ -127,6 +129,9 @@ class SemanticTier:
         while not self._closing:
             try:
                 rows = await self._entries.lessons(self._at, FOLLOW_WAIT_MS)
+                if rows and self._at != "0" and not await self._entries.has_lesson(self._at):
+                    await self._anew()
+                    continue
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("the store does not answer (%s); lessons wait", type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
@@ -135,12 +140,19 @@ class SemanticTier:
                 await self._take([lesson for _, lesson in rows])
                 self._at = rows[-1][0]
 
+    async def _anew(self) -> None:
+        """Lessons have left the stream before they were read: forget all, and learn again what the stream still holds."""
+        log.warning("the stream of lessons has a gap: every scope is learnt anew")
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._scopes.clear)
+        self._at = "0"
+
     async def _take(self, lessons: list[Lesson]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._worker, self._learn_all, lessons)
 
     def _learn_all(self, lessons: list[Lesson]) -> None:
         for lesson in lessons:
             held = self._held(lesson.scope_key)
+            held.organisation = lesson.tenant.partition("\x1f")[0]
             if lesson.kind == "learn" and lesson.vector is not None:
                 self._learn(held, lesson, lesson.vector)
             elif lesson.kind in ("remove", "wrong"):
@@ -161,10 +173,14 @@ class SemanticTier:
         if answer == len(held.names):
             held.names.append(lesson.answer_class)
         seen = lesson.verdict or {}
-        verdict = Verdict(
-            False, "", held.classes.get(seen.get("answer", ""), -1), seen.get("probability", 0.0), 0.0,
-            bool(seen.get("audit")), tuple(seen.get("features", ())), seen.get("propensity", 1.0), seen.get("gate", ""),
-        )  # fmt: skip
+        verdict = Verdict(False, "")
+        if (
+            seen.get("answer") in held.classes
+        ):  # what was voted may have left the stream: such a lesson teaches its answer alone
+            verdict = Verdict(
+                False, "", held.classes[seen["answer"]], seen.get("probability", 0.0), 0.0, bool(seen.get("audit")),
+                tuple(seen.get("features", ())), seen.get("propensity", 1.0), seen.get("gate", ""),
+            )  # fmt: skip
         held.learnt.learn(vector, lesson.text, answer, verdict)
         place, held.following = held.following, held.following + 1
         held.index.add(place, np.array(vector))
