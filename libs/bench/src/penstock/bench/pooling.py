@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import trustme
 import yaml
@@ -46,11 +47,13 @@ UPSTREAM_S = 0.020
 ROUND_TRIP_S = 0.010
 REST_S = 0.002
 WARM_CALLS = 10
+CANCELS = 20
 KEY = "psk-pooling"
 BOUNDS = {
     "connect_overhead_cut": Bound(">=", 0.9),
     "latency_cut": Bound(">=", 0.3),
     "first_token_added_hops": Bound("<=", 4.5),
+    "cancel_closes_ms": Bound("<=", 50),
 }
 
 
@@ -62,7 +65,7 @@ def run(options: Options) -> Result:
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         setups, latency = runner.run(_pooled(Path(folder), calls))
-        first, hop, direct, path = runner.run(_first_tokens(Path(folder), echo.bare, calls))
+        first, hop, direct, path, cancel = runner.run(_first_tokens(Path(folder), echo.bare, calls))
     pooled, fresh = latency
     figures = {
         "connect_overhead_cut": 1 - setups[0] / setups[1],
@@ -74,6 +77,7 @@ def run(options: Options) -> Result:
         "bare_hop_p50_ms": hop,
         "first_token_direct_p50_ms": direct,
         "first_token_path_p50_ms": path,
+        "cancel_closes_ms": cancel,
     }
     context = {
         "calls": calls,
@@ -138,8 +142,8 @@ async def _delayed(url: str) -> AsyncIterator[str]:
         server.close()
 
 
-async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, float, float, float]:
-    """Added hops of the path's first token, and the medians that it is made of, in milliseconds."""
+async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, float, float, float, float]:
+    """Added hops of the path's first token and the medians that it is made of; the slowest of the cancels; in milliseconds."""
     async with ScriptedUpstream(lambda _: Said("one two three four")) as upstream, _path(folder, upstream.url) as stack:
         section = Upstream.model_validate({"name": "up", "base_url": upstream.url, "models": [{"name": "chat"}]})
         client = Client(section, NO_TELEMETRY)
@@ -157,9 +161,13 @@ async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, flo
                 lambda: _first(stack.router.GenerateStream(public, metadata=metadata)),
             )
             taken = await _in_turn(sides, calls)
+        upstream.word_s = 5.0
+        cancels = [
+            await _cancelled(stack.router.GenerateStream(public, metadata=metadata), upstream) for _ in range(CANCELS)
+        ]
         await client.close()
     hop, direct, path = (statistics.median(times) for times in taken)
-    return (path - direct) / hop, hop, direct, path
+    return (path - direct) / hop, hop, direct, path, max(cancels)
 
 
 async def _in_turn(sides: Sequence[Callable[[], Awaitable[float | object]]], calls: int) -> list[list[float]]:
@@ -178,6 +186,16 @@ async def _in_turn(sides: Sequence[Callable[[], Awaitable[float | object]]], cal
             if number >= WARM_CALLS:
                 times.append((ended - began) * 1e3)
     return taken
+
+
+async def _cancelled(stream: Any, upstream: ScriptedUpstream) -> float:
+    """Milliseconds from a caller's cancel, after the first piece, until the upstream sees its connection closed."""
+    upstream.left_early.clear()
+    await anext(aiter(stream))
+    began = time.perf_counter()
+    stream.cancel()
+    await upstream.left_early.wait()
+    return (time.perf_counter() - began) * 1e3
 
 
 async def _first(stream: AsyncIterator[object]) -> float:
