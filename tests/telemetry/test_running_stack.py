@@ -9,7 +9,11 @@ from penstock.bench.anomaly_stack import Injected, Watched
 def told(name: str, opened_s: float, last_s: float, *features: str) -> pb.Incident:
     blamed = [pb.Contribution(feature=feature) for feature in features]
     return pb.Incident(
-        id=name, opened_unix_ms=int(opened_s * 1e3), last_unix_ms=int(last_s * 1e3), contributions=blamed
+        id=name,
+        state=pb.INCIDENT_STATE_OPEN,
+        opened_unix_ms=int(opened_s * 1e3),
+        last_unix_ms=int(last_s * 1e3),
+        contributions=blamed,
     )
 
 
@@ -28,6 +32,9 @@ def test_another_feature_another_time_or_an_older_blame_is_no_finding() -> None:
     assert FAULT.found([told("a", 1130.0, 1130.0, "error_rate")]) is None
     before, after = told("a", 900.0, 990.0, "error_rate"), told("a", 900.0, 1030.0, "error_rate")
     assert FAULT.found([before, after]) is None
+    closed = told("a", 900.0, 990.0, "error_rate")
+    closed.state = pb.INCIDENT_STATE_CLOSED
+    assert FAULT.found([before, closed, after]) == 30.0
 
 
 def test_only_incidents_outside_faults_and_their_aftermath_are_false_and_each_counts_once() -> None:

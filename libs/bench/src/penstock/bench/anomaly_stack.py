@@ -65,9 +65,10 @@ class Injected:
     def found(self, updates: Sequence[pb.Incident]) -> float | None:
         """Seconds until an incident came to blame what this fault changes; None when none did while it lasted.
 
-        An incident that blamed it before says nothing new: so much of a busy machine's noise is not taken for a finding.
+        One that was open and blamed it before says nothing new; one that had closed and opens again does.
         """
-        before = {row.id for row in updates if row.last_unix_ms / 1e3 < self.from_s and self._blamed(row)}
+        earlier = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
+        before = {row.id for row in earlier.values() if row.state == pb.INCIDENT_STATE_OPEN and self._blamed(row)}
         soon = [
             row.last_unix_ms / 1e3 - self.from_s
             for row in updates
