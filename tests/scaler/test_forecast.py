@@ -111,6 +111,13 @@ def test_a_forecast_that_loses_to_the_reactive_rules_falls_back_and_returns() ->
     assert not forecast.fallen_back
 
 
+def test_demand_that_begins_after_silence_is_not_taken_for_endless_growth() -> None:
+    forecaster = Forecaster(1, (0.0, 60.0))
+    for work in [0.0] * 40 + [600.0] + [0.0] * 20 + [600.0, 500.0]:
+        forecast = forecaster.observe(work)
+        assert forecast.at(LEVELS, 0.99) <= 4.0 * 600.0 + 1e-6
+
+
 def test_zero_demand_is_forecast_as_zero() -> None:
     forecaster, found = fed(np.zeros(200))
     assert found[-1].max() == 0.0

@@ -205,7 +205,9 @@ class Forecaster:
             usable = residuals.count >= LEAST_RESIDUALS and self._out_until[expert] <= self.seen
             if usable and np.isfinite(point[expert]):
                 found[expert] = np.maximum(0.0, point[expert] + residuals.quantiles(self.levels) * scale[expert])
-        return found
+        # A residual of demand that began at nothing is endless as a ratio.
+        capped: Array = np.minimum(found, SANE * self.work.max() + 1e-9)
+        return capped
 
     def _mix(self, candidate: Array) -> tuple[Array, dict[str, float]]:
         weights = self._weights(candidate, slice(None))
