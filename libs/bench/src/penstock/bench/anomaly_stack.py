@@ -40,6 +40,9 @@ STREAMS = "penstock.anomaly.streams"
 RATES = {"slow instance": 4.0, "error burst": 4.0, "drift": 5.0, "cache poisoning": 9.0, "": 2.0}
 """Requests a second to each kind's own model; the nameless kind is the real model."""
 
+LONGER = {"cache poisoning": 2.5}
+"""How many times longer a kind lasts: one would-be hit in fifty is audited, so that wrong ones take minutes to add up."""
+
 TIMEOUT_S = 10.0
 
 
@@ -151,7 +154,7 @@ async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], f
     for kind in ("slow instance", "drift", "error burst", "cache poisoning"):
         began = time.time()
         instances.spoil(kind, KINDS[kind][-1])
-        await asyncio.sleep(times.fault_s)
+        await asyncio.sleep(times.fault_s * LONGER.get(kind, 1.0))
         instances.heal()
         faults.append(Injected(kind, began, time.time()))
         await asyncio.sleep(times.calm_s)
