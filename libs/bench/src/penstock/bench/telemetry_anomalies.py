@@ -67,7 +67,8 @@ NOTES = (
     (
         "stack_*: 24 minutes of a stack of processes (Redis, telemetry, batcher, limiter, cache, router, two real instances) under 24 "
         "requests a second at random moments, one fault of each kind of two minutes (poisoning five): an instance 6 times slower, "
-        "half of an instance's requests failing, confidence lower by 0.15 at once, three of eight right answers other than what is cached. A fault counts as "
+        "half of an instance's requests failing, confidence lower by 0.15 at once, three of eight right answers other than what is "
+        "cached. A fault counts as "
         "found when, while it lasts, the incident stream comes to blame a feature that it changes and that the incident, if "
         "it was open, did not blame before. The instances that go wrong are each their model's only one: of several, the router turns away "
         "from the bad one first. "
