@@ -209,3 +209,31 @@ def test_a_decoder_is_built_and_answers(tmp_path: Path, precision: str) -> None:
     assert json.loads(done.stdout)["tried_tokens"] >= 1
     card = read_card(target)
     assert (card.tasks, card.quantisation) == (("generate",), precision)
+
+
+@NEEDS_TORCH
+def test_a_student_has_fewer_layers_and_learns(tmp_path: Path) -> None:
+    source, target, texts = tmp_path / "hf", tmp_path / "student", tmp_path / "texts.txt"
+    subprocess.run(
+        [sys.executable, str(HERE / "hugging_face.py"), "bert", str(source)], check=True, capture_output=True
+    )
+    texts.write_text("\n".join(["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"] * 20))
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.models",
+        "distil",
+        str(source),
+        str(target),
+        "--texts",
+        str(texts),
+        "--json",
+    ]
+    done = subprocess.run([*command, "--layers", "0,2"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "layers must be from 0 to 1" in done.stderr) == (2, True)
+    done = subprocess.run([*command, "--layers", "1", "--epochs", "20"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cosine_to_teacher"] > 0.9
+    assert json.loads((target / "config.json").read_text())["num_hidden_layers"] == 1
+    command = [sys.executable, "-m", "penstock.models", "export", str(target), str(tmp_path / "made" / "1"), "--json"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -70,11 +70,11 @@ async def _run(options: Options) -> Result:
     batches = _batches(rows)
     async with contextlib.AsyncExitStack() as stack:
         sides = {OURS: await stack.enter_async_context(_ours(home, threads))}
-        notes: tuple[str, ...] = ()
+        notes = _busy(os.getloadavg()[0], threads)
         try:
             sides[TRITON] = await stack.enter_async_context(_triton(folder / "model.onnx", threads))
         except PeerAbsent as absent:
-            notes = (f"Triton is absent: {absent}",)
+            notes += (f"Triton is absent: {absent}",)
         for side in sides.values():
             await _load(side, rows, 8, 1.0)
         for turn in range(rounds):
@@ -88,6 +88,15 @@ async def _run(options: Options) -> Result:
         moved = {name: await _moved(side, rows) for name, side in sides.items()}
     runs = Runs(measured, bare_rps, batched_rps, moved)
     return _result(runs, threads, options, notes)
+
+
+def _busy(load: float, cores: int) -> tuple[str, ...]:
+    """The loop and Triton wait for their second thread by spinning, so other work on the cores hurts them far more than us."""
+    if load <= cores:
+        return ()
+    return (
+        f"Other work was running at the start (load {load:.1f} on {cores} cores): measure again when quiet; each ratio here flatters us.",
+    )
 
 
 @dataclass(frozen=True)
