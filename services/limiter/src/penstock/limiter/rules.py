@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -207,7 +208,11 @@ def _counter(rule: RuleSection, organisation: str, value: str, shadow: bool, now
 
 
 def windows(unit: Unit, zone: str, now_s: float) -> tuple[int, int, int]:
-    """Begin and end of the calendar window that holds `now_s`, and the end of the next, in Unix milliseconds. Days of 23 hours are days."""
+    """Begin and end of the calendar window that holds `now_s`, and the end of the next, in Unix milliseconds.
+
+    Each window begins where the one before ends, whatever the clocks do: days of 23 hours are days, and where clocks change by a part of an
+    hour, the hour that this cuts short is an hour.
+    """
     start, end = _window(unit, zone, int(now_s))
     _, following = _window(unit, zone, end)
     return start * 1000, end * 1000, following * 1000
@@ -216,11 +221,8 @@ def windows(unit: Unit, zone: str, now_s: float) -> tuple[int, int, int]:
 @lru_cache(maxsize=1024)
 def _window(unit: Unit, zone: str, now_s: int) -> tuple[int, int]:
     if unit in ("second", "minute", "hour"):
-        length = SECONDS[unit]
-        offset = int((datetime.fromtimestamp(now_s, ZoneInfo(zone)).utcoffset() or timedelta()).total_seconds())
-        start = (now_s + offset) // length * length - offset
-        return start, start + length
-    local = datetime.fromtimestamp(now_s, ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+        return _even_window(SECONDS[unit], zone, now_s)
+    local = datetime.fromtimestamp(now_s, ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if unit == "week":
         local -= timedelta(days=local.weekday())
     elif unit == "month":
@@ -228,6 +230,28 @@ def _window(unit: Unit, zone: str, now_s: int) -> tuple[int, int]:
     days = {"day": 1, "week": 7}.get(unit)
     following = local + timedelta(days=days) if days else (local + timedelta(days=32)).replace(day=1)
     return int(local.timestamp()), int(following.timestamp())
+
+
+def _even_window(length_s: int, zone: str, now_s: int) -> tuple[int, int]:
+    """Windows of one length, which only a change of the clocks by a part of that length cuts."""
+    phase = _phase(length_s, zone, now_s)
+    start = (now_s + phase) // length_s * length_s - phase
+    end = start + length_s
+
+    def changes(at_s: int) -> bool:
+        return _phase(length_s, zone, at_s) != phase
+
+    if changes(start):
+        start = bisect_left(range(start, now_s), True, key=lambda at_s: not changes(at_s)) + start
+    if changes(end - 1):
+        end = bisect_left(range(now_s, end), True, key=changes) + now_s
+    return start, end
+
+
+def _phase(length_s: int, zone: str, at_s: int) -> int:
+    """Seconds by which the zone's windows begin before those of UTC."""
+    offset = datetime.fromtimestamp(at_s, ZoneInfo(zone)).utcoffset() or timedelta()
+    return int(offset.total_seconds()) % length_s
 
 
 LimitsSection.model_rebuild()
