@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.core.call import Call, Principal
 from penstock.core.errors import Fault
 from penstock.core.redis import open_redis
+from penstock.limiter.outputs import FEWEST
 from penstock.limiter.rules import LimitsSection, windows
 from penstock.limiter.servicer import LimiterServicer
 from pydantic import ValidationError
@@ -146,6 +148,31 @@ async def test_expected_holds_learn_what_outputs_cost(limiters: Limiters) -> Non
     assert await state(limiter) == (40 * 60, 60)
 
 
+async def test_what_is_expected_is_learnt_by_route_and_else_by_model(limiters: Limiters) -> None:
+    limiter = limiters.make([{**MONEY, "limit": 1_000_000, "holds": "expected"}])
+    looks = itertools.count()
+
+    async def held(route: str) -> int:
+        name = f"look{next(looks)}"
+        await reserve(limiter, name, 1_000, least=10, route=route)
+        _, now = await state(limiter)
+        await limiter.Release(pb.ReleaseRequest(hold_id=name), ANN)
+        return now
+
+    for number in range(FEWEST - 1):
+        await reserve(limiter, f"long{number}", 1_000, least=10, route="generate/auto")
+        await commit(limiter, f"long{number}", 800)
+    assert await held("generate/auto") == 1_000  # too few to tell
+    for number in range(4 * FEWEST):
+        await reserve(limiter, f"short{number}", 1_000, least=10, route="generate/dear")
+        await commit(limiter, f"short{number}", 60)
+    # the model's own 0.9 quantile
+    assert [await held(route) for route in ("generate/auto", "generate/unseen", "")] == [800, 800, 800]
+    await reserve(limiter, "one more", 1_000, least=10, route="generate/auto")
+    await commit(limiter, "one more", 700)
+    assert (await held("generate/auto"), await held("generate/dear")) == (800, 60)
+
+
 async def test_the_bound_on_overshoot_is_what_expected_holds_leave_out(limiters: Limiters) -> None:
     strict, expected = limiters.make([MONEY]), limiters.make([{**MONEY, "limit": 100_000, "holds": "expected"}])
     for number in range(40):
@@ -263,6 +290,7 @@ async def test_without_the_store_each_rule_does_what_it_says(limiters: Limiters)
         (pb.ReserveRequest(hold_id="a", amount=pb.Amount(tokens=-1)), "amount.tokens"),
         (pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=10**15)), "amount.microusd"),
         (pb.ReserveRequest(hold_id="a", least=pb.Amount(requests=-5)), "least.requests"),
+        (pb.ReserveRequest(hold_id="a", route="x" * 129), "route"),
     ],
 )
 async def test_bad_requests_name_the_field_and_hold_nothing(

@@ -21,6 +21,7 @@ from penstock.core.prices import ModelPrice, Prices, PricesSection
 from penstock.core.redis import embedded_redis, open_redis
 from penstock.limiter.adapters import Store
 from penstock.limiter.config import LimiterSettings
+from penstock.limiter.outputs import FEWEST
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.servicer import LimiterServicer
 from penstock.router.admission import LimiterAdmission
@@ -167,6 +168,20 @@ async def test_chat_holds_for_itself_and_is_committed_or_released(rigs: Any) -> 
     await finish(rig.admission.settle(failed, None, None))
     await finish(rig.admission.settle(cut, None, Spent("chat", 20, 15)))
     assert await rig.state() == (77 + 20 + 30, 0)
+
+
+async def test_what_a_call_may_say_is_expected_by_what_it_asked_for(rigs: Any) -> None:
+    rig: Rig = rigs(budget("tokens", 1_000_000, holds="expected"))
+    automatic, named = router_pb2.CallOptions(model="auto"), router_pb2.CallOptions(model="chat")
+    for options, tokens in ((automatic, 100), (named, 25)):
+        for _ in range(FEWEST):
+            admitted = await rig.admission.admit(call(), options, CHAT)
+            await finish(rig.admission.settle(admitted, receipt(tokens), None))
+    committed, _ = await rig.state()
+    for options, expected in ((automatic, 100), (named, 25), (router_pb2.CallOptions(model="x" * 500), 100)):
+        admitted = await rig.admission.admit(call(), options, CHAT)
+        assert await rig.state() == (committed, expected)
+        await finish(rig.admission.settle(admitted, None, None))
 
 
 async def test_an_open_length_is_what_the_budget_affords(rigs: Any) -> None:

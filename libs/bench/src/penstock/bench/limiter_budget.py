@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.outputs import Outputs
+from penstock.limiter.outputs import Kind, Outputs
 from penstock.limiter.policy import Books, Question
 from penstock.limiter.rules import LimitsSection, Path, RuleSection, counters
 
@@ -102,7 +102,7 @@ def limited(
         name="b", kind="budget", counts="microusd", limit=budget, window="minute", calendar=True, holds=holds, adaptive=adaptive
     )  # fmt: skip
     section, path, books, outputs = LimitsSection(rules=(rule,)), Path("a", model="m"), Books(), Outputs(0.9)
-    outcome, ends, kind = _empty(), list[tuple[float, int]](), ("a", "m")
+    outcome, ends, kind = _empty(), list[tuple[float, int]](), Kind("a", "m")
     for number, call in enumerate(calls):
         while ends and ends[0][0] <= call.at_s:
             _settle(books, outputs, heapq.heappop(ends), calls, kind)
@@ -120,9 +120,7 @@ def limited(
     return outcome
 
 
-def _settle(
-    books: Books, outputs: Outputs, end: tuple[float, int], calls: Sequence[Arrival], kind: tuple[str, str]
-) -> None:
+def _settle(books: Books, outputs: Outputs, end: tuple[float, int], calls: Sequence[Arrival], kind: Kind) -> None:
     at, number = end
     call = calls[number]
     books.settle(round((START_S + at) * 1e6), str(number), [1, call.input_tokens + call.output_tokens, call.paid])

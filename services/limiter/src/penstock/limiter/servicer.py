@@ -19,13 +19,15 @@ from penstock.core.prices import MTOK, Prices, PricesSection
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from penstock.limiter.adapters import Store, StoreLost, WindowPassed
 from penstock.limiter.config import LimiterSettings
-from penstock.limiter.outputs import Outputs
+from penstock.limiter.outputs import Kind, Outputs
 from penstock.limiter.policy import STALE, UNBOUNDED, Question, Reply, Usage
 from penstock.limiter.rules import Counter, LimitsSection, Path, counters
 
 log = logging.getLogger(__name__)
 MOST = 10**14
 """Largest amount that is taken: a hundred million dollars, and exact in every number that the script uses."""
+LONGEST_NAME = 128
+"""Characters of a hold's name and of a route."""
 OPEN_KEPT = 100_000
 UNBOOKED_S = 3_600.0
 """What passed while the store was lost is remembered for so long, for the settlement that books it."""
@@ -37,7 +39,7 @@ WINDOWS_S = 1.0
 class OpenHold:
     """What this process remembers of a hold: for learning outputs, and for booking what passed while the store was lost."""
 
-    model: str
+    kind: Kind
     most: list[int]
     usual: list[int]
     least: list[int]
@@ -98,12 +100,15 @@ class LimiterServicer:
         path = self.path(call, request.model)
         most, least = vector("amount", request.amount), vector("least", request.least)
         _named("hold_id", request.hold_id)
+        if len(request.route) > LONGEST_NAME:
+            raise invalid("route", f"must have at most {LONGEST_NAME} characters")
         least = [min(pair) for pair in zip(least, most, strict=True)]
-        usual = self._outputs.usual((path.organisation, path.model), most, least)
+        kind = Kind(path.organisation, path.model, request.route)
+        usual = self._outputs.usual(kind, most, least)
         ask = Question(
             most, usual, least, request.ttl_ms or self._settings.hold_ms, call.priority or common_pb2.PRIORITY_NORMAL, request.unpriced
         )  # fmt: skip
-        held = OpenHold(path.model, most, usual, least)
+        held = OpenHold(kind, most, usual, least)
         try:
             reply, rows = await self._ask(path, request.hold_id, ask)
         except StoreLost:
@@ -131,12 +136,11 @@ class LimiterServicer:
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         _named("hold_id", request.hold_id)
         spent = vector("spent", request.spent)
-        organisation = call.principal.organisation
         held = self._open.get(request.hold_id)
-        settled, _ = await self._settle(organisation, request.hold_id, spent)
+        settled, _ = await self._settle(call.principal.organisation, request.hold_id, spent)
         if held is not None:
             beyond = [total - least for total, least in zip(spent, held.least, strict=True)]
-            self._outputs.learn((organisation, held.model), beyond)
+            self._outputs.learn(held.kind, beyond)
         return pb.CommitResponse(settled=settled)
 
     async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
@@ -155,7 +159,7 @@ class LimiterServicer:
             wanted, wanted, least, self._settings.lease_ms, call.priority or common_pb2.PRIORITY_NORMAL,
             request.unpriced, lease=True, share=self._settings.lease_share,
         )  # fmt: skip
-        lent = OpenHold(path.model, wanted, wanted, least)
+        lent = OpenHold(Kind(path.organisation, path.model), wanted, wanted, least)
         try:
             reply, rows = await self._ask(path, request.lease_id, ask)
         except StoreLost:
@@ -346,5 +350,5 @@ def usage_row(counter: Counter, state: Usage) -> pb.RuleUsage:
 
 
 def _named(field: str, value: str) -> None:
-    if not value or len(value) > 128:
-        raise invalid(field, "must have 1 to 128 characters")
+    if not value or len(value) > LONGEST_NAME:
+        raise invalid(field, f"must have 1 to {LONGEST_NAME} characters")

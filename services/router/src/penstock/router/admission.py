@@ -35,6 +35,7 @@ FIRST_CALLS = 32
 """A new lease asks for so many calls like the one at hand."""
 ANSWER_S = 0.5
 """Longest wait for the limiter."""
+LONGEST_ROUTE = 128
 AGAIN_S = (0.0, 0.2, 1.0, 5.0, 25.0)
 """Pauses before each try to settle."""
 EXTEND_TOKENS = 256
@@ -109,7 +110,7 @@ class LimiterAdmission:
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
         """Let a call go on from a lease or with a hold of its own; raises the Fault that its caller is told."""
         asked = self._from_hand(call, options, work)
-        return asked if isinstance(asked, Admitted) else await self._slowly(call, work, *asked)
+        return asked if isinstance(asked, Admitted) else await self._slowly(call, work, _route(options, work), asked)
 
     def _from_hand(
         self, call: Call, options: router_pb2.CallOptions, work: Work
@@ -140,8 +141,9 @@ class LimiterAdmission:
             self._renew_later(lease)
         return Admitted(Ticket(call, most, (1, work.input_tokens, 0), lease))
 
-    async def _slowly(self, call: Call, work: Work, path: Path, most: Vector, unpriced: bool) -> Admitted:
+    async def _slowly(self, call: Call, work: Work, route: str, asked: tuple[Path, Vector, bool]) -> Admitted:
         """Grant or renew a lease where that helps; otherwise hold for this call alone."""
+        path, most, unpriced = asked
         try:
             leasable = work.kind != "generate" and self._each.get(path, 0.0) < self._clock.monotonic()
             if leasable and await self._leased(path, call, most, unpriced):
@@ -151,7 +153,7 @@ class LimiterAdmission:
                 # Too little for this call, and no more to be had: what is left goes back, so that it can be held with the rest.
                 if lease is not None:
                     await self._drop(lease)
-            return await self._reserve(call, work, unpriced)
+            return await self._reserve(call, work, route)
         except Fault as fault:
             if fault.code != grpc.StatusCode.UNAVAILABLE or self._on_loss == "closed" or fault.reason:
                 raise
@@ -229,27 +231,28 @@ class LimiterAdmission:
         lease.low, lease.used, lease.since_s = _low(lease.left), [0, 0, 0], now
         lease.good_until_s, lease.renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
 
-    async def _reserve(self, call: Call, work: Work, unpriced: bool) -> Admitted:
+    async def _reserve(self, call: Call, work: Work, route: str) -> Admitted:
         output = work.output_tokens
         if work.kind == "generate" and output == 0:
             price = self._prices().models.get(work.model)
             output = price.max_output_tokens if price else 0
-        admitted, decision = await self._hold(call, work, output, unpriced)
+        admitted, decision = await self._hold(call, work, output, route)
         hint = decision.max_tokens_hint
         if admitted is None and work.kind == "generate" and work.output_tokens == 0 and hint > 0:
             # The caller left the length open: it is what the budget affords.
-            admitted, decision = await self._hold(call, work, hint, unpriced)
+            admitted, decision = await self._hold(call, work, hint, route)
         if admitted is None:
             raise refusal(decision)
         return admitted
 
-    async def _hold(self, call: Call, work: Work, output: int, unpriced: bool) -> tuple[Admitted | None, pb.Decision]:
+    async def _hold(self, call: Call, work: Work, output: int, route: str) -> tuple[Admitted | None, pb.Decision]:
         prices, name = self._prices(), secrets.token_hex(12)
-        cost = prices.most_microusd(work.model, work.input_bound, output) or 0
+        money = prices.most_microusd(work.model, work.input_bound, output)
         least = (1, work.input_tokens, prices.most_microusd(work.model, work.input_tokens, 0) or 0)
-        most = (1, work.input_bound + output, cost)
+        most = (1, work.input_bound + output, money or 0)
         request = pb.ReserveRequest(
-            hold_id=name, model=work.model, amount=_amount(most), least=_amount(least), output_tokens=output, unpriced=unpriced
+            hold_id=name, model=work.model, amount=_amount(most), least=_amount(least), output_tokens=output, unpriced=money is None,
+            route=route,
         )  # fmt: skip
         try:
             answer: pb.ReserveResponse = await self._ask("Reserve", request, call)
@@ -401,6 +404,11 @@ def refusal(decision: pb.Decision) -> Fault:
         pb.VERDICT_SHED: "is kept for more urgent calls",
     }.get(verdict, "is spent for this window")
     return exhausted(f"{rule} {what}{helped}", reason, wait_s)
+
+
+def _route(options: router_pb2.CallOptions, work: Work) -> str:
+    """What a call is for, as far as its outputs go: its task and the model that it asked for, which may be `auto` or left open."""
+    return f"{work.kind}/{options.model}"[:LONGEST_ROUTE]
 
 
 def _free(lease: Lease) -> bool:

@@ -54,7 +54,7 @@ class Decision(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rule: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., max_tokens_hint: _Optional[int] = ..., cheaper_model_hint: _Optional[str] = ...) -> None: ...
 
 class ReserveRequest(_message.Message):
-    __slots__ = ("hold_id", "model", "amount", "least", "ttl_ms", "output_tokens", "unpriced")
+    __slots__ = ("hold_id", "model", "amount", "least", "ttl_ms", "output_tokens", "unpriced", "route")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class ReserveRequest(_message.Message):
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     UNPRICED_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     hold_id: str
     model: str
     amount: Amount
@@ -69,7 +70,8 @@ class ReserveRequest(_message.Message):
     ttl_ms: int
     output_tokens: int
     unpriced: bool
-    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ...) -> None: ...
+    route: str
+    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ..., route: _Optional[str] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
     __slots__ = ("decision",)
