@@ -21,9 +21,9 @@ class LimiterSettings(ServiceSettings):
     expected_quantile: float = Field(0.9, gt=0, lt=1, description="part of outputs that an expected hold covers")
     store_timeout_ms: int = Field(250, ge=1, description="longest wait for the store before its loss is assumed")
     store_patience_ms: float = Field(
-        3.0,
+        100.0,
         gt=0,
-        description="wait for a store that has been quick, before rules do without it; beside that, 0.5 ms a question",
+        description="wait for a store that has been quick, before rules do without it; a busy host needs more than an idle one",
     )
     store_pause_ms: int = Field(1_000, ge=1, description="pause after a loss before the store is asked again")
 
