@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Principal
-from penstock.core.config import BadConfig
+from penstock.core.call import Call, Principal
+from penstock.core.config import BadConfig, load_section
 from penstock.core.prices import ModelPrice, Prices
-from penstock.router.shaping import PromptShape, PromptsSection, ShapingRule
+from penstock.prompts.selection import Embedder
+from penstock.router.passages import LocalEmbedder, load_model
+from penstock.router.prompt_rules import PromptsSection, ShapingRule
+from penstock.router.shaping import PromptShape
+from penstock.router.stages import Shaped
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 PRICES = Prices({"chat": ModelPrice(name="chat", input_microusd_per_mtok=3_000_000)})
 OPTIONS = router_pb2.CallOptions(model="chat")
-ANN = Principal("acme")
+ANN = Call(Principal("acme"))
+PREFIX = "prefix: no earlier prompt of this conversation is known (0%), estimated"
 
 
 def chat(system: str = "You help. ") -> inference_pb2.Task:
@@ -37,7 +45,7 @@ def chat(system: str = "You help. ") -> inference_pb2.Task:
 
 def shaped(task: inference_pb2.Task, *rules: ShapingRule) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
     section = PromptsSection(rules=rules) if rules else PromptsSection()
-    done = PromptShape(section, lambda: PRICES).shape(OPTIONS, ANN, task)
+    done = asyncio.run(PromptShape(section, lambda: PRICES).shape(ANN, OPTIONS, task, ["chat"]))
     return done.task, done.notes, sum(saving.microusd for saving in done.savings)
 
 
@@ -72,7 +80,7 @@ def test_other_tasks_and_other_tenants_are_left_alone() -> None:
     task = chat()
     assert shaped(task, ShapingRule(organisation="other")) == (task, (), 0)
     off = ShapingRule(stable_prefix=False, lossless=False)
-    assert shaped(task, off) == (task, (), 0)
+    assert shaped(task, off) == (task, (PREFIX,), 0)
 
 
 def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
@@ -87,7 +95,7 @@ def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(tm
         for tool in task.generate.tools
         for text in (tool.name, tool.description, tool.parameters_json)
     )
-    assert notes == (f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its tokenizer",)
+    assert notes[0] == f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its tokenizer"
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(BadConfig, match=r"broken\.json cannot be used"):
         ShapingRule(tokenizer_file=tmp_path / "broken.json").optimiser()
@@ -105,3 +113,164 @@ def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_fo
     assert json.loads(after.generate.messages[5].content)["all"] == "[same as $ in the result of tool call c1]"
     kept, _, _ = shaped(task, ShapingRule(named_values=False))
     assert json.loads(kept.generate.messages[5].content) == json.loads(task.generate.messages[5].content)
+
+
+async def shaped_by(stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN) -> Shaped:
+    return await stage.shape(call, router_pb2.CallOptions(model="auto"), task, models or ("chat",))
+
+
+async def test_the_rule_of_the_chosen_model_counts_and_a_fallback_with_another_gets_the_prompt_as_it_came() -> None:
+    careful, eager = ShapingRule(model="big", lossless=False, stable_prefix=False), ShapingRule(model="small")
+    stage = PromptShape(PromptsSection(rules=(careful, eager)), lambda: PRICES)
+    task = chat()
+    assert (await shaped_by(stage, task, "big", "small")).task is task
+    done = await shaped_by(stage, task, "small", "big", "other")
+    assert done.task != task
+    assert done.not_for == ("big", "other")
+    assert (await shaped_by(stage, task, "auto")).task is task
+
+
+async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_already() -> None:
+    stage = PromptShape(PromptsSection(), lambda: PRICES)
+    run = Call(Principal("acme"), run_id="r1")
+    task = chat("You help. " * 400)
+    first = await shaped_by(stage, task, call=run)
+    assert (first.prefix_share, first.notes[-1]) == (0.0, PREFIX)
+    task.generate.messages.add(role="user", content="and what else, " * 80)
+    second = await shaped_by(stage, task, call=run)
+    size = len(first.task.generate.SerializeToString()) / len(second.task.generate.SerializeToString())
+    assert second.prefix_share == pytest.approx(size, abs=0.1)
+    assert f"({second.prefix_share:.0%})" in second.notes[-1]
+    assert second.decisions[-1].startswith("prompt prefix_share: ")
+    for other in (Call(Principal("acme"), run_id="r2"), Call(Principal("other"), run_id="r1")):
+        assert (await shaped_by(stage, task, call=other)).prefix_share == 0.0
+
+
+PASSAGES = "\n\n".join(
+    f"Passage {number} speaks of {thing} at length." for number, thing in enumerate(("tea", "tax", "zinc"))
+)
+
+
+def asking(question: str) -> inference_pb2.Task:
+    task = inference_pb2.Task()
+    task.generate.messages.add(role="user", content=question)
+    task.generate.messages.add(role="assistant").tool_calls.add(id="c1", name="find", arguments_json="{}")
+    task.generate.messages.add(role="tool", content=PASSAGES, tool_call_id="c1")
+    return task
+
+
+def selecting(folder: Path, load: Embedder | Exception) -> tuple[PromptShape, list[LocalEmbedder]]:
+    made: list[LocalEmbedder] = []
+
+    def loaded(_: Path) -> Embedder:
+        if isinstance(load, Exception):
+            raise load
+        return load
+
+    def embedder(path: Path) -> LocalEmbedder:
+        made.append(LocalEmbedder(path, loaded))
+        return made[-1]
+
+    section = PromptsSection(rules=(ShapingRule(keep_share=0.5),), embedder=folder)
+    return PromptShape(section, lambda: PRICES, embedder), made
+
+
+def metals(texts: Sequence[str]) -> list[list[float]]:
+    """An embedder that knows that zinc is a metal."""
+    return [[1.0, 0.0] if "zinc" in text or "metal" in text else [0.0, 1.0] for text in texts]
+
+
+async def test_the_local_embedder_selects_what_words_alone_would_not(tmp_path: Path) -> None:
+    stage, _ = selecting(tmp_path, metals)
+    kept = (await shaped_by(stage, asking("which metal"))).task.generate.messages[2].content
+    assert "zinc" in kept and "tea" not in kept
+    by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), lambda: PRICES)
+    assert "tea" in (await shaped_by(by_words, asking("which metal"))).task.generate.messages[2].content
+
+
+async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, _ = selecting(tmp_path, RuntimeError("no such model"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            done = await shaped_by(stage, asking("speaks of zinc"))
+            assert "zinc" in done.task.generate.messages[2].content
+            assert done.notes[-1] == "prompt: passages by BM25 alone, the embedder cannot be used"
+    assert [record.message for record in caplog.records] == [
+        f"prompts.embedder {tmp_path} cannot be used, BM25 selects alone: no such model"
+    ]
+
+
+def test_the_built_model_embeds_each_text_by_itself(home: Path) -> None:
+    embed = load_model(home / "models" / "all-MiniLM-L6-v2" / "1")
+    alone, *_ = embed(["where is my parcel"])
+    _, beside = embed(["a tax form", "where is my parcel"])
+    assert len(alone) == 384
+    assert alone == beside
+
+
+def test_an_embedder_is_not_even_made_where_no_rule_selects(tmp_path: Path) -> None:
+    stage, made = selecting(tmp_path, metals)
+    stage.replace(PromptsSection(embedder=tmp_path))
+    assert len(made) == 1
+
+
+TERMS = "These are the terms of the service, which everybody knows by heart by now. " * 4
+
+
+def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
+    task = asking("what now")
+    task.generate.messages[0].content = TERMS
+    task.generate.messages[2].content = f"Found one.\n{TERMS}\nThat is all."
+    task.generate.tools.add(name="find", description=f"finds. {TERMS}")
+    section = PromptsSection.model_validate(
+        {
+            "templates": [{"name": "terms", "part": TERMS, "text": "(The usual terms.)"}],
+            "rules": [{"templates": ["terms"]}],
+        }
+    )
+    stage = PromptShape(section, lambda: PRICES)
+    done = asyncio.run(shaped_by(stage, task))
+    assert done.task.generate.messages[0].content == TERMS
+    assert done.task.generate.messages[2].content == "Found one.\n(The usual terms.)\nThat is all."
+    assert done.task.generate.tools[0].description == "finds. (The usual terms.)"
+    assert "template terms" in done.notes[0]
+    assert done.decisions[0].startswith("tools[0] template terms: ")
+    assert asyncio.run(shaped_by(stage, done.task)).task is done.task
+    unasked = section.model_copy(update={"rules": (ShapingRule(),)})
+    assert TERMS in asyncio.run(shaped_by(PromptShape(unasked, lambda: PRICES), task)).task.generate.messages[2].content
+
+
+@pytest.mark.parametrize(
+    ("templates", "names", "wrong"),
+    [
+        ([], ["terms"], r"rules\[0\]\.templates: there is no 'terms'"),
+        ([{"name": "a", "part": "x" * 40, "text": "y" * 40}], [], "'a': text is not shorter than part"),
+        ([{"name": "a", "part": "x" * 40, "text": "y"}] * 2, [], "'a' stands there twice"),
+        (
+            [{"name": "a", "part": "x" * 90, "text": "y" * 40}, {"name": "b", "part": "y" * 40, "text": "z"}],
+            [],
+            "'a': text holds the part of template 'b'",
+        ),
+    ],
+)
+def test_templates_that_cannot_be_are_refused_by_name(
+    tmp_path: Path, templates: list[dict[str, str]], names: list[str], wrong: str
+) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(json.dumps({"prompts": {"templates": templates, "rules": [{"templates": names}]}}))
+    with pytest.raises(BadConfig, match=wrong):
+        load_section(file, "prompts", PromptsSection)
+
+
+async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(tmp_path: Path) -> None:
+    stage = PromptShape(PromptsSection(rules=()), lambda: PRICES)
+    task = chat()
+    assert (await shaped_by(stage, task)).task is task
+    stage.replace(PromptsSection())
+    assert (await shaped_by(stage, task)).task is not task
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(BadConfig):
+        stage.replace(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
+    assert (await shaped_by(stage, task)).task is not task

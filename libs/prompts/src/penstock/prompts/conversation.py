@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from penstock.prompts.templates import Template
+
 Role = Literal["system", "user", "assistant", "tool"]
 TokenCounter = Callable[[str], int]
 """Counts the tokens of a text, by the model's own tokenizer where one is configured."""
@@ -47,6 +49,7 @@ class Policy:
     `least_repeat_bytes`: shorter repeats are left alone.
     `named_values`: an object or array of `least_value_bytes` that an earlier tool result holds is said by its name there.
     `keep_share`: share of a passage block's tokens that lossy selection keeps, 0 to 1; 1 switches it off.
+    `templates`: known parts of tool descriptions and tool results that are said in the operator's shorter words; lossy.
     """
 
     stable_prefix: bool = True
@@ -56,6 +59,7 @@ class Policy:
     named_values: bool = True
     least_value_bytes: int = 160
     keep_share: float = 1.0
+    templates: tuple[Template, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

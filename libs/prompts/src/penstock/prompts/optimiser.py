@@ -2,6 +2,7 @@
 
 What a turn becomes depends on that turn and the ones before it only, so that the next call's prefix is the same bytes. Never touched: user,
 assistant and system text (but for whole volatile lines moved), tool calls and their pairing, and all up to a provider's breakpoint.
+Templates hold to that too: they replace known parts of tool descriptions and tool results alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from penstock.prompts.conversation import (
     Optimised,
     Policy,
     TokenCounter,
+    ToolSpec,
     Turn,
     estimate_tokens,
 )
@@ -23,6 +25,7 @@ from penstock.prompts.lossless import TEXT_TRANSFORMS, without_escapes
 from penstock.prompts.references import WHOLE, Said
 from penstock.prompts.selection import Similarity, paragraphs, ranked, select
 from penstock.prompts.stability import with_stable_prefix
+from penstock.prompts.templates import replaced
 
 LEFT_OUT = "[{} of {} passages left out]"
 
@@ -42,6 +45,7 @@ class Optimiser:
         shaped = conversation
         if self._policy.stable_prefix:
             shaped = self._stable(conversation, decisions)
+        shaped = replace(shaped, tools=self._described(shaped, decisions))
         shaped = replace(shaped, turns=self._turns(shaped.turns, decisions))
         before = self._size(conversation)
         changed = any(decision.applied for decision in decisions)
@@ -60,6 +64,21 @@ class Optimiser:
                 Decision("turns[0]", "volatile_last", True, f"{moved} volatile lines moved", before, after)
             )
         return shaped
+
+    def _described(self, conversation: Conversation, decisions: list[Decision]) -> tuple[ToolSpec, ...]:
+        """The tools with templates in their descriptions; a breakpoint stands behind all tools, so none are touched before one."""
+        if not self._policy.templates or any(turn.breakpoint for turn in conversation.turns):
+            return conversation.tools
+        return tuple(
+            replace(tool, description=self._by_template(f"tools[{index}]", tool.description, decisions))
+            for index, tool in enumerate(conversation.tools)
+        )
+
+    def _by_template(self, block: str, text: str, decisions: list[Decision]) -> str:
+        for template in self._policy.templates:
+            shorter = replaced(text, template, self._policy.templates)
+            text = self._keep_if_shorter(block, f"template {template.name}", text, shorter, decisions)
+        return text
 
     def _turns(self, turns: tuple[Turn, ...], decisions: list[Decision]) -> tuple[Turn, ...]:
         first = 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
@@ -83,8 +102,10 @@ class Optimiser:
     def _tool_result(self, turn: Turn, block: str, context: tuple[str, Said], decisions: list[Decision]) -> str:
         question, said = context
         text, result = turn.content, None
+        if self._policy.templates and not turn.pinned and compact(text) is None:
+            text = self._by_template(block, text, decisions)
         if self._policy.lossless:
-            text, plain = self._shortened(block, turn.content, decisions)
+            text, plain = self._shortened(block, text, decisions)
             result = said.result(turn, text if plain is None else plain, plain is not None)
             if repeat_of := said.repeat_of(result):
                 shorter = self._keep_if_shorter(block, "reference", text, WHOLE.format(repeat_of), decisions)

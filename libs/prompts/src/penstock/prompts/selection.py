@@ -6,9 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import mul
 
 Similarity = Callable[[str, Sequence[str]], Sequence[float]]
-"""Similarity of a question to each passage, about 0 to 1: the local embedder."""
+"""Similarity of a question to each passage, about 0 to 1; all the same for no opinion."""
+Embedder = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+"""One vector for each text: the local embedder."""
 
 K1, B = 1.2, 0.75
 """BM25's usual constants (Robertson and Zaragoza, 2009)."""
@@ -47,6 +50,21 @@ def ranked(question: str, passages: Sequence[str], similarity: Similarity | None
 def _unit(scores: Sequence[float]) -> list[float]:
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     return [(score - low) / (high - low) if high > low else 0.0 for score in scores]
+
+
+def similarity_by(embed: Embedder) -> Similarity:
+    """Cosine of the question's vector and each passage's."""
+
+    def similarity(question: str, passages: Sequence[str]) -> list[float]:
+        asked, *others = embed([question, *passages])
+        return [_cosine(asked, vector) for vector in others]
+
+    return similarity
+
+
+def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    product: float = sum(map(mul, a, b))
+    return product / (math.hypot(*a) * math.hypot(*b) or 1.0)
 
 
 def select(order: Sequence[int], sizes: Sequence[int], keep_share: float) -> list[int]:

@@ -36,6 +36,7 @@ SURE_SAMPLES = 16
 TRY_AGAIN_S = 1.0
 """Batches after which the learnt cost is believed, and how long after the last one."""
 OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
+OVERLOAD_CODES = frozenset(code.value[0] for code in OVERLOAD)
 
 
 @dataclass(frozen=True)
@@ -359,9 +360,10 @@ class InstanceQueue:
     async def _run(self, batch: list[Member], reason: str) -> None:
         began = self._clock.monotonic()
         rows = sum(member.entry.rows for member in batch)
-        model = batch[0].entry.model
+        model, overloaded = batch[0].entry.model, False
         try:
             async for position, result, load in self._instance.run(model, batch):
+                overloaded = overloaded or result.status.code in OVERLOAD_CODES
                 self._finish(batch[position], result, load, (rows, reason))
         except Fault as fault:
             if fault.code in OVERLOAD:
@@ -372,6 +374,10 @@ class InstanceQueue:
         finally:
             for member in batch:
                 self._settle(member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER"))
+        if overloaded:
+            # A member that was turned away took no time to speak of: the batch teaches nothing but that it was too much.
+            self.limit.overloaded()
+            return
         took_ms = (self._clock.monotonic() - began) * 1e3
         self._learnt_s = self._clock.monotonic()
         self._cost(model).learn(rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms)

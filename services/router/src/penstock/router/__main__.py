@@ -31,12 +31,13 @@ from penstock.router.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
+from penstock.router.prompt_rules import PromptsSection
 from penstock.router.recall import CacheRecall
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.run_stream import RunStream
 from penstock.router.servicer import RouterServicer
-from penstock.router.shaping import PromptShape, PromptsSection
+from penstock.router.shaping import PromptShape
 from penstock.router.stages import NoRecall, OpenAdmission
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -60,10 +61,10 @@ async def serve(settings: RouterSettings) -> None:
             load_section(settings.config_file, "prices", PricesSection),
             load_section(settings.config_file, "prompts", PromptsSection),
         )
+        shape.replace(fresh[3])  # first: it may refuse a tokenizer's file, and then all of the old file stays
         keys.replace(fresh[0].api)
         models.replace(fresh[1])
         models.prices = pipeline.prices = Prices.of(fresh[2])
-        shape.replace(fresh[3])
 
     store = open_redis(settings.redis_url) if settings.redis_url else None
     async with start_telemetry("router", settings, edge=True) as telemetry:

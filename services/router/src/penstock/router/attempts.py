@@ -51,8 +51,10 @@ URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_HIGH: 2 / 3,
 }
 NO_MODEL, CANNOT_SERVE = "NO_MODEL", "CANNOT_SERVE"
-NOT_BEGUN = frozenset({"QUEUE_FULL"})
-"""Reasons of calls that an instance's queue turned away before any work: another may have room."""
+RATE_LIMITED = "UPSTREAM_RATE_LIMITED"
+"""Reason of a call that an instance's upstream refused with 429: it counts against the instance, and others are tried."""
+NOT_BEGUN = frozenset({"QUEUE_FULL", RATE_LIMITED})
+"""Reasons of calls that an instance's queue or its upstream turned away before any work: another may have room."""
 UNSENT = frozenset({NO_MODEL, CANNOT_SERVE, "NO_INSTANCE", "SHED"})
 """Reasons of calls that no instance was given: another try at once would end the same way."""
 CANNOT = "lacks "
@@ -179,11 +181,11 @@ class Attempts:
 
     def _fall_back(self, trip: Trip, fault: Fault) -> bool:
         """Go on with the next model of the chain, where this one cannot serve and there is one left."""
-        cannot = fault.code in GONE or fault.reason in (NO_MODEL, "SHED", CANNOT_SERVE)
+        cannot = fault.code in GONE or fault.reason in (NO_MODEL, "SHED", CANNOT_SERVE, RATE_LIMITED)
         if not cannot or not trip.spare_models or trip.call.remaining_s(self._clock.monotonic()) <= 0:
             return False
         failed, following = trip.asked.model, trip.spare_models.pop(0)
-        trip.asked = replace(trip.asked, model=following, work=replace(trip.asked.work, model=following))
+        trip.go_on_with(following)
         trip.tried.clear()
         trip.receipt.notes.append(f"fallback from {failed} to {following}: {fault.reason or fault.code.name}")
         self._count("fallback model")
@@ -363,7 +365,8 @@ class Attempts:
         if fault.code in GONE and fault.reason != "NOT_ATTACHED":
             return Outcome.GONE
         timed_out = fault.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._settings.try_deadline_ms
-        return Outcome.SICK if fault.code in SICK or timed_out else Outcome.REFUSED
+        sick = fault.code in SICK or timed_out or fault.reason == RATE_LIMITED
+        return Outcome.SICK if sick else Outcome.REFUSED
 
     def _may_retry(self, trip: Trip, fault: Fault) -> bool:
         fleet = self._registry.fleets.get(trip.asked.model)

@@ -179,10 +179,14 @@ class Pipeline:
         self._take_found(trip, found)
         if isinstance(found, Found):
             return found
-        shaped = self._shape.shape(asked.options, trip.call.principal, asked.task)
+        shaped = await self._shape.shape(trip.call, asked.options, asked.task, (asked.model, *trip.spare_models))
         trip.receipt.savings.extend(shaped.savings)
         trip.receipt.notes.extend(shaped.notes)
+        if shaped.prefix_share is not None and trip.span.recorded:
+            trip.span.set(semantics.PROMPT_PREFIX_SHARE, shaped.prefix_share)
+            trip.span.set(semantics.PROMPT_DECISIONS, "\n".join(shaped.decisions))
         if shaped.task is not asked.task:
+            trip.as_sent = dict.fromkeys(shaped.not_for, asked.task)
             trip.asked = replace(asked, task=shaped.task)
         return found
 

@@ -2,104 +2,114 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Principal
-from penstock.core.config import BadConfig, Section
+from penstock.core.call import Call
 from penstock.core.prices import Prices
-from penstock.prompts.conversation import Conversation, Policy, TokenCounter, ToolSpec, Turn
+from penstock.prompts.conversation import Conversation, Decision, Optimised, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.router.stages import Shaped
-from pydantic import Field
+from penstock.prompts.prefix import Prefix, Prefixes
+from penstock.router.passages import LocalEmbedder
+from penstock.router.prompt_rules import PromptsSection, ShapingRule
+from penstock.router.stages import PROMPT_OPTIMISER, Shaped
 
 log = logging.getLogger(__name__)
-TECHNIQUE = "prompt_optimiser"
-
-
-class ShapingRule(Section):
-    """What may be done for an organisation and a model; the first that fits counts. Lossy selection needs a `keep_share` below 1."""
-
-    organisation: str = "*"
-    model: str = "*"
-    stable_prefix: bool = True
-    lossless: bool = True
-    named_values: bool = True
-    keep_share: float = Field(1.0, gt=0, le=1)
-    tokenizer_file: Path | None = None
-    """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at four bytes each."""
-
-    def policy(self) -> Policy:
-        return Policy(self.stable_prefix, self.lossless, named_values=self.named_values, keep_share=self.keep_share)
-
-    def optimiser(self) -> Optimiser:
-        """The optimiser of this rule.
-
-        Raises:
-            BadConfig: the tokenizer's file cannot be used.
-        """
-        return Optimiser(self.policy(), token_counter(self.tokenizer_file) if self.tokenizer_file else None)
-
-
-class PromptsSection(Section):
-    """`prompts:` of the file; without a rule every generate task is shaped without loss."""
-
-    rules: tuple[ShapingRule, ...] = (ShapingRule(),)
+DECISIONS_RECORDED = 64
 
 
 class PromptShape:
-    """The shape stage. Holds one optimiser for each rule."""
+    """The shape stage. Holds one optimiser for each rule, and what each conversation sent last."""
 
-    def __init__(self, section: PromptsSection, prices: Callable[[], Prices]) -> None:
+    def __init__(
+        self,
+        section: PromptsSection,
+        prices: Callable[[], Prices],
+        embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
+    ) -> None:
         self._prices = prices
+        self._embedder_of = embedder
+        self._prefixes = Prefixes()
         self.replace(section)
 
     def replace(self, section: PromptsSection) -> None:
-        """Put new rules in force."""
-        self._rules = [(rule, rule.optimiser()) for rule in section.rules]
+        """Put new rules in force.
 
-    def _optimiser(self, organisation: str, model: str) -> Optimiser | None:
-        fitting = (
-            one for rule, one in self._rules if rule.organisation in ("*", organisation) and rule.model in ("*", model)
-        )
-        return next(fitting, None)
+        Raises:
+            BadConfig: a tokenizer's file cannot be used; the old rules stay.
+        """
+        selects = any(rule.selects for rule in section.rules)
+        embedder = self._embedder_of(section.embedder) if section.embedder and selects else None
+        self._rules = section.optimisers(embedder)
+        self._embedder = embedder
 
-    def shape(self, options: router_pb2.CallOptions, principal: Principal, task: inference_pb2.Task) -> Shaped:
-        """Shape a generate task; anything else, and anything that goes wrong, stays as it is."""
+    def _rule(self, organisation: str, model: str) -> tuple[ShapingRule, Optimiser] | None:
+        return next((item for item in self._rules if item[0].fits(organisation, model)), None)
+
+    async def shape(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+    ) -> Shaped:
+        """Shape a generate task for the first of the models; anything else, and anything that goes wrong, stays as it is."""
         if task.WhichOneof("task") != "generate":
             return Shaped(task)
-        optimiser = self._optimiser(principal.organisation, options.model)
-        if optimiser is None:
+        organisation, embedder = call.principal.organisation, self._embedder
+        found = self._rule(organisation, models[0])
+        if found is None:
             return Shaped(task)
+        rule, optimiser = found
         try:
-            done = optimiser.optimise(_conversation(task.generate))
+            sent = _conversation(task.generate)
+            if rule.selects and embedder is not None:  # the model computes for milliseconds: not on the loop
+                done = await asyncio.to_thread(optimiser.optimise, sent)
+            else:
+                done = optimiser.optimise(sent)
+            prefix = self._prefixes.sent(_key(call, options, models[0], sent), done.conversation)
+            shaped = self._shaped(task, done, prefix, models[0])
         except Exception:
             log.exception("a prompt was left as it was")
             return Shaped(task, notes=("prompt optimiser failed; the prompt is as it was sent",))
-        if not any(decision.applied for decision in done.decisions):
-            return Shaped(task)
-        saved = done.tokens_before - done.tokens_after
-        cost = (self._prices().most_microusd(options.model, saved, 0) or 0) if saved > 0 else 0
-        saving = common_pb2.Saving(technique=TECHNIQUE, microusd=cost)
-        applied = sorted({decision.transform for decision in done.decisions if decision.applied})
+        if rule.selects and embedder is not None and embedder.given_up:
+            shaped = replace(
+                shaped, notes=(*shaped.notes, "prompt: passages by BM25 alone, the embedder cannot be used")
+            )
+        others = [model for model in models[1:] if self._rule(organisation, model) != found]
+        return replace(shaped, not_for=tuple(others)) if shaped.task is not task else shaped
+
+    def _shaped(self, task: inference_pb2.Task, done: Optimised, prefix: Prefix, model: str) -> Shaped:
         counted = "estimated" if done.estimated else "counted by its tokenizer"
+        decisions = (*done.decisions, prefix.decision(done.tokens_after))
+        notes = (f"prefix: {decisions[-1].reason} ({prefix.share:.0%}), {counted}",)
+        facts = partial(Shaped, prefix_share=prefix.share, decisions=_record(decisions))
+        if not any(decision.applied for decision in done.decisions):
+            return facts(task, notes=notes)
+        saved = done.tokens_before - done.tokens_after
+        cost = (self._prices().most_microusd(model, saved, 0) or 0) if saved > 0 else 0
+        saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=cost)
+        applied = sorted({decision.transform for decision in done.decisions if decision.applied})
         note = f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, {counted}"
-        return Shaped(_task(task, done.conversation), (saving,) if cost else (), (note,))
+        return facts(_task(task, done.conversation), (saving,) if cost else (), (note, *notes))
 
 
-def token_counter(path: Path) -> TokenCounter:
-    """Counts a text's tokens with the tokenizer of that file, without the special ones that a template adds."""
-    from tokenizers import Tokenizer  # loaded only where a rule names one
+def _key(call: Call, options: router_pb2.CallOptions, model: str, sent: Conversation) -> Hashable:
+    """One conversation of one organisation with one model: its run or session, and how it began, since a run may hold several."""
+    session = options.affinity_key or call.run_id
+    began = next((turn.content for turn in sent.turns if turn.role == "user"), "")
+    return call.principal.organisation, model, session, hash(began)
 
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
-        raise BadConfig([f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]) from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+def _record(decisions: Sequence[Decision]) -> tuple[str, ...]:
+    """The decisions as lines for the trace, the last one, about the prefix, always among them."""
+    kept = decisions if len(decisions) <= DECISIONS_RECORDED else (*decisions[: DECISIONS_RECORDED - 1], decisions[-1])
+    return tuple(
+        f"{one.block} {one.transform}: {one.reason}, {one.tokens_before} to {one.tokens_after} tokens" for one in kept
+    )
 
 
 def _conversation(task: inference_pb2.GenerateTask) -> Conversation:

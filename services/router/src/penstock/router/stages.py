@@ -5,7 +5,7 @@ The path: admit → recall → shape → choose → group → compute. `settle` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from penstock.core.call import Call, Principal
 
 Later = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
+PROMPT_OPTIMISER = "prompt_optimiser"
+"""The technique of a shaped prompt's saving."""
 
 
 async def finish(later: Later) -> None:
@@ -138,18 +140,25 @@ class RecallStage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A task that costs less and says the same; `savings` go into the receipt."""
+    """A task that costs less and says the same; `savings` go into the receipt, `decisions` and `prefix_share` into the trace."""
 
     task: inference_pb2.Task
     savings: tuple[common_pb2.Saving, ...] = ()
     notes: tuple[str, ...] = ()
+    prefix_share: float | None = None
+    """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None where nobody looked."""
+    decisions: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
+    """Models that may follow and whose prompts have a rule of their own: they get the task as it came."""
 
 
 class ShapeStage(Protocol):
     """Can the prompt say the same in fewer tokens?"""
 
-    def shape(self, options: router_pb2.CallOptions, principal: Principal, task: inference_pb2.Task) -> Shaped:
-        """Shape a task; plain, quick, never fails."""
+    async def shape(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+    ) -> Shaped:
+        """Shape a task for the first of the models, the one that was chosen; the others may follow. Never fails."""
         ...
 
 
@@ -204,7 +213,9 @@ class NoRecall:
 class NoShape:
     """Leaves every task as it is."""
 
-    def shape(self, options: router_pb2.CallOptions, principal: Principal, task: inference_pb2.Task) -> Shaped:
+    async def shape(
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+    ) -> Shaped:
         return Shaped(task)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.core.call import Call
 from penstock.core.telemetry import Span
 from penstock.router.requests import Asked
+from penstock.router.stages import PROMPT_OPTIMISER
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,16 @@ class Trip:
     """Chained hashes of the prompt, once they have been needed."""
     spare_models: list[str] = field(default_factory=list)
     """Models still to be tried when the present one cannot serve."""
+    as_sent: Mapping[str, inference_pb2.Task] = field(default_factory=dict)
+    """The task as it came, for spare models whose prompts are shaped by another rule than the one that was applied."""
+
+    def go_on_with(self, model: str) -> None:
+        """Turn to a spare model, with the prompt as it came where its own rule would not have shaped it so."""
+        task = self.as_sent.get(model, self.asked.task)
+        if task is not self.asked.task:
+            kept = [saving for saving in self.receipt.savings if saving.technique != PROMPT_OPTIMISER]
+            del self.receipt.savings[:]
+            self.receipt.savings.extend(kept)
+            self.receipt.notes.append(f"prompt: as it was sent, {model} has another rule")
+            self.prefix_blocks = None
+        self.asked = replace(self.asked, model=model, task=task, work=replace(self.asked.work, model=model))
