@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -227,19 +225,3 @@ async def test_the_bytes_are_those_of_envoys_own_stubs(limiters: Limiters) -> No
     async with Doors(limiters, envoy=[EDGE]) as doors:
         method = doors.channels[0].unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
         assert await method(ASKED) == ANSWERED
-
-
-async def test_envoy_is_answered_in_time_by_a_store_that_hangs(limiters: Limiters) -> None:
-    closed = {**EDGE, "descriptor": ["shut"], "store_loss": "closed"}
-    async with Doors(limiters, envoy=[EDGE, closed]) as doors:
-        store = limiters.stores[-1]
-        await store.warm()
-        pid = int((await store.client.info("server"))["process_id"])
-        hasty = EnvoyServicer(doors.limiter, store, answer_s=0.001)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            passed = await hasty.ShouldRateLimit(asked({"path": "/a", "user": "ann"}), None)  # type: ignore[arg-type]
-            refused = await hasty.ShouldRateLimit(asked({"shut": "x"}), None)  # type: ignore[arg-type]
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        assert (passed.overall_code, refused.overall_code, refused.statuses[0].code) == (OK, OVER, OVER)

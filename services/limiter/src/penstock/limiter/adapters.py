@@ -16,7 +16,7 @@ import redis.asyncio
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.gather import Gather
-from penstock.limiter.patience import Patience
+from penstock.limiter.patience import LEARNT, Patience
 from penstock.limiter.policy import STALE, Question, Reply, Usage, replay
 from penstock.limiter.rules import Counter, organisation_prefix
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -236,8 +236,7 @@ class Store:
             async with asyncio.timeout(self._timeout_s + 2e-4 * len(batch)):
                 answers = await self._pipeline(batch)
         except (TimeoutError, RedisError, OSError) as error:
-            log.warning("the store does not answer (%s); rules do without it", type(error).__name__)
-            self._probe = asyncio.create_task(self._until_back(), name="probe the store")
+            self._lose(error)
             raise StoreLost(type(error).__name__) from None
         finally:
             self._timer.cancel()
@@ -254,12 +253,17 @@ class Store:
         self._slow = True
         self._gather.give_up(StoreLost("slow"))
 
+    def _lose(self, error: Exception) -> None:
+        log.warning("the store does not answer (%s); rules do without it", type(error).__name__)
+        self._probe = asyncio.create_task(self._until_back(), name="probe the store")
+
     async def _until_back(self) -> None:
         """Ask the store by itself until it answers again."""
         while True:
-            with contextlib.suppress(TimeoutError, RedisError, OSError):
+            with contextlib.suppress(TimeoutError, RedisError, OSError, RuntimeError):
                 async with asyncio.timeout(self._timeout_s):
                     await self.client.set(PROBE, 1, px=1_000)  # a write: a store that only reads keeps no books
+                    await self._meet()
                 log.warning("the store answers again")
                 self._probe = None
                 self._settle_owed()
@@ -267,9 +271,21 @@ class Store:
             await self._clock.sleep(self._pause_s)
 
     async def warm(self) -> None:
-        """Connect and load the script, so that the first who asks does not wait for that. A store that is away is looked for as usual."""
-        with contextlib.suppress(StoreLost):
-            await self._run("usage", "", _Rows(()))
+        """Meet the store before anybody asks. One that is away, or hangs already, is looked for as usual, and met when it is found."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._meet()
+        except (TimeoutError, RedisError, OSError) as error:
+            self._lose(error)
+
+    async def _meet(self) -> None:
+        """Connect, load the script and learn the pace: the first who asks waits for none of it, and no longer than `Patience` says."""
+        loop, question = asyncio.get_running_loop(), ("usage", organisation_prefix(""), _arguments(_Rows(())))
+        for turn in range(1 + LEARNT):
+            began = loop.time()
+            await self._pipeline([question])
+            if turn:  # the first one connects and loads
+                self._patience.learn(1, loop.time() - began)
 
     def _settle_owed(self) -> None:
         if self._owed and self._paying is None:

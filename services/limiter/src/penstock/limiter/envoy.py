@@ -19,7 +19,9 @@ from penstock.limiter.rules import SECONDS, Counter, EnvoyRule, organisation_pre
 from penstock.limiter.servicer import LimiterServicer
 
 ANSWER_S = 0.015
-"""Envoy waits 20 ms by default and then does as it likes."""
+"""Longest wait for the store. Envoy waits 20 ms by default and then does as it likes."""
+RETURN_S = 0.005
+"""Left for the way back to a caller that says how long it waits."""
 MOST_DESCRIPTORS = 64
 PERIODS_S = {1: 1, 2: 60, 3: 3_600, 4: 86_400, 5: SECONDS["month"], 6: 365 * 86_400, 7: 604_800}
 """Length of a unit by its number in the protocol (which is not in the order of time)."""
@@ -42,13 +44,17 @@ class EnvoyServicer:
         found = [self._counter(request, descriptor) for descriptor in request.descriptors]
         rows = _once(found)
         try:
-            async with asyncio.timeout(self._answer_s):
+            async with asyncio.timeout(self._wait_s(context.time_remaining())):
                 reply, states = await self._ask(request.domain, rows)
         except (StoreLost, TimeoutError):
             shut = next((index for index, row in enumerate(rows) if row.store_loss == "closed"), -1)
             verdict = pb.VERDICT_ALLOWED if shut < 0 else pb.VERDICT_STORE_UNAVAILABLE
             reply, states = Reply(verdict, shut, 1000), [Usage(row.limit, 0, 0, 0) for row in rows]
         return _response(found, rows, states, reply)
+
+    def _wait_s(self, left_s: float | None) -> float:
+        """Time for the store. What a caller still waits counts from its call's arrival, wherever that has queued since."""
+        return self._answer_s if left_s is None else min(self._answer_s, max(0.0, left_s - RETURN_S))
 
     async def _ask(self, domain: str, rows: Sequence[Counter]) -> tuple[Reply, list[Usage]]:
         if not rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 EACH_S = 5e-4
 """Allowed for each question of a batch: three times what the script takes."""
 LEARNT = 2
-"""Batches before the store counts as known; until then the longest wait is allowed."""
+"""Batches before the store counts as known; until then the longest wait is allowed. A service meets its store so often before it serves."""
 FADE = 0.9
 """What is left of the slowest batch's time after one more batch."""
 SLOWEST = 2.0
