@@ -6,7 +6,6 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +16,10 @@ from penstock.cache.adapters import Entries, Entry, Lesson
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.flights import Flights
 from penstock.cache.gate import MOST_CHARACTERS
+from penstock.cache.invalidation import matching, tags_of
 from penstock.cache.judge import Judge
 from penstock.cache.listing import list_keys
+from penstock.cache.report import audited, trade_off
 from penstock.cache.scope import answer_class, never_kept, prompt_of
 from penstock.cache.tier import Candidate, SemanticTier
 from penstock.core import semantics
@@ -41,8 +42,6 @@ OWED_KEPT = 100_000
 LANDED_KEPT, LANDED_S = 512, 2.0
 MOST_ANSWERS = 1_000
 UNASKED = "miss: known not to be kept"
-NAMESPACE = "\x1fnamespace:"
-"""Begins the tag that an entry of a named namespace carries, for invalidation by scope."""
 HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
 
 
@@ -282,7 +281,7 @@ class CacheServicer:
             return pb.StoreResponse(reason=reason)
         entry = Entry(
             owed.key, request.result, request.paid_microusd, round(self._clock.time() * 1000), owed.request.scope.model,
-            owed.scope_key, _tags(request.tags, owed.request.scope),
+            owed.scope_key, tags_of(request.tags, owed.request.scope),
         )  # fmt: skip
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
@@ -313,7 +312,7 @@ class CacheServicer:
             self.counts[f"refused: {reason}"] += 1
             return None
         key = self._key(tenant, one.scope, one.task)
-        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", _tags(one.tags, one.scope))
+        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tags_of(one.tags, one.scope))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
         try:
@@ -388,23 +387,7 @@ class CacheServicer:
 
     async def Invalidate(self, request: pb.InvalidateRequest, call: Call) -> pb.InvalidateResponse:
         tenant = tenant_of(call.principal)
-        groups: list[set[str]] = []
-        if request.entry_ids:
-            groups.append(set(request.entry_ids))
-        if request.tags:
-            groups.append(set().union(*[await self._entries.members(tenant, f"t:{tag}") for tag in request.tags]))
-        models = {model.partition("@")[0] for model in (request.model, request.scope.model) if model}
-        groups += [await self._entries.members(tenant, f"m:{model}") for model in models]
-        if request.scope.namespace:
-            groups.append(await self._entries.members(tenant, f"t:{NAMESPACE}{request.scope.namespace}"))
-        if request.scope.context_sha256:
-            raise invalid("scope.context_sha256", "cannot be told from an entry: name the namespace, the model or tags")
-        if not groups:
-            raise invalid("entry_ids", "say at least one of entry_ids, tags, scope and model")
-        keys = set.intersection(*groups)
-        if "@" in request.scope.model:  # this revision alone
-            found = {key: await self._entries.get(tenant, key, 0, 0) for key in keys}
-            keys = {key for key, entry in found.items() if entry is not None and entry.model == request.scope.model}
+        keys = await matching(self._entries, tenant, request)
         for key in keys:
             self._landed.pop(key, None)
         removed = await self._entries.remove(tenant, keys)
@@ -419,35 +402,11 @@ class CacheServicer:
         return [name for name in self._tier.names() if key in self._tier.places(name)]
 
     async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> pb.GetStatsResponse:
-        scopes = self._tier.scopes() if self._tier else []
-        audits = sum(held.learnt.threshold.audits for held in scopes)
-        right = sum(held.learnt.threshold.audited_right for held in scopes)
-        audited = [held.learnt.threshold for held in scopes if held.learnt.threshold.audits]
-        low = min((threshold.precision()[1] for threshold in audited), default=0.0)
-        return pb.GetStatsResponse(
-            lookups={rule: count for rule, count in self.counts.items() if not rule.endswith((":hits", ":asked"))},
-            audited_precision=right / audits if audits else 0.0,
-            audited_precision_low=low,
-            audits=audits,
-            bytes=self._entries.size_bytes,
-            entries=len(self._entries),
-            saved_microusd=self.saved_microusd,
-            saved_ms=self.saved_ms,
-        )
+        stats = audited(self._tier)
+        stats.lookups.update({rule: n for rule, n in self.counts.items() if not rule.endswith((":hits", ":asked"))})
+        stats.bytes, stats.entries = self._entries.size_bytes, len(self._entries)
+        stats.saved_microusd, stats.saved_ms = self.saved_microusd, self.saved_ms
+        return stats
 
     async def GetTradeOff(self, request: pb.GetTradeOffRequest, call: Call) -> pb.GetTradeOffResponse:
-        asks = call.principal.organisation
-        own = [one for one in (self._tier.scopes() if self._tier else []) if asks in ("", one.organisation)]
-        held = max(own, key=lambda one: len(one.index), default=None)
-        if held is None:
-            raise not_found("scope", "no semantic scope has learnt anything yet")
-        points = [
-            pb.TradeOffPoint(threshold=point.threshold, hit_rate=point.hit_rate, error_rate=point.error_rate)
-            for point in held.learnt.threshold.trade_off()
-        ]
-        return pb.GetTradeOffResponse(points=points, threshold=held.learnt.threshold.theta)
-
-
-def _tags(tags: Sequence[str], scope: pb.Scope) -> tuple[str, ...]:
-    """The caller's tags, and the one of the namespace."""
-    return (*tags, f"{NAMESPACE}{scope.namespace}") if scope.namespace else tuple(tags)
+        return trade_off(self._tier, call.principal.organisation)
