@@ -58,6 +58,11 @@ class ScriptedUpstream:
     url: str = ""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
+    @property
+    def open(self) -> int:
+        """Connections that are open now."""
+        return len(self._open)
+
     async def __aenter__(self) -> ScriptedUpstream:
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.tls)
         port = self._server.sockets[0].getsockname()[1]

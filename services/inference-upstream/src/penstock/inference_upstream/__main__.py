@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.auth import internal
@@ -29,6 +31,7 @@ async def serve(settings: UpstreamSettings) -> None:
         door = Door(SERVICE, servicer, internal(settings.internal_token))
         server = Server("inference-upstream", settings, [door], telemetry=telemetry, clock=clock)
         await server.start()
+        keeper = asyncio.create_task(client.keep(clock), name="connection keeper")
         registrar = None
         if settings.router_address:
             instance = router_pb2.Instance(
@@ -44,6 +47,8 @@ async def serve(settings: UpstreamSettings) -> None:
             registrar = Registrar(settings.router_address, instance, settings.internal_token, servicer.load)
             registrar.start()
         await server.wait(before_stop=registrar.leave if registrar else None)
+        keeper.cancel()
+        await asyncio.wait([keeper])
         await client.close()
 
 

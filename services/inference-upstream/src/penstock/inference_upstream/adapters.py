@@ -12,6 +12,7 @@ from typing import Any
 
 import httpcore
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.core.clock import Clock
 from penstock.core.errors import Fault, unavailable
 from penstock.core.telemetry import Telemetry
 from penstock.inference_upstream.config import Upstream
@@ -155,6 +156,10 @@ class Client:
         given = _headers(response).get("content-type", "").partition(";")[0].strip().lower()
         if given != wanted:
             raise malformed(f"content type {given or 'missing'} instead of {wanted}")
+
+    async def keep(self, clock: Clock) -> None:
+        """Close idle connections as their time comes, until cancelled."""
+        await self._pool.keep(clock)
 
     async def close(self) -> None:
         """Close every connection."""

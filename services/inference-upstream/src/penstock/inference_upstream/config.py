@@ -44,7 +44,7 @@ class Upstream(Section):
     most_connections: int = Field(100, ge=1)
     kept_connections: int = Field(20, ge=0)
     keepalive_s: float = Field(30.0, ge=0)
-    """An idle connection is used no more after so long."""
+    """An idle connection is used no more after so long, and closed soon after, whether calls come or not."""
     refresh_s: float = Field(300.0, ge=0)
     """New calls get new connections after so long, so that the name is looked up again; running calls end on the old ones."""
     http2: bool = False

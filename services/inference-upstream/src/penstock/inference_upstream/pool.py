@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpcore
+from penstock.core.clock import Clock
 from penstock.inference_upstream.config import Upstream
+from penstock.inference_upstream.leaving import reset_stream
+
+SWEEPS_A_KEEPALIVE = 4
+"""An idle connection outlives its time by a quarter of it at most."""
+LEAST_SWEEP_S = 0.1
 
 
 @dataclass(eq=False)
@@ -68,9 +74,12 @@ class Pool:
     async def post(
         self, url: str, headers: Sequence[tuple[str, str]], content: bytes, timeouts: Mapping[str, float]
     ) -> AsyncIterator[httpcore.Response]:
-        """One request; leaving it before its body has ended closes its connection. Raises httpcore's exceptions."""
+        """One request; leaving it before its body has ended closes its connection, or over HTTP/2 its stream.
+
+        Raises httpcore's exceptions.
+        """
         held = await self._current()
-        told = _Told(self)
+        told = _Told(self, held.pool)
         held.calls += 1
         try:
             extensions = {"timeout": timeouts, "trace": told.event}
@@ -95,6 +104,22 @@ class Pool:
                 await old.pool.aclose()
         return self._held
 
+    async def sweep(self) -> None:
+        """Close the connections that have been idle for `keepalive_s` or that the upstream has closed.
+
+        httpcore does so only when a call comes; a call that is given one of these in the meantime takes another by itself.
+        """
+        for connection in self._connections():
+            if connection.is_idle() and connection.has_expired():
+                with contextlib.suppress(OSError, httpcore.NetworkError):
+                    await connection.aclose()
+
+    async def keep(self, clock: Clock) -> None:
+        """Sweep as long as the pool lives, whether it is used or not."""
+        while True:
+            await clock.sleep(max(LEAST_SWEEP_S, self._upstream.keepalive_s / SWEEPS_A_KEEPALIVE))
+            await self.sweep()
+
     async def close(self) -> None:
         """Close every connection."""
         for held in (self._held, *self._aside):
@@ -102,11 +127,12 @@ class Pool:
 
 
 class _Told:
-    """What httpcore tells of one request: that it has a connection, and that one was set up."""
+    """What httpcore tells of one request: that it has a connection, that one was set up, and that it is left before its end."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, carrier: httpcore.AsyncConnectionPool) -> None:
+        self._pool, self._carrier = pool, carrier
         self._waits = True
+        self._ended = False
         pool.waiting += 1
 
     async def event(self, name: str, info: dict[str, Any]) -> None:
@@ -114,6 +140,10 @@ class _Told:
         self.has_connection()
         if name == "connection.connect_tcp.complete":
             self._pool.opened += 1
+        elif name == "http2.receive_response_body.complete":
+            self._ended = True
+        elif name == "http2.response_closed.started" and not self._ended:
+            await reset_stream(self._carrier, self.event, info["stream_id"])
 
     def has_connection(self) -> None:
         """The request waits no longer."""
