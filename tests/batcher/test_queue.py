@@ -13,7 +13,7 @@ from penstock.batcher.config import KnobsSection, QueuePolicySection
 from penstock.batcher.former import CostModel
 from penstock.batcher.queue import SURE_SAMPLES, TRY_AGAIN_S, InstanceQueue, Member, Served
 from penstock.core.call import Call, Principal
-from penstock.core.errors import OK, Fault, invalid, to_item_status, unavailable
+from penstock.core.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
 from penstock.testkit.clock import FakeClock
 
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
@@ -40,8 +40,9 @@ class Held:
         if self.dies:
             raise unavailable("the instance died")
         for index, member in enumerate(members):
-            bad = member.task.embed.texts[0] == "bad"
-            status = to_item_status(invalid("task.embed.texts[0]", "is bad")) if bad else OK
+            faults = {"bad": invalid("task.embed.texts[0]", "is bad"), "limited": exhausted("too much", "429", 1.0)}
+            fault = faults.get(member.task.embed.texts[0])
+            status = to_item_status(fault) if fault else OK
             yield index, inference_pb2.MemberResult(index=index, status=status), common_pb2.LoadReport(concurrency=1)
 
 
@@ -271,6 +272,18 @@ async def test_overload_cuts_an_adaptive_limit_and_calm_raises_it(instance: Held
     for _ in range(30):
         queue.limit.finished(100.0, queue.limit.limit)
     assert queue.limit.limit < 60
+
+
+async def test_one_member_that_is_turned_away_cuts_the_limit_once_and_its_haste_teaches_nothing(instance: Held) -> None:
+    knobs = {"": KnobsSection(max_batch_size=4, max_queue_delay_microseconds=1_000)}
+    queue = InstanceQueue(instance, 8, knobs, FakeClock(), adaptive=True)
+    tasks = [submit(queue, text) for text in ("x", "limited", "limited", "x")]
+    instance.release.set()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert instance.batches == [4]
+    assert [isinstance(one, Served) for one in ended] == [True, False, False, True]
+    assert queue.limit.limit == 5
+    assert not queue.costs
 
 
 async def test_a_queue_timeout_rejects_or_postpones(instance: Held) -> None:

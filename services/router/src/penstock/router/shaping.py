@@ -19,7 +19,7 @@ from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.prefix import Prefix, Prefixes
 from penstock.router.passages import LocalEmbedder
 from penstock.router.prompt_rules import PromptsSection, ShapingRule
-from penstock.router.stages import PROMPT_OPTIMISER, Shaped
+from penstock.router.stages import PREFIX_NOTE, PROMPT_OPTIMISER, Shaped
 
 log = logging.getLogger(__name__)
 DECISIONS_RECORDED = 64
@@ -85,7 +85,7 @@ class PromptShape:
     def _shaped(self, task: inference_pb2.Task, done: Optimised, prefix: Prefix, model: str) -> Shaped:
         counted = "estimated" if done.estimated else "counted by its tokenizer"
         decisions = (*done.decisions, prefix.decision(done.tokens_after))
-        notes = (f"prefix: {decisions[-1].reason} ({prefix.share:.0%}), {counted}",)
+        notes = (f"{PREFIX_NOTE}{decisions[-1].reason} ({prefix.share:.0%}), {counted}",)
         facts = partial(Shaped, prefix_share=prefix.share, decisions=_record(decisions))
         if not any(decision.applied for decision in done.decisions):
             return facts(task, notes=notes)

@@ -18,6 +18,8 @@ Later = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
 PROMPT_OPTIMISER = "prompt_optimiser"
 """The technique of a shaped prompt's saving."""
+PREFIX_NOTE = "prefix: "
+"""How the note begins that says what share of a prompt its conversation has sent before, to the same model."""
 
 
 async def finish(later: Later) -> None:

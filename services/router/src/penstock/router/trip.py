@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
+from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.telemetry import Span
 from penstock.router.requests import Asked
-from penstock.router.stages import PROMPT_OPTIMISER
+from penstock.router.stages import PREFIX_NOTE, PROMPT_OPTIMISER
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Trip:
 
     def go_on_with(self, model: str) -> None:
         """Turn to a spare model, with the prompt as it came where its own rule would not have shaped it so."""
+        notes = [note for note in self.receipt.notes if not note.startswith(PREFIX_NOTE)]
+        if len(notes) < len(self.receipt.notes):
+            del self.receipt.notes[:]
+            self.receipt.notes.extend([*notes, f"{PREFIX_NOTE}nothing is known of what {model} was sent before"])
+            self.span.set(semantics.PROMPT_PREFIX_SHARE, 0.0)
         task = self.as_sent.get(model, self.asked.task)
         if task is not self.asked.task:
             kept = [saving for saving in self.receipt.savings if saving.technique != PROMPT_OPTIMISER]

@@ -1,0 +1,186 @@
+"""An upstream's fault on its whole way: through the upstream service and the batcher to the router, charged once and remembered.
+
+Real servers in process: scripted upstreams, one upstream service before each, one batcher before them all, one router.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.api.common.v1 import common_pb2
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.batcher.adapters import INFERENCE
+from penstock.batcher.config import BatchingSection
+from penstock.batcher.servicer import BatcherServicer
+from penstock.core.auth import internal
+from penstock.core.call import Call
+from penstock.core.clock import SystemClock
+from penstock.core.door import Door
+from penstock.core.hop import connect
+from penstock.core.prices import ModelPrice, Prices
+from penstock.core.telemetry import NO_TELEMETRY
+from penstock.inference_upstream.adapters import Client
+from penstock.inference_upstream.config import Upstream, UpstreamModel
+from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.router.config import ModelRoute, RouterSettings, RoutesSection
+from penstock.router.prompt_rules import PromptsSection, ShapingRule
+from penstock.router.shaping import PromptShape
+from penstock.router.stages import Admitted, Later, OpenAdmission, Spent
+from penstock.testkit.server import TOKEN, serving
+from penstock.testkit.upstream import ScriptedUpstream
+
+BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+PRICES = {
+    name: ModelPrice(name=name, input_microusd_per_mtok=price, output_microusd_per_mtok=price)
+    for name, price in (("small", 1_000_000), ("big", 9_000_000))
+}
+SLOTS = 16
+
+
+@dataclass
+class Charged(OpenAdmission):
+    """Admits everybody and keeps what each call was settled with."""
+
+    settled: list[tuple[common_pb2.Receipt | None, Spent | None]] = field(default_factory=list)
+
+    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
+        self.settled.append((receipt, spent))
+        return None
+
+
+@dataclass
+class Rig:
+    """A router with what a test may look into; instances by the name of their upstream."""
+
+    router: Any
+    batcher: BatcherServicer
+    charged: Charged
+
+    async def join(self, name: str, model: str, faults: deque[Any]) -> ScriptedUpstream:
+        """An upstream that has these faults, with its service, known to the router as one that is proven."""
+        stack = self.router.stack
+        upstream = await stack.enter_async_context(ScriptedUpstream(faults=faults))
+        section = Upstream(name=name, base_url=upstream.url, models=(UpstreamModel(name=model),))
+        client = Client(section, NO_TELEMETRY)
+        stack.push_async_callback(client.close)
+        servicer = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
+        server = await stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
+        await self.router.registry.register(
+            pb.Instance(
+                id=name, address=server.address, models=servicer.models(), concurrency=SLOTS,
+                tenancy=pb.TENANCY_UPSTREAM,
+            )
+        )  # fmt: skip
+        self.router.registry.members[name].successes = 3
+        return upstream
+
+    async def slots(self) -> dict[str, int]:
+        """What the batcher gives each instance at once."""
+        listed = await self.batcher.ListQueues(batcher_pb2.ListQueuesRequest(), Call())
+        return {queue.instance_id: queue.concurrency for queue in listed.queues}
+
+    def failures(self) -> dict[str, int]:
+        """What the router's score holds against each instance."""
+        return {name: member.failures for name, member in self.router.registry.members.items()}
+
+
+@pytest.fixture
+def start_rig(start_router: Any) -> Any:
+    @contextlib.asynccontextmanager
+    async def start(**more: Any) -> AsyncIterator[Rig]:
+        charged = Charged()
+        batcher = BatcherServicer(
+            BatchingSection(), lambda address: connect(address, INFERENCE, token=TOKEN), SystemClock(), NO_TELEMETRY
+        )
+        async with serving([Door(BATCHER, batcher, internal(TOKEN))]) as server:
+            settings = RouterSettings(batcher_address=server.address)
+            async with start_router(settings, admission=charged, prices=PRICES, **more) as router:
+                yield Rig(router, batcher, charged)
+            await batcher.close()
+
+    return start
+
+
+def asking(model: str, *words: str) -> pb.GenerateRequest:
+    request = pb.GenerateRequest(options=pb.CallOptions(model=model))
+    request.task.messages.add(role="user", content=" ".join(words) or "one two three four")
+    return request
+
+
+@pytest.mark.parametrize("fault", ["429", "529", "500", "reset", "malformed"])
+async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_and_batcher(
+    start_rig: Any, fault: str
+) -> None:
+    faults: deque[Any] = deque([fault])  # shared: whichever upstream is asked first has it
+    async with start_rig() as rig:
+        upstreams = {name: await rig.join(name, "small", faults) for name in ("a", "b")}
+        answer = await rig.router.stub.Generate(asking("small"), metadata=rig.router.metadata, timeout=20)
+        assert answer.result.message.content == "one two three four"
+        receipt = answer.receipt
+        assert receipt.route.attempts == 2
+        assert [len(upstream.requests) for upstream in upstreams.values()] == [1, 1]
+        served, failed = receipt.route.instance_id, ({*upstreams} - {receipt.route.instance_id}).pop()
+        assert rig.failures() == {served: 0, failed: 1}
+        slots = await rig.slots()
+        assert slots[failed] < SLOTS <= slots[served]
+        ((booked, spent),) = rig.charged.settled
+        assert spent is None
+        assert booked.cost.paid_microusd == receipt.usage.input_tokens + receipt.usage.output_tokens == 7 + 4
+
+
+async def test_a_cut_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(start_rig: Any) -> None:
+    async with start_rig() as rig:
+        upstreams = [await rig.join(name, "small", deque(["cut"])) for name in ("a", "b")]
+        heard = ""
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            async for piece in rig.router.stub.GenerateStream(
+                pb.GenerateStreamRequest(options=pb.CallOptions(model="small"), task=asking("small").task),
+                metadata=rig.router.metadata,
+                timeout=20,
+            ):
+                heard += piece.chunk.delta
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert heard == "one two"
+        assert sum(len(upstream.requests) for upstream in upstreams) == 1
+        assert sorted(rig.failures().values()) == [0, 1]
+        assert [slots < SLOTS for slots in (await rig.slots()).values()] == [True]
+        ((booked, spent),) = rig.charged.settled
+        assert booked is None
+        assert spent == Spent("small", len("one two three four") // 4, len("one two") // 4)
+
+
+async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
+    start_rig: Any,
+) -> None:
+    rules = (ShapingRule(model="big", lossless=False, stable_prefix=False), ShapingRule(model="small"))
+    routes = RoutesSection(models=(ModelRoute(name="small"), ModelRoute(name="big", quality=0.9)))
+    shape = PromptShape(PromptsSection(rules=rules), lambda: Prices(PRICES))
+    async with start_rig(shape=shape, routes=routes) as rig:
+        small = await rig.join("a", "small", deque(["", "429"]))
+        big = await rig.join("b", "big", deque())
+        request = asking("auto", "what is in stock")
+        request.task.messages.add(role="assistant").tool_calls.add(id="c1", name="find", arguments_json="{}")
+        sent = json.dumps([{"name": f"item {number}", "count": number} for number in range(40)], indent=4)
+        request.task.messages.add(role="tool", content=sent, tool_call_id="c1")
+        first = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
+        second = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
+        assert first.receipt.model == "small"
+        shaped = small.requests[0]["messages"][-1]["content"]
+        assert len(shaped) < len(sent)
+        assert json.loads(shaped) == json.loads(sent)
+        assert [saving.technique for saving in first.receipt.savings] == ["prompt_optimiser"]
+        assert second.receipt.model == "big"
+        assert big.requests[0]["messages"][-1]["content"] == sent
+        assert not second.receipt.savings
+        assert "prompt: as it was sent, big has another rule" in second.receipt.notes
+        told = [note for note in second.receipt.notes if note.startswith("prefix: ")]
+        assert told == ["prefix: nothing is known of what big was sent before"]
+        assert len(rig.charged.settled) == 2
