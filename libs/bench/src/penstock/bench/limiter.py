@@ -74,7 +74,7 @@ STRICT = {
 BOUNDS = {
     "overshoot": Bound("<=", 0), "leaked_holds": Bound("<=", 0), "refunded_spend": Bound("<=", 0),
     "decisions_per_s_lease": Bound(">=", 50_000), "decision_p99_us": Bound("<=", 50), "decisions_per_s_redis": Bound(">=", 5_000),
-    "store_down_added_ms": Bound("<=", 5), "store_hung_added_ms": Bound("<=", 5),
+    "store_down_added_ms": Bound("<=", 5),
     "availability": Bound(">=", 0.99), "overrun_cut": Bound(">=", 0.85),
     "overrun_cut_strict": Bound(">=", 1.0),
 }  # fmt: skip
