@@ -17,6 +17,7 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault, exhausted, invalid
 from penstock.core.hop import Peer, connect, open_channel
 from penstock.core.hop_stream import ITEM_WINDOW
+from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
 from penstock.testkit.wire import wire_to
 
@@ -25,7 +26,7 @@ SECRET = "the password is swordfish"
 CALLER = Principal("acme", "support", "kim", "key-1", ("gold",))
 
 
-class Scripted:
+class Scripted(QuietInstance):
     """An inference servicer whose behaviour the request's model name asks for."""
 
     def __init__(self) -> None:
@@ -79,15 +80,6 @@ class Scripted:
     ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
         for index in range(len(request.members)):
             yield inference_pb2.ComputeBatchResponse(results=[inference_pb2.MemberResult(index=index)])
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 def door(servicer: Scripted) -> Door:

@@ -24,6 +24,7 @@ from penstock.core.redis import embedded_redis, open_redis
 from penstock.core.registration import Registrar
 from penstock.core.server import Server
 from penstock.stack.process import Child, Program, python_module
+from penstock.testkit.instance import QuietInstance
 
 TOKEN, KEY, MODEL = "token-of-the-fault-test", "psk-fault", "sleeper"
 METADATA = (("authorization", f"Bearer {KEY}"),)
@@ -34,7 +35,7 @@ WORK_S = 0.15
 """Long enough that slots are taken at every kill: one between jobs proves nothing."""
 
 
-class Sleeper:
+class Sleeper(QuietInstance):
     """Answers after a while."""
 
     async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
@@ -51,18 +52,6 @@ class Sleeper:
             response = inference_pb2.ComputeBatchResponse()
             response.results.add(index=index, result=answer.result).status.SetInParent()
             yield response
-
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
-        yield inference_pb2.ComputeStreamResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 def free_addresses(count: int) -> list[str]:

@@ -29,13 +29,14 @@ from penstock.router.pipeline import Pipeline
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
 from penstock.router.stages import NoRecall, NoShape, OpenAdmission
+from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, serving
 
 METADATA = (("authorization", "Bearer psk"),)
 CALLS = 1000
 
 
-class Moody:
+class Moody(QuietInstance):
     """An instance that answers, dawdles, fails or cuts, by lot."""
 
     def __init__(self, rng: Random) -> None:
@@ -61,18 +62,6 @@ class Moody:
             await self._mood()
         if self._rng.random() < 0.8:
             yield inference_pb2.ComputeStreamResponse(result=inference_pb2.TaskResult(revision="1"))
-
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 async def _one(stub: router_pb2_grpc.RouterServiceStub, rng: Random) -> str:

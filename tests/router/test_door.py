@@ -22,6 +22,7 @@ from penstock.core.redis import embedded_redis, open_redis
 from penstock.router.__main__ import ROUTER
 from penstock.router.config import RouterSettings
 from penstock.router.registry import Registry
+from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN
 
 KEY = "psk-test-key"
@@ -30,7 +31,7 @@ MODEL = "m"
 READY = inference_pb2.MODEL_STATE_READY
 
 
-class Scripted:
+class Scripted(QuietInstance):
     """An inference servicer that answers, refuses, hangs or cuts its stream as told."""
 
     def __init__(self) -> None:
@@ -62,18 +63,6 @@ class Scripted:
             return
         chunk = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
         yield inference_pb2.ComputeStreamResponse(chunk=chunk, result=inference_pb2.TaskResult(revision="1"))
-
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 @dataclass

@@ -15,21 +15,19 @@ from penstock.router.config import RouterSettings
 from penstock.router.fleet import Fleet, Member
 from penstock.router.resuming import RESUMES
 from penstock.router.steering import OLD_S, risky
+from penstock.testkit.instance import QuietInstance
 
 from .conftest import METADATA, Routed
 
 WORDS = ["one ", "two ", "three ", "four"]
 
 
-class Speaker:
+class Speaker(QuietInstance):
     """Counts to four, from where the conversation ends; breaks off after so many words."""
 
     def __init__(self, after: int = 9, calls_tool: bool = False) -> None:
         self.after, self.calls_tool = after, calls_tool
         self.tasks: list[inference_pb2.GenerateTask] = []
-
-    async def Compute(self, request: object, call: Call) -> inference_pb2.ComputeResponse:
-        return inference_pb2.ComputeResponse()
 
     async def ComputeStream(
         self, request: inference_pb2.ComputeStreamRequest, call: Call
@@ -48,18 +46,6 @@ class Speaker:
         result.usage.input_tokens, result.usage.output_tokens = 5, len(words)
         ended = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
         yield inference_pb2.ComputeStreamResponse(chunk=ended, result=result)
-
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 @pytest.fixture

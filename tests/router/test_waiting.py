@@ -18,6 +18,7 @@ from penstock.router import waiting
 from penstock.router.config import RouterSettings
 from penstock.router.waiting import HEARD_S, WaitingRoom
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN
 
 from .conftest import METADATA, Routed
@@ -25,28 +26,13 @@ from .conftest import METADATA, Routed
 AUTH = (("penstock-token", TOKEN),)
 
 
-class Instance:
+class Instance(QuietInstance):
     """Answers every embed task with one vector."""
 
     async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
         result = inference_pb2.TaskResult(compute_ms=1.0)
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
-
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
-        yield inference_pb2.ComputeStreamResponse()
-
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from penstock.core.door import Door
 from penstock.core.errors import OK
 from penstock.core.program import loop_factory
 from penstock.core.server import Server
+from penstock.testkit.instance import QuietInstance
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 TOKEN = "token-of-the-hop-benchmark"
@@ -39,23 +40,11 @@ class _Bare(inference_pb2_grpc.InferenceServiceServicer):
         return await _answer(request)
 
 
-class _Echo:
+class _Echo(QuietInstance):
     """The same answer behind a door; only `Compute` is asked for."""
 
     async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
         return await _answer(request)
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
-
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
-        yield inference_pb2.ComputeStreamResponse()
 
     async def ComputeBatch(
         self, request: inference_pb2.ComputeBatchRequest, call: Call

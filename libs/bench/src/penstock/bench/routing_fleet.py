@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -33,6 +33,7 @@ from penstock.core.hop import Peer, connect
 from penstock.core.program import loop_factory
 from penstock.core.registration import Registrar
 from penstock.core.server import Server
+from penstock.testkit.instance import QuietInstance
 
 TOKEN, KEY, MODEL = "token-of-the-routing-benchmark", "psk-routing", "burn"
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -42,7 +43,7 @@ CALLERS = 16
 BURN_S = 0.004
 
 
-class Burner:
+class Burner(QuietInstance):
     """Answers after spending CPU, one request at a time, as a small model on one core does."""
 
     def __init__(self) -> None:
@@ -58,21 +59,6 @@ class Burner:
         result = inference_pb2.TaskResult(revision="burn")
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
-
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
-        yield inference_pb2.ComputeStreamResponse()
-
-    async def ComputeBatch(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
-        yield inference_pb2.ComputeBatchResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 async def _serve(name: str, router: str) -> None:

@@ -20,6 +20,7 @@ from penstock.core.door import Door
 from penstock.core.registration import Registrar
 from penstock.core.server import Server
 from penstock.stack.stack import Stack
+from penstock.testkit.instance import QuietInstance
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ OPENERS = ("", "hello, ", "hi there, ", "excuse me, ", "good morning, ", "quick 
 CLOSERS = ("", " please", ", thank you", " as soon as possible", ", can you help", " if that is possible")
 
 
-class Sorter:
+class Sorter(QuietInstance):
     """Answers with the intent of the last turn, as a slow and dear model would."""
 
     def __init__(self, truth: dict[str, str]) -> None:
@@ -81,15 +82,6 @@ class Sorter:
         chunk = inference_pb2.GenerateChunk(delta=answer.result.generate.message.content)
         yield inference_pb2.ComputeStreamResponse(chunk=chunk)
         yield inference_pb2.ComputeStreamResponse(result=answer.result)
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 async def run(stack: Stack, console: Console) -> dict[str, float]:

@@ -18,6 +18,7 @@ from penstock.core.door import Door
 from penstock.core.registration import Registrar
 from penstock.core.server import Server
 from penstock.stack.stack import Stack
+from penstock.testkit.instance import QuietInstance
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,7 @@ SETTLED_S = 1.5
 """The first part of the second phase, in which the router finds out; its shares are shown apart."""
 
 
-class Sleeper:
+class Sleeper(QuietInstance):
     """Answers each request after a while, one at a time, as a model on one core does."""
 
     def __init__(self) -> None:
@@ -54,18 +55,6 @@ class Sleeper:
             response = inference_pb2.ComputeBatchResponse()
             response.results.add(index=index, result=answer.result).status.SetInParent()
             yield response
-
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
-        yield inference_pb2.ComputeStreamResponse()
-
-    async def ListModels(self, request: object, call: Call) -> inference_pb2.ListModelsResponse:
-        return inference_pb2.ListModelsResponse()
-
-    async def LoadModel(self, request: object, call: Call) -> inference_pb2.LoadModelResponse:
-        return inference_pb2.LoadModelResponse()
-
-    async def UnloadModel(self, request: object, call: Call) -> inference_pb2.UnloadModelResponse:
-        return inference_pb2.UnloadModelResponse()
 
 
 @dataclass(frozen=True)
