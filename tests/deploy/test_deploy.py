@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from penstock.core.config import ServiceSettings, describe, load_section
 from penstock.scaler.config import ScalingSection
+from penstock.stack.process import POLL_WHERE_WAITED
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {folder.name: folder.name.replace("-", "_") for folder in (ROOT / "services").iterdir() if folder.is_dir()}
@@ -157,6 +158,7 @@ def test_the_dockerfile_copies_what_is_there_and_runs_unprivileged() -> None:
     for source in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
         assert (ROOT / source.replace("${SERVICE}", "router")).exists(), source
     assert text.rindex("USER 10001") > text.rindex("RUN ")
+    assert f"GRPC_EXPERIMENTS={POLL_WHERE_WAITED}" in text
     for service in SERVICES:
         scripts = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())["project"]["scripts"]
         assert f"penstock-{service}" in scripts

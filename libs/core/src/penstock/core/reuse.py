@@ -9,6 +9,8 @@ from penstock.core.call import Principal
 KEY_BYTES = 16
 FINGERPRINT_BYTES = 8
 """So much of a key tells callers whether it may have an answer."""
+UNASKED = "miss: known not to be kept"
+"""The rule of a miss that no look-up was spent on, in receipts and counters."""
 FORMAT = b"2"
 """Version of the canonical form: a change of it leaves old entries unfound."""
 

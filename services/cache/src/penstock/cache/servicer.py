@@ -26,7 +26,7 @@ from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, not_found, unavailable
-from penstock.core.reuse import exact_key, salt_of, tenant_of
+from penstock.core.reuse import UNASKED, exact_key, salt_of, tenant_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from redis.exceptions import RedisError
 
@@ -41,7 +41,6 @@ TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: "semantic_cache", COALESCED: "coal
 OWED_KEPT = 100_000
 LANDED_KEPT, LANDED_S = 512, 2.0
 MOST_ANSWERS = 1_000
-UNASKED = "miss: known not to be kept"
 HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
 
 

@@ -24,6 +24,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.prices import Prices
+from penstock.core.reuse import UNASKED, tenant_of
 from penstock.router.kept import Deposits, asked_for
 from penstock.router.stages import Found, Later, NotFound
 
@@ -312,10 +313,9 @@ class CacheRecall:
 
 def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.Task) -> Key:
     """All that an answer may depend on: tenant, namespace, model, task."""
-    tenant = "\x1f".join((principal.team, *sorted(principal.tags)))
     digest = hashlib.blake2b(task.SerializeToString(deterministic=True), digest_size=16).digest()
-    return principal.organisation, f"{tenant}\x1e{namespace}", model, digest
+    return principal.organisation, f"{tenant_of(principal)}\x1e{namespace}", model, digest
 
 
 BYPASSED = NotFound(None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass"))
-KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule="miss: known not to be kept")
+KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=UNASKED)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.router.adapters import Computed
+from penstock.router.requests import BYTES_A_TOKEN
 
 RESUMES = "resumes"
 """The capability of an instance that continues an assistant's turn which ends a conversation, instead of answering it."""
-BYTES_A_TOKEN = 4
 
 
 @dataclass
