@@ -16,8 +16,9 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.adapters import Entries
 from penstock.cache.config import CacheSection, CacheSettings, JudgeSection
 from penstock.cache.judge import MOST_CHARACTERS, OpenAiJudge
+from penstock.cache.lessons import Lessons
 from penstock.cache.servicer import CacheServicer
-from penstock.cache.tier import SemanticTier
+from penstock.cache.tier import Embedder, SemanticTier
 from penstock.core.call import Call, Principal
 from penstock.core.clock import SystemClock
 from penstock.core.redis import embedded_redis, open_redis
@@ -77,7 +78,8 @@ async def cache(tmp_path: Path) -> AsyncIterator[CacheServicer]:
         client = open_redis(url)
         entries = Entries(client, b"secret", knobs)
         vector = np.ones(8, np.float32) / np.sqrt(8).astype(np.float32)
-        tier = SemanticTier(entries, knobs, lambda text: vector, 8, Random(1))
+        embedder = Embedder("one@1", 8, lambda text: vector)
+        tier = SemanticTier(Lessons(client, knobs.lessons_bytes), knobs, embedder, Random(1), SystemClock())
         await tier.start()
         yield CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, SystemClock())
         await tier.close()
@@ -92,7 +94,7 @@ async def keep(cache: CacheServicer, text: str, answer: str) -> pb.StoreResponse
     result = inference_pb2.TaskResult()
     result.generate.message.content, result.generate.finish_reason = answer, inference_pb2.FINISH_REASON_STOP
     stored = await cache.Store(pb.StoreRequest(token=missed.token, result=result), ANN)
-    tier = cache._tier
+    tier = cache.likeness.tier
     assert tier is not None
     for _ in range(100):  # the stream of lessons
         if sum(len(one.index) for one in tier.scopes()) >= keep.stored + (not stored.reason):  # type: ignore[attr-defined]
@@ -103,18 +105,18 @@ async def keep(cache: CacheServicer, text: str, answer: str) -> pb.StoreResponse
 
 async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(cache: CacheServicer) -> None:
     async with ScriptedUpstream(same_last_word) as upstream:
-        cache.judge = judge_at(upstream.url)
+        cache.likeness.judge = judge_at(upstream.url)
         keep.stored = 0  # type: ignore[attr-defined]
         for number, (text, answer) in enumerate(
             [("open when", "we open at nine"), ("hours please", "it is nine"), ("lost card", "please call")]
         ):
             assert (await keep(cache, text, answer)).reason == ""
             keep.stored = number + 1  # type: ignore[attr-defined]
-        assert cache._tier is not None
-        (held,) = cache._tier.scopes()
+        assert cache.likeness.tier is not None
+        (held,) = cache.likeness.tier.scopes()
         assert [held.answers[place] for place in sorted(held.answers)] == [0, 0, 1]
         upstream.faults.append("500")
         assert (await keep(cache, "another", "we open at nine")).reason == "semantic_off: the judge gave no verdict"
         assert len(held.index) == 3
-        await cache.judge.close()
+        await cache.likeness.judge.close()
         assert all("nine" in json.dumps(body) or "call" in json.dumps(body) for body in upstream.requests)

@@ -31,7 +31,7 @@ from penstock.router.pipeline import Pipeline
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
 from penstock.router.servicer import RouterServicer
-from penstock.router.stages import AdmissionStage, NoRecall, NoShape, OpenAdmission, ShapeStage
+from penstock.router.stages import AdmissionStage, NoRecall, NoShape, OpenAdmission, RecallStage, ShapeStage
 from penstock.testkit.server import TOKEN, serving
 
 KEY = "psk-test-key"
@@ -73,13 +73,14 @@ async def _start(
     prices: Mapping[str, Any] | None = None,
     store: redis.asyncio.Redis | None = None,
     shape: ShapeStage | None = None,
+    recall: RecallStage | None = None,
 ) -> AsyncIterator[Routed]:
     clock, table = SystemClock(), Prices(prices or {})
     keys = KeyRing([KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")])
     registry, models = Registry(settings, None, clock), Models(routes or RoutesSection(), settings.default_model, table)
     backends = Backends(lambda address, service: connect(address, service, token=TOKEN), settings.batcher_address)
     attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(1))
-    stages = admission or OpenAdmission(), NoRecall(), shape or NoShape()
+    stages = admission or OpenAdmission(), recall or NoRecall(), shape or NoShape()
     pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
     pipeline.prices = table
     servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)

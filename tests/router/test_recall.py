@@ -12,6 +12,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.core.call import Call, Principal
 from penstock.core.errors import unavailable
 from penstock.core.prices import Prices
+from penstock.core.reuse import STALE
 from penstock.router.recall import CacheRecall
 from penstock.router.stages import Found, NotFound, finish
 from penstock.testkit.clock import FakeClock
@@ -28,24 +29,42 @@ class Shelf:
         self.owed: dict[bytes, bytes] = {}
         self.calls: list[str] = []
         self.gone = False
+        self.stale = self.cost = 0
+        """Times that an answer is owed for a stale one, and what a miss costs."""
+        self.stale_once = False
+        self.open = asyncio.Event()
+        self.open.set()
+        self.paid: list[int] = []
 
     async def call(self, method: str, request: Any, call: Call) -> Any:
         self.calls.append(method)
+        await self.open.wait()
         if self.gone:
             raise unavailable("gone")
         if method == "LookUp":
             key = request.task.SerializeToString(deterministic=True)
             receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule="miss")
             if key in self.kept:
-                receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact")
-                return pb.LookUpResponse(
-                    result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)]
-                )
+                return self._hit(request, key)
             self.owed[request.token] = key
-            return pb.LookUpResponse(receipt=receipt, token=request.token)
+            receipt.cost_microusd = self.cost
+            costs = [common_pb2.Saving(technique="semantic_cache", microusd=-self.cost)] if self.cost else []
+            return pb.LookUpResponse(receipt=receipt, token=request.token, savings=costs)
+        self.paid.append(request.paid_microusd)
         if request.HasField("result"):
             self.kept[self.owed[request.token]] = request.result
         return pb.StoreResponse(stored=request.HasField("result"))
+
+    def _hit(self, request: pb.LookUpRequest, key: bytes) -> pb.LookUpResponse:
+        rule = "exact"
+        if self.stale_once:
+            rule = STALE
+        receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule=rule)
+        found = pb.LookUpResponse(result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)])
+        if self.stale:
+            self.stale, found.token, found.receipt.rule = self.stale - 1, request.token, f"{STALE}, fetched anew"
+            self.owed[request.token], self.stale_once = key, True
+        return found
 
     def stream(self, method: str, request: Any, call: Call) -> Any:
         raise NotImplementedError
@@ -177,3 +196,54 @@ async def test_a_caller_who_leaves_during_the_look_up_tells_the_cache_that_nothi
     gate.set()
     await recall.close()
     assert shelf.calls == ["Store"]
+
+
+async def test_a_stale_answer_is_not_copied_says_so_to_followers_and_is_fetched_anew_once() -> None:
+    recall, shelf, _ = made()
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="old")
+    shelf.stale = 1
+    shelf.open.clear()
+    leader = asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "r1"))
+    await asyncio.sleep(0)
+    follower = asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "r2"))
+    await asyncio.sleep(0)
+    shelf.open.set()
+    found, followed = await leader, await follower
+    assert isinstance(found, Found)
+    assert isinstance(followed, Found)
+    assert (found.cache.rule, followed.cache.rule) == ("exact: stale, fetched anew", "coalesced: stale")
+    assert found.refresh is not None
+    assert followed.refresh is None
+    again = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r3")
+    assert isinstance(again, Found)
+    assert again.refresh is None
+    await finish(recall.store(found.refresh.token, inference_pb2.TaskResult(revision="new"), common_pb2.Receipt()))
+    fresh = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r4")
+    assert isinstance(fresh, Found)
+    assert (fresh.cache.rule, fresh.result.revision) == ("exact: copy", "new")
+    assert shelf.calls == ["LookUp", "LookUp", "Store"]
+
+
+async def test_who_has_nothing_stored_leaves_the_new_answer_to_the_next_caller() -> None:
+    recall, shelf, _ = made()
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="old")
+    shelf.stale = 1
+    options = router_pb2.CallOptions(cache=router_pb2.CachePolicy(no_store=True))
+    found = await recall.look_up(ANN, options, task("a"), "m", "r1")
+    assert isinstance(found, Found)
+    assert found.refresh is None
+    await recall.close()
+    assert shelf.calls == ["LookUp", "Store"]
+    assert shelf.kept[task("a").SerializeToString(deterministic=True)].revision == "old"
+
+
+async def test_what_a_miss_cost_is_handed_on_and_is_no_part_of_what_an_entry_saves() -> None:
+    recall, shelf, _ = made()
+    shelf.cost = 4
+    missed = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r1")
+    assert isinstance(missed, NotFound)
+    assert [saving.microusd for saving in missed.savings] == [-4]
+    receipt = common_pb2.Receipt(cache=missed.cache)
+    receipt.cost.paid_microusd = 30
+    await finish(recall.store(missed.token, inference_pb2.TaskResult(), receipt))
+    assert shelf.paid == [26]

@@ -11,13 +11,16 @@ FINGERPRINT_BYTES = 8
 """So much of a key tells callers whether it may have an answer."""
 UNASKED = "miss: known not to be kept"
 """The rule of a miss that no look-up was spent on, in receipts and counters."""
+STALE = "exact: stale"
+"""How the rule begins of an answer that is served past its time while a new one is fetched."""
+TENANT_SEPARATOR = "\x1f"
 FORMAT = b"2"
 """Version of the canonical form: a change of it leaves old entries unfound."""
 
 
 def tenant_of(principal: Principal) -> str:
     """Who may share answers: callers of one organisation, team and set of tags."""
-    return "\x1f".join((principal.organisation, principal.team, *sorted(principal.tags)))
+    return TENANT_SEPARATOR.join((principal.organisation, principal.team, *sorted(principal.tags)))
 
 
 def keyed(secret: bytes, *parts: bytes) -> str:

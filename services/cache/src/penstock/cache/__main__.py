@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -14,10 +13,11 @@ from penstock.cache.adapters import Entries
 from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.judge import OpenAiJudge
+from penstock.cache.lessons import Lessons
 from penstock.cache.servicer import CacheServicer
-from penstock.cache.tier import SemanticTier
+from penstock.cache.tier import Embedder, SemanticTier
 from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
+from penstock.core.clock import Clock, SystemClock
 from penstock.core.config import load_section, watch_sighup
 from penstock.core.door import Door
 from penstock.core.exporting import start_telemetry
@@ -42,14 +42,14 @@ async def serve(settings: CacheSettings) -> None:
         telemetry = await owned.enter_async_context(start_telemetry("cache", settings))
         entries = Entries(client, (settings.secret or settings.internal_token).encode(), section)
         await entries.load()
-        tier = _tier(settings, section, entries)
+        tier = _tier(settings, section, Lessons(client, section.lessons_bytes), clock)
         if tier is not None:
             await tier.start()
             owned.push_async_callback(tier.close)
         servicer = CacheServicer(settings, section, entries, tier, clock)
         if section.judge is not None:
-            servicer.judge = OpenAiJudge(section.judge)
-            owned.push_async_callback(servicer.judge.close)
+            judge = servicer.likeness.judge = OpenAiJudge(section.judge)
+            owned.push_async_callback(judge.close)
         servicer.watch(telemetry)
         watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection)))
         door = Door(SERVICE, servicer, internal(settings.internal_token))
@@ -58,7 +58,7 @@ async def serve(settings: CacheSettings) -> None:
         await server.wait()
 
 
-def _tier(settings: CacheSettings, section: CacheSection, entries: Entries) -> SemanticTier | None:
+def _tier(settings: CacheSettings, section: CacheSection, lessons: Lessons, clock: Clock) -> SemanticTier | None:
     """The semantic tier with the newest revision of its embedder; None, and a warning, where there is none."""
     folder = settings.home / "models" / settings.embedder
     revisions = sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name)) if settings.embedder else []
@@ -67,10 +67,10 @@ def _tier(settings: CacheSettings, section: CacheSection, entries: Entries) -> S
             "no embedder %r in %s: exact answers only (make model builds one)", settings.embedder, folder.parent
         )
         return None
-    return SemanticTier(entries, section, *_embedder(revisions[-1]), Random())
+    return SemanticTier(lessons, section, _embedder(settings.embedder, revisions[-1]), Random(), clock)
 
 
-def _embedder(folder: Path) -> tuple[Callable[[str], Floats], int]:
+def _embedder(name: str, folder: Path) -> Embedder:
     try:
         model = TextModel.load(folder)
     except BadModel as error:
@@ -80,7 +80,7 @@ def _embedder(folder: Path) -> tuple[Callable[[str], Floats], int]:
         vector = model.embed([text])[0]
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
 
-    return embed, len(embed("width"))
+    return Embedder(f"{name}@{folder.name}", len(embed("width")), embed)
 
 
 def main() -> None:

@@ -1,27 +1,34 @@
-"""The workshop: entries in Redis, compressed above a size, bounded in bytes; and the stream of what scopes learnt, for all replicas."""
+"""The workshop: entries in Redis, compressed above a size, bounded in bytes, and found by what invalidation names."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
-import numpy as np
 import redis.asyncio
 import zstandard
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection
 from penstock.cache.eviction import Bounded
 from penstock.core.reuse import KEY_BYTES, keyed
 
 PREFIX = "penstock:cache:"
 PLAIN, PACKED = b"0", b"1"
-LESSONS = PREFIX + "lessons"
-LESSONS_KEPT = 400_000
 KEPT = PREFIX + "kept"
+GROUP = "g:"
+"""Sorted sets of keys by the moment they run out."""
+JOIN = """
+redis.replicate_commands()
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ms)
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ms + ARGV[1], ARGV[i]) end
+redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
+"""
+"""Puts keys (the second argument on) into a group for so many milliseconds; those that have run out leave, the group with its last."""
 KEPT_TOLD = 100_000
 """Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some."""
 
@@ -37,29 +44,24 @@ class Entry:
     model: str
     scope_key: str
     tags: tuple[str, ...]
+    fresh_until_ms: int = 0
+    """From then on it is stale, and kept only for those who may have a stale answer; 0 where it is never stale."""
 
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What one called request taught its scope. `key` is the entry that holds the answer; `kind` is `learn`, `remove` or `wrong`."""
-
-    kind: str
-    tenant: str
-    scope_key: str
-    key: str
-    text: str = ""
-    answer_class: str = ""
-    vector: Floats | None = None
-    verdict: dict[str, Any] | None = None
+    def stale(self, now_ms: int) -> bool:
+        """True past its time."""
+        return 0 < self.fresh_until_ms <= now_ms
 
 
 class Entries:
     """The entries of every tenant in one Redis. Owns the bounds; the client belongs to whoever made it."""
 
-    def __init__(self, client: redis.asyncio.Redis, secret: bytes, section: CacheSection) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, secret: bytes, section: CacheSection, rng: Random | None = None
+    ) -> None:
         self._client = client
         self._secret = secret
         self._section = section
+        self._rng = rng or Random()
         self._all = Bounded(section.total_bytes)
         self._tenants: dict[str, Bounded] = {}
         self._pack = zstandard.ZstdCompressor(level=3)
@@ -71,6 +73,18 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def reload(self, section: CacheSection) -> None:
+        """Put new bounds in force; what is too much then leaves with the next entry."""
+        self._section = section
+        self._all.most_bytes = section.total_bytes
+        for bound in self._tenants.values():
+            bound.most_bytes = section.tenant_bytes
+
+    def held_by(self, tenants: Iterable[str]) -> tuple[int, int]:
+        """Bytes and entries of these tenants."""
+        bounds = [bound for tenant in tenants if (bound := self._tenants.get(self.folder(tenant))) is not None]
+        return sum(bound.bytes for bound in bounds), sum(len(bound) for bound in bounds)
 
     def folder(self, tenant: str) -> str:
         """What a tenant's keys begin with; the tenant's name does not show."""
@@ -100,26 +114,32 @@ class Entries:
 
     async def put(self, tenant: str, entries: Sequence[Entry], ttl_ms: int) -> int:
         """Keep entries; returns how many were: one that is larger than a tenant may keep is not."""
-        folder, jitter = self.folder(tenant), self._section.ttl_jitter
-        life_ms = max(1, round(ttl_ms * random.uniform(1 - jitter, 1)))
-        raws = {f"{folder}e:{entry.key}": (entry, self._write(entry)) for entry in entries}
+        folder, section = self.folder(tenant), self._section
+        fresh_ms = max(1, round(ttl_ms * self._rng.uniform(1 - section.ttl_jitter, 1)))
+        stale_ms = round(section.stale_while_revalidate_s * 1000)
+        raws: dict[str, tuple[Entry, bytes]] = {}
+        for entry in entries:
+            timed = replace(entry, fresh_until_ms=entry.born_ms + fresh_ms) if stale_ms else entry
+            raws[f"{folder}e:{entry.key}"] = timed, self._write(timed)
         gone: set[str] = set()
         for name, (entry, raw) in raws.items():
             gone.update(self._bound(folder).add(name, len(raw), entry.paid_microusd))
             gone.update(self._all.add(name, len(raw), entry.paid_microusd))
         kept = {name: one for name, one in raws.items() if name not in gone}
         if kept:
-            pipe = self._client.pipeline(transaction=False)
-            for name, (_, raw) in kept.items():
-                pipe.set(name, raw, px=life_ms)
-            for group, keys in _groups([entry for entry, _ in kept.values()]).items():
-                pipe.sadd(folder + group, *keys)
-                pipe.pexpire(folder + group, life_ms)
-            told: dict[Any, Any] = {"k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values())}
-            pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
-            await pipe.execute()
+            await self._set(folder, kept, fresh_ms + stale_ms)
         await self._drop(sorted(gone))
         return len(kept)
+
+    async def _set(self, folder: str, kept: Mapping[str, tuple[Entry, bytes]], life_ms: int) -> None:
+        pipe = self._client.pipeline(transaction=False)
+        for name, (_, raw) in kept.items():
+            pipe.set(name, raw, px=life_ms)
+        for group, keys in _groups([entry for entry, _ in kept.values()]).items():
+            pipe.eval(JOIN, 1, folder + group, life_ms, *keys)
+        told: dict[Any, Any] = {"k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values())}
+        pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
+        await pipe.execute()
 
     async def newest_kept(self) -> str:
         """Where the stream of new keys ends now."""
@@ -140,34 +160,13 @@ class Entries:
         return (rows[-1][0].decode() if rows else at), keys
 
     async def members(self, tenant: str, group: str) -> set[str]:
-        """Keys of a tag (`t:…`), a scope (`s:…`) or a model (`m:…`)."""
-        found: set[Any] = await self._client.smembers(self.folder(tenant) + group)
+        """Keys of a tag (`t:…`), a scope (`s:…`), a model (`m:…`) or surroundings (`c:…`)."""
+        found: Sequence[Any] = await self._client.zrange(f"{self.folder(tenant)}{GROUP}{group}", 0, -1)
         return {raw.decode() for raw in found}
 
     async def remove(self, tenant: str, keys: Iterable[str]) -> int:
         """Remove entries; returns how many were there."""
-        names = [f"{self.folder(tenant)}e:{key}" for key in keys]
-        for name in names:
-            self._forget(name)
-        return int(await self._client.unlink(*names)) if names else 0
-
-    async def teach(self, lesson: Lesson) -> None:
-        """Append to what every replica learns."""
-        fields: dict[Any, Any] = {
-            "k": lesson.kind, "t": lesson.tenant, "s": lesson.scope_key, "e": lesson.key, "x": lesson.text, "a": lesson.answer_class,
-            "v": lesson.vector.tobytes() if lesson.vector is not None else b"", "d": json.dumps(lesson.verdict),
-        }  # fmt: skip
-        await self._client.xadd(LESSONS, fields, maxlen=LESSONS_KEPT, approximate=True)
-
-    async def lessons(self, after: str, wait_ms: int | None) -> list[tuple[str, Lesson]]:
-        """The lessons after an id, oldest first; waits where there is none and `wait_ms` is given."""
-        found: Any = await self._client.xread({LESSONS: after}, count=1000, block=wait_ms)
-        rows: Sequence[Any] = found[0][1] if found else ()
-        return [(at.decode(), _lesson(fields)) for at, fields in rows]
-
-    async def has_lesson(self, at: str) -> bool:
-        """True while the lesson of this id is in the stream: what follows it then follows without a gap."""
-        return bool(await self._client.xrange(LESSONS, at, at, count=1))
+        return await self._drop([f"{self.folder(tenant)}e:{key}" for key in keys])
 
     def _bound(self, folder: str) -> Bounded:
         return self._tenants.setdefault(folder, Bounded(self._section.tenant_bytes))
@@ -176,23 +175,37 @@ class Entries:
         self._all.remove(name)
         self._bound(name[: name.index(":e:") + 1]).remove(name)
 
-    async def _drop(self, names: Sequence[str]) -> None:
+    async def _drop(self, names: Sequence[str]) -> int:
+        """Remove entries, and their keys from the groups that they are found in; returns how many were there."""
         for name in names:
             self._forget(name)
-        if names:
-            await self._client.unlink(*names)
+        if not names:
+            return 0
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.getdel(name)
+        found: list[Any] = await pipe.execute()
+        pipe = self._client.pipeline(transaction=False)
+        for name, raw in zip(names, found, strict=True):
+            folder, _, key = name.partition(":e:")
+            for group in _groups([self._read(key, raw)]) if raw is not None else ():
+                pipe.zrem(f"{folder}:{group}", key)
+        await pipe.execute()
+        return sum(raw is not None for raw in found)
 
     def _write(self, entry: Entry) -> bytes:
-        head = json.dumps([entry.paid_microusd, entry.born_ms, entry.model, entry.scope_key, entry.tags]).encode()
+        head = json.dumps(
+            [entry.paid_microusd, entry.born_ms, entry.model, entry.scope_key, entry.tags, entry.fresh_until_ms]
+        ).encode()
         body = len(head).to_bytes(4, "big") + head + entry.result.SerializeToString()
         return PACKED + self._pack.compress(body) if len(body) > self._section.compress_above_bytes else PLAIN + body
 
     def _read(self, key: str, raw: bytes) -> Entry:
         body = self._unpack.decompress(raw[1:]) if raw[:1] == PACKED else raw[1:]
         length = int.from_bytes(body[:4], "big")
-        paid, born, model, scope_key, tags = json.loads(body[4 : 4 + length])
+        paid, born, model, scope_key, tags, *more = json.loads(body[4 : 4 + length])
         result = inference_pb2.TaskResult.FromString(body[4 + length :])
-        return Entry(key, result, paid, born, model, scope_key, tuple(tags))
+        return Entry(key, result, paid, born, model, scope_key, tuple(tags), *more)
 
 
 def _groups(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -201,15 +214,5 @@ def _groups(entries: Sequence[Entry]) -> dict[str, list[str]]:
     for entry in entries:
         names = [f"t:{tag}" for tag in entry.tags] + [f"m:{entry.model.partition('@')[0]}"]
         for name in [*names, f"s:{entry.scope_key}"] if entry.scope_key else names:
-            groups.setdefault(name, []).append(entry.key)
+            groups.setdefault(GROUP + name, []).append(entry.key)
     return groups
-
-
-def _lesson(fields: dict[bytes, bytes]) -> Lesson:
-    def text(name: bytes) -> str:
-        return fields[name].decode()
-
-    vector = np.frombuffer(fields[b"v"], np.float32) if fields[b"v"] else None
-    return Lesson(
-        text(b"k"), text(b"t"), text(b"s"), text(b"e"), text(b"x"), text(b"a"), vector, json.loads(fields[b"d"])
-    )

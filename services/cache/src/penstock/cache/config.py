@@ -34,14 +34,18 @@ class CacheSection(Section):
     """Largest share of wrong answers among semantic hits: a target with an audited bound. Callers may only tighten it."""
     ttl_s: float = Field(86_400, gt=0)
     ttl_jitter: float = Field(0.1, ge=0, lt=1)
+    stale_while_revalidate_s: float = Field(0, ge=0)
+    """How long past its time an exact answer may be served while one caller's router fetches the new one (after RFC 5861); 0: never."""
     max_temperature: float = Field(0.3, ge=0)
     tenant_bytes: int = Field(64 << 20, ge=1 << 16)
     total_bytes: int = Field(512 << 20, ge=1 << 16)
     compress_above_bytes: int = Field(1_024, ge=0)
     lookup_microusd: int = Field(1, ge=0)
-    """What one semantic look-up costs in computing: it is made only where the expected saving is larger."""
+    """What one semantic look-up costs in computing, embedding included: asked only where the expected saving is larger, and booked."""
     probes_per_s: float = Field(200, gt=0)
     """Semantic look-ups of one key and second: guessing what others have asked must be slow."""
+    lessons_bytes: int = Field(256 << 20, ge=1 << 20)
+    """About what the stream may take from which replicas learn their scopes; the oldest lessons leave."""
     scope_entries: int = Field(100_000, ge=1_000)
     """Most entries of one semantic scope; the oldest leave."""
     judge: JudgeSection | None = None

@@ -1,29 +1,51 @@
-"""What the semantic tier can say of itself: audited precision, and what other thresholds would have done."""
+"""What the semantic tier can say of itself: audited precision, and what other thresholds would have done. Plain."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.tier import SemanticTier
+from penstock.cache.held import Held
+from penstock.cache.tally import belongs
+from penstock.cache.threshold import precision_of
+from penstock.core.call import Principal
 from penstock.core.errors import not_found
 
 
-def audited(tier: SemanticTier | None) -> pb.GetStatsResponse:
-    """Precision over the audits of every scope, and the lowest bound among them."""
-    thresholds = [held.learnt.threshold for held in tier.scopes()] if tier else []
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Share of audited hits that were right, the lower end of its 95 % interval, and the audits that it rests on."""
+
+    precision: float
+    low: float
+    audits: int
+
+
+def audited(scopes: Iterable[Held]) -> Audited:
+    """The audits of all these scopes together."""
+    thresholds = [held.learnt.threshold for held in scopes]
     audits = sum(threshold.audits for threshold in thresholds)
-    right = sum(threshold.audited_right for threshold in thresholds)
-    low = min((threshold.precision()[1] for threshold in thresholds if threshold.audits), default=0.0)
-    return pb.GetStatsResponse(
-        audited_precision=right / audits if audits else 0.0, audited_precision_low=low, audits=audits
-    )
+    return Audited(*precision_of(sum(threshold.audited_right for threshold in thresholds), audits), audits)
 
 
-def trade_off(tier: SemanticTier | None, organisation: str) -> pb.GetTradeOffResponse:
-    """The curve of an organisation's largest scope, or of the largest of all for nobody. Raises NOT_FOUND where there is none."""
-    own = [one for one in (tier.scopes() if tier else []) if organisation in ("", one.organisation)]
-    held = max(own, key=lambda one: len(one.index), default=None)
+def owned(scopes: Iterable[Held], principal: Principal, scope: pb.Scope) -> list[Held]:
+    """The scopes of a principal that are of this namespace, model (with its revision where one is said) and surroundings."""
+    return [
+        held
+        for held in scopes
+        if belongs(held.tenant, principal)
+        and scope.namespace in ("", held.namespace)
+        and scope.model in ("", held.model, held.model.partition("@")[0])
+        and scope.context_sha256 in (b"", held.context)
+    ]
+
+
+def trade_off(scopes: Sequence[Held]) -> pb.GetTradeOffResponse:
+    """The curve of the largest of the scopes. Raises NOT_FOUND where there is none."""
+    held = max(scopes, key=lambda one: len(one.index), default=None)
     if held is None:
-        raise not_found("scope", "no semantic scope has learnt anything yet")
+        raise not_found("scope", "no semantic scope of it has learnt anything yet")
     points = [
         pb.TradeOffPoint(threshold=point.threshold, hit_rate=point.hit_rate, error_rate=point.error_rate)
         for point in held.learnt.threshold.trade_off()

@@ -19,7 +19,10 @@ class Prompt:
 
 
 def prompt_of(secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task, embedder: str) -> Prompt | None:
-    """The semantic view of a generate task whose last turn is the user's; None for anything else."""
+    """The semantic view of a generate task whose last turn is the user's; None for anything else.
+
+    `embedder`: name and revision of what makes the vectors, since those of another one are not comparable.
+    """
     if task.WhichOneof("task") != "generate" or not task.generate.messages:
         return None
     last = task.generate.messages[-1]

@@ -5,68 +5,33 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.adapters import Entries, Entry, Lesson
+from penstock.cache import invalidation, requests
+from penstock.cache.adapters import Entries, Entry
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.flights import Flights
-from penstock.cache.gate import MOST_CHARACTERS
-from penstock.cache.invalidation import matching, tags_of
-from penstock.cache.judge import Judge
+from penstock.cache.likeness import Likeness
 from penstock.cache.listing import list_keys
-from penstock.cache.report import audited, trade_off
-from penstock.cache.scope import answer_class, never_kept, prompt_of
+from penstock.cache.owed import Landed, Owed, Refreshes, Remembered, Served
+from penstock.cache.receipts import COALESCED, EXACT, MISS, SEMANTIC, receipt_of, saving_of
+from penstock.cache.report import Audited, audited, owned, trade_off
+from penstock.cache.scope import never_kept
+from penstock.cache.tally import Tally
 from penstock.cache.tier import Candidate, SemanticTier
-from penstock.core import semantics
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, not_found, unavailable
-from penstock.core.reuse import UNASKED, exact_key, salt_of, tenant_of
+from penstock.core.reuse import STALE, UNASKED, exact_key, salt_of, tenant_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
-EXACT, SEMANTIC = common_pb2.CACHE_OUTCOME_EXACT_HIT, common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
-MISS, COALESCED, BYPASSED = (
-    common_pb2.CACHE_OUTCOME_MISS,
-    common_pb2.CACHE_OUTCOME_COALESCED,
-    common_pb2.CACHE_OUTCOME_BYPASSED,
-)
-TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: "semantic_cache", COALESCED: "coalesced"}
-OWED_KEPT = 100_000
-LANDED_KEPT, LANDED_S = 512, 2.0
-MOST_ANSWERS = 1_000
-HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
-
-
-@dataclass
-class Owed:
-    """A miss whose answer may come."""
-
-    tenant: str
-    key: str
-    request: pb.LookUpRequest
-    leads: bool
-    scope_key: str = ""
-    text: str = ""
-    candidate: Candidate | None = None
-    began_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Served:
-    """A hit that a caller may still judge."""
-
-    tenant: str
-    key: str
-    scope_key: str
-    answer: str
-    probability: float
+REFRESHING = f"{STALE}, fetched anew"
+STORE_AWAY = (RedisError, OSError, TimeoutError)
 
 
 class CacheServicer:
@@ -75,27 +40,24 @@ class CacheServicer:
     def __init__(
         self, settings: CacheSettings, section: CacheSection, entries: Entries, tier: SemanticTier | None, clock: Clock
     ) -> None:
-        self._settings = settings
-        self._secret = (settings.secret or settings.internal_token).encode()
-        self._salt = salt_of(self._secret)
-        self._entries = entries
-        self._tier = tier
-        self._clock = clock
+        secret = (settings.secret or settings.internal_token).encode()
+        self._settings, self._entries, self._clock = settings, entries, clock
+        self._salt = salt_of(secret)
+        self.likeness = Likeness(tier, entries, secret)
+        self.tally = Tally()
         self._flights: Flights[Entry] = Flights()
-        self._owed: OrderedDict[bytes, Owed] = OrderedDict()
-        self._landed: OrderedDict[str, tuple[float, Entry]] = OrderedDict()
-        self._served: OrderedDict[str, Served] = OrderedDict()
-        self._probes: dict[str, tuple[float, float]] = {}
-        self.judge: Judge | None = None
-        """Who clusters free answers; set by the hall."""
-        self.counts: Counter[str] = Counter()
-        self.saved_microusd, self.saved_ms = 0, 0.0
-        self.reload(section)
+        self._owed: Remembered[Owed] = Remembered()
+        self._served: Remembered[Served] = Remembered()
+        self._landed, self._refreshes = Landed(), Refreshes()
+        self._section = section
         self.watch(NO_TELEMETRY)
 
     def reload(self, section: CacheSection) -> None:
-        """Put a new section in force; scopes keep the bound they began with."""
+        """Put a new section in force; scopes in memory keep the bound they began with."""
         self._section = section
+        self._entries.reload(section)
+        if self.likeness.tier is not None:
+            self.likeness.tier.reload(section)
 
     @property
     def waiting(self) -> int:
@@ -103,19 +65,33 @@ class CacheServicer:
         return self._flights.waiting
 
     def watch(self, telemetry: Telemetry) -> None:
-        """Report look-ups by rule, and what is held."""
-        self._telemetry = telemetry
-        self._lookups = telemetry.counter("penstock.cache.lookups", "{lookup}", "Look-ups by rule")
-        self._agreement = telemetry.histogram(semantics.AGREEMENT, "1", "Audited answers that the model gave again")
-        telemetry.gauge("penstock.cache.bytes", "By", "Bytes of entries held", lambda: float(self._entries.size_bytes))
-        telemetry.gauge("penstock.cache.entries", "{entry}", "Entries held", lambda: float(len(self._entries)))
+        """Report look-ups by rule, what is held, what was saved, and how right audited hits were."""
+        self.likeness.watch(telemetry)
+        self._lookups = telemetry.counter(
+            "penstock.cache.lookups", "{lookup}", "Look-ups by rule, and what was not kept"
+        )
+        for name, unit, description, read in (
+            ("bytes", "By", "Bytes of entries held", lambda: self._entries.size_bytes),
+            ("entries", "{entry}", "Entries held", lambda: len(self._entries)),
+            ("saved_microusd", "uUSD", "Saved by hits, net of what asking cost", lambda: self.tally.all.saved_microusd),
+            ("saved_ms", "ms", "Saved by hits, net of look-ups", lambda: self.tally.all.saved_ms),
+            ("audits", "{audit}", "Hits that were called all the same", lambda: self._audited().audits),
+            ("audited_precision", "1", "Share of audited hits that were right", lambda: self._audited().precision),
+            ("audited_precision_low", "1", "Lower end of its 95 % interval", lambda: self._audited().low),
+        ):
+            telemetry.gauge(f"penstock.cache.{name}", unit, description, lambda read=read: float(read()))  # type: ignore[misc]
+
+    def _audited(self) -> Audited:
+        return audited(self.likeness.tier.scopes() if self.likeness.tier else ())
 
     async def LookUp(self, request: pb.LookUpRequest, call: Call) -> pb.LookUpResponse:
         began = time.perf_counter()
         owed = self._asked(request, call)
         entry = await self._entry(owed)
         if entry is not None:
-            return self._hit(owed, entry, EXACT, "exact", began)
+            rule = self._rule_of(owed, entry)
+            if rule:
+                return self._hit(owed, entry, EXACT, rule, began)
         if not self._flights.lead(owed.key):
             entry = await self._follow(owed, call)
             if entry is not None:
@@ -130,37 +106,42 @@ class CacheServicer:
             raise
 
     def _asked(self, request: pb.LookUpRequest, call: Call) -> Owed:
-        if not call.principal.organisation:
-            raise invalid("context.principal.organisation", "is empty: without a principal there is no cache")
-        if not request.scope.model:
-            raise invalid("scope.model", "is empty")
-        if request.token and not 12 <= len(request.token) <= 32:
-            raise invalid("token", "must have 12 to 32 bytes")
-        if request.task.WhichOneof("task") is None:
-            raise invalid("task", "is empty")
+        requests.check_caller(call)
+        requests.check_look_up(request)
+        self.likeness.check(request)
         tenant = tenant_of(call.principal)
-        key = self._key(tenant, request.scope, request.task)
-        return Owed(tenant, key, request, True, began_s=self._clock.monotonic())
+        return Owed(tenant, self._key(tenant, request.scope, request.task), request)
 
     def _key(self, tenant: str, scope: pb.Scope, task: inference_pb2.Task) -> str:
         body = task.SerializeToString(deterministic=True)
         return exact_key(self._salt, tenant, scope.namespace, scope.model, scope.context_sha256, body)
 
+    def _now_ms(self) -> int:
+        return round(self._clock.time() * 1000)
+
     async def _entry(self, owed: Owed) -> Entry | None:
         try:
-            now_ms = round(self._clock.time() * 1000)
-            return await self._entries.get(owed.tenant, owed.key, now_ms, owed.request.max_age_ms)
-        except (RedisError, OSError, TimeoutError) as error:
+            return await self._entries.get(owed.tenant, owed.key, self._now_ms(), owed.request.max_age_ms)
+        except STORE_AWAY as error:
             log.warning("the store does not answer (%s): everything is a miss", type(error).__name__)
             return None
 
+    def _rule_of(self, owed: Owed, entry: Entry) -> str:
+        """How an entry that was found is served: as it is, or stale while one caller fetches the new answer; empty where it must not be."""
+        now_ms = self._now_ms()
+        if not entry.stale(now_ms):
+            return "exact"
+        if now_ms - entry.fresh_until_ms > self._section.stale_while_revalidate_s * 1000:
+            return ""
+        owed.refreshes = self._refreshes.claim(owed.key, self._clock.monotonic())
+        return REFRESHING if owed.refreshes else STALE
+
     def _just_landed(self, owed: Owed) -> Entry | None:
         """The answer of a lead that has ended a moment ago: its entry may not have been in the store when this look-up read there."""
-        at, entry = self._landed.get(owed.key, (0.0, None))
-        if entry is None or self._clock.monotonic() - at > LANDED_S:
+        entry = self._landed.get(owed.key, self._clock.monotonic())
+        if entry is None:
             return None
-        age_ms = round(self._clock.time() * 1000) - entry.born_ms
-        return None if 0 < owed.request.max_age_ms < age_ms else entry
+        return None if 0 < owed.request.max_age_ms < self._now_ms() - entry.born_ms else entry
 
     async def _follow(self, owed: Owed, call: Call) -> Entry | None:
         wait_s = min(self._settings.coalesce_ms / 1e3, max(call.remaining_s(self._clock.monotonic()), 0.001))
@@ -171,204 +152,118 @@ class CacheServicer:
             return None
 
     async def _semantic(self, owed: Owed, began: float) -> pb.LookUpResponse:
-        rule = await self._try_semantic(owed)
+        rule = await self.likeness.ask(owed, self._section, self._clock.monotonic())
         found = owed.candidate
         if found is not None and found.verdict.serve:
-            now_ms = round(self._clock.time() * 1000)
-            entry = (
-                await self._entries.get(owed.tenant, found.key, now_ms, owed.request.max_age_ms) if found.key else None
-            )
+            entry = await self._standing(owed, found.key)
             if entry is not None:
                 self._land(owed, entry)
                 return self._hit(owed, entry, SEMANTIC, "semantic", began)
             rule = "miss: entry has left"
-            owed.candidate = Candidate(found.verdict, found.vector)
+            owed.candidate = Candidate(found.verdict, found.vector, answer=found.answer, embed_ms=found.embed_ms)
         return self._miss(owed, rule, began)
 
-    async def _try_semantic(self, owed: Owed) -> str:
-        """Ask the semantic tier where that is allowed and worth it; the rule for the receipt."""
-        request, tier = owed.request, self._tier
-        if tier is None:
-            return "semantic_off: no embedder"
-        prompt = prompt_of(self._secret, owed.tenant, request.scope, request.task, self._settings.embedder)
-        if prompt is None:
-            return "miss"
-        if len(prompt.text) > MOST_CHARACTERS:
-            return "semantic_off: the prompt is too long to compare"
-        if not self._worth_it(prompt.scope_key, request.full_price_microusd):
-            return "semantic_off: saves less than it costs"
-        if not self._may_probe(owed.tenant):
-            return "semantic_off: too many look-ups of this caller"
-        vector = None
-        if request.vector and request.embedder_revision == self._settings.embedder:
-            vector = np.array(request.vector, np.float32)
-        bound = request.max_error_rate if request.HasField("max_error_rate") else None
-        owed.scope_key, owed.text = prompt.scope_key, prompt.text
-        owed.candidate = await tier.decide(prompt.scope_key, prompt.text, vector, bound)
-        return owed.candidate.verdict.rule
-
-    def _worth_it(self, scope_key: str, full_price: int) -> bool:
-        """True where the scope's hit rate so far times the price is more than a look-up costs."""
-        hits, asked = self.counts[f"{scope_key}:hits"], self.counts[f"{scope_key}:asked"]
-        rate = (hits + HIT_PRIOR * PRIOR_WEIGHT) / (asked + PRIOR_WEIGHT)
-        return max(rate, 0.05) * full_price > self._section.lookup_microusd
-
-    def _may_probe(self, tenant: str) -> bool:
-        """A token bucket of one second's worth for each tenant."""
-        now, rate = self._clock.monotonic(), self._section.probes_per_s
-        level, at = self._probes.get(tenant, (rate, now))
-        level = min(rate, level + (now - at) * rate)
-        self._probes[tenant] = (level - 1.0 if level >= 1.0 else level, now)
-        return level >= 1.0
+    async def _standing(self, owed: Owed, key: str) -> Entry | None:
+        """The entry that a class is served by, while it is fresh."""
+        now_ms = self._now_ms()
+        entry = await self._entries.get(owed.tenant, key, now_ms, owed.request.max_age_ms) if key else None
+        return entry if entry is not None and not entry.stale(now_ms) else None
 
     def _miss(self, owed: Owed, rule: str, began: float) -> pb.LookUpResponse:
-        if owed.scope_key:
-            self.counts[f"{owed.scope_key}:asked"] += 1
-        token = owed.request.token or secrets.token_bytes(12)
-        self._owed[token] = owed
-        if len(self._owed) > OWED_KEPT:
-            _, oldest = self._owed.popitem(last=False)
-            self._land(oldest, None)
-        receipt = self._receipt(owed, MISS, rule, began)
-        return pb.LookUpResponse(receipt=receipt, token=token)
+        self.likeness.ended(owed, hit=False)
+        return self._answered(owed, None, MISS, rule, began)
 
-    def _hit(
-        self, owed: Owed, entry: Entry, outcome: common_pb2.CacheOutcome, rule: str, began: float
-    ) -> pb.LookUpResponse:
-        receipt = self._receipt(owed, outcome, rule, began)
-        receipt.age_ms = max(0, round(self._clock.time() * 1000) - entry.born_ms)
-        saved_ms = max(entry.result.compute_ms - receipt.lookup_ms, -receipt.lookup_ms)
-        saving = common_pb2.Saving(technique=TECHNIQUES[outcome], microusd=entry.paid_microusd, saved_ms=saved_ms)
-        self.saved_microusd += entry.paid_microusd
-        self.saved_ms += saved_ms
+    def _hit(self, owed: Owed, entry: Entry, outcome: int, rule: str, began: float) -> pb.LookUpResponse:
         if outcome == SEMANTIC:
-            self.counts[f"{owed.scope_key}:asked"] += 1
-            self.counts[f"{owed.scope_key}:hits"] += 1
+            self.likeness.ended(owed, hit=True)
         if owed.request.request_id:
-            verdict = owed.candidate.verdict if owed.candidate else None
-            answer = self._tier.class_name(owed.scope_key, verdict.answer) if self._tier and verdict else ""
+            found = owed.candidate
+            answer, probability = (found.answer, found.verdict.probability) if found else ("", 0.0)
             scope_key = owed.scope_key if outcome == SEMANTIC else entry.scope_key
-            self._served[owed.request.request_id] = Served(
-                owed.tenant, entry.key, scope_key, answer, verdict.probability if verdict else 0.0
-            )
-            if len(self._served) > OWED_KEPT:
-                self._served.popitem(last=False)
-        return pb.LookUpResponse(result=entry.result, receipt=receipt, savings=[saving])
+            self._served.put(owed.request.request_id, Served(owed.tenant, entry.key, scope_key, answer, probability))
+        return self._answered(owed, entry, outcome, rule, began)
 
-    def _receipt(self, owed: Owed, outcome: int, rule: str, began: float) -> common_pb2.CacheReceipt:
-        self.counts[rule] += 1
-        self._lookups.add(1, {"rule": rule})
-        receipt = common_pb2.CacheReceipt(rule=rule, lookup_ms=(time.perf_counter() - began) * 1e3)
-        receipt.outcome = outcome  # type: ignore[assignment]
-        if owed.candidate is not None:
-            verdict = owed.candidate.verdict
-            receipt.similarity, receipt.confidence = max(0.0, verdict.similarity), verdict.probability
-        return receipt
+    def _answered(self, owed: Owed, entry: Entry | None, outcome: int, rule: str, began: float) -> pb.LookUpResponse:
+        """The receipt, what it saves, and the token of whoever is to bring an answer."""
+        self._count(owed.tenant, owed.namespace, rule)
+        lookup_ms = (time.perf_counter() - began) * 1e3
+        receipt = receipt_of(owed, outcome, rule, lookup_ms, self._section.lookup_microusd)
+        response = pb.LookUpResponse(receipt=receipt)
+        if entry is not None:
+            response.result.CopyFrom(entry.result)
+            response.receipt.entry_id, response.receipt.age_ms = entry.key, max(0, self._now_ms() - entry.born_ms)
+        saving = saving_of(receipt, entry)
+        if saving is not None:
+            response.savings.append(saving)
+            self.tally.saved(owed.tenant, owed.namespace, saving.microusd, saving.saved_ms)
+        if entry is None or owed.refreshes:
+            response.token = owed.request.token or secrets.token_bytes(12)
+            oldest = self._owed.put(response.token, owed)
+            if oldest is not None:
+                self._land(oldest, None)
+        return response
+
+    def _count(self, tenant: str, namespace: str, rule: str, times: int = 1) -> None:
+        self.tally.count(tenant, namespace, rule, times)
+        self._lookups.add(times, {"rule": rule})
 
     async def Store(self, request: pb.StoreRequest, call: Call) -> pb.StoreResponse:
+        requests.check_store(request)
         owed = self._owed.pop(request.token, None)
         if owed is None:
             raise not_found("token", "is not owed an answer: it was stored before, or is too old")
         if not request.HasField("result"):
             self._land(owed, None)
             return pb.StoreResponse(reason="no answer")
-        task = owed.request.task
+        task, scope = owed.request.task, owed.request.scope
         reason = never_kept(task, request.result, self._section.max_temperature, asked_for=owed.request.asked_for)
         if reason:
             self._land(owed, None)
-            self.counts[f"refused: {reason}"] += 1
+            self._count(owed.tenant, owed.namespace, f"refused: {reason}")
             return pb.StoreResponse(reason=reason)
+        tags = invalidation.tags_of(request.tags, scope)
         entry = Entry(
-            owed.key, request.result, request.paid_microusd, round(self._clock.time() * 1000), owed.request.scope.model,
-            owed.scope_key, tags_of(request.tags, owed.request.scope),
-        )  # fmt: skip
+            owed.key, request.result, request.paid_microusd, self._now_ms(), scope.model, owed.scope_key, tags
+        )
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
-        stored = await self._entries.put(owed.tenant, [entry], ttl_ms) > 0
-        if stored and owed.candidate is not None:
-            reason = await self._teach(owed, request.result)
-        return pb.StoreResponse(stored=stored, reason=reason if stored else "too large")
-
-    async def StoreAll(self, request: pb.StoreAllRequest, call: Call) -> pb.StoreAllResponse:
-        if not call.principal.organisation:
-            raise invalid("context.principal.organisation", "is empty: without a principal there is no cache")
-        if len(request.answers) > MOST_ANSWERS:
-            raise invalid("answers", f"are {len(request.answers)}: {MOST_ANSWERS} at most")
-        tenant, now_ms = tenant_of(call.principal), round(self._clock.time() * 1000)
-        entries = [self._brought(at, one, tenant, now_ms) for at, one in enumerate(request.answers)]
-        self.counts[UNASKED] += len(entries)
-        self._lookups.add(len(entries), {"rule": UNASKED})
-        fit = [entry for entry in entries if entry is not None]
-        return pb.StoreAllResponse(stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000)))
-
-    def _brought(self, at: int, one: pb.Answer, tenant: str, now_ms: int) -> Entry | None:
-        """The entry of an answer that nobody looked up; None where it must not be kept."""
-        for name in ("scope.model", "task", "result"):
-            if not (one.scope.model if name == "scope.model" else one.HasField(name)):
-                raise invalid(f"answers[{at}].{name}", "is empty")
-        reason = never_kept(one.task, one.result, self._section.max_temperature, asked_for=one.asked_for)
+        with _reachable():
+            if not await self._entries.put(owed.tenant, [entry], ttl_ms):
+                return pb.StoreResponse(reason="too large")
+            reason = await self.likeness.teach(owed, request.result)
         if reason:
-            self.counts[f"refused: {reason}"] += 1
-            return None
-        key = self._key(tenant, one.scope, one.task)
-        return Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tags_of(one.tags, one.scope))
-
-    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
-        try:
-            return await list_keys(self._entries, self._salt, request.cursor)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
-
-    async def _teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """Tell every replica what this call has shown; why not, where the answer is free text and nobody has judged it."""
-        name = answer_class(owed.request.task, result) or await self._judged(owed, result)
-        if not name:
-            reason = f"semantic_off: {'the judge gave no verdict' if self.judge else 'no judge'}"
-            self.counts[reason] += 1
-            return reason
-        assert owed.candidate is not None
-        verdict = owed.candidate.verdict
-        voted = self._tier.class_name(owed.scope_key, verdict.answer) if self._tier else ""
-        seen = {
-            "answer": voted,
-            "probability": verdict.probability,
-            "audit": verdict.audit,
-            "features": verdict.features,
-            "propensity": verdict.propensity,
-            "gate": verdict.gate,
-        }
-        if voted and verdict.audit:
-            self._agreement.record(float(voted == name), {semantics.REQUEST_MODEL: owed.request.scope.model})
-        vector = owed.candidate.vector
-        await self._entries.teach(
-            Lesson("learn", owed.tenant, owed.scope_key, owed.key, owed.text, name, vector, seen if voted else None)
-        )
-        return ""
-
-    async def _judged(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """The cluster of a free answer: the nearest class whose answer the judge calls the same, else its own; empty for no verdict."""
-        message = result.generate.message
-        if self.judge is None or message.tool_calls or not message.content.strip() or owed.candidate is None:
-            return ""
-        for name, key in owed.candidate.rivals:
-            entry = await self._entries.get(owed.tenant, key, 0, 0)
-            if entry is None:
-                continue
-            same = await self.judge.same(owed.text, entry.result.generate.message.content, message.content)
-            if same is None:
-                return ""
-            if same:
-                return name
-        return f"text:{owed.key}"
+            self._count(owed.tenant, owed.namespace, reason)
+        return pb.StoreResponse(stored=True, reason=reason)
 
     def _land(self, owed: Owed, entry: Entry | None) -> None:
+        if owed.refreshes:
+            owed.refreshes = False
+            self._refreshes.end(owed.key)
         if owed.leads:
             owed.leads = False
             self._flights.land(owed.key, entry)
             if entry is not None:
-                self._landed[owed.key] = (self._clock.monotonic(), entry)
-                if len(self._landed) > LANDED_KEPT:
-                    self._landed.popitem(last=False)
+                self._landed.put(owed.key, entry, self._clock.monotonic())
+
+    async def StoreAll(self, request: pb.StoreAllRequest, call: Call) -> pb.StoreAllResponse:
+        requests.check_caller(call)
+        requests.check_answers(request)
+        tenant, now_ms = tenant_of(call.principal), self._now_ms()
+        fit: list[Entry] = []
+        for one in request.answers:
+            self._count(tenant, one.scope.namespace, UNASKED)
+            reason = never_kept(one.task, one.result, self._section.max_temperature, asked_for=one.asked_for)
+            if reason:
+                self._count(tenant, one.scope.namespace, f"refused: {reason}")
+                continue
+            key, tags = self._key(tenant, one.scope, one.task), invalidation.tags_of(one.tags, one.scope)
+            fit.append(Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tags))
+        with _reachable():
+            return pb.StoreAllResponse(stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000)))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
+        with _reachable():
+            return await list_keys(self._entries, self._salt, request.cursor)
 
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
         if not request.request_id:
@@ -377,35 +272,48 @@ class CacheServicer:
         if served is None or served.tenant != tenant_of(call.principal) or request.correct:
             return pb.SendFeedbackResponse()
         del self._served[request.request_id]
-        self._landed.pop(served.key, None)
-        await self._entries.remove(served.tenant, [served.key])
-        if served.scope_key:
-            seen = {"answer": served.answer, "probability": served.probability}
-            await self._entries.teach(Lesson("wrong", served.tenant, served.scope_key, served.key, verdict=seen))
+        self._landed.forget(served.key)
+        with _reachable():
+            await self._entries.remove(served.tenant, [served.key])
+            await self.likeness.complained(served)
         return pb.SendFeedbackResponse(quarantined=True)
 
     async def Invalidate(self, request: pb.InvalidateRequest, call: Call) -> pb.InvalidateResponse:
+        requests.check_caller(call)
+        invalidation.check(request)
         tenant = tenant_of(call.principal)
-        keys = await matching(self._entries, tenant, request)
-        for key in keys:
-            self._landed.pop(key, None)
-        removed = await self._entries.remove(tenant, keys)
-        for held_key in keys:
-            for scope_key in self._scopes_with(held_key):
-                await self._entries.teach(Lesson("remove", tenant, scope_key, held_key))
+        with _reachable():
+            keys = await invalidation.matching(self._entries, tenant, request)
+            for key in keys:
+                self._landed.forget(key)
+            removed = await self._entries.remove(tenant, keys)
+            await self.likeness.removed(tenant, keys)
         return pb.InvalidateResponse(removed=removed)
 
-    def _scopes_with(self, key: str) -> list[str]:
-        if self._tier is None:
-            return []
-        return [name for name in self._tier.names() if key in self._tier.places(name)]
-
     async def GetStats(self, request: pb.GetStatsRequest, call: Call) -> pb.GetStatsResponse:
-        stats = audited(self._tier)
-        stats.lookups.update({rule: n for rule, n in self.counts.items() if not rule.endswith((":hits", ":asked"))})
-        stats.bytes, stats.entries = self._entries.size_bytes, len(self._entries)
-        stats.saved_microusd, stats.saved_ms = self.saved_microusd, self.saved_ms
-        return stats
+        principal, tier = call.principal, self.likeness.tier
+        sums = self.tally.of(principal, request.namespace)
+        scope = pb.Scope(namespace=request.namespace)
+        shown = await tier.read(lambda scopes: audited(owned(scopes, principal, scope))) if tier else audited(())
+        size, count = self._entries.size_bytes, len(self._entries)
+        if principal.organisation:
+            size, count = self._entries.held_by({tenant_of(principal), *self.tally.tenants(principal)})
+        return pb.GetStatsResponse(
+            lookups=sums.rules, audited_precision=shown.precision, audited_precision_low=shown.low, audits=shown.audits,
+            bytes=size, entries=count, saved_microusd=sums.saved_microusd, saved_ms=sums.saved_ms,
+        )  # fmt: skip
 
     async def GetTradeOff(self, request: pb.GetTradeOffRequest, call: Call) -> pb.GetTradeOffResponse:
-        return trade_off(self._tier, call.principal.organisation)
+        tier = self.likeness.tier
+        if tier is None:
+            return trade_off(())
+        return await tier.read(lambda scopes: trade_off(owned(scopes, call.principal, request.scope)))
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """A store that does not answer is UNAVAILABLE for its caller."""
+    try:
+        yield
+    except STORE_AWAY as error:
+        raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None

@@ -9,7 +9,8 @@ PREFIX_CACHE = "prefix_cache"
 
 
 def bill(receipt: common_pb2.Receipt, usage: common_pb2.Usage, prices: Prices, *, reused: bool) -> None:
-    """Write a receipt's cost. A reused answer costs nothing; a model without a price is not billed, and its cost is marked as estimated.
+    """Write a receipt's cost: the model's, nothing for a reused answer, and what asking the cache for likeness cost. A model without a
+    price is not billed, and its cost is marked as estimated.
 
     The full price is what was paid and what each technique says it saved: the rows add up to full price less paid, by definition.
     """
@@ -20,7 +21,7 @@ def bill(receipt: common_pb2.Receipt, usage: common_pb2.Usage, prices: Prices, *
             receipt.savings.add(technique=PREFIX_CACHE, microusd=saved)
     saved_microusd = sum([saving.microusd for saving in receipt.savings])
     cost = receipt.cost
-    cost.paid_microusd = paid or 0
+    cost.paid_microusd = (paid or 0) + receipt.cache.cost_microusd
     cost.saved_microusd = saved_microusd
-    cost.full_price_microusd = (paid or 0) + saved_microusd
+    cost.full_price_microusd = cost.paid_microusd + saved_microusd
     cost.estimated = paid is None or usage.estimated

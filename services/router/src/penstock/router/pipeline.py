@@ -32,10 +32,13 @@ from penstock.router.stages import (
     RecallStage,
     ShapeStage,
     Spent,
+    finish,
 )
 from penstock.router.trip import Outcome, Trip
 
 OUTCOMES = {number: name for name, number in common_pb2.CacheOutcome.items()}
+REFRESH_S = 60.0
+"""Most time that fetching the new answer for a stale one may take."""
 OPERATIONS = {"embed": "embeddings", "generate": "chat"}
 
 
@@ -76,15 +79,15 @@ class Pipeline:
             self._later(self._admission.settle(admitted, outcome.receipt, None))
             return outcome
 
-    async def run(self, asked: Asked, call: Call) -> Outcome:
-        """Serve a task; raises Fault."""
+    async def run(self, asked: Asked, call: Call, owed: NotFound | None = None) -> Outcome:
+        """Serve a task; raises Fault. `owed`: nothing is looked up, and the answer is stored for this."""
         with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
             trip = self._begin(asked, call, span)
             admitted = await self._admit(trip)
             outcome: Outcome | None = None
             spent: Spent | None = None
             try:
-                outcome = await self._answer(trip)
+                outcome = await self._answer(trip, owed)
                 return outcome
             except BaseException as error:
                 spent = _spent(trip, error)
@@ -92,9 +95,10 @@ class Pipeline:
             finally:
                 self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
 
-    async def _answer(self, trip: Trip) -> Outcome:
-        found = await self._look_up(trip)
+    async def _answer(self, trip: Trip, owed: NotFound | None) -> Outcome:
+        found = await self._look_up(trip, owed)
         if isinstance(found, Found):
+            self._refresh(trip, found.refresh)
             return self._finish(trip, found.result, reused=True)
         result: inference_pb2.TaskResult | None = None
         try:
@@ -123,6 +127,7 @@ class Pipeline:
                 if isinstance(looked, Found):
                     if not followed:
                         yield _whole(looked.result)
+                    self._refresh(trip, looked.refresh)
                     outcome = self._finish(trip, looked.result, reused=True)
                 elif followed:
                     found = looked
@@ -171,11 +176,11 @@ class Pipeline:
             trip.asked = replace(trip.asked, task=task)
         return admitted
 
-    async def _look_up(self, trip: Trip) -> Found | NotFound:
-        """Ask the cache, and where it has nothing, shape the task for the model."""
+    async def _look_up(self, trip: Trip, owed: NotFound | None = None) -> Found | NotFound:
+        """Ask the cache, unless an answer is owed to it, and where it has nothing, shape the task for the model."""
         asked = trip.asked
         call, request_id = trip.span.call, trip.receipt.request_id
-        found = await self._recall.look_up(call, asked.options, asked.task, asked.model, request_id)
+        found = owed or await self._recall.look_up(call, asked.options, asked.task, asked.model, request_id)
         self._take_found(trip, found)
         if isinstance(found, Found):
             return found
@@ -198,10 +203,24 @@ class Pipeline:
             receipt.notes.extend(found.notes)
         if found.cache is not None:
             receipt.cache.CopyFrom(found.cache)
-        if isinstance(found, Found):
+        if found.savings:
             receipt.savings.extend(found.savings)
-            if found.model:
-                receipt.model = found.model
+        if isinstance(found, Found) and found.model:
+            receipt.model = found.model
+
+    def _refresh(self, trip: Trip, owed: NotFound | None) -> None:
+        """Fetch the new answer for a stale one that is being served: a call of its own, with its own receipt, outside the run."""
+        if owed is not None:
+            call = trip.span.call._replace(run_id="", step="", deadline_s=self._clock.monotonic() + REFRESH_S)
+            self._later(self._refreshed(trip.asked, call, owed))
+
+    async def _refreshed(self, asked: Asked, call: Call, owed: NotFound) -> None:
+        try:
+            await self.run(asked, call, owed)
+        except Fault:
+            await finish(
+                self._recall.store(owed.token, None, None)
+            )  # where it was not admitted; else this says it again, to no effect
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""

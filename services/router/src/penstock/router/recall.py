@@ -24,7 +24,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.prices import Prices
-from penstock.core.reuse import UNASKED, tenant_of
+from penstock.core.reuse import STALE, UNASKED, tenant_of
 from penstock.router.kept import Deposits, asked_for
 from penstock.router.stages import Found, Later, NotFound
 
@@ -58,6 +58,8 @@ class Flight:
         self.cost_microusd = 0
         self.over = False
         self.followers = 0
+        self.rule = "coalesced"
+        """How its followers are answered."""
         self._news = asyncio.Event()
 
     def tell(self) -> None:
@@ -133,7 +135,7 @@ class CacheRecall:
                 await flight.news()
         if flight.result is None:
             return None
-        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule="coalesced")
+        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule=flight.rule)
         saving = common_pb2.Saving(technique="coalesced", microusd=flight.cost_microusd)
         return Found(flight.result, cache, (saving,))
 
@@ -161,12 +163,22 @@ class CacheRecall:
             gone = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule=GONE)
             return NotFound(token, gone, (GONE,))
         if not answer.HasField("result"):
-            return NotFound(token, answer.receipt)
+            return NotFound(token, answer.receipt, savings=tuple(answer.savings))
         saved = answer.savings[0] if answer.savings else common_pb2.Saving()
+        stale = answer.receipt.rule.startswith(STALE)
+        flight.rule = "coalesced: stale" if stale else flight.rule
         self._end(token, answer.result, saved.microusd)
-        if answer.receipt.outcome != common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
+        if answer.receipt.outcome != common_pb2.CACHE_OUTCOME_SEMANTIC_HIT and not stale:
             self._keep(key, answer.result, saved.microusd, saved.saved_ms, answer.receipt.age_ms / 1e3)
-        return Found(answer.result, answer.receipt, tuple(answer.savings))
+        refresh = self._to_refresh(Token(key, call, None, answer.token, options))
+        return Found(answer.result, answer.receipt, tuple(answer.savings), refresh=refresh)
+
+    def _to_refresh(self, token: Token) -> NotFound | None:
+        """What is owed for a stale answer; a caller who has nothing stored leaves that to the next one."""
+        if token.owed and token.options.cache.no_store:
+            self._later(self._stored(token, None, 0))
+            return None
+        return NotFound(token) if token.owed else None
 
     async def _asked(
         self,
@@ -228,7 +240,7 @@ class CacheRecall:
         """Hand an answer, or that none came, to whoever follows here and to the cache."""
         if not isinstance(token, Token):
             return None
-        paid = receipt.cost.paid_microusd if receipt is not None else 0
+        paid = receipt.cost.paid_microusd - receipt.cache.cost_microusd if receipt is not None else 0
         self._end(token, result, paid)
         if token.unasked is not None:
             self._bring(token, token.unasked, result, paid)

@@ -71,15 +71,18 @@ class Found:
     savings: tuple[common_pb2.Saving, ...] = ()
     model: str = ""
     notes: tuple[str, ...] = ()
+    refresh: NotFound | None = None
+    """The answer is stale, and whoever serves it owes the stage a new one, after it has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Nothing to reuse. Whoever holds it owes the stage one `store` with this token, answer or none."""
+    """Nothing to reuse. Whoever holds it owes the stage one `store` with this token, answer or none. `savings`: what asking cost."""
 
     token: object = None
     cache: common_pb2.CacheReceipt | None = None
     notes: tuple[str, ...] = ()
+    savings: tuple[common_pb2.Saving, ...] = ()
 
 
 class AdmissionStage(Protocol):

@@ -137,16 +137,18 @@ class SendFeedbackResponse(_message.Message):
     def __init__(self, quarantined: _Optional[bool] = ...) -> None: ...
 
 class InvalidateRequest(_message.Message):
-    __slots__ = ("entry_ids", "tags", "scope", "model")
+    __slots__ = ("entry_ids", "tags", "scope", "model", "scope_id")
     ENTRY_IDS_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_ID_FIELD_NUMBER: _ClassVar[int]
     entry_ids: _containers.RepeatedScalarFieldContainer[str]
     tags: _containers.RepeatedScalarFieldContainer[str]
     scope: Scope
     model: str
-    def __init__(self, entry_ids: _Optional[_Iterable[str]] = ..., tags: _Optional[_Iterable[str]] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    scope_id: str
+    def __init__(self, entry_ids: _Optional[_Iterable[str]] = ..., tags: _Optional[_Iterable[str]] = ..., scope: _Optional[_Union[Scope, _Mapping]] = ..., model: _Optional[str] = ..., scope_id: _Optional[str] = ...) -> None: ...
 
 class InvalidateResponse(_message.Message):
     __slots__ = ("removed",)

@@ -160,20 +160,28 @@ class Saving(_message.Message):
     def __init__(self, technique: _Optional[str] = ..., microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ...) -> None: ...
 
 class CacheReceipt(_message.Message):
-    __slots__ = ("outcome", "rule", "similarity", "confidence", "age_ms", "lookup_ms")
+    __slots__ = ("outcome", "rule", "similarity", "confidence", "age_ms", "lookup_ms", "embed_ms", "cost_microusd", "entry_id", "scope_id")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     LOOKUP_MS_FIELD_NUMBER: _ClassVar[int]
+    EMBED_MS_FIELD_NUMBER: _ClassVar[int]
+    COST_MICROUSD_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_ID_FIELD_NUMBER: _ClassVar[int]
     outcome: CacheOutcome
     rule: str
     similarity: float
     confidence: float
     age_ms: int
     lookup_ms: float
-    def __init__(self, outcome: _Optional[_Union[CacheOutcome, str]] = ..., rule: _Optional[str] = ..., similarity: _Optional[float] = ..., confidence: _Optional[float] = ..., age_ms: _Optional[int] = ..., lookup_ms: _Optional[float] = ...) -> None: ...
+    embed_ms: float
+    cost_microusd: int
+    entry_id: str
+    scope_id: str
+    def __init__(self, outcome: _Optional[_Union[CacheOutcome, str]] = ..., rule: _Optional[str] = ..., similarity: _Optional[float] = ..., confidence: _Optional[float] = ..., age_ms: _Optional[int] = ..., lookup_ms: _Optional[float] = ..., embed_ms: _Optional[float] = ..., cost_microusd: _Optional[int] = ..., entry_id: _Optional[str] = ..., scope_id: _Optional[str] = ...) -> None: ...
 
 class RouteReceipt(_message.Message):
     __slots__ = ("instance_id", "reason", "score", "attempts", "hedged", "candidates")

@@ -1,0 +1,111 @@
+"""Cache services on a real Redis, with an embedder of words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from penstock.api.cache.v1 import cache_pb2 as pb
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.cache.adapters import Entries
+from penstock.cache.config import CacheSection, CacheSettings
+from penstock.cache.lessons import Lessons
+from penstock.cache.servicer import CacheServicer
+from penstock.cache.tier import Embedder, SemanticTier
+from penstock.core.call import Call, Principal
+from penstock.core.clock import Clock, SystemClock
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.testkit.chats import asking, chat, said
+
+ANN = Call(Principal("acme", team="core", tags=("support",)))
+WIDTH = 16
+INTENTS = ("pay", "lost", "open", "limit", "rate", "help")
+
+
+class Rig:
+    """Cache services on one store; their embedder gives each first word its own direction."""
+
+    def __init__(self, url: str) -> None:
+        self.client = open_redis(url)
+        self.tiers: list[SemanticTier] = []
+
+    async def make(self, clock: Clock | None = None, **section: Any) -> CacheServicer:
+        knobs, clock = CacheSection(**section), clock or SystemClock()
+        entries = Entries(self.client, b"secret", knobs, Random(2))
+        await entries.load()
+        embedder = Embedder("words@1", WIDTH, self.embed)
+        tier = SemanticTier(Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock)
+        await tier.start()
+        self.tiers.append(tier)
+        return CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, clock)
+
+    @staticmethod
+    def embed(text: str) -> np.ndarray:
+        """The same text always has the same vector."""
+        rng = np.random.default_rng(zlib.crc32(text.split()[0].encode()))
+        other = np.random.default_rng(len(text))
+        vector = rng.normal(size=WIDTH) + 0.25 * other.normal(size=WIDTH)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    @staticmethod
+    async def look(cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any) -> pb.LookUpResponse:
+        return await cache.LookUp(asking(task, **more), call)
+
+    @staticmethod
+    async def store(
+        cache: CacheServicer, missed: pb.LookUpResponse, answer: inference_pb2.TaskResult, call: Call = ANN, **more: Any
+    ) -> pb.StoreResponse:
+        request = pb.StoreRequest(token=missed.token, result=answer, paid_microusd=400, **more)
+        return await cache.Store(request, call)
+
+    async def keep(
+        self,
+        cache: CacheServicer,
+        task: inference_pb2.Task,
+        answer: inference_pb2.TaskResult,
+        call: Call = ANN,
+        **more: Any,
+    ) -> pb.StoreResponse:
+        missed = await self.look(cache, task, call, **more)
+        assert missed.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS
+        return await self.store(cache, missed, answer, call)
+
+    @staticmethod
+    async def until(what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not what():
+                await asyncio.sleep(0.005)
+
+    async def warm(self, cache: CacheServicer, prompts: int = 420) -> list[str]:
+        """Ask and teach until likeness is served, and right; the prompts that were."""
+        rng, served = Random(4), []
+        for number in range(prompts):
+            intent = rng.choice(INTENTS)
+            text = f"{intent} {'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} {'x' * rng.randint(1, 40)}"
+            found = await self.look(cache, chat(text))
+            if found.receipt.outcome == common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
+                served.append(text)
+                assert json.loads(found.result.generate.message.content)["intent"] == intent
+            elif found.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS:
+                await self.store(cache, found, said(json.dumps({"intent": intent})))
+                if number % 20 == 0:
+                    await asyncio.sleep(0.02)  # lets the stream of lessons be read
+        return served
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with embedded_redis(tmp_path / "redis", "cache") as url:
+        made = Rig(url)
+        yield made
+        for tier in made.tiers:
+            await tier.close()
+        await made.client.aclose()
