@@ -25,6 +25,7 @@ from penstock.router.config import RouterSettings
 from penstock.router.policy import closed_because
 from penstock.router.registrar import RegistryServicer
 from penstock.router.registry import Registry
+from penstock.router.waiting import HEARD_S
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, peer_over, serving
 
@@ -180,6 +181,42 @@ async def test_routers_agree_on_joining_models_draining_and_leaving(store: redis
     assert sorted(third.registered) == ["a"]
     await first.read_shared()
     assert [registry.fleets["m"].routers for registry in (first, third)] == [3, 3]
+
+
+async def test_a_room_that_one_router_opens_is_open_at_all_and_their_calls_count_together(
+    store: redis.asyncio.Redis,
+) -> None:
+    clock = FakeClock()
+    first, second = (Registry(SETTINGS, store, clock) for _ in range(2))
+    first.waiting.scaled(["cold"])
+    assert not second.waiting.opens("cold")
+    await first.read_shared()
+    await second.read_shared()
+    assert second.waiting.opens("cold") and not second.waiting.opens("other")
+    call = asyncio.create_task(second.waiting.wait("cold"))
+    await clock.advance(0.0)
+    await second.read_shared()
+    await first.read_shared()
+    assert (first.waiting.count("cold"), second.waiting.count("cold")) == (1, 1)
+    await first.register(instance("a", models=[model("cold")]))
+    await second.read_shared()
+    assert await call and second.fleets["cold"].members
+    await second.read_shared()
+    await first.read_shared()
+    assert first.waiting.count("cold") == 0
+
+
+async def test_a_room_opened_elsewhere_closes_when_its_scaler_falls_silent(store: redis.asyncio.Redis) -> None:
+    clock = FakeClock()
+    first, second = (Registry(SETTINGS, store, clock) for _ in range(2))
+    first.waiting.scaled(["cold"])
+    await first.read_shared()
+    await second.read_shared()
+    await second.read_shared()  # what was heard from another is not passed on as one's own
+    assert second.waiting.heard() == {} and second.waiting.opens("cold")
+    await clock.advance(HEARD_S + 1.0)
+    assert not second.waiting.opens("cold") and not first.waiting.opens("cold")
+    assert first.waiting.heard() == {}
 
 
 async def test_what_cannot_be_read_is_left_out(store: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture) -> None:

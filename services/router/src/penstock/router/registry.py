@@ -19,6 +19,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.core.clock import Clock
 from penstock.router.config import RouterSettings
 from penstock.router.fleet import Fleet, Learning, Member
+from penstock.router.shared_waiting import exchange
 from penstock.router.waiting import WaitingRoom
 from redis.exceptions import RedisError
 
@@ -129,7 +130,7 @@ class Registry:
         return sorted(gone - self.members.keys())
 
     async def read_shared(self) -> None:
-        """Adopt what other routers have registered. A failure is logged once; memory goes on."""
+        """Adopt what other routers have registered, and who waits there. A failure is logged once; memory goes on."""
         if self._store is None:
             return
         try:
@@ -142,8 +143,10 @@ class Registry:
             expired = [name for name, value in zip(names, values, strict=True) if value is None]
             if expired:
                 await self._store.srem(INDEX, *expired)
+            await exchange(self._store, self._name, 4 * self._settings.lease_ms, self.waiting)
         except (TimeoutError, RedisError, OSError):
             self._note(False)
+            self.waiting.alone()
             return
         self._note(True)
         self._routers = routers

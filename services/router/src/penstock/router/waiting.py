@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from penstock.core.clock import Clock
 from penstock.core.errors import exhausted
@@ -26,6 +26,8 @@ class WaitingRoom:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._heard_at: dict[str, float] = {}
+        self._elsewhere_until: dict[str, float] = {}
+        self._waiting_elsewhere: Counter[str] = Counter()
         self._arrivals: dict[str, asyncio.Event] = {}
         self._waiting: Counter[str] = Counter()
 
@@ -35,14 +37,35 @@ class WaitingRoom:
         self._heard_at = {name: at for name, at in self._heard_at.items() if now - at <= HEARD_S}
         self._heard_at |= dict.fromkeys(models, now)
 
+    def heard(self) -> dict[str, float]:
+        """Seconds for which what a scaler said here still holds, by model."""
+        now = self._clock.monotonic()
+        left = {name: at + HEARD_S - now for name, at in self._heard_at.items()}
+        return {name: seconds for name, seconds in left.items() if seconds > 0}
+
+    def waiting_here(self) -> dict[str, int]:
+        """Calls that wait at this router, by model."""
+        return dict(self._waiting)
+
+    def told(self, left_s: Mapping[str, float], waiting: Mapping[str, int]) -> None:
+        """Other routers' scalers look after these models for so many seconds more, and so many calls wait there."""
+        now = self._clock.monotonic()
+        self._elsewhere_until = {name: now + seconds for name, seconds in left_s.items()}
+        self._waiting_elsewhere = Counter(waiting)
+
+    def alone(self) -> None:
+        """Other routers cannot be heard: their calls count no more; rooms that they opened stay open for their time."""
+        self._waiting_elsewhere.clear()
+
     def opens(self, model: str) -> bool:
         """Whether a call may wait for the model's first instance."""
-        heard_at = self._heard_at.get(model)
-        return heard_at is not None and self._clock.monotonic() - heard_at <= HEARD_S
+        now, heard_at = self._clock.monotonic(), self._heard_at.get(model)
+        here = heard_at is not None and now - heard_at <= HEARD_S
+        return here or now < self._elsewhere_until.get(model, now)
 
     def count(self, model: str) -> int:
-        """Calls that wait for the model."""
-        return self._waiting[model]
+        """Calls that wait for the model, at this router and at others."""
+        return self._waiting[model] + self._waiting_elsewhere[model]
 
     def arrived(self, models: Iterable[str]) -> None:
         """An instance serves these models: whoever waits for one of them looks again."""
