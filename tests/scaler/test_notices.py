@@ -1,16 +1,13 @@
-"""Notices in every cloud's shape, over a real HTTP door and from a metadata service; bad ones are refused with the field."""
+"""Notices in every cloud's shape, over a real HTTP door; bad ones are refused with the field."""
 
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from penstock.scaler.notice_door import NoticeDoor, ask_metadata, watch_metadata
+from penstock.scaler.notice_door import NoticeDoor
 from penstock.scaler.notices import BadNotice, Notice, parse
 from penstock.testkit.clock import FakeClock
 
@@ -35,6 +32,10 @@ AZURE = {"Events": [{"EventType": "Preempt", "Resources": ["vm-1"]}, {"EventType
         ),
         ({"action": "terminate", "time": "2027-01-15T08:02:00Z"}, [Notice("own", NOW + 120, "ec2-instance-action")]),
         (AZURE, [Notice("vm-1", NOW + 30, "azure-scheduled-event")]),
+        (
+            {"Events": [{"EventType": "Terminate", "NotBefore": "Fri, 15 Jan 2027 08:05:00 GMT"}]},
+            [Notice("own", NOW + 300, "azure-scheduled-event")],
+        ),
         ({"Events": []}, []),
     ],
 )
@@ -53,6 +54,8 @@ def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> 
         ({"detail-type": "EC2 Spot Instance Interruption Warning"}, "detail.instance-id"),
         ({"detail-type": "EC2 Instance State-change Notification", "detail": {"instance-id": "i"}}, "no notice"),
         ({"Events": {}}, "Events"),
+        ({"Events": [{"EventType": "Preempt", "NotBefore": "soon"}]}, "NotBefore"),
+        ({"Events": [{"EventType": "Preempt", "Resources": "vm-1"}]}, "Resources"),
         ({"action": "stop", "time": True}, "time"),
     ],
 )
@@ -99,53 +102,3 @@ async def test_a_door_without_a_secret_lets_nobody_in() -> None:
     port = await door.start("127.0.0.1:0")
     assert (await post(port, b'{"instance": "m"}', secret=""))[0] == 401
     await door.close()
-
-
-class Metadata(http.server.BaseHTTPRequestHandler):
-    """EC2's metadata service, version 2: a token first, then 404 until something is planned."""
-
-    planned: dict[str, str] | None = None
-
-    def do_PUT(self) -> None:
-        self._say(200, b"token-1")
-
-    def do_GET(self) -> None:
-        known = self.headers["X-aws-ec2-metadata-token"] == "token-1" and self.path.endswith("/spot/instance-action")
-        if not known or Metadata.planned is None:
-            self._say(404, b"")
-        else:
-            self._say(200, json.dumps(Metadata.planned).encode())
-
-    def _say(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        return None
-
-
-@pytest.fixture
-def metadata() -> Iterator[str]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), Metadata)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    Metadata.planned = None
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-async def test_the_machines_own_notice_is_seen_once(metadata: str) -> None:
-    told: list[Notice] = []
-
-    async def tell(notice: Notice) -> None:
-        told.append(notice)
-
-    assert await asyncio.to_thread(ask_metadata, metadata) is None
-    assert await asyncio.to_thread(ask_metadata, "http://127.0.0.1:1") is None
-    Metadata.planned = {"action": "terminate", "time": "2027-01-15T08:02:00Z"}
-    await watch_metadata(metadata, tell, FakeClock(NOW))
-    assert [(notice.source, notice.at_s) for notice in told] == [("ec2-instance-action", NOW + 120)]

@@ -42,7 +42,8 @@ from penstock.scaler.config import (
 from penstock.scaler.engine import Engine
 from penstock.scaler.keda import ExternalScaler
 from penstock.scaler.kubernetes_actuator import KubernetesScale
-from penstock.scaler.notice_door import NoticeDoor, watch_metadata
+from penstock.scaler.metadata import CLOUDS, watch
+from penstock.scaler.notice_door import NoticeDoor
 from penstock.scaler.placement import PlanKnobs
 from penstock.scaler.servicer import ScalerServicer
 from penstock.scaler.spot_fleet import SpotFleet
@@ -92,7 +93,9 @@ async def serve(settings: ScalerSettings) -> None:
             await notices.start(settings.notice_listen)
             owned.push_async_callback(notices.close)
         if settings.metadata_url:
-            watcher = asyncio.create_task(watch_metadata(settings.metadata_url, lambda _: engine.leave(), clock))
+            asked = list(CLOUDS) if settings.metadata_cloud == "any" else [settings.metadata_cloud]
+            services = [CLOUDS[name](settings.metadata_url) for name in asked]
+            watcher = asyncio.create_task(watch(services, lambda _: engine.leave(), clock), name="metadata")
             owned.callback(watcher.cancel)
         await server.start()
         await server.wait()

@@ -22,6 +22,7 @@ class ScalerSettings(ServiceSettings):
     notice_listen: str = Field("", description="address that takes termination notices by HTTP POST; empty: none")
     notice_secret: str = Field("", repr=False, description="bearer secret that a notice by HTTP must bring")
     metadata_url: str = Field("", description="instance metadata address to watch for notices; empty: none is watched")
+    metadata_cloud: Literal["any", "ec2", "gcp", "azure"] = Field("any", description="whose metadata service that is")
     tick_s: float = Field(5.0, gt=0, description="seconds between decisions")
     batcher_address: str = Field("", description="batcher to ask for queues and cost models; empty: none")
     telemetry_address: str = Field("", description="telemetry to ask for calls and tokens; empty: demand is reported")
@@ -30,6 +31,13 @@ class ScalerSettings(ServiceSettings):
     local_command: str = Field("", description="command of an instance of the local pool")
     local_beside: int = Field(0, ge=0, description="instances that run anyway and count towards the local pool")
     leader_ms: int = Field(15_000, ge=1_000, description="a scaler that does not renew its lead for so long loses it")
+
+    @field_validator("metadata_url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is not an address like http://169.254.169.254")
+        return url.rstrip("/")
 
 
 class Schedule(Section):

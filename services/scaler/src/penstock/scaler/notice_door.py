@@ -1,25 +1,18 @@
-"""How notices come in: a small HTTP door for webhooks, and a watcher of the machine's own metadata service."""
+"""How notices come in from outside: a small HTTP door for webhooks."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import json
-import logging
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Awaitable, Callable
 
 from penstock.core.clock import Clock
 from penstock.scaler.notices import BadNotice, Notice, parse
 
-log = logging.getLogger(__name__)
-
 MOST_BYTES = 64 << 10
 READ_S = 5.0
-WATCH_S = 5.0
-METADATA_S = 1.0
 Act = Callable[[Notice], Awaitable[tuple[bool, bool]]]
 """Takes a notice; returns whether a replacement was started, and whether the instance is drained."""
 
@@ -87,35 +80,3 @@ def _page(status: str, answer: dict[str, object]) -> bytes:
     body = json.dumps(answer).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return head.encode() + body
-
-
-async def watch_metadata(url: str, tell: Callable[[Notice], Awaitable[object]], clock: Clock) -> None:
-    """Ask EC2's metadata service (IMDSv2 shape) every 5 s until it says that this machine goes; then tell once and end."""
-    while True:
-        found = await asyncio.to_thread(ask_metadata, url)
-        if found is not None:
-            try:
-                for notice in parse(found, "this machine", clock.time()):
-                    await tell(notice)
-                return
-            except BadNotice as error:
-                log.warning("the metadata service said something else: %s", error)
-        await clock.sleep(WATCH_S)
-
-
-def ask_metadata(url: str) -> object | None:
-    """What `spot/instance-action` says; None while nothing is planned (404) or nobody answers."""
-    try:
-        token = urllib.request.Request(
-            f"{url}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-        )
-        with urllib.request.urlopen(token, timeout=METADATA_S) as answer:
-            held = answer.read(1024).decode("latin-1")
-        asked = urllib.request.Request(
-            f"{url}/latest/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": held}
-        )
-        with urllib.request.urlopen(asked, timeout=METADATA_S) as answer:
-            said: object = json.loads(answer.read(MOST_BYTES))
-            return said
-    except (OSError, ValueError):
-        return None

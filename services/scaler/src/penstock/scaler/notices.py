@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import email.utils
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ def parse(body: object, instance: str, now_s: float) -> list[Notice]:
     if "detail-type" in body:
         return [_event_bridge(body, now_s)]
     if "Events" in body:
-        return _azure(body["Events"], instance, now_s)
+        return azure_events(body["Events"], instance, now_s)
     if "action" in body and "time" in body:
         return [Notice(_named(instance, "instance"), _unix_s(body["time"], "time"), "ec2-instance-action")]
     if "instance" in body:
@@ -61,16 +62,37 @@ def _event_bridge(body: Mapping[str, Any], now_s: float) -> Notice:
     raise BadNotice(f"detail-type: {kind!r} is no notice")
 
 
-def _azure(events: object, instance: str, now_s: float) -> list[Notice]:
+def azure_events(events: object, instance: str, now_s: float) -> list[Notice]:
+    """Those of Azure's scheduled events that take machines away; `instance` stands in where an event names none.
+
+    Raises:
+        BadNotice: `events` is no list, or an event names or times what cannot be.
+    """
     if not isinstance(events, list):
         raise BadNotice("Events: must be a list")
     found = []
     for event in events:
         if not isinstance(event, Mapping) or event.get("EventType") not in ("Preempt", "Terminate"):
             continue
+        before = event.get("NotBefore")  # empty once it has begun
+        at_s = _http_date(before, "NotBefore") if before else now_s + SHORT_NOTICE_S
         names = event.get("Resources") or [instance]
-        found += [Notice(_named(name, "Resources"), now_s + SHORT_NOTICE_S, "azure-scheduled-event") for name in names]
+        if not isinstance(names, list):
+            raise BadNotice("Resources: must be a list")
+        found += [Notice(_named(name, "Resources"), at_s, "azure-scheduled-event") for name in names]
     return found
+
+
+def gcp_preempted(said: str, instance: str, now_s: float) -> list[Notice]:
+    """What Compute Engine's `instance/preempted` says of its own machine.
+
+    Raises:
+        BadNotice: it is neither TRUE nor FALSE.
+    """
+    word = said.strip().upper()
+    if word not in ("TRUE", "FALSE"):
+        raise BadNotice(f"preempted: must be TRUE or FALSE, got {said[:40]!r}")
+    return [Notice(instance, now_s + SHORT_NOTICE_S, "gcp-preempted")] if word == "TRUE" else []
 
 
 def _named(value: object, field: str) -> str:
@@ -87,3 +109,11 @@ def _unix_s(value: object, field: str) -> float:
     except ValueError:
         raise BadNotice(f"{field}: must be Unix seconds or an ISO 8601 time") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _http_date(value: object, field: str) -> float:
+    """Azure writes the dates of RFC 1123; ISO 8601 is taken as well."""
+    try:
+        return email.utils.parsedate_to_datetime(str(value)).timestamp()
+    except ValueError:
+        return _unix_s(value, field)
