@@ -16,7 +16,7 @@ from moto import mock_aws
 from penstock.core.clock import SystemClock
 from penstock.scaler.actuators import Fleet
 from penstock.scaler.aws import AutoScalingGroups, AwsPrices
-from penstock.scaler.aws_spot import Ec2Machines
+from penstock.scaler.aws_spot import Ec2Machines, places
 from penstock.scaler.config import AwsActuator, AwsSpotActuator, KubernetesActuator
 from penstock.scaler.kubernetes_actuator import KubernetesScale
 from penstock.scaler.spot_fleet import SpotFleet
@@ -83,8 +83,9 @@ async def test_a_missing_group_is_an_error_that_leaves_the_last_answer(groups: A
 
 
 async def test_prices_come_by_zone(groups: Any) -> None:
-    prices = await AwsPrices("t3.micro", REGION).latest(datetime.datetime.now(datetime.UTC))
-    assert all(zone.startswith(REGION) and price > 0 for zone, price in prices.items())
+    prices = await AwsPrices(["t3.micro", "t3.small"], REGION).latest(datetime.datetime.now(datetime.UTC))
+    assert all(zone.startswith(REGION) and price > 0 for (zone, _), price in prices.items())
+    assert {kind for _, kind in prices} == {"t3.micro", "t3.small"}
 
 
 class ApiServer(http.server.BaseHTTPRequestHandler):
@@ -160,14 +161,14 @@ async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: A
     )  # fmt: skip
     clock = FakeClock(1_800_000_000.0)
     cloud = Ec2Machines("m", config, clock, ec2)
-    fleet = SpotFleet(cloud, ZONES, clock, SpotKnobs(extra=1))
+    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=1))
     await fleet.scale(2)
     machines = await cloud.machines()
     assert len({one.zone for one in machines if one.zone}) == 3 and all(one.serves for one in machines)
     await fleet.fleet()
     assert (await fleet.fleet()) == Fleet(2, 2)
     machines = await cloud.machines()
-    assert len(machines) == 3 and all(one.zone in ZONES for one in machines)
+    assert len(machines) == 3 and all(one.zone.removesuffix("/t3.micro") in ZONES for one in machines)
     assert await fleet.replace(machines[0].id, 120.0)
     assert len(await cloud.machines()) == 4
     assert all(price > 0 for price in (await cloud.prices()).values())
@@ -188,3 +189,29 @@ async def test_another_pools_machines_are_not_seen(groups: Any) -> None:
     assert await cloud.machines() == []
     with pytest.raises(OSError, match="LaunchTemplate"):
         await cloud.launch("")
+
+
+async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
+    config = AwsSpotActuator(
+        kind="aws_spot", launch_template="encoder", instance_type="t3.micro", zones=ZONES, on_demand_price=10.0, region=REGION,
+        more_types={"t3.large": 4.0},
+    )  # fmt: skip
+    clock = FakeClock(1_800_000_000.0)
+    cloud = Ec2Machines("m", config, clock, ec2)
+    prices = await cloud.prices()
+    assert set(prices) == {f"{zone}/{kind}" for zone in ZONES for kind in ("t3.micro", "t3.large")}
+    assert await cloud.launch(f"{REGION}a/t3.large") and await cloud.launch("")
+    machines = await cloud.machines()
+    assert sorted(one.zone for one in machines) == ["", f"{REGION}a/t3.large"]
+    rows = [row for group in ec2.describe_instances()["Reservations"] for row in group["Instances"]]
+    assert {row["InstanceType"] for row in rows if row["InstanceId"] in {one.id for one in machines}} == {
+        "t3.micro",
+        "t3.large",
+    }
+    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=0))
+    await fleet.scale(4)
+    assert (await fleet.fleet()).ready == 4
+    await fleet.close()

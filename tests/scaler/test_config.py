@@ -6,8 +6,12 @@ import datetime
 from typing import Any
 
 import pytest
-from penstock.scaler.config import PoolConfig, ScalingSection, Schedule
+from penstock.scaler.config import AwsSpotActuator, PoolConfig, ScalerSettings, ScalingSection, Schedule
 from pydantic import ValidationError
+
+SPOT = {
+    "kind": "aws_spot", "launch_template": "x", "instance_type": "t3.micro", "zones": {"a": "a"}, "on_demand_price": 1.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,8 @@ from pydantic import ValidationError
         {"schedules": [{"least": 1, "time_zone": "Mars/Base"}]},
         {"actuator": {"kind": "magic"}},
         {"actuator": {"kind": "process", "command": []}},
+        {"actuator": {**SPOT, "more_types": {"t3.micro": 2}}},
+        {"actuator": {**SPOT, "more_types": {"t3.large": 0}}},
         {"colour": "red"},
     ],
 )
@@ -56,3 +62,16 @@ def test_schedules_know_zone_weekday_and_midnight() -> None:
         night.asks(at(f"2026-06-{moment}:00+00:00")) for moment in ("01T21:59", "01T22:00", "02T03:59", "01T03:00")
     ]
     assert asked == [0, 2, 2, 0]
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(ValidationError, match="metadata_url"):
+        ScalerSettings(metadata_url="169.254.169.254")
+    with pytest.raises(ValidationError, match="metadata_cloud"):
+        ScalerSettings(metadata_cloud="moon")  # type: ignore[arg-type]
+    assert ScalerSettings(metadata_url="http://169.254.169.254/").metadata_url == "http://169.254.169.254"
+
+
+def test_types_of_spot_machines_have_sizes() -> None:
+    found = PoolConfig.model_validate({"name": "m", "actuator": {**SPOT, "more_types": {"t3.large": 4}}}).actuator
+    assert isinstance(found, AwsSpotActuator) and found.capacities == {"t3.micro": 1.0, "t3.large": 4.0}

@@ -80,7 +80,7 @@ def test_an_expert_that_runs_away_is_cut_and_put_out() -> None:
             return [1e9, 100.0, 100.0]
 
     forecaster.adopt(Wild(*vars(forecaster.train()).values()))
-    wild = EXPERTS.index("trees fine")
+    wild = EXPERTS.index("extra trees")
     for value in daily(2, seed=9)[: LEVELS.index(0.95) + 40]:
         forecast = forecaster.observe(float(value))
         assert forecast.quantiles.max() < 5 * work.max()

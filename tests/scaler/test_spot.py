@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from penstock.bench.spot_market import ACROSS, WITHIN, correlations, generate
 from penstock.bench.spot_sim import simulate
-from penstock.scaler.placement import Plan, PlanKnobs, scenarios, solve
+from penstock.scaler.placement import Place, Plan, PlanKnobs, scenarios, solve
 from penstock.scaler.spot_policy import Held, SpotKnobs, place
 from penstock.scaler.zones import Zone, Zones
 
@@ -88,7 +88,7 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
     safe = (rng.random((80, 2)) < 0.97).astype(float)
     available = np.hstack([together, together, safe])
     prices = {"a1": 0.29, "a2": 0.29, "b1": 0.31, "c1": 0.31}
-    plan = solve(4, prices, {}, available, PlanKnobs(tail_share=0.3))
+    plan = solve(4, [Place(name, name, price) for name, price in prices.items()], available, PlanKnobs(tail_share=0.3))
     assert plan is not None
     assert plan.spot.get("b1", 0) + plan.spot.get("c1", 0) >= 4
     assert all(count <= 3 for count in plan.spot.values())
@@ -98,7 +98,7 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
 
 
 def test_with_no_room_anywhere_the_solver_buys_on_demand() -> None:
-    plan = solve(3, {"a1": 0.3, "b1": 0.3}, {}, np.zeros((40, 2)), PlanKnobs())
+    plan = solve(3, [Place("a1", "a1", 0.3), Place("b1", "b1", 0.3)], np.zeros((40, 2)), PlanKnobs())
     assert plan is not None and plan.on_demand == 3 and not plan.spot
 
 

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from penstock.scaler.placement import PlanKnobs
 from penstock.scaler.spot_fleet import Machine, SpotFleet
 from penstock.scaler.spot_policy import SpotKnobs
+from penstock.scaler.zones import Zone
 from penstock.testkit.clock import FakeClock
 
 REGIONS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+
+
+def places() -> list[Zone]:
+    return [Zone(name, region) for name, region in REGIONS.items()]
 
 
 class Cloud:
@@ -54,7 +59,7 @@ def make(cloud: Cloud, solver: PlanKnobs | None = None) -> tuple[SpotFleet, Fake
     async def drain(machine: str, reason: str) -> None:
         drained.append(f"{machine} {reason}")
 
-    return SpotFleet(cloud, REGIONS, clock, SpotKnobs(extra=1), solver, drain), clock, drained
+    return SpotFleet(cloud, places(), clock, SpotKnobs(extra=1), solver, drain), clock, drained
 
 
 async def settled(cloud: Cloud, fleet: SpotFleet, clock: FakeClock) -> None:
@@ -142,7 +147,7 @@ async def test_machines_of_an_earlier_scaler_and_of_a_zone_no_longer_used_are_fo
     await before.scale(3)
     await settled(cloud, before, clock)
     cloud.there.append(Machine("stranger", "z9", True))
-    fleet = SpotFleet(cloud, REGIONS, clock, SpotKnobs(extra=1))
+    fleet = SpotFleet(cloud, places(), clock, SpotKnobs(extra=1))
     await fleet.scale(3)
     await settled(cloud, fleet, clock)
     assert cloud.spot() == 4 and "stranger" not in {one.id for one in cloud.there}

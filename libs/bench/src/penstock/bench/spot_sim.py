@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from penstock.bench.spot_market import TICK_S, Market
 from penstock.scaler.placement import Plan, PlanKnobs, scenarios, solve
+from penstock.scaler.spot_fleet import places
 from penstock.scaler.spot_policy import Held, Placement, SpotKnobs, place
 from penstock.scaler.zones import Zone, Zones
 
@@ -54,7 +55,7 @@ def simulate(
         now = tick * TICK_S
         changed = _preempt(fleet, zones, room, now)
         for name, price in zip(market.zones, prices, strict=True):
-            zones.priced(name, float(price))
+            zones.priced(name, float(price), now)
         zones.note()
         if solver is not None and (changed or plan is None or tick % 18 == 0):
             plan = _solve(fleet, zones, need, knobs, solver, (now, rng))
@@ -92,12 +93,10 @@ def _solve(
     survive = np.array([zones.survives(name, knobs.horizon_s, now) for name in names])
     open_now = tuple(zones.by_name[name].retry_at_s <= now for name in names)
     rows = scenarios(list(zones.history), open_now, survive, SCENARIOS, rng)
-    prices = {name: zones.by_name[name].price for name in names}
-    return solve(need, prices, {name: len(alive) for name, alive in fleet.spot.items()}, rows, solver)
+    return solve(need, places(zones, {name: len(alive) for name, alive in fleet.spot.items()}), rows, solver)
 
 
 def _act(fleet: Fleet, zones: Zones, moment: tuple[np.ndarray, int, int], asked: Placement) -> None:
-
     room, tick, start_ticks = moment
     now = tick * TICK_S
     for name, count in asked.stop.items():

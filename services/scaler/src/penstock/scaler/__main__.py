@@ -28,7 +28,7 @@ from penstock.scaler import replay
 from penstock.scaler.actuators import Actuator, Drain, DryRun, LocalProcesses
 from penstock.scaler.adapters import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
 from penstock.scaler.aws import AutoScalingGroups
-from penstock.scaler.aws_spot import Ec2Machines
+from penstock.scaler.aws_spot import Ec2Machines, places
 from penstock.scaler.config import (
     AwsActuator,
     AwsSpotActuator,
@@ -46,7 +46,7 @@ from penstock.scaler.metadata import CLOUDS, watch
 from penstock.scaler.notice_door import NoticeDoor
 from penstock.scaler.placement import PlanKnobs
 from penstock.scaler.servicer import ScalerServicer
-from penstock.scaler.spot_fleet import SpotFleet
+from penstock.scaler.spot_fleet import Memory, SpotFleet
 from penstock.scaler.spot_policy import SpotKnobs
 
 SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
@@ -74,8 +74,9 @@ async def serve(settings: ScalerSettings) -> None:
         demand = Demand(batcher, told, clock, registry)
         drainer = Drainer(registry, clock) if registry is not None else None
         drain, begin = (drainer.drain, drainer.begin) if drainer is not None else (None, None)
-        actuators = {pool.name: actuator(pool, clock, drain) for pool in pools}
-        engine = Engine(pools, actuators, Store(client, secrets.token_hex(8)), clock, demand, telemetry, begin)
+        store = Store(client, secrets.token_hex(8))
+        actuators = {pool.name: actuator(pool, clock, drain, store.zones(pool.name)) for pool in pools}
+        engine = Engine(pools, actuators, store, clock, demand, telemetry, begin)
         owned.push_async_callback(engine.close)
         await engine.recall()
         loop = asyncio.create_task(engine.run(settings.tick_s, settings.leader_ms), name="scaling")
@@ -126,7 +127,7 @@ def local_pools(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[P
     ]
 
 
-def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
+def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None, memory: Memory | None = None) -> Actuator:
     """Who acts for a pool."""
     chosen = pool.actuator
     if isinstance(chosen, ProcessActuator):
@@ -138,7 +139,7 @@ def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None) -> Actuator:
     if isinstance(chosen, AwsSpotActuator):
         knobs = SpotKnobs(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
         solver = PlanKnobs(base=chosen.base) if chosen.solver else None
-        return SpotFleet(Ec2Machines(pool.name, chosen, clock), chosen.zones, clock, knobs, solver, drain)
+        return SpotFleet(Ec2Machines(pool.name, chosen, clock), places(chosen), clock, knobs, solver, drain, memory)
     return DryRun(max(1, pool.least))
 
 

@@ -93,6 +93,10 @@ class Store:
             row = json.dumps([learnt.lead_times_s, learnt.correction])
             await self._client.set(f"penstock:scaler:{pool}:learnt", row, ex=KEPT_S)
 
+    def zones(self, pool: str) -> ZoneMemory:
+        """Keeper of what a pool's spot fleet learnt of its zones."""
+        return ZoneMemory(self._client, f"penstock:scaler:{pool}:zones")
+
     async def lead(self, lease_ms: int) -> bool:
         """Whether this scaler may act: it holds the lead, or takes it where nobody does."""
         if self._client is None:
@@ -108,6 +112,31 @@ class Store:
             return
         script = RENEW.replace("redis.call('PEXPIRE', KEYS[1], ARGV[2])", "redis.call('DEL', KEYS[1])")
         await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
+
+
+class ZoneMemory:
+    """What a spot fleet learnt, in Redis; without Redis it is forgotten."""
+
+    def __init__(self, client: redis.asyncio.Redis | None, key: str) -> None:
+        self._client, self._key = client, key
+
+    async def recall(self) -> str | None:
+        """What was kept last; None where nothing is, or Redis is lost."""
+        try:
+            row = await self._client.get(self._key) if self._client is not None else None
+        except LOST as error:
+            log.warning("what was learnt of zones cannot be read: %s", error)
+            return None
+        return row.decode(errors="replace") if isinstance(row, bytes) else row
+
+    async def keep(self, text: str) -> None:
+        """Keep it in place of what was kept."""
+        if self._client is None:
+            return
+        try:
+            await self._client.set(self._key, text, ex=KEPT_S)
+        except LOST as error:
+            log.warning("what was learnt of zones is not kept: %s", error)
 
 
 def readable(rows: Sequence[bytes | str], made: Callable[[Any], T]) -> list[T]:

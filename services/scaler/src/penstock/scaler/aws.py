@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from penstock.core.clock import Clock
@@ -96,25 +97,25 @@ class AutoScalingGroups:
 
 
 class AwsPrices:
-    """Spot prices by zone, for a `SpotProvider`'s forecasts; `client` is an `ec2` client."""
+    """Spot prices by zone and type, for a `SpotProvider`'s forecasts; `client` is an `ec2` client."""
 
-    def __init__(self, instance_type: str, region: str = "", client: Any = None) -> None:
-        self._type = instance_type
+    def __init__(self, types: Sequence[str], region: str = "", client: Any = None) -> None:
+        self._types = list(types)
         self._client = client if client is not None else open_client("ec2", region)
 
-    async def latest(self, now: datetime.datetime) -> dict[str, float]:
-        """Dollars an hour by zone, the newest of the last hour."""
+    async def latest(self, now: datetime.datetime) -> dict[tuple[str, str], float]:
+        """Dollars an hour of a machine by (zone, type), the newest of the last hour."""
         answer = await asyncio.to_thread(
             ask,
             self._client.describe_spot_price_history,
             {
-                "InstanceTypes": [self._type],
+                "InstanceTypes": self._types,
                 "ProductDescriptions": ["Linux/UNIX"],
                 "StartTime": now - datetime.timedelta(hours=1),
             },
         )
         rows = sorted(answer["SpotPriceHistory"], key=lambda row: row["Timestamp"])
-        return {row["AvailabilityZone"]: float(row["SpotPrice"]) for row in rows}
+        return {(row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows}
 
 
 def ask(method: Any, words: dict[str, object]) -> Any:

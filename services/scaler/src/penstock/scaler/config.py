@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from penstock.core.config import Section, ServiceSettings
 from penstock.scaler.policy import Rules, newsvendor_level
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEK: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -104,8 +104,9 @@ class AwsActuator(Section):
 class AwsSpotActuator(Section):
     """Runs EC2 machines from a launch template, on spot by zone with on-demand fall-back.
 
-    `zones`: zones and their failure domains (what falls together); `on_demand_price`: dollars an hour; `solver`: plan with the scenario
-    program beside the online rule.
+    `zones`: zones and their failure domains (what falls together); `on_demand_price`: dollars an hour; `more_types`: further types that
+    spot may use, and how many instances of `instance_type` a machine of each does; `solver`: plan with the scenario program beside the
+    online rule.
     """
 
     kind: Literal["aws_spot"]
@@ -113,11 +114,24 @@ class AwsSpotActuator(Section):
     instance_type: str
     zones: dict[str, str] = Field(min_length=1)
     on_demand_price: float = Field(gt=0)
+    more_types: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     region: str = ""
     extra: int = Field(1, ge=0)
     base: int = Field(0, ge=0)
     patience_s: float = Field(0.0, ge=0)
     solver: bool = False
+
+    @property
+    def capacities(self) -> dict[str, float]:
+        """Instances that a machine does, by type; what is wanted is counted in machines of the first."""
+        return {self.instance_type: 1.0, **self.more_types}
+
+    @field_validator("more_types")
+    @classmethod
+    def _others(cls, types: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if (own := info.data.get("instance_type")) in types:
+            raise ValueError(f"{own!r} is instance_type already, of capacity 1")
+        return types
 
 
 class NoActuator(Section):

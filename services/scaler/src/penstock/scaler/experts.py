@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from penstock.scaler.features import WINDOW, Array, rows
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 
 RATES = (0.05, 0.15, 0.4, 0.7)
@@ -46,9 +46,9 @@ class Profile:
 
 @dataclass(frozen=True)
 class Learned:
-    """Two tree ensembles and a ridge regression, fitted to the demand over its level."""
+    """Extra trees, a random forest and a ridge regression, fitted to the demand over its level."""
 
-    trees: tuple[ExtraTreesRegressor, ...]
+    trees: tuple[ExtraTreesRegressor, RandomForestRegressor]
     ridge: Ridge
     centre: Array
     spread: Array
@@ -61,12 +61,16 @@ class Learned:
         target = work[at + ahead] / np.maximum(level[at], 1e-9)
         weight = np.sqrt(level[at]) + 1e-6
         coarse = 20 if len(at) < SHORT_ROWS else 40
-        shapes = ((60, 10), (40, coarse))
-        trees = tuple(
-            ExtraTreesRegressor(n_estimators=count, min_samples_leaf=leaf, max_features=0.6, random_state=seed + leaf)
-            .fit(seen.astype(np.float32), target, sample_weight=weight)
-            for count, leaf in shapes
-        )  # fmt: skip
+        narrow = seen.astype(np.float32)
+        trees = (
+            ExtraTreesRegressor(60, min_samples_leaf=10, max_features=0.6, random_state=seed + 10),
+            # Each tree sees half of the rows and tries a third of the features at a split, Breiman's share for regression.
+            RandomForestRegressor(
+                40, min_samples_leaf=coarse, max_features=1 / 3, max_samples=0.5, random_state=seed + coarse
+            ),
+        )
+        for forest in trees:
+            forest.fit(narrow, target, sample_weight=weight)
         centre, spread = seen.mean(0), seen.std(0) + 1e-9
         flat = np.clip((seen - centre) / spread, -RIDGE_CLIP, RIDGE_CLIP)
         capped = np.minimum(target, np.quantile(target, 0.995))

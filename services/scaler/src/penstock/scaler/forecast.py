@@ -17,14 +17,14 @@ HOLDS = (1, 6, 24)
 EXPERTS = (
     *(f"mean {rate:g}" for rate in RATES),
     *(f"seasonal {rate:g}" for rate in SEASONAL_RATES),
-    "trees fine",
-    "trees coarse",
+    "extra trees",
+    "random forest",
     "ridge",
     "learned",
     "learned, scaled",
     *(f"reactive {hold}" for hold in HOLDS),
 )
-TREES = EXPERTS.index("trees fine")
+TREES = EXPERTS.index("extra trees")
 SCALED = EXPERTS.index("learned, scaled")
 REACTIVE = EXPERTS.index("reactive 1")
 LEAST_RESIDUALS = 30

@@ -1,4 +1,6 @@
-"""The solver: how many instances in which zone, by a scenario program with HiGHS. Slow next to the online rule, which carries it out.
+"""The solver: how many machines of which type in which zone, by a scenario program with HiGHS.
+
+Slow next to the online rule, which carries it out.
 
 Minimise price, expected fall-back and churn so that the expected shortfall of the worst scenarios (CVaR; Rockafellar and Uryasev 2000)
 stays below a share of the need.
@@ -6,7 +8,7 @@ stays below a share of the need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,16 +36,29 @@ class PlanKnobs:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A zone of one instance type as the solver sees it: `price` for one wanted instance, in on-demand prices; `capacity` of a machine in
+    wanted instances; `held` machines now."""
+
+    name: str
+    zone: str
+    price: float
+    capacity: float = 1.0
+    held: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Instances by zone, on-demand ones, and the cost in on-demand instances."""
+    """Machines by place, on-demand ones, and the cost in on-demand instances."""
 
     spot: dict[str, int]
     on_demand: int
     cost: float
 
-    def extra(self, need: int) -> int:
-        """Spot instances above what on demand leaves to do."""
-        return max(0, sum(self.spot.values()) - max(0, need - self.on_demand))
+    def extra(self, need: int, size: Mapping[str, float]) -> float:
+        """What spot does above what on demand leaves to do, given what a machine of each place does."""
+        does = sum(count * size.get(name, 1.0) for name, count in self.spot.items())
+        return max(0.0, does - max(0, need - self.on_demand))
 
 
 def scenarios(
@@ -65,38 +80,39 @@ def scenarios(
     return answer
 
 
-def solve(
-    need: int, prices: Mapping[str, float], now: Mapping[str, int], available: Array, knobs: PlanKnobs
-) -> Plan | None:
+def solve(need: int, places: Sequence[Place], available: Array, knobs: PlanKnobs) -> Plan | None:
     """Place `need` instances; None where the solver finds no plan in time (the online rule goes on alone).
 
     Args:
-        prices: by zone, in on-demand prices; its order is that of the columns of `available`.
-        now: instances by zone now.
-        available: scenarios x zones, 1 where an instance lives through the hold.
+        places: zones x types, in the order of the columns of `available`.
+        available: scenarios x places, 1 where an instance lives through the hold.
     """
-    names, (count, zones) = list(prices), available.shape
+    count, zones = available.shape
+    size = np.array([place.capacity for place in places])
     # Columns: spot n_k | on demand | moves m_k | fall-back f_s | shortfall u_s | eta | tail v_s
     first = {"n": 0, "o": zones, "m": zones + 1, "f": 2 * zones + 1}
     first |= {"u": first["f"] + count, "eta": first["f"] + 2 * count}
     first["v"] = first["eta"] + 1
     width = first["v"] + count
     cost = np.zeros(width)
-    cost[:zones] = list(prices.values())
+    cost[:zones] = size * [place.price for place in places]
     cost[first["o"]] = 1.0
-    cost[first["m"] : first["f"]] = knobs.churn
+    cost[first["m"] : first["f"]] = knobs.churn * size
     cost[first["f"] : first["u"]] = 1.0 / count
     cost[first["u"] : first["eta"]] = knobs.shortfall / count
-    rows, low = _rows(available, need, [now.get(name, 0) for name in names], first, width, knobs)
+    rows, low = _rows(available * size, need, [place.held for place in places], first, width, knobs)
+    # No zone, whatever types it has, does more than its share; one machine is always allowed.
+    share = max(1.0, float(np.ceil(knobs.share_most * (need + 1))))
+    spread, most = _spread(places, share, width)
     integral = np.zeros(width)
     integral[: zones + 1] = 1
     highest = np.full(width, np.inf)
-    highest[:zones] = max(1, np.ceil(knobs.share_most * (need + 1)))
+    highest[:zones] = np.maximum(1.0, np.floor(share / size))
     lowest = np.zeros(width)
     lowest[first["o"]] = min(knobs.base, need)
     answer = milp(
         cost,
-        constraints=LinearConstraint(rows, low, np.inf),
+        constraints=[LinearConstraint(rows, low, np.inf), LinearConstraint(spread, -np.inf, most)],
         bounds=Bounds(lowest, highest),
         integrality=integral,
         options={"time_limit": knobs.limit_s, "mip_rel_gap": 0.01},
@@ -104,8 +120,19 @@ def solve(
     if answer.x is None:
         return None
     chosen = np.round(answer.x[: zones + 1]).astype(int)
-    spot = {name: int(number) for name, number in zip(names, chosen[:zones], strict=True) if number}
+    spot = {place.name: int(number) for place, number in zip(places, chosen[:zones], strict=True) if number}
     return Plan(spot, int(chosen[zones]), float(answer.fun))
+
+
+def _spread(places: Sequence[Place], share: float, width: int) -> tuple[Array, Array]:
+    """One row a zone: what its machines of all types do together, and the most they may."""
+    zones = sorted({place.zone for place in places})
+    rows, most = np.zeros((len(zones), width)), np.full(len(zones), share)
+    for column, place in enumerate(places):
+        row = zones.index(place.zone)
+        rows[row, column] = place.capacity
+        most[row] = max(most[row], place.capacity)
+    return rows, most
 
 
 def _rows(

@@ -6,25 +6,29 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from penstock.core.clock import Clock
 from penstock.scaler.actuators import Fleet, await_replacement
-from penstock.scaler.placement import Plan, PlanKnobs, scenarios, solve
+from penstock.scaler.placement import Place, Plan, PlanKnobs, scenarios, solve
 from penstock.scaler.spot_policy import Held, Placement, SpotKnobs, place
+from penstock.scaler.zone_memory import dump, load
 from penstock.scaler.zones import Zone, Zones
 
 log = logging.getLogger(__name__)
 SOLVE_S = 60.0
 SCENARIOS = 100
+KEEP_S = 60.0
+AWAY_S = 60.0
+"""A fleet that has not looked for so long was not the one that acted: another may have learnt meanwhile."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine: its zone, empty for on demand, and whether it serves."""
+    """One machine: its place (zone, or zone and type; empty for on demand), and whether it serves."""
 
     id: str
     zone: str
@@ -39,11 +43,11 @@ class SpotProvider(Protocol):
         ...
 
     async def prices(self) -> Mapping[str, float]:
-        """Price by zone, as shares of the on-demand price."""
+        """Price of one wanted instance by place, as shares of the on-demand price."""
         ...
 
     async def launch(self, zone: str) -> bool:
-        """Start one in a zone, or on demand where it is empty; False where there is no room."""
+        """Start one machine in a place, or on demand where that is empty; False where there is no room."""
         ...
 
     async def end(self, machine: str) -> None:
@@ -51,27 +55,44 @@ class SpotProvider(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """Where what is learnt of zones outlives this process. Neither call raises: what is lost is said where it is lost."""
+
+    async def recall(self) -> str | None:
+        """What was kept last; None where nothing is or it cannot be asked."""
+        ...
+
+    async def keep(self, text: str) -> None:
+        """Keep it in place of what was kept."""
+        ...
+
+
 class SpotFleet:
-    """An actuator that splits the wanted number over spot zones and on demand. Owner: the engine.
+    """An actuator that splits the wanted number over spot places and on demand. Owner: the engine.
 
     Args:
-        regions: region by zone.
+        places: zones, or zones x types, with what a machine there does.
         drain: asked before a machine is given back.
         solver: knobs of the solver; None leaves the online rule alone.
+        memory: keeps lives, back-off and prices over restarts; None forgets them.
     """
 
     def __init__(
         self,
         provider: SpotProvider,
-        regions: Mapping[str, str],
+        places: Sequence[Zone],
         clock: Clock,
         knobs: SpotKnobs | None = None,
         solver: PlanKnobs | None = None,
         drain: Callable[[str, str], Awaitable[None]] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._provider, self._clock, self._drain = provider, clock, drain
         self._knobs, self._solver = knobs or SpotKnobs(), solver
-        self.zones = Zones([Zone(name, region) for name, region in regions.items()])
+        self.zones = Zones(list(places))
+        self._memory = memory
+        self._looked_at = self._kept_at = -math.inf
+        self._kept_events = 0
         self._known: dict[str, Machine] = {}
         self._leaving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,7 +107,7 @@ class SpotFleet:
         machines = await self._look()
         if self.wanted:
             await self._place(machines)
-        return Fleet(self.wanted, min(self.wanted, sum(one.serves for one in self._known.values())))
+        return Fleet(self.wanted, min(self.wanted, math.floor(self._serving(self._known.values()))))
 
     def on_demand(self, wanted: int) -> int:
         return min(wanted, max(self.placement.on_demand, self._knobs.base))
@@ -102,7 +123,7 @@ class SpotFleet:
             return False
         self._leaving.add(instance)
         if machine.zone in self.zones.by_name:
-            self.zones.lost(machine.zone, self._clock.monotonic())
+            self.zones.lost(machine.zone, self._clock.time())
         await self._place(await self._look())
         self._spawn(self._hand_over(machine, left_s))
         return True
@@ -126,7 +147,13 @@ class SpotFleet:
 
     async def _full(self) -> bool:
         """Whether enough serve beside those that leave, as last seen."""
-        return sum(one.serves and one.id not in self._leaving for one in self._known.values()) >= self.wanted
+        stay = [one for one in self._known.values() if one.id not in self._leaving]
+        return self._serving(stay) >= self.wanted
+
+    def _serving(self, machines: Iterable[Machine]) -> float:
+        """Wanted instances that these do; one on demand, or of a place that is used no more, counts as one."""
+        sizes = self.zones.by_name
+        return sum(sizes[one.zone].capacity if one.zone in sizes else 1.0 for one in machines if one.serves)
 
     async def _retire(self, machine: Machine, reason: str, not_before_s: float = -math.inf) -> None:
         if self._drain is not None:
@@ -142,8 +169,11 @@ class SpotFleet:
 
     async def _look(self) -> list[Machine]:
         """What there is; zones learn from what is gone without having been given back."""
-        machines, now = await self._provider.machines(), self._clock.monotonic()
+        machines, now = await self._provider.machines(), self._clock.time()
         there = {one.id for one in machines}
+        if now - self._looked_at > AWAY_S:
+            await self._recall({one.zone for one in machines}, now)
+        self._looked_at = now
         for gone in [one for one in self._known.values() if one.id not in there]:
             if gone.zone in self.zones.by_name and gone.id not in self._leaving:
                 self.zones.lost(gone.zone, now)
@@ -153,14 +183,34 @@ class SpotFleet:
         self._known = {one.id: one for one in machines}
         for zone, price in (await self._provider.prices()).items():
             if zone in self.zones.by_name:
-                self.zones.priced(zone, price)
+                self.zones.priced(zone, price, now)
         self.zones.note()
+        if self.zones.events != self._kept_events or now - self._kept_at >= KEEP_S:
+            await self._keep(now)
         return [one for one in machines if one.id not in self._leaving]
 
+    async def _recall(self, places: set[str], now: float) -> None:
+        """Take up what the last one to act has learnt; nothing of it is changed where it cannot be read."""
+        text = await self._memory.recall() if self._memory is not None else None
+        if text is None:
+            return
+        try:
+            load(text, self.zones, now)
+        except ValueError as error:
+            log.warning("%s", error)
+            return
+        self._known.clear()  # what has gone meanwhile was seen by another, or by nobody
+        self.zones.still_there(places)
+
+    async def _keep(self, now: float) -> None:
+        self._kept_at, self._kept_events = now, self.zones.events
+        if self._memory is not None:
+            await self._memory.keep(dump(self.zones))
+
     async def _place(self, machines: list[Machine]) -> None:
-        now = self._clock.monotonic()
+        now = self._clock.time()
         held = _held([one for one in machines if one.zone in self.zones.by_name])
-        short = sum(one.ready for one in held.values()) < self.wanted
+        short = sum(one.ready * self.zones.by_name[name].capacity for name, one in held.items()) < self.wanted
         self._short_since = (now if self._short_since is None else self._short_since) if short else None
         if self._solver is not None and now - self._solved_at >= SOLVE_S:
             self._solved_at = now
@@ -174,8 +224,7 @@ class SpotFleet:
         survive = np.array([self.zones.survives(name, self._knobs.horizon_s, now) for name in names])
         is_open = tuple(self.zones.by_name[name].retry_at_s <= now for name in names)
         rows = scenarios(list(self.zones.history), is_open, survive, SCENARIOS, self._rng)
-        prices = {name: self.zones.by_name[name].price for name in names}
-        return solve(self.wanted, prices, {name: one.alive for name, one in held.items()}, rows, knobs)
+        return solve(self.wanted, places(self.zones, {name: one.alive for name, one in held.items()}), rows, knobs)
 
     async def _carry_out(self, placement: Placement, machines: list[Machine], now: float) -> None:
         for zone, count in placement.launch.items():
@@ -191,7 +240,7 @@ class SpotFleet:
         for zone, count in placement.stop.items():
             # The youngest go: one that has lasted is the better bet.
             surplus += [one for one in machines if one.zone == zone][-count:]
-        if sum(one.serves for one in machines) >= self.wanted:
+        if self._serving(machines) >= self.wanted:
             # Machines in zones that are configured no more go once others serve.
             surplus += [one for one in machines if one.zone and one.zone not in self.zones.by_name]
         for machine in surplus:
@@ -210,3 +259,11 @@ def _held(machines: list[Machine]) -> dict[str, Held]:
     ready = Counter(one.zone for one in machines if one.zone and one.serves)
     starting = Counter(one.zone for one in machines if one.zone and not one.serves)
     return {zone: Held(ready[zone], starting[zone]) for zone in {*ready, *starting}}
+
+
+def places(zones: Zones, held: Mapping[str, int]) -> list[Place]:
+    """Zones as the solver takes them, with the machines held there."""
+    return [
+        Place(zone.name, zone.zone, zone.price, zone.capacity, held.get(zone.name, 0))
+        for zone in zones.by_name.values()
+    ]

@@ -1,4 +1,4 @@
-"""What is learnt of spot zones: lives by age, failures, prices. Only from own launches and losses; time is an argument."""
+"""What is learnt of spot zones: lives by age, failures, prices. Only from own launches and losses; time is an argument (Unix seconds)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-PRICE_RATE = 0.1
+from penstock.scaler.prices import PriceForecast
+
+USUAL_PRICE = 0.3
+HIGH = 0.9
+"""The quantile of a price that is planned with where it must not be exceeded."""
 SHORT_LIFE_S = 600.0
 PRIOR_LIVES = 4.0
 """A zone's own lives count against so many pooled ones."""
@@ -40,15 +44,29 @@ class Hazard:
 
 @dataclass
 class Zone:
-    """One place to run spot instances: a zone of one instance type. `price` is a share of the on-demand price."""
+    """One place to run spot instances: a zone of one instance type.
+
+    `zone`: where it lies, the name itself where a zone has one type; `region`: what falls together beyond that; `type`: of its machines,
+    empty where all are of one. `capacity`: how many of the
+    wanted instances one machine does. `price`, expected in an hour, and `price_high` are for one wanted instance, as shares of the
+    on-demand price.
+    """
 
     name: str
     region: str
-    price: float = 0.3
+    zone: str = ""
+    type: str = ""
+    capacity: float = 1.0
+    price: float = USUAL_PRICE
+    price_high: float = USUAL_PRICE
+    prices: PriceForecast = field(default_factory=lambda: PriceForecast(USUAL_PRICE))
     hazard: Hazard = field(default_factory=Hazard)
     up_since_s: float | None = None
     retry_at_s: float = -math.inf
     failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.zone = self.zone or self.name
 
 
 class Zones:
@@ -59,11 +77,15 @@ class Zones:
         self.pooled = Hazard()
         self._first_s, self._most_s = first_s, most_s
         self.history: deque[tuple[bool, ...]] = deque(maxlen=2_000)
+        self.events = 0
+        """Counts what is worth keeping at once: losses, refusals, first launches."""
 
     def launched(self, name: str, now_s: float) -> None:
         """A launch came up: the zone has room."""
         zone = self.by_name[name]
-        zone.up_since_s = now_s if zone.up_since_s is None else zone.up_since_s
+        if zone.up_since_s is None:
+            zone.up_since_s = now_s
+            self.events += 1
 
     def refused(self, name: str, now_s: float) -> None:
         """A launch found no room."""
@@ -92,11 +114,17 @@ class Zones:
             self.pooled.add(now_s - zone.up_since_s, died=False)
             zone.up_since_s = None
             zone.failures = 0
+            self.events += 1
 
-    def priced(self, name: str, price: float) -> None:
-        """A price was seen; the forecast is a mean that forgets, for spot prices return to their mean slowly."""
+    def priced(self, name: str, price: float, now_s: float) -> None:
+        """A price was seen: of one wanted instance, as a share of the on-demand price."""
+        self.by_name[name].prices.saw(price, now_s)
+        self.reprice(name, now_s)
+
+    def reprice(self, name: str, now_s: float) -> None:
+        """Bring the place's prices up to what is forecast now."""
         zone = self.by_name[name]
-        zone.price += PRICE_RATE * (price - zone.price)
+        zone.price, zone.price_high = zone.prices.expected(now_s), zone.prices.quantile(HIGH, now_s)
 
     def survives(self, name: str, horizon_s: float, now_s: float) -> float:
         """Chance that an instance there now lives through the horizon."""
@@ -104,10 +132,17 @@ class Zones:
         age_s = 0.0 if zone.up_since_s is None else now_s - zone.up_since_s
         return math.exp(-zone.hazard.rate(age_s, self.pooled) * horizon_s)
 
+    def still_there(self, names: set[str]) -> None:
+        """After a restart: a place where nothing runs any more was left meanwhile, nobody knows when or why."""
+        for zone in self.by_name.values():
+            if zone.name not in names:
+                zone.up_since_s = None
+
     def note(self) -> None:
         """Remember which zones are up now, for the scenarios of the solver."""
         self.history.append(tuple(zone.up_since_s is not None for zone in self.by_name.values()))
 
     def _back_off(self, zone: Zone, now_s: float) -> None:
+        self.events += 1
         zone.retry_at_s = now_s + min(self._most_s, self._first_s * 2.0**zone.failures)
         zone.failures = min(zone.failures + 1, 10)

@@ -1,0 +1,163 @@
+"""What was learnt of spot zones outlives a restart, on a real Redis; what cannot be read changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock.core.redis import embedded_redis, open_redis
+from penstock.scaler.adapters import Store
+from penstock.scaler.spot_fleet import Machine, SpotFleet
+from penstock.scaler.spot_policy import SpotKnobs
+from penstock.scaler.zone_memory import dump, load
+from penstock.scaler.zones import Zone, Zones
+from penstock.testkit.clock import FakeClock
+
+NAMES = ("a1", "a2", "b1")
+NOW = 1_800_000_000.0
+
+
+def zones(*names: str) -> Zones:
+    return Zones([Zone(name, name[0]) for name in names or NAMES])
+
+
+def taught() -> Zones:
+    known = zones()
+    for life in (300.0, 9_000.0):
+        known.launched("a1", NOW)
+        known.lost("a1", NOW + life)
+    known.refused("a2", NOW)
+    known.launched("b1", NOW + 50)
+    for step in range(300):
+        known.priced("b1", 0.5 + 0.001 * (step % 10), NOW + 300.0 * step)
+        known.note()
+    return known
+
+
+def test_everything_comes_back() -> None:
+    before, after = taught(), zones()
+    later = NOW + 300.0 * 299
+    load(dump(before), after, later)
+    for name in NAMES:
+        old, new = before.by_name[name], after.by_name[name]
+        assert (new.hazard, new.up_since_s, new.retry_at_s, new.failures) == (
+            old.hazard, old.up_since_s, old.retry_at_s, old.failures,
+        )  # fmt: skip
+        assert new.price == pytest.approx(old.price) and new.price_high == pytest.approx(old.price_high)
+    assert after.pooled == before.pooled and list(after.history) == list(before.history)
+    assert dump(after) == dump(before)
+
+
+def test_zones_that_are_configured_no_more_are_left_out_and_new_ones_begin() -> None:
+    after = zones("b1", "c1")
+    load(dump(taught()), after, NOW)
+    assert set(after.by_name) == {"b1", "c1"} and after.by_name["b1"].up_since_s == NOW + 50
+    assert after.by_name["c1"].retry_at_s == -math.inf and not after.history
+
+
+def broken(change: Callable[[dict[str, Any]], object]) -> str:
+    kept = json.loads(dump(taught()))
+    change(kept)
+    return json.dumps(kept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        broken(lambda kept: kept["pooled"].update(deaths=[1.0])),
+        broken(lambda kept: kept["zones"]["a1"]["hazard"].update(lived_s=[-1.0] * 8)),
+        broken(lambda kept: kept["zones"]["a1"].pop("failures")),
+        broken(lambda kept: kept["zones"]["a1"].update(retry_at_s="soon")),
+        broken(lambda kept: kept["zones"]["b1"]["prices"].update(level=None)),
+        broken(lambda kept: kept["zones"]["b1"]["prices"].update(level=float("nan"))),
+        broken(lambda kept: kept.update(history=[1])),
+    ],
+)
+def test_what_cannot_be_read_changes_nothing(text: str) -> None:
+    known = taught()
+    before = dump(known)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(text, known, NOW)
+    assert dump(known) == before
+
+
+class Cloud:
+    """Room in no zone but those named; machines serve at once."""
+
+    def __init__(self, *room: str) -> None:
+        self.room = set(room)
+        self.there: list[Machine] = []
+        self.asked: list[str] = []
+
+    async def machines(self) -> list[Machine]:
+        return list(self.there)
+
+    async def prices(self) -> Mapping[str, float]:
+        return dict.fromkeys(NAMES, 0.3)
+
+    async def launch(self, zone: str) -> bool:
+        self.asked.append(zone)
+        if zone and zone not in self.room:
+            return False
+        self.there.append(Machine(f"vm-{len(self.asked)}", zone, True))
+        return True
+
+    async def end(self, machine: str) -> None:
+        self.there = [one for one in self.there if one.id != machine]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with embedded_redis(tmp_path / "redis") as url, open_redis(url) as client:
+        yield Store(client, "a")
+
+
+async def test_a_restarted_scaler_leaves_alone_what_had_no_room(store: Store) -> None:
+    cloud, clock = Cloud("b1"), FakeClock(NOW)
+
+    def make() -> SpotFleet:
+        places = [Zone(name, name[0]) for name in NAMES]
+        return SpotFleet(cloud, places, clock, SpotKnobs(extra=0), memory=store.zones("m"))
+
+    first = make()
+    await first.scale(3)
+    await first.fleet()
+    assert {"a1", "a2"} <= set(cloud.asked)
+    since = first.zones.by_name["b1"].up_since_s
+    await first.close()
+    cloud.asked.clear()
+    await clock.advance(30.0)
+    second = make()
+    await second.scale(4)
+    assert "b1" in cloud.asked and not {"a1", "a2"} & set(cloud.asked)
+    assert second.zones.by_name["b1"].up_since_s == since
+    await second.close()
+
+
+async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Store) -> None:
+    cloud, clock = Cloud(*NAMES), FakeClock(NOW)
+    places = [Zone(name, name[0]) for name in NAMES]
+    first = SpotFleet(cloud, places, clock, memory=store.zones("m"))
+    await first.scale(2)
+    await first.fleet()
+    await first.close()
+    cloud.there, cloud.room = [], set()
+    await clock.advance(600.0)
+    second = SpotFleet(cloud, [Zone(name, name[0]) for name in NAMES], clock, memory=store.zones("m"))
+    await second.fleet()
+    assert all(zone.up_since_s is None for zone in second.zones.by_name.values())
+    assert sum(second.zones.pooled.deaths) == 0
+    await second.close()
+
+
+async def test_without_redis_it_begins_with_nothing() -> None:
+    memory = Store(None, "a").zones("m")
+    await memory.keep("x")
+    assert await memory.recall() is None
