@@ -38,7 +38,7 @@ class Rig:
         self.tiers: list[SemanticTier] = []
 
     async def make(self, clock: Clock | None = None, **section: Any) -> CacheServicer:
-        knobs, clock = CacheSection(**section), clock or SystemClock()
+        knobs, clock = CacheSection(**{"probes_per_s": 1e6, **section}), clock or SystemClock()
         entries = Entries(self.client, b"secret", knobs, Random(2))
         await entries.load()
         embedder = Embedder("words@1", WIDTH, self.embed)
@@ -86,8 +86,10 @@ class Rig:
 
     async def warm(self, cache: CacheServicer, prompts: int = 420) -> list[str]:
         """Ask and teach until likeness is served, and right; the prompts that were."""
-        rng, served = Random(4), []
-        for number in range(prompts):
+        rng, served, stored = Random(4), list[str](), 0
+        tier = cache.likeness.tier
+        assert tier is not None
+        for _ in range(prompts):
             intent = rng.choice(INTENTS)
             text = f"{intent} {'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} {'x' * rng.randint(1, 40)}"
             found = await self.look(cache, chat(text))
@@ -96,8 +98,9 @@ class Rig:
                 assert json.loads(found.result.generate.message.content)["intent"] == intent
             elif found.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS:
                 await self.store(cache, found, said(json.dumps({"intent": intent})))
-                if number % 20 == 0:
-                    await asyncio.sleep(0.02)  # lets the stream of lessons be read
+                stored += 1
+                if stored % 10 == 0:
+                    await self.until(lambda: sum(len(held.index) for held in tier.scopes()) == stored)  # noqa: B023
         return served
 
 

@@ -32,6 +32,8 @@ class Shelf:
         self.stale = self.cost = 0
         """Times that an answer is owed for a stale one, and what a miss costs."""
         self.stale_once = False
+        self.alike = 0.0
+        """How sure the cache is that a like answer is right."""
         self.open = asyncio.Event()
         self.open.set()
         self.paid: list[int] = []
@@ -60,6 +62,9 @@ class Shelf:
         if self.stale_once:
             rule = STALE
         receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule=rule)
+        if self.alike:
+            outcome = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
+            receipt = common_pb2.CacheReceipt(outcome=outcome, rule="semantic", confidence=self.alike)
         found = pb.LookUpResponse(result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)])
         if self.stale:
             self.stale, found.token, found.receipt.rule = self.stale - 1, request.token, f"{STALE}, fetched anew"
@@ -247,3 +252,27 @@ async def test_what_a_miss_cost_is_handed_on_and_is_no_part_of_what_an_entry_sav
     receipt.cost.paid_microusd = 30
     await finish(recall.store(missed.token, inference_pb2.TaskResult(), receipt))
     assert shelf.paid == [26]
+
+
+async def test_an_answer_by_likeness_is_followed_only_by_those_who_did_not_say_how_sure_it_must_be() -> None:
+    recall, shelf, _ = made()
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="like")
+    shelf.alike = 0.97
+    shelf.open.clear()
+    careful = router_pb2.CallOptions(cache=router_pb2.CachePolicy(max_error_rate=0.001))
+    asked = [
+        asyncio.create_task(recall.look_up(ANN, options, task("a"), "m", "")) for options in (OPTIONS, OPTIONS, careful)
+    ]
+    await asyncio.sleep(0)
+    shelf.open.set()
+    leader, follower, own = await asyncio.gather(*asked)
+    assert isinstance(leader, Found)
+    assert isinstance(follower, Found)
+    assert (leader.cache.rule, follower.cache.rule, follower.cache.confidence) == (
+        "semantic",
+        "coalesced: semantic",
+        0.97,
+    )
+    assert isinstance(own, Found)
+    assert own.cache.rule == "semantic", "it asked the cache with its own bound"
+    assert shelf.calls == ["LookUp", "LookUp"]

@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -36,6 +37,11 @@ def _arguments() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a short run to see that it works; its figures prove nothing"
     )
     parser.add_argument("--write", type=Path, help="write the page and plots into this folder")
+    parser.add_argument(
+        "--part",
+        default="",
+        help="only this part of a benchmark that has it; --write puts it into the page that is there",
+    )
     return parser
 
 
@@ -64,7 +70,11 @@ def _run_one(name: str, options: Options, write: Path | None) -> None:
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
-    if write is not None:
+    if write is not None and options.part:
+        page = write / f"{name}.md"
+        said = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
+        page.write_text(report.merged(page.read_text(), result.figures, result.bounds, said))
+    elif write is not None:
         write.mkdir(parents=True, exist_ok=True)
         plots = report.draw(name, result, write)
         (write / f"{name}.md").write_text(report.markdown(name, module.__doc__ or "", result, plots))
@@ -95,9 +105,15 @@ def main() -> int:
     if arguments.data is not None and not arguments.data.is_dir():
         print(f"penstock.bench: --data {arguments.data} is not a folder", file=sys.stderr)
         return 2
+    if arguments.part and (
+        arguments.name == "all" or arguments.part not in getattr(_load(arguments.name), "PARTS", ())
+    ):
+        print(f"penstock.bench: {arguments.name} has no part {arguments.part!r}", file=sys.stderr)
+        return 2
     if arguments.name == "all":
         return _run_all(arguments)
-    _run_one(arguments.name, Options(arguments.data, arguments.quick, arguments.json), arguments.write)
+    options = Options(arguments.data, arguments.quick, arguments.json, arguments.part)
+    _run_one(arguments.name, options, arguments.write)
     return 0
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """`data`: folder of public data sets or None for the built-in generator. `quick`: prove only that it runs."""
+    """`data`: folder of public data sets or None for the built-in generator. `quick`: prove only that it runs.
+
+    `part`: only this part of a benchmark that has parts (its `PARTS`); empty for all.
+    """
 
     data: Path | None = None
     quick: bool = False
     json: bool = False
+    part: str = ""
 
     def source(self, folder: str) -> str:
         """What `context.data` says: the data set's name, or that it was generated."""

@@ -86,10 +86,7 @@ def _rounded(value: Number) -> Number:
 def markdown(name: str, help_text: str, result: Result, plots: list[str]) -> str:
     """The page of one benchmark: figures against their bounds, tables, plots, circumstances."""
     lines = [f"# {name}", "", help_text.strip(), "", "| figure | asked | got | |", "|---|---|---|---|"]
-    for key, value in result.figures.items():
-        bound = result.bounds.get(key)
-        verdict = "" if bound is None else ("met" if bound.holds(value) else "**short**")
-        lines.append(f"| `{key}` | {bound or ''} | {_rounded(value)} | {verdict} |")
+    lines += [_row(key, value, result.bounds.get(key)) for key, value in result.figures.items()]
     for table in result.tables:
         lines += [
             "",
@@ -106,6 +103,33 @@ def markdown(name: str, help_text: str, result: Result, plots: list[str]) -> str
     lines += ["", "## Circumstances", ""]
     lines += [f"- {key}: {value}" for key, value in {**machine(), **result.context}.items()]
     return "\n".join(lines) + "\n"
+
+
+APART = "Taken apart from the rest"
+
+
+def merged(page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound], said: str) -> str:
+    """A page with these figures in place of its own, and a line that says which they are and `said` of them.
+
+    Raises:
+        ValueError: the page has no row of a figure.
+    """
+    lines = [line for line in page.splitlines() if not line.startswith(APART)]
+    rows = {line.split("`")[1]: at for at, line in enumerate(lines) if line.startswith("| `")}
+    for name, value in figures.items():
+        if name not in rows:
+            raise ValueError(f"the page has no row of {name}")
+        lines[rows[name]] = _row(name, value, bounds.get(name))
+    after = max(rows.values()) + 1
+    if lines[after : after + 2] == ["", ""]:
+        del lines[after]
+    names = ", ".join(f"`{name}`" for name in figures)
+    return "\n".join([*lines[:after], "", f"{APART}, {said}: {names}.", *lines[after:]]) + "\n"
+
+
+def _row(name: str, value: Number, bound: Bound | None) -> str:
+    verdict = "" if bound is None else ("met" if bound.holds(value) else "**short**")
+    return f"| `{name}` | {bound or ''} | {_rounded(value)} | {verdict} |"
 
 
 def _cell(cell: str | Number) -> str:

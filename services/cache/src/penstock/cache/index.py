@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 from penstock.cache.classes import Floats
+from threadpoolctl import threadpool_limits
 
 FLAT_UP_TO = 20_000
 HNSW_LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 96
@@ -19,6 +20,7 @@ GRAPH_UP_TO = 250_000
 LISTS, LISTS_SEARCHED, TRAINED_ON = 2_048, 24, 100_000
 MOST_DEAD = 0.3
 faiss.omp_set_num_threads(1)
+threadpool_limits(1, "blas")  # one decision's matrices are small: a second thread costs more than it brings
 
 
 class VectorIndex:

@@ -157,7 +157,7 @@ class CacheServicer:
         if found is not None and found.verdict.serve:
             entry = await self._standing(owed, found.key)
             if entry is not None:
-                self._land(owed, entry)
+                self._land(owed, None)  # likeness is decided for each caller by his own bound, and an audit is a call
                 return self._hit(owed, entry, SEMANTIC, "semantic", began)
             rule = "miss: entry has left"
             owed.candidate = Candidate(found.verdict, found.vector, answer=found.answer, embed_ms=found.embed_ms)

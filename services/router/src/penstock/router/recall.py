@@ -60,6 +60,8 @@ class Flight:
         self.followers = 0
         self.rule = "coalesced"
         """How its followers are answered."""
+        self.alike: common_pb2.CacheReceipt | None = None
+        """The decision, where the answer is that of a like request."""
         self._news = asyncio.Event()
 
     def tell(self) -> None:
@@ -117,7 +119,7 @@ class CacheRecall:
         if found is not None:
             return found
         while (flight := self._flights.get(key)) is not None:
-            followed = await self._follow(flight, call)
+            followed = await self._follow(flight, call, policy)
             if followed is not None:
                 return followed
         answer = self.deposits.unasked(call.principal, policy, model, task)
@@ -126,16 +128,20 @@ class CacheRecall:
             return NotFound(Token(key, call, flight, options=options, unasked=answer), KNOWN_MISSING)
         return await self._ask(key, call, options, task, model, request_id)
 
-    async def _follow(self, flight: Flight, call: Call) -> Found | None:
-        """Wait for a flight's answer; None when it ended without one, and somebody must go again."""
+    async def _follow(self, flight: Flight, call: Call, policy: router_pb2.CachePolicy) -> Found | None:
+        """Wait for a flight's answer; None when it ended without one that this caller accepts, and somebody must go again."""
         flight.followers += 1
         while not flight.over:
             left_s = call.remaining_s(self._clock.monotonic())
             async with asyncio.timeout(None if left_s > 1e9 else max(left_s, 0.0)):
                 await flight.news()
+        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule=flight.rule)
         if flight.result is None:
             return None
-        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule=flight.rule)
+        if flight.alike is not None:  # who said how sure it must be has it decided for himself
+            if policy.HasField("max_error_rate"):
+                return None
+            cache.similarity, cache.confidence = flight.alike.similarity, flight.alike.confidence
         saving = common_pb2.Saving(technique="coalesced", microusd=flight.cost_microusd)
         return Found(flight.result, cache, (saving,))
 
@@ -166,9 +172,12 @@ class CacheRecall:
             return NotFound(token, answer.receipt, savings=tuple(answer.savings))
         saved = answer.savings[0] if answer.savings else common_pb2.Saving()
         stale = answer.receipt.rule.startswith(STALE)
-        flight.rule = "coalesced: stale" if stale else flight.rule
+        if answer.receipt.outcome == common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
+            flight.rule, flight.alike = "coalesced: semantic", answer.receipt
+        elif stale:
+            flight.rule = "coalesced: stale"
         self._end(token, answer.result, saved.microusd)
-        if answer.receipt.outcome != common_pb2.CACHE_OUTCOME_SEMANTIC_HIT and not stale:
+        if flight.alike is None and not stale:
             self._keep(key, answer.result, saved.microusd, saved.saved_ms, answer.receipt.age_ms / 1e3)
         refresh = self._to_refresh(Token(key, call, None, answer.token, options))
         return Found(answer.result, answer.receipt, tuple(answer.savings), refresh=refresh)
