@@ -39,6 +39,7 @@ async def test_figures_are_of_the_asked_tenant_and_namespace(rig: Any) -> None:
     assert [await exact(call) for call in (ANN, BOB, EVE, ACME, Call())] == [(2, 2), (1, 1), (1, 1), (3, 3), (4, 4)]
     assert await exact(ANN, "b") == (1, 2)
     stats = await cache.GetStats(pb.GetStatsRequest(), EVE)
+    assert dict(stats.refused) == {"semantic_off: no judge": 1}
     assert (stats.saved_microusd, stats.bytes) == (400 - 1, cache._entries.held_by([tenant_of(EVE.principal)])[0])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -13,7 +14,9 @@ import zstandard
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.config import CacheSection
 from penstock.cache.eviction import Bounded
+from penstock.core.errors import unavailable
 from penstock.core.reuse import KEY_BYTES, keyed
+from redis.exceptions import RedisError
 
 PREFIX = "penstock:cache:"
 PLAIN, PACKED = b"0", b"1"
@@ -31,6 +34,17 @@ redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCO
 """Puts keys (the second argument on) into a group for so many milliseconds; those that have run out leave, the group with its last."""
 KEPT_TOLD = 100_000
 """Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some."""
+STORE_AWAY = (RedisError, OSError, TimeoutError)
+"""What a store that does not answer raises."""
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """A store that does not answer is UNAVAILABLE for its caller."""
+    try:
+        yield
+    except STORE_AWAY as error:
+        raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,33 +5,30 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache import invalidation, requests
-from penstock.cache.adapters import Entries, Entry
+from penstock.cache.adapters import STORE_AWAY, Entries, Entry, reachable
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.flights import Flights
 from penstock.cache.likeness import Likeness
 from penstock.cache.listing import list_keys
 from penstock.cache.owed import Landed, Owed, Refreshes, Remembered, Served
 from penstock.cache.receipts import COALESCED, EXACT, MISS, SEMANTIC, receipt_of, saving_of
-from penstock.cache.report import Audited, audited, owned, trade_off
+from penstock.cache.report import audited, owned, trade_off
 from penstock.cache.scope import never_kept
+from penstock.cache.signals import Signals
 from penstock.cache.tally import Tally
 from penstock.cache.tier import Candidate, SemanticTier
 from penstock.core.call import Call
 from penstock.core.clock import Clock
-from penstock.core.errors import invalid, not_found, unavailable
+from penstock.core.errors import invalid, not_found
 from penstock.core.reuse import STALE, UNASKED, exact_key, salt_of, tenant_of
-from penstock.core.telemetry import NO_TELEMETRY, Telemetry
-from redis.exceptions import RedisError
+from penstock.core.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 REFRESHING = f"{STALE}, fetched anew"
-STORE_AWAY = (RedisError, OSError, TimeoutError)
 
 
 class CacheServicer:
@@ -44,13 +41,12 @@ class CacheServicer:
         self._settings, self._entries, self._clock = settings, entries, clock
         self._salt = salt_of(secret)
         self.likeness = Likeness(tier, entries, secret)
-        self.tally = Tally()
+        self._signals = Signals(entries, tier)
         self._flights: Flights[Entry] = Flights()
         self._owed: Remembered[Owed] = Remembered()
         self._served: Remembered[Served] = Remembered()
         self._landed, self._refreshes = Landed(), Refreshes()
         self._section = section
-        self.watch(NO_TELEMETRY)
 
     def reload(self, section: CacheSection) -> None:
         """Put a new section in force; scopes in memory keep the bound they began with."""
@@ -64,25 +60,15 @@ class CacheServicer:
         """Look-ups that wait for the same one's answer."""
         return self._flights.waiting
 
-    def watch(self, telemetry: Telemetry) -> None:
-        """Report look-ups by rule, what is held, what was saved, and how right audited hits were."""
-        self.likeness.watch(telemetry)
-        self._lookups = telemetry.counter(
-            "penstock.cache.lookups", "{lookup}", "Look-ups by rule, and what was not kept"
-        )
-        for name, unit, description, read in (
-            ("bytes", "By", "Bytes of entries held", lambda: self._entries.size_bytes),
-            ("entries", "{entry}", "Entries held", lambda: len(self._entries)),
-            ("saved_microusd", "uUSD", "Saved by hits, net of what asking cost", lambda: self.tally.all.saved_microusd),
-            ("saved_ms", "ms", "Saved by hits, net of look-ups", lambda: self.tally.all.saved_ms),
-            ("audits", "{audit}", "Hits that were called all the same", lambda: self._audited().audits),
-            ("audited_precision", "1", "Share of audited hits that were right", lambda: self._audited().precision),
-            ("audited_precision_low", "1", "Lower end of its 95 % interval", lambda: self._audited().low),
-        ):
-            telemetry.gauge(f"penstock.cache.{name}", unit, description, lambda read=read: float(read()))  # type: ignore[misc]
+    @property
+    def tally(self) -> Tally:
+        """What was looked up, refused and saved so far."""
+        return self._signals.tally
 
-    def _audited(self) -> Audited:
-        return audited(self.likeness.tier.scopes() if self.likeness.tier else ())
+    def watch(self, telemetry: Telemetry) -> None:
+        """Report to this telemetry from now on."""
+        self.likeness.watch(telemetry)
+        self._signals.watch(telemetry)
 
     async def LookUp(self, request: pb.LookUpRequest, call: Call) -> pb.LookUpResponse:
         began = time.perf_counter()
@@ -185,7 +171,7 @@ class CacheServicer:
 
     def _answered(self, owed: Owed, entry: Entry | None, outcome: int, rule: str, began: float) -> pb.LookUpResponse:
         """The receipt, what it saves, and the token of whoever is to bring an answer."""
-        self._count(owed.tenant, owed.namespace, rule)
+        self._signals.looked_up(owed.tenant, owed.namespace, rule)
         lookup_ms = (time.perf_counter() - began) * 1e3
         receipt = receipt_of(owed, outcome, rule, lookup_ms, self._section.lookup_microusd)
         response = pb.LookUpResponse(receipt=receipt)
@@ -203,10 +189,6 @@ class CacheServicer:
                 self._land(oldest, None)
         return response
 
-    def _count(self, tenant: str, namespace: str, rule: str, times: int = 1) -> None:
-        self.tally.count(tenant, namespace, rule, times)
-        self._lookups.add(times, {"rule": rule})
-
     async def Store(self, request: pb.StoreRequest, call: Call) -> pb.StoreResponse:
         requests.check_store(request)
         owed = self._owed.pop(request.token, None)
@@ -219,7 +201,7 @@ class CacheServicer:
         reason = never_kept(task, request.result, self._section.max_temperature, asked_for=owed.request.asked_for)
         if reason:
             self._land(owed, None)
-            self._count(owed.tenant, owed.namespace, f"refused: {reason}")
+            self._signals.refused(owed.tenant, owed.namespace, reason)
             return pb.StoreResponse(reason=reason)
         tags = invalidation.tags_of(request.tags, scope)
         entry = Entry(
@@ -227,12 +209,12 @@ class CacheServicer:
         )
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
-        with _reachable():
+        with reachable():
             if not await self._entries.put(owed.tenant, [entry], ttl_ms):
                 return pb.StoreResponse(reason="too large")
             reason = await self.likeness.teach(owed, request.result)
         if reason:
-            self._count(owed.tenant, owed.namespace, reason)
+            self._signals.refused(owed.tenant, owed.namespace, reason)
         return pb.StoreResponse(stored=True, reason=reason)
 
     def _land(self, owed: Owed, entry: Entry | None) -> None:
@@ -251,18 +233,18 @@ class CacheServicer:
         tenant, now_ms = tenant_of(call.principal), self._now_ms()
         fit: list[Entry] = []
         for one in request.answers:
-            self._count(tenant, one.scope.namespace, UNASKED)
+            self._signals.looked_up(tenant, one.scope.namespace, UNASKED)
             reason = never_kept(one.task, one.result, self._section.max_temperature, asked_for=one.asked_for)
             if reason:
-                self._count(tenant, one.scope.namespace, f"refused: {reason}")
+                self._signals.refused(tenant, one.scope.namespace, reason)
                 continue
             key, tags = self._key(tenant, one.scope, one.task), invalidation.tags_of(one.tags, one.scope)
             fit.append(Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tags))
-        with _reachable():
+        with reachable():
             return pb.StoreAllResponse(stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000)))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
-        with _reachable():
+        with reachable():
             return await list_keys(self._entries, self._salt, request.cursor)
 
     async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
@@ -273,7 +255,7 @@ class CacheServicer:
             return pb.SendFeedbackResponse()
         del self._served[request.request_id]
         self._landed.forget(served.key)
-        with _reachable():
+        with reachable():
             await self._entries.remove(served.tenant, [served.key])
             await self.likeness.complained(served)
         return pb.SendFeedbackResponse(quarantined=True)
@@ -282,7 +264,7 @@ class CacheServicer:
         requests.check_caller(call)
         invalidation.check(request)
         tenant = tenant_of(call.principal)
-        with _reachable():
+        with reachable():
             keys = await invalidation.matching(self._entries, tenant, request)
             for key in keys:
                 self._landed.forget(key)
@@ -300,7 +282,7 @@ class CacheServicer:
             size, count = self._entries.held_by({tenant_of(principal), *self.tally.tenants(principal)})
         return pb.GetStatsResponse(
             lookups=sums.rules, audited_precision=shown.precision, audited_precision_low=shown.low, audits=shown.audits,
-            bytes=size, entries=count, saved_microusd=sums.saved_microusd, saved_ms=sums.saved_ms,
+            bytes=size, entries=count, saved_microusd=sums.saved_microusd, saved_ms=sums.saved_ms, refused=sums.refused,
         )  # fmt: skip
 
     async def GetTradeOff(self, request: pb.GetTradeOffRequest, call: Call) -> pb.GetTradeOffResponse:
@@ -308,12 +290,3 @@ class CacheServicer:
         if tier is None:
             return trade_off(())
         return await tier.read(lambda scopes: trade_off(owned(scopes, call.principal, request.scope)))
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    """A store that does not answer is UNAVAILABLE for its caller."""
-    try:
-        yield
-    except STORE_AWAY as error:
-        raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None

@@ -22,9 +22,10 @@ def belongs(tenant: str, principal: Principal) -> bool:
 
 @dataclass
 class Sums:
-    """Look-ups by rule, and what hits saved, net of what asking cost."""
+    """Look-ups by rule, refusals by reason, and what hits saved, net of what asking cost."""
 
     rules: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     saved_microusd: int = 0
     saved_ms: float = 0.0
 
@@ -36,10 +37,15 @@ class Tally:
         self.all = Sums()
         self._owners: OrderedDict[tuple[str, str], Sums] = OrderedDict()
 
-    def count(self, tenant: str, namespace: str, rule: str, times: int = 1) -> None:
-        """So many look-ups ended by this rule."""
+    def count(self, tenant: str, namespace: str, rule: str) -> None:
+        """A look-up has ended by this rule."""
         for sums in (self.all, self._of(tenant, namespace)):
-            sums.rules[rule] += times
+            sums.rules[rule] += 1
+
+    def refuse(self, tenant: str, namespace: str, reason: str) -> None:
+        """An answer was not kept, or taught nothing."""
+        for sums in (self.all, self._of(tenant, namespace)):
+            sums.refused[reason] += 1
 
     def saved(self, tenant: str, namespace: str, microusd: int, saved_ms: float) -> None:
         """A look-up saved, or cost, so much."""
@@ -66,6 +72,7 @@ class Tally:
         for (tenant, name), sums in self._owners.items():
             if belongs(tenant, principal) and namespace in ("", name):
                 total.rules.update(sums.rules)
+                total.refused.update(sums.refused)
                 total.saved_microusd += sums.saved_microusd
                 total.saved_ms += sums.saved_ms
         return total

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
+from penstock.cache.adapters import STORE_AWAY
 from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection
 from penstock.cache.held import Held
 from penstock.cache.lessons import Lesson, Lessons, Row
 from penstock.cache.semantic import Verdict
 from penstock.core.clock import Clock
-from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 SCOPES_IN_MEMORY = 1_000
@@ -148,7 +148,7 @@ class SemanticTier:
                     continue
                 await self._take(rows)
                 await self._bring_back()
-            except (RedisError, OSError, TimeoutError) as error:
+            except STORE_AWAY as error:
                 log.warning("the store does not answer (%s); lessons wait", type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
 

@@ -12,6 +12,9 @@ from penstock.console.adapters import Sources
 from penstock.console.asking import Query, Row, away, dollars, metric_charts
 from penstock.console.blocks import Block, Cell, Chart, Note, Rows, Tile, Tiles
 
+HITS = ("exact", "semantic", "coalesced")
+"""How the rules of answered look-ups begin."""
+
 
 async def cache(sources: Sources, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
@@ -60,7 +63,7 @@ async def _audits(sources: Sources) -> Sequence[Block]:
     if stats is None:
         return [Note(f"the cache gives no answer: {sources.refused.get('cache', 'not asked yet')}", bad=True)]
     looked = sum(stats.lookups.values())
-    hits = sum(number for rule, number in stats.lookups.items() if rule in ("exact", "semantic", "coalesced"))
+    hits = sum(number for rule, number in stats.lookups.items() if rule.partition(":")[0] in HITS)
     right = f"{stats.audited_precision:.1%}" if stats.audits else "not yet audited"
     blocks: list[Block] = [
         Tiles(

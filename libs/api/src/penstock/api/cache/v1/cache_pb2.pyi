@@ -163,8 +163,15 @@ class GetStatsRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms")
+    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms", "refused")
     class LookupsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +186,7 @@ class GetStatsResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     SAVED_MS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     lookups: _containers.ScalarMap[str, int]
     audited_precision: float
     audited_precision_low: float
@@ -187,7 +195,8 @@ class GetStatsResponse(_message.Message):
     entries: int
     saved_microusd: int
     saved_ms: float
-    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ...) -> None: ...
+    refused: _containers.ScalarMap[str, int]
+    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class GetTradeOffRequest(_message.Message):
     __slots__ = ("scope",)
