@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.core.clock import SystemClock
+from penstock.core.clock import Clock, SystemClock
 from penstock.core.hop import Peer, open_channel
 from penstock.core.hop_unary import UnaryPeer
 from penstock.telemetry.__main__ import SERVICE, opened
@@ -29,10 +29,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, **settings: object) -> AsyncIterator[Running]:
+async def running(folder: Path, clock: Clock | None = None, **settings: object) -> AsyncIterator[Running]:
     """A telemetry service for the length of the block."""
     told = {"listen": "127.0.0.1:0", "internal_token": TOKEN, "prometheus_listen": "", "home": folder, **settings}
-    async with opened(TelemetrySettings(**told), SystemClock()) as server:  # type: ignore[arg-type]
+    async with opened(TelemetrySettings(**told), clock or SystemClock()) as server:  # type: ignore[arg-type]
         await server.start()
         peer = UnaryPeer(open_channel(server.address), SERVICE, token=TOKEN)
         try:

@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import SystemClock
 from penstock.core.config import BadConfig, load_settings
 from penstock.telemetry.config import TelemetrySettings
-from penstock.telemetry.detection import Blame, Finding, Incident, IncidentBook
+from penstock.telemetry.detection import Blame, Finding
+from penstock.telemetry.incidents import Incident, IncidentBook
 from penstock.telemetry.servicer import TelemetryServicer
 from penstock.telemetry.store import Store
 from penstock.telemetry.webhook import Webhook
 from penstock.testkit.clock import FakeClock
 
+from .conftest import running
+from .test_receiver import export, made, request
+
+ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 SECRET = "s3cret"
 
 
@@ -88,6 +94,30 @@ async def test_an_incident_is_posted_once_and_signed(receiver: Receiver) -> None
     assert json.loads(body)["event"] == "opened" and json.loads(body)["incident"]["id"] == "inc-1"
     assert json.loads(closed)["event"] == "closed"
     assert receiver.got.empty()
+
+
+async def test_an_incident_that_grows_by_a_subject_is_told_again(receiver: Receiver) -> None:
+    async with sending(receiver, SystemClock()) as webhook:
+        webhook.put(incident(alerts=2, grew=True))
+        _, body = await receiver.got.get()
+    assert json.loads(body)["event"] == "grew"
+
+
+async def test_the_service_itself_tells_its_webhook(receiver: Receiver, tmp_path: Path) -> None:
+    host = "127.0.0.1"
+    told = {"alert_webhook_url": receiver.url, "alert_webhook_secret": SECRET, "alert_webhook_hosts": (host,)}
+    clock = FakeClock(1.0)
+    async with running(tmp_path, clock, **told) as service:
+        for number in range(1, 161):
+            trace = made(
+                number, trace=number.to_bytes(16, "big"), rpc__status_code="INTERNAL" if number > 100 else "OK"
+            )
+            trace.status.code = ERROR if number > 100 else trace.status.code
+            await export(service.address, request(trace).SerializeToString())
+        await clock.advance(5.0)
+        _, body = await receiver.got.get()
+    assert json.loads(body)["event"] == "opened"
+    assert "error_rate" in json.dumps(json.loads(body)["incident"]["blames"])
 
 
 async def test_a_failing_receiver_is_tried_again_and_a_refusing_one_is_not(receiver: Receiver) -> None:

@@ -15,6 +15,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.core.clock import SystemClock
 from penstock.telemetry.detection import SeriesKey
 from penstock.telemetry.host import Gpus, machine, watch_host
+from penstock.telemetry.metric_detector import MetricDetector
 from penstock.telemetry.prometheus import PrometheusDoor, metric_name, render
 from penstock.telemetry.series import SeriesWindow
 from penstock.telemetry.store import Store
@@ -133,11 +134,14 @@ async def test_the_machine_is_read_and_written_down() -> None:
     readings = {name: value for name, _, value, _ in machine()}
     assert 0.0 <= readings["system.memory.utilization"] <= 1.0 and readings["system.memory.usage"] > 0
     assert all(name.startswith("hw.") for name, _, _, _ in Gpus().read())
-    window, clock = SeriesWindow(), FakeClock(100.0)
-    task = asyncio.create_task(watch_host(window, clock))
-    await clock.advance(11.0)
+    clock = FakeClock(100.0)
+    store = Store(clock, 1 << 20)
+    store.detectors.append(MetricDetector())
+    task = asyncio.create_task(watch_host(store.take_host, clock))
+    await clock.advance(16.0)
     task.cancel()
-    assert len(window.find("system.memory.utilization")[0].points) == 3
+    assert len(store.series.find("system.memory.utilization")[0].points) == 4
+    assert store.detectors[0].state()["streams"] >= 4, "the machine's figures are watched as any sender's"
 
 
 class Nvml:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from penstock.core import semantics as names
 from penstock.core.clock import SystemClock
-from penstock.telemetry.detection import Blame, Finding, IncidentBook, RequestSeen
+from penstock.telemetry.detection import Blame, Finding, RequestSeen
 from penstock.telemetry.fitting import fit
+from penstock.telemetry.incidents import MOST_BLAMES, IncidentBook
 from penstock.telemetry.quality import Quality
 from penstock.telemetry.refitting import keep_fitting
-from penstock.telemetry.request_detector import MOST_GROUPS, SAMPLE, RequestDetector
+from penstock.telemetry.request_detector import MOST_GROUPS, RequestDetector
 from penstock.telemetry.request_features import FEATURES, vectors
+from penstock.telemetry.request_watch import SAMPLE
 from penstock.telemetry.spans import Source, Tree, Value
 from penstock.telemetry.window import Summary
 
@@ -160,6 +162,30 @@ def test_a_drift_of_confidence_is_one_finding_and_noise_is_none() -> None:
     assert told(0.85, 3000) == []
     (finding,) = told(0.78, 300)
     assert finding.detector == "drift" and finding.blames[0].feature == "confidence"
+
+
+def test_an_incident_grows_by_a_subject_and_names_each() -> None:
+    book, slow = IncidentBook(), Blame("latency_ms", 1.0, 33.0, 24.0)
+    first = book.take(Finding("batcher", "batcher a", "requests", 1000.0, 21.0, "slow", (slow,)))
+    again = book.take(Finding("batcher", "batcher a", "requests", 1030.0, 21.0, "slow", (slow,)))
+    other = book.take(Finding("batcher", "batcher b", "requests", 1060.0, 9.0, "slow too", (slow,)))
+    assert [row.grew for row in (first, again, other)] == [False, False, True]
+    assert [(blame.subject, blame.feature) for blame in other.blames] == [
+        ("batcher a", "latency_ms"),
+        ("batcher b", "latency_ms"),
+    ]
+
+
+def test_an_incident_that_blames_too_much_keeps_every_subject() -> None:
+    book = IncidentBook()
+    for number in range(3):
+        blames = tuple(Blame(f"feature {n}", 1.0, 1.0, 1.0) for n in range(6))
+        last = book.take(Finding("batcher", f"group {number}", "requests", 1000.0, 5.0 - number, "ill", blames))
+    assert len(last.blames) == MOST_BLAMES and {blame.subject for blame in last.blames} == {
+        "group 0",
+        "group 1",
+        "group 2",
+    }
 
 
 def test_findings_of_a_service_within_five_minutes_are_one_incident() -> None:

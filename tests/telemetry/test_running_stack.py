@@ -6,8 +6,8 @@ from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.bench.anomaly_stack import Injected, Watched
 
 
-def told(name: str, opened_s: float, last_s: float, *features: str) -> pb.Incident:
-    blamed = [pb.Contribution(feature=feature) for feature in features]
+def told(name: str, opened_s: float, last_s: float, *features: str, model: str = "bench-failing") -> pb.Incident:
+    blamed = [pb.Contribution(feature=feature, subject=f"batcher {model} short") for feature in features]
     return pb.Incident(
         id=name,
         state=pb.INCIDENT_STATE_OPEN,
@@ -32,9 +32,17 @@ def test_another_feature_another_time_or_an_older_blame_is_no_finding() -> None:
     assert FAULT.found([told("a", 1130.0, 1130.0, "error_rate")]) is None
     before, after = told("a", 900.0, 990.0, "error_rate"), told("a", 900.0, 1030.0, "error_rate")
     assert FAULT.found([before, after]) is None
+    assert FAULT.found([told("a", 1030.0, 1030.0, "error_rate", model="bench-slow")]) is None
     closed = told("a", 900.0, 990.0, "error_rate")
     closed.state = pb.INCIDENT_STATE_CLOSED
     assert FAULT.found([before, closed, after]) == 30.0
+
+
+def test_an_open_incident_that_comes_to_blame_another_model_has_found_its_fault() -> None:
+    before = told("b", 900.0, 990.0, "error_rate", model="bench-slow")
+    grown = told("b", 900.0, 1010.0, "error_rate", model="bench-slow")
+    grown.contributions.append(told("", 0.0, 0.0, "error_rate").contributions[0])
+    assert FAULT.found([before, grown]) == 10.0
 
 
 def test_only_incidents_outside_faults_and_their_aftermath_are_false_and_each_counts_once() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from penstock.bench.anomaly_world import START_UNIX_S, Fault, World, arrivals
 from penstock.core import semantics as names
-from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen, SeriesKey
+from penstock.telemetry.detection import Detector, Finding, RequestSeen, SeriesKey
 from penstock.telemetry.fitting import fit
+from penstock.telemetry.incidents import Incident, IncidentBook
 from penstock.telemetry.metric_detector import MetricDetector
 from penstock.telemetry.quality import Quality
 from penstock.telemetry.request_detector import RequestDetector

@@ -23,7 +23,7 @@ import yaml
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.api.telemetry.v1 import telemetry_pb2_grpc
-from penstock.bench.anomaly_instances import CHEAP, DEAR, Instances, registered
+from penstock.bench.anomaly_instances import CHEAP, DEAR, MODELS, SORTER, Instances, registered
 from penstock.bench.anomaly_replay import FEATURES, KINDS
 from penstock.core.auth import TOKEN_KEY
 from penstock.core.hop import open_channel
@@ -66,22 +66,27 @@ class Injected:
     to_s: float
 
     def found(self, updates: Sequence[pb.Incident]) -> float | None:
-        """Seconds until an incident came to blame what this fault changes; None when none did while it lasted.
+        """Seconds until an incident came to blame what this fault changes in its own model; None when none did while it lasted.
 
         One that was open and blamed it before says nothing new; one that had closed and opens again does.
         """
         earlier = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
-        before = {row.id for row in earlier.values() if row.state == pb.INCIDENT_STATE_OPEN and self._blamed(row)}
+        before = {row.id: self._blamed(row) for row in earlier.values() if row.state == pb.INCIDENT_STATE_OPEN}
         soon = [
             row.last_unix_ms / 1e3 - self.from_s
             for row in updates
-            if row.id not in before and self.from_s <= row.last_unix_ms / 1e3 <= self.to_s and self._blamed(row)
+            if self.from_s <= row.last_unix_ms / 1e3 <= self.to_s and self._blamed(row) - before.get(row.id, set())
         ]
         return min(soon, default=None)
 
-    def _blamed(self, incident: pb.Incident) -> bool:
-        blamed = " ".join(part.feature for part in incident.contributions)
-        return any(word in blamed for word in FEATURES[self.kind])
+    def _blamed(self, incident: pb.Incident) -> set[tuple[str, str]]:
+        """(subject, feature) of what the incident blames and this fault changes."""
+        model = MODELS.get(self.kind, SORTER)
+        return {
+            (part.subject, part.feature)
+            for part in incident.contributions
+            if model in part.subject.split() and any(word in part.feature for word in FEATURES[self.kind])
+        }
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,7 @@ async def _stack(models: Path) -> AsyncIterator[Stack]:
 async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], float]:
     faults, loads = [], []
     await asyncio.sleep(times.warm_up_s)
-    # Drift stands between the two that the same service may be blamed for, so that they do not merge into one incident.
-    for kind in ("slow instance", "drift", "error burst", "cache poisoning"):
+    for kind in KINDS:
         began = time.time()
         instances.spoil(kind, KINDS[kind][-1])
         await asyncio.sleep(times.fault_s * LONGER.get(kind, 1.0))

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from penstock.core import semantics as names
+from penstock.core.boot import boot_id
 from penstock.core.config import ServiceSettings
 from penstock.core.telemetry import Ended, Telemetry
 from penstock.core.telemetry_metrics import counted
@@ -138,7 +139,8 @@ class Exporter:
 
 def _who(telemetry: Telemetry) -> dict[str, str | int]:
     instance = telemetry.instance or f"{socket.gethostname()}:{os.getpid()}"
-    return {"service.name": telemetry.service, "service.instance.id": instance, "process.pid": os.getpid()}
+    who = {"service.name": telemetry.service, "service.instance.id": instance, "process.pid": os.getpid()}
+    return who | ({names.HOST: host} if (host := boot_id()) else {})
 
 
 def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:

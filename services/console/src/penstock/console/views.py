@@ -232,7 +232,7 @@ async def incidents(sources: Sources, query: Query) -> Sequence[Block]:
     dots: dict[str, list[tuple[float, float]]] = {}
     for row in found.incidents:
         dots.setdefault(row.service, []).append((float(row.opened_unix_ms), row.severity))
-        why = ", ".join(f"{part.feature} {part.share:.0%}" for part in row.contributions[:3])
+        why = ", ".join(_why(part, row.subject) for part in row.contributions[:3])
         trace = Cell(row.trace_ids[0][:12], link("/traces", query, id=row.trace_ids[0])) if row.trace_ids else ""
         state = "open" if row.state == pb.INCIDENT_STATE_OPEN else "closed"
         rows.append(
@@ -251,6 +251,12 @@ async def incidents(sources: Sources, query: Query) -> Sequence[Block]:
     columns = ("state", "service", "what", "severity", "features", "critical section", "trace")
     blocks: list[Block] = [Rows("Incidents", columns, rows, "no incident so far")]
     return [*blocks, Chart("Severity over time", options)] if rows else blocks
+
+
+def _why(part: pb.Contribution, subject: str) -> str:
+    """A feature's part; of an incident that has grown, also what else shows it."""
+    other = f"{part.subject}: " if part.subject not in ("", subject) else ""
+    return f"{other}{part.feature} {part.share:.0%}"
 
 
 VIEWS = (

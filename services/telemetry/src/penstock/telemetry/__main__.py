@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.core.auth import internal
+from penstock.core.boot import boot_id
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.door import Door
 from penstock.core.program import CannotStart, run
 from penstock.core.server import Server, ServerLimits
 from penstock.telemetry.adapters import Forwarder
 from penstock.telemetry.config import TelemetrySettings
-from penstock.telemetry.host import watch_host
+from penstock.telemetry.host import watch_host, watch_pressure
 from penstock.telemetry.metric_detector import MetricDetector
+from penstock.telemetry.pressure import Pressure
 from penstock.telemetry.prometheus import PrometheusDoor
 from penstock.telemetry.receiver import MOST_BYTES, NAMES, Receiver
 from penstock.telemetry.refitting import keep_fitting
@@ -40,7 +42,8 @@ async def serve(settings: TelemetrySettings) -> None:
 async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Server]:
     """The service with its background work, its gRPC server not yet started. It records no spans of itself."""
     store = Store(clock, settings.telemetry_window_bytes, content_tenants=settings.content_tenants)
-    requests = RequestDetector()
+    pressure = Pressure(boot_id())
+    requests = RequestDetector(pressure)
     store.detectors += [MetricDetector(), requests]
     forwarder = _forwarder(settings, clock)
     if forwarder is not None:
@@ -54,8 +57,10 @@ async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Ser
     await _listen(prometheus, settings.prometheus_listen)
     work = [
         store.run(),
-        watch_host(store.series, clock),
+        watch_host(store.take_host, clock),
+        watch_pressure(pressure, store.take_host, clock),
         keep_fitting(requests, clock),
+        webhook.run(),
         *([forwarder.run()] if forwarder else []),
     ]
     tasks = [asyncio.create_task(job) for job in work]

@@ -10,7 +10,7 @@ from penstock.core import semantics as names
 from penstock.core.telemetry_counts import Account
 from penstock.telemetry.analysis import summarise
 from penstock.telemetry.critical_path import critical_path, time_in
-from penstock.telemetry.detection import Incident
+from penstock.telemetry.incidents import Incident
 from penstock.telemetry.ledger import Total, added, unattributed
 from penstock.telemetry.quality import Measure
 from penstock.telemetry.series import Series, SeriesWindow, labels_of
@@ -275,7 +275,8 @@ def incident(row: Incident) -> pb.Incident:
         severity=row.severity,
         summary=row.text,
         contributions=[
-            pb.Contribution(feature=b.feature, share=b.share, value=b.value, expected=b.expected) for b in row.blames
+            pb.Contribution(feature=b.feature, share=b.share, value=b.value, expected=b.expected, subject=b.subject)
+            for b in row.blames
         ],
         critical_section=row.critical_section,
         trace_ids=row.trace_ids,

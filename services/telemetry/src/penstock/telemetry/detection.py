@@ -1,26 +1,15 @@
-"""The seam of the anomaly detectors: what they are shown, what they find, the incidents that findings become. No detector here."""
+"""The seam of the anomaly detectors: what they are shown and what they find. No detector here; incidents are `incidents.py`."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from penstock.telemetry.critical_path import Section, critical_path
 from penstock.telemetry.spans import Tree
 from penstock.telemetry.window import Summary
-
-MERGE_S = 300.0
-"""Findings of one service this close together are one incident."""
-
-CLOSE_S = 120.0
-"""An incident is closed when nothing was found for this long."""
-
-MOST_INCIDENTS = 1000
-MOST_BLAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +36,13 @@ class RequestSeen:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """One feature's part in a finding."""
+    """One feature's part in a finding; the subject is the metric series or the group of requests that shows it."""
 
     feature: str
     share: float
     value: float
     expected: float
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,112 +74,3 @@ class Detector(Protocol):
     def state(self) -> Mapping[str, float]:
         """Numbers for Prometheus, such as the streams watched and the seconds of the last fit."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """Findings of one service merged; frozen, so that a watcher's copy does not change under it."""
-
-    id: str
-    service: str
-    subject: str
-    detector: str
-    opened_unix_s: float
-    last_unix_s: float
-    severity: float
-    text: str
-    open: bool = True
-    blames: tuple[Blame, ...] = ()
-    critical_section: str = ""
-    trace_ids: tuple[str, ...] = ()
-    alerts: int = 1
-
-
-@dataclass
-class IncidentBook:
-    """All incidents, and those who watch them."""
-
-    _incidents: OrderedDict[str, Incident] = field(default_factory=OrderedDict)
-    _watchers: set[asyncio.Queue[Incident]] = field(default_factory=set)
-    _count: int = 0
-
-    def take(self, finding: Finding) -> Incident:
-        """Merge a finding into its service's incident, or open one."""
-        near = [
-            incident
-            for incident in self._incidents.values()
-            if incident.service == finding.service and finding.at_unix_s - incident.last_unix_s <= MERGE_S
-        ]
-        incident = _merged(near[-1], finding) if near else self._opened(finding)
-        self._put(incident)
-        return incident
-
-    def _opened(self, finding: Finding) -> Incident:
-        self._count += 1
-        return Incident(
-            f"inc-{int(finding.at_unix_s):x}-{self._count}",
-            finding.service,
-            finding.subject,
-            finding.detector,
-            finding.at_unix_s,
-            finding.at_unix_s,
-            finding.severity,
-            finding.text,
-            blames=finding.blames,
-            critical_section=finding.critical_section,
-            trace_ids=finding.trace_ids,
-        )
-
-    def close_quiet(self, unix_s: float) -> list[Incident]:
-        """Close incidents of which nothing more was found; gives those closed now."""
-        quiet = [
-            replace(incident, open=False)
-            for incident in self._incidents.values()
-            if incident.open and unix_s - incident.last_unix_s > CLOSE_S
-        ]
-        for incident in quiet:
-            self._put(incident)
-        return quiet
-
-    def _put(self, incident: Incident) -> None:
-        self._incidents[incident.id] = incident
-        while len(self._incidents) > MOST_INCIDENTS:
-            self._incidents.popitem(last=False)
-        for watcher in self._watchers:
-            if not watcher.full():
-                watcher.put_nowait(incident)
-
-    def all(self) -> list[Incident]:
-        """Newest first."""
-        return sorted(self._incidents.values(), key=lambda incident: -incident.opened_unix_s)
-
-    async def watch(self) -> AsyncIterator[Incident]:
-        """Incidents as they open and change; a watcher that does not keep up misses some."""
-        queue: asyncio.Queue[Incident] = asyncio.Queue(100)
-        self._watchers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._watchers.discard(queue)
-
-
-def _both(first: Sequence[Blame], second: Sequence[Blame]) -> tuple[Blame, ...]:
-    """The blames of two findings, the worse one's first, so that whatever joins an incident is named in it; each feature once."""
-    known = {blame.feature for blame in first}
-    return (*first, *(blame for blame in second if blame.feature not in known))[:MOST_BLAMES]
-
-
-def _merged(incident: Incident, finding: Finding) -> Incident:
-    worse = finding.severity > incident.severity
-    return replace(
-        incident,
-        open=True,
-        last_unix_s=max(incident.last_unix_s, finding.at_unix_s),
-        severity=max(incident.severity, finding.severity),
-        text=finding.text if worse else incident.text,
-        blames=_both(finding.blames, incident.blames) if worse else _both(incident.blames, finding.blames),
-        critical_section=incident.critical_section or finding.critical_section,
-        trace_ids=tuple(dict.fromkeys((*incident.trace_ids, *finding.trace_ids)))[:20],
-        alerts=incident.alerts + 1,
-    )

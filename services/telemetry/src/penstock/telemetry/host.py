@@ -1,16 +1,18 @@
-"""Figures of the machine: processor, memory, and GPUs where NVML finds some. Reads only."""
+"""Figures of the machine: processor, its pressure, memory, and GPUs where NVML finds some. Reads only."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 from penstock.core.clock import Clock
 from penstock.telemetry.detection import SeriesKey
-from penstock.telemetry.series import SeriesWindow
+from penstock.telemetry.pressure import NEAR_S, Pressure
 
 EVERY_S = 5.0
+PRESSURE = Path("/proc/pressure/cpu")
 SERVICE = "host"
 Reading = tuple[str, str, float, tuple[tuple[str, str], ...]]
 
@@ -50,10 +52,31 @@ class Gpus:
                 yield "hw.power", "W", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, labels
 
 
-async def watch_host(window: SeriesWindow, clock: Clock) -> None:
+def waited_s(path: Path = PRESSURE) -> float | None:
+    """Seconds since the start in which some task waited for a processor, as the kernel counts them; None where it does not."""
+    try:
+        first = path.read_text().splitlines()[0]
+        return int(first.rpartition("total=")[2]) / 1e6
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+Write = Callable[[SeriesKey, str, float, float], None]
+"""Takes a series, its unit, the Unix time and the value."""
+
+
+async def watch_host(write: Write, clock: Clock) -> None:
     """Write the machine's figures every few seconds, for ever."""
     gpus = Gpus()
     while True:
         for metric, unit, value, labels in (*machine(), *gpus.read()):
-            window.write(SeriesKey(SERVICE, metric, labels), "", unit, clock.time(), value)
+            write(SeriesKey(SERVICE, metric, labels), unit, clock.time(), value)
         await clock.sleep(EVERY_S)
+
+
+async def watch_pressure(pressure: Pressure, write: Write, clock: Clock, path: Path = PRESSURE) -> None:
+    """Read how long tasks wait for a processor, as often as the kernel adds it up, for ever; at once over where it does not."""
+    while (total := waited_s(path)) is not None:
+        share = pressure.add(clock.time(), total)
+        write(SeriesKey(SERVICE, "system.cpu.pressure"), "1", clock.time(), share)
+        await clock.sleep(NEAR_S)

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
+from penstock.core import semantics as names
 from penstock.core.errors import internal, invalid, to_fault, to_rpc_status, unavailable
 from penstock.telemetry.policy import refuse
 from penstock.telemetry.spans import Source, plain_attributes
@@ -121,7 +122,8 @@ def _parse(kind: type[M], payload: bytes) -> M:
 
 def _source(resource: Resource) -> Source:
     said = plain_attributes(resource.attributes)
-    return Source(str(said.get("service.name", "unknown_service")), str(said.get("service.instance.id", "")))
+    service, instance = str(said.get("service.name", "unknown_service")), str(said.get("service.instance.id", ""))
+    return Source(service, instance, str(said.get(names.HOST, "")))
 
 
 def _well_formed(span: trace_pb2.Span) -> bool:

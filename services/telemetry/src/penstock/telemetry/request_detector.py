@@ -7,22 +7,17 @@ than a burst lasts, the group is abnormal. Errors are counted likewise against t
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from penstock.telemetry.detection import Blame, Finding, RequestSeen, SeriesKey
 from penstock.telemetry.fitting import Usual
-from penstock.telemetry.request_features import FEATURES, FLOORS, Group, Values, Vector, plain, vectors
+from penstock.telemetry.pressure import Pressure
+from penstock.telemetry.request_features import FEATURES, FLOORS, TIMES, Group, Values, Vector, plain, vectors
+from penstock.telemetry.request_watch import Excursion, Watch
 
 MOST_GROUPS = 1000
-SAMPLE = 500
-"""Requests that a group is learnt from. One more and the fit takes ten times as long: scikit-learn then splits the sample in parts."""
-
 FIRST_FIT = 128
-THIN_S = 0.25
-"""A group's sample takes at most one request in this time, so that it spans minutes however busy the group is."""
-
 ALLOWED = 2.0
 LEVEL = 25.0
 BURST_S = 5.0
@@ -34,64 +29,12 @@ REPEAT_S = 30.0
 ADOPT_S = 1200.0
 """What has been abnormal for so long is the new usual: the group starts anew."""
 
-RAISE = 0.5
-CALM_S = 7200.0
-"""Half-life of a group's alerts, each of which raises the group's own level."""
-
-
-@dataclass(slots=True)
-class Excursion:
-    """A sum above zero: since when, and what went into it."""
-
-    level: float = 0.0
-    began_s: float = 0.0
-    told_s: float = -math.inf
-    requests: int = 0
-    parts: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
-    values: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
-    traces: deque[str] = field(default_factory=lambda: deque(maxlen=5))
-
-    def add(self, amount: float, now_s: float, most: float) -> bool:
-        """Add to the sum; False when it is back at zero."""
-        if self.level == 0.0 and amount > 0.0:
-            self._begin(now_s)
-        self.level = min(most, max(0.0, self.level + amount))
-        self.requests += self.level > 0.0
-        return self.level > 0.0
-
-    def _begin(self, now_s: float) -> None:
-        self.began_s, self.told_s, self.requests = now_s, -math.inf, 0
-        self.parts = [0.0] * len(FEATURES)
-        self.values = [0.0] * len(FEATURES)
-        self.traces.clear()
-
-
-@dataclass(slots=True)
-class Watch:
-    """What is held of a group."""
-
-    sample: deque[Values] = field(default_factory=lambda: deque(maxlen=SAMPLE))
-    taken_s: float = -math.inf
-    fresh: int = 0
-    usual: Usual | None = None
-    slow: Excursion = field(default_factory=Excursion)
-    failing: Excursion = field(default_factory=Excursion)
-    requests: int = 0
-    error_rate: float = 0.0
-    alerts: float = 0.0
-    alerts_s: float = 0.0
-
-    def raised(self, level: float, now_s: float) -> float:
-        """The level with what earlier alerts add to it."""
-        self.alerts *= 0.5 ** (max(0.0, now_s - self.alerts_s) / CALM_S)
-        self.alerts_s = now_s
-        return level * (1.0 + RAISE * math.log2(1.0 + self.alerts))
-
 
 class RequestDetector:
     """See `Detector`. Whoever owns it asks for `due` groups and gives back what was fitted."""
 
-    def __init__(self, most: int = MOST_GROUPS) -> None:
+    def __init__(self, pressure: Pressure | None = None, most: int = MOST_GROUPS) -> None:
+        self._pressure = pressure or Pressure()
         self._most = most
         self._watches: OrderedDict[Group, Watch] = OrderedDict()
         self._alerts = 0
@@ -144,15 +87,15 @@ class RequestDetector:
 
     def _distance(self, vector: Vector, watch: Watch, now_s: float, seen: RequestSeen) -> Sequence[Finding]:
         excursion = watch.slow
+        waited = math.log(self._pressure.stretch(vector.host, seen.summary.start_ns / 1e9, now_s))
         if watch.usual is not None:
-            parts = watch.usual.parts(vector.values)
+            values = _unhurried(vector.values, max(0.0, waited - watch.sample.waited))
+            parts = watch.usual.parts(values)
             surprise = watch.usual.surprise(sum(parts))
             if excursion.add(surprise - ALLOWED, now_s, 2.0 * LEVEL):
-                _remember(excursion, parts, vector.values, surprise, seen)
-        if excursion.level < LEVEL / 3 and now_s - watch.taken_s >= THIN_S:
-            watch.sample.append(vector.values)
-            watch.taken_s = now_s
-            watch.fresh += 1
+                _remember(excursion, parts, values, surprise, seen)
+        if excursion.level < LEVEL / 3:
+            watch.sample.take(vector.values, waited, now_s)
         level = watch.raised(LEVEL, now_s)
         if excursion.level < level or now_s - excursion.began_s < BURST_S or now_s - excursion.told_s < REPEAT_S:
             return ()
@@ -175,10 +118,11 @@ class RequestDetector:
     def due(self) -> tuple[Group, tuple[Values, ...]] | None:
         """A group whose sample has grown by half since it was fitted, with the sample; None when there is none."""
         for group, watch in self._watches.items():
-            held = len(watch.sample)
-            if held >= FIRST_FIT and watch.fresh >= (held // 2 if watch.usual else FIRST_FIT):
-                watch.fresh = 0
-                return group, tuple(watch.sample)
+            sample = watch.sample
+            held = len(sample.values)
+            if held >= FIRST_FIT and sample.fresh >= (held // 2 if watch.usual else FIRST_FIT):
+                sample.fresh = 0
+                return group, tuple(sample.values)
         return None
 
     def learnt(self, group: Group, usual: Usual) -> None:
@@ -196,6 +140,13 @@ class RequestDetector:
             "fits": self._fits,
             "request_alerts": self._alerts,
         }
+
+
+def _unhurried(values: Values, waited: float) -> Values:
+    """A request as it would have been had the host been no busier than usual: `waited` is the logarithm of the factor."""
+    if waited == 0.0:
+        return values
+    return tuple(value - waited * time for value, time in zip(values, TIMES, strict=True))
 
 
 def _remember(excursion: Excursion, parts: Values, values: Values, surprise: float, seen: RequestSeen) -> None:

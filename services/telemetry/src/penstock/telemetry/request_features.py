@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from penstock.core import semantics as names
 from penstock.telemetry.detection import RequestSeen
-from penstock.telemetry.spans import SpanView, error_origin
+from penstock.telemetry.spans import Source, SpanView, error_origin
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
 """Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the cache's own jumps whenever it
 calibrates itself, and whether its answers are right is what audits say."""
+
+TIMES = (1.0, 1.0, 0.0, 0.0)
+"""Which of them a host that is short of processors makes worse."""
 
 WORSE = (1.0, 1.0, 1.0, -1.0)
 """Which way is worse: only what got worse is an incident."""
@@ -63,6 +66,7 @@ class Vector:
     values: Values
     section: str
     failed: bool
+    host: str = ""
 
 
 def vectors(seen: RequestSeen) -> Iterator[Vector]:
@@ -71,12 +75,13 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
     root = seen.tree.root
     tier = str(root.attributes.get(names.TIER, ""))
     model = seen.summary.model or _asked_for(seen)
-    own: dict[tuple[str, str], dict[str, int]] = {}
+    own: dict[Source, dict[str, int]] = {}
     for section in seen.sections:
         span = section.span
-        spent = own.setdefault((span.source.service, span.source.instance), {})
+        spent = own.setdefault(span.source, {})
         spent[span.name] = spent.get(span.name, 0) + section.end_ns - section.start_ns
-    for (service, instance), spent in own.items():
+    for source, spent in own.items():
+        service, instance = source.service, source.instance
         said = _said(seen, service, instance)
         group = Group(service, instance, model, tier, seen.summary.cache)
         errors = Group(service, instance, model, root.name, "")
@@ -87,7 +92,8 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
             and origin.source.service == service
             and origin.source.instance == instance
         )
-        yield Vector(group, errors, _values(sum(spent.values()), said), f"{service} {longest}", failed)
+        values = _values(sum(spent.values()), said)
+        yield Vector(group, errors, values, f"{service} {longest}", failed, source.host)
 
 
 def _asked_for(seen: RequestSeen) -> str:

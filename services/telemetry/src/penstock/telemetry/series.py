@@ -72,11 +72,12 @@ class SeriesWindow:
                 series = self._at(service, instance, metric, shown, number)
                 yield series, self._number(series, number, delta)
 
-    def write(self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float) -> None:
+    def write(self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float) -> Series:
         """Write a gauge of telemetry's own."""
         series = self._named(key, instance, unit, "gauge")
         series.total = value
         series.points.append(Point(unix_s, value))
+        return series
 
     def _at(
         self,

@@ -16,10 +16,11 @@ ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who recorded: `service.name` and `service.instance.id` of the resource."""
+    """Who recorded: `service.name` and `service.instance.id` of the resource, and the machine where the sender tells it."""
 
     service: str
     instance: str
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

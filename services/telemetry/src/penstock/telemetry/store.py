@@ -13,7 +13,8 @@ from penstock.core.clock import Clock
 from penstock.core.telemetry_metrics import ACCOUNTS
 from penstock.telemetry.analysis import Analysis
 from penstock.telemetry.content import Content
-from penstock.telemetry.detection import Detector, Finding, Incident, IncidentBook, RequestSeen, SeriesKey
+from penstock.telemetry.detection import Detector, Finding, RequestSeen, SeriesKey
+from penstock.telemetry.incidents import Incident, IncidentBook
 from penstock.telemetry.ledger import Ledger
 from penstock.telemetry.quality import Quality
 from penstock.telemetry.sampling import Sampler
@@ -70,6 +71,10 @@ class Store:
             for metric in scope.metrics:
                 for series, point in self.series.take(source.service, source.instance, metric):
                     self._show_point(series, point)
+
+    def take_host(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
+        """Take a figure of the machine; it is watched as any sender's."""
+        self._show_point(self.series.write(key, "", unit, unix_s, value), Point(unix_s, value))
 
     def _show_point(self, series: Series, point: Point) -> None:
         if series.key.metric == names.AGREEMENT and point.seen:

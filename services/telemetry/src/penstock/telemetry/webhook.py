@@ -1,4 +1,4 @@
-"""Tells one address of incidents as they open and close, each message signed. Where may be told is settled before the first message.
+"""Tells one address of incidents as they open, grow by a subject and close, each signed. Where may be told is settled at the start.
 
 Owner: the service's main, which runs `run` and closes it.
 """
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from penstock.core.clock import Clock
-from penstock.telemetry.detection import Incident
+from penstock.telemetry.incidents import Incident
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,15 @@ def signature(secret: str, unix_s: int, body: bytes) -> str:
     return f"t={unix_s},v1={mac.hexdigest()}"
 
 
+def _event(incident: Incident) -> str:
+    """What is told of an incident; empty for what only goes on."""
+    if not incident.open:
+        return "closed"
+    if incident.alerts == 1:
+        return "opened"
+    return "grew" if incident.grew else ""
+
+
 class Webhook:
     """A bounded queue of messages and the connection that sends them; no redirect is followed, so the allow-list holds."""
 
@@ -57,8 +66,8 @@ class Webhook:
         self.failed = 0
 
     def put(self, incident: Incident) -> None:
-        """Queue an incident that has just opened or closed; what merely goes on is not told again."""
-        if incident.open and incident.alerts > 1:
+        """Queue an incident that has just opened, grown or closed; what merely goes on is not told again."""
+        if not _event(incident):
             return
         try:
             self._waiting.put_nowait(incident)
@@ -74,7 +83,7 @@ class Webhook:
             self.failed += not delivered
 
     async def _deliver(self, incident: Incident) -> bool:
-        body = json.dumps({"event": "opened" if incident.open else "closed", "incident": asdict(incident)}).encode()
+        body = json.dumps({"event": _event(incident), "incident": asdict(incident)}).encode()
         for attempt in range(TRIES):
             if attempt:
                 await self._clock.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))

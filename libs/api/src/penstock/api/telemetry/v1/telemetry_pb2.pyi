@@ -456,16 +456,18 @@ class QualityResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[QualityRow, _Mapping]]] = ...) -> None: ...
 
 class Contribution(_message.Message):
-    __slots__ = ("feature", "share", "value", "expected")
+    __slots__ = ("feature", "share", "value", "expected", "subject")
     FEATURE_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
     feature: str
     share: float
     value: float
     expected: float
-    def __init__(self, feature: _Optional[str] = ..., share: _Optional[float] = ..., value: _Optional[float] = ..., expected: _Optional[float] = ...) -> None: ...
+    subject: str
+    def __init__(self, feature: _Optional[str] = ..., share: _Optional[float] = ..., value: _Optional[float] = ..., expected: _Optional[float] = ..., subject: _Optional[str] = ...) -> None: ...
 
 class Incident(_message.Message):
     __slots__ = ("id", "service", "subject", "detector", "opened_unix_ms", "last_unix_ms", "state", "severity", "summary", "contributions", "critical_section", "trace_ids", "alerts")
