@@ -112,7 +112,7 @@ async def test_the_service_itself_tells_its_webhook(receiver: Receiver, tmp_path
             trace = made(
                 number, trace=number.to_bytes(16, "big"), rpc__status_code="INTERNAL" if number > 100 else "OK"
             )
-            trace.status.code = ERROR if number > 100 else trace.status.code
+            trace.name, trace.status.code = "Shop/Order", ERROR if number > 100 else trace.status.code
             await export(service.address, request(trace).SerializeToString())
         await clock.advance(5.0)
         _, body = await receiver.got.get()

@@ -139,8 +139,14 @@ class Exporter:
 
 def _who(telemetry: Telemetry) -> dict[str, str | int]:
     instance = telemetry.instance or f"{socket.gethostname()}:{os.getpid()}"
-    who = {"service.name": telemetry.service, "service.instance.id": instance, "process.pid": os.getpid()}
-    return who | ({names.HOST: host} if (host := boot_id()) else {})
+    who: dict[str, str | int] = {
+        "service.name": telemetry.service,
+        "service.instance.id": instance,
+        "process.pid": os.getpid(),
+    }
+    if host := boot_id():
+        who[names.HOST] = host
+    return who
 
 
 def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:
