@@ -1,4 +1,6 @@
-"""Connections over time and over HTTP/2: idle ones are closed though nobody calls, and one TLS connection carries many calls."""
+"""Connections over time, over TLS and over HTTP/2: idle ones are closed though nobody calls, new ones resume what the server knows of
+earlier ones, and one carries many calls.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,14 @@ import asyncio
 import ssl
 from pathlib import Path
 
+import httpcore
 import pytest
 import trustme
 from penstock.core.clock import SystemClock
 from penstock.inference_upstream.config import Upstream, UpstreamModel
 from penstock.inference_upstream.pool import Pool
+from penstock.inference_upstream.sessions import FULL_AGAIN_S, KEPT
+from penstock.testkit.clock import FakeClock
 from penstock.testkit.http2 import Http2Upstream
 from penstock.testkit.upstream import ScriptedUpstream
 
@@ -65,7 +70,7 @@ def trust(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     """A server's context and the file of the authority that vouches for it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return context, tmp_path / "ca.pem"
 
@@ -98,4 +103,89 @@ async def test_a_caller_that_leaves_ends_its_own_http2_stream_and_no_other(
         upstream.wait_for = 1
         assert b"over two" in await call(pool, upstream.url)
         assert upstream.connections == 1
+        await pool.close()
+
+
+def resumptions(server_side: ssl.SSLContext) -> int:
+    """What the server itself counts."""
+    return server_side.session_stats()["hits"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("server", [ScriptedUpstream, Http2Upstream])
+async def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(
+    server: type[ScriptedUpstream | Http2Upstream], version: ssl.TLSVersion, trust: tuple[ssl.SSLContext, Path]
+) -> None:
+    trust[0].maximum_version = version
+    async with server(tls=trust[0]) as upstream:
+        http2 = server is Http2Upstream
+        pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0, http2=http2)  # no connection is used twice
+        for _ in range(4):
+            await call(pool, upstream.url)
+        assert (pool.opened, pool.sessions.resumed, resumptions(trust[0])) == (4, 3, 3)
+        await pool.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_server_that_gives_no_tickets_is_served_in_full(
+    version: ssl.TLSVersion, trust: tuple[ssl.SSLContext, Path]
+) -> None:
+    trust[0].maximum_version = version
+    trust[0].num_tickets = 0
+    trust[0].options |= ssl.OP_NO_TICKET
+    async with ScriptedUpstream(tls=trust[0]) as upstream:
+        pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)
+        for _ in range(3):
+            assert b"hello" in await call(pool, upstream.url)
+        assert (pool.opened, pool.sessions.resumed, resumptions(trust[0])) == (3, 0, 0)
+        await pool.close()
+
+
+async def test_a_session_stays_with_its_upstream_and_its_host_name(trust: tuple[ssl.SSLContext, Path]) -> None:
+    async with ScriptedUpstream(tls=trust[0]) as upstream:
+        one, other = (pool_of(upstream.url, ca_file=trust[1], refresh_s=0) for _ in range(2))
+        await call(one, upstream.url)
+        await call(other, upstream.url)
+        await call(one, upstream.url.replace("127.0.0.1", "localhost"))
+        assert resumptions(trust[0]) == 0
+        await call(one, upstream.url)
+        assert (one.sessions.resumed, other.sessions.resumed, resumptions(trust[0])) == (1, 0, 1)
+        await one.close()
+        await other.close()
+
+
+async def test_a_session_whose_handshake_fails_is_not_tried_again(trust: tuple[ssl.SSLContext, Path]) -> None:
+    async with ScriptedUpstream(tls=trust[0]) as upstream:
+        pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)
+        await call(pool, upstream.url)
+        assert len(pool.sessions) == 1
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as broken:
+            with pytest.raises(httpcore.NetworkError):
+                await call(pool, f"https://127.0.0.1:{broken.sockets[0].getsockname()[1]}/v1")
+        assert len(pool.sessions) == 0
+        assert b"hello" in await call(pool, upstream.url)
+        assert (pool.sessions.resumed, resumptions(trust[0])) == (0, 0)
+        await pool.close()
+
+
+async def test_sessions_are_bounded_in_number_and_age_and_used_once(trust: tuple[ssl.SSLContext, Path]) -> None:
+    clock = FakeClock(1.0)
+    async with ScriptedUpstream(tls=trust[0]) as upstream:
+        pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)
+        pool.sessions.now = clock.monotonic
+        await call(pool, upstream.url)
+        await clock.advance(FULL_AGAIN_S / 2)
+        await call(pool, upstream.url)
+        assert (len(pool.sessions), pool.sessions.resumed) == (1, 1)
+        # A resumed connection does not make its server's proof any younger.
+        await clock.advance(FULL_AGAIN_S / 2)
+        await call(pool, upstream.url)
+        assert pool.sessions.resumed == 1
+        await call(pool, upstream.url)
+        assert pool.sessions.resumed == 2
+        left = pool.sessions.take("127.0.0.1")
+        assert left is not None
+        for _ in range(KEPT + 2):
+            pool.sessions.leave(left)
+        assert len(pool.sessions) == KEPT
         await pool.close()

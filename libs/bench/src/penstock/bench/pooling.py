@@ -1,8 +1,10 @@
 """Pooled connections to an upstream against a new one a call, over TLS: set-ups and latency; and what the path adds to a first token.
 
 The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round trip; a new connection costs one round
-trip more, as TCP's handshake does. Both sides are the serving client with one TLS context; the one that does not pool keeps no
-connection. Calls take turns, in the first tokens too: a bare hop, the upstream directly, the whole path, each after the same rest.
+trip more, as TCP's handshake does. All sides are the serving client with one TLS context each; those that do not pool keep no connection,
+and one of these calls a server that gives no session tickets, so that every handshake is a full one. `latency_cut` and
+`connect_overhead_cut` are against the one that resumes. Calls take turns, in the first tokens too: a bare hop, the upstream directly, the
+whole path, each after the same rest.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +67,16 @@ def run(options: Options) -> Result:
         tempfile.TemporaryDirectory() as folder,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        setups, latency = runner.run(_pooled(Path(folder), calls))
+        pooled, fresh, full = runner.run(_pooled(Path(folder), calls))
         first, hop, direct, path, cancel = runner.run(_first_tokens(Path(folder), echo.bare, calls))
-    pooled, fresh = latency
     figures = {
-        "connect_overhead_cut": 1 - setups[0] / setups[1],
-        "latency_cut": 1 - statistics.mean(pooled) / statistics.mean(fresh),
-        "reuse_share": 1 - setups[0] / calls,
-        "pooled_ms": statistics.mean(pooled),
-        "fresh_ms": statistics.mean(fresh),
+        "connect_overhead_cut": 1 - pooled.setups / fresh.setups,
+        "latency_cut": 1 - statistics.mean(pooled.ms) / statistics.mean(fresh.ms),
+        "reuse_share": 1 - pooled.setups / calls,
+        "tls_resumed_share": fresh.resumed / (fresh.setups - 1),
+        "pooled_ms": statistics.mean(pooled.ms),
+        "fresh_ms": statistics.mean(fresh.ms),
+        "fresh_full_handshake_ms": statistics.mean(full.ms),
         "first_token_added_hops": first,
         "bare_hop_p50_ms": hop,
         "first_token_direct_p50_ms": direct,
@@ -85,7 +89,12 @@ def run(options: Options) -> Result:
         "upstream_ms": UPSTREAM_S * 1e3,
         "round_trip_ms": ROUND_TRIP_S * 1e3,
     }
-    table = Table("Set-ups of TLS connections", ("pooled", "a new one a call"), ((setups[0], setups[1]),))
+    rows = (("pooled", pooled), ("a new one a call", fresh), ("a new one a call, no tickets", full))
+    table = Table(
+        "TLS connections",
+        ("", "set up", "by a resumed session", "mean ms a call", "CPU ms a call, both ends"),
+        tuple((what, side.setups, side.resumed, statistics.mean(side.ms), side.cpu_ms / calls) for what, side in rows),
+    )
     return Result(figures, BOUNDS, context, (table,))
 
 
@@ -95,27 +104,57 @@ def _task() -> inference_pb2.Task:
     return task
 
 
-async def _pooled(folder: Path, calls: int) -> tuple[tuple[int, int], tuple[list[float], list[float]]]:
-    """Set-ups and latencies of both sides behind the proxy."""
+@dataclass
+class _Side:
+    """One way of connecting: what its calls took, and the connections that were set up for them."""
+
+    client: Client
+    ms: list[float] = field(default_factory=list)
+    cpu_ms: float = 0.0
+
+    @property
+    def setups(self) -> int:
+        return self.client.opened
+
+    @property
+    def resumed(self) -> int:
+        return self.client.resumed
+
+    async def call(self) -> None:
+        service = UpstreamServicer(self.client, SystemClock(), NO_TELEMETRY)
+        began, cpu_s = time.perf_counter(), time.process_time()
+        await service.Compute(inference_pb2.ComputeRequest(model="chat", task=_task()), Call())
+        self.ms.append((time.perf_counter() - began) * 1e3)
+        self.cpu_ms += (time.process_time() - cpu_s) * 1e3
+
+
+async def _pooled(folder: Path, calls: int) -> tuple[_Side, _Side, _Side]:
+    """Behind the proxy: with the pool, with a new connection a call, and with one whose server gives no tickets."""
     authority = trustme.CA()
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(server_side)
     trusted = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
-    async with ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream, _delayed(upstream.url) as url:
-        knobs = {"name": "up", "base_url": url, "models": [{"name": "chat"}], "ca_file": trusted}
-        sides = [Client(Upstream.model_validate({**knobs, "kept_connections": kept}), NO_TELEMETRY) for kept in (20, 0)]
-        services = [UpstreamServicer(client, SystemClock(), NO_TELEMETRY) for client in sides]
-        latencies: tuple[list[float], list[float]] = ([], [])
-        request = inference_pb2.ComputeRequest(model="chat", task=_task())
+    async with _upstream(authority, tickets=2) as url, _upstream(authority, tickets=0) as plain_url:
+        knobs = {"name": "up", "models": [{"name": "chat"}], "ca_file": trusted}
+        pooled, fresh, full = (
+            _Side(Client(Upstream.model_validate({**knobs, "base_url": to, "kept_connections": kept}), NO_TELEMETRY))
+            for to, kept in ((url, 20), (url, 0), (plain_url, 0))
+        )
         for _ in range(calls):
-            for service, taken in zip(services, latencies, strict=True):
-                began = time.perf_counter()
-                await service.Compute(request, Call())
-                taken.append((time.perf_counter() - began) * 1e3)
-        for client in sides:
-            await client.close()
-    return (sides[0].opened, sides[1].opened), latencies
+            for side in (pooled, fresh, full):
+                await side.call()
+        for side in (pooled, fresh, full):
+            await side.client.close()
+    return pooled, fresh, full
+
+
+@contextlib.asynccontextmanager
+async def _upstream(authority: trustme.CA, tickets: int) -> AsyncIterator[str]:
+    """A scripted upstream behind the proxy that gives so many session tickets to a new connection; its address."""
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.num_tickets = tickets
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    async with ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream, _delayed(upstream.url) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

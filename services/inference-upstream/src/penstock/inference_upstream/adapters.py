@@ -57,6 +57,7 @@ class Client:
         for name, unit, what, value in (
             ("in_flight", "{call}", "Calls under way", lambda: float(self.in_flight)),
             ("connections_opened", "{connection}", "Connections set up so far", lambda: float(self.opened)),
+            ("tls_resumed", "{connection}", "Connections that resumed a TLS session", lambda: float(self.resumed)),
             ("connections_open", "{connection}", "Connections that are open", lambda: float(pool.open)),
             ("connections_busy", "{connection}", "Connections that carry a call", lambda: float(pool.busy)),
             ("waiting", "{call}", "Calls that wait for a connection", lambda: float(pool.waiting)),
@@ -68,6 +69,10 @@ class Client:
     @property
     def opened(self) -> int:
         return self._pool.opened
+
+    @property
+    def resumed(self) -> int:
+        return self._pool.sessions.resumed
 
     @property
     def reuse_share(self) -> float:

@@ -16,6 +16,7 @@ import httpcore
 from penstock.core.clock import Clock
 from penstock.inference_upstream.config import Upstream
 from penstock.inference_upstream.leaving import reset_stream
+from penstock.inference_upstream.sessions import Sessions
 
 SWEEPS_A_KEEPALIVE = 4
 """An idle connection outlives its time by a quarter of it at most."""
@@ -40,6 +41,7 @@ class Pool:
         self._trust = (
             ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else httpcore.default_ssl_context()
         )
+        self.sessions = Sessions(self._trust)
         self.opened = 0
         self.waiting = 0
         self._held = self._made()
