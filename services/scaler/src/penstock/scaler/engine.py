@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 from penstock.scaler.actuators import Actuator, Fleet
-from penstock.scaler.adapters import KEPT_DECISIONS, LOST, Demand, Store
+from penstock.scaler.adapters import LOST, Demand, Store
 from penstock.scaler.config import PoolConfig
-from penstock.scaler.learning import Learnt
-from penstock.scaler.metering import Meter
+from penstock.scaler.fitting import Fits
+from penstock.scaler.history import History
 from penstock.scaler.pool import Decision, Pool, Sample
+from penstock.scaler.running import Running
 
 log = logging.getLogger(__name__)
 
-SHARED_SAMPLES = 60
-"""Of what other scalers were told, so many samples are looked through at each tick."""
-LEARNT_NOTHING = Learnt((), 1.0)
 NOTICE_S = 120.0
 """Time that a notice gives where it does not say."""
 Begin = Callable[[str, str], Awaitable[int | None]]
 """Lets the router send no more to an instance; takes its id and a reason, returns None where the router does not know it."""
-
-
-@dataclass
-class Running:
-    """One pool, who acts for it, and what was decided: the memory that every answer comes from."""
-
-    pool: Pool
-    actuator: Actuator
-    decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    starts: dict[int, float] = field(default_factory=dict)
-    fleet: Fleet | None = None
-    reported_s: float = -math.inf
-    learnt: Learnt | None = None
-    serving: int | None = None
-    held: int = 0
-
-    def __post_init__(self) -> None:
-        self.meter = Meter(self.pool.config.interval_s)
-
-    @property
-    def answer(self) -> int:
-        """Instances wanted: the last decision; before any, the least, and never zero without one."""
-        if self.decisions:
-            return self.decisions[0].wanted
-        return max(1, self.pool.config.least)
-
-    @property
-    def urgent(self) -> tuple[float, float]:
-        """What no sample tells yet: work a second of the last few seconds, and work that waits now.
-
-        What a call costs that waits for the first instance is not known: each counts as a second of one.
-        """
-        return self.meter.burst, self.meter.waiting + self.held * (self.pool.given_capacity or 1.0)
-
-    def keep(self, decision: Decision) -> None:
-        """Put a decision in force and wake those who watch."""
-        self.decisions.appendleft(decision)
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 class Engine:
@@ -86,37 +41,16 @@ class Engine:
         self._drain = drain
         self.pools = {config.name: Running(Pool(config), actuators[config.name]) for config in pools}
         self._store, self._clock, self._demand = store, clock, demand
-        self._fits: dict[str, asyncio.Task[None]] = {}
+        self._history, self._fits = History(store), Fits()
         self.leads, self._left = True, False
-        for name, running in self.pools.items():
-            self._watch(name, running, telemetry)
-
-    def _watch(self, name: str, running: Running, telemetry: Telemetry) -> None:
-        pool = running.pool
-        telemetry.gauge(
-            f"penstock.scaler.wanted.{name}", "{instance}", "Instances wanted", lambda: float(running.answer)
-        )
-        telemetry.gauge(
-            f"penstock.scaler.fallen_back.{name}",
-            "1",
-            "1 while the reactive rules decide",
-            lambda: float(pool.fallen_back),
-        )
-        telemetry.gauge(
-            f"penstock.scaler.coverage.{name}", "1", "Share of samples below the forecast quantile", pool.coverage
-        )
+        for running in self.pools.values():
+            running.show(telemetry)
 
     async def recall(self) -> None:
         """Take up history and last decisions; without the store it begins with nothing, and says so."""
-        for name, running in self.pools.items():
-            try:
-                running.pool.take(await self._store.samples(name), self._clock.time())
-                running.pool.measured_at = -math.inf  # history tells what is usual, not what is asked for now
-                running.decisions.extend(await self._store.decisions(name, KEPT_DECISIONS))
-                await self._recall_learnt(name, running)
-            except LOST as error:
-                log.warning("the history of %s cannot be read: %s", name, error)
-            self._learn(name, running)
+        for running in self.pools.values():
+            await self._history.recall(running, self._clock.time())
+            self._fits.start(running.pool)
 
     async def run(self, tick_s: float, lease_ms: int) -> None:
         """Tick for ever; one bad tick is logged, and the last answers stand."""
@@ -140,36 +74,14 @@ class Engine:
             self._demand.remember(None)
         for name, running in self.pools.items():
             try:
-                await self._share(name, running)
+                self._take(running, await self._history.shared(running))
                 if self.leads:
                     await self._decide(name, running)
                 else:
-                    await self._follow(name, running)
+                    running.meter.forget()
+                    await self._history.follow(running)
             except Exception:
                 log.exception("%s: not decided, the last answer stands", name)
-
-    async def _follow(self, name: str, running: Running) -> None:
-        """Another scaler decides: answer what it decided, and know what it learnt."""
-        running.meter.forget()
-        try:
-            for decision in await self._store.decisions(name, 1):
-                if not running.decisions or decision.made_s > running.decisions[0].made_s:
-                    running.keep(decision)
-            await self._recall_learnt(name, running)
-        except LOST as error:
-            log.warning("decisions about %s cannot be read: %s", name, error)
-
-    async def _share(self, name: str, running: Running) -> None:
-        """Take the samples that other scalers were told."""
-        try:
-            self._take(name, running, await self._store.samples(name, SHARED_SAMPLES))
-        except LOST as error:
-            log.warning("samples of %s cannot be read: %s", name, error)
-
-    async def _recall_learnt(self, name: str, running: Running) -> None:
-        kept = await self._store.learnt(name)
-        if kept is not None and kept != running.learnt:
-            running.pool.learnt = running.learnt = kept
 
     async def report(self, name: str, samples: Sequence[Sample]) -> int:
         """Take samples of a pool. Returns how many were new.
@@ -179,29 +91,15 @@ class Engine:
         """
         running = self.pools[name]
         running.reported_s = self._clock.time()
-        new = self._take(name, running, samples)
-        await self._keep(name, running, new)
+        new = self._take(running, samples)
+        await self._history.keep_samples(running, new)
         return len(new)
 
-    def _take(self, name: str, running: Running, samples: Sequence[Sample]) -> list[Sample]:
+    def _take(self, running: Running, samples: Sequence[Sample]) -> list[Sample]:
         """Take samples and learn from them. Returns those that were new."""
-        pool = running.pool
-        before = pool.samples[-1] if pool.samples else None
-        taken = pool.take(samples, self._clock.time())
-        new = pool.samples[-taken:] if taken else []
-        for sample in new:
-            if before is not None and running.fleet is not None and running.fleet.seen:
-                ready, seconds = running.fleet.ready, pool.config.interval_s
-                pool.capacity.saw(sample.work, (before.backlog, sample.backlog), ready, seconds, pool.given_capacity)
-            before = sample
-        self._learn(name, running)
+        new = running.take(samples, self._clock.time())
+        self._fits.start(running.pool)
         return new
-
-    async def _keep(self, name: str, running: Running, new: Sequence[Sample]) -> None:
-        try:
-            await self._store.keep_samples(name, new, running.pool.most_samples)
-        except LOST as error:
-            log.warning("samples of %s are not kept: %s", name, error)
 
     async def _read_demand(self) -> None:
         if self._demand is None:
@@ -225,7 +123,7 @@ class Engine:
                 continue
             ended = running.meter.read(*self._demand.since_last(seen, name), now)
             if ended:
-                await self._keep(name, running, self._take(name, running, ended))
+                await self._history.keep_samples(running, self._take(running, ended))
         self._demand.remember(seen)
 
     async def _read_fleets(self) -> None:
@@ -251,16 +149,14 @@ class Engine:
         running.fleet = fleet
         now = self._clock.time()
         if fleet.seen:
-            await self._note_ready(name, running, fleet.ready, now)
+            running.started(fleet.ready, now)
+            await self._history.keep_learnt(running)
         last = running.decisions[0] if running.decisions else None
         decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0, running.urgent)
         decision = replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
             running.keep(decision)
-            try:
-                await self._store.keep_decision(decision)
-            except LOST as error:
-                log.warning("a decision of %s is not kept: %s", name, error)
+            await self._history.keep_decision(decision)
         if decision.wanted != fleet.wanted and not running.pool.config.dry_run:
             starts = range(fleet.wanted + 1, decision.wanted + 1) if fleet.seen else ()
             running.starts |= dict.fromkeys(starts, now)
@@ -269,38 +165,9 @@ class Engine:
             except OSError as error:
                 log.warning("%s cannot be scaled now, the next tick tries again: %s", name, error)
 
-    async def _note_ready(self, name: str, running: Running, ready: int, now: float) -> None:
-        """Learn from starts how long they take, and keep what was learnt."""
-        for number in [number for number in running.starts if number <= ready]:
-            running.pool.lead_times.add(now - running.starts.pop(number))
-        if running.pool.learnt != (running.learnt or LEARNT_NOTHING):
-            running.learnt = running.pool.learnt
-            try:
-                await self._store.keep_learnt(name, running.learnt)
-            except LOST as error:
-                log.warning("what %s learnt is not kept: %s", name, error)
-
-    def _learn(self, name: str, running: Running) -> None:
-        """Fit what is due in a thread, one at a time for a pool; a failed fit leaves the old one in force."""
-        if name not in self._fits and (running.pool.rebuild_due or running.pool.due()):
-            task = asyncio.create_task(self._fit(running.pool), name=f"fit {name}")
-            self._fits[name] = task
-            task.add_done_callback(lambda _: self._fits.pop(name, None))
-
-    @staticmethod
-    async def _fit(pool: Pool) -> None:
-        try:
-            if pool.rebuild_due:
-                pool.install(await asyncio.to_thread(pool.rebuild))
-            for forecaster in pool.due():
-                forecaster.adopt(await asyncio.to_thread(forecaster.train))
-        except Exception:
-            log.exception("fitting %s failed; the experts that stand go on", pool.config.name)
-
     async def settled(self) -> None:
         """Wait until no fit runs."""
-        while self._fits:
-            await asyncio.gather(*self._fits.values())
+        await self._fits.settled()
 
     def plan(self, name: str) -> Decision:
         """What would be decided now, from memory; leaves nothing behind."""
@@ -337,8 +204,7 @@ class Engine:
 
     async def close(self) -> None:
         """End fits, children and the lead."""
-        for task in self._fits.values():
-            task.cancel()
+        self._fits.cancel()
         for running in self.pools.values():
             await running.actuator.close()
         try:

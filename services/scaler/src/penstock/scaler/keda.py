@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import grpc
 from penstock.api.keda import externalscaler_pb2 as keda
 from penstock.core.clock import Clock
-from penstock.scaler.engine import Engine, Running
+from penstock.scaler.engine import Engine
+from penstock.scaler.running import Running
 
 PREFIX = "penstock-"
 REPEAT_S = 30.0

@@ -9,8 +9,9 @@ from penstock.api.scaler.v1 import scaler_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import invalid, not_found
-from penstock.scaler.engine import Engine, Running
+from penstock.scaler.engine import Engine
 from penstock.scaler.pool import Decision, Sample
+from penstock.scaler.running import Running
 
 MOST_SAMPLES = 10_000
 MOST_DECISIONS = 1000
