@@ -120,7 +120,14 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
         ("429", EXHAUSTED, "UPSTREAM_RATE_LIMITED"),
         ("529", UNAVAILABLE, "UPSTREAM_529"),
         ("500", UNAVAILABLE, "UPSTREAM_500"),
+        ("503", UNAVAILABLE, "UPSTREAM_503"),
+        ("408", UNAVAILABLE, "UPSTREAM_408"),
+        ("409", UNAVAILABLE, "UPSTREAM_409"),
         ("401", grpc.StatusCode.FAILED_PRECONDITION, ""),
+        ("403", grpc.StatusCode.FAILED_PRECONDITION, ""),
+        ("404", grpc.StatusCode.FAILED_PRECONDITION, ""),
+        ("400", grpc.StatusCode.INVALID_ARGUMENT, "UPSTREAM_400"),
+        ("413", grpc.StatusCode.INVALID_ARGUMENT, ""),
         ("reset", UNAVAILABLE, "UPSTREAM_RESET"),
         ("silence", UNAVAILABLE, "UPSTREAM_SILENT"),
         ("malformed", UNAVAILABLE, "UPSTREAM_MALFORMED"),
@@ -137,7 +144,7 @@ async def test_each_fault_has_one_outcome_and_the_next_call_works(
             await (rig.stream(task()) if streamed else rig.whole(task()))
         assert (failed.value.code, failed.value.reason) == (code, reason)
         assert "secret" not in failed.value.message
-        if fault in ("429", "529"):
+        if fault in ("429", "529", "503"):
             assert failed.value.retry_after_s == 2.0
         assert (await rig.whole(task())).generate.message.content == "one two three"
         assert rig.client.in_flight == 0
@@ -150,6 +157,31 @@ async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answ
             with pytest.raises(Fault) as failed:
                 await rig.stream(task())
             assert failed.value.reason == reason
+
+
+async def test_an_upstream_that_is_not_there_cannot_be_reached() -> None:
+    async with ScriptedUpstream() as gone:
+        pass
+    async with Rig(gone) as rig:
+        for asked in (rig.whole, rig.stream):
+            with pytest.raises(Fault) as failed:
+                await asked(task())
+            assert (failed.value.code, failed.value.reason) == (UNAVAILABLE, "UPSTREAM_UNREACHABLE")
+        assert (rig.client.errors, rig.client.in_flight) == (2, 0)
+
+
+async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> None:
+    async with (
+        ScriptedUpstream(word_s=3600.0) as upstream,
+        Rig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
+    ):
+        pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
+        await anext(pieces)
+        with pytest.raises(Fault) as failed:
+            await rig.whole(task())
+        assert (failed.value.code, failed.value.reason) == (UNAVAILABLE, "UPSTREAM_POOL_FULL")
+        await pieces.aclose()  # type: ignore[attr-defined]
+        assert len(upstream.requests) == 1
 
 
 async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:

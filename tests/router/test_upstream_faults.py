@@ -1,43 +1,56 @@
 """An upstream's fault on its whole way: through the upstream service and the batcher to the router, charged once and remembered.
 
-Real servers in process: scripted upstreams, one upstream service before each, one batcher before them all, one router.
+Real servers in process: scripted upstreams, one upstream service before each, one batcher before them all, one router with a real limiter.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from penstock.api.batcher.v1 import batcher_pb2
-from penstock.api.common.v1 import common_pb2
+from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.batcher.adapters import INFERENCE
 from penstock.batcher.config import BatchingSection
 from penstock.batcher.servicer import BatcherServicer
 from penstock.core.auth import internal
-from penstock.core.call import Call
+from penstock.core.call import Call, Principal
 from penstock.core.clock import SystemClock
 from penstock.core.door import Door
 from penstock.core.hop import connect
-from penstock.core.prices import ModelPrice, Prices
+from penstock.core.hop_local import InProcessPeer
+from penstock.core.prices import ModelPrice, Prices, PricesSection
+from penstock.core.redis import embedded_redis, open_redis
 from penstock.core.telemetry import NO_TELEMETRY
 from penstock.inference_upstream.adapters import Client
 from penstock.inference_upstream.config import Upstream, UpstreamModel
 from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.limiter.adapters import Store
+from penstock.limiter.config import LimiterSettings
+from penstock.limiter.rules import LimitsSection
+from penstock.limiter.servicer import LimiterServicer
+from penstock.router.admission import LimiterAdmission
 from penstock.router.config import ModelRoute, RouterSettings, RoutesSection
 from penstock.router.prompt_rules import PromptsSection, ShapingRule
 from penstock.router.shaping import PromptShape
-from penstock.router.stages import Admitted, Later, OpenAdmission, Spent
 from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.upstream import ScriptedUpstream
 
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
+RULES = [
+    {"name": what, "kind": "budget", "counts": what, "limit": 10**9, "window": "month", "calendar": True}
+    for what in ("requests", "tokens", "microusd")
+]
 PRICES = {
     name: ModelPrice(name=name, input_microusd_per_mtok=price, output_microusd_per_mtok=price)
     for name, price in (("small", 1_000_000), ("big", 9_000_000))
@@ -46,14 +59,28 @@ SLOTS = 16
 
 
 @dataclass
-class Charged(OpenAdmission):
-    """Admits everybody and keeps what each call was settled with."""
+class Books:
+    """The limiter and its store: what was charged."""
 
-    settled: list[tuple[common_pb2.Receipt | None, Spent | None]] = field(default_factory=list)
+    limiter: LimiterServicer
+    store: Store
 
-    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
-        self.settled.append((receipt, spent))
-        return None
+    async def charged(self) -> tuple[int, int, int]:
+        """Requests, tokens and micro-dollars, once nothing is held any more; the ledger says the same."""
+        async with asyncio.timeout(20):
+            while True:
+                asked = await self.limiter.GetUsage(limiter_pb2.GetUsageRequest(), Call(Principal("acme")))
+                rows = {row.rule: row for row in asked.rules}
+                held = [row.held for row in asked.rules]
+                if not any(amount.requests or amount.tokens or amount.microusd for amount in held):
+                    break
+                await asyncio.sleep(0.01)
+        assert (await self.store.verify("acme"))[1] == []
+        return (
+            rows["requests"].committed.requests,
+            rows["tokens"].committed.tokens,
+            rows["microusd"].committed.microusd,
+        )
 
 
 @dataclass
@@ -62,13 +89,15 @@ class Rig:
 
     router: Any
     batcher: BatcherServicer
-    charged: Charged
+    books: Books
 
-    async def join(self, name: str, model: str, faults: deque[Any]) -> ScriptedUpstream:
+    async def join(self, name: str, model: str, faults: deque[Any], **knobs: Any) -> ScriptedUpstream:
         """An upstream that has these faults, with its service, known to the router as one that is proven."""
         stack = self.router.stack
         upstream = await stack.enter_async_context(ScriptedUpstream(faults=faults))
-        section = Upstream(name=name, base_url=upstream.url, models=(UpstreamModel(name=model),))
+        section = Upstream(
+            name=name, base_url=upstream.url, models=(UpstreamModel(name=model),), most_answer_bytes=100_000, **knobs
+        )
         client = Client(section, NO_TELEMETRY)
         stack.push_async_callback(client.close)
         servicer = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
@@ -93,18 +122,26 @@ class Rig:
 
 
 @pytest.fixture
-def start_rig(start_router: Any) -> Any:
+def start_rig(start_router: Any, tmp_path: Path) -> Any:
     @contextlib.asynccontextmanager
     async def start(**more: Any) -> AsyncIterator[Rig]:
-        charged = Charged()
+        clock = SystemClock()
         batcher = BatcherServicer(
-            BatchingSection(), lambda address: connect(address, INFERENCE, token=TOKEN), SystemClock(), NO_TELEMETRY
+            BatchingSection(), lambda address: connect(address, INFERENCE, token=TOKEN), clock, NO_TELEMETRY
         )
-        async with serving([Door(BATCHER, batcher, internal(TOKEN))]) as server:
-            settings = RouterSettings(batcher_address=server.address)
-            async with start_router(settings, admission=charged, prices=PRICES, **more) as router:
-                yield Rig(router, batcher, charged)
+        async with (
+            serving([Door(BATCHER, batcher, internal(TOKEN))]) as server,
+            embedded_redis(tmp_path / "redis", "cache") as url,
+        ):
+            settings, store = RouterSettings(batcher_address=server.address), Store(open_redis(url), clock, 5.0, 1.0)
+            section, table = LimitsSection.model_validate({"rules": RULES}), PricesSection(models=(*PRICES.values(),))
+            limiter = LimiterServicer(LimiterSettings(), section, table, store, clock)
+            admission = LimiterAdmission(InProcessPeer(LIMITER, limiter), lambda: Prices(PRICES), clock)
+            async with start_router(settings, admission=admission, prices=PRICES, **more) as router:
+                yield Rig(router, batcher, Books(limiter, store))
+            await admission.close()
             await batcher.close()
+            await store.close()
 
     return start
 
@@ -115,13 +152,17 @@ def asking(model: str, *words: str) -> pb.GenerateRequest:
     return request
 
 
-@pytest.mark.parametrize("fault", ["429", "529", "500", "reset", "malformed"])
+@pytest.mark.parametrize(
+    "fault",
+    ["429", "408", "409", "529", "500", "503", "reset", "silence", "malformed", "content_type", "oversized", "cut"],
+)
 async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_and_batcher(
     start_rig: Any, fault: str
 ) -> None:
     faults: deque[Any] = deque([fault])  # shared: whichever upstream is asked first has it
+    knobs = {"silence_timeout_ms": 500} if fault == "silence" else {}
     async with start_rig() as rig:
-        upstreams = {name: await rig.join(name, "small", faults) for name in ("a", "b")}
+        upstreams = {name: await rig.join(name, "small", faults, **knobs) for name in ("a", "b")}
         answer = await rig.router.stub.Generate(asking("small"), metadata=rig.router.metadata, timeout=20)
         assert answer.result.message.content == "one two three four"
         receipt = answer.receipt
@@ -131,9 +172,29 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
         assert rig.failures() == {served: 0, failed: 1}
         slots = await rig.slots()
         assert slots[failed] < SLOTS <= slots[served]
-        ((booked, spent),) = rig.charged.settled
-        assert spent is None
-        assert booked.cost.paid_microusd == receipt.usage.input_tokens + receipt.usage.output_tokens == 7 + 4
+        assert receipt.cost.paid_microusd == receipt.usage.input_tokens + receipt.usage.output_tokens == 7 + 4
+        assert await rig.books.charged() == (1, 11, 11)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        *((status, grpc.StatusCode.FAILED_PRECONDITION) for status in ("401", "403", "404")),
+        *((status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")),
+    ],
+)
+async def test_a_request_or_key_that_is_refused_is_tried_nowhere_else_costs_nothing_and_is_held_against_nobody(
+    start_rig: Any, fault: str, code: grpc.StatusCode
+) -> None:
+    async with start_rig() as rig:
+        upstreams = [await rig.join(name, "small", deque([fault])) for name in ("a", "b")]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await rig.router.stub.Generate(asking("small"), metadata=rig.router.metadata, timeout=20)
+        assert refused.value.code() is code
+        assert sum(len(upstream.requests) for upstream in upstreams) == 1
+        assert rig.failures() == {"a": 0, "b": 0}
+        assert min((await rig.slots()).values()) >= SLOTS
+        assert (await rig.books.charged())[1:] == (0, 0)
 
 
 async def test_a_cut_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(start_rig: Any) -> None:
@@ -152,9 +213,8 @@ async def test_a_cut_stream_ends_in_an_error_and_is_charged_for_what_it_said_and
         assert sum(len(upstream.requests) for upstream in upstreams) == 1
         assert sorted(rig.failures().values()) == [0, 1]
         assert [slots < SLOTS for slots in (await rig.slots()).values()] == [True]
-        ((booked, spent),) = rig.charged.settled
-        assert booked is None
-        assert spent == Spent("small", len("one two three four") // 4, len("one two") // 4)
+        spent = len("one two three four") // 4 + len("one two") // 4
+        assert await rig.books.charged() == (1, spent, spent)
 
 
 async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
@@ -183,4 +243,6 @@ async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_th
         assert "prompt: as it was sent, big has another rule" in second.receipt.notes
         told = [note for note in second.receipt.notes if note.startswith("prefix: ")]
         assert told == ["prefix: nothing is known of what big was sent before"]
-        assert len(rig.charged.settled) == 2
+        told = [answer.receipt for answer in (first, second)]
+        tokens = sum(receipt.usage.input_tokens + receipt.usage.output_tokens for receipt in told)
+        assert await rig.books.charged() == (2, tokens, sum(receipt.cost.paid_microusd for receipt in told))

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FaultName = Literal[
-    "429", "529", "500", "401", "reset", "silence", "malformed", "cut", "content_type", "oversized", "error_event"
-]
+    "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "503", "529",
+    "reset", "silence", "malformed", "cut", "content_type", "oversized", "error_event",
+]  # fmt: skip
 WIDTH = 8
 
 
@@ -109,7 +110,7 @@ class ScriptedUpstream:
         fault = self.faults.popleft() if self.faults else ""
         if self.key and head.get("authorization") != f"Bearer {self.key}":
             fault = "401"
-        if fault in ("429", "529", "500", "401"):
+        if fault.isdigit():
             await _send(writer, int(fault), b'{"error": {"message": "secret detail"}}', extra="retry-after: 2\r\n")
             return True
         if fault == "reset":
