@@ -197,24 +197,62 @@ async def test_a_request_or_key_that_is_refused_is_tried_nowhere_else_costs_noth
         assert (await rig.books.charged())[1:] == (0, 0)
 
 
-async def test_a_cut_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(start_rig: Any) -> None:
+def streaming(rig: Rig) -> Any:
+    request = pb.GenerateStreamRequest(options=pb.CallOptions(model="small"), task=asking("small").task)
+    return rig.router.stub.GenerateStream(request, metadata=rig.router.metadata, timeout=20)
+
+
+def cost_of(heard: str) -> int:
+    """Tokens, and micro-dollars, of the question and of what was said in answer, as they are estimated."""
+    return len("one two three four") // 4 + len(heard) // 4
+
+
+@pytest.mark.parametrize(("fault", "said"), [("cut", "one two"), ("malformed", "one"), ("error_event", "one")])
+async def test_a_broken_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(
+    start_rig: Any, fault: str, said: str
+) -> None:
     async with start_rig() as rig:
-        upstreams = [await rig.join(name, "small", deque(["cut"])) for name in ("a", "b")]
+        upstreams = [await rig.join(name, "small", deque([fault])) for name in ("a", "b")]
         heard = ""
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            async for piece in rig.router.stub.GenerateStream(
-                pb.GenerateStreamRequest(options=pb.CallOptions(model="small"), task=asking("small").task),
-                metadata=rig.router.metadata,
-                timeout=20,
-            ):
+            async for piece in streaming(rig):
+                assert not piece.chunk.finish_reason
                 heard += piece.chunk.delta
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert heard == "one two"
+        assert heard == said
         assert sum(len(upstream.requests) for upstream in upstreams) == 1
         assert sorted(rig.failures().values()) == [0, 1]
         assert [slots < SLOTS for slots in (await rig.slots()).values()] == [True]
-        spent = len("one two three four") // 4 + len("one two") // 4
-        assert await rig.books.charged() == (1, spent, spent)
+        assert await rig.books.charged() == (1, cost_of(said), cost_of(said))
+
+
+@pytest.mark.parametrize("fault", ["429", "529", "reset", "content_type"])
+async def test_a_stream_that_fails_before_its_first_piece_is_tried_elsewhere_and_charged_once(
+    start_rig: Any, fault: str
+) -> None:
+    faults: deque[Any] = deque([fault])
+    async with start_rig() as rig:
+        upstreams = [await rig.join(name, "small", faults) for name in ("a", "b")]
+        pieces = [piece async for piece in streaming(rig)]
+        assert "".join(piece.chunk.delta for piece in pieces) == "one two three four"
+        assert [len(upstream.requests) for upstream in upstreams] == [1, 1]
+        assert sorted(rig.failures().values()) == [0, 1]
+        assert await rig.books.charged() == (1, 11, 11)
+
+
+async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_what_was_said(start_rig: Any) -> None:
+    async with start_rig() as rig:
+        upstream = await rig.join("a", "small", deque())
+        upstream.word_s = 3600.0
+        stream = streaming(rig)
+        async for piece in stream:
+            if piece.chunk.delta:
+                break
+        stream.cancel()
+        async with asyncio.timeout(20):
+            await upstream.left_early.wait()
+        assert await rig.books.charged() == (1, cost_of("one"), cost_of("one"))
+        assert rig.failures() == {"a": 0}
 
 
 async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
