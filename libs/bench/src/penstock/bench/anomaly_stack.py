@@ -25,6 +25,7 @@ from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.api.telemetry.v1 import telemetry_pb2_grpc
 from penstock.bench.anomaly_instances import CHEAP, DEAR, MODELS, SORTER, Instances, registered
 from penstock.bench.anomaly_replay import FEATURES, KINDS
+from penstock.bench.progress import say
 from penstock.core.auth import TOKEN_KEY
 from penstock.core.hop import open_channel
 from penstock.stack import ports
@@ -52,9 +53,18 @@ class Times:
 
     warm_up_s: float = 300.0
     fault_s: float = 120.0
-    calm_s: float = 120.0
+    calm_s: float = 90.0
     after_s: float = 60.0
     """What opens so soon after a fault is its aftermath."""
+
+    @property
+    def all_s(self) -> float:
+        """How long a run takes."""
+        return self.warm_up_s + sum(self.lasts_s(kind) + self.calm_s for kind in KINDS)
+
+    def lasts_s(self, kind: str) -> float:
+        """How long a fault of a kind lasts."""
+        return self.fault_s * LONGER.get(kind, 1.0)
 
 
 @dataclass(frozen=True)
@@ -157,8 +167,9 @@ async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], f
     await asyncio.sleep(times.warm_up_s)
     for kind in KINDS:
         began = time.time()
+        say(f"fault: {kind}")
         instances.spoil(kind, KINDS[kind][-1])
-        await asyncio.sleep(times.fault_s * LONGER.get(kind, 1.0))
+        await asyncio.sleep(times.lasts_s(kind))
         instances.heal()
         faults.append(Injected(kind, began, time.time()))
         await asyncio.sleep(times.calm_s)
