@@ -141,6 +141,8 @@ async def test_the_machine_is_read_and_written_down() -> None:
     await clock.advance(16.0)
     task.cancel()
     assert len(store.series.find("system.memory.utilization")[0].points) == 4
+    (resident,) = store.series.find("process.memory.usage", "telemetry")
+    assert resident.total > 1 << 20
     assert store.detectors[0].state()["streams"] >= 4, "the machine's figures are watched as any sender's"
 
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.common.v1 import common_pb2
@@ -73,6 +74,33 @@ async def test_bad_spans_are_refused_one_by_one(telemetry: Running) -> None:
     assert "16 bytes" in answer.partial_success.error_message
     trace = await telemetry.peer.call("GetTrace", pb.GetTraceRequest(trace_id=TRACE.hex()), Call())
     assert [span.name for span in trace.spans] == ["span 1"]
+
+
+async def test_bad_points_are_refused_one_by_one_and_what_is_not_kept_is_said(telemetry: Running) -> None:
+    asked = metrics_service_pb2.ExportMetricsServiceRequest()
+    scope = asked.resource_metrics.add().scope_metrics.add()
+    gauge = scope.metrics.add(name="app.heat").gauge.data_points
+    for value in (1.5, float("nan"), float("inf")):
+        gauge.add(time_unix_nano=10**9, as_double=value)
+    gauge.add(time_unix_nano=10**9)
+    gauge.add(time_unix_nano=10**9, flags=1)
+    scope.metrics.add().gauge.data_points.add(time_unix_nano=10**9, as_int=1)
+    shapes = scope.metrics.add(name="app.wait").histogram.data_points
+    for counts, bounds in (([1, 2], [0.5]), ([1, 2, 3], [0.5]), ([1, 1, 1], [0.5, 0.1]), ([2, 2], [0.5])):
+        shapes.add(time_unix_nano=10**9, count=3, sum=1.0, bucket_counts=counts, explicit_bounds=bounds)
+    scope.metrics.add(name="app.odd").summary.data_points.add(time_unix_nano=10**9)
+    async with grpc.aio.insecure_channel(telemetry.address) as channel:
+        export_metrics = channel.unary_unary(EXPORT.replace("Trace", "Metrics").replace("trace", "metrics"))
+        for _ in range(2):  # the second meets the state that the first left
+            answer = metrics_service_pb2.ExportMetricsServiceResponse.FromString(
+                await export_metrics(asked.SerializeToString())
+            )
+            assert answer.partial_success.rejected_data_points == 3 + 1 + 3
+            assert "rising bounds" in answer.partial_success.error_message
+            assert "summaries" in answer.partial_success.error_message
+    for name, points in (("app.heat", 2), ("app.wait", 2), ("app.odd", 0), ("", 0)):
+        found = await telemetry.peer.call("Metrics", pb.MetricsRequest(name=name), Call())
+        assert sum(len(series.points) for series in found.series) == points, name
 
 
 async def test_what_is_sent_twice_is_held_once(telemetry: Running) -> None:
@@ -161,6 +189,7 @@ async def test_our_own_sender_end_to_end(telemetry: Running) -> None:
     assert (savings.unattributed_microusd, savings.unbalanced) == (0, 0)
     costs = await telemetry.peer.call("Costs", pb.CostsRequest(by=pb.COST_BY_RUN), Call())
     assert [(part.key, part.calls, part.paid_microusd) for part in costs.rows] == [("run-7", 1, 30)]
+    assert [(part.technique, part.microusd) for part in costs.rows[0].savings] == [("exact_cache", 70)]
     overview = await telemetry.peer.call("Overview", pb.OverviewRequest(), Call())
     assert [part.service for part in overview.rows] == ["batcher", "router"]
     assert all(part.p99_ms > 0 and part.success == 1 for part in overview.rows)

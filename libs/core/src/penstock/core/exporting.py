@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from penstock.core import semantics as names
 from penstock.core.boot import boot_id
 from penstock.core.config import ServiceSettings
+from penstock.core.process_figures import ProcessFigures
 from penstock.core.telemetry import Ended, Telemetry
 from penstock.core.telemetry_metrics import counted
 
@@ -51,6 +52,8 @@ class Exporter:
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], self.resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")
+        for gauge in ProcessFigures().gauges():
+            self.add_gauge(*gauge)
         self._began_ns = time.time_ns()
         self._offset_ns = time.time_ns() - time.perf_counter_ns()
         self._stop = threading.Event()

@@ -67,9 +67,10 @@ async def _costs(sources: Sources) -> list[Block]:
                 f"{row.calls:,}",
                 dollars(row.paid_microusd),
                 dollars(row.full_price_microusd - row.paid_microusd),
+                ", ".join(f"{part.technique} {dollars(part.microusd)}" for part in row.savings if part.microusd) or "—",
                 f"{row.mean_ms:.1f}",
             ]
             for row in (found.rows if found else ())
         ]
-        blocks.append(Rows(title, (title.split()[-1], "calls", "paid", "saved", "mean ms"), rows))
+        blocks.append(Rows(title, (title.split()[-1], "calls", "paid", "saved", "by technique", "mean ms"), rows))
     return blocks

@@ -174,6 +174,7 @@ def _cost(key: str, account: Account) -> pb.CostRow:
         input_tokens=account.input_tokens,
         output_tokens=account.output_tokens,
         mean_ms=account.latency_ms / account.calls if account.calls else 0.0,
+        savings=_saving_rows(account),
     )
 
 

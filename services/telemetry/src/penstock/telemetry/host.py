@@ -1,4 +1,4 @@
-"""Figures of the machine: processor, its pressure, memory, and GPUs where NVML finds some. Reads only."""
+"""Figures of the machine and of this process: processor, its pressure, memory, and GPUs where NVML finds some. Reads only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import psutil
 from penstock.core.clock import Clock
+from penstock.core.process_figures import ProcessFigures
 from penstock.telemetry.detection import SeriesKey
 from penstock.telemetry.pressure import NEAR_S, Pressure
 
 EVERY_S = 5.0
 PRESSURE = Path("/proc/pressure/cpu")
 SERVICE = "host"
+OWN = "telemetry"
 Reading = tuple[str, str, float, tuple[tuple[str, str], ...]]
 
 
@@ -67,10 +69,12 @@ Write = Callable[[SeriesKey, str, float, float], None]
 
 async def watch_host(write: Write, clock: Clock) -> None:
     """Write the machine's figures every few seconds, for ever."""
-    gpus = Gpus()
+    gpus, own = Gpus(), list(ProcessFigures().gauges())
     while True:
         for metric, unit, value, labels in (*machine(), *gpus.read()):
             write(SeriesKey(SERVICE, metric, labels), unit, clock.time(), value)
+        for metric, unit, _, read in own:
+            write(SeriesKey(OWN, metric), unit, clock.time(), read())
         await clock.sleep(EVERY_S)
 
 

@@ -20,6 +20,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.core import semantics as names
 from penstock.core.errors import internal, invalid, to_fault, to_rpc_status, unavailable
+from penstock.telemetry.points import drop_malformed, not_kept
 from penstock.telemetry.policy import refuse
 from penstock.telemetry.spans import Source, plain_attributes
 from penstock.telemetry.store import Store
@@ -32,6 +33,10 @@ SLICE = 500
 """Spans taken before others get their turn."""
 
 MOST_BYTES = 64 << 20
+MALFORMED_POINTS = (
+    "points need a name, a finite value, and histograms one count more than rising bounds, adding up to the count"
+)
+NOT_KEPT_POINTS = "exponential histograms and summaries are forwarded but not kept"
 M = TypeVar("M", bound=Message)
 Answer = Callable[[bytes], Awaitable[Message]]
 
@@ -93,12 +98,21 @@ class Receiver:
         return rejected
 
     async def metrics(self, payload: bytes) -> Message:
-        """Take metric points; exponential histograms and summaries are forwarded but not kept."""
+        """Take metric points, the malformed ones refused; exponential histograms and summaries are forwarded but not kept."""
         request = _parse(metrics_service_pb2.ExportMetricsServiceRequest, payload)
+        rejected, foreign = 0, False
         for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                rejected += sum(drop_malformed(metric) for metric in scope.metrics)
+                foreign = foreign or not_kept(scope.metrics)
             self._store.take_metrics(_source(resource.resource), resource.scope_metrics)
         self._store.forward("metrics", payload)
-        return metrics_service_pb2.ExportMetricsServiceResponse()
+        response = metrics_service_pb2.ExportMetricsServiceResponse()
+        said = [MALFORMED_POINTS] * bool(rejected) + [NOT_KEPT_POINTS] * foreign
+        if said:
+            response.partial_success.rejected_data_points = rejected
+            response.partial_success.error_message = "; ".join(said)
+        return response
 
     async def logs(self, payload: bytes) -> Message:
         """Take log records: counted and forwarded, without what people wrote; none is kept."""

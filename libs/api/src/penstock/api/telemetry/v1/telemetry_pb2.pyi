@@ -295,7 +295,7 @@ class CostsRequest(_message.Message):
     def __init__(self, by: _Optional[_Union[CostBy, str]] = ..., tenant: _Optional[str] = ..., run_id: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class CostRow(_message.Message):
-    __slots__ = ("key", "calls", "paid_microusd", "full_price_microusd", "input_tokens", "output_tokens", "mean_ms")
+    __slots__ = ("key", "calls", "paid_microusd", "full_price_microusd", "input_tokens", "output_tokens", "mean_ms", "savings")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +303,7 @@ class CostRow(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MEAN_MS_FIELD_NUMBER: _ClassVar[int]
+    SAVINGS_FIELD_NUMBER: _ClassVar[int]
     key: str
     calls: int
     paid_microusd: int
@@ -310,7 +311,8 @@ class CostRow(_message.Message):
     input_tokens: int
     output_tokens: int
     mean_ms: float
-    def __init__(self, key: _Optional[str] = ..., calls: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., mean_ms: _Optional[float] = ...) -> None: ...
+    savings: _containers.RepeatedCompositeFieldContainer[SavingsRow]
+    def __init__(self, key: _Optional[str] = ..., calls: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., mean_ms: _Optional[float] = ..., savings: _Optional[_Iterable[_Union[SavingsRow, _Mapping]]] = ...) -> None: ...
 
 class CostsResponse(_message.Message):
     __slots__ = ("rows",)
