@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from penstock.core.redis import embedded_redis, open_redis
+from penstock.scaler.actuators import Fleet
 from penstock.scaler.adapters import Store
 from penstock.scaler.spot_fleet import Machine, SpotFleet
 from penstock.scaler.spot_policy import SpotKnobs
@@ -155,6 +156,40 @@ async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Stor
     assert all(zone.up_since_s is None for zone in second.zones.by_name.values())
     assert sum(second.zones.pooled.deaths) == 0
     await second.close()
+
+
+async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back_too(store: Store) -> None:
+    cloud, clock = Cloud(*NAMES), FakeClock(NOW)
+
+    def make() -> SpotFleet:
+        return SpotFleet(cloud, [Zone(n, n[0]) for n in NAMES], clock, SpotKnobs(extra=1), memory=store.zones("m"))
+
+    old, new = make(), make()
+    await old.scale(6)
+    assert await old.fleet() == Fleet(6, 6)
+    await clock.advance(61.0)
+    assert await new.fleet() == Fleet(6, 6), "nothing was asked of it yet"
+    before = list(cloud.there)
+    assert await new.fleet() == Fleet(6, 6) and cloud.there == before, "and only looking starts and ends nothing"
+    await new.scale(8)
+    await new.fleet()
+    await clock.advance(61.0)
+    assert (await old.fleet()).wanted == 8, "it does not undo what the other was told"
+    for fleet in (old, new):
+        await fleet.close()
+
+
+async def test_one_that_looks_seldom_still_sees_what_it_lost(store: Store) -> None:
+    cloud, clock = Cloud(*NAMES), FakeClock(NOW)
+    fleet = SpotFleet(cloud, [Zone(n, n[0]) for n in NAMES], clock, memory=store.zones("m"))
+    await fleet.scale(2)
+    await fleet.fleet()
+    gone = cloud.there[0].zone
+    await clock.advance(300.0)
+    cloud.there = [one for one in cloud.there if one.zone != gone]
+    assert (await fleet.fleet()).wanted == 2
+    assert sum(fleet.zones.pooled.deaths) == 1 and fleet.zones.by_name[gone].retry_at_s > clock.time()
+    await fleet.close()
 
 
 async def test_without_redis_it_begins_with_nothing() -> None:

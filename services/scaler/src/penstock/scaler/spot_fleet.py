@@ -23,7 +23,7 @@ SOLVE_S = 60.0
 SCENARIOS = 100
 KEEP_S = 60.0
 AWAY_S = 60.0
-"""A fleet that has not looked for so long was not the one that acted: another may have learnt meanwhile."""
+"""A fleet that has not looked for so long may not have been the one that acted: it sees whether another has kept more."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ class SpotFleet:
         self._memory = memory
         self._looked_at = self._kept_at = -math.inf
         self._kept_events = 0
+        self._kept: str | None = None
+        self._told = False
         self._known: dict[str, Machine] = {}
         self._leaving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,14 +109,18 @@ class SpotFleet:
         machines = await self._look()
         if self.wanted:
             await self._place(machines)
-        return Fleet(self.wanted, min(self.wanted, math.floor(self._serving(self._known.values()))))
+        # Before anything was asked of it here, what another scaler started is what is wanted: a new leader must not begin from nothing.
+        wanted = self.wanted if self._told else max(0, math.floor(self._does(machines)) - self._knobs.extra)
+        serving = self._does(one for one in self._known.values() if one.serves)
+        return Fleet(wanted, min(wanted, math.floor(serving)))
 
     def on_demand(self, wanted: int) -> int:
         return min(wanted, max(self.placement.on_demand, self._knobs.base))
 
     async def scale(self, wanted: int) -> None:
-        self.wanted = wanted
-        await self._place(await self._look())
+        machines = await self._look()  # which may find that another acted meanwhile
+        self.wanted, self._told = wanted, True
+        await self._place(machines)
 
     async def replace(self, instance: str, left_s: float) -> bool:
         """Count it as gone, so that the rule puts another elsewhere now; its zone is left alone for a while. Then drain it."""
@@ -147,13 +153,13 @@ class SpotFleet:
 
     async def _full(self) -> bool:
         """Whether enough serve beside those that leave, as last seen."""
-        stay = [one for one in self._known.values() if one.id not in self._leaving]
-        return self._serving(stay) >= self.wanted
+        stay = [one for one in self._known.values() if one.serves and one.id not in self._leaving]
+        return self._does(stay) >= self.wanted
 
-    def _serving(self, machines: Iterable[Machine]) -> float:
+    def _does(self, machines: Iterable[Machine]) -> float:
         """Wanted instances that these do; one on demand, or of a place that is used no more, counts as one."""
         sizes = self.zones.by_name
-        return sum(sizes[one.zone].capacity if one.zone in sizes else 1.0 for one in machines if one.serves)
+        return sum(sizes[one.zone].capacity if one.zone in sizes else 1.0 for one in machines)
 
     async def _retire(self, machine: Machine, reason: str, not_before_s: float = -math.inf) -> None:
         if self._drain is not None:
@@ -192,20 +198,23 @@ class SpotFleet:
     async def _recall(self, places: set[str], now: float) -> None:
         """Take up what the last one to act has learnt; nothing of it is changed where it cannot be read."""
         text = await self._memory.recall() if self._memory is not None else None
-        if text is None:
+        if text is None or text == self._kept:
             return
         try:
             load(text, self.zones, now)
         except ValueError as error:
             log.warning("%s", error)
             return
-        self._known.clear()  # what has gone meanwhile was seen by another, or by nobody
+        # Another acted meanwhile, or nobody did: what has gone was seen by it, what is wanted was told to it.
+        self._known.clear()
+        self.wanted, self._told = 0, False
         self.zones.still_there(places)
 
     async def _keep(self, now: float) -> None:
         self._kept_at, self._kept_events = now, self.zones.events
         if self._memory is not None:
-            await self._memory.keep(dump(self.zones))
+            self._kept = dump(self.zones)
+            await self._memory.keep(self._kept)
 
     async def _place(self, machines: list[Machine]) -> None:
         now = self._clock.time()
@@ -240,7 +249,7 @@ class SpotFleet:
         for zone, count in placement.stop.items():
             # The youngest go: one that has lasted is the better bet.
             surplus += [one for one in machines if one.zone == zone][-count:]
-        if self._serving(machines) >= self.wanted:
+        if self._does(one for one in machines if one.serves) >= self.wanted:
             # Machines in zones that are configured no more go once others serve.
             surplus += [one for one in machines if one.zone and one.zone not in self.zones.by_name]
         for machine in surplus:
