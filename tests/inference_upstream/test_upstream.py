@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,29 @@ async def test_streams_keep_their_connection_too() -> None:
             await rig.stream(task())
         assert upstream.connections == 1
         assert rig.client.reuse_share == 0.9
+
+
+class Looked:
+    """A finder of modules that finds none and counts who was looked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.append(name)
+
+
+async def test_a_call_looks_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Looked()
+    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+        await rig.stream(task())
+        await rig.whole(task())
+        monkeypatch.setattr(sys, "meta_path", [looked, *sys.meta_path])
+        await rig.stream(task())
+        await rig.whole(task())
+        monkeypatch.undo()
+    # Python does not remember an import that failed: each looks through the whole path, half of a call's CPU at one time.
+    assert looked.names == []
 
 
 class Gauges(Telemetry):
