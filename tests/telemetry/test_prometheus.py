@@ -33,6 +33,7 @@ EXPORTED = {
     "penstock_ledger_paid", "penstock_ledger_full_price", "penstock_ledger_saved",
     "penstock_anomaly_streams", "penstock_anomaly_streams_ready", "penstock_anomaly_groups",
     "penstock_anomaly_groups_fitted", "penstock_anomaly_stream_alerts", "penstock_anomaly_request_alerts",
+    "system_cpu_pressure_ratio", "process_cpu_utilization_ratio", "process_memory_usage_bytes",
     "system_cpu_utilization_ratio", "system_memory_utilization_ratio", "hw_gpu_utilization_ratio",
 }  # fmt: skip
 
@@ -125,7 +126,7 @@ def test_a_dashboard_asks_only_for_what_is_exported(path: Path) -> None:
     assert found and board["uid"] and board["title"]
     for query in found:
         for name in re.findall(
-            r"\b(?:rpc_\w+seconds\w*|penstock_(?!tenant|technique|span\b)\w+|system_\w+|hw_\w+)", query
+            r"\b(?:rpc_\w+seconds\w*|penstock_(?!tenant|technique|span\b)\w+|system_\w+|process_\w+|hw_\w+)", query
         ):
             assert re.sub(r"_(bucket|count|sum)$", "", name) in EXPORTED, f"{path.name}: {name}"
 

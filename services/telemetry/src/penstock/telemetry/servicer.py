@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.core.call import Call
 from penstock.core.errors import invalid, not_found
-from penstock.telemetry import answers, questions
+from penstock.telemetry import account_answers, answers, questions
 from penstock.telemetry.adapters import Forwarder
 from penstock.telemetry.spans import Tree
 from penstock.telemetry.store import Store
@@ -58,13 +58,13 @@ class TelemetryServicer:
     async def Savings(self, request: pb.SavingsRequest, call: Call) -> pb.SavingsResponse:
         """See the contract."""
         period = questions.period(request.window, self._now())
-        return answers.savings(self._store.ledger.over_time(*period, request.tenant))
+        return account_answers.savings(self._store.ledger.over_time(*period, request.tenant))
 
     async def Costs(self, request: pb.CostsRequest, call: Call) -> pb.CostsResponse:
         """See the contract."""
         key = questions.cost_key(request.by)
         rows = self._store.ledger.by(key, request.tenant, request.run_id)
-        return answers.costs(rows[: request.limit or 100])
+        return account_answers.costs(rows[: request.limit or 100])
 
     async def Latencies(self, request: pb.LatenciesRequest, call: Call) -> pb.LatenciesResponse:
         """See the contract."""
