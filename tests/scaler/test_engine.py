@@ -15,6 +15,7 @@ from penstock.scaler.actuators import DryRun, Fleet
 from penstock.scaler.adapters import REGISTRY, Demand, Store
 from penstock.scaler.config import PoolConfig
 from penstock.scaler.engine import Engine
+from penstock.scaler.forecast import Forecaster
 from penstock.scaler.pool import Pool, Sample
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, serving
@@ -110,6 +111,27 @@ async def test_a_pool_that_fails_does_not_hold_up_the_others(scalers: Scalers, m
     await engine.tick()
     assert (engine.pools["bad"].answer, engine.pools["good"].answer) == (1, 5)
     await engine.settled()
+
+
+async def test_with_every_fit_failing_the_reactive_rules_decide_and_then_what_stands(
+    scalers: Scalers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dead(self: Pool) -> object:
+        raise MemoryError("no room to fit")
+
+    monkeypatch.setattr(Pool, "rebuild", dead)
+    scaler = await scalers.make()
+    await feed(scaler, [500.0] * 6)
+    running = scaler.engine.pools["m"]
+    assert running.answer == 5 and running.pool.reactive and not running.pool.latest
+    assert "fitting m failed" in caplog.text
+    monkeypatch.undo()
+    await feed(scaler, [500.0] * 40)
+    fitted = running.pool.latest
+    assert fitted and running.answer >= 5
+    monkeypatch.setattr(Forecaster, "train", dead)
+    await feed(scaler, [500.0] * 60)
+    assert running.pool.latest and running.answer >= 5
 
 
 async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(scalers: Scalers) -> None:

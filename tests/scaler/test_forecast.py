@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from penstock.scaler.conformal import Residuals
 from penstock.scaler.experts import Learned, Profile
 from penstock.scaler.features import WINDOW, rows
 from penstock.scaler.forecast import EXPERTS, LEVELS, OUT, Forecaster
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.linear_model import Ridge
 
 CLOCK = (1_700_000_000.0, 1800.0)
 
@@ -68,6 +71,24 @@ def test_a_sample_that_is_no_amount_is_refused_and_changes_nothing(bad: float) -
     with pytest.raises(ValueError, match="finite"):
         forecaster.observe(bad)
     assert forecaster.seen == seen
+
+
+def test_the_learned_experts_are_extra_trees_a_random_forest_and_ridge_and_each_foresees() -> None:
+    work = daily(6)
+    forecaster, _ = fed(work, fit=False)
+    learned = forecaster.train()
+    assert [type(one) for one in (*learned.trees, learned.ridge)] == [ExtraTreesRegressor, RandomForestRegressor, Ridge]
+    forecaster.adopt(learned)
+    later = daily(2, seed=9)
+    missed: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    flat = []
+    for now, then in itertools.pairwise(later):
+        forecaster.observe(float(now))
+        row = learned.predict(forecaster._row(), forecaster._level)
+        for expert, value in enumerate(row):
+            missed[expert].append(abs(value - float(then)))
+        flat.append(abs(float(work.mean()) - float(then)))
+    assert all(np.mean(missed[expert]) < 0.5 * np.mean(flat) for expert in missed)
 
 
 def test_an_expert_that_runs_away_is_cut_and_put_out() -> None:

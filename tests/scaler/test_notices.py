@@ -51,6 +51,9 @@ def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> 
         ({"instance": ""}, "instance"),
         ({"instance": "x" * 300}, "instance"),
         ({"instance": "m", "at": "soon"}, "at"),
+        ({"instance": "m", "at": NOW * 1e3}, "at: .*milliseconds"),
+        ({"instance": "m", "at": float("nan")}, "at"),
+        ({"instance": "m", "at": -1}, "at"),
         ({"detail-type": "EC2 Spot Instance Interruption Warning"}, "detail.instance-id"),
         ({"detail-type": "EC2 Instance State-change Notification", "detail": {"instance-id": "i"}}, "no notice"),
         ({"Events": {}}, "Events"),
@@ -88,6 +91,7 @@ async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
     assert [notice.instance for notice in told] == ["i-1", "node-7"]
     assert (await post(port, b"{}", secret="wrong"))[0] == 401
     assert (await post(port, b"{"))[0] == 400
+    assert (await post(port, b"[" * 60_000))[0] == 400
     assert (await post(port, b'{"instance": ""}'))[0] == 400
     assert (await post(port, b"{}", "/elsewhere"))[0] == 404
     assert len(told) == 2

@@ -68,7 +68,7 @@ class NoticeDoor:
         instance = urllib.parse.parse_qs(query).get("instance", [""])[0]
         try:
             notices = parse(json.loads(body), instance, self._clock.time())
-        except (ValueError, BadNotice) as error:
+        except (ValueError, RecursionError, BadNotice) as error:
             said = str(error) if isinstance(error, BadNotice) else "the body is not JSON"
             return _page("400 Bad Request", {"error": said})
         done = [await self._act(notice) for notice in notices]

@@ -10,6 +10,8 @@ from typing import Any
 
 EC2_NOTICE_S = 120.0
 SHORT_NOTICE_S = 30.0
+MOST_S = 1e11
+"""Unix seconds of the year 5138: whoever writes more means milliseconds."""
 
 
 class BadNotice(Exception):
@@ -103,6 +105,8 @@ def _named(value: object, field: str) -> str:
 
 def _unix_s(value: object, field: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value < MOST_S:
+            raise BadNotice(f"{field}: must be Unix seconds (not milliseconds), got {value:g}")
         return float(value)
     try:
         moment = datetime.datetime.fromisoformat(str(value))
