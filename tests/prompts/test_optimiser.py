@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.stability import NOTE, shared_prefix_bytes, split_volatile
+from penstock.prompts.templates import Template
 
 SYSTEM = (
     "Current time: 2026-03-01T10:00:{:02d}Z\n"
@@ -80,17 +83,36 @@ TURNS = st.lists(
 )
 
 
-@given(TURNS)
-def test_it_is_idempotent_and_deterministic(turns: list[Turn]) -> None:
-    optimiser = Optimiser(Policy())
+POLICIES = st.builds(
+    Policy,
+    stable_prefix=st.booleans(),
+    lossless=st.booleans(),
+    least_gain_tokens=st.integers(0, 20),
+    least_repeat_bytes=st.integers(0, 300),
+    named_values=st.booleans(),
+    least_value_bytes=st.integers(20, 300),
+    templates=st.sampled_from([(), (Template("hat", "HAT136", "H"),), (Template("line", "line\n\n", "l"),)]),
+)
+"""All that loses nothing, and templates; what selection leaves depends on the words of the question."""
+
+
+@given(TURNS, POLICIES)
+def test_it_is_idempotent_and_deterministic(turns: list[Turn], policy: Policy) -> None:
+    optimiser = Optimiser(policy)
     once = optimiser.optimise(Conversation(tuple(turns)))
     assert optimiser.optimise(Conversation(tuple(turns))) == once
     assert optimiser.optimise(once.conversation).conversation == once.conversation
 
 
-@given(TURNS)
-def test_only_tool_results_change_and_nothing_before_a_breakpoint(turns: list[Turn]) -> None:
-    shaped = Optimiser(Policy(stable_prefix=False)).optimise(Conversation(tuple(turns))).conversation.turns
+@given(TURNS, POLICIES, st.sampled_from([1.0, 0.4]))
+def test_only_tool_results_change_and_nothing_before_a_breakpoint(
+    turns: list[Turn], policy: Policy, keep_share: float
+) -> None:
+    shaped = (
+        Optimiser(replace(policy, stable_prefix=False, keep_share=keep_share))
+        .optimise(Conversation(tuple(turns)))
+        .conversation.turns
+    )
     last = max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
     for index, (before, after) in enumerate(zip(turns, shaped, strict=True)):
         if before.role != "tool" or index <= last:
@@ -139,6 +161,41 @@ def test_lossy_selection_is_off_unless_asked_for_and_spares_pinned_turns() -> No
     shaped = Optimiser(Policy(keep_share=0.4)).optimise(Conversation(turns)).conversation.turns
     assert "1902" in shaped[1].content and "passages left out" in shaped[1].content
     assert "Bread" in shaped[2].content
+
+
+@given(TURNS, POLICIES)
+def test_every_turn_has_a_decision(turns: list[Turn], policy: Policy) -> None:
+    result = Optimiser(policy).optimise(Conversation(tuple(turns)))
+    decided = {decision.block for decision in result.decisions}
+    assert decided >= {f"turns[{index}]" for index in range(len(turns))}
+    assert not any(decision.applied for decision in result.decisions) or result.conversation.turns != tuple(turns)
+
+
+def test_what_is_left_alone_says_why() -> None:
+    turns = (
+        Turn("system", "Be brief."),
+        Turn("tool", PRETTY, "c1", breakpoint=True),
+        Turn("user", "go"),
+        Turn("tool", "ok", "c2"),
+    )
+    told = Optimiser(Policy()).optimise(Conversation(turns)).decisions
+    before = "stands before a provider's breakpoint"
+    assert [one.reason for one in told] == [before, before, "user text is never touched", "nothing to shorten"]
+    assert [one.tokens_before for one in told] == [one.tokens_after for one in told]
+
+
+def test_a_block_whose_transform_fails_keeps_its_bytes_and_the_others_are_shaped() -> None:
+    def broken(question: str, passages: Sequence[str]) -> Sequence[float]:
+        raise RuntimeError("no embedder")
+
+    passages = "\n\n".join(f"Passage {number} tells of harbours and of ships." for number in range(8))
+    turns = (Turn("user", "Which harbour?"), Turn("tool", passages + "   ", "c1"), Turn("tool", PRETTY, "c2"))
+    result = Optimiser(Policy(keep_share=0.5), similarity=broken).optimise(Conversation(turns))
+    assert result.conversation.turns[1] == turns[1]
+    assert result.conversation.turns[2].content == json.dumps(json.loads(PRETTY), separators=(",", ":"))
+    told = {decision.block: decision.reason for decision in result.decisions if decision.transform == "fault"}
+    assert told == {"turns[1]": "kept as sent after RuntimeError"}
+    assert not any(decision.applied for decision in result.decisions if decision.block == "turns[1]")
 
 
 def test_every_block_has_its_decision_and_counts_add_up() -> None:

@@ -119,6 +119,19 @@ async def shaped_by(stage: PromptShape, task: inference_pb2.Task, *models: str, 
     return await stage.shape(call, router_pb2.CallOptions(model="auto"), task, models or ("chat",))
 
 
+async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken() -> Prices:
+        raise RuntimeError("no prices")
+
+    task = chat()
+    done = await PromptShape(PromptsSection(), broken).shape(ANN, OPTIONS, task, ["chat"])
+    assert done.task is task
+    assert (done.notes, done.savings) == (("prompt optimiser failed; the prompt is as it was sent",), ())
+    assert "no prices" in caplog.text
+
+
 async def test_the_rule_of_the_chosen_model_counts_and_a_fallback_with_another_gets_the_prompt_as_it_came() -> None:
     careful, eager = ShapingRule(model="big", lossless=False, stable_prefix=False), ShapingRule(model="small")
     stage = PromptShape(PromptsSection(rules=(careful, eager)), lambda: PRICES)

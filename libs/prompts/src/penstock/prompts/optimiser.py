@@ -7,8 +7,10 @@ Templates hold to that too: they replace known parts of tool descriptions and to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from penstock.prompts.conversation import (
     Conversation,
@@ -27,6 +29,7 @@ from penstock.prompts.selection import Similarity, paragraphs, ranked, select
 from penstock.prompts.stability import with_stable_prefix
 from penstock.prompts.templates import replaced
 
+Block = TypeVar("Block")
 LEFT_OUT = "[{} of {} passages left out]"
 
 
@@ -44,13 +47,28 @@ class Optimiser:
         decisions: list[Decision] = []
         shaped = conversation
         if self._policy.stable_prefix:
-            shaped = self._stable(conversation, decisions)
-        shaped = replace(shaped, tools=self._described(shaped, decisions))
-        shaped = replace(shaped, turns=self._turns(shaped.turns, decisions))
-        before = self._size(conversation)
+            shaped = self._or_as_sent("prompt", conversation, lambda made: self._stable(conversation, made), decisions)
+        tools = self._or_as_sent("tools", shaped.tools, lambda made: self._described(shaped, made), decisions)
+        shaped = Conversation(self._turns(shaped.turns, decisions), tools)
+        sizes = [self._count(turn.content) if turn.content else 0 for turn in conversation.turns]
+        before = self._tools_size(conversation) + sum(sizes)
         changed = any(decision.applied for decision in decisions)
         after = self._size(shaped) if changed else before
+        decisions += _left_alone(conversation, sizes, {decision.block for decision in decisions})
         return Optimised(shaped, tuple(decisions), before, after, self._estimated)
+
+    def _or_as_sent(
+        self, block: str, sent: Block, shape: Callable[[list[Decision]], Block], decisions: list[Decision]
+    ) -> Block:
+        """The block as `shape` makes it; as it was sent, with a decision that says so, where that raises."""
+        made: list[Decision] = []
+        try:
+            shaped = shape(made)
+        except Exception as fault:
+            decisions.append(Decision(block, "fault", False, f"kept as sent after {type(fault).__name__}", 0, 0))
+            return sent
+        decisions += made
+        return shaped
 
     def _stable(self, conversation: Conversation, decisions: list[Decision]) -> Conversation:
         shaped, moved = with_stable_prefix(conversation)
@@ -81,7 +99,7 @@ class Optimiser:
         return text
 
     def _turns(self, turns: tuple[Turn, ...], decisions: list[Decision]) -> tuple[Turn, ...]:
-        first = 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
+        first = _after_breakpoint(turns)
         said = Said(self._policy)
         question = ""
         out: list[Turn] = []
@@ -95,8 +113,9 @@ class Optimiser:
                 said.learn(said.result(turn, plain or turn.content, plain is not None))
                 out.append(turn)
             else:
-                content = self._tool_result(turn, f"turns[{index}]", (question, said), decisions)
-                out.append(replace(turn, content=content))
+                block, context = f"turns[{index}]", (question, said)
+                shape = partial(self._tool_result, turn, block, context)
+                out.append(replace(turn, content=self._or_as_sent(block, turn.content, shape, decisions)))
         return tuple(out)
 
     def _tool_result(self, turn: Turn, block: str, context: tuple[str, Said], decisions: list[Decision]) -> str:
@@ -157,9 +176,26 @@ class Optimiser:
         return "\n\n".join([*(passages[index] for index in kept), note])
 
     def _size(self, conversation: Conversation) -> int:
-        texts = [text for tool in conversation.tools for text in (tool.name, tool.description, tool.parameters)]
-        return _total(self._count, [*texts, *(turn.content for turn in conversation.turns)])
+        turns = sum(self._count(turn.content) for turn in conversation.turns if turn.content)
+        return self._tools_size(conversation) + turns
+
+    def _tools_size(self, conversation: Conversation) -> int:
+        texts = (text for tool in conversation.tools for text in (tool.name, tool.description, tool.parameters))
+        return sum(self._count(text) for text in texts if text)
 
 
-def _total(count: TokenCounter, texts: Sequence[str]) -> int:
-    return sum(count(text) for text in texts if text)
+def _left_alone(conversation: Conversation, sizes: list[int], decided: set[str]) -> Iterator[Decision]:
+    """A decision for each turn that has none so far: why nothing was done to it."""
+    first = _after_breakpoint(conversation.turns)
+    for index, turn in enumerate(conversation.turns):
+        if (block := f"turns[{index}]") not in decided:
+            if index < first:
+                why = "stands before a provider's breakpoint"
+            else:
+                why = "nothing to shorten" if turn.role == "tool" else f"{turn.role} text is never touched"
+            yield Decision(block, "none", False, why, sizes[index], sizes[index])
+
+
+def _after_breakpoint(turns: tuple[Turn, ...]) -> int:
+    """The first turn behind the last breakpoint of a provider."""
+    return 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
