@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2 as pb
@@ -69,6 +71,44 @@ async def test_a_dry_run_teaches_nothing_about_starts(scalers: Scalers) -> None:
     await feed(scaler, [100.0] * 3 + [700.0] * 6)
     assert scaler.engine.pools["m"].answer == 7
     assert not scaler.engine.pools["m"].pool.lead_times.seconds
+
+
+async def test_a_dry_run_decides_and_explains_and_touches_nothing(scalers: Scalers) -> None:
+    class Untouched(DryRun):
+        async def fleet(self) -> Fleet:
+            return Fleet(2, 2)
+
+        async def scale(self, wanted: int) -> None:
+            raise AssertionError(wanted)
+
+        async def replace(self, instance: str, left_s: float) -> bool:
+            raise AssertionError(instance)
+
+    drained: list[str] = []
+
+    async def drain(instance: str, reason: str) -> int | None:
+        drained.append(instance)
+        return 0
+
+    scaler = await scalers.make(actuator=Untouched(2), dry_run=True, drain=drain)
+    await feed(scaler, [700.0] * 6)
+    decision = scaler.engine.pools["m"].decisions[0]
+    assert (decision.current, decision.wanted, decision.floor) == (2, 6, 7) and "rate" in decision.reason
+    assert await scaler.engine.replace("i-1") == (False, True) and drained == ["i-1"]
+
+
+async def test_a_schedule_holds_in_its_hours_and_the_reason_says_so(scalers: Scalers) -> None:
+    began = datetime.datetime.fromtimestamp(START_S, datetime.UTC)
+    hours = {
+        "begins": (began + datetime.timedelta(minutes=1)).time(),
+        "ends": (began + datetime.timedelta(minutes=3)).time(),
+    }
+    scaler = await scalers.make(schedules=[{"least": 3, **hours}])
+    running, seen = scaler.engine.pools["m"], []
+    for _ in range(5):
+        await feed(scaler, [10.0] * 6)
+        seen.append((running.answer, running.decisions[0].reason == "schedule"))
+    assert seen == [(3, True), (3, True), (2, False), (1, False), (1, False)]  # one less at each tick
 
 
 async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:

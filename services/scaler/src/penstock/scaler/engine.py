@@ -187,6 +187,8 @@ class Engine:
         """
         left_s = max(0.0, at_s - self._clock.time()) if at_s else NOTICE_S
         for name, running in self.pools.items():
+            if running.pool.config.dry_run:
+                continue
             try:
                 if await running.actuator.replace(instance, left_s):
                     return True, True
