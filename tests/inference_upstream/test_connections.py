@@ -49,6 +49,27 @@ async def test_an_idle_connection_is_closed_though_no_call_comes() -> None:
         await pool.close()
 
 
+async def test_the_pool_grows_to_the_calls_at_once_and_shrinks_to_what_is_left_of_them() -> None:
+    async with ScriptedUpstream(first_s=0.01) as upstream:
+        pool = pool_of(upstream.url)
+
+        async def caller() -> None:
+            for _ in range(4):
+                await call(pool, upstream.url)
+
+        await asyncio.gather(*(caller() for _ in range(40)))
+        assert pool.opened == pool.open == upstream.connections == 40
+        await pool.close()
+        pool = pool_of(upstream.url, keepalive_s=0.3)
+        keeper = asyncio.create_task(pool.keep(SystemClock()))
+        await asyncio.gather(*(caller() for _ in range(8)))
+        async with asyncio.timeout(20):
+            while pool.open != 1:
+                await call(pool, upstream.url)
+        keeper.cancel()
+        await pool.close()
+
+
 async def test_a_sweep_leaves_busy_connections_and_those_whose_time_has_not_come() -> None:
     async with ScriptedUpstream() as upstream:
         lasting = pool_of(upstream.url)

@@ -42,7 +42,9 @@ class Upstream(Section):
     silence_timeout_ms: int = Field(30_000, ge=1)
     """Longest pause between two pieces of an answer, the first one included."""
     most_connections: int = Field(100, ge=1)
-    kept_connections: int = Field(20, ge=0)
+    kept_connections: int = Field(100, ge=0)
+    """While more than so many are open, a connection is closed as soon as its call ends; below it, those that calls at once have needed in
+    the last `keepalive_s` stay."""
     keepalive_s: float = Field(30.0, ge=0)
     """An idle connection is used no more after so long, and closed soon after, whether calls come or not."""
     refresh_s: float = Field(300.0, ge=0)
