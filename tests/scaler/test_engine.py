@@ -189,6 +189,33 @@ async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(scal
     assert asked == [("pod-1", "spot_notice"), ("stranger", "spot_notice")]
 
 
+async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_that_does(scalers: Scalers) -> None:
+    class Own(DryRun):
+        def __init__(self) -> None:
+            super().__init__(1)
+            self.asked: list[tuple[str, float]] = []
+
+        async def replace(self, instance: str, left_s: float) -> bool:
+            self.asked.append((instance, left_s))
+            return True
+
+    def notice(instance: str) -> pb.NotifyTerminationRequest:
+        return pb.NotifyTerminationRequest(instance_id=instance, at_unix_ms=round(START_S * 1e3) + 120_000)
+
+    acting, idle = Own(), Own()
+    leader, other = await scalers.make("a", acting), await scalers.make("b", idle)
+    await leader.engine.tick()
+    await other.engine.tick()
+    answer = await other.api.NotifyTermination(notice("i-1"), metadata=AUTH)
+    assert (answer.replaced, answer.draining) == (False, True)
+    await scalers.clock.advance(5.0)
+    for _ in range(2):
+        await leader.engine.tick()
+    assert (acting.asked, idle.asked) == ([("i-1", 115.0)], [])
+    assert (await leader.api.NotifyTermination(notice("i-2"), metadata=AUTH)).replaced
+    assert [instance for instance, _ in acting.asked] == ["i-1", "i-2"]
+
+
 async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for(scalers: Scalers) -> None:
     name = "Qwen/Qwen2.5:7b"
     scaler = await scalers.make(name=name)

@@ -29,6 +29,7 @@ RPC_S = 2.0
 KEPT_DECISIONS = 1000
 KEPT_S = 60 * 86_400
 """The history of a pool that nobody reports on any more is forgotten after so long."""
+NOTICES, NOTICES_S, MOST_NOTICES = "penstock:scaler:notices", 120, 1000
 RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
 T = TypeVar("T")
 LOST = (RedisError, OSError, TimeoutError)
@@ -92,6 +93,22 @@ class Store:
         if self._client is not None:
             row = json.dumps([learnt.lead_times_s, learnt.correction])
             await self._client.set(f"penstock:scaler:{pool}:learnt", row, ex=KEPT_S)
+
+    async def pass_on(self, instance: str, at_s: float) -> bool:
+        """Tell the one that leads that an instance will go at a moment (0: not said); False where there is no store to tell it through."""
+        if self._client is None:
+            return False
+        pipeline = self._client.pipeline()
+        pipeline.rpush(NOTICES, json.dumps([instance, at_s]))
+        pipeline.expire(NOTICES, NOTICES_S)  # what nobody took in time is about machines that have gone
+        await pipeline.execute()
+        return True
+
+    async def passed_on(self) -> list[tuple[str, float]]:
+        """Notices that others were given since the last call, each returned once."""
+        rows = await self._client.lpop(NOTICES, MOST_NOTICES) if self._client is not None else None
+        found = [rows] if isinstance(rows, str | bytes) else rows or []
+        return readable(found, lambda row: (str(row[0]), float(row[1])))
 
     def zones(self, pool: str) -> ZoneMemory:
         """Keeper of what a pool's spot fleet learnt of its zones."""

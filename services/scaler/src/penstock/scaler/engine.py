@@ -70,6 +70,8 @@ class Engine:
         if self.leads:
             await self._read_demand()
             await self._read_fleets()
+            for instance, at_s in await self._history.passed_on():
+                await self.replace(instance, at_s)
         elif self._demand is not None:
             self._demand.remember(None)
         for name, running in self.pools.items():
@@ -183,8 +185,11 @@ class Engine:
 
         Returns:
             Whether a replacement was started, and whether the instance gets no new work once that serves or time is short: one that no
-            pool here runs is drained at the router at once, for whoever runs it replaces it.
+            pool here runs is drained at the router at once, for whoever runs it replaces it. A scaler that does not lead passes the notice
+            to the one that does, which acts at its next tick.
         """
+        if not self.leads and await self._history.pass_on(instance, at_s):
+            return False, True
         left_s = max(0.0, at_s - self._clock.time()) if at_s else NOTICE_S
         for name, running in self.pools.items():
             if running.pool.config.dry_run:

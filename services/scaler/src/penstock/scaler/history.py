@@ -81,6 +81,22 @@ class History:
         except LOST as error:
             log.warning("what %s learnt is not kept: %s", name, error)
 
+    async def pass_on(self, instance: str, at_s: float) -> bool:
+        """Tell the one that leads of a notice; False where it cannot be told."""
+        try:
+            return await self._store.pass_on(instance, at_s)
+        except LOST as error:
+            log.warning("the notice about %s cannot be passed on: %s", instance, error)
+            return False
+
+    async def passed_on(self) -> list[tuple[str, float]]:
+        """Notices that other scalers were given."""
+        try:
+            return await self._store.passed_on()
+        except LOST as error:
+            log.warning("notices given to others cannot be read: %s", error)
+            return []
+
     async def _recall_learnt(self, running: Running) -> None:
         kept = await self._store.learnt(running.pool.config.name)
         if kept is not None and kept != running.learnt:
