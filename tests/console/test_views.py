@@ -14,7 +14,16 @@ pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.asyncio(lo
 
 SHOWS = {
     "/": ("Is anything wrong now?", "open incidents", "router", "inference-onnx-quantized", "batcher"),
-    "/savings": ("Is it worth it?", "full price", "acme", "run-1", "all-MiniLM-L6-v2", "unattributed", "exact"),
+    "/savings": (
+        "Is it worth it?",
+        "full price",
+        "acme",
+        "run-1",
+        "all-MiniLM-L6-v2",
+        "unattributed",
+        "by technique",
+        "exact",
+    ),
     "/cache": (
         "Is the cache safe and useful?",
         "look-ups",
@@ -26,7 +35,15 @@ SHOWS = {
     "/scoreboard": ("Why did the router choose that?", "inference-1", "inference-2", "least_added_delay", "Why picked"),
     "/queues": ("Who is waiting?", "critical", "inference-1", "0 of 1", "penstock.batcher.depth"),
     "/budgets": ("When do we run out?", "acme-hour", "$1.00", "acme", "an hour"),
-    "/scaling": ("Did scaling act in time?", "Demand", "Decisions, newest first", "→", "instances"),
+    "/scaling": (
+        "Did scaling act in time?",
+        "Demand",
+        "work, actual and forecast",
+        "penstock.scaler.work",
+        "Decisions, newest first",
+        "→",
+        "instances",
+    ),
     "/traces": ("What is flowing, and where did the time go?", "RouterService/Embed", "ShopService/Order"),
     "/graph": ("Who calls whom?", "client → router", "router → batcher", "batcher → inference-onnx-quantized"),
     "/incidents": ("What changed?", "open", "shop", "failed", "error_rate", "shop ShopService/Order"),

@@ -15,6 +15,7 @@ from penstock.console.asking import Query, Row, away, dollars, metric_charts
 from penstock.console.blocks import Block, Cell, Chart, Note, Rows
 
 Points = list[tuple[float, float]]
+WORK = "penstock.scaler.work."
 RECENT_S = 600.0
 """The rate of the last ten minutes is what a burn-down is carried on with."""
 
@@ -130,13 +131,19 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
 
 async def _pool(sources: Sources, pool: str, decisions: Sequence[scaler_pb2.Decision]) -> list[Block]:
     """A pool's forecast beside what past forecasts were made for, and its instances."""
-    ahead = await sources.ask(
-        "scaler", "GetForecast", scaler_pb2.GetForecastRequest(pool=pool), scaler_pb2.GetForecastResponse
+    ahead, arrived = await asyncio.gather(
+        sources.ask("scaler", "GetForecast", scaler_pb2.GetForecastRequest(pool=pool), scaler_pb2.GetForecastResponse),
+        sources.ask("telemetry", "Metrics", pb.MetricsRequest(name=f"{WORK}{pool}"), pb.MetricsResponse),
     )
     if ahead is None:
         return [Note(f"the scaler gives no forecast for {pool}: {sources.refused.get('scaler', '')}")]
     old = sorted(decisions, key=lambda one: one.made_unix_ms)
     lines: dict[str, Points] = {
+        "actual": [
+            (float(point.unix_ms), point.value)
+            for series in (arrived.series if arrived else ())
+            for point in series.points
+        ],
         "forecast acted on": [(float(one.made_unix_ms + one.horizon_ms), one.forecast) for one in old],
         "median ahead": [(float(point.start_unix_ms), point.median) for point in ahead.points],
         f"{ahead.level:.0%} quantile ahead": [(float(point.start_unix_ms), point.quantile) for point in ahead.points],
@@ -147,6 +154,6 @@ async def _pool(sources: Sources, pool: str, decisions: Sequence[scaler_pb2.Deci
     }
     word = "the reactive rule decides" if ahead.fallen_back else "the forecast decides"
     return [
-        Chart(f"{pool}: work, forecast ({word})", charts.over_time(lines, "work")),
+        Chart(f"{pool}: work, actual and forecast ({word})", charts.over_time(lines, "work")),
         Chart(f"{pool}: instances", charts.over_time(counts, "instances", steps=("wanted", "there"))),
     ]

@@ -81,6 +81,11 @@ class Pool:
         self.capacity.correction = min(max(kept.correction, CAPACITY_BOUNDS[0]), CAPACITY_BOUNDS[1])
 
     @property
+    def arrived(self) -> float:
+        """Work of the last interval; 0 before the first."""
+        return self.samples[-1].work if self.samples else 0.0
+
+    @property
     def ahead(self) -> int:
         """Intervals from the last sample to the first that a decision made now can still serve."""
         return max(1, math.ceil(self.lead_times.horizon_s / self.config.interval_s))

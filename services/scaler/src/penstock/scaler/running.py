@@ -85,6 +85,7 @@ class Running:
         """Gauges of this pool."""
         name = self.pool.config.name
         telemetry.gauge(f"penstock.scaler.wanted.{name}", "{instance}", "Instances wanted", lambda: float(self.answer))
+        telemetry.gauge(f"penstock.scaler.work.{name}", "", "Work of the last interval", lambda: self.pool.arrived)
         telemetry.gauge(
             f"penstock.scaler.fallen_back.{name}",
             "1",
