@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import httpcore
 import pytest
 import trustme
 from penstock.core.clock import SystemClock
+from penstock.core.telemetry import Telemetry
+from penstock.inference_upstream.adapters import Client
 from penstock.inference_upstream.config import Upstream, UpstreamModel
 from penstock.inference_upstream.pool import Pool
 from penstock.inference_upstream.sessions import FULL_AGAIN_S, KEPT
@@ -160,6 +163,22 @@ async def test_a_server_that_gives_no_tickets_is_served_in_full(
             assert b"hello" in await call(pool, upstream.url)
         assert (pool.opened, pool.sessions.resumed, resumptions(trust[0])) == (3, 0, 0)
         await pool.close()
+
+
+async def test_resumptions_are_told(trust: tuple[ssl.SSLContext, Path]) -> None:
+    told: dict[str, Callable[[], float]] = {}
+
+    class Gauges(Telemetry):
+        def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+            told[name] = read
+
+    async with ScriptedUpstream(tls=trust[0]) as upstream:
+        knobs = {"name": "up", "base_url": upstream.url, "models": [{"name": "m"}], "ca_file": trust[1], "refresh_s": 0}
+        client = Client(Upstream.model_validate(knobs), Gauges("test"))
+        for _ in range(3):
+            await client.post("/embeddings", {"model": "m", "input": ["a"]})
+        assert told["penstock.upstream.tls_resumed"]() == 2
+        await client.close()
 
 
 async def test_a_session_stays_with_its_upstream_and_its_host_name(trust: tuple[ssl.SSLContext, Path]) -> None:
