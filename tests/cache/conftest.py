@@ -18,6 +18,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.adapters import Entries
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.lessons import Lessons
+from penstock.cache.replicas import Replicas
 from penstock.cache.servicer import CacheServicer
 from penstock.cache.tier import Embedder, SemanticTier
 from penstock.core.call import Call, Principal
@@ -36,11 +37,14 @@ class Rig:
     def __init__(self, url: str) -> None:
         self.client = open_redis(url)
         self.tiers: list[SemanticTier] = []
+        self.replicas: list[Replicas] = []
 
     async def make(self, clock: Clock | None = None, **section: Any) -> CacheServicer:
         knobs, clock = CacheSection(**{"probes_per_s": 1e6, **section}), clock or SystemClock()
         entries = Entries(self.client, b"secret", knobs, Random(2))
-        await entries.load()
+        replicas = Replicas(entries)
+        await replicas.start()
+        self.replicas.append(replicas)
         embedder = Embedder("words@1", WIDTH, self.embed)
         tier = SemanticTier(Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock)
         await tier.start()
@@ -109,6 +113,5 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with embedded_redis(tmp_path / "redis", "cache") as url:
         made = Rig(url)
         yield made
-        for tier in made.tiers:
-            await tier.close()
+        await asyncio.gather(*(one.close() for one in (*made.tiers, *made.replicas)))
         await made.client.aclose()

@@ -224,6 +224,16 @@ async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Any) -> None
     assert (await rig.look(cache, chat("hello"), max_age_ms=60_000, namespace="z")).receipt.outcome == MISS
 
 
+async def test_classification_is_never_by_likeness(rig: Any) -> None:
+    """No upstream serves it, and a local model's answer is cheaper than asking."""
+    cache = await rig.make()
+    task = inference_pb2.Task(classify=inference_pb2.ClassifyTask(texts=["pay now"]))
+    missed = await rig.look(cache, task)
+    assert (missed.receipt.rule, missed.receipt.scope_id) == ("miss", "")
+    await rig.store(cache, missed, inference_pb2.TaskResult(revision="7"))
+    assert (await rig.look(cache, task)).receipt.outcome == EXACT
+
+
 async def test_bytes_are_bounded_also_after_a_restart(rig: Any) -> None:
     cache = await rig.make(tenant_bytes=1 << 16)
     for number in range(40):
@@ -232,6 +242,22 @@ async def test_bytes_are_bounded_also_after_a_restart(rig: Any) -> None:
     again = await rig.make(tenant_bytes=1 << 16)
     assert again._entries.size_bytes == cache._entries.size_bytes
     assert len(again._entries) == len(cache._entries) < 40
+
+
+async def test_bytes_are_bounded_for_all_replicas_together(rig: Any) -> None:
+    caches = [await rig.make(tenant_bytes=1 << 16, total_bytes=1 << 20) for _ in range(2)]
+    for number in range(40):
+        await rig.keep(caches[number % 2], chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex()))
+
+    async def in_store() -> int:
+        names = [name async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")]
+        return sum([await rig.client.strlen(name) for name in names])
+
+    for _ in range(400):  # each replica alone keeps less than that
+        if await in_store() <= 1 << 16:
+            break
+        await asyncio.sleep(0.02)
+    assert 20_000 < await in_store() <= 1 << 16
 
 
 def test_what_is_used_stays_and_what_saves_little_for_its_bytes_goes_first() -> None:

@@ -22,6 +22,8 @@ def traps(warm: Outcome, model: TextModel) -> dict[str, float]:
     made = pairs()
     vectors = embed(model, [text for pair in made for text in (pair.cached, pair.new)])
     scope, index, kept = warm.scope, warm.index, warm.kept
+    assert scope is not None
+    assert index is not None
     served: dict[bool, list[bool]] = {True: [], False: []}
     held_back: list[bool] = []
     missed_by_kind: dict[str, int] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from penstock.bench.semantic_data import Corpus
@@ -23,8 +26,8 @@ class Outcome:
     requests: int
     hits: list[tuple[int, bool]]
     decision_s: float
-    scope: SemanticScope
-    index: VectorIndex
+    scope: SemanticScope | None
+    index: VectorIndex | None
     kept: list[tuple[int, str]]
 
     @property
@@ -104,3 +107,33 @@ def constant(similar: Floats, answers: Sequence[str], threshold: float) -> tuple
             called[count] = at
             count += 1
     return len(hits) / len(answers), sum(hits) / max(1, len(hits))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stream to run: over which corpus, at which bound, in which shuffle, with which traffic and judge."""
+
+    corpus: str
+    bound: float
+    seed: int
+    zipf: float = 0.0
+    judge_errs: float = 0.0
+
+
+def streams(corpora: dict[str, Corpus], jobs: Sequence[Job]) -> dict[Job, Outcome]:
+    """What each stream came to, without its scope; a process for each core."""
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawned, _hold, (corpora,)) as pool:
+        return dict(zip(jobs, pool.map(_ran, jobs), strict=True))
+
+
+_corpora: dict[str, Corpus] = {}
+
+
+def _hold(corpora: dict[str, Corpus]) -> None:
+    _corpora.update(corpora)
+
+
+def _ran(job: Job) -> Outcome:
+    one = stream(_corpora[job.corpus], job.bound, job.seed, job.zipf, job.judge_errs)
+    return replace(one, scope=None, index=None, kept=[])

@@ -14,6 +14,7 @@ from penstock.cache.classes import Floats
 from penstock.cache.config import CacheSection, CacheSettings
 from penstock.cache.judge import OpenAiJudge
 from penstock.cache.lessons import Lessons
+from penstock.cache.replicas import Replicas
 from penstock.cache.servicer import CacheServicer
 from penstock.cache.tier import Embedder, SemanticTier
 from penstock.core.auth import internal
@@ -41,7 +42,9 @@ async def serve(settings: CacheSettings) -> None:
         owned.push_async_callback(client.aclose)
         telemetry = await owned.enter_async_context(start_telemetry("cache", settings))
         entries = Entries(client, (settings.secret or settings.internal_token).encode(), section)
-        await entries.load()
+        replicas = Replicas(entries)
+        await replicas.start()
+        owned.push_async_callback(replicas.close)
         tier = _tier(settings, section, Lessons(client, section.lessons_bytes), clock)
         if tier is not None:
             await tier.start()

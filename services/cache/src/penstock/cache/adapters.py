@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -76,6 +77,7 @@ class Entries:
         self._secret = secret
         self._section = section
         self._rng = rng or Random()
+        self._replica = secrets.token_bytes(8)
         self._all = Bounded(section.total_bytes)
         self._tenants: dict[str, Bounded] = {}
         self._pack = zstandard.ZstdCompressor(level=3)
@@ -108,9 +110,7 @@ class Entries:
         """Take the entries that are there into the bounds; after a restart."""
         async for raw in self._client.scan_iter(match=PREFIX + "*:e:*", count=1000):
             name = raw.decode()
-            folder = name[: name.index(":e:") + 1]
-            size = int(await self._client.strlen(name))
-            await self._drop(self._bound(folder).add(name, size, 0) + self._all.add(name, size, 0))
+            await self._drop(self._take(name, int(await self._client.strlen(name)), 0))
 
     async def get(self, tenant: str, key: str, now_ms: int, max_age_ms: int) -> Entry | None:
         """An entry that is not too old."""
@@ -137,8 +137,7 @@ class Entries:
             raws[f"{folder}e:{entry.key}"] = timed, self._write(timed)
         gone: set[str] = set()
         for name, (entry, raw) in raws.items():
-            gone.update(self._bound(folder).add(name, len(raw), entry.paid_microusd))
-            gone.update(self._all.add(name, len(raw), entry.paid_microusd))
+            gone.update(self._take(name, len(raw), entry.paid_microusd))
         kept = {name: one for name, one in raws.items() if name not in gone}
         if kept:
             await self._set(folder, kept, fresh_ms + stale_ms)
@@ -151,7 +150,11 @@ class Entries:
             pipe.set(name, raw, px=life_ms)
         for group, keys in _groups([entry for entry, _ in kept.values()]).items():
             pipe.eval(JOIN, 1, folder + group, life_ms, *keys)
-        told: dict[Any, Any] = {"k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values())}
+        told: dict[Any, Any] = {
+            "k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values()),
+            "b": json.dumps([(name, len(raw), entry.paid_microusd) for name, (entry, raw) in kept.items()]),
+            "r": self._replica,
+        }
         pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
         await pipe.execute()
 
@@ -168,8 +171,7 @@ class Entries:
 
     async def kept_after(self, at: str, wait_ms: int) -> tuple[str, list[bytes]]:
         """Keys that were kept after a place in the stream, and the place of the last; waits for the first."""
-        found: Any = await self._client.xread({KEPT: at}, count=100, block=wait_ms)
-        rows: Sequence[Any] = found[0][1] if found else ()
+        rows = await self._told(at, wait_ms)
         keys = [fields[b"k"][i : i + KEY_BYTES] for _, fields in rows for i in range(0, len(fields[b"k"]), KEY_BYTES)]
         return (rows[-1][0].decode() if rows else at), keys
 
@@ -181,6 +183,28 @@ class Entries:
     async def remove(self, tenant: str, keys: Iterable[str]) -> int:
         """Remove entries; returns how many were there."""
         return await self._drop([f"{self.folder(tenant)}e:{key}" for key in keys])
+
+    async def hear(self, at: str, wait_ms: int) -> str:
+        """Take into the bounds what other replicas have kept after a place in the stream of new keys; the place of the last."""
+        rows = await self._told(at, wait_ms)
+        for _, fields in rows:
+            if fields.get(b"r") != self._replica:
+                gone = [
+                    one
+                    for name, size, paid in json.loads(fields.get(b"b", b"[]"))
+                    for one in self._take(name, size, paid)
+                ]
+                await self._drop(gone)
+        return rows[-1][0].decode() if rows else at
+
+    async def _told(self, at: str, wait_ms: int) -> Sequence[Any]:
+        found: Any = await self._client.xread({KEPT: at}, count=100, block=wait_ms)
+        return found[0][1] if found else ()
+
+    def _take(self, name: str, size: int, paid_microusd: int) -> list[str]:
+        """Count an entry for its tenant and for all; the names that leave for it."""
+        folder = name[: name.index(":e:") + 1]
+        return self._bound(folder).add(name, size, paid_microusd) + self._all.add(name, size, paid_microusd)
 
     def _bound(self, folder: str) -> Bounded:
         return self._tenants.setdefault(folder, Bounded(self._section.tenant_bytes))

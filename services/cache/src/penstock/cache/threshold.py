@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from scipy.stats import beta, gamma
+from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
 Row = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -22,20 +22,19 @@ REFITS = (50, 100, 150)
 REFIT_EVERY = 50
 LABELS_KEPT = 1_200
 """The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on shuffles that no page reports."""
-MOST_WEIGHT = 2.0
-"""An audit stands for many hits, but one that failed must not bend the whole curve: beyond this, weights cost more in variance than they
-mend in bias (truncated importance weights: Ionides 2008). Chosen, as the constants below, on shuffles that no page reports."""
+MOST_WEIGHT = 10.0
+MODERATION = 0.3 * math.pi / 8.0
+"""How much doubt moves a probability towards a half: less than in full, which would keep a scope that is never wrong from serving."""
 LEAST_SPREAD = 1e-3
 """A feature that has not varied says nothing yet."""
+FLAT_RIDGE = 1e-3
+"""The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.015
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
-MARGIN = 1.03
-"""For a calibration that flatters itself: what expected errors are multiplied by until audits say better."""
-LEAST_KAPPA, MOST_KAPPA = 0.75, 4.0
-LOOSENING_LEVEL = 0.7
-"""How sure audits must be that errors are fewer than expected before the threshold is loosened by it."""
+LEAST_KAPPA, MOST_KAPPA = 1.03, 4.0
+"""The least is a margin for a calibration that flatters itself; chosen on shuffles that no page reports."""
 FADE = 0.998
 """Weight of an audit after the next one."""
 RECENT_AUDITS = 100
@@ -46,13 +45,18 @@ OFF = 2.0
 
 
 class Calibration:
-    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features."""
+    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features.
+
+    Few labels, and features unlike those of any label, leave the weights in doubt; that doubt moderates the probability (MacKay 1992).
+    """
 
     def __init__(self) -> None:
         self._rows: deque[tuple[Row, bool, float]] = deque(maxlen=LABELS_KEPT)
         self._centre: Row | None = None
         self._spread = self._weights = np.zeros(0)
-        self._bias = 0.0
+        """The weights' last is the bias."""
+        self._doubt = np.zeros((0, 0))
+        """Covariance of the weights by Laplace's approximation."""
         self.labels = 0
 
     def learn(self, features: Row, right: bool, propensity: float) -> None:
@@ -71,7 +75,8 @@ class Calibration:
         """Chance that the voted answer is right, 0 to 1; 0 before the first fit."""
         if self._centre is None:
             return 0.0
-        score = float((features - self._centre) / self._spread @ self._weights) + self._bias
+        row = np.append((features - self._centre) / self._spread, 1.0)
+        score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * float(row @ self._doubt @ row))
         return 1.0 / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
@@ -82,9 +87,14 @@ class Calibration:
         weights = np.array([weight for _, _, weight in self._rows])
         centre, spread = x.mean(axis=0), x.std(axis=0)
         spread[spread < LEAST_SPREAD] = 1.0
-        model = LogisticRegression(C=1.0, max_iter=200).fit((x - centre) / spread, rights, sample_weight=weights)
-        self._centre, self._spread = centre, spread
-        self._weights, self._bias = model.coef_[0], float(model.intercept_[0])
+        x = (x - centre) / spread
+        model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights, sample_weight=weights)
+        chances = model.predict_proba(x)[:, 1]
+        rows = np.column_stack([x, np.ones(len(x))])
+        curvature = (rows * (weights * chances * (1.0 - chances))[:, None]).T @ rows
+        curvature += np.diag([*[1.0] * x.shape[1], FLAT_RIDGE])
+        self._centre, self._spread, self._doubt = centre, spread, np.linalg.inv(curvature)
+        self._weights = np.append(model.coef_[0], model.intercept_[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +124,8 @@ class Threshold:
 
     @property
     def kappa(self) -> float:
-        """What expected errors are multiplied by: audited errors over expected ones, held towards 1; below the margin only as far as the
-        audits rule out more (upper end of a Poisson interval), so that few of them never loosen."""
-        ratio = (self._errors + PSEUDO) / (self._expected + PSEUDO)
-        if ratio >= MARGIN or self._expected <= 0.0:
-            return min(max(ratio, MARGIN), MOST_KAPPA)
-        most = float(gamma.ppf(LOOSENING_LEVEL, self._errors + 1.0)) / self._expected
-        return min(max(most, LEAST_KAPPA), MARGIN)
+        """Audited errors over expected ones, held towards 1: what expected errors are multiplied by."""
+        return min(max((self._errors + PSEUDO) / (self._expected + PSEUDO), LEAST_KAPPA), MOST_KAPPA)
 
     def see(self, probability: float) -> None:
         """A would-be candidate came by."""
