@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from penstock.inference_upstream.adapters import Client
 from penstock.inference_upstream.config import Upstream, UpstreamModel, UpstreamsSection
 from penstock.inference_upstream.policy import answer, chat_body, retry_after_s, usage
 from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.testkit.pace import Pace, modelled, traced
 from penstock.testkit.upstream import Said, ScriptedUpstream
 
 CALL = Call()
@@ -105,6 +107,21 @@ async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> 
     assert sent["tool_choice"] == {"type": "function", "function": {"name": "find"}}
     assert sent["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert (sent["max_completion_tokens"], sent["temperature"], sent["stop"]) == (7, 0.5, ["END"])
+
+
+async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_one() -> None:
+    trace = [Pace(words=2), Pace(0.001, 0.001, words=5)]
+    async with ScriptedUpstream(paces=traced(trace)) as upstream, Rig(upstream) as rig:
+        heard = [(await rig.stream(task()))[0] for _ in range(3)]
+        assert [len(words) for words in heard] == [2, 5, 2]
+        assert "".join(heard[1]) == "one two three one two"
+        whole = await rig.whole(task())
+        assert whole.usage.output_tokens == 5
+    model, again, other = (modelled(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2))
+    drawn = [model(number) for number in range(400)]
+    assert drawn == [again(number) for number in range(400)] != [other(number) for number in range(400)]
+    assert 40 < statistics.median(pace.words for pace in drawn) < 60
+    assert 0.025 < statistics.median(pace.first_s for pace in drawn) < 0.036
 
 
 async def test_vectors_come_in_the_order_of_the_texts() -> None:

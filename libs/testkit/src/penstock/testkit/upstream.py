@@ -12,8 +12,10 @@ import json
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from penstock.testkit.pace import Pace, Paces, of_length
 
 FaultName = Literal[
     "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "503", "529",
@@ -47,6 +49,8 @@ class ScriptedUpstream:
     """Seconds to the first piece."""
     word_s: float = 0.0
     """Seconds between words."""
+    paces: Paces | None = None
+    """Both, and the lengths of answers, request by request; in place of the two above."""
     key: str = ""
     tls: ssl.SSLContext | None = None
     report_usage: bool = True
@@ -120,7 +124,8 @@ class ScriptedUpstream:
             await reader.read(1)
             self.left_early.set()
             return False
-        await asyncio.sleep(self.first_s)
+        pace = self.paces(len(self.requests) - 1) if self.paces else Pace(self.first_s, self.word_s)
+        await asyncio.sleep(pace.first_s)
         if fault == "content_type":
             await _send(writer, 200, b"<html>hello</html>", kind="text/html")
             return True
@@ -131,14 +136,21 @@ class ScriptedUpstream:
             await _send(writer, 200, json.dumps(self._embeddings(body)).encode())
             return True
         said = self.script(body)
+        said = replace(said, text=of_length(said.text, pace.words))
         if not body.get("stream"):
             text = b'{"choices": [' if fault == "malformed" else json.dumps(self._whole(body, said)).encode()
             await _send(writer, 200, text[: len(text) // 2] if fault == "cut" else text, length=len(text))
             return fault != "cut"
-        return await self._stream(body, said, fault, reader, writer)
+        return await self._stream(body, said, fault, pace.word_s, reader, writer)
 
     async def _stream(
-        self, body: dict[str, Any], said: Said, fault: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        body: dict[str, Any],
+        said: Said,
+        fault: str,
+        word_s: float,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         gone = asyncio.ensure_future(reader.read(1))
@@ -153,8 +165,8 @@ class ScriptedUpstream:
                     await _event(writer, json.dumps({"error": {"message": "secret detail"}}))
                 delta = {"content": word if number == 0 else f" {word}"}
                 await _event(writer, json.dumps(self._piece(body, delta, None)))
-                if self.word_s:
-                    done, _ = await asyncio.wait([gone], timeout=self.word_s)
+                if word_s:
+                    done, _ = await asyncio.wait([gone], timeout=word_s)
                     if done:
                         self.left_early.set()
                         return False
