@@ -238,3 +238,13 @@ def test_an_incident_names_what_every_finding_of_it_blames_the_worst_first_and_e
     book.take(Finding("batcher", "b", "requests", 1010.0, 7.0, "failing", (failing,)))
     last = book.take(Finding("batcher", "b", "requests", 1020.0, 30.0, "failing more", (failing,)))
     assert [blame.feature for blame in last.blames] == ["error_rate", "latency_ms"]
+
+
+def test_right_and_wrong_are_told_apart_after_a_handful_and_a_few_wrong_ones_of_many_are_nothing() -> None:
+    quality = Quality()
+    assert quality.take_audits("cache", "chat", 50, 1.0, 0.0) == []
+    assert quality.take_audits("cache", "chat", 4, 0.0, 1.0) == [], "four may be chance"
+    assert len(quality.take_audits("cache", "chat", 1, 0.0, 2.0)) == 1
+    rng, calm = random.Random(12), Quality()
+    for _ in range(5000):
+        assert calm.take_audits("cache", "chat", 1, float(rng.random() < 0.98), 0.0) == []

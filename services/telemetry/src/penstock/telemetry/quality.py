@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ TOLD = ("confidence", AGREEMENT)
 SEVERITY = 5.0
 """Of a drift: the test's level gives one false alarm in some hundred thousand observations."""
 
+YES_OR_NO_ALARM = math.log(1e5)
+"""Nats: such a sum of likelihood ratios is reached by chance once in a hundred thousand observations at most (Lorden 1971)."""
+
 
 @dataclass
 class Measure:
@@ -39,6 +43,7 @@ class Measure:
     down: float = 0.0
     drifted: bool = False
     reference: int = REFERENCE
+    yes_or_no: bool = False
 
     ALLOWED = 0.25
     ALARM = 25.0
@@ -52,15 +57,28 @@ class Measure:
             self.mean += step / self.observations
             self.squares += step * (value - self.mean)
             return
+        up, down = self._ratios(value) if self.yes_or_no else self._distances(value)
+        alarm = YES_OR_NO_ALARM if self.yes_or_no else self.ALARM
+        self.up, self.down = max(0.0, self.up + up), max(0.0, self.down + down)
+        if max(self.up, self.down) > alarm:
+            self.drifted = True
+        elif max(self.up, self.down) < alarm / 5:
+            self.drifted = False
+        self.up, self.down = min(self.up, 2 * alarm), min(self.down, 2 * alarm)
+
+    def _distances(self, value: float) -> tuple[float, float]:
+        """Steps up and down of a number."""
         deviation = max((self.squares / (self.reference - 1)) ** 0.5, abs(self.mean) * 0.01, 1e-9)
         z = max(-4.0, min(4.0, (value - self.mean) / deviation))
-        self.up = max(0.0, self.up + z - self.ALLOWED)
-        self.down = max(0.0, self.down - z - self.ALLOWED)
-        if max(self.up, self.down) > self.ALARM:
-            self.drifted = True
-        elif max(self.up, self.down) < self.ALARM / 5:
-            self.drifted = False
-        self.up, self.down = min(self.up, 2 * self.ALARM), min(self.down, 2 * self.ALARM)
+        return z - self.ALLOWED, -z - self.ALLOWED
+
+    def _ratios(self, value: float) -> tuple[float, float]:
+        """Steps of right (1) or wrong (0): log likelihood ratios of four times the reference's share of wrong ones, or a fifth."""
+        wrong = (1.0 - self.mean) * self.reference
+        usual = min(0.5, (wrong + 1.0) / (self.reference + 2.0))
+        feared = min(0.9, max(0.2, 4.0 * usual))
+        right = math.log((1.0 - feared) / (1.0 - usual))
+        return 0.0, value * right + (1.0 - value) * math.log(feared / usual)
 
 
 class Quality:
@@ -98,7 +116,7 @@ class Quality:
         if row is None:
             if len(self._rows) >= MOST_ROWS:
                 return None
-            row = self._rows[model, name] = Measure(reference=FEW if name == AGREEMENT else REFERENCE)
+            row = self._rows[model, name] = Measure(reference=FEW, yes_or_no=True) if name == AGREEMENT else Measure()
         was = row.drifted
         row.add(value)
         return row if row.drifted and not was and name in TOLD else None
