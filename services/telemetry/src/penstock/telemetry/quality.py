@@ -27,8 +27,8 @@ TOLD = ("confidence", AGREEMENT)
 SEVERITY = 5.0
 """Of a drift: the test's level gives one false alarm in some hundred thousand observations."""
 
-YES_OR_NO_ALARM = math.log(1e5)
-"""Nats: such a sum of likelihood ratios is reached by chance once in a hundred thousand observations at most (Lorden 1971)."""
+YES_OR_NO_ALARM = math.log(1e4)
+"""Nats: such a sum of likelihood ratios is reached by chance once in ten thousand observations at most (Lorden 1971); audits are rare."""
 
 
 @dataclass
