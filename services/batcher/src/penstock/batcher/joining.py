@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue import Served
+from penstock.core.tokens import texts_tokens
 
-BYTES_A_TOKEN = 4
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ def parts(task: inference_pb2.Task, most_rows: int) -> list[inference_pb2.Task]:
 
 
 def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
-    """(rows, tokens) of a task; tokens from its bytes where the caller gave no estimate."""
+    """(rows, tokens) of a task; tokens from its texts where the caller gave no estimate."""
     kind = task.WhichOneof("task")
     texts: Sequence[str] = ()
     if kind == "embed":
@@ -46,7 +46,7 @@ def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
     elif kind == "generate":
         texts = ["".join(message.content for message in task.generate.messages)]
     rows = max(1, len(texts))
-    return rows, max(rows, estimated_tokens or sum(len(text) for text in texts) // BYTES_A_TOKEN)
+    return rows, max(rows, estimated_tokens or texts_tokens(texts))
 
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

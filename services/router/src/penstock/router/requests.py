@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.core.errors import Fault, invalid
+from penstock.core.tokens import texts_tokens
 from penstock.router.stages import Work
 
 MAX_TEXTS = 1024
@@ -34,7 +35,7 @@ class Asked:
 
 
 def measure(model: str, task: inference_pb2.Task) -> Work:
-    """A task's estimated size: rows, input tokens (about four bytes each), and the output it may cause."""
+    """A task's estimated size: rows, estimated input tokens, and the output it may cause."""
     kind = task.WhichOneof("task") or ""
     rows, parts, most = 1, 1, 0
     if kind in ("embed", "classify"):
@@ -118,13 +119,13 @@ def confidence(result: inference_pb2.TaskResult) -> float:
 
 
 def estimate_tokens(task: inference_pb2.Task) -> int:
-    """Input size in tokens, about four bytes each: what the choice of an instance and of a batch needs."""
+    """Input tokens for the choice of an instance and of a batch: an encoder's by words, all else about four bytes each."""
     kind = task.WhichOneof("task")
     if kind == "embed":
-        size = sum(map(len, task.embed.texts))
-    elif kind == "classify":
-        size = sum(len(text) for text in task.classify.texts) + sum(len(item.text) for item in task.classify.examples)
-    elif kind == "generate":
+        return texts_tokens(task.embed.texts)
+    if kind == "classify":
+        return texts_tokens(task.classify.texts) + texts_tokens(item.text for item in task.classify.examples)
+    if kind == "generate":
         size = sum(len(message.content) for message in task.generate.messages)
     else:
         size = sum(len(tensor.data) for tensor in task.infer.inputs)
