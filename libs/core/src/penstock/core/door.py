@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ class DoorHandlers:
 
     async def _caller(self, context: Any) -> Call:
         made = self._door.authenticate(dict(context.invocation_metadata() or ()))
-        return await made if inspect.isawaitable(made) else made
+        return made if isinstance(made, Call) else await made
 
     async def _enter(self, context: Any) -> Call:
         """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or the default."""
@@ -139,7 +138,15 @@ class DoorHandlers:
             deadline_s = now + self._default_deadline_s
         if deadline_s <= now:
             raise deadline_exceeded("no time was left when the call arrived")
-        return call._replace(deadline_s=deadline_s, priority=call.priority or NORMAL)
+        return Call(
+            call.principal,
+            call.priority or NORMAL,
+            call.run_id,
+            call.step,
+            deadline_s,
+            call.traceparent,
+            call.tracestate,
+        )
 
 
 async def _refuse(context: Any, fault: Fault) -> None:

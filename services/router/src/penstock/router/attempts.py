@@ -10,7 +10,6 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from random import Random
 
 import grpc
@@ -145,7 +144,7 @@ class Attempts:
         options.CopyFrom(trip.asked.options)
         if RESUMES not in options.required_capabilities:
             options.required_capabilities.append(RESUMES)
-        trip.asked = replace(trip.asked, options=options, task=continued(task, text))
+        trip.asked = trip.asked._replace(options=options, task=continued(task, text))
         trip.receipt.notes.append(f"resumed after {len(text)} characters: {fault.reason or fault.code.name}")
         self._count("resumed")
 

@@ -6,7 +6,7 @@ Only answers that say how sure they are can fall below the floor: labels do; vec
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import Message
@@ -78,8 +78,8 @@ def _asking(asked: Asked, models: Sequence[str], paid_microusd: int) -> Asked:
         options = pb.CallOptions()
         options.CopyFrom(asked.options)
         options.max_cost_microusd = max(0, options.max_cost_microusd - paid_microusd)
-    work = replace(asked.work, model=following)
-    return replace(asked, options=options, model=following, work=work, spare_models=tuple(models[1:]), reason="")
+    work = asked.work._replace(model=following)
+    return asked._replace(options=options, model=following, work=work, spare_models=tuple(models[1:]), reason="")
 
 
 def _account_for(receipt: common_pb2.Receipt, unsure: Sequence[tuple[common_pb2.Receipt, float]], floor: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.core.prices import Prices
 from penstock.router.config import ModelRoute, RoutesSection
@@ -18,8 +18,7 @@ MOST_MODELS = 5
 SERVED_KEPT = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """Models for a call in the order in which they are tried, and why the first is the first."""
 
     models: tuple[str, ...]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 import grpc
 from penstock.api.common.v1 import common_pb2
@@ -173,7 +172,7 @@ class Pipeline:
             task = inference_pb2.Task()
             task.CopyFrom(trip.asked.task)
             task.generate.max_tokens = admitted.max_output_tokens
-            trip.asked = replace(trip.asked, task=task)
+            trip.asked = trip.asked._replace(task=task)
         return admitted
 
     async def _look_up(self, trip: Trip, owed: NotFound | None = None) -> Found | NotFound:
@@ -192,7 +191,7 @@ class Pipeline:
             trip.span.set(semantics.PROMPT_DECISIONS, "\n".join(shaped.decisions))
         if shaped.task is not asked.task:
             trip.as_sent = dict.fromkeys(shaped.not_for, asked.task)
-            trip.asked = replace(asked, task=shaped.task)
+            trip.asked = asked._replace(task=shaped.task)
         return found
 
     @staticmethod

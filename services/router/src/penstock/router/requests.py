@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
@@ -20,8 +20,7 @@ PRIORITIES = frozenset(range(5))
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One task on its way: by which options, of which model, what, and how large."""
 
     options: router_pb2.CallOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
@@ -24,8 +23,10 @@ from penstock.router.models import Models
 from penstock.router.pipeline import Pipeline
 from penstock.router.policy import Pick
 from penstock.router.registry import Registry
+from penstock.router.repeats import Repeats
 from penstock.router.runs import Runs
 from penstock.router.scoreboard import candidates_out, state_of
+from penstock.router.stages import Work
 from penstock.router.strategies import Ask
 from penstock.router.trip import Outcome
 
@@ -47,13 +48,14 @@ class RouterServicer:
         self._clock = clock
         self.jobs: Jobs | None = None
         self.runs = Runs(clock)
+        self._repeats = Repeats()
         self._models = models or Models(RoutesSection(), settings.default_model)
         self._cascade = Cascade(self._models, self._another)
 
     def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Rest:
-        requests.check_texts(request.texts)
-        task = Task(embed=inference_pb2.EmbedTask(texts=request.texts))
-        return self._serve(request.options, task, call, _embedded)
+        options = request.options
+        task, work = self._repeats.embed(options.model, request.texts)
+        return self._serve(options, task, call, _embedded, work)
 
     def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse | Rest:
         requests.check_texts(request.texts)
@@ -176,10 +178,10 @@ class RouterServicer:
         return pb.SendFeedbackResponse(quarantined=taken)
 
     def _serve(
-        self, options: pb.CallOptions, task: Task, call: Call, respond: Callable[[Outcome], R]
+        self, options: pb.CallOptions, task: Task, call: Call, respond: Callable[[Outcome], R], work: Work | None = None
     ) -> R | Callable[[], Awaitable[R]]:
         """The response where it is in memory, and otherwise what has to be awaited for it."""
-        asked, call = self._work(options, task, call)
+        asked, call = self._work(options, task, call, work)
         outcome = None if self._cascade.may_climb(asked) else self._pipeline.at_once(asked, call)
         if outcome is not None:
             self._account(call, outcome)
@@ -211,20 +213,23 @@ class RouterServicer:
         self._models.served(outcome.receipt.request_id, outcome.receipt.model)
         self.runs.spent(call, outcome.receipt.cost.paid_microusd)
 
-    def _work(self, options: pb.CallOptions, task: Task, call: Call) -> tuple[requests.Asked, Call]:
+    def _work(
+        self, options: pb.CallOptions, task: Task, call: Call, work: Work | None = None
+    ) -> tuple[requests.Asked, Call]:
+        """The task as it will be served and the call within its run; `work` where it is measured already."""
         requests.check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
         run_id, step = options.run_id or call.run_id, options.step or call.step
         if (priority, run_id, step) != (call.priority, call.run_id, call.step):
             call = call._replace(priority=priority, run_id=run_id, step=step)
-        work = requests.measure(options.model, task)
+        work = work or requests.measure(options.model, task)
         chain = self._models.chain(
             options.model, work, options.required_capabilities, options.min_quality,
             self._registry.fleets.keys(), options.fallback_models,
         )  # fmt: skip
         model, *spare = chain.models
         if model != work.model:
-            work = replace(work, model=model)
+            work = work._replace(model=model)
         asked = requests.Asked(options, model, task, work, tuple(spare), chain.reason)
         return asked, self.runs.enter(options, call)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -14,8 +15,7 @@ from penstock.router.requests import Asked
 from penstock.router.stages import PREFIX_NOTE, PROMPT_OPTIMISER
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A finished call."""
 
     result: inference_pb2.TaskResult
@@ -59,4 +59,4 @@ class Trip:
             self.receipt.savings.extend(kept)
             self.receipt.notes.append(f"prompt: as it was sent, {model} has another rule")
             self.prefix_blocks = None
-        self.asked = replace(self.asked, model=model, task=task, work=replace(self.asked.work, model=model))
+        self.asked = self.asked._replace(model=model, task=task, work=self.asked.work._replace(model=model))
