@@ -1,7 +1,8 @@
 """Our server by KServe v2 against Triton, and against bare onnxruntime in a loop: same model file, same client, same cores.
 
 Each request is one text of 16 tokens. Sides take turns within each round; a figure is the median over the rounds. Triton runs in the
-peers' environment (`make peers`); where that is missing its figures are absent. The client runs on the same cores as the servers.
+peers' environment (`make peers`); where that is missing its figures are absent. The client runs on the same cores as the servers. The
+runtime has the same settings on all sides, and our server the environment that its supervisor gives it.
 
 `of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are in it: the RPC, the client on the same
 cores, and what a batch of 32 saves this CPU. `of_bare_runtime_batched` takes the last away: each request carries the 32 texts of a batch.
@@ -36,6 +37,7 @@ from penstock.bench.report import Bound, Result, Table
 from penstock.models.samples import TEXTS
 from penstock.onnx.encoder import Floats, TextModel
 from penstock.onnx.session import OnnxSession
+from penstock.stack.process import POLL_WHERE_WAITED
 
 MODEL = "all-MiniLM-L6-v2"
 TOKENS, BATCH = 16, 32
@@ -234,6 +236,7 @@ async def _ours(home: Path, threads: int) -> AsyncIterator[Side]:
         "PENSTOCK_LISTEN": f"127.0.0.1:{port}",
         "PENSTOCK_COMPUTE_THREADS": str(threads),
         "PENSTOCK_OTLP_ENDPOINT": "",
+        "GRPC_EXPERIMENTS": POLL_WHERE_WAITED,  # as the supervisor and the images start it
     }
     command = [sys.executable, "-m", "penstock.inference_onnx_quantized"]
     async with _served(command, environment, port, MODEL) as side:

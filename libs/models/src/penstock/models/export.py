@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock.models import layer_norm
 from penstock.onnx.card import BadModel
 
 OPSET = 17
@@ -125,7 +126,7 @@ def export(module: Any, target: Path, output: str) -> None:
 
 
 def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
-    """Fuse attention, layer norm and GELU; returns how many of each were fused."""
+    """Fuse attention, layer norm and GELU; returns how many of each were fused. Sums before a norm stay apart (see layer_norm)."""
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
@@ -142,5 +143,7 @@ def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
             optimization_options=options,
             opt_level=0,
         )
+        fused = {name: count for name, count in model.get_fused_operator_statistics().items() if count}
+        layer_norm.apart(model.model)
         model.save_model_to_file(str(target))
-    return {name: count for name, count in model.get_fused_operator_statistics().items() if count}
+    return fused

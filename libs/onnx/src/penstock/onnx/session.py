@@ -40,6 +40,9 @@ NUMPY_OF = {
 """How values of each type are carried. numpy has no bfloat16: it is the upper half of a float32, which holds every value exactly."""
 BFLOAT16, BFLOAT16_NUMBER = "tensor(bfloat16)", 16
 
+SLOWER = ["SkipLayerNormFusion"]
+"""What onnxruntime does to a graph on loading and a CPU then computes more slowly: its fused layer norm goes element by element."""
+
 _REFUSED = (onnx_errors.InvalidArgument, onnx_errors.RuntimeException, onnx_errors.Fail, RuntimeError)
 
 
@@ -78,7 +81,10 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=with_options(usable(providers)))
+            chosen = with_options(usable(providers))
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=chosen, disabled_optimizers=SLOWER if len(chosen) == 1 else None
+            )
         except Exception as error:
             raise BadModel(f"{path.name}: onnxruntime cannot load it ({type(error).__name__})") from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())

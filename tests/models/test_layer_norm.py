@@ -1,0 +1,57 @@
+"""Fused layer norms taken apart again, for the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from penstock.models.layer_norm import apart
+
+WIDTH = 8
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+def graph(inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    random = np.random.default_rng(1)
+    weights = [
+        numpy_helper.from_array(random.standard_normal(WIDTH).astype(np.float32), name)
+        for name in ("scale", "shift", "bias")
+    ]
+    node = helper.make_node("SkipLayerNormalization", inputs, outputs, "norm", domain="com.microsoft", epsilon=1e-3)
+    shaped = ["rows", "tokens", WIDTH]
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in ("x", "skip")]
+    wanted = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in outputs if name]
+    whole = helper.make_graph([node], "one", given, wanted, weights)
+    versions = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(whole, opset_imports=versions, ir_version=8)
+
+
+def run(model: onnx.ModelProto) -> list[Floats]:
+    random = np.random.default_rng(2)
+    given = {name: random.standard_normal((2, 3, WIDTH)).astype(np.float32) for name in ("x", "skip")}
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+    )
+    return list(session.run(None, given))
+
+
+@pytest.mark.parametrize(
+    "inputs", [["x", "skip", "scale", "shift", "bias"], ["x", "skip", "scale", "shift"], ["x", "skip", "scale"]]
+)
+@pytest.mark.parametrize("outputs", [["y"], ["y", "", "", "total"]])
+def test_a_norm_taken_apart_computes_the_same(inputs: list[str], outputs: list[str]) -> None:
+    model = graph(inputs, outputs)
+    before = run(model)
+    assert apart(model) == 1
+    assert "SkipLayerNormalization" not in {node.op_type for node in model.graph.node}
+    for old, new in zip(before, run(model), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-5)
+
+
+def test_a_norm_whose_mean_is_wanted_and_other_nodes_stay_as_they_are() -> None:
+    model = graph(["x", "skip", "scale", "shift"], ["y", "mean"])
+    before = model.SerializeToString(deterministic=True)
+    assert apart(model) == 0
+    assert model.SerializeToString(deterministic=True) == before
