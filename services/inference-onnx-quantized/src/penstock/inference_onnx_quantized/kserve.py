@@ -32,6 +32,7 @@ from penstock.onnx.session import BadInput
 
 NAME = "inference.GRPCInferenceService"
 TRAILER = "endpoint-load-metrics-bin"
+REPORT_S = 0.01
 EXTENSIONS = ("model_repository", "model_configuration", "statistics")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -52,6 +53,7 @@ class KServeServicer:
         self._meter, self._clock, self._report = meter, clock, report
         self._token = settings.internal_token if settings.kserve_needs_token() else ""
         self._counts: dict[tuple[str, str], Counts] = {}
+        self._reported_s, self._last = -math.inf, ((TRAILER, b""),)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register on a server that is not yet started."""
@@ -217,7 +219,10 @@ class KServeServicer:
         try:
             if self._token:
                 self._let_in(context)
-            async with asyncio.timeout(None if left is None or math.isinf(left) else max(0.0, left)):
+            if left is None or math.isinf(left):
+                yield
+                return
+            async with asyncio.timeout(max(0.0, left)):
                 yield
         except asyncio.CancelledError:
             raise
@@ -231,7 +236,11 @@ class KServeServicer:
             raise unauthenticated(f"this port is internal; send the internal token in the header {TOKEN_KEY}")
 
     def _trailer(self) -> tuple[tuple[str, bytes], ...]:
-        return ((TRAILER, orca_report(self._report()).SerializeToString()),)
+        """The load as it is, or was at most `REPORT_S` ago: making a report costs as much as parsing a request."""
+        now = self._clock.monotonic()
+        if now >= self._reported_s + REPORT_S:
+            self._reported_s, self._last = now, ((TRAILER, orca_report(self._report()).SerializeToString()),)
+        return self._last
 
 
 def orca_report(load: common_pb2.LoadReport) -> orca.OrcaLoadReport:
