@@ -6,6 +6,8 @@ runtime has the same settings on all sides, and our server the environment that 
 
 `of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are in it: the RPC, the client on the same
 cores, and what a batch of 32 saves this CPU. `of_bare_runtime_batched` takes the last away: each request carries the 32 texts of a batch.
+`of_bare_ceiling` says what is left of it for a server that costs nothing but its RPC: a server without a model answers the same client
+(`echo_rps`), and its time and the loop's add up, as both fill the cores.
 Triton joins requests to batches; its answers are then those of the batch (the model scales activations over it), while ours are those of
 the text alone. `triton_answer_cosine_min` says how far a text's answer moved under the load.
 """
@@ -44,7 +46,8 @@ TOKENS, BATCH = 16, 32
 CALLERS = (1, 8, 32)
 PEERS = Path(".venv-peers/bin/python")
 START_S = 90.0
-OURS, TRITON = "Penstock", "Triton"
+OURS, TRITON, ECHO = "Penstock", "Triton", "a server without a model"
+WIDTH = 384
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ async def _run(options: Options) -> Result:
     measured: dict[tuple[str, int], list[Measured]] = {}
     bare_rps: list[float] = []
     batched_rps: list[float] = []
+    echo_rps: list[float] = []
     batches = _batches(rows)
     async with contextlib.AsyncExitStack() as stack:
         sides = {OURS: await stack.enter_async_context(_ours(home, threads))}
@@ -77,7 +81,8 @@ async def _run(options: Options) -> Result:
             sides[TRITON] = await stack.enter_async_context(_triton(folder / "model.onnx", threads))
         except PeerAbsent as absent:
             notes += (f"Triton is absent: {absent}",)
-        for side in sides.values():
+        echo = await stack.enter_async_context(_echo())
+        for side in (*sides.values(), echo):
             await _load(side, rows, 8, 1.0)
         for turn in range(rounds):
             for callers in CALLERS:
@@ -86,9 +91,10 @@ async def _run(options: Options) -> Result:
                     measured.setdefault((name, callers), []).append(found)
             batched = await _load(sides[OURS], batches, max(CALLERS), seconds)
             batched_rps.append(batched.rps * BATCH)
+            echo_rps.append((await _load(echo, rows, max(CALLERS), seconds)).rps)
             bare_rps.append(await asyncio.to_thread(_bare, bare, rows, seconds))
         moved = {name: await _moved(side, rows) for name, side in sides.items()}
-    runs = Runs(measured, bare_rps, batched_rps, moved)
+    runs = Runs(measured, bare_rps, batched_rps, echo_rps, moved)
     return _result(runs, threads, options, notes)
 
 
@@ -103,11 +109,13 @@ def _busy(load: float, cores: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Runs:
-    """What was measured: by side and callers, one entry a round; rows a second of the loop and of requests of 32 rows; moved answers."""
+    """What was measured: by side and callers, one entry a round; rows a second of the loop and of requests of 32 rows; requests a
+    second without a model; moved answers."""
 
     measured: dict[tuple[str, int], list[Measured]]
     bare_rps: list[float]
     batched_rps: list[float]
+    echo_rps: list[float]
     moved: dict[str, float]
 
 
@@ -119,6 +127,9 @@ def _result(runs: Runs, threads: int, options: Options, notes: tuple[str, ...]) 
     p50 = {key: [found.p50_ms() for found in rounds] for key, rounds in runs.measured.items()}
     figures = {
         "of_bare_runtime": ratio(rps[OURS, 32], runs.bare_rps),
+        "of_bare_ceiling": statistics.median(
+            echo / (echo + bare) for echo, bare in zip(runs.echo_rps, runs.bare_rps, strict=True)
+        ),
         "of_bare_runtime_batched": ratio(runs.batched_rps, runs.bare_rps),
         "answer_cosine_min": runs.moved[OURS],
     }
@@ -134,6 +145,7 @@ def _result(runs: Runs, threads: int, options: Options, notes: tuple[str, ...]) 
         for name, callers in sorted(rps)
     ]
     rows.append(("Penstock, requests of 32 texts, texts a second", 32, statistics.median(runs.batched_rps), "–"))
+    rows.append((ECHO, 32, statistics.median(runs.echo_rps), "–"))
     rows.append(("onnxruntime in a loop, batches of 32, texts a second", "–", statistics.median(runs.bare_rps), "–"))
     bounds = {
         "vs_triton_rps": Bound(">=", 1.1),
@@ -240,6 +252,14 @@ async def _ours(home: Path, threads: int) -> AsyncIterator[Side]:
     }
     command = [sys.executable, "-m", "penstock.inference_onnx_quantized"]
     async with _served(command, environment, port, MODEL) as side:
+        yield side
+
+
+@contextlib.asynccontextmanager
+async def _echo() -> AsyncIterator[Side]:
+    port = _free_port()
+    command = [sys.executable, "-m", "penstock.bench.serving_echo", str(port), str(WIDTH)]
+    async with _served(command, dict(os.environ), port, "model") as side:
         yield side
 
 
