@@ -102,10 +102,14 @@ class KServeServicer:
             )
 
     async def ModelInfer(self, request: kserve.ModelInferRequest, context: Context) -> kserve.ModelInferResponse:
-        async with self._answering(context):
-            answer = await self._infer(request)
-            context.set_trailing_metadata(self._trailer())
-            return answer
+        if self._token or context.time_remaining() is not None:
+            async with self._answering(context):
+                return await self._infer(request, context)
+        try:  # nobody to check and no timer to set
+            return await self._infer(request, context)
+        except Exception as error:
+            await self._refuse(context, error)
+            raise
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[kserve.ModelInferRequest], context: Context
@@ -114,11 +118,10 @@ class KServeServicer:
         async with self._answering(context):
             async for request in requests:
                 try:
-                    yield kserve.ModelStreamInferResponse(infer_response=await self._infer(request))
+                    yield kserve.ModelStreamInferResponse(infer_response=await self._infer(request, context))
                 except Exception as error:
                     empty = kserve.ModelInferResponse(id=request.id, model_name=request.model_name)
                     yield kserve.ModelStreamInferResponse(error_message=to_fault(error).message, infer_response=empty)
-            context.set_trailing_metadata(self._trailer())
 
     async def ModelStatistics(
         self, request: kserve.ModelStatisticsRequest, context: Context
@@ -172,9 +175,11 @@ class KServeServicer:
                 self._repository.unload(request.model_name)
             return kserve.RepositoryModelUnloadResponse()
 
-    async def _infer(self, request: kserve.ModelInferRequest) -> kserve.ModelInferResponse:
+    async def _infer(self, request: kserve.ModelInferRequest, context: Context) -> kserve.ModelInferResponse:
         loaded = self._model(request.model_name, request.model_version)
-        counts = self._counts.setdefault((loaded.card.name, loaded.card.version), Counts())
+        counts = self._counts.get(key := (loaded.card.name, loaded.card.version))
+        if counts is None:
+            counts = self._counts[key] = Counts()
         began = self._clock.monotonic()
         self._meter.accepted(1)
         try:
@@ -185,6 +190,7 @@ class KServeServicer:
         finally:
             self._meter.finished(1)
         counts.answered(rows, self._clock.monotonic() - began, seconds, round(self._clock.time() * 1e3))
+        context.set_trailing_metadata(self._trailer())
         return answer
 
     def _compute(self, loaded: Loaded, request: kserve.ModelInferRequest) -> tuple[kserve.ModelInferResponse, int]:
@@ -227,8 +233,12 @@ class KServeServicer:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            fault = to_fault(error)
-            await context.abort(fault.code, fault.message)
+            await self._refuse(context, error)
+
+    @staticmethod
+    async def _refuse(context: Context, error: Exception) -> None:
+        fault = to_fault(error)
+        await context.abort(fault.code, fault.message)
 
     def _let_in(self, context: Context) -> None:
         given = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
