@@ -1,13 +1,14 @@
 """Our server by KServe v2 against Triton, and against bare onnxruntime in a loop: same model file, same client, same cores.
 
 Each request is one text of 16 tokens. Sides take turns within each round; a figure is the median over the rounds. Triton runs in the
-peers' environment (`make peers`); where that is missing its figures are absent. The client runs on the same cores as the servers. The
-runtime has the same settings on all sides, and our server the environment that its supervisor gives it.
+peers' environment (`make peers`); where that is missing its figures are absent. The client runs on the same cores as the servers. Our
+server runs as its supervisor starts it, Triton with the runtime as that comes. `vs_triton_as_ours_rps` gives Triton's runtime the one
+setting that ours has (penstock.onnx.session.SLOWER: a fusion left out that is slower on a CPU), as does the loop.
 
 `of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are in it: the RPC, the client on the same
 cores, and what a batch of 32 saves this CPU. `of_bare_runtime_batched` takes the last away: each request carries the 32 texts of a batch.
 `of_bare_ceiling` says what is left of it for a server that costs nothing but its RPC: a server without a model answers the same client
-(`echo_rps`), and its time and the loop's add up, as both fill the cores.
+and its time and the loop's add up, as both fill the cores.
 Triton joins requests to batches; its answers are then those of the batch (the model scales activations over it), while ours are those of
 the text alone. `triton_answer_cosine_min` says how far a text's answer moved under the load.
 """
@@ -38,7 +39,7 @@ from penstock.bench.options import Options
 from penstock.bench.report import Bound, Result, Table
 from penstock.models.samples import TEXTS
 from penstock.onnx.encoder import Floats, TextModel
-from penstock.onnx.session import OnnxSession
+from penstock.onnx.session import SLOWER, OnnxSession
 from penstock.stack.process import POLL_WHERE_WAITED
 
 MODEL = "all-MiniLM-L6-v2"
@@ -47,6 +48,7 @@ CALLERS = (1, 8, 32)
 PEERS = Path(".venv-peers/bin/python")
 START_S = 90.0
 OURS, TRITON, ECHO = "Penstock", "Triton", "a server without a model"
+AS_OURS = "Triton, the runtime set as ours"
 WIDTH = 384
 
 
@@ -78,7 +80,8 @@ async def _run(options: Options) -> Result:
         sides = {OURS: await stack.enter_async_context(_ours(home, threads))}
         notes = _busy(os.getloadavg()[0], threads)
         try:
-            sides[TRITON] = await stack.enter_async_context(_triton(folder / "model.onnx", threads))
+            for name, slower in ((TRITON, ()), (AS_OURS, SLOWER)):
+                sides[name] = await stack.enter_async_context(_triton(folder / "model.onnx", threads, slower))
         except PeerAbsent as absent:
             notes += (f"Triton is absent: {absent}",)
         echo = await stack.enter_async_context(_echo())
@@ -139,6 +142,8 @@ def _result(runs: Runs, threads: int, options: Options, notes: tuple[str, ...]) 
         figures |= {
             f"vs_triton_rps_at_{callers}": ratio(rps[OURS, callers], rps[TRITON, callers]) for callers in (1, 8)
         }
+        figures["vs_triton_as_ours_rps"] = ratio(rps[OURS, 32], rps[AS_OURS, 32])
+        figures["vs_triton_as_ours_p50_at_1"] = ratio(p50[OURS, 1], p50[AS_OURS, 1])
         figures["triton_answer_cosine_min"] = runs.moved[TRITON]
     rows: list[tuple[str | float, ...]] = [
         (name, callers, statistics.median(rps[name, callers]), statistics.median(p50[name, callers]))
@@ -264,14 +269,14 @@ async def _echo() -> AsyncIterator[Side]:
 
 
 @contextlib.asynccontextmanager
-async def _triton(model: Path, threads: int) -> AsyncIterator[Side]:
+async def _triton(model: Path, threads: int, without: Sequence[str]) -> AsyncIterator[Side]:
     if not PEERS.exists():
         raise PeerAbsent("the peers' environment is not here; `make peers` makes it")
     ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
     libraries = subprocess.run([str(PEERS), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     ports = [_free_port() for _ in range(3)]
     script = Path(__file__).with_name("serving_triton.py")
-    command = [str(PEERS.absolute()), str(script), str(model), str(threads), *map(str, ports)]
+    command = [str(PEERS.absolute()), str(script), str(model), str(threads), *map(str, ports), *without]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["LD_LIBRARY_PATH"] = libraries
     environment["PATH"] = f"{PEERS.absolute().parent}:{environment.get('PATH', '')}"

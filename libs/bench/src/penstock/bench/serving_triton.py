@@ -1,5 +1,6 @@
-"""Run in the peers' environment: Triton serves an ONNX file by its Python backend. Arguments: file, threads, three ports.
+"""Run in the peers' environment: Triton serves an ONNX file by its Python backend.
 
+Arguments: file, threads, three ports, the runtime's optimisers to leave out.
 Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as on the other sides.
 """
 
@@ -20,9 +21,8 @@ def main() -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    slower = ["SkipLayerNormFusion"]  # left out on every side (penstock.onnx.session.SLOWER)
     session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=slower
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=sys.argv[6:]
     )
     output = session.get_outputs()[0].name
 

@@ -87,10 +87,10 @@ def _array(tensor: kserve.ModelInferRequest.InferInputTensor, raw: bytes | None,
     if "shared_memory_region" in tensor.parameters:
         raise invalid(f"{field}.parameters", "shared memory is not served here; send the contents")
     if raw is None:
-        return decode_typed(tensor.datatype, tensor.shape, tensor.contents, field)
+        return decode_typed(tensor.datatype, tuple(tensor.shape), tensor.contents, field)
     if tensor.HasField("contents") and tensor.contents.ListFields():
         raise invalid(f"{field}.contents", "must not be given together with raw_input_contents")
-    return tensors.decode(tensor.datatype, tensor.shape, raw, field)
+    return tensors.decode(tensor.datatype, tuple(tensor.shape), raw, field)
 
 
 def decode_typed(datatype: str, shape: Sequence[int], contents: kserve.InferTensorContents, field: str) -> Array:

@@ -26,6 +26,7 @@ DTYPES: dict[str, Any] = {
     "UINT64": np.uint64,
     "BOOL": np.bool_,
 }
+SIZES = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}
 NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 RAW_ONLY = ("FP16", "BF16")
 """These have no typed form. numpy has no BF16: its upper half of an FP32 is carried to FP32, which holds every value exactly."""
@@ -37,7 +38,7 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
     Raises:
         Fault: INVALID_ARGUMENT naming the field, where datatype, shape and bytes do not fit, or a float is NaN or infinite.
     """
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise invalid(f"{field}.shape", "has a negative size")
     count = math.prod(shape)
     if datatype == "BYTES":
@@ -45,7 +46,7 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise invalid(f"{field}.datatype", f"{datatype!r} is not known; use one of {', '.join([*DTYPES, 'BYTES'])}")
-    expected = count * np.dtype(dtype).itemsize
+    expected = count * SIZES[datatype]
     if len(data) != expected:
         raise invalid(f"{field}.data", f"has {len(data)} bytes; shape {list(shape)} of {datatype} needs {expected}")
     array: Array = np.frombuffer(data, dtype=dtype).reshape(shape)
