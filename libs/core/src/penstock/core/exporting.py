@@ -36,8 +36,8 @@ BATCH = 2048
 """Spans in one Export at most."""
 
 RECORDED = TraceFlags(TraceFlags.SAMPLED)
-METRICS_EVERY = 4
-"""Metrics go out with every fourth export of spans."""
+METRICS_EVERY = 2
+"""Metrics go out with every second export of spans."""
 
 
 class Exporter:
@@ -173,7 +173,7 @@ async def start_telemetry(service: str, settings: ServiceSettings, *, edge: bool
     """Telemetry for the length of a service's life: exported in the background, flushed at the end. `edge`: see Telemetry."""
     instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
     telemetry = Telemetry(
-        service, settings.otlp_endpoint, profile=settings.profile, edge=edge, instance=instance, interval_s=0.5
+        service, settings.otlp_endpoint, profile=settings.profile, edge=edge, instance=instance, interval_s=1.0
     )
     try:
         yield telemetry
