@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock.telemetry.detection import Blame, Finding
+from penstock.telemetry.followers import Followers
 
 MERGE_S = 300.0
 """Findings of one service this close together are one incident."""
@@ -45,7 +45,7 @@ class IncidentBook:
     """All incidents, and those who watch them."""
 
     _incidents: OrderedDict[str, Incident] = field(default_factory=OrderedDict)
-    _watchers: set[asyncio.Queue[Incident]] = field(default_factory=set)
+    _watchers: Followers[Incident] = field(default_factory=lambda: Followers(100))
     _count: int = 0
 
     def take(self, finding: Finding) -> Incident:
@@ -90,23 +90,15 @@ class IncidentBook:
         self._incidents[incident.id] = incident
         while len(self._incidents) > MOST_INCIDENTS:
             self._incidents.popitem(last=False)
-        for watcher in self._watchers:
-            if not watcher.full():
-                watcher.put_nowait(incident)
+        self._watchers.tell(incident)
 
     def all(self) -> list[Incident]:
         """Newest first."""
         return sorted(self._incidents.values(), key=lambda incident: -incident.opened_unix_s)
 
-    async def watch(self) -> AsyncIterator[Incident]:
+    def watch(self) -> AsyncIterator[Incident]:
         """Incidents as they open and change; a watcher that does not keep up misses some."""
-        queue: asyncio.Queue[Incident] = asyncio.Queue(100)
-        self._watchers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._watchers.discard(queue)
+        return self._watchers.follow()
 
 
 def _named(finding: Finding) -> tuple[Blame, ...]:

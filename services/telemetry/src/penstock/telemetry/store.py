@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from penstock.core.telemetry_metrics import ACCOUNTS
 from penstock.telemetry.analysis import Analysis
 from penstock.telemetry.content import Content
 from penstock.telemetry.detection import Detector, Finding, RequestSeen, SeriesKey
+from penstock.telemetry.followers import Followers
 from penstock.telemetry.incidents import Incident, IncidentBook
 from penstock.telemetry.ledger import Ledger
 from penstock.telemetry.quality import Quality
@@ -60,7 +60,7 @@ class Store:
         self._sampler = Sampler()
         self._where: dict[str, str] = {}
         self._state_written_s = 0.0
-        self._followers: set[asyncio.Queue[Summary]] = set()
+        self._followers = Followers[Summary](1000)
 
     def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
         """Take metrics of one sender; increments of accounts go to the ledger and no series keeps them."""
@@ -112,9 +112,7 @@ class Store:
         due = self.window.due(self.clock.monotonic(), SETTLED_A_ROUND)
         for trace_id in due:
             summary = self.analysis.settle(trace_id)
-            for follower in self._followers:
-                if not follower.full():
-                    follower.put_nowait(summary)
+            self._followers.tell(summary)
         return len(due)
 
     async def run(self) -> None:
@@ -146,15 +144,9 @@ class Store:
             for technique, amount in total.account.saved_microusd.items():
                 yield "ledger.saved", amount / 1e6, "USD", (*tenant, (names.TECHNIQUE, technique))
 
-    async def follow(self) -> AsyncIterator[Summary]:
+    def follow(self) -> AsyncIterator[Summary]:
         """Traces as they settle; a follower that does not keep up misses some."""
-        queue: asyncio.Queue[Summary] = asyncio.Queue(1000)
-        self._followers.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._followers.discard(queue)
+        return self._followers.follow()
 
     def lost_by_senders(self) -> int:
         """Spans that senders say they dropped."""
