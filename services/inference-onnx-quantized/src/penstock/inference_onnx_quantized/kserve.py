@@ -102,14 +102,8 @@ class KServeServicer:
             )
 
     async def ModelInfer(self, request: kserve.ModelInferRequest, context: Context) -> kserve.ModelInferResponse:
-        if self._token or context.time_remaining() is not None:
-            async with self._answering(context):
-                return await self._infer(request, context)
-        try:  # nobody to check and no timer to set
+        async with self._answering(context):
             return await self._infer(request, context)
-        except Exception as error:
-            await self._refuse(context, error)
-            raise
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[kserve.ModelInferRequest], context: Context
@@ -233,12 +227,8 @@ class KServeServicer:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await self._refuse(context, error)
-
-    @staticmethod
-    async def _refuse(context: Context, error: Exception) -> None:
-        fault = to_fault(error)
-        await context.abort(fault.code, fault.message)
+            fault = to_fault(error)
+            await context.abort(fault.code, fault.message)
 
     def _let_in(self, context: Context) -> None:
         given = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
