@@ -216,10 +216,8 @@ class Pipeline:
     async def _refreshed(self, asked: Asked, call: Call, owed: NotFound) -> None:
         try:
             await self.run(asked, call, owed)
-        except Fault:
-            await finish(
-                self._recall.store(owed.token, None, None)
-            )  # where it was not admitted; else this says it again, to no effect
+        except Fault:  # where it was not admitted nothing was said to the cache; else this says it again, to no effect
+            await finish(self._recall.store(owed.token, None, None))
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
