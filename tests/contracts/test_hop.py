@@ -17,11 +17,14 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault, exhausted, invalid
 from penstock.core.hop import Peer, connect, open_channel
 from penstock.core.hop_stream import ITEM_WINDOW
+from penstock.core.rpc import LARGEST_MESSAGE_BYTES, LARGEST_REQUEST_BYTES
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
 from penstock.testkit.wire import wire_to
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+WIRES: tuple[Transport, ...] = ("unix-stream", "tcp-stream", "unix-unary", "tcp-unary")
+HUGE_BYTES = 6 << 20
 SECRET = "the password is swordfish"
 CALLER = Principal("acme", "support", "kim", "key-1", ("gold",))
 
@@ -42,6 +45,10 @@ class Scripted(QuietInstance):
         self.running += 1
         self.most = max(self.most, self.running)
         try:
+            if request.model == "echo":
+                return inference_pb2.ComputeResponse(
+                    result=inference_pb2.TaskResult(revision=request.task.embed.texts[0])
+                )
             return await self._answer(request.model)
         finally:
             self.running -= 1
@@ -53,6 +60,9 @@ class Scripted(QuietInstance):
             raise exhausted("the queue is full", "QUEUE_FULL", 1.5)
         if model == "bug":
             raise RuntimeError(SECRET)
+        if model == "huge":
+            await self.release.wait()
+            return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="x" * HUGE_BYTES))
         if model in ("hang", "held"):
             self.started.set()
             try:
@@ -251,7 +261,7 @@ async def test_a_connection_that_breaks_under_a_write_may_be_tried_again(service
         peer = connect(wire.address, SERVICE, token=TOKEN)
         assert (await peer.call("Compute", ask("first"), Call())).result.revision == "first"
         wire.stall()
-        large = inference_pb2.ComputeRequest(model="x" * 5_000_000)
+        large = inference_pb2.ComputeRequest(model="x" * 4_000_000)
         writing = asyncio.create_task(peer.call("Compute", large, Call()))
         await asyncio.wait_for(wire.stalled.wait(), 5)
         wire.cut()
@@ -318,3 +328,43 @@ async def test_each_item_of_a_frame_has_its_own_fate(servicer: Scripted) -> None
             codes |= {result.id: result.status.code for result in (await stream.read()).results}
         assert codes == {1: 3, 2: 3, 3: 0, 4: 4}
         stream.cancel()
+
+
+def large(text_bytes: int) -> inference_pb2.ComputeRequest:
+    task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x" * text_bytes]))
+    return inference_pb2.ComputeRequest(model="echo", task=task)
+
+
+@pytest.mark.parametrize("transport", WIRES)
+async def test_many_large_items_at_once_are_more_than_one_message(transport: Transport, servicer: Scripted) -> None:
+    async with peer_over(transport, door(servicer)) as peer:
+        each = LARGEST_MESSAGE_BYTES // 20
+        answers = await asyncio.gather(*(peer.call("Compute", large(each), Call()) for _ in range(60)))
+    assert [len(answer.result.revision) for answer in answers] == [each] * 60
+
+
+@pytest.mark.parametrize("transport", WIRES)
+async def test_a_request_too_large_for_a_message_fails_alone_and_says_so(
+    transport: Transport, servicer: Scripted
+) -> None:
+    async with peer_over(transport, door(servicer)) as peer:
+        beside = asyncio.create_task(peer.call("Compute", ask("held"), Call()))
+        await servicer.started.wait()
+        with pytest.raises(Fault) as caught:
+            await peer.call("Compute", large(LARGEST_MESSAGE_BYTES), Call())
+        servicer.release.set()
+        assert (await beside).result.revision == "held"
+        assert (await peer.call("Compute", large(LARGEST_REQUEST_BYTES - 100), Call())).result
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"at most {LARGEST_REQUEST_BYTES} fit" in caught.value.message
+
+
+async def test_many_large_results_at_once_are_more_than_one_message(servicer: Scripted) -> None:
+    """A caller takes 64 MiB in one message; results that are ready at the same moment are more than that."""
+    async with peer_over("unix-stream", door(servicer)) as peer:
+        calls = [asyncio.create_task(peer.call("Compute", ask("huge"), Call())) for _ in range(12)]
+        while servicer.running < len(calls):
+            await asyncio.sleep(0)
+        servicer.release.set()
+        answers = await asyncio.gather(*calls)
+    assert [len(answer.result.revision) for answer in answers] == [HUGE_BYTES] * 12

@@ -22,7 +22,7 @@ from penstock.core.auth import TOKEN_KEY
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import Fault, deadline_exceeded, from_item_status, to_fault, unavailable
-from penstock.core.rpc import EXCHANGE, Rpc, rpcs_of
+from penstock.core.rpc import EXCHANGE, FRAME_BYTES, Rpc, check_fits, rpcs_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 
 RESULT_WINDOW = 4096
@@ -209,11 +209,13 @@ class StreamPeer:
         left_s = call.deadline_s - self._clock.monotonic()
         if left_s <= 0:
             raise deadline_exceeded("no time was left to send the call")
+        payload = request.SerializeToString()
+        check_fits(len(payload))
         if self._session is None:
             if self._closed:
                 raise unavailable("the connection was closed")
             self._session = asyncio.get_running_loop().create_task(self._run_session())
-        waiter = _Waiter(next(self._ids), rpc, request.SerializeToString(), call)
+        waiter = _Waiter(next(self._ids), rpc, payload, call)
         self._waiting[waiter.item_id] = waiter
         self._outbox.append(waiter)
         self._wake.set()
@@ -297,10 +299,16 @@ class StreamPeer:
     def _add_items(self, frame: Any) -> int:
         now = self._clock.monotonic()
         room = count = min(self._credits, FRAME_ITEMS)
+        size = 0
         while self._outbox and room:
-            waiter = self._outbox.popleft()
+            waiter = self._outbox[0]
             if waiter.abandoned:
+                self._outbox.popleft()
                 continue
+            size += len(waiter.payload)
+            if size > FRAME_BYTES and room < count:
+                break
+            self._outbox.popleft()
             item = frame.items.add(id=waiter.item_id, method=waiter.method, payload=waiter.payload)
             waiter.call.fill(item.context, now)
             waiter.sent, waiter.payload = True, b""

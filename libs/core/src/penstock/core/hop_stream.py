@@ -16,7 +16,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK, deadline_exceeded, exhausted, invalid, to_item_status
-from penstock.core.rpc import Begun, Dispatcher, Rpc
+from penstock.core.rpc import FRAME_BYTES, Begun, Dispatcher, Rpc
 
 ITEM_WINDOW = 1024
 """Items that a peer may have in flight on one stream."""
@@ -180,18 +180,25 @@ class Session:
             await self._wake.wait()
             self._wake.clear()
             while self._ready and self._result_credits > 0:
-                count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
-                self._result_credits -= count
                 freed, self._finished = self._finished, 0
                 frame = self._frame(credits=freed)
-                for _ in range(count):
-                    item_id, payload, status = self._ready.popleft()
-                    result = frame.results.add(id=item_id, payload=payload)
-                    if status is OK:
-                        result.status.SetInParent()
-                    elif status is not None:
-                        result.status.CopyFrom(status)
+                self._fill(frame.results, min(len(self._ready), self._result_credits, FRAME_RESULTS))
+                self._result_credits -= len(frame.results)
                 await context.write(frame)
                 self._room.set()
             if self._closing and not self._ready and not self._tasks:
                 return
+
+    def _fill(self, results: Any, count: int) -> None:
+        """Move at most `count` results into a frame; fewer where they are large, but always one."""
+        size = 0
+        for number in range(count):
+            size += len(self._ready[0][1])
+            if size > FRAME_BYTES and number:
+                return
+            item_id, payload, status = self._ready.popleft()
+            result = results.add(id=item_id, payload=payload)
+            if status is OK:
+                result.status.SetInParent()
+            elif status is not None:
+                result.status.CopyFrom(status)

@@ -13,7 +13,7 @@ from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import deadline_exceeded, to_fault
-from penstock.core.rpc import Rpc, rpcs_of
+from penstock.core.rpc import Rpc, check_fits, rpcs_of
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 
 
@@ -43,6 +43,7 @@ class UnaryPeer:
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
+        check_fits(request.ByteSize())
         with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
             try:
                 return await self._stubs[method](request, **self._how(span.call))
@@ -53,6 +54,7 @@ class UnaryPeer:
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
+        check_fits(request.ByteSize())
         with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
             messages = self._stubs[method](request, **self._how(span.call))
             try:

@@ -19,8 +19,30 @@ from penstock.core.telemetry import Span, Telemetry
 EXCHANGE = "Exchange"
 """Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
 
+LARGEST_MESSAGE_BYTES = 4 << 20
+"""Bytes that a server takes in one message."""
+
+FRAME_BYTES = 1 << 20
+"""Bytes in one frame at most, unless it holds a single item: what many items of one stream say must not exceed what one message may."""
+
+LARGEST_REQUEST_BYTES = LARGEST_MESSAGE_BYTES - (64 << 10)
+"""Bytes of one request at most; its context travels beside it."""
+
 LONGEST_NAME = 128
 """Characters of a run's or a step's name that a span carries."""
+
+
+def check_fits(request_bytes: int) -> None:
+    """Refuse a request before it is sent: a server ends the whole stream, with every other item on it, at a message that is too large.
+
+    Raises:
+        Fault: INVALID_ARGUMENT.
+    """
+    if request_bytes > LARGEST_REQUEST_BYTES:
+        raise invalid(
+            "",
+            f"the request has {request_bytes} bytes; at most {LARGEST_REQUEST_BYTES} fit in one: ask for fewer or smaller inputs at once",
+        )
 
 
 @dataclass(frozen=True, slots=True)

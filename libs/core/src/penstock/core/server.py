@@ -17,6 +17,7 @@ from penstock.core.clock import Clock, SystemClock
 from penstock.core.config import ServiceSettings
 from penstock.core.door import Door, DoorHandlers
 from penstock.core.program import CannotStart
+from penstock.core.rpc import LARGEST_MESSAGE_BYTES
 from penstock.core.telemetry import NO_TELEMETRY, Telemetry
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -27,7 +28,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 class ServerLimits:
     """Bounds of one server. `default_deadline_s` is given to calls that set none."""
 
-    max_message_bytes: int = 4 << 20
+    max_message_bytes: int = LARGEST_MESSAGE_BYTES
     max_metadata_bytes: int = 16 << 10
     max_streams: int = 1000
     default_deadline_s: float = 30.0
