@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -22,70 +24,17 @@ from penstock.client import (
     Refused,
     Unavailable,
 )
-from penstock.core.auth import Metadata
-from penstock.core.call import Call, Principal
-from penstock.core.door import Door
-from penstock.core.errors import Fault, unauthenticated
-from penstock.testkit.server import serving
-
-ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
-KEY = "psk-client"
-
-
-class Router:
-    """Answers embed, streams and fails as often as told; every other method is there and never called."""
-
-    def __init__(self) -> None:
-        self.faults: list[Fault] = []
-        self.calls: list[tuple[pb.CallOptions, Call]] = []
-
-    async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
-        self.calls.append((request.options, call))
-        if self.faults:
-            raise self.faults.pop(0)
-        return pb.EmbedResponse(
-            embeddings=[inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts]
-        )
-
-    async def GenerateStream(self, request: object, call: Call) -> AsyncIterator[pb.GenerateStreamResponse]:
-        for delta in "abc":
-            yield pb.GenerateStreamResponse(chunk=inference_pb2.GenerateChunk(delta=delta))
-        if self.faults:
-            raise self.faults.pop(0)
-
-    def __getattr__(self, name: str) -> object:
-        if name in ROUTER.methods_by_name:
-            return self._unused
-        raise AttributeError(name)
-
-    async def _unused(self, request: object, call: Call) -> None:
-        raise AssertionError("not part of these tests")
-
-
-def authenticate(metadata: Metadata) -> Call:
-    if metadata.get("authorization") != f"Bearer {KEY}":
-        raise unauthenticated("the API key is not known")
-    return Call(Principal("acme"))
-
-
-@pytest.fixture
-def router() -> Router:
-    return Router()
-
-
-@pytest.fixture
-async def address(router: Router) -> AsyncIterator[str]:
-    async with serving([Door(ROUTER, router, authenticate, public=True)]) as server:
-        yield server.address
+from penstock.core.errors import Fault
+from penstock.testkit.router import HANG, KEY, ScriptedRouter
 
 
 @pytest.fixture(params=[False, True], ids=["stream", "plain"])
-async def client(request: pytest.FixtureRequest, address: str) -> AsyncIterator[Penstock]:
-    async with Penstock(address, KEY, plain=request.param) as connected:
+async def client(request: pytest.FixtureRequest, address: str, clock: Any) -> AsyncIterator[Penstock]:
+    async with Penstock(address, KEY, plain=request.param, clock=clock) as connected:
         yield connected
 
 
-async def test_three_lines_to_a_result(client: Penstock, router: Router) -> None:
+async def test_three_lines_to_a_result(client: Penstock, router: ScriptedRouter) -> None:
     run = client.run(step="plan", priority="high")
     answer = await client.embed(["four", "seven77"], run=run)
     assert [item.values[0] for item in answer.embeddings] == [4.0, 7.0]
@@ -112,7 +61,7 @@ async def test_many_at_once(client: Penstock) -> None:
     ],
 )
 async def test_each_error_says_what_to_do_and_is_not_tried_again(
-    client: Penstock, router: Router, code: grpc.StatusCode, kind: type[PenstockError]
+    client: Penstock, router: ScriptedRouter, code: grpc.StatusCode, kind: type[PenstockError]
 ) -> None:
     router.faults = [Fault(code, "texts[2]: no", field="texts[2]", reason="WHY", retry_after_s=2.0)]
     with pytest.raises(kind) as caught:
@@ -123,21 +72,63 @@ async def test_each_error_says_what_to_do_and_is_not_tried_again(
     assert len(router.calls) == 1
 
 
-async def test_unavailable_is_tried_again_and_then_told(client: Penstock, router: Router) -> None:
+async def test_unavailable_is_tried_again_and_then_told(client: Penstock, router: ScriptedRouter, clock: Any) -> None:
     router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 2
     assert (await client.embed(["x"])).embeddings
     router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 5
     with pytest.raises(Unavailable):
         await client.embed(["x"])
-    assert len(router.calls) == 6
+    assert len(router.calls) == 3 + 4
+    assert len(clock.slept) == 2 + 3
 
 
-async def test_a_cut_stream_raises(client: Penstock, router: Router) -> None:
+async def test_a_cut_stream_raises_and_is_not_begun_again(client: Penstock, router: ScriptedRouter) -> None:
     task = inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content="hi")])
     assert [part.chunk.delta async for part in client.generate_stream(task)] == ["a", "b", "c"]
     router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "cut")]
     with pytest.raises(Unavailable):
-        _ = [part async for part in client.generate_stream(task)]
+        _ = [part async for part in client.generate_stream("hi", model="m")]
+    assert len(router.calls) == 2
+
+
+async def test_a_stream_that_has_not_begun_is_tried_again(client: Penstock, router: ScriptedRouter) -> None:
+    router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 2
+    assert [part.chunk.delta async for part in client.generate_stream("hi")] == ["a", "b", "c"]
+    assert len(router.calls) == 3
+
+
+async def test_options_say_everything_else(client: Penstock, router: ScriptedRouter) -> None:
+    options = pb.CallOptions(model="m", max_cost_microusd=5, cache=pb.CachePolicy(bypass=True))
+    run = client.run()
+    await client.embed(["x"], run=run, options=options)
+    await client.embed(["x"], model="other", run=run, options=options)
+    (first, _), (second, _) = router.calls
+    assert (first.model, first.max_cost_microusd, first.cache.bypass, first.run_id) == ("m", 5, True, run.id)
+    assert second.model == "other"
+
+
+async def test_a_call_that_is_cancelled_ends_at_the_router(client: Penstock, router: ScriptedRouter) -> None:
+    call = asyncio.create_task(client.embed([HANG]))
+    await asyncio.wait_for(router.hanging.wait(), 20)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.wait_for(router.cancelled.wait(), 20)
+    assert (await client.embed(["x"])).embeddings
+
+
+async def test_a_stream_that_is_left_ends_at_the_router(client: Penstock, router: ScriptedRouter) -> None:
+    async with contextlib.aclosing(client.generate_stream(HANG)) as parts:
+        assert (await anext(parts)).chunk.delta == "a"
+        await asyncio.wait_for(router.hanging.wait(), 20)
+    await asyncio.wait_for(router.cancelled.wait(), 20)
+
+
+async def test_nobody_there_is_said_with_the_address() -> None:
+    for plain in (False, True):
+        async with Penstock("127.0.0.1:1", KEY, plain=plain, retries=0) as client:
+            with pytest.raises(Unavailable, match=r"^127\.0\.0\.1:1: .*see that a router runs at this address"):
+                await client.embed(["x"])
 
 
 async def test_a_wrong_key_is_refused(address: str) -> None:

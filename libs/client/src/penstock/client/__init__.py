@@ -11,11 +11,13 @@ from penstock.client.errors import (
     Cancelled,
     DeadlineExceeded,
     NotFound,
+    NotOpen,
     PenstockError,
     Refused,
     Unavailable,
 )
-from penstock.client.penstock import Penstock, Run
+from penstock.client.penstock import Penstock
+from penstock.client.run import Priority, Run
 from penstock.client.sync import PenstockSync
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "Cancelled",
     "DeadlineExceeded",
     "NotFound",
+    "NotOpen",
     "Penstock",
     "PenstockError",
     "PenstockSync",
+    "Priority",
     "Refused",
     "Run",
     "Unavailable",

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import grpc
-from penstock.core.errors import Fault
+from penstock.core.errors import CODES, Fault, failed_precondition, invalid
 
 
 class PenstockError(Exception):
     """A call failed. `field` names what to mend, `reason` is stable text for programs, `retry_after_s` when to come back (0: unknown)."""
 
-    advice = "look at the message; if it stays, show the request id to who runs Penstock"
+    advice = "look at the message; if it stays, show it to who runs Penstock"
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(f"{fault.message} ({self.advice})")
+        self._fault = fault
         self.code = fault.code.name
         self.field = fault.field
         self.reason = fault.reason
         self.retry_after_s = fault.retry_after_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes, out of a pool of workers for one."""
+        fault = self._fault
+        return _again, (
+            type(self),
+            fault.code.value[0],
+            fault.message,
+            fault.reason,
+            fault.field,
+            fault.retry_after_s,
+        )
 
 
 class BadRequest(PenstockError):
@@ -46,19 +59,25 @@ class Busy(PenstockError):
 class DeadlineExceeded(PenstockError):
     """The time was up before the answer was there."""
 
-    advice = "give the call more time, or make it smaller"
+    advice = "give the call more time with run=client.run(timeout_s=...), or make it smaller"
 
 
 class Unavailable(PenstockError):
     """Nothing could serve the call now, retries included."""
 
-    advice = "try again in a moment; the scoreboard shows which instances are there"
+    advice = "see that a router runs at this address, then try again; list_models() shows what is ready"
 
 
 class Cancelled(PenstockError):
     """The call or its run was cancelled."""
 
     advice = "nothing to do: it was asked for"
+
+
+class NotOpen(PenstockError):
+    """The client cannot be used here: it was closed, or it belongs to another event loop or process."""
+
+    advice = "open one here: every event loop and every process has its own"
 
 
 _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
@@ -79,3 +98,19 @@ _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
 def of_fault(fault: Fault) -> PenstockError:
     """The error that a caller sees for a fault."""
     return _CLASSES.get(fault.code, PenstockError)(fault)
+
+
+def bad(field: str, message: str) -> BadRequest:
+    """What the caller gave cannot be sent."""
+    return BadRequest(invalid(field, message))
+
+
+def not_open(message: str) -> NotOpen:
+    """The client is not open here."""
+    return NotOpen(failed_precondition("", message))
+
+
+def _again(
+    kind: type[PenstockError], code: int, message: str, reason: str, field: str, retry_after_s: float
+) -> PenstockError:
+    return kind(Fault(CODES[code], message, reason=reason, field=field, retry_after_s=retry_after_s))

@@ -1,80 +1,120 @@
-"""The same client for code without asyncio: a loop in a thread of its own runs `Penstock`; methods wait for it."""
+"""The same client for code without asyncio: `Penstock` runs on a loop in a thread of its own; methods wait for it."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import concurrent.futures
+import contextlib
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.client.penstock import Penstock, Priority, Run
+from penstock.client.background import Background
+from penstock.client.errors import NotOpen, not_open
+from penstock.client.penstock import Penstock
+from penstock.client.run import Priority, Run, new_run
 
 T = TypeVar("T")
 
 
 class PenstockSync:
-    """A connection to a router, for threads. One grpc event loop for each process: make one and share it."""
+    """A connection to a router, for threads, scripts and notebooks. Share one among threads; see Penstock for the arguments.
 
-    def __init__(self, address: str, key: str, *, retries: int = 2, plain: bool = False) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-client", daemon=True)
-        self._thread.start()
-        self._client = self._wait(self._open(address, key, retries, plain))
+    Raises:
+        BadRequest: address, key or retries cannot be used.
+        NotOpen: this process was forked after its parent had opened a client.
+    """
 
-    @staticmethod
-    async def _open(address: str, key: str, retries: int, plain: bool) -> Penstock:
-        return Penstock(address, key, retries=retries, plain=plain)
+    def __init__(self, address: str, key: str, *, retries: int = 3, plain: bool = False) -> None:
+        self._client = Penstock(address, key, retries=retries, plain=plain)
+        self._background = Background.share()
+        self._closed = False
 
     @staticmethod
     def run(step: str = "", priority: Priority = "normal", timeout_s: float = 30.0) -> Run:
         """Begin an agent run with an id of its own."""
-        return Penstock.run(step, priority, timeout_s)
+        return new_run(step, priority, timeout_s)
 
-    def embed(self, texts: Sequence[str], *, model: str = "", run: Run | None = None) -> pb.EmbedResponse:
+    def embed(
+        self, texts: Sequence[str], *, model: str = "", run: Run | None = None, options: pb.CallOptions | None = None
+    ) -> pb.EmbedResponse:
         """See Penstock.embed."""
-        return self._wait(self._client.embed(texts, model=model, run=run))
+        return self._wait(self._client.embed(texts, model=model, run=run, options=options))
 
     def classify(
         self,
         texts: Sequence[str],
         examples: Mapping[str, Sequence[str]] | None = None,
         *,
+        model: str = "",
         top_k: int = 1,
         run: Run | None = None,
+        options: pb.CallOptions | None = None,
     ) -> pb.ClassifyResponse:
         """See Penstock.classify."""
-        return self._wait(self._client.classify(texts, examples, top_k=top_k, run=run))
+        return self._wait(self._client.classify(texts, examples, model=model, top_k=top_k, run=run, options=options))
 
     def generate(
-        self, task: inference_pb2.GenerateTask, *, model: str = "", run: Run | None = None
+        self,
+        task: inference_pb2.GenerateTask | str,
+        *,
+        model: str = "",
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
     ) -> pb.GenerateResponse:
         """See Penstock.generate."""
-        return self._wait(self._client.generate(task, model=model, run=run))
+        return self._wait(self._client.generate(task, model=model, run=run, options=options))
 
     def generate_stream(
-        self, task: inference_pb2.GenerateTask, *, model: str = "", run: Run | None = None
+        self,
+        task: inference_pb2.GenerateTask | str,
+        *,
+        model: str = "",
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
     ) -> Iterator[pb.GenerateStreamResponse]:
         """See Penstock.generate_stream."""
-        parts = self._client.generate_stream(task, model=model, run=run)
+        parts: Any = self._client.generate_stream(task, model=model, run=run, options=options)
         try:
             while (part := self._wait(_next(parts))) is not None:
                 yield part
         finally:
-            self._wait(parts.aclose())  # type: ignore[attr-defined]
+            # Not waited for: an iterator that was left is closed by whoever collects it, at the end of the program perhaps.
+            with contextlib.suppress(RuntimeError, NotOpen):
+                self._background.start(parts.aclose())
+
+    def infer(
+        self,
+        task: inference_pb2.InferTask,
+        *,
+        model: str = "",
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
+    ) -> pb.InferResponse:
+        """See Penstock.infer."""
+        return self._wait(self._client.infer(task, model=model, run=run, options=options))
 
     def list_models(self) -> pb.ListModelsResponse:
         """See Penstock.list_models."""
         return self._wait(self._client.list_models())
 
+    def cancel_run(self, run: Run) -> int:
+        """See Penstock.cancel_run."""
+        return self._wait(self._client.cancel_run(run))
+
+    def call(self, method: str, request: Message, run: Run | None = None) -> Any:
+        """See Penstock.call."""
+        return self._wait(self._client.call(method, request, run))
+
     def close(self) -> None:
-        """Close the connection and end the thread."""
-        self._wait(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Close the connection; the last client to do so ends the thread. Closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._background.start(self._client.close()).result()
+        self._background.give_back()
 
     def __enter__(self) -> PenstockSync:
         return self
@@ -85,7 +125,14 @@ class PenstockSync:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """The result; leaving early, by Ctrl-C for one, cancels the call."""
+        future = self._background.start(work)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise not_open("the client was closed while the call was under way") from None
+        finally:
+            future.cancel()
 
 
 async def _next(parts: Any) -> pb.GenerateStreamResponse | None:

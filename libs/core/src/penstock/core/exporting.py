@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -24,6 +25,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from penstock.core import semantics as names
 from penstock.core.boot import boot_id
 from penstock.core.config import ServiceSettings
+from penstock.core.hop import DIRECT
 from penstock.core.process_figures import ProcessFigures
 from penstock.core.telemetry import Ended, Telemetry
 from penstock.core.telemetry_metrics import counted
@@ -47,8 +49,9 @@ class Exporter:
         self._telemetry = telemetry
         self._interval_s = interval_s
         self.resource = Resource(_who(telemetry))
-        self._spans = OTLPSpanExporter(telemetry.endpoint, insecure=True, timeout=5)
-        self._metrics = OTLPMetricExporter(telemetry.endpoint, insecure=True, timeout=5)
+        how: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (DIRECT,)}
+        self._spans = OTLPSpanExporter(telemetry.endpoint, **how)
+        self._metrics = OTLPMetricExporter(telemetry.endpoint, **how)
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], self.resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")

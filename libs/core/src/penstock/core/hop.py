@@ -35,6 +35,9 @@ BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.Sta
 """Codes of a stream that broke rather than of an item that failed: grpc says INTERNAL where it breaks under a write. Its items may be
 tried again."""
 
+DIRECT = ("grpc.enable_http_proxy", 0)
+"""An `http_proxy` in the environment is for the web: an address of ours is meant as it stands."""
+
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     # How long an attempt to connect may take, despite its name: on a busy machine a handshake needs more than 50 ms.
@@ -45,6 +48,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.use_local_subchannel_pool", 1),
+    DIRECT,
 )
 
 

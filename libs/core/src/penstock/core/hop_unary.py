@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -12,9 +14,9 @@ from google.protobuf.message import Message
 from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
 from penstock.core.call import Call
 from penstock.core.clock import Clock, SystemClock
-from penstock.core.errors import deadline_exceeded, to_fault
+from penstock.core.errors import deadline_exceeded, to_fault, unavailable
 from penstock.core.rpc import Rpc, check_fits, rpcs_of
-from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+from penstock.core.telemetry import NO_TELEMETRY, Span, Telemetry
 
 
 class UnaryPeer:
@@ -35,6 +37,7 @@ class UnaryPeer:
         self._metadata = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
         self._clock = clock or SystemClock()
         self._telemetry = telemetry
+        self._closed = False
         self._stubs = {name: self._stub(rpc) for name, rpc in self._rpcs.items()}
 
     def _stub(self, rpc: Rpc) -> Any:
@@ -44,28 +47,36 @@ class UnaryPeer:
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         check_fits(request.ByteSize())
-        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
-            try:
-                return await self._stubs[method](request, **self._how(span.call))
-            except grpc.aio.AioRpcError as error:
-                fault = to_fault(error)
-                span.fail(fault.code.name, fault.reason)
-                raise fault from None
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span, self._faults(span):
+            return await self._stubs[method](request, **self._how(span.call))
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
         check_fits(request.ByteSize())
-        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span:
+        with self._telemetry.span(self._rpcs[method].span, call, kind="client") as span, self._faults(span):
             messages = self._stubs[method](request, **self._how(span.call))
             try:
                 async for message in messages:
                     yield message
-            except grpc.aio.AioRpcError as error:
-                fault = to_fault(error)
-                span.fail(fault.code.name, fault.reason)
-                raise fault from None
             finally:
                 messages.cancel()
+
+    @contextlib.contextmanager
+    def _faults(self, span: Span) -> Iterator[None]:
+        """What gRPC raises, as faults; closing the channel cancels its calls, and nobody has asked for that."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            fault = to_fault(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            fault = unavailable("the connection was closed")
+        else:
+            return
+        span.fail(fault.code.name, fault.reason)
+        raise fault from None
 
     def _how(self, call: Call) -> dict[str, Any]:
         now = self._clock.monotonic()
@@ -77,4 +88,5 @@ class UnaryPeer:
 
     async def close(self) -> None:
         """See Peer."""
+        self._closed = True
         await self._channel.close()

@@ -1,0 +1,85 @@
+"""A router that answers as it is told: what stands behind the door that a client is tested against."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.core.auth import Metadata
+from penstock.core.call import Call, Principal
+from penstock.core.door import Door
+from penstock.core.errors import Fault, unauthenticated
+from penstock.testkit.server import serving
+
+ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
+KEY = "psk-client"
+HANG = "hang"
+"""The text that is never answered, and the conversation whose second piece never comes."""
+
+
+class ScriptedRouter:
+    """Embeds a text as its length, streams three pieces, and fails as often as `faults` says; its other methods are never called."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.calls: list[tuple[pb.CallOptions, Call]] = []
+        self.hanging = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse:
+        """See RouterService."""
+        self.calls.append((request.options, call))
+        if self.faults:
+            raise self.faults.pop(0)
+        if HANG in request.texts:
+            await self._hang()
+        return pb.EmbedResponse(
+            embeddings=[inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts]
+        )
+
+    async def GenerateStream(
+        self, request: pb.GenerateStreamRequest, call: Call
+    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+        """See RouterService."""
+        self.calls.append((request.options, call))
+        if self.faults and not request.options.model:
+            raise self.faults.pop(0)
+        for delta in "abc":
+            yield pb.GenerateStreamResponse(chunk=inference_pb2.GenerateChunk(delta=delta))
+            if request.task.messages[0].content == HANG:
+                await self._hang()
+        if self.faults:
+            raise self.faults.pop(0)
+
+    async def _hang(self) -> None:
+        self.hanging.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    def __getattr__(self, name: str) -> object:
+        if name in ROUTER.methods_by_name:
+            return self._unused
+        raise AttributeError(name)
+
+    async def _unused(self, request: object, call: Call) -> None:
+        raise AssertionError("not part of these tests")
+
+
+def authenticate(metadata: Metadata) -> Call:
+    """Lets in whoever has KEY."""
+    if metadata.get("authorization") != f"Bearer {KEY}":
+        raise unauthenticated("the API key is not known")
+    return Call(Principal("acme"))
+
+
+@contextlib.asynccontextmanager
+async def serving_router(router: ScriptedRouter) -> AsyncIterator[str]:
+    """The address of a public door with this router behind it."""
+    async with serving([Door(ROUTER, router, authenticate, public=True)]) as server:
+        yield server.address
