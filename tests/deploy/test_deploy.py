@@ -272,6 +272,8 @@ def closure(service: str) -> set[str]:
 def test_an_image_gets_what_its_service_needs_and_no_torch(service: str) -> None:
     names = closure(service)
     assert not names & {"torch", "transformers", "penstock-models", "penstock-bench", "onnxruntime-gpu"}
+    built = set(re.findall(r"\./libs/([a-z]+)", (ROOT / "deploy/Dockerfile").read_text())) | {service}
+    assert {name.removeprefix("penstock-") for name in names if name.startswith("penstock-")} <= built
     assert ("onnxruntime" in names) == (service in {"cache", "inference-onnx-quantized", "router"})
     assert ("kubernetes" in names) == (service == "scaler")
 
