@@ -1,6 +1,11 @@
-// From the generated stubs: an embedding and its receipt. Generate first, next to a go.mod of yours:
-//   buf generate protos --template '{"version":"v2","plugins":[{"local":"protoc-gen-go","out":"gen"},{"local":"protoc-gen-go-grpc","out":"gen"}],
-//     "managed":{"enabled":true,"override":[{"file_option":"go_package_prefix","value":"example/gen"}]}}'
+// From the generated stubs: an embedding and its receipt. In a folder of yours, where PROTOS names the protos/ of this repository, with
+// protoc-gen-go and protoc-gen-go-grpc (both by `go install`) on the path:
+//
+//	go mod init example && go get google.golang.org/grpc
+//	npx @bufbuild/buf generate $PROTOS --template '{"version":"v2","plugins":[
+//	  {"local":"protoc-gen-go","out":"gen","opt":"paths=source_relative"},{"local":"protoc-gen-go-grpc","out":"gen","opt":"paths=source_relative"}],
+//	  "managed":{"enabled":true,"override":[{"file_option":"go_package_prefix","value":"example/gen"}]}}'
+//
 // then `make up` here and `go run embed.go` there.
 package main
 
@@ -34,9 +39,18 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+from("PENSTOCK_KEY", "psk-development"))
-	answer, err := routerv1.NewRouterServiceClient(connection).Embed(ctx, &routerv1.EmbedRequest{Texts: []string{"where is my order"}})
+	answer, err := routerv1.NewRouterServiceClient(connection).Embed(ctx, &routerv1.EmbedRequest{
+		Texts:   []string{"where is my order"},
+		Options: &routerv1.CallOptions{RunId: "example", Step: "1"},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(answer.Embeddings[0].Values), "values;", answer.Receipt.TotalMs, "ms; trace", answer.Receipt.TraceId)
+	receipt := answer.GetReceipt()
+	served := receipt.GetRoute().GetInstanceId()
+	if served == "" {
+		served = "the cache"
+	}
+	fmt.Println(len(answer.GetEmbeddings()[0].GetValues()), "values from", served)
+	fmt.Printf("%.1f ms, %d micro-dollars, trace %s\n", receipt.GetTotalMs(), receipt.GetCost().GetPaidMicrousd(), receipt.GetTraceId())
 }

@@ -1,18 +1,20 @@
-// From the protos, loaded at run time: an embedding and its receipt. In a folder of yours: `npm install @grpc/grpc-js @grpc/proto-loader tsx`,
-// then `make up` here and `PROTOS=/path/to/protos npx tsx embed.ts` there.
-import * as grpc from "@grpc/grpc-js";
-import * as loader from "@grpc/proto-loader";
+// From the generated stubs: an embedding and its receipt. In a folder of yours, where PROTOS names the protos/ of this repository:
+//   npm install @grpc/grpc-js @bufbuild/buf @bufbuild/protobuf ts-proto tsx
+//   npx buf generate $PROTOS --template '{"version":"v2","plugins":[{"local":"node_modules/.bin/protoc-gen-ts_proto","out":"gen",
+//     "opt":["outputServices=grpc-js","esModuleInterop=true"]}]}'
+// then `make up` here and `npx tsx embed.ts` there.
+import { credentials, Metadata } from "@grpc/grpc-js";
+import { EmbedRequest, RouterServiceClient } from "./gen/penstock/api/router/v1/router";
 
-const protos = process.env.PROTOS ?? "protos";
-const definition = loader.loadSync("penstock/api/router/v1/router.proto", { includeDirs: [protos], longs: Number, defaults: true });
-const { RouterService } = (grpc.loadPackageDefinition(definition) as any).penstock.api.router.v1;
-
-const router = new RouterService(process.env.PENSTOCK_ADDRESS ?? "127.0.0.1:7070", grpc.credentials.createInsecure());
-const metadata = new grpc.Metadata();
+const router = new RouterServiceClient(process.env.PENSTOCK_ADDRESS ?? "127.0.0.1:7070", credentials.createInsecure());
+const metadata = new Metadata();
 metadata.set("authorization", `Bearer ${process.env.PENSTOCK_KEY ?? "psk-development"}`);
+const request = EmbedRequest.fromPartial({ texts: ["where is my order"], options: { runId: "example", step: "1" } });
 
-router.Embed({ texts: ["where is my order"] }, metadata, { deadline: Date.now() + 10_000 }, (error: Error | null, answer: any) => {
-  if (error) throw error;
-  console.log(`${answer.embeddings[0].values.length} values; ${answer.receipt.totalMs} ms; trace ${answer.receipt.traceId}`);
+router.embed(request, metadata, { deadline: Date.now() + 10_000 }, (error, answer) => {
   router.close();
+  if (error) throw error;
+  const { embeddings, receipt } = answer;
+  console.log(`${embeddings[0].values.length} values from ${receipt?.route?.instanceId || "the cache"}`);
+  console.log(`${receipt?.totalMs.toFixed(1)} ms, ${receipt?.cost?.paidMicrousd ?? 0} micro-dollars, trace ${receipt?.traceId}`);
 });

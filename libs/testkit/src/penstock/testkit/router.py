@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.core.auth import Metadata
@@ -16,6 +17,7 @@ from penstock.testkit.server import serving
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 KEY = "psk-client"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 HANG = "hang"
 """The text that is never answered, and the conversation whose second piece never comes."""
 
@@ -37,7 +39,13 @@ class ScriptedRouter:
         if HANG in request.texts:
             await self._hang()
         return pb.EmbedResponse(
-            embeddings=[inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts]
+            embeddings=[inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts],
+            receipt=common_pb2.Receipt(
+                trace_id=TRACE_ID,
+                total_ms=1.5,
+                route=common_pb2.RouteReceipt(instance_id="one"),
+                cost=common_pb2.Cost(paid_microusd=7),
+            ),
         )
 
     async def GenerateStream(
