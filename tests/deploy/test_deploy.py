@@ -210,6 +210,16 @@ def test_what_runs_twice_is_not_all_disrupted_at_once() -> None:
     }
 
 
+def test_the_base_stands_without_keda() -> None:
+    documents = kustomized(ROOT / "deploy/k8s/base")
+    assert "ScaledObject" not in {row["kind"] for row in documents}
+    accounts = {row["metadata"]["name"] for row in documents if row["kind"] == "ServiceAccount"}
+    asked = {
+        pod["spec"]["serviceAccountName"] for pod in pods_of(documents).values() if "serviceAccountName" in pod["spec"]
+    }
+    assert asked == accounts == {"scaler"}
+
+
 def test_every_mounted_claim_config_and_secret_is_there(everything: list[dict[str, Any]]) -> None:
     there = {(row["kind"], row["metadata"]["name"]) for row in everything}
     for pod in pods_of(everything).values():

@@ -196,5 +196,7 @@ def test_tilt_builds_every_image_and_deploys_the_dev_overlay() -> None:
         )
     }
     assert deployed == {*images}
-    script = tilt.of("local_resource")["models"]["cmd"].split(" && ")[1]
+    models = tilt.of("local_resource")["models"]
+    assert models["resource_deps"] == ["redis"]  # else the namespace may not be there yet
+    script = models["cmd"].split(" && ")[1]
     assert os.access(ROOT / script, os.X_OK)
