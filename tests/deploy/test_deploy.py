@@ -101,7 +101,9 @@ def test_every_deployment_is_probed_unprivileged_and_told_what_it_reads() -> Non
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert document["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
-        assert container["imagePullPolicy"] == "IfNotPresent"  # an image without a tag would be pulled, and no registry has ours
+        assert (
+            container["imagePullPolicy"] == "IfNotPresent"
+        )  # an image without a tag would be pulled, and no registry has ours
         told = {row["name"] for row in container.get("env", ()) if row["name"].startswith("PENSTOCK_")} | {*shared}
         assert told <= known(service), (service, told - known(service))
 

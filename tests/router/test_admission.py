@@ -24,7 +24,7 @@ from penstock.limiter.config import LimiterSettings
 from penstock.limiter.outputs import FEWEST
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.servicer import LimiterServicer
-from penstock.router.admission import LimiterAdmission
+from penstock.router.admission import LimiterAdmission, refusal
 from penstock.router.stages import Admitted, Spent, Work, finish
 from penstock.testkit.clock import FakeClock
 
@@ -274,3 +274,9 @@ async def test_many_callers_at_the_end_of_a_budget_are_each_told_the_same(rigs: 
     committed, held = await rig.state("mini")
     assert (committed, held) == (passed * 50, 0)
     assert 90 <= passed <= 100
+
+
+def test_a_model_without_a_price_is_named_with_what_to_do() -> None:
+    told = refusal(pb.Decision(verdict=pb.VERDICT_UNPRICED, rule="month"))
+    assert (told.code, told.field) == (grpc.StatusCode.FAILED_PRECONDITION, "options.model")
+    assert told.message.startswith("options.model: limit month counts money and the model has no price: ask for one")

@@ -390,11 +390,14 @@ def refusal(decision: pb.Decision) -> Fault:
     ]
     helped = f"; {', '.join(hints)}" if hints else ""
     wait_s = decision.retry_after_ms / 1e3
-    if verdict in (pb.VERDICT_NEVER, pb.VERDICT_UNPRICED):
-        what = "the model has no price" if verdict == pb.VERDICT_UNPRICED else "this call is larger than the limit"
+    if verdict == pb.VERDICT_UNPRICED:
+        told = f"{rule} counts money and the model has no price: ask for one that ListModels shows, or add it to `prices` in the file"
         return Fault(
-            grpc.StatusCode.FAILED_PRECONDITION, f"{rule}: {what}; trying again does not help{helped}", reason=reason
+            grpc.StatusCode.FAILED_PRECONDITION, f"options.model: {told}{helped}", reason=reason, field="options.model"
         )
+    if verdict == pb.VERDICT_NEVER:
+        told = f"{rule}: this call is larger than the limit; trying again does not help{helped}"
+        return Fault(grpc.StatusCode.FAILED_PRECONDITION, told, reason=reason)
     if verdict == pb.VERDICT_DRAINED:
         return denied("the organisation is being drained by its operator", reason)
     if verdict == pb.VERDICT_STORE_UNAVAILABLE:
