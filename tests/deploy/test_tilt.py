@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import subprocess
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,22 @@ def test_tilt_has_every_service_with_readiness_links_labels_and_live_reload(
     assert (resources["demo"]["auto_init"], resources["demo"]["trigger_mode"]) == (False, "manual")
 
 
+def libraries_of(member: Path) -> set[str]:
+    """The libraries that a member of this repository needs, with those that it needs through them and by choice of a runtime."""
+    project = tomllib.loads((member / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project.get("optional-dependencies", {}).get("cpu", ())]
+    direct = {match[1] for text in asked if (match := re.match(r"penstock-([a-z]+)", text))}
+    return direct | {name for library in direct for name in libraries_of(ROOT / "libs" / library)}
+
+
 def test_services_reload_when_their_own_code_or_a_library_changes(resources: dict[str, dict[str, Any]]) -> None:
     for name, row in resources.items():
         if "serve_env" in row:
             module = row["serve_cmd"].split("-m penstock.")[1]
             folders = [(ROOT / "tilt" / path).resolve() for path in row["deps"]]
             assert any((folder / "penstock" / module / "__main__.py").exists() for folder in folders), name
-            assert (ROOT / "libs/core/src").resolve() in folders
+            watched = {folder.parent.name for folder in folders if folder.parent.parent == ROOT / "libs"}
+            assert watched == libraries_of(ROOT / "services" / module.replace("_", "-")), name
 
 
 def test_the_commands_that_end_do_what_make_knows(resources: dict[str, dict[str, Any]]) -> None:
