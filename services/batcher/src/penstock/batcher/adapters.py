@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -11,6 +11,10 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK
 from penstock.core.hop import Peer
+from penstock.core.rpc import LARGEST_REQUEST_BYTES
+
+CONTEXT_BYTES = 2048
+"""What a member's caller, run and trace may take beside its task."""
 
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
@@ -26,10 +30,19 @@ class PeerInstance:
         self, model: str, members: Sequence[Member]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         """See queue.Instance."""
+        start = 0
+        for part in parts_that_fit(members):
+            async for result, load in self._run_part(model, part):
+                yield start + result.index, result, load
+            start += len(part)
+
+    async def _run_part(
+        self, model: str, members: Sequence[Member]
+    ) -> AsyncIterator[tuple[inference_pb2.MemberResult, common_pb2.LoadReport]]:
         if len(members) == 1:
             request = inference_pb2.ComputeRequest(model=model, task=members[0].task)
             answer: inference_pb2.ComputeResponse = await self.peer.call("Compute", request, members[0].call)
-            yield 0, inference_pb2.MemberResult(status=OK, result=answer.result), answer.load
+            yield inference_pb2.MemberResult(status=OK, result=answer.result), answer.load
             return
         now = self._clock.monotonic()
         batch = inference_pb2.ComputeBatchRequest(model=model)
@@ -39,4 +52,16 @@ class PeerInstance:
         carrier = Call(priority=members[0].call.priority)
         async for part in self.peer.stream("ComputeBatch", batch, carrier):
             for result in part.results:
-                yield result.index, result, part.load
+                yield result, part.load
+
+
+def parts_that_fit(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
+    """A batch as it is, unless it is more than one message holds, as tensors may be: then in as few parts as that takes."""
+    first, size = 0, 0
+    for number, member in enumerate(members):
+        adds = member.task.ByteSize() + CONTEXT_BYTES
+        if size + adds > LARGEST_REQUEST_BYTES and number > first:
+            yield members[first:number]
+            first, size = number, 0
+        size += adds
+    yield members[first:]
