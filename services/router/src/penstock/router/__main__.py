@@ -19,6 +19,7 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault
 from penstock.core.exporting import start_telemetry
 from penstock.core.hop import Peer, connect
+from penstock.core.polling import poll_after_others
 from penstock.core.prices import Prices, PricesSection
 from penstock.core.program import run
 from penstock.core.redis import open_redis
@@ -95,6 +96,7 @@ async def serve(settings: RouterSettings) -> None:
         server = Server("router", settings, doors, telemetry=telemetry, clock=clock, limits=limits)
         await registry.read_shared()
         await server.start()
+        poll_after_others(settings.poll_nice)
         keeper = asyncio.create_task(_keep(settings, registry, backends, attempts, clock), name="registry keeper")
         lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
         if servicer.jobs is not None and run_stream is not None:

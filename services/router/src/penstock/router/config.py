@@ -46,6 +46,9 @@ class RouterSettings(ServiceSettings):
     job_attempts: int = Field(5, ge=1, description="routers that may begin a job before it is given up")
     callback_hosts: CommaList = Field((), description="hosts that ended jobs may be sent to, separated by commas")
     callback_secret: str = Field("", repr=False, description="secret that signs callbacks; empty: none are sent")
+    poll_nice: int = Field(
+        19, ge=0, le=19, description="niceness of the thread that waits for messages; 0: that of the others"
+    )
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
 
     _split = field_validator("callback_hosts", mode="before")(split_commas)
