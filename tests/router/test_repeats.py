@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from penstock.core.errors import Fault
 from penstock.router.repeats import KEPT, LONGEST, Repeats
-from penstock.router.requests import measure
+from penstock.router.requests import digest_of, measure
 
 
 def test_a_text_that_comes_again_gets_the_task_that_was_made() -> None:
@@ -14,13 +14,14 @@ def test_a_text_that_comes_again_gets_the_task_that_was_made() -> None:
     assert first[0] is again[0] and first[1] is again[1]
     assert list(first[0].embed.texts) == ["where is my card?"]
     assert first[1] == measure("mini", first[0])
+    assert again.digest == digest_of(first.task) != repeats.embed("mini", ["where is my key?"]).digest
 
 
 def test_other_models_other_texts_and_several_texts_are_told_apart() -> None:
     repeats = Repeats()
     assert repeats.embed("mini", ["a b"])[1].model == "mini"
     assert repeats.embed("large", ["a b"])[1].model == "large"
-    task, work = repeats.embed("mini", ["a b", "c"])
+    task, work, _ = repeats.embed("mini", ["a b", "c"])
     assert list(task.embed.texts) == ["a b", "c"] and work.rows == 2
     assert list(repeats.embed("mini", ["c"])[0].embed.texts) == ["c"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,9 @@ class DoorHandlers:
 
         async def serve(payload: bytes, context: Any) -> bytes:
             try:
-                begun = dispatcher.begin(rpc, rpc.parse(payload), await self._enter(context))
+                made = self._authenticated(context)
+                caller = made if isinstance(made, Call) else await made
+                begun = dispatcher.begin(rpc, rpc.parse(payload), self._timed(caller, context))
                 response = begun.response if begun.response is not None else await dispatcher.finish(begun)
                 return response.SerializeToString()
             except asyncio.CancelledError:
@@ -79,7 +81,7 @@ class DoorHandlers:
     def _stream(self, rpc: Rpc) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
         async def serve(payload: bytes, context: Any) -> AsyncIterator[bytes]:
             try:
-                call = await self._enter(context)
+                call = self._timed(await self._caller(context), context)
                 chunks = self._dispatcher.stream(rpc, payload, call)
                 try:
                     async for chunk in chunks:
@@ -124,13 +126,15 @@ class DoorHandlers:
 
         return of_caller
 
+    def _authenticated(self, context: Any) -> Call | Awaitable[Call]:
+        return self._door.authenticate(dict(context.invocation_metadata() or ()))
+
     async def _caller(self, context: Any) -> Call:
-        made = self._door.authenticate(dict(context.invocation_metadata() or ()))
+        made = self._authenticated(context)
         return made if isinstance(made, Call) else await made
 
-    async def _enter(self, context: Any) -> Call:
+    def _timed(self, call: Call, context: Any) -> Call:
         """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or the default."""
-        call = await self._caller(context)
         now = self._clock.monotonic()
         left_s = context.time_remaining()
         deadline_s = min(call.deadline_s, math.inf if left_s is None else now + left_s)

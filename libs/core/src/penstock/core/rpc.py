@@ -66,7 +66,11 @@ class Rpc:
             return call
         options = request.options
         run_id, step = options.run_id[:LONGEST_NAME] or call.run_id, options.step[:LONGEST_NAME] or call.step
-        return call if run_id == call.run_id and step == call.step else call._replace(run_id=run_id, step=step)
+        if run_id == call.run_id and step == call.step:
+            return call
+        return Call(
+            call.principal, call.priority, run_id, step, call.deadline_s, call.traceparent, call.tracestate
+        )  # three times as quick as _replace
 
     def parse(self, payload: bytes) -> Message:
         """The request message.

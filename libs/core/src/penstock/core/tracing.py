@@ -58,13 +58,6 @@ class RateSampler:
         return True
 
 
-def parse_traceparent(text: str) -> tuple[int, int, bool] | None:
-    """Trace id, parent span id and sampled flag; None where it is not a valid version 00 traceparent."""
-    if not is_valid(text):
-        return None
-    return int(text[3:35], 16), int(text[36:52], 16), is_sampled(text)
-
-
 def format_traceparent(trace_id: int, span_id: int, sampled: bool) -> str:
     """A version 00 traceparent."""
     return f"00-{trace_id:032x}-{span_id:016x}-0{int(sampled)}"

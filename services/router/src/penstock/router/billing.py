@@ -19,7 +19,9 @@ def bill(receipt: common_pb2.Receipt, usage: common_pb2.Usage, prices: Prices, *
         saved = prices.prefix_saving_microusd(receipt.model, usage)
         if saved:
             receipt.savings.add(technique=PREFIX_CACHE, microusd=saved)
-    saved_microusd = sum([saving.microusd for saving in receipt.savings])
+    saved_microusd = 0
+    for saving in receipt.savings:
+        saved_microusd += saving.microusd
     cost = receipt.cost
     cost.paid_microusd = (paid or 0) + receipt.cache.cost_microusd
     cost.saved_microusd = saved_microusd

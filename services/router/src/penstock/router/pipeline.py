@@ -64,7 +64,7 @@ class Pipeline:
 
     def at_once(self, asked: Asked, call: Call) -> Outcome | None:
         """Serve a task from memory, without waiting for anything; None, and nothing done, where `run` must be asked. Raises Fault."""
-        found = self._recall.at_hand(call, asked.options, asked.task, asked.model)
+        found = self._recall.at_hand(call, asked.options, asked.task, asked.model, asked.digest)
         admitted = self._admission.at_once(call, asked.options, asked.work) if found is not None else None
         if found is None or admitted is None:
             return None
@@ -161,8 +161,10 @@ class Pipeline:
             trace_id=span.call.traceparent[3:35],
             run_id=call.run_id,
             model=asked.model,
-            notes=(*self._notes(), asked.reason) if asked.reason else self._notes(),
         )
+        notes = (*self._notes(), asked.reason) if asked.reason else self._notes()
+        if notes:
+            receipt.notes.extend(notes)
         return Trip(asked, call, span, self._clock.monotonic(), receipt, spare_models=list(asked.spare_models))
 
     async def _admit(self, trip: Trip) -> Admitted:

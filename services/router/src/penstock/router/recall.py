@@ -8,7 +8,6 @@ not to be kept (docs/decisions/0022-summary-of-keys.md).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -26,6 +25,7 @@ from penstock.core.hop import Peer
 from penstock.core.prices import Prices
 from penstock.core.reuse import STALE, UNASKED, tenant_of
 from penstock.router.kept import Deposits, asked_for
+from penstock.router.requests import digest_of
 from penstock.router.stages import Found, Later, NotFound
 
 COPY_S = 1.0
@@ -39,11 +39,12 @@ Key = tuple[str, str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An answer kept in this process until a moment."""
+    """An answer kept in this process until a moment, with what receipts say of it: whoever is given these copies them at once."""
 
     result: inference_pb2.TaskResult
-    saving_microusd: int
-    saved_ms: float
+    cache: common_pb2.CacheReceipt
+    """Its age is written anew for each hit."""
+    savings: tuple[common_pb2.Saving]
     born_s: float
     until_s: float
     size: int
@@ -99,13 +100,13 @@ class CacheRecall:
         self.deposits = Deposits(peer, clock)
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
     ) -> Found | None:
-        """A copy of the latest answer to the same request, where there is one that is young enough."""
+        """A copy of the latest answer to the same request, where there is one that is young enough; `digest`: the task's, if known."""
         policy = options.cache
         if policy.bypass or not self._copies:
             return None
-        return self._copied(_key(call.principal, policy.namespace, model, task), policy.max_age_ms)
+        return self._copied(_key(call.principal, policy.namespace, model, task, digest), policy.max_age_ms)
 
     async def look_up(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
@@ -306,15 +307,16 @@ class CacheRecall:
         if max_age_ms and age_ms > max_age_ms:
             return None
         self._copies.move_to_end(key)
-        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact: copy", age_ms=age_ms)
-        saving = common_pb2.Saving(technique="exact_cache", microusd=copy.saving_microusd, saved_ms=copy.saved_ms)
-        return Found(copy.result, cache, (saving,))
+        copy.cache.age_ms = age_ms
+        return Found(copy.result, copy.cache, copy.savings)
 
     def _keep(self, key: Key, result: inference_pb2.TaskResult, cost: int, saved_ms: float, age_s: float) -> None:
         now, size = self._clock.monotonic(), result.ByteSize() + 256
         old = self._copies.pop(key, None)
         self._bytes += size - (old.size if old else 0)
-        self._copies[key] = Copy(result, cost, saved_ms, now - age_s, now + COPY_S, size)
+        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact: copy")
+        saving = common_pb2.Saving(technique="exact_cache", microusd=cost, saved_ms=saved_ms)
+        self._copies[key] = Copy(result, cache, (saving,), now - age_s, now + COPY_S, size)
         while self._bytes > COPY_BYTES:
             _, gone = self._copies.popitem(last=False)
             self._bytes -= gone.size
@@ -332,10 +334,9 @@ class CacheRecall:
         await self._peer.close()
 
 
-def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.Task) -> Key:
+def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.Task, digest: bytes = b"") -> Key:
     """All that an answer may depend on: tenant, namespace, model, task."""
-    digest = hashlib.blake2b(task.SerializeToString(deterministic=True), digest_size=16).digest()
-    return principal.organisation, f"{tenant_of(principal)}\x1e{namespace}", model, digest
+    return principal.organisation, f"{tenant_of(principal)}\x1e{namespace}", model, digest or digest_of(task)
 
 
 BYPASSED = NotFound(None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.router.requests import check_texts, measure
+from penstock.router.requests import check_texts, digest_of, measure
 from penstock.router.stages import Work
 
 LONGEST = 512
@@ -15,13 +16,21 @@ LONGEST = 512
 KEPT = 2_048
 
 
+class Repeat(NamedTuple):
+    """A task, its size, and its digest where it is kept."""
+
+    task: inference_pb2.Task
+    work: Work
+    digest: bytes = b""
+
+
 class Repeats:
     """The latest short embedding tasks. What is given is shared: nobody may change it."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[inference_pb2.Task, Work]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Repeat] = OrderedDict()
 
-    def embed(self, model: str, texts: Sequence[str]) -> tuple[inference_pb2.Task, Work]:
+    def embed(self, model: str, texts: Sequence[str]) -> Repeat:
         """The task of these texts and its size.
 
         Raises:
@@ -32,13 +41,14 @@ class Repeats:
         key = (model, texts[0])
         kept = self._kept.get(key)
         if kept is None:
-            kept = self._kept[key] = _made(model, texts)
+            made = _made(model, texts)
+            kept = self._kept[key] = made._replace(digest=digest_of(made.task))
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return kept
 
 
-def _made(model: str, texts: Sequence[str]) -> tuple[inference_pb2.Task, Work]:
+def _made(model: str, texts: Sequence[str]) -> Repeat:
     check_texts(texts)
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=texts))
-    return task, measure(model, task)
+    return Repeat(task, measure(model, task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,13 @@ class Asked(NamedTuple):
     """Models to try in order when this one cannot serve."""
     reason: str = ""
     """Why this model, where the caller left it open."""
+    digest: bytes = b""
+    """The task's digest, where it has been made."""
+
+
+def digest_of(task: inference_pb2.Task) -> bytes:
+    """What tells a task from any other, 16 bytes."""
+    return hashlib.blake2b(task.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 def measure(model: str, task: inference_pb2.Task) -> Work:

@@ -106,7 +106,7 @@ class RecallStage(Protocol):
     """Is there an answer that may be reused? The same request in flight counts as one: the look-up waits for its answer."""
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
     ) -> Found | None:
         """An answer that is there without waiting; None, and nothing owed, where `look_up` must be asked."""
         ...
@@ -183,7 +183,7 @@ class NoRecall:
     """Remembers nothing: no cache is configured."""
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
     ) -> Found | None:
         return None
 
