@@ -15,6 +15,7 @@ from penstock.core.call import Call, Principal
 from penstock.core.errors import unavailable
 from penstock.core.prices import Prices
 from penstock.core.reuse import FINGERPRINT_BYTES, exact_key, tenant_of
+from penstock.core.rpc import LARGEST_REQUEST_BYTES
 from penstock.router import kept as module
 from penstock.router.kept import Kept
 from penstock.router.recall import CacheRecall
@@ -173,6 +174,18 @@ async def test_closing_brings_what_waits() -> None:
     await clock.advance(0.02)
     await closing
     assert len(counter.brought) == 1
+
+
+async def test_answers_that_are_more_than_one_message_are_brought_in_parts() -> None:
+    recall, counter, clock = await started()
+    large = inference_pb2.TaskResult(revision="x" * (LARGEST_REQUEST_BYTES // 3))
+    for text in "abcde":
+        found = await missed(recall, text)
+        await finish(recall.store(found.token, large, None))
+    await clock.advance(0.02)
+    await turns()
+    assert [len(answers) for _, answers in counter.brought] == [2, 2, 1]
+    await recall.close()
 
 
 async def test_a_summary_full_of_what_has_left_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +15,8 @@ from penstock.api.common.v1 import common_pb2
 from penstock.core.call import Call
 from penstock.core.errors import Fault, invalid, to_fault
 from penstock.core.telemetry import Span, Telemetry
+
+T = TypeVar("T")
 
 EXCHANGE = "Exchange"
 """Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
@@ -43,6 +45,18 @@ def check_fits(request_bytes: int) -> None:
             "",
             f"the request has {request_bytes} bytes; at most {LARGEST_REQUEST_BYTES} fit in one: ask for fewer or smaller inputs at once",
         )
+
+
+def parts_that_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """The items as they are, unless one request cannot hold them: then in as few parts as that takes, each of one item at least."""
+    first, size = 0, 0
+    for number, item in enumerate(items):
+        adds = bytes_of(item)
+        if size + adds > LARGEST_REQUEST_BYTES and number > first:
+            yield items[first:number]
+            first, size = number, 0
+        size += adds
+    yield items[first:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -11,7 +11,7 @@ from penstock.core.call import Call
 from penstock.core.clock import Clock
 from penstock.core.errors import OK
 from penstock.core.hop import Peer
-from penstock.core.rpc import LARGEST_REQUEST_BYTES
+from penstock.core.rpc import parts_that_fit
 
 CONTEXT_BYTES = 2048
 """What a member's caller, run and trace may take beside its task."""
@@ -31,7 +31,7 @@ class PeerInstance:
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         """See queue.Instance."""
         start = 0
-        for part in parts_that_fit(members):
+        for part in parts_that_fit(members, _bytes_of):
             async for result, load in self._run_part(model, part):
                 yield start + result.index, result, load
             start += len(part)
@@ -55,13 +55,5 @@ class PeerInstance:
                 yield result, part.load
 
 
-def parts_that_fit(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
-    """A batch as it is, unless it is more than one message holds, as tensors may be: then in as few parts as that takes."""
-    first, size = 0, 0
-    for number, member in enumerate(members):
-        adds = member.task.ByteSize() + CONTEXT_BYTES
-        if size + adds > LARGEST_REQUEST_BYTES and number > first:
-            yield members[first:number]
-            first, size = number, 0
-        size += adds
-    yield members[first:]
+def _bytes_of(member: Member) -> int:
+    return member.task.ByteSize() + CONTEXT_BYTES

@@ -16,6 +16,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Fault
 from penstock.core.hop import Peer
 from penstock.core.reuse import FINGERPRINT_BYTES, exact_key, tenant_of
+from penstock.core.rpc import parts_that_fit
 
 BITS = 1 << 25
 """4 MiB; with a million keys 0.4 % of those that are not kept are asked for."""
@@ -120,7 +121,8 @@ class Deposits:
                 waiting, self._waiting, self._count = self._waiting, {}, 0
                 for call, answers in waiting.values():
                     for at in range(0, len(answers), AT_ONCE):
-                        await self._call(call, pb.StoreAllRequest(answers=answers[at : at + AT_ONCE]))
+                        for part in parts_that_fit(answers[at : at + AT_ONCE], _bytes_of):
+                            await self._call(call, pb.StoreAllRequest(answers=part))
         finally:
             self._sender = None
 
@@ -158,3 +160,7 @@ class Deposits:
             await asyncio.gather(self._follower, return_exceptions=True)
         if self._sender is not None:
             await self._sender
+
+
+def _bytes_of(answer: pb.Answer) -> int:
+    return answer.ByteSize() + 8  # and its tag and length
