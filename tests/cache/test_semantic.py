@@ -10,7 +10,7 @@ import pytest
 from penstock.cache.gate import conflict
 from penstock.cache.index import VectorIndex
 from penstock.cache.semantic import Neighbour, SemanticScope
-from penstock.cache.threshold import OFF, Calibration, Threshold
+from penstock.cache.threshold import LAPSE, OFF, PRIOR, Calibration, Threshold
 
 WIDTH = 32
 
@@ -132,13 +132,77 @@ def test_audits_that_fail_turn_a_scope_off_and_good_ones_turn_it_on_again() -> N
     for _ in range(5):
         threshold.audited(0.99, False)
     assert threshold.broken
-    assert threshold.kappa > 1.5
+    assert threshold.kappa > 1.7 * PRIOR
     for _ in range(100):
         threshold.audited(0.99, True)
     assert not threshold.broken
     share, low = threshold.precision()
     assert share == pytest.approx(130 / 135)
     assert 0.9 < low < share
+
+
+def test_audits_correct_the_prior_both_soon_and_far_enough() -> None:
+    """Good audits never loosen; errors as many as expected, or twice as many, are believed the more, the more audits say so."""
+    threshold = Threshold(0.03)
+    assert threshold.kappa == PRIOR
+    for _ in range(300):
+        threshold.audited(0.97, True)
+    assert threshold.kappa == PRIOR
+    for times in (1, 2):
+        threshold, said = Threshold(0.03), [PRIOR]
+        for number in range(1, 1_201):
+            threshold.audited(0.9, number % 10 >= times)
+            if number in (100, 300, 1_200):
+                said.append(threshold.kappa)
+        assert said == sorted(said)
+        assert said[-1] > 0.9 * times
+
+
+def test_where_errors_are_more_than_expected_less_is_served() -> None:
+    """The same would-be hits, of which audits say that as many, or four times as many, are wrong as the curve expects."""
+
+    def served(wrong_every: int) -> float:
+        threshold, chances = Threshold(0.03), np.linspace(0.5, 0.997, 1_000)
+        for number in range(200):
+            threshold.audited(0.96, number % wrong_every != 0)
+        for chance in chances:
+            threshold.see(float(chance))
+        return float((chances >= threshold.theta).mean())
+
+    as_expected, fourfold = served(25), served(6)
+    assert 0.0 < fourfold < 0.6 * as_expected
+
+
+def test_one_failed_audit_moves_what_is_sure_by_little_and_many_by_much() -> None:
+    def sure(failed: int) -> float:
+        calibration, rng = Calibration(), np.random.default_rng(5)
+        for number in range(1_200):
+            side = rng.normal(size=3)
+            calibration.learn(side, bool(side[0] + 0.3 * rng.normal() > 0))
+            if number >= 1_200 - failed:
+                calibration.learn(np.array([2.5, 0.0, 0.0]), False)
+        for _ in range(50):
+            side = rng.normal(size=3)
+            calibration.learn(side, bool(side[0] + 0.3 * rng.normal() > 0))
+        return calibration.probability(np.array([2.5, 0.0, 0.0]))
+
+    assert 0.98 < sure(0) <= 1.0 - LAPSE
+    assert sure(1) > 0.97
+    assert sure(80) < 0.9
+
+
+def test_answers_that_change_are_noticed() -> None:
+    """Half of the intents get another answer while the scope serves: soon it is right again, by audits and what follows from them."""
+    world, stream = World(8, 3), Stream(0.03)
+    for _ in range(1_500):
+        stream.ask(*world.prompt())
+    before = len(stream.hits)
+    for _ in range(3_000):
+        text, vector, intent = world.prompt()
+        stream.ask(text, vector, intent + 8 if intent < 4 else intent)
+    after = stream.hits[before:]
+    assert after.count(False) < 400
+    assert sum(after[-300:]) / 300 > 0.9
 
 
 def test_a_broken_scope_serves_nothing_and_recovers_by_its_own_calls() -> None:
@@ -177,7 +241,7 @@ def test_few_labels_and_strange_features_make_less_sure() -> None:
         calibration, rng = Calibration(), np.random.default_rng(7)
         for _ in range(times * 150):
             side = rng.normal(size=3)
-            calibration.learn(side, bool(side[0] + 0.5 * rng.normal() > 0), 1.0)
+            calibration.learn(side, bool(side[0] + 0.5 * rng.normal() > 0))
         return calibration
 
     few, many = learnt(1), learnt(8)

@@ -83,7 +83,7 @@ class Held:
             return Verdict(False, "")
         return Verdict(
             False, "", self._classes[seen["answer"]], seen.get("probability", 0.0), 0.0, bool(seen.get("audit")),
-            tuple(seen.get("features", ())), seen.get("propensity", 1.0), seen.get("gate", ""),
+            tuple(seen.get("features", ())), seen.get("gate", ""),
         )  # fmt: skip
 
     def _forget(self, lesson: Lesson) -> None:

@@ -79,7 +79,6 @@ class Likeness:
             "probability": verdict.probability,
             "audit": verdict.audit,
             "features": verdict.features,
-            "propensity": verdict.propensity,
             "gate": verdict.gate,
         }
         if found.answer and verdict.audit:

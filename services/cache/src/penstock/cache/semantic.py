@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 from penstock.cache.classes import Classes, Floats
 from penstock.cache.gate import conflict, tokens
-from penstock.cache.threshold import AUDIT_SHARE, Calibration, Threshold
+from penstock.cache.threshold import Calibration, Threshold
 
 NEIGHBOURS = 32
 TEMPERATURE = 0.1
@@ -43,7 +43,6 @@ class Verdict:
     similarity: float = 0.0
     audit: bool = False
     features: tuple[float, ...] = ()
-    propensity: float = 1.0
     gate: str = ""
     """The contradiction that kept it from being served."""
 
@@ -76,7 +75,7 @@ class SemanticScope:
         if self.threshold.broken:  # every would-be hit is called, and audits the scope until it has recovered
             return Verdict(False, "miss: audits broke the bound", answer, probability, similarity, True, features)
         if self.threshold.audit(rng):
-            return Verdict(False, "audit", answer, probability, similarity, True, features, AUDIT_SHARE)
+            return Verdict(False, "audit", answer, probability, similarity, True, features)
         return Verdict(True, "semantic", answer, probability, similarity, features=features)
 
     @staticmethod
@@ -121,7 +120,7 @@ class SemanticScope:
         """A call has brought the true answer class of a prompt that was not served."""
         if verdict.features:
             right = verdict.answer == answer
-            self.calibration.learn(np.array(verdict.features), right, verdict.propensity)
+            self.calibration.learn(np.array(verdict.features), right)
             self.classes.record(verdict.answer, right)
             if verdict.gate:
                 self.classes.contradicted(verdict.answer, verdict.gate, right)

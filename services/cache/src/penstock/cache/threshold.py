@@ -1,7 +1,11 @@
 """How sure is sure enough: the calibrated probability, and the threshold that tunes itself to the user's bound. Plain.
 
 What is promised is a target with an audited bound, never a guarantee: the expected error among would-be hits is kept at or below the bound,
-corrected by what audits have shown, and never loosened on few audits.
+corrected by what audits have shown, which may tighten it and never loosens it.
+
+Labels come from prompts that were not sure enough, and from few audits, each of which stands for many hits. With such a weight an audit
+would bend the curve by chance, so that it weighs as any label does. The price is a known bias: of 10 errors that the curve expects among
+hits, 5 to 7 come. `PRIOR` is what is believed of that ratio before audits have spoken.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ REFITS = (50, 100, 150)
 REFIT_EVERY = 50
 LABELS_KEPT = 1_200
 """The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on shuffles that no page reports."""
-MOST_WEIGHT = 10.0
+LAPSE = 0.0045
+"""No similarity rules out that a cached answer was wrong: never surer than 1 less this. Chosen, as `PRIOR`, like `LABELS_KEPT`."""
 MODERATION = 0.3 * math.pi / 8.0
 """How much doubt moves a probability towards a half: less than in full, which would keep a scope that is never wrong from serving."""
 LEAST_SPREAD = 1e-3
@@ -33,8 +38,9 @@ AUDIT_SHARE = 0.015
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
-LEAST_KAPPA, MOST_KAPPA = 1.03, 4.0
-"""The least is a margin for a calibration that flatters itself; chosen on shuffles that no page reports."""
+"""Expected errors that the prior weighs as much as."""
+PRIOR, MOST_KAPPA = 0.7, 4.0
+"""Errors over expected ones among hits, before audits have spoken and at least; and at most."""
 FADE = 0.998
 """Weight of an audit after the next one."""
 RECENT_AUDITS = 100
@@ -48,10 +54,11 @@ class Calibration:
     """From features to the probability that the voted answer is right: ridge logistic regression on standardised features.
 
     Few labels, and features unlike those of any label, leave the weights in doubt; that doubt moderates the probability (MacKay 1992).
+    A lapse rate keeps the sure ones from being surer than answers are (as in psychometric functions: Wichmann and Hill 2001).
     """
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[Row, bool, float]] = deque(maxlen=LABELS_KEPT)
+        self._rows: deque[tuple[Row, bool]] = deque(maxlen=LABELS_KEPT)
         self._centre: Row | None = None
         self._spread = self._weights = np.zeros(0)
         """The weights' last is the bias."""
@@ -59,9 +66,9 @@ class Calibration:
         """Covariance of the weights by Laplace's approximation."""
         self.labels = 0
 
-    def learn(self, features: Row, right: bool, propensity: float) -> None:
-        """A call has shown whether the voted answer was right; `propensity` is how likely it was to be called."""
-        self._rows.append((features, right, min(1.0 / propensity, MOST_WEIGHT)))
+    def learn(self, features: Row, right: bool) -> None:
+        """A call has shown whether the voted answer was right."""
+        self._rows.append((features, right))
         self.labels += 1
         if self.labels in REFITS or (self.labels > REFITS[-1] and (self.labels - REFITS[-1]) % REFIT_EVERY == 0):
             self._fit()
@@ -77,21 +84,20 @@ class Calibration:
             return 0.0
         row = np.append((features - self._centre) / self._spread, 1.0)
         score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * float(row @ self._doubt @ row))
-        return 1.0 / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
+        return (1.0 - LAPSE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
-        rights = np.array([right for _, right, _ in self._rows])
+        rights = np.array([right for _, right in self._rows])
         if rights.all() or not rights.any():
             return
-        x = np.array([features for features, _, _ in self._rows])
-        weights = np.array([weight for _, _, weight in self._rows])
+        x = np.array([features for features, _ in self._rows])
         centre, spread = x.mean(axis=0), x.std(axis=0)
         spread[spread < LEAST_SPREAD] = 1.0
         x = (x - centre) / spread
-        model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights, sample_weight=weights)
+        model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights)
         chances = model.predict_proba(x)[:, 1]
         rows = np.column_stack([x, np.ones(len(x))])
-        curvature = (rows * (weights * chances * (1.0 - chances))[:, None]).T @ rows
+        curvature = (rows * (chances * (1.0 - chances))[:, None]).T @ rows
         curvature += np.diag([*[1.0] * x.shape[1], FLAT_RIDGE])
         self._centre, self._spread, self._doubt = centre, spread, np.linalg.inv(curvature)
         self._weights = np.append(model.coef_[0], model.intercept_[0])
@@ -124,8 +130,8 @@ class Threshold:
 
     @property
     def kappa(self) -> float:
-        """Audited errors over expected ones, held towards 1: what expected errors are multiplied by."""
-        return min(max((self._errors + PSEUDO) / (self._expected + PSEUDO), LEAST_KAPPA), MOST_KAPPA)
+        """What expected errors are multiplied by: audited over expected ones, held towards the prior (the mean of a gamma distribution)."""
+        return min(max((self._errors + PSEUDO * PRIOR) / (self._expected + PSEUDO), PRIOR), MOST_KAPPA)
 
     def see(self, probability: float) -> None:
         """A would-be candidate came by."""
