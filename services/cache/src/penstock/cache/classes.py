@@ -33,6 +33,8 @@ class Classes:
         self._norms = np.zeros(0, np.float32)
         self.right: list[float] = []
         self.wrong: list[float] = []
+        self.suspects: set[int] = set()
+        """Classes that an audit or a caller has found wrong, until a call shows one of their answers to be right."""
         self._kinds: list[dict[str, list[int]]] = []
         """By class and kind of contradiction: how often the class was right all the same, and how often not."""
         self.words = Words()
@@ -72,6 +74,7 @@ class Classes:
         """A call has shown whether this class would have been the right answer."""
         if right:
             self.right[answer] += 1
+            self.suspects.discard(answer)
         else:
             self.wrong[answer] += 1
 

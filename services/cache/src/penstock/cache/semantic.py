@@ -74,6 +74,8 @@ class SemanticScope:
             return Verdict(False, "miss: not sure enough", answer, probability, similarity, features=features)
         if self.threshold.broken:  # every would-be hit is called, and audits the scope until it has recovered
             return Verdict(False, "miss: audits broke the bound", answer, probability, similarity, True, features)
+        if answer in self.classes.suspects:  # not drawn at random: no part of the audits
+            return Verdict(False, "miss: found wrong lately", answer, probability, similarity, features=features)
         if self.threshold.audit(rng):
             return Verdict(False, "audit", answer, probability, similarity, True, features)
         return Verdict(True, "semantic", answer, probability, similarity, features=features)
@@ -126,9 +128,12 @@ class SemanticScope:
                 self.classes.contradicted(verdict.answer, verdict.gate, right)
             if verdict.audit:
                 self.threshold.audited(verdict.probability, right)
+                if not right:
+                    self.classes.suspects.add(verdict.answer)
         self.classes.insert(vector, tokens(text), answer)
 
     def reported_wrong(self, answer: int, probability: float) -> None:
         """A caller says that a served answer was wrong: it counts as an audit that failed."""
         self.classes.record(answer, False)
+        self.classes.suspects.add(answer)
         self.threshold.reported(probability)

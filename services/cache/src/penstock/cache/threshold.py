@@ -35,6 +35,9 @@ LEAST_SPREAD = 1e-3
 FLAT_RIDGE = 1e-3
 """The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.015
+TIGHTENED_SHARE, TIGHTENED_FOR = 0.15, 60
+"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as in ISO 2859): where one answer has changed,
+others may have."""
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
@@ -122,6 +125,8 @@ class Threshold:
         self.audited_right = 0
         self.broken = False
         """True while the latest audits speak against the bound: exact answers only until they do not."""
+        self._tightened = 0
+        """Would-be hits that are still to be looked at more closely."""
         self._recent: deque[bool] = deque(maxlen=RECENT_AUDITS)
         self._window: deque[float] = deque(maxlen=WINDOW)
         self._errors = 0.0
@@ -153,12 +158,16 @@ class Threshold:
 
     def audit(self, rng: Random) -> bool:
         """Draw whether a would-be hit is called all the same."""
-        return rng.random() < AUDIT_SHARE
+        share = TIGHTENED_SHARE if self._tightened else AUDIT_SHARE
+        self._tightened = max(0, self._tightened - 1)
+        return rng.random() < share
 
     def audited(self, probability: float, right: bool) -> None:
         """An audit came back."""
         self.audits += 1
         self.audited_right += right
+        if not right:
+            self._tightened = TIGHTENED_FOR
         self._recent.append(right)
         wrong, count = self._recent.count(False), len(self._recent)
         self.broken = wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
