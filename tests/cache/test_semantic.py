@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from penstock.cache.gate import conflict
 from penstock.cache.index import VectorIndex
-from penstock.cache.semantic import Neighbour, SemanticScope
-from penstock.cache.threshold import LAPSE, OFF, PRIOR, Calibration, Threshold
+from penstock.cache.semantic import Neighbour, SemanticScope, Verdict
+from penstock.cache.threshold import LAPSE, OFF, PRIOR, TIGHTENED_FOR, Calibration, Threshold
 
 WIDTH = 32
 
@@ -187,8 +187,49 @@ def test_one_failed_audit_moves_what_is_sure_by_little_and_many_by_much() -> Non
         return calibration.probability(np.array([2.5, 0.0, 0.0]))
 
     assert 0.98 < sure(0) <= 1.0 - LAPSE
-    assert sure(1) > 0.97
-    assert sure(80) < 0.9
+    assert sure(1) > 0.99
+    assert sure(200) < 0.7
+
+
+def test_a_failed_audit_has_more_audits_follow_for_a_while() -> None:
+    threshold, rng = Threshold(0.03), Random(3)
+
+    def audits() -> int:
+        return sum(threshold.audit(rng) for _ in range(TIGHTENED_FOR))
+
+    usual = sum(audits() for _ in range(20)) / 20
+    threshold.audited(0.99, True)
+    assert audits() <= 3 * usual + 3
+    closer = 0
+    for _ in range(20):
+        threshold.audited(0.99, False)
+        closer += audits()
+    assert 6 * usual < closer / 20 < 14 * usual
+    assert sum(audits() for _ in range(20)) / 20 < 2 * usual
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_class_found_wrong_is_called_until_a_call_clears_it(reported: bool) -> None:
+    """By an audit or by a caller; other classes are served meanwhile, and its calls are no audits, since nobody drew them."""
+    world, stream = World(8, 1), Stream(0.03)
+    for _ in range(1_500):
+        stream.ask(*world.prompt())
+    scope = stream.scope
+    if reported:
+        scope.reported_wrong(0, 0.99)
+    else:
+        wrong = Verdict(False, "audit", 0, 0.99, 0.9, True, (0.0,) * 15)
+        scope.learn(world.prompt()[1], "somewhere else", 1, wrong)
+    audits, rules = scope.threshold.audits, dict[int, list[str]]()
+    while len(rules.get(0, [])) < 12 or not {"miss: found wrong lately"} & set(rules[0]):
+        text, vector, intent = world.prompt(0.2)
+        rules.setdefault(intent, []).append(stream.ask(text, vector, intent))
+        assert sum(map(len, rules.values())) < 2_000
+    seen = [rule for rule in rules[0] if rule in ("semantic", "miss: found wrong lately")]
+    assert seen[0] == "miss: found wrong lately"
+    assert "semantic" in seen[1:]
+    assert "semantic" in [rule for intent, of in rules.items() if intent for rule in of]
+    assert scope.threshold.audits - audits == sum(rule == "audit" for of in rules.values() for rule in of)
 
 
 def test_answers_that_change_are_noticed() -> None:

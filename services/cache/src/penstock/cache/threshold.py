@@ -36,8 +36,8 @@ FLAT_RIDGE = 1e-3
 """The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.015
 TIGHTENED_SHARE, TIGHTENED_FOR = 0.15, 60
-"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as in ISO 2859): where one answer has changed,
-others may have."""
+"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as in ISO 2859): where one answer has
+changed, others may have."""
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
