@@ -159,8 +159,10 @@ async def test_a_fork_before_the_first_client_is_free(address: str) -> None:
 
 
 async def test_an_interrupt_cancels_the_call_and_the_client_goes_on(address: str, router: ScriptedRouter) -> None:
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit a deaf ear
     process = await open_script(
-        f"it = opened()\ntry: it.embed([{HANG!r}])\nexcept KeyboardInterrupt: print(len(it.embed(['x']).embeddings))",
+        heard
+        + f"it = opened()\ntry: it.embed([{HANG!r}])\nexcept KeyboardInterrupt: print(len(it.embed(['x']).embeddings))",
         address,
     )
     await asyncio.wait_for(router.hanging.wait(), SOON_S)
