@@ -303,16 +303,15 @@ class StreamPeer:
     def _add_items(self, frame: Any) -> int:
         now = self._clock.monotonic()
         room = count = min(self._credits, FRAME_ITEMS)
-        size = 0
-        while self._outbox and room:
-            waiter = self._outbox[0]
+        size, outbox = 0, self._outbox
+        while outbox and room:
+            waiter = outbox.popleft()
             if waiter.abandoned:
-                self._outbox.popleft()
                 continue
             size += len(waiter.payload)
             if size > FRAME_BYTES and room < count:
+                outbox.appendleft(waiter)
                 break
-            self._outbox.popleft()
             item = frame.items.add(id=waiter.item_id, method=waiter.method, payload=waiter.payload)
             waiter.call.fill(item.context, now)
             waiter.sent, waiter.payload = True, b""

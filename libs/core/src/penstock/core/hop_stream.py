@@ -191,12 +191,13 @@ class Session:
 
     def _fill(self, results: Any, count: int) -> None:
         """Move at most `count` results into a frame; fewer where they are large, but always one."""
-        size = 0
+        size, ready = 0, self._ready
         for number in range(count):
-            size += len(self._ready[0][1])
+            item_id, payload, status = ready.popleft()
+            size += len(payload)
             if size > FRAME_BYTES and number:
+                ready.appendleft((item_id, payload, status))
                 return
-            item_id, payload, status = self._ready.popleft()
             result = results.add(id=item_id, payload=payload)
             if status is OK:
                 result.status.SetInParent()
