@@ -54,6 +54,15 @@ def test_names_lead_back_to_the_same_bytes(turns: tuple[Turn, ...]) -> None:
     assert optimiser.optimise(once).conversation == once
 
 
+def test_a_reference_is_not_said_by_a_reference() -> None:
+    text = '{"odd key": [1.4440097363394359e+115]}'
+    turns = tuple(Turn("tool", text, f"call_{number}", breakpoint=not number) for number in range(3))
+    optimiser = Optimiser(Policy(least_gain_tokens=0, least_repeat_bytes=LEAST, least_value_bytes=LEAST))
+    once = optimiser.optimise(Conversation(turns)).conversation
+    assert [turn.content for turn in once.turns] == [text, *["[same as the result of tool call call_0]"] * 2]
+    assert optimiser.optimise(once).conversation == once
+
+
 @given(conversations())
 def test_a_turn_depends_on_those_before_it_only(turns: tuple[Turn, ...]) -> None:
     turns = tuple(replace(turn, breakpoint=False) for turn in turns)

@@ -123,7 +123,9 @@ class Said:
         return Result(text, tuple(values(text)) if long else (), name if usable else "")
 
     def repeat_of(self, result: Result) -> str:
-        """The call whose result this one repeats, where that is worth a reference; empty for none."""
+        """The call whose result this one repeats, where that is worth a reference; empty for none, and for what is a reference already."""
+        if _WHOLE.fullmatch(result.text):
+            return ""
         long = len(result.text.encode("utf-8", "surrogatepass")) >= self._policy.least_repeat_bytes
         return self._whole.get(_digest(result.text), "") if long and result.name else ""
 
