@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +65,8 @@ class DoorHandlers:
 
         async def serve(payload: bytes, context: Any) -> bytes:
             try:
-                made = self._authenticated(context)
-                caller = made if isinstance(made, Call) else await made
-                begun = dispatcher.begin(rpc, rpc.parse(payload), self._timed(caller, context))
+                call = self._timed(await self._caller(context), context)
+                begun = dispatcher.begin(rpc, rpc.parse(payload), call)
                 response = begun.response if begun.response is not None else await dispatcher.finish(begun)
                 return response.SerializeToString()
             except asyncio.CancelledError:
@@ -126,11 +125,8 @@ class DoorHandlers:
 
         return of_caller
 
-    def _authenticated(self, context: Any) -> Call | Awaitable[Call]:
-        return self._door.authenticate(dict(context.invocation_metadata() or ()))
-
     async def _caller(self, context: Any) -> Call:
-        made = self._authenticated(context)
+        made = self._door.authenticate(dict(context.invocation_metadata() or ()))
         return made if isinstance(made, Call) else await made
 
     def _timed(self, call: Call, context: Any) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 
 POLLER = "_poll_wrapper"
@@ -19,14 +20,15 @@ def poll_after_others(nice: int) -> int:
         nice: niceness of that thread, 0 (leave as it is) to 19.
 
     Returns:
-        How many threads were changed: 0 before gRPC has made its poller, and where a thread has no niceness of its own (not Linux).
+        How many threads were changed: 0 before gRPC has made its poller, and on all systems but Linux, where niceness is a process's and
+        a thread's id might be that of another process.
     """
-    if nice == 0 or not hasattr(os, "setpriority"):
+    if nice == 0 or sys.platform != "linux":
         return 0
-    pollers = [thread.native_id for thread in threading.enumerate() if POLLER in thread.name]
+    pollers = [thread.native_id for thread in threading.enumerate() if POLLER in thread.name and thread.native_id]
     try:
         for native_id in pollers:
-            os.setpriority(os.PRIO_PROCESS, native_id or 0, nice)
+            os.setpriority(os.PRIO_PROCESS, native_id, nice)
     except OSError as error:
         log.info("the polling thread keeps its priority: %s", error)
         return 0
