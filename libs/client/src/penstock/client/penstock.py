@@ -17,8 +17,8 @@ from penstock.client import requests
 from penstock.client.background import check_process
 from penstock.client.errors import PenstockError, bad, not_open, of_fault
 from penstock.client.retries import pause_s
-from penstock.client.run import PRIORITIES, Priority, Run, new_run
-from penstock.core.call import Call
+from penstock.client.run import Priority, Run, new_run
+from penstock.core.call import PRIORITIES, Call
 from penstock.core.clock import Clock, SystemClock
 from penstock.core.errors import Fault, unavailable
 from penstock.core.hop import Peer, connect, open_channel

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client.errors import bad
-from penstock.client.run import PRIORITIES, Run
+from penstock.client.run import Run
+from penstock.core.call import PRIORITIES
 
 ADDRESS = re.compile(r"unix:.+|(\[[0-9a-fA-F:.]+\]|[^/:\s]+):\d{1,5}")
 OF_THE_RUN = ("run_id", "step", "priority")
@@ -29,8 +30,7 @@ def check_connection(address: str, key: str, retries: int) -> None:
 
 def options_of(model: str, run: Run, options: pb.CallOptions | None) -> pb.CallOptions:
     """The call's options: what the caller gave, the model if one is named, and the run."""
-    priority = PRIORITIES[run.priority]
-    made = pb.CallOptions(model=model, run_id=run.id, step=run.step, priority=priority)  # type: ignore[arg-type]
+    made = pb.CallOptions(model=model, run_id=run.id, step=run.step, priority=PRIORITIES[run.priority])
     if options is not None:
         for field in OF_THE_RUN:
             if getattr(options, field):

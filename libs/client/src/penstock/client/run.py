@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from penstock.api.common.v1 import common_pb2
 from penstock.client.errors import bad
+from penstock.core.call import PRIORITIES
 
 Priority = Literal["low", "normal", "high", "critical"]
-PRIORITIES: Mapping[str, int] = {
-    "low": common_pb2.PRIORITY_LOW,
-    "normal": common_pb2.PRIORITY_NORMAL,
-    "high": common_pb2.PRIORITY_HIGH,
-    "critical": common_pb2.PRIORITY_CRITICAL,
-}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
 
 NORMAL: int = common_pb2.PRIORITY_NORMAL
+PRIORITIES: Mapping[str, common_pb2.Priority] = {
+    "low": common_pb2.PRIORITY_LOW,
+    "normal": common_pb2.PRIORITY_NORMAL,
+    "high": common_pb2.PRIORITY_HIGH,
+    "critical": common_pb2.PRIORITY_CRITICAL,
+}
+"""Priorities as people write them."""
 LONGEST_MS = 2**53
 """Sent for a call without a deadline: more milliseconds than anybody waits."""
 

@@ -21,6 +21,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
 from penstock.core.auth import TOKEN_KEY
+from penstock.core.call import PRIORITIES
 from penstock.core.hop import open_channel
 from penstock.stack import ports
 from penstock.stack.demo_parts import PARTS
@@ -44,12 +45,6 @@ NAMESPACE = f"demo-{time.time_ns()}"
 """The cache outlives a demo: each begins cold."""
 DEADLINE_S = 30.0
 TRACE_WAIT_S = 10.0
-PRIORITIES = {
-    "low": common_pb2.PRIORITY_LOW,
-    "normal": common_pb2.PRIORITY_NORMAL,
-    "high": common_pb2.PRIORITY_HIGH,
-    "critical": common_pb2.PRIORITY_CRITICAL,
-}
 
 
 @dataclass(frozen=True)

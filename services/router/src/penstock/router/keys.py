@@ -7,17 +7,11 @@ from collections.abc import Sequence
 
 from penstock.api.common.v1 import common_pb2
 from penstock.core.auth import Metadata
-from penstock.core.call import Call, Principal
+from penstock.core.call import PRIORITIES, Call, Principal
 from penstock.core.errors import unauthenticated
 from penstock.router.config import KeySection
 
 HELP = "send metadata `authorization: Bearer KEY`"
-PRIORITIES = {
-    "low": common_pb2.PRIORITY_LOW,
-    "normal": common_pb2.PRIORITY_NORMAL,
-    "high": common_pb2.PRIORITY_HIGH,
-    "critical": common_pb2.PRIORITY_CRITICAL,
-}
 
 
 def digest(key: str) -> str:
