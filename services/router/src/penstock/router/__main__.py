@@ -19,7 +19,7 @@ from penstock.core.door import Door
 from penstock.core.errors import Fault
 from penstock.core.exporting import start_telemetry
 from penstock.core.hop import Peer, connect
-from penstock.core.polling import poll_after_others
+from penstock.core.polling import poll_after_loop
 from penstock.core.prices import Prices, PricesSection
 from penstock.core.program import run
 from penstock.core.redis import open_redis
@@ -96,7 +96,7 @@ async def serve(settings: RouterSettings) -> None:
         server = Server("router", settings, doors, telemetry=telemetry, clock=clock, limits=limits)
         await registry.read_shared()
         await server.start()
-        poll_after_others(settings.poll_nice)
+        poller = asyncio.create_task(poll_after_loop(settings.poll_nice, clock), name="poller")
         keeper = asyncio.create_task(_keep(settings, registry, backends, attempts, clock), name="registry keeper")
         lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
         if servicer.jobs is not None and run_stream is not None:
@@ -105,8 +105,9 @@ async def serve(settings: RouterSettings) -> None:
         await server.wait()
         if servicer.jobs is not None:
             await servicer.jobs.close()
+        poller.cancel()
         keeper.cancel()
-        await asyncio.wait([keeper])
+        await asyncio.wait([poller, keeper])
         await pipeline.drained()
         if admission is not None and lease_keeper is not None:
             lease_keeper.cancel()

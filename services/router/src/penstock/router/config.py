@@ -47,7 +47,7 @@ class RouterSettings(ServiceSettings):
     callback_hosts: CommaList = Field((), description="hosts that ended jobs may be sent to, separated by commas")
     callback_secret: str = Field("", repr=False, description="secret that signs callbacks; empty: none are sent")
     poll_nice: int = Field(
-        19, ge=0, le=19, description="niceness of the thread that waits for messages; 0: that of the others"
+        19, ge=0, le=19, description="niceness of the thread that waits for messages; 0: scheduled as the others are"
     )
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
 
