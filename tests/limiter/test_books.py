@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path as Folder
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from penstock.core.clock import SystemClock
 from penstock.core.redis import embedded_redis, open_redis
@@ -176,7 +176,23 @@ def test_strict_rules_are_never_passed_whatever_the_history(history: list[tuple[
             assert row.committed + row.held <= row.limit
 
 
+NOTHING = [0, 0, 0]
+SETTLED_AFTER_EXPIRY: list[tuple[object, ...]] = [
+    ("reserve", "a", NOTHING, NOTHING, 1, False),
+    ("reserve", "e", NOTHING, NOTHING, 1, False),
+    ("extend", "a", NOTHING),
+    ("reserve", "a", NOTHING, NOTHING, 1, False),
+    ("wait", 61_000),
+    ("extend", "a", NOTHING),
+    ("settle", "e", NOTHING, False),
+    ("wait", 61_000),
+    ("reserve", "e", NOTHING, [1, 0, 0], 1, False),
+]
+"""A hold that expires, is settled late, and whose name is used again once the settlement is no longer remembered."""
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(SETTLED_AFTER_EXPIRY)
 @given(st.lists(operations, min_size=5, max_size=40))
 def test_script_and_policy_agree_on_random_histories(
     loop: asyncio.AbstractEventLoop, store_url: str, history: list[tuple[object, ...]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
@@ -16,7 +17,7 @@ from penstock.core.redis import open_redis
 from penstock.limiter.adapters import TICKS, Store
 from penstock.limiter.envoy import ANSWER_S, RETURN_S, EnvoyServicer
 from penstock.limiter.patience import EACH_S, Patience
-from penstock.limiter.servicer import LimiterServicer
+from penstock.limiter.servicer import STORE_SHARE, STORE_WAIT_S, LimiterServicer
 
 Limiters = Any
 ANN = Call(Principal("acme"))
@@ -104,16 +105,21 @@ async def test_envoy_is_answered_in_its_time_from_the_first_call_on(
 async def first_answer(loop_time: LoopTime, asked: Coroutine[Any, Any, Any]) -> Any:
     """The answer to a first question, which must come when the patience for one question is over, and not before."""
     asking = asyncio.create_task(asked)
-    await loop_time.advance(0.0)
-    for _ in range(TICKS):
-        assert not asking.done()
-        await loop_time.advance((PATIENCE_S + EACH_S) / TICKS + TINY_S)
+    await patience_ends(loop_time, asking)
     assert asking.done()
     return await asking
 
 
-def reserve(limiter: LimiterServicer) -> Coroutine[Any, Any, pb.ReserveResponse]:
-    return limiter.Reserve(pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=5)), ANN)
+async def patience_ends(loop_time: LoopTime, asking: asyncio.Task[Any]) -> None:
+    await loop_time.advance(0.0)
+    for _ in range(TICKS):
+        assert not asking.done()
+        await loop_time.advance((PATIENCE_S + EACH_S) / TICKS + TINY_S)
+
+
+def reserve(limiter: LimiterServicer, deadline_s: float = math.inf) -> Coroutine[Any, Any, pb.ReserveResponse]:
+    request = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=5))
+    return limiter.Reserve(request, ANN._replace(deadline_s=deadline_s))
 
 
 def patient(limiters: Limiters, store_loss: str) -> tuple[LimiterServicer, Store]:
@@ -123,38 +129,61 @@ def patient(limiters: Limiters, store_loss: str) -> tuple[LimiterServicer, Store
     return limiter, store
 
 
-LOSS = [
-    ("open", pb.VERDICT_ALLOWED),
-    ("lease", pb.VERDICT_STORE_UNAVAILABLE),
-    ("closed", pb.VERDICT_STORE_UNAVAILABLE),
-]
-
-
-@pytest.mark.parametrize(("store_loss", "verdict"), LOSS)
 async def test_the_first_who_asks_a_store_that_hangs_after_the_start_waits_no_longer_than_others(
-    limiters: Limiters, loop_time: LoopTime, store_loss: str, verdict: int
+    limiters: Limiters, loop_time: LoopTime
+) -> None:
+    limiter, store = patient(limiters, "open")
+    await store.warm()
+    async with Stopped(store):
+        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == pb.VERDICT_ALLOWED
+
+
+@pytest.mark.parametrize("store_loss", ["lease", "closed"])
+@pytest.mark.parametrize(("left_s", "waited_s"), [(math.inf, STORE_WAIT_S), (1.0, STORE_SHARE)])
+async def test_a_rule_that_refuses_without_a_store_waits_for_it_within_the_callers_time(
+    limiters: Limiters, loop_time: LoopTime, store_loss: str, left_s: float, waited_s: float
 ) -> None:
     limiter, store = patient(limiters, store_loss)
     await store.warm()
     async with Stopped(store):
-        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == verdict
+        asking = asyncio.create_task(reserve(limiter, limiters.clock.monotonic() + left_s))
+        await patience_ends(loop_time, asking)
+        await loop_time.advance(waited_s - 0.01)
+        assert not asking.done()
+        await loop_time.advance(0.02)
+        assert (await asking).decision.verdict == pb.VERDICT_STORE_UNAVAILABLE
 
 
-@pytest.mark.parametrize(("store_loss", "verdict"), LOSS)
-async def test_a_store_that_was_away_at_the_start_is_known_when_it_is_found(
-    limiters: Limiters, loop_time: LoopTime, store_loss: str, verdict: int
+@pytest.mark.parametrize("store_loss", ["lease", "closed"])
+async def test_a_store_that_goes_on_in_time_decides_after_all_and_holds_once(
+    limiters: Limiters, loop_time: LoopTime, store_loss: str
 ) -> None:
     limiter, store = patient(limiters, store_loss)
+    await store.warm()
+    async with Stopped(store):
+        asking = asyncio.create_task(reserve(limiter))
+        await patience_ends(loop_time, asking)
+        await loop_time.advance(0.3)
+        assert not asking.done()
+    assert (await asking).decision.verdict == pb.VERDICT_ALLOWED
+    usage = await limiter.GetUsage(pb.GetUsageRequest(), ANN)
+    assert usage.rules[0].held.microusd == 5
+
+
+async def test_a_store_that_was_away_at_the_start_is_known_when_it_is_found(
+    limiters: Limiters, loop_time: LoopTime
+) -> None:
+    limiter, store = patient(limiters, "open")
     real, store.client = store.client, open_redis("unix:///nowhere.sock", retries=0)
     await store.warm()
     at_once = asyncio.create_task(reserve(limiter))
     await loop_time.advance(0.0)
     assert at_once.done()
-    assert (await at_once).decision.verdict == verdict
+    assert (await at_once).decision.verdict == pb.VERDICT_ALLOWED
     await store.client.aclose()
     store.client = real
     while store._probe is not None:
         await limiters.clock.advance(1.0)
         await real.ping()
     async with Stopped(store):
-        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == verdict
+        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == pb.VERDICT_ALLOWED

@@ -269,7 +269,9 @@ async def test_without_the_store_each_rule_does_what_it_says(limiters: Limiters)
     url, limiters.url = limiters.url, "unix:///nowhere.sock"
     lost_open, lost_closed = limiters.make([{**MONEY, "store_loss": "open"}]), limiters.make([MONEY])
     assert (await reserve(lost_open, "a", 300)).verdict == pb.VERDICT_ALLOWED
-    refused = await reserve(lost_closed, "b", 300)
+    soon = ANN._replace(deadline_s=limiters.clock.monotonic() + 0.05)
+    asked = pb.ReserveRequest(hold_id="b", model="dear", amount=pb.Amount(microusd=300))
+    refused = (await lost_closed.Reserve(asked, soon)).decision
     assert (refused.verdict, refused.retry_after_ms) == (pb.VERDICT_STORE_UNAVAILABLE, 1_000)
     with pytest.raises(Fault, match="does not answer") as failed:
         await lost_closed.GetUsage(pb.GetUsageRequest(), ANN)

@@ -26,9 +26,9 @@ OPEN = {**MONEY, "store_loss": "open"}
 NOWHERE = "unix:///nowhere.sock"
 
 
-async def reserve(limiter: LimiterServicer, name: str, cost: int, least: int = 0) -> int:
+async def reserve(limiter: LimiterServicer, name: str, cost: int, least: int = 0, call: Call = ANN) -> int:
     request = pb.ReserveRequest(hold_id=name, amount=pb.Amount(microusd=cost), least=pb.Amount(microusd=least))
-    return int((await limiter.Reserve(request, ANN)).decision.verdict)
+    return int((await limiter.Reserve(request, call)).decision.verdict)
 
 
 async def commit(limiter: LimiterServicer, name: str, cost: int) -> bool:
@@ -91,8 +91,9 @@ async def test_what_was_refused_for_silence_holds_nothing_after(limiters: Limite
     hung = Hung(limiters, store_loss="closed")
     await hung.stop()
     try:
-        assert await reserve(hung.limiter, "a", 100, least=40) == pb.VERDICT_STORE_UNAVAILABLE
-        assert await reserve(hung.limiter, "b", 100) == pb.VERDICT_STORE_UNAVAILABLE
+        soon = ANN._replace(deadline_s=limiters.clock.monotonic() + 0.05)
+        assert await reserve(hung.limiter, "a", 100, 40, soon) == pb.VERDICT_STORE_UNAVAILABLE
+        assert await reserve(hung.limiter, "b", 100, 0, soon) == pb.VERDICT_STORE_UNAVAILABLE
     finally:
         hung.go_on()
     await paid(hung.store)

@@ -43,11 +43,16 @@ class Counting:
 
     def __init__(self, inner: InProcessPeer) -> None:
         self.inner, self.calls, self.down = inner, [], False
+        self.lost = 0
+        """Reservations that are answered as a limiter answers whose store is lost."""
 
     async def call(self, method: str, request: Any, call: Call) -> Any:
         self.calls.append(method)
         if self.down:
             raise unavailable("cut off")
+        if self.lost and method == "Reserve":
+            self.lost -= 1
+            return pb.ReserveResponse(decision=pb.Decision(verdict=pb.VERDICT_STORE_UNAVAILABLE, rule="b"))
         return await self.inner.call(method, request, call)
 
     def stream(self, method: str, request: Any, call: Call) -> Any:
@@ -246,6 +251,22 @@ async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(rigs:
     assert set(rig.peer.calls) == {"GrantLease", "RenewLease"}
     await rig.store.client.aclose()
     rig.store.client = real
+
+
+@pytest.mark.parametrize(("lost", "left_s", "reserved"), [(1, 10.0, True), (2, 10.0, False)])
+async def test_a_lost_store_is_asked_for_once_more_within_the_deadline(
+    rigs: Any, lost: int, left_s: float, reserved: bool
+) -> None:
+    rig: Rig = rigs(budget("tokens", 100_000))
+    rig.peer.lost = lost
+    asking = call()._replace(deadline_s=rig.clock.monotonic() + left_s)
+    if reserved:
+        await rig.admission.admit(asking, OPTIONS, CHAT)
+    else:
+        with pytest.raises(Fault) as refused:
+            await rig.admission.admit(asking, OPTIONS, CHAT)
+        assert refused.value.reason == "LIMITS_UNAVAILABLE"
+    assert rig.peer.calls == ["Reserve", "Reserve"]
 
 
 async def test_a_lost_limiter_may_let_pass_where_it_is_told_to(rigs: Any) -> None:

@@ -55,8 +55,10 @@ class WindowPassed(Exception):
 class Store:
     """The books of every organisation. Owns its client.
 
-    Who asks waits for as long as `Patience` says; then the store counts as slow until its answer is there, and whoever asks meanwhile is
-    told so at once. After `timeout_s` it counts as lost. What could not be settled is owed, and settled when the store answers again.
+    A question waits for as long as `Patience` says. Then the store counts as slow until its answer is there, and after `timeout_s` as
+    lost until a probe is answered. Meanwhile questions raise StoreLost at once, except those that say how long they can wait: they are
+    asked again as soon as the store answers, which is safe because every operation is idempotent by the hold's id. What could not be
+    settled is owed, and settled when the store answers again.
 
     Args:
         patience_s: wait for a store that has been quick; None means `timeout_s`.
@@ -85,17 +87,25 @@ class Store:
         """When the store was last found to have been restarted, by the monotonic clock."""
         self._slow = False
         """True while a batch in flight is overdue."""
+        self._answers = asyncio.Event()
+        """Set while the store is neither slow nor lost."""
+        self._answers.set()
         self._patience = Patience(timeout_s if patience_s is None else patience_s, timeout_s)
         self._owed: dict[tuple[str, str], tuple[str, ...]] = {}
         self._paying: asyncio.Task[None] | None = None
         self._sha = ""
         self._gather: Gather[tuple[str, ...], list[Any]] = Gather(self._ask)
 
-    async def reserve(self, organisation: str, hold_id: str, path: Sequence[Counter], ask: Question) -> Reply:
-        """See `Books.reserve`; raises StoreLost."""
+    async def reserve(
+        self, organisation: str, hold_id: str, path: Sequence[Counter], ask: Question, wait_s: float = 0.0
+    ) -> Reply:
+        """See `Books.reserve`; raises StoreLost where the store has not answered within `wait_s`, or its usual time if that is longer.
+
+        A hold without a time to live has no id that the store remembers, so it must not wait.
+        """
         found = await self._run(
             "reserve", organisation, hold_id, int(ask.lease), _Rows(path), ask.most, ask.usual, ask.least, ask.ttl_ms,
-            ask.priority, int(ask.unpriced), ask.share,
+            ask.priority, int(ask.unpriced), ask.share, wait_s=wait_s,
         )  # fmt: skip
         alerts = tuple((found[index] - 1, found[index + 1]) for index in range(8, len(found), 2))
         return Reply(
@@ -218,13 +228,32 @@ class Store:
                 return entries, state
             begin = f"({rows[-1][0].decode()}"
 
-    async def _run(self, operation: str, organisation: str, *arguments: Any) -> list[Any]:
-        if self._slow or self._probe is not None:
+    async def _run(self, operation: str, organisation: str, *arguments: Any, wait_s: float = 0.0) -> list[Any]:
+        question = operation, organisation_prefix(organisation), _arguments(*arguments)
+        ends_s = asyncio.get_running_loop().time() + wait_s
+        while True:
+            try:
+                return await self._once(question)
+            except StoreLost:
+                if not wait_s or not await self._answers_before(ends_s):
+                    raise
+
+    async def _once(self, question: tuple[str, ...]) -> list[Any]:
+        if not self._answers.is_set():
             raise StoreLost
         try:
-            return await self._gather((operation, organisation_prefix(organisation), _arguments(*arguments)))
+            return await self._gather(question)
         except Fault as fault:
             raise StoreLost(fault.message) from None
+
+    async def _answers_before(self, ends_s: float) -> bool:
+        """Wait for a slow or lost store to answer again; False where it does not by `ends_s` of the loop's time."""
+        try:
+            async with asyncio.timeout_at(ends_s):
+                await self._answers.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _ask(self, batch: Sequence[tuple[str, ...]]) -> list[list[Any] | Fault]:
         if self._probe is not None:
@@ -241,6 +270,7 @@ class Store:
         finally:
             self._timer.cancel()
             self._slow = False
+            self._tell_whether_it_answers()
         self._patience.learn(len(batch), loop.time() - began)
         self._settle_owed()
         return answers
@@ -251,11 +281,16 @@ class Store:
             self._timer = asyncio.get_running_loop().call_later(tick_s, self._watch, tick_s, ticks - 1)
             return
         self._slow = True
+        self._tell_whether_it_answers()
         self._gather.give_up(StoreLost("slow"))
 
+    def _tell_whether_it_answers(self) -> None:
+        (self._answers.clear if self._slow or self._probe is not None else self._answers.set)()
+
     def _lose(self, error: Exception) -> None:
-        log.warning("the store does not answer (%s); rules do without it", type(error).__name__)
+        log.warning("the store does not answer (%s); applying each rule's `store_loss` setting", type(error).__name__)
         self._probe = asyncio.create_task(self._until_back(), name="probe the store")
+        self._tell_whether_it_answers()
 
     async def _until_back(self) -> None:
         """Ask the store by itself until it answers again."""
@@ -266,6 +301,7 @@ class Store:
                     await self._meet()
                 log.warning("the store answers again")
                 self._probe = None
+                self._tell_whether_it_answers()
                 self._settle_owed()
                 return
             await self._clock.sleep(self._pause_s)

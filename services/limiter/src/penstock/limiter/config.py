@@ -25,7 +25,7 @@ class LimiterSettings(ServiceSettings):
         gt=0,
         description="wait for a store that has been quick, before rules do without it; a busy host needs more than an idle one",
     )
-    store_pause_ms: int = Field(1_000, ge=1, description="pause after a loss before the store is asked again")
+    store_pause_ms: int = Field(50, ge=1, description="pause between two probes of a lost store")
 
     @field_validator("admin_tokens")
     @classmethod

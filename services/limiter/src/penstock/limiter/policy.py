@@ -256,6 +256,8 @@ class Books:
                 self._roll(counter) if counter.kind == "rolling" else None
                 self._book(counter, hold.starts[index], spent[d] - hold.spent[d], -held)
         hold.state, hold.spent, hold.forget_ms = "done", list(spent), self._now_ms + SETTLED_MS
+        # A hold that had expired was due to be forgotten an hour after that; settled, it is sooner.
+        heapq.heappush(self._due, (hold.forget_ms, hold_id))
         return was_open, (hold.most[0], hold.most[1], hold.most[2])
 
     def _settle_unknown(self, hold_id: str, spent: Vector, path: Sequence[Counter]) -> None:

@@ -31,6 +31,10 @@ LONGEST_NAME = 128
 OPEN_KEPT = 100_000
 UNBOOKED_S = 3_600.0
 """What passed while the store was lost is remembered for so long, for the settlement that books it."""
+STORE_SHARE, STORE_WAIT_S = 0.8, 2.0
+"""Part of a caller's time that may be spent waiting for a slow store, and the most of it."""
+RETRY_LOST_MS = 1_000
+"""When to ask again, as callers are told who met a lost store."""
 WINDOWS_S = 1.0
 """Counters of a path are computed again so often; the script says when a window has ended meanwhile."""
 
@@ -110,7 +114,7 @@ class LimiterServicer:
         )  # fmt: skip
         held = OpenHold(kind, most, usual, least)
         try:
-            reply, rows = await self._ask(path, request.hold_id, ask)
+            reply, rows = await self._ask(path, request.hold_id, ask, self._store_wait_s(path, call))
         except StoreLost:
             reply, rows = self._without_store(path, request.hold_id, held)
         if reply.verdict == pb.VERDICT_ALLOWED:
@@ -161,7 +165,7 @@ class LimiterServicer:
         )  # fmt: skip
         lent = OpenHold(Kind(path.organisation, path.model), wanted, wanted, least)
         try:
-            reply, rows = await self._ask(path, request.lease_id, ask)
+            reply, rows = await self._ask(path, request.lease_id, ask, self._store_wait_s(path, call))
         except StoreLost:
             reply, rows = self._without_store(path, request.lease_id, lent)
             reply = reply._replace(granted=(UNBOUNDED,) * 3) if lent.unbooked else reply
@@ -190,7 +194,7 @@ class LimiterServicer:
         try:
             reply = await self._store.renew(call.principal.organisation, request.lease_id, spent, wanted, ask)
         except StoreLost:
-            reply = Reply(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=self._settings.store_pause_ms)
+            reply = Reply(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=RETRY_LOST_MS)
         return pb.RenewLeaseResponse(
             decision=self._decision(reply, (), None), granted=amount(reply.granted), ttl_ms=self._settings.lease_ms
         )
@@ -222,8 +226,9 @@ class LimiterServicer:
         try:
             yield
         except StoreLost:
-            pause_s = self._settings.store_pause_ms / 1e3
-            raise unavailable("the store of the books does not answer", pause_s, "STORE_UNAVAILABLE") from None
+            raise unavailable(
+                "the store of the books does not answer", RETRY_LOST_MS / 1e3, "STORE_UNAVAILABLE"
+            ) from None
 
     def path(self, call: Call, model: str) -> Path:
         """The path of a call; only its principal says who pays."""
@@ -242,14 +247,22 @@ class LimiterServicer:
             known = self._paths[path] = (now, counters(self.section, path, now))
         return known[1]
 
-    async def _ask(self, path: Path, name: str, ask: Question) -> tuple[Reply, tuple[Counter, ...]]:
+    def _store_wait_s(self, path: Path, call: Call) -> float:
+        """How long a call may wait for a slow store: not at all where every rule of its path would let it pass without one."""
+        if not _refuses_without_store(self.counters(path)):
+            return 0.0
+        return min(STORE_WAIT_S, STORE_SHARE * max(0.0, call.remaining_s(self._clock.monotonic())))
+
+    async def _ask(
+        self, path: Path, name: str, ask: Question, wait_s: float = 0.0
+    ) -> tuple[Reply, tuple[Counter, ...]]:
         rows = self.counters(path)
         if not rows:
             return Reply(pb.VERDICT_ALLOWED, granted=(UNBOUNDED,) * 3), rows
-        reply = await self._store.reserve(path.organisation, name, rows, ask)
+        reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
         if reply.verdict == STALE:  # a window has ended by the store's clock; that clock says which one it is
             rows = counters(self.section, path, reply.available / 1000)
-            reply = await self._store.reserve(path.organisation, name, rows, ask)
+            reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
         return reply, rows
 
     def _without_store(self, path: Path, name: str, held: OpenHold) -> tuple[Reply, tuple[Counter, ...]]:
@@ -258,10 +271,10 @@ class LimiterServicer:
         The store may have taken the question and answer nobody: what was refused is given back when it answers again.
         """
         rows = self.counters(path)
-        shut = next((index for index, row in enumerate(rows) if row.store_loss != "open" and not row.shadow), None)
-        if shut is not None:
+        shut = _refuses_without_store(rows)
+        if shut:
             self._store.owe(path.organisation, name, [0, 0, 0], rows)
-            return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut, self._settings.store_pause_ms), rows
+            return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut[0], RETRY_LOST_MS), rows
         held.path = held.unbooked = rows
         return Reply(pb.VERDICT_ALLOWED), rows
 
@@ -320,6 +333,11 @@ class LimiterServicer:
         }
         fitting = {name: cost for name, cost in costs.items() if 0 < cost <= available}
         return max(fitting, key=lambda name: fitting[name], default="")
+
+
+def _refuses_without_store(rows: Sequence[Counter]) -> list[int]:
+    """Positions of the counters whose rule refuses calls while the store is lost."""
+    return [index for index, row in enumerate(rows) if row.store_loss != "open" and not row.shadow]
 
 
 def vector(name: str, given: pb.Amount) -> list[int]:

@@ -34,7 +34,11 @@ RENEW_AT = 0.5
 FIRST_CALLS = 32
 """A new lease asks for so many calls like the one at hand."""
 ANSWER_S = 0.5
-"""Longest wait for the limiter."""
+"""Longest wait for the limiter after a call has been admitted: renewals, extensions, settlements."""
+ADMIT_SHARE, ADMIT_S = 0.5, 4.0
+"""Part of a call's time that its admission may take, and the most of it: a store that is slow for a moment costs waiting, not a refusal."""
+ADMIT_ANSWER_S = 2.5
+"""Longest wait for one answer of the limiter during an admission; it waits for its store for at most 2 s."""
 LONGEST_ROUTE = 128
 AGAIN_S = (0.0, 0.2, 1.0, 5.0, 25.0)
 """Pauses before each try to settle."""
@@ -43,6 +47,8 @@ EXTEND_TOKENS = 256
 
 Vector = tuple[int, int, int]
 Path = tuple[Principal, str, int]
+LOST = "LIMITS_UNAVAILABLE"
+"""Reason of a call that is refused because the limiter's store does not answer."""
 REASONS = {
     pb.VERDICT_RATE_LIMITED: "RATE_LIMITED",
     pb.VERDICT_BUDGET_EXHAUSTED: "BUDGET_EXHAUSTED",
@@ -50,7 +56,7 @@ REASONS = {
     pb.VERDICT_NEVER: "NEVER_FITS",
     pb.VERDICT_UNPRICED: "NO_PRICE",
     pb.VERDICT_DRAINED: "DRAINED",
-    pb.VERDICT_STORE_UNAVAILABLE: "LIMITS_UNAVAILABLE",
+    pb.VERDICT_STORE_UNAVAILABLE: LOST,
 }
 
 
@@ -143,23 +149,35 @@ class LimiterAdmission:
 
     async def _slowly(self, call: Call, work: Work, route: str, asked: tuple[Path, Vector, bool]) -> Admitted:
         """Grant or renew a lease where that helps; otherwise hold for this call alone."""
+        now = self._clock.monotonic()
+        ends_s = now + min(ADMIT_S, ADMIT_SHARE * call.remaining_s(now))
+        try:
+            return await self._asked(call, work, route, asked, ends_s)
+        except Fault as fault:
+            if fault.reason != LOST or self._clock.monotonic() >= ends_s:
+                raise
+        return await self._asked(call, work, route, asked, ends_s)
+
+    async def _asked(
+        self, call: Call, work: Work, route: str, asked: tuple[Path, Vector, bool], ends_s: float
+    ) -> Admitted:
         path, most, unpriced = asked
         try:
             leasable = work.kind != "generate" and self._each.get(path, 0.0) < self._clock.monotonic()
-            if leasable and await self._leased(path, call, most, unpriced):
+            if leasable and await self._leased(path, call, most, unpriced, ends_s):
                 lease = self._leases.get(path)
                 if lease is not None and all(have >= need for have, need in zip(lease.left, most, strict=True)):
                     return self._take(lease, call, most, work)
                 # Too little for this call, and no more to be had: what is left goes back, so that it can be held with the rest.
                 if lease is not None:
                     await self._drop(lease)
-            return await self._reserve(call, work, route)
+            return await self._reserve(call, work, route, ends_s)
         except Fault as fault:
             if fault.code != grpc.StatusCode.UNAVAILABLE or self._on_loss == "closed" or fault.reason:
                 raise
             return Admitted(None, ("limiter unavailable: nothing was limited",))
 
-    async def _leased(self, path: Path, call: Call, most: Vector, unpriced: bool) -> bool:
+    async def _leased(self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float) -> bool:
         """Have a lease in hand for a path; callers of one path wait for one grant."""
         lease = self._leases.get(path)
         if lease is not None and self._clock.monotonic() < lease.good_until_s:
@@ -170,12 +188,12 @@ class LimiterAdmission:
             return path in self._leases
         granting = self._granting.get(path)
         if granting is None:
-            granting = asyncio.create_task(self._grant(path, call, most, unpriced), name="grant a lease")
+            granting = asyncio.create_task(self._grant(path, call, most, unpriced, ends_s), name="grant a lease")
             self._granting[path] = granting
             granting.add_done_callback(lambda _: self._granting.pop(path, None))
         return await asyncio.shield(granting)
 
-    async def _grant(self, path: Path, call: Call, most: Vector, unpriced: bool) -> bool:
+    async def _grant(self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float) -> bool:
         old = self._leases.pop(path, None)
         if old is not None:
             self._give_back(old)
@@ -187,7 +205,7 @@ class LimiterAdmission:
             least=_amount(most),
             unpriced=unpriced,
         )
-        answer: pb.GrantLeaseResponse = await self._ask("GrantLease", request, call)
+        answer: pb.GrantLeaseResponse = await self._ask("GrantLease", request, call, ends_s)
         ttl_s = answer.ttl_ms / 1e3
         if answer.decision.verdict != pb.VERDICT_ALLOWED or answer.reserve_each:
             # Refused or tight: calls ask one by one for a while, and each is told its own reason.
@@ -231,21 +249,23 @@ class LimiterAdmission:
         lease.low, lease.used, lease.since_s = _low(lease.left), [0, 0, 0], now
         lease.good_until_s, lease.renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
 
-    async def _reserve(self, call: Call, work: Work, route: str) -> Admitted:
+    async def _reserve(self, call: Call, work: Work, route: str, ends_s: float) -> Admitted:
         output = work.output_tokens
         if work.kind == "generate" and output == 0:
             price = self._prices().models.get(work.model)
             output = price.max_output_tokens if price else 0
-        admitted, decision = await self._hold(call, work, output, route)
+        admitted, decision = await self._hold(call, work, output, route, ends_s)
         hint = decision.max_tokens_hint
         if admitted is None and work.kind == "generate" and work.output_tokens == 0 and hint > 0:
             # The caller left the length open: it is what the budget affords.
-            admitted, decision = await self._hold(call, work, hint, route)
+            admitted, decision = await self._hold(call, work, hint, route, ends_s)
         if admitted is None:
             raise refusal(decision)
         return admitted
 
-    async def _hold(self, call: Call, work: Work, output: int, route: str) -> tuple[Admitted | None, pb.Decision]:
+    async def _hold(
+        self, call: Call, work: Work, output: int, route: str, ends_s: float
+    ) -> tuple[Admitted | None, pb.Decision]:
         prices, name = self._prices(), secrets.token_hex(12)
         money = prices.most_microusd(work.model, work.input_bound, output)
         least = (1, work.input_tokens, prices.most_microusd(work.model, work.input_tokens, 0) or 0)
@@ -255,7 +275,7 @@ class LimiterAdmission:
             route=route,
         )  # fmt: skip
         try:
-            answer: pb.ReserveResponse = await self._ask("Reserve", request, call)
+            answer: pb.ReserveResponse = await self._ask("Reserve", request, call, ends_s)
         except BaseException:  # cancelled or too late: whether the hold was taken is not known, so it is given back
             self._later(self._surely("Release", pb.ReleaseRequest(hold_id=name), Call(call.principal, call.priority)))
             raise
@@ -363,8 +383,11 @@ class LimiterAdmission:
             await asyncio.gather(*self._after, return_exceptions=True)
         await self._peer.close()
 
-    async def _ask(self, method: str, request: Message, call: Call) -> Any:
-        hurried = call._replace(deadline_s=min(call.deadline_s, self._clock.monotonic() + ANSWER_S))
+    async def _ask(self, method: str, request: Message, call: Call, admitted_by_s: float | None = None) -> Any:
+        """Ask the limiter; `admitted_by_s`: when the admission that asks has to be over, where one does."""
+        now = self._clock.monotonic()
+        ends_s = now + ANSWER_S if admitted_by_s is None else min(now + ADMIT_ANSWER_S, admitted_by_s)
+        hurried = call._replace(deadline_s=min(call.deadline_s, ends_s))
         try:
             return await self._peer.call(method, request, hurried)
         except Fault as fault:
