@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 BUF := node_modules/.bin/buf
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type test check model up demo bench peers xds clean
+.PHONY: help setup gen gen-check fmt lint type imports test check model up demo bench peers xds clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +26,13 @@ lint: setup ## judge code and contracts
 type: setup ## check the types
 	@scripts/type $(VENV)
 
+imports: setup ## check who imports whom
+	@$(VENV)/bin/lint-imports --no-cache --show-timings >/dev/null || $(VENV)/bin/lint-imports --no-cache
+
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
-check: lint type gen-check ## every gate that is not a test
+check: lint type imports gen-check ## every gate that is not a test
 
 model: setup ## export and quantise the default model into .penstock/
 	@scripts/model $(VENV)

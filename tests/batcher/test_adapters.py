@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.batcher.adapters import CONTEXT_BYTES, INFERENCE, PeerInstance
-from penstock.batcher.policy import NORMAL, Entry
+from penstock.batcher.fair_queue import NORMAL, Entry
+from penstock.batcher.instance import CONTEXT_BYTES, INFERENCE, PeerInstance
 from penstock.batcher.queue import Member
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.rpc import LARGEST_REQUEST_BYTES
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
+from penstock.rpc.endpoint import Door
+from penstock.service.clock import SystemClock
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, peer_over
 

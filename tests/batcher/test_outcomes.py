@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.config import KnobsSection
 from penstock.batcher.queue import InstanceQueue, Member, Served
-from penstock.core.call import Call, Principal
-from penstock.core.errors import OK, Fault, unavailable
+from penstock.batcher.settings import KnobsSection
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import OK, Fault, unavailable
 from penstock.testkit.clock import FakeClock
 
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
-from penstock.batcher.policy import CREDITS, CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
+from penstock.batcher.batch_formation import CostModel, FormerLimits, form, padding_waste
+from penstock.batcher.fair_queue import CREDITS, CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
 
 
 def entry(number: int, priority: int = NORMAL, tenant: str = "a", tokens: int = 10, **more: float) -> Entry:

@@ -9,11 +9,11 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.config import KnobsSection, QueuePolicySection
-from penstock.batcher.former import CostModel
+from penstock.batcher.batch_formation import CostModel
 from penstock.batcher.queue import SURE_SAMPLES, TRY_AGAIN_S, InstanceQueue, Member, Served
-from penstock.core.call import Call, Principal
-from penstock.core.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
+from penstock.batcher.settings import KnobsSection, QueuePolicySection
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
 from penstock.testkit.clock import FakeClock
 
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))

@@ -12,16 +12,16 @@ import grpc
 import pytest
 from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.adapters import INFERENCE
-from penstock.batcher.config import BatchingSection, KnobsSection
-from penstock.batcher.servicer import BatcherServicer
-from penstock.core.auth import internal
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.errors import OK, Fault, invalid
-from penstock.core.hop import Peer, connect
-from penstock.core.telemetry import NO_TELEMETRY, Telemetry
+from penstock.batcher.api.batcher_service import BatcherServicer
+from penstock.batcher.instance import INFERENCE
+from penstock.batcher.settings import BatchingSection, KnobsSection
+from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import OK, Fault, invalid
+from penstock.rpc.peers.stream import Peer, connect
+from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, peer_over, serving
 

@@ -15,15 +15,15 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.adapters import Entries
-from penstock.cache.config import CacheSection, CacheSettings
-from penstock.cache.lessons import Lessons
-from penstock.cache.replicas import Replicas
-from penstock.cache.servicer import CacheServicer
-from penstock.cache.tier import Embedder, SemanticTier
-from penstock.core.call import Call, Principal
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.redis import embedded_redis, open_redis
+from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.semantic.learning_log import Lessons
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.settings import CacheSection, CacheSettings
+from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.replicas import Replicas
+from penstock.rpc.call import Call, Principal
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.chats import asking, chat, said
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))

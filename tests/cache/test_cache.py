@@ -12,13 +12,13 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.eviction import Bounded
-from penstock.cache.lessons import LESSONS
-from penstock.cache.scope import answer_class, never_kept
-from penstock.cache.servicer import CacheServicer
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
-from penstock.core.reuse import exact_key, tenant_of
+from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.semantic.learning_log import LESSONS
+from penstock.cache.semantic.scope import answer_class, never_kept
+from penstock.cache.storage.eviction import Bounded
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.tasks.answer_keys import exact_key, tenant_of
 from penstock.testkit.chats import asking, chat, said
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -203,7 +203,7 @@ async def test_a_trade_off_is_for_its_own_organisation_alone(rig: Any) -> None:
 
 
 async def test_idle_scopes_leave_memory_first(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.cache.tier.SCOPES_IN_MEMORY", 2)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 2)
     cache = await rig.make()
     tier = rig.tiers[0]
     for number, system in enumerate(("first", "second")):

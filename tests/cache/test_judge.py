@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.adapters import Entries
-from penstock.cache.config import CacheSection, CacheSettings, JudgeSection
-from penstock.cache.judge import MOST_CHARACTERS, OpenAiJudge
-from penstock.cache.lessons import Lessons
-from penstock.cache.servicer import CacheServicer
-from penstock.cache.tier import Embedder, SemanticTier
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.redis import embedded_redis, open_redis
+from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.semantic.judge import MOST_CHARACTERS, OpenAiJudge
+from penstock.cache.semantic.learning_log import Lessons
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.settings import CacheSection, CacheSettings, JudgeSection
+from penstock.cache.storage.entries import Entries
+from penstock.rpc.call import Call, Principal
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.upstream import Said, ScriptedUpstream
 from pydantic import ValidationError
 

@@ -11,9 +11,9 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.worth import Probes, Worth
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
+from penstock.cache.semantic.lookup_value import Probes, Worth
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
 from penstock.testkit.chats import asking, chat, said
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -154,7 +154,7 @@ def test_likeness_is_asked_for_where_it_pays_by_what_it_has_brought() -> None:
 
 
 async def test_idle_small_scopes_leave_memory_and_come_back_whole(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.cache.tier.SCOPES_IN_MEMORY", 2)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 2)
     cache = await rig.make()
     tier = rig.tiers[0]
     lessons = 0
@@ -177,7 +177,7 @@ async def test_idle_small_scopes_leave_memory_and_come_back_whole(rig: Any, monk
 
 
 async def test_lessons_of_a_scope_that_is_away_wait_for_it(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.cache.tier.SCOPES_IN_MEMORY", 1)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 1)
     cache, other = await rig.make(), await rig.make()
     tier = rig.tiers[0]
     await rig.keep(cache, chat("pay now", "first"), said('{"intent": "pay"}'))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
-from penstock.cache.tally import MOST_OWNERS, Tally, belongs
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
-from penstock.core.reuse import tenant_of
+from penstock.cache.storage.tally import MOST_OWNERS, Tally, belongs
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.tasks.answer_keys import tenant_of
 from penstock.testkit.chats import asking, chat, said
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))

@@ -7,10 +7,10 @@ from random import Random
 
 import numpy as np
 import pytest
-from penstock.cache.gate import conflict
-from penstock.cache.index import VectorIndex
-from penstock.cache.semantic import Neighbour, SemanticScope, Verdict
-from penstock.cache.threshold import LAPSE, OFF, PRIOR, TIGHTENED_FOR, Calibration, Threshold
+from penstock.cache.semantic.decision import Neighbour, SemanticScope, Verdict
+from penstock.cache.semantic.gate import conflict
+from penstock.cache.semantic.index import VectorIndex
+from penstock.cache.semantic.threshold import LAPSE, OFF, PRIOR, TIGHTENED_FOR, Calibration, Threshold
 
 WIDTH = 32
 
@@ -296,7 +296,7 @@ def test_few_labels_and_strange_features_make_less_sure() -> None:
 def test_an_index_changes_its_kind_as_it_grows_and_forgets_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flat, then a graph, then inverted lists: the nearest are found, the removed never, and tombstones leave when there are many."""
     for name, value in (("FLAT_UP_TO", 200), ("GRAPH_UP_TO", 2_000), ("LISTS", 16), ("LISTS_SEARCHED", 12)):
-        monkeypatch.setattr(f"penstock.cache.index.{name}", value)
+        monkeypatch.setattr(f"penstock.cache.semantic.index.{name}", value)
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(2_600, WIDTH)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

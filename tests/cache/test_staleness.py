@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
-from penstock.cache.config import CacheSection
-from penstock.core.call import Call, Principal
+from penstock.cache.settings import CacheSection
+from penstock.rpc.call import Call, Principal
 from penstock.testkit.chats import chat, said
 from penstock.testkit.clock import FakeClock
 from pydantic import ValidationError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from penstock.core.clock import SystemClock
+from penstock.service.clock import SystemClock
 from penstock.testkit.router import ScriptedRouter, serving_router
 
 

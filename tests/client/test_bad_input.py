@@ -12,7 +12,7 @@ import pytest
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import BadRequest, Busy, Penstock, PenstockSync, Run
 from penstock.client.errors import of_fault
-from penstock.core.errors import Fault
+from penstock.rpc.errors import Fault
 
 ADDRESS, KEY = "127.0.0.1:1", "psk-client"
 Act = Callable[[Penstock], Any]

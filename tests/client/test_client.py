@@ -24,7 +24,7 @@ from penstock.client import (
     Refused,
     Unavailable,
 )
-from penstock.core.errors import Fault
+from penstock.rpc.errors import Fault
 from penstock.testkit.router import HANG, KEY, ScriptedRouter
 
 

@@ -8,7 +8,7 @@ import random
 import grpc
 import pytest
 from penstock.client.retries import FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S, pause_s
-from penstock.core.errors import Fault
+from penstock.rpc.errors import Fault
 
 GONE = Fault(grpc.StatusCode.UNAVAILABLE, "gone")
 RNG = random.Random(7)

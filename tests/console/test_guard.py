@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from penstock.console.blocks import Cell, Form, Note, Rows, Tile, Tiles, markup
 from penstock.console.guard import Guard, is_loopback
+from penstock.console.views.blocks import Cell, Form, Note, Rows, Tile, Tiles, markup
 
 EVIL = '<img src=x onerror="alert(1)">'
 

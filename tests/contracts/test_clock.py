@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from penstock.core.clock import Clock, SystemClock
+from penstock.service.clock import Clock, SystemClock
 from penstock.testkit.clock import FakeClock
 
 Pass = Callable[[float], Awaitable[None]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pool, json_format
 from google.protobuf.message_factory import GetMessageClass
-from penstock.core.auth import TOKEN_KEY
+from penstock.rpc.auth import TOKEN_KEY
 from penstock.stack import ports
 from penstock.stack.up import DEVELOPMENT_KEY
 

@@ -11,13 +11,13 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.core.auth import internal
-from penstock.core.call import Call, Principal
-from penstock.core.door import Door
-from penstock.core.errors import Fault, exhausted, invalid
-from penstock.core.hop import Peer, connect, open_channel
-from penstock.core.hop_stream import ITEM_WINDOW
-from penstock.core.rpc import LARGEST_MESSAGE_BYTES, LARGEST_REQUEST_BYTES
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES, LARGEST_REQUEST_BYTES
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault, exhausted, invalid
+from penstock.rpc.item_session import ITEM_WINDOW
+from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
 from penstock.testkit.wire import wire_to

@@ -21,8 +21,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from penstock.core.config import ServiceSettings, describe, load_section
-from penstock.scaler.config import ScalingSection
+from penstock.scaler.settings import ScalingSection
+from penstock.service.settings import ServiceSettings, describe, load_section
 from penstock.stack.process import POLL_WHERE_WAITED
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ KUBERNETES = "1.31"
 
 def known(service: str) -> set[str]:
     """The variables that a service reads."""
-    module = importlib.import_module(f"penstock.{SERVICES[service]}.config")
+    module = importlib.import_module(f"penstock.{SERVICES[service]}.settings")
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, ServiceSettings)]
     return {name for kind in kinds for name, _, _ in describe(kind)}
 

@@ -15,14 +15,14 @@ import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.config import ServiceSettings
-from penstock.core.door import Door
-from penstock.core.hop import open_channel
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.core.registration import Registrar
-from penstock.core.server import Server
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.registration import Registrar
+from penstock.rpc.server import Server
+from penstock.service.settings import ServiceSettings
+from penstock.service.store import embedded_redis, open_redis
 from penstock.stack.process import Child, Program, python_module
 from penstock.testkit.instance import QuietInstance
 

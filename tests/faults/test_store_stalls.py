@@ -15,7 +15,7 @@ import pytest_asyncio
 import yaml
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import PRIORITIES
+from penstock.rpc.call import PRIORITIES
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running

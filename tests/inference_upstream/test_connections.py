@@ -12,12 +12,12 @@ from pathlib import Path
 import httpcore
 import pytest
 import trustme
-from penstock.core.clock import SystemClock
-from penstock.core.telemetry import Telemetry
-from penstock.inference_upstream.adapters import Client
-from penstock.inference_upstream.config import Upstream, UpstreamModel
-from penstock.inference_upstream.pool import Pool
-from penstock.inference_upstream.sessions import FULL_AGAIN_S, KEPT
+from penstock.inference_upstream.settings import Upstream, UpstreamModel
+from penstock.inference_upstream.transport.client import Client
+from penstock.inference_upstream.transport.pool import Pool
+from penstock.inference_upstream.transport.tls_sessions import FULL_AGAIN_S, KEPT
+from penstock.otel.telemetry import Telemetry
+from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.http2 import Http2Upstream
 from penstock.testkit.upstream import ScriptedUpstream

@@ -13,15 +13,15 @@ from typing import Any
 import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.clock import SystemClock
-from penstock.core.config import BadConfig
-from penstock.core.errors import Fault
-from penstock.core.telemetry import NO_TELEMETRY, Telemetry
-from penstock.inference_upstream.adapters import Client
-from penstock.inference_upstream.config import Upstream, UpstreamModel, UpstreamsSection
-from penstock.inference_upstream.policy import answer, chat_body, retry_after_s, usage
-from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.inference_upstream.api.inference_service import UpstreamServicer
+from penstock.inference_upstream.protocols.openai_chat import answer, chat_body, retry_after_s, usage
+from penstock.inference_upstream.settings import Upstream, UpstreamModel, UpstreamsSection
+from penstock.inference_upstream.transport.client import Client
+from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.rpc.call import Call
+from penstock.rpc.errors import Fault
+from penstock.service.clock import SystemClock
+from penstock.service.settings import BadConfig
 from penstock.testkit.pace import Pace, modelled, traced
 from penstock.testkit.upstream import Said, ScriptedUpstream
 

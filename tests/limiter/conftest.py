@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from penstock.core.prices import PricesSection
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.limiter.adapters import Store
-from penstock.limiter.config import LimiterSettings
+from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
-from penstock.limiter.servicer import LimiterServicer
+from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.store import Store
+from penstock.prices.prices import PricesSection
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 
 START_S = 1_800_000_000.0

@@ -10,11 +10,13 @@ from pathlib import Path as Folder
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from penstock.core.clock import SystemClock
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.limiter.adapters import Store
-from penstock.limiter.policy import UNBOUNDED, Books, Question, Reply, replay
+from limiter_books import Books
+from penstock.limiter.decisions import UNBOUNDED, Question, Reply
+from penstock.limiter.replay import replay
 from penstock.limiter.rules import Counter, LimitsSection, Path, RuleSection, counters
+from penstock.limiter.store import Store
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 
 START_S = 1_800_000_000.0
 RULES = LimitsSection(

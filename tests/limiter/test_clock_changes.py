@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.core.call import Call, Principal
+from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import Unit, windows
-from penstock.limiter.servicer import LimiterServicer
+from penstock.rpc.call import Call, Principal
 
 Limiters = Any
 ANN = Call(Principal("acme", user="ann"))

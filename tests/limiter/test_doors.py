@@ -12,12 +12,12 @@ from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.limiter.v1 import limiter_pb2_grpc
-from penstock.core.call import Call, Principal
-from penstock.core.config import ServiceSettings
-from penstock.core.door import Door
-from penstock.core.server import Server
-from penstock.limiter.envoy import EnvoyServicer
-from penstock.limiter.operators import AdminServicer, operator
+from penstock.limiter.api.admin_service import AdminServicer, operator
+from penstock.limiter.api.envoy_service import EnvoyServicer
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.server import Server
+from penstock.service.settings import ServiceSettings
 
 Limiters = Any
 ADMIN = pb.DESCRIPTOR.services_by_name["LimiterAdminService"]

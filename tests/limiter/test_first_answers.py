@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.redis import open_redis
-from penstock.limiter.adapters import TICKS, Store
-from penstock.limiter.envoy import ANSWER_S, RETURN_S, EnvoyServicer
+from penstock.limiter.api.envoy_service import ANSWER_S, RETURN_S, EnvoyServicer
+from penstock.limiter.api.limiter_service import STORE_SHARE, STORE_WAIT_S, LimiterServicer
 from penstock.limiter.patience import EACH_S, Patience
-from penstock.limiter.servicer import STORE_SHARE, STORE_WAIT_S, LimiterServicer
+from penstock.limiter.store import TICKS, Store
+from penstock.rpc.call import Call, Principal
+from penstock.service.store import open_redis
 
 Limiters = Any
 ANN = Call(Principal("acme"))

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
-from penstock.core.redis import open_redis
-from penstock.limiter.outputs import FEWEST
+from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.output_estimates import FEWEST
 from penstock.limiter.rules import LimitsSection, windows
-from penstock.limiter.servicer import LimiterServicer
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.service.store import open_redis
 from pydantic import ValidationError
 
 Limiters = Any

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from penstock.limiter import outputs
-from penstock.limiter.outputs import FEWEST, KEPT, ROUTES, Kind, Outputs
+from penstock.limiter import output_estimates as outputs
+from penstock.limiter.output_estimates import FEWEST, KEPT, ROUTES, Kind, Outputs
 
 MOST, LEAST = [1, 9_000, 9_000], [1, 10, 10]
 

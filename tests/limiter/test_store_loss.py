@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
-from penstock.core.redis import open_redis
-from penstock.limiter.adapters import Store
-from penstock.limiter.operators import AdminServicer
+from penstock.limiter.api.admin_service import AdminServicer
+from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.patience import EACH_S, LEARNT, Patience
-from penstock.limiter.servicer import LimiterServicer
+from penstock.limiter.store import Store
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.service.store import open_redis
 
 Limiters = Any
 ANN = Call(Principal("acme", "core", "ann"), deadline_s=1e12)

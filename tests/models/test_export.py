@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_model import write_onnx, write_tokenizer
 from penstock.models.__main__ import main
 from penstock.models.export import need_torch
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
-
-sys.path.insert(0, str(Path(__file__).parent))
-from own_model import write_onnx, write_tokenizer
 
 HERE = Path(__file__).parent
 TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

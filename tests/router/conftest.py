@@ -14,24 +14,24 @@ import redis.asyncio
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.hop import connect, open_channel
-from penstock.core.prices import Prices
-from penstock.core.telemetry import NO_TELEMETRY
+from penstock.otel.telemetry import NO_TELEMETRY
+from penstock.prices.prices import Prices
 from penstock.router.__main__ import REGISTRY, ROUTER
-from penstock.router.adapters import INFERENCE, Backends
-from penstock.router.attempts import Attempts
-from penstock.router.config import KeySection, RouterSettings, RoutesSection
-from penstock.router.jobs import Jobs
-from penstock.router.keys import KeyRing, digest
-from penstock.router.models import Models
-from penstock.router.pipeline import Pipeline
-from penstock.router.registrar import RegistryServicer
-from penstock.router.registry import Registry
-from penstock.router.servicer import RouterServicer
+from penstock.router.api.keys import KeyRing, digest
+from penstock.router.api.registry_service import RegistryServicer
+from penstock.router.api.router_service import RouterServicer
+from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.pipeline import Pipeline
+from penstock.router.instances.backends import INFERENCE, Backends
+from penstock.router.instances.registry import Registry
+from penstock.router.jobs.jobs import Jobs
+from penstock.router.routing.model_choice import Models
+from penstock.router.settings import KeySection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, NoRecall, NoShape, OpenAdmission, RecallStage, ShapeStage
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.stream import connect, open_channel
+from penstock.service.clock import SystemClock
 from penstock.testkit.server import TOKEN, serving
 
 KEY = "psk-test-key"

@@ -14,18 +14,19 @@ import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault, unavailable
-from penstock.core.hop_local import InProcessPeer
-from penstock.core.prices import ModelPrice, Prices, PricesSection
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.limiter.adapters import Store
-from penstock.limiter.config import LimiterSettings
-from penstock.limiter.outputs import FEWEST
+from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.output_estimates import FEWEST
 from penstock.limiter.rules import LimitsSection
-from penstock.limiter.servicer import LimiterServicer
-from penstock.router.admission import LimiterAdmission, refusal
-from penstock.router.stages import Admitted, Spent, Work, finish
+from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.store import Store
+from penstock.prices.prices import ModelPrice, Prices, PricesSection
+from penstock.router.admission.limiter_admission import LimiterAdmission, refusal
+from penstock.router.requests.work import Work
+from penstock.router.stages import Admitted, Spent, finish
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.peers.in_process import InProcessPeer
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]

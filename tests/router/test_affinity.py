@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.router.affinity import BLOCK_BYTES, prefix_blocks
-from penstock.router.config import RouterSettings
-from penstock.router.registry import LEARNING
+from penstock.router.calls.affinity import BLOCK_BYTES, prefix_blocks
+from penstock.router.instances.registry import LEARNING
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
 
 MODEL = "m"
 PROMPT = "You answer for a shop that sells bicycles. " * (4 * BLOCK_BYTES // 40)

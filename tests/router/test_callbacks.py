@@ -17,13 +17,12 @@ import trustme
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.router import callbacks
-from penstock.router.callbacks import HttpsPost
-from penstock.router.config import RouterSettings
-from penstock.router.jobs import CALLBACK_TRIES, Jobs
-from penstock.router.trip import Outcome
+from penstock.router.calls.call_state import Outcome
+from penstock.router.jobs.callbacks import HttpsPost
+from penstock.router.jobs.jobs import CALLBACK_TRIES, Jobs, callbacks
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call, Principal
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 
 HOSTS = ("hooks.example.com",)

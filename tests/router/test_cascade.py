@@ -10,11 +10,12 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.errors import exhausted, unavailable
-from penstock.core.prices import ModelPrice
-from penstock.router.config import ModelRoute, RouterSettings, RoutesSection
-from penstock.router.stages import Admitted, OpenAdmission, Work
+from penstock.prices.prices import ModelPrice
+from penstock.router.requests.work import Work
+from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
+from penstock.router.stages import Admitted, OpenAdmission
+from penstock.rpc.call import Call
+from penstock.rpc.errors import exhausted, unavailable
 
 KEY = "psk-cascade"
 METADATA = (("authorization", f"Bearer {KEY}"),)

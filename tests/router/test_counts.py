@@ -12,23 +12,23 @@ import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.errors import internal as internal_fault
-from penstock.core.errors import unavailable
-from penstock.core.hop import connect, open_channel
-from penstock.core.telemetry import NO_TELEMETRY
+from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.router.__main__ import ROUTER
-from penstock.router.adapters import INFERENCE, Backends
-from penstock.router.attempts import Attempts
-from penstock.router.config import KeySection, RouterSettings
-from penstock.router.keys import KeyRing, digest
-from penstock.router.pipeline import Pipeline
-from penstock.router.registry import Registry
-from penstock.router.servicer import RouterServicer
+from penstock.router.api.keys import KeyRing, digest
+from penstock.router.api.router_service import RouterServicer
+from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.pipeline import Pipeline
+from penstock.router.instances.backends import INFERENCE, Backends
+from penstock.router.instances.registry import Registry
+from penstock.router.settings import KeySection, RouterSettings
 from penstock.router.stages import NoRecall, NoShape, OpenAdmission
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import internal as internal_fault
+from penstock.rpc.errors import unavailable
+from penstock.rpc.peers.stream import connect, open_channel
+from penstock.service.clock import SystemClock
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, serving
 

@@ -14,14 +14,14 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.call import Call
-from penstock.core.clock import SystemClock
-from penstock.core.errors import exhausted, unavailable
-from penstock.core.hop import connect, open_channel
-from penstock.core.redis import embedded_redis, open_redis
 from penstock.router.__main__ import ROUTER
-from penstock.router.config import RouterSettings
-from penstock.router.registry import Registry
+from penstock.router.instances.registry import Registry
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
+from penstock.rpc.errors import exhausted, unavailable
+from penstock.rpc.peers.stream import connect, open_channel
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN
 

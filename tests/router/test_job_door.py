@@ -12,9 +12,9 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.router.config import RouterSettings
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
+from penstock.service.store import embedded_redis, open_redis
 
 MODEL = "m"
 

@@ -12,14 +12,14 @@ import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.errors import Fault, invalid, unavailable
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.router.config import RouterSettings
-from penstock.router.jobs import Jobs
-from penstock.router.runs import RUN_CANCELLED
-from penstock.router.trip import Outcome
+from penstock.router.calls.call_state import Outcome
+from penstock.router.jobs.jobs import Jobs
+from penstock.router.runs.runs import RUN_CANCELLED
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault, invalid, unavailable
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 
 SETTINGS = RouterSettings(job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret")
 ACME = Call(Principal("acme", key_id="k1"))

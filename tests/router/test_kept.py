@@ -11,15 +11,15 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Call, Principal
-from penstock.core.errors import unavailable
-from penstock.core.prices import Prices
-from penstock.core.reuse import FINGERPRINT_BYTES, exact_key, tenant_of
-from penstock.core.rpc import LARGEST_REQUEST_BYTES
-from penstock.router import kept as module
-from penstock.router.kept import Kept
-from penstock.router.recall import CacheRecall
+from penstock.prices.prices import Prices
+from penstock.router.caching import known_keys as module
+from penstock.router.caching.cache_lookup import CacheRecall
+from penstock.router.caching.known_keys import Kept
 from penstock.router.stages import NotFound, finish
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
+from penstock.rpc.errors import unavailable
+from penstock.tasks.answer_keys import FINGERPRINT_BYTES, exact_key, tenant_of
 from penstock.testkit.clock import FakeClock
 
 ANN, BOB = Call(Principal("acme"), deadline_s=1e12), Call(Principal("bolt"), deadline_s=1e12)

@@ -12,11 +12,11 @@ import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.router.config import RouterSettings
-from penstock.router.fleet import LEAST_ROUND_TRIPS, ROUND_TRIPS, Fleet
-from penstock.router.holding import Holding
-from penstock.router.strategies import LateBinding
+from penstock.router.routing.fleet import LEAST_ROUND_TRIPS, ROUND_TRIPS, Fleet
+from penstock.router.routing.late_binding_queue import Holding
+from penstock.router.routing.strategies import LateBinding
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
 
 MODEL = "m"
 LOW, NORMAL, HIGH = common_pb2.PRIORITY_LOW, common_pb2.PRIORITY_NORMAL, common_pb2.PRIORITY_HIGH

@@ -9,14 +9,14 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.errors import Fault
-from penstock.core.prices import ModelPrice, Prices
-from penstock.router.affinity import PrefixIndex, Sessions, prefix_blocks
-from penstock.router.config import ModelRoute, RoutesSection
-from penstock.router.models import Models
-from penstock.router.runs import Runs
-from penstock.router.stages import Work
+from penstock.prices.prices import ModelPrice, Prices
+from penstock.router.calls.affinity import PrefixIndex, Sessions, prefix_blocks
+from penstock.router.requests.work import Work
+from penstock.router.routing.model_choice import Models
+from penstock.router.runs.runs import Runs
+from penstock.router.settings import ModelRoute, RoutesSection
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
 from penstock.testkit.clock import FakeClock
 
 CHEAP = ModelRoute(name="cheap", quality=0.6, max_input_tokens=1_000)

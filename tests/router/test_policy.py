@@ -10,9 +10,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.router.fleet import Fleet, Learning, Member, Outcome
-from penstock.router.policy import Budget, Pick, choose, closed_because, expected_wait_s, shed
-from penstock.router.strategies import STRATEGIES, Ask, LeastAddedDelay, sized_delay
+from penstock.router.routing.fleet import Fleet, Learning, Member, Outcome
+from penstock.router.routing.instance_choice import Budget, Pick, choose, closed_because, expected_wait_s, shed
+from penstock.router.routing.strategies import STRATEGIES, Ask, LeastAddedDelay, sized_delay
 
 SERVICE_S = 0.05
 

@@ -9,12 +9,12 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Call, Principal
-from penstock.core.errors import unavailable
-from penstock.core.prices import Prices
-from penstock.core.reuse import STALE
-from penstock.router.recall import CacheRecall
+from penstock.prices.prices import Prices
+from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.stages import Found, NotFound, finish
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import unavailable
+from penstock.tasks.answer_keys import STALE
 from penstock.testkit.clock import FakeClock
 
 OPTIONS = router_pb2.CallOptions()

@@ -9,12 +9,12 @@ import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.errors import unavailable
-from penstock.core.prices import ModelPrice
-from penstock.core.reuse import STALE
-from penstock.router.config import RouterSettings
+from penstock.prices.prices import ModelPrice
+from penstock.router.settings import RouterSettings
 from penstock.router.stages import Found, Later, NoRecall, NotFound
+from penstock.rpc.call import Call
+from penstock.rpc.errors import unavailable
+from penstock.tasks.answer_keys import STALE
 from penstock.testkit.chats import chat
 from penstock.testkit.instance import QuietInstance
 

@@ -13,19 +13,19 @@ import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.door import Door
-from penstock.core.errors import Fault
-from penstock.core.hop import Peer
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.core.registration import Registrar
 from penstock.router.__main__ import REGISTRY
-from penstock.router.config import RouterSettings
-from penstock.router.policy import closed_because
-from penstock.router.registrar import RegistryServicer
-from penstock.router.registry import Registry
-from penstock.router.waiting import HEARD_S
+from penstock.router.api.registry_service import RegistryServicer
+from penstock.router.instances.cold_start_queue import HEARD_S
+from penstock.router.instances.registry import Registry
+from penstock.router.routing.instance_choice import closed_because
+from penstock.router.settings import RouterSettings
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import Peer
+from penstock.rpc.registration import Registrar
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, peer_over, serving
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from penstock.core.errors import Fault
-from penstock.router.repeats import KEPT, LONGEST, Repeats
-from penstock.router.requests import digest_of, measure
+from penstock.router.requests.requests import digest_of, measure
+from penstock.router.requests.task_memo import KEPT, LONGEST, Repeats
+from penstock.rpc.errors import Fault
 
 
 def test_a_text_that_comes_again_gets_the_task_that_was_made() -> None:

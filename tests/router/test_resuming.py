@@ -9,12 +9,12 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.errors import unavailable
-from penstock.router.config import RouterSettings
-from penstock.router.fleet import Fleet, Member
-from penstock.router.resuming import RESUMES
-from penstock.router.steering import OLD_S, risky
+from penstock.router.calls.resuming import RESUMES
+from penstock.router.routing.fleet import Fleet, Member
+from penstock.router.routing.spot_avoidance import OLD_S, risky
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
+from penstock.rpc.errors import unavailable
 from penstock.testkit.instance import QuietInstance
 
 from .conftest import METADATA, Routed

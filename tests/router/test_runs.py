@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 import pytest
 import redis.asyncio
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.errors import Fault
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.router.run_stream import RunStream
-from penstock.router.runs import Fact, Runs
+from penstock.router.runs.run_stream import RunStream
+from penstock.router.runs.runs import Fact, Runs
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 
 CALL = Call(Principal("acme"), run_id="r\u00e9")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Call, Principal
-from penstock.core.config import BadConfig, load_section
-from penstock.core.prices import ModelPrice, Prices
+from penstock.prices.prices import ModelPrice, Prices
 from penstock.prompts.selection import Embedder
-from penstock.router.passages import LocalEmbedder, load_model
-from penstock.router.prompt_rules import PromptsSection, ShapingRule
-from penstock.router.shaping import PromptShape
+from penstock.router.prompts.passages import LocalEmbedder, load_model
+from penstock.router.prompts.rules import PromptsSection, ShapingRule
+from penstock.router.prompts.shaping import PromptShape
 from penstock.router.stages import Shaped
+from penstock.rpc.call import Call, Principal
+from penstock.service.settings import BadConfig, load_section
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace

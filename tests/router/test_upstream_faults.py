@@ -19,29 +19,29 @@ import pytest
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.batcher.adapters import INFERENCE
-from penstock.batcher.config import BatchingSection
-from penstock.batcher.servicer import BatcherServicer
-from penstock.core.auth import internal
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.hop import connect
-from penstock.core.hop_local import InProcessPeer
-from penstock.core.prices import ModelPrice, Prices, PricesSection
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.core.telemetry import NO_TELEMETRY
-from penstock.inference_upstream.adapters import Client
-from penstock.inference_upstream.config import Upstream, UpstreamModel
-from penstock.inference_upstream.servicer import UpstreamServicer
-from penstock.limiter.adapters import Store
-from penstock.limiter.config import LimiterSettings
+from penstock.batcher.api.batcher_service import BatcherServicer
+from penstock.batcher.instance import INFERENCE
+from penstock.batcher.settings import BatchingSection
+from penstock.inference_upstream.api.inference_service import UpstreamServicer
+from penstock.inference_upstream.settings import Upstream, UpstreamModel
+from penstock.inference_upstream.transport.client import Client
+from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
-from penstock.limiter.servicer import LimiterServicer
-from penstock.router.admission import LimiterAdmission
-from penstock.router.config import ModelRoute, RouterSettings, RoutesSection
-from penstock.router.prompt_rules import PromptsSection, ShapingRule
-from penstock.router.shaping import PromptShape
+from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.store import Store
+from penstock.otel.telemetry import NO_TELEMETRY
+from penstock.prices.prices import ModelPrice, Prices, PricesSection
+from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.prompts.rules import PromptsSection, ShapingRule
+from penstock.router.prompts.shaping import PromptShape
+from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.in_process import InProcessPeer
+from penstock.rpc.peers.stream import connect
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.upstream import ScriptedUpstream
 

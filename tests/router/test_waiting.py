@@ -11,12 +11,12 @@ import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.core.call import Call
-from penstock.core.errors import Fault
-from penstock.core.hop import open_channel
-from penstock.router import waiting
-from penstock.router.config import RouterSettings
-from penstock.router.waiting import HEARD_S, WaitingRoom
+from penstock.router.instances import cold_start_queue as waiting
+from penstock.router.instances.cold_start_queue import HEARD_S, WaitingRoom
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import open_channel
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
-from penstock.core.clock import SystemClock
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.router.work_stream import GROUP, WorkStream
+from penstock.service.clock import SystemClock
+from penstock.service.store import embedded_redis, open_redis
+from penstock.service.work_stream import GROUP, WorkStream
 
 STREAM = "work"
 LEASE_MS = 100

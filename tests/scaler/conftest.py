@@ -11,16 +11,16 @@ import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
 from penstock.api.scaler.v1 import scaler_pb2_grpc
-from penstock.core.auth import internal
-from penstock.core.door import Door
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.core.server import Server
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.server import Server
 from penstock.scaler.__main__ import SCALER, keda_server
-from penstock.scaler.actuators import Actuator, DryRun
-from penstock.scaler.adapters import Store
-from penstock.scaler.config import PoolConfig, ScalerSettings
-from penstock.scaler.engine import Begin, Engine
-from penstock.scaler.servicer import ScalerServicer
+from penstock.scaler.actuate.actuators import Actuator, DryRun
+from penstock.scaler.api.scaler_service import ScalerServicer
+from penstock.scaler.pools.engine import Begin, Engine
+from penstock.scaler.pools.sources import Store
+from penstock.scaler.settings import PoolConfig, ScalerSettings
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from penstock.core.clock import SystemClock
 from penstock.scaler.__main__ import local_pools
-from penstock.scaler.actuators import Fleet, LocalProcesses
-from penstock.scaler.config import PoolConfig, ProcessActuator, ScalerSettings
+from penstock.scaler.actuate.actuators import Fleet, LocalProcesses
+from penstock.scaler.settings import PoolConfig, ProcessActuator, ScalerSettings
+from penstock.service.clock import SystemClock
 
 from .conftest import Scalers
 from .test_keda import feed

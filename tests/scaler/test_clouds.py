@@ -13,14 +13,14 @@ import boto3
 import pytest
 from kubernetes import client
 from moto import mock_aws
-from penstock.core.clock import SystemClock
-from penstock.scaler.actuators import Fleet
-from penstock.scaler.aws import AutoScalingGroups, AwsPrices
-from penstock.scaler.aws_spot import Ec2Machines, places
-from penstock.scaler.config import AwsActuator, AwsSpotActuator, KubernetesActuator
-from penstock.scaler.kubernetes_actuator import KubernetesScale
-from penstock.scaler.spot_fleet import SpotFleet
-from penstock.scaler.spot_policy import SpotKnobs
+from penstock.scaler.actuate.actuators import Fleet
+from penstock.scaler.actuate.aws import AutoScalingGroups, AwsPrices
+from penstock.scaler.actuate.kubernetes import KubernetesScale
+from penstock.scaler.settings import AwsActuator, AwsSpotActuator, KubernetesActuator
+from penstock.scaler.spot.aws import Ec2Machines, places
+from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.fleet import SpotFleet
+from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
 
 REGION = "eu-central-1"

@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 import pytest
-from penstock.scaler.config import AwsSpotActuator, PoolConfig, ScalerSettings, ScalingSection, Schedule
+from penstock.scaler.settings import AwsSpotActuator, PoolConfig, ScalerSettings, ScalingSection, Schedule
 from pydantic import ValidationError
 
 SPOT = {

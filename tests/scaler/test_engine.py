@@ -7,18 +7,19 @@ import datetime
 import pytest
 from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2 as pb
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.door import Door
-from penstock.core.hop import open_channel
-from penstock.core.hop_unary import UnaryPeer
-from penstock.core.redis import open_redis
-from penstock.scaler.actuators import DryRun, Fleet
-from penstock.scaler.adapters import REGISTRY, Demand, Store
-from penstock.scaler.config import PoolConfig
-from penstock.scaler.engine import Engine
-from penstock.scaler.forecast import Forecaster
-from penstock.scaler.pool import Pool, Sample
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.scaler.actuate.actuators import DryRun, Fleet
+from penstock.scaler.forecast.forecaster import Forecaster
+from penstock.scaler.pools.engine import Engine
+from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.sources import REGISTRY, Demand, Store
+from penstock.scaler.samples import Sample
+from penstock.scaler.settings import PoolConfig
+from penstock.service.store import open_redis
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, serving
 

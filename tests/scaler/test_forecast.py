@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from penstock.scaler.conformal import Residuals
-from penstock.scaler.experts import Learned, Profile
-from penstock.scaler.features import WINDOW, rows
-from penstock.scaler.forecast import EXPERTS, LEVELS, OUT, Forecaster
+from penstock.scaler.forecast.conformal import Residuals
+from penstock.scaler.forecast.experts import Learned, Profile
+from penstock.scaler.forecast.features import WINDOW, rows
+from penstock.scaler.forecast.forecaster import EXPERTS, LEVELS, OUT, Forecaster
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 

@@ -7,8 +7,9 @@ import asyncio
 import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2 as keda
-from penstock.scaler.actuators import DryRun, Fleet
-from penstock.scaler.pool import Pool, Sample
+from penstock.scaler.actuate.actuators import DryRun, Fleet
+from penstock.scaler.pools.pool import Pool
+from penstock.scaler.samples import Sample
 
 from .conftest import Scaler, Scalers
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from penstock.scaler.metadata import AzureMetadata, Ec2Metadata, GcpMetadata, Metadata, watch
-from penstock.scaler.notices import BadNotice, Notice
+from penstock.scaler.spot.instance_metadata import AzureMetadata, Ec2Metadata, GcpMetadata, Metadata, watch
+from penstock.scaler.spot.notices import BadNotice, Notice
 from penstock.testkit.clock import FakeClock
 
 NOW = 1_800_000_000.0

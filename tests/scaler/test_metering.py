@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.scaler.metering import Meter
-from penstock.scaler.pool import Sample
+from penstock.scaler.decide.metering import Meter
+from penstock.scaler.samples import Sample
 
 
 def test_readings_become_samples_of_whole_intervals() -> None:

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from penstock.scaler.notice_door import NoticeDoor
-from penstock.scaler.notices import BadNotice, Notice, parse
+from penstock.scaler.api.notice_http import NoticeDoor
+from penstock.scaler.spot.notices import BadNotice, Notice, parse
 from penstock.testkit.clock import FakeClock
 
 NOW = 1_800_000_000.0

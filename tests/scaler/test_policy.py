@@ -6,8 +6,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from penstock.scaler.learning import Capacity, LeadTimes
-from penstock.scaler.policy import Memory, Rules, Verdict, View, decide, instances, newsvendor_level
+from penstock.scaler.decide.decision import Memory, Rules, Verdict, View, decide, instances, newsvendor_level
+from penstock.scaler.decide.learning import Capacity, LeadTimes
 
 RULES = Rules(least=1, most=20, start_cost_s=120.0)
 VIEW = View(current=4, ready=4, capacity=10.0, demand=35.0, backlog=0.0, forecast=38.0, measured_at=0.0)

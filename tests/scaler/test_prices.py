@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from penstock.scaler.prices import HORIZON_S, LEAST_RESIDUALS, PriceForecast
-from penstock.scaler.spot_policy import SpotKnobs, place
-from penstock.scaler.zones import Zone, Zones
+from penstock.scaler.spot.decision import SpotKnobs, place
+from penstock.scaler.spot.price_forecast import HORIZON_S, LEAST_RESIDUALS, PriceForecast
+from penstock.scaler.spot.zones import Zone, Zones
 
 HOUR, DAY = 3_600.0, 86_400.0
 NOW = 1_800_000_000.0 // DAY * DAY

@@ -7,9 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from penstock.scaler import replay
-from penstock.scaler.pool import Sample
-from penstock.scaler.trace_file import BadTrace, Columns, read
+from penstock.scaler.replay import replay
+from penstock.scaler.replay.trace_file import BadTrace, Columns, read
+from penstock.scaler.samples import Sample
 
 
 def trace(folder: Path, lines: list[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from penstock.bench.spot_market import ACROSS, WITHIN, correlations, generate
-from penstock.bench.spot_sim import simulate
-from penstock.scaler.placement import Place, Plan, PlanKnobs, scenarios, solve
-from penstock.scaler.spot_policy import Held, SpotKnobs, place
-from penstock.scaler.zones import Zone, Zones
+from penstock.scaler.spot.decision import Held, SpotKnobs, place
+from penstock.scaler.spot.placement import Place, Plan, PlanKnobs, scenarios, solve
+from penstock.scaler.spot.zones import Zone, Zones
+from penstock.simulation.spot_market import ACROSS, WITHIN, correlations, generate
+from penstock.simulation.spot_run import simulate
 
 HOUR = 3_600.0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.scaler.placement import PlanKnobs
-from penstock.scaler.spot_fleet import Machine, SpotFleet
-from penstock.scaler.spot_policy import SpotKnobs
-from penstock.scaler.zones import Zone
+from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.fleet import Machine, SpotFleet
+from penstock.scaler.spot.placement import PlanKnobs
+from penstock.scaler.spot.zones import Zone
 from penstock.testkit.clock import FakeClock
 
 REGIONS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}

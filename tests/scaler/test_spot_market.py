@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from penstock.bench.spot_market import TICK_S, Market, bamboo, generate
-from penstock.bench.spot_provider import MarketMachines
-from penstock.scaler.spot_fleet import SpotFleet
-from penstock.scaler.spot_policy import SpotKnobs
-from penstock.scaler.zones import Zone
+from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.fleet import SpotFleet
+from penstock.scaler.spot.zones import Zone
+from penstock.simulation.spot_market import TICK_S, Market, bamboo, generate
+from penstock.simulation.spot_provider import MarketMachines
 from penstock.testkit.clock import FakeClock
 
 NEED = 4

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from penstock.scaler.placement import Place, Plan, PlanKnobs, solve
-from penstock.scaler.spot_fleet import Machine, SpotFleet
-from penstock.scaler.spot_policy import Held, SpotKnobs, place
-from penstock.scaler.zones import Zone, Zones
+from penstock.scaler.spot.decision import Held, SpotKnobs, place
+from penstock.scaler.spot.fleet import Machine, SpotFleet
+from penstock.scaler.spot.placement import Place, Plan, PlanKnobs, solve
+from penstock.scaler.spot.zones import Zone, Zones
 from penstock.testkit.clock import FakeClock
 
 SIZES = {"small": 1.0, "large": 3.0}

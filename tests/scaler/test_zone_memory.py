@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.core.redis import embedded_redis, open_redis
-from penstock.scaler.actuators import Fleet
-from penstock.scaler.adapters import Store
-from penstock.scaler.spot_fleet import Machine, SpotFleet
-from penstock.scaler.spot_policy import SpotKnobs
-from penstock.scaler.zone_memory import dump, load
-from penstock.scaler.zones import Zone, Zones
+from penstock.scaler.actuate.actuators import Fleet
+from penstock.scaler.pools.sources import Store
+from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.fleet import Machine, SpotFleet
+from penstock.scaler.spot.zone_memory import dump, load
+from penstock.scaler.spot.zones import Zone, Zones
+from penstock.service.store import embedded_redis, open_redis
 from penstock.testkit.clock import FakeClock
 
 NAMES = ("a1", "a2", "b1")

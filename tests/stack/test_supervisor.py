@@ -7,7 +7,7 @@ import sys
 
 import psutil
 import pytest
-from penstock.core.program import CannotStart
+from penstock.service.program import CannotStart
 from penstock.stack.process import POLL_WHERE_WAITED, Program
 from penstock.stack.supervisor import RestartPolicy, Supervisor
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from penstock.core.program import CannotStart
+from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.stack import internal_token
 

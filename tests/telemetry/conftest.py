@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.hop import Peer, open_channel
-from penstock.core.hop_unary import UnaryPeer
+from penstock.rpc.peers.stream import Peer, open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.clock import Clock, SystemClock
 from penstock.telemetry.__main__ import SERVICE, opened
-from penstock.telemetry.config import TelemetrySettings
-from penstock.telemetry.spans import Source, SpanView, Value
+from penstock.telemetry.settings import TelemetrySettings
+from penstock.telemetry.spans.spans import Source, SpanView, Value
 from penstock.testkit.server import TOKEN
 
 LOCAL = Source("router", "r1")

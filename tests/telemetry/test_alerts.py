@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.core.call import Call
-from penstock.core.clock import SystemClock
-from penstock.core.config import BadConfig, load_settings
-from penstock.telemetry.config import TelemetrySettings
-from penstock.telemetry.detection import Blame, Finding
-from penstock.telemetry.incidents import Incident, IncidentBook
-from penstock.telemetry.servicer import TelemetryServicer
+from penstock.rpc.call import Call
+from penstock.service.clock import SystemClock
+from penstock.service.settings import BadConfig, load_settings
+from penstock.telemetry.api.telemetry_service import TelemetryServicer
+from penstock.telemetry.detection.findings import Blame, Finding
+from penstock.telemetry.detection.incidents import Incident, IncidentBook
+from penstock.telemetry.export.webhook import Webhook
+from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.store import Store
-from penstock.telemetry.webhook import Webhook
 from penstock.testkit.clock import FakeClock
 
 from .conftest import running

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.telemetry.critical_path import critical_path, time_in
-from penstock.telemetry.spans import Source, SpanView, Tree, error_origin
+from penstock.telemetry.spans.critical_path import critical_path, time_in
+from penstock.telemetry.spans.spans import Source, SpanView, Tree, error_origin
 
 from .conftest import LOCAL, span
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 
 import pytest
-from penstock.bench.anomaly_nab import EDGE, LOW_FALSE, LOW_MISSED, STANDARD, Stream, generated, judge, probation, total
+from penstock.bench.telemetry.nab import (
+    EDGE,
+    LOW_FALSE,
+    LOW_MISSED,
+    STANDARD,
+    Stream,
+    generated,
+    judge,
+    probation,
+    total,
+)
 
 STREAM = Stream("x", (0.0,) * 2000, ((800, 899), (1500, 1599)))
 

@@ -6,9 +6,9 @@ import math
 import random
 import sys
 
-from penstock.telemetry.detection import SeriesKey
-from penstock.telemetry.metric_detector import MetricDetector
-from penstock.telemetry.novelty import SILENT, NoveltyStream, NoveltyTable
+from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.novelty import SILENT, NoveltyStream, NoveltyTable
+from penstock.telemetry.window.series_key import SeriesKey
 
 
 def alerts(values: list[float]) -> list[int]:

@@ -6,12 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from penstock.telemetry.detection import RequestSeen
-from penstock.telemetry.host import waited_s, watch_pressure
-from penstock.telemetry.pressure import Pressure
-from penstock.telemetry.request_detector import RequestDetector
-from penstock.telemetry.request_watch import MOST_THIN_S, SAMPLE, Sample
-from penstock.telemetry.spans import Source
+from penstock.telemetry.detection.pressure import Pressure
+from penstock.telemetry.detection.request_detector import RequestDetector
+from penstock.telemetry.detection.request_watch import MOST_THIN_S, SAMPLE, Sample
+from penstock.telemetry.ingest.host_metrics import waited_s, watch_pressure
+from penstock.telemetry.spans.spans import Source
+from penstock.telemetry.window.settled import RequestSeen
 from penstock.testkit.clock import FakeClock
 
 from .test_requests import feed, seen

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.core.clock import SystemClock
-from penstock.telemetry.detection import SeriesKey
-from penstock.telemetry.host import Gpus, machine, watch_host
-from penstock.telemetry.metric_detector import MetricDetector
-from penstock.telemetry.prometheus import PrometheusDoor, metric_name, render
-from penstock.telemetry.series import SeriesWindow
+from penstock.service.clock import SystemClock
+from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.export.prometheus import PrometheusDoor, metric_name, render
+from penstock.telemetry.ingest.host_metrics import Gpus, machine, watch_host
 from penstock.telemetry.store import Store
+from penstock.telemetry.window.series import SeriesWindow
+from penstock.telemetry.window.series_key import SeriesKey
 from penstock.testkit.clock import FakeClock
 
 BOARDS = sorted((Path(__file__).parents[2] / "deploy" / "dashboards").glob("*.json"))

@@ -15,11 +15,11 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.common.v1 import common_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.core.call import Call, Principal
-from penstock.core.clock import SystemClock
-from penstock.core.errors import Fault
-from penstock.core.telemetry import Telemetry
-from penstock.telemetry.adapters import Forwarder
+from penstock.otel.telemetry import Telemetry
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+from penstock.service.clock import SystemClock
+from penstock.telemetry.export.forwarding import Forwarder
 
 from .conftest import Running, running
 

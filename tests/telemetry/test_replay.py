@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 
-from penstock.bench.anomaly_replay import planned
-from penstock.bench.anomaly_world import Fault, World, arrivals
-from penstock.telemetry.critical_path import critical_path
+from penstock.bench.telemetry.replay import planned
+from penstock.simulation.requests import Fault, World, arrivals
+from penstock.telemetry.spans.critical_path import critical_path
 
 
 def test_requests_come_in_order_and_their_critical_paths_add_up() -> None:

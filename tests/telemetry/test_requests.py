@@ -8,18 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from penstock.core import semantics as names
-from penstock.core.clock import SystemClock
-from penstock.telemetry.detection import Blame, Finding, RequestSeen
-from penstock.telemetry.fitting import fit
-from penstock.telemetry.incidents import MOST_BLAMES, IncidentBook
-from penstock.telemetry.quality import Quality
-from penstock.telemetry.refitting import keep_fitting
-from penstock.telemetry.request_detector import MOST_GROUPS, RequestDetector
-from penstock.telemetry.request_features import FEATURES, vectors
-from penstock.telemetry.request_watch import SAMPLE
-from penstock.telemetry.spans import Source, Tree, Value
-from penstock.telemetry.window import Summary
+from penstock.otel import attributes as names
+from penstock.service.clock import SystemClock
+from penstock.telemetry.detection.findings import Blame, Finding
+from penstock.telemetry.detection.fitting import fit
+from penstock.telemetry.detection.incidents import MOST_BLAMES, IncidentBook
+from penstock.telemetry.detection.quality import Quality
+from penstock.telemetry.detection.refitting import keep_fitting
+from penstock.telemetry.detection.request_detector import MOST_GROUPS, RequestDetector
+from penstock.telemetry.detection.request_features import FEATURES, vectors
+from penstock.telemetry.detection.request_watch import SAMPLE
+from penstock.telemetry.spans.spans import Source, Tree, Value
+from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.traces import Summary
 
 from .conftest import span
 

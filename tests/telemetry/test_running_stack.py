@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.bench.anomaly_stack import Injected, Watched
+from penstock.bench.telemetry.stack import Injected, Watched
 
 
 def told(name: str, opened_s: float, last_s: float, *features: str, model: str = "bench-failing") -> pb.Incident:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.telemetry.sampling import Sampler
-from penstock.telemetry.series import SeriesWindow
+from penstock.telemetry.detection.sampling import Sampler
+from penstock.telemetry.window.series import SeriesWindow
 
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 

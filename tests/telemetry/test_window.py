@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.core.clock import SystemClock
-from penstock.telemetry.analysis import summarise
-from penstock.telemetry.quality import REFERENCE, Measure
-from penstock.telemetry.spans import Source, Tree
+from penstock.cli.trace import ask, kept_token, screen, spark
+from penstock.service.clock import SystemClock
+from penstock.telemetry.detection.quality import REFERENCE, Measure
+from penstock.telemetry.spans.spans import Source, Tree
 from penstock.telemetry.store import Store
-from penstock.telemetry.terminal import ask, kept_token, screen, spark
-from penstock.telemetry.window import Window
+from penstock.telemetry.window.analysis import summarise
+from penstock.telemetry.window.traces import Window
 from penstock.testkit.server import TOKEN
 from rich.console import Console
 

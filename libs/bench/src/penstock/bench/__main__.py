@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from penstock.bench import report
-from penstock.bench.options import Options
-from penstock.bench.registry import BENCHMARKS
+from penstock.bench.harness import report
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.registry import BENCHMARKS
 from rich.console import Console
 from rich.table import Table
 
 
 def _load(name: str) -> ModuleType:
-    return importlib.import_module(f"penstock.bench.{name.replace('-', '_')}")
+    return importlib.import_module(f"penstock.bench.{name.replace('-', '_')}.benchmark")
 
 
 def _arguments() -> argparse.ArgumentParser:

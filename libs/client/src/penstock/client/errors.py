@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grpc
-from penstock.core.errors import CODES, Fault, failed_precondition, invalid
+from penstock.rpc.errors import CODES, Fault, failed_precondition, invalid
 
 
 class PenstockError(Exception):

@@ -18,11 +18,11 @@ from penstock.client.background import check_process
 from penstock.client.errors import PenstockError, bad, not_open, of_fault
 from penstock.client.retries import pause_s
 from penstock.client.run import Priority, Run, new_run
-from penstock.core.call import PRIORITIES, Call
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.errors import Fault, unavailable
-from penstock.core.hop import Peer, connect, open_channel
-from penstock.core.hop_unary import UnaryPeer
+from penstock.rpc.call import PRIORITIES, Call
+from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.peers.stream import Peer, connect, open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.clock import Clock, SystemClock
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 

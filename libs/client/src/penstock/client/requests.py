@@ -9,7 +9,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client.errors import bad
 from penstock.client.run import Run
-from penstock.core.call import PRIORITIES
+from penstock.rpc.call import PRIORITIES
 
 ADDRESS = re.compile(r"unix:.+|(\[[0-9a-fA-F:.]+\]|[^/:\s]+):\d{1,5}")
 OF_THE_RUN = ("run_id", "step", "priority")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import grpc
-from penstock.core.errors import Fault
+from penstock.rpc.errors import Fault
 
 FIRST_PAUSE_S = 0.1
 GROWTH = 3.0

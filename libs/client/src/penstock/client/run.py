@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.client.errors import bad
-from penstock.core.call import PRIORITIES
+from penstock.rpc.call import PRIORITIES
 
 Priority = Literal["low", "normal", "high", "critical"]
 

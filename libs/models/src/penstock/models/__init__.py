@@ -1,0 +1,1 @@
+"""The model factory: import, quantise, judge, publish. The only place that knows torch."""

@@ -1,0 +1,1 @@
+"""Models at run time: cards, tokenizers, sessions, local decoders."""

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from penstock.core.config import BadConfig
-from penstock.core.program import USAGE_ERROR, CannotStart, loop_factory
-from penstock.core.redis import EmbeddedRedis
+from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
+from penstock.service.settings import BadConfig
+from penstock.service.store import EmbeddedRedis
 from penstock.stack.demo import demo, last_line
 from penstock.stack.up import up
 from rich.console import Console

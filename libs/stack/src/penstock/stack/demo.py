@@ -20,9 +20,10 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
-from penstock.core.auth import TOKEN_KEY
-from penstock.core.call import PRIORITIES
-from penstock.core.hop import open_channel
+from penstock.cli.waterfall import waterfall
+from penstock.rpc.auth import TOKEN_KEY
+from penstock.rpc.call import PRIORITIES
+from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
 from penstock.stack.demo_parts import PARTS
 from penstock.stack.demo_parts.cache import PRICE as SORTER_PRICE
@@ -32,7 +33,6 @@ from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.demo_parts.upstream import PRICE as CHAT_PRICE
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running
-from penstock.stack.waterfall import waterfall
 from penstock.stack.workload import AGENTS, AgentRequest, examples, requests
 from rich.console import Console
 from rich.progress import Progress

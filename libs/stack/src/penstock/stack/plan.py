@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.core.redis import EmbeddedRedis
+from penstock.service.store import EmbeddedRedis
 from penstock.stack.process import Program, python_module
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.core.child import dying_with_parent
+from penstock.service.child_process import dying_with_parent
 
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""

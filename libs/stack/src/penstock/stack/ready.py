@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import grpc
 import redis.asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from penstock.core.hop import open_channel
-from penstock.core.redis import reachable
+from penstock.rpc.peers.stream import open_channel
+from penstock.service.store import reachable
 from penstock.stack.process import Program
 
 PROBE_S = 1.0

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
-from penstock.core.config import read_file
-from penstock.core.hop import open_channel
-from penstock.core.program import CannotStart
-from penstock.core.redis import socket_folder
+from penstock.rpc.peers.stream import open_channel
+from penstock.service.program import CannotStart
+from penstock.service.settings import read_file
+from penstock.service.store import socket_folder
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
 from penstock.stack.ready import ready

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from penstock.core.program import USAGE_ERROR, CannotStart
+from penstock.service.program import USAGE_ERROR, CannotStart
 from penstock.stack.process import Child, LineSink, Program
 
 Ready = Callable[[Program], Awaitable[bool]]

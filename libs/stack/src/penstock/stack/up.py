@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from penstock.core.program import CannotStart
+from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, running

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.core.call import Call
+from penstock.rpc.call import Call
 
 
 class QuietInstance:

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.core.auth import Metadata
-from penstock.core.call import Call, Principal
-from penstock.core.door import Door
-from penstock.core.errors import Fault, unauthenticated
+from penstock.rpc.auth import Metadata
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault, unauthenticated
 from penstock.testkit.server import serving
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]

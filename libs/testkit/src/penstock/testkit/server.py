@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from penstock.core.config import ServiceSettings
-from penstock.core.door import Door
-from penstock.core.hop import Peer, connect, open_channel
-from penstock.core.hop_local import InProcessPeer
-from penstock.core.hop_unary import UnaryPeer
-from penstock.core.server import Server
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.in_process import InProcessPeer
+from penstock.rpc.peers.stream import Peer, connect, open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.rpc.server import Server
+from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
 Transport = Literal["in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"]

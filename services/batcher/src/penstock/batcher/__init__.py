@@ -1,0 +1,1 @@
+"""Close the batch now, or wait? Who goes first?"""

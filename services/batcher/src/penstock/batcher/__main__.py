@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from penstock.api.batcher.v1 import batcher_pb2
-from penstock.batcher.adapters import INFERENCE
-from penstock.batcher.config import BatcherSettings, BatchingSection
-from penstock.batcher.servicer import BatcherServicer
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.config import load_section, watch_sighup
-from penstock.core.door import Door
-from penstock.core.exporting import start_telemetry
-from penstock.core.hop import connect
-from penstock.core.program import run
-from penstock.core.server import Server
+from penstock.batcher.api.batcher_service import BatcherServicer
+from penstock.batcher.instance import INFERENCE
+from penstock.batcher.settings import BatcherSettings, BatchingSection
+from penstock.otel.start import start_telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.stream import connect
+from penstock.rpc.server import Server
+from penstock.service.clock import SystemClock
+from penstock.service.program import run
+from penstock.service.settings import load_section, watch_sighup
 
 SERVICE = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 
@@ -25,11 +25,11 @@ async def serve(settings: BatcherSettings) -> None:
     clock = SystemClock()
     section = load_section(settings.config_file, "batching", BatchingSection)
     async with start_telemetry("batcher", settings) as telemetry:
-        dial = partial(connect, service=INFERENCE, token=settings.internal_token, clock=clock, telemetry=telemetry)
+        dial = partial(connect, service=INFERENCE, token=settings.internal_token, clock=clock, tracer=telemetry)
         servicer = BatcherServicer(section, dial, clock, telemetry)
         watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "batching", BatchingSection)))
         door = Door(SERVICE, servicer, internal(settings.internal_token))
-        server = Server("batcher", settings, [door], telemetry=telemetry, clock=clock)
+        server = Server("batcher", settings, [door], tracer=telemetry, clock=clock)
         await server.start()
         await server.wait()
         await servicer.close()

@@ -19,16 +19,16 @@ from typing import Any, Protocol
 import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher import policy
-from penstock.batcher.company import Arrivals, RowLimits
+from penstock.batcher import fair_queue as policy
+from penstock.batcher.batch_delay import Arrivals, RowLimits
+from penstock.batcher.batch_formation import CostModel, FormerLimits, form, padding_waste
 from penstock.batcher.concurrency import FixedLimit, GradientLimit
-from penstock.batcher.config import KnobsSection
-from penstock.batcher.former import CostModel, FormerLimits, form, padding_waste
-from penstock.batcher.knobs import limits_of, weights_of
-from penstock.batcher.policy import Entry, Scheduler
-from penstock.core.call import NORMAL, Call
-from penstock.core.clock import Clock
-from penstock.core.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
+from penstock.batcher.fair_queue import Entry, Scheduler
+from penstock.batcher.settings import KnobsSection
+from penstock.batcher.tuning import limits_of, weights_of
+from penstock.rpc.call import NORMAL, Call
+from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
+from penstock.service.clock import Clock
 
 STREAM = "\x00stream"
 """Marks an entry's model so that a stream shares no batch."""

@@ -1,0 +1,1 @@
+"""Is there an answer that may be reused?"""

@@ -9,24 +9,24 @@ from random import Random
 
 import numpy as np
 from penstock.api.cache.v1 import cache_pb2
-from penstock.cache.adapters import Entries
-from penstock.cache.classes import Floats
-from penstock.cache.config import CacheSection, CacheSettings
-from penstock.cache.judge import OpenAiJudge
-from penstock.cache.lessons import Lessons
-from penstock.cache.replicas import Replicas
-from penstock.cache.servicer import CacheServicer
-from penstock.cache.tier import Embedder, SemanticTier
-from penstock.core.auth import internal
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.config import load_section, watch_sighup
-from penstock.core.door import Door
-from penstock.core.exporting import start_telemetry
-from penstock.core.program import CannotStart, run
-from penstock.core.redis import open_redis
-from penstock.core.server import Server
+from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.semantic.classes import Floats
+from penstock.cache.semantic.judge import OpenAiJudge
+from penstock.cache.semantic.learning_log import Lessons
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.settings import CacheSection, CacheSettings
+from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.replicas import Replicas
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel
+from penstock.otel.start import start_telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.server import Server
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.program import CannotStart, run
+from penstock.service.settings import load_section, watch_sighup
+from penstock.service.store import open_redis
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ async def serve(settings: CacheSettings) -> None:
         servicer.watch(telemetry)
         watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection)))
         door = Door(SERVICE, servicer, internal(settings.internal_token))
-        server = Server("cache", settings, [door], telemetry=telemetry, clock=clock)
+        server = Server("cache", settings, [door], tracer=telemetry, clock=clock)
         await server.start()
         await server.wait()
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
-from penstock.console.adapters import Sources
-from penstock.console.config import ConsoleSettings
 from penstock.console.guard import Guard, is_loopback
 from penstock.console.page import add_pages
-from penstock.core.program import CannotStart, run
+from penstock.console.settings import ConsoleSettings
+from penstock.console.sources import Sources
+from penstock.service.program import CannotStart, run
 
 log = logging.getLogger(__name__)
 

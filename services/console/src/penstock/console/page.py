@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nicegui import ui
 from nicegui.events import KeyEventArguments
-from penstock.console.adapters import Sources
-from penstock.console.asking import Query, link
-from penstock.console.blocks import Block, Chart, markup
-from penstock.console.views import VIEWS, View
+from penstock.console.sources import Sources
+from penstock.console.views.blocks import Block, Chart, markup
+from penstock.console.views.format import Query, link
+from penstock.console.views.views import VIEWS, View
 from starlette.requests import Request
 
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")

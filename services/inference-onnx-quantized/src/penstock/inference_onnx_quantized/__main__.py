@@ -6,23 +6,23 @@ import asyncio
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.door import Door
-from penstock.core.errors import Fault
-from penstock.core.exporting import start_telemetry
-from penstock.core.program import CannotStart, run
-from penstock.core.registration import Registrar
-from penstock.core.server import Server
-from penstock.inference_onnx_quantized.config import InferenceSettings
-from penstock.inference_onnx_quantized.kserve import NAME as KSERVE
-from penstock.inference_onnx_quantized.kserve import KServeServicer
+from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
+from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
+from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
 from penstock.inference_onnx_quantized.runner import Runner
-from penstock.inference_onnx_quantized.servicer import InferenceServicer
+from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.loading import load_model
+from penstock.otel.start import start_telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault
+from penstock.rpc.registration import Registrar
+from penstock.rpc.server import Server
+from penstock.service.clock import SystemClock
+from penstock.service.program import CannotStart, run
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
@@ -49,7 +49,7 @@ async def serve(settings: InferenceSettings) -> None:
             [door],
             foreign=[kserve.add_to] if shown else [],
             foreign_names=[KSERVE] if shown else [],
-            telemetry=telemetry,
+            tracer=telemetry,
             clock=clock,
         )
         await server.start()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.core.errors import invalid
-from penstock.inference_onnx_quantized import policy
-from penstock.inference_onnx_quantized.policy import TextLimits
+from penstock.inference_onnx_quantized import classification as policy
+from penstock.inference_onnx_quantized.classification import TextLimits
 from penstock.inference_onnx_quantized.repository import Loaded
 from penstock.inference_onnx_quantized.runner import Cancelled
 from penstock.onnx.decoder import Decoder, Sampling
 from penstock.onnx.session import BadInput
+from penstock.rpc.errors import invalid
 
 Show = Callable[[pb.GenerateChunk], object]
 REASONS = {"": pb.FINISH_REASON_UNSPECIFIED, "stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}

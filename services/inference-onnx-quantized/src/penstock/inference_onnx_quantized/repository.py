@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.core.errors import invalid, not_found
 from penstock.onnx.card import CARD, BadModel, ModelCard, parse_card
 from penstock.onnx.decoder import Decoder
 from penstock.onnx.encoder import TextModel
 from penstock.onnx.session import BadInput
+from penstock.rpc.errors import invalid, not_found
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from penstock.core.clock import Clock
 from penstock.inference_onnx_quantized.load import LoadMeter
+from penstock.service.clock import Clock
 
 T = TypeVar("T")
 Cancelled = Callable[[], bool]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from penstock.core.errors import invalid
 from penstock.onnx.session import BFLOAT16, NUMPY_OF, Array, TensorSpec, from_bfloat16, to_bfloat16
+from penstock.rpc.errors import invalid
 
 DTYPES: dict[str, Any] = {
     "FP32": np.float32,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from penstock.inference_onnx_quantized.policy import Floats
+from penstock.inference_onnx_quantized.classification import Floats
 
 REFERENCE = 256
 """Embeddings whose mean direction is what later ones are compared with."""

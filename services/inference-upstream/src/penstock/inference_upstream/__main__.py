@@ -6,17 +6,17 @@ import asyncio
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.config import load_section
-from penstock.core.door import Door
-from penstock.core.exporting import start_telemetry
-from penstock.core.program import run
-from penstock.core.registration import Registrar
-from penstock.core.server import Server
-from penstock.inference_upstream.adapters import Client
-from penstock.inference_upstream.config import UpstreamSettings, UpstreamsSection
-from penstock.inference_upstream.servicer import UpstreamServicer
+from penstock.inference_upstream.api.inference_service import UpstreamServicer
+from penstock.inference_upstream.settings import UpstreamSettings, UpstreamsSection
+from penstock.inference_upstream.transport.client import Client
+from penstock.otel.start import start_telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.registration import Registrar
+from penstock.rpc.server import Server
+from penstock.service.clock import SystemClock
+from penstock.service.program import run
+from penstock.service.settings import load_section
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
@@ -29,7 +29,7 @@ async def serve(settings: UpstreamSettings) -> None:
         client = Client(upstream, telemetry)
         servicer = UpstreamServicer(client, clock, telemetry)
         door = Door(SERVICE, servicer, internal(settings.internal_token))
-        server = Server("inference-upstream", settings, [door], telemetry=telemetry, clock=clock)
+        server = Server("inference-upstream", settings, [door], tracer=telemetry, clock=clock)
         await server.start()
         keeper = asyncio.create_task(client.keep(clock), name="connection keeper")
         registrar = None

@@ -7,21 +7,21 @@ import contextlib
 from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
 from penstock.api.limiter.v1 import limiter_pb2
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.config import load_section, watch_sighup
-from penstock.core.door import Door
-from penstock.core.exporting import start_telemetry
-from penstock.core.prices import PricesSection
-from penstock.core.program import CannotStart, run
-from penstock.core.redis import open_redis
-from penstock.core.server import Server
-from penstock.limiter.adapters import Store
-from penstock.limiter.config import LimiterSettings
-from penstock.limiter.envoy import EnvoyServicer
-from penstock.limiter.operators import AdminServicer, operator
+from penstock.limiter.api.admin_service import AdminServicer, operator
+from penstock.limiter.api.envoy_service import EnvoyServicer
+from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
-from penstock.limiter.servicer import LimiterServicer
+from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.store import Store
+from penstock.otel.start import start_telemetry
+from penstock.prices.prices import PricesSection
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.server import Server
+from penstock.service.clock import SystemClock
+from penstock.service.program import CannotStart, run
+from penstock.service.settings import load_section, watch_sighup
+from penstock.service.store import open_redis
 
 SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
 
@@ -47,7 +47,7 @@ async def serve(settings: LimiterSettings) -> None:
         telemetry = await owned.enter_async_context(start_telemetry("limiter", settings))
         servicer.watch(telemetry)
         door = Door(SERVICES["LimiterService"], servicer, internal(settings.internal_token))
-        server = Server("limiter", settings, [door], telemetry=telemetry, clock=clock)
+        server = Server("limiter", settings, [door], tracer=telemetry, clock=clock)
         await store.warm()
         for other in _others(settings, servicer, store, clock):
             await other.start()

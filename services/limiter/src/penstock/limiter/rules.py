@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from penstock.core.config import Section
+from penstock.service.settings import Section
 from pydantic import Field, field_validator, model_validator
 
 Level = Literal["organisation", "team", "user", "key", "model", "tag"]

@@ -1,0 +1,1 @@
+"""Which instance should serve this, and what if it fails?"""

@@ -12,34 +12,34 @@ from google.protobuf.descriptor import ServiceDescriptor
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.auth import internal
-from penstock.core.clock import SystemClock
-from penstock.core.config import load_section, watch_sighup
-from penstock.core.door import Door
-from penstock.core.errors import Fault
-from penstock.core.exporting import start_telemetry
-from penstock.core.hop import Peer, connect
-from penstock.core.polling import poll_after_loop
-from penstock.core.prices import Prices, PricesSection
-from penstock.core.program import run
-from penstock.core.redis import open_redis
-from penstock.core.server import Server, ServerLimits
-from penstock.router.adapters import Backends
-from penstock.router.admission import LimiterAdmission
-from penstock.router.attempts import Attempts
-from penstock.router.config import KeysSection, RouterSettings, RoutesSection
-from penstock.router.jobs import Jobs
-from penstock.router.keys import KeyRing
-from penstock.router.models import Models
-from penstock.router.pipeline import Pipeline
-from penstock.router.prompt_rules import PromptsSection
-from penstock.router.recall import CacheRecall
-from penstock.router.registrar import RegistryServicer
-from penstock.router.registry import Registry
-from penstock.router.run_stream import RunStream
-from penstock.router.servicer import RouterServicer
-from penstock.router.shaping import PromptShape
+from penstock.otel.start import start_telemetry
+from penstock.prices.prices import Prices, PricesSection
+from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.api.keys import KeyRing
+from penstock.router.api.registry_service import RegistryServicer
+from penstock.router.api.router_service import RouterServicer
+from penstock.router.caching.cache_lookup import CacheRecall
+from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.pipeline import Pipeline
+from penstock.router.instances.backends import Backends
+from penstock.router.instances.registry import Registry
+from penstock.router.jobs.jobs import Jobs
+from penstock.router.prompts.rules import PromptsSection
+from penstock.router.prompts.shaping import PromptShape
+from penstock.router.routing.model_choice import Models
+from penstock.router.runs.run_stream import RunStream
+from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import NoRecall, OpenAdmission
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import Peer, connect
+from penstock.rpc.polling import poll_after_loop
+from penstock.rpc.server import Server, ServerLimits
+from penstock.service.clock import SystemClock
+from penstock.service.program import run
+from penstock.service.settings import load_section, watch_sighup
+from penstock.service.store import open_redis
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
@@ -71,7 +71,7 @@ async def serve(settings: RouterSettings) -> None:
     async with start_telemetry("router", settings, edge=True) as telemetry:
 
         def dial(address: str, service: ServiceDescriptor) -> Peer:
-            return connect(address, service, token=settings.internal_token, clock=clock, telemetry=telemetry)
+            return connect(address, service, token=settings.internal_token, clock=clock, tracer=telemetry)
 
         registry = Registry(settings, store, clock)
         backends = Backends(dial, settings.batcher_address)
@@ -93,7 +93,7 @@ async def serve(settings: RouterSettings) -> None:
             Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),
         ]
         limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
-        server = Server("router", settings, doors, telemetry=telemetry, clock=clock, limits=limits)
+        server = Server("router", settings, doors, tracer=telemetry, clock=clock, limits=limits)
         await registry.read_shared()
         await server.start()
         poller = asyncio.create_task(poll_after_loop(settings.poll_nice, clock), name="poller")

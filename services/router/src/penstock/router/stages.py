@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.call import Call, Principal
+from penstock.router.requests.work import Work
+from penstock.rpc.call import Call, Principal
 
 Later = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
@@ -27,20 +28,6 @@ async def finish(later: Later) -> None:
     """Do what is still to be done, if anything."""
     if later is not None:
         await later
-
-
-class Work(NamedTuple):
-    """What a call asks for, estimated before anything is done: enough to price it and to place it."""
-
-    kind: str
-    """`embed`, `classify`, `generate` or `infer`."""
-    model: str
-    rows: int
-    input_tokens: int
-    output_tokens: int
-    """Largest number of output tokens that the call may cause; 0 for tasks without any."""
-    input_bound: int = 0
-    """Tokens that the input cannot exceed, whatever the tokenizer: its bytes and what surrounds each message."""
 
 
 class Admitted(NamedTuple):

@@ -1,0 +1,1 @@
+"""How many instances should there be, and of which kind?"""

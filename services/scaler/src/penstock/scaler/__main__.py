@@ -14,22 +14,22 @@ from google.protobuf.descriptor import ServiceDescriptor
 from penstock.api.keda import externalscaler_pb2 as keda
 from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
 from penstock.api.scaler.v1 import scaler_pb2
-from penstock.core.auth import internal
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.config import load_section
-from penstock.core.door import Door
-from penstock.core.exporting import start_telemetry
-from penstock.core.hop import Peer, open_channel
-from penstock.core.hop_unary import UnaryPeer
-from penstock.core.program import run
-from penstock.core.redis import open_redis
-from penstock.core.server import Server
-from penstock.scaler import replay
-from penstock.scaler.actuators import Actuator, Drain, DryRun, LocalProcesses
-from penstock.scaler.adapters import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
-from penstock.scaler.aws import AutoScalingGroups
-from penstock.scaler.aws_spot import Ec2Machines, places
-from penstock.scaler.config import (
+from penstock.otel.start import start_telemetry
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.peers.stream import Peer, open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.rpc.server import Server
+from penstock.scaler.actuate.actuators import Actuator, Drain, DryRun, LocalProcesses
+from penstock.scaler.actuate.aws import AutoScalingGroups
+from penstock.scaler.actuate.kubernetes import KubernetesScale
+from penstock.scaler.api.keda_service import ExternalScaler
+from penstock.scaler.api.notice_http import NoticeDoor
+from penstock.scaler.api.scaler_service import ScalerServicer
+from penstock.scaler.pools.engine import Engine
+from penstock.scaler.pools.sources import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
+from penstock.scaler.replay import replay
+from penstock.scaler.settings import (
     AwsActuator,
     AwsSpotActuator,
     KubernetesActuator,
@@ -39,15 +39,15 @@ from penstock.scaler.config import (
     ScalerSettings,
     ScalingSection,
 )
-from penstock.scaler.engine import Engine
-from penstock.scaler.keda import ExternalScaler
-from penstock.scaler.kubernetes_actuator import KubernetesScale
-from penstock.scaler.metadata import CLOUDS, watch
-from penstock.scaler.notice_door import NoticeDoor
-from penstock.scaler.placement import PlanKnobs
-from penstock.scaler.servicer import ScalerServicer
-from penstock.scaler.spot_fleet import Memory, SpotFleet
-from penstock.scaler.spot_policy import SpotKnobs
+from penstock.scaler.spot.aws import Ec2Machines, places
+from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.fleet import Memory, SpotFleet
+from penstock.scaler.spot.instance_metadata import CLOUDS, watch
+from penstock.scaler.spot.placement import PlanKnobs
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.program import run
+from penstock.service.settings import load_section
+from penstock.service.store import open_redis
 
 SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
 
@@ -82,7 +82,7 @@ async def serve(settings: ScalerSettings) -> None:
         loop = asyncio.create_task(engine.run(settings.tick_s, settings.leader_ms), name="scaling")
         owned.callback(loop.cancel)
         door = Door(SCALER, ScalerServicer(engine, clock), internal(settings.internal_token))
-        server = Server("scaler", settings, [door], telemetry=telemetry, clock=clock)
+        server = Server("scaler", settings, [door], tracer=telemetry, clock=clock)
         if settings.keda_listen:
             other = keda_server(settings, engine, clock)
             await other.start()

@@ -1,0 +1,1 @@
+"""What happened, what did it cost, is it normal?"""

@@ -1,31 +1,30 @@
-"""The hall: configuration, store, doors. `python -m penstock.telemetry` serves; `… trace ID` and `… top` ask a running one."""
+"""The hall: configuration, store, doors. `python -m penstock.telemetry`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2
-from penstock.core.auth import internal
-from penstock.core.boot import boot_id
-from penstock.core.clock import Clock, SystemClock
-from penstock.core.door import Door
-from penstock.core.program import CannotStart, run
-from penstock.core.server import Server, ServerLimits
-from penstock.telemetry.adapters import Forwarder
-from penstock.telemetry.config import TelemetrySettings
-from penstock.telemetry.host import watch_host, watch_pressure
-from penstock.telemetry.metric_detector import MetricDetector
-from penstock.telemetry.pressure import Pressure
-from penstock.telemetry.prometheus import PrometheusDoor
-from penstock.telemetry.receiver import MOST_BYTES, NAMES, Receiver
-from penstock.telemetry.refitting import keep_fitting
-from penstock.telemetry.request_detector import RequestDetector
-from penstock.telemetry.servicer import TelemetryServicer
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Door
+from penstock.rpc.server import Server, ServerLimits
+from penstock.service.boot_id import boot_id
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.program import CannotStart, run
+from penstock.telemetry.api.telemetry_service import TelemetryServicer
+from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.pressure import Pressure
+from penstock.telemetry.detection.refitting import keep_fitting
+from penstock.telemetry.detection.request_detector import RequestDetector
+from penstock.telemetry.export.forwarding import Forwarder
+from penstock.telemetry.export.prometheus import PrometheusDoor
+from penstock.telemetry.export.webhook import Webhook
+from penstock.telemetry.ingest.host_metrics import watch_host, watch_pressure
+from penstock.telemetry.ingest.otlp_service import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.store import Store
-from penstock.telemetry.webhook import Webhook
 
 SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 
@@ -93,10 +92,6 @@ async def _listen(door: PrometheusDoor, listen: str) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 1 and sys.argv[1] in ("trace", "top"):
-        from penstock.telemetry.terminal import ask  # rich is loaded only for a person at a terminal
-
-        sys.exit(ask(sys.argv[1:]))
     run("telemetry", TelemetrySettings, serve, "What happened, what did it cost, is it normal?")
 
 

@@ -7,20 +7,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.core import semantics as names
-from penstock.core.clock import Clock
-from penstock.core.telemetry_metrics import ACCOUNTS
-from penstock.telemetry.analysis import Analysis
-from penstock.telemetry.content import Content
-from penstock.telemetry.detection import Detector, Finding, RequestSeen, SeriesKey
-from penstock.telemetry.followers import Followers
-from penstock.telemetry.incidents import Incident, IncidentBook
-from penstock.telemetry.ledger import Ledger
-from penstock.telemetry.quality import Quality
-from penstock.telemetry.sampling import Sampler
-from penstock.telemetry.series import Point, Series, SeriesWindow
-from penstock.telemetry.spans import Source
-from penstock.telemetry.window import Summary, Window
+from penstock.otel import attributes as names
+from penstock.otel.metrics import ACCOUNTS
+from penstock.service.clock import Clock
+from penstock.telemetry.detection.findings import Detector, Finding
+from penstock.telemetry.detection.incidents import Incident, IncidentBook
+from penstock.telemetry.detection.quality import Quality
+from penstock.telemetry.detection.sampling import Sampler
+from penstock.telemetry.ledger.ledger import Ledger
+from penstock.telemetry.spans.redaction import Content
+from penstock.telemetry.spans.spans import Source
+from penstock.telemetry.subscribers import Followers
+from penstock.telemetry.window.analysis import Analysis
+from penstock.telemetry.window.series import Point, Series, SeriesWindow
+from penstock.telemetry.window.series_key import SeriesKey
+from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.traces import Summary, Window
 
 ROUND_S = 0.25
 STATE_EVERY_S = 5.0

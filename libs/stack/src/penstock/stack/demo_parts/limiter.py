@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from penstock.api.limiter.v1 import limiter_pb2, limiter_pb2_grpc
 from penstock.api.router.v1 import router_pb2
-from penstock.core.hop import open_channel
+from penstock.rpc.peers.stream import open_channel
 from penstock.stack.stack import Stack
 from rich.console import Console
 from rich.table import Table

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.core.auth import internal
-from penstock.core.call import Call
-from penstock.core.config import ServiceSettings
-from penstock.core.door import Door
-from penstock.core.registration import Registrar
-from penstock.core.server import Server
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.registration import Registrar
+from penstock.rpc.server import Server
+from penstock.service.settings import ServiceSettings
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import QuietInstance
 from rich.console import Console

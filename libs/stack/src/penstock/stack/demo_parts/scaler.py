@@ -10,8 +10,8 @@ from typing import Any
 
 from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2, scaler_pb2_grpc
-from penstock.core.auth import TOKEN_KEY
-from penstock.core.hop import open_channel
+from penstock.rpc.auth import TOKEN_KEY
+from penstock.rpc.peers.stream import open_channel
 from penstock.stack.stack import Stack
 from rich.console import Console
 from rich.table import Table

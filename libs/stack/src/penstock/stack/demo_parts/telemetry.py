@@ -14,15 +14,15 @@ import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
-from penstock.core.auth import TOKEN_KEY
-from penstock.core.auth import internal as by_token
-from penstock.core.call import Call
-from penstock.core.config import ServiceSettings
-from penstock.core.door import Door
-from penstock.core.errors import Fault
-from penstock.core.hop import open_channel
-from penstock.core.registration import Registrar
-from penstock.core.server import Server
+from penstock.rpc.auth import TOKEN_KEY
+from penstock.rpc.auth import internal as by_token
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.registration import Registrar
+from penstock.rpc.server import Server
+from penstock.service.settings import ServiceSettings
 from penstock.stack.demo_parts.router import SERVICE, Sleeper
 from penstock.stack.stack import Stack
 from rich.console import Console

@@ -1,0 +1,1 @@
+"""What benchmarks share: options, load, results, their pages."""

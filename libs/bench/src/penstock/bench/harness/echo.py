@@ -1,0 +1,96 @@
+"""The other side of `hop` and `overhead`: a bare grpc.aio echo and the same servicer behind a door, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import grpc
+from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Door
+from penstock.rpc.errors import OK
+from penstock.rpc.server import Server
+from penstock.service.program import loop_factory
+from penstock.service.settings import ServiceSettings
+from penstock.testkit.instance import QuietInstance
+
+SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+TOKEN = "token-of-the-hop-benchmark"
+SLOW = "slow"
+SLOW_S = 0.5
+ANSWER = inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="echo", compute_ms=0.1))
+
+
+async def _answer(request: inference_pb2.ComputeRequest) -> inference_pb2.ComputeResponse:
+    if request.model == SLOW:
+        await asyncio.sleep(SLOW_S)
+    return ANSWER
+
+
+class _Bare(inference_pb2_grpc.InferenceServiceServicer):
+    """What one would write with grpcio alone."""
+
+    async def Compute(self, request: inference_pb2.ComputeRequest, context: object) -> inference_pb2.ComputeResponse:
+        return await _answer(request)
+
+
+class _Echo(QuietInstance):
+    """The same answer behind a door; only `Compute` is asked for."""
+
+    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+        return await _answer(request)
+
+    async def ComputeBatch(
+        self, request: inference_pb2.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
+        results = [
+            inference_pb2.MemberResult(index=index, status=OK, result=ANSWER.result)
+            for index in range(len(request.members))
+        ]
+        yield inference_pb2.ComputeBatchResponse(results=results)
+
+
+@dataclass(frozen=True)
+class EchoAddresses:
+    """Where the two echoes answer."""
+
+    bare: str
+    door: str
+
+
+@contextlib.contextmanager
+def echo_process() -> Iterator[EchoAddresses]:
+    """Run both echoes in a child; it ends with its standard input."""
+    command = [sys.executable, "-m", "penstock.bench.harness.echo"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdin is not None
+    try:
+        bare, door = child.stdout.readline().split()
+        yield EchoAddresses(bare, door)
+    finally:
+        child.stdin.close()
+        child.wait(timeout=10)
+
+
+async def _serve() -> None:
+    bare = grpc.aio.server()
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Bare(), bare)
+    port = bare.add_insecure_port("127.0.0.1:0")
+    await bare.start()
+    server = Server("echo", ServiceSettings(listen="127.0.0.1:0"), [Door(SERVICE, _Echo(), internal(TOKEN))])
+    await server.start()
+    print(f"127.0.0.1:{port} {server.address}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(None)
+    await bare.stop(None)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve())

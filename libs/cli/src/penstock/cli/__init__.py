@@ -1,0 +1,1 @@
+"""The command `penstock`. Asks running services over their public APIs."""

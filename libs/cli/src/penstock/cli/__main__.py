@@ -1,0 +1,8 @@
+"""`penstock`: the command. `penstock trace ID` draws a trace, `penstock top` shows what happens now."""
+
+from __future__ import annotations
+
+from penstock.cli.trace import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Price sheets, and the arithmetic from tokens to integer micro-dollars."""

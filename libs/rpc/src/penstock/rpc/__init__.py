@@ -1,0 +1,1 @@
+"""Calls between services: call context, errors, endpoints, the item stream. Imports `penstock.service` and the stubs."""

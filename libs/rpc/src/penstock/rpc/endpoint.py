@@ -1,0 +1,155 @@
+"""A door: one service on the wire. Bytes in, authenticated, dispatched, bytes or a status out; all of it in one wrapper."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+from penstock.api.common.v1 import common_pb2
+from penstock.rpc.auth import Authenticator
+from penstock.rpc.call import LONGEST_MS, NORMAL, Call
+from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
+from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
+from penstock.rpc.item_session import Session
+from penstock.rpc.spans import Tracer
+from penstock.service.clock import Clock
+
+
+@dataclass(frozen=True)
+class Door:
+    """A service to serve: its descriptor, the object with its RPCs as methods `(request, call)`, and who may come in.
+
+    `public` doors take from an item's context only what a caller may say: run, step, priority, time left and trace.
+    """
+
+    service: ServiceDescriptor
+    servicer: object
+    authenticate: Authenticator
+    public: bool = False
+
+
+class DoorHandlers:
+    """The grpc.aio handlers of one door."""
+
+    def __init__(self, door: Door, tracer: Tracer, clock: Clock, default_deadline_s: float) -> None:
+        self._door = door
+        self._dispatcher = Dispatcher(door.service, door.servicer, tracer)
+        self._clock = clock
+        self._default_deadline_s = default_deadline_s
+
+    def generic(self) -> grpc.GenericRpcHandler:
+        """All handlers of the service, ready to be added to a server."""
+        handlers = {name: self._handler(rpc) for name, rpc in self._dispatcher.rpcs.items()}
+        exchange = self._door.service.methods_by_name.get(EXCHANGE)
+        if exchange is not None:
+            frame_in, frame_out = GetMessageClass(exchange.input_type), GetMessageClass(exchange.output_type)
+            serve = self._exchange(frame_out)
+            parse, write = frame_in.FromString, frame_out.SerializeToString
+            handlers[EXCHANGE] = grpc.stream_stream_rpc_method_handler(serve, parse, write)
+        return grpc.method_handlers_generic_handler(self._door.service.full_name, handlers)
+
+    def _handler(self, rpc: Rpc) -> grpc.RpcMethodHandler:
+        if rpc.streams:
+            return grpc.unary_stream_rpc_method_handler(self._stream(rpc))
+        return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
+
+    def _unary(self, rpc: Rpc) -> Callable[[bytes, Any], Any]:
+        dispatcher = self._dispatcher
+
+        async def serve(payload: bytes, context: Any) -> bytes:
+            try:
+                call = self._timed(await self._caller(context), context)
+                begun = dispatcher.begin(rpc, rpc.parse(payload), call)
+                response = begun.response if begun.response is not None else await dispatcher.finish(begun)
+                return response.SerializeToString()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                await _refuse(context, to_fault(error))
+                raise
+
+        return serve
+
+    def _stream(self, rpc: Rpc) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+        async def serve(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+            try:
+                call = self._timed(await self._caller(context), context)
+                chunks = self._dispatcher.stream(rpc, payload, call)
+                try:
+                    async for chunk in chunks:
+                        yield chunk
+                finally:
+                    await chunks.aclose()  # type: ignore[attr-defined]
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except Exception as error:
+                await _refuse(context, to_fault(error))
+
+        return serve
+
+    def _exchange(self, frame: Any) -> Callable[[Any, Any], Any]:
+        async def serve(_: Any, context: Any) -> None:
+            try:
+                caller = await self._caller(context)
+            except Exception as error:
+                await _refuse(context, to_fault(error))
+                return
+            session = Session(self._dispatcher, frame, self._clock, self._item_call(caller))
+            await session.run(context, grpc.aio.EOF)
+
+        return serve
+
+    def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
+        if not self._door.public:
+            return Call.from_context
+        default_s = self._default_deadline_s
+
+        def of_caller(context: common_pb2.CallContext, now: float) -> Call:
+            left_ms = context.remaining_ms
+            return Call(
+                caller.principal,
+                context.priority or caller.priority,
+                context.run_id,
+                context.step,
+                now + (left_ms / 1e3 if left_ms and left_ms < LONGEST_MS else default_s),
+                context.traceparent,
+                context.tracestate,
+            )
+
+        return of_caller
+
+    async def _caller(self, context: Any) -> Call:
+        made = self._door.authenticate(dict(context.invocation_metadata() or ()))
+        return made if isinstance(made, Call) else await made
+
+    def _timed(self, call: Call, context: Any) -> Call:
+        """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or the default."""
+        now = self._clock.monotonic()
+        left_s = context.time_remaining()
+        deadline_s = min(call.deadline_s, math.inf if left_s is None else now + left_s)
+        if math.isinf(deadline_s):
+            deadline_s = now + self._default_deadline_s
+        if deadline_s <= now:
+            raise deadline_exceeded("no time was left when the call arrived")
+        return Call(
+            call.principal,
+            call.priority or NORMAL,
+            call.run_id,
+            call.step,
+            deadline_s,
+            call.traceparent,
+            call.tracestate,
+        )
+
+
+async def _refuse(context: Any, fault: Fault) -> None:
+    status = rpc_status.to_status(to_rpc_status(fault))
+    context.set_trailing_metadata(status.trailing_metadata)
+    await context.abort(fault.code, fault.message, status.trailing_metadata)

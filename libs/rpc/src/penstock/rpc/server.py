@@ -1,0 +1,153 @@
+"""The one server builder: doors and foreign protocols on an address, with health, reflection, limits and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES
+from penstock.rpc.endpoint import Door, DoorHandlers
+from penstock.rpc.spans import NO_TRACER, Tracer
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.program import CannotStart
+from penstock.service.settings import ServiceSettings
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Bounds of one server. `default_deadline_s` is given to calls that set none."""
+
+    max_message_bytes: int = LARGEST_MESSAGE_BYTES
+    max_metadata_bytes: int = 16 << 10
+    max_streams: int = 1000
+    default_deadline_s: float = 30.0
+
+    def options(self) -> list[tuple[str, int]]:
+        """As gRPC channel arguments; SO_REUSEPORT off, so that a second copy on a port fails instead of sharing its traffic."""
+        return [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", 64 << 20),
+            ("grpc.max_metadata_size", self.max_metadata_bytes // 2),
+            ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
+            ("grpc.max_concurrent_streams", self.max_streams),
+            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+
+
+class Server:
+    """A service on its address. Owner: whoever started it must `stop` it or await `wait`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        doors: Sequence[Door],
+        *,
+        foreign: Sequence[Callable[[grpc.aio.Server], None]] = (),
+        foreign_names: Sequence[str] = (),
+        tracer: Tracer = NO_TRACER,
+        clock: Clock | None = None,
+        limits: ServerLimits | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        limits = limits or ServerLimits()
+        self.grpc_server = grpc.aio.server(options=limits.options())
+        handlers = [DoorHandlers(door, tracer, self._clock, limits.default_deadline_s).generic() for door in doors]
+        self.grpc_server.add_generic_rpc_handlers(handlers)
+        for add in foreign:
+            add(self.grpc_server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
+        self._names = [door.service.full_name for door in doors] + list(foreign_names)
+        if settings.profile == "development":
+            names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self.grpc_server)
+        self._stop_asked = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self.address = settings.listen
+        self.port = 0
+
+    async def start(self) -> int:
+        """Bind and serve; returns the TCP port, 0 for a unix socket.
+
+        Raises:
+            CannotStart: the address is in use or is not one of this machine.
+        """
+        address = self._settings.listen
+        if address.startswith("unix:"):
+            Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+        try:
+            port = self.grpc_server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise CannotStart(
+                f"cannot listen on {address}: it is in use, or not an address of this machine; set PENSTOCK_LISTEN"
+            )
+        if not address.startswith("unix:"):
+            self.port = port
+            self.address = f"{address.rpartition(':')[0]}:{port}"
+        await self.grpc_server.start()
+        await self.set_serving(True)
+        gc.freeze()  # what is there when serving begins stays: no collection need look at it
+        return self.port
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health checkers whether to send work here."""
+        for name in ["", *self._names]:
+            await self._health.set(name, SERVING if serving else NOT_SERVING)
+
+    async def wait(self, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and stop; a second signal stops at once.
+
+        `before_stop` runs first, while calls are still served: the place to tell a registry that no more should come.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ask_to_stop)
+        try:
+            await self._stop_asked.wait()
+            if before_stop is not None:
+                await before_stop()
+            await self.stop(self._settings.grace_s)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def ask_to_stop(self) -> None:
+        """What a signal does: the first begins the drain, the second ends the grace."""
+        (self._stop_now if self._stop_asked.is_set() else self._stop_asked).set()
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`, end."""
+        await self._health.enter_graceful_shutdown()
+        if grace_s:
+            await self._unless_hurried(self._settings.drain_s)
+        hurry = asyncio.create_task(self._stop_now.wait())
+        stopping = asyncio.create_task(self.grpc_server.stop(grace_s))
+        await asyncio.wait([hurry, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await self.grpc_server.stop(0)
+            await stopping
+        hurry.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await hurry
+
+    async def _unless_hurried(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_now.wait(), seconds)

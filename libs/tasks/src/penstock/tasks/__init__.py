@@ -1,0 +1,1 @@
+"""What holds for each kind of task: estimated sizes, keys of answers that may be reused."""

@@ -1,0 +1,1 @@
+"""The gRPC service of the batcher: messages to values and back."""

@@ -1,0 +1,1 @@
+"""The gRPC service of the cache: messages to values and back."""

@@ -1,0 +1,1 @@
+"""The inference contract, answered by an upstream."""

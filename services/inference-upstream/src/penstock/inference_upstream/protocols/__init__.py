@@ -1,0 +1,1 @@
+"""Providers' wires, one module each. Pure: bytes and messages in, values out."""

@@ -1,0 +1,1 @@
+"""The gRPC services of the limiter: ours, the operators', Envoy's."""

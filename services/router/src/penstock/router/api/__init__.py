@@ -1,0 +1,1 @@
+"""The gRPC services of the router: messages to values and back. May import every subject."""

@@ -1,0 +1,147 @@
+"""Where a session was served and which prefixes an instance is likely to hold. Bounded memory, plain state, no clock.
+
+Affinity is never a rule of its own here: it makes a request smaller at some instances, and the score does the rest. So it is left as
+soon as the expected extra wait exceeds the recompute that it saves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.router.calls.call_state import Trip
+from penstock.router.routing.fleet import Fleet, Member
+
+PREFILL_SHARE = 0.5
+"""Share of a generate call's work that a prefix cache can save when all of the prompt is there."""
+SESSION_SHARE = 0.5
+"""Share of the prompt that is taken to be where a session was served last, when nothing better is known."""
+BLOCK_BYTES = 2_048
+
+
+Life = tuple[str, int]
+"""An instance and how often it has been started again: what was at its earlier lives is lost."""
+
+
+class Sessions:
+    """The instance that served a session last, by exact key (`session-1` is not `session-12`); the longest unused is forgotten."""
+
+    def __init__(self, most: int = 65_536) -> None:
+        self._most = most
+        self._bound: OrderedDict[Hashable, Life] = OrderedDict()
+
+    def instance_of(self, key: Hashable) -> Life:
+        """The instance bound to this key; an empty name for none."""
+        return self._bound.get(key, ("", 0))
+
+    def bind(self, key: Hashable, instance: Life) -> None:
+        """The session was sent there."""
+        self._bound[key] = instance
+        self._bound.move_to_end(key)
+        if len(self._bound) > self._most:
+            self._bound.popitem(last=False)
+
+
+class PrefixIndex:
+    """What each instance's prefix cache probably holds: the blocks sent there, least recently used first out.
+
+    A block's identity must cover everything before it (a chained hash), so that the longest run from the start is what is reusable.
+    """
+
+    def __init__(self, blocks_an_instance: int = 8_192) -> None:
+        self._most = blocks_an_instance
+        self._held: dict[str, OrderedDict[Hashable, None]] = {}
+
+    def matched(self, instance_id: str, blocks: Sequence[Hashable]) -> int:
+        """Leading blocks that the instance probably holds."""
+        held = self._held.get(instance_id)
+        if not held:
+            return 0
+        for count, block in enumerate(blocks):
+            if block not in held:
+                return count
+        return len(blocks)
+
+    def sent(self, instance_id: str, blocks: Sequence[Hashable]) -> None:
+        """These blocks were computed or used there."""
+        held = self._held.setdefault(instance_id, OrderedDict())
+        # From the last to the first: a prefix without its head is worth nothing, so the head must be the freshest.
+        for block in reversed(blocks):
+            held[block] = None
+            held.move_to_end(block)
+        while len(held) > self._most:
+            held.popitem(last=False)
+
+    def forget(self, instance_id: str) -> None:
+        """The instance holds nothing any more."""
+        self._held.pop(instance_id, None)
+
+
+class Affinity:
+    """Sessions and prefixes of generate calls, as sizes for the score. Other tasks keep nothing at an instance."""
+
+    def __init__(self) -> None:
+        self._sessions = Sessions()
+        self._prefixes = PrefixIndex()
+        self._lives: dict[str, int] = {}
+
+    def forget(self, instance_id: str) -> None:
+        """The instance has gone, and its cache with it."""
+        self._prefixes.forget(instance_id)
+        self._lives.pop(instance_id, None)
+
+    def sizes(self, trip: Trip, fleet: Fleet) -> Mapping[str, float] | None:
+        """By instance, the work of this call in mean requests where a part of its prompt is there; None where nothing is."""
+        if trip.asked.work.kind != "generate":
+            return None
+        blocks = _blocks_of(trip)
+        bound = self._sessions.instance_of(_key(trip))
+        sizes = {}
+        for member in fleet.members:
+            if self._lives.get(member.id, 0) != member.lives:  # started again since, with an empty cache
+                self._prefixes.forget(member.id)
+                self._lives[member.id] = member.lives
+            share = self._prefixes.matched(member.id, blocks) / len(blocks) if blocks else 0.0
+            if (member.id, member.lives) == bound:
+                share = max(share, SESSION_SHARE)
+            if share:
+                sizes[member.id] = 1.0 - PREFILL_SHARE * share
+        return sizes or None
+
+    def sent(self, trip: Trip, member: Member) -> None:
+        """The call goes there, and its prompt with it."""
+        if trip.asked.work.kind != "generate":
+            return
+        self._prefixes.sent(member.id, _blocks_of(trip))
+        if any(key := _key(trip)):
+            self._sessions.bind(key, (member.id, member.lives))
+
+
+def _key(trip: Trip) -> tuple[str, str]:
+    """Exactly this session of exactly this organisation; two empty texts when the call names none."""
+    session = trip.asked.options.affinity_key or trip.call.run_id
+    return (trip.call.principal.organisation, session) if session else ("", "")
+
+
+def _blocks_of(trip: Trip) -> tuple[Hashable, ...]:
+    if trip.prefix_blocks is None:
+        trip.prefix_blocks = prefix_blocks(trip.asked.model, trip.asked.task.generate)
+    return trip.prefix_blocks
+
+
+def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashable, ...]:
+    """Chained hashes of a prompt, one for each 2 KiB of it: each covers all before it."""
+    text = model.encode() + b"\0"
+    for tool in task.tools:
+        text += tool.SerializeToString(deterministic=True)
+    for message in task.messages:
+        # Not as it is serialised: that begins with the length, and a longer message would share nothing with a shorter one.
+        text += b"\0".join((message.role.encode(), message.content.encode(), message.tool_call_id.encode()))
+        text += b"".join([call.SerializeToString(deterministic=True) for call in message.tool_calls])
+    digest, blocks = hashlib.blake2b(digest_size=8), []
+    for start in range(0, len(text), BLOCK_BYTES):
+        digest.update(text[start : start + BLOCK_BYTES])
+        blocks.append(digest.digest())
+    return tuple(blocks)

@@ -1,0 +1,57 @@
+"""Going on with an answer whose instance went away: what the caller has heard becomes the turn that another one continues. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.router.instances.backends import Computed
+from penstock.router.requests.requests import BYTES_A_TOKEN
+
+RESUMES = "resumes"
+"""The capability of an instance that continues an assistant's turn which ends a conversation, instead of answering it."""
+
+
+@dataclass
+class Delivered:
+    """What of an answer has reached the caller."""
+
+    said: list[str] = field(default_factory=list)
+    begun: bool = False
+    whole: bool = True
+    """False once something was delivered that text cannot hold: a tool call."""
+
+    def take(self, chunk: pb.GenerateChunk) -> None:
+        """One more piece has left."""
+        self.begun = True
+        self.whole = self.whole and not chunk.tool_calls and not chunk.finish_reason
+        if chunk.delta:
+            self.said.append(chunk.delta)
+
+    @property
+    def text(self) -> str:
+        """The text delivered so far."""
+        return "".join(self.said)
+
+
+def continued(task: pb.Task, text: str) -> pb.Task:
+    """The task of saying the rest."""
+    rest = pb.Task()
+    rest.CopyFrom(task)
+    rest.generate.messages.add(role="assistant", content=text)
+    if rest.generate.max_tokens:
+        rest.generate.max_tokens = max(1, rest.generate.max_tokens - len(text.encode()) // BYTES_A_TOKEN)
+    return rest
+
+
+def joined(piece: Computed, text: str, input_tokens: int) -> Computed:
+    """A piece whose result, if any, is the whole answer; what the part before has used is an estimate, for its instance is gone."""
+    if piece.result is None:
+        return piece
+    whole = pb.TaskResult()
+    whole.CopyFrom(piece.result)
+    whole.generate.message.content = text + piece.result.generate.message.content
+    whole.usage.input_tokens += input_tokens
+    whole.usage.output_tokens += len(text.encode()) // BYTES_A_TOKEN
+    whole.usage.estimated = True
+    return replace(piece, result=whole)

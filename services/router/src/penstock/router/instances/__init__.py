@@ -1,0 +1,1 @@
+"""Which instances exist and how they are reached. Imports routing for what is learnt of them."""

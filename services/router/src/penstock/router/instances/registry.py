@@ -1,0 +1,258 @@
+"""Which instances exist: registrations and heartbeats, shared with other routers through Redis, served from memory.
+
+Redis holds each registration under a key that expires with its lease; every router reads them.
+Redis gone: memory goes on with what is registered here, and `shared` says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Sequence
+
+import redis.asyncio
+from google.protobuf.message import DecodeError
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.router.instances.cold_start_queue import WaitingRoom
+from penstock.router.instances.shared_cold_start import exchange
+from penstock.router.routing.fleet import Fleet, Learning, Member
+from penstock.router.settings import RouterSettings
+from penstock.service.clock import Clock
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "penstock:router:instance:"
+INDEX = "penstock:router:instances"
+DRAINING = "penstock:router:draining"
+ROUTERS = "penstock:router:routers"
+
+LEARNING = Learning(
+    forget_services=60.0, explore_services=180.0, explore_least_s=9.0, calm_band=0.25, fade_least_s=0.25
+)
+"""How a serving router learns; the benchmark `routing` measures this very choice."""
+
+COUNT_ROUTERS = """
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms)
+return redis.call('ZCARD', KEYS[1])
+"""
+"""Say that this router lives, and count those that do; Redis tells the time."""
+
+
+class Registry:
+    """The instances with their registrations and leases, and a fleet for each model. Owner of every Member and Fleet."""
+
+    def __init__(self, settings: RouterSettings, store: redis.asyncio.Redis | None, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self.members: dict[str, Member] = {}
+        self.fleets: dict[str, Fleet] = {}
+        self.registered: dict[str, router_pb2.Instance] = {}
+        self._lease_until: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
+        self.since: dict[str, float] = {}
+        """When each instance came."""
+        self._name = secrets.token_hex(8)
+        self._routers = 1
+        self._gone: set[str] = set()
+        self.shared = store is not None
+        self.waiting = WaitingRoom(clock)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a receipt should say of the registry."""
+        return () if self.shared else ("registry not shared: Redis is unavailable",)
+
+    async def register(self, instance: router_pb2.Instance) -> None:
+        """Take an instance in; one that registers again after a restart starts as a newcomer."""
+        self._adopt(instance, fresh=True)
+        await self._share(instance, fresh=True)
+
+    async def heartbeat(
+        self, instance_id: str, load: common_pb2.LoadReport, models: Sequence[inference_pb2.Model] = ()
+    ) -> bool:
+        """Renew a lease, and take in the models where they have changed; False where the instance is not known."""
+        known = self.members.get(instance_id)
+        if known is None:
+            return False
+        now = self._heard_at[instance_id] = self._clock.monotonic()
+        self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
+        if known.lost:
+            known.lost = False
+            self.waiting.arrived(model.name for model in self.registered[instance_id].models)
+        known.report(load.in_flight, load.concurrency, load.utilization, now)
+        if models:
+            changed = router_pb2.Instance()
+            changed.CopyFrom(self.registered[instance_id])
+            del changed.models[:]
+            changed.models.extend(models)
+            self.registered[instance_id] = changed
+            self._place(known, _ready(changed))
+        await self._share(self.registered[instance_id])
+        return True
+
+    async def drain(self, instance_id: str, deregister: bool) -> int | None:
+        """Send nothing more there; returns the requests in flight, None where the instance is not known."""
+        known = self.members.get(instance_id)
+        if known is None:
+            return None
+        known.leaving, known.settled = True, False
+        await self._share_drain(instance_id, deregister)
+        if deregister and not known.own:
+            self._forget(instance_id)
+        return known.own
+
+    def serving(self, model: str) -> int:
+        """Instances that may be given work for the model."""
+        fleet = self.fleets.get(model)
+        return sum(not (member.lost or member.leaving) for member in fleet.members) if fleet is not None else 0
+
+    def sweep(self) -> list[str]:
+        """Mark instances whose lease has run out as lost and forget those that have gone; returns all that were forgotten since the last
+        sweep, by it or because they deregistered."""
+        now = self._clock.monotonic()
+        for instance_id, until in list(self._lease_until.items()):
+            known = self.members[instance_id]
+            if now <= until:
+                continue
+            if not known.lost:
+                log.warning("instance %s is lost: no heartbeat for %d ms", instance_id, self._settings.lease_ms)
+            known.lost, known.settled = True, False
+            if not known.own and now > until + 10 * self._settings.lease_ms / 1e3:
+                self._forget(instance_id)
+        gone, self._gone = self._gone, set()
+        return sorted(gone - self.members.keys())
+
+    async def read_shared(self) -> None:
+        """Adopt what other routers have registered, and who waits there. A failure is logged once; memory goes on."""
+        if self._store is None:
+            return
+        try:
+            routers = int(await self._store.eval(COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms))
+            names = sorted(_text(name) for name in await self._store.smembers(INDEX))
+            draining = {_text(name) for name in await self._store.smembers(DRAINING)}
+            values: list[bytes | str | None] = (
+                await self._store.mget([PREFIX + name for name in names]) if names else []
+            )
+            expired = [name for name, value in zip(names, values, strict=True) if value is None]
+            if expired:
+                await self._store.srem(INDEX, *expired)
+            await exchange(self._store, self._name, 4 * self._settings.lease_ms, self.waiting)
+        except (TimeoutError, RedisError, OSError):
+            self._note(False)
+            self.waiting.alone()
+            return
+        self._note(True)
+        self._routers = routers
+        for fleet in self.fleets.values():
+            fleet.routers = routers
+        for name, value in zip(names, values, strict=True):
+            if value is not None:
+                self._adopt_shared(name, value)
+        self._drain_as_told(draining, set(names))
+
+    def _drain_as_told(self, draining: set[str], names: set[str]) -> None:
+        """Stop sending to what another router drains, and to what was deregistered there and is not heard of here."""
+        now = self._clock.monotonic()
+        for instance_id, member in self.members.items():
+            silent = now - self._heard_at.get(instance_id, -math.inf) > self._settings.lease_ms / 1e3
+            if instance_id in draining or (instance_id not in names and silent):
+                member.leaving, member.settled = True, False
+
+    def _adopt_shared(self, name: str, value: bytes | str) -> None:
+        try:
+            instance = router_pb2.Instance.FromString(value if isinstance(value, bytes) else value.encode())
+        except DecodeError:
+            log.error("the shared registration of %s cannot be read", name)
+            return
+        if self.registered.get(name) == instance:
+            self._lease_until[name] = self._clock.monotonic() + self._settings.lease_ms / 1e3
+            self.members[name].lost = False
+        else:
+            self._adopt(instance, fresh=False)
+
+    def _adopt(self, instance: router_pb2.Instance, fresh: bool) -> None:
+        known, now = self.members.get(instance.id), self._clock.monotonic()
+        if known is None:
+            known = self.members[instance.id] = Member(instance.id, instance.concurrency, now)
+            self.since[instance.id] = now
+        elif fresh:
+            known.renew(now)
+            self.since[instance.id] = now
+        known.concurrency = max(1, instance.concurrency)
+        known.leaving = known.lost = False
+        self.registered[instance.id] = instance
+        self._lease_until[instance.id] = now + self._settings.lease_ms / 1e3
+        if fresh:
+            self._heard_at[instance.id] = now
+        self._place(known, _ready(instance))
+
+    def _place(self, member: Member, models: set[str]) -> None:
+        """Put a member into the fleets of its models, and out of all others."""
+        for model in models - self.fleets.keys():
+            self.fleets[model] = Fleet(LEARNING, routers=self._routers)
+        for model, fleet in list(self.fleets.items()):
+            others = [item for item in fleet.members if item.id != member.id]
+            fleet.members = sorted([*others, member], key=lambda item: item.id) if model in models else others
+            fleet.forget_refresh()
+            if not fleet.members:
+                del self.fleets[model]
+        self.waiting.arrived(models)
+
+    def _forget(self, instance_id: str) -> None:
+        member = self.members.get(instance_id)
+        if member is not None:
+            member.lost = True
+            self._place(member, set())
+        for table in (self.members, self.registered, self._lease_until, self._heard_at, self.since):
+            table.pop(instance_id, None)
+        self._gone.add(instance_id)
+
+    async def _share(self, instance: router_pb2.Instance, fresh: bool = False) -> None:
+        if self._store is None:
+            return
+        try:
+            async with self._store.pipeline(transaction=False) as pipe:
+                pipe.set(PREFIX + instance.id, instance.SerializeToString(), px=self._settings.lease_ms)
+                pipe.sadd(INDEX, instance.id)
+                if fresh:
+                    pipe.srem(DRAINING, instance.id)
+                await pipe.execute()
+        except (TimeoutError, RedisError, OSError):
+            self._note(False)
+
+    async def _share_drain(self, instance_id: str, deregister: bool) -> None:
+        if self._store is None:
+            return
+        try:
+            async with self._store.pipeline(transaction=False) as pipe:
+                if deregister:
+                    pipe.delete(PREFIX + instance_id)
+                    pipe.srem(INDEX, instance_id)
+                    pipe.srem(DRAINING, instance_id)
+                else:
+                    pipe.sadd(DRAINING, instance_id)
+                await pipe.execute()
+        except (TimeoutError, RedisError, OSError):
+            self._note(False)
+
+    def _note(self, shared: bool) -> None:
+        if self.shared and not shared:
+            log.warning("Redis is unavailable; the registry goes on in memory and is not shared")
+        elif shared and not self.shared:
+            log.info("Redis is back; the registry is shared again")
+        self.shared = shared
+
+
+def _ready(instance: router_pb2.Instance) -> set[str]:
+    return {model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,244 @@
+"""Work for callers that do not wait: kept in Redis, served by any router, ended exactly once for the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+
+import grpc
+import redis.asyncio
+from google.protobuf import json_format
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.calls.attempts import NO_MODEL
+from penstock.router.calls.call_state import Outcome
+from penstock.router.jobs import callbacks
+from penstock.router.jobs.job_store import CALLBACKS, CHANGED, STREAM, JobStore, Taken
+from penstock.router.runs.runs import RUN_CANCELLED
+from penstock.router.settings import RouterSettings
+from penstock.rpc.call import Call
+from penstock.rpc.errors import Fault, deadline_exceeded, invalid, not_found, to_fault, to_item_status, unavailable
+from penstock.service.clock import Clock
+from penstock.service.work_stream import LOST, WorkStream, stop
+
+log = logging.getLogger(__name__)
+
+HOUR_MS = 3_600_000
+LONGEST_MS = 7 * 24 * HOUR_MS
+LOOK_AGAIN_S = 1.0
+"""How often a watcher looks by itself, should a message have been lost."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
+"""CANCELLED where the run was not: by something on the way that is going down."""
+MODEL_WAIT_S = 60.0
+"""How long a job waits for a model that nobody serves: instances may still be starting."""
+ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
+CALLBACK_TRIES = 6
+
+Serve = Callable[[pb.SubmitJobRequest, Call], Awaitable[Outcome]]
+"""Serves a job's task as a call would be; raises Fault."""
+Post = Callable[[str, bytes, str], Awaitable[int]]
+"""Sends a body with its signature to an address and gives the HTTP status; raises OSError where there is none."""
+
+
+class Jobs:
+    """Takes, shows, cancels and serves jobs. Owner must `close` it."""
+
+    def __init__(
+        self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock, post: Post | None = None
+    ) -> None:
+        self._post = post or callbacks.HttpsPost()
+        self._settings = settings
+        self._redis = store
+        self._store = JobStore(store)
+        self._serve_call = serve
+        self._clock = clock
+        self._streams = (
+            WorkStream(store, STREAM, self._handle, clock, slots=settings.job_slots, lease_ms=settings.job_lease_ms),
+            WorkStream(store, CALLBACKS, self._tell, clock, slots=8, lease_ms=60_000),
+        )
+        self._running: dict[str, asyncio.Task[object]] = {}
+        self._cancelled: set[str] = set()
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve jobs."""
+        self._listener = asyncio.get_running_loop().create_task(self._listen(), name="job changes")
+        for stream in self._streams:
+            stream.start()
+
+    async def close(self) -> None:
+        """Stop; what runs here goes on at another router."""
+        for stream in self._streams:
+            await stream.close()
+        if self._listener is not None:
+            await stop([self._listener])
+
+    async def submit(self, request: pb.SubmitJobRequest, call: Call) -> pb.Job:
+        """Keep a job; when this returns, no crash loses it."""
+        if not 0 <= request.deadline_ms <= LONGEST_MS:
+            raise invalid("deadline_ms", f"must lie between 0 and {LONGEST_MS}")
+        if len(request.idempotency_token.encode()) > 128:
+            raise invalid("idempotency_token", "is longer than 128 bytes")
+        if request.callback_url:
+            if not self._settings.callback_secret:
+                raise invalid("callback_url", "this router sends no callbacks; PENSTOCK_CALLBACK_SECRET is not set")
+            if why := callbacks.refused_because(request.callback_url, self._settings.callback_hosts):
+                raise invalid("callback_url", why)
+        with _in_words():
+            job_id, _ = await self._store.submit(request, call.principal, call.priority, request.deadline_ms or HOUR_MS)
+        return await self.get(job_id, call)
+
+    async def get(self, job_id: str, call: Call) -> pb.Job:
+        """A job of the caller's organisation."""
+        if not job_id:
+            raise invalid("id", "is empty")
+        with _in_words():
+            job = await self._store.read(job_id, call.principal.organisation)
+        if job is None:
+            raise not_found("id", f"there is no job {job_id!r}")
+        return job
+
+    async def watch(self, job_id: str, call: Call) -> AsyncGenerator[pb.Job, None]:
+        """The job now, and again at each change until it has ended."""
+        changed, shown = asyncio.Event(), None
+        self._watchers[job_id].add(changed)
+        try:
+            while True:
+                changed.clear()
+                job = await self.get(job_id, call)
+                if shown is None or (job.state, job.attempts) != shown:
+                    yield job
+                shown = (job.state, job.attempts)
+                if job.state in ENDED:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
+        finally:
+            self._watchers[job_id].discard(changed)
+            if not self._watchers[job_id]:
+                del self._watchers[job_id]
+
+    async def cancel(self, job_id: str, call: Call) -> pb.Job:
+        """End a job as cancelled, wherever it runs; one that has ended stays as it is."""
+        job = await self.get(job_id, call)
+        if job.state not in ENDED:
+            with _in_words():
+                await self._store.end(job_id, pb.Job(state=pb.JOB_STATE_CANCELLED), callback=False)
+            job = await self.get(job_id, call)
+        return job
+
+    async def cancel_run(self, run_id: str, call: Call) -> int:
+        """Cancel every job of an agent run; gives how many had not ended."""
+        with _in_words():
+            names = await self._store.of_run(call.principal.organisation, run_id)
+        count = 0
+        for name in names:
+            with contextlib.suppress(Fault):
+                before = (await self.get(name, call)).state
+                after = (await self.cancel(name, call)).state
+                count += before not in ENDED and after == pb.JOB_STATE_CANCELLED
+        return count
+
+    async def _handle(self, job_id: str) -> None:
+        """Serve a job to its end. Cancelled from outside it stays pending; cancelled by its caller it has ended already."""
+        taken = await self._store.begin(job_id)
+        if taken is None:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[job_id] = task
+        try:
+            outcome = await self._outcome(taken)
+            await self._store.end(job_id, outcome, callback=bool(taken.request.callback_url))
+        except asyncio.CancelledError:
+            if job_id not in self._cancelled:
+                raise
+            task.uncancel()
+        finally:
+            self._cancelled.discard(job_id)
+            self._running.pop(job_id, None)
+
+    async def _outcome(self, taken: Taken) -> pb.Job:
+        deadline_s = self._clock.monotonic() + taken.left_s
+        call = Call(
+            taken.principal, taken.priority, taken.request.options.run_id, taken.request.options.step, deadline_s
+        )
+        pause_s, began = FIRST_PAUSE_S, self._clock.monotonic()
+        try:
+            if taken.attempts > self._settings.job_attempts:
+                raise unavailable(f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED")
+            while call.remaining_s(self._clock.monotonic()) > 0:
+                try:
+                    done = await self._serve_call(taken.request, call)
+                    return pb.Job(state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt)
+                except Fault as fault:
+                    if not _may_pass(fault, self._clock.monotonic() - began):
+                        raise
+                    await self._clock.sleep(min(max(pause_s, fault.retry_after_s), LONGEST_PAUSE_S))
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            raise deadline_exceeded("the job's deadline has passed")
+        except Exception as error:
+            if isinstance(error, Fault) and error.reason == RUN_CANCELLED:
+                return pb.Job(state=pb.JOB_STATE_CANCELLED)
+            return pb.Job(state=pb.JOB_STATE_FAILED, status=to_item_status(to_fault(error)))
+
+    async def _tell(self, job_id: str) -> None:
+        """Send an ended job to its callback address, again with back-off until it is taken or given up."""
+        found = await self._store.callback(job_id)
+        if found is None:
+            return
+        url, job = found
+        body = json_format.MessageToJson(job, indent=None).encode()
+        for number in range(CALLBACK_TRIES):
+            try:
+                signature = callbacks.sign(self._settings.callback_secret, int(self._clock.time()), body)
+                status = await self._post(url, body, signature)
+                if 200 <= status < 300 or status in (400, 401, 403, 404, 410):
+                    return
+            except (OSError, TimeoutError):
+                pass
+            await self._clock.sleep(2.0**number)
+        log.warning("job %s: the callback was given up after %d tries", job_id, CALLBACK_TRIES)
+
+    async def _listen(self) -> None:
+        """Hear of changes: wake watchers, and stop what its caller has cancelled."""
+        while True:
+            try:
+                async with self._redis.pubsub() as channel:
+                    await channel.subscribe(CHANGED)
+                    while True:
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                        if message is not None:
+                            await self._changed(message["data"].decode())
+            except LOST:
+                await self._clock.sleep(0.5)
+
+    async def _changed(self, job_id: str) -> None:
+        for event in self._watchers.get(job_id, ()):
+            event.set()
+        task = self._running.get(job_id)
+        if task is None:
+            return
+        state = await self._redis.hget(f"penstock:job:{job_id}", "state")
+        if state is not None and int(state) == pb.JOB_STATE_CANCELLED and self._running.get(job_id) is task:
+            self._cancelled.add(job_id)
+            task.cancel()
+
+
+def _may_pass(fault: Fault, waited_s: float) -> bool:
+    """True when waiting may mend it: nobody free now, or a fleet that is still starting."""
+    if fault.reason == NO_MODEL:
+        return waited_s < MODEL_WAIT_S
+    return fault.code in AGAIN and fault.reason not in ("BUDGET_EXHAUSTED", "RUN_BUDGET_EXHAUSTED", RUN_CANCELLED)
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except LOST:
+        raise unavailable("jobs need Redis, and it does not answer", retry_after_s=1.0, reason="NO_REDIS") from None

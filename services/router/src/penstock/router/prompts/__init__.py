@@ -1,0 +1,1 @@
+"""Which prompts may be shaped, and how. Imports stages."""

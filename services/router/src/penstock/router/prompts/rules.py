@@ -1,0 +1,111 @@
+"""`prompts:` of the file: what may be done to whose prompts, checked as a whole. No prompt comes here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from penstock.prompts.conversation import Policy, TokenCounter
+from penstock.prompts.optimiser import Optimiser
+from penstock.prompts.selection import Similarity
+from penstock.prompts.templates import Template, faults_of
+from penstock.service.settings import BadConfig, Section
+from pydantic import Field, model_validator
+
+
+class ShapingRule(Section):
+    """What may be done for an organisation and a model; the first that fits counts.
+
+    Lossy, and off unless asked for: selection by a `keep_share` below 1, and `templates` by their names.
+    """
+
+    organisation: str = "*"
+    model: str = "*"
+    """The model that was chosen for a call, never `auto`."""
+    stable_prefix: bool = True
+    lossless: bool = True
+    named_values: bool = True
+    keep_share: float = Field(1.0, gt=0, le=1)
+    templates: tuple[str, ...] = ()
+    tokenizer_file: Path | None = None
+    """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at four bytes each."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether the rule asks for lossy selection."""
+        return self.keep_share < 1
+
+    def fits(self, organisation: str, model: str) -> bool:
+        """Whether the rule is for this organisation and model."""
+        return self.organisation in ("*", organisation) and self.model in ("*", model)
+
+    def policy(self, templates: Mapping[str, Template] | None = None) -> Policy:
+        known = templates or {}
+        return Policy(
+            self.stable_prefix,
+            self.lossless,
+            named_values=self.named_values,
+            keep_share=self.keep_share,
+            templates=tuple(known[name] for name in self.templates),
+        )
+
+    def optimiser(
+        self, templates: Mapping[str, Template] | None = None, similarity: Similarity | None = None
+    ) -> Optimiser:
+        """The optimiser of this rule; `similarity` serves where the rule selects.
+
+        Raises:
+            BadConfig: the tokenizer's file cannot be used.
+        """
+        counter = token_counter(self.tokenizer_file) if self.tokenizer_file else None
+        return Optimiser(self.policy(templates), counter, similarity if self.selects else None)
+
+
+class TemplateSection(Section):
+    """A known long part of tool descriptions and tool results, and the shorter words that are to stand for it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    part: str = Field(min_length=32)
+    text: str
+
+
+class PromptsSection(Section):
+    """`prompts:` of the file; without a rule every generate task is shaped without loss."""
+
+    rules: tuple[ShapingRule, ...] = (ShapingRule(),)
+    templates: tuple[TemplateSection, ...] = ()
+    embedder: Path | None = None
+    """Folder of a text model, as `make model` makes one: it joins BM25 where a rule selects passages; without it BM25 selects alone."""
+
+    @model_validator(mode="after")
+    def _templates_fit(self) -> PromptsSection:
+        wrong = faults_of(list(self._templates()))
+        names = {template.name for template in self.templates}
+        for place, rule in enumerate(self.rules):
+            wrong += [f"rules[{place}].templates: there is no {name!r}" for name in rule.templates if name not in names]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _templates(self) -> tuple[Template, ...]:
+        return tuple(Template(template.name, template.part, template.text) for template in self.templates)
+
+    def optimisers(self, similarity: Similarity | None = None) -> list[tuple[ShapingRule, Optimiser]]:
+        """Each rule with its optimiser, in order.
+
+        Raises:
+            BadConfig: a tokenizer's file cannot be used.
+        """
+        known = {template.name: template for template in self._templates()}
+        return [(rule, rule.optimiser(known, similarity)) for rule in self.rules]
+
+
+def token_counter(path: Path) -> TokenCounter:
+    """Counts a text's tokens with the tokenizer of that file, without the special ones that a template adds."""
+    from tokenizers import Tokenizer  # loaded only where a rule names one
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more exact
+        raise BadConfig([f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]) from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

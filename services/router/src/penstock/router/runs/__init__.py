@@ -1,0 +1,1 @@
+"""Agent runs: one deadline, one spending limit, one cancel, shared between routers."""

@@ -1,0 +1,191 @@
+"""An agent run as a unit: one deadline, one spending limit, and one cancel that reaches every call in flight, at every router.
+
+Only runs of which there is something to know are kept. What one router learns it tells as a Fact; `run_stream.py` carries facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple
+
+import grpc
+from penstock.api.router.v1 import router_pb2 as pb
+from penstock.rpc.call import Call
+from penstock.rpc.errors import Fault, exhausted
+from penstock.service.clock import Clock
+
+RUNS_KEPT = 65_536
+NO_LIMIT = -1
+RUN_CANCELLED = "RUN_CANCELLED"
+
+Key = tuple[str, str]
+"""Organisation and run id."""
+
+
+class Fact(NamedTuple):
+    """Something new about a run."""
+
+    organisation: str
+    run_id: str
+    left_ms: int = NO_LIMIT
+    """Time that the run has from now on, where its deadline was set."""
+    most_microusd: int = NO_LIMIT
+    """What the run may spend, where that was set."""
+    spent_microusd: int = 0
+    """What it has spent more."""
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Run:
+    """What a router knows of a run. Limits are those that the first call to name them set."""
+
+    deadline_s: float = math.inf
+    most_microusd: int = NO_LIMIT
+    spent_microusd: int = 0
+    cancelled: bool = False
+
+
+class Runs:
+    """The runs of this router; the longest unused are forgotten. `tell` is given every fact that others should hear of."""
+
+    def __init__(self, clock: Clock, tell: Callable[[Fact], None] = lambda _: None) -> None:
+        self._clock = clock
+        self.tell = tell
+        self._runs: OrderedDict[Key, Run] = OrderedDict()
+        self._in_flight: dict[Key, set[asyncio.Task[object]]] = {}
+        self._ended: set[asyncio.Task[object]] = set()
+
+    def enter(self, options: pb.CallOptions, call: Call) -> Call:
+        """The call under its run's limits.
+
+        Raises:
+            Fault: the run was cancelled, or has spent what it may.
+        """
+        if not call.run_id:
+            return call
+        key = (call.principal.organisation, call.run_id)
+        if options.run_deadline_ms or options.HasField("run_max_cost_microusd"):
+            self._limit(key, options)
+        run = self._runs.get(key)
+        if run is None:
+            return call
+        self._runs.move_to_end(key)
+        if run.cancelled:
+            raise _cancelled(call.run_id)
+        if 0 <= run.most_microusd <= run.spent_microusd:
+            raise exhausted(
+                f"the run {call.run_id} has spent its {run.most_microusd} micro-dollars", "RUN_BUDGET_EXHAUSTED"
+            )
+        return call if call.deadline_s <= run.deadline_s else call._replace(deadline_s=run.deadline_s)
+
+    def _limit(self, key: Key, options: pb.CallOptions) -> None:
+        known = self._runs.get(key) or Run()
+        left_ms = options.run_deadline_ms if math.isinf(known.deadline_s) else 0
+        most = options.run_max_cost_microusd if options.HasField("run_max_cost_microusd") else NO_LIMIT
+        most = most if known.most_microusd < 0 else NO_LIMIT
+        if left_ms or most >= 0:
+            self._tell(Fact(*key, left_ms=left_ms or NO_LIMIT, most_microusd=most))
+
+    def spent(self, call: Call, microusd: int) -> None:
+        """A call of the run has cost so much."""
+        if call.run_id and microusd:
+            self._tell(Fact(call.principal.organisation, call.run_id, spent_microusd=microusd))
+
+    def cancel(self, organisation: str, run_id: str) -> int:
+        """End every call of a run, and refuse those that come later; gives how many were in flight here."""
+        count = len(self._in_flight.get((organisation, run_id), ()))
+        self._tell(Fact(organisation, run_id, cancelled=True))
+        return count
+
+    def _tell(self, fact: Fact) -> None:
+        self.learn(fact)
+        self.tell(fact)
+
+    def learn(self, fact: Fact, age_s: float = 0.0) -> None:
+        """Take in a fact, told here or at another router `age_s` ago."""
+        run = self._run((fact.organisation, fact.run_id))
+        if fact.left_ms >= 0:
+            run.deadline_s = min(run.deadline_s, self._clock.monotonic() + fact.left_ms / 1e3 - age_s)
+        if fact.most_microusd >= 0 and run.most_microusd < 0:
+            run.most_microusd = fact.most_microusd
+        run.spent_microusd += fact.spent_microusd
+        if fact.cancelled and not run.cancelled:
+            run.cancelled = True
+            for task in self._in_flight.get((fact.organisation, fact.run_id), ()):
+                self._stop(task)
+
+    def part_of(self, call: Call) -> Part:
+        """Let the run's cancel and deadline reach this call while it lasts: `with runs.part_of(call):`."""
+        return Part(self, call)
+
+    def begin(self, key: Key, task: asyncio.Task[object]) -> asyncio.TimerHandle | None:
+        """Count a task as the run's; gives the timer that ends it at the run's deadline, where it has one."""
+        self._in_flight.setdefault(key, set()).add(task)
+        run = self._runs.get(key)
+        if run is None or math.isinf(run.deadline_s):
+            return None
+        return asyncio.get_running_loop().call_later(run.deadline_s - self._clock.monotonic(), self._stop, task)
+
+    def end(self, key: Key, task: asyncio.Task[object]) -> Fault | None:
+        """Count it no more; gives the fault that its caller is owed where the run has ended it."""
+        tasks = self._in_flight[key]
+        tasks.discard(task)
+        if not tasks:
+            del self._in_flight[key]
+        if task not in self._ended:
+            return None
+        self._ended.discard(task)
+        if self._run(key).cancelled:
+            return _cancelled(key[1])
+        return Fault(grpc.StatusCode.DEADLINE_EXCEEDED, f"the time of run {key[1]} is up", reason="RUN_DEADLINE")
+
+    def _stop(self, task: asyncio.Task[object]) -> None:
+        self._ended.add(task)
+        task.cancel()
+
+    def _run(self, key: Key) -> Run:
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = Run()
+            if len(self._runs) > RUNS_KEPT:
+                self._runs.popitem(last=False)
+        return run
+
+
+class Part:
+    """One call's part of its run, from entering to leaving."""
+
+    __slots__ = ("_key", "_runs", "_task", "_timer")
+
+    def __init__(self, runs: Runs, call: Call) -> None:
+        self._runs = runs
+        self._key = (call.principal.organisation, call.run_id)
+        self._task: asyncio.Task[object] | None = asyncio.current_task() if call.run_id else None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        if self._task is not None:
+            self._timer = self._runs.begin(self._key, self._task)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        fault = self._runs.end(self._key, self._task)
+        if fault is not None and isinstance(error, asyncio.CancelledError):
+            # gRPC sends no status for a handler that was cancelled from inside; the caller is owed one.
+            self._task.uncancel()
+            raise fault from None
+
+
+def _cancelled(run_id: str) -> Fault:
+    return Fault(grpc.StatusCode.CANCELLED, f"the run {run_id} was cancelled", reason=RUN_CANCELLED)

@@ -1,0 +1,1 @@
+"""Who makes it so: processes, Kubernetes, AWS, or nobody."""

@@ -1,0 +1,1 @@
+"""How the scaler is asked and told: our gRPC service, KEDA's, notices over HTTP."""

@@ -1,0 +1,1 @@
+"""How many instances a forecast asks for, and why. Plain values in and out."""

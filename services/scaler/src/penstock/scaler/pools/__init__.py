@@ -1,0 +1,1 @@
+"""One pool as it runs: samples in, forecasts, decisions, effects. Imports forecast, decide and actuate."""

@@ -1,0 +1,1 @@
+"""Spot machines: the online rule, placement over zones and types, prices, notices. Imports actuate and forecast."""

@@ -1,0 +1,1 @@
+"""Anomaly detectors, and the incidents that their findings become. Imports window and spans."""

@@ -1,0 +1,1 @@
+"""Passing telemetry on: OTLP, Prometheus, a webhook."""

@@ -1,0 +1,1 @@
+"""Taking telemetry in: OTLP from any exporter, figures of this machine."""

@@ -1,0 +1,1 @@
+"""Questions to the store, and its values turned into messages."""

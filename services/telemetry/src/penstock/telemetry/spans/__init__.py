@@ -1,0 +1,1 @@
+"""Spans as plain values, read out of OTLP messages: trees, critical paths, what is removed from them."""

@@ -1,0 +1,61 @@
+"""From tokens to micro-dollars: tiers, rounding, and the difference between no price and the price 0."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.api.common.v1 import common_pb2
+from penstock.prices.prices import ModelPrice, Prices, PricesSection
+from pydantic import ValidationError
+
+PRICE = ModelPrice(
+    name="tiers",
+    input_microusd_per_mtok=3_000_000,
+    output_microusd_per_mtok=15_000_000,
+    cached_input_microusd_per_mtok=300_000,
+    written_input_microusd_per_mtok=3_750_000,
+)
+PRICES = Prices.of(PricesSection(models=(PRICE, ModelPrice(name="free"))))
+
+
+@pytest.mark.parametrize(
+    ("usage", "paid"),
+    [
+        ({"input_tokens": 1_000}, 3_000),
+        ({"input_tokens": 1_000, "cached_input_tokens": 900}, 300 + 270),
+        ({"input_tokens": 1_000, "written_input_tokens": 1_000}, 3_750),
+        ({"output_tokens": 10}, 150),
+        ({"output_tokens": 10, "reasoning_tokens": 4}, 150),
+        ({"input_tokens": 1, "cached_input_tokens": 1}, 1),  # 0.3 micro-dollars are rounded up
+        ({}, 0),
+    ],
+)
+def test_each_tier_has_its_price(usage: dict[str, int], paid: int) -> None:
+    assert PRICES.paid_microusd("tiers", common_pb2.Usage(**usage)) == paid
+
+
+def test_no_price_is_not_the_price_nothing() -> None:
+    usage = common_pb2.Usage(input_tokens=5)
+    assert PRICES.paid_microusd("free", usage) == 0
+    assert PRICES.paid_microusd("unheard", usage) is None
+    assert PRICES.most_microusd("unheard", 1, 1) is None
+
+
+@given(st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999))
+def test_what_is_paid_never_exceeds_the_most(plain: int, cached: int, written: int, output: int) -> None:
+    usage = common_pb2.Usage(
+        input_tokens=plain + cached + written,
+        cached_input_tokens=cached,
+        written_input_tokens=written,
+        output_tokens=output,
+    )
+    paid, most = PRICES.paid_microusd("tiers", usage), PRICES.most_microusd("tiers", usage.input_tokens, output)
+    assert paid is not None
+    assert most is not None
+    assert paid <= most
+
+
+def test_a_price_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="name stands twice: a"):
+        PricesSection(models=(ModelPrice(name="a"), ModelPrice(name="a")))
