@@ -1,4 +1,7 @@
-"""From the generated stubs alone: an embedding and its receipt. `make up` first; then `.venv/bin/python docs/examples/embed.py`."""
+"""From the generated stubs alone: an embedding and its receipt.
+
+`make up` first; then `.venv/bin/python docs/examples/embed.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ with grpc.insecure_channel(ADDRESS) as channel:
         texts=["where is my order"], options=router_pb2.CallOptions(run_id="example", step="1")
     )
     answer = router.Embed(request, metadata=(("authorization", f"Bearer {KEY}"),), timeout=10)
-    print(len(answer.embeddings[0].values), "values from", answer.receipt.route.instance_id or "the cache")
     print(
-        f"{answer.receipt.total_ms:.1f} ms, {answer.receipt.cost.paid_microusd} micro-dollars, trace {answer.receipt.trace_id}"
+        len(answer.embeddings[0].values),
+        "values from",
+        answer.receipt.route.instance_id or "the cache",
+    )
+    print(
+        f"{answer.receipt.total_ms:.1f} ms, {answer.receipt.cost.paid_microusd} "
+        f"micro-dollars, trace {answer.receipt.trace_id}"
     )

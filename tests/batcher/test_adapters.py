@@ -28,7 +28,9 @@ class Measuring(QuietInstance):
         self.groups.append(1)
         return pb.ComputeResponse(result=measured(request.task))
 
-    async def ComputeBatch(self, request: pb.ComputeBatchRequest, call: Call) -> AsyncIterator[pb.ComputeBatchResponse]:
+    async def ComputeBatch(
+        self, request: pb.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[pb.ComputeBatchResponse]:
         self.groups.append(len(request.members))
         for index in reversed(range(len(request.members))):
             result = pb.MemberResult(index=index, result=measured(request.members[index].task))

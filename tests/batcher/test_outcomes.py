@@ -1,4 +1,6 @@
-"""Whatever happens, each member ends exactly once: random arrivals, cancels, deadlines and deaths of the instance, in virtual time."""
+"""Whatever happens, each member ends exactly once: random arrivals, cancels, deadlines and deaths
+of the instance, in virtual time.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from penstock.testkit.clock import FakeClock
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("submit"), st.integers(1, 4), st.integers(0, 3), st.sampled_from([0.05, 1.0, 60.0])),
+        st.tuples(
+            st.just("submit"),
+            st.integers(1, 4),
+            st.integers(0, 3),
+            st.sampled_from([0.05, 1.0, 60.0]),
+        ),
         st.tuples(st.just("stream"), st.integers(1, 4), st.integers(0, 3), st.just(60.0)),
         st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0), st.just(0.0)),
         st.tuples(st.just("advance"), st.integers(1, 30), st.just(0), st.just(0.0)),
@@ -51,7 +58,9 @@ class Mortal:
 async def play(steps: list[tuple[str, int, int, float]]) -> None:
     clock = FakeClock()
     instance = Mortal(clock)
-    queue = InstanceQueue(instance, 2, {"": KnobsSection(max_batch_size=3, max_queue_size=12)}, clock)
+    queue = InstanceQueue(
+        instance, 2, {"": KnobsSection(max_batch_size=3, max_queue_size=12)}, clock
+    )
     tasks: list[asyncio.Task[object]] = []
 
     async def stream(call: Call) -> object:
@@ -76,7 +85,10 @@ async def play(steps: list[tuple[str, int, int, float]]) -> None:
     await clock.advance(5.0)
     await queue.drained()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(item, Served | Fault | asyncio.CancelledError | common_pb2.BatchReceipt) for item in outcomes)
+    assert all(
+        isinstance(item, Served | Fault | asyncio.CancelledError | common_pb2.BatchReceipt)
+        for item in outcomes
+    )
     assert len(instance.answered) == len(set(instance.answered)), "a member was answered twice"
     assert returned <= len(tasks)
     assert len(queue.waiting) == 0

@@ -9,11 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.batcher.batch_formation import CostModel, FormerLimits, form, padding_waste
-from penstock.batcher.fair_queue import CREDITS, CRITICAL, HIGH, LOW, NORMAL, WEIGHTS, Entry, Scheduler, refusal
+from penstock.batcher.fair_queue import (
+    CREDITS,
+    CRITICAL,
+    HIGH,
+    LOW,
+    NORMAL,
+    WEIGHTS,
+    Entry,
+    Scheduler,
+    refusal,
+)
 
 
-def entry(number: int, priority: int = NORMAL, tenant: str = "a", tokens: int = 10, **more: float) -> Entry:
-    return Entry(number, priority, tenant, "m", 1, tokens, more.get("arrived_s", 0.0), more.get("deadline_s", 100.0))
+def entry(
+    number: int, priority: int = NORMAL, tenant: str = "a", tokens: int = 10, **more: float
+) -> Entry:
+    return Entry(
+        number,
+        priority,
+        tenant,
+        "m",
+        1,
+        tokens,
+        more.get("arrived_s", 0.0),
+        more.get("deadline_s", 100.0),
+    )
 
 
 def drain(scheduler: Scheduler) -> list[Entry]:
@@ -73,7 +94,10 @@ def test_a_burst_goes_first_while_its_credit_lasts_and_shares_beyond(priority: i
     for number in range(400, 1000):
         scheduler.push(entry(number, priority))
     order = [item.priority for item in drain(scheduler)]
-    burst, ahead = order.index(NORMAL), 10 / WEIGHTS[NORMAL]  # the class that was served last is ahead by one entry
+    burst, ahead = (
+        order.index(NORMAL),
+        10 / WEIGHTS[NORMAL],
+    )  # the class that was served last is ahead by one entry
     assert burst == pytest.approx((CREDITS[priority] + ahead) * WEIGHTS[priority] / 10, abs=1)
     share = WEIGHTS[priority] / (WEIGHTS[priority] + WEIGHTS[NORMAL])
     assert order[burst : burst + 200].count(priority) == pytest.approx(200 * share, abs=3)
@@ -110,7 +134,10 @@ def test_the_longest_flow_for_its_weight_loses_its_newest() -> None:
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["push", "serve", "remove", "expire"]), st.integers(1, 4), st.integers(0, 3), st.integers(1, 50)
+        st.sampled_from(["push", "serve", "remove", "expire"]),
+        st.integers(1, 4),
+        st.integers(0, 3),
+        st.integers(1, 50),
     ),
     max_size=80,
 )
@@ -140,32 +167,43 @@ def test_every_entry_leaves_exactly_once(operations: list[tuple[str, int, int, i
 
 
 @given(OPERATIONS)
-def test_within_a_tenant_the_earliest_deadline_is_always_next(operations: list[tuple[str, int, int, int]]) -> None:
+def test_within_a_tenant_the_earliest_deadline_is_always_next(
+    operations: list[tuple[str, int, int, int]],
+) -> None:
     """And of equal deadlines the first that came, however pushes, removals and turns interleave."""
     scheduler = Scheduler()
     waiting: dict[int, Entry] = {}
     for number, (what, priority, tenant, tokens) in enumerate(operations):
         if what == "push":
-            waiting[number] = entry(number, priority, str(tenant), tokens, deadline_s=100.0 + tokens // 5)
+            waiting[number] = entry(
+                number, priority, str(tenant), tokens, deadline_s=100.0 + tokens // 5
+            )
             scheduler.push(waiting[number])
         elif what == "remove" and waiting:
             scheduler.remove(waiting.pop(sorted(waiting)[tokens % len(waiting)]).id)
         elif len(scheduler):
             head = next(scheduler.ordered(1))
-            rivals = [item for item in waiting.values() if (item.priority, item.tenant) == (head.priority, head.tenant)]
+            rivals = [
+                item
+                for item in waiting.values()
+                if (item.priority, item.tenant) == (head.priority, head.tenant)
+            ]
             assert head == min(rivals, key=lambda item: (item.deadline_s, item.id))
             scheduler.serve(waiting.pop(head.id))
 
 
-ADVERSARY = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 20)), min_size=1, max_size=12)
+ADVERSARY = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(1, 20)), min_size=1, max_size=12
+)
 
 
 @given(st.integers(1, 4), ADVERSARY, st.integers(1, 3))
 def test_a_backlogged_flow_waits_a_bounded_number_of_tokens(
     priority: int, pattern: list[tuple[int, int, int]], a_turn: int
 ) -> None:
-    """Whatever the others send, and however much more than is served, an entry is served before its class's share of the work that could
-    have gone ahead of it."""
+    """Whatever the others send, and however much more than is served, an entry is served before its
+    class's share of the work that could have gone ahead of it.
+    """
     scheduler = Scheduler()
     scheduler.push(entry(0, priority, "victim"))
     served_before = number = 0

@@ -40,10 +40,17 @@ class Held:
         if self.dies:
             raise unavailable("the instance died")
         for index, member in enumerate(members):
-            faults = {"bad": invalid("task.embed.texts[0]", "is bad"), "limited": exhausted("too much", "429", 1.0)}
+            faults = {
+                "bad": invalid("task.embed.texts[0]", "is bad"),
+                "limited": exhausted("too much", "429", 1.0),
+            }
             fault = faults.get(member.task.embed.texts[0])
             status = to_item_status(fault) if fault else OK
-            yield index, inference_pb2.MemberResult(index=index, status=status), common_pb2.LoadReport(concurrency=1)
+            yield (
+                index,
+                inference_pb2.MemberResult(index=index, status=status),
+                common_pb2.LoadReport(concurrency=1),
+            )
 
 
 @pytest.fixture
@@ -53,10 +60,14 @@ def instance() -> Held:
 
 @pytest.fixture
 def queue(instance: Held) -> InstanceQueue:
-    return InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=4, max_queue_size=6)}, FakeClock())
+    return InstanceQueue(
+        instance, 1, {"": KnobsSection(max_batch_size=4, max_queue_size=6)}, FakeClock()
+    )
 
 
-def submit(queue: InstanceQueue, text: str = "x", tenant: str = "a", deadline_s: float = 60.0) -> asyncio.Task[Served]:
+def submit(
+    queue: InstanceQueue, text: str = "x", tenant: str = "a", deadline_s: float = 60.0
+) -> asyncio.Task[Served]:
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
     call = Call(Principal(tenant), deadline_s=deadline_s)
     return asyncio.create_task(queue.submit(task, "m", call, (1, 10)))
@@ -67,7 +78,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_idle_instance_is_used_at_once_and_what_waits_is_grouped(queue: InstanceQueue, instance: Held) -> None:
+async def test_an_idle_instance_is_used_at_once_and_what_waits_is_grouped(
+    queue: InstanceQueue, instance: Held
+) -> None:
     tasks = [submit(queue) for _ in range(5)]
     await settle()
     assert instance.batches == [1]
@@ -91,13 +104,17 @@ async def test_a_bad_member_spoils_nobody_else(queue: InstanceQueue, instance: H
     assert caught.value.field == "task.embed.texts[0]"
 
 
-async def test_a_cancelled_member_leaves_the_queue_and_the_batch(queue: InstanceQueue, instance: Held) -> None:
+async def test_a_cancelled_member_leaves_the_queue_and_the_batch(
+    queue: InstanceQueue, instance: Held
+) -> None:
     running, waiting, other = submit(queue), submit(queue), submit(queue)
     await settle()
     for task in (waiting, running):
         task.cancel()
     await settle()
-    assert (instance.batches, instance.cancelled) == ([1, 1], 1), "the instance is free at once for who still waits"
+    assert (instance.batches, instance.cancelled) == ([1, 1], 1), (
+        "the instance is free at once for who still waits"
+    )
     instance.release.set()
     assert (await other).receipt.batch_size == 1
 
@@ -119,19 +136,27 @@ async def test_a_batch_goes_on_for_whoever_is_left_and_ends_when_nobody_is(
         member.cancel()
     await settle()
     assert (queue.running, instance.cancelled) == (0, 2)
-    assert not any(cost.samples for cost in queue.costs.values()), "what was broken off does not say what batches cost"
+    assert not any(cost.samples for cost in queue.costs.values()), (
+        "what was broken off does not say what batches cost"
+    )
 
 
-async def test_an_instances_death_returns_its_members_as_retryable(queue: InstanceQueue, instance: Held) -> None:
+async def test_an_instances_death_returns_its_members_as_retryable(
+    queue: InstanceQueue, instance: Held
+) -> None:
     instance.dies = True
     tasks = [submit(queue) for _ in range(3)]
     await settle()
     instance.release.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(item, Fault) and item.code is grpc.StatusCode.UNAVAILABLE for item in outcomes)
+    assert all(
+        isinstance(item, Fault) and item.code is grpc.StatusCode.UNAVAILABLE for item in outcomes
+    )
 
 
-async def test_a_full_queue_drops_from_the_longest_flow(queue: InstanceQueue, instance: Held) -> None:
+async def test_a_full_queue_drops_from_the_longest_flow(
+    queue: InstanceQueue, instance: Held
+) -> None:
     loud = [submit(queue, tenant="loud") for _ in range(7)]
     await settle()
     quiet = submit(queue, tenant="quiet")
@@ -145,18 +170,26 @@ async def test_a_full_queue_drops_from_the_longest_flow(queue: InstanceQueue, in
     assert isinstance(outcomes[7], Served)
 
 
-async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_less_urgent(instance: Held) -> None:
+async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_less_urgent(
+    instance: Held,
+) -> None:
     small = {"low": QueuePolicySection(max_queue_size=2)}
-    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_queue_size=4, queue_policies=small)}, FakeClock())
+    queue = InstanceQueue(
+        instance, 1, {"": KnobsSection(max_queue_size=4, queue_policies=small)}, FakeClock()
+    )
 
     def ask(priority: int) -> asyncio.Task[Served]:
-        return asyncio.create_task(queue.submit(TASK, "m", Call(Principal("a"), priority, deadline_s=60.0), (1, 10)))
+        return asyncio.create_task(
+            queue.submit(TASK, "m", Call(Principal("a"), priority, deadline_s=60.0), (1, 10))
+        )
 
     running = ask(2)
     await settle()
     low = [ask(1) for _ in range(3)]
     await settle()
-    assert (queue.waiting.count("m", 1), low[2].done()) == (2, True), "the class is full, the queue is not"
+    assert (queue.waiting.count("m", 1), low[2].done()) == (2, True), (
+        "the class is full, the queue is not"
+    )
     urgent = [ask(4) for _ in range(3)]
     await settle()
     assert (queue.waiting.count("m", 1), queue.waiting.count("m", 4)) == (1, 3), (
@@ -171,14 +204,19 @@ async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_
 async def test_a_full_queue_of_one_model_leaves_another_its_room(instance: Held) -> None:
     queue = InstanceQueue(instance, 1, {"": KnobsSection(max_queue_size=2)}, FakeClock())
     call = Call(Principal("a"), deadline_s=60.0)
-    tasks = [asyncio.create_task(queue.submit(TASK, model, call, (1, 10))) for model in ("m", "m", "m", "m", "n")]
+    tasks = [
+        asyncio.create_task(queue.submit(TASK, model, call, (1, 10)))
+        for model in ("m", "m", "m", "m", "n")
+    ]
     await settle()
     instance.release.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(item, Served) for item in outcomes] == [True, True, True, False, True]
 
 
-async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(instance: Held) -> None:
+async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(
+    instance: Held,
+) -> None:
     clock = FakeClock()
     queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
     instance.release.set()
@@ -218,7 +256,9 @@ async def test_time_that_runs_out_in_the_queue_fails_that_member_alone(instance:
     assert outcomes[1].code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_closing_returns_what_waits_and_finishes_what_runs(queue: InstanceQueue, instance: Held) -> None:
+async def test_closing_returns_what_waits_and_finishes_what_runs(
+    queue: InstanceQueue, instance: Held
+) -> None:
     running, waiting = submit(queue), submit(queue)
     await settle()
     assert queue.close() == 1
@@ -232,7 +272,9 @@ async def test_closing_returns_what_waits_and_finishes_what_runs(queue: Instance
         await submit(queue)
 
 
-async def test_a_streams_slot_is_its_callers_until_it_leaves(queue: InstanceQueue, instance: Held) -> None:
+async def test_a_streams_slot_is_its_callers_until_it_leaves(
+    queue: InstanceQueue, instance: Held
+) -> None:
     instance.release.set()
     call = Call(Principal("a"), deadline_s=60.0)
     async with queue.turn(TASK, "m", call, (1, 10)) as receipt:
@@ -274,8 +316,12 @@ async def test_overload_cuts_an_adaptive_limit_and_calm_raises_it(instance: Held
     assert queue.limit.limit < 60
 
 
-async def test_members_that_are_turned_away_cut_an_adaptive_limit_once_for_their_batch(instance: Held) -> None:
-    queue = InstanceQueue(instance, 8, {"": KnobsSection(max_batch_size=4)}, FakeClock(), adaptive=True)
+async def test_members_that_are_turned_away_cut_an_adaptive_limit_once_for_their_batch(
+    instance: Held,
+) -> None:
+    queue = InstanceQueue(
+        instance, 8, {"": KnobsSection(max_batch_size=4)}, FakeClock(), adaptive=True
+    )
     running = [submit(queue) for _ in range(8)]
     await settle()
     waiting = [submit(queue, text) for text in ("x", "limited", "limited")]
@@ -291,10 +337,14 @@ async def test_members_that_are_turned_away_cut_an_adaptive_limit_once_for_their
 async def test_a_queue_timeout_rejects_or_postpones(instance: Held) -> None:
     clock = FakeClock()
     policies = {
-        "normal": QueuePolicySection(default_timeout_microseconds=1_000_000, timeout_action="delay"),
+        "normal": QueuePolicySection(
+            default_timeout_microseconds=1_000_000, timeout_action="delay"
+        ),
         "low": QueuePolicySection(default_timeout_microseconds=1_000_000),
     }
-    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=1, queue_policies=policies)}, clock)
+    queue = InstanceQueue(
+        instance, 1, {"": KnobsSection(max_batch_size=1, queue_policies=policies)}, clock
+    )
     order: list[str] = []
 
     async def ask(name: str, priority: int) -> None:
@@ -344,7 +394,9 @@ async def submit_critical(queue: InstanceQueue) -> Served:
 
 async def test_batches_that_run_over_their_time_get_smaller(instance: Held) -> None:
     clock = FakeClock()
-    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_batch_size=8, max_batch_ms=10.0)}, clock)
+    queue = InstanceQueue(
+        instance, 1, {"": KnobsSection(max_batch_size=8, max_batch_ms=10.0)}, clock
+    )
     queue.costs["m"] = CostModel(0.0, 0.0)
     first = submit(queue)
     await settle()

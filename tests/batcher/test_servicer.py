@@ -1,4 +1,6 @@
-"""The batcher over a real server, with a scripted instance behind it: splitting, streams, knobs, what is refused."""
+"""The batcher over a real server, with a scripted instance behind it: splitting, streams, knobs,
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,14 @@ class Instruments(Telemetry):
         self.gauges: dict[str, Callable[[], float]] = {}
 
     def counter(self, name: str, unit: str, description: str) -> Any:
-        return SimpleNamespace(add=lambda amount, attributes=None: self.values[name].append((amount, attributes)))
+        return SimpleNamespace(
+            add=lambda amount, attributes=None: self.values[name].append((amount, attributes))
+        )
 
     def histogram(self, name: str, unit: str, description: str) -> Any:
-        return SimpleNamespace(record=lambda amount, attributes=None: self.values[name].append((amount, attributes)))
+        return SimpleNamespace(
+            record=lambda amount, attributes=None: self.values[name].append((amount, attributes))
+        )
 
     def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         self.gauges[name] = read
@@ -48,13 +54,19 @@ class Instruments(Telemetry):
     def now(self, name: str) -> dict[str, float]:
         """A gauge of every class."""
         start = f"penstock.batcher.{name}."
-        return {key.removeprefix(start): read() for key, read in self.gauges.items() if key.startswith(start)}
+        return {
+            key.removeprefix(start): read()
+            for key, read in self.gauges.items()
+            if key.startswith(start)
+        }
 
 
 class Counting:
     """An instance whose embedding of a text is its length; the text `bad` is refused."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         return inference_pb2.ComputeResponse(result=self._result(request.task))
 
     def _result(self, task: inference_pb2.Task) -> inference_pb2.TaskResult:
@@ -70,13 +82,19 @@ class Counting:
         self, request: inference_pb2.ComputeBatchRequest, call: Call
     ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
         for index, member in enumerate(request.members):
-            row = inference_pb2.MemberResult(index=index, status=OK, result=self._result(member.task))
+            row = inference_pb2.MemberResult(
+                index=index, status=OK, result=self._result(member.task)
+            )
             yield inference_pb2.ComputeBatchResponse(results=[row])
 
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+    async def ComputeStream(
+        self, request: object, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
         yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta="hello"))
         last = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
-        yield inference_pb2.ComputeStreamResponse(chunk=last, result=inference_pb2.TaskResult(revision="1"))
+        yield inference_pb2.ComputeStreamResponse(
+            chunk=last, result=inference_pb2.TaskResult(revision="1")
+        )
 
     ListModels = LoadModel = UnloadModel = Compute
 
@@ -85,7 +103,10 @@ class Counting:
 async def peer() -> AsyncIterator[Peer]:
     section = BatchingSection(default=KnobsSection(max_batch_size=4))
     servicer = BatcherServicer(
-        section, lambda address: connect(address, INFERENCE, token=TOKEN), SystemClock(), NO_TELEMETRY
+        section,
+        lambda address: connect(address, INFERENCE, token=TOKEN),
+        SystemClock(),
+        NO_TELEMETRY,
     )
     async with (
         serving([Door(INFERENCE, Counting(), internal(TOKEN))]) as instance,
@@ -105,7 +126,9 @@ def compute(*texts: str, instance_id: str = "i") -> pb.ComputeRequest:
 async def test_a_batch_larger_than_ours_is_split_and_joined_in_order(peer: Peer) -> None:
     texts = ["x" * size for size in range(1, 12)]
     answer = await peer.call("Compute", compute(*texts), Call())
-    assert [item.values[0] for item in answer.result.embed.embeddings] == [float(size) for size in range(1, 12)]
+    assert [item.values[0] for item in answer.result.embed.embeddings] == [
+        float(size) for size in range(1, 12)
+    ]
     assert answer.result.usage.input_tokens == 11
     assert answer.batch.release_reason == "split"
 
@@ -134,8 +157,12 @@ async def test_an_instance_that_is_not_attached_is_unavailable(peer: Peer) -> No
 
 
 async def test_knobs_change_while_running_and_are_shown(peer: Peer) -> None:
-    policy = pb.QueuePolicy(priority=1, max_queue_size=7, timeout_action=pb.TIMEOUT_ACTION_DELAY, weight=2.5)
-    knobs = pb.Knobs(max_batch_size=9, strict_priority=True, preferred_batch_size=[4, 8], queue_policies=[policy])
+    policy = pb.QueuePolicy(
+        priority=1, max_queue_size=7, timeout_action=pb.TIMEOUT_ACTION_DELAY, weight=2.5
+    )
+    knobs = pb.Knobs(
+        max_batch_size=9, strict_priority=True, preferred_batch_size=[4, 8], queue_policies=[policy]
+    )
     answer = await peer.call("Configure", pb.ConfigureRequest(knobs=knobs), Call())
     assert (answer.knobs.max_batch_size, answer.knobs.strict_priority) == (9, True)
     low = next(item for item in answer.knobs.queue_policies if item.priority == 1)
@@ -151,7 +178,10 @@ async def test_knobs_change_while_running_and_are_shown(peer: Peer) -> None:
         (pb.Knobs(max_batch_size=0), "knobs.max_batch_size"),
         (pb.Knobs(max_batch_ms=-1), "knobs.max_batch_ms"),
         (pb.Knobs(queue_policies=[pb.QueuePolicy(priority=0)]), "knobs.queue_policies.priority"),
-        (pb.Knobs(queue_policies=[pb.QueuePolicy(priority=1, weight=-1)]), "knobs.queue_policies.low.weight"),
+        (
+            pb.Knobs(queue_policies=[pb.QueuePolicy(priority=1, weight=-1)]),
+            "knobs.queue_policies.low.weight",
+        ),
     ],
 )
 async def test_a_knob_that_cannot_be_is_named(peer: Peer, knobs: pb.Knobs, field: str) -> None:
@@ -183,9 +213,14 @@ class Gate:
 async def test_waits_sizes_padding_drops_depth_and_age_are_measured() -> None:
     gate, clock, seen = Gate(), FakeClock(), Instruments()
     servicer = BatcherServicer(
-        BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)), lambda _: gate, clock, seen
+        BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)),
+        lambda _: gate,
+        clock,
+        seen,
     )
-    await servicer.AttachInstance(pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1), Call())
+    await servicer.AttachInstance(
+        pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1), Call()
+    )
 
     def ask(text: str, priority: int, deadline_s: float = 60.0) -> asyncio.Task[pb.ComputeResponse]:
         call = Call(Principal("acme"), priority, deadline_s=deadline_s)
@@ -204,14 +239,24 @@ async def test_waits_sizes_padding_drops_depth_and_age_are_measured() -> None:
     gate.open.set()
     outcomes = await asyncio.gather(running, *waiting, return_exceptions=True)
     assert isinstance(outcomes[3], Fault)
-    drops = Counter(attributes["reason"] for _, attributes in seen.values["penstock.batcher.dropped"])  # type: ignore[index]
+    drops = Counter(
+        attributes["reason"] for _, attributes in seen.values["penstock.batcher.dropped"]
+    )  # type: ignore[index]
     assert drops == {"queue_full": 1, "timeout": 1}
-    assert [value for value, _ in seen.values["penstock.batcher.queue_wait"]] == [0.0, 2000.0, 2000.0]
+    assert [value for value, _ in seen.values["penstock.batcher.queue_wait"]] == [
+        0.0,
+        2000.0,
+        2000.0,
+    ]
     assert [value for value, _ in seen.values["penstock.batcher.batch_size"]] == [1, 2, 2]
     assert [value for value, _ in seen.values["penstock.batcher.padding_waste"]] == [0.0]
     assert outcomes[1].batch.release_reason == "instance_free"  # type: ignore[union-attr]
     rows = (await servicer.ListQueues(pb.ListQueuesRequest(), Call())).queues
-    assert (rows[0].instance_id, rows[0].running, sum(item.depth for item in rows[0].classes)) == ("i", 0, 0)
+    assert (rows[0].instance_id, rows[0].running, sum(item.depth for item in rows[0].classes)) == (
+        "i",
+        0,
+        0,
+    )
     await servicer.close()
 
 

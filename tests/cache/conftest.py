@@ -46,7 +46,9 @@ class Rig:
         await replicas.start()
         self.replicas.append(replicas)
         embedder = Embedder("words@1", WIDTH, self.embed)
-        tier = SemanticTier(Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock)
+        tier = SemanticTier(
+            Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock
+        )
         await tier.start()
         self.tiers.append(tier)
         return CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, clock)
@@ -60,12 +62,18 @@ class Rig:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     @staticmethod
-    async def look(cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any) -> pb.LookUpResponse:
+    async def look(
+        cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any
+    ) -> pb.LookUpResponse:
         return await cache.LookUp(asking(task, **more), call)
 
     @staticmethod
     async def store(
-        cache: CacheServicer, missed: pb.LookUpResponse, answer: inference_pb2.TaskResult, call: Call = ANN, **more: Any
+        cache: CacheServicer,
+        missed: pb.LookUpResponse,
+        answer: inference_pb2.TaskResult,
+        call: Call = ANN,
+        **more: Any,
     ) -> pb.StoreResponse:
         request = pb.StoreRequest(token=missed.token, result=answer, paid_microusd=400, **more)
         return await cache.Store(request, call)
@@ -95,7 +103,11 @@ class Rig:
         assert tier is not None
         for _ in range(prompts):
             intent = rng.choice(INTENTS)
-            text = f"{intent} {'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} {'x' * rng.randint(1, 40)}"
+            text = (
+                f"{intent} "
+                f"{'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} "
+                f"{'x' * rng.randint(1, 40)}"
+            )
             found = await self.look(cache, chat(text))
             if found.receipt.outcome == common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
                 served.append(text)
@@ -104,7 +116,12 @@ class Rig:
                 await self.store(cache, found, said(json.dumps({"intent": intent})))
                 stored += 1
                 if stored % 10 == 0:
-                    await self.until(lambda: sum(len(held.index) for held in tier.scopes()) == stored)  # noqa: B023
+                    expected = stored
+                    await self.until(
+                        lambda count=expected: (
+                            sum(len(held.index) for held in tier.scopes()) == count
+                        )
+                    )
         return served
 
 

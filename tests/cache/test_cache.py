@@ -1,4 +1,6 @@
-"""The cache on a real Redis: what is found and what is not, coalescing, bounds, invalidation, complaints, and prompts that teach."""
+"""The cache on a real Redis: what is found and what is not, coalescing, bounds, invalidation,
+complaints, and prompts that teach.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def test_a_tool_call_is_kept_only_where_it_changes_nothing() -> None:
     )
     assert json.loads(answer_class(chat("x"), answer)) == ["tool", [["find", {"a": 2, "b": 1}]]]
     assert answer_class(chat("x"), said("free text")) == ""
-    assert answer_class(chat("x"), said('{"b":1,"a":2}')) == answer_class(chat("x"), said('{"a": 2, "b": 1}'))
+    assert answer_class(chat("x"), said('{"b":1,"a":2}')) == answer_class(
+        chat("x"), said('{"a": 2, "b": 1}')
+    )
 
 
 async def test_a_complaint_removes_an_answer_and_only_its_tenant_may_complain(rig: Any) -> None:
@@ -144,8 +148,12 @@ async def test_a_complaint_removes_an_answer_and_only_its_tenant_may_complain(ri
     await rig.keep(cache, chat("hello"), said("wrong"))
     await rig.look(cache, chat("hello"), request_id="r1")
     stranger = Call(Principal("other"))
-    assert not (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1"), stranger)).quarantined
-    assert not (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1", correct=True), ANN)).quarantined
+    assert not (
+        await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1"), stranger)
+    ).quarantined
+    assert not (
+        await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1", correct=True), ANN)
+    ).quarantined
     assert (await cache.SendFeedback(pb.SendFeedbackRequest(request_id="r1"), ANN)).quarantined
     assert (await rig.look(cache, chat("hello"))).receipt.outcome == MISS
 
@@ -154,17 +162,28 @@ async def test_entries_leave_by_tag_and_by_model(rig: Any) -> None:
     cache = await rig.make()
     for number in range(4):
         missed = await rig.look(cache, chat(f"q{number}"), model=f"chat@{number % 2}")
-        request = pb.StoreRequest(token=missed.token, result=said("x"), tags=["a" if number < 3 else "b"])
+        request = pb.StoreRequest(
+            token=missed.token, result=said("x"), tags=["a" if number < 3 else "b"]
+        )
         await cache.Store(request, ANN)
     assert (await cache.Invalidate(pb.InvalidateRequest(tags=["b"]), ANN)).removed == 1
-    assert (await cache.Invalidate(pb.InvalidateRequest(tags=["a"], model="chat"), ANN)).removed == 3
+    assert (
+        await cache.Invalidate(pb.InvalidateRequest(tags=["a"], model="chat"), ANN)
+    ).removed == 3
     with pytest.raises(Fault, match="at least one"):
         await cache.Invalidate(pb.InvalidateRequest(), ANN)
 
 
-async def test_entries_leave_by_scope_and_only_those_of_the_revision_that_it_names(rig: Any) -> None:
+async def test_entries_leave_by_scope_and_only_those_of_the_revision_that_it_names(
+    rig: Any,
+) -> None:
     cache = await rig.make()
-    for namespace, model in (("one", "chat@1"), ("one", "chat@2"), ("two", "chat@1"), ("", "chat@1")):
+    for namespace, model in (
+        ("one", "chat@1"),
+        ("one", "chat@2"),
+        ("two", "chat@1"),
+        ("", "chat@1"),
+    ):
         await rig.keep(cache, chat("q"), said("x"), namespace=namespace, model=model)
 
     async def removed(call: Call = ANN, **scope: Any) -> int:
@@ -221,7 +240,9 @@ async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Any) -> None
     await rig.keep(cache, chat("hello"), said("hi"))
     await asyncio.sleep(0.03)
     assert (await rig.look(cache, chat("hello"), max_age_ms=10)).receipt.outcome == MISS
-    assert (await rig.look(cache, chat("hello"), max_age_ms=60_000, namespace="z")).receipt.outcome == MISS
+    assert (
+        await rig.look(cache, chat("hello"), max_age_ms=60_000, namespace="z")
+    ).receipt.outcome == MISS
 
 
 async def test_classification_is_never_by_likeness(rig: Any) -> None:
@@ -237,7 +258,9 @@ async def test_classification_is_never_by_likeness(rig: Any) -> None:
 async def test_bytes_are_bounded_also_after_a_restart(rig: Any) -> None:
     cache = await rig.make(tenant_bytes=1 << 16)
     for number in range(40):
-        await rig.keep(cache, chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex()))
+        await rig.keep(
+            cache, chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex())
+        )
     assert cache._entries.size_bytes <= 1 << 16
     again = await rig.make(tenant_bytes=1 << 16)
     assert again._entries.size_bytes == cache._entries.size_bytes
@@ -247,7 +270,11 @@ async def test_bytes_are_bounded_also_after_a_restart(rig: Any) -> None:
 async def test_bytes_are_bounded_for_all_replicas_together(rig: Any) -> None:
     caches = [await rig.make(tenant_bytes=1 << 16, total_bytes=1 << 20) for _ in range(2)]
     for number in range(40):
-        await rig.keep(caches[number % 2], chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex()))
+        await rig.keep(
+            caches[number % 2],
+            chat(f"q{number}"),
+            said(np.random.default_rng(number).bytes(3_000).hex()),
+        )
 
     async def in_store() -> int:
         names = [name async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")]
@@ -282,7 +309,9 @@ def test_what_is_used_stays_and_what_saves_little_for_its_bytes_goes_first() -> 
         (pb.LookUpRequest(scope=pb.Scope(model="m")), ANN, "task"),
     ],
 )
-async def test_bad_requests_name_the_field(rig: Any, request_: pb.LookUpRequest, call: Call, field: str) -> None:
+async def test_bad_requests_name_the_field(
+    rig: Any, request_: pb.LookUpRequest, call: Call, field: str
+) -> None:
     cache = await rig.make()
     with pytest.raises(Fault) as failed:
         await cache.LookUp(request_, call)
@@ -308,8 +337,12 @@ async def test_prompts_teach_replicas_agree_and_a_restart_forgets_nothing(rig: A
 
 async def test_what_saves_too_little_is_not_asked_and_free_text_has_no_judge(rig: Any) -> None:
     cache = await rig.make()
-    assert (await rig.look(cache, chat("hello"), price=0)).receipt.rule == "semantic_off: saves less than it costs"
-    assert (await rig.look(cache, chat("x" * 3_000))).receipt.rule == "semantic_off: the prompt is too long to compare"
+    assert (
+        await rig.look(cache, chat("hello"), price=0)
+    ).receipt.rule == "semantic_off: saves less than it costs"
+    assert (
+        await rig.look(cache, chat("x" * 3_000))
+    ).receipt.rule == "semantic_off: the prompt is too long to compare"
     embed = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["a"]))
     assert (await rig.look(cache, embed)).receipt.rule == "miss"
 
@@ -330,7 +363,10 @@ def vectors(text: str) -> inference_pb2.Task:
 
 def answer(text: str, **more: Any) -> pb.Answer:
     return pb.Answer(
-        scope=pb.Scope(model="mini"), task=vectors(text), result=inference_pb2.TaskResult(revision="7"), **more
+        scope=pb.Scope(model="mini"),
+        task=vectors(text),
+        result=inference_pb2.TaskResult(revision="7"),
+        **more,
     )
 
 
@@ -339,24 +375,39 @@ async def test_keys_are_told_page_by_page_and_then_as_they_come_at_any_replica(r
     for number in range(2_500):
         await rig.client.set(f"penstock:cache:abc:e:{number:016x}{0:016x}", b"0")
     found, cursor, salt = await listed(cache)
-    assert {int.from_bytes(found[at : at + 8], "big") for at in range(0, len(found), 8)} == set(range(2_500))
+    assert {int.from_bytes(found[at : at + 8], "big") for at in range(0, len(found), 8)} == set(
+        range(2_500)
+    )
     stored = await other.StoreAll(pb.StoreAllRequest(answers=[answer("a"), answer("b")]), ANN)
     assert stored.stored == 2
     found, cursor, _ = await listed(cache, cursor)
     keys = {
-        exact_key(salt, tenant_of(ANN.principal), "", "mini", b"", vectors(text).SerializeToString(deterministic=True))
+        exact_key(
+            salt,
+            tenant_of(ANN.principal),
+            "",
+            "mini",
+            b"",
+            vectors(text).SerializeToString(deterministic=True),
+        )
         for text in ("a", "b")
     }
-    assert {found[at : at + 8].hex() for at in range(0, len(found), 8)} == {key[:16] for key in keys}
+    assert {found[at : at + 8].hex() for at in range(0, len(found), 8)} == {
+        key[:16] for key in keys
+    }
     assert (await listed(other, cursor))[0] == b""
 
 
 async def test_answers_that_nobody_looked_up_are_found_by_their_tenant_alone(rig: Any) -> None:
     cache = await rig.make()
-    await cache.StoreAll(pb.StoreAllRequest(answers=[answer("a", tags=["docs"], paid_microusd=3)]), ANN)
+    await cache.StoreAll(
+        pb.StoreAllRequest(answers=[answer("a", tags=["docs"], paid_microusd=3)]), ANN
+    )
     hit = await rig.look(cache, vectors("a"), model="mini")
     assert (hit.receipt.outcome, hit.result.revision, hit.savings[0].microusd) == (EXACT, "7", 3)
-    assert (await rig.look(cache, vectors("a"), Call(Principal("other")), model="mini")).receipt.outcome == MISS
+    assert (
+        await rig.look(cache, vectors("a"), Call(Principal("other")), model="mini")
+    ).receipt.outcome == MISS
     assert cache.tally.all.rules["miss: known not to be kept"] == 1
     assert (await cache.Invalidate(pb.InvalidateRequest(tags=["docs"]), ANN)).removed == 1
     assert (await rig.look(cache, vectors("a"), model="mini")).receipt.outcome == MISS
@@ -365,7 +416,9 @@ async def test_answers_that_nobody_looked_up_are_found_by_their_tenant_alone(rig
 async def test_an_answer_that_is_not_fit_is_not_kept_and_the_others_are(rig: Any) -> None:
     cache = await rig.make(tenant_bytes=65_536)
     cut = pb.Answer(
-        scope=pb.Scope(model="chat"), task=chat("hello"), result=said("hi", inference_pb2.FINISH_REASON_LENGTH)
+        scope=pb.Scope(model="chat"),
+        task=chat("hello"),
+        result=said("hi", inference_pb2.FINISH_REASON_LENGTH),
     )
     large = answer("b")
     large.result.embed.embeddings.add().values.extend(np.random.default_rng(1).normal(size=30_000))
@@ -379,8 +432,16 @@ async def test_an_answer_that_is_not_fit_is_not_kept_and_the_others_are(rig: Any
     ("call", "request_", "field"),
     [
         (Call(), pb.StoreAllRequest(answers=[answer("a")]), "context.principal.organisation"),
-        (ANN, pb.StoreAllRequest(answers=[answer("a"), pb.Answer(task=vectors("b"))]), "answers[1].scope.model"),
-        (ANN, pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"))]), "answers[0].task"),
+        (
+            ANN,
+            pb.StoreAllRequest(answers=[answer("a"), pb.Answer(task=vectors("b"))]),
+            "answers[1].scope.model",
+        ),
+        (
+            ANN,
+            pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"))]),
+            "answers[0].task",
+        ),
         (
             ANN,
             pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"), task=vectors("b"))]),
@@ -389,7 +450,9 @@ async def test_an_answer_that_is_not_fit_is_not_kept_and_the_others_are(rig: Any
         (ANN, pb.StoreAllRequest(answers=[pb.Answer()] * 1_001), "answers"),
     ],
 )
-async def test_a_bad_batch_is_refused_whole(rig: Any, call: Call, request_: pb.StoreAllRequest, field: str) -> None:
+async def test_a_bad_batch_is_refused_whole(
+    rig: Any, call: Call, request_: pb.StoreAllRequest, field: str
+) -> None:
     cache = await rig.make()
     with pytest.raises(Fault) as refused:
         await cache.StoreAll(request_, call)
@@ -397,7 +460,9 @@ async def test_a_bad_batch_is_refused_whole(rig: Any, call: Call, request_: pb.S
     assert await rig.client.dbsize() == 0
 
 
-@pytest.mark.parametrize("cursor", ["x", "scan:", "scan:1:2", "follow:0:a-b", "scan:-1:0-0", f"scan:{10**30}:0-0"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "scan:", "scan:1:2", "follow:0:a-b", "scan:-1:0-0", f"scan:{10**30}:0-0"]
+)
 async def test_a_strange_cursor_is_refused(rig: Any, cursor: str) -> None:
     cache = await rig.make()
     with pytest.raises(Fault) as refused:

@@ -1,4 +1,6 @@
-"""Free answers: clusters by a judge behind an OpenAI-compatible API, and what happens when it does not answer."""
+"""Free answers: clusters by a judge behind an OpenAI-compatible API, and what happens when it does
+not answer.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ ANN = Call(Principal("acme"))
 def same_last_word(body: dict[str, Any]) -> Said:
     """Yes where both answers end with the same word."""
     text = body["messages"][-1]["content"]
-    one, other = (text.split(f"<{name}>\n")[1].split(f"\n</{name}>")[0] for name in ("first", "second"))
+    one, other = (
+        text.split(f"<{name}>\n")[1].split(f"\n</{name}>")[0] for name in ("first", "second")
+    )
     return Said("Yes." if one.split()[-1] == other.split()[-1] else "no")
 
 
@@ -40,7 +44,8 @@ def judge_at(url: str) -> OpenAiJudge:
 
 
 @pytest.mark.parametrize(
-    ("said", "verdict"), [("yes", True), ("No.", False), ("perhaps", None), ("", None), ("yes and no", None)]
+    ("said", "verdict"),
+    [("yes", True), ("No.", False), ("perhaps", None), ("", None), ("yes and no", None)],
 )
 async def test_only_a_plain_word_is_a_verdict(said: str, verdict: bool | None) -> None:
     async with ScriptedUpstream(lambda body: Said(said)) as upstream:
@@ -50,7 +55,9 @@ async def test_only_a_plain_word_is_a_verdict(said: str, verdict: bool | None) -
         await judge.close()
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "401", "reset", "malformed", "cut", "content_type"])
+@pytest.mark.parametrize(
+    "fault", ["429", "500", "401", "reset", "malformed", "cut", "content_type"]
+)
 async def test_a_judge_that_fails_gives_no_verdict_and_says_nothing_of_the_texts(
     fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,9 +86,13 @@ async def cache(tmp_path: Path) -> AsyncIterator[CacheServicer]:
         entries = Entries(client, b"secret", knobs)
         vector = np.ones(8, np.float32) / np.sqrt(8).astype(np.float32)
         embedder = Embedder("one@1", 8, lambda text: vector)
-        tier = SemanticTier(Lessons(client, knobs.lessons_bytes), knobs, embedder, Random(1), SystemClock())
+        tier = SemanticTier(
+            Lessons(client, knobs.lessons_bytes), knobs, embedder, Random(1), SystemClock()
+        )
         await tier.start()
-        yield CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, SystemClock())
+        yield CacheServicer(
+            CacheSettings(internal_token="secret"), knobs, entries, tier, SystemClock()
+        )
         await tier.close()
         await client.aclose()
 
@@ -92,7 +103,10 @@ async def keep(cache: CacheServicer, text: str, answer: str) -> pb.StoreResponse
     asked = pb.LookUpRequest(scope=pb.Scope(model="chat"), task=task, full_price_microusd=500)
     missed = await cache.LookUp(asked, ANN)
     result = inference_pb2.TaskResult()
-    result.generate.message.content, result.generate.finish_reason = answer, inference_pb2.FINISH_REASON_STOP
+    result.generate.message.content, result.generate.finish_reason = (
+        answer,
+        inference_pb2.FINISH_REASON_STOP,
+    )
     stored = await cache.Store(pb.StoreRequest(token=missed.token, result=result), ANN)
     tier = cache.likeness.tier
     assert tier is not None
@@ -103,12 +117,18 @@ async def keep(cache: CacheServicer, text: str, answer: str) -> pb.StoreResponse
     return stored
 
 
-async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(cache: CacheServicer) -> None:
+async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(
+    cache: CacheServicer,
+) -> None:
     async with ScriptedUpstream(same_last_word) as upstream:
         cache.likeness.judge = judge_at(upstream.url)
         keep.stored = 0  # type: ignore[attr-defined]
         for number, (text, answer) in enumerate(
-            [("open when", "we open at nine"), ("hours please", "it is nine"), ("lost card", "please call")]
+            [
+                ("open when", "we open at nine"),
+                ("hours please", "it is nine"),
+                ("lost card", "please call"),
+            ]
         ):
             assert (await keep(cache, text, answer)).reason == ""
             keep.stored = number + 1  # type: ignore[attr-defined]
@@ -116,7 +136,11 @@ async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(cache: Ca
         (held,) = cache.likeness.tier.scopes()
         assert [held.answers[place] for place in sorted(held.answers)] == [0, 0, 1]
         upstream.faults.append("500")
-        assert (await keep(cache, "another", "we open at nine")).reason == "semantic_off: the judge gave no verdict"
+        assert (
+            await keep(cache, "another", "we open at nine")
+        ).reason == "semantic_off: the judge gave no verdict"
         assert len(held.index) == 3
         await cache.likeness.judge.close()
-        assert all("nine" in json.dumps(body) or "call" in json.dumps(body) for body in upstream.requests)
+        assert all(
+            "nine" in json.dumps(body) or "call" in json.dumps(body) for body in upstream.requests
+        )

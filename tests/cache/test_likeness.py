@@ -1,4 +1,6 @@
-"""Asking for likeness: nothing crosses a scope, ready vectors are checked, asking too often is refused, and its cost is booked."""
+"""Asking for likeness: nothing crosses a scope, ready vectors are checked, asking too often is
+refused, and its cost is booked.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ ELSEWHERE: dict[str, tuple[Call, dict[str, Any], dict[str, Any]]] = {
 
 
 async def test_nothing_crosses_a_scope_that_serves_whatever_the_similarity(rig: Any) -> None:
-    """The scope serves these very prompts by likeness; asked from elsewhere, each has a similarity of 1 and must miss."""
+    """The scope serves these very prompts by likeness; asked from elsewhere, each has a similarity
+    of 1 and must miss.
+    """
     cache = await rig.make()
     served = (await rig.warm(cache))[-5:]
     for what, (call, of_task, more) in ELSEWHERE.items():
@@ -45,7 +49,9 @@ async def test_nothing_crosses_a_scope_that_serves_whatever_the_similarity(rig: 
     earlier.generate.messages.add(role="assistant", content="ok")
     earlier.generate.messages.add(role="user", content=served[0])
     assert (await rig.look(cache, earlier)).receipt.outcome == MISS
-    assert [(await rig.look(cache, chat(text))).receipt.outcome for text in served].count(SEMANTIC) > 2
+    assert [(await rig.look(cache, chat(text))).receipt.outcome for text in served].count(
+        SEMANTIC
+    ) > 2
 
 
 async def test_a_caller_who_wants_no_errors_is_served_by_likeness_never(rig: Any) -> None:
@@ -60,7 +66,9 @@ async def test_a_ready_vector_is_used_as_it_is(rig: Any) -> None:
     await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
     await rig.until(lambda: bool(rig.tiers[0].scopes()))
     vector = 3 * rig.embed("pay now")  # any length will do
-    found = await rig.look(cache, chat("entirely different"), vector=vector, embedder_revision="words@1")
+    found = await rig.look(
+        cache, chat("entirely different"), vector=vector, embedder_revision="words@1"
+    )
     assert found.receipt.similarity == pytest.approx(1.0, abs=1e-5)
     assert found.receipt.embed_ms == 0
     embedded = await rig.look(cache, chat("entirely unlike"))
@@ -93,7 +101,9 @@ async def test_what_cannot_be_is_refused_by_field_and_nothing_is_owed(
     assert (refused.value.code, refused.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert not cache.tally.all.rules
     assert cache.waiting == 0
-    assert (await rig.look(cache, chat("x"))).receipt.outcome == MISS  # nobody waits for the one who was refused
+    assert (
+        await rig.look(cache, chat("x"))
+    ).receipt.outcome == MISS  # nobody waits for the one who was refused
 
 
 async def test_asking_for_likeness_is_booked_for_misses_and_hits(rig: Any) -> None:
@@ -153,7 +163,9 @@ def test_likeness_is_asked_for_where_it_pays_by_what_it_has_brought() -> None:
     assert worth.pays("scope", 2, 1)
 
 
-async def test_idle_small_scopes_leave_memory_and_come_back_whole(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_small_scopes_leave_memory_and_come_back_whole(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 2)
     cache = await rig.make()
     tier = rig.tiers[0]
@@ -176,7 +188,9 @@ async def test_idle_small_scopes_leave_memory_and_come_back_whole(rig: Any, monk
     assert (len(held.index), held.learnt.calibration.labels) == (3, 2)
 
 
-async def test_lessons_of_a_scope_that_is_away_wait_for_it(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lessons_of_a_scope_that_is_away_wait_for_it(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 1)
     cache, other = await rig.make(), await rig.make()
     tier = rig.tiers[0]

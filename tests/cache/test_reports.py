@@ -22,7 +22,13 @@ MISS = common_pb2.CACHE_OUTCOME_MISS
 
 def test_an_organisation_means_all_its_tenants_and_a_team_itself_alone() -> None:
     ann = tenant_of(ANN.principal)
-    assert [belongs(ann, call.principal) for call in (ANN, BOB, EVE, ACME, Call())] == [True, False, False, True, True]
+    assert [belongs(ann, call.principal) for call in (ANN, BOB, EVE, ACME, Call())] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
     assert not belongs(tenant_of(Principal("acme2")), ACME.principal)
 
 
@@ -36,11 +42,20 @@ async def test_figures_are_of_the_asked_tenant_and_namespace(rig: Any) -> None:
         stats = await cache.GetStats(pb.GetStatsRequest(namespace=namespace), call)
         return stats.lookups["exact"], stats.entries
 
-    assert [await exact(call) for call in (ANN, BOB, EVE, ACME, Call())] == [(2, 2), (1, 1), (1, 1), (3, 3), (4, 4)]
+    assert [await exact(call) for call in (ANN, BOB, EVE, ACME, Call())] == [
+        (2, 2),
+        (1, 1),
+        (1, 1),
+        (3, 3),
+        (4, 4),
+    ]
     assert await exact(ANN, "b") == (1, 2)
     stats = await cache.GetStats(pb.GetStatsRequest(), EVE)
     assert dict(stats.refused) == {"semantic_off: no judge": 1}
-    assert (stats.saved_microusd, stats.bytes) == (400 - 1, cache._entries.held_by([tenant_of(EVE.principal)])[0])
+    assert (stats.saved_microusd, stats.bytes) == (
+        400 - 1,
+        cache._entries.held_by([tenant_of(EVE.principal)])[0],
+    )
 
 
 async def test_audits_are_of_the_asked_tenant(rig: Any) -> None:
@@ -70,9 +85,13 @@ def test_owners_that_are_remembered_are_bounded_and_the_sum_of_all_forgets_nothi
 async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
     cache = await rig.make()
     digest = b"\x01" * 32
-    for number, (namespace, model) in enumerate((("one", "chat@1"), ("one", "chat@2"), ("two", "chat@1"))):
+    for number, (namespace, model) in enumerate(
+        (("one", "chat@1"), ("one", "chat@2"), ("two", "chat@1"))
+    ):
         for text in ("pay now", "lost card", "open when")[: number + 1]:
-            await rig.keep(cache, chat(text), said('{"intent": 1}'), namespace=namespace, model=model)
+            await rig.keep(
+                cache, chat(text), said('{"intent": 1}'), namespace=namespace, model=model
+            )
     asked = asking(chat("pay now"))
     asked.scope.context_sha256 = digest
     missed = await cache.LookUp(asked, ANN)
@@ -82,7 +101,9 @@ async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
         held.learnt.threshold.theta = len(held.index) / 10 if not held.context else 0.9
 
     async def threshold(call: Call = ANN, **scope: Any) -> float:
-        return (await cache.GetTradeOff(pb.GetTradeOffRequest(scope=pb.Scope(**scope)), call)).threshold
+        return (
+            await cache.GetTradeOff(pb.GetTradeOffRequest(scope=pb.Scope(**scope)), call)
+        ).threshold
 
     assert await threshold() == 0.3
     assert await threshold(namespace="one") == 0.2
@@ -108,7 +129,9 @@ async def test_entries_leave_by_the_digest_of_their_surroundings(rig: Any) -> No
     assert len(cache._entries) == 1
 
 
-async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves_them(rig: Any) -> None:
+async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves_them(
+    rig: Any,
+) -> None:
     cache, other = await rig.make(), await rig.make()
     missed = await rig.look(cache, chat("pay now"))
     await rig.store(cache, missed, said('{"intent": "pay"}'))
@@ -117,11 +140,15 @@ async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves
     await rig.until(lambda: all(len(tier.scopes()) == 2 for tier in rig.tiers))
     for named in ({"entry_ids": [hit.receipt.entry_id]}, {"scope_id": missed.receipt.scope_id}):
         assert (await cache.Invalidate(pb.InvalidateRequest(**named), EVE)).removed == 0
-    request = pb.InvalidateRequest(scope_id=missed.receipt.scope_id, entry_ids=[hit.receipt.entry_id])
+    request = pb.InvalidateRequest(
+        scope_id=missed.receipt.scope_id, entry_ids=[hit.receipt.entry_id]
+    )
     assert (await cache.Invalidate(request, ANN)).removed == 1
     assert (await rig.look(other, chat("pay now"))).receipt.outcome == MISS
     for tier in rig.tiers:
-        await rig.until(lambda tier=tier: sorted(len(held.index) for held in tier.scopes()) == [0, 1])
+        await rig.until(
+            lambda tier=tier: sorted(len(held.index) for held in tier.scopes()) == [0, 1]
+        )
 
 
 async def test_what_names_nobody_or_nothing_is_refused(rig: Any) -> None:
@@ -138,11 +165,15 @@ async def test_what_names_nobody_or_nothing_is_refused(rig: Any) -> None:
         with pytest.raises(Fault) as refused:
             await cache.Store(request, ANN)
         assert refused.value.field == field
-    assert (await cache.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN)).stored, "it is still owed"
+    assert (await cache.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN)).stored, (
+        "it is still owed"
+    )
 
 
 async def test_groups_hold_no_key_longer_than_its_entry_lives(rig: Any) -> None:
-    """What evicted entries were tagged with leaves with them, and a short-lived entry does not shorten its group's life."""
+    """What evicted entries were tagged with leaves with them, and a short-lived entry does not
+    shorten its group's life.
+    """
     cache = await rig.make(tenant_bytes=1 << 16)
 
     async def kept(text: str, ttl_ms: int, body: str = "x") -> None:
@@ -177,7 +208,10 @@ async def test_a_store_that_is_away_is_a_miss_for_look_ups_and_unavailable_for_t
         cache.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN),
         cache.Invalidate(pb.InvalidateRequest(model="chat"), ANN),
         cache.StoreAll(
-            pb.StoreAllRequest(answers=[pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=said("x"))]), ANN
+            pb.StoreAllRequest(
+                answers=[pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=said("x"))]
+            ),
+            ANN,
         ),
     ):
         with pytest.raises(Fault, match="does not answer") as refused:

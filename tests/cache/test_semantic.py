@@ -1,4 +1,6 @@
-"""The semantic decision without any network: the gate's table, the vote, what is learnt, and the fall-back on failed audits."""
+"""The semantic decision without any network: the gate's table, the vote, what is learnt, and the
+fall-back on failed audits.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import pytest
 from penstock.cache.semantic.decision import Neighbour, SemanticScope, Verdict
 from penstock.cache.semantic.gate import conflict
 from penstock.cache.semantic.index import VectorIndex
-from penstock.cache.semantic.threshold import LAPSE, OFF, PRIOR, TIGHTENED_FOR, Calibration, Threshold
+from penstock.cache.semantic.threshold import (
+    LAPSE,
+    OFF,
+    PRIOR,
+    TIGHTENED_FOR,
+    Calibration,
+    Threshold,
+)
 
 WIDTH = 32
 
@@ -45,7 +54,9 @@ def test_the_gate_fires_on_contradictions_only(new: str, cached: str, reason: st
 
 @pytest.mark.parametrize("piece", ["a-", "aaaa", "1,", "/a", "a@", "'a ", "from a "])
 def test_reading_a_hostile_prompt_takes_no_time_to_speak_of(piece: str) -> None:
-    """Ten times the text takes about ten times as long; quadratic patterns would take a hundred times."""
+    """Ten times the text takes about ten times as long; quadratic patterns would take a hundred
+    times.
+    """
 
     def taken(size: int) -> float:
         text = (piece * size)[:size]
@@ -54,11 +65,15 @@ def test_reading_a_hostile_prompt_takes_no_time_to_speak_of(piece: str) -> None:
         return time.perf_counter() - began
 
     taken(100)
-    assert min(taken(20_000 + number) for number in range(3)) < 60 * max(min(taken(2_000 + n) for n in range(3)), 1e-3)
+    assert min(taken(20_000 + number) for number in range(3)) < 60 * max(
+        min(taken(2_000 + n) for n in range(3)), 1e-3
+    )
 
 
 class World:
-    """Prompts of a few intents as noisy vectors, so that near means the same intent most of the time."""
+    """Prompts of a few intents as noisy vectors, so that near means the same intent most of the
+    time.
+    """
 
     def __init__(self, intents: int, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -69,7 +84,9 @@ class World:
         intent = int(self.rng.integers(len(self.centres)))
         vector = self.centres[intent] + noise * self.rng.normal(size=WIDTH)
         self.count += 1
-        words = f"intent{'abcdefghij'[intent]} " + " ".join(self.rng.choice(["please", "now", "my", "card", "the"], 3))
+        words = f"intent{'abcdefghij'[intent]} " + " ".join(
+            self.rng.choice(["please", "now", "my", "card", "the"], 3)
+        )
         return words, (vector / np.linalg.norm(vector)).astype(np.float32), intent
 
 
@@ -77,7 +94,11 @@ class Stream:
     """A scope at work: what is not served is called and taught."""
 
     def __init__(self, bound: float) -> None:
-        self.scope, self.index, self.rng = SemanticScope(WIDTH, bound), VectorIndex(WIDTH), Random(1)
+        self.scope, self.index, self.rng = (
+            SemanticScope(WIDTH, bound),
+            VectorIndex(WIDTH),
+            Random(1),
+        )
         self.kept: list[tuple[int, str]] = []
         self.hits: list[bool] = []
 
@@ -142,7 +163,9 @@ def test_audits_that_fail_turn_a_scope_off_and_good_ones_turn_it_on_again() -> N
 
 
 def test_audits_correct_the_prior_both_soon_and_far_enough() -> None:
-    """Good audits never loosen; errors as many as expected, or twice as many, are believed the more, the more audits say so."""
+    """Good audits never loosen; errors as many as expected, or twice as many, are believed the
+    more, the more audits say so.
+    """
     threshold = Threshold(0.03)
     assert threshold.kappa == PRIOR
     for _ in range(300):
@@ -159,7 +182,9 @@ def test_audits_correct_the_prior_both_soon_and_far_enough() -> None:
 
 
 def test_where_errors_are_more_than_expected_less_is_served() -> None:
-    """The same would-be hits, of which audits say that as many, or four times as many, are wrong as the curve expects."""
+    """The same would-be hits, of which audits say that as many, or four times as many, are wrong as
+    the curve expects.
+    """
 
     def served(wrong_every: int) -> float:
         threshold, chances = Threshold(0.03), np.linspace(0.5, 0.997, 1_000)
@@ -210,7 +235,9 @@ def test_a_failed_audit_has_more_audits_follow_for_a_while() -> None:
 
 @pytest.mark.parametrize("reported", [True, False])
 def test_a_class_found_wrong_is_called_until_a_call_clears_it(reported: bool) -> None:
-    """By an audit or by a caller; other classes are served meanwhile, and its calls are no audits, since nobody drew them."""
+    """By an audit or by a caller; other classes are served meanwhile, and its calls are no audits,
+    since nobody drew them.
+    """
     world, stream = World(8, 1), Stream(0.03)
     for _ in range(1_500):
         stream.ask(*world.prompt())
@@ -229,11 +256,15 @@ def test_a_class_found_wrong_is_called_until_a_call_clears_it(reported: bool) ->
     assert seen[0] == "miss: found wrong lately"
     assert "semantic" in seen[1:]
     assert "semantic" in [rule for intent, of in rules.items() if intent for rule in of]
-    assert scope.threshold.audits - audits == sum(rule == "audit" for of in rules.values() for rule in of)
+    assert scope.threshold.audits - audits == sum(
+        rule == "audit" for of in rules.values() for rule in of
+    )
 
 
 def test_answers_that_change_are_noticed() -> None:
-    """Half of the intents get another answer while the scope serves: soon it is right again, by audits and what follows from them."""
+    """Half of the intents get another answer while the scope serves: soon it is right again, by
+    audits and what follows from them.
+    """
     world, stream = World(8, 3), Stream(0.03)
     for _ in range(1_500):
         stream.ask(*world.prompt())
@@ -270,13 +301,17 @@ def test_the_index_forgets_and_finds_the_nearest_first() -> None:
     for place in range(0, 300, 2):
         index.remove(place)
     found = index.search(vectors[10], 5)
-    right = sorted((at for at in range(1, 300, 2)), key=lambda at: -float(vectors[at] @ vectors[10]))[:5]
+    right = sorted(
+        (at for at in range(1, 300, 2)), key=lambda at: -float(vectors[at] @ vectors[10])
+    )[:5]
     assert [place for place, _ in found] == right
     assert len(index) == 150
 
 
 def test_few_labels_and_strange_features_make_less_sure() -> None:
-    """The same evidence, ten times over, is surer; and what lies far from every label is unsurer than the straight line says."""
+    """The same evidence, ten times over, is surer; and what lies far from every label is unsurer
+    than the straight line says.
+    """
 
     def learnt(times: int) -> Calibration:
         calibration, rng = Calibration(), np.random.default_rng(7)
@@ -293,9 +328,18 @@ def test_few_labels_and_strange_features_make_less_sure() -> None:
     assert few.probability(-likely) < 0.1
 
 
-def test_an_index_changes_its_kind_as_it_grows_and_forgets_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flat, then a graph, then inverted lists: the nearest are found, the removed never, and tombstones leave when there are many."""
-    for name, value in (("FLAT_UP_TO", 200), ("GRAPH_UP_TO", 2_000), ("LISTS", 16), ("LISTS_SEARCHED", 12)):
+def test_an_index_changes_its_kind_as_it_grows_and_forgets_in_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flat, then a graph, then inverted lists: the nearest are found, the removed never, and
+    tombstones leave when there are many.
+    """
+    for name, value in (
+        ("FLAT_UP_TO", 200),
+        ("GRAPH_UP_TO", 2_000),
+        ("LISTS", 16),
+        ("LISTS_SEARCHED", 12),
+    ):
         monkeypatch.setattr(f"penstock.cache.semantic.index.{name}", value)
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(2_600, WIDTH)).astype(np.float32)

@@ -1,4 +1,6 @@
-"""Time: entries leave at moments that are spread out, and stale ones are served for a while only where that is asked for."""
+"""Time: entries leave at moments that are spread out, and stale ones are served for a while only
+where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,10 @@ async def test_entries_that_were_kept_together_do_not_leave_together(rig: Any) -
     cache = await rig.make(ttl_s=1_000, ttl_jitter=0.5)
     for number in range(30):
         await rig.keep(cache, chat(f"q{number}"), said("x"))
-    lives = [await rig.client.pttl(name) async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")]
+    lives = [
+        await rig.client.pttl(name)
+        async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")
+    ]
     assert len(lives) == 30
     assert all(490_000 < life <= 1_000_000 for life in lives)
     assert max(lives) - min(lives) > 200_000

@@ -1,4 +1,6 @@
-"""What a caller gives by mistake is refused before anything is sent, by the name of the field and with what to do."""
+"""What a caller gives by mistake is refused before anything is sent, by the name of the field and
+with what to do.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,17 @@ Act = Callable[[Penstock], Any]
 
 @pytest.mark.parametrize(
     "address",
-    ["", "127.0.0.1", "http://127.0.0.1:7070", "localhost:port", ":7070", "unix:", "127.0.0.1:7070/x", "a b:1", None],
+    [
+        "",
+        "127.0.0.1",
+        "http://127.0.0.1:7070",
+        "localhost:port",
+        ":7070",
+        "unix:",
+        "127.0.0.1:7070/x",
+        "a b:1",
+        None,
+    ],
 )
 @pytest.mark.parametrize("kind", [Penstock, PenstockSync])
 def test_an_address_that_is_none(kind: type[Penstock], address: str) -> None:
@@ -29,7 +41,9 @@ def test_an_address_that_is_none(kind: type[Penstock], address: str) -> None:
     assert caught.value.field == "address"
 
 
-@pytest.mark.parametrize("address", ["localhost:7070", "[::1]:7070", "router.penstock.svc:7070", "unix:/run/p.sock"])
+@pytest.mark.parametrize(
+    "address", ["localhost:7070", "[::1]:7070", "router.penstock.svc:7070", "unix:/run/p.sock"]
+)
 def test_an_address_that_is_one(address: str) -> None:
     Penstock(address, KEY)
 
@@ -104,7 +118,20 @@ async def test_a_request_larger_than_a_message_says_what_fits(plain: bool) -> No
 
 
 def test_an_error_travels_between_processes() -> None:
-    error = of_fault(Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "no more", reason="RATE", field="f", retry_after_s=2.0))
+    error = of_fault(
+        Fault(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "no more",
+            reason="RATE",
+            field="f",
+            retry_after_s=2.0,
+        )
+    )
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy).keys()) == (Busy, str(error), vars(error).keys())
-    assert (copy.code, copy.field, copy.reason, copy.retry_after_s) == ("RESOURCE_EXHAUSTED", "f", "RATE", 2.0)
+    assert (copy.code, copy.field, copy.reason, copy.retry_after_s) == (
+        "RESOURCE_EXHAUSTED",
+        "f",
+        "RATE",
+        2.0,
+    )

@@ -1,4 +1,7 @@
-"""The examples of docs/examples, run as their first lines say, against a real door. Go and TypeScript run where their tools are."""
+"""The examples of docs/examples, run as their first lines say, against a real door.
+
+Go and TypeScript run where their tools are.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,21 @@ SOON_S = 120
 async def said(address: str, folder: Path, *command: str) -> str:
     """What the example prints."""
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env={**os.environ, "PENSTOCK_ADDRESS": address, "PENSTOCK_KEY": KEY},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        *command,
+        cwd=folder,
+        env={**os.environ, "PENSTOCK_ADDRESS": address, "PENSTOCK_KEY": KEY},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     out, _ = await asyncio.wait_for(process.communicate(), SOON_S)
     assert process.returncode == 0, out.decode()
     return out.decode()
 
 
 def brought(variable: str, within: str, example: str) -> Path:
-    """The folder that the variable names, with its tools and generated stubs, and the example put into it."""
+    """The folder that the variable names, with its tools and generated stubs, and the example put
+    into it.
+    """
     folder = Path(os.environ.get(variable, ""))
     for needed in (within, "gen/penstock/api/router/v1"):
         if not (folder / needed).exists():

@@ -1,4 +1,6 @@
-"""How a client begins and ends: closed, used elsewhere, shared by threads, forked, interrupted, left open. Scripts are users' programs."""
+"""How a client begins and ends: closed, used elsewhere, shared by threads, forked, interrupted,
+left open. Scripts are users' programs.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,17 @@ def open_script(body: str, address: str, **env: str) -> asyncio.Future[asyncio.s
     head = f"from penstock.client import *\nopened = lambda: PenstockSync({address!r}, {KEY!r})\n"
     return asyncio.ensure_future(
         asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", "-c", head + body, env={**os.environ, **env},
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            head + body,
+            env={**os.environ, **env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-    )  # fmt: skip
+    )
 
 
 async def run_script(body: str, address: str, **env: str) -> tuple[str, str]:
@@ -41,7 +50,9 @@ async def in_thread(act: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["stream", "plain"])
-async def test_closing_ends_calls_under_way_and_is_for_ever(address: str, router: ScriptedRouter, plain: bool) -> None:
+async def test_closing_ends_calls_under_way_and_is_for_ever(
+    address: str, router: ScriptedRouter, plain: bool
+) -> None:
     client = Penstock(address, KEY, plain=plain)
     call = asyncio.create_task(client.embed([HANG]))
     await asyncio.wait_for(router.hanging.wait(), SOON_S)
@@ -59,7 +70,11 @@ async def test_closing_the_sync_client(address: str, router: ScriptedRouter) -> 
         assert client.embed(["four"]).embeddings[0].values[0] == 4.0
         client.close()
         client.close()
-        for act in (lambda: client.embed(["x"]), client.list_models, lambda: list(client.generate_stream("x"))):
+        for act in (
+            lambda: client.embed(["x"]),
+            client.list_models,
+            lambda: list(client.generate_stream("x")),
+        ):
             with pytest.raises(NotOpen):
                 act()
         assert other.embed(["four"]).embeddings
@@ -94,7 +109,9 @@ async def test_a_client_belongs_to_one_loop(address: str) -> None:
     await in_thread(use)
 
 
-async def test_a_sync_stream_that_is_left_ends_at_the_router(address: str, router: ScriptedRouter) -> None:
+async def test_a_sync_stream_that_is_left_ends_at_the_router(
+    address: str, router: ScriptedRouter
+) -> None:
     def use() -> None:
         with PenstockSync(address, KEY) as client:
             for part in client.generate_stream(HANG):
@@ -110,8 +127,13 @@ async def test_a_sync_stream_that_is_left_ends_at_the_router(address: str, route
     [
         "with opened() as it: print(len(it.embed(['x']).embeddings))",
         "it = opened(); print(len(it.embed(['x']).embeddings))",  # never closed
-        "it = opened(); it.embed(['x']); parts = it.generate_stream('x'); next(parts); print(1)",  # nor read to its end
-        "import asyncio\nasync def cell(): print(len(opened().embed(['x']).embeddings))\nasyncio.run(cell())",  # a notebook
+        # nor read to its end
+        "it = opened(); it.embed(['x']); parts = it.generate_stream('x'); next(parts); print(1)",
+        # a notebook
+        (
+            "import asyncio\nasync def cell(): "
+            "print(len(opened().embed(['x']).embeddings))\nasyncio.run(cell())"
+        ),
     ],
     ids=["closed", "left open", "stream left open", "inside a running loop"],
 )
@@ -123,8 +145,13 @@ async def test_a_proxy_for_the_web_is_not_asked(address: str) -> None:
     proxy = "http://127.0.0.1:9"
     said, _ = await run_script(
         "with opened() as it: print(len(it.embed(['x']).embeddings))",
-        address, http_proxy=proxy, https_proxy=proxy, grpc_proxy=proxy, no_proxy="", no_grpc_proxy="",
-    )  # fmt: skip
+        address,
+        http_proxy=proxy,
+        https_proxy=proxy,
+        grpc_proxy=proxy,
+        no_proxy="",
+        no_grpc_proxy="",
+    )
     assert said == "1"
 
 
@@ -139,7 +166,8 @@ async def test_a_fork_is_told_what_to_do(address: str, use: str) -> None:
         "    os._exit(0)\n"
         "os.wait(); print(len(it.embed(['x']).embeddings))",
         address,
-        GRPC_ENABLE_FORK_SUPPORT="0",  # with it gRPC's own handlers may abort the child before anybody is asked
+        # with it gRPC's own handlers may abort the child before anybody is asked
+        GRPC_ENABLE_FORK_SUPPORT="0",
     )
     told, after = said.split("\n")
     assert "start processes by spawn" in told
@@ -158,11 +186,14 @@ async def test_a_fork_before_the_first_client_is_free(address: str) -> None:
     assert said == "child"
 
 
-async def test_an_interrupt_cancels_the_call_and_the_client_goes_on(address: str, router: ScriptedRouter) -> None:
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit a deaf ear
+async def test_an_interrupt_cancels_the_call_and_the_client_goes_on(
+    address: str, router: ScriptedRouter
+) -> None:
+    # a shell's background jobs inherit a deaf ear
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = await open_script(
-        heard
-        + f"it = opened()\ntry: it.embed([{HANG!r}])\nexcept KeyboardInterrupt: print(len(it.embed(['x']).embeddings))",
+        heard + f"it = opened()\ntry: it.embed([{HANG!r}])\nexcept KeyboardInterrupt: "
+        "print(len(it.embed(['x']).embeddings))",
         address,
     )
     await asyncio.wait_for(router.hanging.wait(), SOON_S)

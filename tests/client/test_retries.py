@@ -14,7 +14,9 @@ GONE = Fault(grpc.StatusCode.UNAVAILABLE, "gone")
 RNG = random.Random(7)
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE])
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE]
+)
 def test_nothing_but_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     assert pause_s(Fault(code, "no"), 0, 9, math.inf, RNG) is None
 

@@ -1,4 +1,7 @@
-"""Headless Chromium driven over its own protocol: open, press, read, photograph. No network but loopback reaches it."""
+"""Headless Chromium driven over its own protocol: open, press, read, photograph.
+
+No network but loopback reaches it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def executable() -> str:
 
 
 class Page:
-    """One tab. Console errors and requests that left loopback are kept, so that a test can say there were none."""
+    """One tab.
+
+    Console errors and requests that left loopback are kept, so that a test can say there were none.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -70,7 +76,9 @@ class Page:
 
     async def eval(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        found = await self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        found = await self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         return found["result"].get("value")
 
     async def until(self, expression: str, timeout_s: float = 20.0) -> Any:
@@ -96,8 +104,15 @@ class Page:
         """Press and let go of a key."""
         code = f"Key{key.upper()}" if key.isalpha() else f"Digit{key}"
         for kind in ("keyDown", "keyUp"):
-            said = {"type": kind, "key": key, "code": code, "windowsVirtualKeyCode": ord(key.upper())}
-            await self.ask("Input.dispatchKeyEvent", **said, **({"text": key} if kind == "keyDown" else {}))
+            said = {
+                "type": kind,
+                "key": key,
+                "code": code,
+                "windowsVirtualKeyCode": ord(key.upper()),
+            }
+            await self.ask(
+                "Input.dispatchKeyEvent", **said, **({"text": key} if kind == "keyDown" else {})
+            )
 
     async def photograph(self, path: Path) -> None:
         """Write what is seen as a PNG."""
@@ -112,7 +127,9 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def browsing(browser: str) -> AsyncIterator[Page]:
-    """A fresh browser with one tab; every name resolves to nothing, so only numeric loopback addresses can be reached."""
+    """A fresh browser with one tab; every name resolves to nothing, so only numeric loopback
+    addresses can be reached.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = await asyncio.create_subprocess_exec(
             browser,
@@ -155,7 +172,10 @@ async def _tab(folder: Path) -> str:
         while not port:
             port = (folder / "DevToolsActivePort").read_text().partition("\n")[0]
         reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
-        writer.write(f"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
+            + b"Connection: close\r\n\r\n"
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split()[0])
         tabs = json.loads(await reader.readexactly(length))

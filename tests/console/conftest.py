@@ -1,4 +1,6 @@
-"""A stack with the console on free ports, requests it has served, and a browser; skipped with a reason where there is no browser."""
+"""A stack with the console on free ports, requests it has served, and a browser; skipped with a
+reason where there is no browser.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,18 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         pytest.skip("no chromium on this machine; Debian's package is `chromium`")
     folder = tmp_path_factory.mktemp("stack")
     (folder / "models").symlink_to(home / "models")
-    key = {"id": "console", "organisation": "acme", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
-    budget = {"name": "acme-hour", "kind": "budget", "counts": "microusd", "limit": 1_000_000, "window": "hour"}
+    key = {
+        "id": "console",
+        "organisation": "acme",
+        "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
+    }
+    budget = {
+        "name": "acme-hour",
+        "kind": "budget",
+        "counts": "microusd",
+        "limit": 1_000_000,
+        "window": "hour",
+    }
     price = {"name": MODEL, "input_microusd_per_mtok": 20_000_000}
     config = folder / "penstock.yaml"
     pool = {"name": MODEL, "interval_s": 1.0, "capacity": 0.001}
@@ -45,7 +57,9 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         "scaling": {"pools": [pool]},
     }
     config.write_text(yaml.safe_dump(sections))
-    async with running(ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))) as started:
+    async with running(
+        ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
+    ) as started:
         await started.wait_for_instances(MODEL, 2, "acme")
         await asyncio.gather(*(_ask(started, number) for number in range(20)))
         for number in range(5):

@@ -11,7 +11,9 @@ from penstock.console.views.blocks import Cell, Form, Note, Rows, Tile, Tiles, m
 EVIL = '<img src=x onerror="alert(1)">'
 
 
-async def answered(token: str, host: str, query: str = "", cookie: str = "") -> list[dict[str, Any]]:
+async def answered(
+    token: str, host: str, query: str = "", cookie: str = ""
+) -> list[dict[str, Any]]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"seen"})
@@ -25,7 +27,9 @@ async def answered(token: str, host: str, query: str = "", cookie: str = "") -> 
         sent.append(dict(message))
 
     headers = [(b"host", host.encode()), (b"cookie", cookie.encode())]
-    await Guard(app, token)({"type": "http", "headers": headers, "query_string": query.encode()}, receive, send)
+    await Guard(app, token)(
+        {"type": "http", "headers": headers, "query_string": query.encode()}, receive, send
+    )
     return sent
 
 
@@ -34,7 +38,9 @@ async def test_loopback_names_are_let_in_without_a_token(host: str) -> None:
     assert (await answered("", host))[0]["status"] == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7080", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7080", "127.0.0.1.evil.example", ""]
+)
 async def test_a_foreign_name_that_points_here_is_not(host: str) -> None:
     assert (await answered("", host))[0]["status"] == 401
 
@@ -45,7 +51,9 @@ async def test_a_token_opens_once_and_the_cookie_from_then_on() -> None:
     first = (await answered("t0k", "console.example", "token=t0k"))[0]
     cookie = dict(first["headers"])[b"set-cookie"].decode()
     assert first["status"] == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
-    assert (await answered("t0k", "console.example", cookie=cookie.partition(";")[0]))[0]["status"] == 200
+    assert (await answered("t0k", "console.example", cookie=cookie.partition(";")[0]))[0][
+        "status"
+    ] == 200
 
 
 async def test_every_answer_keeps_the_page_to_its_own_origin() -> None:

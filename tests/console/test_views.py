@@ -1,4 +1,6 @@
-"""Every view of the console in a real browser without network, against a running stack, by what a reader sees."""
+"""Every view of the console in a real browser without network, against a running stack, by what a
+reader sees.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from .browser import Page
 pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 SHOWS = {
-    "/": ("Is anything wrong now?", "open incidents", "router", "inference-onnx-quantized", "batcher"),
+    "/": (
+        "Is anything wrong now?",
+        "open incidents",
+        "router",
+        "inference-onnx-quantized",
+        "batcher",
+    ),
     "/savings": (
         "Is it worth it?",
         "full price",
@@ -32,7 +40,13 @@ SHOWS = {
         "exact_hit",
         "context_use",
     ),
-    "/scoreboard": ("Why did the router choose that?", "inference-1", "inference-2", "least_added_delay", "Why picked"),
+    "/scoreboard": (
+        "Why did the router choose that?",
+        "inference-1",
+        "inference-2",
+        "least_added_delay",
+        "Why picked",
+    ),
     "/queues": ("Who is waiting?", "critical", "inference-1", "0 of 1", "penstock.batcher.depth"),
     "/budgets": ("When do we run out?", "acme-hour", "$1.00", "acme", "an hour"),
     "/scaling": (
@@ -44,11 +58,37 @@ SHOWS = {
         "→",
         "instances",
     ),
-    "/traces": ("What is flowing, and where did the time go?", "RouterService/Embed", "ShopService/Order"),
-    "/graph": ("Who calls whom?", "client → router", "router → batcher", "batcher → inference-onnx-quantized"),
-    "/incidents": ("What changed?", "open", "shop", "failed", "error_rate", "shop ShopService/Order"),
+    "/traces": (
+        "What is flowing, and where did the time go?",
+        "RouterService/Embed",
+        "ShopService/Order",
+    ),
+    "/graph": (
+        "Who calls whom?",
+        "client → router",
+        "router → batcher",
+        "batcher → inference-onnx-quantized",
+    ),
+    "/incidents": (
+        "What changed?",
+        "open",
+        "shop",
+        "failed",
+        "error_rate",
+        "shop ShopService/Order",
+    ),
 }
-CHARTS = {"/", "/savings", "/cache", "/scoreboard", "/queues", "/budgets", "/scaling", "/graph", "/incidents"}
+CHARTS = {
+    "/",
+    "/savings",
+    "/cache",
+    "/scoreboard",
+    "/queues",
+    "/budgets",
+    "/scaling",
+    "/graph",
+    "/incidents",
+}
 
 
 def address(stack: Stack, path: str) -> str:
@@ -61,7 +101,10 @@ async def test_a_view_shows_what_it_is_for(stack: Stack, page: Page, path: str) 
     for text in SHOWS[path]:
         await page.until(f"document.body.innerText.includes({text!r})")
     if path in CHARTS:
-        await page.until("!!document.querySelector('canvas, svg') && document.querySelector('canvas').width > 100")
+        await page.until(
+            "!!document.querySelector('canvas, svg') && "
+            "document.querySelector('canvas').width > 100"
+        )
     assert await page.eval("document.documentElement.scrollWidth <= window.innerWidth + 1")
     assert page.errors == [] and page.outside == []
 
@@ -73,9 +116,13 @@ async def test_a_view_changes_by_itself(stack: Stack, page: Page) -> None:
     await page.until(f"{read} !== {before!r}", timeout_s=15.0)
 
 
-async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(stack: Stack, page: Page) -> None:
+async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(
+    stack: Stack, page: Page
+) -> None:
     await page.open(address(stack, "/traces?name=Embed&run_id=run-1"))
-    missed = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.includes('miss'))"
+    missed = (
+        "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.includes('miss'))"
+    )
     await page.until(f"!!{missed}")
     await page.eval(f"{missed}.querySelector('a').click()")
     await page.until("!!document.querySelector('table.waterfall')")
@@ -85,17 +132,24 @@ async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(stac
     tiles = dict(re.findall(r"(took|paid)\n(\S+)", text))
     assert float(tiles["paid"].removeprefix("$")) > 0
     critical = await page.eval(
-        "[...document.querySelectorAll('table.waterfall tbody tr')].reduce((s, r) => s + parseFloat(r.cells[3].innerText), 0)"
+        "[...document.querySelectorAll('table.waterfall tbody tr')].reduce((s, r) => s + "
+        "parseFloat(r.cells[3].innerText), 0)"
     )
-    assert critical == pytest.approx(float(tiles["took"]), abs=0.1), "the sections add up to the whole"
+    assert critical == pytest.approx(float(tiles["took"]), abs=0.1), (
+        "the sections add up to the whole"
+    )
     assert await page.eval("document.querySelectorAll('.lane b').length") > 3
 
 
-async def test_keys_open_views_and_turn_the_light_and_the_address_holds_it(stack: Stack, page: Page) -> None:
+async def test_keys_open_views_and_turn_the_light_and_the_address_holds_it(
+    stack: Stack, page: Page
+) -> None:
     await page.open(address(stack, "/"))
     await page.until("!!window.socket?.connected")
     await page.press("4")
-    await page.until("location.pathname === '/scoreboard' && document.body.innerText.includes('Why picked')")
+    await page.until(
+        "location.pathname === '/scoreboard' && document.body.innerText.includes('Why picked')"
+    )
     await page.open(address(stack, "/scoreboard?theme=dark"))
     await page.until("document.body.classList.contains('body--dark')")
     background = "getComputedStyle(document.body).backgroundColor"
@@ -108,7 +162,10 @@ async def test_filters_put_themselves_into_the_address(stack: Stack, page: Page)
     await page.open(address(stack, "/traces"))
     await page.eval("document.querySelector('input[name=service]').value = 'shop'")
     await page.eval("document.querySelector('form.filters button').click()")
-    await page.until("location.search.includes('service=shop') && document.body.innerText.includes('ShopService')")
+    await page.until(
+        "location.search.includes('service=shop') && "
+        "document.body.innerText.includes('ShopService')"
+    )
     await page.until("!document.body.innerText.includes('RouterService')")
 
 
@@ -116,18 +173,30 @@ async def test_yes_or_no_is_a_tick_that_the_address_holds(stack: Stack, page: Pa
     await page.open(address(stack, "/traces"))
     await page.eval("document.querySelector('input[name=errors]').click()")
     await page.eval("document.querySelector('form.filters button').click()")
-    await page.until("location.search.includes('errors=1') && document.querySelector('input[name=errors]').checked")
+    await page.until(
+        "location.search.includes('errors=1') && "
+        "document.querySelector('input[name=errors]').checked"
+    )
     await page.until("!document.body.innerText.includes('RouterService/Embed')")
 
 
 async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/traces?name=Service/&all=1"))
     await page.until("document.body.innerText.includes('RouterService/Embed')")
-    for name in ("TelemetryService", "ScalerService", "GetStats", "GetUsage", "Scoreboard", "ListQueues"):
+    for name in (
+        "TelemetryService",
+        "ScalerService",
+        "GetStats",
+        "GetUsage",
+        "Scoreboard",
+        "ListQueues",
+    ):
         assert name not in await page.text()
 
 
-async def test_a_service_that_is_away_is_named_and_the_page_lives_on(stack: Stack, page: Page) -> None:
+async def test_a_service_that_is_away_is_named_and_the_page_lives_on(
+    stack: Stack, page: Page
+) -> None:
     await stack.supervisor.stop_one("batcher", grace_s=0.0)
     await page.open(address(stack, "/queues"))
     await page.until("document.body.innerText.includes('batcher gives no answer')")

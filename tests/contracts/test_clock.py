@@ -36,7 +36,8 @@ async def test_sleepers_wake_in_the_order_of_their_time(clock: tuple[Clock, Pass
         woken.append(name)
 
     tasks = [
-        asyncio.create_task(sleeper(name, seconds)) for name, seconds in (("late", 0.03), ("soon", 0.01), ("now", 0.0))
+        asyncio.create_task(sleeper(name, seconds))
+        for name, seconds in (("late", 0.03), ("soon", 0.01), ("now", 0.0))
     ]
     await let_pass(0.06)
     await asyncio.gather(*tasks)

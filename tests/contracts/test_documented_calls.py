@@ -1,4 +1,6 @@
-"""Every `grpcurl` that a README shows: service and method are in the contracts, the body parses, port and header are the service's."""
+"""Every `grpcurl` that a README shows: service and method are in the contracts, the body parses,
+port and header are the service's.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,19 @@ from penstock.stack.up import DEVELOPMENT_KEY
 
 ROOT = Path(__file__).parents[2]
 NOUNS = ("router", "cache", "limiter", "batcher", "inference", "telemetry", "scaler")
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/*/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("*/*/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TOKEN = f"{TOKEN_KEY}: $(cat .penstock/internal-token)"
 KEY = f"authorization: Bearer {DEVELOPMENT_KEY}"
 
 
 def calls() -> Iterator[tuple[str, dict[str, str], list[str]]]:
-    """Where a call stands, its options by their letter, and its other words; a shell's `$T` is what the page gave it."""
+    """Where a call stands, its options by their letter, and its other words; a shell's `$T` is what
+    the page gave it.
+    """
     for page in READMES:
         text = page.read_text().replace("\\\n", " ").replace('"$T"', f'"{TOKEN}"')
         for line in text.splitlines():
@@ -44,8 +52,12 @@ def test_calls_are_found() -> None:
     assert f'T="{TOKEN}"' in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("page", "options", "words"), CALLS, ids=[f"{page}:{words[-1]}" for page, _, words in CALLS])
-def test_a_call_that_a_page_shows_is_one_that_works(page: str, options: dict[str, str], words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("page", "options", "words"), CALLS, ids=[f"{page}:{words[-1]}" for page, _, words in CALLS]
+)
+def test_a_call_that_a_page_shows_is_one_that_works(
+    page: str, options: dict[str, str], words: list[str]
+) -> None:
     for noun in NOUNS:
         import_module(f"penstock.api.{noun}.v1.{noun}_pb2")
     address, path = words

@@ -1,4 +1,6 @@
-"""One suite over every transport of the hop: same results, same faults, same deadlines, same cancellation."""
+"""One suite over every transport of the hop: same results, same faults, same deadlines, same
+cancellation.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Scripted(QuietInstance):
         self.running = 0
         self.most = 0
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         self.calls.append(call)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -62,7 +66,9 @@ class Scripted(QuietInstance):
             raise RuntimeError(SECRET)
         if model == "huge":
             await self.release.wait()
-            return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="x" * HUGE_BYTES))
+            return inference_pb2.ComputeResponse(
+                result=inference_pb2.TaskResult(revision="x" * HUGE_BYTES)
+            )
         if model in ("hang", "held"):
             self.started.set()
             try:
@@ -79,7 +85,9 @@ class Scripted(QuietInstance):
             for number in range(5):
                 if number == 3 and request.model == "cut":
                     raise RuntimeError(SECRET)
-                yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta=str(number)))
+                yield inference_pb2.ComputeStreamResponse(
+                    chunk=inference_pb2.GenerateChunk(delta=str(number))
+                )
                 if request.model == "hang":
                     await asyncio.Event().wait()
         finally:
@@ -89,7 +97,9 @@ class Scripted(QuietInstance):
         self, request: inference_pb2.ComputeBatchRequest, call: Call
     ) -> AsyncIterator[inference_pb2.ComputeBatchResponse]:
         for index in range(len(request.members)):
-            yield inference_pb2.ComputeBatchResponse(results=[inference_pb2.MemberResult(index=index)])
+            yield inference_pb2.ComputeBatchResponse(
+                results=[inference_pb2.MemberResult(index=index)]
+            )
 
 
 def door(servicer: Scripted) -> Door:
@@ -144,21 +154,30 @@ async def test_an_answer_and_who_asked(peer: Peer, servicer: Scripted) -> None:
 
 
 async def test_many_at_once_each_get_their_own(peer: Peer) -> None:
-    answers = await asyncio.gather(*(peer.call("Compute", ask(f"m{n}"), Call()) for n in range(300)))
+    answers = await asyncio.gather(
+        *(peer.call("Compute", ask(f"m{n}"), Call()) for n in range(300))
+    )
     assert [answer.result.revision for answer in answers] == [f"m{n}" for n in range(300)]
 
 
 async def test_a_bad_field_is_named(peer: Peer) -> None:
     with pytest.raises(Fault) as caught:
         await peer.call("Compute", ask("invalid"), Call())
-    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, "task.embed.texts[3]")
+    assert (caught.value.code, caught.value.field) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "task.embed.texts[3]",
+    )
 
 
 async def test_when_to_try_again_is_said(peer: Peer) -> None:
     with pytest.raises(Fault) as caught:
         await peer.call("Compute", ask("busy"), Call())
     fault = caught.value
-    assert (fault.code, fault.reason, fault.retry_after_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", 1.5)
+    assert (fault.code, fault.reason, fault.retry_after_s) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "QUEUE_FULL",
+        1.5,
+    )
 
 
 async def test_an_exceptions_text_never_leaves(peer: Peer) -> None:
@@ -168,7 +187,9 @@ async def test_an_exceptions_text_never_leaves(peer: Peer) -> None:
     assert "swordfish" not in str(caught.value) + repr(vars(caught.value))
 
 
-async def test_time_that_is_up_fails_here_and_stops_the_work_there(peer: Peer, servicer: Scripted) -> None:
+async def test_time_that_is_up_fails_here_and_stops_the_work_there(
+    peer: Peer, servicer: Scripted
+) -> None:
     with pytest.raises(Fault) as caught:
         await peer.call("Compute", ask("hang"), Call(deadline_s=time.monotonic() + 0.05))
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -194,7 +215,9 @@ async def test_cancelling_the_await_cancels_the_work(peer: Peer, servicer: Scrip
 
 
 async def test_a_stream_arrives_in_order(peer: Peer) -> None:
-    assert [part.chunk.delta async for part in peer.stream("ComputeStream", ask_stream("m"), Call())] == list("01234")
+    assert [
+        part.chunk.delta async for part in peer.stream("ComputeStream", ask_stream("m"), Call())
+    ] == list("01234")
 
 
 async def test_a_stream_cut_by_a_fault_is_not_taken_for_whole(peer: Peer) -> None:
@@ -229,7 +252,10 @@ async def test_one_slow_item_does_not_hold_the_others(peer: Peer, servicer: Scri
 
 async def test_the_window_bounds_what_is_in_flight(servicer: Scripted) -> None:
     async with peer_over("tcp-stream", door(servicer)) as peer:
-        tasks = [asyncio.create_task(peer.call("Compute", ask("held"), Call())) for _ in range(ITEM_WINDOW + 200)]
+        tasks = [
+            asyncio.create_task(peer.call("Compute", ask("held"), Call()))
+            for _ in range(ITEM_WINDOW + 200)
+        ]
         await asyncio.wait_for(servicer.started.wait(), 5)
         async with asyncio.timeout(20):
             while servicer.running < ITEM_WINDOW:
@@ -262,7 +288,9 @@ async def test_a_dead_peer_is_unavailable_and_a_new_one_is_found(servicer: Scrip
     await peer.close()
 
 
-async def test_a_connection_that_breaks_under_a_write_may_be_tried_again(servicer: Scripted) -> None:
+async def test_a_connection_that_breaks_under_a_write_may_be_tried_again(
+    servicer: Scripted,
+) -> None:
     async with serving([door(servicer)]) as server, wire_to(server.address) as wire:
         peer = connect(wire.address, SERVICE, token=TOKEN)
         assert (await peer.call("Compute", ask("first"), Call())).result.revision == "first"
@@ -306,10 +334,14 @@ def _exchange(channel: grpc.aio.Channel) -> Any:
     return open_stream(metadata=(("penstock-token", TOKEN),))
 
 
-async def test_the_first_piece_of_a_stream_leaves_alone_though_the_others_are_there(servicer: Scripted) -> None:
+async def test_the_first_piece_of_a_stream_leaves_alone_though_the_others_are_there(
+    servicer: Scripted,
+) -> None:
     async with serving([door(servicer)]) as server, open_channel(server.address) as channel:
         stream = _exchange(channel)
-        item = common_pb2.Item(id=1, method="ComputeStream", context=common_pb2.CallContext(remaining_ms=10_000))
+        item = common_pb2.Item(
+            id=1, method="ComputeStream", context=common_pb2.CallContext(remaining_ms=10_000)
+        )
         await stream.write(inference_pb2.ExchangeRequest(items=[item], credits=10))
         frames: list[int] = []
         while sum(frames) < 6:  # five pieces and the end
@@ -342,10 +374,14 @@ def large(text_bytes: int) -> inference_pb2.ComputeRequest:
 
 
 @pytest.mark.parametrize("transport", WIRES)
-async def test_many_large_items_at_once_are_more_than_one_message(transport: Transport, servicer: Scripted) -> None:
+async def test_many_large_items_at_once_are_more_than_one_message(
+    transport: Transport, servicer: Scripted
+) -> None:
     async with peer_over(transport, door(servicer)) as peer:
         each = LARGEST_MESSAGE_BYTES // 20
-        answers = await asyncio.gather(*(peer.call("Compute", large(each), Call()) for _ in range(60)))
+        answers = await asyncio.gather(
+            *(peer.call("Compute", large(each), Call()) for _ in range(60))
+        )
     assert [len(answer.result.revision) for answer in answers] == [each] * 60
 
 
@@ -366,7 +402,9 @@ async def test_a_request_too_large_for_a_message_fails_alone_and_says_so(
 
 
 async def test_many_large_results_at_once_are_more_than_one_message(servicer: Scripted) -> None:
-    """A caller takes 64 MiB in one message; results that are ready at the same moment are more than that."""
+    """A caller takes 64 MiB in one message; results that are ready at the same moment are more than
+    that.
+    """
     async with peer_over("unix-stream", door(servicer)) as peer:
         calls = [asyncio.create_task(peer.call("Compute", ask("huge"), Call())) for _ in range(12)]
         while servicer.running < len(calls):

@@ -1,4 +1,6 @@
-"""Rules of the source that no linter of ours has: what a decision may touch, what a file may be called, how long a README is."""
+"""Rules of the source that no linter of ours has: what a decision may touch, what a file may be
+called, how long a README is.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ WORLD = {
     "subprocess",
     "threading",
 }
-CLOCKS = {("time", name) for name in ("time", "monotonic", "perf_counter", "sleep", "time_ns", "monotonic_ns")}
+CLOCKS = {
+    ("time", name)
+    for name in ("time", "monotonic", "perf_counter", "sleep", "time_ns", "monotonic_ns")
+}
 BANNED = {"utils", "util", "common", "helpers", "helper", "base", "manager", "impl", "misc"}
 PURE = [
     ROOT / path
@@ -72,10 +77,14 @@ def test_a_decision_touches_nothing_of_the_world(path: Path) -> None:
     calls = {
         (node.func.value.id, node.func.attr)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
     }
     assert not calls & CLOCKS, "a decision is given `now`"
-    assert not {call for call in calls if call[0] == "random" and call[1] != "Random"}, "a decision is given `rng`"
+    assert not {call for call in calls if call[0] == "random" and call[1] != "Random"}, (
+        "a decision is given `rng`"
+    )
     waits = [node for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
     assert not waits, "a decision does not wait"
 

@@ -1,6 +1,8 @@
-"""Deployment files, checked with what is there: compose and manifests against settings and API schemas.
+"""Deployment files, checked with what is there: compose and manifests against settings and API
+schemas.
 
-Not checked here: that images build (no container engine), that a cluster takes the manifests, and KEDA's own resource (no schema at hand).
+Not checked here: that images build (no container engine), that a cluster takes the manifests, and
+KEDA's own resource (no schema at hand).
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ from penstock.service.settings import ServiceSettings, describe, load_section
 from penstock.stack.process import POLL_WHERE_WAITED
 
 ROOT = Path(__file__).parents[2]
-SERVICES = {folder.name: folder.name.replace("-", "_") for folder in (ROOT / "services").iterdir() if folder.is_dir()}
+SERVICES = {
+    folder.name: folder.name.replace("-", "_")
+    for folder in (ROOT / "services").iterdir()
+    if folder.is_dir()
+}
 CUSTOM = {"ScaledObject", "Kustomization"}
 KUBERNETES = "1.31"
 
@@ -34,13 +40,21 @@ KUBERNETES = "1.31"
 def known(service: str) -> set[str]:
     """The variables that a service reads."""
     module = importlib.import_module(f"penstock.{SERVICES[service]}.settings")
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, ServiceSettings)]
+    kinds = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, ServiceSettings)
+    ]
     return {name for kind in kinds for name, _, _ in describe(kind)}
 
 
 def test_compose_names_services_that_exist_and_variables_that_they_read() -> None:
     compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
-    built = {name: row["build"]["args"]["SERVICE"] for name, row in compose["services"].items() if "build" in row}
+    built = {
+        name: row["build"]["args"]["SERVICE"]
+        for name, row in compose["services"].items()
+        if "build" in row
+    }
     assert {*built.values()} == {*SERVICES}
     for name, service in built.items():
         for variable in compose["services"][name]["environment"]:
@@ -48,7 +62,9 @@ def test_compose_names_services_that_exist_and_variables_that_they_read() -> Non
 
 
 def test_compose_mounts_what_is_read_and_asks_whether_each_serves() -> None:
-    """As Compose reads it: of two merged mappings that say the same key, the earlier one counts, in PyYAML too."""
+    """As Compose reads it: of two merged mappings that say the same key, the earlier one counts, in
+    PyYAML too.
+    """
     services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
     for name, row in services.items():
         assert row["healthcheck"]["test"][0] == "CMD"
@@ -60,9 +76,15 @@ def test_compose_mounts_what_is_read_and_asks_whether_each_serves() -> None:
         assert ("/var/lib/penstock/models" in mounted) == runs_models, name
         module = row["healthcheck"]["test"][-1]
         assert importlib.util.find_spec(module) if name != "console" else "7080" in module
-        hosts = {value.partition(":")[0] for key, value in row["environment"].items() if key.endswith("_ADDRESS")}
+        hosts = {
+            value.partition(":")[0]
+            for key, value in row["environment"].items()
+            if key.endswith("_ADDRESS")
+        }
         assert hosts <= {*services}
-        assert all(port.count(":") == 2 and port.startswith("127.0.0.1:") for port in row.get("ports", ()))
+        assert all(
+            port.count(":") == 2 and port.startswith("127.0.0.1:") for port in row.get("ports", ())
+        )
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
@@ -72,7 +94,9 @@ def rendered(overlay: str) -> list[dict[str, Any]]:
 def kustomized(folder: Path) -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed here")
-    text = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+    ).stdout
     return [document for document in yaml.safe_load_all(text) if document]
 
 
@@ -80,7 +104,14 @@ def kustomized(folder: Path) -> list[dict[str, Any]]:
 def test_manifests_render_and_fit_their_schemas(overlay: str) -> None:
     documents = rendered(overlay)
     kinds = {document["kind"] for document in documents}
-    assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ScaledObject", "StatefulSet"} <= kinds
+    assert {
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "ScaledObject",
+        "StatefulSet",
+    } <= kinds
     for document in documents:
         if document["kind"] not in CUSTOM:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -89,7 +120,11 @@ def test_manifests_render_and_fit_their_schemas(overlay: str) -> None:
 
 def test_every_deployment_is_probed_unprivileged_and_told_what_it_reads() -> None:
     documents = rendered("dev")
-    maps = {document["metadata"]["name"]: document for document in documents if document["kind"] == "ConfigMap"}
+    maps = {
+        document["metadata"]["name"]: document
+        for document in documents
+        if document["kind"] == "ConfigMap"
+    }
     shared = next(row["data"] for name, row in maps.items() if name.startswith("penstock-env"))
     for document in documents:
         if document["kind"] != "Deployment":
@@ -97,14 +132,19 @@ def test_every_deployment_is_probed_unprivileged_and_told_what_it_reads() -> Non
         container = document["spec"]["template"]["spec"]["containers"][0]
         service = container["image"].removeprefix("penstock/")
         if service != "console":  # a page, not a gRPC server
-            assert container["readinessProbe"]["grpc"]["port"] == container["ports"][0]["containerPort"]
+            assert (
+                container["readinessProbe"]["grpc"]["port"]
+                == container["ports"][0]["containerPort"]
+            )
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert document["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
         assert (
             container["imagePullPolicy"] == "IfNotPresent"
         )  # an image without a tag would be pulled, and no registry has ours
-        told = {row["name"] for row in container.get("env", ()) if row["name"].startswith("PENSTOCK_")} | {*shared}
+        told = {
+            row["name"] for row in container.get("env", ()) if row["name"].startswith("PENSTOCK_")
+        } | {*shared}
         assert told <= known(service), (service, told - known(service))
 
 
@@ -112,18 +152,25 @@ def test_the_scaled_object_points_at_a_port_that_the_scaler_serves() -> None:
     documents = rendered("dev")
     scaled = next(document for document in documents if document["kind"] == "ScaledObject")
     address, _, port = scaled["spec"]["triggers"][0]["metadata"]["scalerAddress"].partition(":")
-    host, namespace, kind = address.split(".")  # KEDA calls from its own namespace, where a bare name means nothing
+    host, namespace, kind = address.split(
+        "."
+    )  # KEDA calls from its own namespace, where a bare name means nothing
     assert (namespace, kind) == (scaled["metadata"]["namespace"], "svc")
-    service = next(row for row in documents if row["kind"] == "Service" and row["metadata"]["name"] == host)
+    service = next(
+        row for row in documents if row["kind"] == "Service" and row["metadata"]["name"] == host
+    )
     assert service["spec"]["ports"][0]["port"] == int(port)
     assert any(
-        row["kind"] == "Deployment" and row["metadata"]["name"] == scaled["spec"]["scaleTargetRef"]["name"]
+        row["kind"] == "Deployment"
+        and row["metadata"]["name"] == scaled["spec"]["scaleTargetRef"]["name"]
         for row in documents
     )
 
 
 def test_the_dev_overlay_has_the_development_file() -> None:
-    assert (ROOT / "deploy/k8s/overlays/dev/penstock.yaml").read_text() == (ROOT / "deploy/penstock.yaml").read_text()
+    assert (ROOT / "deploy/k8s/overlays/dev/penstock.yaml").read_text() == (
+        ROOT / "deploy/penstock.yaml"
+    ).read_text()
 
 
 @pytest.fixture
@@ -141,19 +188,24 @@ def everything(tmp_path: Path) -> list[dict[str, Any]]:
 
 def pods_of(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The pods' templates by `app.kubernetes.io/name`."""
-    found = [row["spec"]["template"] for row in documents if row["kind"] in {"Deployment", "StatefulSet"}]
+    found = [
+        row["spec"]["template"] for row in documents if row["kind"] in {"Deployment", "StatefulSet"}
+    ]
     return {pod["metadata"]["labels"]["app.kubernetes.io/name"]: pod for pod in found}
 
 
 def uses_redis(service: str) -> bool:
     sources = (ROOT / "services" / service / "src").rglob("*.py")
     return any(
-        re.search(r"^(import redis|from penstock\.core\.redis)", path.read_text(), re.MULTILINE) for path in sources
+        re.search(r"^(import redis|from penstock\.core\.redis)", path.read_text(), re.MULTILINE)
+        for path in sources
     )
 
 
 def calls_made(pods: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
-    """Who calls which `name:port`, from the addresses that each is told; a batcher calls the instances that say where they are."""
+    """Who calls which `name:port`, from the addresses that each is told; a batcher calls the
+    instances that say where they are.
+    """
     made = set()
     for name, pod in pods.items():
         container = pod["spec"]["containers"][0]
@@ -177,13 +229,18 @@ def names_in(peer: dict[str, Any]) -> list[str]:
     return list(expression["values"])
 
 
-def test_network_policies_allow_the_calls_that_are_made_and_no_other(everything: list[dict[str, Any]]) -> None:
+def test_network_policies_allow_the_calls_that_are_made_and_no_other(
+    everything: list[dict[str, Any]],
+) -> None:
     pods = pods_of(everything)
-    policies = {row["metadata"]["name"]: row["spec"] for row in everything if row["kind"] == "NetworkPolicy"}
+    policies = {
+        row["metadata"]["name"]: row["spec"] for row in everything if row["kind"] == "NetworkPolicy"
+    }
     closed = policies.pop("closed")
     assert not closed.get("ingress")
     assert all(
-        closed["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items() for pod in pods.values()
+        closed["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        for pod in pods.values()
     )
     open_to_all = policies.pop("router-open")["ingress"]
     assert open_to_all == [{"ports": [{"port": 7070, "protocol": "TCP"}]}]
@@ -196,7 +253,12 @@ def test_network_policies_allow_the_calls_that_are_made_and_no_other(everything:
             assert port["port"] in served
             for peer in rule["from"]:
                 if "namespaceSelector" in peer:
-                    beside.add((*peer["namespaceSelector"]["matchLabels"].values(), f"{target}:{port['port']}"))
+                    beside.add(
+                        (
+                            *peer["namespaceSelector"]["matchLabels"].values(),
+                            f"{target}:{port['port']}",
+                        )
+                    )
                 else:
                     allowed |= {(name, f"{target}:{port['port']}") for name in names_in(peer)}
     assert {call for call in calls_made(pods) if call[1] != "router:7070"} == allowed
@@ -204,14 +266,20 @@ def test_network_policies_allow_the_calls_that_are_made_and_no_other(everything:
 
 
 def test_what_runs_twice_is_not_all_disrupted_at_once() -> None:
-    base = [row for path in (ROOT / "deploy/k8s/base").glob("*.yaml") for row in yaml.safe_load_all(path.read_text())]
+    base = [
+        row
+        for path in (ROOT / "deploy/k8s/base").glob("*.yaml")
+        for row in yaml.safe_load_all(path.read_text())
+    ]
     budgets = {
         row["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
         for row in base
         if row["kind"] == "PodDisruptionBudget"
     }
     assert budgets == {
-        row["metadata"]["name"] for row in base if row["kind"] == "Deployment" and row["spec"]["replicas"] > 1
+        row["metadata"]["name"]
+        for row in base
+        if row["kind"] == "Deployment" and row["spec"]["replicas"] > 1
     }
 
 
@@ -220,7 +288,9 @@ def test_the_base_stands_without_keda() -> None:
     assert "ScaledObject" not in {row["kind"] for row in documents}
     accounts = {row["metadata"]["name"] for row in documents if row["kind"] == "ServiceAccount"}
     asked = {
-        pod["spec"]["serviceAccountName"] for pod in pods_of(documents).values() if "serviceAccountName" in pod["spec"]
+        pod["spec"]["serviceAccountName"]
+        for pod in pods_of(documents).values()
+        if "serviceAccountName" in pod["spec"]
     }
     assert asked == accounts == {"scaler"}
 
@@ -231,7 +301,10 @@ def test_every_mounted_claim_config_and_secret_is_there(everything: list[dict[st
         container = pod["spec"]["containers"][0]
         for volume in pod["spec"].get("volumes", ()):
             if "persistentVolumeClaim" in volume:
-                assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in there
+                assert (
+                    "PersistentVolumeClaim",
+                    volume["persistentVolumeClaim"]["claimName"],
+                ) in there
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in there
         for row in container.get("envFrom", ()):
@@ -245,8 +318,15 @@ def test_every_mounted_claim_config_and_secret_is_there(everything: list[dict[st
 def test_keda_asks_for_a_pool_that_the_file_has() -> None:
     scaled = next(document for document in rendered("dev") if document["kind"] == "ScaledObject")
     section = load_section(ROOT / "deploy/penstock.yaml", "scaling", ScalingSection)
-    (pool,) = [pool for pool in section.pools if pool.name == scaled["spec"]["triggers"][0]["metadata"]["pool"]]
-    assert (pool.least, pool.most) == (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"])
+    (pool,) = [
+        pool
+        for pool in section.pools
+        if pool.name == scaled["spec"]["triggers"][0]["metadata"]["pool"]
+    ]
+    assert (pool.least, pool.most) == (
+        scaled["spec"]["minReplicaCount"],
+        scaled["spec"]["maxReplicaCount"],
+    )
 
 
 def requirements(folder: Path, extras: set[str]) -> list[Requirement]:
@@ -255,13 +335,20 @@ def requirements(folder: Path, extras: set[str]) -> list[Requirement]:
     optional = project.get("optional-dependencies", {})
     return [
         Requirement(text)
-        for text in (*project["dependencies"], *(row for extra in extras for row in optional.get(extra, ())))
+        for text in (
+            *project["dependencies"],
+            *(row for extra in extras for row in optional.get(extra, ())),
+        )
     ]
 
 
 def closure(service: str) -> set[str]:
-    """Every distribution that the image of a service gets, ours by their folders and the others by what is installed here."""
-    extras = set(re.search(r"ARG EXTRAS=(\S+)", (ROOT / "deploy/Dockerfile").read_text())[1].split(","))  # type: ignore[index]
+    """Every distribution that the image of a service gets, ours by their folders and the others by
+    what is installed here.
+    """
+    extras = set(
+        re.search(r"ARG EXTRAS=(\S+)", (ROOT / "deploy/Dockerfile").read_text())[1].split(",")
+    )  # type: ignore[index]
     waiting, seen = [(f"penstock-{service}", frozenset(extras))], set[str]()
     asked = set[tuple[str, frozenset[str]]]()
     while waiting:
@@ -270,7 +357,11 @@ def closure(service: str) -> set[str]:
             continue
         asked.add(row)
         seen.add(name)
-        ours = ROOT / ("services" if name == f"penstock-{service}" else "libs") / name.removeprefix("penstock-")
+        ours = (
+            ROOT
+            / ("services" if name == f"penstock-{service}" else "libs")
+            / name.removeprefix("penstock-")
+        )
         if name.startswith("penstock-"):
             needed = requirements(ours, set(wanted))
         else:
@@ -278,7 +369,8 @@ def closure(service: str) -> set[str]:
         waiting.extend(
             (canonicalize_name(need.name), frozenset(need.extras))
             for need in needed
-            if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in wanted or {""})
+            if not need.marker
+            or any(need.marker.evaluate({"extra": extra}) for extra in wanted or {""})
         )
     return seen
 
@@ -286,9 +378,19 @@ def closure(service: str) -> set[str]:
 @pytest.mark.parametrize("service", sorted(SERVICES))
 def test_an_image_gets_what_its_service_needs_and_no_torch(service: str) -> None:
     names = closure(service)
-    assert not names & {"torch", "transformers", "penstock-models", "penstock-bench", "onnxruntime-gpu"}
-    built = set(re.findall(r"\./libs/([a-z]+)", (ROOT / "deploy/Dockerfile").read_text())) | {service}
-    assert {name.removeprefix("penstock-") for name in names if name.startswith("penstock-")} <= built
+    assert not names & {
+        "torch",
+        "transformers",
+        "penstock-models",
+        "penstock-bench",
+        "onnxruntime-gpu",
+    }
+    built = set(re.findall(r"\./libs/([a-z]+)", (ROOT / "deploy/Dockerfile").read_text())) | {
+        service
+    }
+    assert {
+        name.removeprefix("penstock-") for name in names if name.startswith("penstock-")
+    } <= built
     assert ("onnxruntime" in names) == (service in {"cache", "inference-onnx-quantized", "router"})
     assert ("kubernetes" in names) == (service == "scaler")
 
@@ -300,5 +402,7 @@ def test_the_dockerfile_copies_what_is_there_and_runs_unprivileged() -> None:
     assert text.rindex("USER 10001") > text.rindex("RUN ")
     assert f"GRPC_EXPERIMENTS={POLL_WHERE_WAITED}" in text
     for service in SERVICES:
-        scripts = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())["project"]["scripts"]
+        scripts = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())[
+            "project"
+        ]["scripts"]
         assert f"penstock-{service}" in scripts

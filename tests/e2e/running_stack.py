@@ -1,4 +1,6 @@
-"""The services as processes: a stack for the length of a test or of a module, and the call that all tests make."""
+"""The services as processes: a stack for the length of a test or of a module, and the call that all
+tests make.
+"""
 
 from __future__ import annotations
 
@@ -41,5 +43,7 @@ async def stack_in(folder: Path, home: Path) -> AsyncIterator[Stack]:
 
 async def embed(stack: Stack, text: str = "hello") -> pb.EmbedResponse:
     request = pb.EmbedRequest(texts=[text])
-    answer: pb.EmbedResponse = await stack.router.Embed(request, metadata=stack.metadata("acme"), timeout=20)
+    answer: pb.EmbedResponse = await stack.router.Embed(
+        request, metadata=stack.metadata("acme"), timeout=20
+    )
     return answer

@@ -1,4 +1,7 @@
-"""Services as processes, one of which is lost: requests still flow, and receipts say what is lost. Each test has its own stack."""
+"""Services as processes, one of which is lost: requests still flow, and receipts say what is lost.
+
+Each test has its own stack.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,12 @@ async def test_telemetry_killed_requests_still_flow(stack: Stack) -> None:
     assert (await embed(stack, "still served")).embeddings
 
 
-@pytest.mark.parametrize(("name", "said"), [("telemetry", "telemetry unavailable"), ("redis-ledger", "Redis")])
-async def test_what_is_lost_is_said_in_the_receipt_and_requests_still_flow(stack: Stack, name: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"), [("telemetry", "telemetry unavailable"), ("redis-ledger", "Redis")]
+)
+async def test_what_is_lost_is_said_in_the_receipt_and_requests_still_flow(
+    stack: Stack, name: str, said: str
+) -> None:
     await stack.supervisor.stop_one(name)
     async with asyncio.timeout(60):
         while not any(said in note for note in (await embed(stack)).receipt.notes):
@@ -39,5 +46,7 @@ async def test_a_killed_instance_costs_no_answer(stack: Stack) -> None:
     child = stack.supervisor.child("inference-1")
     assert child is not None
     child.kill()
-    answers = await asyncio.gather(*(embed(stack, f"after the loss {number}") for number in range(20)))
+    answers = await asyncio.gather(
+        *(embed(stack, f"after the loss {number}") for number in range(20))
+    )
     assert all(answer.embeddings for answer in answers)

@@ -1,4 +1,7 @@
-"""The services as processes: the README's picture as code. One stack serves all tests of this file."""
+"""The services as processes: the README's picture as code.
+
+One stack serves all tests of this file.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ import pytest
 import pytest_asyncio
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.auth import TOKEN_KEY
@@ -42,8 +47,11 @@ async def test_a_text_goes_all_the_way(stack: Stack) -> None:
     assert receipt.usage.input_tokens > 5
 
 
-async def test_a_first_call_leaves_one_trace_through_every_service_that_decides(stack: Stack) -> None:
-    # The first call of a tenant: the limiter is asked for a lease, and labels are always looked up in the cache.
+async def test_a_first_call_leaves_one_trace_through_every_service_that_decides(
+    stack: Stack,
+) -> None:
+    # The first call of a tenant: the limiter is asked for a lease, and labels are always looked up
+    # in the cache.
     examples = [
         inference_pb2.LabelledExample(label=label, text=text)
         for label, text in (("order", "where is my parcel"), ("refund", "I want my money back"))
@@ -51,14 +59,23 @@ async def test_a_first_call_leaves_one_trace_through_every_service_that_decides(
     request = pb.ClassifyRequest(texts=["the parcel is late"], examples=examples)
     answer = await stack.router.Classify(request, metadata=stack.metadata("globex"), timeout=20)
     trace = await trace_of(stack, answer.receipt.trace_id, services=5)
-    assert services_of(trace) == {"router", "cache", "limiter", "batcher", "inference-onnx-quantized"}
+    assert services_of(trace) == {
+        "router",
+        "cache",
+        "limiter",
+        "batcher",
+        "inference-onnx-quantized",
+    }
     roots = [span for span in trace.spans if not span.parent_id]
     assert len(roots) == 1
 
 
 async def test_both_instances_share_the_work(stack: Stack) -> None:
     answers = await asyncio.gather(*(embed(stack, f"text number {number}") for number in range(60)))
-    assert {answer.receipt.route.instance_id for answer in answers} == {"inference-1", "inference-2"}
+    assert {answer.receipt.route.instance_id for answer in answers} == {
+        "inference-1",
+        "inference-2",
+    }
 
 
 def described(channel: grpc.Channel) -> dict[str, set[str]]:
@@ -89,8 +106,13 @@ async def test_a_reflection_client_lists_describes_and_calls(
             assert method in described(channel)[service]
             pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
             found = pool.FindServiceByName(service).methods_by_name[method]
-            request, response = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
-            call = channel.unary_unary(f"/{service}/{method}", request.SerializeToString, response.FromString)
+            request, response = (
+                GetMessageClass(found.input_type),
+                GetMessageClass(found.output_type),
+            )
+            call = channel.unary_unary(
+                f"/{service}/{method}", request.SerializeToString, response.FromString
+            )
             metadata = (*stack.metadata("acme"), (TOKEN_KEY, stack.internal_token))
             assert call(request(), metadata=metadata, timeout=10) is not None
 
@@ -112,7 +134,11 @@ async def test_internal_ports_refuse_strangers(stack: Stack, address: str) -> No
 
 async def example(stack: Stack, *command: str, folder: Path) -> str:
     """Run an example of docs/examples as its first lines say, against this stack."""
-    told = {"PENSTOCK_ADDRESS": stack.addresses["router"], "PENSTOCK_KEY": KEY, "PROTOS": str(ROOT / "protos")}
+    told = {
+        "PENSTOCK_ADDRESS": stack.addresses["router"],
+        "PENSTOCK_KEY": KEY,
+        "PROTOS": str(ROOT / "protos"),
+    }
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

@@ -1,4 +1,6 @@
-"""500 jobs while routers and the batcher are killed at random: none is lost, each ends exactly once."""
+"""500 jobs while routers and the batcher are killed at random: none is lost, each ends exactly
+once.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ WORK_S = 0.15
 class Sleeper(QuietInstance):
     """Answers after a while."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         await asyncio.sleep(WORK_S)
         result = inference_pb2.TaskResult(revision="1")
         result.embed.embeddings.add(values=[float(len(request.task.embed.texts[0]))])
@@ -69,14 +73,35 @@ def programs(folder: Path, redis_url: str) -> list[Program]:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     config.write_text(f"keys: {{api: [{{id: fault, sha256: {digest}, organisation: acme}}]}}\n")
     shared = {
-        "PENSTOCK_INTERNAL_TOKEN": TOKEN, "PENSTOCK_REDIS_URL": redis_url, "PENSTOCK_CONFIG_FILE": str(config),
-        "PENSTOCK_OTLP_ENDPOINT": "", "PENSTOCK_LOG_LEVEL": "error", "PENSTOCK_BATCHER_ADDRESS": batcher,
-        "PENSTOCK_JOB_LEASE_MS": "1000", "PENSTOCK_DEFAULT_MODEL": MODEL, "PENSTOCK_JOB_ATTEMPTS": "50",
-    }  # fmt: skip
+        "PENSTOCK_INTERNAL_TOKEN": TOKEN,
+        "PENSTOCK_REDIS_URL": redis_url,
+        "PENSTOCK_CONFIG_FILE": str(config),
+        "PENSTOCK_OTLP_ENDPOINT": "",
+        "PENSTOCK_LOG_LEVEL": "error",
+        "PENSTOCK_BATCHER_ADDRESS": batcher,
+        "PENSTOCK_JOB_LEASE_MS": "1000",
+        "PENSTOCK_DEFAULT_MODEL": MODEL,
+        "PENSTOCK_JOB_ATTEMPTS": "50",
+    }
     return [
-        Program("batcher", python_module("penstock.batcher"), {**shared, "PENSTOCK_LISTEN": batcher}, batcher),
-        Program("router-1", python_module("penstock.router"), {**shared, "PENSTOCK_LISTEN": first}, first),
-        Program("router-2", python_module("penstock.router"), {**shared, "PENSTOCK_LISTEN": second}, second),
+        Program(
+            "batcher",
+            python_module("penstock.batcher"),
+            {**shared, "PENSTOCK_LISTEN": batcher},
+            batcher,
+        ),
+        Program(
+            "router-1",
+            python_module("penstock.router"),
+            {**shared, "PENSTOCK_LISTEN": first},
+            first,
+        ),
+        Program(
+            "router-2",
+            python_module("penstock.router"),
+            {**shared, "PENSTOCK_LISTEN": second},
+            second,
+        ),
     ]
 
 
@@ -86,11 +111,15 @@ async def instances(routers: str) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as owned:
         for number in range(3):
             server = Server(
-                "sleeper", ServiceSettings(listen="127.0.0.1:0"), [Door(INFERENCE, Sleeper(), internal(TOKEN))]
+                "sleeper",
+                ServiceSettings(listen="127.0.0.1:0"),
+                [Door(INFERENCE, Sleeper(), internal(TOKEN))],
             )
             await server.start()
             owned.push_async_callback(server.stop, None)
-            instance = pb.Instance(id=f"s{number}", address=server.address, models=[model], concurrency=8)
+            instance = pb.Instance(
+                id=f"s{number}", address=server.address, models=[model], concurrency=8
+            )
             registrar = Registrar(routers, instance, TOKEN)
             registrar.start()
             owned.push_async_callback(registrar.leave)
@@ -109,16 +138,23 @@ async def answering(address: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def ask(stubs: list[router_pb2_grpc.RouterServiceStub], method: str, request: object) -> object:
+async def ask(
+    stubs: list[router_pb2_grpc.RouterServiceStub], method: str, request: object
+) -> object:
     """Ask whichever router answers; gives up after half a minute."""
     async with asyncio.timeout(30):
         turn = 0
         while True:
             turn += 1
             try:
-                return await getattr(stubs[turn % len(stubs)], method)(request, metadata=METADATA, timeout=3)
+                return await getattr(stubs[turn % len(stubs)], method)(
+                    request, metadata=METADATA, timeout=3
+                )
             except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                if error.code() not in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                ):
                     raise
                 await asyncio.sleep(0.05)
 
@@ -142,8 +178,12 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
         stubs = [router_pb2_grpc.RouterServiceStub(channel) for channel in channels]
 
         async def submit(number: int) -> str:
-            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x" * (number % 50 + 1)]))
-            request = pb.SubmitJobRequest(task=task, idempotency_token=f"job-{number}", deadline_ms=120_000)
+            task = inference_pb2.Task(
+                embed=inference_pb2.EmbedTask(texts=["x" * (number % 50 + 1)])
+            )
+            request = pb.SubmitJobRequest(
+                task=task, idempotency_token=f"job-{number}", deadline_ms=120_000
+            )
             return (await ask(stubs, "SubmitJob", request)).job.id  # type: ignore[attr-defined]
 
         async def submit_and_kill(numbers: range) -> list[str]:
@@ -165,7 +205,9 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
         owned.push_async_callback(store.aclose)
         async with asyncio.timeout(90):
             while True:
-                jobs = [(await ask(stubs, "GetJob", pb.GetJobRequest(id=name))).job for name in names]  # type: ignore[attr-defined]
+                jobs = [
+                    (await ask(stubs, "GetJob", pb.GetJobRequest(id=name))).job for name in names
+                ]  # type: ignore[attr-defined]
                 if all(job.ended_unix_ms for job in jobs):
                     break
                 await asyncio.sleep(0.5)
@@ -176,5 +218,7 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
     assert jobs_lost == 0, {job.status.message for job in jobs}
     assert ends == [1] * JOBS
     assert left == 0
-    assert [job.result.embed.embeddings[0].values[0] for job in jobs] == [number % 50 + 1 for number in range(JOBS)]
+    assert [job.result.embed.embeddings[0].values[0] for job in jobs] == [
+        number % 50 + 1 for number in range(JOBS)
+    ]
     assert max(job.attempts for job in jobs) > 1, "nothing was interrupted, so nothing was proven"

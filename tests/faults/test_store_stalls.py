@@ -1,4 +1,6 @@
-"""The ledger's store stops for a moment, as on a disk that is busy: callers with seconds to spare are served, late but without an error."""
+"""The ledger's store stops for a moment, as on a disk that is busy: callers with seconds to spare
+are served, late but without an error.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,18 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         {"id": tenant, "organisation": tenant, "sha256": hashlib.sha256(key.encode()).hexdigest()}
         for tenant, key in keys.items()
     ]
-    budget = {"name": "tenant-hour", "kind": "budget", "counts": "tokens", "limit": 10_000_000, "window": "hour"}
+    budget = {
+        "name": "tenant-hour",
+        "kind": "budget",
+        "counts": "tokens",
+        "limit": 10_000_000,
+        "window": "hour",
+    }
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": api}, "limits": {"rules": [budget]}}))
-    async with running(ports.free(), folder, config, keys, LogStream(Console(quiet=True))) as started:
+    async with running(
+        ports.free(), folder, config, keys, LogStream(Console(quiet=True))
+    ) as started:
         await started.wait_for_instances(MODEL, 2, TENANTS[0])
         yield started
 
@@ -60,18 +70,29 @@ async def stall(stack: Stack) -> None:
 
 
 async def send(stack: Stack, request: AgentRequest) -> None:
-    """One request of the demo, under a run of its own: urgent and not, so that many leases have to be granted."""
-    options = pb.CallOptions(run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency])
+    """One request of the demo, under a run of its own: urgent and not, so that many leases have to
+    be granted.
+    """
+    options = pb.CallOptions(
+        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency]
+    )
     metadata = stack.metadata(request.tenant)
     if request.task == "embed":
-        await stack.router.Embed(pb.EmbedRequest(texts=[request.text], options=options), metadata=metadata, timeout=20)
+        await stack.router.Embed(
+            pb.EmbedRequest(texts=[request.text], options=options), metadata=metadata, timeout=20
+        )
         return
-    known = [inference_pb2.LabelledExample(label=label, text=text) for label, text in examples(request.tenant)]
+    known = [
+        inference_pb2.LabelledExample(label=label, text=text)
+        for label, text in examples(request.tenant)
+    ]
     classify = pb.ClassifyRequest(texts=[request.text], examples=known, options=options)
     await stack.router.Classify(classify, metadata=metadata, timeout=20)
 
 
-async def test_a_store_that_stops_for_300_ms_now_and_then_costs_no_request_of_the_demo(stack: Stack) -> None:
+async def test_a_store_that_stops_for_300_ms_now_and_then_costs_no_request_of_the_demo(
+    stack: Stack,
+) -> None:
     waiting, errors = list(requests()), list[str]()
 
     async def caller() -> None:
@@ -80,7 +101,9 @@ async def test_a_store_that_stops_for_300_ms_now_and_then_costs_no_request_of_th
             try:
                 await send(stack, request)
             except grpc.aio.AioRpcError as error:
-                errors.append(f"{request.tenant} {request.step}: {error.code().name} {error.details()}")
+                errors.append(
+                    f"{request.tenant} {request.step}: {error.code().name} {error.details()}"
+                )
 
     stalls = asyncio.create_task(stall(stack))
     try:

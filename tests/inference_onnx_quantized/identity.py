@@ -26,18 +26,37 @@ BRAIN: Mapping[str, int] = {"BF16": TensorProto.BFLOAT16}
 """Apart, because the runtime takes no strings beside it."""
 
 
-def write_identity(folder: Path, name: str, kinds: Mapping[str, int] = KINDS, padding: int = 0) -> None:
-    """A model folder whose input `in_X` comes back as `out_X`, shape (rows, 3), for each datatype X."""
+def write_identity(
+    folder: Path, name: str, kinds: Mapping[str, int] = KINDS, padding: int = 0
+) -> None:
+    """A model folder whose input `in_X` comes back as `out_X`, shape (rows, 3), for each datatype
+    X.
+    """
     nodes = [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in kinds]
-    takes = [helper.make_tensor_value_info(f"in_{kind}", number, ["rows", 3]) for kind, number in kinds.items()]
-    gives = [helper.make_tensor_value_info(f"out_{kind}", number, ["rows", 3]) for kind, number in kinds.items()]
-    ballast = [helper.make_tensor("ballast", TensorProto.UINT8, [padding], bytes(padding), raw=True)] if padding else []
+    takes = [
+        helper.make_tensor_value_info(f"in_{kind}", number, ["rows", 3])
+        for kind, number in kinds.items()
+    ]
+    gives = [
+        helper.make_tensor_value_info(f"out_{kind}", number, ["rows", 3])
+        for kind, number in kinds.items()
+    ]
+    ballast = (
+        [helper.make_tensor("ballast", TensorProto.UINT8, [padding], bytes(padding), raw=True)]
+        if padding
+        else []
+    )
     graph = helper.make_graph(nodes, "identity", takes, gives, initializer=ballast)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     folder.mkdir(parents=True)
     onnx.save(model, str(folder / "model.onnx"))
     files = {"model.onnx": checksum(folder / "model.onnx")}
-    write_card(folder, ModelCard(name=name, version=folder.name, tasks=("infer",), model="model.onnx", files=files))
+    write_card(
+        folder,
+        ModelCard(
+            name=name, version=folder.name, tasks=("infer",), model="model.onnx", files=files
+        ),
+    )
 
 
 def write_nan(folder: Path, tokenizer: Path) -> None:
@@ -53,11 +72,18 @@ def write_nan(folder: Path, tokenizer: Path) -> None:
     graph = helper.make_graph(nodes, "nan", takes, gives)
     folder.mkdir(parents=True)
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(folder / "model.onnx")
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(folder / "model.onnx"),
     )
     shutil.copy(tokenizer, folder / "tokenizer.json")
     files = {name: checksum(folder / name) for name in ("model.onnx", "tokenizer.json")}
     card = ModelCard(
-        name="broken", version="1", tasks=("embed",), model="model.onnx", tokenizer="tokenizer.json", max_input_tokens=256, files=files,
-    )  # fmt: skip
+        name="broken",
+        version="1",
+        tasks=("embed",),
+        model="model.onnx",
+        tokenizer="tokenizer.json",
+        max_input_tokens=256,
+        files=files,
+    )
     write_card(folder, card)

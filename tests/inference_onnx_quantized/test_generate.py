@@ -1,4 +1,6 @@
-"""`generate` on a decoder that the tests build themselves, over a real server: streams, stop strings, ends, cancel, bad input."""
+"""`generate` on a decoder that the tests build themselves, over a real server: streams, stop
+strings, ends, cancel, bad input.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,15 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 def said(text: str, **fields: object) -> pb.Task:
-    return pb.Task(generate=pb.GenerateTask(messages=[pb.Message(role="user", content=text)], **fields))  # type: ignore[arg-type]
+    return pb.Task(
+        generate=pb.GenerateTask(messages=[pb.Message(role="user", content=text)], **fields)
+    )  # type: ignore[arg-type]
 
 
 async def whole(served: Served, task: pb.Task) -> pb.TaskResult:
-    answer: pb.ComputeResponse = await served.peer.call("Compute", pb.ComputeRequest(task=task), Call())
+    answer: pb.ComputeResponse = await served.peer.call(
+        "Compute", pb.ComputeRequest(task=task), Call()
+    )
     return answer.result
 
 
@@ -84,7 +90,9 @@ async def test_the_model_ends_its_answer(served: Served) -> None:
         ({"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["e"]}, "bcd", STOP),
     ],
 )
-async def test_stop_strings_and_length(served: Served, fields: dict[str, object], text: str, reason: int) -> None:
+async def test_stop_strings_and_length(
+    served: Served, fields: dict[str, object], text: str, reason: int
+) -> None:
     result = await whole(served, said("a", **fields))
     assert (result.generate.message.content, result.generate.finish_reason) == (text, reason)
 
@@ -99,7 +107,9 @@ async def test_a_stream_shows_each_piece_and_never_a_part_of_a_stop_string(serve
 
 
 async def test_cancel_frees_the_slot_at_once(served: Served) -> None:
-    """There is one slot; an endless answer holds it for a million tokens unless the cancel frees it."""
+    """There is one slot; an endless answer holds it for a million tokens unless the cancel frees
+    it.
+    """
     request = pb.ComputeStreamRequest(model="endless", task=said("a"))
     seen = 0
     stream = served.peer.stream("ComputeStream", request, Call())
@@ -113,7 +123,9 @@ async def test_cancel_frees_the_slot_at_once(served: Served) -> None:
 
 
 async def test_a_cancelled_whole_answer_frees_the_slot_too(served: Served) -> None:
-    asked = asyncio.create_task(served.peer.call("Compute", pb.ComputeRequest(model="endless", task=said("a")), Call()))
+    asked = asyncio.create_task(
+        served.peer.call("Compute", pb.ComputeRequest(model="endless", task=said("a")), Call())
+    )
     while served.meter.running == 0:
         await asyncio.sleep(0)
     asked.cancel()
@@ -122,7 +134,13 @@ async def test_a_cancelled_whole_answer_frees_the_slot_too(served: Served) -> No
 
 async def test_many_answers_side_by_side(served: Served) -> None:
     answers = await asyncio.gather(*(whole(served, said(letter)) for letter in "uvwxy"))
-    assert [answer.generate.message.content for answer in answers] == ["vwxyzø", "wxyzø", "xyzø", "yzø", "zø"]
+    assert [answer.generate.message.content for answer in answers] == [
+        "vwxyzø",
+        "wxyzø",
+        "xyzø",
+        "yzø",
+        "zø",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +159,11 @@ async def test_many_answers_side_by_side(served: Served) -> None:
         (said("a", response_schema_json="{}"), "task.generate.response_schema_json"),
         (said("a", tool_choice="required"), "task.generate.tool_choice"),
         (
-            pb.Task(generate=pb.GenerateTask(messages=[pb.Message(role="tool", content="1", tool_call_id="x")])),
+            pb.Task(
+                generate=pb.GenerateTask(
+                    messages=[pb.Message(role="tool", content="1", tool_call_id="x")]
+                )
+            ),
             "task.generate.messages[0]",
         ),
         (pb.Task(embed=pb.EmbedTask(texts=["a"])), "task"),
@@ -177,7 +199,10 @@ def test_the_models_own_chat_template(tmp_path: Path) -> None:
     template = "{{ bos_token }}" + turns + "{% if add_generation_prompt %}<assistant>{% endif %}"
     config = {"chat_template": template, "bos_token": {"content": "<s>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert load_template(tmp_path)([("system", "be brief"), ("user", "hi")]) == "<s><system>be brief<user>hi<assistant>"
+    assert (
+        load_template(tmp_path)([("system", "be brief"), ("user", "hi")])
+        == "<s><system>be brief<user>hi<assistant>"
+    )
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('turns must alternate') }}")
     with pytest.raises(BadInput, match="turns must alternate"):
         load_template(tmp_path)([("user", "hi")])
@@ -200,7 +225,9 @@ def test_the_models_own_chat_template(tmp_path: Path) -> None:
         (["end"], ["the e", "n"], "the en"),
     ],
 )
-def test_a_stop_string_may_lie_across_pieces(stops: list[str], pieces: list[str], shown: str) -> None:
+def test_a_stop_string_may_lie_across_pieces(
+    stops: list[str], pieces: list[str], shown: str
+) -> None:
     watch, text = StopStrings(stops), ""
     for piece in pieces:
         if not watch.met:

@@ -1,4 +1,6 @@
-"""The KServe v2 door over a real server: our own stubs here, and an unmodified tritonclient in its own environment."""
+"""The KServe v2 door over a real server: our own stubs here, and an unmodified tritonclient in its
+own environment.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
-from penstock.inference_onnx_quantized.api.kserve_service import NAME, TRAILER, KServeServicer, orca_report
+from penstock.inference_onnx_quantized.api.kserve_service import (
+    NAME,
+    TRAILER,
+    KServeServicer,
+    orca_report,
+)
 from penstock.inference_onnx_quantized.load import LoadMeter
 from penstock.inference_onnx_quantized.repository import Repository
 from penstock.inference_onnx_quantized.runner import Runner
@@ -51,14 +58,21 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     repository.load("brain")
     meter, clock = LoadMeter(2), SystemClock()
     runner = Runner(2, meter, clock)
-    settings = InferenceSettings(home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN)
+    settings = InferenceSettings(
+        home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN
+    )
     report = lambda: common_pb2.LoadReport(in_flight=meter.in_flight, concurrency=2, service_ms=3)  # noqa: E731
     servicer = KServeServicer(settings, repository, runner, meter, clock, report)
     async with (
         serving([], foreign=[servicer.add_to], foreign_names=[NAME]) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        yield Served(kserve_grpc.GRPCInferenceServiceStub(channel), server.address, tmp_path / "models", meter)
+        yield Served(
+            kserve_grpc.GRPCInferenceServiceStub(channel),
+            server.address,
+            tmp_path / "models",
+            meter,
+        )
     assert (meter.in_flight, meter.running) == (0, 0)
     runner.close()
 
@@ -79,11 +93,15 @@ async def test_life_and_models(served: Served) -> None:
     assert not (await stub.ModelReady(kserve.ModelReadyRequest(name="same", version="2"))).ready
     assert not (await stub.ModelReady(kserve.ModelReadyRequest(name="nobody"))).ready
     about = await stub.ModelMetadata(kserve.ModelMetadataRequest(name="same"))
-    assert {(row.name, row.datatype, tuple(row.shape)) for row in about.inputs} >= {("in_BYTES", "BYTES", (-1, 3))}
+    assert {(row.name, row.datatype, tuple(row.shape)) for row in about.inputs} >= {
+        ("in_BYTES", "BYTES", (-1, 3))
+    }
     config = (await stub.ModelConfig(kserve.ModelConfigRequest(name="same"))).config
     assert (config.backend, config.max_batch_size, config.input[0].data_type) == (
-        "onnxruntime", 0, kserve.DataType.TYPE_FP32,
-    )  # fmt: skip
+        "onnxruntime",
+        0,
+        kserve.DataType.TYPE_FP32,
+    )
 
 
 async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
@@ -116,9 +134,24 @@ async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
         ("ModelInfer", one(model="same"), INVALID, "expected 10 inputs but got 1"),
         ("ModelMetadata", kserve.ModelMetadataRequest(name="nobody"), NOT_FOUND, "nobody"),
         ("ModelStatistics", kserve.ModelStatisticsRequest(name="nobody"), NOT_FOUND, "nobody"),
-        ("RepositoryModelLoad", kserve.RepositoryModelLoadRequest(model_name="nobody"), INTERNAL, "failed to poll"),
-        ("RepositoryModelLoad", kserve.RepositoryModelLoadRequest(model_name="../same"), INVALID, "name"),
-        ("RepositoryIndex", kserve.RepositoryIndexRequest(repository_name="x"), INVALID, "repository_name"),
+        (
+            "RepositoryModelLoad",
+            kserve.RepositoryModelLoadRequest(model_name="nobody"),
+            INTERNAL,
+            "failed to poll",
+        ),
+        (
+            "RepositoryModelLoad",
+            kserve.RepositoryModelLoadRequest(model_name="../same"),
+            INVALID,
+            "name",
+        ),
+        (
+            "RepositoryIndex",
+            kserve.RepositoryIndexRequest(repository_name="x"),
+            INVALID,
+            "repository_name",
+        ),
     ],
 )
 async def test_codes_are_those_of_triton(
@@ -138,19 +171,31 @@ async def test_a_corrupt_new_model_leaves_the_others_serving(served: Served) -> 
     assert "checksum" in (caught.value.details() or "")
     rows = (await served.stub.RepositoryIndex(kserve.RepositoryIndexRequest())).models
     assert [(row.name, row.state, "checksum" in row.reason) for row in rows] == [
-        ("brain", "READY", False), ("same", "READY", False), ("other", "UNAVAILABLE", True),
-    ]  # fmt: skip
+        ("brain", "READY", False),
+        ("same", "READY", False),
+        ("other", "UNAVAILABLE", True),
+    ]
 
 
 async def test_a_stream_goes_on_after_a_bad_request(served: Served) -> None:
     await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
-    call = served.stub.ModelStreamInfer(iter([one(1, id="a"), one(model="nobody", id="b"), one(3, id="c")]))
+    call = served.stub.ModelStreamInfer(
+        iter([one(1, id="a"), one(model="nobody", id="b"), one(3, id="c")])
+    )
     answers = [answer async for answer in call]
     assert [(answer.infer_response.id, bool(answer.error_message)) for answer in answers] == [
-        ("a", False), ("b", True), ("c", False),
-    ]  # fmt: skip
-    stats = (await served.stub.ModelStatistics(kserve.ModelStatisticsRequest(name="other"))).model_stats[0]
-    assert (stats.inference_count, stats.inference_stats.success.count, stats.version) == (2, 2, "3")
+        ("a", False),
+        ("b", True),
+        ("c", False),
+    ]
+    stats = (
+        await served.stub.ModelStatistics(kserve.ModelStatisticsRequest(name="other"))
+    ).model_stats[0]
+    assert (stats.inference_count, stats.inference_stats.success.count, stats.version) == (
+        2,
+        2,
+        "3",
+    )
     assert stats.inference_stats.success.ns >= stats.inference_stats.compute_infer.ns > 0
 
 
@@ -185,12 +230,16 @@ async def test_models_are_swapped_under_load_without_a_lost_request(served: Serv
 
 
 async def test_the_load_report_comes_in_the_trailer(served: Served) -> None:
-    """Seen on the wire: gRPC's own C library keeps this trailer for its balancers and shows it to no Python client."""
+    """Seen on the wire: gRPC's own C library keeps this trailer for its balancers and shows it to
+    no Python client.
+    """
     await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
     seen = bytearray()
     host, _, port = served.address.rpartition(":")
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, into: bytearray | None) -> None:
+    async def relay(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, into: bytearray | None
+    ) -> None:
         while data := await reader.read(65536):
             if into is not None:
                 into += data
@@ -199,20 +248,31 @@ async def test_the_load_report_comes_in_the_trailer(served: Served) -> None:
 
     async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(relay(reader, far_writer, None), relay(far_reader, writer, seen), return_exceptions=True)
+        await asyncio.gather(
+            relay(reader, far_writer, None), relay(far_reader, writer, seen), return_exceptions=True
+        )
 
     wire = await asyncio.start_server(between, "127.0.0.1", 0)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{wire.sockets[0].getsockname()[1]}") as channel:
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{wire.sockets[0].getsockname()[1]}"
+    ) as channel:
         await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(one())
     wire.close()
     assert TRAILER.encode() in seen
 
 
 def test_the_load_report_in_the_terms_of_orca() -> None:
-    load = common_pb2.LoadReport(in_flight=3, queued=1, concurrency=4, service_ms=2.5, utilization=0.5)
+    load = common_pb2.LoadReport(
+        in_flight=3, queued=1, concurrency=4, service_ms=2.5, utilization=0.5
+    )
     report = orca.OrcaLoadReport.FromString(orca_report(load).SerializeToString())
     assert (report.application_utilization, report.utilization["batch_fill"]) == (0.5, 0.75)
-    assert dict(report.named_metrics) == {"in_flight": 3, "queued": 1, "concurrency": 4, "service_ms": 2.5}
+    assert dict(report.named_metrics) == {
+        "in_flight": 3,
+        "queued": 1,
+        "concurrency": 4,
+        "service_ms": 2.5,
+    }
 
 
 @pytest.mark.parametrize("served", ["token"], indirect=True)
@@ -221,7 +281,9 @@ async def test_with_a_token_strangers_stay_outside(served: Served) -> None:
         await served.stub.ModelInfer(one())
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     request = kserve.ModelStatisticsRequest()
-    assert (await served.stub.ModelStatistics(request, metadata=[("penstock-token", TOKEN)])).model_stats
+    assert (
+        await served.stub.ModelStatistics(request, metadata=[("penstock-token", TOKEN)])
+    ).model_stats
 
 
 @pytest.mark.parametrize(
@@ -249,7 +311,12 @@ async def test_an_unmodified_tritonclient(served: Served) -> None:
         await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name=name))
     script = Path(__file__).with_name("tritonclient_checks.py")
     process = await asyncio.create_subprocess_exec(
-        str(PEERS), str(script), served.address, env={}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        str(PEERS),
+        str(script),
+        served.address,
+        env={},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     out, errors = await process.communicate()
     if b"No module named 'tritonclient'" in errors:

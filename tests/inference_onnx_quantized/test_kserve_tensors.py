@@ -1,4 +1,6 @@
-"""KServe v2 conversions, as a table: every datatype typed and raw, and every way to get one wrong."""
+"""KServe v2 conversions, as a table: every datatype typed and raw, and every way to get one
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_typed_and_raw_are_the_same(datatype: str, kind: str, values: list[objec
     typed = request(datatype, [1, 3])
     getattr(typed.inputs[0].contents, kserve_tensors.TYPED[datatype]).extend(values)
     array = kserve_tensors.arrays(typed, [spec(kind)], 8, 1 << 20)["x"]
-    assert array.ravel().tolist() == [item.decode() if isinstance(item, bytes) else item for item in values]
+    assert array.ravel().tolist() == [
+        item.decode() if isinstance(item, bytes) else item for item in values
+    ]
     raw = request(datatype, [1, 3])
     name, data = tensors.encode(array)
     assert name == datatype
@@ -59,7 +63,10 @@ def test_half_precision_travels_raw() -> None:
     half = np.array([1.5, -2.0, 65504], dtype=np.float16)
     made = request("FP16", [1, 3])
     made.raw_input_contents.append(half.tobytes())
-    assert kserve_tensors.arrays(made, [spec("tensor(float16)")], 8, 99)["x"].ravel().tolist() == half.tolist()
+    assert (
+        kserve_tensors.arrays(made, [spec("tensor(float16)")], 8, 99)["x"].ravel().tolist()
+        == half.tolist()
+    )
     brain = b"".join(struct.pack("<f", value)[2:] for value in (1.5, -2.0, 3.0))
     assert tensors.decode("BF16", [3], brain, "x").tolist() == [1.5, -2.0, 3.0]
 
@@ -75,24 +82,48 @@ def test_half_precision_has_no_typed_form(datatype: str) -> None:
 NAN = np.array([1, float("nan"), 3], dtype=np.float32).tobytes()
 GOOD = np.ones(3, dtype=np.float32).tobytes()
 BAD: list[tuple[str, Change, str]] = [
-    ("raw and typed", lambda r: (r.inputs[0].contents.fp32_contents.append(1), r.raw_input_contents.append(GOOD)), "con"),
+    (
+        "raw and typed",
+        lambda r: (r.inputs[0].contents.fp32_contents.append(1), r.raw_input_contents.append(GOOD)),
+        "con",
+    ),
     ("too few raw", lambda r: r.raw_input_contents.extend([GOOD, GOOD]), "raw_input_contents"),
     ("short bytes", lambda r: r.raw_input_contents.append(GOOD[:-1]), "inputs[x].data"),
     ("NaN", lambda r: r.raw_input_contents.append(NAN), "inputs[x].data"),
-    ("typed NaN", lambda r: r.inputs[0].contents.fp32_contents.extend([1, 2, float("inf")]), "inputs[x].contents"),
+    (
+        "typed NaN",
+        lambda r: r.inputs[0].contents.fp32_contents.extend([1, 2, float("inf")]),
+        "inputs[x].contents",
+    ),
     ("count", lambda r: r.inputs[0].contents.fp32_contents.extend([1, 2]), "inputs[x].shape"),
-    ("another field", lambda r: r.inputs[0].contents.int64_contents.extend([1, 2, 3]), "inputs[x].contents"),
+    (
+        "another field",
+        lambda r: r.inputs[0].contents.int64_contents.extend([1, 2, 3]),
+        "inputs[x].contents",
+    ),
     ("datatype", lambda r: setattr(r.inputs[0], "datatype", "INT64"), "inputs[x].datatype"),
     ("nonsense datatype", lambda r: setattr(r.inputs[0], "datatype", "FP8"), "inputs[x].datatype"),
     ("unknown input", lambda r: setattr(r.inputs[0], "name", "y"), "inputs[y]"),
     ("no input", lambda r: r.ClearField("inputs"), "inputs[x]"),
-    ("twice", lambda r: (r.raw_input_contents.extend([GOOD, GOOD]), r.inputs.append(r.inputs[0])), "inputs[x]"),
+    (
+        "twice",
+        lambda r: (r.raw_input_contents.extend([GOOD, GOOD]), r.inputs.append(r.inputs[0])),
+        "inputs[x]",
+    ),
     ("rank", lambda r: (_shape(r, 3), r.raw_input_contents.append(GOOD)), "inputs[x].shape"),
-    ("negative", lambda r: (r.inputs[0].shape.append(-1), r.raw_input_contents.append(GOOD)), "inputs[x].shape"),
+    (
+        "negative",
+        lambda r: (r.inputs[0].shape.append(-1), r.raw_input_contents.append(GOOD)),
+        "inputs[x].shape",
+    ),
     ("rows", lambda r: (_shape(r, 9, 3), r.raw_input_contents.append(GOOD * 9)), "inputs[x].shape"),
     ("bytes", lambda r: (_shape(r, 8, 3), r.raw_input_contents.append(GOOD * 8)), "inputs[x]"),
-    ("shared memory", lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "s"), "inputs[x].parameters"),
-]  # fmt: skip
+    (
+        "shared memory",
+        lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "s"),
+        "inputs[x].parameters",
+    ),
+]
 
 
 def _shape(made: Request, *shape: int) -> None:
@@ -123,7 +154,15 @@ def test_an_answer_is_raw_and_keeps_the_id() -> None:
         {"y": np.ones((1, 2), dtype=np.float32)},
         [TensorSpec("y", "tensor(float)", (None, 2))],
     )
-    assert (answer.id, answer.model_version, answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (
-        "7", "1", "FP32", [1, 2],
-    )  # fmt: skip
+    assert (
+        answer.id,
+        answer.model_version,
+        answer.outputs[0].datatype,
+        list(answer.outputs[0].shape),
+    ) == (
+        "7",
+        "1",
+        "FP32",
+        [1, 2],
+    )
     assert answer.raw_output_contents[0] == np.ones(2, dtype=np.float32).tobytes()

@@ -43,7 +43,13 @@ def test_a_text_longer_than_the_model_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "own", "good"),
-    [([], ["x", "y"], True), ([], [], False), (["a", "a"], [], False), (["a", ""], [], False), (["a", "b"], [], True)],
+    [
+        ([], ["x", "y"], True),
+        ([], [], False),
+        (["a", "a"], [], False),
+        (["a", ""], [], False),
+        (["a", "b"], [], True),
+    ],
 )
 def test_examples(labels: list[str], own: list[str], good: bool) -> None:
     assert (check_examples(labels, own) is None) is good
@@ -69,7 +75,9 @@ def test_softmax_survives_large_scores() -> None:
 def test_typicality_is_told_after_its_reference_and_falls_when_what_is_asked_moves() -> None:
     rng, usual = np.random.default_rng(3), Typicality()
     near = np.eye(8)[0] * 3.0
-    assert [usual.of(list(near + rng.normal(0, 0.3, 8))) for _ in range(REFERENCE)] == [None] * REFERENCE
+    assert [usual.of(list(near + rng.normal(0, 0.3, 8))) for _ in range(REFERENCE)] == [
+        None
+    ] * REFERENCE
     same, moved = usual.of(list(near)), usual.of(list(np.eye(8)[1]))
     assert same is not None and moved is not None and same > 0.95 and abs(moved) < 0.1
 

@@ -1,4 +1,6 @@
-"""The repository on small models: budget and who leaves, versions swapped under use, bad newcomers, safe names, no GPU."""
+"""The repository on small models: budget and who leaves, versions swapped under use, bad newcomers,
+safe names, no GPU.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def loaded(models: Repository) -> list[str]:
     return [item.card.name for item in models.loaded()]
 
 
-def test_the_least_recently_used_leaves_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_least_recently_used_leaves_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     models = repository(tmp_path, 25_000, "a", "b", "c")
     held = models.load("b")
     models.load("a")
@@ -83,7 +87,9 @@ def test_a_bad_new_version_leaves_the_old_one(tmp_path: Path, bad: bytes) -> Non
     assert models.get("a").card.version == "1"
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:60], lambda data: data.replace(b"Identity", b"NoSuchOp")])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:60], lambda data: data.replace(b"Identity", b"NoSuchOp")]
+)
 def test_a_graph_that_the_runtime_cannot_load_leaves_the_old_one(
     tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
@@ -98,11 +104,16 @@ def test_a_graph_that_the_runtime_cannot_load_leaves_the_old_one(
     write_card(graph.parent, card.model_copy(update={"files": {"model.onnx": checksum(graph)}}))
     with pytest.raises(BadModel, match=r"model.onnx: onnxruntime cannot load it"):
         models.load("a")
-    assert [(item.card.name, item.card.version) for item in models.loaded()] == [("a", "1"), ("b", "1")]
+    assert [(item.card.name, item.card.version) for item in models.loaded()] == [
+        ("a", "1"),
+        ("b", "1"),
+    ]
     assert "cannot load" in models.failed["a"]
 
 
-@pytest.mark.parametrize(("name", "version"), [("../a", ""), ("a/..", ""), ("/etc", ""), ("a", "../1"), (".", "")])
+@pytest.mark.parametrize(
+    ("name", "version"), [("../a", ""), ("a/..", ""), ("/etc", ""), ("a", "../1"), (".", "")]
+)
 def test_no_name_leaves_the_repository(tmp_path: Path, name: str, version: str) -> None:
     models = repository(tmp_path, 1 << 20, "a")
     with pytest.raises(Fault) as caught:
@@ -110,7 +121,9 @@ def test_no_name_leaves_the_repository(tmp_path: Path, name: str, version: str) 
     assert caught.value.code.name == "INVALID_ARGUMENT"
 
 
-def test_without_a_gpu_the_cpu_serves_after_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_gpu_the_cpu_serves_after_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """In a process that has loaded several models there is still one line."""
     wanted = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     write_identity(tmp_path / "a" / "1", "a", {"FP32": 1})
@@ -125,16 +138,24 @@ def test_without_a_gpu_the_cpu_serves_after_one_warning(tmp_path: Path, caplog: 
 
 def test_tensorrt_computes_in_half_precision() -> None:
     assert session.with_options(["TensorrtExecutionProvider", "CPUExecutionProvider"]) == [
-        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}), ("CPUExecutionProvider", {}),
-    ]  # fmt: skip
+        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}),
+        ("CPUExecutionProvider", {}),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["FP32", "FP16", "INT64", "BOOL", "BF16"])
 def test_io_binding_computes_the_same(tmp_path: Path, kind: str) -> None:
     """The path of a GPU, on the CPU's own provider."""
     write_identity(tmp_path / "a" / "1", "a", {kind: {**KINDS, **BRAIN}[kind]})
-    plain, bound = (session.OnnxSession(tmp_path / "a" / "1" / "model.onnx", bind=bind) for bind in (False, True))
-    rows = {f"in_{kind}": np.array([[1, 0, 1], [0, 0, 1]]).astype(session.NUMPY_OF[plain.inputs[0].type])}
+    plain, bound = (
+        session.OnnxSession(tmp_path / "a" / "1" / "model.onnx", bind=bind)
+        for bind in (False, True)
+    )
+    rows = {
+        f"in_{kind}": np.array([[1, 0, 1], [0, 0, 1]]).astype(
+            session.NUMPY_OF[plain.inputs[0].type]
+        )
+    }
     for outputs in (None, [f"out_{kind}"]):
         (expected,), (found,) = plain.run(rows, outputs), bound.run(rows, outputs)
         assert (found.tolist(), found.dtype) == (expected.tolist(), expected.dtype)
@@ -153,5 +174,7 @@ def test_a_model_beyond_the_budget_is_not_even_read(tmp_path: Path) -> None:
     write_identity(tmp_path / "big" / "1", "big", {"FP32": 1}, 30_000)
     read: list[Path] = []
     with pytest.raises(BadModel, match="memory budget"):
-        Repository(tmp_path, 25_000, lambda folder: read.append(folder) or TextModel.load(folder)).load("big")  # type: ignore[func-returns-value]
+        Repository(
+            tmp_path, 25_000, lambda folder: read.append(folder) or TextModel.load(folder)
+        ).load("big")  # type: ignore[func-returns-value]
     assert not read

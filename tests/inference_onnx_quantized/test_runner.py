@@ -1,4 +1,6 @@
-"""The compute threads: outcomes, failures, cancels while waiting and while running, and an end that loses nothing."""
+"""The compute threads: outcomes, failures, cancels while waiting and while running, and an end that
+loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def runner(meter: LoadMeter) -> Iterator[Runner]:
 
 
 async def test_outcomes_come_back_to_their_callers(runner: Runner) -> None:
-    found = await asyncio.gather(*(runner.run(lambda _, number=number: number) for number in range(200)))
+    found = await asyncio.gather(
+        *(runner.run(lambda _, number=number: number) for number in range(200))
+    )
     assert [result for result, _ in found] == list(range(200))
     assert all(seconds >= 0 for _, seconds in found)
 
@@ -53,7 +57,9 @@ async def test_what_nobody_waits_for_is_not_begun(runner: Runner) -> None:
     assert ran == ["third"]
 
 
-async def test_running_work_sees_the_cancel_and_the_slot_is_free(runner: Runner, meter: LoadMeter) -> None:
+async def test_running_work_sees_the_cancel_and_the_slot_is_free(
+    runner: Runner, meter: LoadMeter
+) -> None:
     begun, seen = threading.Event(), threading.Event()
 
     def work(cancelled: Cancelled) -> None:

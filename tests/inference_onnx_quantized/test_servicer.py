@@ -64,7 +64,9 @@ def embed(*texts: str) -> pb.Task:
 
 
 async def ask(peer: Peer, task: pb.Task, model: str = "") -> pb.ComputeResponse:
-    answer: pb.ComputeResponse = await peer.call("Compute", pb.ComputeRequest(model=model, task=task), Call())
+    answer: pb.ComputeResponse = await peer.call(
+        "Compute", pb.ComputeRequest(model=model, task=task), Call()
+    )
     return answer
 
 
@@ -75,7 +77,9 @@ async def refused(peer: Peer, task: pb.Task, model: str = "") -> Fault:
 
 
 async def test_like_texts_have_like_vectors(peer: Peer) -> None:
-    answer = await ask(peer, embed("how do I reset my password", "I forgot my password", "the weather in Oslo"))
+    answer = await ask(
+        peer, embed("how do I reset my password", "I forgot my password", "the weather in Oslo")
+    )
     a, b, c = (np.array(item.values) for item in answer.result.embed.embeddings)
     assert a.shape == (384,)
     assert abs(np.linalg.norm(a) - 1) < 1e-3
@@ -97,7 +101,9 @@ async def test_labels_by_example(peer: Peer) -> None:
         pb.LabelledExample(label="refund", text="I want a refund"),
         pb.LabelledExample(label="login", text="I cannot sign in"),
     ]
-    task = pb.Task(classify=pb.ClassifyTask(texts=["please return what I paid"], examples=examples, top_k=2))
+    task = pb.Task(
+        classify=pb.ClassifyTask(texts=["please return what I paid"], examples=examples, top_k=2)
+    )
     labels = (await ask(peer, task)).result.classify.classifications[0].labels
     assert [label.label for label in labels] == ["refund", "login"]
     assert sum(label.score for label in labels) == pytest.approx(1, abs=1e-4)
@@ -106,12 +112,27 @@ async def test_labels_by_example(peer: Peer) -> None:
 async def test_raw_tensors(peer: Peer, loaded: TextModel) -> None:
     ids, types = loaded.encode(["hello"])[0]
     inputs = [
-        pb.Tensor(name=name, datatype="INT64", shape=[1, len(ids)], data=np.array(values, dtype=np.int64).tobytes())
-        for name, values in (("input_ids", ids), ("attention_mask", [1] * len(ids)), ("token_type_ids", types))
+        pb.Tensor(
+            name=name,
+            datatype="INT64",
+            shape=[1, len(ids)],
+            data=np.array(values, dtype=np.int64).tobytes(),
+        )
+        for name, values in (
+            ("input_ids", ids),
+            ("attention_mask", [1] * len(ids)),
+            ("token_type_ids", types),
+        )
     ]
     output = (await ask(peer, pb.Task(infer=pb.InferTask(inputs=inputs)))).result.infer.outputs[0]
-    assert (output.name, output.datatype, list(output.shape)) == ("sentence_embedding", "FP32", [1, 384])
-    assert np.allclose(np.frombuffer(output.data, dtype=np.float32), loaded.embed(["hello"])[0], atol=1e-6)
+    assert (output.name, output.datatype, list(output.shape)) == (
+        "sentence_embedding",
+        "FP32",
+        [1, 384],
+    )
+    assert np.allclose(
+        np.frombuffer(output.data, dtype=np.float32), loaded.embed(["hello"])[0], atol=1e-6
+    )
 
 
 GOOD = np.ones((1, 3), dtype=np.int64).tobytes()
@@ -134,29 +155,41 @@ GOOD = np.ones((1, 3), dtype=np.int64).tobytes()
         ),
         (
             pb.Task(
-                infer=pb.InferTask(inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 4], data=GOOD)])
+                infer=pb.InferTask(
+                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 4], data=GOOD)]
+                )
             ),
             "task.infer.inputs[0].data",
         ),
         (
-            pb.Task(infer=pb.InferTask(inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[3], data=GOOD)])),
+            pb.Task(
+                infer=pb.InferTask(
+                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[3], data=GOOD)]
+                )
+            ),
             "task.infer.inputs[0].shape",
         ),
         (
             pb.Task(
-                infer=pb.InferTask(inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 3], data=GOOD)])
+                infer=pb.InferTask(
+                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 3], data=GOOD)]
+                )
             ),
             "task.infer.inputs",
         ),
     ],
 )
-async def test_what_cannot_be_computed_names_its_field(peer: Peer, task: pb.Task, field: str) -> None:
+async def test_what_cannot_be_computed_names_its_field(
+    peer: Peer, task: pb.Task, field: str
+) -> None:
     fault = await refused(peer, task)
     assert (fault.code, fault.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert (await ask(peer, embed("still here"))).result.embed.embeddings
 
 
-async def test_what_a_broken_model_says_never_leaves(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+async def test_what_a_broken_model_says_never_leaves(
+    peer: Peer, repository: Repository, tmp_path: Path
+) -> None:
     """Its weights give NaN; the other model goes on."""
     folder = tmp_path / "models" / "broken" / "1"
     write_nan(folder, tmp_path / "models" / MODEL / "1" / "tokenizer.json")
@@ -166,7 +199,9 @@ async def test_what_a_broken_model_says_never_leaves(peer: Peer, repository: Rep
     assert (await ask(peer, embed("hello"))).result.embed.embeddings
 
 
-async def test_tensors_have_a_limit_in_and_out(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+async def test_tensors_have_a_limit_in_and_out(
+    peer: Peer, repository: Repository, tmp_path: Path
+) -> None:
     write_identity(tmp_path / "models" / "same" / "1", "same", {"FP32": 1})
     repository.load("same")
     data = np.ones((1 << 10, 3), dtype=np.float32)
@@ -175,7 +210,9 @@ async def test_tensors_have_a_limit_in_and_out(peer: Peer, repository: Repositor
     assert (fault.code, fault.field) == (grpc.StatusCode.INVALID_ARGUMENT, "task.infer.inputs")
 
 
-async def test_a_model_loads_beside_the_answers(peer: Peer, repository: Repository, tmp_path: Path) -> None:
+async def test_a_model_loads_beside_the_answers(
+    peer: Peer, repository: Repository, tmp_path: Path
+) -> None:
     """Over the wire, while callers ask: each is answered, by the old version or the new one."""
     shutil.copytree(tmp_path / "models" / MODEL / "1", tmp_path / "models" / MODEL / "2")
     asked = [asyncio.create_task(ask(peer, embed(f"text {number}"))) for number in range(24)]
@@ -202,7 +239,11 @@ async def test_each_member_of_a_batch_has_its_own_fate(peer: Peer) -> None:
     ]
     stream = peer.stream("ComputeBatch", pb.ComputeBatchRequest(members=members), Call())
     codes = {row.index: row.status.code async for part in stream for row in part.results}
-    assert codes == {0: 0, 1: grpc.StatusCode.INVALID_ARGUMENT.value[0], 2: grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
+    assert codes == {
+        0: 0,
+        1: grpc.StatusCode.INVALID_ARGUMENT.value[0],
+        2: grpc.StatusCode.DEADLINE_EXCEEDED.value[0],
+    }
 
 
 async def test_a_cancelled_task_stops_at_the_next_row(peer: Peer) -> None:
@@ -222,18 +263,24 @@ def test_cancel_is_asked_between_rows(loaded: TextModel) -> None:
 
 
 def test_rows_of_like_length_go_together(loaded: TextModel) -> None:
-    """Where rows may share a run: sorted by length, 32 at a time, answers in the order of the questions."""
+    """Where rows may share a run: sorted by length, 32 at a time, answers in the order of the
+    questions.
+    """
     together = replace(loaded, card=loaded.card.model_copy(update={"rows_singly": False}))
     texts = [f"{'word ' * (1 + number * 7 % 40)}{number}" for number in range(70)]
     asked: list[bool] = []
     vectors = together.run(together.encode(texts), lambda: bool(asked.append(True)))
     assert len(asked) == 3
     alone = loaded.embed(texts)
-    cosines = (vectors * alone).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(alone, axis=1)
+    cosines = (
+        (vectors * alone).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(alone, axis=1)
+    )
     assert cosines.min() > 0.95
 
 
-def test_a_changed_file_is_refused_and_the_old_version_serves(repository: Repository, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused_and_the_old_version_serves(
+    repository: Repository, tmp_path: Path
+) -> None:
     second = tmp_path / "models" / MODEL / "2"
     shutil.copytree(tmp_path / "models" / MODEL / "1", second)
     with (second / "model.onnx").open("r+b") as file:
@@ -246,9 +293,12 @@ def test_a_changed_file_is_refused_and_the_old_version_serves(repository: Reposi
 
 
 @pytest.mark.parametrize(
-    ("name", "version"), [("../secrets", ""), (MODEL, "../../x"), ("", ""), ("absent", ""), (MODEL, "9")]
+    ("name", "version"),
+    [("../secrets", ""), (MODEL, "../../x"), ("", ""), ("absent", ""), (MODEL, "9")],
 )
-def test_names_that_lead_out_or_nowhere_are_refused(repository: Repository, name: str, version: str) -> None:
+def test_names_that_lead_out_or_nowhere_are_refused(
+    repository: Repository, name: str, version: str
+) -> None:
     with pytest.raises(Fault) as caught:
         repository.load(name, version)
     assert caught.value.field in ("name", "version")

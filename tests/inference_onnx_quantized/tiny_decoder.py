@@ -1,7 +1,8 @@
-"""A decoder that the tests build themselves: each byte is followed by the next letter, "z" by "ø", and that by the end.
+"""A decoder that the tests build themselves: each byte is followed by the next letter, "z" by "ø",
+and that by the end.
 
-It has what a real one has: a key-value cache that grows, logits over a vocabulary, a tokenizer, `genai_config.json`. Its last layer is a
-table of successors, so that what it says is known.
+It has what a real one has: a key-value cache that grows, logits over a vocabulary, a tokenizer,
+`genai_config.json`. Its last layer is a table of successors, so that what it says is known.
 """
 
 from __future__ import annotations
@@ -16,16 +17,23 @@ from penstock.onnx.card import ModelCard, checksum, write_card
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CONTEXT, ENDLESS = 4096, 1 << 20
-"""Tokens that the two kinds have room for; nobody waits for a million of them, so an endless answer ends by its caller or not at all."""
+"""Tokens that the two kinds have room for; nobody waits for a million of them, so an endless answer
+ends by its caller or not at all.
+"""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def write_decoder(folder: Path, name: str = "letters", endless: bool = False) -> None:
-    """A model folder for `generate`. `endless`: "z" is followed by "a", so it only ever ends by length, stop string or cancel."""
+    """A model folder for `generate`.
+
+    `endless`: "z" is followed by "a", so it only ever ends by length, stop string or cancel.
+    """
     folder.mkdir(parents=True)
     context = ENDLESS if endless else CONTEXT
-    vocabulary = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    vocabulary = {
+        letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    }
     end = vocabulary["<end>"] = len(vocabulary)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -39,26 +47,41 @@ def write_decoder(folder: Path, name: str = "letters", endless: bool = False) ->
     logits[np.arange(len(vocabulary)), successors] = 20.0
     onnx.save(_graph(logits), str(folder / "model.onnx"))
     (folder / "genai_config.json").write_text(json.dumps(_config(len(vocabulary), end, context)))
-    files = {file: checksum(folder / file) for file in ("model.onnx", "tokenizer.json", "genai_config.json")}
+    files = {
+        file: checksum(folder / file)
+        for file in ("model.onnx", "tokenizer.json", "genai_config.json")
+    }
     card = ModelCard(
-        name=name, version=folder.name, tasks=("generate",), model="model.onnx", tokenizer="tokenizer.json",
-        max_input_tokens=context, files=files,
-    )  # fmt: skip
+        name=name,
+        version=folder.name,
+        tasks=("generate",),
+        model="model.onnx",
+        tokenizer="tokenizer.json",
+        max_input_tokens=context,
+        files=files,
+    )
     write_card(folder, card)
 
 
 def _graph(logits: np.ndarray) -> onnx.ModelProto:  # type: ignore[type-arg]
     cache = ["batch", 1, "past", 1]
     value, width = helper.make_tensor_value_info, logits.shape[0]
-    ids, mask = (value(name, TensorProto.INT64, ["batch", "length"]) for name in ("input_ids", "attention_mask"))
-    past = [value(f"past_key_values.0.{part}", TensorProto.FLOAT, cache) for part in ("key", "value")]
+    ids, mask = (
+        value(name, TensorProto.INT64, ["batch", "length"])
+        for name in ("input_ids", "attention_mask")
+    )
+    past = [
+        value(f"past_key_values.0.{part}", TensorProto.FLOAT, cache) for part in ("key", "value")
+    ]
     present = [value(f"present.0.{part}", TensorProto.FLOAT, cache) for part in ("key", "value")]
     nodes = [
         helper.make_node("Gather", ["successors", "input_ids"], ["logits"]),
         helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["numbers", "axes"], ["rows"]),
         *(
-            helper.make_node("Concat", [f"past_key_values.0.{part}", "rows"], [f"present.0.{part}"], axis=2)
+            helper.make_node(
+                "Concat", [f"past_key_values.0.{part}", "rows"], [f"present.0.{part}"], axis=2
+            )
             for part in ("key", "value")
         ),
     ]
@@ -72,7 +95,10 @@ def _graph(logits: np.ndarray) -> onnx.ModelProto:  # type: ignore[type-arg]
 
 
 def _config(vocabulary: int, end: int, context: int) -> object:
-    kv = {"past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"}
+    kv = {
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    }
     presents = {"present_key_names": "present.%d.key", "present_value_names": "present.%d.value"}
     decoder = {
         "session_options": {"provider_options": []},
@@ -87,4 +113,7 @@ def _config(vocabulary: int, end: int, context: int) -> object:
     }
     about = {"type": "llama", "vocab_size": vocabulary, "context_length": context}
     ends = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
-    return {"model": {**about, **ends, "decoder": decoder}, "search": {"max_length": context, "do_sample": False}}
+    return {
+        "model": {**about, **ends, "decoder": decoder},
+        "search": {"max_length": context, "do_sample": False},
+    }

@@ -1,4 +1,6 @@
-"""Run in the peers' environment against a served identity model: python tritonclient_checks.py HOST:PORT. Prints "all well"."""
+"""Run in the peers' environment against a served identity model: python tritonclient_checks.py
+HOST:PORT. Prints "all well".
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,17 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 KINDS = {
-    "FP32": np.float32, "FP64": np.float64, "FP16": np.float16, "INT64": np.int64, "INT32": np.int32,
-    "INT16": np.int16, "INT8": np.int8, "UINT8": np.uint8, "BOOL": np.bool_, "BYTES": np.object_,
-}  # fmt: skip
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "FP16": np.float16,
+    "INT64": np.int64,
+    "INT32": np.int32,
+    "INT16": np.int16,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "BOOL": np.bool_,
+    "BYTES": np.object_,
+}
 
 
 def values(kind: str) -> np.ndarray:
@@ -36,13 +46,22 @@ def inputs() -> list[triton.InferInput]:
 
 
 TYPED = {
-    "FP32": "fp32_contents", "FP64": "fp64_contents", "INT64": "int64_contents", "INT32": "int_contents", "INT16": "int_contents",
-    "INT8": "int_contents", "UINT8": "uint_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents",
-}  # fmt: skip
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT64": "int64_contents",
+    "INT32": "int_contents",
+    "INT16": "int_contents",
+    "INT8": "int_contents",
+    "UINT8": "uint_contents",
+    "BOOL": "bool_contents",
+    "BYTES": "bytes_contents",
+}
 
 
 def typed(kind: str, model: str) -> service_pb2.ModelInferRequest:
-    """A request of one input with typed contents, by the client's own stubs: the client itself always sends raw ones."""
+    """A request of one input with typed contents, by the client's own stubs: the client itself
+    always sends raw ones.
+    """
     request = service_pb2.ModelInferRequest(model_name=model)
     tensor = request.inputs.add(name=f"in_{kind}", datatype=kind, shape=[1, 3])
     getattr(tensor.contents, TYPED[kind]).extend(values(kind).ravel().tolist())
@@ -50,7 +69,9 @@ def typed(kind: str, model: str) -> service_pb2.ModelInferRequest:
 
 
 def check_typed(address: str) -> None:
-    """Every datatype typed; FP16 and BF16 are raw only; raw and typed in one request are refused."""
+    """Every datatype typed; FP16 and BF16 are raw only; raw and typed in one request are
+    refused.
+    """
     with grpc.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for kind in TYPED:
@@ -59,7 +80,9 @@ def check_typed(address: str) -> None:
             assert array.tolist() == values(kind).tolist(), kind
         for kind in ("FP16", "BF16"):
             half = service_pb2.ModelInferRequest(model_name=f"one-{kind.lower()}")
-            half.inputs.add(name=f"in_{kind}", datatype=kind, shape=[1, 3]).contents.fp32_contents.extend([1, 0, 1])
+            half.inputs.add(
+                name=f"in_{kind}", datatype=kind, shape=[1, 3]
+            ).contents.fp32_contents.extend([1, 0, 1])
             coded(lambda request=half: stub.ModelInfer(request), grpc.StatusCode.INVALID_ARGUMENT)
         both = typed("FP32", "one-fp32")
         both.raw_input_contents.append(np.ones(3, dtype=np.float32).tobytes())
@@ -85,14 +108,19 @@ async def check_aio(address: str) -> None:
             for number in range(2):
                 yield {"model_name": "same", "inputs": inputs(), "request_id": str(number)}
 
-        seen = [(result.get_response().id, error) async for result, error in client.stream_infer(requests())]
+        seen = [
+            (result.get_response().id, error)
+            async for result, error in client.stream_infer(requests())
+        ]
         assert seen == [("0", None), ("1", None)], seen
 
 
 def check_brain(client: triton.InferenceServerClient) -> None:
     tensor = triton.InferInput("in_BF16", [1, 3], "BF16")
     tensor.set_data_from_numpy(np.array([[1.5, -2, 3]], dtype=ml_dtypes.bfloat16))
-    assert client.infer("one-bf16", [tensor]).as_numpy("out_BF16").astype(np.float32).tolist() == [[1.5, -2, 3]]
+    assert client.infer("one-bf16", [tensor]).as_numpy("out_BF16").astype(np.float32).tolist() == [
+        [1.5, -2, 3]
+    ]
 
 
 def refused(call: object, code: str, words: str) -> None:

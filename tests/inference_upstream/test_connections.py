@@ -1,5 +1,5 @@
-"""Connections over time, over TLS and over HTTP/2: idle ones are closed though nobody calls, new ones resume what the server knows of
-earlier ones, and one carries many calls.
+"""Connections over time, over TLS and over HTTP/2: idle ones are closed though nobody calls, new
+ones resume what the server knows of earlier ones, and one carries many calls.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ TIMEOUTS = {"connect": 5.0, "read": 20.0, "write": 5.0, "pool": 20.0}
 
 
 def pool_of(url: str, **knobs: object) -> Pool:
-    return Pool(Upstream.model_validate({"name": "up", "base_url": url, "models": (UpstreamModel(name="m"),), **knobs}))
+    return Pool(
+        Upstream.model_validate(
+            {"name": "up", "base_url": url, "models": (UpstreamModel(name="m"),), **knobs}
+        )
+    )
 
 
 async def call(pool: Pool, url: str) -> bytes:
@@ -99,7 +103,9 @@ def trust(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     return context, tmp_path / "ca.pem"
 
 
-async def test_one_http2_connection_carries_many_calls_at_once(trust: tuple[ssl.SSLContext, Path]) -> None:
+async def test_one_http2_connection_carries_many_calls_at_once(
+    trust: tuple[ssl.SSLContext, Path],
+) -> None:
     async with Http2Upstream(trust[0]) as upstream:
         pool = pool_of(upstream.url, http2=True, ca_file=trust[1])
         assert b"over two" in await call(pool, upstream.url)
@@ -138,12 +144,16 @@ def resumptions(server_side: ssl.SSLContext) -> int:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("server", [ScriptedUpstream, Http2Upstream])
 async def test_a_new_connection_resumes_the_tls_session_of_an_earlier_one(
-    server: type[ScriptedUpstream | Http2Upstream], version: ssl.TLSVersion, trust: tuple[ssl.SSLContext, Path]
+    server: type[ScriptedUpstream | Http2Upstream],
+    version: ssl.TLSVersion,
+    trust: tuple[ssl.SSLContext, Path],
 ) -> None:
     trust[0].maximum_version = version
     async with server(tls=trust[0]) as upstream:
         http2 = server is Http2Upstream
-        pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0, http2=http2)  # no connection is used twice
+        pool = pool_of(
+            upstream.url, ca_file=trust[1], refresh_s=0, http2=http2
+        )  # no connection is used twice
         for _ in range(4):
             await call(pool, upstream.url)
         assert (pool.opened, pool.sessions.resumed, resumptions(trust[0])) == (4, 3, 3)
@@ -173,7 +183,13 @@ async def test_resumptions_are_told(trust: tuple[ssl.SSLContext, Path]) -> None:
             told[name] = read
 
     async with ScriptedUpstream(tls=trust[0]) as upstream:
-        knobs = {"name": "up", "base_url": upstream.url, "models": [{"name": "m"}], "ca_file": trust[1], "refresh_s": 0}
+        knobs = {
+            "name": "up",
+            "base_url": upstream.url,
+            "models": [{"name": "m"}],
+            "ca_file": trust[1],
+            "refresh_s": 0,
+        }
         client = Client(Upstream.model_validate(knobs), Gauges("test"))
         for _ in range(3):
             await client.post("/embeddings", {"model": "m", "input": ["a"]})
@@ -181,7 +197,9 @@ async def test_resumptions_are_told(trust: tuple[ssl.SSLContext, Path]) -> None:
         await client.close()
 
 
-async def test_a_session_stays_with_its_upstream_and_its_host_name(trust: tuple[ssl.SSLContext, Path]) -> None:
+async def test_a_session_stays_with_its_upstream_and_its_host_name(
+    trust: tuple[ssl.SSLContext, Path],
+) -> None:
     async with ScriptedUpstream(tls=trust[0]) as upstream:
         one, other = (pool_of(upstream.url, ca_file=trust[1], refresh_s=0) for _ in range(2))
         await call(one, upstream.url)
@@ -194,12 +212,16 @@ async def test_a_session_stays_with_its_upstream_and_its_host_name(trust: tuple[
         await other.close()
 
 
-async def test_a_session_whose_handshake_fails_is_not_tried_again(trust: tuple[ssl.SSLContext, Path]) -> None:
+async def test_a_session_whose_handshake_fails_is_not_tried_again(
+    trust: tuple[ssl.SSLContext, Path],
+) -> None:
     async with ScriptedUpstream(tls=trust[0]) as upstream:
         pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)
         await call(pool, upstream.url)
         assert len(pool.sessions) == 1
-        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as broken:
+        async with await asyncio.start_server(
+            lambda _, writer: writer.close(), "127.0.0.1", 0
+        ) as broken:
             with pytest.raises(httpcore.NetworkError):
                 await call(pool, f"https://127.0.0.1:{broken.sockets[0].getsockname()[1]}/v1")
         assert len(pool.sessions) == 0
@@ -208,7 +230,9 @@ async def test_a_session_whose_handshake_fails_is_not_tried_again(trust: tuple[s
         await pool.close()
 
 
-async def test_sessions_are_bounded_in_number_and_age_and_used_once(trust: tuple[ssl.SSLContext, Path]) -> None:
+async def test_sessions_are_bounded_in_number_and_age_and_used_once(
+    trust: tuple[ssl.SSLContext, Path],
+) -> None:
     clock = FakeClock(1.0)
     async with ScriptedUpstream(tls=trust[0]) as upstream:
         pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)

@@ -1,4 +1,6 @@
-"""The upstream service before a scripted upstream: protocol both ways, prices' tokens, every fault's one outcome, cancel, and the pool."""
+"""The upstream service before a scripted upstream: protocol both ways, prices' tokens, every
+fault's one outcome, cancel, and the pool.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
-from penstock.inference_upstream.protocols.openai_chat import answer, chat_body, retry_after_s, usage
+from penstock.inference_upstream.protocols.openai_chat import (
+    answer,
+    chat_body,
+    retry_after_s,
+    usage,
+)
 from penstock.inference_upstream.settings import Upstream, UpstreamModel, UpstreamsSection
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
@@ -41,10 +48,18 @@ def task(text: str = "one two three", **more: Any) -> pb.Task:
 class Rig:
     """A service before a scripted upstream."""
 
-    def __init__(self, upstream: ScriptedUpstream, telemetry: Telemetry = NO_TELEMETRY, **knobs: Any) -> None:
+    def __init__(
+        self, upstream: ScriptedUpstream, telemetry: Telemetry = NO_TELEMETRY, **knobs: Any
+    ) -> None:
         models = (UpstreamModel(name="chat", upstream_name="gpt-x", tasks=("generate", "embed")),)
         section = Upstream.model_validate(
-            {"name": "up", "base_url": upstream.url, "models": models, "silence_timeout_ms": 300, **knobs}
+            {
+                "name": "up",
+                "base_url": upstream.url,
+                "models": models,
+                "silence_timeout_ms": 300,
+                **knobs,
+            }
         )
         self.client = Client(section, telemetry)
         self.service = UpstreamServicer(self.client, SystemClock(), NO_TELEMETRY)
@@ -60,7 +75,9 @@ class Rig:
 
     async def stream(self, made: pb.Task) -> tuple[list[str], pb.TaskResult | None]:
         heard, result = [], None
-        async for piece in self.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=made), CALL):
+        async for piece in self.service.ComputeStream(
+            pb.ComputeStreamRequest(model="chat", task=made), CALL
+        ):
             if piece.HasField("result"):
                 result = piece.result
             elif piece.chunk.delta:
@@ -69,7 +86,9 @@ class Rig:
 
 
 async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() -> None:
-    script = lambda body: Said(str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5)  # noqa: E731
+    def script(body: dict[str, Any]) -> Said:
+        return Said(str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5)
+
     async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
         whole = await rig.whole(task())
         heard, streamed = await rig.stream(task())
@@ -79,7 +98,11 @@ async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() 
             assert result.generate.message.content == "one two three"
             assert result.generate.finish_reason == pb.FINISH_REASON_STOP
             usage = result.usage
-            assert (usage.cached_input_tokens, usage.reasoning_tokens, usage.output_tokens) == (4, 5, 8)
+            assert (usage.cached_input_tokens, usage.reasoning_tokens, usage.output_tokens) == (
+                4,
+                5,
+                8,
+            )
             assert not usage.estimated
             assert result.revision == "gpt-x"
 
@@ -94,7 +117,9 @@ async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
 
 async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> None:
     script = lambda _: Said("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")  # noqa: E731
-    made = task(max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find")
+    made = task(
+        max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find"
+    )
     made.generate.tools.add(name="find", description="finds", parameters_json='{"type": "object"}')
     made.generate.stop.append("END")
     async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
@@ -119,7 +144,11 @@ async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_
         assert whole.usage.output_tokens == 5
     model, again, other = (modelled(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2))
     drawn = [model(number) for number in range(400)]
-    assert drawn == [again(number) for number in range(400)] != [other(number) for number in range(400)]
+    assert (
+        drawn
+        == [again(number) for number in range(400)]
+        != [other(number) for number in range(400)]
+    )
     assert 40 < statistics.median(pace.words for pace in drawn) < 60
     assert 0.025 < statistics.median(pace.first_s for pace in drawn) < 0.036
 
@@ -157,7 +186,10 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
 async def test_each_fault_has_one_outcome_and_the_next_call_works(
     fault: Any, code: grpc.StatusCode, reason: str, streamed: bool
 ) -> None:
-    async with ScriptedUpstream(faults=deque([fault])) as upstream, Rig(upstream, most_answer_bytes=100_000) as rig:
+    async with (
+        ScriptedUpstream(faults=deque([fault])) as upstream,
+        Rig(upstream, most_answer_bytes=100_000) as rig,
+    ):
         with pytest.raises(Fault) as failed:
             await (rig.stream(task()) if streamed else rig.whole(task()))
         assert (failed.value.code, failed.value.reason) == (code, reason)
@@ -170,7 +202,10 @@ async def test_each_fault_has_one_outcome_and_the_next_call_works(
 
 async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answers() -> None:
     cut = lambda _: Said("one two", finish_reason="")  # noqa: E731
-    async with ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream, Rig(upstream) as rig:
+    async with (
+        ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream,
+        Rig(upstream) as rig,
+    ):
         for reason in ("UPSTREAM_ERROR", "STREAM_CUT"):
             with pytest.raises(Fault) as failed:
                 await rig.stream(task())
@@ -203,7 +238,10 @@ async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> N
 
 
 async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
-    async with ScriptedUpstream(word_s=3600.0) as upstream, Rig(upstream, silence_timeout_ms=3_600_000) as rig:
+    async with (
+        ScriptedUpstream(word_s=3600.0) as upstream,
+        Rig(upstream, silence_timeout_ms=3_600_000) as rig,
+    ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         assert (await anext(pieces)).chunk.delta == "one"
         await pieces.aclose()  # type: ignore[attr-defined]
@@ -215,7 +253,10 @@ async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
 
 async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-very-secret\n")
-    async with ScriptedUpstream(key="sk-very-secret") as upstream, Rig(upstream, key_file=tmp_path / "key") as rig:
+    async with (
+        ScriptedUpstream(key="sk-very-secret") as upstream,
+        Rig(upstream, key_file=tmp_path / "key") as rig,
+    ):
         for _ in range(10):
             await rig.whole(task())
         await asyncio.gather(*(rig.whole(task()) for _ in range(3)))
@@ -269,7 +310,8 @@ async def test_a_call_looks_for_no_module(monkeypatch: pytest.MonkeyPatch) -> No
         await rig.stream(task())
         await rig.whole(task())
         monkeypatch.undo()
-    # Python does not remember an import that failed: each looks through the whole path, half of a call's CPU at one time.
+    # Python does not remember an import that failed: each looks through the whole path, half of a
+    # call's CPU at one time.
     assert looked.names == []
 
 
@@ -288,7 +330,10 @@ class Gauges(Telemetry):
 
 
 async def test_the_pool_tells_who_is_open_busy_and_waiting() -> None:
-    gauges, names = Gauges(), ("connections_open", "connections_busy", "waiting", "connections_opened", "errors")
+    gauges, names = (
+        Gauges(),
+        ("connections_open", "connections_busy", "waiting", "connections_opened", "errors"),
+    )
     async with (
         ScriptedUpstream(faults=deque(["silence"])) as upstream,
         Rig(upstream, gauges, most_connections=1, silence_timeout_ms=20_000) as rig,
@@ -310,7 +355,10 @@ async def test_new_calls_get_new_connections_after_a_while_and_running_ones_end_
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
         await rig.whole(task())
-        assert [piece.chunk.delta async for piece in pieces if piece.chunk.delta] == [" two", " three"]
+        assert [piece.chunk.delta async for piece in pieces if piece.chunk.delta] == [
+            " two",
+            " three",
+        ]
         assert upstream.connections == 2
 
 
@@ -322,13 +370,17 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:
     said = "na\u00efve \u6771\u4eac"
-    event = f'data: {{"choices": [{{"delta": {{"content": "{said}"}}, "finish_reason": "stop"}}]}}\n\n'.encode()
+    choice = f'{{"delta": {{"content": "{said}"}}, "finish_reason": "stop"}}'
+    event = f'data: {{"choices": [{choice}]}}\n\n'.encode()
     cut = event.index("\u6771".encode()) + 1
 
     async def halves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: "
+            b"chunked\r\n\r\n"
+        )
         for piece in (event[:cut], event[cut:] + b"data: [DONE]\n\n"):
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
@@ -350,7 +402,10 @@ async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
             (pb.ComputeRequest(model="other", task=task()), "model"),
             (pb.ComputeRequest(model="chat"), "task"),
             (pb.ComputeRequest(model="chat", task=pb.Task(infer=pb.InferTask())), "task"),
-            (pb.ComputeRequest(model="chat", task=task(response_schema_json="{nonsense")), "task.response_schema_json"),
+            (
+                pb.ComputeRequest(model="chat", task=task(response_schema_json="{nonsense")),
+                "task.response_schema_json",
+            ),
         ):
             with pytest.raises(Fault) as failed:
                 await rig.service.Compute(request, CALL)
@@ -359,7 +414,12 @@ async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
 
 
 def test_a_section_without_key_or_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = {"name": "up", "base_url": "http://x", "models": [{"name": "m"}], "key_env": "NO_SUCH_KEY"}
+    made = {
+        "name": "up",
+        "base_url": "http://x",
+        "models": [{"name": "m"}],
+        "key_env": "NO_SUCH_KEY",
+    }
     section = UpstreamsSection.model_validate({"servers": [made]})
     with pytest.raises(BadConfig, match="NO_SUCH_KEY holds no key"):
         section.named("").key()
@@ -399,7 +459,10 @@ def test_an_assistant_turn_with_tool_calls_is_sent_as_the_protocol_says() -> Non
     "body",
     [
         b'{"choices": {}}',
-        b'{"choices": [{"message": {"content": "x", "tool_calls": ["a"]}, "finish_reason": "stop"}]}',
+        (
+            b'{"choices": [{"message": {"content": "x", "tool_calls": ["a"]}, "finish_reason": '
+            b'"stop"}]}'
+        ),
         b'{"choices": [{"message": {"content": "no end"}}]}',
         b'{"choices": []}',
         b"[]",

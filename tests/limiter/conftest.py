@@ -26,7 +26,10 @@ class Limiters:
         self.stores: list[Store] = []
 
     def make(
-        self, rules: list[dict[str, object]], prices: list[dict[str, object]] | None = None, **section: object
+        self,
+        rules: list[dict[str, object]],
+        prices: list[dict[str, object]] | None = None,
+        **section: object,
     ) -> LimiterServicer:
         client = open_redis(self.url, retries=0)
         store = Store(client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6))

@@ -1,4 +1,6 @@
-"""One table, two implementations: the script in a real Redis and the Python policy give the same verdicts on random histories."""
+"""One table, two implementations: the script in a real Redis and the Python policy give the same
+verdicts on random histories.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,36 @@ START_S = 1_800_000_000.0
 RULES = LimitsSection(
     rules=(
         RuleSection(name="rpm", kind="rate", counts="requests", limit=7, window="minute", burst=3),
-        RuleSection(name="tpm", kind="rate", level="user", counts="tokens", limit=900, window="minute"),
-        RuleSection(name="hour", kind="budget", counts="microusd", limit=5_000, window="hour", calendar=True),
-        RuleSection(name="roll", kind="budget", level="team", counts="tokens", limit=4_000, window="minute"),
-        RuleSection(name="soft", kind="budget", level="key", counts="tokens", limit=2_500, window="hour", calendar=True, holds="expected"),
-        RuleSection(name="seen", kind="budget", level="model", counts="requests", limit=5, window="minute", shadow=True),
+        RuleSection(
+            name="tpm", kind="rate", level="user", counts="tokens", limit=900, window="minute"
+        ),
+        RuleSection(
+            name="hour", kind="budget", counts="microusd", limit=5_000, window="hour", calendar=True
+        ),
+        RuleSection(
+            name="roll", kind="budget", level="team", counts="tokens", limit=4_000, window="minute"
+        ),
+        RuleSection(
+            name="soft",
+            kind="budget",
+            level="key",
+            counts="tokens",
+            limit=2_500,
+            window="hour",
+            calendar=True,
+            holds="expected",
+        ),
+        RuleSection(
+            name="seen",
+            kind="budget",
+            level="model",
+            counts="requests",
+            limit=5,
+            window="minute",
+            shadow=True,
+        ),
     )
-)  # fmt: skip
+)
 PATH = Path("acme", "core", "ann", "key-1", (), "small")
 
 vectors = st.tuples(st.integers(0, 2), st.integers(0, 700), st.integers(0, 900)).map(list)
@@ -51,7 +76,9 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(scope="module")
-def store_url(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store_url(
+    loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     folder: Folder = tmp_path_factory.mktemp("books")
     server = embedded_redis(folder, "cache")
     yield loop.run_until_complete(server.__aenter__())
@@ -129,14 +156,22 @@ class Both:
             if hold.state == "open"
             for row, start in zip(hold.path, hold.starts, strict=True)
         ]
-        held = [hold.held(row) for row, start, hold in rows if row.key == counter.key and start == window]
+        held = [
+            hold.held(row)
+            for row, start, hold in rows
+            if row.key == counter.key and start == window
+        ]
         return sum(part for part in held if part < UNBOUNDED)
 
 
 STRICT = LimitsSection(
     rules=(
-        RuleSection(name="hour", kind="budget", counts="microusd", limit=3_000, window="hour", calendar=True),
-        RuleSection(name="roll", kind="budget", level="team", counts="tokens", limit=2_000, window="minute"),
+        RuleSection(
+            name="hour", kind="budget", counts="microusd", limit=3_000, window="hour", calendar=True
+        ),
+        RuleSection(
+            name="roll", kind="budget", level="team", counts="tokens", limit=2_000, window="minute"
+        ),
     )
 )
 kept = st.one_of(
@@ -153,8 +188,12 @@ kept = st.one_of(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(kept, min_size=5, max_size=60))
-def test_strict_rules_are_never_passed_whatever_the_history(history: list[tuple[str, str, list[int], int]]) -> None:
-    """Committed + held ≤ limit, and with what is available exactly the limit, as long as callers spend no more than they hold."""
+def test_strict_rules_are_never_passed_whatever_the_history(
+    history: list[tuple[str, str, list[int], int]],
+) -> None:
+    """Committed + held ≤ limit, and with what is available exactly the limit, as long as callers
+    spend no more than they hold.
+    """
     books, now = Books(), int(START_S * 1e6)
     for kind, name, vector, priority in history:
         path, hold = counters(STRICT, PATH, now / 1e6), books.holds.get(name)
@@ -169,9 +208,17 @@ def test_strict_rules_are_never_passed_whatever_the_history(history: list[tuple[
         elif kind == "extend":
             books.extend(now, name, vector)
         elif kind == "settle":
-            books.settle(now, name, [total + part for total, part in zip(hold.spent, spent, strict=True)])
+            books.settle(
+                now, name, [total + part for total, part in zip(hold.spent, spent, strict=True)]
+            )
         elif hold.usual is hold.most:
-            books.renew(now, name, [total + part for total, part in zip(hold.spent, spent, strict=True)], vector, ask)
+            books.renew(
+                now,
+                name,
+                [total + part for total, part in zip(hold.spent, spent, strict=True)],
+                vector,
+                ask,
+            )
         for row in books.usage(now, counters(STRICT, PATH, now / 1e6)):
             assert row.committed >= 0
             assert row.held >= 0
@@ -190,10 +237,14 @@ SETTLED_AFTER_EXPIRY: list[tuple[object, ...]] = [
     ("wait", 61_000),
     ("reserve", "e", NOTHING, [1, 0, 0], 1, False),
 ]
-"""A hold that expires, is settled late, and whose name is used again once the settlement is no longer remembered."""
+"""A hold that expires, is settled late, and whose name is used again once the settlement is no
+longer remembered.
+"""
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(SETTLED_AFTER_EXPIRY)
 @given(st.lists(operations, min_size=5, max_size=40))
 def test_script_and_policy_agree_on_random_histories(
@@ -203,7 +254,10 @@ def test_script_and_policy_agree_on_random_histories(
         client = open_redis(store_url)
         await client.flushall()
         moment = [int(START_S * 1e6)]
-        both = Both(Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=5), moment)
+        both = Both(
+            Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=5),
+            moment,
+        )
         try:
             for operation in history:
                 await both.do(operation)
@@ -218,7 +272,9 @@ def test_script_and_policy_agree_on_random_histories(
 async def test_a_ledger_that_has_been_folded_still_replays_to_the_state(tmp_path: Folder) -> None:
     async with embedded_redis(tmp_path, "cache") as url:
         client, moment = open_redis(url), [int(START_S * 1e6)]
-        store = Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=300)
+        store = Store(
+            client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=300
+        )
         path = counters(RULES, PATH, START_S)[2:4]
         for number in range(600):
             moment[0] += 7_000_000

@@ -1,4 +1,6 @@
-"""Windows across a change of the clocks: none overlaps another, none is left out, and no budget is given twice."""
+"""Windows across a change of the clocks: none overlaps another, none is left out, and no budget is
+given twice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ def utc(month: int, day: int, hour: int, minute: int = 0) -> int:
     return int(datetime(2026, month, day, hour, minute, tzinfo=UTC).timestamp())
 
 
-BERLIN, HOWE, CHATHAM, HAVANA = "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Chatham", "America/Havana"
+BERLIN, HOWE, CHATHAM, HAVANA = (
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+    "America/Havana",
+)
 CHANGES = [
     (BERLIN, utc(3, 29, 1)),  # 02:00 becomes 03:00
     (BERLIN, utc(10, 25, 1)),  # 03:00 becomes 02:00
@@ -56,7 +63,9 @@ def test_each_window_begins_where_the_one_before_ends(zone: str, change: int, un
         (HOWE, utc(4, 4, 15), [60, 30, 60]),  # 01:00 to 02:00, again 01:30 to 02:00, 02:00 to 03:00
     ],
 )
-def test_an_hour_is_as_long_as_the_clock_lets_it_be(zone: str, change: int, minutes: list[int]) -> None:
+def test_an_hour_is_as_long_as_the_clock_lets_it_be(
+    zone: str, change: int, minutes: list[int]
+) -> None:
     before, cut = windows("hour", zone, change - 1), windows("hour", zone, change)
     after = windows("hour", zone, cut[1] / 1000)
     assert [(end - start) // 60_000 for start, end, _ in (before, cut, after)] == minutes
@@ -65,9 +74,15 @@ def test_an_hour_is_as_long_as_the_clock_lets_it_be(zone: str, change: int, minu
 
 def rule(calendar: bool, zone: str = "UTC") -> dict[str, object]:
     return {
-        "name": "hour", "kind": "budget", "counts": "microusd", "limit": 1_000, "window": "hour", "calendar": calendar,
-        "time_zone": zone, "adaptive": False,
-    }  # fmt: skip
+        "name": "hour",
+        "kind": "budget",
+        "counts": "microusd",
+        "limit": 1_000,
+        "window": "hour",
+        "calendar": calendar,
+        "time_zone": zone,
+        "adaptive": False,
+    }
 
 
 async def spend(limiter: LimiterServicer, name: str, cost: int) -> int:
@@ -83,11 +98,16 @@ async def at(limiters: Limiters, moment: float) -> None:
     await limiters.clock.advance(moment - limiters.clock.time())
 
 
-CUT = [(HOWE, datetime(2027, 4, 3, 15, tzinfo=UTC)), (HOWE, datetime(2027, 10, 2, 15, 30, tzinfo=UTC))]
+CUT = [
+    (HOWE, datetime(2027, 4, 3, 15, tzinfo=UTC)),
+    (HOWE, datetime(2027, 10, 2, 15, 30, tzinfo=UTC)),
+]
 
 
 @pytest.mark.parametrize(("zone", "changed"), CUT, ids=["autumn", "spring"])
-async def test_a_budget_of_an_hour_that_is_cut_is_given_once(limiters: Limiters, zone: str, changed: datetime) -> None:
+async def test_a_budget_of_an_hour_that_is_cut_is_given_once(
+    limiters: Limiters, zone: str, changed: datetime
+) -> None:
     limiter, change = limiters.make([rule(True, zone)]), changed.timestamp()
     await at(limiters, change - 0.5)
     assert await spend(limiter, "before", 900) == pb.VERDICT_ALLOWED
@@ -113,7 +133,9 @@ async def test_a_day_with_two_midnights_is_one_day(limiters: Limiters) -> None:
 
 
 @pytest.mark.parametrize(("zone", "changed"), CUT, ids=["autumn", "spring"])
-async def test_a_rolling_hour_knows_no_change_of_the_clocks(limiters: Limiters, zone: str, changed: datetime) -> None:
+async def test_a_rolling_hour_knows_no_change_of_the_clocks(
+    limiters: Limiters, zone: str, changed: datetime
+) -> None:
     limiter, change = limiters.make([rule(False, zone)]), changed.timestamp()
     await at(limiters, change - 20 * MINUTE)
     assert await spend(limiter, "a", 900) == pb.VERDICT_ALLOWED

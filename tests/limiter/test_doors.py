@@ -22,8 +22,21 @@ from penstock.service.settings import ServiceSettings
 Limiters = Any
 ADMIN = pb.DESCRIPTOR.services_by_name["LimiterAdminService"]
 OVER, OK = rls.RateLimitResponse.OVER_LIMIT, rls.RateLimitResponse.OK
-MONTH = {"name": "month", "kind": "budget", "counts": "microusd", "limit": 1_000, "window": "month", "calendar": True}
-EDGE = {"domain": "edge", "descriptor": ["path", "user=ann"], "requests_per_unit": 3, "unit": "minute", "name": "ann"}
+MONTH = {
+    "name": "month",
+    "kind": "budget",
+    "counts": "microusd",
+    "limit": 1_000,
+    "window": "month",
+    "calendar": True,
+}
+EDGE = {
+    "domain": "edge",
+    "descriptor": ["path", "user=ann"],
+    "requests_per_unit": 3,
+    "unit": "minute",
+    "name": "ann",
+}
 
 
 def asked(*descriptors: dict[str, str], hits: int = 0) -> rls.RateLimitRequest:
@@ -42,11 +55,16 @@ class Doors:
         self.limiter = limiters.make([MONTH], **section)
         store = limiters.stores[-1]
         envoy = EnvoyServicer(self.limiter, store, answer_s=10.0)
-        admin = Door(ADMIN, AdminServicer(self.limiter, store, limiters.clock), operator({"secret": "olga"}))
+        admin = Door(
+            ADMIN, AdminServicer(self.limiter, store, limiters.clock), operator({"secret": "olga"})
+        )
         settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
         self.servers = [
             Server(
-                "envoy", settings, [], foreign=[lambda to: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, to)]
+                "envoy",
+                settings,
+                [],
+                foreign=[lambda to: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, to)],
             ),
             Server("admin", settings, [admin]),
         ]
@@ -77,8 +95,14 @@ async def test_envoys_descriptors_are_counted_and_refused(limiters: Limiters) ->
         assert answer.statuses[0].current_limit.name == "ann"
         assert answer.statuses[0].duration_until_reset.seconds == 60
         headers = {header.key: header.value for header in answer.response_headers_to_add}
-        assert headers == {"ratelimit-limit": "3", "ratelimit-remaining": "0", "ratelimit-reset": "60"}
-        other = await doors.envoy.ShouldRateLimit(asked({"path": "/b", "user": "ann"}, {"path": "/a", "user": "bob"}))
+        assert headers == {
+            "ratelimit-limit": "3",
+            "ratelimit-remaining": "0",
+            "ratelimit-reset": "60",
+        }
+        other = await doors.envoy.ShouldRateLimit(
+            asked({"path": "/b", "user": "ann"}, {"path": "/a", "user": "bob"})
+        )
         assert [status.code for status in other.statuses] == [OK, OK]
 
 
@@ -87,17 +111,29 @@ async def test_nothing_is_counted_unless_every_descriptor_passes(limiters: Limit
         both = asked({"path": "/a", "user": "ann"}, {"path": "/b", "user": "ann"})
         both.descriptors[1].hits_addend.value = 4
         answer = await doors.envoy.ShouldRateLimit(both)
-        assert [answer.overall_code, *(status.code for status in answer.statuses)] == [OVER, OK, OVER]
+        assert [answer.overall_code, *(status.code for status in answer.statuses)] == [
+            OVER,
+            OK,
+            OVER,
+        ]
         assert answer.statuses[0].limit_remaining == 3
 
 
-async def test_a_descriptor_that_stands_twice_is_counted_twice_and_never_beyond_the_limit(limiters: Limiters) -> None:
+async def test_a_descriptor_that_stands_twice_is_counted_twice_and_never_beyond_the_limit(
+    limiters: Limiters,
+) -> None:
     async with Doors(limiters, envoy=[EDGE]) as doors:
         twice = asked({"path": "/a", "user": "ann"}, {"path": "/a", "user": "ann"})
         answer = await doors.envoy.ShouldRateLimit(twice)
-        assert (answer.overall_code, [status.limit_remaining for status in answer.statuses]) == (OK, [1, 1])
+        assert (answer.overall_code, [status.limit_remaining for status in answer.statuses]) == (
+            OK,
+            [1, 1],
+        )
         answer = await doors.envoy.ShouldRateLimit(twice)
-        assert (answer.overall_code, [status.code for status in answer.statuses]) == (OVER, [OVER, OVER])
+        assert (answer.overall_code, [status.code for status in answer.statuses]) == (
+            OVER,
+            [OVER, OVER],
+        )
 
 
 async def test_all_rules_in_shadow_count_and_let_pass(limiters: Limiters) -> None:
@@ -121,7 +157,9 @@ async def test_an_override_and_the_shadow_mode(limiters: Limiters) -> None:
         assert (await doors.envoy.ShouldRateLimit(shadowed)).overall_code == OK
 
 
-@pytest.mark.parametrize(("request_", "said"), [(rls.RateLimitRequest(), "domain"), (asked(), "descriptors")])
+@pytest.mark.parametrize(
+    ("request_", "said"), [(rls.RateLimitRequest(), "domain"), (asked(), "descriptors")]
+)
 async def test_bad_requests_of_envoys_name_the_field(
     limiters: Limiters, request_: rls.RateLimitRequest, said: str
 ) -> None:
@@ -138,24 +176,40 @@ async def test_an_operator_mends_a_budget_and_the_log_knows(limiters: Limiters) 
         call = Call(Principal("acme"))
         hold = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=900))
         await doors.limiter.Reserve(hold, call)
-        await doors.limiter.Commit(pb.CommitRequest(hold_id="a", spent=pb.Amount(microusd=900)), call)
+        await doors.limiter.Commit(
+            pb.CommitRequest(hold_id="a", spent=pb.Amount(microusd=900)), call
+        )
         given = await doors.admin.AdjustUsage(
             pb.AdjustUsageRequest(subject=subject, amount=-300, reason="goodwill"), metadata=who
         )
         assert given.committed == 600
-        await doors.admin.SetLimit(pb.SetLimitRequest(subject=subject, limit=5_000, reason="bigger plan"), metadata=who)
-        shown = await doors.admin.ShowUsage(pb.ShowUsageRequest(path=pb.Path(organisation="acme")), metadata=who)
+        await doors.admin.SetLimit(
+            pb.SetLimitRequest(subject=subject, limit=5_000, reason="bigger plan"), metadata=who
+        )
+        shown = await doors.admin.ShowUsage(
+            pb.ShowUsageRequest(path=pb.Path(organisation="acme")), metadata=who
+        )
         assert (shown.rules[0].limit.microusd, shown.rules[0].committed.microusd) == (5_000, 600)
-        reset = await doors.admin.ResetUsage(pb.ResetUsageRequest(subject=subject, reason="new deal"), metadata=who)
+        reset = await doors.admin.ResetUsage(
+            pb.ResetUsageRequest(subject=subject, reason="new deal"), metadata=who
+        )
         assert reset.committed == 600
         drained = await doors.admin.DrainOrganisation(
-            pb.DrainOrganisationRequest(organisation="acme", drain=True, reason="closing"), metadata=who
+            pb.DrainOrganisationRequest(organisation="acme", drain=True, reason="closing"),
+            metadata=who,
         )
         assert drained.open_holds == 0
-        verified = await doors.admin.VerifyLedger(pb.VerifyLedgerRequest(organisation="acme"), metadata=who)
+        verified = await doors.admin.VerifyLedger(
+            pb.VerifyLedgerRequest(organisation="acme"), metadata=who
+        )
         assert list(verified.differing) == []
         changes = (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
-        assert [change.action for change in changes] == ["DrainOrganisation", "ResetUsage", "SetLimit", "AdjustUsage"]
+        assert [change.action for change in changes] == [
+            "DrainOrganisation",
+            "ResetUsage",
+            "SetLimit",
+            "AdjustUsage",
+        ]
         assert {change.operator for change in changes} == {"olga"}
         assert changes[-1].target == "month of acme/acme -300"
 
@@ -163,17 +217,30 @@ async def test_an_operator_mends_a_budget_and_the_log_knows(limiters: Limiters) 
 async def test_operators_need_their_credentials_and_a_reason(limiters: Limiters) -> None:
     async with Doors(limiters) as doors:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await doors.admin.ListRules(pb.ListRulesRequest(), metadata=(("authorization", "Bearer guess"),))
+            await doors.admin.ListRules(
+                pb.ListRulesRequest(), metadata=(("authorization", "Bearer guess"),)
+            )
         assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
         who = (("authorization", "Bearer secret"),)
-        assert [rule.name for rule in (await doors.admin.ListRules(pb.ListRulesRequest(), metadata=who)).rules] == [
-            "month"
-        ]
+        assert [
+            rule.name
+            for rule in (await doors.admin.ListRules(pb.ListRulesRequest(), metadata=who)).rules
+        ] == ["month"]
         subject = pb.Subject(rule="month", organisation="acme", value="acme")
         for request, field in (
             (pb.AdjustUsageRequest(subject=subject, amount=5), "reason"),
-            (pb.AdjustUsageRequest(subject=pb.Subject(rule="nope", organisation="a", value="a"), reason="x"), "rule"),
-            (pb.AdjustUsageRequest(subject=pb.Subject(rule="month", organisation="a"), reason="x"), "value"),
+            (
+                pb.AdjustUsageRequest(
+                    subject=pb.Subject(rule="nope", organisation="a", value="a"), reason="x"
+                ),
+                "rule",
+            ),
+            (
+                pb.AdjustUsageRequest(
+                    subject=pb.Subject(rule="month", organisation="a"), reason="x"
+                ),
+                "value",
+            ),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match=field):
                 await doors.admin.AdjustUsage(request, metadata=who)
@@ -186,22 +253,29 @@ import grpc
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 entry = ratelimit_pb2.RateLimitDescriptor.Entry
-descriptor = ratelimit_pb2.RateLimitDescriptor(entries=[entry(key="path", value="/a"), entry(key="user", value="ann")])
+entries = [entry(key="path", value="/a"), entry(key="user", value="ann")]
+descriptor = ratelimit_pb2.RateLimitDescriptor(entries=entries)
 with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = rls_pb2_grpc.RateLimitServiceStub(channel)
     for _ in range(4):
-        answer = stub.ShouldRateLimit(rls_pb2.RateLimitRequest(domain="edge", descriptors=[descriptor]))
-        print(answer.overall_code, answer.statuses[0].limit_remaining, answer.statuses[0].current_limit.unit)
+        request = rls_pb2.RateLimitRequest(domain="edge", descriptors=[descriptor])
+        answer = stub.ShouldRateLimit(request)
+        status = answer.statuses[0]
+        print(answer.overall_code, status.limit_remaining, status.current_limit.unit)
 """
 
 
 ENVOYS = Path(__file__).parents[2] / ".venv-xds" / "bin" / "python"
-"""A Python with Envoy's own stubs, made by `make xds`; they clash with ours, so they live apart (docs/decisions/0006)."""
+"""A Python with Envoy's own stubs, made by `make xds`; they clash with ours, so they live apart
+(docs/decisions/0006).
+"""
 
 
 async def test_an_unmodified_client_of_envoys_works(limiters: Limiters) -> None:
     if not ENVOYS.exists():
-        pytest.skip("Envoy's own stubs are not here; make xds puts them into an environment of their own")
+        pytest.skip(
+            "Envoy's own stubs are not here; make xds puts them into an environment of their own"
+        )
     async with Doors(limiters, envoy=[EDGE]) as doors:
         process = await asyncio.create_subprocess_exec(
             str(ENVOYS), "-c", UNMODIFIED, doors.servers[0].address, stdout=asyncio.subprocess.PIPE
@@ -218,10 +292,14 @@ ANSWERED = bytes.fromhex(
     "1a140a0f726174656c696d69742d6c696d69741201331a180a13726174656c696d69742d72656d61696e696e67120130"
     "1a150a0f726174656c696d69742d726573657412023630"
 )
-"""A request and its response as `xds-protos` 1.85 writes them: two descriptors, an override, hits of the request and of a descriptor."""
+"""A request and its response as `xds-protos` 1.85 writes them: two descriptors, an override, hits
+of the request and of a descriptor.
+"""
 
 
 async def test_the_bytes_are_those_of_envoys_own_stubs(limiters: Limiters) -> None:
     async with Doors(limiters, envoy=[EDGE]) as doors:
-        method = doors.channels[0].unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+        method = doors.channels[0].unary_unary(
+            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+        )
         assert await method(ASKED) == ANSWERED

@@ -1,4 +1,7 @@
-"""A store that hangs when the first question comes: who waits for it, and for how long. The loop's time is moved by the tests."""
+"""A store that hangs when the first question comes: who waits for it, and for how long.
+
+The loop's time is moved by the tests.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,23 @@ from penstock.service.store import open_redis
 
 Limiters = Any
 ANN = Call(Principal("acme"))
-MONEY = {"name": "month", "kind": "budget", "counts": "microusd", "limit": 1_000, "window": "month", "calendar": True}
+MONEY = {
+    "name": "month",
+    "kind": "budget",
+    "counts": "microusd",
+    "limit": 1_000,
+    "window": "month",
+    "calendar": True,
+}
 EDGE = [
     {"domain": "edge", "descriptor": ["open"], "requests_per_unit": 3, "unit": "minute"},
-    {"domain": "edge", "descriptor": ["shut"], "requests_per_unit": 3, "unit": "minute", "store_loss": "closed"},
+    {
+        "domain": "edge",
+        "descriptor": ["shut"],
+        "requests_per_unit": 3,
+        "unit": "minute",
+        "store_loss": "closed",
+    },
 ]
 OVER, OK = rls.RateLimitResponse.OVER_LIMIT, rls.RateLimitResponse.OK
 PATIENCE_S = 0.003
@@ -85,9 +101,17 @@ class Stopped:
 )
 @pytest.mark.parametrize(("key", "verdict"), [("open", OK), ("shut", OVER)])
 async def test_envoy_is_answered_in_its_time_from_the_first_call_on(
-    limiters: Limiters, loop_time: LoopTime, left_s: float | None, waited_s: float, key: str, verdict: int
+    limiters: Limiters,
+    loop_time: LoopTime,
+    left_s: float | None,
+    waited_s: float,
+    key: str,
+    verdict: int,
 ) -> None:
-    limiter, store = limiters.make([MONEY], envoy=EDGE), limiters.stores[-1]  # never met: it would be waited for
+    limiter, store = (
+        limiters.make([MONEY], envoy=EDGE),
+        limiters.stores[-1],
+    )  # never met: it would be waited for
     envoy, request = EnvoyServicer(limiter, store), rls.RateLimitRequest(domain="edge")
     request.descriptors.add().entries.add(key=key, value="x")
     async with Stopped(store):
@@ -103,7 +127,9 @@ async def test_envoy_is_answered_in_its_time_from_the_first_call_on(
 
 
 async def first_answer(loop_time: LoopTime, asked: Coroutine[Any, Any, Any]) -> Any:
-    """The answer to a first question, which must come when the patience for one question is over, and not before."""
+    """The answer to a first question, which must come when the patience for one question is over,
+    and not before.
+    """
     asking = asyncio.create_task(asked)
     await patience_ends(loop_time, asking)
     assert asking.done()
@@ -117,7 +143,9 @@ async def patience_ends(loop_time: LoopTime, asking: asyncio.Task[Any]) -> None:
         await loop_time.advance((PATIENCE_S + EACH_S) / TICKS + TINY_S)
 
 
-def reserve(limiter: LimiterServicer, deadline_s: float = math.inf) -> Coroutine[Any, Any, pb.ReserveResponse]:
+def reserve(
+    limiter: LimiterServicer, deadline_s: float = math.inf
+) -> Coroutine[Any, Any, pb.ReserveResponse]:
     request = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=5))
     return limiter.Reserve(request, ANN._replace(deadline_s=deadline_s))
 
@@ -135,7 +163,9 @@ async def test_the_first_who_asks_a_store_that_hangs_after_the_start_waits_no_lo
     limiter, store = patient(limiters, "open")
     await store.warm()
     async with Stopped(store):
-        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == pb.VERDICT_ALLOWED
+        assert (
+            await first_answer(loop_time, reserve(limiter))
+        ).decision.verdict == pb.VERDICT_ALLOWED
 
 
 @pytest.mark.parametrize("store_loss", ["lease", "closed"])
@@ -186,4 +216,6 @@ async def test_a_store_that_was_away_at_the_start_is_known_when_it_is_found(
         await limiters.clock.advance(1.0)
         await real.ping()
     async with Stopped(store):
-        assert (await first_answer(loop_time, reserve(limiter))).decision.verdict == pb.VERDICT_ALLOWED
+        assert (
+            await first_answer(loop_time, reserve(limiter))
+        ).decision.verdict == pb.VERDICT_ALLOWED

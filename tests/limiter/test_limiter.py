@@ -1,4 +1,6 @@
-"""The limiter on a real store: holds, leases, what expires, what is refused and why, and what the loss of the store means."""
+"""The limiter on a real store: holds, leases, what expires, what is refused and why, and what the
+loss of the store means.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,23 @@ Limiters = Any
 """The fixture of conftest.py."""
 START_S = 1_800_000_000.0
 ANN = Call(Principal("acme", team="core", user="ann", key_id="k1"))
-MONEY = {"name": "month", "kind": "budget", "counts": "microusd", "limit": 1_000, "window": "month", "calendar": True}
+MONEY = {
+    "name": "month",
+    "kind": "budget",
+    "counts": "microusd",
+    "limit": 1_000,
+    "window": "month",
+    "calendar": True,
+}
 PRICES = [
     {"name": "dear", "input_microusd_per_mtok": 1_000_000, "output_microusd_per_mtok": 2_000_000},
     {"name": "cheap", "input_microusd_per_mtok": 100_000, "output_microusd_per_mtok": 100_000},
 ]
 
 
-async def reserve(limiter: LimiterServicer, name: str, cost: int, least: int = 0, **more: object) -> pb.Decision:
+async def reserve(
+    limiter: LimiterServicer, name: str, cost: int, least: int = 0, **more: object
+) -> pb.Decision:
     request = pb.ReserveRequest(hold_id=name, model="dear", **more)  # type: ignore[arg-type]
     request.amount.requests, request.amount.tokens, request.amount.microusd = 1, cost, cost
     request.least.microusd = request.least.tokens = least
@@ -71,7 +82,9 @@ async def test_no_overshoot_from_three_limiters_at_once(limiters: Limiters) -> N
     assert await state(trio[0]) == (0, 1_000 // 7 * 7)
 
 
-async def test_a_hold_that_nobody_settles_keeps_its_input_and_a_late_commit_books_the_rest(limiters: Limiters) -> None:
+async def test_a_hold_that_nobody_settles_keeps_its_input_and_a_late_commit_books_the_rest(
+    limiters: Limiters,
+) -> None:
     limiter = limiters.make([MONEY])
     await reserve(limiter, "a", 900, least=40)
     await limiters.clock.advance(61)
@@ -81,8 +94,17 @@ async def test_a_hold_that_nobody_settles_keeps_its_input_and_a_late_commit_book
     assert await state(limiter) == (55, 900)
 
 
-async def test_what_can_never_pass_says_so_and_what_passes_later_says_when(limiters: Limiters) -> None:
-    rate = {"name": "rpm", "kind": "rate", "counts": "tokens", "limit": 60, "window": "minute", "burst": 10}
+async def test_what_can_never_pass_says_so_and_what_passes_later_says_when(
+    limiters: Limiters,
+) -> None:
+    rate = {
+        "name": "rpm",
+        "kind": "rate",
+        "counts": "tokens",
+        "limit": 60,
+        "window": "minute",
+        "burst": 10,
+    }
     limiter = limiters.make([rate])
     assert (await reserve(limiter, "a", 11)).verdict == pb.VERDICT_NEVER
     assert (await reserve(limiter, "b", 10)).verdict == pb.VERDICT_ALLOWED
@@ -93,7 +115,13 @@ async def test_what_can_never_pass_says_so_and_what_passes_later_says_when(limit
 
 
 async def test_all_counters_or_none(limiters: Limiters) -> None:
-    roomy = {"name": "roomy", "kind": "budget", "counts": "tokens", "limit": 10_000, "window": "hour"}
+    roomy = {
+        "name": "roomy",
+        "kind": "budget",
+        "counts": "tokens",
+        "limit": 10_000,
+        "window": "hour",
+    }
     limiter = limiters.make([roomy, MONEY])
     assert (await reserve(limiter, "a", 2_000)).rule == "month"
     usage = (await limiter.GetUsage(pb.GetUsageRequest(), ANN)).rules
@@ -101,9 +129,13 @@ async def test_all_counters_or_none(limiters: Limiters) -> None:
 
 
 async def test_an_unknown_price_is_refused_where_money_is_counted(limiters: Limiters) -> None:
-    assert (await reserve(limiters.make([MONEY]), "a", 0, unpriced=True)).verdict == pb.VERDICT_UNPRICED
+    assert (
+        await reserve(limiters.make([MONEY]), "a", 0, unpriced=True)
+    ).verdict == pb.VERDICT_UNPRICED
     tokens = {**MONEY, "name": "tokens", "counts": "tokens"}
-    assert (await reserve(limiters.make([tokens]), "b", 5, unpriced=True)).verdict == pb.VERDICT_ALLOWED
+    assert (
+        await reserve(limiters.make([tokens]), "b", 5, unpriced=True)
+    ).verdict == pb.VERDICT_ALLOWED
 
 
 async def test_a_refusal_says_what_would_pass(limiters: Limiters) -> None:
@@ -114,7 +146,10 @@ async def test_a_refusal_says_what_would_pass(limiters: Limiters) -> None:
     assert decision.verdict == pb.VERDICT_NEVER
     assert decision.max_tokens_hint == (1_000 - 100 - 1) // 2
     assert decision.cheaper_model_hint == "cheap"
-    request.output_tokens, request.amount.microusd = decision.max_tokens_hint, 100 + 2 * decision.max_tokens_hint
+    request.output_tokens, request.amount.microusd = (
+        decision.max_tokens_hint,
+        100 + 2 * decision.max_tokens_hint,
+    )
     assert (await limiter.Reserve(request, ANN)).decision.verdict == pb.VERDICT_ALLOWED
 
 
@@ -124,7 +159,11 @@ async def test_what_urgent_work_will_need_is_kept_for_it(limiters: Limiters) -> 
 
     async def ask(name: str, call: Call, cost: int) -> int:
         amount = pb.Amount(requests=1, microusd=cost)
-        return int((await limiter.Reserve(pb.ReserveRequest(hold_id=name, amount=amount), call)).decision.verdict)
+        return int(
+            (
+                await limiter.Reserve(pb.ReserveRequest(hold_id=name, amount=amount), call)
+            ).decision.verdict
+        )
 
     # Urgent work spends 40 in every minute: 2,400 of the hour's 10,000; the rest is open to all.
     for minute in range(30):
@@ -167,14 +206,21 @@ async def test_what_is_expected_is_learnt_by_route_and_else_by_model(limiters: L
         await reserve(limiter, f"short{number}", 1_000, least=10, route="generate/dear")
         await commit(limiter, f"short{number}", 60)
     # the model's own 0.9 quantile
-    assert [await held(route) for route in ("generate/auto", "generate/unseen", "")] == [800, 800, 800]
+    assert [await held(route) for route in ("generate/auto", "generate/unseen", "")] == [
+        800,
+        800,
+        800,
+    ]
     await reserve(limiter, "one more", 1_000, least=10, route="generate/auto")
     await commit(limiter, "one more", 700)
     assert (await held("generate/auto"), await held("generate/dear")) == (800, 60)
 
 
 async def test_the_bound_on_overshoot_is_what_expected_holds_leave_out(limiters: Limiters) -> None:
-    strict, expected = limiters.make([MONEY]), limiters.make([{**MONEY, "limit": 100_000, "holds": "expected"}])
+    strict, expected = (
+        limiters.make([MONEY]),
+        limiters.make([{**MONEY, "limit": 100_000, "holds": "expected"}]),
+    )
     for number in range(40):
         await reserve(expected, f"a{number}", 1_000, least=10)
         await commit(expected, f"a{number}", 60)
@@ -194,10 +240,14 @@ async def test_renewals_of_a_lease_tell_when_an_alert_share_is_passed(
     limiter = limiters.make([{**MONEY, "adaptive": False}])
     await lease(limiter, "l", 200)
     for spent in (200, 400, 600):
-        request = pb.RenewLeaseRequest(lease_id="l", spent=pb.Amount(microusd=spent), wanted=pb.Amount(microusd=200))
+        request = pb.RenewLeaseRequest(
+            lease_id="l", spent=pb.Amount(microusd=spent), wanted=pb.Amount(microusd=200)
+        )
         await limiter.RenewLease(request, ANN)
     assert "limit month: 80 % of it is spent or held" not in caplog.text
-    request = pb.RenewLeaseRequest(lease_id="l", spent=pb.Amount(microusd=790), wanted=pb.Amount(microusd=200))
+    request = pb.RenewLeaseRequest(
+        lease_id="l", spent=pb.Amount(microusd=790), wanted=pb.Amount(microusd=200)
+    )
     await limiter.RenewLease(request, ANN)
     assert "limit month: 80 % of it is spent or held" in caplog.text
 
@@ -206,7 +256,9 @@ async def test_a_tag_that_is_said_twice_is_counted_once(limiters: Limiters) -> N
     limiter = limiters.make([{**MONEY, "level": "tag"}])
     call = Call(Principal("acme", tags=("batch", "batch")))
     await limiter.Reserve(pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=900)), call)
-    assert [row.held.microusd for row in (await limiter.GetUsage(pb.GetUsageRequest(), call)).rules] == [900]
+    assert [
+        row.held.microusd for row in (await limiter.GetUsage(pb.GetUsageRequest(), call)).rules
+    ] == [900]
 
 
 async def test_a_drained_organisation_is_refused(limiters: Limiters) -> None:
@@ -219,8 +271,12 @@ async def test_a_drained_organisation_is_refused(limiters: Limiters) -> None:
     assert (await reserve(limiter, "b", 5)).verdict == pb.VERDICT_ALLOWED
 
 
-async def lease(limiter: LimiterServicer, name: str, wanted: int, least: int = 1) -> pb.GrantLeaseResponse:
-    request = pb.GrantLeaseRequest(lease_id=name, wanted=pb.Amount(requests=50, tokens=wanted, microusd=wanted))
+async def lease(
+    limiter: LimiterServicer, name: str, wanted: int, least: int = 1
+) -> pb.GrantLeaseResponse:
+    request = pb.GrantLeaseRequest(
+        lease_id=name, wanted=pb.Amount(requests=50, tokens=wanted, microusd=wanted)
+    )
     request.least.microusd = least
     return await limiter.GrantLease(request, ANN)
 
@@ -232,13 +288,19 @@ async def test_a_lease_is_a_share_that_is_taken_at_once_and_given_back(limiters:
     assert granted.granted.tokens > 10**15  # nothing counts tokens
     assert await state(limiter) == (0, 200)
     spent, wanted = pb.Amount(requests=3, microusd=150), pb.Amount(requests=50, microusd=200)
-    renewed = await limiter.RenewLease(pb.RenewLeaseRequest(lease_id="l", spent=spent, wanted=wanted), ANN)
+    renewed = await limiter.RenewLease(
+        pb.RenewLeaseRequest(lease_id="l", spent=spent, wanted=wanted), ANN
+    )
     assert renewed.granted.microusd == 200
     assert await state(limiter) == (150, 200)
-    again = await limiter.RenewLease(pb.RenewLeaseRequest(lease_id="l", spent=spent, wanted=wanted), ANN)
+    again = await limiter.RenewLease(
+        pb.RenewLeaseRequest(lease_id="l", spent=spent, wanted=wanted), ANN
+    )
     assert again.granted.microusd == 200
     assert await state(limiter) == (150, 200)
-    back = await limiter.ReturnLease(pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=170)), ANN)
+    back = await limiter.ReturnLease(
+        pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=170)), ANN
+    )
     assert back.returned.microusd == 200
     assert await state(limiter) == (170, 0)
 
@@ -249,7 +311,9 @@ async def test_a_lost_lease_counts_as_spent_until_it_is_returned(limiters: Limit
     await limiters.clock.advance(6)
     assert await state(limiter) == (0, 200) or await state(limiter) == (200, 0)
     assert await state(limiter) == (200, 0)
-    await limiter.ReturnLease(pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=30)), ANN)
+    await limiter.ReturnLease(
+        pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=30)), ANN
+    )
     assert await state(limiter) == (30, 0)
 
 
@@ -267,7 +331,10 @@ async def test_without_the_store_each_rule_does_what_it_says(limiters: Limiters)
     opened = limiters.make([{**MONEY, "store_loss": "open"}])
     closed = limiters.make([{**MONEY, "store_loss": "closed"}])
     url, limiters.url = limiters.url, "unix:///nowhere.sock"
-    lost_open, lost_closed = limiters.make([{**MONEY, "store_loss": "open"}]), limiters.make([MONEY])
+    lost_open, lost_closed = (
+        limiters.make([{**MONEY, "store_loss": "open"}]),
+        limiters.make([MONEY]),
+    )
     assert (await reserve(lost_open, "a", 300)).verdict == pb.VERDICT_ALLOWED
     soon = ANN._replace(deadline_s=limiters.clock.monotonic() + 0.05)
     asked = pb.ReserveRequest(hold_id="b", model="dear", amount=pb.Amount(microusd=300))
@@ -335,7 +402,9 @@ def test_a_bad_file_is_refused_with_every_error() -> None:
         ("month", "UTC", 1_772_400_000, 744),
     ],
 )
-def test_calendar_windows_are_as_long_as_the_calendar_says(unit: str, zone: str, at: int, hours: int) -> None:
+def test_calendar_windows_are_as_long_as_the_calendar_says(
+    unit: str, zone: str, at: int, hours: int
+) -> None:
     start, end, following = windows(unit, zone, at)  # type: ignore[arg-type]
     assert start <= at * 1000 < end < following
     assert (end - start) / 3_600_000 == hours

@@ -1,4 +1,6 @@
-"""What outputs are expected to cost: a route's own once it has been seen enough, and memory that has an end."""
+"""What outputs are expected to cost: a route's own once it has been seen enough, and memory that
+has an end.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_who_makes_up_routes_forgets_its_own_alone() -> None:
     assert seen.usual(Kind("evil", "big", "generate/new"), MOST, LEAST) == [1, 17, 24]
 
 
-def test_the_kind_that_was_used_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kind_that_was_used_longest_ago_is_forgotten_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(outputs, "KINDS", 20)
     seen, kept = Outputs(0.9), Kind("acme", "big", "generate/big")
     for number in range(200):

@@ -1,4 +1,6 @@
-"""A text model of the test's own, as a user might bring one: an ONNX file and a tokenizer beside it."""
+"""A text model of the test's own, as a user might bring one: an ONNX file and a tokenizer beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,17 @@ WORDS = [
 
 def write_tokenizer(path: Path) -> None:
     """Whole words, lower case."""
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(path))
 
 
-def write_onnx(path: Path, width: int = 4, ids: str = "input_ids", operator: str = "ReduceMean") -> None:
+def write_onnx(
+    path: Path, width: int = 4, ids: str = "input_ids", operator: str = "ReduceMean"
+) -> None:
     """Mean of word vectors through one matrix: `ids` (rows, length) to `answer` (rows, width)."""
     rng = np.random.default_rng(5)
     weights = {
@@ -58,4 +64,7 @@ def write_onnx(path: Path, width: int = 4, ids: str = "input_ids", operator: str
     gives = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", width])]
     constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "own", takes, gives, initializer=constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        str(path),
+    )

@@ -34,21 +34,50 @@ def test_an_own_encoder_becomes_a_folder_that_quantises(own: Path, tmp_path: Pat
     fp32, int8 = tmp_path / "mine-fp32" / "1", tmp_path / "mine" / "1"
     assert main(["export", str(own), str(fp32), "--licence", "mine", "--max-tokens", "64"]) == 0
     card = read_card(fp32)
-    assert (card.name, card.tasks, card.opset, card.dimension) == ("mine-fp32", ("embed", "classify", "infer"), 17, 4)
-    assert (card.licence, card.max_input_tokens, card.sources) == ("mine", 64, ("ONNX file own.onnx",))
+    assert (card.name, card.tasks, card.opset, card.dimension) == (
+        "mine-fp32",
+        ("embed", "classify", "infer"),
+        17,
+        4,
+    )
+    assert (card.licence, card.max_input_tokens, card.sources) == (
+        "mine",
+        64,
+        ("ONNX file own.onnx",),
+    )
     assert (fp32 / "card.md").read_text().startswith("# mine-fp32 1")
-    assert main(["quantize", str(fp32), str(int8), "--floor", "0.99", "--per-tensor", "--asymmetric"]) == 0
+    assert (
+        main(["quantize", str(fp32), str(int8), "--floor", "0.99", "--per-tensor", "--asymmetric"])
+        == 0
+    )
     made = read_card(int8)
     assert made.quantisation.startswith("dynamic INT8, per tensor, asymmetric, reduce_range ")
     assert made.sources[-1].startswith("mine-fp32 1-")
     assert {"features", "onnxruntime"} <= made.machine.keys()
 
 
-@pytest.mark.parametrize(("kind", "words", "ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "words", "ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)]
+)
 def test_other_kinds(own: Path, tmp_path: Path, kind: str, words: str, ratio: float) -> None:
     fp32, made = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
     assert main(["export", str(own), str(fp32)]) == 0
-    assert main(["quantize", str(fp32), str(made), "--kind", kind, "--floor", "0.95", "--floor-spearman", "0.9"]) == 0
+    assert (
+        main(
+            [
+                "quantize",
+                str(fp32),
+                str(made),
+                "--kind",
+                kind,
+                "--floor",
+                "0.95",
+                "--floor-spearman",
+                "0.9",
+            ]
+        )
+        == 0
+    )
     card = read_card(made)
     assert card.quantisation.startswith(words)
     assert card.rows_singly
@@ -68,7 +97,9 @@ def kinds(tmp_path: Path) -> Path:
     return path
 
 
-def test_floors_on_labelled_texts(own: Path, tmp_path: Path, kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_floors_on_labelled_texts(
+    own: Path, tmp_path: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fp32, made = str(tmp_path / "mine" / "1"), str(tmp_path / "mine" / "2")
     assert main(["export", str(own), fp32]) == 0
     quantise = ["quantize", fp32, made, "--floor", "0", "--floor-agreement"]
@@ -79,19 +110,42 @@ def test_floors_on_labelled_texts(own: Path, tmp_path: Path, kinds: Path, capsys
     assert not Path(made).exists()
     assert main([*quantise, "0.5", "--floor-accuracy", "0.5", "--labelled", str(kinds)]) == 0
     figures = read_card(Path(made)).figures
-    assert {"accuracy", "accuracy_original", "accuracy_kept", "agreement", "spearman", "cosine_mean"} <= figures.keys()
+    assert {
+        "accuracy",
+        "accuracy_original",
+        "accuracy_kept",
+        "agreement",
+        "spearman",
+        "cosine_mean",
+    } <= figures.keys()
 
 
 def test_the_layer_that_hurts_stays_in_floating_point(own: Path, tmp_path: Path) -> None:
-    """Between what all layers in INT8 give and what one in floating point gives lies a floor that only the search meets."""
+    """Between what all layers in INT8 give and what one in floating point gives lies a floor that
+    only the search meets.
+    """
     fp32 = tmp_path / "mine" / "1"
     assert main(["export", str(own), str(fp32)]) == 0
     found: dict[str, float] = {}
     for version, floor in (("2", "0"), ("3", "0.99999")):
-        assert main(["quantize", str(fp32), str(tmp_path / "mine" / version), "--floor", floor, "--per-tensor"]) == 0
+        assert (
+            main(
+                [
+                    "quantize",
+                    str(fp32),
+                    str(tmp_path / "mine" / version),
+                    "--floor",
+                    floor,
+                    "--per-tensor",
+                ]
+            )
+            == 0
+        )
         figures = read_card(tmp_path / "mine" / version).figures
         found[version] = figures["cosine_mean"]
-        assert figures["layers_in_floating_point"] == (0 if version == "2" else figures["layers_in_floating_point"])
+        assert figures["layers_in_floating_point"] == (
+            0 if version == "2" else figures["layers_in_floating_point"]
+        )
     assert found["2"] < 0.99999 <= found["3"]
     card = read_card(tmp_path / "mine" / "3")
     assert "in floating point: " in card.quantisation
@@ -100,7 +154,9 @@ def test_the_layer_that_hurts_stays_in_floating_point(own: Path, tmp_path: Path)
 
 def test_an_own_classifier_says_its_labels(own: Path, tmp_path: Path) -> None:
     target = tmp_path / "kinds" / "1"
-    assert main(["export", str(own), str(target), "--task", "classify", "--labels", "a,b, c,d"]) == 0
+    assert (
+        main(["export", str(own), str(target), "--task", "classify", "--labels", "a,b, c,d"]) == 0
+    )
     assert read_card(target).labels == ("a", "b", "c", "d")
 
 
@@ -172,16 +228,34 @@ def test_without_torch_one_is_told_what_to_do() -> None:
         ("bert-pair", "pair", ("infer",)),
     ],
 )
-def test_a_hugging_face_directory_of_each_task(tmp_path: Path, kind: str, task: str, tasks: tuple[str, ...]) -> None:
+def test_a_hugging_face_directory_of_each_task(
+    tmp_path: Path, kind: str, task: str, tasks: tuple[str, ...]
+) -> None:
     """In processes of their own: torch warns of itself, and warnings are errors here."""
     source, target = tmp_path / "hf", tmp_path / "made" / "1"
-    subprocess.run([sys.executable, str(HERE / "hugging_face.py"), kind, str(source)], check=True, capture_output=True)
-    command = [sys.executable, "-m", "penstock.models", "export", str(source), str(target), "--task", task, "--json"]
+    subprocess.run(
+        [sys.executable, str(HERE / "hugging_face.py"), kind, str(source)],
+        check=True,
+        capture_output=True,
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.models",
+        "export",
+        str(source),
+        str(target),
+        "--task",
+        task,
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["export_difference_max"] < 1e-4
-    assert figures["attention_layers_fused"] == (2 if kind == "bert" else figures["attention_layers_fused"])
+    assert figures["attention_layers_fused"] == (
+        2 if kind == "bert" else figures["attention_layers_fused"]
+    )
     model = TextModel.load(target)
     assert (model.card.tasks, model.card.max_input_tokens) == (tasks, 64)
     if task == "embed":
@@ -199,9 +273,20 @@ def test_a_hugging_face_directory_of_each_task(tmp_path: Path, kind: str, task: 
 def test_a_decoder_is_built_and_answers(tmp_path: Path, precision: str) -> None:
     source, target = tmp_path / "hf", tmp_path / "talker" / "1"
     subprocess.run(
-        [sys.executable, str(HERE / "hugging_face.py"), "llama", str(source)], check=True, capture_output=True
+        [sys.executable, str(HERE / "hugging_face.py"), "llama", str(source)],
+        check=True,
+        capture_output=True,
     )
-    command = [sys.executable, "-m", "penstock.models", "decoder", str(source), str(target), "--precision", precision]
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.models",
+        "decoder",
+        str(source),
+        str(target),
+        "--precision",
+        precision,
+    ]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tried_tokens"] >= 1
@@ -213,9 +298,15 @@ def test_a_decoder_is_built_and_answers(tmp_path: Path, precision: str) -> None:
 def test_a_student_has_fewer_layers_and_learns(tmp_path: Path) -> None:
     source, target, texts = tmp_path / "hf", tmp_path / "student", tmp_path / "texts.txt"
     subprocess.run(
-        [sys.executable, str(HERE / "hugging_face.py"), "bert", str(source)], check=True, capture_output=True
+        [sys.executable, str(HERE / "hugging_face.py"), "bert", str(source)],
+        check=True,
+        capture_output=True,
     )
-    texts.write_text("\n".join(["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"] * 20))
+    texts.write_text(
+        "\n".join(
+            ["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"] * 20
+        )
+    )
     command = [
         sys.executable,
         "-m",
@@ -227,11 +318,23 @@ def test_a_student_has_fewer_layers_and_learns(tmp_path: Path) -> None:
         str(texts),
         "--json",
     ]
-    done = subprocess.run([*command, "--layers", "0,2"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--layers", "0,2"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, "layers must be from 0 to 1" in done.stderr) == (2, True)
-    done = subprocess.run([*command, "--layers", "1", "--epochs", "20"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--layers", "1", "--epochs", "20"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cosine_to_teacher"] > 0.9
     assert json.loads((target / "config.json").read_text())["num_hidden_layers"] == 1
-    command = [sys.executable, "-m", "penstock.models", "export", str(target), str(tmp_path / "made" / "1"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.models",
+        "export",
+        str(target),
+        str(tmp_path / "made" / "1"),
+        "--json",
+    ]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -19,10 +19,16 @@ def graph(inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
         numpy_helper.from_array(random.standard_normal(WIDTH).astype(np.float32), name)
         for name in ("scale", "shift", "bias")
     ]
-    node = helper.make_node("SkipLayerNormalization", inputs, outputs, "norm", domain="com.microsoft", epsilon=1e-3)
+    node = helper.make_node(
+        "SkipLayerNormalization", inputs, outputs, "norm", domain="com.microsoft", epsilon=1e-3
+    )
     shaped = ["rows", "tokens", WIDTH]
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in ("x", "skip")]
-    wanted = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in outputs if name]
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in ("x", "skip")
+    ]
+    wanted = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in outputs if name
+    ]
     whole = helper.make_graph([node], "one", given, wanted, weights)
     versions = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(whole, opset_imports=versions, ir_version=8)
@@ -30,15 +36,24 @@ def graph(inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto) -> list[Floats]:
     random = np.random.default_rng(2)
-    given = {name: random.standard_normal((2, 3, WIDTH)).astype(np.float32) for name in ("x", "skip")}
+    given = {
+        name: random.standard_normal((2, 3, WIDTH)).astype(np.float32) for name in ("x", "skip")
+    }
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
+        model.SerializeToString(),
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["SkipLayerNormFusion"],
     )
     return list(session.run(None, given))
 
 
 @pytest.mark.parametrize(
-    "inputs", [["x", "skip", "scale", "shift", "bias"], ["x", "skip", "scale", "shift"], ["x", "skip", "scale"]]
+    "inputs",
+    [
+        ["x", "skip", "scale", "shift", "bias"],
+        ["x", "skip", "scale", "shift"],
+        ["x", "skip", "scale"],
+    ],
 )
 @pytest.mark.parametrize("outputs", [["y"], ["y", "", "", "total"]])
 def test_a_norm_taken_apart_computes_the_same(inputs: list[str], outputs: list[str]) -> None:

@@ -1,4 +1,6 @@
-"""Recording: which spans are kept, with which status, under which parent; what a full ring and an absent receiver cost."""
+"""Recording: which spans are kept, with which status, under which parent; what a full ring and an
+absent receiver cost.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def ended(telemetry: Telemetry) -> list[Ended]:
 
 
 def test_a_child_stands_under_its_parent_in_the_same_trace(telemetry: Telemetry) -> None:
-    with telemetry.span("outer", Call(run_id="r"), kind="server") as outer, telemetry.span("inner", outer.call):
+    with (
+        telemetry.span("outer", Call(run_id="r"), kind="server") as outer,
+        telemetry.span("inner", outer.call),
+    ):
         pass
     inner, root = ended(telemetry)
     assert (root.parent_id, inner.parent_id, inner.trace_id) == ("", root.span_id, root.trace_id)
@@ -73,7 +78,10 @@ def test_a_parent_decides(telemetry: Telemetry) -> None:
         (GeneratorExit(), "CANCELLED"),
         (TimeoutError(), "DEADLINE_EXCEEDED"),
         (ValueError("secret"), "INTERNAL"),
-        (grpc.aio.AioRpcError(grpc.StatusCode.ABORTED, grpc.aio.Metadata(), grpc.aio.Metadata()), "ABORTED"),
+        (
+            grpc.aio.AioRpcError(grpc.StatusCode.ABORTED, grpc.aio.Metadata(), grpc.aio.Metadata()),
+            "ABORTED",
+        ),
     ],
 )
 def test_every_way_to_fail_has_its_code_and_is_kept_unsampled(
@@ -92,11 +100,16 @@ def test_what_was_said_stands_before_the_exception(telemetry: Telemetry) -> None
     with pytest.raises(ValueError), telemetry.span("fails", Call(traceparent=SAMPLED)) as span:
         span.fail("RESOURCE_EXHAUSTED", "BUDGET")
         raise ValueError
-    assert (ended(telemetry)[0].code, ended(telemetry)[0].reason) == ("RESOURCE_EXHAUSTED", "BUDGET")
+    assert (ended(telemetry)[0].code, ended(telemetry)[0].reason) == (
+        "RESOURCE_EXHAUSTED",
+        "BUDGET",
+    )
 
 
 def test_production_records_so_many_a_second_and_every_error_and_slow_one() -> None:
-    made = Telemetry("p", "127.0.0.1:1", profile="production", traces_per_s=5, slow_s=0.0, interval_s=3600)
+    made = Telemetry(
+        "p", "127.0.0.1:1", profile="production", traces_per_s=5, slow_s=0.0, interval_s=3600
+    )
     made._slow_ns = 10**12
     for _ in range(100):
         with made.span("quick", Call()) as span, made.span("child", span.call):
@@ -116,7 +129,9 @@ def test_production_records_so_many_a_second_and_every_error_and_slow_one() -> N
 
 
 def test_a_caller_cannot_make_the_edge_record_more() -> None:
-    made = Telemetry("p", "127.0.0.1:1", profile="production", edge=True, traces_per_s=3, interval_s=3600)
+    made = Telemetry(
+        "p", "127.0.0.1:1", profile="production", edge=True, traces_per_s=3, interval_s=3600
+    )
     for _ in range(50):
         with made.span("door", Call(traceparent=SAMPLED), kind="server") as span:
             pass
@@ -168,7 +183,11 @@ def test_accounts_add_up_and_come_back_when_not_sent() -> None:
     accounts.put_back(taken)
     ((key, account),) = accounts.take().items()
     assert (key.tenant, key.run_id, key.model) == ("acme", "r", "m")
-    assert (account.calls, account.paid_microusd, account.saved_microusd) == (3, 118, {"exact_cache": 180})
+    assert (account.calls, account.paid_microusd, account.saved_microusd) == (
+        3,
+        118,
+        {"exact_cache": 180},
+    )
     assert account.unbalanced == 2
     assert accounts.take() == {}
 

@@ -1,4 +1,6 @@
-"""From tokens to micro-dollars: tiers, rounding, and the difference between no price and the price 0."""
+"""From tokens to micro-dollars: tiers, rounding, and the difference between no price and the price
+0.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,19 @@ def test_no_price_is_not_the_price_nothing() -> None:
 
 
 @given(st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999))
-def test_what_is_paid_never_exceeds_the_most(plain: int, cached: int, written: int, output: int) -> None:
+def test_what_is_paid_never_exceeds_the_most(
+    plain: int, cached: int, written: int, output: int
+) -> None:
     usage = common_pb2.Usage(
         input_tokens=plain + cached + written,
         cached_input_tokens=cached,
         written_input_tokens=written,
         output_tokens=output,
     )
-    paid, most = PRICES.paid_microusd("tiers", usage), PRICES.most_microusd("tiers", usage.input_tokens, output)
+    paid, most = (
+        PRICES.paid_microusd("tiers", usage),
+        PRICES.most_microusd("tiers", usage.input_tokens, output),
+    )
     assert paid is not None
     assert most is not None
     assert paid <= most

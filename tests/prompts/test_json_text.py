@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from penstock.prompts.json_text import minify, sort_keys
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
@@ -45,7 +49,11 @@ def test_what_is_doubtful_is_left_alone(text: str, expected: str | None) -> None
 
 
 def test_equal_schemas_become_equal_bytes() -> None:
-    one = '{"type": "object", "properties": {"b": {"type": "number", "minimum": 1.50}, "a": {"type": "string"}}}'
-    two = '{"properties":{"a":{"type":"string"},"b":{"minimum":1.50,"type":"number"}},"type":"object"}'
+    one = (
+        '{"type": "object", "properties": {"b": {"type": "number", "minimum": 1.50}, "a": '
+        '{"type": "string"}}}'
+    )
+    properties = '{"a":{"type":"string"},"b":{"minimum":1.50,"type":"number"}}'
+    two = f'{{"properties":{properties},"type":"object"}}'
     assert sort_keys(one) == sort_keys(two) == two
     assert sort_keys("{broken") is None

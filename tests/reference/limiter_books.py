@@ -1,7 +1,9 @@
-"""A reference model of the ledger in Python, which `ledger.lua` is held against: what may be spent, what is held, what is spent.
+"""A reference model of the ledger in Python, which `ledger.lua` is held against: what may be spent,
+what is held, what is spent.
 
-Rates are GCRA (ITU-T I.371): one theoretical arrival time each. Budgets are ledgers with holds: committed + held + available = limit.
-What more urgent work is forecast to need is kept for it: nested protection levels (Littlewood 1972), from the demand of the last slices.
+Rates are GCRA (ITU-T I.371): one theoretical arrival time each. Budgets are ledgers with holds:
+committed + held + available = limit. What more urgent work is forecast to need is kept for it:
+nested protection levels (Littlewood 1972), from the demand of the last slices.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from penstock.limiter.decisions import NEVER, STALE, UNBOUNDED, Question, Reply,
 from penstock.limiter.rules import BUCKETS, Counter
 
 SETTLED_MS, EXPIRED_MS = 60_000, 3_600_000
-"""How long a hold is remembered after its end, so that repeating a settlement books nothing twice."""
+"""How long a hold is remembered after its end, so that repeating a settlement books nothing twice.
+"""
 SLICES = 48
 """Demand is observed over slices of a window."""
 MEMORY = 8
@@ -79,7 +82,10 @@ class Seen(NamedTuple):
 
 
 class Books:
-    """The books of one organisation. `now_us` is the store's time, Unix microseconds, and never runs backwards."""
+    """The books of one organisation.
+
+    `now_us` is the store's time, Unix microseconds, and never runs backwards.
+    """
 
     def __init__(self) -> None:
         self.rates: dict[str, int] = {}
@@ -119,8 +125,13 @@ class Books:
             heapq.heappush(self._due, (hold.expires_ms, hold_id))
         return Reply(pb.VERDICT_ALLOWED, granted=(grant[0], grant[1], grant[2]), alerts=alerts)
 
-    def _weigh(self, path: Sequence[Counter], ask: Question, grant: Vector) -> tuple[Reply | None, list[int], bool]:
-        """Look at every counter; a lease's grant shrinks to its share of the tightest. Returns refusal, windows, and tightness."""
+    def _weigh(
+        self, path: Sequence[Counter], ask: Question, grant: Vector
+    ) -> tuple[Reply | None, list[int], bool]:
+        """Look at every counter; a lease's grant shrinks to its share of the tightest.
+
+        Returns refusal, windows, and tightness.
+        """
         refused: Reply | None = None
         starts, tight = [], False
         for index, counter in enumerate(path):
@@ -181,8 +192,13 @@ class Books:
         return self._named(Reply(pb.VERDICT_ALLOWED), hold)
 
     def _named(self, reply: Reply, hold: Hold) -> Reply:
-        """Add the alerts of a hold that has grown, and the names of its rules where there is one to name."""
-        passed = (self._alert(row) if self._in_window(hold, index) else 0 for index, row in enumerate(hold.path))
+        """Add the alerts of a hold that has grown, and the names of its rules where there is one to
+        name.
+        """
+        passed = (
+            self._alert(row) if self._in_window(hold, index) else 0
+            for index, row in enumerate(hold.path)
+        )
         alerts = tuple((index, share) for index, share in enumerate(passed) if share)
         rules = tuple(counter.rule for counter in hold.path) if alerts or reply.at >= 0 else ()
         return reply._replace(alerts=alerts, rules=rules)
@@ -190,9 +206,12 @@ class Books:
     def settle(
         self, now_us: int, hold_id: str, spent: Vector, path: Sequence[Counter] = ()
     ) -> tuple[bool, tuple[int, int, int]]:
-        """End a hold with what was spent, or book the difference where it ended before. Returns whether it was open, and what it held.
+        """End a hold with what was spent, or book the difference where it ended before.
 
-        A hold that is not known is booked on `path` where one is given: the call passed while the store was lost.
+        Returns whether it was open, and what it held.
+
+        A hold that is not known is booked on `path` where one is given: the call passed while the
+        store was lost.
         """
         self._at(now_us)
         hold = self.holds.get(hold_id)
@@ -224,20 +243,29 @@ class Books:
                 self._push(counter, amount) if amount > 0 else None
             elif self._roll(counter) == start:
                 self._book(counter, start, amount, 0)
-        done = Hold(tuple(path), starts, [0] * 3, [0] * 3, [0] * 3, 0, self._now_ms, list(spent), "done")
+        done = Hold(
+            tuple(path), starts, [0] * 3, [0] * 3, [0] * 3, 0, self._now_ms, list(spent), "done"
+        )
         done.forget_ms = self._now_ms + SETTLED_MS
         self.holds[hold_id] = done
         heapq.heappush(self._due, (done.forget_ms, hold_id))
 
-    def renew(self, now_us: int, lease_id: str, spent: Vector, wanted: Vector, ask: Question) -> Reply:
-        """Book what a lease has spent since its grant and fill it up again to `wanted` where the path has it."""
+    def renew(
+        self, now_us: int, lease_id: str, spent: Vector, wanted: Vector, ask: Question
+    ) -> Reply:
+        """Book what a lease has spent since its grant and fill it up again to `wanted` where the
+        path has it.
+        """
         self._at(now_us)
         hold = self.holds.get(lease_id)
         if hold is None or hold.state != "open" or self.drained:
             return Reply(pb.VERDICT_BUDGET_EXHAUSTED)
         fresh = [max(new - old, 0) for new, old in zip(spent, hold.spent, strict=True)]
         taken = [min(new, most) for new, most in zip(fresh, hold.most, strict=True)]
-        hold.most[:] = [most if most >= UNBOUNDED else most - part for most, part in zip(hold.most, taken, strict=True)]
+        hold.most[:] = [
+            most if most >= UNBOUNDED else most - part
+            for most, part in zip(hold.most, taken, strict=True)
+        ]
         more = [want - most for want, most in zip(wanted, hold.most, strict=True)]
         reply = self._fill(hold, fresh, taken, more, ask)
         bounded = {counter.dimension for counter in hold.path}
@@ -282,11 +310,19 @@ class Books:
         for counter in path:
             most = self._limit(counter)
             if counter.kind == "rate":
-                rows.append(Usage(most, math.ceil(self._backlog(counter) / (counter.start / most)), 0, 0))
+                rows.append(
+                    Usage(most, math.ceil(self._backlog(counter) / (counter.start / most)), 0, 0)
+                )
                 continue
             start = self._roll(counter)
             account = self.accounts[counter.key]
-            ends = 0 if counter.kind == "rolling" else counter.end if start == counter.start else counter.following_end
+            ends = (
+                0
+                if counter.kind == "rolling"
+                else counter.end
+                if start == counter.start
+                else counter.following_end
+            )
             rows.append(Usage(most, account.committed, account.held, ends))
         return rows
 
@@ -316,7 +352,9 @@ class Books:
         for index, counter in enumerate(hold.path):
             if counter.kind != "rate" and self._in_window(hold, index):
                 self._roll(counter) if counter.kind == "rolling" else None
-                self._book(counter, hold.starts[index], hold.least[counter.dimension], -hold.held(counter))
+                self._book(
+                    counter, hold.starts[index], hold.least[counter.dimension], -hold.held(counter)
+                )
         hold.spent = [spent + least for spent, least in zip(hold.spent, hold.least, strict=True)]
         hold.state, hold.forget_ms = "expired", self._now_ms + EXPIRED_MS
         heapq.heappush(self._due, (hold.forget_ms, hold_id))
@@ -336,7 +374,14 @@ class Books:
         if amount > most:
             return Seen(NEVER, 0, free, most, start, free)
         if amount > 0 and amount > free:
-            return Seen(pb.VERDICT_BUDGET_EXHAUSTED, self._frees_in(counter, account), free, most, start, free)
+            return Seen(
+                pb.VERDICT_BUDGET_EXHAUSTED,
+                self._frees_in(counter, account),
+                free,
+                most,
+                start,
+                free,
+            )
         if amount > 0 and amount > free - kept:
             wait = (account.slice_index + 1) * length - self._now_ms
             return Seen(pb.VERDICT_SHED, wait, free - kept, most, start, free)
@@ -356,11 +401,15 @@ class Books:
     def _frees_in(self, counter: Counter, account: Account) -> int:
         """Milliseconds until the window ends, or until its oldest part leaves."""
         if counter.kind == "calendar":
-            return (counter.end if account.window == counter.start else counter.following_end) - self._now_ms
+            return (
+                counter.end if account.window == counter.start else counter.following_end
+            ) - self._now_ms
         return max((account.oldest + BUCKETS + 1) * (counter.start // BUCKETS) - self._now_ms, 1)
 
     def _roll(self, counter: Counter) -> int | None:
-        """Bring a budget's counter to its present window; None when the caller's windows are out of date."""
+        """Bring a budget's counter to its present window; None when the caller's windows are out of
+        date.
+        """
         if counter.kind == "calendar":
             if not counter.start <= self._now_ms < counter.following_end:
                 return None
@@ -418,12 +467,19 @@ class Books:
         return length
 
     def _kept(self, counter: Counter, account: Account, priority: int, length: int) -> int:
-        """What more urgent work is forecast to need until the window ends; a rolling one looks a quarter of its length ahead."""
-        urgent = sum(account.present.get(p, 0) + account.before.get(p, 0) for p in range(priority + 1, MOST_URGENT + 1))
+        """What more urgent work is forecast to need until the window ends; a rolling one looks a
+        quarter of its length ahead.
+        """
+        urgent = sum(
+            account.present.get(p, 0) + account.before.get(p, 0)
+            for p in range(priority + 1, MOST_URGENT + 1)
+        )
         if urgent == 0:
             return 0
         if counter.kind == "calendar":
-            left = (counter.end if account.window == counter.start else counter.following_end) - self._now_ms
+            left = (
+                counter.end if account.window == counter.start else counter.following_end
+            ) - self._now_ms
         else:
             left = counter.start // 4
         elapsed = max(self._now_ms - account.slice_index * length, length // 2)
@@ -452,11 +508,15 @@ class Books:
     def _in_window(self, hold: Hold, index: int) -> bool:
         counter = hold.path[index]
         account = self.accounts.get(counter.key)
-        return counter.kind == "rolling" or (account is not None and account.window == hold.starts[index])
+        return counter.kind == "rolling" or (
+            account is not None and account.window == hold.starts[index]
+        )
 
 
 def _take_back(account: Account, amount: int) -> int:
-    """Take from a rolling window's oldest parts, so that no part is ever below nothing; returns how much there was."""
+    """Take from a rolling window's oldest parts, so that no part is ever below nothing; returns how
+    much there was.
+    """
     left = amount
     for index in sorted(account.buckets):
         part = min(account.buckets[index], left)

@@ -1,4 +1,6 @@
-"""A real router with real instances behind it, in process: what is asked, who serves and how is the test's."""
+"""A real router with real instances behind it, in process: what is asked, who serves and how is the
+test's.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,14 @@ from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.routing.model_choice import Models
 from penstock.router.settings import KeySection, RouterSettings, RoutesSection
-from penstock.router.stages import AdmissionStage, NoRecall, NoShape, OpenAdmission, RecallStage, ShapeStage
+from penstock.router.stages import (
+    AdmissionStage,
+    NoRecall,
+    NoShape,
+    OpenAdmission,
+    RecallStage,
+    ShapeStage,
+)
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Door
 from penstock.rpc.peers.stream import connect, open_channel
@@ -53,7 +62,9 @@ class Routed:
 
     async def join(self, name: str, servicer: object, model: str, concurrency: int = 2) -> None:
         """Serve an instance and register it as one that is proven."""
-        server = await self.stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
+        server = await self.stack.enter_async_context(
+            serving([Door(INFERENCE, servicer, internal(TOKEN))])
+        )
         ready = inference_pb2.Model(name=model, state=inference_pb2.MODEL_STATE_READY, tasks=TASKS)
         await self.registry.register(
             pb.Instance(id=name, address=server.address, models=[ready], concurrency=concurrency)
@@ -76,9 +87,16 @@ async def _start(
     recall: RecallStage | None = None,
 ) -> AsyncIterator[Routed]:
     clock, table = SystemClock(), Prices(prices or {})
-    keys = KeyRing([KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")])
-    registry, models = Registry(settings, None, clock), Models(routes or RoutesSection(), settings.default_model, table)
-    backends = Backends(lambda address, service: connect(address, service, token=TOKEN), settings.batcher_address)
+    keys = KeyRing(
+        [KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")]
+    )
+    registry, models = (
+        Registry(settings, None, clock),
+        Models(routes or RoutesSection(), settings.default_model, table),
+    )
+    backends = Backends(
+        lambda address, service: connect(address, service, token=TOKEN), settings.batcher_address
+    )
     attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(1))
     stages = admission or OpenAdmission(), recall or NoRecall(), shape or NoShape()
     pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
@@ -104,5 +122,7 @@ async def _start(
 
 @pytest.fixture
 def start_router() -> StartRouter:
-    """Starts a router with these settings for as long as the context lasts; afterwards no count may be left."""
+    """Starts a router with these settings for as long as the context lasts; afterwards no count may
+    be left.
+    """
     return _start

@@ -1,4 +1,6 @@
-"""The router's admission with a real limiter on a real store: leases, holds, what is refused, and what is booked in the end."""
+"""The router's admission with a real limiter on a real store: leases, holds, what is refused, and
+what is booked in the end.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ from penstock.testkit.clock import FakeClock
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 PRICE = ModelPrice(
-    name="chat", input_microusd_per_mtok=1_000_000, output_microusd_per_mtok=2_000_000, max_output_tokens=500
+    name="chat",
+    input_microusd_per_mtok=1_000_000,
+    output_microusd_per_mtok=2_000_000,
+    max_output_tokens=500,
 )
 OPTIONS = router_pb2.CallOptions()
 EMBED = Work("embed", "mini", 1, 10, 0, 50)
@@ -53,7 +58,9 @@ class Counting:
             raise unavailable("cut off")
         if self.lost and method == "Reserve":
             self.lost -= 1
-            return pb.ReserveResponse(decision=pb.Decision(verdict=pb.VERDICT_STORE_UNAVAILABLE, rule="b"))
+            return pb.ReserveResponse(
+                decision=pb.Decision(verdict=pb.VERDICT_STORE_UNAVAILABLE, rule="b")
+            )
         return await self.inner.call(method, request, call)
 
     def stream(self, method: str, request: Any, call: Call) -> Any:
@@ -114,7 +121,15 @@ async def rigs(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 def budget(counts: str, limit: int, **more: object) -> dict[str, object]:
-    return {"name": "b", "kind": "budget", "counts": counts, "limit": limit, "window": "hour", "calendar": True, **more}
+    return {
+        "name": "b",
+        "kind": "budget",
+        "counts": counts,
+        "limit": limit,
+        "window": "hour",
+        "calendar": True,
+        **more,
+    }
 
 
 async def test_many_calls_are_admitted_from_one_lease_and_all_is_booked(rigs: Any) -> None:
@@ -143,7 +158,10 @@ async def test_a_lease_never_lets_more_pass_than_the_budget(rigs: Any) -> None:
             admitted = await rig.admission.admit(call(), OPTIONS, EMBED)
             await finish(rig.admission.settle(admitted, receipt(50), None))
             passed += 1
-    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXHAUSTED")
+    assert (refused.value.code, refused.value.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "BUDGET_EXHAUSTED",
+    )
     assert refused.value.retry_after_s > 0
     assert passed == 100
     await rig.admission.close()
@@ -184,7 +202,11 @@ async def test_what_a_call_may_say_is_expected_by_what_it_asked_for(rigs: Any) -
             admitted = await rig.admission.admit(call(), options, CHAT)
             await finish(rig.admission.settle(admitted, receipt(tokens), None))
     committed, _ = await rig.state()
-    for options, expected in ((automatic, 100), (named, 25), (router_pb2.CallOptions(model="x" * 500), 100)):
+    for options, expected in (
+        (automatic, 100),
+        (named, 25),
+        (router_pb2.CallOptions(model="x" * 500), 100),
+    ):
         admitted = await rig.admission.admit(call(), options, CHAT)
         assert await rig.state() == (committed, expected)
         await finish(rig.admission.settle(admitted, None, None))
@@ -212,10 +234,16 @@ async def test_a_stream_that_says_more_than_was_held_is_extended_or_ended(rigs: 
 
 async def test_what_never_fits_and_what_has_no_price_are_permanent(rigs: Any) -> None:
     rig: Rig = rigs(budget("microusd", 100))
-    for work, reason in ((CHAT, "NEVER_FITS"), (Work("generate", "unheard", 1, 5, 5, 5), "NO_PRICE")):
+    for work, reason in (
+        (CHAT, "NEVER_FITS"),
+        (Work("generate", "unheard", 1, 5, 5, 5), "NO_PRICE"),
+    ):
         with pytest.raises(Fault) as refused:
             await rig.admission.admit(call(), OPTIONS, work)
-        assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, reason)
+        assert (refused.value.code, refused.value.reason) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            reason,
+        )
     assert await rig.state() == (0, 0)
 
 
@@ -301,4 +329,6 @@ async def test_many_callers_at_the_end_of_a_budget_are_each_told_the_same(rigs: 
 def test_a_model_without_a_price_is_named_with_what_to_do() -> None:
     told = refusal(pb.Decision(verdict=pb.VERDICT_UNPRICED, rule="month"))
     assert (told.code, told.field) == (grpc.StatusCode.FAILED_PRECONDITION, "options.model")
-    assert told.message.startswith("options.model: limit month counts money and the model has no price: ask for one")
+    assert told.message.startswith(
+        "options.model: limit month counts money and the model has no price: ask for one"
+    )

@@ -1,4 +1,6 @@
-"""Affinity over a real router: sessions and prefixes stay where they are warm, and leave when that costs more than it saves."""
+"""Affinity over a real router: sessions and prefixes stay where they are warm, and leave when that
+costs more than it saves.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PROMPT = "You answer for a shop that sells bicycles. " * (4 * BLOCK_BYTES // 40)
 class Chat:
     """Answers at once."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         result = inference_pb2.TaskResult(revision="1", compute_ms=1.0)
         result.generate.message.content = "yes"
         return inference_pb2.ComputeResponse(result=result)
@@ -60,7 +64,9 @@ async def test_calls_of_no_session_go_everywhere(routed: Any) -> None:
 @pytest.mark.parametrize("options", [{"affinity_key": "session-1"}, {"run_id": "run-1"}])
 async def test_a_session_stays_where_it_was(routed: Any, options: dict[str, object]) -> None:
     first = await served_by(routed, **options)
-    assert {await served_by(routed, f"question {number}", **options) for number in range(20)} == {first}
+    assert {await served_by(routed, f"question {number}", **options) for number in range(20)} == {
+        first
+    }
 
 
 async def test_a_shared_prefix_stays_where_it_is_warm(routed: Any) -> None:
@@ -85,7 +91,10 @@ async def test_an_instance_that_was_started_again_is_cold(routed: Any) -> None:
     assert index.matched(first, blocks) == len(blocks) >= 4
     await routed.registry.register(routed.registry.registered[first])
     routed.registry.members[first].successes = 16
-    again = {await served_by(routed, f"{number} {PROMPT}", affinity_key=f"t{number}") for number in range(40)}
+    again = {
+        await served_by(routed, f"{number} {PROMPT}", affinity_key=f"t{number}")
+        for number in range(40)
+    }
     assert len(again) > 1
     assert index.matched(first, blocks) == 0
     await served_by(routed, PROMPT)

@@ -77,7 +77,15 @@ def test_the_signature_covers_time_and_body() -> None:
     signed = callbacks.sign("s", 5, b"{}")
     assert signed.startswith("t=5,v1=")
     assert (
-        len({signed, callbacks.sign("s", 6, b"{}"), callbacks.sign("s", 5, b"[]"), callbacks.sign("z", 5, b"{}")}) == 4
+        len(
+            {
+                signed,
+                callbacks.sign("s", 6, b"{}"),
+                callbacks.sign("s", 5, b"[]"),
+                callbacks.sign("z", 5, b"{}"),
+            }
+        )
+        == 4
     )
 
 
@@ -93,7 +101,9 @@ class Receiver:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(
-            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
         )
         self.requests.append(head + await reader.readexactly(length))
         writer.write(self.answer)
@@ -120,10 +130,14 @@ async def post(receiver: Receiver) -> AsyncIterator[HttpsPost]:
     authority.configure_trust(trusted)
     async with await asyncio.start_server(receiver.handle, "127.0.0.1", 0, ssl=served) as server:
         port = server.sockets[0].getsockname()[1]
-        yield HttpsPost(port, receiver.resolve, lambda address: address == "127.0.0.1", lambda: trusted)
+        yield HttpsPost(
+            port, receiver.resolve, lambda address: address == "127.0.0.1", lambda: trusted
+        )
 
 
-async def test_one_request_over_tls_to_the_address_that_was_resolved_once(post: HttpsPost, receiver: Receiver) -> None:
+async def test_one_request_over_tls_to_the_address_that_was_resolved_once(
+    post: HttpsPost, receiver: Receiver
+) -> None:
     assert await post(f"https://{HOST}/done?job=1", b'{"a":1}', "t=5,v1=ab") == 204
     [request] = receiver.requests
     assert request.startswith(b"POST /done?job=1 HTTP/1.1\r\nHost: hooks.example.com\r\n")
@@ -138,7 +152,9 @@ async def test_a_redirect_is_not_followed(post: HttpsPost, receiver: Receiver) -
     assert len(receiver.requests) == 1
 
 
-@pytest.mark.parametrize("addresses", [(), ("10.0.0.1",), ("127.0.0.1", "169.254.169.254"), ("::ffff:10.0.0.1",)])
+@pytest.mark.parametrize(
+    "addresses", [(), ("10.0.0.1",), ("127.0.0.1", "169.254.169.254"), ("::ffff:10.0.0.1",)]
+)
 async def test_a_name_that_leads_inside_is_never_called(
     post: HttpsPost, receiver: Receiver, addresses: tuple[str, ...]
 ) -> None:
@@ -154,13 +170,17 @@ async def test_the_system_resolves_and_inside_is_refused_by_default() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n", b"HTTP/1.1 abc\r\n", b"", b"x" * 100_000])
-async def test_what_is_not_http_is_no_answer(post: HttpsPost, receiver: Receiver, answer: bytes) -> None:
+async def test_what_is_not_http_is_no_answer(
+    post: HttpsPost, receiver: Receiver, answer: bytes
+) -> None:
     receiver.answer = answer
     with pytest.raises(OSError, match="HTTP"):
         await post(f"https://{HOST}/", b"{}", "")
 
 
-async def test_a_certificate_of_another_name_is_refused(post: HttpsPost, receiver: Receiver) -> None:
+async def test_a_certificate_of_another_name_is_refused(
+    post: HttpsPost, receiver: Receiver
+) -> None:
     with pytest.raises(ssl.SSLError):
         await post("https://other.example.com/", b"{}", "")
     assert receiver.requests == []
@@ -214,7 +234,9 @@ async def start(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Start]:
 
 async def submit(jobs: Jobs) -> str:
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
-    job = await jobs.submit(pb.SubmitJobRequest(task=task, callback_url=URL), Call(Principal("acme")))
+    job = await jobs.submit(
+        pb.SubmitJobRequest(task=task, callback_url=URL), Call(Principal("acme"))
+    )
     return str(job.id)
 
 
@@ -226,14 +248,23 @@ async def sent(told: Scripted, clock: FakeClock, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_an_ended_job_is_told_signed_and_again_until_it_is_taken(start: Start, clock: FakeClock) -> None:
+async def test_an_ended_job_is_told_signed_and_again_until_it_is_taken(
+    start: Start, clock: FakeClock
+) -> None:
     told = Scripted([OSError("no route"), 302, 503, 200])
     job_id = await submit(start(told))
     await sent(told, clock, 4)
     for url, body, signature in told.sent:
         at, _, digest = signature.removeprefix("t=").partition(",v1=")
-        assert (url, json.loads(body)["id"], json.loads(body)["state"]) == (URL, job_id, "JOB_STATE_SUCCEEDED")
-        assert digest == hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+        assert (url, json.loads(body)["id"], json.loads(body)["state"]) == (
+            URL,
+            job_id,
+            "JOB_STATE_SUCCEEDED",
+        )
+        assert (
+            digest
+            == hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+        )
     stamps = [int(signature[2:].split(",")[0]) for _, _, signature in told.sent]
     assert stamps == sorted(set(stamps)), "each try is signed with its own time"
     for _ in range(200):
@@ -241,7 +272,9 @@ async def test_an_ended_job_is_told_signed_and_again_until_it_is_taken(start: St
     assert len(told.sent) == 4
 
 
-async def test_a_receiver_that_does_not_want_it_is_not_asked_again(start: Start, clock: FakeClock) -> None:
+async def test_a_receiver_that_does_not_want_it_is_not_asked_again(
+    start: Start, clock: FakeClock
+) -> None:
     told = Scripted([410])
     await submit(start(told))
     await sent(told, clock, 1)

@@ -1,4 +1,6 @@
-"""`model: auto` with a floor, over a real router and three real instances: when the answer climbs, when it stays, and who pays what."""
+"""`model: auto` with a floor, over a real router and three real instances: when the answer climbs,
+when it stays, and who pays what.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Labels:
     code: str = ""
     asked: int = 0
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         self.asked += 1
         if self.code == "down":
             raise unavailable("no")
@@ -70,7 +74,9 @@ class Rig:
     async def classify(self, model: str = "auto", **options: object) -> pb.ClassifyResponse:
         asked = pb.CallOptions(model=model, **options)  # type: ignore[arg-type]
         request = pb.ClassifyRequest(texts=["money back"], options=asked)
-        answer: pb.ClassifyResponse = await self.routed.stub.Classify(request, metadata=self.routed.metadata)
+        answer: pb.ClassifyResponse = await self.routed.stub.Classify(
+            request, metadata=self.routed.metadata
+        )
         return answer
 
     def asked(self) -> list[int]:
@@ -82,7 +88,9 @@ async def rig(start_router: Callable[..., Any]) -> AsyncIterator[Rig]:
     quality = {"small": 0.6, "middle": 0.8, "large": 0.95}
     declared = tuple(ModelRoute(name=name, quality=value) for name, value in quality.items())
     routes = RoutesSection(models=declared, cascade_floor=FLOOR)
-    prices = {name: ModelPrice(name=name, input_microusd_per_mtok=price) for name, price in PRICES.items()}
+    prices = {
+        name: ModelPrice(name=name, input_microusd_per_mtok=price) for name, price in PRICES.items()
+    }
     instances = {"small": Labels(0.3), "middle": Labels(0.7), "large": Labels(0.97)}
     settings, ceilings = RouterSettings(default_model="small"), Ceilings()
     async with start_router(settings, admission=ceilings, routes=routes, prices=prices) as routed:
@@ -97,11 +105,16 @@ async def test_an_unsure_answer_climbs_and_the_receipt_holds_what_each_step_cost
     assert rig.asked() == [1, 1, 1]
     assert answer.classifications[0].labels[0].score == pytest.approx(0.97)
     assert (receipt.model, receipt.route.instance_id) == ("large", "large-1")
-    assert [(row.model, row.cost.paid_microusd) for row in receipt.escalations] == [("small", 100), ("middle", 1_000)]
+    assert [(row.model, row.cost.paid_microusd) for row in receipt.escalations] == [
+        ("small", 100),
+        ("middle", 1_000),
+    ]
     assert [row.confidence for row in receipt.escalations] == pytest.approx([0.3, 0.7])
     assert {row.floor for row in receipt.escalations} == {FLOOR}
     assert receipt.cost.paid_microusd == sum(PRICES.values())
-    assert receipt.cost.full_price_microusd - receipt.cost.paid_microusd == sum(row.microusd for row in receipt.savings)
+    assert receipt.cost.full_price_microusd - receipt.cost.paid_microusd == sum(
+        row.microusd for row in receipt.savings
+    )
     assert receipt.usage.input_tokens == 3 * TOKENS
     assert receipt.total_ms > sum(row.total_ms for row in receipt.escalations) > 0
     assert len({receipt.request_id, *(row.request_id for row in receipt.escalations)}) == 3
@@ -127,19 +140,29 @@ async def test_a_sure_answer_and_a_named_model_stay_where_they_are(rig: Rig) -> 
     without_floor = (await rig.classify()).receipt
     assert [item.model for item in (named, sure, without_floor)] == ["small"] * 3
     assert rig.asked() == [3, 0, 0]
-    assert not any(item.escalations or item.cost.paid_microusd != 100 for item in (named, sure, without_floor))
+    assert not any(
+        item.escalations or item.cost.paid_microusd != 100 for item in (named, sure, without_floor)
+    )
 
 
-async def test_when_no_other_model_can_be_asked_the_answer_that_was_paid_for_stands(rig: Rig) -> None:
+async def test_when_no_other_model_can_be_asked_the_answer_that_was_paid_for_stands(
+    rig: Rig,
+) -> None:
     rig.instances["middle"].code = "limited"
     answer = await rig.classify()
     assert answer.classifications[0].labels[0].score == pytest.approx(0.3)
-    assert (answer.receipt.model, answer.receipt.cost.paid_microusd, len(answer.receipt.escalations)) == (
+    assert (
+        answer.receipt.model,
+        answer.receipt.cost.paid_microusd,
+        len(answer.receipt.escalations),
+    ) == (
         "small",
         100,
         0,
     )
-    assert answer.receipt.notes[-1] == ("cascade: 0.30 sure, below 0.8, but middle could not be asked: PROVIDER_LIMIT")
+    assert answer.receipt.notes[-1] == (
+        "cascade: 0.30 sure, below 0.8, but middle could not be asked: PROVIDER_LIMIT"
+    )
 
 
 async def test_a_model_that_is_down_is_passed_over_and_never_asked_twice(rig: Rig) -> None:
@@ -185,7 +208,9 @@ async def test_verdicts_count_for_the_model_that_gave_the_answer(rig: Rig) -> No
         ({"max_cost_microusd": -1}, "options.max_cost_microusd"),
     ],
 )
-async def test_bad_input_names_its_field_and_asks_nobody(rig: Rig, options: dict[str, object], field: str) -> None:
+async def test_bad_input_names_its_field_and_asks_nobody(
+    rig: Rig, options: dict[str, object], field: str
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rig.classify(**options)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,6 @@
-"""Whatever happens to a thousand calls, cancelled, timed out, failed, cut, hedged, no count stays behind."""
+"""Whatever happens to a thousand calls, cancelled, timed out, failed, cut, hedged, no count stays
+behind.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,17 @@ class Moody(QuietInstance):
             raise internal_fault("sick")
         await asyncio.sleep(5.0 if mood < 0.12 else self._rng.uniform(0.0, 0.01))
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         await self._mood()
         result = inference_pb2.TaskResult(revision="1")
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
 
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+    async def ComputeStream(
+        self, request: object, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
         for _ in range(5):
             yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta="x"))
             await self._mood()
@@ -71,8 +77,12 @@ async def _one(stub: router_pb2_grpc.RouterServiceStub, rng: Random) -> str:
         call = stub.Embed(pb.EmbedRequest(texts=["x"]), metadata=METADATA, timeout=timeout)
         reading = asyncio.ensure_future(_whole(call))
     else:
-        task = inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content="hi")])
-        call = stub.GenerateStream(pb.GenerateStreamRequest(task=task), metadata=METADATA, timeout=timeout)
+        task = inference_pb2.GenerateTask(
+            messages=[inference_pb2.Message(role="user", content="hi")]
+        )
+        call = stub.GenerateStream(
+            pb.GenerateStreamRequest(task=task), metadata=METADATA, timeout=timeout
+        )
         reading = asyncio.ensure_future(_all(call))
     if rng.random() < 0.3:
         await asyncio.sleep(rng.uniform(0.0, 0.01))
@@ -92,7 +102,11 @@ async def _all(call: object) -> None:
 
 
 async def test_every_count_is_zero_after_a_thousand_ends_of_all_kinds() -> None:
-    rng, clock, settings = Random(11), SystemClock(), RouterSettings(default_model="m", try_deadline_ms=400)
+    rng, clock, settings = (
+        Random(11),
+        SystemClock(),
+        RouterSettings(default_model="m", try_deadline_ms=400),
+    )
     keys = KeyRing([KeySection(id="k", sha256=digest("psk"), organisation="acme")])
     registry = Registry(settings, None, clock)
     backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
@@ -104,9 +118,15 @@ async def test_every_count_is_zero_after_a_thousand_ends_of_all_kinds() -> None:
         for name in ("a", "b", "c"):
             door = Door(INFERENCE, Moody(Random(name)), internal(TOKEN))
             server = await stack.enter_async_context(serving([door]))
-            await registry.register(pb.Instance(id=name, address=server.address, models=[model], concurrency=4))
-        server = await stack.enter_async_context(serving([Door(ROUTER, servicer, keys.authenticate, public=True)]))
-        stub = router_pb2_grpc.RouterServiceStub(await stack.enter_async_context(open_channel(server.address)))
+            await registry.register(
+                pb.Instance(id=name, address=server.address, models=[model], concurrency=4)
+            )
+        server = await stack.enter_async_context(
+            serving([Door(ROUTER, servicer, keys.authenticate, public=True)])
+        )
+        stub = router_pb2_grpc.RouterServiceStub(
+            await stack.enter_async_context(open_channel(server.address))
+        )
         codes, room = Counter[str](), asyncio.Semaphore(32)
 
         async def caller() -> None:

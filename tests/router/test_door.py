@@ -1,4 +1,6 @@
-"""The router over real gRPC, with scripted instances behind it: who may call, what comes back, what happens when one fails."""
+"""The router over real gRPC, with scripted instances behind it: who may call, what comes back, what
+happens when one fails.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Scripted(QuietInstance):
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         self.calls.append(call)
         if self.mode == "down":
             raise unavailable("no")
@@ -56,13 +60,19 @@ class Scripted(QuietInstance):
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
 
-    async def ComputeStream(self, request: object, call: Call) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
+    async def ComputeStream(
+        self, request: object, call: Call
+    ) -> AsyncIterator[inference_pb2.ComputeStreamResponse]:
         for delta in ("one ", "two "):
-            yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta=delta))
+            yield inference_pb2.ComputeStreamResponse(
+                chunk=inference_pb2.GenerateChunk(delta=delta)
+            )
         if self.mode == "cut":
             return
         chunk = inference_pb2.GenerateChunk(finish_reason=inference_pb2.FINISH_REASON_STOP)
-        yield inference_pb2.ComputeStreamResponse(chunk=chunk, result=inference_pb2.TaskResult(revision="1"))
+        yield inference_pb2.ComputeStreamResponse(
+            chunk=chunk, result=inference_pb2.TaskResult(revision="1")
+        )
 
 
 @dataclass
@@ -102,9 +112,17 @@ async def test_an_answer_with_its_receipt(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", [(), (("authorization", "Bearer wrong"),), (("authorization", KEY),), (("penstock-token", TOKEN),)]
+    "metadata",
+    [
+        (),
+        (("authorization", "Bearer wrong"),),
+        (("authorization", KEY),),
+        (("penstock-token", TOKEN),),
+    ],
 )
-async def test_without_a_known_key_nobody_enters(rig: Rig, metadata: tuple[tuple[str, str], ...]) -> None:
+async def test_without_a_known_key_nobody_enters(
+    rig: Rig, metadata: tuple[tuple[str, str], ...]
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rig.stub.Embed(embed(), metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -112,7 +130,9 @@ async def test_without_a_known_key_nobody_enters(rig: Rig, metadata: tuple[tuple
 
 
 async def test_a_caller_cannot_say_who_it_is(rig: Rig) -> None:
-    forged = common_pb2.CallContext(principal=common_pb2.Principal(organisation="victim"), remaining_ms=1000)
+    forged = common_pb2.CallContext(
+        principal=common_pb2.Principal(organisation="victim"), remaining_ms=1000
+    )
     metadata = (*METADATA, ("penstock-context-bin", forged.SerializeToString()))
     await rig.stub.Embed(embed(), metadata=metadata)
     seen = next(servicer.calls[0] for servicer in rig.instances.values() if servicer.calls)
@@ -136,7 +156,11 @@ async def test_over_the_item_stream_too(rig: Rig) -> None:
         (embed("x", " "), "texts[1]", grpc.StatusCode.INVALID_ARGUMENT),
         (embed(run_id="x" * 129), "options.run_id", grpc.StatusCode.INVALID_ARGUMENT),
         (embed(priority=9), "options.priority", grpc.StatusCode.INVALID_ARGUMENT),
-        (embed(max_cost_microusd=-1), "options.max_cost_microusd", grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            embed(max_cost_microusd=-1),
+            "options.max_cost_microusd",
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
         (embed(model="gpt-9"), "options.model", grpc.StatusCode.NOT_FOUND),
     ],
 )
@@ -201,11 +225,18 @@ async def test_a_stream_with_its_receipt_and_a_cut_one_is_not_whole(rig: Rig) ->
 async def test_cancelling_a_run_reaches_its_calls(rig: Rig) -> None:
     for servicer in rig.instances.values():
         servicer.mode = "hang"
-    calls = [asyncio.ensure_future(rig.stub.Embed(embed(run_id="r9"), metadata=METADATA)) for _ in range(2)]
-    await asyncio.wait_for(asyncio.gather(*(item.started.wait() for item in rig.instances.values())), 5)
+    calls = [
+        asyncio.ensure_future(rig.stub.Embed(embed(run_id="r9"), metadata=METADATA))
+        for _ in range(2)
+    ]
+    await asyncio.wait_for(
+        asyncio.gather(*(item.started.wait() for item in rig.instances.values())), 5
+    )
     answer = await rig.stub.CancelRun(pb.CancelRunRequest(run_id="r9"), metadata=METADATA)
     assert answer.cancelled_calls == 2
-    await asyncio.wait_for(asyncio.gather(*(item.cancelled.wait() for item in rig.instances.values())), 5)
+    await asyncio.wait_for(
+        asyncio.gather(*(item.cancelled.wait() for item in rig.instances.values())), 5
+    )
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(item, grpc.aio.AioRpcError | asyncio.CancelledError) for item in outcomes)
 
@@ -214,7 +245,11 @@ async def test_the_score_board_and_the_reasons(rig: Rig) -> None:
     answer = await rig.stub.Embed(embed(), metadata=METADATA)
     board = await rig.stub.Scoreboard(pb.ScoreboardRequest(), metadata=METADATA)
     assert {row.instance.id for row in board.rows} == {"a", "b"}
-    assert {signal.name for signal in board.rows[0].candidate.signals} >= {"in_flight_own", "speed", "concurrency"}
+    assert {signal.name for signal in board.rows[0].candidate.signals} >= {
+        "in_flight_own",
+        "speed",
+        "concurrency",
+    }
     request = pb.ExplainRouteRequest(request_id=answer.receipt.request_id)
     why = await rig.stub.ExplainRoute(request, metadata=METADATA)
     assert why.instance_id == answer.receipt.route.instance_id
@@ -228,7 +263,9 @@ async def test_routers_agree_through_redis_and_a_restart_loses_nothing(
     async with embedded_redis(tmp_path_factory.mktemp("redis")) as url, open_redis(url) as store:
         first = Registry(settings, store, clock)
         await first.register(
-            pb.Instance(id="a", address="127.0.0.1:1", models=[inference_pb2.Model(name=MODEL, state=READY)])
+            pb.Instance(
+                id="a", address="127.0.0.1:1", models=[inference_pb2.Model(name=MODEL, state=READY)]
+            )
         )
         second = Registry(settings, store, clock)
         await second.read_shared()
@@ -246,14 +283,18 @@ async def test_without_redis_memory_goes_on_and_the_receipt_says_so(rig: Rig) ->
 
 
 async def test_a_fallback_model_serves_when_the_first_cannot(rig: Rig) -> None:
-    answer = await rig.stub.Embed(embed(model="gone", fallback_models=["gone", "absent", MODEL]), metadata=METADATA)
+    answer = await rig.stub.Embed(
+        embed(model="gone", fallback_models=["gone", "absent", MODEL]), metadata=METADATA
+    )
     assert answer.receipt.model == MODEL
     assert [note for note in answer.receipt.notes if note.startswith("fallback")] == [
         "fallback from gone to absent: NO_MODEL",
         f"fallback from absent to {MODEL}: NO_MODEL",
     ]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rig.stub.Embed(embed(model="gone", fallback_models=["absent", "gone"]), metadata=METADATA)
+        await rig.stub.Embed(
+            embed(model="gone", fallback_models=["absent", "gone"]), metadata=METADATA
+        )
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -309,8 +350,12 @@ async def test_before_queues_grow_the_lower_classes_are_refused_first(rig: Rig) 
         member.own += 50
     try:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_LOW), metadata=METADATA, timeout=50)
-        answer = await rig.stub.Embed(embed(priority=common_pb2.PRIORITY_HIGH), metadata=METADATA, timeout=50)
+            await rig.stub.Embed(
+                embed(priority=common_pb2.PRIORITY_LOW), metadata=METADATA, timeout=50
+            )
+        answer = await rig.stub.Embed(
+            embed(priority=common_pb2.PRIORITY_HIGH), metadata=METADATA, timeout=50
+        )
     finally:
         for member in rig.registry.members.values():
             member.own -= 50

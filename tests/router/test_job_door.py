@@ -1,4 +1,6 @@
-"""Jobs over the public door: submitted, watched, shown and cancelled by gRPC, served by a real instance, kept in a real Redis."""
+"""Jobs over the public door: submitted, watched, shown and cancelled by gRPC, served by a real
+instance, kept in a real Redis.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Worker:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         if request.task.embed.texts[0] == "hang":
             self.started.set()
             try:
@@ -46,10 +50,14 @@ class Rig:
     worker: Worker
 
     async def ask(self, method: str, request: object) -> Any:
-        return await getattr(self.routed.stub, method)(request, metadata=self.routed.metadata, timeout=20)
+        return await getattr(self.routed.stub, method)(
+            request, metadata=self.routed.metadata, timeout=20
+        )
 
     async def watch(self, job_id: str) -> list[pb.Job]:
-        states = self.routed.stub.WatchJob(pb.WatchJobRequest(id=job_id), metadata=self.routed.metadata, timeout=20)
+        states = self.routed.stub.WatchJob(
+            pb.WatchJobRequest(id=job_id), metadata=self.routed.metadata, timeout=20
+        )
         return [answer.job async for answer in states]
 
 
@@ -70,7 +78,9 @@ async def rig(start_router: Callable[..., Any], tmp_path: Path) -> AsyncIterator
         yield Rig(routed, worker)
 
 
-async def test_a_job_is_accepted_at_once_watched_to_its_end_and_shown_with_its_receipt(rig: Rig) -> None:
+async def test_a_job_is_accepted_at_once_watched_to_its_end_and_shown_with_its_receipt(
+    rig: Rig,
+) -> None:
     job = (await rig.ask("SubmitJob", submission(idempotency_token="t"))).job
     states = await rig.watch(job.id)
     assert [item.state for item in states][-1] == pb.JOB_STATE_SUCCEEDED
@@ -85,7 +95,9 @@ async def test_a_job_is_accepted_at_once_watched_to_its_end_and_shown_with_its_r
 async def test_a_cancel_reaches_the_instance(rig: Rig) -> None:
     job = (await rig.ask("SubmitJob", submission("hang"))).job
     await asyncio.wait_for(rig.worker.started.wait(), 20)
-    assert (await rig.ask("CancelJob", pb.CancelJobRequest(id=job.id))).job.state == pb.JOB_STATE_CANCELLED
+    assert (
+        await rig.ask("CancelJob", pb.CancelJobRequest(id=job.id))
+    ).job.state == pb.JOB_STATE_CANCELLED
     await asyncio.wait_for(rig.worker.cancelled.wait(), 20)
     assert (await rig.watch(job.id))[-1].state == pb.JOB_STATE_CANCELLED
 
@@ -96,7 +108,12 @@ async def test_a_cancel_reaches_the_instance(rig: Rig) -> None:
         ("SubmitJob", submission(""), grpc.StatusCode.INVALID_ARGUMENT, "texts"),
         ("SubmitJob", pb.SubmitJobRequest(), grpc.StatusCode.INVALID_ARGUMENT, "task"),
         ("SubmitJob", submission(deadline_ms=-5), grpc.StatusCode.INVALID_ARGUMENT, "deadline_ms"),
-        ("SubmitJob", submission(callback_url="https://x/"), grpc.StatusCode.INVALID_ARGUMENT, "callback_url"),
+        (
+            "SubmitJob",
+            submission(callback_url="https://x/"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "callback_url",
+        ),
         ("GetJob", pb.GetJobRequest(), grpc.StatusCode.INVALID_ARGUMENT, "id"),
         ("GetJob", pb.GetJobRequest(id="none"), grpc.StatusCode.NOT_FOUND, "id"),
         ("CancelJob", pb.CancelJobRequest(id="none"), grpc.StatusCode.NOT_FOUND, "id"),
@@ -117,7 +134,9 @@ async def test_watching_what_is_not_there_ends_with_the_reason(rig: Rig) -> None
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_without_redis_jobs_are_refused_and_calls_are_not(start_router: Callable[..., Any]) -> None:
+async def test_without_redis_jobs_are_refused_and_calls_are_not(
+    start_router: Callable[..., Any],
+) -> None:
     async with start_router(RouterSettings(default_model=MODEL)) as routed:
         await routed.join("a", Worker(), MODEL)
         rig = Rig(routed, Worker())

@@ -1,4 +1,6 @@
-"""Jobs against the real Redis: nothing lost, one end for the caller, crashes and cancels included."""
+"""Jobs against the real Redis: nothing lost, one end for the caller, crashes and cancels
+included.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from penstock.rpc.errors import Fault, invalid, unavailable
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_redis, open_redis
 
-SETTINGS = RouterSettings(job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret")
+SETTINGS = RouterSettings(
+    job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret"
+)
 ACME = Call(Principal("acme", key_id="k1"))
 
 
@@ -129,7 +133,9 @@ async def test_only_the_run_or_the_caller_cancels_a_job(make: Make) -> None:
     jobs = make(server)
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_SUCCEEDED, 2)
-    server.faults = [Fault(grpc.StatusCode.CANCELLED, "the run r was cancelled", reason=RUN_CANCELLED)]
+    server.faults = [
+        Fault(grpc.StatusCode.CANCELLED, "the run r was cancelled", reason=RUN_CANCELLED)
+    ]
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_CANCELLED, 3)
 
@@ -139,7 +145,10 @@ async def test_a_job_ends_at_its_deadline(make: Make) -> None:
     jobs = make(server)
     server.faults = [unavailable("no")] * 50
     done = await ended(jobs, (await jobs.submit(request(deadline_ms=250), ACME)).id)
-    assert (done.state, done.status.code) == (pb.JOB_STATE_FAILED, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    assert (done.state, done.status.code) == (
+        pb.JOB_STATE_FAILED,
+        grpc.StatusCode.DEADLINE_EXCEEDED.value[0],
+    )
 
 
 async def test_cancelling_stops_the_work_wherever_it_runs(make: Make) -> None:
@@ -163,7 +172,9 @@ async def test_a_runs_jobs_are_cancelled_together(make: Make) -> None:
     server.hang.clear()
     jobs = make(server)
     options = pb.CallOptions(run_id="r7")
-    names = [(await jobs.submit(request(str(number), options=options), ACME)).id for number in range(3)]
+    names = [
+        (await jobs.submit(request(str(number), options=options), ACME)).id for number in range(3)
+    ]
     assert await jobs.cancel_run("r7", ACME) == 3
     assert {(await jobs.get(name, ACME)).state for name in names} == {pb.JOB_STATE_CANCELLED}
 
@@ -191,7 +202,9 @@ async def test_a_router_that_goes_leaves_its_jobs_to_the_others(make: Make) -> N
         ({"callback_url": "https://elsewhere.example.com/"}, "callback_url"),
     ],
 )
-async def test_bad_input_names_its_field(make: Make, changes: dict[str, object], field: str) -> None:
+async def test_bad_input_names_its_field(
+    make: Make, changes: dict[str, object], field: str
+) -> None:
     with pytest.raises(Fault) as caught:
         await make(Server()).submit(request(**changes), ACME)
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)

@@ -1,4 +1,6 @@
-"""What a router knows of the cache's keys: errs towards asking, follows news, is made anew; and what it brings unasked."""
+"""What a router knows of the cache's keys: errs towards asking, follows news, is made anew; and
+what it brings unasked.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ class Counter:
             raise unavailable("gone")
         if method == "ListKeys":
             self.cursors.append(request.cursor)
-            return self.pages.popleft() if self.pages else pb.ListKeysResponse(salt=SALT, cursor="f", complete=True)
+            return (
+                self.pages.popleft()
+                if self.pages
+                else pb.ListKeysResponse(salt=SALT, cursor="f", complete=True)
+            )
         if method == "StoreAll":
             self.brought.append((call.principal.organisation, list(request.answers)))
             return pb.StoreAllResponse(stored=len(request.answers))
@@ -65,7 +71,9 @@ def task(text: str) -> inference_pb2.Task:
 
 def fingerprint(text: str, call: Call = ANN) -> bytes:
     body = task(text).SerializeToString(deterministic=True)
-    return bytes.fromhex(exact_key(SALT, tenant_of(call.principal), "", "m", b"", body))[:FINGERPRINT_BYTES]
+    return bytes.fromhex(exact_key(SALT, tenant_of(call.principal), "", "m", b"", body))[
+        :FINGERPRINT_BYTES
+    ]
 
 
 async def turns() -> None:
@@ -76,7 +84,9 @@ async def turns() -> None:
 async def started(*told: str) -> tuple[CacheRecall, Counter, FakeClock]:
     """A router that knows of the keys of some texts."""
     counter, clock = Counter(), FakeClock(1_000.0)
-    counter.pages.append(pb.ListKeysResponse(salt=SALT, cursor="s", fingerprints=b"".join(map(fingerprint, told))))
+    counter.pages.append(
+        pb.ListKeysResponse(salt=SALT, cursor="s", fingerprints=b"".join(map(fingerprint, told)))
+    )
     recall = CacheRecall(counter, lambda: Prices({}), clock)
     recall.deposits.start()
     await turns()
@@ -109,7 +119,10 @@ async def test_what_is_not_kept_is_not_looked_up_and_brought_together() -> None:
     assert counter.asked("LookUp") == 0
     await clock.advance(0.02)
     await turns()
-    brought = [(tenant, [one.task.embed.texts[0] for one in answers]) for tenant, answers in counter.brought]
+    brought = [
+        (tenant, [one.task.embed.texts[0] for one in answers])
+        for tenant, answers in counter.brought
+    ]
     assert brought == [("acme", ["a", "b"]), ("bolt", ["a"])]
     assert counter.brought[0][1][0].result.revision == "7"
     await recall.close()
@@ -126,7 +139,9 @@ async def test_what_may_be_kept_is_asked_for_and_so_is_what_costs_to_repeat() ->
 
 async def test_keys_that_come_later_are_heard_of() -> None:
     recall, counter, clock = await started()
-    counter.pages.append(pb.ListKeysResponse(salt=SALT, cursor="g", complete=True, fingerprints=fingerprint("a")))
+    counter.pages.append(
+        pb.ListKeysResponse(salt=SALT, cursor="g", complete=True, fingerprints=fingerprint("a"))
+    )
     await clock.advance(0.2)
     await turns()
     await missed(recall, "a")
@@ -188,11 +203,15 @@ async def test_answers_that_are_more_than_one_message_are_brought_in_parts() -> 
     await recall.close()
 
 
-async def test_a_summary_full_of_what_has_left_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_summary_full_of_what_has_left_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "RENEW_AFTER", 1)
     recall, counter, clock = await started()
     news = b"".join(map(fingerprint, ("a", "b", "c")))
-    counter.pages.append(pb.ListKeysResponse(salt=SALT, cursor="g", complete=True, fingerprints=news))
+    counter.pages.append(
+        pb.ListKeysResponse(salt=SALT, cursor="g", complete=True, fingerprints=news)
+    )
     await clock.advance(0.2)
     await turns()
     await clock.advance(0.2)

@@ -38,7 +38,9 @@ def measured(round_trip_s: float, routers: int = 1) -> Fleet:
         (Fleet(service_s=0.1), False),
     ],
 )
-def test_it_serves_one_router_over_a_short_way_that_has_been_measured(fleet: Fleet, fits: bool) -> None:
+def test_it_serves_one_router_over_a_short_way_that_has_been_measured(
+    fleet: Fleet, fits: bool
+) -> None:
     assert LateBinding().fits(fleet) is fits
 
 
@@ -62,7 +64,8 @@ async def test_the_urgent_are_woken_first_and_who_was_woken_in_vain_keeps_its_ra
         order.append(name)
 
     ranks = {
-        name: holding.rank(priority) for name, priority in (("low", LOW), ("a", NORMAL), ("b", NORMAL), ("high", HIGH))
+        name: holding.rank(priority)
+        for name, priority in (("low", LOW), ("a", NORMAL), ("b", NORMAL), ("high", HIGH))
     }
     tasks = {name: asyncio.create_task(held(name, rank)) for name, rank in ranks.items()}
     await asyncio.sleep(0)
@@ -82,7 +85,9 @@ async def test_the_urgent_are_woken_first_and_who_was_woken_in_vain_keeps_its_ra
 
 async def test_a_turn_that_is_not_used_goes_to_the_next() -> None:
     holding = Holding()
-    first, second = (asyncio.create_task(holding.wait(MODEL, holding.rank(NORMAL))) for _ in range(2))
+    first, second = (
+        asyncio.create_task(holding.wait(MODEL, holding.rank(NORMAL))) for _ in range(2)
+    )
     await asyncio.sleep(0)
     holding.wake(MODEL)
     first.cancel()
@@ -98,7 +103,9 @@ class Gate:
     seen: list[str] = field(default_factory=list)
     entered: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         text = request.task.embed.texts[0]
         self.inside.append(text)
         self.seen.append(text)
@@ -227,5 +234,7 @@ async def test_the_way_is_measured_by_answers_and_until_then_the_default_decides
             answer = await routed.stub.Embed(pb.EmbedRequest(texts=["x"]), metadata=routed.metadata)
             reasons.append(answer.receipt.route.reason)
         assert fleet.round_trip_s == 0.0, "the instance says that all of the time was its own"
-        assert set(reasons[:-1]) == {"late_binding: several routers, or the way is long or not known: lowest score"}
+        assert set(reasons[:-1]) == {
+            "late_binding: several routers, or the way is long or not known: lowest score"
+        }
         assert reasons[-1] == "late_binding: free and fastest"

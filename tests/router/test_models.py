@@ -1,4 +1,6 @@
-"""The choice of a model, the chain of fallbacks, affinity, and a run's limits, without any network."""
+"""The choice of a model, the chain of fallbacks, affinity, and a run's limits, without any
+network.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ def work(tokens: int = 100) -> Work:
     ],
 )
 def test_auto_takes_the_cheapest_that_is_good_enough(
-    tokens: int, needs: tuple[str, ...], least: float, serving: tuple[str, ...], chain: tuple[str, ...]
+    tokens: int,
+    needs: tuple[str, ...],
+    least: float,
+    serving: tuple[str, ...],
+    chain: tuple[str, ...],
 ) -> None:
     found = Models(ROUTES, "default", PRICES).chain("auto", work(tokens), needs, least, serving, ())
     assert found.models == chain
@@ -57,9 +63,20 @@ def test_auto_takes_the_cheapest_that_is_good_enough(
 
 def test_a_chain_names_each_model_once_and_ends() -> None:
     models = Models(ROUTES, "default", PRICES)
-    assert models.chain("good", work(), (), 0.0, SERVING, ("cheap",)).models == ("good", "cheap", "best")
+    assert models.chain("good", work(), (), 0.0, SERVING, ("cheap",)).models == (
+        "good",
+        "cheap",
+        "best",
+    )
     assert models.chain("", work(), (), 0.0, SERVING, ()).models == ("default",)
-    assert len(models.chain("a", work(), (), 0.0, SERVING, [f"m{number}" for number in range(50)]).models) == 5
+    assert (
+        len(
+            models.chain(
+                "a", work(), (), 0.0, SERVING, [f"m{number}" for number in range(50)]
+            ).models
+        )
+        == 5
+    )
 
 
 def test_what_callers_say_moves_the_quality_and_each_answer_counts_once() -> None:
@@ -76,7 +93,10 @@ def test_what_callers_say_moves_the_quality_and_each_answer_counts_once() -> Non
 def test_sessions_match_exactly_and_the_oldest_is_forgotten() -> None:
     sessions = Sessions(most=2)
     sessions.bind("session-1", ("a", 0))
-    assert (sessions.instance_of("session-1"), sessions.instance_of("session-12")) == (("a", 0), ("", 0))
+    assert (sessions.instance_of("session-1"), sessions.instance_of("session-12")) == (
+        ("a", 0),
+        ("", 0),
+    )
     for name in ("x", "y"):
         sessions.bind(name, ("b", 0))
     assert sessions.instance_of("session-1") == ("", 0)
@@ -97,9 +117,14 @@ def test_the_index_matches_the_longest_run_from_the_start_and_keeps_the_head_lon
 
 def test_blocks_cover_everything_before_them() -> None:
     def task(*texts: str) -> inference_pb2.GenerateTask:
-        return inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content=text) for text in texts])
+        return inference_pb2.GenerateTask(
+            messages=[inference_pb2.Message(role="user", content=text) for text in texts]
+        )
 
-    longer, shorter = prefix_blocks("m", task("x" * 5000, "y" * 5000)), prefix_blocks("m", task("x" * 5000))
+    longer, shorter = (
+        prefix_blocks("m", task("x" * 5000, "y" * 5000)),
+        prefix_blocks("m", task("x" * 5000)),
+    )
     assert longer[: len(shorter) - 1] == shorter[:-1]
     assert not set(prefix_blocks("m", task("z" + "x" * 4999, "y" * 5000))) & set(longer)
     assert not set(prefix_blocks("other", task("x" * 5000))) & set(shorter)
@@ -124,7 +149,10 @@ def test_a_run_that_has_spent_its_money_is_over() -> None:
     runs.spent(call, 7)
     with pytest.raises(Fault) as caught:
         runs.enter(pb.CallOptions(), CALL)
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RUN_BUDGET_EXHAUSTED")
+    assert (caught.value.code, caught.value.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "RUN_BUDGET_EXHAUSTED",
+    )
 
 
 async def test_a_cancelled_run_ends_its_calls_and_takes_no_more() -> None:

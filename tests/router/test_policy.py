@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.router.routing.fleet import Fleet, Learning, Member, Outcome
-from penstock.router.routing.instance_choice import Budget, Pick, choose, closed_because, expected_wait_s, shed
+from penstock.router.routing.instance_choice import (
+    Budget,
+    Pick,
+    choose,
+    closed_because,
+    expected_wait_s,
+    shed,
+)
 from penstock.router.routing.strategies import STRATEGIES, Ask, LeastAddedDelay, sized_delay
 
 SERVICE_S = 0.05
@@ -31,7 +38,9 @@ def fleet(*members: Member, **options: object) -> Fleet:
     return made
 
 
-def pick(known: Fleet, now: float = 0.0, strategy: str = "least_added_delay", ask: Ask | None = None) -> Pick:
+def pick(
+    known: Fleet, now: float = 0.0, strategy: str = "least_added_delay", ask: Ask | None = None
+) -> Pick:
     return choose(known, STRATEGIES[strategy](), ask or Ask(), now, Random(1))
 
 
@@ -58,10 +67,14 @@ def test_who_may_serve(changes: dict[str, object], why: str) -> None:
     assert closed_because(member("a", **changes), fleet(), 0.0) == why
 
 
-@pytest.mark.parametrize(("n", "slots", "added"), [(0, 1, 1.0), (1, 1, 3.0), (3, 1, 7.0), (2, 4, 1.0), (4, 4, 2.25)])
+@pytest.mark.parametrize(
+    ("n", "slots", "added"), [(0, 1, 1.0), (1, 1, 3.0), (3, 1, 7.0), (2, 4, 1.0), (4, 4, 2.25)]
+)
 def test_the_score_is_the_delay_added_to_everybody(n: int, slots: int, added: float) -> None:
     loaded = member("a", own=n, concurrency=slots, speed=2.0)
-    assert LeastAddedDelay().scores([loaded], fleet(), Ask()) == pytest.approx([(added + 0.001 * n) / 2.0])
+    assert LeastAddedDelay().scores([loaded], fleet(), Ask()) == pytest.approx(
+        [(added + 0.001 * n) / 2.0]
+    )
     assert sized_delay(loaded, 1.0) == pytest.approx((added + 0.001 * n) / 2.0)
 
 
@@ -99,7 +112,9 @@ def test_reports_count_others_and_fade() -> None:
     assert 3.0 < told.others < 4.0
     known.begin(silent, 0.2)
     known.refresh(30.0)
-    assert told.others == pytest.approx(silent.others) == 1.0, "our own mean of a half, twice: never empty, never full"
+    assert told.others == pytest.approx(silent.others) == 1.0, (
+        "our own mean of a half, twice: never empty, never full"
+    )
 
 
 def test_with_one_router_a_report_changes_no_count() -> None:
@@ -143,7 +158,9 @@ def test_the_pause_doubles_to_a_minute() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "left_in"), [(Outcome.SICK, 1), (Outcome.GONE, 0)])
-def test_errors_of_all_leave_half_of_them_in_and_silence_none(outcome: Outcome, left_in: int) -> None:
+def test_errors_of_all_leave_half_of_them_in_and_silence_none(
+    outcome: Outcome, left_in: int
+) -> None:
     known = fleet(member("a"), member("b"))
     for item in known.members:
         failing(known, item, 0.0, outcome)
@@ -188,14 +205,23 @@ def test_nobody_says_why_and_when() -> None:
 def test_an_instance_that_cannot_is_left_out_with_the_reason() -> None:
     known = fleet(member("a"), member("b"))
     found = choose(
-        known, LeastAddedDelay(), Ask(), 0.0, Random(1), fits=lambda name: "lacks vision" if name == "a" else ""
+        known,
+        LeastAddedDelay(),
+        Ask(),
+        0.0,
+        Random(1),
+        fits=lambda name: "lacks vision" if name == "a" else "",
     )
     assert (name_of(found), found.left_out) == ("b", (("a", "lacks vision"),))
 
 
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES)))
 def test_equal_instances_share_equally(strategy: str) -> None:
-    known, rng, served = fleet(*(member(str(number)) for number in range(4))), Random(3), Counter[str]()
+    known, rng, served = (
+        fleet(*(member(str(number)) for number in range(4))),
+        Random(3),
+        Counter[str](),
+    )
     rule = STRATEGIES[strategy]()
     for number in range(400):
         found = choose(known, rule, Ask(), number * 0.01, rng)
@@ -213,8 +239,12 @@ def test_late_binding_holds_rather_than_queues() -> None:
     assert pick(known, strategy="late_binding").held, "waiting is shorter than the slow one"
 
 
-def _simulate(known: Fleet, service_s: dict[str, float], start: float, requests: int) -> dict[str, float]:
-    """One request every 40 ms, each instance serving one at a time; shares of the picks in the second half."""
+def _simulate(
+    known: Fleet, service_s: dict[str, float], start: float, requests: int
+) -> dict[str, float]:
+    """One request every 40 ms, each instance serving one at a time; shares of the picks in the
+    second half.
+    """
     free_at, running, rng, picks = dict.fromkeys(service_s, start), [], Random(5), Counter[str]()
     by_name = {item.id: item for item in known.members}
     for number in range(requests):
@@ -251,7 +281,9 @@ def test_every_count_returns_to_zero(events: list[tuple[int, Outcome]]) -> None:
         now += 0.01
     known.refresh(now + 1)
     assert all(item.own == 0 for item in known.members)
-    assert all(math.isfinite(score) for score in LeastAddedDelay().scores(known.members, known, Ask()))
+    assert all(
+        math.isfinite(score) for score in LeastAddedDelay().scores(known.members, known, Ask())
+    )
 
 
 def test_a_restarted_instance_keeps_its_count_and_loses_its_past() -> None:
@@ -271,9 +303,16 @@ def test_extras_are_a_tenth_of_the_requests() -> None:
 
 @pytest.mark.parametrize(
     ("wait_s", "remaining_s", "limit_s", "refused"),
-    [(0.0, 1.0, 1.0, False), (2.0, 1.0, math.inf, True), (2.0, 9.0, 1.0, True), (0.5, 9.0, 1.0, False)],
+    [
+        (0.0, 1.0, 1.0, False),
+        (2.0, 1.0, math.inf, True),
+        (2.0, 9.0, 1.0, True),
+        (0.5, 9.0, 1.0, False),
+    ],
 )
-def test_shedding_before_the_queue(wait_s: float, remaining_s: float, limit_s: float, refused: bool) -> None:
+def test_shedding_before_the_queue(
+    wait_s: float, remaining_s: float, limit_s: float, refused: bool
+) -> None:
     assert bool(shed(wait_s, remaining_s, limit_s)) is refused
 
 

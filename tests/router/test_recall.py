@@ -1,4 +1,6 @@
-"""The router's recall with a cache behind it: the copy, followers of a request in flight, and a cache that is gone."""
+"""The router's recall with a cache behind it: the copy, followers of a request in flight, and a
+cache that is gone.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,11 @@ class Shelf:
                 return self._hit(request, key)
             self.owed[request.token] = key
             receipt.cost_microusd = self.cost
-            costs = [common_pb2.Saving(technique="semantic_cache", microusd=-self.cost)] if self.cost else []
+            costs = (
+                [common_pb2.Saving(technique="semantic_cache", microusd=-self.cost)]
+                if self.cost
+                else []
+            )
             return pb.LookUpResponse(receipt=receipt, token=request.token, savings=costs)
         self.paid.append(request.paid_microusd)
         if request.HasField("result"):
@@ -64,10 +70,18 @@ class Shelf:
         receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule=rule)
         if self.alike:
             outcome = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
-            receipt = common_pb2.CacheReceipt(outcome=outcome, rule="semantic", confidence=self.alike)
-        found = pb.LookUpResponse(result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)])
+            receipt = common_pb2.CacheReceipt(
+                outcome=outcome, rule="semantic", confidence=self.alike
+            )
+        found = pb.LookUpResponse(
+            result=self.kept[key], receipt=receipt, savings=[common_pb2.Saving(microusd=9)]
+        )
         if self.stale:
-            self.stale, found.token, found.receipt.rule = self.stale - 1, request.token, f"{STALE}, fetched anew"
+            self.stale, found.token, found.receipt.rule = (
+                self.stale - 1,
+                request.token,
+                f"{STALE}, fetched anew",
+            )
             self.owed[request.token], self.stale_once = key, True
         return found
 
@@ -91,7 +105,9 @@ async def test_a_hit_is_copied_for_a_second_and_asked_for_again_after_it() -> No
     recall, shelf, clock = made()
     missed = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r1")
     assert isinstance(missed, NotFound)
-    await finish(recall.store(missed.token, inference_pb2.TaskResult(revision="7"), common_pb2.Receipt()))
+    await finish(
+        recall.store(missed.token, inference_pb2.TaskResult(revision="7"), common_pb2.Receipt())
+    )
     hit = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r2")
     assert isinstance(hit, Found)
     assert (hit.cache.rule, hit.result.revision) == ("exact: copy", "7")
@@ -108,7 +124,9 @@ async def test_a_hit_is_copied_for_a_second_and_asked_for_again_after_it() -> No
 async def test_the_same_request_in_flight_is_asked_once() -> None:
     recall, shelf, _ = made()
     leader = await recall.look_up(ANN, OPTIONS, task("a"), "m", "")
-    followers = [asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "")) for _ in range(9)]
+    followers = [
+        asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "")) for _ in range(9)
+    ]
     await asyncio.sleep(0)
     assert isinstance(leader, NotFound)
     receipt = common_pb2.Receipt()
@@ -116,14 +134,20 @@ async def test_the_same_request_in_flight_is_asked_once() -> None:
     await finish(recall.store(leader.token, inference_pb2.TaskResult(revision="7"), receipt))
     for found in await asyncio.gather(*followers):
         assert isinstance(found, Found)
-        assert (found.cache.rule, found.savings[0].microusd, found.result.revision) == ("coalesced", 30, "7")
+        assert (found.cache.rule, found.savings[0].microusd, found.result.revision) == (
+            "coalesced",
+            30,
+            "7",
+        )
     assert shelf.calls.count("LookUp") == 1
 
 
 async def test_a_failure_is_shared_with_nobody_and_one_of_the_others_goes_on() -> None:
     recall, shelf, _ = made()
     leader = await recall.look_up(ANN, OPTIONS, task("a"), "m", "")
-    followers = [asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "")) for _ in range(3)]
+    followers = [
+        asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "")) for _ in range(3)
+    ]
     await asyncio.sleep(0)
     assert isinstance(leader, NotFound)
     await finish(recall.store(leader.token, None, None))
@@ -205,7 +229,9 @@ async def test_a_caller_who_leaves_during_the_look_up_tells_the_cache_that_nothi
 
 async def test_a_stale_answer_is_not_copied_says_so_to_followers_and_is_fetched_anew_once() -> None:
     recall, shelf, _ = made()
-    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="old")
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(
+        revision="old"
+    )
     shelf.stale = 1
     shelf.open.clear()
     leader = asyncio.create_task(recall.look_up(ANN, OPTIONS, task("a"), "m", "r1"))
@@ -216,13 +242,20 @@ async def test_a_stale_answer_is_not_copied_says_so_to_followers_and_is_fetched_
     found, followed = await leader, await follower
     assert isinstance(found, Found)
     assert isinstance(followed, Found)
-    assert (found.cache.rule, followed.cache.rule) == ("exact: stale, fetched anew", "coalesced: stale")
+    assert (found.cache.rule, followed.cache.rule) == (
+        "exact: stale, fetched anew",
+        "coalesced: stale",
+    )
     assert found.refresh is not None
     assert followed.refresh is None
     again = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r3")
     assert isinstance(again, Found)
     assert again.refresh is None
-    await finish(recall.store(found.refresh.token, inference_pb2.TaskResult(revision="new"), common_pb2.Receipt()))
+    await finish(
+        recall.store(
+            found.refresh.token, inference_pb2.TaskResult(revision="new"), common_pb2.Receipt()
+        )
+    )
     fresh = await recall.look_up(ANN, OPTIONS, task("a"), "m", "r4")
     assert isinstance(fresh, Found)
     assert (fresh.cache.rule, fresh.result.revision) == ("exact: copy", "new")
@@ -231,7 +264,9 @@ async def test_a_stale_answer_is_not_copied_says_so_to_followers_and_is_fetched_
 
 async def test_who_has_nothing_stored_leaves_the_new_answer_to_the_next_caller() -> None:
     recall, shelf, _ = made()
-    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="old")
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(
+        revision="old"
+    )
     shelf.stale = 1
     options = router_pb2.CallOptions(cache=router_pb2.CachePolicy(no_store=True))
     found = await recall.look_up(ANN, options, task("a"), "m", "r1")
@@ -254,14 +289,17 @@ async def test_what_a_miss_cost_is_handed_on_and_is_no_part_of_what_an_entry_sav
     assert shelf.paid == [26]
 
 
-async def test_an_answer_by_likeness_is_followed_only_by_those_who_did_not_say_how_sure_it_must_be() -> None:
+async def test_a_semantic_answer_is_followed_only_by_callers_without_an_error_bound() -> None:
     recall, shelf, _ = made()
-    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(revision="like")
+    shelf.kept[task("a").SerializeToString(deterministic=True)] = inference_pb2.TaskResult(
+        revision="like"
+    )
     shelf.alike = 0.97
     shelf.open.clear()
     careful = router_pb2.CallOptions(cache=router_pb2.CachePolicy(max_error_rate=0.001))
     asked = [
-        asyncio.create_task(recall.look_up(ANN, options, task("a"), "m", "")) for options in (OPTIONS, OPTIONS, careful)
+        asyncio.create_task(recall.look_up(ANN, options, task("a"), "m", ""))
+        for options in (OPTIONS, OPTIONS, careful)
     ]
     await asyncio.sleep(0)
     shelf.open.set()

@@ -1,4 +1,6 @@
-"""Instances over the internal door and in Redis: joining, leases, draining, changing models; what several routers know of each other."""
+"""Instances over the internal door and in Redis: joining, leases, draining, changing models; what
+several routers know of each other.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,19 @@ SETTINGS = RouterSettings(lease_ms=60_000)
 LOAD = common_pb2.LoadReport(in_flight=3, concurrency=4)
 
 
-def model(name: str, state: inference_pb2.ModelState = inference_pb2.MODEL_STATE_READY) -> inference_pb2.Model:
+def model(
+    name: str, state: inference_pb2.ModelState = inference_pb2.MODEL_STATE_READY
+) -> inference_pb2.Model:
     return inference_pb2.Model(name=name, state=state)
 
 
 def instance(name: str = "a", **changes: object) -> pb.Instance:
-    given: dict[str, object] = {"address": "127.0.0.1:1", "models": [model("m")], "concurrency": 2, **changes}
+    given: dict[str, object] = {
+        "address": "127.0.0.1:1",
+        "models": [model("m")],
+        "concurrency": 2,
+        **changes,
+    }
     return pb.Instance(id=name, **given)  # type: ignore[arg-type]
 
 
@@ -62,7 +71,9 @@ class Rig:
         return answer
 
     def why_closed(self, name: str = "a") -> str:
-        return closed_because(self.registry.members[name], self.registry.fleets["m"], self.clock.monotonic())
+        return closed_because(
+            self.registry.members[name], self.registry.fleets["m"], self.clock.monotonic()
+        )
 
 
 @pytest.fixture
@@ -102,7 +113,10 @@ async def test_a_draining_instance_gets_nothing_until_it_registers_again(rig: Ri
     await rig.beat(model("m"), model("other"))
     assert rig.why_closed() == "draining", "neither a heartbeat nor another model ends that"
     await rig.peer.call("Register", pb.RegisterRequest(instance=instance()), Call())
-    assert (rig.why_closed(), rig.registry.members["a"].own) == ("joining: one request at a time", 2)
+    assert (rig.why_closed(), rig.registry.members["a"].own) == (
+        "joining: one request at a time",
+        2,
+    )
 
 
 async def test_who_deregisters_is_swept_once_and_who_comes_back_is_not(rig: Rig) -> None:
@@ -140,7 +154,9 @@ async def test_models_come_and_go_with_heartbeats(rig: Rig) -> None:
         (instance(models=[model("m"), model("m")]), "instance.models[1].name"),
     ],
 )
-async def test_a_registration_that_cannot_be_names_its_field(rig: Rig, wrong: pb.Instance, field_name: str) -> None:
+async def test_a_registration_that_cannot_be_names_its_field(
+    rig: Rig, wrong: pb.Instance, field_name: str
+) -> None:
     with pytest.raises(Fault) as caught:
         await rig.peer.call("Register", pb.RegisterRequest(instance=wrong), Call())
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field_name)
@@ -153,10 +169,15 @@ async def test_what_is_not_known_is_said(rig: Rig) -> None:
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.NOT_FOUND, "instance_id")
     with pytest.raises(Fault) as caught:
         await rig.beat(model(""))
-    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, "models[0].name")
+    assert (caught.value.code, caught.value.field) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "models[0].name",
+    )
 
 
-async def test_routers_agree_on_joining_models_draining_and_leaving(store: redis.asyncio.Redis) -> None:
+async def test_routers_agree_on_joining_models_draining_and_leaving(
+    store: redis.asyncio.Redis,
+) -> None:
     clock = FakeClock()
     first, second = (Registry(SETTINGS, store, clock) for _ in range(2))
     await first.register(instance("a"))
@@ -206,7 +227,9 @@ async def test_a_room_that_one_router_opens_is_open_at_all_and_their_calls_count
     assert first.waiting.count("cold") == 0
 
 
-async def test_a_room_opened_elsewhere_closes_when_its_scaler_falls_silent(store: redis.asyncio.Redis) -> None:
+async def test_a_room_opened_elsewhere_closes_when_its_scaler_falls_silent(
+    store: redis.asyncio.Redis,
+) -> None:
     clock = FakeClock()
     first, second = (Registry(SETTINGS, store, clock) for _ in range(2))
     first.waiting.scaled(["cold"])
@@ -219,7 +242,9 @@ async def test_a_room_opened_elsewhere_closes_when_its_scaler_falls_silent(store
     assert first.waiting.heard() == {}
 
 
-async def test_what_cannot_be_read_is_left_out(store: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_cannot_be_read_is_left_out(
+    store: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     registry = Registry(SETTINGS, store, FakeClock())
     await registry.register(instance("a"))
     await store.sadd("penstock:router:instances", "odd")
@@ -256,7 +281,9 @@ class Told:
         return pb.ListFleetsResponse()
 
 
-async def test_an_instance_says_its_models_once_when_they_change_and_again_when_it_registers() -> None:
+async def test_an_instance_says_its_models_once_when_they_change_and_again_when_it_registers() -> (
+    None
+):
     told, models = Told(), [model("m")]
     now: Callable[[], Sequence[inference_pb2.Model]] = lambda: models  # noqa: E731
     async with serving([Door(REGISTRY, told, internal(TOKEN))]) as server, asyncio.timeout(20):

@@ -10,11 +10,16 @@ from penstock.rpc.errors import Fault
 
 def test_a_text_that_comes_again_gets_the_task_that_was_made() -> None:
     repeats = Repeats()
-    first, again = repeats.embed("mini", ["where is my card?"]), repeats.embed("mini", ["where is my card?"])
+    first, again = (
+        repeats.embed("mini", ["where is my card?"]),
+        repeats.embed("mini", ["where is my card?"]),
+    )
     assert first[0] is again[0] and first[1] is again[1]
     assert list(first[0].embed.texts) == ["where is my card?"]
     assert first[1] == measure("mini", first[0])
-    assert again.digest == digest_of(first.task) != repeats.embed("mini", ["where is my key?"]).digest
+    assert (
+        again.digest == digest_of(first.task) != repeats.embed("mini", ["where is my key?"]).digest
+    )
 
 
 def test_other_models_other_texts_and_several_texts_are_told_apart() -> None:
@@ -36,7 +41,9 @@ def test_long_texts_and_more_than_are_kept_are_made_anew() -> None:
     assert repeats.embed("mini", ["first"])[0] is not first
 
 
-@pytest.mark.parametrize(("texts", "field"), [([], "texts"), ([" "], "texts[0]"), (["a", ""], "texts[1]")])
+@pytest.mark.parametrize(
+    ("texts", "field"), [([], "texts"), ([" "], "texts[0]"), (["a", ""], "texts[1]")]
+)
 def test_what_cannot_be_is_refused_each_time(texts: list[str], field: str) -> None:
     repeats = Repeats()
     for _ in range(2):

@@ -1,4 +1,6 @@
-"""Streams and instances that go away: a safer instance is preferred, a cut answer goes on where one can, else the caller hears of it."""
+"""Streams and instances that go away: a safer instance is preferred, a cut answer goes on where one
+can, else the caller hears of it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Speaker(QuietInstance):
             if number == self.after:
                 raise unavailable("the machine goes")
             tool = [inference_pb2.ToolCall(name="f")] if self.calls_tool else []
-            yield inference_pb2.ComputeStreamResponse(chunk=inference_pb2.GenerateChunk(delta=word, tool_calls=tool))
+            yield inference_pb2.ComputeStreamResponse(
+                chunk=inference_pb2.GenerateChunk(delta=word, tool_calls=tool)
+            )
         result = inference_pb2.TaskResult(revision="1")
         result.generate.message.content = "".join(words)
         result.usage.input_tokens, result.usage.output_tokens = 5, len(words)
@@ -54,7 +58,9 @@ async def routed(start_router: Callable[..., Any]) -> AsyncIterator[Routed]:
         yield found
 
 
-async def join(routed: Routed, name: str, speaker: Speaker, *capabilities: str, spot: bool = False) -> Speaker:
+async def join(
+    routed: Routed, name: str, speaker: Speaker, *capabilities: str, spot: bool = False
+) -> Speaker:
     await routed.join(name, speaker, "m")
     instance = routed.registry.registered[name]
     instance.capabilities.extend(capabilities)
@@ -67,7 +73,9 @@ async def stream(routed: Routed, max_tokens: int = 0) -> list[pb.GenerateStreamR
     message = inference_pb2.Message(role="user", content="count")
     task = inference_pb2.GenerateTask(messages=[message], max_tokens=max_tokens)
     request = pb.GenerateStreamRequest(task=task, options=pb.CallOptions(model="m"))
-    return [part async for part in routed.stub.GenerateStream(request, metadata=METADATA, timeout=10)]
+    return [
+        part async for part in routed.stub.GenerateStream(request, metadata=METADATA, timeout=10)
+    ]
 
 
 async def test_a_cut_answer_goes_on_where_an_instance_can(routed: Routed) -> None:
@@ -82,7 +90,10 @@ async def test_a_cut_answer_goes_on_where_an_instance_can(routed: Routed) -> Non
     ]
     assert second.tasks[0].max_tokens == 98
     receipt = parts[-1].receipt
-    assert receipt.route.instance_id == "second" and "resumed after 8 characters: UNAVAILABLE" in receipt.notes
+    assert (
+        receipt.route.instance_id == "second"
+        and "resumed after 8 characters: UNAVAILABLE" in receipt.notes
+    )
     assert receipt.usage.estimated and receipt.usage.output_tokens == 4
 
 
@@ -100,7 +111,9 @@ async def test_an_answer_that_breaks_twice_goes_on_twice(routed: Routed) -> None
 async def test_where_none_can_go_on_the_caller_hears_of_it(routed: Routed, why: str) -> None:
     await join(routed, "first", Speaker(after=2, calls_tool=why == "a tool was called"), RESUMES)
     if why != "nobody else":
-        await join(routed, "second", Speaker(), *([] if why == "nobody can" else [RESUMES]), spot=True)
+        await join(
+            routed, "second", Speaker(), *([] if why == "nobody can" else [RESUMES]), spot=True
+        )
     heard: list[str] = []
     message = inference_pb2.Message(role="user", content="count")
     request = pb.GenerateStreamRequest(

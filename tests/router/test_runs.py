@@ -1,4 +1,6 @@
-"""Agent runs over several routers on the real Redis: one budget, one deadline, one cancel, and nothing lost by a restart."""
+"""Agent runs over several routers on the real Redis: one budget, one deadline, one cancel, and
+nothing lost by a restart.
+"""
 
 from __future__ import annotations
 

@@ -36,14 +36,19 @@ def chat(system: str = "You help. ") -> inference_pb2.Task:
     task.generate.messages.add(role="user", content="what is in stock")
     asked = task.generate.messages.add(role="assistant")
     asked.tool_calls.add(id="c1", name="find", arguments_json='{"b": 1,  "a": 2}')
-    rows = [{"name": f"item {number}", "count": number, "note": "  kept  as it is "} for number in range(30)]
+    rows = [
+        {"name": f"item {number}", "count": number, "note": "  kept  as it is "}
+        for number in range(30)
+    ]
     task.generate.messages.add(role="tool", content=json.dumps(rows, indent=4), tool_call_id="c1")
     task.generate.tools.add(name="zoom", parameters_json='{"b": 1, "a": 2}', read_only=True)
     task.generate.tools.add(name="find", description="finds")
     return task
 
 
-def shaped(task: inference_pb2.Task, *rules: ShapingRule) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
+def shaped(
+    task: inference_pb2.Task, *rules: ShapingRule
+) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
     section = PromptsSection(rules=rules) if rules else PromptsSection()
     done = asyncio.run(PromptShape(section, lambda: PRICES).shape(ANN, OPTIONS, task, ["chat"]))
     return done.task, done.notes, sum(saving.microusd for saving in done.savings)
@@ -52,7 +57,9 @@ def shaped(task: inference_pb2.Task, *rules: ShapingRule) -> tuple[inference_pb2
 def test_a_tool_result_is_minified_value_by_value_and_all_else_stays() -> None:
     before = chat()
     after, notes, saved = shaped(before)
-    assert json.loads(after.generate.messages[3].content) == json.loads(before.generate.messages[3].content)
+    assert json.loads(after.generate.messages[3].content) == json.loads(
+        before.generate.messages[3].content
+    )
     assert len(after.generate.messages[3].content) < 0.7 * len(before.generate.messages[3].content)
     assert saved > 0
     assert notes[0].startswith("prompt: ")
@@ -83,19 +90,30 @@ def test_other_tasks_and_other_tenants_are_left_alone() -> None:
     assert shaped(task, off) == (task, (PREFIX,), 0)
 
 
-def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(
+    tmp_path: Path,
+) -> None:
     words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
     task = chat()
-    after, notes, _ = shaped(task, ShapingRule(tokenizer_file=tmp_path / "tokenizer.json", stable_prefix=False))
-    sizes = [sum(len(words.encode(turn.content).ids) for turn in made.generate.messages) for made in (task, after)]
+    after, notes, _ = shaped(
+        task, ShapingRule(tokenizer_file=tmp_path / "tokenizer.json", stable_prefix=False)
+    )
+    sizes = [
+        sum(len(words.encode(turn.content).ids) for turn in made.generate.messages)
+        for made in (task, after)
+    ]
     tools = sum(
         len(words.encode(text).ids)
         for tool in task.generate.tools
         for text in (tool.name, tool.description, tool.parameters_json)
     )
-    assert notes[0] == f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its tokenizer"
+    assert (
+        notes[0]
+        == f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its "
+        "tokenizer"
+    )
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(BadConfig, match=r"broken\.json cannot be used"):
         ShapingRule(tokenizer_file=tmp_path / "broken.json").optimiser()
@@ -107,15 +125,24 @@ def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_fo
     second = task.generate.messages.add(role="assistant")
     second.tool_calls.add(id="c2", name="find", arguments_json="{}")
     task.generate.messages.add(
-        role="tool", content=json.dumps({"page": 2, "last": rows[3:], "all": rows}), tool_call_id="c2"
+        role="tool",
+        content=json.dumps({"page": 2, "last": rows[3:], "all": rows}),
+        tool_call_id="c2",
     )
     after, _, _ = shaped(task)
-    assert json.loads(after.generate.messages[5].content)["all"] == "[same as $ in the result of tool call c1]"
+    assert (
+        json.loads(after.generate.messages[5].content)["all"]
+        == "[same as $ in the result of tool call c1]"
+    )
     kept, _, _ = shaped(task, ShapingRule(named_values=False))
-    assert json.loads(kept.generate.messages[5].content) == json.loads(task.generate.messages[5].content)
+    assert json.loads(kept.generate.messages[5].content) == json.loads(
+        task.generate.messages[5].content
+    )
 
 
-async def shaped_by(stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN) -> Shaped:
+async def shaped_by(
+    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
+) -> Shaped:
     return await stage.shape(call, router_pb2.CallOptions(model="auto"), task, models or ("chat",))
 
 
@@ -128,12 +155,18 @@ async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
     task = chat()
     done = await PromptShape(PromptsSection(), broken).shape(ANN, OPTIONS, task, ["chat"])
     assert done.task is task
-    assert (done.notes, done.savings) == (("prompt optimiser failed; the prompt is as it was sent",), ())
+    assert (done.notes, done.savings) == (
+        ("prompt optimiser failed; the prompt is as it was sent",),
+        (),
+    )
     assert "no prices" in caplog.text
 
 
-async def test_the_rule_of_the_chosen_model_counts_and_a_fallback_with_another_gets_the_prompt_as_it_came() -> None:
-    careful, eager = ShapingRule(model="big", lossless=False, stable_prefix=False), ShapingRule(model="small")
+async def test_a_fallback_with_another_rule_gets_the_prompt_as_it_came() -> None:
+    careful, eager = (
+        ShapingRule(model="big", lossless=False, stable_prefix=False),
+        ShapingRule(model="small"),
+    )
     stage = PromptShape(PromptsSection(rules=(careful, eager)), lambda: PRICES)
     task = chat()
     assert (await shaped_by(stage, task, "big", "small")).task is task
@@ -151,7 +184,9 @@ async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_
     assert (first.prefix_share, first.notes[-1]) == (0.0, PREFIX)
     task.generate.messages.add(role="user", content="and what else, " * 80)
     second = await shaped_by(stage, task, call=run)
-    size = len(first.task.generate.SerializeToString()) / len(second.task.generate.SerializeToString())
+    size = len(first.task.generate.SerializeToString()) / len(
+        second.task.generate.SerializeToString()
+    )
     assert second.prefix_share == pytest.approx(size, abs=0.1)
     assert f"({second.prefix_share:.0%})" in second.notes[-1]
     assert second.decisions[-1].startswith("prompt prefix_share: ")
@@ -160,14 +195,17 @@ async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_
 
 
 PASSAGES = "\n\n".join(
-    f"Passage {number} speaks of {thing} at length." for number, thing in enumerate(("tea", "tax", "zinc"))
+    f"Passage {number} speaks of {thing} at length."
+    for number, thing in enumerate(("tea", "tax", "zinc"))
 )
 
 
 def asking(question: str) -> inference_pb2.Task:
     task = inference_pb2.Task()
     task.generate.messages.add(role="user", content=question)
-    task.generate.messages.add(role="assistant").tool_calls.add(id="c1", name="find", arguments_json="{}")
+    task.generate.messages.add(role="assistant").tool_calls.add(
+        id="c1", name="find", arguments_json="{}"
+    )
     task.generate.messages.add(role="tool", content=PASSAGES, tool_call_id="c1")
     return task
 
@@ -198,7 +236,10 @@ async def test_the_local_embedder_selects_what_words_alone_would_not(tmp_path: P
     kept = (await shaped_by(stage, asking("which metal"))).task.generate.messages[2].content
     assert "zinc" in kept and "tea" not in kept
     by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), lambda: PRICES)
-    assert "tea" in (await shaped_by(by_words, asking("which metal"))).task.generate.messages[2].content
+    assert (
+        "tea"
+        in (await shaped_by(by_words, asking("which metal"))).task.generate.messages[2].content
+    )
 
 
 async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
@@ -252,17 +293,29 @@ def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
     assert done.decisions[0].startswith("tools[0] template terms: ")
     assert asyncio.run(shaped_by(stage, done.task)).task is done.task
     unasked = section.model_copy(update={"rules": (ShapingRule(),)})
-    assert TERMS in asyncio.run(shaped_by(PromptShape(unasked, lambda: PRICES), task)).task.generate.messages[2].content
+    assert (
+        TERMS
+        in asyncio.run(shaped_by(PromptShape(unasked, lambda: PRICES), task))
+        .task.generate.messages[2]
+        .content
+    )
 
 
 @pytest.mark.parametrize(
     ("templates", "names", "wrong"),
     [
         ([], ["terms"], r"rules\[0\]\.templates: there is no 'terms'"),
-        ([{"name": "a", "part": "x" * 40, "text": "y" * 40}], [], "'a': text is not shorter than part"),
+        (
+            [{"name": "a", "part": "x" * 40, "text": "y" * 40}],
+            [],
+            "'a': text is not shorter than part",
+        ),
         ([{"name": "a", "part": "x" * 40, "text": "y"}] * 2, [], "'a' stands there twice"),
         (
-            [{"name": "a", "part": "x" * 90, "text": "y" * 40}, {"name": "b", "part": "y" * 40, "text": "z"}],
+            [
+                {"name": "a", "part": "x" * 90, "text": "y" * 40},
+                {"name": "b", "part": "y" * 40, "text": "z"},
+            ],
             [],
             "'a': text holds the part of template 'b'",
         ),
@@ -272,12 +325,16 @@ def test_templates_that_cannot_be_are_refused_by_name(
     tmp_path: Path, templates: list[dict[str, str]], names: list[str], wrong: str
 ) -> None:
     file = tmp_path / "penstock.yaml"
-    file.write_text(json.dumps({"prompts": {"templates": templates, "rules": [{"templates": names}]}}))
+    file.write_text(
+        json.dumps({"prompts": {"templates": templates, "rules": [{"templates": names}]}})
+    )
     with pytest.raises(BadConfig, match=wrong):
         load_section(file, "prompts", PromptsSection)
 
 
-async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(tmp_path: Path) -> None:
+async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(
+    tmp_path: Path,
+) -> None:
     stage = PromptShape(PromptsSection(rules=()), lambda: PRICES)
     task = chat()
     assert (await shaped_by(stage, task)).task is task

@@ -1,6 +1,8 @@
-"""An upstream's fault on its whole way: through the upstream service and the batcher to the router, charged once and remembered.
+"""An upstream's fault on its whole way: through the upstream service and the batcher to the router,
+charged once and remembered.
 
-Real servers in process: scripted upstreams, one upstream service before each, one batcher before them all, one router with a real limiter.
+Real servers in process: scripted upstreams, one upstream service before each, one batcher before
+them all, one router with a real limiter.
 """
 
 from __future__ import annotations
@@ -48,7 +50,14 @@ from penstock.testkit.upstream import ScriptedUpstream
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
 RULES = [
-    {"name": what, "kind": "budget", "counts": what, "limit": 10**9, "window": "month", "calendar": True}
+    {
+        "name": what,
+        "kind": "budget",
+        "counts": what,
+        "limit": 10**9,
+        "window": "month",
+        "calendar": True,
+    }
     for what in ("requests", "tokens", "microusd")
 ]
 PRICES = {
@@ -66,10 +75,14 @@ class Books:
     store: Store
 
     async def charged(self) -> tuple[int, int, int]:
-        """Requests, tokens and micro-dollars, once nothing is held any more; the ledger says the same."""
+        """Requests, tokens and micro-dollars, once nothing is held any more; the ledger says the
+        same.
+        """
         async with asyncio.timeout(20):
             while True:
-                asked = await self.limiter.GetUsage(limiter_pb2.GetUsageRequest(), Call(Principal("acme")))
+                asked = await self.limiter.GetUsage(
+                    limiter_pb2.GetUsageRequest(), Call(Principal("acme"))
+                )
                 rows = {row.rule: row for row in asked.rules}
                 held = [row.held for row in asked.rules]
                 if not any(amount.requests or amount.tokens or amount.microusd for amount in held):
@@ -91,23 +104,36 @@ class Rig:
     batcher: BatcherServicer
     books: Books
 
-    async def join(self, name: str, model: str, faults: deque[Any], **knobs: Any) -> ScriptedUpstream:
-        """An upstream that has these faults, with its service, known to the router as one that is proven."""
+    async def join(
+        self, name: str, model: str, faults: deque[Any], **knobs: Any
+    ) -> ScriptedUpstream:
+        """An upstream that has these faults, with its service, known to the router as one that is
+        proven.
+        """
         stack = self.router.stack
         upstream = await stack.enter_async_context(ScriptedUpstream(faults=faults))
         section = Upstream(
-            name=name, base_url=upstream.url, models=(UpstreamModel(name=model),), most_answer_bytes=100_000, **knobs
+            name=name,
+            base_url=upstream.url,
+            models=(UpstreamModel(name=model),),
+            most_answer_bytes=100_000,
+            **knobs,
         )
         client = Client(section, NO_TELEMETRY)
         stack.push_async_callback(client.close)
         servicer = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
-        server = await stack.enter_async_context(serving([Door(INFERENCE, servicer, internal(TOKEN))]))
+        server = await stack.enter_async_context(
+            serving([Door(INFERENCE, servicer, internal(TOKEN))])
+        )
         await self.router.registry.register(
             pb.Instance(
-                id=name, address=server.address, models=servicer.models(), concurrency=SLOTS,
+                id=name,
+                address=server.address,
+                models=servicer.models(),
+                concurrency=SLOTS,
                 tenancy=pb.TENANCY_UPSTREAM,
             )
-        )  # fmt: skip
+        )
         self.router.registry.members[name].successes = 3
         return upstream
 
@@ -127,16 +153,27 @@ def start_rig(start_router: Any, tmp_path: Path) -> Any:
     async def start(**more: Any) -> AsyncIterator[Rig]:
         clock = SystemClock()
         batcher = BatcherServicer(
-            BatchingSection(), lambda address: connect(address, INFERENCE, token=TOKEN), clock, NO_TELEMETRY
+            BatchingSection(),
+            lambda address: connect(address, INFERENCE, token=TOKEN),
+            clock,
+            NO_TELEMETRY,
         )
         async with (
             serving([Door(BATCHER, batcher, internal(TOKEN))]) as server,
             embedded_redis(tmp_path / "redis", "cache") as url,
         ):
-            settings, store = RouterSettings(batcher_address=server.address), Store(open_redis(url), clock, 5.0, 1.0)
-            section, table = LimitsSection.model_validate({"rules": RULES}), PricesSection(models=(*PRICES.values(),))
+            settings, store = (
+                RouterSettings(batcher_address=server.address),
+                Store(open_redis(url), clock, 5.0, 1.0),
+            )
+            section, table = (
+                LimitsSection.model_validate({"rules": RULES}),
+                PricesSection(models=(*PRICES.values(),)),
+            )
             limiter = LimiterServicer(LimiterSettings(), section, table, store, clock)
-            admission = LimiterAdmission(InProcessPeer(LIMITER, limiter), lambda: Prices(PRICES), clock)
+            admission = LimiterAdmission(
+                InProcessPeer(LIMITER, limiter), lambda: Prices(PRICES), clock
+            )
             async with start_router(settings, admission=admission, prices=PRICES, **more) as router:
                 yield Rig(router, batcher, Books(limiter, store))
             await admission.close()
@@ -154,7 +191,20 @@ def asking(model: str, *words: str) -> pb.GenerateRequest:
 
 @pytest.mark.parametrize(
     "fault",
-    ["429", "408", "409", "529", "500", "503", "reset", "silence", "malformed", "content_type", "oversized", "cut"],
+    [
+        "429",
+        "408",
+        "409",
+        "529",
+        "500",
+        "503",
+        "reset",
+        "silence",
+        "malformed",
+        "content_type",
+        "oversized",
+        "cut",
+    ],
 )
 async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_and_batcher(
     start_rig: Any, fault: str
@@ -163,16 +213,25 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
     knobs = {"silence_timeout_ms": 500} if fault == "silence" else {}
     async with start_rig() as rig:
         upstreams = {name: await rig.join(name, "small", faults, **knobs) for name in ("a", "b")}
-        answer = await rig.router.stub.Generate(asking("small"), metadata=rig.router.metadata, timeout=20)
+        answer = await rig.router.stub.Generate(
+            asking("small"), metadata=rig.router.metadata, timeout=20
+        )
         assert answer.result.message.content == "one two three four"
         receipt = answer.receipt
         assert receipt.route.attempts == 2
         assert [len(upstream.requests) for upstream in upstreams.values()] == [1, 1]
-        served, failed = receipt.route.instance_id, ({*upstreams} - {receipt.route.instance_id}).pop()
+        served, failed = (
+            receipt.route.instance_id,
+            ({*upstreams} - {receipt.route.instance_id}).pop(),
+        )
         assert rig.failures() == {served: 0, failed: 1}
         slots = await rig.slots()
         assert slots[failed] < SLOTS <= slots[served]
-        assert receipt.cost.paid_microusd == receipt.usage.input_tokens + receipt.usage.output_tokens == 7 + 4
+        assert (
+            receipt.cost.paid_microusd
+            == receipt.usage.input_tokens + receipt.usage.output_tokens
+            == 7 + 4
+        )
         assert await rig.books.charged() == (1, 11, 11)
 
 
@@ -183,13 +242,15 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
         *((status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")),
     ],
 )
-async def test_a_request_or_key_that_is_refused_is_tried_nowhere_else_costs_nothing_and_is_held_against_nobody(
+async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_nobody(
     start_rig: Any, fault: str, code: grpc.StatusCode
 ) -> None:
     async with start_rig() as rig:
         upstreams = [await rig.join(name, "small", deque([fault])) for name in ("a", "b")]
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await rig.router.stub.Generate(asking("small"), metadata=rig.router.metadata, timeout=20)
+            await rig.router.stub.Generate(
+                asking("small"), metadata=rig.router.metadata, timeout=20
+            )
         assert refused.value.code() is code
         assert sum(len(upstream.requests) for upstream in upstreams) == 1
         assert rig.failures() == {"a": 0, "b": 0}
@@ -198,16 +259,22 @@ async def test_a_request_or_key_that_is_refused_is_tried_nowhere_else_costs_noth
 
 
 def streaming(rig: Rig) -> Any:
-    request = pb.GenerateStreamRequest(options=pb.CallOptions(model="small"), task=asking("small").task)
+    request = pb.GenerateStreamRequest(
+        options=pb.CallOptions(model="small"), task=asking("small").task
+    )
     return rig.router.stub.GenerateStream(request, metadata=rig.router.metadata, timeout=20)
 
 
 def cost_of(heard: str) -> int:
-    """Tokens, and micro-dollars, of the question and of what was said in answer, as they are estimated."""
+    """Tokens, and micro-dollars, of the question and of what was said in answer, as they are
+    estimated.
+    """
     return len("one two three four") // 4 + len(heard) // 4
 
 
-@pytest.mark.parametrize(("fault", "said"), [("cut", "one two"), ("malformed", "one"), ("error_event", "one")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [("cut", "one two"), ("malformed", "one"), ("error_event", "one")]
+)
 async def test_a_broken_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(
     start_rig: Any, fault: str, said: str
 ) -> None:
@@ -240,7 +307,9 @@ async def test_a_stream_that_fails_before_its_first_piece_is_tried_elsewhere_and
         assert await rig.books.charged() == (1, 11, 11)
 
 
-async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_what_was_said(start_rig: Any) -> None:
+async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_what_was_said(
+    start_rig: Any,
+) -> None:
     async with start_rig() as rig:
         upstream = await rig.join("a", "small", deque())
         upstream.word_s = 3600.0
@@ -258,15 +327,22 @@ async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_wha
 async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
     start_rig: Any,
 ) -> None:
-    rules = (ShapingRule(model="big", lossless=False, stable_prefix=False), ShapingRule(model="small"))
+    rules = (
+        ShapingRule(model="big", lossless=False, stable_prefix=False),
+        ShapingRule(model="small"),
+    )
     routes = RoutesSection(models=(ModelRoute(name="small"), ModelRoute(name="big", quality=0.9)))
     shape = PromptShape(PromptsSection(rules=rules), lambda: Prices(PRICES))
     async with start_rig(shape=shape, routes=routes) as rig:
         small = await rig.join("a", "small", deque(["", "429"]))
         big = await rig.join("b", "big", deque())
         request = asking("auto", "what is in stock")
-        request.task.messages.add(role="assistant").tool_calls.add(id="c1", name="find", arguments_json="{}")
-        sent = json.dumps([{"name": f"item {number}", "count": number} for number in range(40)], indent=4)
+        request.task.messages.add(role="assistant").tool_calls.add(
+            id="c1", name="find", arguments_json="{}"
+        )
+        sent = json.dumps(
+            [{"name": f"item {number}", "count": number} for number in range(40)], indent=4
+        )
         request.task.messages.add(role="tool", content=sent, tool_call_id="c1")
         first = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
         second = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
@@ -283,4 +359,8 @@ async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_th
         assert told == ["prefix: nothing is known of what big was sent before"]
         told = [answer.receipt for answer in (first, second)]
         tokens = sum(receipt.usage.input_tokens + receipt.usage.output_tokens for receipt in told)
-        assert await rig.books.charged() == (2, tokens, sum(receipt.cost.paid_microusd for receipt in told))
+        assert await rig.books.charged() == (
+            2,
+            tokens,
+            sum(receipt.cost.paid_microusd for receipt in told),
+        )

@@ -29,7 +29,9 @@ AUTH = (("penstock-token", TOKEN),)
 class Instance(QuietInstance):
     """Answers every embed task with one vector."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         result = inference_pb2.TaskResult(compute_ms=1.0)
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
@@ -83,7 +85,9 @@ async def test_a_call_waits_where_all_instances_have_gone(routed: Routed) -> Non
     assert (await call).receipt.route.instance_id == "new"
 
 
-async def test_a_caller_that_leaves_or_runs_out_of_time_leaves_no_place_behind(routed: Routed) -> None:
+async def test_a_caller_that_leaves_or_runs_out_of_time_leaves_no_place_behind(
+    routed: Routed,
+) -> None:
     await ask(routed, "cold")
     call = asyncio.create_task(_answer(routed))
     await until(lambda: routed.registry.waiting.count("cold") == 1)
@@ -102,7 +106,9 @@ async def test_a_fallback_is_not_kept_waiting(routed: Routed) -> None:
     assert answer.receipt.route.instance_id == "warm"
 
 
-async def test_nobody_waits_for_a_scaler_that_has_gone_silent_nor_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_a_scaler_that_has_gone_silent_nor_in_a_crowd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = FakeClock(100.0)
     room = WaitingRoom(clock)
     assert not await room.wait("cold")

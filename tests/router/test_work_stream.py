@@ -1,4 +1,6 @@
-"""The work queue on a real Redis: lost entries are found however much is pending before them, and oddities stop nobody."""
+"""The work queue on a real Redis: lost entries are found however much is pending before them, and
+oddities stop nobody.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ async def taken_by_the_dead(store: redis.asyncio.Redis, *names: str) -> list[byt
     return entries
 
 
-async def test_what_was_lost_is_found_behind_all_that_is_only_slow(store: redis.asyncio.Redis) -> None:
+async def test_what_was_lost_is_found_behind_all_that_is_only_slow(
+    store: redis.asyncio.Redis,
+) -> None:
     never, began = asyncio.Event(), asyncio.Semaphore(0)
 
     async def slowly(_: str) -> None:
@@ -61,7 +65,9 @@ async def test_what_was_lost_is_found_behind_all_that_is_only_slow(store: redis.
         await busy.close()
 
 
-async def test_an_entry_that_was_deleted_while_pending_stops_nobody(store: redis.asyncio.Redis) -> None:
+async def test_an_entry_that_was_deleted_while_pending_stops_nobody(
+    store: redis.asyncio.Redis,
+) -> None:
     gone, _ = await taken_by_the_dead(store, "deleted", "lost")
     await store.xdel(STREAM, gone)
     handled: asyncio.Queue[str] = asyncio.Queue()

@@ -1,4 +1,6 @@
-"""Gathered micro-work: batches form by themselves, answers find their questions, one failure stays one."""
+"""Gathered micro-work: batches form by themselves, answers find their questions, one failure stays
+one.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ async def test_what_arrives_meanwhile_goes_together() -> None:
     asked.release.set()
     outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
     assert asked.sizes == [1, 50, 50]
-    assert [item for index, item in enumerate(outcomes) if index != 13] == [2 * n for n in range(101) if n != 13]
+    assert [item for index, item in enumerate(outcomes) if index != 13] == [
+        2 * n for n in range(101) if n != 13
+    ]
     assert isinstance(outcomes[13], Fault)
 
 

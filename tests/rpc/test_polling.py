@@ -1,4 +1,7 @@
-"""The thread that gRPC waits in gives way to the event loop. In a process of its own: a niceness cannot be taken back."""
+"""The thread that gRPC waits in gives way to the event loop.
+
+In a process of its own: a niceness cannot be taken back.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,21 @@ async def main():
 asyncio.run(main())
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a niceness of its own")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux gives a thread a niceness of its own"
+)
 
 
 def asked(nice: int, few: int) -> list[int]:
-    """Niceness of poller and loop, cores of poller and loop, and whether nothing is followed any more."""
+    """Niceness of poller and loop, cores of poller and loop, and whether nothing is followed any
+    more.
+    """
     code = ASK.format(nice=nice, few=few)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return [int(word == "True") if word in ("True", "False") else int(word) for word in run.stdout.split()]
+    return [
+        int(word == "True") if word in ("True", "False") else int(word)
+        for word in run.stdout.split()
+    ]
 
 
 def test_the_poller_alone_gives_way_and_keeps_to_the_core_of_the_loop_where_cores_are_few() -> None:

@@ -63,10 +63,14 @@ async def refused(address: str, payload: bytes, **how: object) -> grpc.StatusCod
 async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servicer: Slow) -> None:
     servicer.release.set()
     async with serving([door(servicer)]) as server:
-        assert await refused(server.address, b"\0" * ((4 << 20) + 1)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            await refused(server.address, b"\0" * ((4 << 20) + 1))
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
         bomb = b"\0" * (16 << 20)
         assert (
-            await refused(server.address, bomb, compression=grpc.Compression.Gzip) is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await refused(server.address, bomb, compression=grpc.Compression.Gzip)
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
         )
         async with open_channel(server.address) as channel:
             assert await channel.unary_unary(COMPUTE)(b"", metadata=METADATA) == b""
@@ -75,7 +79,10 @@ async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servi
 async def test_metadata_over_the_limit_is_refused(servicer: Slow) -> None:
     async with serving([door(servicer)]) as server:
         metadata = (*METADATA, ("x-long", "a" * 40_000))
-        assert await refused(server.address, b"", metadata=metadata) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            await refused(server.address, b"", metadata=metadata)
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
 
 
 async def test_an_unknown_method_is_unimplemented(servicer: Slow) -> None:
@@ -94,11 +101,18 @@ async def test_health_by_service(servicer: Slow) -> None:
 
 
 async def test_reflection_is_for_development_only(servicer: Slow) -> None:
-    for profile, code in (("development", grpc.StatusCode.OK), ("production", grpc.StatusCode.UNIMPLEMENTED)):
-        server = Server("test", ServiceSettings(listen="127.0.0.1:0", profile=profile), [door(servicer)])  # type: ignore[arg-type]
+    for profile, code in (
+        ("development", grpc.StatusCode.OK),
+        ("production", grpc.StatusCode.UNIMPLEMENTED),
+    ):
+        server = Server(
+            "test", ServiceSettings(listen="127.0.0.1:0", profile=profile), [door(servicer)]
+        )  # type: ignore[arg-type]
         await server.start()
         async with open_channel(server.address) as channel:
-            stream = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+            stream = channel.stream_stream(
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            )()
             await stream.done_writing()
             assert await stream.code() is code
         await server.stop(None)
@@ -125,7 +139,9 @@ async def test_a_second_copy_on_the_same_port_fails(servicer: Slow) -> None:
 
 
 async def test_sigterm_says_not_serving_and_finishes_what_runs(servicer: Slow) -> None:
-    server = Server("test", ServiceSettings(listen="127.0.0.1:0", drain_s=0.05, grace_s=10), [door(servicer)])
+    server = Server(
+        "test", ServiceSettings(listen="127.0.0.1:0", drain_s=0.05, grace_s=10), [door(servicer)]
+    )
     await server.start()
     told = asyncio.Event()
 
@@ -146,11 +162,19 @@ async def test_sigterm_says_not_serving_and_finishes_what_runs(servicer: Slow) -
 def test_a_bad_variable_is_one_line_and_exit_status_two() -> None:
     env = {**os.environ, "PENSTOCK_GRACE_S": "soon"}
     done = subprocess.run(
-        [sys.executable, "-m", "penstock.batcher"], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "penstock.batcher"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "penstock batcher: PENSTOCK_GRACE_S: Input should be a valid number, unable to parse string as a number"
+        (
+            "penstock batcher: PENSTOCK_GRACE_S: Input should be a valid number, unable to parse "
+            "string as a number"
+        )
     ]
 
 

@@ -1,4 +1,6 @@
-"""An engine on a real Redis whose time is set by the test, and doors to it on ports of their own."""
+"""An engine on a real Redis whose time is set by the test, and doors to it on ports of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,19 @@ from penstock.testkit.server import TOKEN
 
 START_S = 1_800_000_000.0
 AUTH = (("penstock-token", TOKEN),)
-POOL: dict[str, Any] = {"name": "m", "least": 0, "most": 8, "interval_s": 10.0, "capacity": 10.0, "utilisation": 1.0,
-                        "seed_lead_s": 10.0, "start_cost_s": 0.0, "down_every_s": 0.0, "zero_after_s": 60.0, "stale_s": 30.0}  # fmt: skip
+POOL: dict[str, Any] = {
+    "name": "m",
+    "least": 0,
+    "most": 8,
+    "interval_s": 10.0,
+    "capacity": 10.0,
+    "utilisation": 1.0,
+    "seed_lead_s": 10.0,
+    "start_cost_s": 0.0,
+    "down_every_s": 0.0,
+    "zero_after_s": 60.0,
+    "stale_s": 30.0,
+}
 
 
 class Scaler:
@@ -59,13 +72,18 @@ class Scalers:
         if client is not None:
             self._owned.push_async_callback(client.aclose)
         acting = actuator or DryRun(1)
-        engine = Engine([config], {config.name: acting}, Store(client, who), self.clock, drain=drain)
+        engine = Engine(
+            [config], {config.name: acting}, Store(client, who), self.clock, drain=drain
+        )
         self._owned.push_async_callback(engine.close)
         await engine.recall()
         scaler = Scaler(engine, self.clock)
         settings = ScalerSettings(listen="127.0.0.1:0", keda_listen="127.0.0.1:0", drain_s=0)
         door = Door(SCALER, ScalerServicer(engine, self.clock), internal(TOKEN))
-        for server in (Server("scaler", settings, [door]), keda_server(settings, engine, self.clock)):
+        for server in (
+            Server("scaler", settings, [door]),
+            keda_server(settings, engine, self.clock),
+        ):
             await server.start()
             self._owned.push_async_callback(server.stop, None)
             channel = grpc.aio.insecure_channel(server.address)

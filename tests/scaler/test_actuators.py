@@ -21,10 +21,14 @@ def processes(drained: list[str]) -> LocalProcesses:
         drained.append(f"{instance} {reason}")
 
     command = (sys.executable, "-S", "-c", WAITER, "{instance}")
-    return LocalProcesses("m", ProcessActuator(kind="process", command=command), SystemClock(), drain=drain)
+    return LocalProcesses(
+        "m", ProcessActuator(kind="process", command=command), SystemClock(), drain=drain
+    )
 
 
-async def test_processes_follow_the_decision_and_are_drained_before_they_end(scalers: Scalers) -> None:
+async def test_processes_follow_the_decision_and_are_drained_before_they_end(
+    scalers: Scalers,
+) -> None:
     drained: list[str] = []
     actuator = processes(drained)
     scaler = await scalers.make(actuator=actuator)
@@ -49,7 +53,9 @@ async def test_one_that_will_go_is_replaced_before_it_is_drained() -> None:
 
 async def test_what_runs_anyway_counts_and_is_left_alone() -> None:
     command = (sys.executable, "-S", "-c", WAITER, "{instance}")
-    actuator = LocalProcesses("m", ProcessActuator(kind="process", command=command, beside=2), SystemClock())
+    actuator = LocalProcesses(
+        "m", ProcessActuator(kind="process", command=command, beside=2), SystemClock()
+    )
     assert await actuator.fleet() == Fleet(2, 2)
     for wanted, own in ((3, ["m-1"]), (1, [])):
         await actuator.scale(wanted)
@@ -62,7 +68,11 @@ def test_on_a_developers_machine_the_pool_runs_as_processes_no_more_than_there_a
     assert local_pools(pools, ScalerSettings()) == pools
     settings = ScalerSettings(local_pool="m", local_command="{python} -m thing", local_beside=2)
     first, trial = local_pools(pools, settings)
-    assert isinstance(first.actuator, ProcessActuator) and first.actuator.command == ("{python}", "-m", "thing")
+    assert isinstance(first.actuator, ProcessActuator) and first.actuator.command == (
+        "{python}",
+        "-m",
+        "thing",
+    )
     assert first.actuator.beside == 2 and first.most == 2 + (os.cpu_count() or 1)
     assert trial == pools[1]
 

@@ -1,4 +1,6 @@
-"""Actuators of clouds: AWS against moto, Kubernetes through its official client against an API server of this test."""
+"""Actuators of clouds: AWS against moto, Kubernetes through its official client against an API
+server of this test.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,18 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, "testing")
     with mock_aws():
         scaling = boto3.client("autoscaling", region_name=REGION)
-        scaling.create_launch_configuration(LaunchConfigurationName="lc", ImageId="ami-1", InstanceType="t3.micro")
+        scaling.create_launch_configuration(
+            LaunchConfigurationName="lc", ImageId="ami-1", InstanceType="t3.micro"
+        )
         for name in ("steady", "spot"):
             scaling.create_auto_scaling_group(
-                AutoScalingGroupName=name, LaunchConfigurationName="lc", MinSize=0, MaxSize=9, DesiredCapacity=1,
+                AutoScalingGroupName=name,
+                LaunchConfigurationName="lc",
+                MinSize=0,
+                MaxSize=9,
+                DesiredCapacity=1,
                 AvailabilityZones=[f"{REGION}a"],
-            )  # fmt: skip
+            )
         yield scaling
 
 
@@ -47,12 +55,16 @@ async def test_groups_take_their_share(groups: Any) -> None:
     assert await fleet.fleet() == Fleet(2, 2)
     await fleet.scale(5)
     assert fleet.on_demand(5) == 2
-    sizes = {row["AutoScalingGroupName"]: row["DesiredCapacity"]
-             for row in groups.describe_auto_scaling_groups()["AutoScalingGroups"]}  # fmt: skip
+    sizes = {
+        row["AutoScalingGroupName"]: row["DesiredCapacity"]
+        for row in groups.describe_auto_scaling_groups()["AutoScalingGroups"]
+    }
     assert sizes == {"steady": 2, "spot": 3}
 
 
-async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it_is_drained(groups: Any) -> None:
+async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it_is_drained(
+    groups: Any,
+) -> None:
     ec2 = boto3.client("ec2", region_name=REGION)
 
     def state(machine: str) -> str:
@@ -66,7 +78,9 @@ async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it
 
     config = AwsActuator(kind="aws", group="steady", region=REGION)
     fleet = AutoScalingGroups(config, SystemClock(), drain, groups, ec2)
-    row = groups.describe_auto_scaling_groups(AutoScalingGroupNames=["steady"])["AutoScalingGroups"][0]
+    row = groups.describe_auto_scaling_groups(AutoScalingGroupNames=["steady"])[
+        "AutoScalingGroups"
+    ][0]
     leaving = row["Instances"][0]["InstanceId"]
     assert await fleet.replace(leaving, 120.0)
     await fleet.close()
@@ -77,13 +91,17 @@ async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it
 
 
 async def test_a_missing_group_is_an_error_that_leaves_the_last_answer(groups: Any) -> None:
-    fleet = AutoScalingGroups(AwsActuator(kind="aws", group="nobody", region=REGION), SystemClock(), None, groups)
+    fleet = AutoScalingGroups(
+        AwsActuator(kind="aws", group="nobody", region=REGION), SystemClock(), None, groups
+    )
     with pytest.raises(OSError, match="nobody"):
         await fleet.fleet()
 
 
 async def test_prices_come_by_zone(groups: Any) -> None:
-    prices = await AwsPrices(["t3.micro", "t3.small"], REGION).latest(datetime.datetime.now(datetime.UTC))
+    prices = await AwsPrices(["t3.micro", "t3.small"], REGION).latest(
+        datetime.datetime.now(datetime.UTC)
+    )
     assert all(zone.startswith(REGION) and price > 0 for (zone, _), price in prices.items())
     assert {kind for _, kind in prices} == {"t3.micro", "t3.small"}
 
@@ -118,7 +136,12 @@ class ApiServer(http.server.BaseHTTPRequestHandler):
 def _deployment() -> dict[str, Any]:
     selector = {"matchLabels": {"app": "encoder"}}
     spec = {"replicas": ApiServer.replicas, "selector": selector, "template": {}}
-    return {"kind": "Deployment", "apiVersion": "apps/v1", "spec": spec, "status": {"readyReplicas": ApiServer.ready}}
+    return {
+        "kind": "Deployment",
+        "apiVersion": "apps/v1",
+        "spec": spec,
+        "status": {"readyReplicas": ApiServer.ready},
+    }
 
 
 @pytest.fixture
@@ -136,7 +159,9 @@ def cluster() -> Iterator[client.AppsV1Api]:
 
 
 async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) -> None:
-    fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster)
+    fleet = KubernetesScale(
+        KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster
+    )
     assert await fleet.fleet() == Fleet(2, 1)
     await fleet.scale(5)
     assert await fleet.fleet() == Fleet(5, 1)
@@ -144,7 +169,9 @@ async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) 
 
 
 async def test_a_missing_deployment_is_an_error(cluster: client.AppsV1Api) -> None:
-    fleet = KubernetesScale(KubernetesActuator(kind="kubernetes", name="nobody", namespace="models"), cluster)
+    fleet = KubernetesScale(
+        KubernetesActuator(kind="kubernetes", name="nobody", namespace="models"), cluster
+    )
     with pytest.raises(OSError, match="404"):
         await fleet.fleet()
 
@@ -157,18 +184,27 @@ async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: A
     image = ec2.describe_images()["Images"][0]["ImageId"]
     ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
     config = AwsSpotActuator(
-        kind="aws_spot", launch_template="encoder", instance_type="t3.micro", zones=ZONES, on_demand_price=0.012, region=REGION
-    )  # fmt: skip
+        kind="aws_spot",
+        launch_template="encoder",
+        instance_type="t3.micro",
+        zones=ZONES,
+        on_demand_price=0.012,
+        region=REGION,
+    )
     clock = FakeClock(1_800_000_000.0)
     cloud = Ec2Machines("m", config, clock, ec2)
     fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=1))
     await fleet.scale(2)
     machines = await cloud.machines()
-    assert len({one.zone for one in machines if one.zone}) == 3 and all(one.serves for one in machines)
+    assert len({one.zone for one in machines if one.zone}) == 3 and all(
+        one.serves for one in machines
+    )
     await fleet.fleet()
     assert (await fleet.fleet()) == Fleet(2, 2)
     machines = await cloud.machines()
-    assert len(machines) == 3 and all(one.zone.removesuffix("/t3.micro") in ZONES for one in machines)
+    assert len(machines) == 3 and all(
+        one.zone.removesuffix("/t3.micro") in ZONES for one in machines
+    )
     assert await fleet.replace(machines[0].id, 120.0)
     assert len(await cloud.machines()) == 4
     assert all(price > 0 for price in (await cloud.prices()).values())
@@ -182,7 +218,11 @@ async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: A
 async def test_another_pools_machines_are_not_seen(groups: Any) -> None:
     ec2 = boto3.client("ec2", region_name=REGION)
     config = AwsSpotActuator(
-        kind="aws_spot", launch_template="x", instance_type="t3.micro", zones=ZONES, on_demand_price=1.0
+        kind="aws_spot",
+        launch_template="x",
+        instance_type="t3.micro",
+        zones=ZONES,
+        on_demand_price=1.0,
     )
     ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], MinCount=1, MaxCount=1)
     cloud = Ec2Machines("m", config, FakeClock(1_800_000_000.0), ec2)
@@ -196,9 +236,14 @@ async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
     image = ec2.describe_images()["Images"][0]["ImageId"]
     ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
     config = AwsSpotActuator(
-        kind="aws_spot", launch_template="encoder", instance_type="t3.micro", zones=ZONES, on_demand_price=10.0, region=REGION,
+        kind="aws_spot",
+        launch_template="encoder",
+        instance_type="t3.micro",
+        zones=ZONES,
+        on_demand_price=10.0,
+        region=REGION,
         more_types={"t3.large": 4.0},
-    )  # fmt: skip
+    )
     clock = FakeClock(1_800_000_000.0)
     cloud = Ec2Machines("m", config, clock, ec2)
     prices = await cloud.prices()
@@ -207,7 +252,9 @@ async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
     machines = await cloud.machines()
     assert sorted(one.zone for one in machines) == ["", f"{REGION}a/t3.large"]
     rows = [row for group in ec2.describe_instances()["Reservations"] for row in group["Instances"]]
-    assert {row["InstanceType"] for row in rows if row["InstanceId"] in {one.id for one in machines}} == {
+    assert {
+        row["InstanceType"] for row in rows if row["InstanceId"] in {one.id for one in machines}
+    } == {
         "t3.micro",
         "t3.large",
     }

@@ -1,4 +1,6 @@
-"""Pools from the file: every bad key is named, prices give the quantile, schedules know their hours."""
+"""Pools from the file: every bad key is named, prices give the quantile, schedules know their
+hours.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,22 @@ import datetime
 from typing import Any
 
 import pytest
-from penstock.scaler.settings import AwsSpotActuator, PoolConfig, ScalerSettings, ScalingSection, Schedule
+from penstock.scaler.settings import (
+    AwsSpotActuator,
+    PoolConfig,
+    ScalerSettings,
+    ScalingSection,
+    Schedule,
+)
 from pydantic import ValidationError
 
 SPOT = {
-    "kind": "aws_spot", "launch_template": "x", "instance_type": "t3.micro", "zones": {"a": "a"}, "on_demand_price": 1.0,
-}  # fmt: skip
+    "kind": "aws_spot",
+    "launch_template": "x",
+    "instance_type": "t3.micro",
+    "zones": {"a": "a"},
+    "on_demand_price": 1.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -51,15 +63,21 @@ def at(text: str) -> float:
 
 def test_schedules_know_zone_weekday_and_midnight() -> None:
     office = Schedule(
-        least=3, days=("mon",), begins=datetime.time(8), ends=datetime.time(18), time_zone="Europe/Berlin"
+        least=3,
+        days=("mon",),
+        begins=datetime.time(8),
+        ends=datetime.time(18),
+        time_zone="Europe/Berlin",
     )
     asked = [
-        office.asks(at(f"2026-06-{moment}:00+00:00")) for moment in ("01T05:59", "01T06:00", "01T16:00", "02T08:00")
+        office.asks(at(f"2026-06-{moment}:00+00:00"))
+        for moment in ("01T05:59", "01T06:00", "01T16:00", "02T08:00")
     ]
     assert asked == [0, 3, 0, 0]
     night = Schedule(least=2, days=("mon",), begins=datetime.time(22), ends=datetime.time(4))
     asked = [
-        night.asks(at(f"2026-06-{moment}:00+00:00")) for moment in ("01T21:59", "01T22:00", "02T03:59", "01T03:00")
+        night.asks(at(f"2026-06-{moment}:00+00:00"))
+        for moment in ("01T21:59", "01T22:00", "02T03:59", "01T03:00")
     ]
     assert asked == [0, 2, 2, 0]
 
@@ -69,9 +87,17 @@ def test_an_address_that_is_none_is_named() -> None:
         ScalerSettings(metadata_url="169.254.169.254")
     with pytest.raises(ValidationError, match="metadata_cloud"):
         ScalerSettings(metadata_cloud="moon")  # type: ignore[arg-type]
-    assert ScalerSettings(metadata_url="http://169.254.169.254/").metadata_url == "http://169.254.169.254"
+    assert (
+        ScalerSettings(metadata_url="http://169.254.169.254/").metadata_url
+        == "http://169.254.169.254"
+    )
 
 
 def test_types_of_spot_machines_have_sizes() -> None:
-    found = PoolConfig.model_validate({"name": "m", "actuator": {**SPOT, "more_types": {"t3.large": 4}}}).actuator
-    assert isinstance(found, AwsSpotActuator) and found.capacities == {"t3.micro": 1.0, "t3.large": 4.0}
+    found = PoolConfig.model_validate(
+        {"name": "m", "actuator": {**SPOT, "more_types": {"t3.large": 4}}}
+    ).actuator
+    assert isinstance(found, AwsSpotActuator) and found.capacities == {
+        "t3.micro": 1.0,
+        "t3.large": 4.0,
+    }

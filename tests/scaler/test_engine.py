@@ -1,4 +1,6 @@
-"""The loop: what several scalers share, what restarts keep, what one pool's fault must not do, and what only looks may not change."""
+"""The loop: what several scalers share, what restarts keep, what one pool's fault must not do, and
+what only looks may not change.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ async def test_what_one_scaler_is_told_all_know(scalers: Scalers) -> None:
     await leader.engine.tick()
     for step in range(6):
         await scalers.clock.advance(10.0)
-        row = pb.DemandSample(start_unix_ms=round(START_S * 1e3) + step * 10_000, interval_ms=10_000, work=500.0)
+        row = pb.DemandSample(
+            start_unix_ms=round(START_S * 1e3) + step * 10_000, interval_ms=10_000, work=500.0
+        )
         await (other if step % 2 else leader).api.ReportDemand(
             pb.ReportDemandRequest(pool="m", samples=[row]), metadata=AUTH
         )
@@ -57,7 +61,9 @@ async def test_what_one_scaler_is_told_all_know(scalers: Scalers) -> None:
         assert scaler.engine.pools["m"].answer == 5
 
 
-async def test_the_time_that_starts_take_is_measured_where_it_is_seen_and_outlives_a_restart(scalers: Scalers) -> None:
+async def test_the_time_that_starts_take_is_measured_where_it_is_seen_and_outlives_a_restart(
+    scalers: Scalers,
+) -> None:
     scaler = await scalers.make(actuator=Seen(1, late=4))
     await feed(scaler, [100.0] * 5 + [500.0] * 10)
     pool = scaler.engine.pools["m"].pool
@@ -94,7 +100,11 @@ async def test_a_dry_run_decides_and_explains_and_touches_nothing(scalers: Scale
     scaler = await scalers.make(actuator=Untouched(2), dry_run=True, drain=drain)
     await feed(scaler, [700.0] * 6)
     decision = scaler.engine.pools["m"].decisions[0]
-    assert (decision.current, decision.wanted, decision.floor) == (2, 6, 7) and "rate" in decision.reason
+    assert (decision.current, decision.wanted, decision.floor) == (
+        2,
+        6,
+        7,
+    ) and "rate" in decision.reason
     assert await scaler.engine.replace("i-1") == (False, True) and drained == ["i-1"]
 
 
@@ -109,7 +119,13 @@ async def test_a_schedule_holds_in_its_hours_and_the_reason_says_so(scalers: Sca
     for _ in range(5):
         await feed(scaler, [10.0] * 6)
         seen.append((running.answer, running.decisions[0].reason == "schedule"))
-    assert seen == [(3, True), (3, True), (2, False), (1, False), (1, False)]  # one less at each tick
+    assert seen == [
+        (3, True),
+        (3, True),
+        (2, False),
+        (1, False),
+        (1, False),
+    ]  # one less at each tick
 
 
 async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:
@@ -136,9 +152,13 @@ async def test_a_plan_is_only_looked_at(scalers: Scalers) -> None:
     assert actuator.looks == looks and scaler.engine.pools["m"].pool.memory == memory
 
 
-async def test_a_pool_that_fails_does_not_hold_up_the_others(scalers: Scalers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pool_that_fails_does_not_hold_up_the_others(
+    scalers: Scalers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configs = [PoolConfig.model_validate({**POOL, "name": name}) for name in ("bad", "good")]
-    engine = Engine(configs, {one.name: DryRun(1) for one in configs}, Store(None, "a"), scalers.clock)
+    engine = Engine(
+        configs, {one.name: DryRun(1) for one in configs}, Store(None, "a"), scalers.clock
+    )
     decide = Pool.decide
 
     def fails_once_bad(self: Pool, *words: int) -> object:
@@ -175,7 +195,9 @@ async def test_with_every_fit_failing_the_reactive_rules_decide_and_then_what_st
     assert running.pool.latest and running.answer >= 5
 
 
-async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(scalers: Scalers) -> None:
+async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(
+    scalers: Scalers,
+) -> None:
     asked: list[tuple[str, str]] = []
 
     async def drain(instance: str, reason: str) -> int | None:
@@ -190,7 +212,9 @@ async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(scal
     assert asked == [("pod-1", "spot_notice"), ("stranger", "spot_notice")]
 
 
-async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_that_does(scalers: Scalers) -> None:
+async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_that_does(
+    scalers: Scalers,
+) -> None:
     class Own(DryRun):
         def __init__(self) -> None:
             super().__init__(1)
@@ -201,7 +225,9 @@ async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_th
             return True
 
     def notice(instance: str) -> pb.NotifyTerminationRequest:
-        return pb.NotifyTerminationRequest(instance_id=instance, at_unix_ms=round(START_S * 1e3) + 120_000)
+        return pb.NotifyTerminationRequest(
+            instance_id=instance, at_unix_ms=round(START_S * 1e3) + 120_000
+        )
 
     acting, idle = Own(), Own()
     leader, other = await scalers.make("a", acting), await scalers.make("b", idle)
@@ -217,7 +243,9 @@ async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_th
     assert [instance for instance, _ in acting.asked] == ["i-1", "i-2"]
 
 
-async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for(scalers: Scalers) -> None:
+async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for(
+    scalers: Scalers,
+) -> None:
     name = "Qwen/Qwen2.5:7b"
     scaler = await scalers.make(name=name)
     ref = type(REF)(name="so", scalerMetadata={"pool": name})
@@ -232,10 +260,13 @@ class FakeRouter:
         self.fleets: dict[str, tuple[int, int]] = {}
         self.scaled: list[str] = []
 
-    async def ListFleets(self, request: router_pb2.ListFleetsRequest, call: Call) -> router_pb2.ListFleetsResponse:
+    async def ListFleets(
+        self, request: router_pb2.ListFleetsRequest, call: Call
+    ) -> router_pb2.ListFleetsResponse:
         self.scaled = list(request.scaled)
         rows = [
-            router_pb2.FleetState(model=name, serving=pair[0], waiting=pair[1]) for name, pair in self.fleets.items()
+            router_pb2.FleetState(model=name, serving=pair[0], waiting=pair[1])
+            for name, pair in self.fleets.items()
         ]
         return router_pb2.ListFleetsResponse(fleets=rows)
 
@@ -255,7 +286,9 @@ async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> N
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate({**POOL, "capacity": 0.0})
         actuator = Seen(0)
-        engine = Engine([config], {"m": actuator}, Store(None, "a"), clock, Demand(None, None, clock, peer))
+        engine = Engine(
+            [config], {"m": actuator}, Store(None, "a"), clock, Demand(None, None, clock, peer)
+        )
         await engine.tick()
         assert router.scaled == ["m"] and engine.pools["m"].decisions[0].wanted == 0
         router.fleets = {"m": (0, 2)}
@@ -271,7 +304,9 @@ async def test_for_keda_the_router_says_what_serves_and_so_how_long_a_start_take
     async with serving([Door(REGISTRY, router, internal(TOKEN))]) as server:
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate(POOL)
-        engine = Engine([config], {"m": DryRun(1)}, Store(None, "a"), clock, Demand(None, None, clock, peer))
+        engine = Engine(
+            [config], {"m": DryRun(1)}, Store(None, "a"), clock, Demand(None, None, clock, peer)
+        )
         router.fleets = {"m": (1, 0)}
         for step in range(8):
             await engine.report("m", [Sample(START_S + 10.0 * (step - 1), 300.0)])

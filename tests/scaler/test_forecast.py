@@ -1,4 +1,6 @@
-"""Forecasts: quantiles that cover what they say, experts that lose their say, and histories too short or too wild."""
+"""Forecasts: quantiles that cover what they say, experts that lose their say, and histories too
+short or too wild.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,11 @@ def test_the_learned_experts_are_extra_trees_a_random_forest_and_ridge_and_each_
     work = daily(6)
     forecaster, _ = fed(work, fit=False)
     learned = forecaster.train()
-    assert [type(one) for one in (*learned.trees, learned.ridge)] == [ExtraTreesRegressor, RandomForestRegressor, Ridge]
+    assert [type(one) for one in (*learned.trees, learned.ridge)] == [
+        ExtraTreesRegressor,
+        RandomForestRegressor,
+        Ridge,
+    ]
     forecaster.adopt(learned)
     later = daily(2, seed=9)
     missed: dict[int, list[float]] = {0: [], 1: [], 2: []}
@@ -114,7 +120,8 @@ def test_a_forecast_that_loses_to_the_reactive_rules_falls_back_and_returns() ->
     forecaster, _ = fed(daily(8), fit=False)
     made = forecaster._made[-1]
     assert made is not None and not forecaster.last.fallen_back
-    # What was forecast is made bad after the fact: the trust rule sees only forecasts and what came of them.
+    # What was forecast is made bad after the fact: the trust rule sees only forecasts and what came
+    # of them.
     for value in rng.poisson(100.0, 120):
         forecaster._made[-1] = replace(made, mixed=np.full(len(LEVELS), 5_000.0))
         forecast = forecaster.observe(float(value))

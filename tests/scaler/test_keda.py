@@ -1,4 +1,6 @@
-"""A client shaped like KEDA's: GetMetrics and then IsActive at each poll, bare metric names, push streams; and what it must survive."""
+"""A client shaped like KEDA's: GetMetrics and then IsActive at each poll, bare metric names, push
+streams; and what it must survive.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from penstock.scaler.samples import Sample
 
 from .conftest import Scaler, Scalers
 
-REF = keda.ScaledObjectRef(name="so", namespace="default", scalerMetadata={"pool": "m", "scalerAddress": "x:1"})
+REF = keda.ScaledObjectRef(
+    name="so", namespace="default", scalerMetadata={"pool": "m", "scalerAddress": "x:1"}
+)
 
 
 async def poll(scaler: Scaler) -> tuple[int, bool]:
@@ -98,9 +102,13 @@ async def test_an_unknown_pool_is_named(scalers: Scalers, metadata: dict[str, st
     for ask in (scaler.keda.IsActive, scaler.keda.GetMetricSpec):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(ref)
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND and "known are m" in (caught.value.details() or "")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND and "known are m" in (
+            caught.value.details() or ""
+        )
     with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
-        await scaler.keda.GetMetrics(keda.GetMetricsRequest(scaledObjectRef=REF, metricName="s0-penstock-m"))
+        await scaler.keda.GetMetrics(
+            keda.GetMetricsRequest(scaledObjectRef=REF, metricName="s0-penstock-m")
+        )
 
 
 async def test_a_restarted_scaler_answers_what_was_decided(scalers: Scalers) -> None:

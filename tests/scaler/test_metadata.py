@@ -1,4 +1,6 @@
-"""The machine's own metadata service as each cloud speaks it, from a real HTTP server that asks for each cloud's headers."""
+"""The machine's own metadata service as each cloud speaks it, from a real HTTP server that asks for
+each cloud's headers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from penstock.scaler.spot.instance_metadata import AzureMetadata, Ec2Metadata, GcpMetadata, Metadata, watch
+from penstock.scaler.spot.instance_metadata import (
+    AzureMetadata,
+    Ec2Metadata,
+    GcpMetadata,
+    Metadata,
+    watch,
+)
 from penstock.scaler.spot.notices import BadNotice, Notice
 from penstock.testkit.clock import FakeClock
 
@@ -24,20 +32,31 @@ ACTION = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"})
 
 def azure(*names: str, kind: str = "Preempt") -> str:
     event = {
-        "EventId": "1", "EventType": kind, "ResourceType": "VirtualMachine", "Resources": list(names), "EventStatus": "Scheduled",
-        "NotBefore": "Fri, 15 Jan 2027 08:00:45 GMT", "Description": "", "EventSource": "Platform",
-    }  # fmt: skip
+        "EventId": "1",
+        "EventType": kind,
+        "ResourceType": "VirtualMachine",
+        "Resources": list(names),
+        "EventStatus": "Scheduled",
+        "NotBefore": "Fri, 15 Jan 2027 08:00:45 GMT",
+        "Description": "",
+        "EventSource": "Platform",
+    }
     return json.dumps({"DocumentIncarnation": 2, "Events": [event]})
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """All three services at one address; a path that nothing was said of is missing, as is one asked without its headers."""
+    """All three services at one address; a path that nothing was said of is missing, as is one
+    asked without its headers.
+    """
 
     says: dict[str, str]
     asked: list[str]
 
     def do_PUT(self) -> None:
-        known = self.path == "/latest/api/token" and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
+        known = (
+            self.path == "/latest/api/token"
+            and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
+        )
         self._say("token-1" if known else None)
 
     def do_GET(self) -> None:
@@ -46,8 +65,10 @@ class Service(http.server.BaseHTTPRequestHandler):
         words = {
             EC2: self.headers["X-aws-ec2-metadata-token"] == "token-1",
             GCP: self.headers["Metadata-Flavor"] == "Google",
-            AZURE: self.headers["Metadata"] == "true" and "api-version" in urllib.parse.parse_qs(query),
-            NAME: self.headers["Metadata"] == "true" and urllib.parse.parse_qs(query).get("format") == ["text"],
+            AZURE: self.headers["Metadata"] == "true"
+            and "api-version" in urllib.parse.parse_qs(query),
+            NAME: self.headers["Metadata"] == "true"
+            and urllib.parse.parse_qs(query).get("format") == ["text"],
         }
         self._say(self.says.get(path) if words.get(path) else None)
 
@@ -79,7 +100,9 @@ def test_ec2_speaks_once_something_is_planned(service: tuple[str, Any]) -> None:
     with pytest.raises(OSError, match="404"):
         Ec2Metadata(url).notices(NOW)
     here.says[EC2] = ACTION
-    assert Ec2Metadata(url).notices(NOW) == [Notice("this machine", NOW + 120, "ec2-instance-action")]
+    assert Ec2Metadata(url).notices(NOW) == [
+        Notice("this machine", NOW + 120, "ec2-instance-action")
+    ]
 
 
 def test_gcp_says_true_or_false(service: tuple[str, Any]) -> None:
@@ -112,7 +135,9 @@ def test_azure_speaks_of_neighbours_too(service: tuple[str, Any]) -> None:
         (AZURE, AzureMetadata, "{}"),
     ],
 )
-def test_what_nobody_understands_is_said(service: tuple[str, Any], path: str, made: type[Metadata], said: str) -> None:
+def test_what_nobody_understands_is_said(
+    service: tuple[str, Any], path: str, made: type[Metadata], said: str
+) -> None:
     url, here = service
     here.says |= {NAME: "vm-7", path: said}
     with pytest.raises(BadNotice):
@@ -138,7 +163,9 @@ async def test_a_notice_is_told_once_whoever_speaks(
 
     here.says |= says
     nobody = GcpMetadata("http://127.0.0.1:1")
-    await watch([nobody, Ec2Metadata(url), GcpMetadata(url), AzureMetadata(url)], tell, FakeClock(NOW))
+    await watch(
+        [nobody, Ec2Metadata(url), GcpMetadata(url), AzureMetadata(url)], tell, FakeClock(NOW)
+    )
     assert [notice.source for notice in told] == [source]
 
 

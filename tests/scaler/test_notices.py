@@ -17,7 +17,12 @@ WARNING = {
     "time": "2027-01-15T08:00:00Z",
     "detail": {"instance-id": "i-1", "instance-action": "terminate"},
 }
-AZURE = {"Events": [{"EventType": "Preempt", "Resources": ["vm-1"]}, {"EventType": "Freeze", "Resources": ["vm-2"]}]}
+AZURE = {
+    "Events": [
+        {"EventType": "Preempt", "Resources": ["vm-1"]},
+        {"EventType": "Freeze", "Resources": ["vm-2"]},
+    ]
+}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,10 @@ AZURE = {"Events": [{"EventType": "Preempt", "Resources": ["vm-1"]}, {"EventType
             {**WARNING, "detail-type": "EC2 Instance Rebalance Recommendation"},
             [Notice("i-1", NOW + 120, "ec2-rebalance")],
         ),
-        ({"action": "terminate", "time": "2027-01-15T08:02:00Z"}, [Notice("own", NOW + 120, "ec2-instance-action")]),
+        (
+            {"action": "terminate", "time": "2027-01-15T08:02:00Z"},
+            [Notice("own", NOW + 120, "ec2-instance-action")],
+        ),
         (AZURE, [Notice("vm-1", NOW + 30, "azure-scheduled-event")]),
         (
             {"Events": [{"EventType": "Terminate", "NotBefore": "Fri, 15 Jan 2027 08:05:00 GMT"}]},
@@ -55,7 +63,13 @@ def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> 
         ({"instance": "m", "at": float("nan")}, "at"),
         ({"instance": "m", "at": -1}, "at"),
         ({"detail-type": "EC2 Spot Instance Interruption Warning"}, "detail.instance-id"),
-        ({"detail-type": "EC2 Instance State-change Notification", "detail": {"instance-id": "i"}}, "no notice"),
+        (
+            {
+                "detail-type": "EC2 Instance State-change Notification",
+                "detail": {"instance-id": "i"},
+            },
+            "no notice",
+        ),
         ({"Events": {}}, "Events"),
         ({"Events": [{"EventType": "Preempt", "NotBefore": "soon"}]}, "NotBefore"),
         ({"Events": [{"EventType": "Preempt", "Resources": "vm-1"}]}, "Resources"),
@@ -67,9 +81,14 @@ def test_what_is_no_notice_is_named(body: object, field: str) -> None:
         parse(body, "own", NOW)
 
 
-async def post(port: int, body: bytes, path: str = "/notice", secret: str = "s3") -> tuple[int, dict[str, Any]]:
+async def post(
+    port: int, body: bytes, path: str = "/notice", secret: str = "s3"
+) -> tuple[int, dict[str, Any]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\nContent-Length: "
+        f"{len(body)}\r\n\r\n"
+    )
     writer.write(head.encode() + body)
     answer = (await reader.read()).decode()
     writer.close()
@@ -85,7 +104,10 @@ async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
 
     door = NoticeDoor(act, "s3", FakeClock(NOW))
     port = await door.start("127.0.0.1:0")
-    assert await post(port, json.dumps(WARNING).encode()) == (200, {"notices": 1, "replaced": 1, "draining": 1})
+    assert await post(port, json.dumps(WARNING).encode()) == (
+        200,
+        {"notices": 1, "replaced": 1, "draining": 1},
+    )
     spoken = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"}).encode()
     assert (await post(port, spoken, "/notice?instance=node-7"))[0] == 200
     assert [notice.instance for notice in told] == ["i-1", "node-7"]

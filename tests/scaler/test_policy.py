@@ -6,14 +6,26 @@ import random
 from dataclasses import replace
 
 import pytest
-from penstock.scaler.decide.decision import Memory, Rules, Verdict, View, decide, instances, newsvendor_level
+from penstock.scaler.decide.decision import (
+    Memory,
+    Rules,
+    Verdict,
+    View,
+    decide,
+    instances,
+    newsvendor_level,
+)
 from penstock.scaler.decide.learning import Capacity, LeadTimes
 
 RULES = Rules(least=1, most=20, start_cost_s=120.0)
-VIEW = View(current=4, ready=4, capacity=10.0, demand=35.0, backlog=0.0, forecast=38.0, measured_at=0.0)
+VIEW = View(
+    current=4, ready=4, capacity=10.0, demand=35.0, backlog=0.0, forecast=38.0, measured_at=0.0
+)
 
 
-def run(view: View, rules: Rules, seconds: int, step: int = 5, memory: Memory | None = None) -> list[Verdict]:
+def run(
+    view: View, rules: Rules, seconds: int, step: int = 5, memory: Memory | None = None
+) -> list[Verdict]:
     """Decide every few seconds with demand always fresh and every decision obeyed."""
     memory, verdicts = memory or Memory(), []
     for now in range(0, seconds, step):
@@ -37,17 +49,26 @@ def test_the_price_decides_the_quantile() -> None:
         ({"demand": 55.0}, 6, "present demand"),
         ({"backlog": 900.0}, 7, "backlog"),
         ({"scheduled": 6}, 6, "schedule"),
-        ({"forecast": 61.0, "reactive": "reactive: too little history"}, 7, "reactive: too little history"),
+        (
+            {"forecast": 61.0, "reactive": "reactive: too little history"},
+            7,
+            "reactive: too little history",
+        ),
         ({"forecast": 1000.0}, 8, "most, held by the rate up"),
     ],
 )
-def test_the_most_that_any_rule_asks_for_is_wanted(changes: dict[str, float], wanted: int, reason: str) -> None:
+def test_the_most_that_any_rule_asks_for_is_wanted(
+    changes: dict[str, float], wanted: int, reason: str
+) -> None:
     verdict = decide(replace(VIEW, **changes), RULES, Memory(), 0.0)  # type: ignore[arg-type]
     assert (verdict.wanted, verdict.reason) == (wanted, reason)
 
 
 def test_capacity_grows_by_twice_or_four_in_fifteen_seconds() -> None:
-    wanted = [verdict.wanted for verdict in run(replace(VIEW, forecast=200.0, current=1, ready=1), RULES, 40)]
+    wanted = [
+        verdict.wanted
+        for verdict in run(replace(VIEW, forecast=200.0, current=1, ready=1), RULES, 40)
+    ]
     assert wanted == [5, 5, 5, 10, 10, 10, 20, 20]
 
 
@@ -85,7 +106,10 @@ def test_a_burst_begins_panic_before_its_interval_has_ended() -> None:
 def test_without_fresh_demand_the_last_answer_stands() -> None:
     for current, kept in ((4, 4), (0, 1)):
         verdict = decide(
-            replace(VIEW, current=current, demand=0.0, forecast=0.0), replace(RULES, least=0), Memory(), 1e4
+            replace(VIEW, current=current, demand=0.0, forecast=0.0),
+            replace(RULES, least=0),
+            Memory(),
+            1e4,
         )
         assert verdict.wanted == kept
         assert verdict.reason.startswith("no fresh demand")
@@ -107,16 +131,29 @@ def test_decisions_stay_within_bounds_whatever_comes() -> None:
     rules = replace(RULES, least=2, most=9)
     for now in range(0, 20_000, 5):
         view = View(
-            current, rng.randint(0, current), 10.0, rng.expovariate(0.02), rng.choice([0.0, rng.expovariate(0.01)]),
-            rng.expovariate(0.02), now - rng.choice([0.0, 1e3]), rng.choice([0, 0, 4]), rng.choice(["", "reactive"]),
-        )  # fmt: skip
+            current,
+            rng.randint(0, current),
+            10.0,
+            rng.expovariate(0.02),
+            rng.choice([0.0, rng.expovariate(0.01)]),
+            rng.expovariate(0.02),
+            now - rng.choice([0.0, 1e3]),
+            rng.choice([0, 0, 4]),
+            rng.choice(["", "reactive"]),
+        )
         verdict = decide(view, rules, memory, float(now))
         assert 2 <= verdict.wanted <= 9 and verdict.reason
         memory, current = verdict.memory, verdict.wanted
 
 
 def test_instances_round_up_but_not_on_dust() -> None:
-    assert [instances(work, 10.0) for work in (0.0, 0.1, 10.0, 10.0 + 1e-12, 10.1)] == [0, 1, 1, 1, 2]
+    assert [instances(work, 10.0) for work in (0.0, 0.1, 10.0, 10.0 + 1e-12, 10.1)] == [
+        0,
+        1,
+        1,
+        1,
+        2,
+    ]
     assert instances(5.0, 0.0) == 1
 
 

@@ -1,4 +1,6 @@
-"""The price of a spot place: followed by time and not by looks, unmoved by one odd price, with the course of the day and a quantile."""
+"""The price of a spot place: followed by time and not by looks, unmoved by one odd price, with the
+course of the day and a quantile.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,13 @@ def written(folder: Path, lines: list[str]) -> str:
     return str(path)
 
 
-def test_a_trace_is_replayed_with_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"2026-03-01T{step // 60:02d}:{step % 60:02d}:00,{600 if 90 <= step < 120 else 60}" for step in range(180)]
+def test_a_trace_is_replayed_with_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        f"2026-03-01T{step // 60:02d}:{step % 60:02d}:00,{600 if 90 <= step < 120 else 60}"
+        for step in range(180)
+    ]
     assert replay.main([trace(tmp_path, lines), "--capacity", "1", "--json"]) == 0
     *decisions, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(decisions) == 180 == summary["steps"]
@@ -32,7 +37,9 @@ def test_a_trace_is_replayed_with_reasons(tmp_path: Path, capsys: pytest.Capture
     assert summary["mean_instances"] < 5
 
 
-def test_unix_seconds_and_text_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unix_seconds_and_text_are_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = [f"{1_800_000_000 + 60 * step},{10 + step % 7 * 5}" for step in range(50)]
     assert replay.main([trace(tmp_path, lines)]) == 0
     assert "->" in capsys.readouterr().out
@@ -96,13 +103,16 @@ def test_a_trace_needs_no_head_and_may_be_marked_as_unicode(tmp_path: Path) -> N
     bare, marked = tmp_path / "bare.csv", tmp_path / "marked.csv"
     bare.write_text("\n".join(DATA))
     marked.write_text("\ufefftime,work\r\n" + "\r\n".join(DATA))
-    assert read(bare) == read(marked) == ([Sample(1.0, 5.0), Sample(2.0, 6.0), Sample(3.0, 7.0)], 1.0)
+    assert (
+        read(bare) == read(marked) == ([Sample(1.0, 5.0), Sample(2.0, 6.0), Sample(3.0, 7.0)], 1.0)
+    )
 
 
 def test_lines_of_single_requests_are_added_up(tmp_path: Path) -> None:
     path = tmp_path / "requests.csv"
     path.write_text(
-        "TIMESTAMP,in,out\n2023-11-16 18:17:03.9799600,40,1\n2023-11-16 18:17:01,2,1\n2023-11-16 18:17:25.5,3,1\n"
+        "TIMESTAMP,in,out\n2023-11-16 18:17:03.9799600,40,1\n2023-11-16 "
+        "18:17:01,2,1\n2023-11-16 18:17:25.5,3,1\n"
     )
     samples, interval_s = read(path, Columns(work="in", bin_s=10.0))
     assert interval_s == 10.0 and [sample.work for sample in samples] == [42.0, 0.0, 3.0]
@@ -110,12 +120,26 @@ def test_lines_of_single_requests_are_added_up(tmp_path: Path) -> None:
         read(path, Columns(bin_s=1e-6))
 
 
-def test_a_pool_of_the_configuration_is_replayed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pool_of_the_configuration_is_replayed_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "penstock.yaml"
-    config.write_text("scaling: {pools: [{name: m, least: 2, most: 3, capacity: 1, under: 9, over: 1}, {name: n}]}")
+    config.write_text(
+        "scaling: {pools: [{name: m, least: 2, most: 3, capacity: 1, under: 9, over: 1}, "
+        "{name: n}]}"
+    )
     lines = [f"{1_800_000_000 + 60 * step},{10 + step % 7 * 50}" for step in range(60)]
     plot = tmp_path / "plot.svg"
-    words = [trace(tmp_path, lines), "--config", str(config), "--pool", "m", "--json", "--plot", str(plot)]
+    words = [
+        trace(tmp_path, lines),
+        "--config",
+        str(config),
+        "--pool",
+        "m",
+        "--json",
+        "--plot",
+        str(plot),
+    ]
     assert replay.main(words) == 0
     *decisions, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {decision["wanted"] for decision in decisions} <= {2, 3} and decisions[0]["level"] == 0.9
@@ -126,8 +150,12 @@ def test_a_pool_of_the_configuration_is_replayed_and_drawn(tmp_path: Path, capsy
     assert "the file has m, n" in capsys.readouterr().err
 
 
-def test_a_long_step_gives_the_rates_time_to_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_step_gives_the_rates_time_to_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = [f"{1_800_000_000 + 1800 * step},{1800 * (50 if step else 1)}" for step in range(4)]
     assert replay.main([trace(tmp_path, lines), "--capacity", "1", "--most", "60", "--json"]) == 0
     decisions = [json.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
-    assert (decisions[1]["current"], decisions[1]["wanted"]) == (1, 50), "four, then twice, every 15 s of half an hour"
+    assert (decisions[1]["current"], decisions[1]["wanted"]) == (1, 50), (
+        "four, then twice, every 15 s of half an hour"
+    )

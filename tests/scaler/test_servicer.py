@@ -1,4 +1,6 @@
-"""Our own contract over real gRPC: demand, forecast, plan, decisions, notices; each bad input named."""
+"""Our own contract over real gRPC: demand, forecast, plan, decisions, notices; each bad input
+named.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from .test_keda import feed
 
 
 def sample(**changes: float) -> pb.DemandSample:
-    values = {"start_unix_ms": round(START_S * 1e3), "interval_ms": 10_000, "work": 100.0, **changes}
+    values = {
+        "start_unix_ms": round(START_S * 1e3),
+        "interval_ms": 10_000,
+        "work": 100.0,
+        **changes,
+    }
     return pb.DemandSample(**values)  # type: ignore[arg-type]
 
 
@@ -20,7 +27,9 @@ async def test_demand_is_taken_once(scalers: Scalers) -> None:
     await scaler.clock.advance(40.0)
     rows = [sample(), sample(start_unix_ms=round(START_S * 1e3) + 30_000, interval_ms=5_000)]
     for taken in (2, 0):
-        answer = await scaler.api.ReportDemand(pb.ReportDemandRequest(pool="m", samples=rows), metadata=AUTH)
+        answer = await scaler.api.ReportDemand(
+            pb.ReportDemandRequest(pool="m", samples=rows), metadata=AUTH
+        )
         assert answer.taken == taken
     samples = scaler.engine.pools["m"].pool.samples
     assert [one.work for one in samples] == [100.0, 0.0, 0.0, 200.0]
@@ -44,7 +53,9 @@ async def test_a_bad_sample_is_named_and_nothing_is_taken(
     request = pb.ReportDemandRequest(pool="m", samples=[sample(**change)])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await scaler.api.ReportDemand(request, metadata=AUTH)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and field in (caught.value.details() or "")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and field in (
+        caught.value.details() or ""
+    )
     assert not scaler.engine.pools["m"].pool.samples
 
 
@@ -64,12 +75,16 @@ async def test_forecast_plan_and_decisions_explain_themselves(scalers: Scalers) 
     assert len(forecast.points) == 2 and forecast.level == 0.95
     assert 190 < forecast.points[0].median <= forecast.points[0].quantile < 240
     assert sum(forecast.experts.values()) == pytest.approx(1.0, abs=1e-6)
-    near = await scaler.api.GetForecast(pb.GetForecastRequest(pool="m", horizon_ms=10_000), metadata=AUTH)
+    near = await scaler.api.GetForecast(
+        pb.GetForecastRequest(pool="m", horizon_ms=10_000), metadata=AUTH
+    )
     assert len(near.points) == 1
     plan = (await scaler.api.GetPlan(pb.GetPlanRequest(pool="m"), metadata=AUTH)).decision
     assert (plan.wanted, plan.level, plan.horizon_ms, plan.pool) == (3, 0.95, 10_000, "m")
     assert plan.reason and plan.reactive_floor == 3
     before = await scaler.api.ListDecisions(pb.ListDecisionsRequest(), metadata=AUTH)
     await scaler.api.GetPlan(pb.GetPlanRequest(pool="m"), metadata=AUTH)
-    after = await scaler.api.ListDecisions(pb.ListDecisionsRequest(pool="m", limit=5), metadata=AUTH)
+    after = await scaler.api.ListDecisions(
+        pb.ListDecisionsRequest(pool="m", limit=5), metadata=AUTH
+    )
     assert after.decisions[0] == before.decisions[0] and len(after.decisions) <= 5

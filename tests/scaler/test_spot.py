@@ -1,4 +1,6 @@
-"""Spot: lives and back-off of zones, the online rule, the solver and its bounds, the simulated market."""
+"""Spot: lives and back-off of zones, the online rule, the solver and its bounds, the simulated
+market.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,12 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
     safe = (rng.random((80, 2)) < 0.97).astype(float)
     available = np.hstack([together, together, safe])
     prices = {"a1": 0.29, "a2": 0.29, "b1": 0.31, "c1": 0.31}
-    plan = solve(4, [Place(name, name, price) for name, price in prices.items()], available, PlanKnobs(tail_share=0.3))
+    plan = solve(
+        4,
+        [Place(name, name, price) for name, price in prices.items()],
+        available,
+        PlanKnobs(tail_share=0.3),
+    )
     assert plan is not None
     assert plan.spot.get("b1", 0) + plan.spot.get("c1", 0) >= 4
     assert all(count <= 3 for count in plan.spot.values())
@@ -98,13 +105,19 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
 
 
 def test_with_no_room_anywhere_the_solver_buys_on_demand() -> None:
-    plan = solve(3, [Place("a1", "a1", 0.3), Place("b1", "b1", 0.3)], np.zeros((40, 2)), PlanKnobs())
+    plan = solve(
+        3, [Place("a1", "a1", 0.3), Place("b1", "b1", 0.3)], np.zeros((40, 2)), PlanKnobs()
+    )
     assert plan is not None and plan.on_demand == 3 and not plan.spot
 
 
 def test_a_plan_guides_the_online_rule() -> None:
     placed = place(4, {}, zones(), SpotKnobs(), 0.0, Plan({"b1": 3, "c1": 2}, 1, 2.5))
-    assert dict(placed.launch) == {"b1": 3, "c1": 2} and placed.on_demand == 4 and placed.reason == "solver"
+    assert (
+        dict(placed.launch) == {"b1": 3, "c1": 2}
+        and placed.on_demand == 4
+        and placed.reason == "solver"
+    )
 
 
 def test_scenarios_keep_to_what_is_up_now() -> None:

@@ -1,4 +1,6 @@
-"""A fleet on a simulated provider: losses are made good elsewhere, on demand stands in and goes, notices drain first."""
+"""A fleet on a simulated provider: losses are made good elsewhere, on demand stands in and goes,
+notices drain first.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def places() -> list[Zone]:
 
 
 class Cloud:
-    """Machines by zone with room that the test sets; those launched serve once `settle` was called."""
+    """Machines by zone with room that the test sets; those launched serve once `settle` was
+    called.
+    """
 
     def __init__(self) -> None:
         self.room = dict.fromkeys(REGIONS, 9)
@@ -112,14 +116,18 @@ async def test_one_that_will_go_is_replaced_and_then_drained() -> None:
     assert not await fleet.replace(leaving.id, 120.0) and not await fleet.replace("vm-99", 120.0)
     assert sum(bool(one.zone) and one.id != leaving.id for one in cloud.there) == 4
     await clock.advance(0.0)
-    assert drained == [f"{leaving.id} spot_notice"], "three of four serve: nothing is missing, so it need not wait"
+    assert drained == [f"{leaving.id} spot_notice"], (
+        "three of four serve: nothing is missing, so it need not wait"
+    )
     await clock.advance(119.0)
     assert leaving in cloud.there
     await clock.advance(1.0)
     assert leaving not in cloud.there, "nobody took it: it is not paid for any longer"
 
 
-async def test_one_that_is_missed_serves_until_its_replacement_does_or_half_its_time_is_over() -> None:
+async def test_one_that_is_missed_serves_until_its_replacement_does_or_half_its_time_is_over() -> (
+    None
+):
     for comes in (True, False):
         cloud = Cloud()
         fleet, clock, drained = make(cloud)

@@ -1,4 +1,6 @@
-"""The fleet that serves on a simulated market: the same actuator and provider interface as on a cloud, days in virtual time."""
+"""The fleet that serves on a simulated market: the same actuator and provider interface as on a
+cloud, days in virtual time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from penstock.testkit.clock import FakeClock
 NEED = 4
 
 
-def fleet_on(market: Market, knobs: SpotKnobs | None = None) -> tuple[SpotFleet, MarketMachines, FakeClock]:
+def fleet_on(
+    market: Market, knobs: SpotKnobs | None = None
+) -> tuple[SpotFleet, MarketMachines, FakeClock]:
     clock = FakeClock(1_800_000_000.0)
     provider = MarketMachines(market, clock)
     places = [Zone(name, region) for name, region in market.zones.items()]
@@ -57,20 +61,29 @@ async def test_a_trace_takes_machines_and_the_fleet_makes_them_good() -> None:
     for _ in range(3):
         await clock.advance(TICK_S)
         seen = await fleet.fleet()
-    assert {one.zone for one in await provider.machines() if one.zone} == {"b1"} and seen.ready == NEED
+    assert {one.zone for one in await provider.machines() if one.zone} == {
+        "b1"
+    } and seen.ready == NEED
     assert fleet.zones.by_name["a1"].failures > 0
     await fleet.close()
 
 
 async def test_where_there_is_no_room_a_launch_says_so() -> None:
     _, provider, _ = fleet_on(Market({"a1": "a"}, np.array([[1]]), np.array([[0.3]])))
-    assert await provider.launch("a1") and not await provider.launch("a1") and await provider.launch("")
+    assert (
+        await provider.launch("a1")
+        and not await provider.launch("a1")
+        and await provider.launch("")
+    )
 
 
 async def test_published_traces_are_a_market_too(tmp_path: Path) -> None:
     assert bamboo(tmp_path, NEED) is None
     for name in ("p3-trace.csv", "g4dn-trace.csv"):
-        rows = [f"{minute * 60_000},{'remove' if minute % 20 == 19 else 'add'},n{minute}" for minute in range(60)]
+        rows = [
+            f"{minute * 60_000},{'remove' if minute % 20 == 19 else 'add'},n{minute}"
+            for minute in range(60)
+        ]
         (tmp_path / name).write_text("\n".join(rows))
     lines = [f"2020-01-01, 00:{minute:02d}:00, {10 if minute < 30 else 5}" for minute in range(60)]
     (tmp_path / "gcloud-v100x1-east1c.txt").write_text("\n".join(lines))

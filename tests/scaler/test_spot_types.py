@@ -1,4 +1,6 @@
-"""Several instance types in a pool: what each does counts, in the rule and in the solver, and they are spread over zones and types."""
+"""Several instance types in a pool: what each does counts, in the rule and in the solver, and they
+are spread over zones and types.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SIZES = {"small": 1.0, "large": 3.0}
 
 def pool() -> list[Zone]:
     return [
-        Zone(f"{zone}/{kind}", zone[0], zone, kind, size) for zone in ("a1", "b1", "c1") for kind, size in SIZES.items()
+        Zone(f"{zone}/{kind}", zone[0], zone, kind, size)
+        for zone in ("a1", "b1", "c1")
+        for kind, size in SIZES.items()
     ]
 
 
@@ -31,9 +35,13 @@ def in_zone(counts: Mapping[str, int], zone: str) -> float:
 
 def test_large_machines_count_for_what_they_do() -> None:
     zones = Zones(pool())
-    placed = place(6, {"a1/large": Held(ready=1), "b1/large": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0)
+    placed = place(
+        6, {"a1/large": Held(ready=1), "b1/large": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0
+    )
     assert (dict(placed.launch), dict(placed.stop), placed.on_demand) == ({}, {}, 0)
-    short = place(6, {"a1/large": Held(ready=1), "b1/small": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0)
+    short = place(
+        6, {"a1/large": Held(ready=1), "b1/small": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0
+    )
     assert does(short.launch) >= 2 and short.on_demand == 2
 
 
@@ -44,11 +52,15 @@ def test_instances_are_spread_over_zones_whatever_the_type() -> None:
     launch = place(8, {}, zones, SpotKnobs(extra=1), 0.0).launch
     assert does(launch) >= 9
     assert all(0 < in_zone(launch, zone) <= 5 for zone in ("a1", "b1", "c1"))
-    assert len({name.partition("/")[2] for name in launch}) == 2, "both types, for one may run out in all zones"
+    assert len({name.partition("/")[2] for name in launch}) == 2, (
+        "both types, for one may run out in all zones"
+    )
 
 
 def test_a_small_need_is_not_met_by_a_large_machine_that_idles() -> None:
-    assert dict(place(1, {}, Zones(pool()), SpotKnobs(extra=0), 0.0).launch).keys() <= {f"{z}1/small" for z in "abc"}
+    assert dict(place(1, {}, Zones(pool()), SpotKnobs(extra=0), 0.0).launch).keys() <= {
+        f"{z}1/small" for z in "abc"
+    }
 
 
 def test_a_large_machine_is_kept_while_what_is_left_would_not_do() -> None:
@@ -60,7 +72,10 @@ def test_a_large_machine_is_kept_while_what_is_left_would_not_do() -> None:
 
 
 def places(prices: Mapping[str, float]) -> list[Place]:
-    return [Place(one.name, one.zone, prices[one.name.partition("/")[2]], one.capacity) for one in pool()]
+    return [
+        Place(one.name, one.zone, prices[one.name.partition("/")[2]], one.capacity)
+        for one in pool()
+    ]
 
 
 def test_the_solver_chooses_the_type_that_is_cheaper_for_what_it_does() -> None:
@@ -69,18 +84,34 @@ def test_the_solver_chooses_the_type_that_is_cheaper_for_what_it_does() -> None:
         plan = solve(9, places({cheap: 0.2, dear: 0.4}), sure, PlanKnobs())
         assert plan is not None and plan.on_demand == 0
         assert {name.partition("/")[2] for name in plan.spot} == {cheap}
-        assert does(plan.spot) == 9 and plan.extra(9, {one.name: one.capacity for one in pool()}) == 0
+        assert (
+            does(plan.spot) == 9 and plan.extra(9, {one.name: one.capacity for one in pool()}) == 0
+        )
 
 
 def test_the_solver_spreads_over_zones_and_not_over_types_of_one() -> None:
-    plan = solve(9, places({"large": 0.2, "small": 0.21}), np.ones((40, 6)), PlanKnobs(share_most=0.4))
+    plan = solve(
+        9, places({"large": 0.2, "small": 0.21}), np.ones((40, 6)), PlanKnobs(share_most=0.4)
+    )
     assert plan is not None
-    assert all(in_zone(plan.spot, zone) <= 4 for zone in ("a1", "b1", "c1")) and does(plan.spot) >= 9
+    assert (
+        all(in_zone(plan.spot, zone) <= 4 for zone in ("a1", "b1", "c1")) and does(plan.spot) >= 9
+    )
 
 
 def test_a_plan_in_machines_guides_the_rule_in_instances() -> None:
-    placed = place(7, {}, Zones(pool()), SpotKnobs(), 0.0, Plan({"a1/large": 1, "b1/large": 1, "c1/small": 1}, 0, 2.0))
-    assert dict(placed.launch) == {"a1/large": 1, "b1/large": 1, "c1/small": 1} and placed.reason == "solver"
+    placed = place(
+        7,
+        {},
+        Zones(pool()),
+        SpotKnobs(),
+        0.0,
+        Plan({"a1/large": 1, "b1/large": 1, "c1/small": 1}, 0, 2.0),
+    )
+    assert (
+        dict(placed.launch) == {"a1/large": 1, "b1/large": 1, "c1/small": 1}
+        and placed.reason == "solver"
+    )
 
 
 class Cloud:
@@ -113,6 +144,8 @@ async def test_a_fleet_of_types_serves_what_is_wanted(solver: PlanKnobs | None) 
         seen = await fleet.fleet()
     spot = [one.zone for one in cloud.there if one.zone]
     assert (seen.wanted, seen.ready) == (9, 9)
-    assert len(spot) < 9 <= does({name: spot.count(name) for name in spot}), "large ones are cheaper for what they do"
+    assert len(spot) < 9 <= does({name: spot.count(name) for name in spot}), (
+        "large ones are cheaper for what they do"
+    )
     assert all(one.zone for one in cloud.there), "on demand has gone"
     await fleet.close()

@@ -1,4 +1,6 @@
-"""What was learnt of spot zones outlives a restart, on a real Redis; what cannot be read changes nothing."""
+"""What was learnt of spot zones outlives a restart, on a real Redis; what cannot be read changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,14 @@ def test_everything_comes_back() -> None:
     for name in NAMES:
         old, new = before.by_name[name], after.by_name[name]
         assert (new.hazard, new.up_since_s, new.retry_at_s, new.failures) == (
-            old.hazard, old.up_since_s, old.retry_at_s, old.failures,
-        )  # fmt: skip
-        assert new.price == pytest.approx(old.price) and new.price_high == pytest.approx(old.price_high)
+            old.hazard,
+            old.up_since_s,
+            old.retry_at_s,
+            old.failures,
+        )
+        assert new.price == pytest.approx(old.price) and new.price_high == pytest.approx(
+            old.price_high
+        )
     assert after.pooled == before.pooled and list(after.history) == list(before.history)
     assert dump(after) == dump(before)
 
@@ -151,18 +158,28 @@ async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Stor
     await first.close()
     cloud.there, cloud.room = [], set()
     await clock.advance(600.0)
-    second = SpotFleet(cloud, [Zone(name, name[0]) for name in NAMES], clock, memory=store.zones("m"))
+    second = SpotFleet(
+        cloud, [Zone(name, name[0]) for name in NAMES], clock, memory=store.zones("m")
+    )
     await second.fleet()
     assert all(zone.up_since_s is None for zone in second.zones.by_name.values())
     assert sum(second.zones.pooled.deaths) == 0
     await second.close()
 
 
-async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back_too(store: Store) -> None:
+async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back_too(
+    store: Store,
+) -> None:
     cloud, clock = Cloud(*NAMES), FakeClock(NOW)
 
     def make() -> SpotFleet:
-        return SpotFleet(cloud, [Zone(n, n[0]) for n in NAMES], clock, SpotKnobs(extra=1), memory=store.zones("m"))
+        return SpotFleet(
+            cloud,
+            [Zone(n, n[0]) for n in NAMES],
+            clock,
+            SpotKnobs(extra=1),
+            memory=store.zones("m"),
+        )
 
     old, new = make(), make()
     await old.scale(6)
@@ -170,7 +187,9 @@ async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back
     await clock.advance(61.0)
     assert await new.fleet() == Fleet(6, 6), "nothing was asked of it yet"
     before = list(cloud.there)
-    assert await new.fleet() == Fleet(6, 6) and cloud.there == before, "and only looking starts and ends nothing"
+    assert await new.fleet() == Fleet(6, 6) and cloud.there == before, (
+        "and only looking starts and ends nothing"
+    )
     await new.scale(8)
     await new.fleet()
     await clock.advance(61.0)
@@ -188,7 +207,9 @@ async def test_one_that_looks_seldom_still_sees_what_it_lost(store: Store) -> No
     await clock.advance(300.0)
     cloud.there = [one for one in cloud.there if one.zone != gone]
     assert (await fleet.fleet()).wanted == 2
-    assert sum(fleet.zones.pooled.deaths) == 1 and fleet.zones.by_name[gone].retry_at_s > clock.time()
+    assert (
+        sum(fleet.zones.pooled.deaths) == 1 and fleet.zones.by_name[gone].retry_at_s > clock.time()
+    )
     await fleet.close()
 
 

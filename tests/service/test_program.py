@@ -28,7 +28,9 @@ def test_a_clean_stop_is_zero() -> None:
     assert _exit_status() == 0
 
 
-def test_a_port_in_use_is_one_line_and_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_line_and_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PENSTOCK_LISTEN", "taken")
     assert _exit_status() == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -43,7 +45,9 @@ def test_bad_settings_are_a_line_each_and_two(
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_help_lists_the_variables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["router", "--help"])
     assert _exit_status() == 0
     assert "PENSTOCK_REDIS_URL" in capsys.readouterr().out

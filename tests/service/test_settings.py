@@ -65,9 +65,15 @@ def test_every_bad_key_of_a_section_is_named_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("limts: {}\n", "unknown section"), ("[1, 2]", "must hold sections"), ("a: b: c", "is not YAML")],
+    [
+        ("limts: {}\n", "unknown section"),
+        ("[1, 2]", "must hold sections"),
+        ("a: b: c", "is not YAML"),
+    ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused(
+    tmp_path: Path, content: str, said: str
+) -> None:
     path = tmp_path / "penstock.yaml"
     path.write_text(content)
     with pytest.raises(BadConfig, match=said):
@@ -95,7 +101,10 @@ async def test_a_bad_new_file_is_refused_and_the_old_values_stay(tmp_path: Path)
 
     watch_sighup(reload)
     try:
-        for content, expected in (("limits: {per_second: -1}\n", 7), ("limits: {per_second: 9}\n", 9)):
+        for content, expected in (
+            ("limits: {per_second: -1}\n", 7),
+            ("limits: {per_second: 9}\n", 9),
+        ):
             path.write_text(content)
             seen.clear()
             os.kill(os.getpid(), signal.SIGHUP)

@@ -28,7 +28,10 @@ async def test_the_server_and_its_socket_are_gone_afterwards(tmp_path: Path) -> 
 
 async def test_a_ledger_is_synced_always_and_never_evicts(tmp_path: Path) -> None:
     async with embedded_redis(tmp_path / "data", "ledger") as url, open_redis(url) as client:
-        config = {**await client.config_get("appendfsync"), **await client.config_get("maxmemory-policy")}
+        config = {
+            **await client.config_get("appendfsync"),
+            **await client.config_get("maxmemory-policy"),
+        }
         assert config == {
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",

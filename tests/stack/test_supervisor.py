@@ -63,7 +63,9 @@ async def test_programs_poll_where_they_wait_unless_told_otherwise(
         monkeypatch.setenv("GRPC_EXPERIMENTS", set_here)
     lines = Lines()
     supervisor = Supervisor(lines, _ready)
-    await supervisor.start((_program("one", f"import os; print('got', os.environ['GRPC_EXPERIMENTS']); {SLEEPER}"),))
+    await supervisor.start(
+        (_program("one", f"import os; print('got', os.environ['GRPC_EXPERIMENTS']); {SLEEPER}"),)
+    )
     await lines.until("one", f"got {seen}")
     await supervisor.stop()
 
@@ -102,6 +104,8 @@ async def test_one_that_never_gets_ready_is_named() -> None:
     await supervisor.stop()
 
 
-@pytest.mark.parametrize(("crashes", "delay_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 15.0), (1000, 15.0)])
+@pytest.mark.parametrize(
+    ("crashes", "delay_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 15.0), (1000, 15.0)]
+)
 def test_the_wait_doubles_up_to_a_limit(crashes: int, delay_s: float) -> None:
     assert RestartPolicy().delay_s(crashes) == delay_s

@@ -28,7 +28,10 @@ def test_a_port_in_use_is_named_and_the_others_are_not() -> None:
 
 def test_without_a_model_one_is_told_to_make_it(tmp_path: Path) -> None:
     ended = _stack("--home", str(tmp_path), "up")
-    assert (ended.returncode, ended.stderr) == (2, f"penstock.stack: no model in {tmp_path}; run `make model`\n")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"penstock.stack: no model in {tmp_path}; run `make model`\n",
+    )
 
 
 def test_a_socket_path_that_is_too_long_is_told_without_a_trace(tmp_path: Path) -> None:

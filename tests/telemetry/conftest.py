@@ -29,9 +29,17 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, clock: Clock | None = None, **settings: object) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, clock: Clock | None = None, **settings: object
+) -> AsyncIterator[Running]:
     """A telemetry service for the length of the block."""
-    told = {"listen": "127.0.0.1:0", "internal_token": TOKEN, "prometheus_listen": "", "home": folder, **settings}
+    told = {
+        "listen": "127.0.0.1:0",
+        "internal_token": TOKEN,
+        "prometheus_listen": "",
+        "home": folder,
+        **settings,
+    }
     async with opened(TelemetrySettings(**told), clock or SystemClock()) as server:  # type: ignore[arg-type]
         await server.start()
         peer = UnaryPeer(open_channel(server.address), SERVICE, token=TOKEN)

@@ -1,4 +1,7 @@
-"""Incidents reach those who asked: a signed webhook on an allowed host, and the gRPC stream. Real sockets on both ends."""
+"""Incidents reach those who asked: a signed webhook on an allowed host, and the gRPC stream.
+
+Real sockets on both ends.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ SECRET = "s3cret"
 
 
 class Receiver:
-    """An HTTP server of a few lines that answers with the next status and keeps what it was sent."""
+    """An HTTP server of a few lines that answers with the next status and keeps what it was
+    sent.
+    """
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
@@ -43,12 +48,15 @@ class Receiver:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         headers = {
-            name.lower(): value for name, _, value in (line.partition(": ") for line in head.splitlines()[1:]) if name
+            name.lower(): value
+            for name, _, value in (line.partition(": ") for line in head.splitlines()[1:])
+            if name
         }
         body = await reader.readexactly(int(headers["content-length"]))
         status = self.statuses.pop(0) if self.statuses else 200
         writer.write(
-            f"HTTP/1.1 {status} x\r\nLocation: {self.url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+            f"HTTP/1.1 {status} x\r\nLocation: {self.url}\r\nContent-Length: 0\r\nConnection: "
+            "close\r\n\r\n".encode()
         )
         await writer.drain()
         writer.close()
@@ -78,8 +86,22 @@ async def sending(receiver: Receiver, clock: Any) -> AsyncIterator[Webhook]:
 
 
 def incident(**changes: Any) -> Incident:
-    told: dict[str, Any] = {"id": "inc-1", "service": "router", "subject": "x", "detector": "metric"}
-    return Incident(**{**told, "opened_unix_s": 1.0, "last_unix_s": 1.0, "severity": 5.0, "text": "t", **changes})
+    told: dict[str, Any] = {
+        "id": "inc-1",
+        "service": "router",
+        "subject": "x",
+        "detector": "metric",
+    }
+    return Incident(
+        **{
+            **told,
+            "opened_unix_s": 1.0,
+            "last_unix_s": 1.0,
+            "severity": 5.0,
+            "text": "t",
+            **changes,
+        }
+    )
 
 
 async def test_an_incident_is_posted_once_and_signed(receiver: Receiver) -> None:
@@ -89,7 +111,9 @@ async def test_an_incident_is_posted_once_and_signed(receiver: Receiver) -> None
         webhook.put(incident(alerts=2, open=False))
         (headers, body), (_, closed) = await receiver.got.get(), await receiver.got.get()
     at, _, mac = headers["penstock-signature"].partition(",v1=")
-    expected = hmac.new(SECRET.encode(), at.removeprefix("t=").encode() + b"." + body, hashlib.sha256).hexdigest()
+    expected = hmac.new(
+        SECRET.encode(), at.removeprefix("t=").encode() + b"." + body, hashlib.sha256
+    ).hexdigest()
     assert mac == expected
     assert json.loads(body)["event"] == "opened" and json.loads(body)["incident"]["id"] == "inc-1"
     assert json.loads(closed)["event"] == "closed"
@@ -105,14 +129,23 @@ async def test_an_incident_that_grows_by_a_subject_is_told_again(receiver: Recei
 
 async def test_the_service_itself_tells_its_webhook(receiver: Receiver, tmp_path: Path) -> None:
     host = "127.0.0.1"
-    told = {"alert_webhook_url": receiver.url, "alert_webhook_secret": SECRET, "alert_webhook_hosts": (host,)}
+    told = {
+        "alert_webhook_url": receiver.url,
+        "alert_webhook_secret": SECRET,
+        "alert_webhook_hosts": (host,),
+    }
     clock = FakeClock(1.0)
     async with running(tmp_path, clock, **told) as service:
         for number in range(1, 161):
             trace = made(
-                number, trace=number.to_bytes(16, "big"), rpc__status_code="INTERNAL" if number > 100 else "OK"
+                number,
+                trace=number.to_bytes(16, "big"),
+                rpc__status_code="INTERNAL" if number > 100 else "OK",
             )
-            trace.name, trace.status.code = "Shop/Order", ERROR if number > 100 else trace.status.code
+            trace.name, trace.status.code = (
+                "Shop/Order",
+                ERROR if number > 100 else trace.status.code,
+            )
             await export(service.address, request(trace).SerializeToString())
         await clock.advance(5.0)
         _, body = await receiver.got.get()
@@ -120,7 +153,9 @@ async def test_the_service_itself_tells_its_webhook(receiver: Receiver, tmp_path
     assert "error_rate" in json.dumps(json.loads(body)["incident"]["blames"])
 
 
-async def test_a_failing_receiver_is_tried_again_and_a_refusing_one_is_not(receiver: Receiver) -> None:
+async def test_a_failing_receiver_is_tried_again_and_a_refusing_one_is_not(
+    receiver: Receiver,
+) -> None:
     receiver.statuses = [503, 200, 403]
     clock = FakeClock()
     async with sending(receiver, clock) as webhook:
@@ -150,21 +185,31 @@ async def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("url", "hosts", "secret", "wrong"),
     [
-        ("https://alerts.example/x", "other.example", SECRET, "not in PENSTOCK_ALERT_WEBHOOK_HOSTS"),
+        (
+            "https://alerts.example/x",
+            "other.example",
+            SECRET,
+            "not in PENSTOCK_ALERT_WEBHOOK_HOSTS",
+        ),
         ("https://alerts.example/x", "alerts.example", "", "PENSTOCK_ALERT_WEBHOOK_SECRET"),
         ("ftp://alerts.example/x", "alerts.example", SECRET, "http or https"),
         ("https://user:p@alerts.example/x", "alerts.example", SECRET, "user or password"),
         ("https://alerts.example.evil.example/x", "alerts.example", SECRET, "not in"),
     ],
 )
-def test_where_it_may_go_is_settled_at_the_start(url: str, hosts: str, secret: str, wrong: str, tmp_path: Path) -> None:
+def test_where_it_may_go_is_settled_at_the_start(
+    url: str, hosts: str, secret: str, wrong: str, tmp_path: Path
+) -> None:
     told = {"alert_webhook_url": url, "alert_webhook_hosts": hosts, "alert_webhook_secret": secret}
     with pytest.raises(BadConfig, match=wrong):
         load_settings(TelemetrySettings, home=tmp_path, **told)
 
 
 def test_an_allowed_host_is_taken(tmp_path: Path) -> None:
-    told = {"alert_webhook_url": "https://a.example/x", "alert_webhook_hosts": "b.example, a.example"}
+    told = {
+        "alert_webhook_url": "https://a.example/x",
+        "alert_webhook_hosts": "b.example, a.example",
+    }
     settings = load_settings(TelemetrySettings, home=tmp_path, alert_webhook_secret=SECRET, **told)
     assert settings.alert_webhook_hosts == ("b.example", "a.example")
 
@@ -177,7 +222,9 @@ async def test_a_watcher_sees_an_incident_open_grow_and_close() -> None:
     await asyncio.sleep(0)
     store.incidents.take(Finding("cache", "y", "metric", 9.0, 4.0, "other"))
     blames = (Blame("latency_ms", 0.9, 40.0, 10.0),)
-    store.incidents.take(Finding("router", "x", "requests", 10.0, 6.0, "slow", blames, "router Embed", ("ab",)))
+    store.incidents.take(
+        Finding("router", "x", "requests", 10.0, 6.0, "slow", blames, "router Embed", ("ab",))
+    )
     opened = (await first).incident
     assert opened.summary == "slow" and opened.contributions[0].feature == "latency_ms"
     assert opened.critical_section == "router Embed" and opened.state == pb.INCIDENT_STATE_OPEN

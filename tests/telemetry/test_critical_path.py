@@ -1,4 +1,6 @@
-"""The critical path: sections tile the root's time, and the known faults of other viewers are not ours."""
+"""The critical path: sections tile the root's time, and the known faults of other viewers are not
+ours.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,16 @@ def test_children_one_after_another_and_the_gap_between() -> None:
 
 
 def test_back_to_back_children_are_both_on_the_path() -> None:
-    assert told(span("root", 0, 100), span("a", 0, 50, "root"), span("b", 50, 100, "root")) == {"a": 50, "b": 50}
+    assert told(span("root", 0, 100), span("a", 0, 50, "root"), span("b", 50, 100, "root")) == {
+        "a": 50,
+        "b": 50,
+    }
 
 
 def test_of_parallel_children_the_last_to_end_counts() -> None:
-    assert told(span("root", 0, 100), span("short", 10, 60, "root"), span("long", 10, 95, "root")) == {
+    assert told(
+        span("root", 0, 100), span("short", 10, 60, "root"), span("long", 10, 95, "root")
+    ) == {
         "root": 15,
         "long": 85,
     }
@@ -37,7 +44,9 @@ def test_of_parallel_children_the_last_to_end_counts() -> None:
 
 def test_work_after_the_answer_is_not_on_the_path() -> None:
     assert told(span("root", 0, 100), span("store", 90, 150, "root")) == {"root": 100}
-    assert told(span("root", 0, 100), span("log", 20, 100, "root", penstock__waited_on=False)) == {"root": 100}
+    assert told(span("root", 0, 100), span("log", 20, 100, "root", penstock__waited_on=False)) == {
+        "root": 100
+    }
 
 
 def test_the_loser_of_a_hedge_is_not_on_the_path() -> None:
@@ -63,7 +72,14 @@ def test_a_chain_of_ten_thousand_does_not_recurse() -> None:
 
 
 def test_spans_that_are_their_own_ancestors_end() -> None:
-    tree = Tree([span("a", 0, 10, "b"), span("b", 0, 10, "a"), span("root", 0, 20), span("self", 0, 5, "self")])
+    tree = Tree(
+        [
+            span("a", 0, 10, "b"),
+            span("b", 0, 10, "a"),
+            span("root", 0, 20),
+            span("self", 0, 5, "self"),
+        ]
+    )
     assert sum(part.end_ns - part.start_ns for part in critical_path(tree)) == tree.root.duration_ns
     assert len(tree.in_order()) <= 4
 
@@ -83,10 +99,22 @@ spans_of_any_shape = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(spans_of_any_shape)
-def test_sections_tile_the_root_exactly(shape: list[tuple[int, int, int, Source, str, str]]) -> None:
+def test_sections_tile_the_root_exactly(
+    shape: list[tuple[int, int, int, Source, str, str]],
+) -> None:
     spans = [span("0", 0, 100)]
     for number, (parent, start, length, source, error, kind) in enumerate(shape, start=1):
-        spans.append(span(str(number), start, start + length, str(parent), source=source, error=error, kind=kind))
+        spans.append(
+            span(
+                str(number),
+                start,
+                start + length,
+                str(parent),
+                source=source,
+                error=error,
+                kind=kind,
+            )
+        )
     tree = Tree(spans)
     sections = critical_path(tree)
     assert sum(part.end_ns - part.start_ns for part in sections) == tree.root.duration_ns
@@ -109,4 +137,6 @@ def test_an_error_began_where_it_first_showed() -> None:
     origin = error_origin(tree)
     assert origin is not None
     assert origin.name == "its leaf"
-    assert error_origin(Tree([span("root", 0, 10), span("a", 0, 5, "root", error="INTERNAL")])) is None
+    assert (
+        error_origin(Tree([span("root", 0, 10), span("a", 0, 5, "root", error="INTERNAL")])) is None
+    )

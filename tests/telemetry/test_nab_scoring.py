@@ -25,7 +25,9 @@ def test_a_detector_that_never_speaks_scores_nothing_and_a_perfect_one_all(profi
     streams = [STREAM, *generated(random.Random(1))]
     assert total([judge(stream, [], profile) for stream in streams], profile) == pytest.approx(0.0)  # type: ignore[arg-type]
     first_rows = [[window[0] for window in stream.windows] for stream in streams]
-    outcomes = [judge(stream, rows, profile) for stream, rows in zip(streams, first_rows, strict=True)]  # type: ignore[arg-type]
+    outcomes = [
+        judge(stream, rows, profile) for stream, rows in zip(streams, first_rows, strict=True)
+    ]  # type: ignore[arg-type]
     assert total(outcomes, profile) == pytest.approx(100.0)  # type: ignore[arg-type]
 
 
@@ -39,7 +41,9 @@ def test_a_false_alert_costs_its_weight_far_from_windows_and_less_just_after_one
     far = judge(STREAM, [400]).raw - judge(STREAM, []).raw
     near = judge(STREAM, [905]).raw - judge(STREAM, []).raw
     assert far == pytest.approx(-0.11) and -0.11 < near < 0.0
-    assert judge(STREAM, [400], LOW_FALSE).raw - judge(STREAM, [], LOW_FALSE).raw == pytest.approx(-0.22)
+    assert judge(STREAM, [400], LOW_FALSE).raw - judge(STREAM, [], LOW_FALSE).raw == pytest.approx(
+        -0.22
+    )
 
 
 def test_alerts_of_the_probation_are_not_scored() -> None:

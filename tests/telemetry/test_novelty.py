@@ -1,4 +1,6 @@
-"""The detector of single streams: silent when nothing is new, loud when something is, bounded, the same for any unit."""
+"""The detector of single streams: silent when nothing is new, loud when something is, bounded, the
+same for any unit.
+"""
 
 from __future__ import annotations
 
@@ -68,11 +70,18 @@ def test_a_stream_holds_less_than_eight_kilobytes() -> None:
 
 
 def test_a_finding_names_the_stream_its_value_and_what_was_usual() -> None:
-    detector, key = MetricDetector(), SeriesKey("router", "rpc.server.call.duration", (("rpc.method", "R/Embed"),))
+    detector, key = (
+        MetricDetector(),
+        SeriesKey("router", "rpc.server.call.duration", (("rpc.method", "R/Embed"),)),
+    )
     for row in range(400):
         assert not detector.on_point(key, 15.0 * row, 0.01 + row % 7 / 10_000)
     (finding,) = detector.on_point(key, 6000.0, 0.5)
-    assert finding.service == "router" and finding.detector == "metric" and "R/Embed" in finding.subject
+    assert (
+        finding.service == "router"
+        and finding.detector == "metric"
+        and "R/Embed" in finding.subject
+    )
     assert finding.blames[0].value == 0.5 and 0.01 < finding.blames[0].expected < 0.011
     assert finding.severity > 5.0
 

@@ -1,4 +1,6 @@
-"""What a host's shortage of processors explains: slower while tasks wait is no incident, much slower than that is one."""
+"""What a host's shortage of processors explains: slower while tasks wait is no incident, much
+slower than that is one.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,12 @@ def test_a_share_of_waiting_stretches_work_and_only_then_and_there() -> None:
         "the kernel's step is coarse"
     )
     assert pressure.stretch("boot-2", BEGAN_S + 320.0, BEGAN_S + 320.1) == 1.0
-    assert Pressure("").stretch("", BEGAN_S, BEGAN_S) == 1.0, "two that say nothing are not on one machine"
-    assert pressed(1.0, 300.0, 350.0).stretch("boot-1", BEGAN_S + 320.0, BEGAN_S + 320.1) == pytest.approx(20.0)
+    assert Pressure("").stretch("", BEGAN_S, BEGAN_S) == 1.0, (
+        "two that say nothing are not on one machine"
+    )
+    assert pressed(1.0, 300.0, 350.0).stretch(
+        "boot-1", BEGAN_S + 320.0, BEGAN_S + 320.1
+    ) == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,10 @@ def test_what_the_host_explains_is_no_incident(share: float, times: float, found
     rng, detector = random.Random(2), RequestDetector(pressed(share, 300.0, 400.0))
 
     def taking(ms: float, from_s: float, count: int) -> list[RequestSeen]:
-        return [seen(from_s + 0.3 * n, ms * rng.lognormvariate(0.0, 0.2), instance=HOST) for n in range(count)]
+        return [
+            seen(from_s + 0.3 * n, ms * rng.lognormvariate(0.0, 0.2), instance=HOST)
+            for n in range(count)
+        ]
 
     feed(detector, taking(10.0, 0.0, 1000))
     slow = taking(10.0 * times, 301.0, 200)
@@ -58,7 +67,10 @@ def test_what_the_host_explains_is_no_incident(share: float, times: float, found
 
 async def test_the_kernels_count_is_read_as_long_as_there_is_one(tmp_path: Path) -> None:
     path, clock, pressure = tmp_path / "cpu", FakeClock(BEGAN_S), Pressure("boot-1")
-    path.write_text("some avg10=1.00 avg60=1.00 avg300=1.00 total=2500000\nfull avg10=0 avg60=0 avg300=0 total=0\n")
+    path.write_text(
+        "some avg10=1.00 avg60=1.00 avg300=1.00 total=2500000\nfull avg10=0 avg60=0 avg300=0 "
+        "total=0\n"
+    )
     assert waited_s(path) == 2.5
     assert waited_s(tmp_path / "none") is None
     path.write_text("nonsense")
@@ -71,4 +83,6 @@ def test_a_sample_spans_half_an_hour_however_busy_the_group_is() -> None:
     for number in range(100_000):
         sample.take((float(number),), 0.0, number * 0.05)
     assert len(sample.values) <= SAMPLE and sample.every_s == MOST_THIN_S
-    assert (sample.values[-1][0] - sample.values[0][0]) * 0.05 == pytest.approx(MOST_THIN_S * (SAMPLE - 1), rel=0.05)
+    assert (sample.values[-1][0] - sample.values[0][0]) * 0.05 == pytest.approx(
+        MOST_THIN_S * (SAMPLE - 1), rel=0.05
+    )

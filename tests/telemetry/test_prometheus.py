@@ -1,4 +1,6 @@
-"""Prometheus text: names, types, buckets, exemplars where asked for, the door; and that the dashboards ask for what is there."""
+"""Prometheus text: names, types, buckets, exemplars where asked for, the door; and that the
+dashboards ask for what is there.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +26,53 @@ from penstock.testkit.clock import FakeClock
 BOARDS = sorted((Path(__file__).parents[2] / "deploy" / "dashboards").glob("*.json"))
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 EXPORTED = {
-    "rpc_server_call_duration_seconds", "rpc_client_call_duration_seconds", "penstock_span_duration_seconds",
-    "penstock_telemetry_dropped_spans_total", "penstock_router_picks_total", "penstock_incidents_open",
-    "penstock_batcher_batch_size", "penstock_batcher_queue_wait_milliseconds",
+    "rpc_server_call_duration_seconds",
+    "rpc_client_call_duration_seconds",
+    "penstock_span_duration_seconds",
+    "penstock_telemetry_dropped_spans_total",
+    "penstock_router_picks_total",
+    "penstock_incidents_open",
+    "penstock_batcher_batch_size",
+    "penstock_batcher_queue_wait_milliseconds",
     *(f"penstock_batcher_depth_{name}" for name in ("critical", "high", "normal", "low")),
-    *(f"penstock_batcher_oldest_age_{name}_seconds" for name in ("critical", "high", "normal", "low")),
-    "penstock_limiter_decisions_total", "penstock_limiter_open_holds", "penstock_limiter_overshoot_bound",
-    "penstock_ledger_paid", "penstock_ledger_full_price", "penstock_ledger_saved",
-    "penstock_anomaly_streams", "penstock_anomaly_streams_ready", "penstock_anomaly_groups",
-    "penstock_anomaly_groups_fitted", "penstock_anomaly_stream_alerts", "penstock_anomaly_request_alerts",
-    "system_cpu_pressure_ratio", "process_cpu_utilization_ratio", "process_memory_usage_bytes",
-    "system_cpu_utilization_ratio", "system_memory_utilization_ratio", "hw_gpu_utilization_ratio",
-}  # fmt: skip
+    *(
+        f"penstock_batcher_oldest_age_{name}_seconds"
+        for name in ("critical", "high", "normal", "low")
+    ),
+    "penstock_limiter_decisions_total",
+    "penstock_limiter_open_holds",
+    "penstock_limiter_overshoot_bound",
+    "penstock_ledger_paid",
+    "penstock_ledger_full_price",
+    "penstock_ledger_saved",
+    "penstock_anomaly_streams",
+    "penstock_anomaly_streams_ready",
+    "penstock_anomaly_groups",
+    "penstock_anomaly_groups_fitted",
+    "penstock_anomaly_stream_alerts",
+    "penstock_anomaly_request_alerts",
+    "system_cpu_pressure_ratio",
+    "process_cpu_utilization_ratio",
+    "process_memory_usage_bytes",
+    "system_cpu_utilization_ratio",
+    "system_memory_utilization_ratio",
+    "hw_gpu_utilization_ratio",
+}
 
 
 def histogram(counts: list[int], bounds: list[float]) -> metrics_pb2.Metric:
     metric = metrics_pb2.Metric(name="rpc.server.call.duration", unit="s")
     metric.histogram.aggregation_temporality = CUMULATIVE
     point = metric.histogram.data_points.add(
-        time_unix_nano=10**9, count=sum(counts), sum=1.5, bucket_counts=counts, explicit_bounds=bounds
+        time_unix_nano=10**9,
+        count=sum(counts),
+        sum=1.5,
+        bucket_counts=counts,
+        explicit_bounds=bounds,
     )
-    point.attributes.add(key="rpc.method").value.string_value = "penstock.api.router.v1.RouterService/Embed"
+    point.attributes.add(
+        key="rpc.method"
+    ).value.string_value = "penstock.api.router.v1.RouterService/Embed"
     return metric
 
 
@@ -66,7 +94,10 @@ def test_buckets_add_up_and_labels_are_escaped() -> None:
 
 
 def test_open_metrics_carries_the_exemplar_in_its_bucket_alone() -> None:
-    exemplars = {("router", "RouterService/Embed"): ("ab" * 16, 0.4, 7.0), ("router", "Embed"): ("cd" * 16, 0.4, 7.0)}
+    exemplars = {
+        ("router", "RouterService/Embed"): ("ab" * 16, 0.4, 7.0),
+        ("router", "Embed"): ("cd" * 16, 0.4, 7.0),
+    }
     text = render(filled().all(), exemplars, open_metrics=True)
     (marked,) = [line for line in text.splitlines() if "trace_id" in line]
     assert 'le="0.5"' in marked and "ab" * 16 in marked
@@ -100,8 +131,12 @@ async def test_the_door_answers_scrapers_and_nobody_else() -> None:
     door = PrometheusDoor(store)
     port = await door.start("127.0.0.1:0")
     try:
-        assert b"system_cpu_utilization_ratio" in await asked(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        plain = await asked(port, "GET /metrics?x=1 HTTP/1.1\r\nAccept: application/openmetrics-text\r\n\r\n")
+        assert b"system_cpu_utilization_ratio" in await asked(
+            port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        plain = await asked(
+            port, "GET /metrics?x=1 HTTP/1.1\r\nAccept: application/openmetrics-text\r\n\r\n"
+        )
         assert plain.endswith(b"# EOF\n")
         assert b"404" in (await asked(port, "GET /other HTTP/1.1\r\n\r\n")).splitlines()[0]
         assert b"405" in (await asked(port, "POST /metrics HTTP/1.1\r\n\r\n")).splitlines()[0]
@@ -126,14 +161,17 @@ def test_a_dashboard_asks_only_for_what_is_exported(path: Path) -> None:
     assert found and board["uid"] and board["title"]
     for query in found:
         for name in re.findall(
-            r"\b(?:rpc_\w+seconds\w*|penstock_(?!tenant|technique|span\b)\w+|system_\w+|process_\w+|hw_\w+)", query
+            r"\b(?:rpc_\w+seconds\w*|penstock_(?!tenant|technique|span\b)\w+|system_\w+|process_\w+|hw_\w+)",
+            query,
         ):
             assert re.sub(r"_(bucket|count|sum)$", "", name) in EXPORTED, f"{path.name}: {name}"
 
 
 async def test_the_machine_is_read_and_written_down() -> None:
     readings = {name: value for name, _, value, _ in machine()}
-    assert 0.0 <= readings["system.memory.utilization"] <= 1.0 and readings["system.memory.usage"] > 0
+    assert (
+        0.0 <= readings["system.memory.utilization"] <= 1.0 and readings["system.memory.usage"] > 0
+    )
     assert all(name.startswith("hw.") for name, _, _, _ in Gpus().read())
     clock = FakeClock(100.0)
     store = Store(clock, 1 << 20)
@@ -144,7 +182,9 @@ async def test_the_machine_is_read_and_written_down() -> None:
     assert len(store.series.find("system.memory.utilization")[0].points) == 4
     (resident,) = store.series.find("process.memory.usage", "telemetry")
     assert resident.total > 1 << 20
-    assert store.detectors[0].state()["streams"] >= 4, "the machine's figures are watched as any sender's"
+    assert store.detectors[0].state()["streams"] >= 4, (
+        "the machine's figures are watched as any sender's"
+    )
 
 
 class Nvml:

@@ -1,4 +1,6 @@
-"""The OTLP door over real gRPC: what a collector must do, with our own sender and with the upstream exporter."""
+"""The OTLP door over real gRPC: what a collector must do, with our own sender and with the upstream
+exporter.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def made(number: int, parent: int = 0, trace: bytes = TRACE, **said: str) -> tra
     return span
 
 
-async def export(address: str, payload: bytes, **options: object) -> otlp.ExportTraceServiceResponse:
+async def export(
+    address: str, payload: bytes, **options: object
+) -> otlp.ExportTraceServiceResponse:
     channel_options = (("grpc.max_send_message_length", -1),)
     async with grpc.aio.insecure_channel(address, options=channel_options) as channel:
         stub = channel.unary_unary(EXPORT, None, otlp.ExportTraceServiceResponse.FromString)
@@ -76,7 +80,9 @@ async def test_bad_spans_are_refused_one_by_one(telemetry: Running) -> None:
     assert [span.name for span in trace.spans] == ["span 1"]
 
 
-async def test_bad_points_are_refused_one_by_one_and_what_is_not_kept_is_said(telemetry: Running) -> None:
+async def test_bad_points_are_refused_one_by_one_and_what_is_not_kept_is_said(
+    telemetry: Running,
+) -> None:
     asked = metrics_service_pb2.ExportMetricsServiceRequest()
     scope = asked.resource_metrics.add().scope_metrics.add()
     gauge = scope.metrics.add(name="app.heat").gauge.data_points
@@ -86,11 +92,20 @@ async def test_bad_points_are_refused_one_by_one_and_what_is_not_kept_is_said(te
     gauge.add(time_unix_nano=10**9, flags=1)
     scope.metrics.add().gauge.data_points.add(time_unix_nano=10**9, as_int=1)
     shapes = scope.metrics.add(name="app.wait").histogram.data_points
-    for counts, bounds in (([1, 2], [0.5]), ([1, 2, 3], [0.5]), ([1, 1, 1], [0.5, 0.1]), ([2, 2], [0.5])):
-        shapes.add(time_unix_nano=10**9, count=3, sum=1.0, bucket_counts=counts, explicit_bounds=bounds)
+    for counts, bounds in (
+        ([1, 2], [0.5]),
+        ([1, 2, 3], [0.5]),
+        ([1, 1, 1], [0.5, 0.1]),
+        ([2, 2], [0.5]),
+    ):
+        shapes.add(
+            time_unix_nano=10**9, count=3, sum=1.0, bucket_counts=counts, explicit_bounds=bounds
+        )
     scope.metrics.add(name="app.odd").summary.data_points.add(time_unix_nano=10**9)
     async with grpc.aio.insecure_channel(telemetry.address) as channel:
-        export_metrics = channel.unary_unary(EXPORT.replace("Trace", "Metrics").replace("trace", "metrics"))
+        export_metrics = channel.unary_unary(
+            EXPORT.replace("Trace", "Metrics").replace("trace", "metrics")
+        )
         for _ in range(2):  # the second meets the state that the first left
             answer = metrics_service_pb2.ExportMetricsServiceResponse.FromString(
                 await export_metrics(asked.SerializeToString())
@@ -130,8 +145,13 @@ async def test_more_than_64_mib_unpacked_is_refused(telemetry: Running) -> None:
 async def test_an_overload_says_when_to_try_again(tmp_path: Path) -> None:
     async with running(tmp_path, telemetry_pending_spans=1000) as service:
         traces = [n.to_bytes(16, "big") for n in range(1, 13)]
-        payloads = [request(*(made(n, trace=trace) for n in range(1, 6001))).SerializeToString() for trace in traces]
-        ended = await asyncio.gather(*(export(service.address, one) for one in payloads), return_exceptions=True)
+        payloads = [
+            request(*(made(n, trace=trace) for n in range(1, 6001))).SerializeToString()
+            for trace in traces
+        ]
+        ended = await asyncio.gather(
+            *(export(service.address, one) for one in payloads), return_exceptions=True
+        )
         refused = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
         assert refused
         assert len(refused) < len(ended)
@@ -149,9 +169,12 @@ async def test_content_is_removed_unless_its_tenant_asked_and_then_redacted(tmp_
         for number, tenant in ((1, "open"), (2, "closed")):
             said = {"gen_ai__input__messages": text, "penstock__tenant": tenant}
             await export(service.address, request(made(number, **said)).SerializeToString())
-        trace = await service.peer.call("GetTrace", pb.GetTraceRequest(trace_id=TRACE.hex()), Call())
+        trace = await service.peer.call(
+            "GetTrace", pb.GetTraceRequest(trace_id=TRACE.hex()), Call()
+        )
         kept = {
-            span.attributes["penstock.tenant"]: span.attributes.get("gen_ai.input.messages") for span in trace.spans
+            span.attributes["penstock.tenant"]: span.attributes.get("gen_ai.input.messages")
+            for span in trace.spans
         }
         assert kept["closed"] is None
         assert kept["open"] == "write to [redacted] with [redacted] and card [redacted]"
@@ -176,20 +199,31 @@ async def test_our_own_sender_end_to_end(telemetry: Running) -> None:
     await asyncio.gather(*(asyncio.to_thread(one.close) for one in (router, batcher)))
     found = await telemetry.peer.call("SearchTraces", pb.SearchTracesRequest(tenant="acme"), Call())
     (row,) = found.traces
-    assert (row.name, row.run_id, row.step, row.model) == ("RouterService/Embed", "run-7", "plan", "m")
+    assert (row.name, row.run_id, row.step, row.model) == (
+        "RouterService/Embed",
+        "run-7",
+        "plan",
+        "m",
+    )
     assert list(row.services) == ["batcher", "router"]
     assert (row.paid_microusd, row.saved_microusd) == (30, 70)
-    trace = await telemetry.peer.call("GetTrace", pb.GetTraceRequest(trace_id=row.trace_id[:8]), Call())
+    trace = await telemetry.peer.call(
+        "GetTrace", pb.GetTraceRequest(trace_id=row.trace_id[:8]), Call()
+    )
     assert [span.depth for span in trace.spans] == [0, 1, 2]
     assert sum(part.duration_ns for part in trace.critical_path) == trace.spans[0].duration_ns
-    assert trace.spans[2].attributes["rpc.method"] == "penstock.api.batcher.v1.BatcherService/Compute"
+    assert (
+        trace.spans[2].attributes["rpc.method"] == "penstock.api.batcher.v1.BatcherService/Compute"
+    )
     savings = await telemetry.peer.call("Savings", pb.SavingsRequest(), Call())
     assert (savings.calls, savings.paid_microusd, savings.full_price_microusd) == (1, 30, 100)
     assert [(part.technique, part.microusd) for part in savings.rows] == [("exact_cache", 70)]
     assert (savings.unattributed_microusd, savings.unbalanced) == (0, 0)
     costs = await telemetry.peer.call("Costs", pb.CostsRequest(by=pb.COST_BY_RUN), Call())
     assert [(part.key, part.calls, part.paid_microusd) for part in costs.rows] == [("run-7", 1, 30)]
-    assert [(part.technique, part.microusd) for part in costs.rows[0].savings] == [("exact_cache", 70)]
+    assert [(part.technique, part.microusd) for part in costs.rows[0].savings] == [
+        ("exact_cache", 70)
+    ]
     overview = await telemetry.peer.call("Overview", pb.OverviewRequest(), Call())
     assert [part.service for part in overview.rows] == ["batcher", "router"]
     assert all(part.p99_ms > 0 and part.success == 1 for part in overview.rows)
@@ -212,7 +246,9 @@ async def test_queries_refuse_strangers_and_bad_questions(telemetry: Running) ->
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_what_came_in_is_forwarded_and_survives_a_receiver_that_is_away(tmp_path: Path) -> None:
+async def test_what_came_in_is_forwarded_and_survives_a_receiver_that_is_away(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path / "far") as far:
         async with running(tmp_path / "near", forward_endpoint="127.0.0.1:1") as near:
             await export(near.address, request(made(1)).SerializeToString())
@@ -232,7 +268,11 @@ async def test_content_in_events_and_logs_is_neither_kept_nor_forwarded(tmp_path
     event.attributes.add(key="gen_ai.output.messages").value.string_value = text
     logs = logs_service_pb2.ExportLogsServiceRequest()
     records = logs.resource_logs.add().scope_logs.add().log_records
-    for tenant, name in (("closed", "gen_ai.user.message"), ("open", "gen_ai.user.message"), ("closed", "")):
+    for tenant, name in (
+        ("closed", "gen_ai.user.message"),
+        ("open", "gen_ai.user.message"),
+        ("closed", ""),
+    ):
         record = records.add(event_name=name)
         record.attributes.add(key="penstock.tenant").value.string_value = tenant
         record.body.string_value = text if name else "a disk is full"
@@ -242,9 +282,14 @@ async def test_content_in_events_and_logs_is_neither_kept_nor_forwarded(tmp_path
             await channel.unary_unary(EXPORT.replace("Trace", "Logs").replace("trace", "logs"))(
                 logs.SerializeToString()
             )
-        queued = {path.name.partition("-")[2]: path.read_bytes() for path in (tmp_path / "forward").iterdir()}
+        queued = {
+            path.name.partition("-")[2]: path.read_bytes()
+            for path in (tmp_path / "forward").iterdir()
+        }
     assert secret not in queued["traces.otlp"] and queued["logs.otlp"].count(secret) == 0
-    assert b"write to [redacted]" in queued["logs.otlp"] and b"a disk is full" in queued["logs.otlp"]
+    assert (
+        b"write to [redacted]" in queued["logs.otlp"] and b"a disk is full" in queued["logs.otlp"]
+    )
 
 
 async def test_a_full_queue_on_disk_drops_the_oldest_and_counts_it(tmp_path: Path) -> None:

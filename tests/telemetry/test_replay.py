@@ -36,5 +36,10 @@ def test_a_slow_instance_is_slow_while_the_fault_lasts_and_only_it() -> None:
 
 def test_faults_leave_calm_between_them_and_come_in_all_kinds() -> None:
     faults = planned(random.Random(3), 4.0)
-    assert {fault.kind for fault in faults} == {"slow instance", "error burst", "cache poisoning", "drift"}
+    assert {fault.kind for fault in faults} == {
+        "slow instance",
+        "error burst",
+        "cache poisoning",
+        "drift",
+    }
     assert all(later.from_s - sooner.to_s >= 600.0 for sooner, later in itertools.pairwise(faults))

@@ -1,4 +1,6 @@
-"""What the running stack's figures count as found and as a false alert; the run itself is the benchmark's."""
+"""What the running stack's figures count as found and as a false alert; the run itself is the
+benchmark's.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,12 @@ from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.bench.telemetry.stack import Injected, Watched
 
 
-def told(name: str, opened_s: float, last_s: float, *features: str, model: str = "bench-failing") -> pb.Incident:
-    blamed = [pb.Contribution(feature=feature, subject=f"batcher {model} short") for feature in features]
+def told(
+    name: str, opened_s: float, last_s: float, *features: str, model: str = "bench-failing"
+) -> pb.Incident:
+    blamed = [
+        pb.Contribution(feature=feature, subject=f"batcher {model} short") for feature in features
+    ]
     return pb.Incident(
         id=name,
         state=pb.INCIDENT_STATE_OPEN,
@@ -21,7 +27,10 @@ FAULT = Injected("error burst", 1000.0, 1120.0)
 
 
 def test_a_fault_is_found_when_an_incident_comes_to_blame_what_it_changes() -> None:
-    late, grown = told("a", 1030.0, 1030.0, "error_rate"), told("b", 900.0, 1010.0, "latency_ms", "error_rate")
+    late, grown = (
+        told("a", 1030.0, 1030.0, "error_rate"),
+        told("b", 900.0, 1010.0, "latency_ms", "error_rate"),
+    )
     assert FAULT.found([late]) == 30.0
     assert FAULT.found([told("b", 900.0, 990.0, "latency_ms"), grown, late]) == 10.0
 

@@ -1,4 +1,6 @@
-"""What detectors are shown of metrics: one value every 15 seconds, rates of counts, means of the rest, instances together."""
+"""What detectors are shown of metrics: one value every 15 seconds, rates of counts, means of the
+rest, instances together.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ def histogram(at_s: float, count: int, sum_s: float) -> metrics_pb2.Metric:
     metric = metrics_pb2.Metric(name="duration")
     metric.histogram.aggregation_temporality = CUMULATIVE
     metric.histogram.data_points.add(
-        time_unix_nano=int(at_s * 1e9), count=count, sum=sum_s, bucket_counts=[count, 0], explicit_bounds=[1.0]
+        time_unix_nano=int(at_s * 1e9),
+        count=count,
+        sum=sum_s,
+        bucket_counts=[count, 0],
+        explicit_bounds=[1.0],
     )
     return metric
 
@@ -36,7 +42,12 @@ def samples(*told: tuple[str, metrics_pb2.Metric]) -> list[tuple[str, float]]:
 
 
 def test_a_count_becomes_a_rate_over_all_instances() -> None:
-    told = [("1", total(0, 100)), ("2", total(0, 500)), ("1", total(10, 130)), ("2", total(15, 545))]
+    told = [
+        ("1", total(0, 100)),
+        ("2", total(0, 500)),
+        ("1", total(10, 130)),
+        ("2", total(15, 545)),
+    ]
     assert samples(*told) == [("calls", 5.0)]
 
 
@@ -50,5 +61,9 @@ def test_a_sum_that_may_fall_is_shown_as_a_gauge() -> None:
 
 
 def test_a_histogram_becomes_its_mean_and_its_rate_and_silence_has_no_mean() -> None:
-    told = [("1", histogram(0, 0, 0.0)), ("1", histogram(20, 10, 5.0)), ("1", histogram(40, 10, 5.0))]
+    told = [
+        ("1", histogram(0, 0, 0.0)),
+        ("1", histogram(20, 10, 5.0)),
+        ("1", histogram(40, 10, 5.0)),
+    ]
     assert samples(*told) == [("duration", 0.5), ("duration:rate", 0.5), ("duration:rate", 0.0)]

@@ -1,4 +1,6 @@
-"""The window of traces: what settles, what is let go first, late spans, and the terminal's pictures of it."""
+"""The window of traces: what settles, what is let go first, late spans, and the terminal's pictures
+of it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_a_trace_is_due_when_it_is_quiet_or_open_too_long() -> None:
     settle(window, 1)
     for second in range(3, 40):
         window.add(made(2, second), source, float(second))
-    assert window.due(40.0, 10) == [(2).to_bytes(16, "big")], "it never was quiet, and is looked at all the same"
+    assert window.due(40.0, 10) == [(2).to_bytes(16, "big")], (
+        "it never was quiet, and is looked at all the same"
+    )
 
 
 def test_spans_survive_packing_and_a_late_one_joins_them() -> None:
@@ -61,7 +65,9 @@ def test_spans_survive_packing_and_a_late_one_joins_them() -> None:
     assert not window.add(made(1, 1), source, 1.0) and window.duplicates == 1
     assert window.add(made(1, 2, 1, "Shop/Late"), source, 1.0)
     spans = window.spans((1).to_bytes(16, "big"))
-    assert {span.name for span in spans} == {"Shop/Order", "Shop/Late"} and spans[0].source == Source("shop", "1")
+    assert {span.name for span in spans} == {"Shop/Order", "Shop/Late"} and spans[
+        0
+    ].source == Source("shop", "1")
     settle(window, 1)
     assert window.held_spans == 2 and len(window) == 1
     assert window.find("0000000000000000") == [(1).to_bytes(16, "big")]
@@ -80,8 +86,12 @@ def test_when_it_is_full_the_least_worth_keeping_go_first() -> None:
     assert "reservoir" not in left or "" not in left
 
 
-@pytest.mark.parametrize(("shift", "drifted"), [(0.0, False), (0.2, False), (1.5, True), (-1.5, True)])
-def test_a_measure_drifts_by_more_than_a_quarter_of_its_deviation(shift: float, drifted: bool) -> None:
+@pytest.mark.parametrize(
+    ("shift", "drifted"), [(0.0, False), (0.2, False), (1.5, True), (-1.5, True)]
+)
+def test_a_measure_drifts_by_more_than_a_quarter_of_its_deviation(
+    shift: float, drifted: bool
+) -> None:
     measure = Measure()
     for number in range(REFERENCE):
         measure.add(10.0 + number % 5)
@@ -115,7 +125,9 @@ async def test_the_store_writes_its_own_figures_for_scrapers(tmp_path: Path) -> 
         assert service.address
 
 
-def test_the_commands_token_is_the_one_that_the_stack_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_token_is_the_one_that_the_stack_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
     monkeypatch.delenv("PENSTOCK_INTERNAL_TOKEN", raising=False)
     assert kept_token() == ""

@@ -1,1 +1,4 @@
-"""The benchmarks, a folder each. `harness` is what they share, `peers` what runs in other environments."""
+"""The benchmarks, a folder each.
+
+`harness` is what they share, `peers` what runs in other environments.
+"""

@@ -1,4 +1,6 @@
-"""`python -m penstock.bench NAME`: runs one benchmark or all, prints its figures, writes its page."""
+"""`python -m penstock.bench NAME`: runs one benchmark or all, prints its figures, writes its
+page.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +26,32 @@ def _load(name: str) -> ModuleType:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="penstock.bench", description="Measure Penstock; each figure is a ratio taken in one run."
+        prog="penstock.bench",
+        description="Measure Penstock; each figure is a ratio taken in one run.",
     )
     parser.add_argument(
-        "name", choices=[*BENCHMARKS, "all", "list"], help="benchmark to run, `all` of them, or `list` them"
+        "name",
+        choices=[*BENCHMARKS, "all", "list"],
+        help="benchmark to run, `all` of them, or `list` them",
     )
     parser.add_argument(
-        "--data", type=Path, default=_default_data(), help="folder of public data sets (default: $PENSTOCK_DATA)"
+        "--data",
+        type=Path,
+        default=_default_data(),
+        help="folder of public data sets (default: $PENSTOCK_DATA)",
     )
     parser.add_argument("--json", action="store_true", help="print the last line only")
     parser.add_argument(
-        "--quick", action="store_true", help="a short run to see that it works; its figures prove nothing"
+        "--quick",
+        action="store_true",
+        help="a short run to see that it works; its figures prove nothing",
     )
     parser.add_argument("--write", type=Path, help="write the page and plots into this folder")
     parser.add_argument(
         "--part",
         default="",
-        help="only this part of a benchmark that has it; --write puts it into the page that is there",
+        help="only this part of a benchmark that has it; --write puts it into the page that is "
+        "there",
     )
     return parser
 
@@ -53,7 +64,9 @@ def _show(name: str, result: report.Result, console: Console) -> None:
     table = Table("figure", "asked", "got", "", title=name)
     for key, value in result.figures.items():
         bound = result.bounds.get(key)
-        verdict = "" if bound is None else ("[green]met[/]" if bound.holds(value) else "[red]short[/]")
+        verdict = (
+            "" if bound is None else ("[green]met[/]" if bound.holds(value) else "[red]short[/]")
+        )
         table.add_row(key, str(bound or ""), f"{value:.5g}", verdict)
     console.print(table)
     for extra in result.tables:
@@ -77,12 +90,16 @@ def _run_one(name: str, options: Options, write: Path | None) -> None:
     elif write is not None:
         write.mkdir(parents=True, exist_ok=True)
         plots = report.draw(name, result, write)
-        (write / f"{name}.md").write_text(report.markdown(name, module.__doc__ or "", result, plots))
+        (write / f"{name}.md").write_text(
+            report.markdown(name, module.__doc__ or "", result, plots)
+        )
     print(report.last_line(name, result), flush=True)
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
-    """Each benchmark in a process of its own, so that none inherits another's threads and caches."""
+    """Each benchmark in a process of its own, so that none inherits another's threads and
+    caches.
+    """
     failed = []
     for name in BENCHMARKS:
         print(f"== {name}", flush=True)

@@ -1,4 +1,7 @@
-"""`penstock`: the command. `penstock trace ID` draws a trace, `penstock top` shows what happens now."""
+"""`penstock`: the command.
+
+`penstock trace ID` draws a trace, `penstock top` shows what happens now.
+"""
 
 from __future__ import annotations
 

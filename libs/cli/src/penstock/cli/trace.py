@@ -1,4 +1,7 @@
-"""`penstock trace ID` and `penstock top`: the same answers in a terminal. Asks a running telemetry service and draws."""
+"""`penstock trace ID` and `penstock top`: the same answers in a terminal.
+
+Asks a running telemetry service and draws.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,18 @@ def main() -> None:
 
 
 def ask(arguments: list[str]) -> int:
-    """Run `trace ID` or `top`; returns the exit status, 1 when telemetry does not answer or has no such trace."""
-    parser = argparse.ArgumentParser(prog="penstock", description="Ask a running telemetry service.")
+    """Run `trace ID` or `top`; returns the exit status, 1 when telemetry does not answer or has no
+    such trace.
+    """
+    parser = argparse.ArgumentParser(
+        prog="penstock", description="Ask a running telemetry service."
+    )
     parser.add_argument("--address", default=os.environ.get("PENSTOCK_TELEMETRY", "127.0.0.1:4317"))
     parser.add_argument("--token", default=kept_token(), help="the internal token")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("trace", help="draw a trace").add_argument("id", help="trace id, or its first digits")
+    commands.add_parser("trace", help="draw a trace").add_argument(
+        "id", help="trace id, or its first digits"
+    )
     top = commands.add_parser("top", help="services, requests and incidents, every two seconds")
     top.add_argument("--once", action="store_true", help="draw once and end")
     options = parser.parse_args(arguments)
@@ -61,7 +70,11 @@ async def _answer(options: argparse.Namespace, console: Console) -> None:
     peer = UnaryPeer(open_channel(options.address), SERVICE, token=options.token)
     try:
         if options.command == "trace":
-            console.print(waterfall(await peer.call("GetTrace", pb.GetTraceRequest(trace_id=options.id), Call())))
+            console.print(
+                waterfall(
+                    await peer.call("GetTrace", pb.GetTraceRequest(trace_id=options.id), Call())
+                )
+            )
         elif options.once:
             console.print(await screen(peer))
         else:
@@ -81,11 +94,15 @@ async def screen(peer: UnaryPeer) -> Group:
         peer.call("ListIncidents", pb.ListIncidentsRequest(open_only=True), Call()),
         peer.call("Savings", pb.SavingsRequest(), Call()),
     )
-    return Group(_services(overview), "", _requests(requests), "", _incidents(incidents), _money(savings))
+    return Group(
+        _services(overview), "", _requests(requests), "", _incidents(incidents), _money(savings)
+    )
 
 
 def _services(overview: pb.OverviewResponse) -> Table:
-    table = Table("service", "instances", "calls/s", "success", "p50 ms", "p99 ms", "last minute", box=None)
+    table = Table(
+        "service", "instances", "calls/s", "success", "p50 ms", "p99 ms", "last minute", box=None
+    )
     for row in overview.rows:
         table.add_row(
             row.service,
@@ -102,7 +119,14 @@ def _services(overview: pb.OverviewResponse) -> Table:
 def _requests(found: pb.SearchTracesResponse) -> Table:
     table = Table("trace", "operation", "tenant", "ms", "cache", "error", box=None)
     for row in found.traces:
-        cells = (row.trace_id[:12], row.name, row.tenant, f"{row.duration_ms:.2f}", row.cache, row.error)
+        cells = (
+            row.trace_id[:12],
+            row.name,
+            row.tenant,
+            f"{row.duration_ms:.2f}",
+            row.cache,
+            row.error,
+        )
         table.add_row(*cells, style="red" if row.error else "")
     return table
 
@@ -118,7 +142,10 @@ def _incidents(found: pb.ListIncidentsResponse) -> Table | str:
 
 def _money(savings: pb.SavingsResponse) -> str:
     saved = savings.full_price_microusd - savings.paid_microusd
-    return f"paid ${savings.paid_microusd / 1e6:.6f}, saved ${saved / 1e6:.6f} in {savings.calls} calls"
+    return (
+        f"paid ${savings.paid_microusd / 1e6:.6f}, saved ${saved / 1e6:.6f} in {savings.calls} "
+        "calls"
+    )
 
 
 def spark(values: list[float]) -> str:

@@ -1,4 +1,6 @@
-"""A trace drawn in the terminal: one row a span, its place in time as a bar, the critical path in strong colour. Drawing only."""
+"""A trace drawn in the terminal: one row a span, its place in time as a bar, the critical path in
+strong colour. Drawing only.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "white")
 
 
 def waterfall(trace: telemetry_pb2.GetTraceResponse, width: int = WIDTH) -> Table:
-    """The trace as a table: service and operation, a bar on the trace's time line, milliseconds, share of the critical path.
+    """The trace as a table: service and operation, a bar on the trace's time line, milliseconds,
+    share of the critical path.
 
-    A bar is bold where the answer waited for the span and faint where nobody did; `✗` marks an error, `◆` where it began.
+    A bar is bold where the answer waited for the span and faint where nobody did; `✗` marks an
+    error, `◆` where it began.
     """
     summary = trace.summary
-    table = Table(title=_title(summary), title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title=_title(summary), title_justify="left", box=None, pad_edge=False, header_style="dim"
+    )
     table.add_column("service · operation", no_wrap=True)
     table.add_column("time", no_wrap=True, width=width)
     table.add_column("ms", justify="right")
@@ -35,7 +41,9 @@ def waterfall(trace: telemetry_pb2.GetTraceResponse, width: int = WIDTH) -> Tabl
         bar = _bar((span.start_unix_ns - start) / whole, span.duration_ns / whole, width)
         style = "dim" if not span.waited_on else colour if share < 0.005 else f"bold {colour}"
         cells = [_name(span, colour, trace.error_origin_span_id), Text(bar, style=style)]
-        table.add_row(*cells, f"{span.duration_ns / 1e6:.2f}", f"{share:.0%}" if share >= 0.005 else "·")
+        table.add_row(
+            *cells, f"{span.duration_ns / 1e6:.2f}", f"{share:.0%}" if share >= 0.005 else "·"
+        )
     return table
 
 
@@ -46,7 +54,9 @@ def _title(summary: telemetry_pb2.TraceSummary) -> Text:
         f"{summary.spans} spans in {len(summary.services)} services",
     ]
     if summary.paid_microusd or summary.saved_microusd:
-        said.append(f"${summary.paid_microusd / 1e6:.6f} paid, ${summary.saved_microusd / 1e6:.6f} saved")
+        said.append(
+            f"${summary.paid_microusd / 1e6:.6f} paid, ${summary.saved_microusd / 1e6:.6f} saved"
+        )
     if summary.error:
         said.append(f"failed: {summary.error}")
     return Text(" · ".join(said), style="bold")
@@ -63,7 +73,9 @@ def _name(span: telemetry_pb2.Span, colour: str, origin: str) -> Text:
 
 
 def _bar(offset: float, share: float, width: int) -> str:
-    """A bar from `offset` for `share` of the line, in eighths of a cell; never thinner than one eighth."""
+    """A bar from `offset` for `share` of the line, in eighths of a cell; never thinner than one
+    eighth.
+    """
     begin = min(int(offset * width), width - 1)
     eighths = max(1, round(share * width * 8))
     full, rest = divmod(eighths, 8)

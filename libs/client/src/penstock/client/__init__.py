@@ -1,7 +1,9 @@
-"""The Python client: `Penstock` for asyncio, `PenstockSync` for everybody else. Three lines to a result:
+"""The Python client: `Penstock` for asyncio, `PenstockSync` for everybody else.
 
-from penstock.client import PenstockSync
-with PenstockSync("127.0.0.1:7070", "psk-development") as penstock:
+Three lines to a result:
+
+from penstock.client import PenstockSync with PenstockSync("127.0.0.1:7070", "psk-development") as
+penstock:
     print(penstock.embed(["where is my order"]).embeddings[0].values[:3])
 """
 

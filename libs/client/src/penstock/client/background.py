@@ -1,4 +1,6 @@
-"""The thread behind the sync clients: one event loop for all of them, because gRPC's asyncio wants a single one; and what a fork ends."""
+"""The thread behind the sync clients: one event loop for all of them, because gRPC's asyncio wants
+a single one; and what a fork ends.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ T = TypeVar("T")
 
 
 class _Process:
-    """What this process may no longer do. gRPC's threads do not survive a fork, and its locks stay held for ever or abort the child."""
+    """What this process may no longer do. gRPC's threads do not survive a fork, and its locks stay
+    held for ever or abort the child.
+    """
 
     used = False
     forked = False
@@ -32,14 +36,18 @@ def check_process() -> None:
     """Raise NotOpen in a child that was forked after its parent had opened a client."""
     if _Process.forked:
         raise not_open(
-            "this process was forked after its parent had opened a client, and gRPC does not survive that;"
+            "this process was forked after its parent had opened a client, and gRPC does not "
+            "survive that;"
             " start processes by spawn, or fork before the first client is opened"
         )
     _Process.used = True
 
 
 class Background:
-    """An event loop in a thread of its own. Owner: whoever shares it gives it back; the last one ends the thread."""
+    """An event loop in a thread of its own.
+
+    Owner: whoever shares it gives it back; the last one ends the thread.
+    """
 
     _lock = threading.Lock()
     _shared: Background | None = None
@@ -47,7 +55,9 @@ class Background:
     def __init__(self) -> None:
         self._users = 0
         self._stop = asyncio.Event()
-        self._started: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._started: concurrent.futures.Future[asyncio.AbstractEventLoop] = (
+            concurrent.futures.Future()
+        )
         self._thread = threading.Thread(target=self._run, name="penstock-client", daemon=True)
         self._thread.start()
         self._loop = self._started.result()

@@ -1,4 +1,7 @@
-"""What can go wrong for a caller, a class for each thing to do about it. One table from gRPC codes."""
+"""What can go wrong for a caller, a class for each thing to do about it.
+
+One table from gRPC codes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ from penstock.rpc.errors import CODES, Fault, failed_precondition, invalid
 
 
 class PenstockError(Exception):
-    """A call failed. `field` names what to mend, `reason` is stable text for programs, `retry_after_s` when to come back (0: unknown)."""
+    """A call failed.
+
+    `field` names what to mend, `reason` is stable text for programs, `retry_after_s` when to come
+    back (0: unknown).
+    """
 
     advice = "look at the message; if it stays, show it to who runs Penstock"
 
@@ -65,7 +72,9 @@ class DeadlineExceeded(PenstockError):
 class Unavailable(PenstockError):
     """Nothing could serve the call now, retries included."""
 
-    advice = "see that a router runs at this address, then try again; list_models() shows what is ready"
+    advice = (
+        "see that a router runs at this address, then try again; list_models() shows what is ready"
+    )
 
 
 class Cancelled(PenstockError):
@@ -75,7 +84,9 @@ class Cancelled(PenstockError):
 
 
 class NotOpen(PenstockError):
-    """The client cannot be used here: it was closed, or it belongs to another event loop or process."""
+    """The client cannot be used here: it was closed, or it belongs to another event loop or
+    process.
+    """
 
     advice = "open one here: every event loop and every process has its own"
 
@@ -111,6 +122,13 @@ def not_open(message: str) -> NotOpen:
 
 
 def _again(
-    kind: type[PenstockError], code: int, message: str, reason: str, field: str, retry_after_s: float
+    kind: type[PenstockError],
+    code: int,
+    message: str,
+    reason: str,
+    field: str,
+    retry_after_s: float,
 ) -> PenstockError:
-    return kind(Fault(CODES[code], message, reason=reason, field=field, retry_after_s=retry_after_s))
+    return kind(
+        Fault(CODES[code], message, reason=reason, field=field, retry_after_s=retry_after_s)
+    )

@@ -1,4 +1,8 @@
-"""The asyncio client. Concurrent calls share one multiplexed stream to the router; `plain=True` makes a unary call each instead."""
+"""The asyncio client.
+
+Concurrent calls share one multiplexed stream to the router; `plain=True` makes a unary call each
+instead.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,20 @@ ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 
 
 class Penstock:
-    """A connection to a router, made with the first call. Use it as an async context manager, or `close` it.
+    """A connection to a router, made with the first call.
 
-    Every method takes `run`, which says run id, step, priority and the time of each call (default: an id of its own, 30 s), and those
-    that ask a model take `options`, for everything else that the contract's CallOptions can say. Every failure is a PenstockError.
+    Use it as an async context manager, or `close` it.
+
+    Every method takes `run`, which says run id, step, priority and the time of each call (default:
+    an id of its own, 30 s), and those that ask a model take `options`, for everything else that the
+    contract's CallOptions can say. Every failure is a PenstockError.
 
     Args:
         address: `host:port` or `unix:/path` of the router.
         key: API key.
-        retries: further attempts after UNAVAILABLE, with jittered back-off, about a second in all: the time a router
-            needs to start again; never after any other error, never for a stream that has begun.
+        retries: further attempts after UNAVAILABLE, with jittered back-off, about a second in all:
+            the time a router needs to start again; never after any other error, never for a stream
+            that has begun.
         plain: a unary call each instead of the shared stream.
         clock: where time comes from.
         rng: what jitters the back-off.
@@ -73,12 +81,18 @@ class Penstock:
         return new_run(step, priority, timeout_s)
 
     async def embed(
-        self, texts: Sequence[str], *, model: str = "", run: Run | None = None, options: pb.CallOptions | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
     ) -> pb.EmbedResponse:
         """Turn texts into vectors."""
         run = run or new_run()
         request = pb.EmbedRequest(
-            options=requests.options_of(model, run, options), texts=requests.texts_of("texts", texts)
+            options=requests.options_of(model, run, options),
+            texts=requests.texts_of("texts", texts),
         )
         answer: pb.EmbedResponse = await self.call("Embed", request, run)
         return answer
@@ -114,7 +128,9 @@ class Penstock:
     ) -> pb.GenerateResponse:
         """Continue a conversation, or answer a text, and return the whole answer."""
         run = run or new_run()
-        request = pb.GenerateRequest(options=requests.options_of(model, run, options), task=requests.conversation(task))
+        request = pb.GenerateRequest(
+            options=requests.options_of(model, run, options), task=requests.conversation(task)
+        )
         answer: pb.GenerateResponse = await self.call("Generate", request, run)
         return answer
 
@@ -126,7 +142,10 @@ class Penstock:
         run: Run | None = None,
         options: pb.CallOptions | None = None,
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        """Continue a conversation piece by piece; the last piece has the receipt. A cut stream raises, it never just ends."""
+        """Continue a conversation piece by piece; the last piece has the receipt.
+
+        A cut stream raises, it never just ends.
+        """
         run = run or new_run()
         request = pb.GenerateStreamRequest(
             options=requests.options_of(model, run, options), task=requests.conversation(task)
@@ -134,7 +153,9 @@ class Penstock:
         call, begun = self._as_call(run), False
         for attempt in itertools.count():
             try:
-                async with contextlib.aclosing(self._open().stream("GenerateStream", request, call)) as parts:  # type: ignore[type-var]
+                async with contextlib.aclosing(
+                    self._open().stream("GenerateStream", request, call)
+                ) as parts:  # type: ignore[type-var]
                     async for part in parts:
                         begun = True
                         yield part
@@ -159,7 +180,9 @@ class Penstock:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """The models that can be asked for."""
-        answer: pb.ListModelsResponse = await self.call("ListModels", pb.ListModelsRequest(), new_run(timeout_s=5))
+        answer: pb.ListModelsResponse = await self.call(
+            "ListModels", pb.ListModelsRequest(), new_run(timeout_s=5)
+        )
         return answer
 
     async def cancel_run(self, run: Run) -> int:
@@ -169,7 +192,8 @@ class Penstock:
         return answer.cancelled_calls
 
     async def call(self, method: str, request: Message, run: Run | None = None) -> Any:
-        """Any other unary RPC of RouterService by its name, such as SendFeedback or GetJob; returns its response message.
+        """Any other unary RPC of RouterService by its name, such as SendFeedback or GetJob; returns
+        its response message.
 
         It may be sent more than once, so a SubmitJob should carry an idempotency token.
         """
@@ -195,7 +219,10 @@ class Penstock:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -208,12 +235,16 @@ class Penstock:
             check_process()
             self._loop = loop
             self._peer = (
-                UnaryPeer(open_channel(self._address), ROUTER, metadata=self._metadata, clock=self._clock)
+                UnaryPeer(
+                    open_channel(self._address), ROUTER, metadata=self._metadata, clock=self._clock
+                )
                 if self._plain
                 else connect(self._address, ROUTER, metadata=self._metadata, clock=self._clock)
             )
         elif loop is not self._loop:
-            raise not_open("the client was opened in another event loop, in an earlier asyncio.run perhaps")
+            raise not_open(
+                "the client was opened in another event loop, in an earlier asyncio.run perhaps"
+            )
         return self._peer
 
     def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
@@ -230,7 +261,9 @@ class Penstock:
         error = of_fault(fault)
         if error.code != "UNAVAILABLE":
             return error
-        return of_fault(unavailable(f"{self._address}: {fault.message}", fault.retry_after_s, fault.reason))
+        return of_fault(
+            unavailable(f"{self._address}: {fault.message}", fault.retry_after_s, fault.reason)
+        )
 
     def _as_call(self, run: Run) -> Call:
         return Call(

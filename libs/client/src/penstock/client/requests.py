@@ -1,4 +1,7 @@
-"""Makes requests of what a caller gives. What cannot be sent raises BadRequest with the field's name, before anything leaves."""
+"""Makes requests of what a caller gives.
+
+What cannot be sent raises BadRequest with the field's name, before anything leaves.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,20 @@ def check_connection(address: str, key: str, retries: int) -> None:
     if not isinstance(key, str) or not key:
         raise bad("key", "is empty; give the API key (`make up` prints the one of development)")
     if not (key.isascii() and key.isprintable()):
-        raise bad("key", "has characters that no API key has; was a line end or a quotation mark copied with it?")
+        raise bad(
+            "key",
+            "has characters that no API key has; was a line end or a quotation mark copied "
+            "with it?",
+        )
     if not isinstance(retries, int) or retries < 0:
         raise bad("retries", f"{retries!r} is not a whole number of 0 or more")
 
 
 def options_of(model: str, run: Run, options: pb.CallOptions | None) -> pb.CallOptions:
     """The call's options: what the caller gave, the model if one is named, and the run."""
-    made = pb.CallOptions(model=model, run_id=run.id, step=run.step, priority=PRIORITIES[run.priority])
+    made = pb.CallOptions(
+        model=model, run_id=run.id, step=run.step, priority=PRIORITIES[run.priority]
+    )
     if options is not None:
         for field in OF_THE_RUN:
             if getattr(options, field):
@@ -61,7 +70,10 @@ def text_of(field: str, text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise bad(field, f"has half a surrogate pair at character {error.start}, which no UTF-8 can hold") from None
+            raise bad(
+                field,
+                f"has half a surrogate pair at character {error.start}, which no UTF-8 can hold",
+            ) from None
     return text
 
 
@@ -89,7 +101,9 @@ def conversation(task: inference_pb2.GenerateTask | str) -> inference_pb2.Genera
     """What to continue; a text alone is a conversation of one user's turn."""
     if isinstance(task, inference_pb2.GenerateTask):
         return task
-    return inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content=text_of("task", task))])
+    return inference_pb2.GenerateTask(
+        messages=[inference_pb2.Message(role="user", content=text_of("task", task))]
+    )
 
 
 def _kind(value: object) -> str:

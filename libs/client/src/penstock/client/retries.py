@@ -12,12 +12,15 @@ GROWTH = 3.0
 LONGEST_PAUSE_S = 5.0
 
 
-def pause_s(fault: Fault, attempt: int, retries: int, left_s: float, rng: random.Random) -> float | None:
+def pause_s(
+    fault: Fault, attempt: int, retries: int, left_s: float, rng: random.Random
+) -> float | None:
     """Seconds to wait before trying again, None for not at all.
 
-    Only UNAVAILABLE is tried again: the router has done what can be done about everything else. The pause grows from attempt to
-    attempt (`attempt` counts from 0), is jittered so that callers do not come back together, and is never shorter than the server asks
-    for. No pause longer than the time left is begun.
+    Only UNAVAILABLE is tried again: the router has done what can be done about everything else. The
+    pause grows from attempt to attempt (`attempt` counts from 0), is jittered so that callers do
+    not come back together, and is never shorter than the server asks for. No pause longer than the
+    time left is begun.
     """
     if fault.code is not grpc.StatusCode.UNAVAILABLE or attempt >= retries:
         return None

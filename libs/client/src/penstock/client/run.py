@@ -14,7 +14,9 @@ Priority = Literal["low", "normal", "high", "critical"]
 
 @dataclass(frozen=True)
 class Run:
-    """One agent run: its calls share an id, and with it a trace, a budget and a cancel. `timeout_s` is for each call.
+    """One agent run: its calls share an id, and with it a trace, a budget and a cancel.
+
+    `timeout_s` is for each call.
 
     Raises:
         BadRequest: `priority` is none of the four, or `timeout_s` not a number of seconds above 0.

@@ -1,4 +1,6 @@
-"""The same client for code without asyncio: `Penstock` runs on a loop in a thread of its own; methods wait for it."""
+"""The same client for code without asyncio: `Penstock` runs on a loop in a thread of its own;
+methods wait for it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ T = TypeVar("T")
 
 
 class PenstockSync:
-    """A connection to a router, for threads, scripts and notebooks. Share one among threads; see Penstock for the arguments.
+    """A connection to a router, for threads, scripts and notebooks.
+
+    Share one among threads; see Penstock for the arguments.
 
     Raises:
         BadRequest: address, key or retries cannot be used.
@@ -38,7 +42,12 @@ class PenstockSync:
         return new_run(step, priority, timeout_s)
 
     def embed(
-        self, texts: Sequence[str], *, model: str = "", run: Run | None = None, options: pb.CallOptions | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
     ) -> pb.EmbedResponse:
         """See Penstock.embed."""
         return self._wait(self._client.embed(texts, model=model, run=run, options=options))
@@ -54,7 +63,11 @@ class PenstockSync:
         options: pb.CallOptions | None = None,
     ) -> pb.ClassifyResponse:
         """See Penstock.classify."""
-        return self._wait(self._client.classify(texts, examples, model=model, top_k=top_k, run=run, options=options))
+        return self._wait(
+            self._client.classify(
+                texts, examples, model=model, top_k=top_k, run=run, options=options
+            )
+        )
 
     def generate(
         self,
@@ -81,7 +94,8 @@ class PenstockSync:
             while (part := self._wait(_next(parts))) is not None:
                 yield part
         finally:
-            # Not waited for: an iterator that was left is closed by whoever collects it, at the end of the program perhaps.
+            # Not waited for: an iterator that was left is closed by whoever collects it, at the end
+            # of the program perhaps.
             with contextlib.suppress(RuntimeError, NotOpen):
                 self._background.start(parts.aclose())
 
@@ -109,7 +123,10 @@ class PenstockSync:
         return self._wait(self._client.call(method, request, run))
 
     def close(self) -> None:
-        """Close the connection; the last client to do so ends the thread. Closing again does nothing."""
+        """Close the connection; the last client to do so ends the thread.
+
+        Closing again does nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -120,7 +137,10 @@ class PenstockSync:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -36,11 +36,14 @@ def _default(arguments: argparse.Namespace, console: Console) -> None:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
         folder = default.build(
-            arguments.home / "models", lambda text: progress.update(task, description=text), arguments.least_cosine
+            arguments.home / "models",
+            lambda text: progress.update(task, description=text),
+            arguments.least_cosine,
         )
     figures = read_card(folder).figures
     console.print(
-        f"model: {default.NAME} made in {time.monotonic() - began:.0f} s: {figures['size_ratio']:.2f} times smaller, "
+        f"model: {default.NAME} made in {time.monotonic() - began:.0f} s: "
+        f"{figures['size_ratio']:.2f} times smaller, "
         f"cosine to the original {figures['cosine_mean']:.4f}, in {folder}"
     )
 
@@ -50,7 +53,9 @@ def _figures(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict
     if arguments.command == "evaluate":
         step("comparing")
         judge = _judge(arguments, {})
-        return judge.figures(TextModel.load(arguments.original), TextModel.load(arguments.quantised))
+        return judge.figures(
+            TextModel.load(arguments.original), TextModel.load(arguments.quantised)
+        )
     if arguments.target.exists():
         raise BadModel(f"{arguments.target}: is already there; name a new version")
     return WORKS[arguments.command](arguments, step)
@@ -59,7 +64,12 @@ def _figures(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict
 def _export(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
     labels = tuple(label.strip() for label in arguments.labels.split(",") if label.strip())
     wanted = Wanted(
-        arguments.task, arguments.pooling, arguments.max_tokens, arguments.licence, arguments.tokenizer, labels
+        arguments.task,
+        arguments.pooling,
+        arguments.max_tokens,
+        arguments.licence,
+        arguments.tokenizer,
+        labels,
     )
     if arguments.source.is_dir():
         return from_hugging_face(arguments.source, arguments.target, wanted, step).figures
@@ -74,8 +84,12 @@ def _quantize(arguments: argparse.Namespace, step: Callable[[str], None]) -> dic
     asked |= {"agreement": arguments.floor_agreement, "spearman": arguments.floor_spearman}
     floors = {name: floor for name, floor in asked.items() if floor is not None}
     if arguments.labelled is None and floors.keys() & {"accuracy_kept", "agreement"}:
-        raise BadModel("a floor on accuracy or agreement needs labelled texts; name them with --labelled")
-    return quantize_folder(arguments.source, arguments.target, recipe, _judge(arguments, floors), step).figures
+        raise BadModel(
+            "a floor on accuracy or agreement needs labelled texts; name them with --labelled"
+        )
+    return quantize_folder(
+        arguments.source, arguments.target, recipe, _judge(arguments, floors), step
+    ).figures
 
 
 def _train_head(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
@@ -86,14 +100,18 @@ def _train_head(arguments: argparse.Namespace, step: Callable[[str], None]) -> d
 
 
 def _decoder(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
-    return build_decoder(arguments.source, arguments.target, arguments.precision, arguments.licence, step).figures
+    return build_decoder(
+        arguments.source, arguments.target, arguments.precision, arguments.licence, step
+    ).figures
 
 
 def _distil(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
     source = default.weights_folder() if str(arguments.source) == "default" else arguments.source
     keep = _numbers(arguments.layers)
     texts = _lines(arguments.texts)
-    return {"cosine_to_teacher": distil(source, arguments.target, keep, texts, arguments.epochs, step)}
+    return {
+        "cosine_to_teacher": distil(source, arguments.target, keep, texts, arguments.epochs, step)
+    }
 
 
 def _numbers(text: str) -> list[int]:
@@ -146,7 +164,9 @@ def _work(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        console.print("\n".join(f"{name:28} {value:.5g}" for name, value in figures.items()), highlight=False)
+        console.print(
+            "\n".join(f"{name:28} {value:.5g}" for name, value in figures.items()), highlight=False
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

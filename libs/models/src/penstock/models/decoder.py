@@ -1,4 +1,6 @@
-"""A folder for `generate`: a Hugging Face decoder through onnxruntime-genai's own model builder, weights in int4 or int8."""
+"""A folder for `generate`: a Hugging Face decoder through onnxruntime-genai's own model builder,
+weights in int4 or int8.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,20 @@ from penstock.onnx.decoder import CONFIG, Decoder, Sampling
 
 KEPT = (".onnx", ".data", ".json", ".jinja")
 LONGEST = 1 << 15
-"""Tokens of context at most: the builder's figure may be one that no memory here can hold a cache for."""
+"""Tokens of context at most: the builder's figure may be one that no memory here can hold a cache
+for.
+"""
 
 
-def build_decoder(source: Path, target: Path, precision: str, licence: str, step: Callable[[str], None]) -> ModelCard:
-    """Write to `target` the decoder in `source` with weights in `precision` ("int4", "int8" or "fp32"), tried with one short answer.
+def build_decoder(
+    source: Path, target: Path, precision: str, licence: str, step: Callable[[str], None]
+) -> ModelCard:
+    """Write to `target` the decoder in `source` with weights in `precision` ("int4", "int8" or
+    "fp32"), tried with one short answer.
 
     Raises:
-        BadModel: what it takes is not installed, the builder does not know the architecture, or the result does not answer.
+        BadModel: what it takes is not installed, the builder does not know the architecture, or the
+            result does not answer.
     """
     need_torch()
     for name in ("onnxruntime_genai", "onnx_ir"):
@@ -35,7 +43,9 @@ def build_decoder(source: Path, target: Path, precision: str, licence: str, step
         made = Path(scratch) / "made"
         step(f"building, weights in {precision}")
         _build(source, made, Path(scratch) / "cache", precision)
-        files = {path.name: checksum(path) for path in sorted(made.iterdir()) if path.suffix in KEPT}
+        files = {
+            path.name: checksum(path) for path in sorted(made.iterdir()) if path.suffix in KEPT
+        }
         if "tokenizer.json" not in files:
             raise BadModel(f"{source}: has no fast tokenizer (tokenizer.json)")
         place = target.resolve()
@@ -57,7 +67,10 @@ def build_decoder(source: Path, target: Path, precision: str, licence: str, step
         tokens = _try(Decoder.load(made))
         card = card.model_copy(
             update={
-                "figures": {"bytes": float(sum(file.size_bytes for file in files.values())), "tried_tokens": tokens}
+                "figures": {
+                    "bytes": float(sum(file.size_bytes for file in files.values())),
+                    "tried_tokens": tokens,
+                }
             }
         )
         write_card(made, card)
@@ -66,7 +79,15 @@ def build_decoder(source: Path, target: Path, precision: str, licence: str, step
 
 
 def _build(source: Path, made: Path, cache: Path, precision: str) -> None:
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(made)]
+    command = [
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        str(source),
+        "-o",
+        str(made),
+    ]
     command += ["-p", precision, "-e", "cpu", "-c", str(cache)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not (made / "model.onnx").is_file():
@@ -75,7 +96,10 @@ def _build(source: Path, made: Path, cache: Path, precision: str) -> None:
 
 
 def _context(made: Path) -> int:
-    return min(LONGEST, int(json.loads((made / CONFIG).read_text(encoding="utf-8"))["model"]["context_length"]))
+    return min(
+        LONGEST,
+        int(json.loads((made / CONFIG).read_text(encoding="utf-8"))["model"]["context_length"]),
+    )
 
 
 def _try(decoder: Decoder) -> float:

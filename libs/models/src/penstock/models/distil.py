@@ -1,7 +1,9 @@
-"""A student of an encoder: the same model with some layers left out, taught to give the teacher's embeddings. torch lives here.
+"""A student of an encoder: the same model with some layers left out, taught to give the teacher's
+embeddings. torch lives here.
 
-Dropping layers keeps what the others know, so that little teaching suffices: Sun et al., "Patient Knowledge Distillation" (2019), and
-Sajjad et al., "On the effect of dropping layers of pre-trained transformer models" (2023).
+Dropping layers keeps what the others know, so that little teaching suffices: Sun et al., "Patient
+Knowledge Distillation" (2019), and Sajjad et al., "On the effect of dropping layers of pre-trained
+transformer models" (2023).
 """
 
 from __future__ import annotations
@@ -22,14 +24,22 @@ SEED = 7
 
 
 def distil(
-    source: Path, target: Path, keep: Sequence[int], texts: Sequence[str], epochs: int, step: Callable[[str], None]
+    source: Path,
+    target: Path,
+    keep: Sequence[int],
+    texts: Sequence[str],
+    epochs: int,
+    step: Callable[[str], None],
 ) -> float:
-    """Write to `target` a Hugging Face directory with the layers `keep` (counted from 0) of `source`, taught on `texts`.
+    """Write to `target` a Hugging Face directory with the layers `keep` (counted from 0) of
+    `source`, taught on `texts`.
 
-    Returns the mean cosine to the teacher over the last tenth of the teaching. `export` makes a model folder of the result.
+    Returns the mean cosine to the teacher over the last tenth of the teaching. `export` makes a
+    model folder of the result.
 
     Raises:
-        BadModel: torch is not installed, a layer is not there, or the architecture has no list of layers.
+        BadModel: torch is not installed, a layer is not there, or the architecture has no list of
+            layers.
     """
     need_torch()
     import torch
@@ -54,21 +64,32 @@ def distil(
 
 
 def _encoded(source: Path, texts: Sequence[str]) -> list[Encoded]:
-    longest = int(json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+    longest = int(
+        json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    )
     found = load_tokenizer(source, "tokenizer.json").encode_batch(list(texts))
     return [(item.ids[:longest], item.type_ids[:longest]) for item in found]
 
 
 def _teach(
-    torch: Any, teacher: Any, student: Any, rows: list[Encoded], epochs: int, step: Callable[[str], None]
+    torch: Any,
+    teacher: Any,
+    student: Any,
+    rows: list[Encoded],
+    epochs: int,
+    step: Callable[[str], None],
 ) -> float:
-    """Batches of like length, cosine distance to the teacher's embedding, one cycle of the learning rate."""
+    """Batches of like length, cosine distance to the teacher's embedding, one cycle of the learning
+    rate.
+    """
     rng = np.random.default_rng(SEED)
     order = np.array(sorted(range(len(rows)), key=lambda index: len(rows[index][0])))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     total = epochs * len(batches)
     best = torch.optim.AdamW(student.parameters(), lr=RATE)
-    pace = torch.optim.lr_scheduler.OneCycleLR(best, RATE, total_steps=max(2, total + 1), pct_start=WARM_SHARE)
+    pace = torch.optim.lr_scheduler.OneCycleLR(
+        best, RATE, total_steps=max(2, total + 1), pct_start=WARM_SHARE
+    )
     student.train()
     seen: list[float] = []
     for _ in range(epochs):
@@ -92,7 +113,11 @@ def _tensors(torch: Any, rows: Sequence[Encoded], takes: Sequence[str]) -> list[
     longest = max(len(ids) for ids, _ in rows)
     columns = {name: torch.zeros(len(rows), longest, dtype=torch.long) for name in takes}
     for index, (ids, types) in enumerate(rows):
-        for name, values in (("input_ids", ids), ("attention_mask", [1] * len(ids)), ("token_type_ids", types)):
+        for name, values in (
+            ("input_ids", ids),
+            ("attention_mask", [1] * len(ids)),
+            ("token_type_ids", types),
+        ):
             if name in columns:
                 columns[name][index, : len(ids)] = torch.tensor(values)
     return [columns[name] for name in takes]

@@ -1,4 +1,6 @@
-"""Comparison of a quantised model with the original: cosine, agreement of neighbours, and answers alone against answers in company."""
+"""Comparison of a quantised model with the original: cosine, agreement of neighbours, and answers
+alone against answers in company.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def neighbour_agreement(a: Floats, b: Floats) -> float:
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation of the similarities of all pairs of rows: whether both spaces order a search the same way."""
+    """Rank correlation of the similarities of all pairs of rows: whether both spaces order a search
+    the same way.
+    """
     from scipy.stats import spearmanr
 
     above = np.triu_indices(len(a), 1)
@@ -43,18 +47,26 @@ def labelled(
 ) -> dict[str, float]:
     """Accuracy of both on labelled texts, and how often they say the same.
 
-    A model with labels of its own says them; an encoder gets a logistic regression on three quarters of the texts, one for each side, as
-    it would in use, and is judged on the others.
+    A model with labels of its own says them; an encoder gets a logistic regression on three
+    quarters of the texts, one for each side, as it would in use, and is judged on the others.
     """
     if original.card.labels:
-        said = [[side.card.labels[best] for best in side.embed(texts).argmax(1)] for side in (original, quantised)]
+        said = [
+            [side.card.labels[best] for best in side.embed(texts).argmax(1)]
+            for side in (original, quantised)
+        ]
         truth = list(labels)
     else:
         said, truth = _by_own_heads((original, quantised), texts, labels)
     right = [sum(x == y for x, y in zip(side, truth, strict=True)) / len(truth) for side in said]
     same = sum(x == y for x, y in zip(*said, strict=True)) / len(truth)
     kept = right[1] / right[0] if right[0] else 0.0
-    return {"accuracy_original": right[0], "accuracy": right[1], "accuracy_kept": kept, "agreement": same}
+    return {
+        "accuracy_original": right[0],
+        "accuracy": right[1],
+        "accuracy_kept": kept,
+        "agreement": same,
+    }
 
 
 def _by_own_heads(
@@ -74,8 +86,12 @@ def _by_own_heads(
     return said, [str(name) for name in names[held]]
 
 
-def batch_invariance(model: TextModel, texts: Sequence[str], size: int = 32, seed: int = 7) -> float:
-    """Least cosine between a text's vector alone and its vector among others, in random and in sorted batches of `size`."""
+def batch_invariance(
+    model: TextModel, texts: Sequence[str], size: int = 32, seed: int = 7
+) -> float:
+    """Least cosine between a text's vector alone and its vector among others, in random and in
+    sorted batches of `size`.
+    """
     alone = np.concatenate([model.embed([text]) for text in texts])
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(texts)), np.argsort([len(text) for text in texts])]
@@ -89,7 +105,9 @@ def batch_invariance(model: TextModel, texts: Sequence[str], size: int = 32, see
 
 
 def compare(original: TextModel, quantised: TextModel, texts: Sequence[str]) -> dict[str, float]:
-    """Figures for the card: cosine mean and least, agreement of nearest neighbours, invariance to company."""
+    """Figures for the card: cosine mean and least, agreement of nearest neighbours, invariance to
+    company.
+    """
     a, b = original.embed(texts), quantised.embed(texts)
     pairs = cosines(a, b)
     return {

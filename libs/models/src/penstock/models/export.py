@@ -1,6 +1,8 @@
-"""Export of a sentence encoder through torch to ONNX: pooling and normalisation inside the graph, attention fused.
+"""Export of a sentence encoder through torch to ONNX: pooling and normalisation inside the graph,
+attention fused.
 
-torch and transformers are imported by the functions that need them; only the model factory has them.
+torch and transformers are imported by the functions that need them; only the model factory has
+them.
 """
 
 from __future__ import annotations
@@ -41,13 +43,16 @@ def need_torch() -> None:
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise BadModel(
-                f"{name} is not installed, which only this step needs; `scripts/model .venv export …` brings it for the time "
+                f"{name} is not installed, which only this step needs; `scripts/model .venv "
+                "export …` brings it for the time "
                 "of the step, `pip install 'penstock-models[models]'` for good"
             )
 
 
 def load_encoder(folder: Path, pooling: str = "mean") -> Any:
-    """The original model in eager FP32 with pooling ("mean" over the text's tokens, or "cls") and L2 normalisation, as a torch module."""
+    """The original model in eager FP32 with pooling ("mean" over the text's tokens, or "cls") and
+    L2 normalisation, as a torch module.
+    """
     import torch
     import transformers
     from transformers import AutoModel
@@ -104,7 +109,8 @@ def _takes(body: Any) -> tuple[str, ...]:
 def export(module: Any, target: Path, output: str) -> None:
     """Write `module` to `target` as ONNX with dynamic batch and length.
 
-    The classic exporter is used because its graphs are the ones that onnxruntime's transformer optimiser fuses.
+    The classic exporter is used because its graphs are the ones that onnxruntime's transformer
+    optimiser fuses.
     """
     import torch
 
@@ -126,12 +132,17 @@ def export(module: Any, target: Path, output: str) -> None:
 
 
 def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
-    """Fuse attention, layer norm and GELU; returns how many of each were fused. Sums before a norm stay apart (see layer_norm)."""
+    """Fuse attention, layer norm and GELU; returns how many of each were fused.
+
+    Sums before a norm stay apart (see layer_norm).
+    """
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     config = json.loads((folder / "config.json").read_text())
-    heads, width = (next((config[name] for name in names if name in config), 0) for names in (HEADS, WIDTH))
+    heads, width = (
+        next((config[name] for name in names if name in config), 0) for names in (HEADS, WIDTH)
+    )
     options = FusionOptions("bert")
     options.enable_gelu_approximation = False
     with _quietly():
@@ -143,7 +154,9 @@ def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
             optimization_options=options,
             opt_level=0,
         )
-        fused = {name: count for name, count in model.get_fused_operator_statistics().items() if count}
+        fused = {
+            name: count for name, count in model.get_fused_operator_statistics().items() if count
+        }
         layer_norm.apart(model.model)
         model.save_model_to_file(str(target))
     return fused

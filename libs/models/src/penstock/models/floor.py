@@ -1,4 +1,6 @@
-"""Quantise until a floor holds: the layers that hurt most stay in floating point; below the floor nothing is published."""
+"""Quantise until a floor holds: the layers that hurt most stay in floating point; below the floor
+nothing is published.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ import numpy as np
 from penstock.models.evaluate import compare, cosines, labelled
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
-from penstock.models.quantize import Recipe, matmul_nodes, quantize_dynamic, quantize_static, to_fp16
+from penstock.models.quantize import (
+    Recipe,
+    matmul_nodes,
+    quantize_dynamic,
+    quantize_static,
+    to_fp16,
+)
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
@@ -25,7 +33,9 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Judge:
-    """By what a quantised model is judged: texts, labelled ones where there are any, and the least that each figure may be."""
+    """By what a quantised model is judged: texts, labelled ones where there are any, and the least
+    that each figure may be.
+    """
 
     texts: Sequence[str]
     floors: Mapping[str, float]
@@ -45,17 +55,24 @@ class Judge:
         ]
 
 
-def quantize_folder(source: Path, target: Path, recipe: Recipe, judge: Judge, step: Step) -> ModelCard:
-    """Write to `target` the INT8 form of a floating-point text model; static ranges are calibrated on the judge's texts.
+def quantize_folder(
+    source: Path, target: Path, recipe: Recipe, judge: Judge, step: Step
+) -> ModelCard:
+    """Write to `target` the INT8 form of a floating-point text model; static ranges are calibrated
+    on the judge's texts.
 
-    Where a floor is missed, the layers that gain most by staying in floating point do, at most four.
+    Where a floor is missed, the layers that gain most by staying in floating point do, at most
+    four.
 
     Raises:
         BadModel: the floors cannot be met; nothing is written.
     """
     original = TextModel.load(source)
     if original.tokenizer is None:
-        raise BadModel(f"{source}: takes tensors only; there are no texts to compare by, so it cannot be judged")
+        raise BadModel(
+            f"{source}: takes tensors only; there are no texts to compare by, so it cannot be "
+            "judged"
+        )
     with tempfile.TemporaryDirectory(prefix="penstock-quantise-") as scratch:
         attempt = _Attempt(original, source, Path(scratch), recipe, judge.texts, step)
         kept: list[str] = []
@@ -69,10 +86,13 @@ def quantize_folder(source: Path, target: Path, recipe: Recipe, judge: Judge, st
             if ranked is None:
                 ranked = attempt.by_harm()
             if len(kept) == min(MOST_FLOAT, len(ranked)):
-                raise BadModel(f"with {len(kept)} layers in floating point {'; '.join(short)}; not published")
+                raise BadModel(
+                    f"with {len(kept)} layers in floating point {'; '.join(short)}; not published"
+                )
             kept = ranked[: len(kept) + 1]
         sizes = [
-            (folder / name).stat().st_size for folder, name in ((source, original.card.model), (made, "model.onnx"))
+            (folder / name).stat().st_size
+            for folder, name in ((source, original.card.model), (made, "model.onnx"))
         ]
         figures |= {"size_ratio": sizes[0] / sizes[1], "layers_in_floating_point": float(len(kept))}
         place = target.resolve()
@@ -107,13 +127,19 @@ class _Attempt:
             else:
                 quantize_dynamic(graph, target / "model.onnx", self.recipe, kept)
         except Exception as error:
-            raise BadModel(f"{graph}: the quantiser cannot take it ({type(error).__name__}: {error})") from error
-        shutil.copy(self.source / self.original.card.tokenizer, target / self.original.card.tokenizer)
+            raise BadModel(
+                f"{graph}: the quantiser cannot take it ({type(error).__name__}: {error})"
+            ) from error
+        shutil.copy(
+            self.source / self.original.card.tokenizer, target / self.original.card.tokenizer
+        )
         write_card(target, self.card(target, kept))
         return target
 
     def by_harm(self) -> list[str]:
-        """Layers, the one first whose stay in floating point brings the answers nearest to the original's."""
+        """Layers, the one first whose stay in floating point brings the answers nearest to the
+        original's.
+        """
         probe = self.texts[:PROBE]
         wanted = self.original.embed(probe)
         gain: dict[str, float] = {}
@@ -131,7 +157,8 @@ class _Attempt:
         update = {
             "model": "model.onnx",
             "files": files,
-            "quantisation": self.recipe.describe() + (f"; in floating point: {', '.join(kept)}" if kept else ""),
+            "quantisation": self.recipe.describe()
+            + (f"; in floating point: {', '.join(kept)}" if kept else ""),
             "rows_singly": before.rows_singly or self.recipe.kind == "dynamic",
             "machine": machine(),
             "sources": (*before.sources, f"{before.name} {before.revision}"),

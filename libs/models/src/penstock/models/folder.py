@@ -1,4 +1,7 @@
-"""A model folder from what a user brings: a Hugging Face directory (through torch) or an ONNX file. Nothing half made is ever seen."""
+"""A model folder from what a user brings: a Hugging Face directory (through torch) or an ONNX file.
+
+Nothing half made is ever seen.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ SERVED: dict[str, tuple[str, ...]] = {
     "pair": ("infer",),
     "infer": ("infer",),
 }
-"""What a folder of each task serves: an encoder classifies by example; a pair scorer takes the two texts' tokens as tensors."""
+"""What a folder of each task serves: an encoder classifies by example; a pair scorer takes the two
+texts' tokens as tensors.
+"""
 LONGEST = 1 << 15
 MOST_DIFFERENCE = 1e-3
 Step = Callable[[str], None]
@@ -46,14 +51,18 @@ class Wanted:
 
 
 def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) -> ModelCard:
-    """Write to `target` the fused FP32 ONNX form of the model in `source`, compared with the original in torch.
+    """Write to `target` the fused FP32 ONNX form of the model in `source`, compared with the
+    original in torch.
 
     Raises:
-        BadModel: a file is missing, torch is not installed, or the exported graph computes something else; nothing is written.
+        BadModel: a file is missing, torch is not installed, or the exported graph computes
+            something else; nothing is written.
     """
     config = _json(source / "config.json")
     if not (source / "tokenizer.json").is_file():
-        raise BadModel(f"{source / 'tokenizer.json'}: is missing; save the fast tokenizer of this model there")
+        raise BadModel(
+            f"{source / 'tokenizer.json'}: is missing; save the fast tokenizer of this model there"
+        )
     need_torch()
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
         plain, made = Path(scratch) / "plain.onnx", Path(scratch) / "made"
@@ -65,14 +74,23 @@ def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) ->
         step("fusing attention")
         fused = fuse(plain, made / "model.onnx", source)
         shutil.copy(source / "tokenizer.json", made / "tokenizer.json")
-        read = replace(wanted, max_tokens=wanted.max_tokens or _longest(source, config), labels=_labels(config, wanted))
+        read = replace(
+            wanted,
+            max_tokens=wanted.max_tokens or _longest(source, config),
+            labels=_labels(config, wanted),
+        )
         card = _card(made, target, read, (f"Hugging Face directory {source.resolve().name}",))
         write_card(made, card)
         step("comparing with the original")
         worst = _difference(module, TextModel.load(made))
         if worst > MOST_DIFFERENCE:
-            raise BadModel(f"the exported graph differs from the original by {worst:.2g}; not published")
-        figures = {"export_difference_max": worst, "attention_layers_fused": float(fused.get("Attention", 0))}
+            raise BadModel(
+                f"the exported graph differs from the original by {worst:.2g}; not published"
+            )
+        figures = {
+            "export_difference_max": worst,
+            "attention_layers_fused": float(fused.get("Attention", 0)),
+        }
         card = card.model_copy(update={"figures": figures})
         write_card(made, card)
         publish_new(made, target)
@@ -83,12 +101,15 @@ def from_onnx(source: Path, target: Path, wanted: Wanted) -> ModelCard:
     """Write to `target` a folder around the user's own ONNX file, checked and loaded once.
 
     Raises:
-        BadModel: the file is not a valid model, this runtime lacks one of its operators, or its tokenizer is needed and not there.
+        BadModel: the file is not a valid model, this runtime lacks one of its operators, or its
+            tokenizer is needed and not there.
     """
     beside = source.parent / "tokenizer.json"
     tokenizer = wanted.tokenizer or (beside if beside.is_file() else None)
     if tokenizer is None and wanted.task != "infer":
-        raise BadModel(f"{wanted.task} takes texts, so it needs a tokenizer; name one with --tokenizer")
+        raise BadModel(
+            f"{wanted.task} takes texts, so it needs a tokenizer; name one with --tokenizer"
+        )
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
         made = Path(scratch)
         opset = _checked(source, made / "model.onnx")
@@ -96,7 +117,9 @@ def from_onnx(source: Path, target: Path, wanted: Wanted) -> ModelCard:
         if tokenizer is not None:
             _copy(tokenizer, made / "tokenizer.json")
         read = replace(wanted, max_tokens=wanted.max_tokens or 512)
-        card = _card(made, target, read, (f"ONNX file {source.name}",)).model_copy(update={"opset": opset})
+        card = _card(made, target, read, (f"ONNX file {source.name}",)).model_copy(
+            update={"opset": opset}
+        )
         write_card(made, card)
         if wanted.task in ("embed", "classify"):
             _try(TextModel.load(made), wanted)
@@ -123,7 +146,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _checked(source: Path, target: Path) -> int:
-    """Copy as one file, each node with a name to be excluded by; returns the opset of the standard operators."""
+    """Copy as one file, each node with a name to be excluded by; returns the opset of the standard
+    operators.
+    """
     try:
         model = onnx.load(str(source))
         for number, node in enumerate(model.graph.node):
@@ -132,21 +157,29 @@ def _checked(source: Path, target: Path) -> int:
         onnx.checker.check_model(str(target))
     except Exception as error:
         raise BadModel(f"{source}: is not a valid ONNX model ({type(error).__name__})") from error
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    return max(
+        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        default=0,
+    )
 
 
 def _try(model: TextModel, wanted: Wanted) -> None:
     unknown = [spec.name for spec in model.session.inputs if spec.name not in GIVEN]
     if unknown:
         raise BadModel(
-            f"input {unknown[0]!r} is not one of {', '.join(GIVEN)}, which a text model takes; use --task infer"
+            f"input {unknown[0]!r} is not one of {', '.join(GIVEN)}, which a text model "
+            "takes; use --task infer"
         )
     answer = model.embed(TEXTS[:2])
     if answer.ndim != 2:
-        raise BadModel(f"the first output has {answer.ndim} dimensions a batch; {wanted.task} needs (rows, width)")
+        raise BadModel(
+            f"the first output has {answer.ndim} dimensions a batch; {wanted.task} needs "
+            "(rows, width)"
+        )
     if wanted.task == "classify" and len(wanted.labels) != answer.shape[1]:
         raise BadModel(
-            f"the model has {answer.shape[1]} classes and {len(wanted.labels)} labels; name them with --labels"
+            f"the model has {answer.shape[1]} classes and {len(wanted.labels)} labels; name "
+            "them with --labels"
         )
 
 
@@ -154,7 +187,9 @@ GIVEN = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def _difference(module: Any, model: TextModel) -> float:
-    """Largest difference between the original's and the graph's answers, over samples of many lengths."""
+    """Largest difference between the original's and the graph's answers, over samples of many
+    lengths.
+    """
     import torch
 
     worst = 0.0
@@ -168,7 +203,11 @@ def _difference(module: Any, model: TextModel) -> float:
 
 def _card(folder: Path, target: Path, wanted: Wanted, sources: Sequence[str]) -> ModelCard:
     session = OnnxSession(folder / "model.onnx")
-    files = {path.name: checksum(path) for path in sorted(folder.glob("*")) if path.suffix in (".onnx", ".json")}
+    files = {
+        path.name: checksum(path)
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".onnx", ".json")
+    }
     width = session.outputs[0].shape[-1] if session.outputs and session.outputs[0].shape else None
     place = target.resolve()
     return ModelCard(

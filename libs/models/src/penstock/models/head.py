@@ -1,4 +1,6 @@
-"""A classifier head trained on a model's embeddings and put into its graph, so that `classify` is one run."""
+"""A classifier head trained on a model's embeddings and put into its graph, so that `classify` is
+one run.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def train_head(
     train: tuple[Sequence[str], Sequence[str]],
     held_out: tuple[Sequence[str], Sequence[str]],
 ) -> float:
-    """Write to `target` the model of `source` with logistic regression over `train` (texts, labels) as its last layer.
+    """Write to `target` the model of `source` with logistic regression over `train` (texts, labels)
+    as its last layer.
 
     Returns the accuracy on `held_out`, computed by the model that was written.
 
@@ -43,19 +46,37 @@ def train_head(
     shutil.copy(source / model.card.tokenizer, target / model.card.tokenizer)
     labels = tuple(str(label) for label in fitted.classes_)
     files = {file: checksum(target / file) for file in ("model.onnx", model.card.tokenizer)}
-    changed = {"name": name, "version": target.name, "model": "model.onnx", "files": files, "labels": labels}
-    card = model.card.model_copy(update={**changed, "tasks": ("classify", "infer"), "dimension": 0, "figures": {}})
+    changed = {
+        "name": name,
+        "version": target.name,
+        "model": "model.onnx",
+        "files": files,
+        "labels": labels,
+    }
+    card = model.card.model_copy(
+        update={**changed, "tasks": ("classify", "infer"), "dimension": 0, "figures": {}}
+    )
     write_card(target, card)
     answers = TextModel.load(target).embed(held_out[0]).argmax(axis=1)
-    accuracy = float(np.mean([labels[answer] == label for answer, label in zip(answers, held_out[1], strict=True)]))
+    accuracy = float(
+        np.mean(
+            [labels[answer] == label for answer, label in zip(answers, held_out[1], strict=True)]
+        )
+    )
     write_card(target, card.model_copy(update={"figures": {"held_out_accuracy": accuracy}}))
     return accuracy
 
 
 def _both_sides(
-    weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]], bias: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """One column for each label; with two labels scikit-learn keeps one row, the second label's, against zero."""
+    weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    bias: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> tuple[
+    np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+]:
+    """One column for each label; with two labels scikit-learn keeps one row, the second label's,
+    against zero.
+    """
     if len(weights) == 1:
         weights, bias = np.vstack([np.zeros_like(weights), weights]), np.array([0.0, bias[0]])
     return weights.T.astype(np.float32), bias.astype(np.float32)
@@ -71,9 +92,16 @@ def _fuse(
     graph = model.graph
     embedding = graph.output[0].name
     graph.initializer.extend(
-        [numpy_helper.from_array(weights, "head_weights"), numpy_helper.from_array(bias, "head_bias")]
+        [
+            numpy_helper.from_array(weights, "head_weights"),
+            numpy_helper.from_array(bias, "head_bias"),
+        ]
     )
-    graph.node.append(helper.make_node("Gemm", [embedding, "head_weights", "head_bias"], [LOGITS], name="head"))
+    graph.node.append(
+        helper.make_node("Gemm", [embedding, "head_weights", "head_bias"], [LOGITS], name="head")
+    )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["batch", len(bias)]))
+    graph.output.append(
+        helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["batch", len(bias)])
+    )
     onnx.save(model, str(target))

@@ -1,4 +1,6 @@
-"""The machine that a model was made on, for its card: what the CPU can do decides how INT8 is best made."""
+"""The machine that a model was made on, for its card: what the CPU can do decides how INT8 is best
+made.
+"""
 
 from __future__ import annotations
 

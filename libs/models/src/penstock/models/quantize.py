@@ -19,18 +19,27 @@ def cpu_features() -> list[str]:
     """Instruction sets that matter to INT8 on this machine, of those that Linux names."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
-    flags = set(next((line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags")), "").split())
+    flags = set(
+        next(
+            (line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags")), ""
+        ).split()
+    )
     return [flag for flag in CPU_FLAGS if flag in flags]
 
 
 def reduce_range(features: Sequence[str]) -> bool:
-    """True where 8-bit products saturate: AVX2 and AVX-512 without VNNI add pairs of products in 16 bits."""
+    """True where 8-bit products saturate: AVX2 and AVX-512 without VNNI add pairs of products in 16
+    bits.
+    """
     return not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(features)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights become 8 bits, or 16 for GPUs ("fp16"). `reduce_range` None means what this CPU needs."""
+    """How weights become 8 bits, or 16 for GPUs ("fp16").
+
+    `reduce_range` None means what this CPU needs.
+    """
 
     kind: Literal["dynamic", "static", "fp16"] = "dynamic"
     per_channel: bool = True
@@ -66,8 +75,13 @@ class Recipe:
         return {"DefaultTensorType": onnx.TensorProto.FLOAT, "WeightSymmetric": self.symmetric}
 
 
-def quantize_dynamic(source: Path, target: Path, recipe: Recipe = Recipe(), keep_float: Sequence[str] = ()) -> None:
-    """Weights to INT8, activations scaled while running. `keep_float` names nodes that stay in floating point."""
+def quantize_dynamic(
+    source: Path, target: Path, recipe: Recipe = Recipe(), keep_float: Sequence[str] = ()
+) -> None:
+    """Weights to INT8, activations scaled while running.
+
+    `keep_float` names nodes that stay in floating point.
+    """
     from onnxruntime.quantization import quantize_dynamic as dynamic
 
     with _silent():
@@ -124,7 +138,9 @@ def to_fp16(source: Path, target: Path, keep_float: Sequence[str] = ()) -> None:
         warnings.simplefilter(
             "ignore"
         )  # it warns of each weight too small for FP16, which the comparison judges better
-        model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, node_block_list=list(keep_float))
+        model = convert_float_to_float16(
+            onnx.load(str(source)), keep_io_types=True, node_block_list=list(keep_float)
+        )
     onnx.save(model, str(target))
 
 
@@ -133,7 +149,9 @@ def matmul_nodes(source: Path) -> list[str]:
     graph = onnx.load(str(source), load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     quantised = ("MatMul", "Attention", "Gemm", "Gather", "EmbedLayerNormalization")
-    return [node.name for node in graph.node if node.op_type in quantised and weights & set(node.input)]
+    return [
+        node.name for node in graph.node if node.op_type in quantised and weights & set(node.input)
+    ]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""The model card: what a model folder holds, checked against its files before anything is loaded. No session lives here."""
+"""The model card: what a model folder holds, checked against its files before anything is loaded.
+
+No session lives here.
+"""
 
 from __future__ import annotations
 
@@ -80,9 +83,13 @@ def parse_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except OSError as error:
-        raise BadModel(f"{folder / CARD}: cannot be read ({error.strerror}); run `make model`") from None
+        raise BadModel(
+            f"{folder / CARD}: cannot be read ({error.strerror}); run `make model`"
+        ) from None
     except ValidationError as error:
-        raise BadModel(f"{folder / CARD}: is not a model card ({error.error_count()} errors)") from None
+        raise BadModel(
+            f"{folder / CARD}: is not a model card ({error.error_count()} errors)"
+        ) from None
 
 
 def _check(folder: Path, name: str, expected: ModelFile) -> None:
@@ -103,7 +110,9 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 def _markdown(card: ModelCard) -> str:
     rows = [f"| {name} | {value:.5g} |" for name, value in card.figures.items()]
-    files = [f"| {name} | {file.size_bytes:,} | `{file.sha256}` |" for name, file in card.files.items()]
+    files = [
+        f"| {name} | {file.size_bytes:,} | `{file.sha256}` |" for name, file in card.files.items()
+    ]
     facts = {
         "Tasks": ", ".join(card.tasks),
         "Longest input": f"{card.max_input_tokens} tokens",
@@ -114,6 +123,19 @@ def _markdown(card: ModelCard) -> str:
         "Sources": "; ".join(card.sources),
         "Made on": json.dumps(card.machine),
     }
-    lines = [f"# {card.name} {card.version}", "", *(f"- {key}: {value}" for key, value in facts.items())]
-    lines += ["", "| figure | value |", "|---|---|", *rows, "", "| file | bytes | SHA-256 |", "|---|---|---|", *files]
+    lines = [
+        f"# {card.name} {card.version}",
+        "",
+        *(f"- {key}: {value}" for key, value in facts.items()),
+    ]
+    lines += [
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *rows,
+        "",
+        "| file | bytes | SHA-256 |",
+        "|---|---|---|",
+        *files,
+    ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,6 @@
-"""A conversation in the form that a decoder was trained on: its own chat template, run in a sandbox. Rendering only, no model."""
+"""A conversation in the form that a decoder was trained on: its own chat template, run in a
+sandbox. Rendering only, no model.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ CONFIG, OWN_FILE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def load_template(folder: Path) -> Render:
-    """How the folder's model wants a conversation: its chat template, or one turn a line where it has none.
+    """How the folder's model wants a conversation: its chat template, or one turn a line where it
+    has none.
 
     Raises:
         BadModel: the template cannot be read.
@@ -29,11 +32,17 @@ def load_template(folder: Path) -> Render:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
-        raise BadModel("a chat template needs jinja2; install the generate extra of penstock-onnx") from None
+        raise BadModel(
+            "a chat template needs jinja2; install the generate extra of penstock-onnx"
+        ) from None
     try:
-        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
+        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+            text
+        )
     except TemplateError as error:
-        raise BadModel(f"{folder.name}: its chat template is none ({type(error).__name__})") from None
+        raise BadModel(
+            f"{folder.name}: its chat template is none ({type(error).__name__})"
+        ) from None
     special = _special_tokens(folder) | {"raise_exception": _refuse}
 
     def render(turns: Sequence[Turn]) -> str:
@@ -56,8 +65,14 @@ def _template_text(folder: Path) -> str | None:
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
     config = _tokenizer_config(folder)
-    named = {name: config.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return {name: token["content"] if isinstance(token, dict) else str(token) for name, token in named.items() if token}
+    named = {
+        name: config.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+    }
+    return {
+        name: token["content"] if isinstance(token, dict) else str(token)
+        for name, token in named.items()
+        if token
+    }
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:

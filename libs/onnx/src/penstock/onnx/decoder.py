@@ -1,7 +1,9 @@
-"""A local decoder through onnxruntime-genai: a conversation in, text out piece by piece. Only the `generate` extra has the library.
+"""A local decoder through onnxruntime-genai: a conversation in, text out piece by piece.
 
-The tokenizer is the one the other models use, so a decoder folder needs `tokenizer.json`; the conversation's form is the model's own chat
-template where the folder has one.
+Only the `generate` extra has the library.
+
+The tokenizer is the one the other models use, so a decoder folder needs `tokenizer.json`; the
+conversation's form is the model's own chat template where the folder has one.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ CONFIG = "genai_config.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. `temperature` 0 takes the most probable one; `max_tokens` 0 means as many as the context has room for."""
+    """How to choose tokens.
+
+    `temperature` 0 takes the most probable one; `max_tokens` 0 means as many as the context has
+    room for.
+    """
 
     max_tokens: int = 0
     temperature: float = 0.0
@@ -37,7 +43,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text to append, and the tokens made so far. `ended`: "" while there is more, "stop" or "length" on the last piece."""
+    """Text to append, and the tokens made so far.
+
+    `ended`: "" while there is more, "stop" or "length" on the last piece.
+    """
 
     text: str
     tokens: int
@@ -46,7 +55,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A loaded decoder. Owner: whoever loaded it; nothing needs closing. Answers may be generated side by side, each with its own cache."""
+    """A loaded decoder.
+
+    Owner: whoever loaded it; nothing needs closing. Answers may be generated side by side, each
+    with its own cache.
+    """
 
     card: ModelCard
     tokenizer: Tokenizer
@@ -61,12 +74,15 @@ class Decoder:
         """Load a decoder folder. Execution providers are named in its own `genai_config.json`.
 
         Raises:
-            BadModel: the `generate` extra is not installed, or a file is not what the card or the library wants.
+            BadModel: the `generate` extra is not installed, or a file is not what the card or the
+                library wants.
         """
         try:
             import onnxruntime_genai as library
         except ImportError:
-            raise BadModel("generating needs onnxruntime-genai; install the generate extra of penstock-onnx") from None
+            raise BadModel(
+                "generating needs onnxruntime-genai; install the generate extra of penstock-onnx"
+            ) from None
         card = read_card(folder)
         if CONFIG not in card.files:
             raise BadModel(f"{folder / CONFIG}: is missing; a decoder's card names it")
@@ -76,8 +92,17 @@ class Decoder:
             config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             model = library.Model(config)
         except Exception as error:
-            raise BadModel(f"{card.model}: onnxruntime-genai cannot load it ({type(error).__name__})") from error
-        return cls(card, load_tokenizer(folder, card.tokenizer), load_template(folder), _ends(folder), library, model)
+            raise BadModel(
+                f"{card.model}: onnxruntime-genai cannot load it ({type(error).__name__})"
+            ) from error
+        return cls(
+            card,
+            load_tokenizer(folder, card.tokenizer),
+            load_template(folder),
+            _ends(folder),
+            library,
+            model,
+        )
 
     def warm_up(self) -> None:
         """One short answer, so that the first caller does not pay for first times."""
@@ -97,7 +122,10 @@ class Decoder:
             RunCancelled: `cancelled` said so between two tokens; the cache is freed.
             BadInput: the library cannot compute this.
         """
-        most = min(sampling.max_tokens or self.card.max_input_tokens, self.card.max_input_tokens - len(prompt))
+        most = min(
+            sampling.max_tokens or self.card.max_input_tokens,
+            self.card.max_input_tokens - len(prompt),
+        )
         stops, words = StopStrings(sampling.stop), DecodeStream(skip_special_tokens=True)
         generator = self._generator(prompt, sampling, most)
         for tokens in range(1, most + 1):
@@ -113,7 +141,10 @@ class Decoder:
             yield Piece(shown, tokens)
 
     def _generator(self, prompt: Sequence[int], sampling: Sampling, most: int) -> Any:
-        search: dict[str, Any] = {"max_length": len(prompt) + most, "do_sample": sampling.temperature > 0}
+        search: dict[str, Any] = {
+            "max_length": len(prompt) + most,
+            "do_sample": sampling.temperature > 0,
+        }
         if sampling.temperature > 0:
             search |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if sampling.seed is not None:

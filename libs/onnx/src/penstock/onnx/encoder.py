@@ -1,4 +1,7 @@
-"""Text in, vectors or class probabilities out, for a model folder with a tokenizer. Rows run singly where the card says so."""
+"""Text in, vectors or class probabilities out, for a model folder with a tokenizer.
+
+Rows run singly where the card says so.
+"""
 
 from __future__ import annotations
 
@@ -39,21 +42,29 @@ class TextModel:
     """None for a model of tensors only."""
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)) -> TextModel:
+    def load(
+        cls, folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> TextModel:
         """Load a model folder.
 
         Raises:
             BadModel: see `read_card` and `OnnxSession`.
         """
         card = read_card(folder)
-        return cls(card, OnnxSession(folder / card.model, threads, providers), _tokenizer(folder, card))
+        return cls(
+            card, OnnxSession(folder / card.model, threads, providers), _tokenizer(folder, card)
+        )
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Token ids of each text, special tokens included, untruncated: the caller refuses what is too long."""
+        """Token ids of each text, special tokens included, untruncated: the caller refuses what is
+        too long.
+        """
         return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(texts))]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
-        """Token ids of two texts each, for a model that scores pairs; the second text's tokens have segment 1."""
+        """Token ids of two texts each, for a model that scores pairs; the second text's tokens have
+        segment 1.
+        """
         return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(pairs))]
 
     def count_tokens(self, text: str) -> int:
@@ -68,8 +79,9 @@ class TextModel:
     def run(self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never) -> Floats:
         """First output of the model for each row, in order; shape (rows, width).
 
-        Rows run singly where the model's activations are scaled over the whole batch, so that an answer never depends on its
-        neighbours; otherwise in sub-batches of like length. `cancelled` is asked between runs; RunCancelled ends the work.
+        Rows run singly where the model's activations are scaled over the whole batch, so that an
+        answer never depends on its neighbours; otherwise in sub-batches of like length. `cancelled`
+        is asked between runs; RunCancelled ends the work.
 
         Raises:
             BadInput: the model cannot compute a row, or gives no vector of one size for each.
@@ -81,11 +93,16 @@ class TextModel:
             if cancelled():
                 raise RunCancelled
             chosen = order[start : start + size]
-            for index, row in zip(chosen, self._run_batch([rows[index] for index in chosen]), strict=True):
+            for index, row in zip(
+                chosen, self._run_batch([rows[index] for index in chosen]), strict=True
+            ):
                 results[index] = row
         found = [row for row in results if row is not None]
         if len({row.shape for row in found}) > 1:
-            raise BadInput("the model's first output has another shape for each text; it should have one vector a text")
+            raise BadInput(
+                "the model's first output has another shape for each text; it should have "
+                "one vector a text"
+            )
         return np.stack(found).astype(np.float32, copy=False)
 
     def _run_batch(self, rows: Sequence[Encoded]) -> Array:
@@ -93,7 +110,11 @@ class TextModel:
         ids = np.zeros((len(rows), longest), dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for index, (row, segments) in enumerate(rows):
-            ids[index, : len(row)], types[index, : len(row)], mask[index, : len(row)] = row, segments, 1
+            ids[index, : len(row)], types[index, : len(row)], mask[index, : len(row)] = (
+                row,
+                segments,
+                1,
+            )
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return self.session.run({spec.name: given[spec.name] for spec in self.session.inputs})[0]
 
@@ -109,7 +130,9 @@ class TextModel:
             self.session.run({spec.name: _zeros(spec) for spec in self.session.inputs})
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for callers without a door."""
+        """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for
+        callers without a door.
+        """
         rows = [
             (ids[: self.card.max_input_tokens], types[: self.card.max_input_tokens])
             for ids, types in self.encode(texts)
@@ -120,7 +143,9 @@ class TextModel:
 def _zeros(spec: TensorSpec) -> Array:
     shape = [1 if size is None else size for size in spec.shape]
     kind = NUMPY_OF.get(spec.type, np.float32)
-    return np.full(shape, "", dtype=np.object_) if kind is np.object_ else np.zeros(shape, dtype=kind)
+    return (
+        np.full(shape, "", dtype=np.object_) if kind is np.object_ else np.zeros(shape, dtype=kind)
+    )
 
 
 def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:

@@ -1,4 +1,6 @@
-"""The one wrapper of an onnxruntime session: providers, threads, names and types of inputs and outputs."""
+"""The one wrapper of an onnxruntime session: providers, threads, names and types of inputs and
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,22 @@ NUMPY_OF = {
     "tensor(string)": np.object_,
     "tensor(bfloat16)": np.float32,
 }
-"""How values of each type are carried. numpy has no bfloat16: it is the upper half of a float32, which holds every value exactly."""
+"""How values of each type are carried. numpy has no bfloat16: it is the upper half of a float32,
+which holds every value exactly.
+"""
 BFLOAT16, BFLOAT16_NUMBER = "tensor(bfloat16)", 16
 
 SLOWER = ["SkipLayerNormFusion"]
-"""What onnxruntime does to a graph on loading and a CPU then computes more slowly: its fused layer norm goes element by element."""
+"""What onnxruntime does to a graph on loading and a CPU then computes more slowly: its fused layer
+norm goes element by element.
+"""
 
-_REFUSED = (onnx_errors.InvalidArgument, onnx_errors.RuntimeException, onnx_errors.Fail, RuntimeError)
+_REFUSED = (
+    onnx_errors.InvalidArgument,
+    onnx_errors.RuntimeException,
+    onnx_errors.Fail,
+    RuntimeError,
+)
 
 
 class BadInput(Exception):
@@ -52,7 +63,9 @@ class BadInput(Exception):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, onnxruntime type such as `tensor(int64)`, and shape; None stands for a size that may vary."""
+    """Name, onnxruntime type such as `tensor(int64)`, and shape; None stands for a size that may
+    vary.
+    """
 
     name: str
     type: str
@@ -63,14 +76,20 @@ class OnnxSession:
     """A loaded model. `run` may be called from several threads at once."""
 
     def __init__(
-        self, path: Path, threads: int = 1, providers: Sequence[str] = (CPU,), bind: bool | None = None
+        self,
+        path: Path,
+        threads: int = 1,
+        providers: Sequence[str] = (CPU,),
+        bind: bool | None = None,
     ) -> None:
         """Load a model.
 
         Args:
             path: the ONNX file.
-            threads: threads inside one operator; rows are spread over sessions' callers, so 1 is right for small models.
-            providers: execution providers, best first; those that are not here are left out with one warning.
+            threads: threads inside one operator; rows are spread over sessions' callers, so 1 is
+                right for small models.
+            providers: execution providers, best first; those that are not here are left out with
+                one warning.
             bind: run with I/O binding; None means where a GPU serves.
 
         Raises:
@@ -83,21 +102,33 @@ class OnnxSession:
         try:
             chosen = with_options(usable(providers))
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=chosen, disabled_optimizers=SLOWER if len(chosen) == 1 else None
+                str(path),
+                options,
+                providers=chosen,
+                disabled_optimizers=SLOWER if len(chosen) == 1 else None,
             )
         except Exception as error:
-            raise BadModel(f"{path.name}: onnxruntime cannot load it ({type(error).__name__})") from error
+            raise BadModel(
+                f"{path.name}: onnxruntime cannot load it ({type(error).__name__})"
+            ) from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self.provider: str = self._session.get_providers()[0]
         if self.provider == CPU and any(name != CPU for name in usable(providers)):
             _warn(
-                "a GPU provider is installed but could not start, so the CPU serves; see the driver and its libraries"
+                "a GPU provider is installed but could not start, so the CPU serves; see the "
+                "driver and its libraries"
             )
         self._types = {spec.name: spec.type for spec in (*self.inputs, *self.outputs)}
-        strings, halves = ("tensor(string)" in self._types.values(), BFLOAT16 in self._types.values())
+        strings, halves = (
+            "tensor(string)" in self._types.values(),
+            BFLOAT16 in self._types.values(),
+        )
         if strings and halves:
-            raise BadModel(f"{path.name}: mixes strings and bfloat16, which the runtime cannot be given together")
+            raise BadModel(
+                f"{path.name}: mixes strings and bfloat16, which the runtime cannot be given "
+                "together"
+            )
         self._bound = (self.provider != CPU if bind is None else bind) and not strings
         self._by_values = halves
 
@@ -115,17 +146,24 @@ class OnnxSession:
                 return self._run_values(inputs, names)
             return list(self._session.run(names, dict(inputs)))
         except _REFUSED as error:
-            raise BadInput("the model cannot compute these values (a shape or an index does not fit)") from error
+            raise BadInput(
+                "the model cannot compute these values (a shape or an index does not fit)"
+            ) from error
 
     def _run_bound(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
-        """With I/O binding: inputs are copied to the device once, outputs once back, and nothing in between."""
+        """With I/O binding: inputs are copied to the device once, outputs once back, and nothing in
+        between.
+        """
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, self._value(name, value))
         for name in names:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
-        return [self._array(name, value) for name, value in zip(names, binding.get_outputs(), strict=True)]
+        return [
+            self._array(name, value)
+            for name, value in zip(names, binding.get_outputs(), strict=True)
+        ]
 
     def _run_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
         given = {name: self._value(name, value) for name, value in inputs.items()}
@@ -135,7 +173,9 @@ class OnnxSession:
     def _value(self, name: str, value: Array) -> onnxruntime.OrtValue:
         if self._types.get(name) != BFLOAT16:
             return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(to_bfloat16(value), BFLOAT16_NUMBER)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            to_bfloat16(value), BFLOAT16_NUMBER
+        )
 
     def _array(self, name: str, value: onnxruntime.OrtValue) -> Array:
         if self._types[name] != BFLOAT16:
@@ -150,7 +190,9 @@ class OnnxSession:
 
 def to_bfloat16(values: Array) -> Array:
     """The upper halves of float32 values, as unsigned 16-bit numbers."""
-    return (np.ascontiguousarray(values, dtype=np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    return (np.ascontiguousarray(values, dtype=np.float32).view(np.uint32) >> np.uint32(16)).astype(
+        np.uint16
+    )
 
 
 def from_bfloat16(halves: Array) -> Array:
@@ -159,7 +201,9 @@ def from_bfloat16(halves: Array) -> Array:
 
 
 def usable(wanted: Sequence[str]) -> list[str]:
-    """The wanted providers that this build has, with CPU last; one warning in the life of the process names what is missing."""
+    """The wanted providers that this build has, with CPU last; one warning in the life of the
+    process names what is missing.
+    """
     present = set(onnxruntime.get_available_providers())
     missing = [name for name in wanted if name not in present]
     if missing:
@@ -168,7 +212,9 @@ def usable(wanted: Sequence[str]) -> list[str]:
 
 
 def with_options(providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Each provider with its settings: TensorRT computes in FP16 where that is exact enough for it."""
+    """Each provider with its settings: TensorRT computes in FP16 where that is exact enough for
+    it.
+    """
     return [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers]
 
 
@@ -178,4 +224,6 @@ def _warn(text: str) -> None:
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
-    return TensorSpec(node.name, node.type, tuple(size if isinstance(size, int) else None for size in node.shape))
+    return TensorSpec(
+        node.name, node.type, tuple(size if isinstance(size, int) else None for size in node.shape)
+    )

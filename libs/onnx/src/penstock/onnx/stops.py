@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Given text piece by piece, says what may be shown: nothing of a stop string, and nothing that may yet become one."""
+    """Given text piece by piece, says what may be shown: nothing of a stop string, and nothing that
+    may yet become one.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
@@ -33,4 +35,11 @@ class StopStrings:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+    return next(
+        (
+            size
+            for size in range(min(len(stop) - 1, len(text)), 0, -1)
+            if text.endswith(stop[:size])
+        ),
+        0,
+    )

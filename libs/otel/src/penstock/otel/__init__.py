@@ -1,1 +1,4 @@
-"""Spans, counts and their export by OpenTelemetry. Implements the tracer that `penstock.rpc` asks for."""
+"""Spans, counts and their export by OpenTelemetry.
+
+Implements the tracer that `penstock.rpc` asks for.
+"""

@@ -1,12 +1,16 @@
-"""The one table of attribute names: OpenTelemetry's RPC and GenAI conventions, and our own below `penstock.`.
+"""The one table of attribute names: OpenTelemetry's RPC and GenAI conventions, and our own below
+`penstock.`.
 
-RPC names are those of the release candidate, GenAI names those of semantic-conventions-genai as of October 2026 (stability: development).
+RPC names are those of the release candidate, GenAI names those of semantic-conventions-genai as of
+October 2026 (stability: development).
 """
 
 from __future__ import annotations
 
 VERSION = "genai-2026-10, rpc-rc"
-"""Every GenAI item is still of stability Development: a newer draft changes this table and nothing else."""
+"""Every GenAI item is still of stability Development: a newer draft changes this table and nothing
+else.
+"""
 
 RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"
@@ -33,7 +37,9 @@ RUN = "penstock.run.id"
 STEP = "penstock.run.step"
 PRIORITY = "penstock.priority"
 HOST = "penstock.host.boot_id"
-"""The running kernel a process is on: the same in every container of a machine, which names of hosts are not."""
+"""The running kernel a process is on: the same in every container of a machine, which names of
+hosts are not.
+"""
 INSTANCE = "penstock.instance.id"
 ROUTE_REASON = "penstock.route.reason"
 ROUTE_SCORE = "penstock.route.score"
@@ -58,9 +64,13 @@ CONFIDENCE = "penstock.confidence"
 """How sure a model is of its answer; how sure the cache was stands in CACHE_CONFIDENCE."""
 CACHE_CONFIDENCE = "penstock.cache.confidence"
 TYPICALITY = "penstock.embedding.typicality"
-"""Cosine of an answer's embedding to the mean of its model's first ones: how usual what is asked is."""
+"""Cosine of an answer's embedding to the mean of its model's first ones: how usual what is asked
+is.
+"""
 PROMPT_PREFIX_SHARE = "penstock.prompt.prefix_share"
-"""Estimated share of a prompt that a provider can read from its prefix cache; what it did read is CACHED_TOKENS."""
+"""Estimated share of a prompt that a provider can read from its prefix cache; what it did read is
+CACHED_TOKENS.
+"""
 PROMPT_DECISIONS = "penstock.prompt.decisions"
 """What was done to each block of a prompt and why, a line each; no text of the prompt."""
 SPAN_DURATION = "penstock.span.duration"
@@ -94,7 +104,9 @@ BACKGROUND = (
     "/ListModels",
     "/ListQueues",
 )
-"""Parts of RPC names that nobody's request makes: heartbeats, carriers of many items, looking on. They begin no trace."""
+"""Parts of RPC names that nobody's request makes: heartbeats, carriers of many items, looking on.
+They begin no trace.
+"""
 
 TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
 """Complexity tier of a call by its tokens, in and out; above the last bound it is `huge`."""

@@ -1,4 +1,6 @@
-"""What is counted for every call, recorded or not: how long spans took, and what calls cost and saved. No export lives here."""
+"""What is counted for every call, recorded or not: how long spans took, and what calls cost and
+saved. No export lives here.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ BUCKETS = (36 - LEAST_BITS) * OCTAVE + 2
 """The last bucket takes everything above 2**36 ns, 69 s."""
 
 MOST_ACCOUNTS = 10_000
-"""Different (tenant, run, step, model, …) between two exports; beyond it runs and steps are no longer told apart."""
+"""Different (tenant, run, step, model, …) between two exports; beyond it runs and steps are no
+longer told apart.
+"""
 
 
 def bounds_s() -> list[float]:
     """Upper bounds of all buckets but the last, in seconds."""
-    edges = [2.0 ** (LEAST_BITS + step // OCTAVE) * (1 + step % OCTAVE / OCTAVE) for step in range(BUCKETS - 1)]
+    edges = [
+        2.0 ** (LEAST_BITS + step // OCTAVE) * (1 + step % OCTAVE / OCTAVE)
+        for step in range(BUCKETS - 1)
+    ]
     return [edge / 1e9 for edge in edges]
 
 
@@ -51,7 +58,10 @@ class Duration:
 
 
 class Durations:
-    """Distributions of all spans by (name, kind, code). Written by the event loop, read by the exporter's thread."""
+    """Distributions of all spans by (name, kind, code).
+
+    Written by the event loop, read by the exporter's thread.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, str], Duration] = {}
@@ -162,12 +172,17 @@ def key_of(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
     usage = receipt.usage
     tier = names.tier_of(usage.input_tokens + usage.output_tokens)
     cache = _outcome(receipt.cache.outcome)
-    return AccountKey(call.principal.organisation, call.run_id, call.step, receipt.model, cache, tier)
+    return AccountKey(
+        call.principal.organisation, call.run_id, call.step, receipt.model, cache, tier
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def _outcome(number: int) -> str:
-    if number not in common_pb2.CacheOutcome.values() or number == common_pb2.CACHE_OUTCOME_UNSPECIFIED:
+    if (
+        number not in common_pb2.CacheOutcome.values()
+        or number == common_pb2.CACHE_OUTCOME_UNSPECIFIED
+    ):
         return ""
     return common_pb2.CacheOutcome.Name(number).removeprefix("CACHE_OUTCOME_").lower()
 

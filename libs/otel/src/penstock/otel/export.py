@@ -1,4 +1,6 @@
-"""Sending what was recorded: one background thread that turns it into OTLP with the standard exporters. Nothing here runs on the loop."""
+"""Sending what was recorded: one background thread that turns it into OTLP with the standard
+exporters. Nothing here runs on the loop.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult, MetricsData, ResourceMetrics
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricExportResult,
+    MetricsData,
+    ResourceMetrics,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -60,7 +67,9 @@ class Exporter:
         self.failing = False
         self._thread = threading.Thread(target=self._run, name="telemetry-export", daemon=True)
         for noisy in ("opentelemetry.exporter", "opentelemetry.sdk"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # `_say` says it once instead of at every attempt
+            logging.getLogger(noisy).setLevel(
+                logging.CRITICAL
+            )  # `_say` says it once instead of at every attempt
 
     def start(self) -> None:
         """Begin to export."""
@@ -107,7 +116,9 @@ class Exporter:
         scopes = counted(self._recorded.durations, lost, accounts, (self._began_ns, now_ns))
         theirs = self._reader.get_metrics_data()
         for resource in theirs.resource_metrics if theirs else ():
-            scopes += resource.scope_metrics  # one resource: the encoder keeps only the last of equal ones
+            scopes += (
+                resource.scope_metrics
+            )  # one resource: the encoder keeps only the last of equal ones
         sent = self._metrics.export(MetricsData([ResourceMetrics(self.resource, scopes, "")]))
         if sent is not MetricExportResult.SUCCESS:
             self._recorded.accounts.put_back(accounts)
@@ -119,16 +130,26 @@ class Exporter:
             self._recorded.dropped += spans
         if sent is self.failing and not self._stop.is_set():
             self.failing = not sent
-            told = "takes telemetry again" if sent else "does not take telemetry; requests go on without it"
-            log.warning("%s %s; %d spans lost so far", self._recorded.endpoint, told, self._recorded.dropped)
+            told = (
+                "takes telemetry again"
+                if sent
+                else "does not take telemetry; requests go on without it"
+            )
+            log.warning(
+                "%s %s; %d spans lost so far", self._recorded.endpoint, told, self._recorded.dropped
+            )
 
     def _readable(self, ended: Ended) -> ReadableSpan:
         trace_id, parent = int(ended.trace_id, 16), None
         if ended.parent_id:
-            parent = SpanContext(trace_id, int(ended.parent_id, 16), is_remote=False, trace_flags=RECORDED)
+            parent = SpanContext(
+                trace_id, int(ended.parent_id, 16), is_remote=False, trace_flags=RECORDED
+            )
         return ReadableSpan(
             name=ended.name.rpartition(".")[2] if "/" in ended.name else ended.name,
-            context=SpanContext(trace_id, int(ended.span_id, 16), is_remote=False, trace_flags=RECORDED),
+            context=SpanContext(
+                trace_id, int(ended.span_id, 16), is_remote=False, trace_flags=RECORDED
+            ),
             parent=parent,
             resource=self.resource,
             attributes=_attributes(ended),
@@ -156,7 +177,11 @@ def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:
     call = ended.call
     said: dict[str, str | int | float | bool] = dict(ended.attributes or {})
     if "/" in ended.name and ended.kind != "internal":
-        said |= {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: ended.name, names.RPC_STATUS: ended.code or "OK"}
+        said |= {
+            names.RPC_SYSTEM: "grpc",
+            names.RPC_METHOD: ended.name,
+            names.RPC_STATUS: ended.code or "OK",
+        }
     if ended.code:
         said[names.ERROR_TYPE] = ended.reason or ended.code
     optional = {
@@ -165,4 +190,8 @@ def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:
         names.STEP: call.step,
         names.KEPT: ended.kept,
     }
-    return said | {key: value for key, value in optional.items() if value} | {names.PRIORITY: call.priority}
+    return (
+        said
+        | {key: value for key, value in optional.items() if value}
+        | {names.PRIORITY: call.priority}
+    )

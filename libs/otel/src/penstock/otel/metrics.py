@@ -1,4 +1,7 @@
-"""Our own counts as OpenTelemetry metric data: durations as histograms, accounts as increments. Plain conversion."""
+"""Our own counts as OpenTelemetry metric data: durations as histograms, accounts as increments.
+
+Plain conversion.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ from penstock.otel.counts import Account, AccountKey, Durations, bounds_s
 
 SCOPE = InstrumentationScope("penstock.rpc", "0.1.0")
 ACCOUNTS = InstrumentationScope("penstock.accounts", "0.1.0")
-"""The scope of increments by run and step: many label values, so a ledger sums them and no time-series store keeps them."""
+"""The scope of increments by run and step: many label values, so a ledger sums them and no
+time-series store keeps them.
+"""
 
 BOUNDS = bounds_s()
 METRIC_OF_KIND = {
@@ -43,11 +48,20 @@ Values = Sequence[tuple[dict[str, str], AccountKey, int | float]]
 
 
 def counted(
-    durations: Durations, lost: int, accounts: Mapping[AccountKey, Account], period_ns: tuple[int, int]
+    durations: Durations,
+    lost: int,
+    accounts: Mapping[AccountKey, Account],
+    period_ns: tuple[int, int],
 ) -> list[ScopeMetrics]:
-    """Durations and lost spans since the start, and the accounts' increments since the last export."""
+    """Durations and lost spans since the start, and the accounts' increments since the last
+    export.
+    """
     began_ns, now_ns = period_ns
-    scopes = [ScopeMetrics(SCOPE, [*_durations(durations, began_ns, now_ns), _lost(lost, began_ns, now_ns)], "")]
+    scopes = [
+        ScopeMetrics(
+            SCOPE, [*_durations(durations, began_ns, now_ns), _lost(lost, began_ns, now_ns)], ""
+        )
+    ]
     if accounts:
         scopes.append(ScopeMetrics(ACCOUNTS, _accounts(accounts, now_ns), ""))
     return scopes
@@ -64,22 +78,36 @@ def _durations(durations: Durations, began_ns: int, now_ns: int) -> list[Metric]
     for (name, kind, code), row in list(durations.rows.items()):
         buckets, sum_s = list(row.buckets), row.sum_ns / 1e9
         metric = METRIC_OF_KIND[kind]
-        said = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: name} if kind != "internal" else {"penstock.span": name}
+        said = (
+            {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: name}
+            if kind != "internal"
+            else {"penstock.span": name}
+        )
         said[names.RPC_STATUS] = code or "OK"
-        point = HistogramDataPoint(said, began_ns, now_ns, sum(buckets), sum_s, buckets, BOUNDS, 0.0, 0.0)
+        point = HistogramDataPoint(
+            said, began_ns, now_ns, sum(buckets), sum_s, buckets, BOUNDS, 0.0, 0.0
+        )
         points.setdefault(metric, []).append(point)
     told = "how long calls took"
     return [
-        Metric(name, told, "s", Histogram(rows, AggregationTemporality.CUMULATIVE)) for name, rows in points.items()
+        Metric(name, told, "s", Histogram(rows, AggregationTemporality.CUMULATIVE))
+        for name, rows in points.items()
     ]
 
 
 def _accounts(accounts: Mapping[AccountKey, Account], now_ns: int) -> list[Metric]:
     metrics = []
     for field, name, unit in INCREMENTS:
-        values: Values = [({}, key, amount) for key, account in accounts.items() if (amount := getattr(account, field))]
+        values: Values = [
+            ({}, key, amount)
+            for key, account in accounts.items()
+            if (amount := getattr(account, field))
+        ]
         metrics.append(_increments(name, unit, values, now_ns))
-    for field, name, unit in (("saved_microusd", names.SAVED, "uUSD"), ("saved_ms", names.SAVED_MS, "ms")):
+    for field, name, unit in (
+        ("saved_microusd", names.SAVED, "uUSD"),
+        ("saved_ms", names.SAVED_MS, "ms"),
+    ):
         saved = [
             ({names.TECHNIQUE: technique}, key, amount)
             for key, account in accounts.items()
@@ -90,8 +118,17 @@ def _accounts(accounts: Mapping[AccountKey, Account], now_ns: int) -> list[Metri
 
 
 def _increments(name: str, unit: str, values: Values, now_ns: int) -> Metric:
-    points = [NumberDataPoint({**_labels(key), **more}, now_ns, now_ns, value) for more, key, value in values if value]
-    return Metric(name, "since the last export", unit, Sum(points, AggregationTemporality.DELTA, is_monotonic=False))
+    points = [
+        NumberDataPoint({**_labels(key), **more}, now_ns, now_ns, value)
+        for more, key, value in values
+        if value
+    ]
+    return Metric(
+        name,
+        "since the last export",
+        unit,
+        Sum(points, AggregationTemporality.DELTA, is_monotonic=False),
+    )
 
 
 def _labels(key: AccountKey) -> dict[str, str]:

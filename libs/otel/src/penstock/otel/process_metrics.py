@@ -1,4 +1,7 @@
-"""What this process takes of its machine: processor, memory, threads. Reads the kernel's own counts; decides nothing."""
+"""What this process takes of its machine: processor, memory, threads.
+
+Reads the kernel's own counts; decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ Gauge = tuple[str, str, str, Callable[[], float]]
 
 
 class ProcessFigures:
-    """The figures by their OpenTelemetry names; those that the machine does not tell are left out."""
+    """The figures by their OpenTelemetry names; those that the machine does not tell are left
+    out.
+    """
 
     def __init__(self) -> None:
         self._read_s = time.monotonic()
@@ -28,8 +33,18 @@ class ProcessFigures:
 
     def gauges(self) -> Iterator[Gauge]:
         """(name, unit, description, how to read it)."""
-        yield "process.cpu.utilization", "1", "Processors used; 1 is one of them all the time.", self.utilization
-        yield "process.thread.count", "{thread}", "Threads of Python's own.", lambda: float(threading.active_count())
+        yield (
+            "process.cpu.utilization",
+            "1",
+            "Processors used; 1 is one of them all the time.",
+            self.utilization,
+        )
+        yield (
+            "process.thread.count",
+            "{thread}",
+            "Threads of Python's own.",
+            lambda: float(threading.active_count()),
+        )
         if STATM.exists():
             yield "process.memory.usage", "By", "Memory that is resident.", resident_bytes
 

@@ -1,4 +1,7 @@
-"""What has been recorded and waits to be sent: ended spans, durations, accounts. Plain state, shared by recorder and exporter."""
+"""What has been recorded and waits to be sent: ended spans, durations, accounts.
+
+Plain state, shared by recorder and exporter.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from penstock.rpc.spans import Attributes
 
 
 class Ended(NamedTuple):
-    """A span that has ended, as it waits in the ring for the exporter. Times are perf_counter nanoseconds."""
+    """A span that has ended, as it waits in the ring for the exporter.
+
+    Times are perf_counter nanoseconds.
+    """
 
     trace_id: str
     span_id: str

@@ -11,11 +11,21 @@ from penstock.service.settings import ServiceSettings
 
 
 @contextlib.asynccontextmanager
-async def start_telemetry(service: str, settings: ServiceSettings, *, edge: bool = False) -> AsyncIterator[Telemetry]:
-    """Telemetry for the length of a service's life: exported in the background, flushed at the end. `edge`: see Telemetry."""
+async def start_telemetry(
+    service: str, settings: ServiceSettings, *, edge: bool = False
+) -> AsyncIterator[Telemetry]:
+    """Telemetry for the length of a service's life: exported in the background, flushed at the end.
+
+    `edge`: see Telemetry.
+    """
     instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
     telemetry = Telemetry(
-        service, settings.otlp_endpoint, profile=settings.profile, edge=edge, instance=instance, interval_s=1.0
+        service,
+        settings.otlp_endpoint,
+        profile=settings.profile,
+        edge=edge,
+        instance=instance,
+        interval_s=1.0,
     )
     try:
         yield telemetry

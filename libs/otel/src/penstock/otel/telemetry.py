@@ -1,7 +1,10 @@
-"""What the rest of the code sees of telemetry: spans and instruments. Recording only; exporting.py sends, in the background.
+"""What the rest of the code sees of telemetry: spans and instruments.
 
-A span that is not recorded costs about a microsecond and hands its caller's Call on unchanged; one that is recorded makes a new
-Call whose traceparent it is. In production a span that was not to be recorded still is, by itself, when it fails or is slow.
+Recording only; exporting.py sends, in the background.
+
+A span that is not recorded costs about a microsecond and hands its caller's Call on unchanged; one
+that is recorded makes a new Call whose traceparent it is. In production a span that was not to be
+recorded still is, by itself, when it fails or is slow.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class Telemetry:
     Args:
         service: `service.name` of everything recorded here.
         endpoint: `host:port` or `unix:/path` that takes OTLP over gRPC; empty counts and drops.
-        profile: development records every trace; production at most `traces_per_s`, and every error and slow span.
+        profile: development records every trace; production at most `traces_per_s`, and every error
+            and slow span.
         edge: True at a public door: a caller's sampled flag then spends from `traces_per_s` too.
         slow_s: a span that took longer is kept in production.
         capacity: ended spans that wait for export at most; more are dropped and counted.
@@ -79,7 +83,11 @@ class Telemetry:
         rng: random.Random | None = None,
     ) -> None:
         self._recorded = recorded = Recorded(service, instance, endpoint, capacity)
-        self.ring, self.durations, self.accounts = recorded.ring, recorded.durations, recorded.accounts
+        self.ring, self.durations, self.accounts = (
+            recorded.ring,
+            recorded.durations,
+            recorded.accounts,
+        )
         self._edge = edge
         self._rng = rng or random.Random()
         rate = 0.0 if not endpoint else float("inf") if profile == "development" else traces_per_s
@@ -87,14 +95,21 @@ class Telemetry:
         self._slow_ns = int(slow_s * 1e9)
         self._exporter: Exporter | None = None
         if endpoint:
-            from penstock.otel.export import Exporter  # the SDK is loaded only where something is exported
+            from penstock.otel.export import (
+                Exporter,
+            )  # the SDK is loaded only where something is exported
 
             self._exporter = Exporter(recorded, interval_s)
             self._exporter.start()
             atexit.register(self.close)
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
-        """Open a span under the call's trace, or a new trace; use it in a `with`. `attributes` belong to the span from then on."""
+    def span(
+        self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None
+    ) -> Span:
+        """Open a span under the call's trace, or a new trace; use it in a `with`.
+
+        `attributes` belong to the span from then on.
+        """
         parent = call.traceparent
         if len(parent) == LENGTH and not (self._edge and kind == "server"):
             if parent[-1] in SAMPLED_ENDINGS:
@@ -103,15 +118,21 @@ class Telemetry:
         return self._entering(name, call, kind, attributes)
 
     def _entering(self, name: str, call: Call, kind: str, attributes: Own | None) -> Span:
-        """The first span of a trace here: continue a valid parent's trace or begin one, and decide whether to record it."""
+        """The first span of a trace here: continue a valid parent's trace or begin one, and decide
+        whether to record it.
+        """
         parent = call.traceparent if call.traceparent and is_valid(call.traceparent) else ""
         asked = is_sampled(parent) if parent else not in_background(name)
         recorded = asked and self._sampler.take(time.monotonic())
         if recorded:
             trace_id = parent[3:35] if parent else new_trace_id(self._rng)
             return _Recorded(self, name, kind, call, attributes, trace_id, parent[36:52])
-        own = f"00-{parent[3:35]}-{new_span_id(self._rng)}-00" if parent else new_unsampled(self._rng)
-        return _Unrecorded(self, name, kind, _with_parent(call, own), attributes, parent[36:52] or "-")
+        own = (
+            f"00-{parent[3:35]}-{new_span_id(self._rng)}-00" if parent else new_unsampled(self._rng)
+        )
+        return _Unrecorded(
+            self, name, kind, _with_parent(call, own), attributes, parent[36:52] or "-"
+        )
 
     @property
     def dropped(self) -> int:
@@ -125,11 +146,19 @@ class Telemetry:
 
     def counter(self, name: str, unit: str, description: str) -> Counter:
         """A sum that only grows; make it once and keep it."""
-        return self._exporter.meter.create_counter(name, unit, description) if self._exporter else _NOTHING
+        return (
+            self._exporter.meter.create_counter(name, unit, description)
+            if self._exporter
+            else _NOTHING
+        )
 
     def histogram(self, name: str, unit: str, description: str) -> Histogram:
         """A distribution; make it once and keep it."""
-        return self._exporter.meter.create_histogram(name, unit, description) if self._exporter else _NOTHING
+        return (
+            self._exporter.meter.create_histogram(name, unit, description)
+            if self._exporter
+            else _NOTHING
+        )
 
     def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         """A value read at each export, from another thread: `read` must be quick and only look."""
@@ -142,14 +171,19 @@ class Telemetry:
             self.accounts.add(call, receipt)
 
     def take(self, ended: Ended) -> None:
-        """Keep an ended span for export, or count it as dropped when the ring is full or nothing exports."""
+        """Keep an ended span for export, or count it as dropped when the ring is full or nothing
+        exports.
+        """
         if self._exporter is None or len(self.ring) >= self._recorded.capacity:
             self._recorded.dropped += 1
         else:
             self.ring.append(ended)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Send what waits, for at most `timeout_s`, and stop. Blocks: call it from a thread, or leave it to the process's exit."""
+        """Send what waits, for at most `timeout_s`, and stop.
+
+        Blocks: call it from a thread, or leave it to the process's exit.
+        """
         exporter, self._exporter = self._exporter, None
         if exporter is not None:
             atexit.unregister(self.close)
@@ -158,19 +192,39 @@ class Telemetry:
 
 @functools.lru_cache(maxsize=1024)
 def in_background(name: str) -> bool:
-    """Whether spans of this name begin no trace of their own: what services tell each other all the time."""
+    """Whether spans of this name begin no trace of their own: what services tell each other all the
+    time.
+    """
     return any(part in name for part in BACKGROUND)
 
 
 def _with_parent(call: Call, traceparent: str) -> Call:
-    return Call(call.principal, call.priority, call.run_id, call.step, call.deadline_s, traceparent, call.tracestate)
+    return Call(
+        call.principal,
+        call.priority,
+        call.run_id,
+        call.step,
+        call.deadline_s,
+        traceparent,
+        call.tracestate,
+    )
 
 
 class _Recorded:
     """A span that goes to the ring when it ends."""
 
     recorded = True
-    __slots__ = ("_attributes", "_code", "_kind", "_name", "_parent_id", "_reason", "_start_ns", "_telemetry", "call")
+    __slots__ = (
+        "_attributes",
+        "_code",
+        "_kind",
+        "_name",
+        "_parent_id",
+        "_reason",
+        "_start_ns",
+        "_telemetry",
+        "call",
+    )
 
     def __init__(
         self,
@@ -189,7 +243,9 @@ class _Recorded:
         self._attributes = attributes if attributes is not None else {}
         self._code = self._reason = ""
         self._parent_id = parent_id if trace_id else parent[36:52]
-        self.call = _with_parent(call, f"00-{trace_id or parent[3:35]}-{new_span_id(telemetry._rng)}-01")
+        self.call = _with_parent(
+            call, f"00-{trace_id or parent[3:35]}-{new_span_id(telemetry._rng)}-01"
+        )
         self._start_ns = time.perf_counter_ns()
 
     def set(self, key: str, value: Value) -> None:
@@ -206,7 +262,10 @@ class _Recorded:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         end_ns = time.perf_counter_ns()
         if error is not None and not self._code:
@@ -232,13 +291,31 @@ class _Recorded:
 
 
 class _Unrecorded:
-    """A span that is only timed; when it fails or is slow it is kept after all, under the nearest parent that has an id."""
+    """A span that is only timed; when it fails or is slow it is kept after all, under the nearest
+    parent that has an id.
+    """
 
     recorded = False
-    __slots__ = ("_attributes", "_code", "_kind", "_name", "_parent_id", "_reason", "_start_ns", "_telemetry", "call")
+    __slots__ = (
+        "_attributes",
+        "_code",
+        "_kind",
+        "_name",
+        "_parent_id",
+        "_reason",
+        "_start_ns",
+        "_telemetry",
+        "call",
+    )
 
     def __init__(
-        self, telemetry: Telemetry, name: str, kind: str, call: Call, attributes: Own | None, parent_id: str
+        self,
+        telemetry: Telemetry,
+        name: str,
+        kind: str,
+        call: Call,
+        attributes: Own | None,
+        parent_id: str,
     ) -> None:
         self._telemetry = telemetry
         self._name = name
@@ -264,7 +341,10 @@ class _Unrecorded:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         end_ns = time.perf_counter_ns()
         if error is not None and not self._code:
@@ -275,7 +355,9 @@ class _Unrecorded:
 
     def _keep(self, end_ns: int) -> None:
         own = self.call.traceparent
-        first = self._parent_id.strip("-")  # "-" marks the first span of a new trace, an id one under a remote parent
+        first = self._parent_id.strip(
+            "-"
+        )  # "-" marks the first span of a new trace, an id one under a remote parent
         span_id = own[36:52] if self._parent_id else new_span_id(self._telemetry._rng)
         parent_id = first if self._parent_id else own[36:52]
         kept = "error" if self._code else "slow"
@@ -324,7 +406,9 @@ class _NoTelemetry(Telemetry):
     def __init__(self) -> None:
         super().__init__("")
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
+    def span(
+        self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None
+    ) -> Span:
         return NoSpan(call)
 
 

@@ -39,7 +39,10 @@ def new_unsampled(rng: random.Random) -> str:
 
 
 class RateSampler:
-    """A token bucket: at most `per_s` new traces a second, with a burst of one second's worth. Infinite records all."""
+    """A token bucket: at most `per_s` new traces a second, with a burst of one second's worth.
+
+    Infinite records all.
+    """
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s

@@ -1,4 +1,6 @@
-"""What models cost: the `prices` section of the file, and the arithmetic from tokens to integer micro-dollars. Plain."""
+"""What models cost: the `prices` section of the file, and the arithmetic from tokens to integer
+micro-dollars. Plain.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ MTOK = 1_000_000
 
 
 class ModelPrice(Section):
-    """Prices of one model in micro-dollars a million tokens. A tier that is not said costs what its plain tokens cost."""
+    """Prices of one model in micro-dollars a million tokens.
+
+    A tier that is not said costs what its plain tokens cost.
+    """
 
     name: str = Field(min_length=1, max_length=128)
     input_microusd_per_mtok: int = Field(0, ge=0)
@@ -67,7 +72,10 @@ class PricesSection(Section):
 
 @dataclass(frozen=True)
 class Prices:
-    """The prices in force. A model that stands nowhere has no price, which is not the same as the price 0."""
+    """The prices in force.
+
+    A model that stands nowhere has no price, which is not the same as the price 0.
+    """
 
     models: Mapping[str, ModelPrice]
 
@@ -76,7 +84,9 @@ class Prices:
         return cls({model.name: model for model in section.models})
 
     def paid_microusd(self, model: str, usage: common_pb2.Usage) -> int | None:
-        """What these tokens cost, each in its own tier, rounded up once; None for a model without a price."""
+        """What these tokens cost, each in its own tier, rounded up once; None for a model without a
+        price.
+        """
         price = self.models.get(model)
         if price is None:
             return None
@@ -92,7 +102,9 @@ class Prices:
         return up(total)
 
     def most_microusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
-        """The most that so many tokens can cost, whatever their tiers; None for a model without a price."""
+        """The most that so many tokens can cost, whatever their tiers; None for a model without a
+        price.
+        """
         price = self.models.get(model)
         if price is None:
             return None
@@ -101,7 +113,9 @@ class Prices:
         return up(input_tokens * dearest_in + output_tokens * dearest_out)
 
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
-        """What the provider's prefix cache saved of the plain input price, less what writing to it cost above that price."""
+        """What the provider's prefix cache saved of the plain input price, less what writing to it
+        cost above that price.
+        """
         price = self.models.get(model)
         if price is None:
             return 0
@@ -113,5 +127,7 @@ class Prices:
 
 
 def up(total: int) -> int:
-    """Micro-dollars from token-prices of a million tokens, rounded up: a price is never forgotten."""
+    """Micro-dollars from token-prices of a million tokens, rounded up: a price is never
+    forgotten.
+    """
     return -(-total // MTOK)

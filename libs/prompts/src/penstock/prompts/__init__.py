@@ -1,1 +1,4 @@
-"""The prompt optimiser: a conversation in, one that costs less out. Plain; imports nothing of ours."""
+"""The prompt optimiser: a conversation in, one that costs less out.
+
+Plain; imports nothing of ours.
+"""

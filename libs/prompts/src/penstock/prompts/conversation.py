@@ -1,4 +1,7 @@
-"""The values that the optimiser takes and gives back: turns, tools, policy, decisions. No transform lives here."""
+"""The values that the optimiser takes and gives back: turns, tools, policy, decisions.
+
+No transform lives here.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt: tools, then turns, oldest first, in the order in which providers match prefixes (tools, system, messages)."""
+    """A prompt: tools, then turns, oldest first, in the order in which providers match prefixes
+    (tools, system, messages).
+    """
 
     turns: tuple[Turn, ...]
     tools: tuple[ToolSpec, ...] = ()
@@ -46,10 +51,11 @@ class Policy:
     """What may be done for a tenant and model. Lossy selection is off unless asked for.
 
     `least_gain_tokens`: a transform that saves less than this is not worth a changed block.
-    `least_repeat_bytes`: shorter repeats are left alone.
-    `named_values`: an object or array of `least_value_bytes` that an earlier tool result holds is said by its name there.
-    `keep_share`: share of a passage block's tokens that lossy selection keeps, 0 to 1; 1 switches it off.
-    `templates`: known parts of tool descriptions and tool results that are said in the operator's shorter words; lossy.
+    `least_repeat_bytes`: shorter repeats are left alone. `named_values`: an object or array of
+    `least_value_bytes` that an earlier tool result holds is said by its name there. `keep_share`:
+    share of a passage block's tokens that lossy selection keeps, 0 to 1; 1 switches it off.
+    `templates`: known parts of tool descriptions and tool results that are said in the operator's
+    shorter words; lossy.
     """
 
     stable_prefix: bool = True
@@ -76,7 +82,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Optimised:
-    """The prompt to send, with the account of how it came to be. `estimated`: the counts are estimates."""
+    """The prompt to send, with the account of how it came to be.
+
+    `estimated`: the counts are estimates.
+    """
 
     conversation: Conversation
     decisions: tuple[Decision, ...]

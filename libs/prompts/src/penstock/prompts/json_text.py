@@ -1,4 +1,7 @@
-"""JSON made shorter without a change of value, proved for each text. Anything doubtful is left as it is."""
+"""JSON made shorter without a change of value, proved for each text.
+
+Anything doubtful is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,22 @@ class _NotPlain(ValueError):
 def minify(text: str) -> str | None:
     """Remove the blank space between tokens; string contents and number lexemes keep their bytes.
 
-    Returns None where the text is not one JSON object or array, has duplicate keys or NaN, or gains nothing.
+    Returns None where the text is not one JSON object or array, has duplicate keys or NaN, or gains
+    nothing.
     """
     shorter = compact(text)
     return shorter if shorter is not None and len(shorter) < len(text) else None
 
 
 def compact(text: str) -> str | None:
-    """The text without blank space between tokens, proved to have the same value; None where it is not one plain object or array."""
+    """The text without blank space between tokens, proved to have the same value; None where it is
+    not one plain object or array.
+    """
     if text.lstrip()[:1] not in ("{", "["):
         return None
-    shorter = _STRING_OR_SPACE.sub(lambda match: match.group() if match.group()[0] == '"' else "", text)
+    shorter = _STRING_OR_SPACE.sub(
+        lambda match: match.group() if match.group()[0] == '"' else "", text
+    )
     try:
         value = _read(text)
         same = len(shorter) == len(text) or value == _read(shorter)
@@ -42,7 +50,13 @@ def compact(text: str) -> str | None:
 
 
 def _read(text: str) -> Any:
-    return json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_refuse, object_pairs_hook=_pairs)
+    return json.loads(
+        text,
+        parse_float=_number,
+        parse_int=_number,
+        parse_constant=_refuse,
+        object_pairs_hook=_pairs,
+    )
 
 
 def _number(lexeme: str) -> tuple[str, _Lexeme]:
@@ -60,12 +74,20 @@ def _pairs(pairs: list[tuple[str, Any]]) -> tuple[str, tuple[tuple[str, Any], ..
 
 
 def sort_keys(text: str) -> str | None:
-    """A schema with its object keys in order and no blank space, so that equal schemas are equal bytes; None if it is not plain JSON.
+    """A schema with its object keys in order and no blank space, so that equal schemas are equal
+    bytes; None if it is not plain JSON.
 
-    Only for schemas that our own side serialises: the order of an object's keys carries no meaning in JSON Schema.
+    Only for schemas that our own side serialises: the order of an object's keys carries no meaning
+    in JSON Schema.
     """
     try:
-        value = json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_refuse, object_pairs_hook=_unique)
+        value = json.loads(
+            text,
+            parse_float=_keep,
+            parse_int=_keep,
+            parse_constant=_refuse,
+            object_pairs_hook=_unique,
+        )
     except (ValueError, RecursionError):
         return None
     return _write(value)

@@ -1,4 +1,7 @@
-"""Lossy and opt-in: keep the passages that a question needs. BM25, joined with an embedder's similarity where one is given."""
+"""Lossy and opt-in: keep the passages that a question needs.
+
+BM25, joined with an embedder's similarity where one is given.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 def words(text: str) -> list[str]:
     """Lower-case words; a crude plural cut joins `flight` and `flights`."""
-    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in _WORD.findall(text.lower())]
+    return [
+        word[:-1] if len(word) > 3 and word.endswith("s") else word
+        for word in _WORD.findall(text.lower())
+    ]
 
 
 def bm25(question: str, passages: Sequence[str]) -> list[float]:
@@ -35,15 +41,25 @@ def bm25(question: str, passages: Sequence[str]) -> list[float]:
         idf = math.log(1 + (len(documents) - holders + 0.5) / (holders + 0.5))
         for index, document in enumerate(documents):
             count = document[word]
-            scores[index] += idf * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[index] / mean))
+            scores[index] += (
+                idf * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[index] / mean))
+            )
     return scores
 
 
-def ranked(question: str, passages: Sequence[str], similarity: Similarity | None = None) -> list[int]:
-    """Positions of the passages, the most useful first. With an embedder both scores are brought to 0..1 and added."""
+def ranked(
+    question: str, passages: Sequence[str], similarity: Similarity | None = None
+) -> list[int]:
+    """Positions of the passages, the most useful first.
+
+    With an embedder both scores are brought to 0..1 and added.
+    """
     scores = _unit(bm25(question, passages))
     if similarity is not None:
-        scores = [lexical + near for lexical, near in zip(scores, _unit(similarity(question, passages)), strict=True)]
+        scores = [
+            lexical + near
+            for lexical, near in zip(scores, _unit(similarity(question, passages)), strict=True)
+        ]
     return sorted(range(len(passages)), key=lambda index: (-scores[index], index))
 
 
@@ -68,7 +84,9 @@ def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def select(order: Sequence[int], sizes: Sequence[int], keep_share: float) -> list[int]:
-    """Positions to keep, in their own order: by rank until `keep_share` of all tokens is used; the best one always stays."""
+    """Positions to keep, in their own order: by rank until `keep_share` of all tokens is used; the
+    best one always stays.
+    """
     budget = keep_share * sum(sizes)
     kept: list[int] = []
     used = 0

@@ -1,6 +1,8 @@
-"""Prefix stability: the same tools and instructions are the same bytes in every call, and what changes stands last.
+"""Prefix stability: the same tools and instructions are the same bytes in every call, and what
+changes stands last.
 
-Providers match byte-exact prefixes in the order tools, system, messages; a clock in the first line makes every call a miss.
+Providers match byte-exact prefixes in the order tools, system, messages; a clock in the first line
+makes every call a miss.
 """
 
 from __future__ import annotations
@@ -12,27 +14,35 @@ from penstock.prompts.conversation import Conversation, ToolSpec, Turn
 from penstock.prompts.json_text import sort_keys
 
 NOTE = "Values of this call, moved here from the instructions:\n"
-_INSTANT = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+_INSTANT = (
+    r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+)
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _IDENTIFIER = rf"{_UUID}|(?:req|request|trace|run|call|session)[-_][\w-]{{6,}}|[0-9a-f]{{16,64}}"
 _EPOCH = r"1[5-9]\d{8}(?:\.\d+|\d{3})?"
 _LABEL = r"[A-Za-z][A-Za-z _-]{0,40}"
 _VOLATILE_LINE = re.compile(
-    rf"^\s*{_LABEL}\s*(?::|=|\bis\b)\s*(?:{_INSTANT}|{_IDENTIFIER}|{_EPOCH})\s*\.?\s*$", re.IGNORECASE
+    rf"^\s*{_LABEL}\s*(?::|=|\bis\b)\s*(?:{_INSTANT}|{_IDENTIFIER}|{_EPOCH})\s*\.?\s*$",
+    re.IGNORECASE,
 )
 
 
 def stable_tools(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
-    """Tools by name, their schemas with keys in order; a schema that is not plain JSON keeps its bytes."""
+    """Tools by name, their schemas with keys in order; a schema that is not plain JSON keeps its
+    bytes.
+    """
     ordered = sorted(tools, key=lambda tool: (tool.name, tool.description, tool.parameters))
-    return tuple(replace(tool, parameters=sort_keys(tool.parameters) or tool.parameters) for tool in ordered)
+    return tuple(
+        replace(tool, parameters=sort_keys(tool.parameters) or tool.parameters) for tool in ordered
+    )
 
 
 def split_volatile(instructions: str) -> tuple[str, tuple[str, ...]]:
     """Part a system prompt into its stable text and its volatile lines.
 
-    Only whole lines of the form `label: value` move, and only where the value is an instant with a time of day, an epoch or an
-    identifier: a date or a number inside a sentence is meaning, not noise.
+    Only whole lines of the form `label: value` move, and only where the value is an instant with a
+    time of day, an epoch or an identifier: a date or a number inside a sentence is meaning, not
+    noise.
     """
     stable: list[str] = []
     volatile: list[str] = []
@@ -44,7 +54,8 @@ def split_volatile(instructions: str) -> tuple[str, tuple[str, ...]]:
 def with_stable_prefix(conversation: Conversation) -> tuple[Conversation, int]:
     """Order the tools and move volatile lines of the leading system turns behind everything else.
 
-    Returns the conversation and how many lines moved. A conversation with a provider breakpoint in its system turns keeps them.
+    Returns the conversation and how many lines moved. A conversation with a provider breakpoint in
+    its system turns keeps them.
     """
     turns = list(conversation.turns)
     moved: list[str] = []
@@ -61,7 +72,9 @@ def with_stable_prefix(conversation: Conversation) -> tuple[Conversation, int]:
 
 
 def shared_prefix_bytes(earlier: str, later: str) -> int:
-    """How many leading bytes two serialised prompts share: what a provider's prefix cache can read."""
+    """How many leading bytes two serialised prompts share: what a provider's prefix cache can
+    read.
+    """
     a, b = earlier.encode("utf-8", "surrogatepass"), later.encode("utf-8", "surrogatepass")
     low, high = 0, min(len(a), len(b))
     while low < high:

@@ -1,1 +1,4 @@
-"""Calls between services: call context, errors, endpoints, the item stream. Imports `penstock.service` and the stubs."""
+"""Calls between services: call context, errors, endpoints, the item stream.
+
+Imports `penstock.service` and the stubs.
+"""

@@ -1,4 +1,6 @@
-"""Who is calling an internal port: the token that services share, and the context that comes with it."""
+"""Who is calling an internal port: the token that services share, and the context that comes with
+it.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,25 @@ Authenticator = Callable[[Metadata], Call | Awaitable[Call]]
 
 
 def internal(token: str, clock: Clock | None = None) -> Authenticator:
-    """Let in who holds the internal token, compared in constant time; the context that comes with the call is believed."""
+    """Let in who holds the internal token, compared in constant time; the context that comes with
+    the call is believed.
+    """
     ticking = clock or SystemClock()
     expected = token.encode()
 
     def authenticate(metadata: Metadata) -> Call:
         given = metadata.get(TOKEN_KEY, "")
-        if not expected or not hmac.compare_digest(given.encode() if isinstance(given, str) else given, expected):
+        if not expected or not hmac.compare_digest(
+            given.encode() if isinstance(given, str) else given, expected
+        ):
             raise unauthenticated("this port is internal; it needs the internal token")
         packed = metadata.get(CONTEXT_KEY)
         if packed is None:
             return Call()
         try:
-            context = common_pb2.CallContext.FromString(packed if isinstance(packed, bytes) else packed.encode())
+            context = common_pb2.CallContext.FromString(
+                packed if isinstance(packed, bytes) else packed.encode()
+            )
         except DecodeError:
             raise invalid(CONTEXT_KEY, "is not a CallContext") from None
         return Call.from_context(context, ticking.monotonic())

@@ -1,4 +1,7 @@
-"""One item's caller, deadline and trace, as plain values; and how they travel. No transport lives here."""
+"""One item's caller, deadline and trace, as plain values; and how they travel.
+
+No transport lives here.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,11 @@ NOBODY = Principal("")
 
 
 class Call(NamedTuple):
-    """What travels with an item: `deadline_s` is on the monotonic clock of this process, infinite for none.
+    """What travels with an item: `deadline_s` is on the monotonic clock of this process, infinite
+    for none.
 
-    A named tuple, because several are made for every item of every hop and a frozen dataclass takes three times as long to make.
+    A named tuple, because several are made for every item of every hop and a frozen dataclass takes
+    three times as long to make.
     """
 
     principal: Principal = NOBODY
@@ -61,7 +66,9 @@ class Call(NamedTuple):
         return context
 
     def fill(self, context: common_pb2.CallContext, now: float) -> None:
-        """Write this call into an empty context; runs once for every item of every hop, so empty fields are not touched."""
+        """Write this call into an empty context; runs once for every item of every hop, so empty
+        fields are not touched.
+        """
         left_ms = (self.deadline_s - now) * 1000.0
         context.remaining_ms = LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms)
         context.priority = self.priority  # type: ignore[assignment]
@@ -77,7 +84,9 @@ class Call(NamedTuple):
         """What arrived, with its time left counted from `now`."""
         left_ms = context.remaining_ms
         return cls(
-            _principal_of(context.principal.SerializeToString()) if context.HasField("principal") else NOBODY,
+            _principal_of(context.principal.SerializeToString())
+            if context.HasField("principal")
+            else NOBODY,
             context.priority or NORMAL,
             context.run_id,
             context.step,

@@ -1,4 +1,7 @@
-"""The RPCs of a service as a table: names, message classes, and the servicer's methods. Shared by every transport."""
+"""The RPCs of a service as a table: names, message classes, and the servicer's methods.
+
+Shared by every transport.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ LARGEST_MESSAGE_BYTES = 4 << 20
 """Bytes that a server takes in one message."""
 
 FRAME_BYTES = 1 << 20
-"""Bytes in one frame at most, unless it holds a single item: what many items of one stream say must not exceed what one message may."""
+"""Bytes in one frame at most, unless it holds a single item: what many items of one stream say must
+not exceed what one message may.
+"""
 
 LARGEST_REQUEST_BYTES = LARGEST_MESSAGE_BYTES - (64 << 10)
 """Bytes of one request at most; its context travels beside it."""
@@ -35,7 +40,8 @@ LONGEST_NAME = 128
 
 
 def check_fits(request_bytes: int) -> None:
-    """Refuse a request before it is sent: a server ends the whole stream, with every other item on it, at a message that is too large.
+    """Refuse a request before it is sent: a server ends the whole stream, with every other item on
+    it, at a message that is too large.
 
     Raises:
         Fault: INVALID_ARGUMENT.
@@ -43,12 +49,15 @@ def check_fits(request_bytes: int) -> None:
     if request_bytes > LARGEST_REQUEST_BYTES:
         raise invalid(
             "",
-            f"the request has {request_bytes} bytes; at most {LARGEST_REQUEST_BYTES} fit in one: ask for fewer or smaller inputs at once",
+            f"the request has {request_bytes} bytes; at most {LARGEST_REQUEST_BYTES} fit in "
+            "one: ask for fewer or smaller inputs at once",
         )
 
 
 def parts_that_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """The items as they are, unless one request cannot hold them: then in as few parts as that takes, each of one item at least."""
+    """The items as they are, unless one request cannot hold them: then in as few parts as that
+    takes, each of one item at least.
+    """
     first, size = 0, 0
     for number, item in enumerate(items):
         adds = bytes_of(item)
@@ -61,7 +70,9 @@ def parts_that_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """One unary or server-streaming RPC: `path` is `/package.Service/Method`, `span` the same without the first slash."""
+    """One unary or server-streaming RPC: `path` is `/package.Service/Method`, `span` the same
+    without the first slash.
+    """
 
     name: str
     path: str
@@ -72,18 +83,31 @@ class Rpc:
     receipt: bool = False
     """True when the response carries a receipt, which telemetry then takes."""
     says_run: bool = False
-    """True when the request's `options` name an agent run, whose span and account this call then is."""
+    """True when the request's `options` name an agent run, whose span and account this call then
+    is.
+    """
 
     def of_run(self, request: Any, call: Call) -> Call:
-        """The call with the run and step that the request names; names longer than any run may have are cut, the servicer refuses them."""
+        """The call with the run and step that the request names; names longer than any run may have
+        are cut, the servicer refuses them.
+        """
         if not self.says_run:
             return call
         options = request.options
-        run_id, step = options.run_id[:LONGEST_NAME] or call.run_id, options.step[:LONGEST_NAME] or call.step
+        run_id, step = (
+            options.run_id[:LONGEST_NAME] or call.run_id,
+            options.step[:LONGEST_NAME] or call.step,
+        )
         if run_id == call.run_id and step == call.step:
             return call
         return Call(
-            call.principal, call.priority, run_id, step, call.deadline_s, call.traceparent, call.tracestate
+            call.principal,
+            call.priority,
+            run_id,
+            step,
+            call.deadline_s,
+            call.traceparent,
+            call.tracestate,
         )  # three times as quick as _replace
 
     def parse(self, payload: bytes) -> Message:
@@ -100,7 +124,9 @@ class Rpc:
 
 def rpcs_of(service: ServiceDescriptor) -> dict[str, Rpc]:
     """Every RPC of the service but `Exchange`, by name."""
-    return {method.name: _rpc(service, method) for method in service.methods if method.name != EXCHANGE}
+    return {
+        method.name: _rpc(service, method) for method in service.methods if method.name != EXCHANGE
+    }
 
 
 def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
@@ -110,29 +136,49 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     receipt = field is not None and field.message_type is common_pb2.Receipt.DESCRIPTOR
     options = method.input_type.fields_by_name.get("options")
     says_run = (
-        options is not None and options.message_type is not None and "run_id" in options.message_type.fields_by_name
+        options is not None
+        and options.message_type is not None
+        and "run_id" in options.message_type.fields_by_name
     )
-    return Rpc(method.name, f"/{span}", span, request, response, bool(method.server_streaming), receipt, says_run)
+    return Rpc(
+        method.name,
+        f"/{span}",
+        span,
+        request,
+        response,
+        bool(method.server_streaming),
+        receipt,
+        says_run,
+    )
 
 
 Rest = Callable[[], Awaitable[Message]]
-"""What a plain method gives instead of its response when it has to wait for something: called once, and awaited."""
+"""What a plain method gives instead of its response when it has to wait for something: called once,
+and awaited.
+"""
 
 
 class Begun:
-    """A unary RPC that has begun. Owner: whoever began it, who must `finish` it where `response` is None."""
+    """A unary RPC that has begun.
+
+    Owner: whoever began it, who must `finish` it where `response` is None.
+    """
 
     __slots__ = ("response", "rest", "rpc", "span")
 
-    def __init__(self, rpc: Rpc, span: Span, response: Message | None, rest: Rest | None = None) -> None:
+    def __init__(
+        self, rpc: Rpc, span: Span, response: Message | None, rest: Rest | None = None
+    ) -> None:
         self.rpc, self.span, self.response, self.rest = rpc, span, response, rest
 
 
 class Dispatcher:
-    """Runs a servicer's methods: parse, span, act, serialise. One instance serves every transport of a door.
+    """Runs a servicer's methods: parse, span, act, serialise.
 
-    A unary method is a coroutine function, or a plain function that gives its response at once where it can, and otherwise a `Rest`:
-    an answer from memory then costs no task and no timer.
+    One instance serves every transport of a door.
+
+    A unary method is a coroutine function, or a plain function that gives its response at once
+    where it can, and otherwise a `Rest`: an answer from memory then costs no task and no timer.
     """
 
     def __init__(self, service: ServiceDescriptor, servicer: object, tracer: Tracer) -> None:
@@ -140,7 +186,9 @@ class Dispatcher:
         self.rpcs = rpcs_of(service)
         missing = [name for name in self.rpcs if not hasattr(servicer, name)]
         if missing:
-            raise TypeError(f"{type(servicer).__name__} lacks {', '.join(missing)} of {service.full_name}")
+            raise TypeError(
+                f"{type(servicer).__name__} lacks {', '.join(missing)} of {service.full_name}"
+            )
         self._methods: dict[str, Callable[[Any, Call], Any]] = {
             name: _plain(getattr(servicer, name)) if not rpc.streams else getattr(servicer, name)
             for name, rpc in self.rpcs.items()
@@ -148,7 +196,10 @@ class Dispatcher:
         self._tracer = tracer
 
     def begin(self, rpc: Rpc, request: Message, call: Call) -> Begun:
-        """Begin a unary RPC; its response is there already where nothing had to be waited for. Raises Fault."""
+        """Begin a unary RPC; its response is there already where nothing had to be waited for.
+
+        Raises Fault.
+        """
         span = self._tracer.span(rpc.span, rpc.of_run(request, call), kind="server")
         try:
             made: Any = self._methods[rpc.name](request, span.call)
@@ -206,14 +257,18 @@ class Dispatcher:
 
 
 def _plain(method: Callable[[Any, Call], Any]) -> Callable[[Any, Call], Any]:
-    """A unary method as a plain function: a coroutine function's coroutine is made only when it is awaited, so none is left behind."""
+    """A unary method as a plain function: a coroutine function's coroutine is made only when it is
+    awaited, so none is left behind.
+    """
     if not inspect.iscoroutinefunction(method):
         return method
     return lambda request, call: functools.partial(method, request, call)
 
 
 def _told(span: Any, error: BaseException) -> BaseException:
-    """Record the failure on the span and give what is raised on: cancellation stays itself, all else becomes a Fault."""
+    """Record the failure on the span and give what is raised on: cancellation stays itself, all
+    else becomes a Fault.
+    """
     fault: Fault = to_fault(error)
     span.fail(fault.code.name, fault.reason)
     return fault if isinstance(error, Exception) else error

@@ -1,4 +1,7 @@
-"""A door: one service on the wire. Bytes in, authenticated, dispatched, bytes or a status out; all of it in one wrapper."""
+"""A door: one service on the wire.
+
+Bytes in, authenticated, dispatched, bytes or a status out; all of it in one wrapper.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,11 @@ from penstock.service.clock import Clock
 
 @dataclass(frozen=True)
 class Door:
-    """A service to serve: its descriptor, the object with its RPCs as methods `(request, call)`, and who may come in.
+    """A service to serve: its descriptor, the object with its RPCs as methods `(request, call)`,
+    and who may come in.
 
-    `public` doors take from an item's context only what a caller may say: run, step, priority, time left and trace.
+    `public` doors take from an item's context only what a caller may say: run, step, priority, time
+    left and trace.
     """
 
     service: ServiceDescriptor
@@ -49,7 +54,10 @@ class DoorHandlers:
         handlers = {name: self._handler(rpc) for name, rpc in self._dispatcher.rpcs.items()}
         exchange = self._door.service.methods_by_name.get(EXCHANGE)
         if exchange is not None:
-            frame_in, frame_out = GetMessageClass(exchange.input_type), GetMessageClass(exchange.output_type)
+            frame_in, frame_out = (
+                GetMessageClass(exchange.input_type),
+                GetMessageClass(exchange.output_type),
+            )
             serve = self._exchange(frame_out)
             parse, write = frame_in.FromString, frame_out.SerializeToString
             handlers[EXCHANGE] = grpc.stream_stream_rpc_method_handler(serve, parse, write)
@@ -67,7 +75,9 @@ class DoorHandlers:
             try:
                 call = self._timed(await self._caller(context), context)
                 begun = dispatcher.begin(rpc, rpc.parse(payload), call)
-                response = begun.response if begun.response is not None else await dispatcher.finish(begun)
+                response = (
+                    begun.response if begun.response is not None else await dispatcher.finish(begun)
+                )
                 return response.SerializeToString()
             except asyncio.CancelledError:
                 raise
@@ -130,7 +140,9 @@ class DoorHandlers:
         return made if isinstance(made, Call) else await made
 
     def _timed(self, call: Call, context: Any) -> Call:
-        """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or the default."""
+        """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or
+        the default.
+        """
         now = self._clock.monotonic()
         left_s = context.time_remaining()
         deadline_s = min(call.deadline_s, math.inf if left_s is None else now + left_s)

@@ -1,4 +1,7 @@
-"""The one table of errors to gRPC status, in both directions. An exception's text never leaves the process."""
+"""The one table of errors to gRPC status, in both directions.
+
+An exception's text never leaves the process.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,18 @@ DOMAIN = "penstock"
 
 
 class Fault(Exception):
-    """A failure that the caller is told of: a gRPC code, what happened and what to do, the field to mend, when to try again."""
+    """A failure that the caller is told of: a gRPC code, what happened and what to do, the field to
+    mend, when to try again.
+    """
 
     def __init__(
-        self, code: grpc.StatusCode, message: str, *, reason: str = "", field: str = "", retry_after_s: float = 0.0
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        field: str = "",
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -34,12 +45,16 @@ class Fault(Exception):
 
 def invalid(field: str, message: str) -> Fault:
     """The caller must mend `field`."""
-    return Fault(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {message}" if field else message, field=field)
+    return Fault(
+        grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {message}" if field else message, field=field
+    )
 
 
 def not_found(field: str, message: str) -> Fault:
     """What `field` names does not exist."""
-    return Fault(grpc.StatusCode.NOT_FOUND, f"{field}: {message}" if field else message, field=field)
+    return Fault(
+        grpc.StatusCode.NOT_FOUND, f"{field}: {message}" if field else message, field=field
+    )
 
 
 def unauthenticated(message: str) -> Fault:
@@ -54,7 +69,9 @@ def denied(message: str, reason: str = "") -> Fault:
 
 def exhausted(message: str, reason: str = "", retry_after_s: float = 0.0) -> Fault:
     """A rate, a budget or a queue is used up; with `retry_after_s` it will refill."""
-    return Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, message, reason=reason, retry_after_s=retry_after_s)
+    return Fault(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, message, reason=reason, retry_after_s=retry_after_s
+    )
 
 
 def unavailable(message: str, retry_after_s: float = 0.0, reason: str = "") -> Fault:
@@ -69,7 +86,11 @@ def deadline_exceeded(message: str) -> Fault:
 
 def failed_precondition(field: str, message: str) -> Fault:
     """The system is in a state in which this cannot be done, and trying again does not help."""
-    return Fault(grpc.StatusCode.FAILED_PRECONDITION, f"{field}: {message}" if field else message, field=field)
+    return Fault(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"{field}: {message}" if field else message,
+        field=field,
+    )
 
 
 def internal(message: str) -> Fault:
@@ -78,7 +99,10 @@ def internal(message: str) -> Fault:
 
 
 def to_fault(error: BaseException) -> Fault:
-    """Any exception as a Fault. An unknown one becomes INTERNAL with a random id; its text is logged under that id only."""
+    """Any exception as a Fault.
+
+    An unknown one becomes INTERNAL with a random id; its text is logged under that id only.
+    """
     if isinstance(error, Fault):
         return error
     if isinstance(error, asyncio.CancelledError):
@@ -89,13 +113,24 @@ def to_fault(error: BaseException) -> Fault:
         return _of_rpc(error)
     incident = secrets.token_hex(6)
     log.error("incident %s", incident, exc_info=error)
-    return Fault(grpc.StatusCode.INTERNAL, f"internal error; its log entry is {incident}", reason="INCIDENT")
+    return Fault(
+        grpc.StatusCode.INTERNAL, f"internal error; its log entry is {incident}", reason="INCIDENT"
+    )
 
 
 def _of_rpc(error: grpc.aio.AioRpcError) -> Fault:
-    """A failed plain call to a service of ours: its code stands, and the details that were sent with it."""
+    """A failed plain call to a service of ours: its code stands, and the details that were sent
+    with it.
+    """
     code = error.code()
-    packed = next((value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin"), None)
+    packed = next(
+        (
+            value
+            for key, value in error.trailing_metadata() or ()
+            if key == "grpc-status-details-bin"
+        ),
+        None,
+    )
     if packed is None or not isinstance(packed, bytes):
         return Fault(code, error.details() or code.value[1])
     return _of_status(status_pb2.Status.FromString(packed))
@@ -139,10 +174,14 @@ def from_item_status(status: common_pb2.ItemStatus) -> Fault:
 
 
 def to_rpc_status(fault: Fault) -> status_pb2.Status:
-    """google.rpc.Status with BadRequest, RetryInfo and ErrorInfo where the fault has them, for plain calls."""
+    """google.rpc.Status with BadRequest, RetryInfo and ErrorInfo where the fault has them, for
+    plain calls.
+    """
     details = []
     if fault.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=fault.field, description=fault.message
+        )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if fault.retry_after_s > 0:
         seconds, rest = divmod(fault.retry_after_s, 1)

@@ -1,6 +1,8 @@
-"""Server side of the item stream: each item is its own task, each result leaves as soon as it is ready.
+"""Server side of the item stream: each item is its own task, each result leaves as soon as it is
+ready.
 
-Ownership: the session owns every item from its frame until its last result is handed to the writer or the stream is gone.
+Ownership: the session owns every item from its frame until its last result is handed to the writer
+or the stream is gone.
 """
 
 from __future__ import annotations
@@ -25,13 +27,20 @@ FRAME_RESULTS = 256
 """Results in one frame at most, so that a frame stays small."""
 
 ItemCall = Callable[[common_pb2.CallContext, float], Call]
-"""Makes an item's call from its context: an internal door believes it, the public door takes only what a caller may say."""
+"""Makes an item's call from its context: an internal door believes it, the public door takes only
+what a caller may say.
+"""
 
 
 class Session:
-    """One open stream. `context` is grpc.aio's; frames are messages of the service's own Exchange types."""
+    """One open stream.
 
-    def __init__(self, dispatcher: Dispatcher, frame: type[Message], clock: Clock, item_call: ItemCall) -> None:
+    `context` is grpc.aio's; frames are messages of the service's own Exchange types.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, frame: type[Message], clock: Clock, item_call: ItemCall
+    ) -> None:
         self._dispatcher = dispatcher
         self._frame: Any = frame
         self._clock = clock
@@ -46,7 +55,9 @@ class Session:
         self._closing = False
 
     async def run(self, context: Any, eof: object) -> None:
-        """Serve until the peer has closed its side and every item has ended, or the stream is cancelled."""
+        """Serve until the peer has closed its side and every item has ended, or the stream is
+        cancelled.
+        """
         await context.write(self._frame(credits=ITEM_WINDOW))
         writer = asyncio.create_task(self._write(context))
         try:
@@ -80,20 +91,32 @@ class Session:
         rpc = self._dispatcher.rpcs.get(item.method)
         if rpc is None:
             return self._end(
-                item.id, invalid("method", f"{item.method!r} is not a method of {self._dispatcher.service.full_name}")
+                item.id,
+                invalid(
+                    "method",
+                    f"{item.method!r} is not a method of {self._dispatcher.service.full_name}",
+                ),
             )
         if len(self._tasks) >= ITEM_WINDOW:
-            return self._end(item.id, exhausted("more items in flight than the stream has credits for"))
+            return self._end(
+                item.id, exhausted("more items in flight than the stream has credits for")
+            )
         call = self._item_call(item.context, now)
         left_s = call.deadline_s - now
         if left_s <= 0:
             return self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
-        work = self._serve_stream(item, rpc, call, left_s) if rpc.streams else self._begin(item, rpc, call, left_s)
+        work = (
+            self._serve_stream(item, rpc, call, left_s)
+            if rpc.streams
+            else self._begin(item, rpc, call, left_s)
+        )
         if work is not None:
             self._tasks[item.id] = asyncio.get_running_loop().create_task(work)
         return None
 
-    def _begin(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> Coroutine[None, None, None] | None:
+    def _begin(
+        self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float
+    ) -> Coroutine[None, None, None] | None:
         """Answer an item at once where that is possible; otherwise the work that is left."""
         try:
             begun = self._dispatcher.begin(rpc, rpc.parse(item.payload), call)
@@ -118,7 +141,9 @@ class Session:
         finally:
             self._disarm(item_id, timer)
 
-    async def _serve_stream(self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float) -> None:
+    async def _serve_stream(
+        self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float
+    ) -> None:
         timer = self._arm(item.id, left_s)
         payloads = self._dispatcher.stream(rpc, item.payload, call)
         try:
@@ -126,7 +151,8 @@ class Session:
             async for payload in payloads:
                 self._push(item.id, payload, None)
                 if first:
-                    # The writer's turn: the first piece leaves before the next ones, which may be there already, are made.
+                    # The writer's turn: the first piece leaves before the next ones, which may be
+                    # there already, are made.
                     first = False
                     await asyncio.sleep(0)
                 while len(self._ready) > ITEM_WINDOW:
@@ -175,14 +201,18 @@ class Session:
         self._wake.set()
 
     async def _write(self, context: Any) -> None:
-        """Send whatever is ready in one frame, as often as the peer's credits allow; results gather while a write is in flight."""
+        """Send whatever is ready in one frame, as often as the peer's credits allow; results gather
+        while a write is in flight.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._ready and self._result_credits > 0:
                 freed, self._finished = self._finished, 0
                 frame = self._frame(credits=freed)
-                self._fill(frame.results, min(len(self._ready), self._result_credits, FRAME_RESULTS))
+                self._fill(
+                    frame.results, min(len(self._ready), self._result_credits, FRAME_RESULTS)
+                )
                 self._result_credits -= len(frame.results)
                 await context.write(frame)
                 self._room.set()

@@ -1,4 +1,6 @@
-"""The thread that gRPC waits in: how it stands to the event loop of the process (docs/decisions/0021-polling.md). Linux only."""
+"""The thread that gRPC waits in: how it stands to the event loop of the process
+(docs/decisions/0021-polling.md). Linux only.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +15,34 @@ from penstock.service.clock import Clock
 POLLER = "_poll_wrapper"
 """What grpc.aio calls the thread that waits for completions and wakes the event loop for each."""
 FEW_CORES = 2
-"""Up to so many, the poller runs on the loop's own core; with more it may run at the same time elsewhere."""
+"""Up to so many, the poller runs on the loop's own core; with more it may run at the same time
+elsewhere.
+"""
 FOLLOW_S = 0.1
 
 log = logging.getLogger(__name__)
 
 
 def pollers() -> list[int]:
-    """Ids of the polling threads, for scheduling calls; none before gRPC has begun, nor where such an id may be that of another process."""
+    """Ids of the polling threads, for scheduling calls; none before gRPC has begun, nor where such
+    an id may be that of another process.
+    """
     if sys.platform != "linux":
         return []
-    return [thread.native_id for thread in threading.enumerate() if POLLER in thread.name and thread.native_id]
+    return [
+        thread.native_id
+        for thread in threading.enumerate()
+        if POLLER in thread.name and thread.native_id
+    ]
 
 
 async def poll_after_loop(nice: int, clock: Clock, few_cores: int = FEW_CORES) -> None:
-    """Let the poller run when the event loop does not want the processor, so that what arrives meanwhile comes to the loop in one piece.
+    """Let the poller run when the event loop does not want the processor, so that what arrives
+    meanwhile comes to the loop in one piece.
 
-    Where the process has few cores it also keeps to the one on which the loop runs, for ever until cancelled: waking a core that sleeps
-    takes longer than the work. Call it from the loop's thread. A system that forbids this leaves all as it was.
+    Where the process has few cores it also keeps to the one on which the loop runs, for ever until
+    cancelled: waking a core that sleeps takes longer than the work. Call it from the loop's thread.
+    A system that forbids this leaves all as it was.
 
     Args:
         nice: niceness of the poller, 1 to 19; 0 leaves everything as it is.

@@ -1,4 +1,6 @@
-"""`python -m penstock.rpc.probe`: exits 0 when the service on PENSTOCK_LISTEN serves; for container engines that probe by a command."""
+"""`python -m penstock.rpc.probe`: exits 0 when the service on PENSTOCK_LISTEN serves; for container
+engines that probe by a command.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ PROBE_S = 3.0
 
 
 def reachable_by(listen: str) -> str:
-    """The address at which this machine reaches what listens so: a wildcard is no address to call."""
+    """The address at which this machine reaches what listens so: a wildcard is no address to
+    call.
+    """
     for everything in ("0.0.0.0:", "[::]:"):
         if listen.startswith(everything):
             return f"127.0.0.1:{listen.removeprefix(everything)}"
@@ -24,7 +28,9 @@ def serves(listen: str) -> bool:
     """True when grpc.health.v1 there says SERVING."""
     with grpc.insecure_channel(reachable_by(listen), options=(DIRECT,)) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=PROBE_S
+            )
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

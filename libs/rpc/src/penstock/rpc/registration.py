@@ -1,4 +1,6 @@
-"""How an instance says that it exists: it registers with a router, renews its lease with its load, and leaves before it stops."""
+"""How an instance says that it exists: it registers with a router, renews its lease with its load,
+and leaves before it stops.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,18 @@ MOST_RETRY_S = 2.0
 
 
 class Registrar:
-    """Keeps one instance registered. Owner: whoever calls `start` must await `leave` before the instance stops serving.
+    """Keeps one instance registered.
+
+    Owner: whoever calls `start` must await `leave` before the instance stops serving.
 
     Args:
-        router_addresses: `host:port` or `unix:/path`; several, separated by commas, are tried in turn. Routers that share a Redis
-            tell each other, so one that answers is enough.
+        router_addresses: `host:port` or `unix:/path`; several, separated by commas, are tried in
+            turn. Routers that share a Redis tell each other, so one that answers is enough.
         instance: what is registered.
         token: the internal token.
         load: the load now, sent with each heartbeat; None sends none.
-        models: the models now, sent with the first heartbeat after they have changed; None where they never do.
+        models: the models now, sent with the first heartbeat after they have changed; None where
+            they never do.
     """
 
     def __init__(
@@ -59,23 +64,31 @@ class Registrar:
 
     def start(self) -> None:
         """Register in the background, and go on trying for as long as no router answers."""
-        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"register {self._instance.id}")
+        self._task = asyncio.get_running_loop().create_task(
+            self._keep(), name=f"register {self._instance.id}"
+        )
 
     async def leave(self) -> None:
-        """Tell the router to send nothing more, and forget the lease; a router that does not answer is not waited for."""
+        """Tell the router to send nothing more, and forget the lease; a router that does not answer
+        is not waited for.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._peer is not None:
             with contextlib.suppress(Fault):
-                await self._ask("Drain", router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True))
+                await self._ask(
+                    "Drain", router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True)
+                )
         await self._hang_up()
 
     async def _keep(self) -> None:
         failures = 0
         while True:
             try:
-                lease = await self._ask("Register", router_pb2.RegisterRequest(instance=self._instance))
+                lease = await self._ask(
+                    "Register", router_pb2.RegisterRequest(instance=self._instance)
+                )
                 failures = 0
                 await self._renew(lease.heartbeat_interval_ms / 1000.0)
             except Fault as fault:
@@ -91,13 +104,17 @@ class Registrar:
         while True:
             await self._clock.sleep(interval_s)
             request = router_pb2.HeartbeatRequest(
-                instance_id=self._instance.id, load=self._load() if self._load else None, models=self._changed_models()
+                instance_id=self._instance.id,
+                load=self._load() if self._load else None,
+                models=self._changed_models(),
             )
             if (await self._ask("Heartbeat", request)).register_again:
                 return
 
     def _changed_models(self) -> Sequence[inference_pb2.Model]:
-        """The models where they are others than at the last time; a registration that follows says them too."""
+        """The models where they are others than at the last time; a registration that follows says
+        them too.
+        """
         models = list(self._models()) if self._models is not None else []
         if not models or models == list(self._instance.models):
             return ()
@@ -109,7 +126,9 @@ class Registrar:
         if self._peer is None:
             channel = open_channel(self._addresses[self._turn % len(self._addresses)])
             self._peer = UnaryPeer(channel, SERVICE, token=self._token, clock=self._clock)
-        return await self._peer.call(method, request, Call(deadline_s=self._clock.monotonic() + RPC_TIMEOUT_S))
+        return await self._peer.call(
+            method, request, Call(deadline_s=self._clock.monotonic() + RPC_TIMEOUT_S)
+        )
 
     async def _hang_up(self) -> None:
         if self._peer is not None:

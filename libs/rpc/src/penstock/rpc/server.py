@@ -1,4 +1,6 @@
-"""The one server builder: doors and foreign protocols on an address, with health, reflection, limits and a clean end."""
+"""The one server builder: doors and foreign protocols on an address, with health, reflection,
+limits and a clean end.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class ServerLimits:
     default_deadline_s: float = 30.0
 
     def options(self) -> list[tuple[str, int]]:
-        """As gRPC channel arguments; SO_REUSEPORT off, so that a second copy on a port fails instead of sharing its traffic."""
+        """As gRPC channel arguments; SO_REUSEPORT off, so that a second copy on a port fails
+        instead of sharing its traffic.
+        """
         return [
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.max_message_bytes),
@@ -67,7 +71,10 @@ class Server:
         self._clock = clock or SystemClock()
         limits = limits or ServerLimits()
         self.grpc_server = grpc.aio.server(options=limits.options())
-        handlers = [DoorHandlers(door, tracer, self._clock, limits.default_deadline_s).generic() for door in doors]
+        handlers = [
+            DoorHandlers(door, tracer, self._clock, limits.default_deadline_s).generic()
+            for door in doors
+        ]
         self.grpc_server.add_generic_rpc_handlers(handlers)
         for add in foreign:
             add(self.grpc_server)
@@ -97,7 +104,8 @@ class Server:
             port = 0
         if port == 0:
             raise CannotStart(
-                f"cannot listen on {address}: it is in use, or not an address of this machine; set PENSTOCK_LISTEN"
+                f"cannot listen on {address}: it is in use, or not an address of this "
+                "machine; set PENSTOCK_LISTEN"
             )
         if not address.startswith("unix:"):
             self.port = port
@@ -115,7 +123,8 @@ class Server:
     async def wait(self, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve until SIGTERM or SIGINT, then drain and stop; a second signal stops at once.
 
-        `before_stop` runs first, while calls are still served: the place to tell a registry that no more should come.
+        `before_stop` runs first, while calls are still served: the place to tell a registry that no
+        more should come.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,7 +143,9 @@ class Server:
         (self._stop_now if self._stop_asked.is_set() else self._stop_asked).set()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`, end."""
+        """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`,
+        end.
+        """
         await self._health.enter_graceful_shutdown()
         if grace_s:
             await self._unless_hurried(self._settings.drain_s)

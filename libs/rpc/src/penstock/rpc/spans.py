@@ -1,7 +1,9 @@
-"""What a call needs of tracing: a span around it, and a place for its receipt. `penstock.otel` implements it.
+"""What a call needs of tracing: a span around it, and a place for its receipt.
 
-The RPC layer depends on these two interfaces and not on OpenTelemetry, so that a client library does not
-install an SDK.
+`penstock.otel` implements it.
+
+The RPC layer depends on these two interfaces and not on OpenTelemetry, so that a client library
+does not install an SDK.
 """
 
 from __future__ import annotations
@@ -20,20 +22,27 @@ Own = dict[str, Value]
 
 
 class Span(Protocol):
-    """A span that is open; `call` is the caller's Call with this span as parent, to be handed to the next hop."""
+    """A span that is open; `call` is the caller's Call with this span as parent, to be handed to
+    the next hop.
+    """
 
     @property
     def call(self) -> Call: ...
 
     @property
     def recorded(self) -> bool:
-        """Whether attributes are worth their making: False for a span that is kept only should it fail or be slow."""
+        """Whether attributes are worth their making: False for a span that is kept only should it
+        fail or be slow.
+        """
 
     def set(self, key: str, value: Value) -> None:
         """Set an attribute; names come from penstock.otel.attributes."""
 
     def fail(self, code: str, reason: str = "") -> None:
-        """Say how it failed: gRPC code name and, where there is one, the stable reason. An exception that leaves says it too."""
+        """Say how it failed: gRPC code name and, where there is one, the stable reason.
+
+        An exception that leaves says it too.
+        """
 
     def receipt(self, receipt: common_pb2.Receipt) -> None:
         """Take a call's account: counted always, written on the span where it is recorded."""
@@ -41,15 +50,23 @@ class Span(Protocol):
     def __enter__(self) -> Span: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
 
 class Tracer(Protocol):
     """Opens spans."""
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
-        """Open a span under the call's trace, or a new trace; use it in a `with`. `attributes` belong to the span from then on."""
+    def span(
+        self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None
+    ) -> Span:
+        """Open a span under the call's trace, or a new trace; use it in a `with`.
+
+        `attributes` belong to the span from then on.
+        """
         ...
 
 
@@ -78,7 +95,9 @@ class NoSpan:
 class NoTracer:
     """Records nothing; for clients, tests and tools."""
 
-    def span(self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None) -> Span:
+    def span(
+        self, name: str, call: Call, *, kind: str = "internal", attributes: Own | None = None
+    ) -> Span:
         return NoSpan(call)
 
 

@@ -1,1 +1,4 @@
-"""What every service stands on: settings, start and exit, clock, store client. Imports nothing of ours."""
+"""What every service stands on: settings, start and exit, clock, store client.
+
+Imports nothing of ours.
+"""

@@ -8,7 +8,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """The running kernel's identifier, the same in all its containers; empty where there is none to read."""
+    """The running kernel's identifier, the same in all its containers; empty where there is none to
+    read.
+    """
     try:
         return BOOT_ID.read_text().strip()
     except OSError:

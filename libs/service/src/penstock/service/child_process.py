@@ -14,9 +14,11 @@ LAUNCHER = (
 
 
 def dying_with_parent(command: Sequence[str]) -> tuple[str, ...]:
-    """The command behind a launcher that asks to be ended with its parent (Linux) and then becomes the command.
+    """The command behind a launcher that asks to be ended with its parent (Linux) and then becomes
+    the command.
 
-    Not by `preexec_fn`: that forks this process with its gRPC threads in it, and such a child crashes now and then.
+    Not by `preexec_fn`: that forks this process with its gRPC threads in it, and such a child
+    crashes now and then.
     """
     if sys.platform != "linux":
         return tuple(command)

@@ -8,7 +8,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from. `monotonic` is for intervals and deadlines, `time` (Unix seconds) only where a person reads it."""
+    """Where time comes from.
+
+    `monotonic` is for intervals and deadlines, `time` (Unix seconds) only where a person reads it.
+    """
 
     def monotonic(self) -> float: ...
 

@@ -1,4 +1,7 @@
-"""How every service starts: --help, settings, logging, event loop, exit codes. No service logic lives here."""
+"""How every service starts: --help, settings, logging, event loop, exit codes.
+
+No service logic lives here.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,24 @@ from penstock.service.settings import BadConfig, ServiceSettings, describe, load
 S = TypeVar("S", bound=ServiceSettings)
 
 GC_THRESHOLDS = (10_000, 20, 50)
-"""New objects before a collection, and collections before one of the older generations: a request makes hundreds of objects and leaves
-none, so Python's own thresholds (700, 10, 10) would look through everything several times in a hundred requests."""
+"""New objects before a collection, and collections before one of the older generations: a request
+makes hundreds of objects and leaves none, so Python's own thresholds (700, 10, 10) would look
+through everything several times in a hundred requests.
+"""
 
 USAGE_ERROR = 2
-"""Exit status when the service cannot start as it is configured: a bad key, a port in use, a missing model."""
+"""Exit status when the service cannot start as it is configured: a bad key, a port in use, a
+missing model.
+"""
 
 
 class CannotStart(Exception):
     """The service cannot start; the text says in one line what is wrong and what to do."""
 
 
-def run(name: str, kind: type[S], serve: Callable[[S], Awaitable[None]], question: str = "") -> None:
+def run(
+    name: str, kind: type[S], serve: Callable[[S], Awaitable[None]], question: str = ""
+) -> None:
     """Run a service until it is told to stop; never returns normally on an error.
 
     Args:
@@ -69,7 +78,10 @@ def _run(name: str, main: Awaitable[None]) -> int:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where it exists, else the standard loop. Must be chosen before any grpc.aio object is made."""
+    """uvloop where it exists, else the standard loop.
+
+    Must be chosen before any grpc.aio object is made.
+    """
     try:
         import uvloop
     except ImportError:
@@ -86,7 +98,8 @@ def _refuse(name: str, problems: list[str]) -> int:
 
 def _parser(name: str, kind: type[ServiceSettings], question: str) -> argparse.ArgumentParser:
     rows = [
-        f"  {variable} (default: {default or 'none'})\n      {meaning}" for variable, default, meaning in describe(kind)
+        f"  {variable} (default: {default or 'none'})\n      {meaning}"
+        for variable, default, meaning in describe(kind)
     ]
     return argparse.ArgumentParser(
         prog=f"python -m penstock.{name.replace('-', '_')}",

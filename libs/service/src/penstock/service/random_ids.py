@@ -1,4 +1,6 @@
-"""Identifiers that nobody can guess, drawn from the system's source many at a time: a draw each is a system call for every request."""
+"""Identifiers that nobody can guess, drawn from the system's source many at a time: a draw each is
+a system call for every request.
+"""
 
 from __future__ import annotations
 

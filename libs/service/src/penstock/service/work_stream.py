@@ -1,7 +1,9 @@
-"""A Redis stream with a consumer group as a work queue: each entry is handled by one router at a time and leaves when it is done.
+"""A Redis stream with a consumer group as a work queue: each entry is handled by one router at a
+time and leaves when it is done.
 
-Ownership: an entry belongs to the router that read it for as long as that router renews its claim; one that crashed loses its entries to
-the others after the lease. Handling may therefore happen twice; what ends the work must make the second ending do nothing.
+Ownership: an entry belongs to the router that read it for as long as that router renews its claim;
+one that crashed loses its entries to the others after the lease. Handling may therefore happen
+twice; what ends the work must make the second ending do nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ LOST = (RedisError, OSError, TimeoutError)
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: a client that is connecting may swallow one cancellation."""
+    """Cancel tasks until they have ended: a client that is connecting may swallow one
+    cancellation.
+    """
     left = set(tasks)
     while left:
         for task in left:
@@ -35,12 +39,21 @@ async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 class WorkStream:
-    """Reads a stream and hands the value `id` of each entry to `handle`, several at a time. Owner must `close` it."""
+    """Reads a stream and hands the value `id` of each entry to `handle`, several at a time.
+
+    Owner must `close` it.
+    """
 
     def __init__(
-        self, store: redis.asyncio.Redis, stream: str, handle: Callable[[str], Awaitable[None]], clock: Clock,
-        *, slots: int = 16, lease_ms: int = 5_000,
-    ) -> None:  # fmt: skip
+        self,
+        store: redis.asyncio.Redis,
+        stream: str,
+        handle: Callable[[str], Awaitable[None]],
+        clock: Clock,
+        *,
+        slots: int = 16,
+        lease_ms: int = 5_000,
+    ) -> None:
         self._store = store
         self._stream = stream
         self._handle = handle
@@ -52,7 +65,9 @@ class WorkStream:
         self._loops: list[asyncio.Task[None]] = []
         self._claimed_at = float("-inf")
         self._cursor: bytes | str = "0-0"
-        """Where the search for lost entries goes on: one look sees a part of those that are pending."""
+        """Where the search for lost entries goes on: one look sees a part of those that are
+        pending.
+        """
 
     def start(self) -> None:
         """Begin to read."""
@@ -93,13 +108,22 @@ class WorkStream:
         if now - self._claimed_at >= self._lease_ms / 2e3:
             self._claimed_at = now
             self._cursor, entries, *_ = await self._store.xautoclaim(
-                self._stream, GROUP, self._consumer, min_idle_time=self._lease_ms, start_id=self._cursor, count=room
+                self._stream,
+                GROUP,
+                self._consumer,
+                min_idle_time=self._lease_ms,
+                start_id=self._cursor,
+                count=room,
             )
             self._begin(entries)
             room -= len(entries)
         if room > 0:
-            found = await self._store.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=room, block=BLOCK_MS)
-            entries = found.values() if isinstance(found, dict) else [part[1] for part in found or ()]
+            found = await self._store.xreadgroup(
+                GROUP, self._consumer, {self._stream: ">"}, count=room, block=BLOCK_MS
+            )
+            entries = (
+                found.values() if isinstance(found, dict) else [part[1] for part in found or ()]
+            )
             for part in entries:
                 self._begin(part[0] if isinstance(found, dict) else part)
 
@@ -118,7 +142,9 @@ class WorkStream:
         self._running.pop(entry, None)
 
     async def _serve(self, entry: str, work_id: str) -> None:
-        """Handle and then acknowledge; after a crash in between, the next handling finds that there is nothing left to do."""
+        """Handle and then acknowledge; after a crash in between, the next handling finds that there
+        is nothing left to do.
+        """
         try:
             await self._handle(work_id)
             async with self._store.pipeline(transaction=True) as pipe:
@@ -138,5 +164,10 @@ class WorkStream:
             if entries:
                 with contextlib.suppress(*LOST):
                     await self._store.xclaim(
-                        self._stream, GROUP, self._consumer, min_idle_time=0, message_ids=entries, justid=True
+                        self._stream,
+                        GROUP,
+                        self._consumer,
+                        min_idle_time=0,
+                        message_ids=entries,
+                        justid=True,
                     )

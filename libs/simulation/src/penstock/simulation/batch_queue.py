@@ -1,4 +1,6 @@
-"""One worker in virtual time: requests arrive, a discipline orders and groups them, a cost says how long a batch takes."""
+"""One worker in virtual time: requests arrive, a discipline orders and groups them, a cost says how
+long a batch takes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ TENANTS = 11
 
 @dataclass(frozen=True)
 class Shape:
-    """A cost shape: t = base + per_token · rows · longest milliseconds, and what the batcher is told of it."""
+    """A cost shape: t = base + per_token · rows · longest milliseconds, and what the batcher is
+    told of it.
+    """
 
     name: str
     base_ms: float
@@ -56,7 +60,9 @@ class Discipline(Protocol):
     def next_batch(self, now: float) -> list[Entry]: ...
 
     def wake_s(self) -> float:
-        """When it wants to be asked again although nothing arrives; infinite where it never waits."""
+        """When it wants to be asked again although nothing arrives; infinite where it never
+        waits.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -81,13 +87,17 @@ class Ours(Prompt):
         return len(self._scheduler)
 
     def push(self, entry: Entry) -> None:
-        if len(self._scheduler) >= self._shape.queue and (victim := self._scheduler.longest_flow_tail()):
+        if len(self._scheduler) >= self._shape.queue and (
+            victim := self._scheduler.longest_flow_tail()
+        ):
             self._scheduler.remove(victim.id)
         self._scheduler.push(entry)
 
     def next_batch(self, now: float) -> list[Entry]:
         self._scheduler.expire(now)
-        limits = FormerLimits(self._shape.rows, 1 << 20, self._shape.batch_ms, self._shape.urgent_batch_ms)
+        limits = FormerLimits(
+            self._shape.rows, 1 << 20, self._shape.batch_ms, self._shape.urgent_batch_ms
+        )
         batch = form(self._scheduler.ordered(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
             self._scheduler.serve(entry)
@@ -96,7 +106,9 @@ class Ours(Prompt):
 
 
 class Fifo(Prompt):
-    """First come, first served in batches of at most `size`; what cannot meet its deadline is dropped, a full queue refuses newcomers."""
+    """First come, first served in batches of at most `size`; what cannot meet its deadline is
+    dropped, a full queue refuses newcomers.
+    """
 
     def __init__(self, shape: Shape, size: int) -> None:
         self._shape = shape
@@ -120,7 +132,9 @@ class Fifo(Prompt):
 
 
 class Window(Fifo):
-    """First come, first served, but a batch that is not full waits until its oldest request is `window_s` old."""
+    """First come, first served, but a batch that is not full waits until its oldest request is
+    `window_s` old.
+    """
 
     def __init__(self, shape: Shape, size: int, window_s: float) -> None:
         super().__init__(shape, size)
@@ -173,7 +187,8 @@ def entries(
     mix: dict[int, float] | None = None,
     lengths: Lengths = length,
 ) -> list[Entry]:
-    """Requests at these instants: class by `mix`, tenant with the first one ten times as busy, length by `lengths`.
+    """Requests at these instants: class by `mix`, tenant with the first one ten times as busy,
+    length by `lengths`.
 
     The deadline is the last moment at which a request can be begun and still be in time.
     """
@@ -200,11 +215,15 @@ def poisson(rate: float, count: int, rng: random.Random) -> list[float]:
 
 
 def best_fifo(shape: Shape, make: Callable[[], list[Entry]]) -> tuple[int, float]:
-    """The batch size with which first-come serves the most tokens a second, and that rate, under saturation."""
+    """The batch size with which first-come serves the most tokens a second, and that rate, under
+    saturation.
+    """
     rates = {}
     for size in (1, 2, 4, 8, 16, 32, 64):
         arrivals = make()
         done = simulate(arrivals, Fifo(shape, size), shape)
-        rates[size] = sum(entry.tokens for entry in arrivals if entry.id in done.finished_s) / done.ended_s
+        rates[size] = (
+            sum(entry.tokens for entry in arrivals if entry.id in done.finished_s) / done.ended_s
+        )
     best = max(rates, key=lambda size: rates[size])
     return best, rates[best]

@@ -1,4 +1,6 @@
-"""A fleet in virtual time: arrivals, routers with the policy that serves, instances that queue or share. Seeded; nothing waits."""
+"""A fleet in virtual time: arrivals, routers with the policy that serves, instances that queue or
+share. Seeded; nothing waits.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from penstock.router.calls.attempts import RETRIES_SAVED
 from penstock.router.instances.registry import LEARNING
 from penstock.router.routing.fleet import Fleet, Learning, Member, Outcome
 from penstock.router.routing.instance_choice import Budget, choose
-from penstock.router.routing.strategies import STRATEGIES, Ask, LateBinding, LeastAddedDelay, Strategy
+from penstock.router.routing.strategies import (
+    STRATEGIES,
+    Ask,
+    LateBinding,
+    LeastAddedDelay,
+    Strategy,
+)
 
 SERVICE_S = 0.05
 """Mean service time of the fastest instance: S."""
@@ -38,7 +46,11 @@ class Job:
 
 
 class Server:
-    """An instance. `slots` requests at a time in order (`shared` false), or all at once, each at min(1, slots / n) (processor sharing)."""
+    """An instance.
+
+    `slots` requests at a time in order (`shared` false), or all at once, each at min(1, slots / n)
+    (processor sharing).
+    """
 
     def __init__(self, name: str, slots: int, speed: float, shared: bool) -> None:
         self.name = name
@@ -67,7 +79,9 @@ class Server:
             return
         busy = min(1.0, len(self._running) / self.slots)
         self.busy_s += busy * passed
-        self.utilization += (1.0 - math.exp(-passed / (10.0 * SERVICE_S))) * (busy - self.utilization)
+        self.utilization += (1.0 - math.exp(-passed / (10.0 * SERVICE_S))) * (
+            busy - self.utilization
+        )
         if self._running:
             self._virtual += passed * self._rate()
 
@@ -111,7 +125,9 @@ class Server:
 class Router:
     """One router's view: its fleet, its strategy, its budgets, what it holds back."""
 
-    def __init__(self, servers: Sequence[Server], strategy: str, routers: int, seed: int, learning: Learning) -> None:
+    def __init__(
+        self, servers: Sequence[Server], strategy: str, routers: int, seed: int, learning: Learning
+    ) -> None:
         self.fleet = Fleet(learning, service_s=SERVICE_S, routers=routers)
         self.fleet.members = [Member(server.name, server.slots, proven=True) for server in servers]
         self.members = {member.id: member for member in self.fleet.members}
@@ -130,7 +146,9 @@ class Router:
 
 @dataclass
 class Log:
-    """What happened: (arrival, latency) of each request, infinite where it failed; and every pick."""
+    """What happened: (arrival, latency) of each request, infinite where it failed; and every
+    pick.
+    """
 
     latencies: list[tuple[float, float]] = field(default_factory=list)
     picks: list[tuple[float, str]] = field(default_factory=list)
@@ -138,7 +156,11 @@ class Log:
     def quantile(self, share: float, since: float = 0.0, until: float = math.inf) -> float:
         """In service times."""
         values = sorted(latency for arrived, latency in self.latencies if since <= arrived < until)
-        return values[min(len(values) - 1, int(share * len(values)))] / SERVICE_S if values else math.nan
+        return (
+            values[min(len(values) - 1, int(share * len(values)))] / SERVICE_S
+            if values
+            else math.nan
+        )
 
     def share(self, name: str, since: float, until: float) -> float:
         picked = [who for at, who in self.picks if since <= at < until]
@@ -147,7 +169,10 @@ class Log:
 
 @dataclass(frozen=True)
 class World:
-    """What to simulate. `rate` in requests a second; `events` happen at their time, given the simulation."""
+    """What to simulate.
+
+    `rate` in requests a second; `events` happen at their time, given the simulation.
+    """
 
     speeds: tuple[float, ...]
     rate: float
@@ -165,7 +190,12 @@ class World:
 
 
 def at_load(
-    speeds: tuple[float, ...], load: float, seconds: float, slots: int = 1, seed: int = 1, routers: int = 1
+    speeds: tuple[float, ...],
+    load: float,
+    seconds: float,
+    slots: int = 1,
+    seed: int = 1,
+    routers: int = 1,
 ) -> World:
     """An open-loop world at a share of what the fleet can serve at most."""
     rate = load * sum(speeds) * slots / SERVICE_S
@@ -178,11 +208,14 @@ class Simulation:
     def __init__(self, world: World, strategy: str) -> None:
         self.world = world
         self.servers = [
-            Server(f"i{number:02d}", world.slots, speed, world.shared) for number, speed in enumerate(world.speeds)
+            Server(f"i{number:02d}", world.slots, speed, world.shared)
+            for number, speed in enumerate(world.speeds)
         ]
         self.by_name = {server.name: server for server in self.servers}
         self.routers = [
-            Router(self.servers, strategy, world.routers, world.seed * 1000 + number, world.learning)
+            Router(
+                self.servers, strategy, world.routers, world.seed * 1000 + number, world.learning
+            )
             for number in range(world.routers)
         ]
         self.log = Log()
@@ -224,7 +257,9 @@ class Simulation:
 
     def _route(self, job: Job) -> None:
         router = job.router
-        pick = choose(router.fleet, router.strategy, job.ask, self.now, router.rng, without=job.tried)
+        pick = choose(
+            router.fleet, router.strategy, job.ask, self.now, router.rng, without=job.tried
+        )
         if pick.member is None:
             if pick.held:
                 router.held.append(job)
@@ -254,7 +289,9 @@ class Simulation:
         self._watch(server)
 
     def _watch(self, server: Server) -> None:
-        """See the server's next end; a later change makes this look stale, and then it does nothing."""
+        """See the server's next end; a later change makes this look stale, and then it does
+        nothing.
+        """
         end = server.next_end()
         if end < math.inf:
             version = server.version

@@ -14,7 +14,9 @@ LEDGER_KEPT = 1_000
 
 
 class SimulatedLedger:
-    """Reserves and settles by `ledger.lua`; time is an argument, Unix microseconds, and never runs backwards."""
+    """Reserves and settles by `ledger.lua`; time is an argument, Unix microseconds, and never runs
+    backwards.
+    """
 
     def __init__(self, organisation: str) -> None:
         self._prefix = organisation_prefix(organisation)
@@ -24,7 +26,9 @@ class SimulatedLedger:
         """Hold what a call may cost, on every counter of its path or on none."""
         return reserved(self._run(now_us, "reserve", to_reserve(hold_id, path, ask)))
 
-    def settle(self, now_us: int, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()) -> bool:
+    def settle(
+        self, now_us: int, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()
+    ) -> bool:
         """Book what a hold has really cost; False where it had ended before or is not known."""
         found = self._run(now_us, "settle", arguments(hold_id, list(spent), Rows(path)))
         return bool(found[0] > 0)

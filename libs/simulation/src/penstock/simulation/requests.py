@@ -1,8 +1,10 @@
-"""A small fleet in virtual time, whose requests come from a published trace of LLM calls: what the fault replay shows to the detectors.
+"""A small fleet in virtual time, whose requests come from a published trace of LLM calls: what the
+fault replay shows to the detectors.
 
-Router, cache, batcher and four inference instances with slots. Arrivals and token counts are the trace's own (Azure 2023, conversation),
-times of a prompt and of a token those of a published table (SageServe, Llama 2 70B on A100); service times scatter, load swells
-and ebbs, an instance is replaced every hour. Nothing in it knows how it is watched.
+Router, cache, batcher and four inference instances with slots. Arrivals and token counts are the
+trace's own (Azure 2023, conversation), times of a prompt and of a token those of a published table
+(SageServe, Llama 2 70B on A100); service times scatter, load swells and ebbs, an instance is
+replaced every hour. Nothing in it knows how it is watched.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Fault:
 class Fleet:
     """The instances: when each slot is free again."""
 
-    free: list[list[float]] = field(default_factory=lambda: [[0.0] * SLOTS for _ in range(INSTANCES)])
+    free: list[list[float]] = field(
+        default_factory=lambda: [[0.0] * SLOTS for _ in range(INSTANCES)]
+    )
 
     def take(self, now_s: float, rng: random.Random) -> int:
         """The instance with the fewest requests in flight, any of those that have as few."""
@@ -65,8 +69,12 @@ class Fleet:
         return start - now_s
 
 
-def arrivals(folder: Path | None, rng: random.Random, hours: float) -> Iterator[tuple[float, int, int]]:
-    """(second, tokens in, tokens out), the trace's hour again and again, its clock running slower and faster."""
+def arrivals(
+    folder: Path | None, rng: random.Random, hours: float
+) -> Iterator[tuple[float, int, int]]:
+    """(second, tokens in, tokens out), the trace's hour again and again, its clock running slower
+    and faster.
+    """
     rows = _trace(folder / "azure-llm-2023" / "conv.csv") if folder else _made(rng)
     length = rows[-1][0] + 1.0
     for turn in range(math.ceil(hours * 3600 / length) + 1):
@@ -93,7 +101,9 @@ def _made(rng: random.Random) -> list[tuple[float, int, int]]:
     at, rows = 0.0, []
     while at < 3600.0:
         at += rng.expovariate(5.4)
-        rows.append((at, int(rng.lognormvariate(6.5, 0.9)) + 1, int(rng.lognormvariate(5.0, 0.7)) + 1))
+        rows.append(
+            (at, int(rng.lognormvariate(6.5, 0.9)) + 1, int(rng.lognormvariate(5.0, 0.7)) + 1)
+        )
     return rows
 
 
@@ -126,7 +136,11 @@ class World:
     def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> RequestSeen:
         rng, hit = self._rng, self._rng.random() < HIT_SHARE
         self._number += 1
-        own_ms = [rng.lognormvariate(0.0, 0.3), rng.lognormvariate(0.5, 0.3), rng.lognormvariate(-0.5, 0.3)]
+        own_ms = [
+            rng.lognormvariate(0.0, 0.3),
+            rng.lognormvariate(0.5, 0.3),
+            rng.lognormvariate(-0.5, 0.3),
+        ]
         said: dict[str, Value] = {
             names.TIER: names.tier_of(tokens_in + tokens_out),
             names.INPUT_TOKENS: tokens_in,
@@ -140,13 +154,25 @@ class World:
         seconds = tokens_in * PROMPT_S_PER_TOKEN + tokens_out * TOKEN_S
         slow = self.strength("slow instance", now_s) if instance == 0 else 0.0
         seconds *= rng.lognormvariate(0.0, SCATTER) * (slow or 1.0)
-        failed = rng.random() < max(0.001, self.strength("error burst", now_s) if instance == 1 else 0.0)
+        failed = rng.random() < max(
+            0.001, self.strength("error burst", now_s) if instance == 1 else 0.0
+        )
         seconds *= 0.02 if failed else 1.0
         wait_s = self._fleet.hold(instance, now_s, seconds)
-        said |= {names.PAID: tokens_in + 2 * tokens_out, names.FULL_PRICE: tokens_in + 2 * tokens_out}
+        said |= {
+            names.PAID: tokens_in + 2 * tokens_out,
+            names.FULL_PRICE: tokens_in + 2 * tokens_out,
+        }
         said |= {names.QUEUED_MS: wait_s * 1e3, names.CONFIDENCE: self._confidence(now_s)}
         name = f"inference-{instance}-{int((now_s + 900.0 * instance) // REPLACED_S)}"
-        return _seen(self._number, now_s, own_ms, (name, wait_s, seconds), said, "UNAVAILABLE" if failed else "")
+        return _seen(
+            self._number,
+            now_s,
+            own_ms,
+            (name, wait_s, seconds),
+            said,
+            "UNAVAILABLE" if failed else "",
+        )
 
     def _confidence(self, now_s: float) -> float:
         drifted = self.strength("drift", now_s)
@@ -159,7 +185,9 @@ class World:
         said |= {names.CACHE_OUTCOME: "semantic_hit", names.FULL_PRICE: 300, names.PAID: 1}
         said[names.CACHE_CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
         if rng.random() < AUDITED:
-            said[names.AGREEMENT] = float(rng.random() < AGREED - self.strength("cache poisoning", now_s))
+            said[names.AGREEMENT] = float(
+                rng.random() < AGREED - self.strength("cache poisoning", now_s)
+            )
 
 
 def _seen(
@@ -170,7 +198,9 @@ def _seen(
     said: dict[str, Value],
     error: str,
 ) -> RequestSeen:
-    """A request's spans: router over cache, and over batcher and an instance where it was no hit."""
+    """A request's spans: router over cache, and over batcher and an instance where it was no
+    hit.
+    """
     start = int((START_UNIX_S + now_s) * 1e9)
     looked = start + int(own_ms[0] * 1e6)
     found = looked + int(own_ms[1] * 1e6)
@@ -180,10 +210,20 @@ def _seen(
         began = found + int((own_ms[2] / 1e3 + wait_s) * 1e9)
         end = began + int(seconds * 1e9)
         spans.append(_span("batcher", "batcher", "BatcherService/Compute", found, end, error))
-        spans.append(_span("inference", name, "InferenceService/Compute", began, end, error, "batcher"))
+        spans.append(
+            _span("inference", name, "InferenceService/Compute", began, end, error, "batcher")
+        )
     end += int(own_ms[0] * 0.3e6)
     root = SpanView(
-        "router", "", Source("router", "router"), "RouterService/Generate", "server", start, end, error, said
+        "router",
+        "",
+        Source("router", "router"),
+        "RouterService/Generate",
+        "server",
+        start,
+        end,
+        error,
+        said,
     )
     services = tuple(sorted({span.source.service for span in spans} | {"router"}))
     cache = str(said.get(names.CACHE_OUTCOME, ""))
@@ -202,5 +242,9 @@ def _seen(
     return RequestSeen(summary, Tree([root, *spans]))
 
 
-def _span(service: str, instance: str, name: str, start: int, end: int, error: str, parent: str = "router") -> SpanView:
-    return SpanView(service, parent, Source(service, instance), name, "server", start, end, error, {})
+def _span(
+    service: str, instance: str, name: str, start: int, end: int, error: str, parent: str = "router"
+) -> SpanView:
+    return SpanView(
+        service, parent, Source(service, instance), name, "server", start, end, error, {}
+    )

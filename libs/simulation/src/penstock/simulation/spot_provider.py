@@ -1,4 +1,6 @@
-"""A market (generated, or read from traces) as a provider of machines: what a cloud is to a spot fleet, in virtual time."""
+"""A market (generated, or read from traces) as a provider of machines: what a cloud is to a spot
+fleet, in virtual time.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ class _Launched:
 
 
 class MarketMachines:
-    """See SpotProvider. The clock's time since this began says where in the market it is; after its end the last moment stays.
+    """See SpotProvider.
+
+    The clock's time since this began says where in the market it is; after its end the last moment
+    stays.
 
     Room that goes takes the youngest machines there, without notice.
 
@@ -53,7 +58,9 @@ class MarketMachines:
         if zone and sum(one.zone == zone for one in self._there) >= self._room(zone):
             return False
         self._numbers += 1
-        self._there.append(_Launched(f"vm-{self._numbers}", zone, self._clock.time() + self._start_s))
+        self._there.append(
+            _Launched(f"vm-{self._numbers}", zone, self._clock.time() + self._start_s)
+        )
         return True
 
     async def end(self, machine: str) -> None:

@@ -1,4 +1,7 @@
-"""Running a fleet on a spot market, tick by tick, with the policy code that serves. It learns only from its own launches and losses."""
+"""Running a fleet on a spot market, tick by tick, with the policy code that serves.
+
+It learns only from its own launches and losses.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +47,20 @@ class Fleet:
 
 
 def simulate(
-    market: Market, need: int, knobs: SpotKnobs, start_ticks: int = 1, solver: PlanKnobs | None = None, seed: int = 1
+    market: Market,
+    need: int,
+    knobs: SpotKnobs,
+    start_ticks: int = 1,
+    solver: PlanKnobs | None = None,
+    seed: int = 1,
 ) -> Outcome:
     """Run the whole market; `solver` None leaves the online rule alone."""
     zones = Zones([Zone(name, region) for name, region in market.zones.items()])
-    fleet, outcome, rng = Fleet({name: [] for name in market.zones}), Outcome(), np.random.default_rng(seed)
+    fleet, outcome, rng = (
+        Fleet({name: [] for name in market.zones}),
+        Outcome(),
+        np.random.default_rng(seed),
+    )
     plan: Plan | None = None
     short_since: float | None = None
     for tick, (room, prices) in enumerate(zip(market.room, market.prices, strict=True)):
@@ -64,7 +76,12 @@ def simulate(
         short = sum(one.ready for one in held.values()) < need
         short_since = (now if short_since is None else short_since) if short else None
         lasted = 0.0 if short_since is None else now - short_since
-        _act(fleet, zones, (room, tick, start_ticks), place(need, held, zones, knobs, now, plan, lasted))
+        _act(
+            fleet,
+            zones,
+            (room, tick, start_ticks),
+            place(need, held, zones, knobs, now, plan, lasted),
+        )
         _count(outcome, fleet, market, tick, need)
     return outcome
 
@@ -82,18 +99,27 @@ def _preempt(fleet: Fleet, zones: Zones, room: np.ndarray, now: float) -> bool:
 
 def _held(fleet: Fleet, tick: int) -> dict[str, Held]:
     counts = {name: sum(ready <= tick for ready in alive) for name, alive in fleet.spot.items()}
-    return {name: Held(counts[name], len(alive) - counts[name]) for name, alive in fleet.spot.items()}
+    return {
+        name: Held(counts[name], len(alive) - counts[name]) for name, alive in fleet.spot.items()
+    }
 
 
 def _solve(
-    fleet: Fleet, zones: Zones, need: int, knobs: SpotKnobs, solver: PlanKnobs, drawn: tuple[float, np.random.Generator]
+    fleet: Fleet,
+    zones: Zones,
+    need: int,
+    knobs: SpotKnobs,
+    solver: PlanKnobs,
+    drawn: tuple[float, np.random.Generator],
 ) -> Plan | None:
     now, rng = drawn
     names = list(zones.by_name)
     survive = np.array([zones.survives(name, knobs.horizon_s, now) for name in names])
     open_now = tuple(zones.by_name[name].retry_at_s <= now for name in names)
     rows = scenarios(list(zones.history), open_now, survive, SCENARIOS, rng)
-    return solve(need, places(zones, {name: len(alive) for name, alive in fleet.spot.items()}), rows, solver)
+    return solve(
+        need, places(zones, {name: len(alive) for name, alive in fleet.spot.items()}), rows, solver
+    )
 
 
 def _act(fleet: Fleet, zones: Zones, moment: tuple[np.ndarray, int, int], asked: Placement) -> None:
@@ -124,4 +150,6 @@ def _count(outcome: Outcome, fleet: Fleet, market: Market, tick: int, need: int)
     outcome.full += have >= need
     outcome.none += have == 0
     outcome.missing += max(0, need - have)
-    outcome.cost += len(fleet.on_demand) + sum(float(prices[name]) * len(alive) for name, alive in fleet.spot.items())
+    outcome.cost += len(fleet.on_demand) + sum(
+        float(prices[name]) * len(alive) for name, alive in fleet.spot.items()
+    )

@@ -1,7 +1,9 @@
-"""A model of the store in virtual time that runs the scripts which ship: Lua 5.1 through `lupa`, on plain Python data.
+"""A model of the store in virtual time that runs the scripts which ship: Lua 5.1 through `lupa`, on
+plain Python data.
 
-It has the commands that `ledger.lua` uses, with Redis' meaning, and no others; an unknown one raises. Expiry follows the
-model's own time. For simulations and benchmarks in virtual time; services run on a real store.
+It has the commands that `ledger.lua` uses, with Redis' meaning, and no others; an unknown one
+raises. Expiry follows the model's own time. For simulations and benchmarks in virtual time;
+services run on a real store.
 """
 
 from __future__ import annotations
@@ -138,7 +140,9 @@ class StoreModel:
 
     def _zrangebyscore(self, key: str, low: str, high: str, *limit: str) -> Any:
         assert low == "-inf"
-        found = sorted((score, name) for name, score in self._at(key, dict).items() if score <= float(high))
+        found = sorted(
+            (score, name) for name, score in self._at(key, dict).items() if score <= float(high)
+        )
         names = [name for _, name in found]
         if limit:
             begin, count = int(limit[1]), int(limit[2])
@@ -166,7 +170,9 @@ class StoreModel:
 
     def _rows(self, rows: list[tuple[str, tuple[str, ...]]], count: tuple[str, ...]) -> Any:
         kept = rows[: int(count[1])] if count else rows
-        return self._table([self._table([entry, self._table(list(fields))]) for entry, fields in kept])
+        return self._table(
+            [self._table([entry, self._table(list(fields))]) for entry, fields in kept]
+        )
 
 
 def _text(value: Any) -> str:

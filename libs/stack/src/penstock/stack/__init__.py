@@ -2,5 +2,6 @@
 
 import os
 
-# Children are started by exec, never by fork alone: gRPC's fork handlers would only print that they were skipped.
+# Children are started by exec, never by fork alone: gRPC's fork handlers would only print that they
+# were skipped.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

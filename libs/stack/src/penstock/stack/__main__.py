@@ -20,14 +20,22 @@ MODEL_CARD = "models/all-MiniLM-L6-v2/1/card.json"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="penstock.stack", description="Run all of Penstock on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="penstock.stack", description="Run all of Penstock on this machine."
+    )
     parser.add_argument(
-        "--home", type=Path, default=Path(os.environ.get("PENSTOCK_HOME", ".penstock")), help="models and data"
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("PENSTOCK_HOME", ".penstock")),
+        help="models and data",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="everything in the foreground, until Ctrl-C")
     start.add_argument(
-        "--config", type=Path, default=Path("deploy/penstock.yaml"), help="keys, limits, prices and routes"
+        "--config",
+        type=Path,
+        default=Path("deploy/penstock.yaml"),
+        help="keys, limits, prices and routes",
     )
     store = commands.add_parser(
         "redis", help="the embedded Redis alone, in the foreground, for a stack that others run"
@@ -47,7 +55,9 @@ def _become_redis(data: Path, socket: Path) -> NoReturn:
     try:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotStart(f"{data}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME") from None
+        raise CannotStart(
+            f"{data}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME"
+        ) from None
     command = EmbeddedRedis(data.resolve(), socket).command()
     os.execv(command[0], command)
 
@@ -67,7 +77,11 @@ def main() -> int:
             raise CannotStart(f"no model in {arguments.home}; run `make model`")
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
-            console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=132)
+            console = (
+                Console(highlight=False)
+                if sys.stdout.isatty()
+                else Console(highlight=False, width=132)
+            )
             if arguments.command == "up":
                 runner.run(up(arguments.home, arguments.config, console))
             else:

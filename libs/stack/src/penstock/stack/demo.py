@@ -1,4 +1,6 @@
-"""`make demo`: a stack on free ports, 400 agent requests through the public door, what they cost in time, and one of them as a trace."""
+"""`make demo`: a stack on free ports, 400 agent requests through the public door, what they cost in
+time, and one of them as a trace.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ async def demo(home: Path, console: Console) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
         config_file = Path(folder) / "penstock.yaml"
         config_file.write_text(yaml.safe_dump(_configuration(keys)))
-        console.print("[bold]penstock demo[/]: starting the services on free ports, two inference instances")
+        console.print(
+            "[bold]penstock demo[/]: starting the services on free ports, two inference instances"
+        )
         try:
             async with running(ports.free(), home, config_file, keys, log) as stack:
                 await stack.wait_for_instances(MODEL, stack.plan.instances, AGENTS[0].tenant)
@@ -79,7 +83,13 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
         for tenant, key in keys.items()
     ]
     budgets = [
-        {"name": "tenant-hour", "kind": "budget", "counts": "tokens", "limit": 10_000_000, "window": "hour"},
+        {
+            "name": "tenant-hour",
+            "kind": "budget",
+            "counts": "tokens",
+            "limit": 10_000_000,
+            "window": "hour",
+        },
         {**SHORT_BUDGET, "organisation": SHORT},
     ]
     prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}, SORTER_PRICE, CHAT_PRICE]
@@ -117,7 +127,9 @@ async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int
     errors = 0
     waiting = list(requests())
     with Progress(console=console) as progress:
-        task = progress.add_task(f"{len(waiting)} requests of {len(AGENTS)} tenants", total=len(waiting))
+        task = progress.add_task(
+            f"{len(waiting)} requests of {len(AGENTS)} tenants", total=len(waiting)
+        )
 
         async def caller() -> None:
             nonlocal errors
@@ -134,15 +146,24 @@ async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int
 
 
 async def _send(stack: Stack, request: AgentRequest) -> Answered:
-    options = router_pb2.CallOptions(run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency])
+    options = router_pb2.CallOptions(
+        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency]
+    )
     options.cache.namespace = NAMESPACE
     how = {"metadata": stack.metadata(request.tenant), "timeout": DEADLINE_S}
     began = time.perf_counter()
     if request.task == "embed":
-        answer = await stack.router.Embed(router_pb2.EmbedRequest(options=options, texts=[request.text]), **how)
+        answer = await stack.router.Embed(
+            router_pb2.EmbedRequest(options=options, texts=[request.text]), **how
+        )
     else:
-        labelled = [inference_pb2.LabelledExample(label=label, text=text) for label, text in examples(request.tenant)]
-        message = router_pb2.ClassifyRequest(options=options, texts=[request.text], examples=labelled)
+        labelled = [
+            inference_pb2.LabelledExample(label=label, text=text)
+            for label, text in examples(request.tenant)
+        ]
+        message = router_pb2.ClassifyRequest(
+            options=options, texts=[request.text], examples=labelled
+        )
         answer = await stack.router.Classify(message, **how)
     return Answered(request, (time.perf_counter() - began) * 1e3, answer.receipt)
 
@@ -162,13 +183,23 @@ def _show(answered: Sequence[Answered], console: Console) -> None:
     console.print(table)
     sizes = Counter(item.receipt.batch.batch_size for item in answered)
     shares = Counter(item.receipt.route.instance_id for item in answered)
-    console.print("batch sizes: " + ", ".join(f"{size} rows × {count}" for size, count in sorted(sizes.items())))
+    console.print(
+        "batch sizes: "
+        + ", ".join(f"{size} rows × {count}" for size, count in sorted(sizes.items()))
+    )
     total = sum(shares.values())
-    console.print("instances: " + ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(shares.items())))
+    console.print(
+        "instances: "
+        + ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(shares.items()))
+    )
 
 
-async def _first_trace(stack: Stack, answered: Sequence[Answered]) -> telemetry_pb2.GetTraceResponse:
-    """One of the first requests, which nothing was leased or known for, so that it went to everybody who decides."""
+async def _first_trace(
+    stack: Stack, answered: Sequence[Answered]
+) -> telemetry_pb2.GetTraceResponse:
+    """One of the first requests, which nothing was leased or known for, so that it went to
+    everybody who decides.
+    """
     best = telemetry_pb2.GetTraceResponse()
     for item in answered[:FIRST]:
         trace = await trace_of(stack, item.receipt.trace_id)
@@ -182,8 +213,12 @@ def services_of(trace: telemetry_pb2.GetTraceResponse) -> set[str]:
     return {span.service for span in trace.spans}
 
 
-async def trace_of(stack: Stack, trace_id: str, services: int = 3) -> telemetry_pb2.GetTraceResponse:
-    """A trace as telemetry received it, once spans of so many services are there; what there is after ten seconds."""
+async def trace_of(
+    stack: Stack, trace_id: str, services: int = 3
+) -> telemetry_pb2.GetTraceResponse:
+    """A trace as telemetry received it, once spans of so many services are there; what there is
+    after ten seconds.
+    """
     metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["telemetry"]) as channel:
         stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)

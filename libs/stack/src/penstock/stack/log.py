@@ -5,11 +5,23 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow", "bright_blue")
+COLOURS = (
+    "cyan",
+    "green",
+    "yellow",
+    "blue",
+    "magenta",
+    "bright_cyan",
+    "bright_green",
+    "bright_yellow",
+    "bright_blue",
+)
 
 
 class LogStream:
-    """A line sink that prints to a console, and keeps the newest lines for when something goes wrong."""
+    """A line sink that prints to a console, and keeps the newest lines for when something goes
+    wrong.
+    """
 
     KEPT_LINES = 200
 

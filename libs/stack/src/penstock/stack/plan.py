@@ -1,4 +1,7 @@
-"""What a stack consists of: each process with its variables, in the order in which they start. Plain values; nothing is started here."""
+"""What a stack consists of: each process with its variables, in the order in which they start.
+
+Plain values; nothing is started here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from penstock.stack.process import Program, python_module
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The choices of one stack: addresses by name, folders, secrets, and how many inference instances."""
+    """The choices of one stack: addresses by name, folders, secrets, and how many inference
+    instances.
+    """
 
     addresses: Mapping[str, str]
     home: Path
@@ -29,9 +34,16 @@ class StackPlan:
     def stages(self) -> tuple[tuple[Program, ...], ...]:
         """Programs that may start together, stage after stage."""
         stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
-        stages.append((self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),))
-        stages.append((self._service("batcher", "batcher"), self.limiter(), self._service("cache", "cache")))
-        deciders = {"limiter_address": self.addresses["limiter"], "cache_address": self.addresses["cache"]}
+        stages.append(
+            (self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)
+        )
+        stages.append(
+            (self._service("batcher", "batcher"), self.limiter(), self._service("cache", "cache"))
+        )
+        deciders = {
+            "limiter_address": self.addresses["limiter"],
+            "cache_address": self.addresses["cache"],
+        }
         stages.append((self._router(**deciders),))
         instances = (self.inference(number) for number in range(1, self.instances + 1))
         before = (self.upstream(self.upstream_name),) if self.upstream_name else ()
@@ -53,11 +65,21 @@ class StackPlan:
         return (self._service("batcher", "batcher", **alone), self._router(**alone))
 
     def deciding_path(self, *, traced: bool) -> tuple[tuple[Program, ...], ...]:
-        """All that decides about a call, as processes: Redis, cache, limiter, batcher, router; with telemetry behind them or without."""
+        """All that decides about a call, as processes: Redis, cache, limiter, batcher, router; with
+        telemetry behind them or without.
+        """
         silent = {} if traced else {"otlp_endpoint": ""}
-        deciders = {"limiter_address": self.addresses["limiter"], "cache_address": self.addresses["cache"]}
-        first = (self._service("batcher", "batcher", **silent), self._service("limiter", "limiter", **silent))
-        telemetry = [(self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)]
+        deciders = {
+            "limiter_address": self.addresses["limiter"],
+            "cache_address": self.addresses["cache"],
+        }
+        first = (
+            self._service("batcher", "batcher", **silent),
+            self._service("limiter", "limiter", **silent),
+        )
+        telemetry = [
+            (self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)
+        ]
         return (
             tuple(self._redis()),
             *(telemetry if traced else []),
@@ -72,16 +94,27 @@ class StackPlan:
         return (self._service("batcher", "batcher", **alone), instance)
 
     def _router(self, **changes: str) -> Program:
-        return self._service("router", "router", batcher_address=self.addresses["batcher"], **changes)
+        return self._service(
+            "router", "router", batcher_address=self.addresses["batcher"], **changes
+        )
 
     def limiter(self) -> Program:
-        """The limiter, with the operators' door beside it; the internal token is the operator's secret on a developer's machine."""
-        operators = {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": f"developer={self.token}"}
+        """The limiter, with the operators' door beside it; the internal token is the operator's
+        secret on a developer's machine.
+        """
+        operators = {
+            "admin_listen": self.addresses["limiter-admin"],
+            "admin_tokens": f"developer={self.token}",
+        }
         return self._service("limiter", "limiter", **operators)
 
     def scaler(self) -> Program:
-        """The scaler; its pools stand in the file's `scaling` section, and run here, beside the instances that are always there."""
-        asked = {f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")}
+        """The scaler; its pools stand in the file's `scaling` section, and run here, beside the
+        instances that are always there.
+        """
+        asked = {
+            f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")
+        }
         asked |= {
             "local_pool": "all-MiniLM-L6-v2",
             "local_command": "{python} -u -m penstock.inference_onnx_quantized",
@@ -100,7 +133,12 @@ class StackPlan:
         return self._service(
             name,
             "inference_onnx_quantized",
-            **{"instance_id": name, "router_address": self.addresses["router"], "compute_threads": "1", **changes},
+            **{
+                "instance_id": name,
+                "router_address": self.addresses["router"],
+                "compute_threads": "1",
+                **changes,
+            },
         )
 
     @property
@@ -115,14 +153,23 @@ class StackPlan:
 
     def _redis(self) -> list[Program]:
         return [
-            Program(f"redis-{kind}", tuple(self._embedded(kind).command()), {}, f"redis+{self._embedded(kind).url}")
+            Program(
+                f"redis-{kind}",
+                tuple(self._embedded(kind).command()),
+                {},
+                f"redis+{self._embedded(kind).url}",
+            )
             for kind in ("ledger", "cache")
         ]
 
     def _embedded(self, kind: str) -> EmbeddedRedis:
         folder = self.home / "redis" / kind
         folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedRedis(folder.resolve(), self.sockets / f"{kind}.sock", "ledger" if kind == "ledger" else "cache")
+        return EmbeddedRedis(
+            folder.resolve(),
+            self.sockets / f"{kind}.sock",
+            "ledger" if kind == "ledger" else "cache",
+        )
 
     def _service(self, name: str, module: str, **changes: str) -> Program:
         own = {
@@ -136,6 +183,13 @@ class StackPlan:
             **changes,
         }
         env = {f"PENSTOCK_{key.upper()}": value for key, value in own.items()}
-        # One thread for each math library: the processes share the cores, and the services have their own pools.
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        return Program(name, python_module(f"penstock.{module}"), {**threads, **env}, self.addresses[name])
+        # One thread for each math library: the processes share the cores, and the services have
+        # their own pools.
+        threads = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        return Program(
+            name, python_module(f"penstock.{module}"), {**threads, **env}, self.addresses[name]
+        )

@@ -1,4 +1,6 @@
-"""Where each service answers: the documented ports, or free ones for a stack that must not collide with another."""
+"""Where each service answers: the documented ports, or free ones for a stack that must not collide
+with another.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ def documented() -> dict[str, str]:
 
 
 def free() -> dict[str, str]:
-    """Addresses on ports that are free now. All are held at once while choosing, so no two are the same."""
+    """Addresses on ports that are free now.
+
+    All are held at once while choosing, so no two are the same.
+    """
     holders = {name: socket.socket() for name in PORTS}
     try:
         for holder in holders.values():

@@ -1,4 +1,7 @@
-"""One child process: started, its lines passed on, stopped. What to do when it ends is decided elsewhere."""
+"""One child process: started, its lines passed on, stopped.
+
+What to do when it ends is decided elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,20 @@ from penstock.service.child_process import dying_with_parent
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
 
-POLL_WHERE_WAITED = "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
-"""gRPC's own thread that waits for completions polls the sockets too, instead of a pool that hands each event to it: one wake-up
-less for every message (docs/decisions/0021-polling.md). Read when gRPC is imported, so that the parent sets it."""
+POLL_WHERE_WAITED = (
+    "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
+)
+"""gRPC's own thread that waits for completions polls the sockets too, instead of a pool that hands
+each event to it: one wake-up less for every message (docs/decisions/0021-polling.md). Read when
+gRPC is imported, so that the parent sets it.
+"""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: a name for the log, the command, the variables added to the environment, and where it answers."""
+    """What to run: a name for the log, the command, the variables added to the environment, and
+    where it answers.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -31,14 +40,21 @@ class Program:
 
 
 def python_module(module: str) -> tuple[str, ...]:
-    """The command that runs a module with this interpreter, unbuffered so that lines come as they are written."""
+    """The command that runs a module with this interpreter, unbuffered so that lines come as they
+    are written.
+    """
     return (sys.executable, "-u", "-m", module)
 
 
 class Child:
-    """A running program. Its owner must await `stop`; a killed owner takes the child with it (Linux)."""
+    """A running program.
 
-    def __init__(self, program: Program, process: asyncio.subprocess.Process, sink: LineSink) -> None:
+    Its owner must await `stop`; a killed owner takes the child with it (Linux).
+    """
+
+    def __init__(
+        self, program: Program, process: asyncio.subprocess.Process, sink: LineSink
+    ) -> None:
         self.program = program
         self._process = process
         self._pump = asyncio.create_task(self._pass_lines(sink))

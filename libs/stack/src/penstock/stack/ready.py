@@ -1,4 +1,6 @@
-"""Whether a program answers: gRPC health for services, PING for Redis, any answer to HEAD for a page."""
+"""Whether a program answers: gRPC health for services, PING for Redis, any answer to HEAD for a
+page.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ async def _answers_http(address: str) -> bool:
     try:
         async with asyncio.timeout(PROBE_S):
             reader, writer = await asyncio.open_connection(host.hostname, host.port)
-            writer.write(f"HEAD / HTTP/1.1\r\nHost: {host.netloc}\r\nConnection: close\r\n\r\n".encode())
+            writer.write(
+                f"HEAD / HTTP/1.1\r\nHost: {host.netloc}\r\nConnection: close\r\n\r\n".encode()
+            )
             answered = (await reader.readline()).startswith(b"HTTP/")
             writer.close()
             return answered

@@ -1,4 +1,7 @@
-"""A running stack: started from a plan, asked for its parts, stopped. One owner: whoever entered it."""
+"""A running stack: started from a plan, asked for its parts, stopped.
+
+One owner: whoever entered it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class Stack:
         """
         end = time.monotonic() + MODEL_READY_S
         while time.monotonic() < end:
-            answer = await self.router.ListModels(router_pb2.ListModelsRequest(), metadata=self.metadata(tenant))
+            answer = await self.router.ListModels(
+                router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
+            )
             if any(row.name == model and row.ready_instances >= count for row in answer.models):
                 return
             await asyncio.sleep(0.1)
@@ -66,7 +71,8 @@ class Stack:
 
 
 def internal_token(home: Path) -> str:
-    """The token of this home's internal ports: from PENSTOCK_INTERNAL_TOKEN, else kept in a file that only its owner reads.
+    """The token of this home's internal ports: from PENSTOCK_INTERNAL_TOKEN, else kept in a file
+    that only its owner reads.
 
     Raises:
         CannotStart: the home cannot be written.
@@ -82,18 +88,26 @@ def internal_token(home: Path) -> str:
                 file.write(secrets.token_urlsafe(24))
         return path.read_text()
     except OSError as error:
-        raise CannotStart(f"{path}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME") from None
+        raise CannotStart(
+            f"{path}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME"
+        ) from None
 
 
 def _first_upstream(config_file: Path) -> str:
-    """Name of the first upstream in the file; further ones need a process of their own, started by hand or by the orchestrator."""
+    """Name of the first upstream in the file; further ones need a process of their own, started by
+    hand or by the orchestrator.
+    """
     servers = (read_file(config_file).get("upstreams") or {}).get("servers") or [{}]
     return str(servers[0].get("name", ""))
 
 
 @contextlib.asynccontextmanager
 async def running(
-    addresses: Mapping[str, str], home: Path, config_file: Path, keys: Mapping[str, str], log: LogStream
+    addresses: Mapping[str, str],
+    home: Path,
+    config_file: Path,
+    keys: Mapping[str, str],
+    log: LogStream,
 ) -> AsyncIterator[Stack]:
     """Start a stack, yield it when it serves, stop it; no process is left."""
     upstream = _first_upstream(config_file)
@@ -101,7 +115,16 @@ async def running(
     sockets = socket_folder()
     redis_url = os.environ.get("PENSTOCK_REDIS_URL", "")
     api_key = next(iter(keys.values()), "")
-    plan = StackPlan(addresses, home, sockets, config_file, token, redis_url, api_key=api_key, upstream_name=upstream)
+    plan = StackPlan(
+        addresses,
+        home,
+        sockets,
+        config_file,
+        token,
+        redis_url,
+        api_key=api_key,
+        upstream_name=upstream,
+    )
     supervisor = Supervisor(log, ready)
     channel: grpc.aio.Channel | None = None
     try:

@@ -1,4 +1,7 @@
-"""Keeps a set of programs running: starts in order, restarts what crashes, stops all. Decides when; `process` does it."""
+"""Keeps a set of programs running: starts in order, restarts what crashes, stops all.
+
+Decides when; `process` does it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ Ready = Callable[[Program], Awaitable[bool]]
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """How long to wait before a crashed program is started again: doubling, and back to the first after a calm run."""
+    """How long to wait before a crashed program is started again: doubling, and back to the first
+    after a calm run.
+    """
 
     first_s: float = 0.5
     most_s: float = 15.0
@@ -26,7 +31,10 @@ class RestartPolicy:
 
 
 class Supervisor:
-    """Owns every child it started until `stop` has returned. One line sink takes all their output and its own remarks."""
+    """Owns every child it started until `stop` has returned.
+
+    One line sink takes all their output and its own remarks.
+    """
 
     def __init__(self, sink: LineSink, ready: Ready, restart: RestartPolicy | None = None) -> None:
         self._sink = sink
@@ -47,7 +55,9 @@ class Supervisor:
             CannotStart: one of them refused to start, or is not ready after `timeout_s`.
         """
         for program in programs:
-            self._keepers[program.name] = asyncio.create_task(self._keep(program), name=f"keep {program.name}")
+            self._keepers[program.name] = asyncio.create_task(
+                self._keep(program), name=f"keep {program.name}"
+            )
         await asyncio.gather(*(self._wait_ready(program, timeout_s) for program in programs))
 
     async def failed(self) -> str:
@@ -77,11 +87,16 @@ class Supervisor:
             child = self._children[program.name] = await Child.start(program, self._sink)
             status = await child.wait()
             if status == USAGE_ERROR:
-                self._give_up(f"{program.name} cannot start as it is configured; its reason stands above")
+                self._give_up(
+                    f"{program.name} cannot start as it is configured; its reason stands above"
+                )
                 return
             crashes = 1 if loop.time() - began >= self._restart.calm_s else crashes + 1
             delay_s = self._restart.delay_s(crashes)
-            self._sink("penstock", f"{program.name} ended ({_why(status)}); starting it again in {delay_s:g} s")
+            self._sink(
+                "penstock",
+                f"{program.name} ended ({_why(status)}); starting it again in {delay_s:g} s",
+            )
             await asyncio.sleep(delay_s)
 
     def _give_up(self, reason: str) -> None:

@@ -15,7 +15,17 @@ from penstock.stack.stack import Stack, running
 from rich.console import Console
 
 DEVELOPMENT_KEY = "psk-development"
-SHOWN = ("router", "cache", "limiter", "batcher", "inference-1", "inference-2", "scaler", "telemetry", "metrics")
+SHOWN = (
+    "router",
+    "cache",
+    "limiter",
+    "batcher",
+    "inference-1",
+    "inference-2",
+    "scaler",
+    "telemetry",
+    "metrics",
+)
 
 
 async def up(home: Path, config_file: Path, console: Console) -> None:
@@ -27,7 +37,10 @@ async def up(home: Path, config_file: Path, console: Console) -> None:
     addresses = ports.documented()
     if taken := ports.taken(addresses):
         names = ", ".join(f"{address} ({name})" for name, address in taken.items())
-        raise CannotStart(f"already in use: {names}; stop what listens there, another `make up` perhaps (`ss -ltnp`)")
+        raise CannotStart(
+            f"already in use: {names}; stop what listens there, another `make up` perhaps "
+            "(`ss -ltnp`)"
+        )
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -49,7 +62,9 @@ async def up(home: Path, config_file: Path, console: Console) -> None:
 async def _serve(
     addresses: Mapping[str, str], home: Path, config_file: Path, console: Console, log: LogStream
 ) -> NoReturn:
-    """Start, announce, and stay until something gives up; whoever cancels this waits for the last process to end."""
+    """Start, announce, and stay until something gives up; whoever cancels this waits for the last
+    process to end.
+    """
     keys = {"development": DEVELOPMENT_KEY}
     async with running(addresses, home, config_file, keys, log) as stack:
         await stack.wait_for_instances("all-MiniLM-L6-v2", stack.plan.instances, "development")
@@ -63,4 +78,7 @@ def _announce(stack: Stack, console: Console) -> None:
     page = f"http://{stack.addresses['console']}/"
     console.print(f"\n[bold green]ready[/]  {rows}")
     console.print(f"       console [bold]{page}[/]")
-    console.print(f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   Ctrl-C stops everything\n")
+    console.print(
+        f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   Ctrl-C "
+        "stops everything\n"
+    )

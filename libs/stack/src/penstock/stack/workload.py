@@ -1,4 +1,7 @@
-"""The demo's 400 agent requests: four tenants, ten runs each, ten steps a run. Text and order only; nothing is sent here."""
+"""The demo's 400 agent requests: four tenants, ten runs each, ten steps a run.
+
+Text and order only; nothing is sent here.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Agent:
-    """One tenant's agent: what its runs are about, the steps of a run, and the labels it sorts texts into."""
+    """One tenant's agent: what its runs are about, the steps of a run, and the labels it sorts
+    texts into.
+    """
 
     tenant: str
     subjects: tuple[str, ...]
@@ -61,7 +66,12 @@ SUPPORT = Agent(
         Step("recall-policy", "embed", "high", "bank policy that applies when a customer says: {}"),
         Step("find-similar", "embed", "normal", "earlier support tickets like this one: {}"),
         Step("sentiment", "classify", "normal", "The customer wrote, clearly annoyed: {}"),
-        Step("facts", "embed", "normal", "facts to look up in the account history before answering: {}"),
+        Step(
+            "facts",
+            "embed",
+            "normal",
+            "facts to look up in the account history before answering: {}",
+        ),
         Step(
             "draft-check",
             "embed",
@@ -104,7 +114,12 @@ OPERATIONS = Agent(
         Step("blast-radius", "classify", "high", "How wide is the damage when {}"),
         Step("hypothesis", "embed", "normal", "most likely cause given that {}"),
         Step("mitigation", "embed", "high", "fastest safe mitigation while {}"),
-        Step("status-page", "embed", "normal", "status page text for customers: we are looking into reports that {}"),
+        Step(
+            "status-page",
+            "embed",
+            "normal",
+            "status page text for customers: we are looking into reports that {}",
+        ),
         Step("owner", "classify", "normal", "Which team owns the system in which {}"),
         Step("postmortem", "embed", "low", "questions for the review of the incident in which {}"),
     ),
@@ -192,7 +207,9 @@ AGENTS = (SUPPORT, OPERATIONS, SHOP, LEGAL)
 
 
 def requests() -> Iterator[AgentRequest]:
-    """All 400 requests, the tenants' runs interleaved as they would arrive from four busy agents."""
+    """All 400 requests, the tenants' runs interleaved as they would arrive from four busy
+    agents.
+    """
     for number in range(10):
         for position in range(10):
             for agent in AGENTS:

@@ -1,4 +1,7 @@
-"""Keys of answers that may be reused: all that an answer may depend on, hashed under a secret. One form for the cache and its callers."""
+"""Keys of answers that may be reused: all that an answer may depend on, hashed under a secret.
+
+One form for the cache and its callers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def tenant_of(principal: Principal) -> str:
 
 
 def keyed(secret: bytes, *parts: bytes) -> str:
-    """BLAKE2b (RFC 7693) under a secret, over parts of unambiguous length, so that keys cannot be guessed across tenants."""
+    """BLAKE2b (RFC 7693) under a secret, over parts of unambiguous length, so that keys cannot be
+    guessed across tenants.
+    """
     digest = hashlib.blake2b(key=secret[:64], digest_size=KEY_BYTES)
     for part in (FORMAT, *parts):
         digest.update(len(part).to_bytes(8, "big"))
@@ -33,11 +38,15 @@ def keyed(secret: bytes, *parts: bytes) -> str:
 
 
 def salt_of(secret: bytes) -> bytes:
-    """What `exact_key` wants of a secret: callers may know it, and learn nothing else that the secret protects."""
+    """What `exact_key` wants of a secret: callers may know it, and learn nothing else that the
+    secret protects.
+    """
     return bytes.fromhex(keyed(secret, b"exact"))
 
 
-def exact_key(salt: bytes, tenant: str, namespace: str, model: str, context: bytes, task: bytes) -> str:
+def exact_key(
+    salt: bytes, tenant: str, namespace: str, model: str, context: bytes, task: bytes
+) -> str:
     """The key of a request: everything that the answer may depend on.
 
     Args:

@@ -32,6 +32,10 @@ def said(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
 
 
 def asking(task: inference_pb2.Task, **more: Any) -> cache_pb2.LookUpRequest:
-    """A look-up of a dear model; `more` are fields of it, and `model` and `namespace` of its scope."""
+    """A look-up of a dear model; `more` are fields of it, and `model` and `namespace` of its
+    scope.
+    """
     scope = cache_pb2.Scope(model=more.pop("model", "chat"), namespace=more.pop("namespace", ""))
-    return cache_pb2.LookUpRequest(scope=scope, task=task, full_price_microusd=more.pop("price", 500), **more)
+    return cache_pb2.LookUpRequest(
+        scope=scope, task=task, full_price_microusd=more.pop("price", 500), **more
+    )

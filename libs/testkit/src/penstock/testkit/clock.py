@@ -8,7 +8,10 @@ import itertools
 
 
 class FakeClock:
-    """Virtual time. `advance` runs everything that falls due, in order, and lets woken tasks run before moving on."""
+    """Virtual time.
+
+    `advance` runs everything that falls due, in order, and lets woken tasks run before moving on.
+    """
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start

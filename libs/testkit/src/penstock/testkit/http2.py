@@ -1,6 +1,8 @@
-"""A real HTTP/2 server over TLS that answers every chat completion alike: hyper's h2 speaks the protocol, asyncio the rest.
+"""A real HTTP/2 server over TLS that answers every chat completion alike: hyper's h2 speaks the
+protocol, asyncio the rest.
 
-For what HTTP/1.1 cannot show: many calls at once on one connection, and the end of one of them without the end of the others.
+For what HTTP/1.1 cannot show: many calls at once on one connection, and the end of one of them
+without the end of the others.
 """
 
 from __future__ import annotations
@@ -16,14 +18,23 @@ import h2.connection
 import h2.events
 
 ANSWER = {
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "over two"}, "finish_reason": "stop"}],
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "over two"},
+            "finish_reason": "stop",
+        }
+    ],
     "usage": {"prompt_tokens": 3, "completion_tokens": 2},
 }
 
 
 @dataclass
 class Http2Upstream:
-    """The server. Owner: whoever enters it; `tls` must be a server's context and is made to offer h2 alone."""
+    """The server.
+
+    Owner: whoever enters it; `tls` must be a server's context and is made to offer h2 alone.
+    """
 
     tls: ssl.SSLContext
     wait_for: int = 1
@@ -53,7 +64,9 @@ class Http2Upstream:
         self.connections += 1
         self._writers.add(writer)
         self.protocols.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
-        spoken = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        spoken = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        )
         spoken.initiate_connection()
         bodies: dict[int, bytes] = {}
         asked: list[int] = []
@@ -75,7 +88,11 @@ class Http2Upstream:
             writer.close()
 
     def _take(
-        self, event: object, spoken: h2.connection.H2Connection, bodies: dict[int, bytes], asked: list[int]
+        self,
+        event: object,
+        spoken: h2.connection.H2Connection,
+        bodies: dict[int, bytes],
+        asked: list[int],
     ) -> None:
         if isinstance(event, h2.events.DataReceived):
             bodies[event.stream_id] = bodies.get(event.stream_id, b"") + event.data

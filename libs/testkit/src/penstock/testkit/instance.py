@@ -19,7 +19,9 @@ class QuietInstance:
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
         yield pb.ComputeStreamResponse()
 
-    async def ComputeBatch(self, request: pb.ComputeBatchRequest, call: Call) -> AsyncIterator[pb.ComputeBatchResponse]:
+    async def ComputeBatch(
+        self, request: pb.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[pb.ComputeBatchResponse]:
         yield pb.ComputeBatchResponse()
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
@@ -28,5 +30,7 @@ class QuietInstance:
     async def LoadModel(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
         return pb.LoadModelResponse()
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, call: Call
+    ) -> pb.UnloadModelResponse:
         return pb.UnloadModelResponse()

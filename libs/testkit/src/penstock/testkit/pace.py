@@ -1,4 +1,6 @@
-"""How fast a scripted upstream answers and how much it says, request by request: from a trace, or from a model of one. Deterministic."""
+"""How fast a scripted upstream answers and how much it says, request by request: from a trace, or
+from a model of one. Deterministic.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds to the first piece, seconds between words, and the answer's words; 0 words leave the script's own length."""
+    """Seconds to the first piece, seconds between words, and the answer's words; 0 words leave the
+    script's own length.
+    """
 
     first_s: float = 0.0
     word_s: float = 0.0
@@ -27,12 +31,18 @@ def traced(trace: Sequence[Pace]) -> Paces:
 
 
 def modelled(seed: int, median: Pace, spread: float = 0.5) -> Paces:
-    """First pieces and lengths spread log-normally about their medians, as measured ones are; `spread` is the logarithm's deviation."""
+    """First pieces and lengths spread log-normally about their medians, as measured ones are;
+    `spread` is the logarithm's deviation.
+    """
 
     def pace(number: int) -> Pace:
         rng = Random(f"{seed}:{number}")
         slower, longer = math.exp(rng.gauss(0.0, spread)), math.exp(rng.gauss(0.0, spread))
-        return Pace(median.first_s * slower, median.word_s, max(1, round(median.words * longer)) if median.words else 0)
+        return Pace(
+            median.first_s * slower,
+            median.word_s,
+            max(1, round(median.words * longer)) if median.words else 0,
+        )
 
     return pace
 

@@ -1,4 +1,6 @@
-"""A router that answers as it is told: what stands behind the door that a client is tested against."""
+"""A router that answers as it is told: what stands behind the door that a client is tested
+against.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ HANG = "hang"
 
 
 class ScriptedRouter:
-    """Embeds a text as its length, streams three pieces, and fails as often as `faults` says; its other methods are never called."""
+    """Embeds a text as its length, streams three pieces, and fails as often as `faults` says; its
+    other methods are never called.
+    """
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -39,7 +43,9 @@ class ScriptedRouter:
         if HANG in request.texts:
             await self._hang()
         return pb.EmbedResponse(
-            embeddings=[inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts],
+            embeddings=[
+                inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts
+            ],
             receipt=common_pb2.Receipt(
                 trace_id=TRACE_ID,
                 total_ms=1.5,

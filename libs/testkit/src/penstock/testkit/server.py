@@ -17,11 +17,19 @@ from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
 Transport = Literal["in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary"]
-TRANSPORTS: tuple[Transport, ...] = ("in-process", "unix-stream", "tcp-stream", "unix-unary", "tcp-unary")
+TRANSPORTS: tuple[Transport, ...] = (
+    "in-process",
+    "unix-stream",
+    "tcp-stream",
+    "unix-unary",
+    "tcp-unary",
+)
 
 
 @contextlib.asynccontextmanager
-async def serving(doors: Sequence[Door], listen: str = "127.0.0.1:0", **options: object) -> AsyncIterator[Server]:
+async def serving(
+    doors: Sequence[Door], listen: str = "127.0.0.1:0", **options: object
+) -> AsyncIterator[Server]:
     """A started server; stopped without grace afterwards."""
     server = Server("test", ServiceSettings(listen=listen), doors, **options)  # type: ignore[arg-type]
     await server.start()

@@ -1,6 +1,8 @@
-"""A scripted upstream: a small HTTP/1.1 server that speaks OpenAI's chat and embedding protocol, with faults on demand. Deterministic.
+"""A scripted upstream: a small HTTP/1.1 server that speaks OpenAI's chat and embedding protocol,
+with faults on demand. Deterministic.
 
-Answers come from a function of the request; pauses are given; every fault that a real server has shown can be asked for, one a request.
+Answers come from a function of the request; pauses are given; every fault that a real server has
+shown can be asked for, one a request.
 """
 
 from __future__ import annotations
@@ -18,9 +20,26 @@ from typing import Any, Literal
 from penstock.testkit.pace import Pace, Paces, of_length
 
 FaultName = Literal[
-    "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "503", "529",
-    "reset", "silence", "malformed", "cut", "content_type", "oversized", "error_event",
-]  # fmt: skip
+    "400",
+    "401",
+    "403",
+    "404",
+    "408",
+    "409",
+    "413",
+    "422",
+    "429",
+    "500",
+    "503",
+    "529",
+    "reset",
+    "silence",
+    "malformed",
+    "cut",
+    "content_type",
+    "oversized",
+    "error_event",
+]
 WIDTH = 8
 
 
@@ -107,7 +126,11 @@ class ScriptedUpstream:
         return head
 
     async def _answer(
-        self, head: dict[str, str], body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        head: dict[str, str],
+        body: dict[str, Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         """Answer one request; false ends the connection."""
         self.requests.append(body)
@@ -115,7 +138,12 @@ class ScriptedUpstream:
         if self.key and head.get("authorization") != f"Bearer {self.key}":
             fault = "401"
         if fault.isdigit():
-            await _send(writer, int(fault), b'{"error": {"message": "secret detail"}}', extra="retry-after: 2\r\n")
+            await _send(
+                writer,
+                int(fault),
+                b'{"error": {"message": "secret detail"}}',
+                extra="retry-after: 2\r\n",
+            )
             return True
         if fault == "reset":
             writer.transport.abort()
@@ -138,8 +166,14 @@ class ScriptedUpstream:
         said = self.script(body)
         said = replace(said, text=of_length(said.text, pace.words))
         if not body.get("stream"):
-            text = b'{"choices": [' if fault == "malformed" else json.dumps(self._whole(body, said)).encode()
-            await _send(writer, 200, text[: len(text) // 2] if fault == "cut" else text, length=len(text))
+            text = (
+                b'{"choices": ['
+                if fault == "malformed"
+                else json.dumps(self._whole(body, said)).encode()
+            )
+            await _send(
+                writer, 200, text[: len(text) // 2] if fault == "cut" else text, length=len(text)
+            )
             return fault != "cut"
         return await self._stream(body, said, fault, pace.word_s, reader, writer)
 
@@ -152,7 +186,10 @@ class ScriptedUpstream:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: "
+            b"chunked\r\n\r\n"
+        )
         gone = asyncio.ensure_future(reader.read(1))
         words = said.text.split(" ")
         try:
@@ -172,7 +209,9 @@ class ScriptedUpstream:
                         return False
             for index, (name, arguments) in enumerate(said.tool_calls):
                 function = {"name": name, "arguments": arguments}
-                delta_call = {"tool_calls": [{"index": index, "id": f"call-{index}", "function": function}]}
+                delta_call = {
+                    "tool_calls": [{"index": index, "id": f"call-{index}", "function": function}]
+                }
                 await _event(writer, json.dumps(self._piece(body, delta_call, None)))
             await _event(writer, json.dumps(self._piece(body, {}, said.finish_reason)))
             if self.report_usage:
@@ -188,14 +227,23 @@ class ScriptedUpstream:
                     await gone
         return True
 
-    def _piece(self, body: dict[str, Any], delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return {"model": body["model"], "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    def _piece(
+        self, body: dict[str, Any], delta: dict[str, Any], reason: str | None
+    ) -> dict[str, Any]:
+        return {
+            "model": body["model"],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
 
     def _whole(self, body: dict[str, Any], said: Said) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": said.text}
         if said.tool_calls:
             message["tool_calls"] = [
-                {"id": f"call-{index}", "type": "function", "function": {"name": name, "arguments": arguments}}
+                {
+                    "id": f"call-{index}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
                 for index, (name, arguments) in enumerate(said.tool_calls)
             ]
         whole = {
@@ -217,7 +265,12 @@ class ScriptedUpstream:
     @staticmethod
     def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
         rows = [
-            {"index": index, "embedding": [byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:WIDTH]]}
+            {
+                "index": index,
+                "embedding": [
+                    byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:WIDTH]
+                ],
+            }
             for index, text in enumerate(body["input"])
         ]
         return {

@@ -25,9 +25,13 @@ async def serve(settings: BatcherSettings) -> None:
     clock = SystemClock()
     section = load_section(settings.config_file, "batching", BatchingSection)
     async with start_telemetry("batcher", settings) as telemetry:
-        dial = partial(connect, service=INFERENCE, token=settings.internal_token, clock=clock, tracer=telemetry)
+        dial = partial(
+            connect, service=INFERENCE, token=settings.internal_token, clock=clock, tracer=telemetry
+        )
         servicer = BatcherServicer(section, dial, clock, telemetry)
-        watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "batching", BatchingSection)))
+        watch_sighup(
+            lambda: servicer.reload(load_section(settings.config_file, "batching", BatchingSection))
+        )
         door = Door(SERVICE, servicer, internal(settings.internal_token))
         server = Server("batcher", settings, [door], tracer=telemetry, clock=clock)
         await server.start()

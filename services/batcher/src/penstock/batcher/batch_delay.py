@@ -1,4 +1,7 @@
-"""Whether waiting for company pays, and how many rows the next batch may have. Plain values; `now` is an argument, nothing waits here."""
+"""Whether waiting for company pays, and how many rows the next batch may have.
+
+Plain values; `now` is an argument, nothing waits here.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,28 @@ class Arrivals:
         self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + NEWEST * (gap_s - self.gap_s)
         self.last_s = now
 
-    def worth_waiting_s(self, chosen: Sequence[Entry], cost: CostModel, most_s: float, now: float) -> float:
-        """Seconds to wait for company: at most `most_s` after the head's arrival, never past the moment when the tightest of the batch must
-        begin, and only where the fixed cost that company would share exceeds the wait."""
+    def worth_waiting_s(
+        self, chosen: Sequence[Entry], cost: CostModel, most_s: float, now: float
+    ) -> float:
+        """Seconds to wait for company: at most `most_s` after the head's arrival, never past the
+        moment when the tightest of the batch must begin, and only where the fixed cost that company
+        would share exceeds the wait.
+        """
         latest_s = min(entry.deadline_s for entry in chosen)
         wait_s = min(chosen[0].arrived_s + most_s, latest_s) - now
-        expected = 0.0 if math.isinf(self.gap_s) or wait_s <= 0 else 1.0 - math.exp(-wait_s / max(self.gap_s, 1e-6))
+        expected = (
+            0.0
+            if math.isinf(self.gap_s) or wait_s <= 0
+            else 1.0 - math.exp(-wait_s / max(self.gap_s, 1e-6))
+        )
         return wait_s if cost.base_ms * expected > wait_s * 1e3 * (1.0 - expected) else 0.0
 
 
 @dataclass(slots=True)
 class RowLimits:
-    """Rows of the next batch by model: halved when one ran over its time, and one more with each that did not."""
+    """Rows of the next batch by model: halved when one ran over its time, and one more with each
+    that did not.
+    """
 
     rows: dict[str, float] = field(default_factory=dict)
 

@@ -1,4 +1,7 @@
-"""Which waiting entries make the next batch, and what a batch costs. Plain values; nothing waits here."""
+"""Which waiting entries make the next batch, and what a batch costs.
+
+Plain values; nothing waits here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ FORGET = 0.98
 
 
 class CostModel:
-    """Learns t = base + per_token · rows · longest online: weighted least squares with forgetting, both terms kept at or above 0."""
+    """Learns t = base + per_token · rows · longest online: weighted least squares with forgetting,
+    both terms kept at or above 0.
+    """
 
     def __init__(self, base_ms: float = 1.0, per_token_ms: float = 0.1) -> None:
         self.base_ms = base_ms
@@ -41,7 +46,9 @@ class CostModel:
 
 @dataclass(frozen=True)
 class FormerLimits:
-    """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0: none), shorter with an urgent head."""
+    """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0:
+    none), shorter with an urgent head.
+    """
 
     rows: int
     tokens: int
@@ -50,12 +57,14 @@ class FormerLimits:
 
 
 def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> list[Entry]:
-    """The next batch: the first candidate, others of its class that ride along cheaply, then those closest to it in length.
+    """The next batch: the first candidate, others of its class that ride along cheaply, then those
+    closest to it in length.
 
-    An urgent head takes more of its own class while each adds no more time than it would take alone, so that urgent requests do not queue
-    behind each other's lengths. Then rows are added while real tokens per millisecond do not fall: one rule for both cost shapes, nearly
-    equal lengths where padding costs, nearly everything where a batch costs the same however full. Only entries of the first one's model
-    are taken; the first is always served, whatever it costs.
+    An urgent head takes more of its own class while each adds no more time than it would take
+    alone, so that urgent requests do not queue behind each other's lengths. Then rows are added
+    while real tokens per millisecond do not fall: one rule for both cost shapes, nearly equal
+    lengths where padding costs, nearly everything where a batch costs the same however full. Only
+    entries of the first one's model are taken; the first is always served, whatever it costs.
     """
     waiting = list(candidates)
     if not waiting:
@@ -83,7 +92,11 @@ class _Batch:
         self._cost = cost
         self._limits = limits
         self._rows, self._tokens, self._longest = head.rows, head.tokens, _row_length(head)
-        cap = limits.urgent_batch_ms if head.priority == CRITICAL and limits.urgent_batch_ms else limits.batch_ms
+        cap = (
+            limits.urgent_batch_ms
+            if head.priority == CRITICAL and limits.urgent_batch_ms
+            else limits.batch_ms
+        )
         self._cap_ms = max(cap, cost.predict_ms(head.rows, self._longest)) if cap else 0.0
 
     def add(self, entry: Entry) -> None:
@@ -109,7 +122,10 @@ class _Batch:
     def pays(self, entry: Entry) -> bool:
         """Real tokens per millisecond do not fall."""
         then_ms = self._with(entry)
-        return then_ms is not None and (self._tokens + entry.tokens) * self._now_ms() >= self._tokens * then_ms
+        return (
+            then_ms is not None
+            and (self._tokens + entry.tokens) * self._now_ms() >= self._tokens * then_ms
+        )
 
     def _now_ms(self) -> float:
         return self._cost.predict_ms(self._rows, self._longest)

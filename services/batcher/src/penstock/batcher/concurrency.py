@@ -1,7 +1,8 @@
-"""How many batches or streams may run at an instance at once: fixed, or learnt from its delays and its overload answers. Plain values.
+"""How many batches or streams may run at an instance at once: fixed, or learnt from its delays and
+its overload answers. Plain values.
 
-The gradient rule of Netflix's concurrency-limits: the limit follows the ratio of the long-run delay to the present one, with room for a
-small queue; an overload answer cuts it by a factor at once.
+The gradient rule of Netflix's concurrency-limits: the limit follows the ratio of the long-run delay
+to the present one, with room for a small queue; an overload answer cuts it by a factor at once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ class FixedLimit:
 
 
 class GradientLimit:
-    """Learns the limit. Delays are for each token, or to the first token of a stream, so that long answers do not look like overload."""
+    """Learns the limit.
+
+    Delays are for each token, or to the first token of a stream, so that long answers do not look
+    like overload.
+    """
 
     def __init__(self, first: float = FIRST_LIMIT) -> None:
         self._limit = max(1.0, first)
@@ -43,10 +48,14 @@ class GradientLimit:
         return int(self._limit)
 
     def finished(self, delay_ms: float, running: int) -> None:
-        """Move the limit; only while at least half of it is used, so that a quiet time does not raise it."""
+        """Move the limit; only while at least half of it is used, so that a quiet time does not
+        raise it.
+        """
         if delay_ms <= 0:
             return
-        self._long_ms = delay_ms if not self._long_ms else self._long_ms + LONG_RUN * (delay_ms - self._long_ms)
+        self._long_ms = (
+            delay_ms if not self._long_ms else self._long_ms + LONG_RUN * (delay_ms - self._long_ms)
+        )
         if delay_ms < self._long_ms:
             self._long_ms += 5 * LONG_RUN * (delay_ms - self._long_ms)
         if running < self._limit / 2:

@@ -1,8 +1,12 @@
-"""Who goes first: weighted fair queueing between classes and tenants. Plain values; `now` is an argument; nothing waits here.
+"""Who goes first: weighted fair queueing between classes and tenants.
 
-Between classes: start-time fair queueing (Goyal, Vin and Cheng, 1996) with a burst credit, by which a class acts as strict priority while
-it stays inside its share and as a fair share beyond. Between tenants of a class: the same by tokens, without banked credit. Within a
-tenant: earliest deadline first. Ownership: the scheduler owns an entry from `push` until `pop`, `remove` or `expire` gives it back.
+Plain values; `now` is an argument; nothing waits here.
+
+Between classes: start-time fair queueing (Goyal, Vin and Cheng, 1996) with a burst credit, by which
+a class acts as strict priority while it stays inside its share and as a fair share beyond. Between
+tenants of a class: the same by tokens, without banked credit. Within a tenant: earliest deadline
+first. Ownership: the scheduler owns an entry from `push` until `pop`, `remove` or `expire` gives it
+back.
 """
 
 from __future__ import annotations
@@ -20,13 +24,17 @@ POSTPONED = "\x00postponed"
 """Flow of the entries that are served after all others of their class."""
 WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
 CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
-"""Tokens divided by weight that a class may be served ahead of its share when it comes back from idle."""
+"""Tokens divided by weight that a class may be served ahead of its share when it comes back from
+idle.
+"""
 
 
 class Entry(NamedTuple):
-    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the monotonic clock as `arrived_s` is.
+    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the
+    monotonic clock as `arrived_s` is.
 
-    A named tuple, because one is made for every request and a frozen dataclass takes four times as long to make.
+    A named tuple, because one is made for every request and a frozen dataclass takes four times as
+    long to make.
     """
 
     id: int
@@ -41,8 +49,10 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class CoDel:
-    """Controlled delay (Nichols and Jacobson, 2012), used to tell overload from a burst: the queue is overloaded once the wait of what is
-    served has not fallen below `target_s` for a whole `interval_s`, and until it does."""
+    """Controlled delay (Nichols and Jacobson, 2012), used to tell overload from a burst: the queue
+    is overloaded once the wait of what is served has not fallen below `target_s` for a whole
+    `interval_s`, and until it does.
+    """
 
     target_s: float = 0.1
     interval_s: float = 0.5
@@ -87,7 +97,10 @@ class Scheduler:
     ) -> None:
         self.strict = strict
         self.codel = CoDel()
-        self._classes = {priority: _Class(weight, credits.get(priority, 0.0)) for priority, weight in weights.items()}
+        self._classes = {
+            priority: _Class(weight, credits.get(priority, 0.0))
+            for priority, weight in weights.items()
+        }
         self._virtual = 0.0
         self._order = itertools.count()
         self._live: dict[int, Entry] = {}
@@ -108,7 +121,10 @@ class Scheduler:
 
     def oldest_s(self, priority: int) -> float | None:
         """When the oldest entry of a class arrived, None where none waits."""
-        return min((entry.arrived_s for entry in self._live.values() if entry.priority == priority), default=None)
+        return min(
+            (entry.arrived_s for entry in self._live.values() if entry.priority == priority),
+            default=None,
+        )
 
     def tokens(self) -> int:
         """Tokens that wait in all classes."""
@@ -146,7 +162,9 @@ class Scheduler:
         return entry
 
     def postpone(self, entry_id: int) -> None:
-        """Serve an entry after all others of its class: its own time in the queue is up, its caller's is not."""
+        """Serve an entry after all others of its class: its own time in the queue is up, its
+        caller's is not.
+        """
         entry = self.remove(entry_id)
         if entry is not None:
             self.push(entry._replace(tenant=POSTPONED))
@@ -159,10 +177,13 @@ class Scheduler:
         return late
 
     def ordered(self, most: int) -> Iterator[Entry]:
-        """The next entries as the order stands, at most `most`, without serving any: the look-ahead of the batch former."""
+        """The next entries as the order stands, at most `most`, without serving any: the look-ahead
+        of the batch former.
+        """
         for group in self._class_order():
             heaps = sorted(
-                (tenant for tenant in group.tenants.values() if tenant.tokens), key=lambda tenant: tenant.finish
+                (tenant for tenant in group.tenants.values() if tenant.tokens),
+                key=lambda tenant: tenant.finish,
             )
             for tenant in heaps:
                 for entry in self._tenant_order(tenant, most):
@@ -172,19 +193,32 @@ class Scheduler:
                         return
 
     def _class_order(self) -> list[_Class]:
-        """Fair order: by finish tag. Strict order: the most urgent first, but a class that has fallen behind its share before it."""
+        """Fair order: by finish tag.
+
+        Strict order: the most urgent first, but a class that has fallen behind its share before it.
+        """
         backlogged = [(priority, group) for priority, group in self._classes.items() if group.rows]
         if not self.strict:
             return [group for _, group in sorted(backlogged, key=lambda item: item[1].finish)]
         by_urgency = [group for _, group in sorted(backlogged, key=lambda item: -item[0])]
-        behind = sorted((group for group in by_urgency if group.finish < self._virtual), key=lambda group: group.finish)
+        behind = sorted(
+            (group for group in by_urgency if group.finish < self._virtual),
+            key=lambda group: group.finish,
+        )
         return behind + [group for group in by_urgency if group not in behind]
 
     def _tenant_order(self, tenant: _Tenant, most: int) -> list[Entry]:
-        """Earliest deadline first; newest first while overloaded, because the oldest will not be in time anyway."""
+        """Earliest deadline first; newest first while overloaded, because the oldest will not be in
+        time anyway.
+        """
         live = [item for item in tenant.heap if item[2].id in self._live]
         if self.codel.overloaded:
-            return [item[2] for item in heapq.nlargest(most, live, key=lambda item: (item[2].arrived_s, item[1]))]
+            return [
+                item[2]
+                for item in heapq.nlargest(
+                    most, live, key=lambda item: (item[2].arrived_s, item[1])
+                )
+            ]
         return [item[2] for item in heapq.nsmallest(most, live)]
 
     def serve(self, entry: Entry) -> None:
@@ -194,7 +228,9 @@ class Scheduler:
         tenant = group.tenants[entry.tenant]
         if self.strict:
             # Virtual time of an ideal fair server: who is behind it has had less than its share.
-            self._virtual += entry.tokens / sum(item.weight for item in self._classes.values() if item.rows)
+            self._virtual += entry.tokens / sum(
+                item.weight for item in self._classes.values() if item.rows
+            )
         else:
             self._virtual = max(self._virtual, group.finish)
         group.finish += entry.tokens / group.weight
@@ -204,8 +240,9 @@ class Scheduler:
         self._forget(entry)
 
     def longest_flow_tail(self, model: str = "", priority: int | None = None) -> Entry | None:
-        """The newest entry of the flow that is longest for its class's weight: what a full queue drops. Of one model's entries, or one
-        class's, where only that queue is full."""
+        """The newest entry of the flow that is longest for its class's weight: what a full queue
+        drops. Of one model's entries, or one class's, where only that queue is full.
+        """
         mixed = bool(model) and self.count(model) < len(self)
 
         def waiting(tenant: _Tenant) -> Iterator[Entry]:
@@ -216,7 +253,11 @@ class Scheduler:
             return sum(entry.tokens for entry in waiting(tenant)) if mixed else tenant.tokens
 
         groups = self._classes.values() if priority is None else (self._classes[priority],)
-        flows = [(tokens(tenant) / group.weight, tenant) for group in groups for tenant in group.tenants.values()]
+        flows = [
+            (tokens(tenant) / group.weight, tenant)
+            for group in groups
+            for tenant in group.tenants.values()
+        ]
         length, longest = max(flows, key=lambda flow: flow[0], default=(0.0, None))
         if not length or longest is None:
             return None
@@ -235,8 +276,13 @@ class Scheduler:
 
 
 def refusal(entry: Entry, now: float, waiting_ms: float) -> str | None:
-    """Why an entry cannot be served in time: what is before it takes longer than it may wait for its beginning."""
+    """Why an entry cannot be served in time: what is before it takes longer than it may wait for
+    its beginning.
+    """
     left_ms = (entry.deadline_s - now) * 1e3
     if waiting_ms <= left_ms:
         return None
-    return f"the predicted wait of {waiting_ms:.0f} ms exceeds the {max(0.0, left_ms):.0f} ms that are left for it"
+    return (
+        f"the predicted wait of {waiting_ms:.0f} ms exceeds the {max(0.0, left_ms):.0f} ms that "
+        "are left for it"
+    )

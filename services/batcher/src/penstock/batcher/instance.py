@@ -1,4 +1,6 @@
-"""The instance behind a queue, called over the hop: a batch of one as Compute, more as ComputeBatch, generate as a stream."""
+"""The instance behind a queue, called over the hop: a batch of one as Compute, more as
+ComputeBatch, generate as a stream.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,17 @@ class PeerInstance:
     ) -> AsyncIterator[tuple[inference_pb2.MemberResult, common_pb2.LoadReport]]:
         if len(members) == 1:
             request = inference_pb2.ComputeRequest(model=model, task=members[0].task)
-            answer: inference_pb2.ComputeResponse = await self.peer.call("Compute", request, members[0].call)
+            answer: inference_pb2.ComputeResponse = await self.peer.call(
+                "Compute", request, members[0].call
+            )
             yield inference_pb2.MemberResult(status=OK, result=answer.result), answer.load
             return
         now = self._clock.monotonic()
         batch = inference_pb2.ComputeBatchRequest(model=model)
         for member in members:
             batch.members.add(task=member.task, context=member.call.to_context(now))
-        # The carrier has no deadline of its own and belongs to nobody's trace: each member brings its own.
+        # The carrier has no deadline of its own and belongs to nobody's trace: each member brings
+        # its own.
         carrier = Call(priority=members[0].call.priority)
         async for part in self.peer.stream("ComputeBatch", batch, carrier):
             for result in part.results:

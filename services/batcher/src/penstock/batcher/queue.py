@@ -1,8 +1,10 @@
-"""The queue before one instance: admits, groups when the instance is free, hands over, and settles each member exactly once.
+"""The queue before one instance: admits, groups when the instance is free, hands over, and settles
+each member exactly once.
 
-Ownership: a member belongs to the scheduler while it waits, to its batch while it runs; whoever owns it settles its future. A caller that
-has gone is forgotten by the queue while waiting, and ignored by its batch while running, so that it never spoils the others' answers. A
-stream is a batch of one whose slot belongs to its caller from its turn until the caller leaves `turn`.
+Ownership: a member belongs to the scheduler while it waits, to its batch while it runs; whoever
+owns it settles its future. A caller that has gone is forgotten by the queue while waiting, and
+ignored by its batch while running, so that it never spoils the others' answers. A stream is a batch
+of one whose slot belongs to its caller from its turn until the caller leaves `turn`.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Served:
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """A caller's work in the queue and the future that it awaits; a stream's future is done with an empty answer when its turn comes."""
+    """A caller's work in the queue and the future that it awaits; a stream's future is done with an
+    empty answer when its turn comes.
+    """
 
     entry: Entry
     task: inference_pb2.Task
@@ -71,7 +75,9 @@ class _Batch:
     members: Sequence[Member]
 
     def stop_if_deserted(self) -> None:
-        """A member has left; work that nobody waits for any more is cancelled at the instance too."""
+        """A member has left; work that nobody waits for any more is cancelled at the instance
+        too.
+        """
         if all(member.future.done() for member in self.members):
             self.task.cancel()
 
@@ -87,7 +93,9 @@ class Instance(Protocol):
 
 
 Dropped = Callable[[str], None]
-"""Told the reason of each member that was dropped; `formed` is told the padding waste of each batch."""
+"""Told the reason of each member that was dropped; `formed` is told the padding waste of each
+batch.
+"""
 
 
 class InstanceQueue:
@@ -136,12 +144,15 @@ class InstanceQueue:
         """What waits, for display."""
         return self._scheduler
 
-    async def submit(self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]) -> Served:
+    async def submit(
+        self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
+    ) -> Served:
         """Wait for a turn and for the answer; `size` is (rows, tokens).
 
         Raises:
-            Fault: DEADLINE_EXCEEDED where it cannot be served in time, RESOURCE_EXHAUSTED where the queue is full, UNAVAILABLE where
-                the instance has gone, or what the instance said of this member.
+            Fault: DEADLINE_EXCEEDED where it cannot be served in time, RESOURCE_EXHAUSTED where the
+                queue is full, UNAVAILABLE where the instance has gone, or what the instance said of
+                this member.
         """
         member = self._admit(task, model, call, size)
         if self._idle and not self.knobs_of(model).max_queue_delay_microseconds:
@@ -162,7 +173,8 @@ class InstanceQueue:
     async def turn(
         self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
     ) -> AsyncIterator[common_pb2.BatchReceipt]:
-        """Wait for a slot of the instance and hold it while the block runs; raises as `submit` does before the block is entered.
+        """Wait for a slot of the instance and hold it while the block runs; raises as `submit` does
+        before the block is entered.
 
         A Fault that leaves the block and tells of overload lowers an adaptive limit.
         """
@@ -190,9 +202,11 @@ class InstanceQueue:
 
     @contextlib.contextmanager
     def _slot(self, member: Member) -> Iterator[None]:
-        """A slot of an idle instance, held in its caller's own task: no queue, no task and no wake-up lie between the two.
+        """A slot of an idle instance, held in its caller's own task: no queue, no task and no
+        wake-up lie between the two.
 
-        The caller's leaving, by answer, fault or cancel, gives the slot back and starts what waits by then.
+        The caller's leaving, by answer, fault or cancel, gives the slot back and starts what waits
+        by then.
         """
         now = member.started_s = member.entry.arrived_s
         self._scheduler.codel.observe(0.0, now)
@@ -201,7 +215,8 @@ class InstanceQueue:
             yield
         finally:
             if member.future.done() and not member.future.cancelled():
-                member.future.exception()  # it may have been settled for a caller that left, and then nobody looks at it
+                # it may have been settled for a caller that left, and then nobody looks at it
+                member.future.exception()
             member.future.cancel()
             self._forget(member.entry.id)
             self._ended(member.future)
@@ -214,7 +229,9 @@ class InstanceQueue:
         """The first piece of a stream came after so long."""
         self.limit.finished(delay_ms, self.running)
 
-    def _admit(self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]) -> Member:
+    def _admit(
+        self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
+    ) -> Member:
         if self._closed:
             raise unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
         now = self._clock.monotonic()
@@ -223,29 +240,52 @@ class InstanceQueue:
         self._arrivals.note(now)
         rows, tokens = size
         late_at_s = now + limits.timeout_s if limits.timeout_s else math.inf
-        # An entry's deadline is when it must have begun: its own service lies between that and its caller's deadline.
-        service_ms = 0.0 if self._may_try(model, now) else self._cost(model).predict_ms(rows, -(-tokens // rows))
+        # An entry's deadline is when it must have begun: its own service lies between that and its
+        # caller's deadline.
+        service_ms = (
+            0.0
+            if self._may_try(model, now)
+            else self._cost(model).predict_ms(rows, -(-tokens // rows))
+        )
         begin_by_s = call.deadline_s - service_ms / 1e3
         deadline_s = begin_by_s if limits.delay else min(begin_by_s, late_at_s)
-        entry = Entry(next(self._ids), priority, call.principal.organisation, model, rows, tokens, now, deadline_s)
+        entry = Entry(
+            next(self._ids),
+            priority,
+            call.principal.organisation,
+            model,
+            rows,
+            tokens,
+            now,
+            deadline_s,
+        )
         if why := policy.refusal(entry, now, self._waiting_ms()):
             self._dropped("deadline")
             raise deadline_exceeded(f"not queued: {why}")
-        if limits.max_class_size and self._scheduler.count(model, priority) >= limits.max_class_size:
+        if (
+            limits.max_class_size
+            and self._scheduler.count(model, priority) >= limits.max_class_size
+        ):
             self._drop_for(entry, priority)
         elif self._scheduler.count(model) >= limits.max_queue_size:
             self._drop_for(entry)
         late = late_at_s if limits.delay and limits.timeout_s else math.inf
-        member = Member(entry, task, call, asyncio.get_running_loop().create_future(), late_at_s=late)
+        member = Member(
+            entry, task, call, asyncio.get_running_loop().create_future(), late_at_s=late
+        )
         self._members[entry.id] = member
         self._tokens[model] += tokens
         self._postponable += not math.isinf(late)
         return member
 
     def _may_try(self, model: str, now: float) -> bool:
-        """On an idle instance a prediction that is young or old refuses nothing: a cost that was learnt too high, by a first run that
-        loaded the model, say, would refuse every request that could correct it."""
-        return self._idle and (self._cost(model).samples < SURE_SAMPLES or now - self._learnt_s >= TRY_AGAIN_S)
+        """On an idle instance a prediction that is young or old refuses nothing: a cost that was
+        learnt too high, by a first run that loaded the model, say, would refuse every request that
+        could correct it.
+        """
+        return self._idle and (
+            self._cost(model).samples < SURE_SAMPLES or now - self._learnt_s >= TRY_AGAIN_S
+        )
 
     def _forget(self, entry_id: int) -> Member | None:
         """Take a member off the books; None where it has left already."""
@@ -259,16 +299,24 @@ class InstanceQueue:
     def _waiting_ms(self) -> float:
         if not self._batches:
             return 0.0
-        work_ms = sum(self._cost(model).per_token_ms * tokens for model, tokens in self._tokens.items())
+        work_ms = sum(
+            self._cost(model).per_token_ms * tokens for model, tokens in self._tokens.items()
+        )
         return work_ms / self.limit.limit
 
     def _drop_for(self, newcomer: Entry, priority: int | None = None) -> None:
-        """Make room in a full queue, of the model or of one class of it: the longest flow for its weight loses its newest entry, or the
-        newcomer is refused where that flow is its own."""
+        """Make room in a full queue, of the model or of one class of it: the longest flow for its
+        weight loses its newest entry, or the newcomer is refused where that flow is its own.
+        """
         self._dropped("queue_full")
         victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
-        full = exhausted("the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3))
-        if victim is None or (victim.priority, victim.tenant) == (newcomer.priority, newcomer.tenant):
+        full = exhausted(
+            "the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3)
+        )
+        if victim is None or (victim.priority, victim.tenant) == (
+            newcomer.priority,
+            newcomer.tenant,
+        ):
             raise full
         self._settle(victim.id, full)
 
@@ -283,7 +331,10 @@ class InstanceQueue:
             member.future.set_result(outcome)
 
     def _pump(self) -> None:
-        """Start batches while the instance has room and work waits. Called on every arrival and every end: an idle queue adds no wait."""
+        """Start batches while the instance has room and work waits.
+
+        Called on every arrival and every end: an idle queue adds no wait.
+        """
         while len(self._batches) < self.limit.limit and len(self._scheduler):
             now = self._clock.monotonic()
             self._drop_late(now)
@@ -296,7 +347,11 @@ class InstanceQueue:
                 member.started_s = now
             if len(batch) > 1:
                 self._formed(padding_waste([member.entry for member in batch]))
-            run = self._hold(batch[0]) if batch[0].entry.model.endswith(STREAM) else self._run(batch, reason)
+            run = (
+                self._hold(batch[0])
+                if batch[0].entry.model.endswith(STREAM)
+                else self._run(batch, reason)
+            )
             task = asyncio.get_running_loop().create_task(run)
             running = _Batch(task, batch)
             for member in batch:
@@ -307,9 +362,16 @@ class InstanceQueue:
     def _drop_late(self, now: float) -> None:
         for late in self._scheduler.expire(now):
             self._dropped("timeout")
-            self._settle(late.id, deadline_exceeded("no time was left to be served in while waiting in the queue"))
+            self._settle(
+                late.id,
+                deadline_exceeded("no time was left to be served in while waiting in the queue"),
+            )
         if self._postponable:
-            for member in [item for item in self._members.values() if item.late_at_s <= now and item.started_s is None]:
+            for member in [
+                item
+                for item in self._members.values()
+                if item.late_at_s <= now and item.started_s is None
+            ]:
                 member.late_at_s = math.inf
                 self._postponable -= 1
                 self._scheduler.postpone(member.entry.id)
@@ -330,14 +392,26 @@ class InstanceQueue:
             return [self._members[head.id]], "instance_free"
         knobs = self.knobs_of(head.model)
         rows_limit = self._row_limits.of(head.model, knobs.max_batch_size)
-        limits = FormerLimits(rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms)
+        limits = FormerLimits(
+            rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms
+        )
         alone = len(self._scheduler) == 1
-        chosen = [head] if alone else form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
+        chosen = (
+            [head]
+            if alone
+            else form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
+        )
         rows = sum(entry.rows for entry in chosen)
-        reason = "full" if rows >= rows_limit or rows in knobs.preferred_batch_size else "instance_free"
+        reason = (
+            "full" if rows >= rows_limit or rows in knobs.preferred_batch_size else "instance_free"
+        )
         most_s = knobs.max_queue_delay_microseconds / 1e6
         may_wait = most_s > 0 and reason != "full" and not self._scheduler.rows(policy.CRITICAL)
-        wait_s = self._arrivals.worth_waiting_s(chosen, self._cost(head.model), most_s, now) if may_wait else 0.0
+        wait_s = (
+            self._arrivals.worth_waiting_s(chosen, self._cost(head.model), most_s, now)
+            if may_wait
+            else 0.0
+        )
         if wait_s > 0:
             self._wake_at(wait_s)
             return [], ""
@@ -353,7 +427,9 @@ class InstanceQueue:
         """A stream's turn: its slot is taken until its caller has left."""
         if member.future.done():
             return
-        member.future.set_result(Served(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport()))
+        member.future.set_result(
+            Served(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport())
+        )
         assert member.left is not None
         await member.left.wait()
 
@@ -373,30 +449,43 @@ class InstanceQueue:
             return
         finally:
             for member in batch:
-                self._settle(member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER"))
+                self._settle(
+                    member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER")
+                )
         if overloaded:
-            # A member that was turned away took no time to speak of: the batch teaches nothing but that it was too much.
+            # A member that was turned away took no time to speak of: the batch teaches nothing but
+            # that it was too much.
             self.limit.overloaded()
             return
         took_ms = (self._clock.monotonic() - began) * 1e3
         self._learnt_s = self._clock.monotonic()
-        self._cost(model).learn(rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms)
+        self._cost(model).learn(
+            rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms
+        )
         self.limit.finished(took_ms / sum(member.entry.tokens for member in batch), self.running)
         knobs = self.knobs_of(model)
         if knobs.max_batch_ms:
             self._row_limits.ran(model, rows, took_ms / knobs.max_batch_ms, knobs.max_batch_size)
 
     def _finish(
-        self, member: Member, result: inference_pb2.MemberResult, load: common_pb2.LoadReport, batch: tuple[int, str]
+        self,
+        member: Member,
+        result: inference_pb2.MemberResult,
+        load: common_pb2.LoadReport,
+        batch: tuple[int, str],
     ) -> None:
         if result.status.code:
             self._settle(member.entry.id, from_item_status(result.status))
             return
-        receipt = common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=batch[0], release_reason=batch[1])
+        receipt = common_pb2.BatchReceipt(
+            queued_ms=_queued_ms(member), batch_size=batch[0], release_reason=batch[1]
+        )
         self._settle(member.entry.id, Served(result.result, receipt, self.with_queue(load)))
 
     def with_queue(self, load: common_pb2.LoadReport) -> common_pb2.LoadReport:
-        """The instance's load with what waits here added: all that is in flight through this batcher, less the one that is answered."""
+        """The instance's load with what waits here added: all that is in flight through this
+        batcher, less the one that is answered.
+        """
         report = common_pb2.LoadReport()
         report.CopyFrom(load)
         report.in_flight = max(0, len(self._members) - 1)
@@ -411,11 +500,18 @@ class InstanceQueue:
         return self.costs.setdefault(model.removesuffix(STREAM), CostModel())
 
     def close(self) -> int:
-        """Take no more; what waits is returned as retryable, what runs is finished. Returns how many were returned."""
+        """Take no more; what waits is returned as retryable, what runs is finished.
+
+        Returns how many were returned.
+        """
         self._closed = True
-        waiting = list(self._scheduler.ordered(len(self._scheduler))) if len(self._scheduler) else []
+        waiting = (
+            list(self._scheduler.ordered(len(self._scheduler))) if len(self._scheduler) else []
+        )
         for entry in waiting:
-            self._settle(entry.id, unavailable("the instance is leaving", reason="INSTANCE_LEAVING"))
+            self._settle(
+                entry.id, unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
+            )
         if self._delay is not None:
             self._delay.cancel()
         return len(waiting)
@@ -431,4 +527,6 @@ def _queued_ms(member: Member) -> float:
 
 
 def _streamed(member: Member) -> common_pb2.BatchReceipt:
-    return common_pb2.BatchReceipt(queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free")
+    return common_pb2.BatchReceipt(
+        queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free"
+    )

@@ -1,4 +1,7 @@
-"""The batcher's knobs, from the environment and the `batching` section of the file. Names are Triton's where it has one."""
+"""The batcher's knobs, from the environment and the `batching` section of the file.
+
+Names are Triton's where it has one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from pydantic import Field
 class BatcherSettings(ServiceSettings):
     """Settings of a batcher."""
 
-    listen: str = Field("127.0.0.1:7073", description="address to serve on: host:port or unix:/path")
+    listen: str = Field(
+        "127.0.0.1:7073", description="address to serve on: host:port or unix:/path"
+    )
 
 
 PriorityName = Literal["low", "normal", "high", "critical"]

@@ -1,4 +1,7 @@
-"""A client's batch that is larger than ours: taken apart, served in parts, and put together again. Rows are what is counted."""
+"""A client's batch that is larger than ours: taken apart, served in parts, and put together again.
+
+Rows are what is counted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ T = TypeVar("T")
 def parts(task: inference_pb2.Task, most_rows: int) -> list[inference_pb2.Task]:
     """The task in pieces of at most `most_rows` texts; tasks without texts are one piece."""
     kind = task.WhichOneof("task")
-    texts = task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
+    texts = (
+        task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
+    )
     if len(texts) <= most_rows:
         return [task]
     pieces = []
@@ -29,7 +34,9 @@ def parts(task: inference_pb2.Task, most_rows: int) -> list[inference_pb2.Task]:
             whole = task.classify
             pieces.append(
                 inference_pb2.Task(
-                    classify=inference_pb2.ClassifyTask(texts=some, examples=whole.examples, top_k=whole.top_k)
+                    classify=inference_pb2.ClassifyTask(
+                        texts=some, examples=whole.examples, top_k=whole.top_k
+                    )
                 )
             )
     return pieces
@@ -50,7 +57,9 @@ def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
 
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All answers, or the first failure; then the others are cancelled, so that nothing is computed for nobody."""
+    """All answers, or the first failure; then the others are cancelled, so that nothing is computed
+    for nobody.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return list(await asyncio.gather(*tasks))
@@ -61,7 +70,9 @@ async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 def join(served: Sequence[Served]) -> Served:
-    """One answer from the parts', in their order: usage and compute time summed, the longest wait, the largest batch."""
+    """One answer from the parts', in their order: usage and compute time summed, the longest wait,
+    the largest batch.
+    """
     whole = inference_pb2.TaskResult()
     for part in served:
         if part.result.WhichOneof("result") == "embed":

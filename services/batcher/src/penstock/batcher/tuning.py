@@ -1,4 +1,7 @@
-"""Knobs between the file, the contract and the queue: one place that turns each into the other. Plain values."""
+"""Knobs between the file, the contract and the queue: one place that turns each into the other.
+
+Plain values.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ _PLAIN = QueuePolicySection()
 
 @dataclass(frozen=True)
 class ClassLimits:
-    """What holds for one class of one model: entries of the model that may wait, of the class (0: as many), seconds that one may (0: no
-    limit), and what follows then."""
+    """What holds for one class of one model: entries of the model that may wait, of the class (0:
+    as many), seconds that one may (0: no limit), and what follows then.
+    """
 
     max_queue_size: int
     max_class_size: int
@@ -38,7 +42,9 @@ def limits_of(knobs: KnobsSection, priority: int) -> ClassLimits:
     """The limits of a class: its own where set, else the model's."""
     own = knobs.queue_policies.get(NAMES[priority], _PLAIN)  # type: ignore[call-overload]
     timeout = own.default_timeout_microseconds or knobs.default_timeout_microseconds
-    return ClassLimits(knobs.max_queue_size, own.max_queue_size, timeout / 1e6, own.timeout_action == "delay")
+    return ClassLimits(
+        knobs.max_queue_size, own.max_queue_size, timeout / 1e6, own.timeout_action == "delay"
+    )
 
 
 def weights_of(knobs: KnobsSection) -> dict[int, float]:
@@ -58,14 +64,18 @@ def changed(current: KnobsSection, wanted: pb.Knobs) -> KnobsSection:
     values: dict[str, Any] = current.model_dump()
     for field, value in wanted.ListFields():
         if field.name == "queue_policies":
-            values["queue_policies"] |= {NAMES[item.priority]: _policy(item) for item in value if _known(item.priority)}
+            values["queue_policies"] |= {
+                NAMES[item.priority]: _policy(item) for item in value if _known(item.priority)
+            }
         else:
             values[field.name] = tuple(value) if field.name == "preferred_batch_size" else value
     try:
         return KnobsSection.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise invalid("knobs." + ".".join(str(part) for part in first["loc"]), first["msg"]) from None
+        raise invalid(
+            "knobs." + ".".join(str(part) for part in first["loc"]), first["msg"]
+        ) from None
 
 
 def _known(priority: int) -> bool:
@@ -76,7 +86,9 @@ def _known(priority: int) -> bool:
 
 def _policy(item: pb.QueuePolicy) -> dict[str, object]:
     if item.timeout_action not in ACTIONS:
-        raise invalid("knobs.queue_policies.timeout_action", f"{item.timeout_action} is not an action")
+        raise invalid(
+            "knobs.queue_policies.timeout_action", f"{item.timeout_action} is not an action"
+        )
     return {
         "max_queue_size": item.max_queue_size,
         "default_timeout_microseconds": item.default_timeout_microseconds,

@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 async def serve(settings: CacheSettings) -> None:
     """Serve until told to stop."""
     if not settings.redis_url:
-        raise CannotStart("the cache keeps its entries in Redis: set PENSTOCK_REDIS_URL (make up does)")
+        raise CannotStart(
+            "the cache keeps its entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
+        )
     clock, client = SystemClock(), open_redis(settings.redis_url)
     section = load_section(settings.config_file, "cache", CacheSection)
     async with contextlib.AsyncExitStack() as owned:
@@ -54,23 +56,37 @@ async def serve(settings: CacheSettings) -> None:
             judge = servicer.likeness.judge = OpenAiJudge(section.judge)
             owned.push_async_callback(judge.close)
         servicer.watch(telemetry)
-        watch_sighup(lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection)))
+        watch_sighup(
+            lambda: servicer.reload(load_section(settings.config_file, "cache", CacheSection))
+        )
         door = Door(SERVICE, servicer, internal(settings.internal_token))
         server = Server("cache", settings, [door], tracer=telemetry, clock=clock)
         await server.start()
         await server.wait()
 
 
-def _tier(settings: CacheSettings, section: CacheSection, lessons: Lessons, clock: Clock) -> SemanticTier | None:
-    """The semantic tier with the newest revision of its embedder; None, and a warning, where there is none."""
+def _tier(
+    settings: CacheSettings, section: CacheSection, lessons: Lessons, clock: Clock
+) -> SemanticTier | None:
+    """The semantic tier with the newest revision of its embedder; None, and a warning, where there
+    is none.
+    """
     folder = settings.home / "models" / settings.embedder
-    revisions = sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name)) if settings.embedder else []
+    revisions = (
+        sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name))
+        if settings.embedder
+        else []
+    )
     if not revisions:
         log.warning(
-            "no embedder %r in %s: exact answers only (make model builds one)", settings.embedder, folder.parent
+            "no embedder %r in %s: exact answers only (make model builds one)",
+            settings.embedder,
+            folder.parent,
         )
         return None
-    return SemanticTier(lessons, section, _embedder(settings.embedder, revisions[-1]), Random(), clock)
+    return SemanticTier(
+        lessons, section, _embedder(settings.embedder, revisions[-1]), Random(), clock
+    )
 
 
 def _embedder(name: str, folder: Path) -> Embedder:

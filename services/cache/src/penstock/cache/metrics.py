@@ -1,4 +1,6 @@
-"""What the cache tells of itself as metrics: look-ups by rule, refusals by reason, what is held and saved, how right audited hits were."""
+"""What the cache tells of itself as metrics: look-ups by rule, refusals by reason, what is held and
+saved, how right audited hits were.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,33 @@ class Signals:
         for name, unit, description, read in (
             ("bytes", "By", "Bytes of entries held", lambda: entries.size_bytes),
             ("entries", "{entry}", "Entries held", lambda: len(entries)),
-            ("saved_microusd", "uUSD", "Saved by hits, net of what asking cost", lambda: tally.saved_microusd),
+            (
+                "saved_microusd",
+                "uUSD",
+                "Saved by hits, net of what asking cost",
+                lambda: tally.saved_microusd,
+            ),
             ("saved_ms", "ms", "Saved by hits, net of look-ups", lambda: tally.saved_ms),
-            ("audits", "{audit}", "Hits that were called all the same", lambda: self._audited().audits),
-            ("audited_precision", "1", "Share of audited hits that were right", lambda: self._audited().precision),
-            ("audited_precision_low", "1", "Lower end of its 95 % interval", lambda: self._audited().low),
+            (
+                "audits",
+                "{audit}",
+                "Hits that were called all the same",
+                lambda: self._audited().audits,
+            ),
+            (
+                "audited_precision",
+                "1",
+                "Share of audited hits that were right",
+                lambda: self._audited().precision,
+            ),
+            (
+                "audited_precision_low",
+                "1",
+                "Lower end of its 95 % interval",
+                lambda: self._audited().low,
+            ),
         ):
-            telemetry.gauge(f"penstock.cache.{name}", unit, description, lambda read=read: float(read()))  # type: ignore[misc]
+            telemetry.gauge(f"penstock.cache.{name}", unit, description, read)
 
     def looked_up(self, tenant: str, namespace: str, rule: str) -> None:
         """A look-up has ended by this rule."""

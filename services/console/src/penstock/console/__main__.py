@@ -26,7 +26,8 @@ async def serve(settings: ConsoleSettings) -> None:
     host, _, port = settings.listen.rpartition(":")
     if not is_loopback(host) and not settings.console_token:
         raise CannotStart(
-            f"{settings.listen} is not on loopback; set PENSTOCK_CONSOLE_TOKEN to let others see the console"
+            f"{settings.listen} is not on loopback; set PENSTOCK_CONSOLE_TOKEN to let others "
+            "see the console"
         )
     listener = _bind(host.strip("[]"), port)
     sources = Sources(settings)
@@ -46,7 +47,9 @@ async def serve(settings: ConsoleSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `serve`: uvicorn's own handlers raise them again after the end, and a clean stop would look like a crash."""
+    """Leaves signals to `serve`: uvicorn's own handlers raise them again after the end, and a clean
+    stop would look like a crash.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,7 +60,9 @@ def _bind(host: str, port: str) -> socket.socket:
     try:
         return socket.create_server((host, int(port)))
     except (OSError, ValueError):
-        raise CannotStart(f"cannot listen on {host}:{port}: it is in use or no address; set PENSTOCK_LISTEN") from None
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: it is in use or no address; set PENSTOCK_LISTEN"
+        ) from None
 
 
 def main() -> None:

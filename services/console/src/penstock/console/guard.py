@@ -1,4 +1,7 @@
-"""Who may see the page: anybody on loopback, else who holds the token. Also the headers that keep the page to itself."""
+"""Who may see the page: anybody on loopback, else who holds the token.
+
+Also the headers that keep the page to itself.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "penstock-console"
 HEADERS = {
     b"content-security-policy": (
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
-        b" img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src "
+        b"'self' 'unsafe-inline';"
+        b" img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; "
+        b"form-action 'self'; base-uri 'self'"
     ),
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -37,7 +42,9 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets in callers on loopback who ask for a loopback name (so that no foreign page can reach in), or holders of the token."""
+    """Lets in callers on loopback who ask for a loopback name (so that no foreign page can reach
+    in), or holders of the token.
+    """
 
     def __init__(self, app: App, token: str) -> None:
         self._app = app
@@ -88,7 +95,12 @@ async def _refuse(scope: Scope, send: Send) -> None:
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": b"open this page with ?token=..., the console's token\n"})
+    await send(
+        {
+            "type": "http.response.body",
+            "body": b"open this page with ?token=..., the console's token\n",
+        }
+    )
 
 
 def _with_headers(send: Send, token: str) -> Send:

@@ -1,4 +1,7 @@
-"""The page: frame, keys, theme, and blocks as elements that refresh in place. NiceGUI lives here and nowhere else."""
+"""The page: frame, keys, theme, and blocks as elements that refresh in place.
+
+NiceGUI lives here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 class Drawn:
-    """The blocks of a view as elements. New blocks of the same kinds change the elements; others replace them."""
+    """The blocks of a view as elements.
+
+    New blocks of the same kinds change the elements; others replace them.
+    """
 
     def __init__(self) -> None:
         self._box = ui.column().classes("w-full gap-2").props("role=main id=main")
@@ -26,7 +32,10 @@ class Drawn:
         self._elements: list[ui.html | ui.echart] = []
 
     def draw(self, blocks: Sequence[Block]) -> None:
-        shape = tuple((type(block).__name__, block.title if isinstance(block, Chart) else "") for block in blocks)
+        shape = tuple(
+            (type(block).__name__, block.title if isinstance(block, Chart) else "")
+            for block in blocks
+        )
         if shape != self._shape:
             self._shape = shape
             self._box.clear()
@@ -41,7 +50,9 @@ class Drawn:
         if not isinstance(block, Chart):
             return ui.html(markup(block), sanitize=False).classes("w-full")
         ui.html(f"<h2>{html.escape(block.title)}</h2>", sanitize=False)
-        chart = ui.echart(dict(block.options)).classes("w-full").style(f"height:{block.height_px}px")
+        chart = (
+            ui.echart(dict(block.options)).classes("w-full").style(f"height:{block.height_px}px")
+        )
         return chart.props(f'role=img aria-label="{html.escape(block.title, quote=True)}"')
 
     @staticmethod
@@ -60,16 +71,23 @@ def frame(view: View, query: Query) -> None:
     ui.dark_mode({"dark": True, "light": False}.get(theme))
     ui.add_css(STYLE)
     links = "".join(
-        f'<a href="{html.escape(link(other.path, query), quote=True)}"{" aria-current=page" if other is view else ""}>'
+        f'<a href="{html.escape(link(other.path, query), quote=True)}"'
+        f"{' aria-current=page' if other is view else ''}>"
         f"{other.name} <kbd>{other.key}</kbd></a>"
         for other in VIEWS
     )
     turned = {**query, "theme": "light" if theme == "dark" else "dark"}
     flip = html.escape(
-        link(view.path, {"theme": turned["theme"]}, **{k: v for k, v in query.items() if k != "theme"}), quote=True
+        link(
+            view.path,
+            {"theme": turned["theme"]},
+            **{k: v for k, v in query.items() if k != "theme"},
+        ),
+        quote=True,
     )
     ui.html(
-        f'<nav class="bar" aria-label="views"><strong>penstock</strong>{links}<a href="{flip}">{turned["theme"]} <kbd>t</kbd></a></nav>'
+        f'<nav class="bar" aria-label="views"><strong>penstock</strong>{links}<a '
+        f'href="{flip}">{turned["theme"]} <kbd>t</kbd></a></nav>'
         f"<h1>{html.escape(view.name)} — {html.escape(view.question)}</h1>",
         sanitize=False,
     ).classes("w-full")
@@ -77,7 +95,12 @@ def frame(view: View, query: Query) -> None:
 
 
 def _on_key(event: KeyEventArguments, query: Query, flip: str) -> None:
-    if not event.action.keydown or event.modifiers.ctrl or event.modifiers.alt or event.modifiers.meta:
+    if (
+        not event.action.keydown
+        or event.modifiers.ctrl
+        or event.modifiers.alt
+        or event.modifiers.meta
+    ):
         return
     if str(event.key) == "t":
         ui.navigate.to(html.unescape(flip))

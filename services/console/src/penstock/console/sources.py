@@ -1,4 +1,7 @@
-"""The services that the console asks, over their own gRPC APIs. A service that is away gives None and is named, never an error page."""
+"""The services that the console asks, over their own gRPC APIs.
+
+A service that is away gives None and is named, never an error page.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,20 @@ class Sources:
     def _peer(address: str, service: ServiceDescriptor, **how: Any) -> Peer:
         return UnaryPeer(open_channel(address), service, **how)
 
-    async def ask(self, service: str, method: str, request: Message, answer: type[M], tenant: str = "") -> M | None:
-        """Ask a question, on a tenant's behalf where one is given; None when there is no answer, and `refused` says why."""
+    async def ask(
+        self, service: str, method: str, request: Message, answer: type[M], tenant: str = ""
+    ) -> M | None:
+        """Ask a question, on a tenant's behalf where one is given; None when there is no answer,
+        and `refused` says why.
+        """
         try:
             # Looking on is nobody's request: a parent that is not sampled begins no trace.
-            parent = format_traceparent(random.getrandbits(128) | 1, random.getrandbits(64) | 1, False)
-            call = Call(Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S, traceparent=parent)
+            parent = format_traceparent(
+                random.getrandbits(128) | 1, random.getrandbits(64) | 1, False
+            )
+            call = Call(
+                Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S, traceparent=parent
+            )
             found = await self._peers[service].call(method, request, call)
         except Fault as fault:
             self.refused[service] = fault.message

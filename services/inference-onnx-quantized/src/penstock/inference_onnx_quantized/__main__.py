@@ -1,4 +1,7 @@
-"""The hall: configuration, models, runner, server. `python -m penstock.inference_onnx_quantized`."""
+"""The hall: configuration, models, runner, server.
+
+`python -m penstock.inference_onnx_quantized`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def _load_all(repository: Repository, settings: InferenceSettings) -> None:
             raise CannotStart(f"model {name}: {error}") from None
 
 
-def _registrar(settings: InferenceSettings, address: str, servicer: InferenceServicer) -> Registrar | None:
+def _registrar(
+    settings: InferenceSettings, address: str, servicer: InferenceServicer
+) -> Registrar | None:
     if not settings.router_address:
         return None
     instance = router_pb2.Instance(
@@ -80,7 +85,11 @@ def _registrar(settings: InferenceSettings, address: str, servicer: InferenceSer
         zone=settings.zone,
     )
     registrar = Registrar(
-        settings.router_address, instance, settings.internal_token, servicer.load, models=servicer.models
+        settings.router_address,
+        instance,
+        settings.internal_token,
+        servicer.load,
+        models=servicer.models,
     )
     registrar.start()
     return registrar

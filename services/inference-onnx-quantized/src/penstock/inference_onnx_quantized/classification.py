@@ -1,4 +1,7 @@
-"""What a model is asked and what its numbers mean: checks, labels by example, probabilities. Plain values and arrays only."""
+"""What a model is asked and what its numbers mean: checks, labels by example, probabilities.
+
+Plain values and arrays only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ import numpy as np
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 TEMPERATURE = 0.07
-"""Divides cosines before the softmax over classes; the value sentence encoders are commonly trained with."""
+"""Divides cosines before the softmax over classes; the value sentence encoders are commonly trained
+with.
+"""
 
 MOST_STOPS = 16
 MOST_OUTPUT_TOKENS = 1 << 20
@@ -47,7 +52,10 @@ def check_texts(texts: Sequence[str], limits: TextLimits, field: str) -> Problem
             return Problem(f"{field}[{index}]", "is empty")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > limits.max_text_bytes:
-            return Problem(f"{field}[{index}]", f"has {size} bytes; at most {limits.max_text_bytes} are allowed")
+            return Problem(
+                f"{field}[{index}]",
+                f"has {size} bytes; at most {limits.max_text_bytes} are allowed",
+            )
     return None
 
 
@@ -55,7 +63,9 @@ def check_lengths(lengths: Sequence[int], limits: TextLimits, field: str) -> Pro
     """The first text that is longer than the model."""
     for index, length in enumerate(lengths):
         if length > limits.max_tokens:
-            return Problem(f"{field}[{index}]", f"has {length} tokens; the model takes {limits.max_tokens}")
+            return Problem(
+                f"{field}[{index}]", f"has {length} tokens; the model takes {limits.max_tokens}"
+            )
     return None
 
 
@@ -65,7 +75,9 @@ def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> Problem 
         return (
             None
             if own_labels
-            else Problem("task.classify.examples", "are needed: this model has no classifier head of its own")
+            else Problem(
+                "task.classify.examples", "are needed: this model has no classifier head of its own"
+            )
         )
     if any(not label for label in labels):
         return Problem("task.classify.examples", "has an example without a label")
@@ -74,16 +86,22 @@ def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> Problem 
     return None
 
 
-def check_sampling(max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]) -> Problem | None:
+def check_sampling(
+    max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]
+) -> Problem | None:
     """The first thing wrong with how an answer is to be made."""
     if max_tokens > MOST_OUTPUT_TOKENS:
-        return Problem("task.generate.max_tokens", f"is {max_tokens}; at most {MOST_OUTPUT_TOKENS} are allowed")
+        return Problem(
+            "task.generate.max_tokens", f"is {max_tokens}; at most {MOST_OUTPUT_TOKENS} are allowed"
+        )
     if not 0 <= temperature <= 2:
         return Problem("task.generate.temperature", "must be from 0 to 2")
     if not 0 < top_p <= 1:
         return Problem("task.generate.top_p", "must be above 0 and at most 1")
     if len(stop) > MOST_STOPS or any(not text for text in stop):
-        return Problem("task.generate.stop", f"takes at most {MOST_STOPS} texts, none of them empty")
+        return Problem(
+            "task.generate.stop", f"takes at most {MOST_STOPS} texts, none of them empty"
+        )
     return None
 
 
@@ -95,14 +113,20 @@ def softmax(scores: Floats) -> Floats:
 
 
 def by_examples(texts: Floats, examples: Floats, labels: Sequence[str]) -> tuple[list[str], Floats]:
-    """Class names in order of first mention, and for each text their probabilities: softmax of cosines to class centroids."""
+    """Class names in order of first mention, and for each text their probabilities: softmax of
+    cosines to class centroids.
+    """
     names = list(dict.fromkeys(labels))
-    centroids = np.stack([examples[[label == name for label in labels]].mean(axis=0) for name in names])
+    centroids = np.stack(
+        [examples[[label == name for label in labels]].mean(axis=0) for name in names]
+    )
     centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     return names, softmax((texts @ centroids.T) / np.float32(TEMPERATURE))
 
 
-def best(probabilities: Sequence[float], names: Sequence[str], top_k: int) -> list[tuple[str, float]]:
+def best(
+    probabilities: Sequence[float], names: Sequence[str], top_k: int
+) -> list[tuple[str, float]]:
     """The `top_k` most probable names (0 means 1), best first; equal ones by name."""
     ranked = sorted(zip(names, probabilities, strict=True), key=lambda pair: (-pair[1], pair[0]))
     return ranked[: max(1, top_k)]
@@ -110,4 +134,6 @@ def best(probabilities: Sequence[float], names: Sequence[str], top_k: int) -> li
 
 def finite(values: Floats) -> bool:
     """True when no value is NaN or infinite."""
-    return bool(math.isfinite(float(values.sum(dtype=np.float64)))) and bool(np.isfinite(values).all())
+    return bool(math.isfinite(float(values.sum(dtype=np.float64)))) and bool(
+        np.isfinite(values).all()
+    )

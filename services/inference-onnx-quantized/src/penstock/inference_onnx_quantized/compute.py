@@ -1,4 +1,7 @@
-"""The workshop: tasks run on loaded models. Decides nothing about what may be asked; whose thread this is, `runner` says."""
+"""The workshop: tasks run on loaded models.
+
+Decides nothing about what may be asked; whose thread this is, `runner` says.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from penstock.rpc.errors import internal, invalid
 
 
 def compute(
-    loaded: Loaded, task: inference_pb2.Task, limits: TextLimits, cancelled: Cancelled, show: Show = unseen
+    loaded: Loaded,
+    task: inference_pb2.Task,
+    limits: TextLimits,
+    cancelled: Cancelled,
+    show: Show = unseen,
 ) -> inference_pb2.TaskResult:
     """Run a task on a model, in a thread. `show` is given what is generated, piece by piece.
 
@@ -28,7 +35,9 @@ def compute(
     kind = task.WhichOneof("task")
     if kind not in loaded.card.tasks:
         served = ", ".join(loaded.card.tasks)
-        raise invalid("task", f"{kind or 'nothing'} is asked for; {loaded.card.name} serves {served}")
+        raise invalid(
+            "task", f"{kind or 'nothing'} is asked for; {loaded.card.name} serves {served}"
+        )
     result = inference_pb2.TaskResult(revision=loaded.card.revision)
     if kind == "embed":
         _embed(loaded, task.embed, limits, cancelled, result)
@@ -59,7 +68,8 @@ def _vectors(
         raise invalid(field, str(error)) from None
     if not policy.finite(outputs):
         raise internal(
-            f"{loaded.card.name} gave NaN or infinite values for {field}; its weights or its FP16 range are at fault"
+            f"{loaded.card.name} gave NaN or infinite values for {field}; its weights or its "
+            "FP16 range are at fault"
         )
     return outputs
 
@@ -97,7 +107,12 @@ def _classify(
             chosen.labels.add(label=label, score=score)
 
 
-def _infer(loaded: Loaded, task: inference_pb2.InferTask, limits: TextLimits, result: inference_pb2.TaskResult) -> None:
+def _infer(
+    loaded: Loaded,
+    task: inference_pb2.InferTask,
+    limits: TextLimits,
+    result: inference_pb2.TaskResult,
+) -> None:
     if sum(len(tensor.data) for tensor in task.inputs) > limits.max_tensor_bytes:
         raise invalid("task.infer.inputs", f"take more than {limits.max_tensor_bytes} bytes")
     session = loaded.encoder.session
@@ -106,9 +121,14 @@ def _infer(loaded: Loaded, task: inference_pb2.InferTask, limits: TextLimits, re
     for index, tensor in enumerate(task.inputs):
         field = f"task.infer.inputs[{index}]"
         if tensor.name not in specs:
-            raise invalid(f"{field}.name", f"{tensor.name!r} is not an input; the model has {', '.join(specs)}")
+            raise invalid(
+                f"{field}.name",
+                f"{tensor.name!r} is not an input; the model has {', '.join(specs)}",
+            )
         arrays[tensor.name] = tensors.fit(
-            tensors.decode(tensor.datatype, tensor.shape, tensor.data, field), specs[tensor.name], field
+            tensors.decode(tensor.datatype, tensor.shape, tensor.data, field),
+            specs[tensor.name],
+            field,
         )
     missing = [name for name in specs if name not in arrays]
     if missing:
@@ -117,7 +137,8 @@ def _infer(loaded: Loaded, task: inference_pb2.InferTask, limits: TextLimits, re
     for index, name in enumerate(task.outputs):
         if name not in kinds:
             raise invalid(
-                f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {', '.join(kinds)}"
+                f"task.infer.outputs[{index}]",
+                f"{name!r} is not an output; the model has {', '.join(kinds)}",
             )
     wanted = list(task.outputs) or list(kinds)
     try:
@@ -125,7 +146,10 @@ def _infer(loaded: Loaded, task: inference_pb2.InferTask, limits: TextLimits, re
     except BadInput as error:
         raise invalid("task.infer.inputs", str(error)) from None
     if sum(array.nbytes for array in answers) > limits.max_tensor_bytes:
-        raise invalid("task.infer.outputs", f"would take more than {limits.max_tensor_bytes} bytes; send fewer rows")
+        raise invalid(
+            "task.infer.outputs",
+            f"would take more than {limits.max_tensor_bytes} bytes; send fewer rows",
+        )
     for name, array in zip(wanted, answers, strict=True):
         datatype, data = tensors.encode(array, kinds[name])
         result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)

@@ -1,4 +1,7 @@
-"""`generate` on a local decoder: the task's fields to sampling, pieces to the answer. In a thread; whose, `runner` says."""
+"""`generate` on a local decoder: the task's fields to sampling, pieces to the answer.
+
+In a thread; whose, `runner` says.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from penstock.onnx.session import BadInput
 from penstock.rpc.errors import invalid
 
 Show = Callable[[pb.GenerateChunk], object]
-REASONS = {"": pb.FINISH_REASON_UNSPECIFIED, "stop": pb.FINISH_REASON_STOP, "length": pb.FINISH_REASON_LENGTH}
+REASONS = {
+    "": pb.FINISH_REASON_UNSPECIFIED,
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+}
 UNSERVED = ("tools", "response_schema_json", "tool_choice")
 
 
@@ -62,8 +69,12 @@ def _decoder(loaded: Loaded) -> Decoder:
 
 def _sampling(task: pb.GenerateTask) -> Sampling:
     for field in UNSERVED:
-        if getattr(task, field) and not (field == "tool_choice" and task.tool_choice in ("auto", "none")):
-            raise invalid(f"task.generate.{field}", "is not served by a local decoder; an upstream does")
+        if getattr(task, field) and not (
+            field == "tool_choice" and task.tool_choice in ("auto", "none")
+        ):
+            raise invalid(
+                f"task.generate.{field}", "is not served by a local decoder; an upstream does"
+            )
     temperature = task.temperature if task.HasField("temperature") else 0.0
     top_p = task.top_p if task.HasField("top_p") else 1.0
     problem = policy.check_sampling(task.max_tokens, temperature, top_p, task.stop)
@@ -79,16 +90,21 @@ def _prompt(model: Decoder, messages: Sequence[pb.Message], limits: TextLimits) 
     for index, message in enumerate(messages):
         field = f"task.generate.messages[{index}]"
         if message.tool_calls or message.tool_call_id:
-            raise invalid(field, "has tool calls, which a local decoder does not serve; an upstream does")
+            raise invalid(
+                field, "has tool calls, which a local decoder does not serve; an upstream does"
+            )
         size = len(message.content.encode("utf-8", "surrogatepass"))
         if size > limits.max_text_bytes:
-            raise invalid(f"{field}.content", f"has {size} bytes; at most {limits.max_text_bytes} are allowed")
+            raise invalid(
+                f"{field}.content", f"has {size} bytes; at most {limits.max_text_bytes} are allowed"
+            )
     try:
         prompt = model.encode([(message.role, message.content) for message in messages])
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
     if not 0 < len(prompt) < limits.max_tokens:
         raise invalid(
-            "task.generate.messages", f"have {len(prompt)} tokens; the model takes 1 to {limits.max_tokens - 1}"
+            "task.generate.messages",
+            f"have {len(prompt)} tokens; the model takes 1 to {limits.max_tokens - 1}",
         )
     return prompt

@@ -1,6 +1,9 @@
-"""The instance's own load: what is in flight, how long recent rows took, how busy the slots were. Given the time, never reads it.
+"""The instance's own load: what is in flight, how long recent rows took, how busy the slots were.
 
-Requests are counted on the event loop; slots are counted by the compute threads themselves, under a lock.
+Given the time, never reads it.
+
+Requests are counted on the event loop; slots are counted by the compute threads themselves, under a
+lock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Models on disk and in memory: versioned folders, load, swap, unload, a memory budget. Who runs them lives in `adapters`.
+"""Models on disk and in memory: versioned folders, load, swap, unload, a memory budget.
 
-Loads come one at a time, from any thread; what is served changes in one step under a lock, so that a request sees the old model or the
-new one and never neither. Ownership: a caller that holds a Loaded keeps it usable after it was replaced; the repository only stops handing
-it out.
+Who runs them lives in `adapters`.
+
+Loads come one at a time, from any thread; what is served changes in one step under a lock, so that
+a request sees the old model or the new one and never neither. Ownership: a caller that holds a
+Loaded keeps it usable after it was replaced; the repository only stops handing it out.
 """
 
 from __future__ import annotations
@@ -65,7 +67,11 @@ class Repository:
         """Every model on disk."""
         if not self._folder.is_dir():
             return []
-        return sorted(path.name for path in self._folder.iterdir() if path.is_dir() and _SAFE.fullmatch(path.name))
+        return sorted(
+            path.name
+            for path in self._folder.iterdir()
+            if path.is_dir() and _SAFE.fullmatch(path.name)
+        )
 
     def loaded(self) -> Sequence[Loaded]:
         """Every model in memory, the least recently used first."""
@@ -81,15 +87,21 @@ class Repository:
         with self._changing:
             found = self._loaded.get(name)
             if found is None:
-                raise not_found("model", f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}")
+                raise not_found(
+                    "model",
+                    f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}",
+                )
             self._loaded.move_to_end(name)
             return found
 
     def load(self, name: str, version: str = "") -> Loaded:
-        """Read, check and warm up a version, then make it the serving one. The old one serves until then and stays if this fails.
+        """Read, check and warm up a version, then make it the serving one.
+
+        The old one serves until then and stays if this fails.
 
         Raises:
-            Fault: INVALID_ARGUMENT or NOT_FOUND for a name or version that is not in the repository.
+            Fault: INVALID_ARGUMENT or NOT_FOUND for a name or version that is not in the
+                repository.
             BadModel: its files cannot be used, or it needs more memory than the budget.
         """
         folder = self._version_folder(name, version)
@@ -110,13 +122,17 @@ class Repository:
         """The budget is asked before a byte is loaded, of the sizes that the card vouches for."""
         size = sum(file.size_bytes for file in parse_card(folder).files.values())
         if size > self._budget_bytes:
-            raise BadModel(f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}")
+            raise BadModel(
+                f"{name}: needs {size:,} bytes; the memory budget is {self._budget_bytes:,}"
+            )
         model = self._load(folder)
         try:
             model.warm_up()
         except BadInput as error:
             raise BadModel(f"{name}: cannot be warmed up: {error}") from None
-        named = model.card.model_copy(update={"name": name, "version": folder.name})  # a folder may have been copied
+        named = model.card.model_copy(
+            update={"name": name, "version": folder.name}
+        )  # a folder may have been copied
         return Loaded(replace(model, card=named), size)
 
     def unload(self, name: str) -> Loaded:
@@ -142,19 +158,28 @@ class Repository:
         for field, value in (("name", name), ("version", version)):
             if value and not _SAFE.fullmatch(value):
                 raise invalid(
-                    field, "may hold letters, digits, dots, dashes and underscores, and begins with a letter or digit"
+                    field,
+                    "may hold letters, digits, dots, dashes and underscores, and begins with "
+                    "a letter or digit",
                 )
         folder = self._folder / name
         if not name or not folder.is_dir():
             raise not_found("name", f"{name!r} is not in the repository {self._folder}")
-        versions = sorted((path.name for path in folder.iterdir() if (path / CARD).is_file()), key=_natural)
+        versions = sorted(
+            (path.name for path in folder.iterdir() if (path / CARD).is_file()), key=_natural
+        )
         if not versions or (version and version not in versions):
             raise not_found(
                 "version",
-                f"{version or 'any'} of {name} is not in the repository; there are {', '.join(versions) or 'none'}",
+                f"{version or 'any'} of {name} is not in the repository; there are "
+                f"{', '.join(versions) or 'none'}",
             )
         return folder / (version or versions[-1])
 
 
 def _natural(version: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", version) if part]
+    return [
+        (0, int(part)) if part.isdigit() else (1, part)
+        for part in re.split(r"(\d+)", version)
+        if part
+    ]

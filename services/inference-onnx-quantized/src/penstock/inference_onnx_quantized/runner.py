@@ -1,7 +1,9 @@
-"""The compute threads: work goes in from the event loop and its outcome comes back, with one wake-up of the loop for all that is ready.
+"""The compute threads: work goes in from the event loop and its outcome comes back, with one
+wake-up of the loop for all that is ready.
 
-A loop that computes one row in a millisecond feels every wake-up (a system call, a switch of threads), which is why this is not
-`run_in_executor`. Ownership: a job belongs to the thread that took it until its outcome is delivered, even when nobody waits any more.
+A loop that computes one row in a millisecond feels every wake-up (a system call, a switch of
+threads), which is why this is not `run_in_executor`. Ownership: a job belongs to the thread that
+took it until its outcome is delivered, even when nobody waits any more.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ class _Job:
 
 
 class Runner:
-    """Owns the threads. A cancelled await stops the work at its next question of `cancelled`, and its slot is free then."""
+    """Owns the threads.
+
+    A cancelled await stops the work at its next question of `cancelled`, and its slot is free then.
+    """
 
     def __init__(self, threads: int, meter: LoadMeter, clock: Clock) -> None:
         self._meter, self._clock = meter, clock
@@ -56,7 +61,8 @@ class Runner:
         self._woken = False
         self._waking = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._serve, name=f"compute-{index}", daemon=True) for index in range(threads)
+            threading.Thread(target=self._serve, name=f"compute-{index}", daemon=True)
+            for index in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -98,7 +104,10 @@ class Runner:
                 job.future.get_loop().call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        """On the event loop: everything finished until now. The flag falls first, so that what comes later wakes the loop again."""
+        """On the event loop: everything finished until now.
+
+        The flag falls first, so that what comes later wakes the loop again.
+        """
         self._woken = False
         while self._finished:
             self._finished.popleft().deliver()

@@ -1,4 +1,7 @@
-"""KServe v2 tensors to arrays and back: datatypes, shapes, bytes. No model and no transport lives here."""
+"""KServe v2 tensors to arrays and back: datatypes, shapes, bytes.
+
+No model and no transport lives here.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,17 @@ DTYPES: dict[str, Any] = {
 SIZES = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}
 NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 RAW_ONLY = ("FP16", "BF16")
-"""These have no typed form. numpy has no BF16: its upper half of an FP32 is carried to FP32, which holds every value exactly."""
+"""These have no typed form. numpy has no BF16: its upper half of an FP32 is carried to FP32, which
+holds every value exactly.
+"""
 
 
 def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Array:
     """The array of a tensor.
 
     Raises:
-        Fault: INVALID_ARGUMENT naming the field, where datatype, shape and bytes do not fit, or a float is NaN or infinite.
+        Fault: INVALID_ARGUMENT naming the field, where datatype, shape and bytes do not fit, or a
+            float is NaN or infinite.
     """
     if min(shape, default=0) < 0:
         raise invalid(f"{field}.shape", "has a negative size")
@@ -45,10 +51,16 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
         return _decode_bytes(data, count, field).reshape(shape)
     dtype = DTYPES.get(datatype)
     if dtype is None:
-        raise invalid(f"{field}.datatype", f"{datatype!r} is not known; use one of {', '.join([*DTYPES, 'BYTES'])}")
+        raise invalid(
+            f"{field}.datatype",
+            f"{datatype!r} is not known; use one of {', '.join([*DTYPES, 'BYTES'])}",
+        )
     expected = count * SIZES[datatype]
     if len(data) != expected:
-        raise invalid(f"{field}.data", f"has {len(data)} bytes; shape {list(shape)} of {datatype} needs {expected}")
+        raise invalid(
+            f"{field}.data",
+            f"has {len(data)} bytes; shape {list(shape)} of {datatype} needs {expected}",
+        )
     array: Array = np.frombuffer(data, dtype=dtype).reshape(shape)
     if datatype == "BF16":
         array = from_bfloat16(array)
@@ -81,11 +93,15 @@ def _decode_bytes(data: bytes, count: int, field: str) -> Array:
 
 
 def encode(array: Array, kind: str = "") -> tuple[str, bytes]:
-    """Datatype and bytes of an array; `kind` is the model's own type of it, where the array alone does not tell."""
+    """Datatype and bytes of an array; `kind` is the model's own type of it, where the array alone
+    does not tell.
+    """
     if kind == BFLOAT16:
         return "BF16", to_bfloat16(array).tobytes()
     if array.dtype.kind in "OSU":
-        elements = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+        elements = [
+            item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()
+        ]
         return "BYTES", b"".join(struct.pack("<I", len(item)) + item for item in elements)
     return NAMES[array.dtype], np.ascontiguousarray(array).tobytes()
 
@@ -99,13 +115,17 @@ def fit(array: Array, spec: TensorSpec, field: str) -> Array:
     wanted = NUMPY_OF.get(spec.type)
     if wanted is None or array.dtype != np.dtype(wanted):
         raise invalid(
-            f"{field}.datatype", f"is {NAMES.get(array.dtype, 'BYTES')}; the model's input {spec.name} is {spec.type}"
+            f"{field}.datatype",
+            f"is {NAMES.get(array.dtype, 'BYTES')}; the model's input {spec.name} is {spec.type}",
         )
     if len(array.shape) != len(spec.shape) or any(
-        size is not None and size != given for size, given in zip(spec.shape, array.shape, strict=True)
+        size is not None and size != given
+        for size, given in zip(spec.shape, array.shape, strict=True)
     ):
         shape = [-1 if size is None else size for size in spec.shape]
-        raise invalid(f"{field}.shape", f"is {list(array.shape)}; the model's input {spec.name} is {shape}")
+        raise invalid(
+            f"{field}.shape", f"is {list(array.shape)}; the model's input {spec.name} is {shape}"
+        )
     return _strings(array, field) if wanted is np.object_ else array
 
 
@@ -115,5 +135,7 @@ def _strings(array: Array, field: str) -> Array:
     try:
         texts.ravel()[:] = [item.decode() for item in array.ravel().tolist()]
     except UnicodeDecodeError:
-        raise invalid(f"{field}.data", "has an element that is not UTF-8, which this model's strings are") from None
+        raise invalid(
+            f"{field}.data", "has an element that is not UTF-8, which this model's strings are"
+        ) from None
     return texts

@@ -1,4 +1,6 @@
-"""How usual what a model is asked is: the distribution of its embeddings against its own beginning, in one number. Plain."""
+"""How usual what a model is asked is: the distribution of its embeddings against its own beginning,
+in one number. Plain.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ REFERENCE = 256
 
 
 class Typicality:
-    """Cosine of an embedding to the mean of the first ones. When what is asked moves elsewhere, so does its mean."""
+    """Cosine of an embedding to the mean of the first ones.
+
+    When what is asked moves elsewhere, so does its mean.
+    """
 
     def __init__(self) -> None:
         self._sum: Floats | None = None
@@ -20,7 +25,9 @@ class Typicality:
         self._seen = 0
 
     def of(self, values: Sequence[float]) -> float | None:
-        """The cosine; None while the reference is being learnt, of a vector without length, or of another width."""
+        """The cosine; None while the reference is being learnt, of a vector without length, or of
+        another width.
+        """
         vector = np.fromiter(values, np.float32, len(values))
         length = float(np.linalg.norm(vector))
         if not length or not np.isfinite(length):

@@ -24,7 +24,9 @@ SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 async def serve(settings: UpstreamSettings) -> None:
     """Serve until told to stop."""
     clock = SystemClock()
-    upstream = load_section(settings.config_file, "upstreams", UpstreamsSection).named(settings.upstream)
+    upstream = load_section(settings.config_file, "upstreams", UpstreamsSection).named(
+        settings.upstream
+    )
     async with start_telemetry("inference-upstream", settings) as telemetry:
         client = Client(upstream, telemetry)
         servicer = UpstreamServicer(client, clock, telemetry)
@@ -44,7 +46,9 @@ async def serve(settings: UpstreamSettings) -> None:
                 tenancy=router_pb2.TENANCY_UPSTREAM,
                 zone=settings.zone,
             )
-            registrar = Registrar(settings.router_address, instance, settings.internal_token, servicer.load)
+            registrar = Registrar(
+                settings.router_address, instance, settings.internal_token, servicer.load
+            )
             registrar.start()
         await server.wait(before_stop=registrar.leave if registrar else None)
         keeper.cancel()

@@ -1,4 +1,6 @@
-"""The knobs of the upstream service, from the environment and the `upstreams` section of the file."""
+"""The knobs of the upstream service, from the environment and the `upstreams` section of the
+file.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,18 @@ from pydantic import Field, field_validator
 class UpstreamSettings(ServiceSettings):
     """Settings of one process; it fronts one upstream."""
 
-    listen: str = Field("127.0.0.1:7077", description="address to serve on: host:port or unix:/path")
-    upstream: str = Field("", description="name of the upstream in the file that this process fronts; empty: the first")
+    listen: str = Field(
+        "127.0.0.1:7077", description="address to serve on: host:port or unix:/path"
+    )
+    upstream: str = Field(
+        "",
+        description="name of the upstream in the file that this process fronts; empty: the first",
+    )
     instance_id: str = Field("", description="name at the router; empty: the upstream's")
     router_address: str = Field("", description="router to register with; empty: none")
-    batcher_address: str = Field("", description="batcher that holds what waits for this upstream; empty: the router's")
+    batcher_address: str = Field(
+        "", description="batcher that holds what waits for this upstream; empty: the router's"
+    )
     zone: str = Field("", description="failure domain")
 
 
@@ -43,17 +52,24 @@ class Upstream(Section):
     """Longest pause between two pieces of an answer, the first one included."""
     most_connections: int = Field(100, ge=1)
     kept_connections: int = Field(100, ge=0)
-    """While more than so many are open, a connection is closed as soon as its call ends; below it, those that calls at once have needed in
-    the last `keepalive_s` stay."""
+    """While more than so many are open, a connection is closed as soon as its call ends; below it,
+    those that calls at once have needed in the last `keepalive_s` stay.
+    """
     keepalive_s: float = Field(30.0, ge=0)
-    """An idle connection is used no more after so long, and closed soon after, whether calls come or not."""
+    """An idle connection is used no more after so long, and closed soon after, whether calls come
+    or not.
+    """
     refresh_s: float = Field(300.0, ge=0)
-    """New calls get new connections after so long, so that the name is looked up again; running calls end on the old ones."""
+    """New calls get new connections after so long, so that the name is looked up again; running
+    calls end on the old ones.
+    """
     http2: bool = False
     ca_file: Path | None = None
     most_answer_bytes: int = Field(8 << 20, ge=1)
     resumes: bool = False
-    """True for a server (vLLM, SGLang) that continues an assistant's turn at the end of a conversation: a cut answer goes on there."""
+    """True for a server (vLLM, SGLang) that continues an assistant's turn at the end of a
+    conversation: a cut answer goes on there.
+    """
     concurrency: int = Field(16, ge=1)
     """What the batcher begins with; it learns what the upstream takes."""
 
@@ -74,7 +90,9 @@ class Upstream(Section):
             try:
                 return self.key_file.read_text().strip()
             except OSError as error:
-                raise BadConfig([f"upstreams: {self.name}: key_file cannot be read ({error.strerror})"]) from None
+                raise BadConfig(
+                    [f"upstreams: {self.name}: key_file cannot be read ({error.strerror})"]
+                ) from None
         if self.key_env and not os.environ.get(self.key_env):
             raise BadConfig([f"upstreams: {self.name}: the variable {self.key_env} holds no key"])
         return os.environ.get(self.key_env, "") if self.key_env else ""

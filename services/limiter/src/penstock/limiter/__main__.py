@@ -29,13 +29,22 @@ SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
 async def serve(settings: LimiterSettings) -> None:
     """Serve until told to stop."""
     if not settings.redis_url:
-        raise CannotStart("the limiter keeps its books in Redis: set PENSTOCK_REDIS_URL (make up does)")
+        raise CannotStart(
+            "the limiter keeps its books in Redis: set PENSTOCK_REDIS_URL (make up does)"
+        )
     clock, file = SystemClock(), settings.config_file
     client = open_redis(settings.redis_url, timeout_s=1.0, retries=0)
     store = Store(
-        client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3, patience_s=settings.store_patience_ms / 1e3
-    )  # fmt: skip
-    limits, prices = load_section(file, "limits", LimitsSection), load_section(file, "prices", PricesSection)
+        client,
+        clock,
+        settings.store_timeout_ms / 1e3,
+        settings.store_pause_ms / 1e3,
+        patience_s=settings.store_patience_ms / 1e3,
+    )
+    limits, prices = (
+        load_section(file, "limits", LimitsSection),
+        load_section(file, "prices", PricesSection),
+    )
     servicer = LimiterServicer(settings, limits, prices, store, clock)
     watch_sighup(
         lambda: servicer.reload(
@@ -56,22 +65,35 @@ async def serve(settings: LimiterSettings) -> None:
         await server.wait()
 
 
-def _others(settings: LimiterSettings, servicer: LimiterServicer, store: Store, clock: SystemClock) -> list[Server]:
+def _others(
+    settings: LimiterSettings, servicer: LimiterServicer, store: Store, clock: SystemClock
+) -> list[Server]:
     """The operators' door and Envoy's, each on an address of its own."""
     servers = []
     if settings.admin_listen:
         admin = AdminServicer(servicer, store, clock)
         door = Door(SERVICES["LimiterAdminService"], admin, operator(settings.operators()))
-        servers.append(Server("limiter-admin", settings.model_copy(update={"listen": settings.admin_listen}), [door]))
+        servers.append(
+            Server(
+                "limiter-admin",
+                settings.model_copy(update={"listen": settings.admin_listen}),
+                [door],
+            )
+        )
     if settings.envoy_listen:
         name = rls.DESCRIPTOR.services_by_name["RateLimitService"].full_name
         envoy = EnvoyServicer(servicer, store)
         servers.append(
             Server(
-                "limiter-envoy", settings.model_copy(update={"listen": settings.envoy_listen}), [], foreign_names=[name],
-                foreign=[lambda server: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, server)],
+                "limiter-envoy",
+                settings.model_copy(update={"listen": settings.envoy_listen}),
+                [],
+                foreign_names=[name],
+                foreign=[
+                    lambda server: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, server)
+                ],
             )
-        )  # fmt: skip
+        )
     return servers
 
 

@@ -1,4 +1,7 @@
-"""What is asked of the ledger and what it answers. Values only; the rules are `ledger.lua`'s, which runs in the store."""
+"""What is asked of the ledger and what it answers.
+
+Values only; the rules are `ledger.lua`'s, which runs in the store.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 UNBOUNDED = 2**53 - 1
 """A lease's share of what no rule counts."""
 NEVER, STALE = pb.VERDICT_NEVER, 99
-"""STALE: the counters' windows are not those of the store's time; it is in `available`, in milliseconds."""
+"""STALE: the counters' windows are not those of the store's time; it is in `available`, in
+milliseconds.
+"""
 
 Vector = list[int]
 """Requests, tokens, micro-dollars."""
@@ -18,7 +23,9 @@ Vector = list[int]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a path: the most it may cost, what it usually costs, what stays spent if nobody settles."""
+    """What is asked of a path: the most it may cost, what it usually costs, what stays spent if
+    nobody settles.
+    """
 
     most: Vector
     usual: Vector

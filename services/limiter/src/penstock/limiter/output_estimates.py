@@ -1,4 +1,6 @@
-"""What calls of a kind usually cost beyond their input: quantiles of the latest ones, by organisation, model and route. Plain."""
+"""What calls of a kind usually cost beyond their input: quantiles of the latest ones, by
+organisation, model and route. Plain.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ FEWEST = 20
 KINDS = 4_096
 """Kinds that are remembered, 12 kB each at most."""
 ROUTES = 64
-"""Routes that are remembered of one model, so that who makes up routes crowds out only those of its own."""
+"""Routes that are remembered of one model, so that who makes up routes crowds out only those of its
+own.
+"""
 REFRESH = 16
 """A quantile is computed again after so many observations."""
 
@@ -31,7 +35,9 @@ class Kind(NamedTuple):
 class Seen:
     """The latest calls of a kind: requests, tokens and micro-dollars beyond the input."""
 
-    latest: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in range(3)))
+    latest: tuple[array[int], ...] = field(
+        default_factory=lambda: tuple(array("q") for _ in range(3))
+    )
     count: int = 0
     known: list[int] | None = None
 
@@ -47,7 +53,10 @@ class Seen:
 
 
 class Outputs:
-    """Learns quantiles of output costs. Memory is bounded: the kind that was used longest ago is forgotten first."""
+    """Learns quantiles of output costs.
+
+    Memory is bounded: the kind that was used longest ago is forgotten first.
+    """
 
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
@@ -56,7 +65,9 @@ class Outputs:
         """The routes of each model, the one that was used longest ago first."""
 
     def learn(self, kind: Kind, beyond: list[int]) -> None:
-        """Note what one call cost beyond its input, for its route and for its model: requests, tokens, micro-dollars."""
+        """Note what one call cost beyond its input, for its route and for its model: requests,
+        tokens, micro-dollars.
+        """
         model = kind._replace(route="")
         for each in dict.fromkeys((kind, model)):
             self._seen.setdefault(each, Seen()).learn(beyond, self._quantile)
@@ -71,14 +82,19 @@ class Outputs:
             self._forget(next(iter(self._seen)))
 
     def usual(self, kind: Kind, most: list[int], least: list[int]) -> list[int]:
-        """What to hold for an expected rule: the input and the quantile of what comes out, never above the most.
+        """What to hold for an expected rule: the input and the quantile of what comes out, never
+        above the most.
 
-        A route that has been seen too seldom is taken for like the model's other calls; a model that has, for as dear as can be.
+        A route that has been seen too seldom is taken for like the model's other calls; a model
+        that has, for as dear as can be.
         """
         for each in (kind, kind._replace(route="")):
             seen = self._seen.get(each)
             if seen is not None and seen.known is not None:
-                return [min(top, low + out) for top, low, out in zip(most, least, seen.known, strict=True)]
+                return [
+                    min(top, low + out)
+                    for top, low, out in zip(most, least, seen.known, strict=True)
+                ]
         return list(most)
 
     def __len__(self) -> int:

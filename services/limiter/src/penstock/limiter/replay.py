@@ -1,4 +1,6 @@
-"""Replaying a ledger: the state that its entries add up to, to be compared with the state that the store keeps. Plain."""
+"""Replaying a ledger: the state that its entries add up to, to be compared with the state that the
+store keeps. Plain.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ from collections.abc import Iterable, Mapping
 
 
 def replay(
-    ledger: Iterable[tuple[str, int, int, int]], folded: Mapping[str, tuple[int, int, int]] | None = None
+    ledger: Iterable[tuple[str, int, int, int]],
+    folded: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Mapping[str, tuple[int, int, int]]:
-    """The state that a ledger's entries add up to: window, committed and held by counter. A later window forgets the one before.
+    """The state that a ledger's entries add up to: window, committed and held by counter.
+
+    A later window forgets the one before.
 
     Args:
         folded: sums of the entries that came before.

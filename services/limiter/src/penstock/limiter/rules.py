@@ -1,4 +1,7 @@
-"""Rules of the file, and the counters that a call's path makes of them. Plain: windows are computed from a given time."""
+"""Rules of the file, and the counters that a call's path makes of them.
+
+Plain: windows are computed from a given time.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,24 @@ from pydantic import Field, field_validator, model_validator
 Level = Literal["organisation", "team", "user", "key", "model", "tag"]
 Unit = Literal["second", "minute", "hour", "day", "week", "month"]
 SECONDS: dict[str, int] = {
-    "second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month": 2_592_000,
-}  # fmt: skip
+    "second": 1,
+    "minute": 60,
+    "hour": 3_600,
+    "day": 86_400,
+    "week": 604_800,
+    "month": 2_592_000,
+}
 DIMENSIONS = {"requests": 0, "tokens": 1, "microusd": 2}
 BUCKETS = 60
-"""A rolling window moves in so many steps; what was spent stays counted for up to one step longer."""
+"""A rolling window moves in so many steps; what was spent stays counted for up to one step longer.
+"""
 
 
 class RuleSection(Section):
-    """One limit. A rate refills evenly (GCRA); a budget counts what a window has spent and holds."""
+    """One limit.
+
+    A rate refills evenly (GCRA); a budget counts what a window has spent and holds.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     kind: Literal["rate", "budget"]
@@ -39,7 +51,9 @@ class RuleSection(Section):
     limit: int = Field(ge=0)
     window: Unit = "minute"
     calendar: bool = False
-    """Budgets only: the window begins with the calendar's second, minute … month in `time_zone`; otherwise it rolls."""
+    """Budgets only: the window begins with the calendar's second, minute … month in `time_zone`;
+    otherwise it rolls.
+    """
     time_zone: str = "UTC"
     burst: int | None = Field(None, ge=1)
     """Rates only: most that may come at once; absent means the limit of one window."""
@@ -69,7 +83,9 @@ class RuleSection(Section):
             raise ValueError("a rate of 0 lets nothing pass; use a budget of 0")
         if self.kind == "budget" and self.burst is not None:
             raise ValueError("a budget has no burst; use kind: rate")
-        if list(self.alerts) != sorted(self.alerts) or any(not 0 < share <= 1 for share in self.alerts):
+        if list(self.alerts) != sorted(self.alerts) or any(
+            not 0 < share <= 1 for share in self.alerts
+        ):
             raise ValueError("alerts are shares above 0 and at most 1, rising")
         return self
 
@@ -93,7 +109,9 @@ class LimitsSection(Section):
 
 
 class EnvoyRule(Section):
-    """One limit for descriptors of Envoy's protocol: each entry is `key` (any value, counted by itself) or `key=value`."""
+    """One limit for descriptors of Envoy's protocol: each entry is `key` (any value, counted by
+    itself) or `key=value`.
+    """
 
     domain: str = Field(min_length=1)
     descriptor: tuple[str, ...] = Field(min_length=1)
@@ -156,13 +174,25 @@ class Counter:
     def row(self) -> list[object]:
         """As the script in the store reads it."""
         return [
-            self.key, self.kind, self.dimension, self.limit, int(self.expected), int(self.shadow),
-            self.start, self.end, self.following_end, int(self.adaptive), list(self.alerts), self.amount,
-        ]  # fmt: skip
+            self.key,
+            self.kind,
+            self.dimension,
+            self.limit,
+            int(self.expected),
+            int(self.shadow),
+            self.start,
+            self.end,
+            self.following_end,
+            int(self.adaptive),
+            list(self.alerts),
+            self.amount,
+        ]
 
 
 def organisation_prefix(organisation: str) -> str:
-    """What every key of an organisation begins with: one hash tag, so that one script may touch them all."""
+    """What every key of an organisation begins with: one hash tag, so that one script may touch
+    them all.
+    """
     return f"penstock:limiter:{{{quote(organisation, safe='')}}}:"
 
 
@@ -170,7 +200,9 @@ def counters(section: LimitsSection, path: Path, now_s: float) -> tuple[Counter,
     """The counters of a path in the order of the file, with the windows of `now_s` (Unix time)."""
     found = []
     for rule in section.rules:
-        if rule.organisation not in ("*", path.organisation) or (rule.models and path.model not in rule.models):
+        if rule.organisation not in ("*", path.organisation) or (
+            rule.models and path.model not in rule.models
+        ):
             continue
         found += [
             _counter(rule, path.organisation, value, section.shadow, now_s)
@@ -180,13 +212,17 @@ def counters(section: LimitsSection, path: Path, now_s: float) -> tuple[Counter,
     return tuple(found)
 
 
-def subject(section: LimitsSection, rule_name: str, organisation: str, value: str, now_s: float) -> Counter | None:
+def subject(
+    section: LimitsSection, rule_name: str, organisation: str, value: str, now_s: float
+) -> Counter | None:
     """The counter of one subject of a rule; None for a rule that is not there."""
     rule = next((rule for rule in section.rules if rule.name == rule_name), None)
     return _counter(rule, organisation, value, section.shadow, now_s) if rule else None
 
 
-def _counter(rule: RuleSection, organisation: str, value: str, shadow: bool, now_s: float) -> Counter:
+def _counter(
+    rule: RuleSection, organisation: str, value: str, shadow: bool, now_s: float
+) -> Counter:
     counter = Counter(
         f"{organisation_prefix(organisation)}c:{rule.name}:{value}",
         rule.name,
@@ -208,10 +244,11 @@ def _counter(rule: RuleSection, organisation: str, value: str, shadow: bool, now
 
 
 def windows(unit: Unit, zone: str, now_s: float) -> tuple[int, int, int]:
-    """Begin and end of the calendar window that holds `now_s`, and the end of the next, in Unix milliseconds.
+    """Begin and end of the calendar window that holds `now_s`, and the end of the next, in Unix
+    milliseconds.
 
-    Each window begins where the one before ends, whatever the clocks do: days of 23 hours are days, and where clocks change by a part of an
-    hour, the hour that this cuts short is an hour.
+    Each window begins where the one before ends, whatever the clocks do: days of 23 hours are days,
+    and where clocks change by a part of an hour, the hour that this cuts short is an hour.
     """
     start, end = _window(unit, zone, int(now_s))
     _, following = _window(unit, zone, end)
@@ -222,13 +259,17 @@ def windows(unit: Unit, zone: str, now_s: float) -> tuple[int, int, int]:
 def _window(unit: Unit, zone: str, now_s: int) -> tuple[int, int]:
     if unit in ("second", "minute", "hour"):
         return _even_window(SECONDS[unit], zone, now_s)
-    local = datetime.fromtimestamp(now_s, ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    local = datetime.fromtimestamp(now_s, ZoneInfo(zone)).replace(
+        hour=0, minute=0, second=0, microsecond=0, fold=0
+    )
     if unit == "week":
         local -= timedelta(days=local.weekday())
     elif unit == "month":
         local = local.replace(day=1)
     days = {"day": 1, "week": 7}.get(unit)
-    following = local + timedelta(days=days) if days else (local + timedelta(days=32)).replace(day=1)
+    following = (
+        local + timedelta(days=days) if days else (local + timedelta(days=32)).replace(day=1)
+    )
     return int(local.timestamp()), int(following.timestamp())
 
 

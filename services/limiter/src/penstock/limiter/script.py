@@ -1,4 +1,7 @@
-"""The script in the store: how questions to it are written, and how its replies are read. No connection lives here."""
+"""The script in the store: how questions to it are written, and how its replies are read.
+
+No connection lives here.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,17 @@ class WindowPassed(Exception):
 def to_reserve(hold_id: str, path: Sequence[Counter], ask: Question) -> str:
     """Arguments of `reserve`."""
     return arguments(
-        hold_id, int(ask.lease), Rows(path), ask.most, ask.usual, ask.least, ask.ttl_ms, ask.priority,
-        int(ask.unpriced), ask.share,
-    )  # fmt: skip
+        hold_id,
+        int(ask.lease),
+        Rows(path),
+        ask.most,
+        ask.usual,
+        ask.least,
+        ask.ttl_ms,
+        ask.priority,
+        int(ask.unpriced),
+        ask.share,
+    )
 
 
 def reserved(found: Sequence[Any]) -> Reply:
@@ -47,7 +58,9 @@ def extended(found: Sequence[Any], organisation: str) -> Reply:
 def renewed(found: Sequence[Any], organisation: str) -> Reply:
     """The reply of `renew`."""
     granted = int(found[4]), int(found[5]), int(found[6])
-    return Reply(found[0], found[1] - 1, found[2], int(found[3]), granted, **_named(found[7:], organisation))
+    return Reply(
+        found[0], found[1] - 1, found[2], int(found[3]), granted, **_named(found[7:], organisation)
+    )
 
 
 def used(found: Sequence[Any]) -> list[Usage]:
@@ -59,12 +72,17 @@ def used(found: Sequence[Any]) -> list[Usage]:
 def states(pairs: Sequence[str]) -> States:
     """Window, committed and held by counter, from keys and texts in turn."""
     numbers = [tuple(int(word) for word in text.split()) for text in pairs[1::2]]
-    return {key: (at, spent, held) for key, (at, spent, held) in zip(pairs[::2], numbers, strict=True)}
+    return {
+        key: (at, spent, held) for key, (at, spent, held) in zip(pairs[::2], numbers, strict=True)
+    }
 
 
 def arguments(*arguments: Any) -> str:
     """Arguments of an operation as the script reads them."""
-    parts = (argument.json if isinstance(argument, Rows) else json.dumps(argument) for argument in arguments)
+    parts = (
+        argument.json if isinstance(argument, Rows) else json.dumps(argument)
+        for argument in arguments
+    )
     return f"[{','.join(parts)}]"
 
 
@@ -76,13 +94,18 @@ def present(found: Sequence[Any]) -> list[int]:
 
 
 def _named(rest: Sequence[Any], organisation: str) -> dict[str, Any]:
-    """Alerts and names of rules from the end of a reply; there is none where nothing is to be named."""
+    """Alerts and names of rules from the end of a reply; there is none where nothing is to be
+    named.
+    """
     if not rest:
         return {}
     *pairs, keys = rest
     alerts = tuple((pairs[index] - 1, pairs[index + 1]) for index in range(0, len(pairs), 2))
     begin = len(organisation_prefix(organisation)) + len("c:")
-    return {"alerts": alerts, "rules": tuple(key[begin:].partition(":")[0] for key in json.loads(keys))}
+    return {
+        "alerts": alerts,
+        "rules": tuple(key[begin:].partition(":")[0] for key in json.loads(keys)),
+    }
 
 
 class Rows:

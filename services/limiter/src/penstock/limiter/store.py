@@ -1,4 +1,7 @@
-"""The workshop: the books in Redis, by one script. What is asked while a batch is in flight goes together; a lost store is said at once."""
+"""The workshop: the books in Redis, by one script.
+
+What is asked while a batch is in flight goes together; a lost store is said at once.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,35 @@ from penstock.limiter.script import (
 from penstock.rpc.errors import Fault
 from penstock.rpc.micro_batch import Gather
 from penstock.service.clock import Clock
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 log = logging.getLogger(__name__)
 CHANGES = "penstock:limiter:changes"
 """Stream of what operators changed."""
 CHANGES_KEPT = 100_000
 LEDGER_KEPT = 1_000_000
-"""Entries of a ledger that are kept one by one; older ones are folded into a sum for each counter, which is where a replay begins."""
+"""Entries of a ledger that are kept one by one; older ones are folded into a sum for each counter,
+which is where a replay begins.
+"""
 PAGE = 10_000
 PROBE = "penstock:limiter:probe"
 CANNOT_WRITE = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ")
 """Errors of a store that is there and keeps no books: no memory, no disk, a replica."""
 OWED_KEPT = 100_000
-"""Settlements that are kept while the store is lost; beyond that, the oldest is left to its hold's expiry."""
+"""Settlements that are kept while the store is lost; beyond that, the oldest is left to its hold's
+expiry.
+"""
 PAID_AT_ONCE = 256
 TICKS = 4
-"""The patience for a batch ends after so many turns of its timer, so that a stall of this process is not laid to the store."""
+"""The patience for a batch ends after so many turns of its timer, so that a stall of this process
+is not laid to the store.
+"""
 
 
 class StoreLost(Exception):
@@ -56,10 +71,11 @@ class StoreLost(Exception):
 class Store:
     """The books of every organisation. Owns its client.
 
-    A question waits for as long as `Patience` says. Then the store counts as slow until its answer is there, and after `timeout_s` as
-    lost until a probe is answered. Meanwhile questions raise StoreLost at once, except those that say how long they can wait: they are
-    asked again as soon as the store answers, which is safe because every operation is idempotent by the hold's id. What could not be
-    settled is owed, and settled when the store answers again.
+    A question waits for as long as `Patience` says. Then the store counts as slow until its answer
+    is there, and after `timeout_s` as lost until a probe is answered. Meanwhile questions raise
+    StoreLost at once, except those that say how long they can wait: they are asked again as soon as
+    the store answers, which is safe because every operation is idempotent by the hold's id. What
+    could not be settled is owed, and settled when the store answers again.
 
     Args:
         patience_s: wait for a store that has been quick; None means `timeout_s`.
@@ -98,17 +114,27 @@ class Store:
         self._gather: Gather[tuple[str, ...], list[Any]] = Gather(self._ask)
 
     async def reserve(
-        self, organisation: str, hold_id: str, path: Sequence[Counter], ask: Question, wait_s: float = 0.0
+        self,
+        organisation: str,
+        hold_id: str,
+        path: Sequence[Counter],
+        ask: Question,
+        wait_s: float = 0.0,
     ) -> Reply:
-        """The script's `reserve`; raises StoreLost where the store has not answered within `wait_s`, or its usual time if that is longer.
+        """The script's `reserve`; raises StoreLost where the store has not answered within
+        `wait_s`, or its usual time if that is longer.
 
         A hold without a time to live has no id that the store remembers, so it must not wait.
         """
-        return reserved(await self._run("reserve", organisation, to_reserve(hold_id, path, ask), wait_s))
+        return reserved(
+            await self._run("reserve", organisation, to_reserve(hold_id, path, ask), wait_s)
+        )
 
     async def extend(self, organisation: str, hold_id: str, most: Sequence[int]) -> Reply:
         """The script's `extend`; raises StoreLost."""
-        return extended(await self._run("extend", organisation, arguments(hold_id, most)), organisation)
+        return extended(
+            await self._run("extend", organisation, arguments(hold_id, most)), organisation
+        )
 
     async def settle(
         self,
@@ -121,19 +147,25 @@ class Store:
         """The script's `settle`; raises StoreLost, and then does it when the store answers again.
 
         Args:
-            path: where the spend is booked if the store does not know the hold, for it has forgotten it.
-            unbooked: the same for a settlement that is owed, which may come when a settled hold is no longer remembered.
+            path: where the spend is booked if the store does not know the hold, for it has
+                forgotten it.
+            unbooked: the same for a settlement that is owed, which may come when a settled hold is
+                no longer remembered.
         """
         try:
             found = await self._run("settle", organisation, arguments(hold_id, spent, []))
             if found[0] < 0 and path:
-                found = await self._run("settle", organisation, arguments(hold_id, spent, Rows(path)))
+                found = await self._run(
+                    "settle", organisation, arguments(hold_id, spent, Rows(path))
+                )
         except StoreLost:
             self.owe(organisation, hold_id, spent, unbooked)
             raise
         return found[0] > 0, (int(found[1]), int(found[2]), int(found[3]))
 
-    def owe(self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()) -> None:
+    def owe(
+        self, organisation: str, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()
+    ) -> None:
         """Settle a hold as soon as the store answers again. Doing it twice books nothing twice."""
         text = arguments(hold_id, list(spent), Rows(path))
         self._owed[organisation, hold_id] = ("settle", organisation_prefix(organisation), text)
@@ -141,7 +173,12 @@ class Store:
             self._owed.pop(next(iter(self._owed)))
 
     async def renew(
-        self, organisation: str, lease_id: str, spent: Sequence[int], wanted: Sequence[int], ask: Question
+        self,
+        organisation: str,
+        lease_id: str,
+        spent: Sequence[int],
+        wanted: Sequence[int],
+        ask: Question,
     ) -> Reply:
         """The script's `renew`; raises StoreLost."""
         text = arguments(lease_id, spent, wanted, ask.share, ask.priority)
@@ -151,9 +188,16 @@ class Store:
         """The script's `usage`; raises StoreLost, and WindowPassed for a path of another time."""
         return used(await self._run("usage", organisation, arguments(Rows(path))))
 
-    async def adjust(self, organisation: str, counter: Counter, amount: int, *, reset: bool = False) -> tuple[int, int]:
-        """Add to what is committed, or forget it; returns what was and what is. Raises StoreLost and WindowPassed."""
-        before, now = present(await self._run("adjust", organisation, arguments(counter.row(), amount, int(reset))))
+    async def adjust(
+        self, organisation: str, counter: Counter, amount: int, *, reset: bool = False
+    ) -> tuple[int, int]:
+        """Add to what is committed, or forget it; returns what was and what is.
+
+        Raises StoreLost and WindowPassed.
+        """
+        before, now = present(
+            await self._run("adjust", organisation, arguments(counter.row(), amount, int(reset)))
+        )
         return before, now
 
     async def drain(self, organisation: str, on: bool) -> int:
@@ -176,22 +220,32 @@ class Store:
             await self.client.xadd(CHANGES, entry, maxlen=CHANGES_KEPT, approximate=True)
 
     async def changes(self, most: int) -> list[tuple[int, dict[str, str]]]:
-        """The latest lines of the audit log, newest first, with their Unix milliseconds. Raises StoreLost."""
+        """The latest lines of the audit log, newest first, with their Unix milliseconds.
+
+        Raises StoreLost.
+        """
         async with _losing():
             rows: list[Any] = await self.client.xrevrange(CHANGES, count=most) or []
         return [
-            (int(at.split(b"-")[0]), {key.decode(): value.decode() for key, value in fields.items()})
+            (
+                int(at.split(b"-")[0]),
+                {key.decode(): value.decode() for key, value in fields.items()},
+            )
             for at, fields in rows
         ]
 
     async def verify(self, organisation: str) -> tuple[int, list[str]]:
-        """Replay an organisation's ledger; returns how many entries it has and the counters that differ. Raises StoreLost."""
+        """Replay an organisation's ledger; returns how many entries it has and the counters that
+        differ. Raises StoreLost.
+        """
         while True:
             last, first, sums, *rest = await self._run("snapshot", organisation, arguments())
             texts = [text.decode() for text in rest]
             replayed, kept = states(texts[: 2 * sums]), states(texts[2 * sums :])
             async with _losing():
-                entries, replayed = await self._replay(organisation_prefix(organisation) + "ledger", last, replayed)
+                entries, replayed = await self._replay(
+                    organisation_prefix(organisation) + "ledger", last, replayed
+                )
                 oldest = await self._first(organisation_prefix(organisation) + "ledger")
             if oldest == first:  # otherwise entries were folded meanwhile: once more
                 break
@@ -208,18 +262,28 @@ class Store:
         return rows[0][0] if rows else b"0-0"
 
     async def _replay(self, ledger: str, last: bytes, state: States) -> tuple[int, States]:
-        """Replay what stands in the ledger up to `last`, page by page; returns the number of entries too."""
+        """Replay what stands in the ledger up to `last`, page by page; returns the number of
+        entries too.
+        """
         entries, begin = 0, "-"
         while True:
             rows: list[Any] = await self.client.xrange(ledger, begin, last, count=PAGE) or []
-            lines = (line.decode().rsplit(" ", 3) for _, fields in rows for line in fields[b"d"].split(b"\n"))
-            state = replay(((key, int(at), int(spent), int(held)) for key, at, spent, held in lines), state)
+            lines = (
+                line.decode().rsplit(" ", 3)
+                for _, fields in rows
+                for line in fields[b"d"].split(b"\n")
+            )
+            state = replay(
+                ((key, int(at), int(spent), int(held)) for key, at, spent, held in lines), state
+            )
             entries += len(rows)
             if len(rows) < PAGE:
                 return entries, state
             begin = f"({rows[-1][0].decode()}"
 
-    async def _run(self, operation: str, organisation: str, text: str, wait_s: float = 0.0) -> list[Any]:
+    async def _run(
+        self, operation: str, organisation: str, text: str, wait_s: float = 0.0
+    ) -> list[Any]:
         question = operation, organisation_prefix(organisation), text
         ends_s = asyncio.get_running_loop().time() + wait_s
         while True:
@@ -238,7 +302,9 @@ class Store:
             raise StoreLost(fault.message) from None
 
     async def _answers_before(self, ends_s: float) -> bool:
-        """Wait for a slow or lost store to answer again; False where it does not by `ends_s` of the loop's time."""
+        """Wait for a slow or lost store to answer again; False where it does not by `ends_s` of the
+        loop's time.
+        """
         try:
             async with asyncio.timeout_at(ends_s):
                 await self._answers.wait()
@@ -269,7 +335,9 @@ class Store:
     def _watch(self, tick_s: float, ticks: int) -> None:
         """Wait for a batch; when the ticks are over, answer those who wait for it."""
         if ticks:
-            self._timer = asyncio.get_running_loop().call_later(tick_s, self._watch, tick_s, ticks - 1)
+            self._timer = asyncio.get_running_loop().call_later(
+                tick_s, self._watch, tick_s, ticks - 1
+            )
             return
         self._slow = True
         self._tell_whether_it_answers()
@@ -279,7 +347,10 @@ class Store:
         (self._answers.clear if self._slow or self._probe is not None else self._answers.set)()
 
     def _lose(self, error: Exception) -> None:
-        log.warning("the store does not answer (%s); applying each rule's `store_loss` setting", type(error).__name__)
+        log.warning(
+            "the store does not answer (%s); applying each rule's `store_loss` setting",
+            type(error).__name__,
+        )
         self._probe = asyncio.create_task(self._until_back(), name="probe the store")
         self._tell_whether_it_answers()
 
@@ -288,7 +359,9 @@ class Store:
         while True:
             with contextlib.suppress(TimeoutError, RedisError, OSError, RuntimeError):
                 async with asyncio.timeout(self._timeout_s):
-                    await self.client.set(PROBE, 1, px=1_000)  # a write: a store that only reads keeps no books
+                    await self.client.set(
+                        PROBE, 1, px=1_000
+                    )  # a write: a store that only reads keeps no books
                     await self._meet()
                 log.warning("the store answers again")
                 self._probe = None
@@ -298,7 +371,10 @@ class Store:
             await self._clock.sleep(self._pause_s)
 
     async def warm(self) -> None:
-        """Meet the store before anybody asks. One that is away, or hangs already, is looked for as usual, and met when it is found."""
+        """Meet the store before anybody asks.
+
+        One that is away, or hangs already, is looked for as usual, and met when it is found.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._meet()
@@ -306,8 +382,13 @@ class Store:
             self._lose(error)
 
     async def _meet(self) -> None:
-        """Connect, load the script and learn the pace: the first who asks waits for none of it, and no longer than `Patience` says."""
-        loop, question = asyncio.get_running_loop(), ("usage", organisation_prefix(""), arguments(Rows(())))
+        """Connect, load the script and learn the pace: the first who asks waits for none of it, and
+        no longer than `Patience` says.
+        """
+        loop, question = (
+            asyncio.get_running_loop(),
+            ("usage", organisation_prefix(""), arguments(Rows(()))),
+        )
         for turn in range(1 + LEARNT):
             began = loop.time()
             await self._pipeline([question])
@@ -319,7 +400,9 @@ class Store:
             self._paying = asyncio.create_task(self._pay(), name="settle what is owed")
 
     async def _pay(self) -> None:
-        """Settle what could not be settled; what fails stays owed until the next answer of the store."""
+        """Settle what could not be settled; what fails stays owed until the next answer of the
+        store.
+        """
         try:
             while self._owed:
                 part = list(self._owed.items())[:PAID_AT_ONCE]
@@ -345,10 +428,13 @@ class Store:
             self._sha = await self.client.script_load(SCRIPT)
         pipe, now = self.client.pipeline(transaction=False), str(self._now_us())
         for operation, prefix, text in batch:
-            pipe.evalsha(self._sha, 1, prefix + "holds", operation, now, prefix, text, self._ledger_kept)
+            pipe.evalsha(
+                self._sha, 1, prefix + "holds", operation, now, prefix, text, self._ledger_kept
+            )
         answers = await pipe.execute(raise_on_error=False)
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            # The store was restarted or its scripts were flushed: none of the batch has run, and what it knew last may be lost.
+            # The store was restarted or its scripts were flushed: none of the batch has run, and
+            # what it knew last may be lost.
             self._sha, self.restarted_s = "", self._clock.monotonic()
             return await self._pipeline(batch)
         for answer in answers:
@@ -360,7 +446,8 @@ class Store:
 
 
 def _cannot_write(error: ResponseError) -> bool:
-    # redis-py takes the code off some messages and makes a class of it; inside a script the code stands in the text
+    # redis-py takes the code off some messages and makes a class of it; inside a script the code
+    # stands in the text
     known = isinstance(error, OutOfMemoryError | ReadOnlyError)
     return known or any(code in f"{error} " for code in CANNOT_WRITE)
 

@@ -52,7 +52,9 @@ async def serve(settings: RouterSettings) -> None:
     """Serve until told to stop."""
     clock = SystemClock()
     keys = KeyRing(load_section(settings.config_file, "keys", KeysSection).api)
-    models = Models(load_section(settings.config_file, "routes", RoutesSection), settings.default_model)
+    models = Models(
+        load_section(settings.config_file, "routes", RoutesSection), settings.default_model
+    )
     models.prices = Prices.of(load_section(settings.config_file, "prices", PricesSection))
 
     def reload() -> None:
@@ -62,7 +64,9 @@ async def serve(settings: RouterSettings) -> None:
             load_section(settings.config_file, "prices", PricesSection),
             load_section(settings.config_file, "prompts", PromptsSection),
         )
-        shape.replace(fresh[3])  # first: it may refuse a tokenizer's file, and then all of the old file stays
+        shape.replace(
+            fresh[3]
+        )  # first: it may refuse a tokenizer's file, and then all of the old file stays
         keys.replace(fresh[0].api)
         models.replace(fresh[1])
         models.prices = pipeline.prices = Prices.of(fresh[2])
@@ -71,16 +75,22 @@ async def serve(settings: RouterSettings) -> None:
     async with start_telemetry("router", settings, edge=True) as telemetry:
 
         def dial(address: str, service: ServiceDescriptor) -> Peer:
-            return connect(address, service, token=settings.internal_token, clock=clock, tracer=telemetry)
+            return connect(
+                address, service, token=settings.internal_token, clock=clock, tracer=telemetry
+            )
 
         registry = Registry(settings, store, clock)
         backends = Backends(dial, settings.batcher_address)
         attempts = Attempts(settings, registry, backends, clock, telemetry, Random())
         admission = _admission(settings, models, clock, dial)
         recall = _recall(settings, models, clock, dial)
-        shape = PromptShape(load_section(settings.config_file, "prompts", PromptsSection), lambda: models.prices)
+        shape = PromptShape(
+            load_section(settings.config_file, "prompts", PromptsSection), lambda: models.prices
+        )
         stages = admission or OpenAdmission(), recall or NoRecall(), shape
-        pipeline = Pipeline(attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes()))
+        pipeline = Pipeline(
+            attempts, stages, clock, telemetry, lambda: (*registry.notes(), *telemetry.notes())
+        )
         pipeline.prices = models.prices
         watch_sighup(reload)
         servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
@@ -90,15 +100,23 @@ async def serve(settings: RouterSettings) -> None:
             run_stream = RunStream(store, servicer.runs, clock)
         doors = [
             Door(ROUTER, servicer, keys.authenticate, public=True),
-            Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(settings.internal_token)),
+            Door(
+                REGISTRY,
+                RegistryServicer(settings, registry, clock),
+                internal(settings.internal_token),
+            ),
         ]
         limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
         server = Server("router", settings, doors, tracer=telemetry, clock=clock, limits=limits)
         await registry.read_shared()
         await server.start()
         poller = asyncio.create_task(poll_after_loop(settings.poll_nice, clock), name="poller")
-        keeper = asyncio.create_task(_keep(settings, registry, backends, attempts, clock), name="registry keeper")
-        lease_keeper = asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
+        keeper = asyncio.create_task(
+            _keep(settings, registry, backends, attempts, clock), name="registry keeper"
+        )
+        lease_keeper = (
+            asyncio.create_task(admission.keep(), name="lease keeper") if admission else None
+        )
         if servicer.jobs is not None and run_stream is not None:
             run_stream.start()
             servicer.jobs.start()
@@ -121,7 +139,10 @@ async def serve(settings: RouterSettings) -> None:
 
 
 def _recall(
-    settings: RouterSettings, models: Models, clock: SystemClock, dial: Callable[[str, ServiceDescriptor], Peer]
+    settings: RouterSettings,
+    models: Models,
+    clock: SystemClock,
+    dial: Callable[[str, ServiceDescriptor], Peer],
 ) -> CacheRecall | None:
     if not settings.cache_address:
         return None
@@ -131,7 +152,10 @@ def _recall(
 
 
 def _admission(
-    settings: RouterSettings, models: Models, clock: SystemClock, dial: Callable[[str, ServiceDescriptor], Peer]
+    settings: RouterSettings,
+    models: Models,
+    clock: SystemClock,
+    dial: Callable[[str, ServiceDescriptor], Peer],
 ) -> LimiterAdmission | None:
     if not settings.limiter_address:
         return None
@@ -140,7 +164,11 @@ def _admission(
 
 
 async def _keep(
-    settings: RouterSettings, registry: Registry, backends: Backends, attempts: Attempts, clock: SystemClock
+    settings: RouterSettings,
+    registry: Registry,
+    backends: Backends,
+    attempts: Attempts,
+    clock: SystemClock,
 ) -> None:
     """Read what other routers know, and let leases run out."""
     while True:

@@ -11,50 +11,88 @@ from penstock.service.settings import CommaList, Section, ServiceSettings, split
 from pydantic import Field, field_validator
 
 Strategy = Literal[
-    "least_added_delay", "round_robin", "least_requests", "power_of_two", "peak_ewma", "weighted_by_utilization",
-    "weighted_sum", "hot_cold", "late_binding",
-]  # fmt: skip
+    "least_added_delay",
+    "round_robin",
+    "least_requests",
+    "power_of_two",
+    "peak_ewma",
+    "weighted_by_utilization",
+    "weighted_sum",
+    "hot_cold",
+    "late_binding",
+]
 
 
 class RouterSettings(ServiceSettings):
     """Settings of a router."""
 
-    listen: str = Field("127.0.0.1:7070", description="address to serve on: host:port or unix:/path")
+    listen: str = Field(
+        "127.0.0.1:7070", description="address to serve on: host:port or unix:/path"
+    )
     batcher_address: str = Field(
         "", description="batcher for instances that name none; empty: instances are called directly"
     )
     cache_address: str = Field("", description="cache to ask first; empty: none")
     limiter_address: str = Field("", description="limiter to ask first; empty: none")
     limiter_loss: Literal["closed", "open"] = Field(
-        "closed", description="when the limiter cannot be reached and no lease is left: refuse, or let pass unlimited"
+        "closed",
+        description="when the limiter cannot be reached and no lease is left: refuse, or let pass "
+        "unlimited",
     )
     strategy: Strategy = Field("least_added_delay", description="how instances are chosen")
-    heartbeat_interval_ms: int = Field(500, ge=50, description="how often instances say that they live")
-    lease_ms: int = Field(3_000, ge=200, description="without a heartbeat for so long an instance is lost")
+    heartbeat_interval_ms: int = Field(
+        500, ge=50, description="how often instances say that they live"
+    )
+    lease_ms: int = Field(
+        3_000, ge=200, description="without a heartbeat for so long an instance is lost"
+    )
     default_deadline_ms: int = Field(30_000, ge=1, description="deadline of a call that sets none")
     max_attempts: int = Field(3, ge=1, description="instances tried for one call at most")
-    retry_budget: float = Field(0.1, ge=0, le=1, description="retries as a share of requests at most")
-    hedge_budget: float = Field(0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests")
-    try_deadline_ms: int = Field(0, ge=0, description="longest time of one try; 0: as long as the call has")
-    low_queue_ms: int = Field(10_000, ge=1, description="longest expected wait that a low call may join")
-    normal_queue_ms: int = Field(20_000, ge=1, description="longest expected wait that a normal call may join")
-    high_queue_ms: int = Field(60_000, ge=1, description="longest expected wait that a high call may join")
+    retry_budget: float = Field(
+        0.1, ge=0, le=1, description="retries as a share of requests at most"
+    )
+    hedge_budget: float = Field(
+        0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests"
+    )
+    try_deadline_ms: int = Field(
+        0, ge=0, description="longest time of one try; 0: as long as the call has"
+    )
+    low_queue_ms: int = Field(
+        10_000, ge=1, description="longest expected wait that a low call may join"
+    )
+    normal_queue_ms: int = Field(
+        20_000, ge=1, description="longest expected wait that a normal call may join"
+    )
+    high_queue_ms: int = Field(
+        60_000, ge=1, description="longest expected wait that a high call may join"
+    )
     job_slots: int = Field(16, ge=1, description="jobs that this router serves at the same time")
     job_lease_ms: int = Field(
         5_000, ge=100, description="a job whose router has been silent for so long goes to another"
     )
-    job_attempts: int = Field(5, ge=1, description="routers that may begin a job before it is given up")
-    callback_hosts: CommaList = Field((), description="hosts that ended jobs may be sent to, separated by commas")
-    callback_secret: str = Field("", repr=False, description="secret that signs callbacks; empty: none are sent")
+    job_attempts: int = Field(
+        5, ge=1, description="routers that may begin a job before it is given up"
+    )
+    callback_hosts: CommaList = Field(
+        (), description="hosts that ended jobs may be sent to, separated by commas"
+    )
+    callback_secret: str = Field(
+        "", repr=False, description="secret that signs callbacks; empty: none are sent"
+    )
     poll_nice: int = Field(
-        19, ge=0, le=19, description="niceness of the thread that waits for messages; 0: scheduled as the others are"
+        19,
+        ge=0,
+        le=19,
+        description="niceness of the thread that waits for messages; 0: as other threads",
     )
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
 
     _split = field_validator("callback_hosts", mode="before")(split_commas)
 
     def queue_limit_s(self, priority: int) -> float:
-        """Longest expected wait that a call of this class may join; critical ones have no limit but their deadline."""
+        """Longest expected wait that a call of this class may join; critical ones have no limit but
+        their deadline.
+        """
         limits: dict[int, int] = {
             common_pb2.PRIORITY_LOW: self.low_queue_ms,
             common_pb2.PRIORITY_HIGH: self.high_queue_ms,
@@ -93,7 +131,9 @@ class KeysSection(Section):
 
 
 class ModelRoute(Section):
-    """What is declared of a model, for automatic choice; its price stands in the section `prices`."""
+    """What is declared of a model, for automatic choice; its price stands in the section
+    `prices`.
+    """
 
     name: str = Field(min_length=1, max_length=128)
     quality: float = Field(0.5, ge=0, le=1)
@@ -103,7 +143,9 @@ class ModelRoute(Section):
 
 
 class RoutesSection(Section):
-    """`routes:` of the file: declared models for `auto`, fallbacks by model, the floor of the cascade (0: no cascade)."""
+    """`routes:` of the file: declared models for `auto`, fallbacks by model, the floor of the
+    cascade (0: no cascade).
+    """
 
     models: tuple[ModelRoute, ...] = ()
     fallbacks: Mapping[str, tuple[str, ...]] = {}

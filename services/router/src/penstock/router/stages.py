@@ -1,7 +1,9 @@
-"""The places in the path where others plug in: admission before, recall around, shaping of the prompt. Interfaces and pass-throughs only.
+"""The places in the path where others plug in: admission before, recall around, shaping of the
+prompt. Interfaces and pass-throughs only.
 
-The path: admit → recall → shape → choose → group → compute. `settle` and `store` run after the answer has left. What every call makes
-is a named tuple: a frozen dataclass takes three times as long to make.
+The path: admit → recall → shape → choose → group → compute. `settle` and `store` run after the
+answer has left. What every call makes is a named tuple: a frozen dataclass takes three times as
+long to make.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ Later = Coroutine[Any, Any, None] | None
 PROMPT_OPTIMISER = "prompt_optimiser"
 """The technique of a shaped prompt's saving."""
 PREFIX_NOTE = "prefix: "
-"""How the note begins that says what share of a prompt its conversation has sent before, to the same model."""
+"""How the note begins that says what share of a prompt its conversation has sent before, to the
+same model.
+"""
 
 
 async def finish(later: Later) -> None:
@@ -60,7 +64,11 @@ class Found(NamedTuple):
 
 
 class NotFound(NamedTuple):
-    """Nothing to reuse. Whoever holds it owes the stage one `store` with this token, answer or none. `savings`: what asking cost."""
+    """Nothing to reuse.
+
+    Whoever holds it owes the stage one `store` with this token, answer or none. `savings`: what
+    asking cost.
+    """
 
     token: object = None
     cache: common_pb2.CacheReceipt | None = None
@@ -72,34 +80,57 @@ class AdmissionStage(Protocol):
     """May this caller spend this now?"""
 
     def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
-        """Let the call go on where nothing has to be waited for; None, and nothing done, where `admit` must be asked."""
+        """Let the call go on where nothing has to be waited for; None, and nothing done, where
+        `admit` must be asked.
+        """
         ...
 
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
-        """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a reason and a time to wait)."""
+        """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a
+        reason and a time to wait).
+        """
         ...
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         """A stream has said so much; raise the Fault that ends it where no more is paid for."""
         ...
 
-    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
-        """Called once for each admitted call; without a receipt, `spent` says what it cost all the same. Books what it can and gives
-        what has to be waited for, to be done after the answer has left."""
+    def settle(
+        self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
+    ) -> Later:
+        """Called once for each admitted call; without a receipt, `spent` says what it cost all the
+        same. Books what it can and gives what has to be waited for, to be done after the answer has
+        left.
+        """
         ...
 
 
 class RecallStage(Protocol):
-    """Is there an answer that may be reused? The same request in flight counts as one: the look-up waits for its answer."""
+    """Is there an answer that may be reused?
+
+    The same request in flight counts as one: the look-up waits for its answer.
+    """
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        digest: bytes = b"",
     ) -> Found | None:
-        """An answer that is there without waiting; None, and nothing owed, where `look_up` must be asked."""
+        """An answer that is there without waiting; None, and nothing owed, where `look_up` must be
+        asked.
+        """
         ...
 
     async def look_up(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        request_id: str,
     ) -> Found | NotFound:
         """Find an answer. Must not fail because the cache is gone: that is NotFound with a note."""
         ...
@@ -107,7 +138,10 @@ class RecallStage(Protocol):
     def follow_stream(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
     ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of the same request in flight, as they come; nothing where there is none. The look-up that follows has the answer."""
+        """Pieces of the same request in flight, as they come; nothing where there is none.
+
+        The look-up that follows has the answer.
+        """
         ...
 
     def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
@@ -115,38 +149,57 @@ class RecallStage(Protocol):
         ...
 
     def store(
-        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+        self,
+        token: object,
+        result: inference_pb2.TaskResult | None,
+        receipt: common_pb2.Receipt | None,
     ) -> Later:
-        """Called once for each NotFound; None says that no answer came, and lets whoever waits for it go on alone. Gives what has to be
-        waited for, to be done after the answer has left."""
+        """Called once for each NotFound; None says that no answer came, and lets whoever waits for
+        it go on alone. Gives what has to be waited for, to be done after the answer has left.
+        """
         ...
 
-    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+    async def feedback(
+        self, principal: Principal, request_id: str, correct: bool, note: str
+    ) -> bool:
         """A caller's verdict on an answer; True when a cached entry was quarantined."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A task that costs less and says the same; `savings` go into the receipt, `decisions` and `prefix_share` into the trace."""
+    """A task that costs less and says the same; `savings` go into the receipt, `decisions` and
+    `prefix_share` into the trace.
+    """
 
     task: inference_pb2.Task
     savings: tuple[common_pb2.Saving, ...] = ()
     notes: tuple[str, ...] = ()
     prefix_share: float | None = None
-    """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None where nobody looked."""
+    """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None
+    where nobody looked.
+    """
     decisions: tuple[str, ...] = ()
     not_for: tuple[str, ...] = ()
-    """Models that may follow and whose prompts have a rule of their own: they get the task as it came."""
+    """Models that may follow and whose prompts have a rule of their own: they get the task as it
+    came.
+    """
 
 
 class ShapeStage(Protocol):
     """Can the prompt say the same in fewer tokens?"""
 
     async def shape(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        models: Sequence[str],
     ) -> Shaped:
-        """Shape a task for the first of the models, the one that was chosen; the others may follow. Never fails."""
+        """Shape a task for the first of the models, the one that was chosen; the others may follow.
+
+        Never fails.
+        """
         ...
 
 
@@ -162,7 +215,9 @@ class OpenAdmission:
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         return None
 
-    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
+    def settle(
+        self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
+    ) -> Later:
         return None
 
 
@@ -170,12 +225,22 @@ class NoRecall:
     """Remembers nothing: no cache is configured."""
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        digest: bytes = b"",
     ) -> Found | None:
         return None
 
     async def look_up(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        request_id: str,
     ) -> Found | NotFound:
         return NOT_FOUND
 
@@ -190,11 +255,16 @@ class NoRecall:
         return None
 
     def store(
-        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+        self,
+        token: object,
+        result: inference_pb2.TaskResult | None,
+        receipt: common_pb2.Receipt | None,
     ) -> Later:
         return None
 
-    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+    async def feedback(
+        self, principal: Principal, request_id: str, correct: bool, note: str
+    ) -> bool:
         return False
 
 
@@ -202,7 +272,11 @@ class NoShape:
     """Leaves every task as it is."""
 
     async def shape(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        models: Sequence[str],
     ) -> Shaped:
         return Shaped(task)
 

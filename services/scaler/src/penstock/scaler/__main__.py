@@ -1,4 +1,7 @@
-"""The hall: configuration, pools with their actuators, the loop, doors. `python -m penstock.scaler`, or `... replay trace.csv`."""
+"""The hall: configuration, pools with their actuators, the loop, doors.
+
+`python -m penstock.scaler`, or `... replay trace.csv`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,9 @@ SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
 async def serve(settings: ScalerSettings) -> None:
     """Serve until told to stop."""
     clock = SystemClock()
-    pools = local_pools(load_section(settings.config_file, "scaling", ScalingSection).pools, settings)
+    pools = local_pools(
+        load_section(settings.config_file, "scaling", ScalingSection).pools, settings
+    )
     async with contextlib.AsyncExitStack() as owned:
         telemetry = await owned.enter_async_context(start_telemetry("scaler", settings))
         client = open_redis(settings.redis_url) if settings.redis_url else None
@@ -65,17 +70,24 @@ async def serve(settings: ScalerSettings) -> None:
         def peer(address: str, service: ServiceDescriptor) -> Peer | None:
             if not address:
                 return None
-            made = UnaryPeer(open_channel(address), service, token=settings.internal_token, clock=clock)
+            made = UnaryPeer(
+                open_channel(address), service, token=settings.internal_token, clock=clock
+            )
             owned.push_async_callback(made.close)
             return made
 
         registry = peer(settings.router_address, REGISTRY)
-        batcher, told = peer(settings.batcher_address, BATCHER), peer(settings.telemetry_address, TELEMETRY)
+        batcher, told = (
+            peer(settings.batcher_address, BATCHER),
+            peer(settings.telemetry_address, TELEMETRY),
+        )
         demand = Demand(batcher, told, clock, registry)
         drainer = Drainer(registry, clock) if registry is not None else None
         drain, begin = (drainer.drain, drainer.begin) if drainer is not None else (None, None)
         store = Store(client, secrets.token_hex(8))
-        actuators = {pool.name: actuator(pool, clock, drain, store.zones(pool.name)) for pool in pools}
+        actuators = {
+            pool.name: actuator(pool, clock, drain, store.zones(pool.name)) for pool in pools
+        }
         engine = Engine(pools, actuators, store, clock, demand, telemetry, begin)
         owned.push_async_callback(engine.close)
         await engine.recall()
@@ -89,14 +101,18 @@ async def serve(settings: ScalerSettings) -> None:
             owned.push_async_callback(other.stop, None)
         if settings.notice_listen:
             notices = NoticeDoor(
-                lambda notice: engine.replace(notice.instance, notice.at_s), settings.notice_secret, clock
+                lambda notice: engine.replace(notice.instance, notice.at_s),
+                settings.notice_secret,
+                clock,
             )
             await notices.start(settings.notice_listen)
             owned.push_async_callback(notices.close)
         if settings.metadata_url:
             asked = list(CLOUDS) if settings.metadata_cloud == "any" else [settings.metadata_cloud]
             services = [CLOUDS[name](settings.metadata_url) for name in asked]
-            watcher = asyncio.create_task(watch(services, lambda _: engine.leave(), clock), name="metadata")
+            watcher = asyncio.create_task(
+                watch(services, lambda _: engine.leave(), clock), name="metadata"
+            )
             owned.callback(watcher.cancel)
         await server.start()
         await server.wait()
@@ -108,26 +124,38 @@ def keda_server(settings: ScalerSettings, engine: Engine, clock: Clock) -> Serve
     name = keda.DESCRIPTOR.services_by_name["ExternalScaler"].full_name
     own = settings.model_copy(update={"listen": settings.keda_listen})
     add = keda_grpc.add_ExternalScalerServicer_to_server
-    return Server("scaler-keda", own, [], foreign_names=[name], foreign=[lambda server: add(scaler, server)])
+    return Server(
+        "scaler-keda", own, [], foreign_names=[name], foreign=[lambda server: add(scaler, server)]
+    )
 
 
 def local_pools(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[PoolConfig]:
-    """On a developer's machine: the pool that nobody acts for runs as processes, no more than there are cores beside what runs anyway."""
+    """On a developer's machine: the pool that nobody acts for runs as processes, no more than there
+    are cores beside what runs anyway.
+    """
     if not settings.local_command:
         return list(pools)
-    env = {"PENSTOCK_LISTEN": "127.0.0.1:{port}", "PENSTOCK_INSTANCE_ID": "{instance}", "PENSTOCK_COMPUTE_THREADS": "1"}
+    env = {
+        "PENSTOCK_LISTEN": "127.0.0.1:{port}",
+        "PENSTOCK_INSTANCE_ID": "{instance}",
+        "PENSTOCK_COMPUTE_THREADS": "1",
+    }
     command = tuple(shlex.split(settings.local_command))
     acting = ProcessActuator(kind="process", command=command, env=env, beside=settings.local_beside)
     most = settings.local_beside + (os.cpu_count() or 1)
     return [
         pool.model_copy(update={"actuator": acting, "most": max(pool.least, min(pool.most, most))})
-        if pool.name == settings.local_pool and isinstance(pool.actuator, NoActuator) and not pool.dry_run
+        if pool.name == settings.local_pool
+        and isinstance(pool.actuator, NoActuator)
+        and not pool.dry_run
         else pool
         for pool in pools
     ]
 
 
-def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None, memory: Memory | None = None) -> Actuator:
+def actuator(
+    pool: PoolConfig, clock: Clock, drain: Drain | None, memory: Memory | None = None
+) -> Actuator:
     """Who acts for a pool."""
     chosen = pool.actuator
     if isinstance(chosen, ProcessActuator):
@@ -139,7 +167,15 @@ def actuator(pool: PoolConfig, clock: Clock, drain: Drain | None, memory: Memory
     if isinstance(chosen, AwsSpotActuator):
         knobs = SpotKnobs(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
         solver = PlanKnobs(base=chosen.base) if chosen.solver else None
-        return SpotFleet(Ec2Machines(pool.name, chosen, clock), places(chosen), clock, knobs, solver, drain, memory)
+        return SpotFleet(
+            Ec2Machines(pool.name, chosen, clock),
+            places(chosen),
+            clock,
+            knobs,
+            solver,
+            drain,
+            memory,
+        )
     return DryRun(max(1, pool.least))
 
 

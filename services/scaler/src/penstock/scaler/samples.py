@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """Demand of one interval: when it began (Unix seconds), work that arrived, work that waited at its end."""
+    """Demand of one interval: when it began (Unix seconds), work that arrived, work that waited at
+    its end.
+    """
 
     start_s: float
     work: float

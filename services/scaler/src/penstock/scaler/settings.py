@@ -1,4 +1,7 @@
-"""The scaler's knobs from the environment, and its pools from the file's `scaling` section. Nothing here acts on a value."""
+"""The scaler's knobs from the environment, and its pools from the file's `scaling` section.
+
+Nothing here acts on a value.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,42 @@ WEEK: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 class ScalerSettings(ServiceSettings):
     """Settings of a scaler."""
 
-    listen: str = Field("127.0.0.1:7076", description="address to serve on: host:port or unix:/path")
-    keda_listen: str = Field("", description="address of KEDA's external scaler, without credentials; empty: none")
-    notice_listen: str = Field("", description="address that takes termination notices by HTTP POST; empty: none")
-    notice_secret: str = Field("", repr=False, description="bearer secret that a notice by HTTP must bring")
-    metadata_url: str = Field("", description="instance metadata address to watch for notices; empty: none is watched")
-    metadata_cloud: Literal["any", "ec2", "gcp", "azure"] = Field("any", description="whose metadata service that is")
+    listen: str = Field(
+        "127.0.0.1:7076", description="address to serve on: host:port or unix:/path"
+    )
+    keda_listen: str = Field(
+        "", description="address of KEDA's external scaler, without credentials; empty: none"
+    )
+    notice_listen: str = Field(
+        "", description="address that takes termination notices by HTTP POST; empty: none"
+    )
+    notice_secret: str = Field(
+        "", repr=False, description="bearer secret that a notice by HTTP must bring"
+    )
+    metadata_url: str = Field(
+        "", description="instance metadata address to watch for notices; empty: none is watched"
+    )
+    metadata_cloud: Literal["any", "ec2", "gcp", "azure"] = Field(
+        "any", description="whose metadata service that is"
+    )
     tick_s: float = Field(5.0, gt=0, description="seconds between decisions")
-    batcher_address: str = Field("", description="batcher to ask for queues and cost models; empty: none")
-    telemetry_address: str = Field("", description="telemetry to ask for calls and tokens; empty: demand is reported")
+    batcher_address: str = Field(
+        "", description="batcher to ask for queues and cost models; empty: none"
+    )
+    telemetry_address: str = Field(
+        "", description="telemetry to ask for calls and tokens; empty: demand is reported"
+    )
     router_address: str = Field("", description="router to drain instances at; empty: none")
-    local_pool: str = Field("", description="pool that, without an actuator, runs as processes here; empty: none")
+    local_pool: str = Field(
+        "", description="pool that, without an actuator, runs as processes here; empty: none"
+    )
     local_command: str = Field("", description="command of an instance of the local pool")
-    local_beside: int = Field(0, ge=0, description="instances that run anyway and count towards the local pool")
-    leader_ms: int = Field(15_000, ge=1_000, description="a scaler that does not renew its lead for so long loses it")
+    local_beside: int = Field(
+        0, ge=0, description="instances that run anyway and count towards the local pool"
+    )
+    leader_ms: int = Field(
+        15_000, ge=1_000, description="a scaler that does not renew its lead for so long loses it"
+    )
 
     @field_validator("metadata_url")
     @classmethod
@@ -59,20 +84,27 @@ class Schedule(Section):
         return name
 
     def asks(self, unix_s: float) -> int:
-        """Least instances at this moment; 0 outside the hours. Hours may pass midnight; the day is the one they begin on."""
+        """Least instances at this moment; 0 outside the hours.
+
+        Hours may pass midnight; the day is the one they begin on.
+        """
         local = datetime.datetime.fromtimestamp(unix_s, ZoneInfo(self.time_zone))
         today, time = WEEK[local.weekday()], local.time()
         if self.begins <= self.ends:
             return self.least if today in self.days and self.begins <= time < self.ends else 0
-        late, early = today in self.days and time >= self.begins, WEEK[local.weekday() - 1] in self.days
+        late, early = (
+            today in self.days and time >= self.begins,
+            WEEK[local.weekday() - 1] in self.days,
+        )
         return self.least if late or (early and time < self.ends) else 0
 
 
 class ProcessActuator(Section):
-    """Runs instances as children of the scaler, which inherit its environment; `beside`: others, not its own, that count as well.
+    """Runs instances as children of the scaler, which inherit its environment; `beside`: others,
+    not its own, that count as well.
 
-    `{instance}`, `{number}`, `{python}` (this interpreter) and `{port}` (one that is free; its health then says when the instance
-    serves) are replaced in the command and the variables.
+    `{instance}`, `{number}`, `{python}` (this interpreter) and `{port}` (one that is free; its
+    health then says when the instance serves) are replaced in the command and the variables.
     """
 
     kind: Literal["process"]
@@ -92,7 +124,9 @@ class KubernetesActuator(Section):
 
 
 class AwsActuator(Section):
-    """Sets the wanted size of Auto Scaling groups; the second group, if any, runs on spot and takes all above `base`."""
+    """Sets the wanted size of Auto Scaling groups; the second group, if any, runs on spot and takes
+    all above `base`.
+    """
 
     kind: Literal["aws"]
     group: str
@@ -104,9 +138,9 @@ class AwsActuator(Section):
 class AwsSpotActuator(Section):
     """Runs EC2 machines from a launch template, on spot by zone with on-demand fall-back.
 
-    `zones`: zones and their failure domains (what falls together); `on_demand_price`: dollars an hour; `more_types`: further types that
-    spot may use, and how many instances of `instance_type` a machine of each does; `solver`: plan with the scenario program beside the
-    online rule.
+    `zones`: zones and their failure domains (what falls together); `on_demand_price`: dollars an
+    hour; `more_types`: further types that spot may use, and how many instances of `instance_type` a
+    machine of each does; `solver`: plan with the scenario program beside the online rule.
     """
 
     kind: Literal["aws_spot"]
@@ -123,7 +157,9 @@ class AwsSpotActuator(Section):
 
     @property
     def capacities(self) -> dict[str, float]:
-        """Instances that a machine does, by type; what is wanted is counted in machines of the first."""
+        """Instances that a machine does, by type; what is wanted is counted in machines of the
+        first.
+        """
         return {self.instance_type: 1.0, **self.more_types}
 
     @field_validator("more_types")
@@ -141,15 +177,17 @@ class NoActuator(Section):
 
 
 Actuators = Annotated[
-    ProcessActuator | KubernetesActuator | AwsActuator | AwsSpotActuator | NoActuator, Field(discriminator="kind")
-]  # fmt: skip
+    ProcessActuator | KubernetesActuator | AwsActuator | AwsSpotActuator | NoActuator,
+    Field(discriminator="kind"),
+]
 
 
 class PoolConfig(Section):
     """One pool: a model and the instances that serve it.
 
-    `level` is the quantile of demand to provide for; with prices (`under`, `over`, each per unit of work) it follows from them.
-    `capacity`: work that one instance does in a second; 0 takes it from the batcher's cost model. `interval_s`: length of a sample.
+    `level` is the quantile of demand to provide for; with prices (`under`, `over`, each per unit of
+    work) it follows from them. `capacity`: work that one instance does in a second; 0 takes it from
+    the batcher's cost model. `interval_s`: length of a sample.
     """
 
     name: str = Field(min_length=1)

@@ -39,7 +39,10 @@ async def serve(settings: TelemetrySettings) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Server]:
-    """The service with its background work, its gRPC server not yet started. It records no spans of itself."""
+    """The service with its background work, its gRPC server not yet started.
+
+    It records no spans of itself.
+    """
     store = Store(clock, settings.telemetry_window_bytes, content_tenants=settings.content_tenants)
     pressure = Pressure(boot_id())
     requests = RequestDetector(pressure)
@@ -80,7 +83,9 @@ async def opened(settings: TelemetrySettings, clock: Clock) -> AsyncIterator[Ser
 def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
     if not settings.forward_endpoint:
         return None
-    return Forwarder(settings.forward_endpoint, settings.home / "forward", settings.forward_queue_bytes, clock)
+    return Forwarder(
+        settings.forward_endpoint, settings.home / "forward", settings.forward_queue_bytes, clock
+    )
 
 
 async def _listen(door: PrometheusDoor, listen: str) -> None:
@@ -88,7 +93,9 @@ async def _listen(door: PrometheusDoor, listen: str) -> None:
         if listen:
             await door.start(listen)
     except (OSError, ValueError):
-        raise CannotStart(f"cannot listen on {listen}: it is in use; set PENSTOCK_PROMETHEUS_LISTEN") from None
+        raise CannotStart(
+            f"cannot listen on {listen}: it is in use; set PENSTOCK_PROMETHEUS_LISTEN"
+        ) from None
 
 
 def main() -> None:

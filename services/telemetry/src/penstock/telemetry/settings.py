@@ -12,23 +12,41 @@ from pydantic import Field, field_validator, model_validator
 class TelemetrySettings(ServiceSettings):
     """Settings of telemetry."""
 
-    listen: str = Field("127.0.0.1:4317", description="address of OTLP and of the queries: host:port or unix:/path")
+    listen: str = Field(
+        "127.0.0.1:4317", description="address of OTLP and of the queries: host:port or unix:/path"
+    )
     telemetry_window_bytes: int = Field(
-        256 << 20, ge=1 << 20, description="bytes of packed traces to hold; beyond it the least worth keeping go first"
+        256 << 20,
+        ge=1 << 20,
+        description="bytes of packed traces to hold; beyond it the least worth keeping go first",
     )
     telemetry_pending_spans: int = Field(
-        200_000, ge=1, description="spans in exports being taken; beyond it senders are told to try again"
+        200_000,
+        ge=1,
+        description="spans in exports being taken; beyond it senders are told to try again",
     )
-    prometheus_listen: str = Field("127.0.0.1:9464", description="host:port of Prometheus text; empty: none")
-    forward_endpoint: str = Field("", description="host:port that gets every export too, over OTLP; empty: none")
-    forward_queue_bytes: int = Field(256 << 20, ge=1 << 20, description="bytes on disk that wait to be forwarded")
+    prometheus_listen: str = Field(
+        "127.0.0.1:9464", description="host:port of Prometheus text; empty: none"
+    )
+    forward_endpoint: str = Field(
+        "", description="host:port that gets every export too, over OTLP; empty: none"
+    )
+    forward_queue_bytes: int = Field(
+        256 << 20, ge=1 << 20, description="bytes on disk that wait to be forwarded"
+    )
     content_tenants: CommaList = Field(
         (), description="tenants whose prompts and answers may be kept, redacted; comma-separated"
     )
 
-    alert_webhook_url: str = Field("", description="address that is told of incidents by POST; empty: none")
-    alert_webhook_secret: str = Field("", repr=False, description="secret that the webhook's messages are signed with")
-    alert_webhook_hosts: CommaList = Field((), description="hosts that the webhook may be on; comma-separated")
+    alert_webhook_url: str = Field(
+        "", description="address that is told of incidents by POST; empty: none"
+    )
+    alert_webhook_secret: str = Field(
+        "", repr=False, description="secret that the webhook's messages are signed with"
+    )
+    alert_webhook_hosts: CommaList = Field(
+        (), description="hosts that the webhook may be on; comma-separated"
+    )
 
     _split = field_validator("content_tenants", "alert_webhook_hosts", mode="before")(split_commas)
 
@@ -36,6 +54,8 @@ class TelemetrySettings(ServiceSettings):
     def _webhook(self) -> Self:
         if not self.alert_webhook_url:
             return self
-        if wrong := problem(self.alert_webhook_url, self.alert_webhook_secret, self.alert_webhook_hosts):
+        if wrong := problem(
+            self.alert_webhook_url, self.alert_webhook_secret, self.alert_webhook_hosts
+        ):
             raise ValueError(f"PENSTOCK_ALERT_WEBHOOK_URL {wrong}")
         return self

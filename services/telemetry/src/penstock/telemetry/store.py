@@ -1,4 +1,6 @@
-"""Everything telemetry holds, and the one place where it changes: windows, ledger, incidents, counts, and the round that settles traces."""
+"""Everything telemetry holds, and the one place where it changes: windows, ledger, incidents,
+counts, and the round that settles traces.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Counts:
 class Store:
     """The state of the service. Owner: the service's main, which runs `run` and cancels it."""
 
-    def __init__(self, clock: Clock, max_bytes: int, *, content_tenants: tuple[str, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, clock: Clock, max_bytes: int, *, content_tenants: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
         self.clock = clock
         self.window = Window(max_bytes)
         self.series = SeriesWindow()
@@ -65,7 +69,9 @@ class Store:
         self._followers = Followers[Summary](1000)
 
     def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
-        """Take metrics of one sender; increments of accounts go to the ledger and no series keeps them."""
+        """Take metrics of one sender; increments of accounts go to the ledger and no series keeps
+        them.
+        """
         for scope in scopes:
             if scope.scope.name == ACCOUNTS.name:
                 self.ledger.take(f"{source.service}/{source.instance}", scope, self.clock.time())
@@ -82,7 +88,9 @@ class Store:
         if series.key.metric == names.AGREEMENT and point.seen:
             model = dict(series.key.labels).get(names.REQUEST_MODEL, "")
             mean = min(1.0, max(0.0, point.value))
-            self._find(self.quality.take_audits(series.key.service, model, point.seen, mean, point.unix_s))
+            self._find(
+                self.quality.take_audits(series.key.service, model, point.seen, mean, point.unix_s)
+            )
         if not self.detectors:
             return
         for key, value in self._sampler.take(series, point):
@@ -92,7 +100,9 @@ class Store:
     def _show_request(self, seen: RequestSeen) -> bool:
         self._find(self.quality.take(seen))
         for section in seen.sections:
-            self._where[section.span.source.service] = f"{section.span.source.service} {section.span.name}"
+            self._where[section.span.source.service] = (
+                f"{section.span.source.service} {section.span.name}"
+            )
         found = False
         for detector in self.detectors:
             findings = detector.on_request(seen)
@@ -131,14 +141,23 @@ class Store:
             return
         self._state_written_s = now
         for name, value, unit, labels in self._own_figures():
-            self.series.write(SeriesKey("telemetry", f"penstock.{name}", labels), "", unit, now, value)
+            self.series.write(
+                SeriesKey("telemetry", f"penstock.{name}", labels), "", unit, now, value
+            )
 
     def _own_figures(self) -> Iterator[tuple[str, float, str, tuple[tuple[str, str], ...]]]:
-        """(name, value, unit, labels) of what is known here alone: detectors, incidents, money by tenant and technique."""
+        """(name, value, unit, labels) of what is known here alone: detectors, incidents, money by
+        tenant and technique.
+        """
         for detector in self.detectors:
             for name, value in detector.state().items():
                 yield f"anomaly.{name}", value, "", ()
-        yield "incidents.open", float(sum(incident.open for incident in self.incidents.all())), "", ()
+        yield (
+            "incidents.open",
+            float(sum(incident.open for incident in self.incidents.all())),
+            "",
+            (),
+        )
         for total in self.ledger.by(lambda key: key.tenant)[:MOST_TENANTS]:
             tenant = ((names.TENANT, total.key),)
             yield "ledger.paid", total.account.paid_microusd / 1e6, "USD", tenant

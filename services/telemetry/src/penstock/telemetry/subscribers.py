@@ -1,4 +1,7 @@
-"""Telling whoever follows of each thing that happens, as it happens. One event loop; nobody is waited for."""
+"""Telling whoever follows of each thing that happens, as it happens.
+
+One event loop; nobody is waited for.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ T = TypeVar("T")
 
 
 class Followers(Generic[T]):
-    """Those who follow, each with a queue of its own of at most `most` things: one that does not keep up misses some."""
+    """Those who follow, each with a queue of its own of at most `most` things: one that does not
+    keep up misses some.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most

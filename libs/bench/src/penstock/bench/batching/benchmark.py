@@ -1,12 +1,16 @@
-"""Grouping: what it saves on this CPU with the real model, what it costs when idle, and what it brings on a GPU-shaped cost.
+"""Grouping: what it saves on this CPU with the real model, what it costs when idle, and what it
+brings on a GPU-shaped cost.
 
-Real part: batcher and instance as processes, the shipped INT8 model, Banking77 texts as they come, 32 callers, batch size up to 32 against
-1. Idle part: one caller, an instant model behind the batcher against the same called directly, in units of one bare gRPC hop. Virtual part:
-the serving code's scheduler and former at twice the best first-come capacity, prompt lengths of the Azure conversation trace scaled to the
-model, on a CPU-shaped and a GPU-shaped cost, against no batching, first-come batches of 8, 32 and the best size, and a window of 10 ms.
-Padded part: the original FP32 model, which runs a batch as one rectangle (the shipped INT8 model runs its rows singly and pads nothing),
-96 callers with texts of those lengths, the serving queue with the cost it has learnt against first-come batches of 32, in turns.
-Padding is counted over batches built while at least a full batch was waiting.
+Real part: batcher and instance as processes, the shipped INT8 model, Banking77 texts as they come,
+32 callers, batch size up to 32 against one row. Idle part: one caller, an instant model behind the
+batcher against the same called directly, in units of one bare gRPC hop. Virtual part: the serving
+code's scheduler and former at twice the best first-come capacity, prompt lengths of the
+Azure conversation trace scaled to the model, on a CPU-shaped and a GPU-shaped cost, against no
+batching, first-come batches of 8, 32 and the best size, and a window of 10 ms. Padded part: the
+original FP32 model, which runs a batch as one rectangle (the shipped INT8 model runs its rows
+singly and pads nothing), 96 callers with texts of those lengths, the serving queue with the cost it
+has learnt against first-come batches of 32, in turns. Padding is counted over batches built while
+at least a full batch was waiting.
 """
 
 from __future__ import annotations
@@ -85,7 +89,8 @@ def run(options: Options) -> Result:
     }
     notes = (
         (
-            "`padding_waste`, `padding_waste_fifo` and `fp32_vs_fifo_tokens` come from the padded part; `virtual_*`, `gpu_*` and the other "
+            "`padding_waste`, `padding_waste_fifo` and `fp32_vs_fifo_tokens` come from the "
+            "padded part; `virtual_*`, `gpu_*` and the other "
             "`*_tokens` from the virtual part."
         ),
     )
@@ -96,13 +101,18 @@ def _virtual(options: Options) -> dict[str, float]:
     count = 2_000 if options.quick else 12_000
     lengths = trace_lengths(options)
     rows = [
-        {**_shape_figures(CPU, seed, count, "", lengths), **_shape_figures(GPU, seed, count, "gpu_", lengths)}
+        {
+            **_shape_figures(CPU, seed, count, "", lengths),
+            **_shape_figures(GPU, seed, count, "gpu_", lengths),
+        }
         for seed in SEEDS
     ]
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-def _shape_figures(shape: Shape, seed: int, count: int, prefix: str, lengths: Lengths) -> dict[str, float]:
+def _shape_figures(
+    shape: Shape, seed: int, count: int, prefix: str, lengths: Lengths
+) -> dict[str, float]:
     def make(instants: Iterable[float]) -> list[Entry]:
         return entries(instants, shape, random.Random(seed), lengths=lengths)
 
@@ -123,7 +133,9 @@ def _shape_figures(shape: Shape, seed: int, count: int, prefix: str, lengths: Le
         "vs_fifo_tokens": gain(Fifo(shape, 32)),
         "vs_window_tokens": gain(Window(shape, 32, WINDOW_S)),
         "virtual_padding_waste": _waste(ours, shape.rows),
-        "virtual_padding_waste_fifo": _waste(simulate(requests, Fifo(shape, 32), shape), shape.rows),
+        "virtual_padding_waste_fifo": _waste(
+            simulate(requests, Fifo(shape, 32), shape), shape.rows
+        ),
     }
     if prefix:  # only the CPU's shape has a real model beside it
         figures = {name.removeprefix("virtual_"): value for name, value in figures.items()}
@@ -135,12 +147,16 @@ def _tokens_per_s(done: Done, requests: Sequence[Entry]) -> float:
 
 
 def _waste(done: Done, full: int) -> float:
-    """Padding waste of the batches built while at least `full` requests were waiting, weighted by padded tokens."""
+    """Padding waste of the batches built while at least `full` requests were waiting, weighted by
+    padded tokens.
+    """
     batches = [batch for waiting, batch in done.batches if waiting >= full]
     if not batches:
         raise ValueError("the load never filled a batch, so its padding says nothing")
     real = sum(sum(entry.tokens for entry in batch) for batch in batches)
-    padded = sum(sum(entry.tokens for entry in batch) / (1.0 - padding_waste(batch)) for batch in batches)
+    padded = sum(
+        sum(entry.tokens for entry in batch) / (1.0 - padding_waste(batch)) for batch in batches
+    )
     return 1.0 - real / padded
 
 
@@ -172,10 +188,19 @@ async def batcher_rig(echo: EchoAddresses) -> AsyncIterator[Rig]:
         peer = connect(plan.addresses["batcher"], BATCHER, token=TOKEN)
         try:
             await supervisor.start(plan.batcher_and_instance())
-            for name, address, slots in (("real", plan.addresses["inference-1"], 1), ("instant", echo.door, 1)):
-                request = batcher_pb2.AttachInstanceRequest(instance_id=name, address=address, concurrency=slots)
+            for name, address, slots in (
+                ("real", plan.addresses["inference-1"], 1),
+                ("instant", echo.door, 1),
+            ):
+                request = batcher_pb2.AttachInstanceRequest(
+                    instance_id=name, address=address, concurrency=slots
+                )
                 await peer.call("AttachInstance", request, Call())
-            pids = {name: child.pid for name in ("batcher", "inference-1") if (child := supervisor.child(name))}
+            pids = {
+                name: child.pid
+                for name in ("batcher", "inference-1")
+                if (child := supervisor.child(name))
+            }
             yield Rig(peer, pids)
         finally:
             await peer.close()
@@ -209,13 +234,17 @@ async def _idle_hops(rig: Rig, echo: EchoAddresses, seconds: float) -> float:
 
 
 async def _overhead(rig: Rig, seconds: float) -> float:
-    """Share of CPU a request outside the model that grouping saves: batcher's and model's share, the model being instant."""
+    """Share of CPU a request outside the model that grouping saves: batcher's and model's share,
+    the model being instant.
+    """
     queued = batcher_pb2.ComputeRequest(instance_id="instant", model="m", task=REQUEST.task)
     costs = []
     for rows in (1, 32):
         await rig.configure(rows)
         began = rig.cpu_s()
-        done = await closed_loop(lambda _: rig.peer.call("Compute", queued, Call()), CALLERS, seconds)
+        done = await closed_loop(
+            lambda _: rig.peer.call("Compute", queued, Call()), CALLERS, seconds
+        )
         costs.append((rig.cpu_s() - began) / len(done.latencies_ms))
     return 1.0 - costs[1] / costs[0]
 
@@ -227,9 +256,13 @@ async def _gain(rig: Rig, texts: list[str], seconds: float) -> float:
         await rig.configure(rows)
 
         async def ask(number: int) -> object:
-            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]]))
+            task = inference_pb2.Task(
+                embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]])
+            )
             return await rig.peer.call(
-                "Compute", batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task), Call()
+                "Compute",
+                batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task),
+                Call(),
             )
 
         rates.append((await closed_loop(ask, CALLERS, seconds)).rps)

@@ -1,8 +1,10 @@
-"""Padding where the model pads: the original FP32 model runs a batch as one rectangle, in the serving queue and first come, first served.
+"""Padding where the model pads: the original FP32 model runs a batch as one rectangle, in the
+serving queue and first come, first served.
 
-Both sides get the same texts of mixed lengths from the same number of callers, in turns. The queue, its scheduler, its former and the cost
-that it learns are those that serve; lengths are estimated from bytes as in serving, and padding is counted in the model's own tokens. Only
-batches built while at least a full batch was waiting count: before an idle model there is nothing to choose from.
+Both sides get the same texts of mixed lengths from the same number of callers, in turns. The queue,
+its scheduler, its former and the cost that it learns are those that serve; lengths are estimated
+from bytes as in serving, and padding is counted in the model's own tokens. Only batches built while
+at least a full batch was waiting count: before an idle model there is nothing to choose from.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ TEXTS = 2_000
 
 @dataclass
 class Tally:
-    """Batches that were built while a full one was waiting, and all tokens that were computed in how many seconds."""
+    """Batches that were built while a full one was waiting, and all tokens that were computed in
+    how many seconds.
+    """
 
     real: int = 0
     padded: int = 0
@@ -144,7 +148,9 @@ class Fifo:
 
 
 def measure(options: Options) -> dict[str, float]:
-    """`padding_waste` and `padding_waste_fifo`, and the real tokens a second of one over the other."""
+    """`padding_waste` and `padding_waste_fifo`, and the real tokens a second of one over the
+    other.
+    """
     texts = mixed_texts(options, TEXTS, random.Random(1))
     return asyncio.run(_measure(Model.load(texts), texts, options))
 

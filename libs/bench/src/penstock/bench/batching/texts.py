@@ -1,4 +1,6 @@
-"""What the batching benchmarks send: Banking77 as it comes, and texts as long as the prompts of the Azure conversation trace."""
+"""What the batching benchmarks send: Banking77 as it comes, and texts as long as the prompts of the
+Azure conversation trace.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def sample_texts(options: Options) -> list[str]:
 
 
 def trace_lengths(options: Options) -> Lengths:
-    """Lengths of the conversation trace's prompts, scaled to a median of 24 tokens, at most the model's longest input; or lognormal."""
+    """Lengths of the conversation trace's prompts, scaled to a median of 24 tokens, at most the
+    model's longest input; or lognormal.
+    """
     if options.data is None or options.source("azure-llm-2023") == "generated":
         return length
     with (options.data / "azure-llm-2023" / "conv.csv").open(newline="") as file:
@@ -42,5 +46,7 @@ def mixed_texts(options: Options, count: int, rng: random.Random) -> list[str]:
     for number in range(count):
         start = rng.randrange(len(words))
         size = min(LONGEST, lengths(rng)) * 3 // 4 or 1
-        texts.append(f"{number} " + " ".join(words[(start + step) % len(words)] for step in range(size)))
+        texts.append(
+            f"{number} " + " ".join(words[(start + step) % len(words)] for step in range(size))
+        )
     return texts

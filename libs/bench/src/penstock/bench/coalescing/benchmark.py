@@ -1,7 +1,9 @@
-"""Coalescing: a Zipf replay by 64 callers through two routers' recall and one cache; no request is computed twice while its answer is good.
+"""Coalescing: a Zipf replay by 64 callers through two routers' recall and one cache; no request is
+computed twice while its answer is good.
 
-The routers' stage, the cache service and its Redis are the real ones, in one process; the upstream is a pause of 20 ms that counts.
-A tenth of the callers leave in the middle, so that leads are handed over.
+The routers' stage, the cache service and its Redis are the real ones, in one process; the upstream
+is a pause of 20 ms that counts. A tenth of the callers leave in the middle, so that leads are
+handed over.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class Replay:
         call = Call(Principal("bench"))
         looked = await recall.look_up(call, router_pb2.CallOptions(), task, "m", "")
         if isinstance(looked, Found):
-            self.outcomes[common_pb2.CacheOutcome.Name(looked.cache.outcome).removeprefix("CACHE_OUTCOME_")] += 1
+            self.outcomes[
+                common_pb2.CacheOutcome.Name(looked.cache.outcome).removeprefix("CACHE_OUTCOME_")
+            ] += 1
             return
         result = None
         try:
@@ -75,7 +79,9 @@ class Replay:
             self.computed[text] += 1
             self.outcomes["MISS"] += 1
         finally:
-            await asyncio.shield(finish(recall.store(looked.token, result, common_pb2.Receipt() if result else None)))
+            await asyncio.shield(
+                finish(recall.store(looked.token, result, common_pb2.Receipt() if result else None))
+            )
 
 
 def run(options: Options) -> Result:
@@ -83,7 +89,10 @@ def run(options: Options) -> Result:
     texts = _texts(options)
     weights = [1 / (rank + 1) ** EXPONENT for rank in range(len(texts))]
     asked = rng.choices(texts, weights, k=400 if options.quick else 20_000)
-    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
         replay = runner.run(_replayed(Path(folder), asked, rng))
     calls = sum(replay.computed.values())
     answered = sum(replay.outcomes.values())
@@ -95,7 +104,12 @@ def run(options: Options) -> Result:
         "callers_that_left": replay.left,
     }
     rows = tuple((name, count) for name, count in replay.outcomes.most_common())
-    context = {"data": options.source("banking77"), "callers": CALLERS, "zipf_exponent": EXPONENT, "leave": LEAVE}
+    context = {
+        "data": options.source("banking77"),
+        "callers": CALLERS,
+        "zipf_exponent": EXPONENT,
+        "leave": LEAVE,
+    }
     return Result(figures, BOUNDS, context, (Table("Answers", ("how", "count"), rows),))
 
 
@@ -103,9 +117,12 @@ async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Repla
     async with embedded_redis(folder / "redis", "cache") as url:
         client, clock, section = open_redis(url), SystemClock(), CacheSection()
         entries = Entries(client, b"bench", section)
-        service = CacheServicer(CacheSettings(internal_token="bench"), section, entries, None, clock)
+        service = CacheServicer(
+            CacheSettings(internal_token="bench"), section, entries, None, clock
+        )
         recalls = [
-            CacheRecall(InProcessPeer(SERVICE, service, clock=clock), lambda: Prices({}), clock) for _ in range(2)
+            CacheRecall(InProcessPeer(SERVICE, service, clock=clock), lambda: Prices({}), clock)
+            for _ in range(2)
         ]
         replay = Replay(recalls, asked)
         await replay.run(rng)

@@ -1,4 +1,6 @@
-"""The other side of `hop` and `overhead`: a bare grpc.aio echo and the same servicer behind a door, in a process of its own."""
+"""The other side of `hop` and `overhead`: a bare grpc.aio echo and the same servicer behind a door,
+in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 TOKEN = "token-of-the-hop-benchmark"
 SLOW = "slow"
 SLOW_S = 0.5
-ANSWER = inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="echo", compute_ms=0.1))
+ANSWER = inference_pb2.ComputeResponse(
+    result=inference_pb2.TaskResult(revision="echo", compute_ms=0.1)
+)
 
 
 async def _answer(request: inference_pb2.ComputeRequest) -> inference_pb2.ComputeResponse:
@@ -36,14 +40,18 @@ async def _answer(request: inference_pb2.ComputeRequest) -> inference_pb2.Comput
 class _Bare(inference_pb2_grpc.InferenceServiceServicer):
     """What one would write with grpcio alone."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, context: object) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, context: object
+    ) -> inference_pb2.ComputeResponse:
         return await _answer(request)
 
 
 class _Echo(QuietInstance):
     """The same answer behind a door; only `Compute` is asked for."""
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         return await _answer(request)
 
     async def ComputeBatch(
@@ -83,7 +91,9 @@ async def _serve() -> None:
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Bare(), bare)
     port = bare.add_insecure_port("127.0.0.1:0")
     await bare.start()
-    server = Server("echo", ServiceSettings(listen="127.0.0.1:0"), [Door(SERVICE, _Echo(), internal(TOKEN))])
+    server = Server(
+        "echo", ServiceSettings(listen="127.0.0.1:0"), [Door(SERVICE, _Echo(), internal(TOKEN))]
+    )
     await server.start()
     print(f"127.0.0.1:{port} {server.address}", flush=True)
     await asyncio.to_thread(sys.stdin.read)

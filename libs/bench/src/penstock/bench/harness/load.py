@@ -1,4 +1,6 @@
-"""Closed-loop load: so many callers, each asking again as soon as it is answered, for so many seconds."""
+"""Closed-loop load: so many callers, each asking again as soon as it is answered, for so many
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Measured:
 
     def p50_ms(self, keep: Callable[[int], bool] = lambda _: True) -> float:
         """Median latency of the requests that `keep` names."""
-        return statistics.median(value for number, value in self.latencies_ms.items() if keep(number))
+        return statistics.median(
+            value for number, value in self.latencies_ms.items() if keep(number)
+        )
 
 
 def quantile(values: Sequence[float], share: float) -> float:

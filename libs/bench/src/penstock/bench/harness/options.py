@@ -8,7 +8,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """`data`: folder of public data sets or None for the built-in generator. `quick`: prove only that it runs.
+    """`data`: folder of public data sets or None for the built-in generator.
+
+    `quick`: prove only that it runs.
 
     `part`: only this part of a benchmark that has parts (its `PARTS`); empty for all.
     """

@@ -1,4 +1,6 @@
-"""What a long benchmark says while it runs: a line for each part, on standard error, so that the last line of output stays the figures."""
+"""What a long benchmark says while it runs: a line for each part, on standard error, so that the
+last line of output stays the figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The names of the benchmarks, in the order in which `all` runs them. One line each: module `penstock.bench.<name>`."""
+"""The names of the benchmarks, in the order in which `all` runs them.
+
+One line each: module `penstock.bench.<name>`.
+"""
 
 BENCHMARKS: tuple[str, ...] = (
     "batching",

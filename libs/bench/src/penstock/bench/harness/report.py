@@ -48,7 +48,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Result:
-    """Figures by name (ratios and counts without unit, else the unit is in the name), and the circumstances they were made in."""
+    """Figures by name (ratios and counts without unit, else the unit is in the name), and the
+    circumstances they were made in.
+    """
 
     figures: Mapping[str, Number]
     bounds: Mapping[str, Bound] = field(default_factory=dict)
@@ -61,11 +63,21 @@ class Result:
 def machine() -> dict[str, object]:
     """Describe the machine without naming it: processor, cores, Python, system."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.processor(),
     )
-    flags = next((line.split(":", 1)[1].split() for line in _cpuinfo() if line.startswith("flags")), [])
-    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
-    return {"cpu": model, "cores": os.cpu_count(), "features": wide, "python": platform.python_version()}
+    flags = next(
+        (line.split(":", 1)[1].split() for line in _cpuinfo() if line.startswith("flags")), []
+    )
+    wide = [
+        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags
+    ]
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "features": wide,
+        "python": platform.python_version(),
+    }
 
 
 def _cpuinfo() -> list[str]:
@@ -76,7 +88,9 @@ def _cpuinfo() -> list[str]:
 def last_line(name: str, result: Result) -> str:
     """The one JSON object that ends every benchmark's standard output."""
     figures = {key: _rounded(value) for key, value in result.figures.items()}
-    return json.dumps({"bench": name, "figures": figures, "context": {**machine(), **result.context}}, default=str)
+    return json.dumps(
+        {"bench": name, "figures": figures, "context": {**machine(), **result.context}}, default=str
+    )
 
 
 def _rounded(value: Number) -> Number:
@@ -85,7 +99,14 @@ def _rounded(value: Number) -> Number:
 
 def markdown(name: str, help_text: str, result: Result, plots: list[str]) -> str:
     """The page of one benchmark: figures against their bounds, tables, plots, circumstances."""
-    lines = [f"# {name}", "", help_text.strip(), "", "| figure | asked | got | |", "|---|---|---|---|"]
+    lines = [
+        f"# {name}",
+        "",
+        help_text.strip(),
+        "",
+        "| figure | asked | got | |",
+        "|---|---|---|---|",
+    ]
     lines += [_row(key, value, result.bounds.get(key)) for key, value in result.figures.items()]
     for table in result.tables:
         lines += [
@@ -109,7 +130,8 @@ APART = "Taken apart from the rest"
 
 
 def merged(page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound], said: str) -> str:
-    """A page with these figures in place of its own, and a line that says which they are and `said` of them.
+    """A page with these figures in place of its own, and a line that says which they are and `said`
+    of them.
 
     Raises:
         ValueError: the page has no row of a figure.
@@ -148,7 +170,9 @@ def draw(name: str, result: Result, folder: Path) -> list[str]:
     for number, plot in enumerate(result.plots, start=1):
         figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
         for label, (x, y) in plot.series.items():
-            axes.bar(x, y, label=label) if plot.kind == "bar" else axes.plot(x, y, label=label, linewidth=1.5)
+            axes.bar(x, y, label=label) if plot.kind == "bar" else axes.plot(
+                x, y, label=label, linewidth=1.5
+            )
         axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

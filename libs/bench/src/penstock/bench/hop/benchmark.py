@@ -1,6 +1,8 @@
-"""The hop: a plain grpc.aio call each against the multiplexed item stream, client and server in two processes.
+"""The hop: a plain grpc.aio call each against the multiplexed item stream, client and server in two
+processes.
 
-The same echo answers both. Rounds of the two sides alternate; each figure is the median over the rounds of the ratio inside one round.
+The same echo answers both. Rounds of the two sides alternate; each figure is the median over the
+rounds of the ratio inside one round.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from penstock.service.program import loop_factory
 
 CALLERS = 64
 TEXT = "where is the order that I placed last Tuesday with number 48213"
-REQUEST = inference_pb2.ComputeRequest(model="m", task=inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[TEXT])))
+REQUEST = inference_pb2.ComputeRequest(
+    model="m", task=inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[TEXT]))
+)
 SLOW_REQUEST = inference_pb2.ComputeRequest(model=SLOW)
 
 
@@ -28,7 +32,9 @@ def run(options: Options) -> Result:
     with echo_process() as addresses, asyncio.Runner(loop_factory=loop_factory()) as runner:
         rows = runner.run(_measure(addresses, rounds, seconds))
     columns = list(zip(*rows, strict=True))
-    unary, stream, unary_one, stream_one, fast_alone, fast_mixed = (list(column) for column in columns)
+    unary, stream, unary_one, stream_one, fast_alone, fast_mixed = (
+        list(column) for column in columns
+    )
     figures = {
         "unary_rps": statistics.median(unary),
         "stream_rps": statistics.median(stream),
@@ -66,7 +72,9 @@ def _ratio(above: list[float], below: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-async def _measure(addresses: EchoAddresses, rounds: int, seconds: float) -> list[tuple[float, ...]]:
+async def _measure(
+    addresses: EchoAddresses, rounds: int, seconds: float
+) -> list[tuple[float, ...]]:
     channel = open_channel(addresses.bare)
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
     peer = connect(addresses.door, SERVICE, token=TOKEN)
@@ -94,7 +102,8 @@ async def _round(sides: tuple[Ask, Ask, Ask], seconds: float) -> tuple[float, ..
     many: list[Measured] = [await closed_loop(side, CALLERS, seconds) for side in (unary, stream)]
     one = [await closed_loop(side, 1, seconds / 2) for side in (unary, stream)]
     both = await closed_loop(mixed, CALLERS, seconds)
-    # Fast items alone at the number of fast callers that remain while the slow ones wait, so that only the mixing differs.
+    # Fast items alone at the number of fast callers that remain while the slow ones wait, so that
+    # only the mixing differs.
     fast_callers = max(1, round(CALLERS - _slow_waiting(both)))
     alone = await closed_loop(stream, fast_callers, seconds)
     fast_p50 = both.p50_ms(lambda number: number % 100 != 99)

@@ -1,7 +1,9 @@
-"""The limiter: decisions a second from a lease, in the policy and through Redis; overshoot, leaked holds; budgets under spikes of cost.
+"""The limiter: decisions a second from a lease, in the policy and through Redis; overshoot, leaked
+holds; budgets under spikes of cost.
 
-Overshoot, leaks and refunds: three limiter processes on one real Redis, and callers that are killed between answer and settlement.
-Availability and overrun run the serving policy in virtual time on the Azure conversation trace (`limiter_budget`), five seeds.
+Overshoot, leaks and refunds: three limiter processes on one real Redis, and callers that are killed
+between answer and settlement. Availability and overrun run the serving policy in virtual time on
+the Azure conversation trace (`limiter_budget`), five seeds.
 """
 
 from __future__ import annotations
@@ -42,7 +44,13 @@ from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
 from penstock.service.program import loop_factory
-from penstock.service.store import EmbeddedRedis, embedded_redis, open_redis, socket_folder, wait_ready
+from penstock.service.store import (
+    EmbeddedRedis,
+    embedded_redis,
+    open_redis,
+    socket_folder,
+    wait_ready,
+)
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.process import Program, python_module
@@ -53,13 +61,56 @@ from rich.console import Console
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 TOKEN = "bench-token"
 SIX = [
-    {"name": "org", "kind": "budget", "counts": "microusd", "limit": 10**13, "window": "month", "calendar": True},
-    {"name": "team", "kind": "budget", "level": "team", "counts": "tokens", "limit": 10**13, "window": "day", "calendar": True},
-    {"name": "user", "kind": "rate", "level": "user", "counts": "requests", "limit": 10**9, "window": "minute"},
-    {"name": "key", "kind": "rate", "level": "key", "counts": "tokens", "limit": 10**11, "window": "minute"},
-    {"name": "model", "kind": "budget", "level": "model", "counts": "tokens", "limit": 10**13, "window": "hour"},
-    {"name": "tag", "kind": "rate", "level": "tag", "counts": "requests", "limit": 10**9, "window": "second"},
-]  # fmt: skip
+    {
+        "name": "org",
+        "kind": "budget",
+        "counts": "microusd",
+        "limit": 10**13,
+        "window": "month",
+        "calendar": True,
+    },
+    {
+        "name": "team",
+        "kind": "budget",
+        "level": "team",
+        "counts": "tokens",
+        "limit": 10**13,
+        "window": "day",
+        "calendar": True,
+    },
+    {
+        "name": "user",
+        "kind": "rate",
+        "level": "user",
+        "counts": "requests",
+        "limit": 10**9,
+        "window": "minute",
+    },
+    {
+        "name": "key",
+        "kind": "rate",
+        "level": "key",
+        "counts": "tokens",
+        "limit": 10**11,
+        "window": "minute",
+    },
+    {
+        "name": "model",
+        "kind": "budget",
+        "level": "model",
+        "counts": "tokens",
+        "limit": 10**13,
+        "window": "hour",
+    },
+    {
+        "name": "tag",
+        "kind": "rate",
+        "level": "tag",
+        "counts": "requests",
+        "limit": 10**9,
+        "window": "second",
+    },
+]
 CALLER = Call(Principal("acme", "core", "ann", "k1", ("batch",)), deadline_s=1e12)
 WORK = Work("embed", "m", 1, 20, 0, 100)
 PRICES = PricesSection(models=(ModelPrice(name="m", input_microusd_per_mtok=20_000),))
@@ -72,17 +123,25 @@ STRICT = {
     "calendar": True,
 }
 BOUNDS = {
-    "overshoot": Bound("<=", 0), "leaked_holds": Bound("<=", 0), "refunded_spend": Bound("<=", 0),
-    "decisions_per_s_lease": Bound(">=", 50_000), "decision_p99_us": Bound("<=", 50), "decisions_per_s_redis": Bound(">=", 5_000),
+    "overshoot": Bound("<=", 0),
+    "leaked_holds": Bound("<=", 0),
+    "refunded_spend": Bound("<=", 0),
+    "decisions_per_s_lease": Bound(">=", 50_000),
+    "decision_p99_us": Bound("<=", 50),
+    "decisions_per_s_redis": Bound(">=", 5_000),
     "store_down_added_ms": Bound("<=", 5),
-    "availability": Bound(">=", 0.99), "overrun_cut": Bound(">=", 0.85),
+    "availability": Bound(">=", 0.99),
+    "overrun_cut": Bound(">=", 0.85),
     "overrun_cut_strict": Bound(">=", 1.0),
-}  # fmt: skip
+}
 
 
 def run(options: Options) -> Result:
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
         figures |= runner.run(_in_process(Folder(folder) / "a", options.quick))
         figures |= runner.run(_store_down(Folder(folder) / "b", options.quick))
         figures |= runner.run(_processes(Folder(folder) / "c", options.quick))
@@ -102,16 +161,24 @@ def _section(rules: Sequence[dict[str, object]]) -> LimitsSection:
 
 
 async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
-    """Admissions from a held lease, one thread; and reservations through the servicer and a real Redis, 64 at a time."""
+    """Admissions from a held lease, one thread; and reservations through the servicer and a real
+    Redis, 64 at a time.
+    """
     async with embedded_redis(folder) as url:
         client, clock = open_redis(url, retries=0), SystemClock()
         store = Store(client, clock, 5.0)
         limiter = LimiterServicer(LimiterSettings(), _section(SIX), PRICES, store, clock)
-        admission = LimiterAdmission(InProcessPeer(LIMITER, limiter, clock=clock), lambda: Prices.of(PRICES), clock)
-        rates = [await _admissions(admission, 500 if quick else 5_000) for _ in range(3 if quick else 20)]
+        admission = LimiterAdmission(
+            InProcessPeer(LIMITER, limiter, clock=clock), lambda: Prices.of(PRICES), clock
+        )
+        rates = [
+            await _admissions(admission, 500 if quick else 5_000) for _ in range(3 if quick else 20)
+        ]
         single = await _single(admission, 2_000 if quick else 50_000)
         await admission.close()
-        request = pb.ReserveRequest(model="m", amount=pb.Amount(requests=1, tokens=120, microusd=50))
+        request = pb.ReserveRequest(
+            model="m", amount=pb.Amount(requests=1, tokens=120, microusd=50)
+        )
 
         async def reserve(number: int) -> object:
             mine = pb.ReserveRequest()
@@ -123,7 +190,11 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
 
         measured = await closed_loop(reserve, 64, 0.5 if quick else 5.0)
         await store.close()
-    return {"decisions_per_s_lease": statistics.median(rates), "decisions_per_s_redis": measured.rps, **single}
+    return {
+        "decisions_per_s_lease": statistics.median(rates),
+        "decisions_per_s_redis": measured.rps,
+        **single,
+    }
 
 
 async def _admissions(admission: LimiterAdmission, count: int) -> float:
@@ -149,7 +220,9 @@ async def _single(admission: LimiterAdmission, count: int) -> dict[str, float]:
 
 
 async def _store_down(folder: Folder, quick: bool) -> dict[str, float]:
-    """What a decision takes before and after the store is killed, and while it hangs: rules that are open then, 200 decisions a second."""
+    """What a decision takes before and after the store is killed, and while it hangs: rules that
+    are open then, 200 decisions a second.
+    """
     sockets = socket_folder()
     server = EmbeddedRedis(folder, sockets / "r.sock")
     folder.mkdir(parents=True)
@@ -159,8 +232,12 @@ async def _store_down(folder: Folder, quick: bool) -> dict[str, float]:
         await wait_ready(client, process)
         settings = LimiterSettings()
         store = Store(
-            client, clock, settings.store_timeout_ms / 1e3, settings.store_pause_ms / 1e3, patience_s=settings.store_patience_ms / 1e3
-        )  # fmt: skip
+            client,
+            clock,
+            settings.store_timeout_ms / 1e3,
+            settings.store_pause_ms / 1e3,
+            patience_s=settings.store_patience_ms / 1e3,
+        )
         rules = [{**rule, "store_loss": "open"} for rule in SIX]
         limiter = LimiterServicer(settings, _section(rules), PricesSection(), store, clock)
         seconds = 1.0 if quick else 5.0
@@ -187,7 +264,9 @@ async def _paced(limiter: LimiterServicer, name: str, per_s: int, seconds: float
 
     async def one(number: int) -> None:
         began = time.perf_counter()
-        request = pb.ReserveRequest(hold_id=f"{name}{number}", model="m", amount=pb.Amount(requests=1, tokens=9))
+        request = pb.ReserveRequest(
+            hold_id=f"{name}{number}", model="m", amount=pb.Amount(requests=1, tokens=9)
+        )
         await limiter.Reserve(request, CALLER)
         taken.append((time.perf_counter() - began) * 1e3)
 
@@ -199,7 +278,9 @@ async def _paced(limiter: LimiterServicer, name: str, per_s: int, seconds: float
 
 
 @contextlib.asynccontextmanager
-async def _three(folder: Folder, rules: Sequence[dict[str, object]]) -> AsyncIterator[tuple[list[str], str]]:
+async def _three(
+    folder: Folder, rules: Sequence[dict[str, object]]
+) -> AsyncIterator[tuple[list[str], str]]:
     """Three limiter processes on one Redis: their addresses and the store's URL."""
     folder.mkdir(parents=True)
     file = folder / "limits.yaml"
@@ -208,12 +289,20 @@ async def _three(folder: Folder, rules: Sequence[dict[str, object]]) -> AsyncIte
     async with embedded_redis(folder / "redis") as url:
         addresses = [list(ports.free().values())[index] for index in range(3)]
         env = {
-            "PENSTOCK_REDIS_URL": url, "PENSTOCK_CONFIG_FILE": str(file), "PENSTOCK_INTERNAL_TOKEN": TOKEN, "PENSTOCK_HOLD_MS": "2000",
-            "PENSTOCK_LEASE_MS": "2000", "PENSTOCK_OTLP_ENDPOINT": "", "PENSTOCK_STORE_TIMEOUT_MS": "2000",
-        }  # fmt: skip
+            "PENSTOCK_REDIS_URL": url,
+            "PENSTOCK_CONFIG_FILE": str(file),
+            "PENSTOCK_INTERNAL_TOKEN": TOKEN,
+            "PENSTOCK_HOLD_MS": "2000",
+            "PENSTOCK_LEASE_MS": "2000",
+            "PENSTOCK_OTLP_ENDPOINT": "",
+            "PENSTOCK_STORE_TIMEOUT_MS": "2000",
+        }
         programs = [
             Program(
-                f"limiter-{number}", python_module("penstock.limiter"), {**env, "PENSTOCK_LISTEN": address}, address
+                f"limiter-{number}",
+                python_module("penstock.limiter"),
+                {**env, "PENSTOCK_LISTEN": address},
+                address,
             )
             for number, address in enumerate(addresses)
         ]
@@ -241,16 +330,22 @@ async def _processes(folder: Folder, quick: bool) -> dict[str, float]:
 
 
 async def _usage(peer: Peer, organisation: str) -> pb.RuleUsage:
-    answer: pb.GetUsageResponse = await peer.call("GetUsage", pb.GetUsageRequest(), Call(Principal(organisation)))
+    answer: pb.GetUsageResponse = await peer.call(
+        "GetUsage", pb.GetUsageRequest(), Call(Principal(organisation))
+    )
     return answer.rules[0]
 
 
 async def _overshoot(peers: Sequence[Peer]) -> float:
-    """A thousand reservations of ten thousand micro-dollars at once on three limiters, for a budget that pays 370."""
+    """A thousand reservations of ten thousand micro-dollars at once on three limiters, for a budget
+    that pays 370.
+    """
     caller = Call(Principal("rush"))
 
     async def one(number: int) -> int:
-        request = pb.ReserveRequest(hold_id=f"r{number}", amount=pb.Amount(requests=1, microusd=10_000))
+        request = pb.ReserveRequest(
+            hold_id=f"r{number}", amount=pb.Amount(requests=1, microusd=10_000)
+        )
         answer: pb.ReserveResponse = await peers[number % 3].call("Reserve", request, caller)
         return int(answer.decision.verdict == pb.VERDICT_ALLOWED)
 
@@ -258,12 +353,18 @@ async def _overshoot(peers: Sequence[Peer]) -> float:
     row = await _usage(peers[0], "rush")
     assert passed == 370, passed  # the budget is used to its last call
     return float(
-        max(0, passed * 10_000 - row.limit.microusd, row.held.microusd + row.committed.microusd - row.limit.microusd)
+        max(
+            0,
+            passed * 10_000 - row.limit.microusd,
+            row.held.microusd + row.committed.microusd - row.limit.microusd,
+        )
     )
 
 
 async def _deaths(peers: Sequence[Peer], address: str) -> tuple[float, float]:
-    """Holds left and spend given back after callers were cancelled in mass, and one was killed between answer and settlement."""
+    """Holds left and spend given back after callers were cancelled in mass, and one was killed
+    between answer and settlement.
+    """
     script = [sys.executable, "-m", "penstock.bench.limiter.victim", address, TOKEN]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True, env=os.environ) as victim:
         assert victim.stdout is not None
@@ -273,7 +374,9 @@ async def _deaths(peers: Sequence[Peer], address: str) -> tuple[float, float]:
     caller = Call(Principal("fickle"))
     requests = [
         pb.ReserveRequest(
-            hold_id=f"c{number}", amount=pb.Amount(requests=1, microusd=900), least=pb.Amount(microusd=100)
+            hold_id=f"c{number}",
+            amount=pb.Amount(requests=1, microusd=900),
+            least=pb.Amount(microusd=100),
         )
         for number in range(500)
     ]
@@ -315,24 +418,40 @@ async def _paced_grpc(peer: Peer, per_s: int, seconds: float) -> float:
 
 
 def _budgets(options: Options) -> tuple[dict[str, float], Table]:
-    """Five seeds of spikes: the fixed limit of requests, and our rule with expected and with strict holds. The medians count."""
+    """Five seeds of spikes: the fixed limit of requests, and our rule with expected and with strict
+    holds. The medians count.
+    """
     rows = _trace(options)
     budget, found = limiter_budget.budget_of(rows), list[tuple[float, ...]]()
     for seed in range(1 if options.quick else 5):
         calls = limiter_budget.arrivals(rows, seed)
         fixed = limiter_budget.fixed_requests(calls, budget, rows)
-        expected, strict = (limiter_budget.limited(calls, budget, holds) for holds in ("expected", "strict"))
+        expected, strict = (
+            limiter_budget.limited(calls, budget, holds) for holds in ("expected", "strict")
+        )
         base = max(1, fixed.overrun(budget))
         found.append(
             (
-                seed, base / budget, fixed.share(4), 1 - expected.overrun(budget) / base, expected.share(4), expected.share(1),
-                1 - strict.overrun(budget) / base, strict.share(4),
+                seed,
+                base / budget,
+                fixed.share(4),
+                1 - expected.overrun(budget) / base,
+                expected.share(4),
+                expected.share(1),
+                1 - strict.overrun(budget) / base,
+                strict.share(4),
             )
-        )  # fmt: skip
+        )
     columns = (
-        "seed", "overrun of fixed requests, budgets", "its critical served", "cut, expected", "critical served", "low served",
-        "cut, strict", "critical served, strict",
-    )  # fmt: skip
+        "seed",
+        "overrun of fixed requests, budgets",
+        "its critical served",
+        "cut, expected",
+        "critical served",
+        "low served",
+        "cut, strict",
+        "critical served, strict",
+    )
     median = [statistics.median(column) for column in zip(*found, strict=True)]
     figures = {
         "availability": min(row[4] for row in found),
@@ -349,7 +468,11 @@ def _trace(options: Options) -> list[tuple[float, int, int]]:
         rng = random.Random(3)
         times = [number / 5.5 for number in range(4_000)]
         return [
-            (at, round(rng.lognormvariate(6.5, 1.0)), min(1_000, round(rng.lognormvariate(4.7, 1.0)) + 1))
+            (
+                at,
+                round(rng.lognormvariate(6.5, 1.0)),
+                min(1_000, round(rng.lognormvariate(4.7, 1.0)) + 1),
+            )
             for at in times
         ]
     with (options.data / "azure-llm-2023" / "conv.csv").open(newline="") as file:

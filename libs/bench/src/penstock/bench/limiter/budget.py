@@ -1,4 +1,6 @@
-"""Budgets in virtual time: the limiter's own script on the Azure trace with spikes of cost, against a fixed limit of requests."""
+"""Budgets in virtual time: the limiter's own script on the Azure trace with spikes of cost, against
+a fixed limit of requests.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ MAX_TOKENS = 1_000
 HEADROOM = 1.2
 """The budget of a window, in means of the trace."""
 SPIKE, SPIKES, SPIKE_S = 8, 6, 180
-"""In so many stretches of so many seconds the prompts are so many times as long: an agent that re-reads its whole history."""
+"""In so many stretches of so many seconds the prompts are so many times as long: an agent that
+re-reads its whole history.
+"""
 MIX = {1: 0.3, 2: 0.4, 3: 0.2, 4: 0.1}
 TOKENS_A_S = 50.0
 
@@ -64,13 +68,20 @@ class Outcome:
 
 
 def arrivals(rows: Sequence[tuple[float, int, int]], seed: int) -> list[Arrival]:
-    """The trace (seconds, input tokens, output tokens) with urgencies by lot and spikes at random places."""
+    """The trace (seconds, input tokens, output tokens) with urgencies by lot and spikes at random
+    places.
+    """
     rng = random.Random(seed)
     length = rows[-1][0]
     spikes = [rng.uniform(0, length - SPIKE_S) for _ in range(SPIKES)]
     priorities = rng.choices(list(MIX), list(MIX.values()), k=len(rows))
     return [
-        Arrival(at, priority, read * (SPIKE if any(begin <= at < begin + SPIKE_S for begin in spikes) else 1), said)
+        Arrival(
+            at,
+            priority,
+            read * (SPIKE if any(begin <= at < begin + SPIKE_S for begin in spikes) else 1),
+            said,
+        )
         for (at, read, said), priority in zip(rows, priorities, strict=True)
     ]
 
@@ -81,8 +92,12 @@ def budget_of(rows: Sequence[tuple[float, int, int]]) -> int:
     return round(total / rows[-1][0] * WINDOW_S * HEADROOM)
 
 
-def fixed_requests(calls: Sequence[Arrival], budget: int, rows: Sequence[tuple[float, int, int]]) -> Outcome:
-    """A fixed number of requests a window: as many as the budget pays for at the trace's mean cost."""
+def fixed_requests(
+    calls: Sequence[Arrival], budget: int, rows: Sequence[tuple[float, int, int]]
+) -> Outcome:
+    """A fixed number of requests a window: as many as the budget pays for at the trace's mean
+    cost.
+    """
     mean = sum(read * INPUT + said * OUTPUT for _, read, said in rows) / len(rows)
     most, outcome, taken = math.floor(budget / mean), _empty(), dict[int, int]()
     for call in calls:
@@ -96,12 +111,26 @@ def fixed_requests(calls: Sequence[Arrival], budget: int, rows: Sequence[tuple[f
 
 
 def limited(
-    calls: Sequence[Arrival], budget: int, holds: Literal["strict", "expected"], *, adaptive: bool = True
+    calls: Sequence[Arrival],
+    budget: int,
+    holds: Literal["strict", "expected"],
+    *,
+    adaptive: bool = True,
 ) -> Outcome:
-    """The same calls through one budget rule of ours. Spending counts in the window in which it was held, as the rule counts it."""
+    """The same calls through one budget rule of ours.
+
+    Spending counts in the window in which it was held, as the rule counts it.
+    """
     rule = RuleSection(
-        name="b", kind="budget", counts="microusd", limit=budget, window="minute", calendar=True, holds=holds, adaptive=adaptive
-    )  # fmt: skip
+        name="b",
+        kind="budget",
+        counts="microusd",
+        limit=budget,
+        window="minute",
+        calendar=True,
+        holds=holds,
+        adaptive=adaptive,
+    )
     section, path, books, outputs = (
         LimitsSection(rules=(rule,)),
         Path("a", model="m"),
@@ -114,7 +143,11 @@ def limited(
             _settle(books, outputs, heapq.heappop(ends), calls, kind)
         now = START_S + call.at_s
         least = [1, call.input_tokens, call.input_tokens * INPUT]
-        most = [1, call.input_tokens + MAX_TOKENS, (call.input_tokens * INPUT) + MAX_TOKENS * OUTPUT]
+        most = [
+            1,
+            call.input_tokens + MAX_TOKENS,
+            (call.input_tokens * INPUT) + MAX_TOKENS * OUTPUT,
+        ]
         ask = Question(most, outputs.usual(kind, most, least), least, 600_000, call.priority)
         outcome.asked[call.priority] += 1
         reply = books.reserve(round(now * 1e6), str(number), counters(section, path, now), ask)
@@ -127,11 +160,19 @@ def limited(
 
 
 def _settle(
-    books: SimulatedLedger, outputs: Outputs, end: tuple[float, int], calls: Sequence[Arrival], kind: Kind
+    books: SimulatedLedger,
+    outputs: Outputs,
+    end: tuple[float, int],
+    calls: Sequence[Arrival],
+    kind: Kind,
 ) -> None:
     at, number = end
     call = calls[number]
-    books.settle(round((START_S + at) * 1e6), str(number), [1, call.input_tokens + call.output_tokens, call.paid])
+    books.settle(
+        round((START_S + at) * 1e6),
+        str(number),
+        [1, call.input_tokens + call.output_tokens, call.paid],
+    )
     outputs.learn(kind, [0, call.output_tokens, call.output_tokens * OUTPUT])
 
 

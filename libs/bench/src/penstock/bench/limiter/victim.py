@@ -1,4 +1,6 @@
-"""A caller that gets its answers and is killed before it settles: holds of calls, and a lease that it has spent from."""
+"""A caller that gets its answers and is killed before it settles: holds of calls, and a lease that
+it has spent from.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,15 @@ async def main(address: str, token: str) -> None:
     for number in range(CALLS):
         request = pb.ReserveRequest(hold_id=f"v{number}", amount=most, least=least)
         await peer.call("Reserve", request, Call(Principal("victim")))
-    wanted = pb.GrantLeaseRequest(lease_id="lv", wanted=pb.Amount(requests=500, microusd=400_000), least=most)
-    granted: pb.GrantLeaseResponse = await peer.call("GrantLease", wanted, Call(Principal("leaser")))
-    print(CALLS * INPUT, granted.granted.microusd, flush=True)  # everything that was leased has been spent
+    wanted = pb.GrantLeaseRequest(
+        lease_id="lv", wanted=pb.Amount(requests=500, microusd=400_000), least=most
+    )
+    granted: pb.GrantLeaseResponse = await peer.call(
+        "GrantLease", wanted, Call(Principal("leaser"))
+    )
+    print(
+        CALLS * INPUT, granted.granted.microusd, flush=True
+    )  # everything that was leased has been spent
     await asyncio.Event().wait()
 
 

@@ -1,9 +1,11 @@
-"""The price of the path: a bare grpc.aio echo against answers through router, cache, limiter, batcher and an instant model, all processes.
+"""The price of the path: a bare grpc.aio echo against answers through router, cache, limiter,
+batcher and an instant model, all processes.
 
-Sides take turns in rounds on the same cores; each figure is the median over the rounds of the ratio inside one round. A hit is an exact
-one that the router holds a copy of; a miss has a new text each time, so that cache, limiter, batcher and model are all asked; `bypass`
-leaves the cache out. Tracing is measured between two such stacks, one without telemetry and one with the shipped sampler (production)
-and the telemetry service.
+Sides take turns in rounds on the same cores; each figure is the median over the rounds of the ratio
+inside one round. A hit is an exact one that the router holds a copy of; a miss has a new text each
+time, so that cache, limiter, batcher and model are all asked; `bypass` leaves the cache out.
+Tracing is measured between two such stacks, one without telemetry and one with the shipped sampler
+(production) and the telemetry service.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ CALLERS = 64
 DROPPED, CALLS = "penstock_telemetry_dropped_spans", "penstock_calls"
 IDLE_S = 10.0
 TRACING_TURNS = 2
-"""Times a round that both ways are measured: they are within a few percent, less than a round of a busy machine moves."""
+"""Times a round that both ways are measured: they are within a few percent, less than a round of a
+busy machine moves.
+"""
 SIDES = ("bare", "bypass", "miss", "hit", "hit by the client")
 BOUNDS = {
     "hit_separate_p50_ratio": Bound("<=", 2.5),
@@ -62,7 +66,9 @@ BOUNDS = {
 def run(options: Options) -> Result:
     rounds, seconds = (2, 0.5) if options.quick else (5, 2.0)
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        rows, tracing, extra = runner.run(_measure(echo, rounds, seconds, 1.0 if options.quick else IDLE_S))
+        rows, tracing, extra = runner.run(
+            _measure(echo, rounds, seconds, 1.0 if options.quick else IDLE_S)
+        )
 
     def ratio(kind: int, side: str) -> float:
         at = SIDES.index(side)
@@ -129,9 +135,13 @@ async def _measure(
 
 
 async def _both_ways(sides: Sequence[Ask], seconds: float) -> tuple[float, float]:
-    """Answers a second of two sides, one, other, other, one: what drifts over that time weighs on both alike."""
+    """Answers a second of two sides, one, other, other, one: what drifts over that time weighs on
+    both alike.
+    """
     first, second = sides
-    rates = [(await closed_loop(side, CALLERS, seconds)).rps for side in (first, second, second, first)]
+    rates = [
+        (await closed_loop(side, CALLERS, seconds)).rps for side in (first, second, second, first)
+    ]
     return (rates[0] + rates[3]) / 2, (rates[1] + rates[2]) / 2
 
 
@@ -146,7 +156,11 @@ def _hit(stack: Stack) -> Ask:
 
 
 def _miss(stack: Stack) -> Ask:
-    options, metadata, numbers = router_pb2.CallOptions(model=MODEL), stack.metadata("bench"), itertools.count()
+    options, metadata, numbers = (
+        router_pb2.CallOptions(model=MODEL),
+        stack.metadata("bench"),
+        itertools.count(),
+    )
 
     async def miss(_: int) -> object:
         request = router_pb2.EmbedRequest(options=options, texts=[f"{TEXT} {next(numbers)}"])
@@ -157,7 +171,10 @@ def _miss(stack: Stack) -> Ask:
 
 def _bypass(stack: Stack) -> Ask:
     options = router_pb2.CallOptions(model=MODEL, cache=router_pb2.CachePolicy(bypass=True))
-    request, metadata = router_pb2.EmbedRequest(options=options, texts=[TEXT]), stack.metadata("bench")
+    request, metadata = (
+        router_pb2.EmbedRequest(options=options, texts=[TEXT]),
+        stack.metadata("bench"),
+    )
 
     async def bypass(_: int) -> object:
         return await stack.router.Embed(request, metadata=metadata)
@@ -170,17 +187,31 @@ async def _path(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
     """All that decides as processes, with the instant model registered."""
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as folder:
         config = Path(folder) / "penstock.yaml"
-        key = {"id": "bench", "organisation": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
-        rate = {"name": "wide", "kind": "rate", "counts": "requests", "limit": 10**9, "window": "minute"}
+        key = {
+            "id": "bench",
+            "organisation": "bench",
+            "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
+        }
+        rate = {
+            "name": "wide",
+            "kind": "rate",
+            "counts": "requests",
+            "limit": 10**9,
+            "window": "minute",
+        }
         config.write_text(yaml.safe_dump({"keys": {"api": [key]}, "limits": {"rules": [rate]}}))
-        plan = StackPlan(ports.free(), Path(folder), Path(folder), config, TOKEN, profile="production")
+        plan = StackPlan(
+            ports.free(), Path(folder), Path(folder), config, TOKEN, profile="production"
+        )
         supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
         registrar = _registrar(plan, echo)
         try:
             for stage in plan.deciding_path(traced=traced):
                 await supervisor.start(stage)
             async with open_channel(plan.addresses["router"]) as channel:
-                stack = Stack(plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY})
+                stack = Stack(
+                    plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY}
+                )
                 registrar.start()
                 await stack.wait_for_instances(MODEL, 1, "bench")
                 yield stack
@@ -190,7 +221,9 @@ async def _path(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
 
 
 async def _lost(stack: Stack) -> float:
-    """Spans that were recorded and lost anywhere, as a share of the calls that were counted: both told by the exported metrics."""
+    """Spans that were recorded and lost anywhere, as a share of the calls that were counted: both
+    told by the exported metrics.
+    """
     await asyncio.sleep(6.0)  # metrics go out every few seconds
     text = await asyncio.to_thread(_metrics, f"http://{stack.addresses['metrics']}/metrics")
     lost = _sum(text, DROPPED)
@@ -237,5 +270,7 @@ def _rss_mb(pid: int) -> float:
 
 def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
     model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
-    instance = router_pb2.Instance(id="instant", address=echo.door, models=[model], concurrency=CALLERS)
+    instance = router_pb2.Instance(
+        id="instant", address=echo.door, models=[model], concurrency=CALLERS
+    )
     return Registrar(plan.addresses["router"], instance, TOKEN, common_pb2.LoadReport)

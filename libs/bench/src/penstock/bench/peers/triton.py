@@ -1,7 +1,8 @@
 """Run in the peers' environment: Triton serves an ONNX file by its Python backend.
 
-Arguments: file, threads, three ports, the runtime's optimisers to leave out.
-Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as on the other sides.
+Arguments: file, threads, three ports, the runtime's optimisers to leave out. Triton may join
+requests of equal shape, as it does by default; onnxruntime has as many threads as on the other
+sides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ def main() -> None:
     from pytriton.model_config import ModelConfig, Tensor  # type: ignore[import-not-found]
     from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
 
-    path, threads, grpc_port, http_port, metrics_port = sys.argv[1], *(int(value) for value in sys.argv[2:6])
+    path, threads, grpc_port, http_port, metrics_port = (
+        sys.argv[1],
+        *(int(value) for value in sys.argv[2:6]),
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -35,7 +39,9 @@ def main() -> None:
         triton.bind(
             model_name="model",
             infer_func=infer,
-            inputs=[Tensor(name=node.name, dtype=np.int64, shape=(-1,)) for node in session.get_inputs()],
+            inputs=[
+                Tensor(name=node.name, dtype=np.int64, shape=(-1,)) for node in session.get_inputs()
+            ],
             outputs=[Tensor(name=output, dtype=np.float32, shape=(-1,))],
             config=ModelConfig(max_batch_size=32),
         )

@@ -1,10 +1,12 @@
-"""Pooled connections to an upstream against a new one a call, over TLS: set-ups and latency; and what the path adds to a first token.
+"""Pooled connections to an upstream against a new one a call, over TLS: set-ups and latency; and
+what the path adds to a first token.
 
-The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round trip; a new connection costs one round
-trip more, as TCP's handshake does. All sides are the serving client with one TLS context each; those that do not pool keep no connection,
-and one of these calls a server that gives no session tickets, so that every handshake is a full one. `latency_cut` and
-`connect_overhead_cut` are against the one that resumes. Calls take turns, in the first tokens too: a bare hop, the upstream directly, the
-whole path, each after the same rest.
+The upstream is the scripted one with 20 ms to its answer, behind a proxy that adds 10 ms of round
+trip; a new connection costs one round trip more, as TCP's handshake does. All sides are the serving
+client with one TLS context each; those that do not pool keep no connection, and one of these calls
+a server that gives no session tickets, so that every handshake is a full one. `latency_cut` and
+`connect_overhead_cut` are against the one that resumes. Calls take turns, in the first tokens too:
+a bare hop, the upstream directly, the whole path, each after the same rest.
 """
 
 from __future__ import annotations
@@ -93,7 +95,10 @@ def run(options: Options) -> Result:
     table = Table(
         "TLS connections",
         ("", "set up", "by a resumed session", "mean ms a call", "CPU ms a call, both ends"),
-        tuple((what, side.setups, side.resumed, statistics.mean(side.ms), side.cpu_ms / calls) for what, side in rows),
+        tuple(
+            (what, side.setups, side.resumed, statistics.mean(side.ms), side.cpu_ms / calls)
+            for what, side in rows
+        ),
     )
     return Result(figures, BOUNDS, context, (table,))
 
@@ -129,14 +134,21 @@ class _Side:
 
 
 async def _pooled(folder: Path, calls: int) -> tuple[_Side, _Side, _Side]:
-    """Behind the proxy: with the pool, with a new connection a call, and with one whose server gives no tickets."""
+    """Behind the proxy: with the pool, with a new connection a call, and with one whose server
+    gives no tickets.
+    """
     authority = trustme.CA()
     trusted = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
     async with _upstream(authority, tickets=2) as url, _upstream(authority, tickets=0) as plain_url:
         knobs = {"name": "up", "models": [{"name": "chat"}], "ca_file": trusted}
         pooled, fresh, full = (
-            _Side(Client(Upstream.model_validate({**knobs, "base_url": to, "kept_connections": kept}), NO_TELEMETRY))
+            _Side(
+                Client(
+                    Upstream.model_validate({**knobs, "base_url": to, "kept_connections": kept}),
+                    NO_TELEMETRY,
+                )
+            )
             for to, kept in ((url, 20), (url, 0), (plain_url, 0))
         )
         for _ in range(calls):
@@ -149,11 +161,16 @@ async def _pooled(folder: Path, calls: int) -> tuple[_Side, _Side, _Side]:
 
 @contextlib.asynccontextmanager
 async def _upstream(authority: trustme.CA, tickets: int) -> AsyncIterator[str]:
-    """A scripted upstream behind the proxy that gives so many session tickets to a new connection; its address."""
+    """A scripted upstream behind the proxy that gives so many session tickets to a new connection;
+    its address.
+    """
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.num_tickets = tickets
     authority.issue_cert("127.0.0.1").configure_cert(server_side)
-    async with ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream, _delayed(upstream.url) as url:
+    async with (
+        ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream,
+        _delayed(upstream.url) as url,
+    ):
         yield url
 
 
@@ -181,10 +198,19 @@ async def _delayed(url: str) -> AsyncIterator[str]:
         server.close()
 
 
-async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, float, float, float, float]:
-    """Added hops of the path's first token and the medians that it is made of; the slowest of the cancels; in milliseconds."""
-    async with ScriptedUpstream(lambda _: Said("one two three four")) as upstream, _path(folder, upstream.url) as stack:
-        section = Upstream.model_validate({"name": "up", "base_url": upstream.url, "models": [{"name": "chat"}]})
+async def _first_tokens(
+    folder: Path, bare: str, calls: int
+) -> tuple[float, float, float, float, float]:
+    """Added hops of the path's first token and the medians that it is made of; the slowest of the
+    cancels; in milliseconds.
+    """
+    async with (
+        ScriptedUpstream(lambda _: Said("one two three four")) as upstream,
+        _path(folder, upstream.url) as stack,
+    ):
+        section = Upstream.model_validate(
+            {"name": "up", "base_url": upstream.url, "models": [{"name": "chat"}]}
+        )
         client = Client(section, NO_TELEMETRY)
         service = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
         request = inference_pb2.ComputeStreamRequest(model="chat", task=_task())
@@ -202,18 +228,21 @@ async def _first_tokens(folder: Path, bare: str, calls: int) -> tuple[float, flo
             taken = await _in_turn(sides, calls)
         upstream.word_s = 5.0
         cancels = [
-            await _cancelled(stack.router.GenerateStream(public, metadata=metadata), upstream) for _ in range(CANCELS)
+            await _cancelled(stack.router.GenerateStream(public, metadata=metadata), upstream)
+            for _ in range(CANCELS)
         ]
         await client.close()
     hop, direct, path = (statistics.median(times) for times in taken)
     return (path - direct) / hop, hop, direct, path, max(cancels)
 
 
-async def _in_turn(sides: Sequence[Callable[[], Awaitable[float | object]]], calls: int) -> list[list[float]]:
+async def _in_turn(
+    sides: Sequence[Callable[[], Awaitable[float | object]]], calls: int
+) -> list[list[float]]:
     """Milliseconds of each side's calls: until the moment that it gives, or until its end.
 
-    All sides have the same rest before them: what follows an answer needs it, and a core that has slept wakes later, so a hop without a
-    rest would be another hop than those of the path.
+    All sides have the same rest before them: what follows an answer needs it, and a core that has
+    slept wakes later, so a hop without a rest would be another hop than those of the path.
     """
     taken: list[list[float]] = [[] for _ in sides]
     for number in range(calls + WARM_CALLS):
@@ -228,7 +257,9 @@ async def _in_turn(sides: Sequence[Callable[[], Awaitable[float | object]]], cal
 
 
 async def _cancelled(stream: Any, upstream: ScriptedUpstream) -> float:
-    """Milliseconds from a caller's cancel, after the first piece, until the upstream sees its connection closed."""
+    """Milliseconds from a caller's cancel, after the first piece, until the upstream sees its
+    connection closed.
+    """
     upstream.left_early.clear()
     await anext(aiter(stream))
     began = time.perf_counter()
@@ -249,7 +280,11 @@ async def _first(stream: AsyncIterator[object]) -> float:
 async def _path(folder: Path, url: str) -> AsyncIterator[Stack]:
     """Router, batcher and the upstream service as processes."""
     config = folder / "penstock.yaml"
-    key = {"id": "bench", "organisation": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    key = {
+        "id": "bench",
+        "organisation": "bench",
+        "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
+    }
     server = {"name": "up", "base_url": url, "models": [{"name": "chat"}]}
     config.write_text(yaml.safe_dump({"keys": {"api": [key]}, "upstreams": {"servers": [server]}}))
     plan = StackPlan(ports.free(), folder, folder, config, TOKEN, profile="production")
@@ -258,7 +293,9 @@ async def _path(folder: Path, url: str) -> AsyncIterator[Stack]:
         await supervisor.start(plan.bare_path())
         await supervisor.start((plan.upstream("up", redis_url="", otlp_endpoint=""),))
         async with open_channel(plan.addresses["router"]) as channel:
-            stack = Stack(plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY})
+            stack = Stack(
+                plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), {"bench": KEY}
+            )
             await stack.wait_for_instances("chat", 1, "bench")
             yield stack
     finally:

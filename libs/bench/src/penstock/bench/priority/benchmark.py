@@ -1,8 +1,10 @@
-"""Priorities and fairness in virtual time, with the serving code's own scheduler and batch former, at twice the best first-come capacity.
+"""Priorities and fairness in virtual time, with the serving code's own scheduler and batch former,
+at twice the best first-come capacity.
 
-CPU cost shape (1 ms + 0.19 ms a padded token). Classes 16/8/4/1 with deadlines 0.2, 1, 2 and 4 s; one of eleven tenants sends ten times
-what another sends. The baseline is first come, first served with the batch size that serves the most tokens, dropping what is too late.
-Each figure is the median over the seeds; the gain at peak is the lesser of Poisson and bursty arrivals.
+CPU cost shape (1 ms + 0.19 ms a padded token). Classes 16/8/4/1 with deadlines 0.2, 1, 2 and 4 s;
+one of eleven tenants sends ten times what another sends. The baseline is first come, first served
+with the batch size that serves the most tokens, dropping what is too late. Each figure is the
+median over the seeds; the gain at peak is the lesser of Poisson and bursty arrivals.
 """
 
 from __future__ import annotations
@@ -68,28 +70,36 @@ def run(options: Options) -> Result:
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
         figures |= runner.run(_real(options, echo))
     notes = (
-        f"`real_*`: real processes, the shipped model; one critical caller alone, then among {LOW_CALLERS} callers of low priority.",
+        (
+            "`real_*`: real processes, the shipped model; one critical caller alone, then among "
+            f"{LOW_CALLERS} callers of low priority."
+        ),
         "A batch that runs is not interrupted, so an urgent request may wait for one.",
     )
     return Result(figures, bounds, context, (table,), notes=notes)
 
 
 async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
-    """Latency of one critical caller alone and under a flood of low work, and the flood's own, in one run for each round."""
+    """Latency of one critical caller alone and under a flood of low work, and the flood's own, in
+    one run for each round.
+    """
     rounds, seconds = (1, 0.8) if options.quick else (5, 3.0)
     texts = sample_texts(options)
     rows = []
     async with batcher_rig(echo) as rig:
 
         async def ask(priority: int, number: int) -> object:
-            task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]]))
+            task = inference_pb2.Task(
+                embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]])
+            )
             request = batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task)
             return await rig.peer.call("Compute", request, Call(priority=priority))
 
         for _ in range(rounds):
             solo = await closed_loop(partial(ask, CRITICAL), 1, seconds)
             urgent, low = await asyncio.gather(
-                closed_loop(partial(ask, CRITICAL), 1, seconds), closed_loop(partial(ask, LOW), LOW_CALLERS, seconds)
+                closed_loop(partial(ask, CRITICAL), 1, seconds),
+                closed_loop(partial(ask, LOW), LOW_CALLERS, seconds),
             )
             rows.append((urgent.p50_ms() / solo.p50_ms(), urgent.p50_ms() / low.p50_ms()))
     return {
@@ -101,14 +111,23 @@ async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
 def _one_seed(seed: int, count: int, options: Options) -> dict[str, float]:
     shape = CPU
     size, tokens_per_s = best_fifo(
-        shape, lambda: entries(poisson(2_000, 4_000, random.Random(seed)), shape, random.Random(seed))
+        shape,
+        lambda: entries(poisson(2_000, 4_000, random.Random(seed)), shape, random.Random(seed)),
     )
-    mean_tokens = statistics.mean(entry.tokens for entry in entries(range(4_000), shape, random.Random(seed)))
+    mean_tokens = statistics.mean(
+        entry.tokens for entry in entries(range(4_000), shape, random.Random(seed))
+    )
     rate = OVERLOAD * tokens_per_s / mean_tokens
     arrivals = entries(poisson(rate, count, random.Random(seed)), shape, random.Random(seed))
     bursty = entries(_bursty(options, rate, count, seed), shape, random.Random(seed))
-    ours, fifo = simulate(arrivals, Ours(shape), shape), simulate(arrivals, Fifo(shape, size), shape)
-    ours_bursty, fifo_bursty = simulate(bursty, Ours(shape), shape), simulate(bursty, Fifo(shape, size), shape)
+    ours, fifo = (
+        simulate(arrivals, Ours(shape), shape),
+        simulate(arrivals, Fifo(shape, size), shape),
+    )
+    ours_bursty, fifo_bursty = (
+        simulate(bursty, Ours(shape), shape),
+        simulate(bursty, Fifo(shape, size), shape),
+    )
     urgent = [entry for entry in arrivals if entry.priority == CRITICAL]
     solo = simulate(urgent, Ours(shape), shape)
     gains = [
@@ -141,12 +160,16 @@ def _p99_s(done: Done, arrived: Sequence[Entry]) -> float:
 
 def _mean_s(done: Done, arrived: Sequence[Entry]) -> float:
     """Dropped requests count as their deadline."""
-    return statistics.mean(min(_latency_s(done, entry), DEADLINES_S[entry.priority]) for entry in arrived)
+    return statistics.mean(
+        min(_latency_s(done, entry), DEADLINES_S[entry.priority]) for entry in arrived
+    )
 
 
 def _in_time(done: Done, arrived: Sequence[Entry]) -> float:
     urgent = [entry for entry in arrived if entry.priority == CRITICAL]
-    return sum(_latency_s(done, entry) <= DEADLINES_S[CRITICAL] + 1e-9 for entry in urgent) / len(urgent)
+    return sum(_latency_s(done, entry) <= DEADLINES_S[CRITICAL] + 1e-9 for entry in urgent) / len(
+        urgent
+    )
 
 
 def _rate(done: Done, arrived: Sequence[Entry]) -> float:
@@ -156,7 +179,9 @@ def _rate(done: Done, arrived: Sequence[Entry]) -> float:
 def _low_share(seed: int, count: int, shape: Shape, rate: float) -> float:
     """Share of the low class over its floor while every class alone is overloaded."""
     mix = dict.fromkeys(WEIGHTS, 0.25)
-    arrivals = entries(poisson(rate * 4, count, random.Random(seed)), shape, random.Random(seed), mix)
+    arrivals = entries(
+        poisson(rate * 4, count, random.Random(seed)), shape, random.Random(seed), mix
+    )
     done = simulate(arrivals, Ours(shape), shape)
     end = arrivals[-1].arrived_s
     served = [entry for entry in arrivals if done.finished_s.get(entry.id, float("inf")) <= end]
@@ -166,9 +191,14 @@ def _low_share(seed: int, count: int, shape: Shape, rate: float) -> float:
 
 def _fairness(seed: int, count: int, shape: Shape, rate: float) -> tuple[float, float]:
     """Capped Jain index over tenants and the worst victim's satisfaction, in one class."""
-    arrivals = entries(poisson(rate, count, random.Random(seed)), shape, random.Random(seed), {LOW: 1.0})
+    arrivals = entries(
+        poisson(rate, count, random.Random(seed)), shape, random.Random(seed), {LOW: 1.0}
+    )
     done = simulate(arrivals, Ours(shape), shape)
-    wanted, served = dict.fromkeys(map(str, range(TENANTS)), 0.0), dict.fromkeys(map(str, range(TENANTS)), 0.0)
+    wanted, served = (
+        dict.fromkeys(map(str, range(TENANTS)), 0.0),
+        dict.fromkeys(map(str, range(TENANTS)), 0.0),
+    )
     for entry in arrivals:
         wanted[entry.tenant] += entry.tokens
         served[entry.tenant] += entry.tokens if entry.id in done.finished_s else 0.0
@@ -190,7 +220,9 @@ def _fair_share(wanted: list[float], capacity: float) -> float:
 
 
 def _bursty(options: Options, rate: float, count: int, seed: int) -> list[float]:
-    """Instants of the code-completion trace scaled to the rate, or bursts made here: four seconds busy, four nearly idle."""
+    """Instants of the code-completion trace scaled to the rate, or bursts made here: four seconds
+    busy, four nearly idle.
+    """
     if options.data is None or options.source("azure-llm-2023") == "generated":
         rng, now = random.Random(seed), 0.0
         out: list[float] = []
@@ -199,7 +231,10 @@ def _bursty(options: Options, rate: float, count: int, seed: int) -> list[float]
             out.append(now)
         return out
     with (options.data / "azure-llm-2023" / "code.csv").open(newline="") as file:
-        stamps = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in csv.DictReader(file)]
+        stamps = [
+            datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
+            for row in csv.DictReader(file)
+        ]
     stamps = [stamp - stamps[0] for stamp in sorted(stamps)][:count]
     scale = (len(stamps) / stamps[-1]) / rate
     return [stamp * scale for stamp in stamps]

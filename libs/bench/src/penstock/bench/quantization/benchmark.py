@@ -1,8 +1,10 @@
-"""Quantised against original: size, weights, speed, accuracy of a classifier, cosine, and independence of neighbours.
+"""Quantised against original: size, weights, speed, accuracy of a classifier, cosine, and
+independence of neighbours.
 
-Everything is measured on the one model that is shipped. Speed: one thread on every side, sides interleaved, the same texts; batches of 32
-sorted by length for the sides that pad, rows singly for the shipped model, which is how it is served. Accuracy: logistic regression on
-embeddings, one head trained for each side, on Banking77's own split.
+Everything is measured on the one model that is shipped. Speed: one thread on every side, sides
+interleaved, the same texts; batches of 32 sorted by length for the sides that pad, rows singly for
+the shipped model, which is how it is served. Accuracy: logistic regression on embeddings, one head
+trained for each side, on Banking77's own split.
 """
 
 from __future__ import annotations
@@ -61,7 +63,11 @@ def run(options: Options) -> Result:
         "cosine_mean": Bound(">=", 0.985),
         "batch_invariance_cosine_min": Bound(">=", 0.999),
     }
-    notes = () if "speedup_vs_torch" in speed else ("torch is not installed here, so `speedup_vs_torch` is absent",)
+    notes = (
+        ()
+        if "speedup_vs_torch" in speed
+        else ("torch is not installed here, so `speedup_vs_torch` is absent",)
+    )
     context = {
         "data": options.source("banking77"),
         "train": len(train[0]),
@@ -69,7 +75,11 @@ def run(options: Options) -> Result:
         "seed": SEED,
         "threads": 1,
     }
-    table = Table("Milliseconds a text, one thread (median of the rounds)", ("side", "batch 1", "batch 32"), rows)
+    table = Table(
+        "Milliseconds a text, one thread (median of the rounds)",
+        ("side", "batch 1", "batch 32"),
+        rows,
+    )
     return Result(figures, bounds, context, (table,), notes=notes)
 
 
@@ -79,8 +89,12 @@ def _weight_bytes(path: Path) -> int:
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
 
 
-def _quality(fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled) -> tuple[tuple[float, float], float]:
-    """Test accuracy of a head on each side's own embeddings, and the mean cosine of the test embeddings."""
+def _quality(
+    fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled
+) -> tuple[tuple[float, float], float]:
+    """Test accuracy of a head on each side's own embeddings, and the mean cosine of the test
+    embeddings.
+    """
     from sklearn.linear_model import LogisticRegression
 
     scores = []
@@ -101,7 +115,9 @@ def _speed(
     torch_side = _torch_side(fp32)
     if torch_side is not None:
         sides["torch FP32, eager"] = torch_side
-    times: dict[tuple[str, int], list[float]] = {(name, size): [] for name in sides for size in (1, BATCH)}
+    times: dict[tuple[str, int], list[float]] = {
+        (name, size): [] for name in sides for size in (1, BATCH)
+    }
     for side in sides.values():
         side(TEXTS[:BATCH])
     for _ in range(rounds):
@@ -128,14 +144,19 @@ def _ms_a_text(side: Encode, texts: list[str], size: int) -> float:
 def _ratio(times: dict[tuple[str, int], list[float]], other: str) -> float:
     """Geometric mean over batch sizes of the median over rounds of (other ÷ ours)."""
     medians = [
-        statistics.median(a / b for a, b in zip(times[other, size], times["ONNX INT8, as shipped", size], strict=True))
+        statistics.median(
+            a / b
+            for a, b in zip(times[other, size], times["ONNX INT8, as shipped", size], strict=True)
+        )
         for size in (1, BATCH)
     ]
     return math.sqrt(medians[0] * medians[1])
 
 
 def _torch_side(model: TextModel) -> Encode | None:
-    """The original weights in eager torch, with the same tokenizer and one thread; None without torch or the weights."""
+    """The original weights in eager torch, with the same tokenizer and one thread; None without
+    torch or the weights.
+    """
     try:
         import torch
         from penstock.models.default import weights_folder
@@ -154,7 +175,11 @@ def _torch_side(model: TextModel) -> Encode | None:
         longest = max(len(ids) for ids, _ in rows)
         arrays = np.zeros((3, len(rows), longest), dtype=np.int64)
         for index, (ids, types) in enumerate(rows):
-            arrays[0, index, : len(ids)], arrays[1, index, : len(ids)], arrays[2, index, : len(ids)] = ids, 1, types
+            (
+                arrays[0, index, : len(ids)],
+                arrays[1, index, : len(ids)],
+                arrays[2, index, : len(ids)],
+            ) = ids, 1, types
         with torch.inference_mode():
             return encoder(*(torch.from_numpy(array) for array in arrays)).numpy()
 
@@ -162,10 +187,14 @@ def _torch_side(model: TextModel) -> Encode | None:
 
 
 def _texts(options: Options) -> tuple[Labelled, Labelled]:
-    """Train and test texts with labels: Banking77's own split, or texts of eight subjects made here."""
+    """Train and test texts with labels: Banking77's own split, or texts of eight subjects made
+    here.
+    """
     if options.data is None or options.source("banking77") == "generated":
         labelled = [(text, index % 8) for index, text in enumerate(TEXTS)]
-        return _split([item for index, item in enumerate(labelled) if index % 4]), _split(labelled[::4])
+        return _split([item for index, item in enumerate(labelled) if index % 4]), _split(
+            labelled[::4]
+        )
     train, test = (_read(options.data / "banking77" / f"{part}.csv") for part in ("train", "test"))
     if options.quick:
         rng = random.Random(SEED)

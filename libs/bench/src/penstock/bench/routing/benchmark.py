@@ -1,9 +1,11 @@
-"""Choosing an instance: every strategy in every scenario, in virtual time, with the very policy code that serves.
+"""Choosing an instance: every strategy in every scenario, in virtual time, with the very policy
+code that serves.
 
-S is the mean service time of the fastest instance (50 ms here, log-normal, coefficient of variation 1). Arrivals are Poisson and the same
-for all strategies; all have the same error handling, ejection included. Round robin starts at a random position. `small_fleet_rps_vs_jsq`
-alone is measured on four real processes. Scenarios and definitions: fleets of 16 and 4, first come first served (C = 1) or processor
-sharing (C = 4).
+S is the mean service time of the fastest instance (50 ms here, log-normal, coefficient of variation
+1). Arrivals are Poisson and the same for all strategies; all have the same error handling, ejection
+included. Round robin starts at a random position. `small_fleet_rps_vs_jsq` alone is measured on
+four real processes. Scenarios and definitions: fleets of 16 and 4, first come first served (C = 1)
+or processor sharing (C = 4).
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def run(options: Options) -> Result:
     figures: dict[str, float] = {
         "throughput_vs_round_robin": reach[OURS]["half"] / reach[BASE]["half"],
         "throughput_equal_fleet": reach[OURS]["equal"] / reach[BASE]["equal"],
-        "p95_cut_vs_round_robin": 1.0 - steady[OURS]["equal C=1 80 %"][0] / steady[BASE]["equal C=1 80 %"][0],
+        "p95_cut_vs_round_robin": 1.0
+        - steady[OURS]["equal C=1 80 %"][0] / steady[BASE]["equal C=1 80 %"][0],
         "slow_pair_p99_vs_all_fast": ours["slow pair"],
         "recovery_s": ours["recovery"],
         "fast_fail_share": ours["fast fail"],
@@ -77,7 +80,10 @@ def run(options: Options) -> Result:
         "pick_us": _pick_us(),
     }
     context = {
-        "data": {"mooncake": options.source("mooncake"), "arrivals": "generated: Poisson, log-normal sizes"},
+        "data": {
+            "mooncake": options.source("mooncake"),
+            "arrivals": "generated: Poisson, log-normal sizes",
+        },
         "seeds": list(seeds),
         "service_s": SERVICE_S,
         "seconds_simulated": seconds,
@@ -85,13 +91,23 @@ def run(options: Options) -> Result:
         "retried_share": retried,
     }
     late = routing_late.table(seconds, seeds)
-    tables = (_steady_table(steady), _reach_table(reach), _failure_table(failing), late, _reuse_table(reuse))
+    tables = (
+        _steady_table(steady),
+        _reach_table(reach),
+        _failure_table(failing),
+        late,
+        _reuse_table(reuse),
+    )
     notes = (
         (
-            "Late binding beats the default with one router and next to no round trip (the first tables have none); over more than 5 % "
+            "Late binding beats the default with one router and next to no round trip (the "
+            "first tables have none); over more than 5 % "
             "of S, unmeasured, or with several routers it is the default."
         ),
-        "`throughput_equal_fleet` has no bound: on equal instances the choice cannot give more than a few per cent.",
+        (
+            "`throughput_equal_fleet` has no bound: on equal instances the choice cannot give "
+            "more than a few per cent."
+        ),
     )
     return Result(figures, BOUNDS, context, tables, (_plot(steady),), notes)
 
@@ -110,12 +126,20 @@ SCENES: dict[str, tuple[tuple[float, ...], float, int]] = {
 }
 
 
-def _steady(strategy: str, seconds: float, seeds: tuple[int, ...]) -> dict[str, tuple[float, float]]:
+def _steady(
+    strategy: str, seconds: float, seeds: tuple[int, ...]
+) -> dict[str, tuple[float, float]]:
     """(p95, p99) in S of each scene, mean over seeds."""
     found = {}
     for name, (speeds, load, slots) in SCENES.items():
-        logs = [Simulation(at_load(speeds, load, seconds, slots, seed), strategy).run() for seed in seeds]
-        found[name] = (_mean(log.quantile(0.95) for log in logs), _mean(log.quantile(0.99) for log in logs))
+        logs = [
+            Simulation(at_load(speeds, load, seconds, slots, seed), strategy).run()
+            for seed in seeds
+        ]
+        found[name] = (
+            _mean(log.quantile(0.95) for log in logs),
+            _mean(log.quantile(0.99) for log in logs),
+        )
     return found
 
 
@@ -124,7 +148,9 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _throughputs(strategy: str, seconds: float, seeds: tuple[int, ...]) -> dict[str, float]:
-    """Largest share of the fleet's capacity with p99 within the objective, four slots, by bisection."""
+    """Largest share of the fleet's capacity with p99 within the objective, four slots, by
+    bisection.
+    """
     return {
         name: _mean(_largest(strategy, at_load(speeds, 1.0, seconds, 4, seed)) for seed in seeds)
         for name, speeds in (("half", HALF), ("equal", EQUAL))
@@ -142,7 +168,9 @@ def _largest(strategy: str, full: World) -> float:
 
 
 def _small_fleet(seconds: float, seeds: tuple[int, ...]) -> float:
-    """Largest load of four equal instances with p99 within the objective, against the shortest queue."""
+    """Largest load of four equal instances with p99 within the objective, against the shortest
+    queue.
+    """
     ratios = []
     for seed in seeds:
         full = at_load((1.0,) * 4, 1.0, 4 * seconds, 1, seed)
@@ -151,7 +179,9 @@ def _small_fleet(seconds: float, seeds: tuple[int, ...]) -> float:
 
 
 def _failures(strategy: str, seeds: tuple[int, ...]) -> dict[str, float]:
-    """The figures of trouble for one strategy, the mean over seeds (the worst for shares, counts and times)."""
+    """The figures of trouble for one strategy, the mean over seeds (the worst for shares, counts
+    and times).
+    """
     return {
         "slow pair": _mean(_slow_pair(strategy, seed) for seed in seeds),
         "recovery": max(_recovery(strategy, seed) for seed in seeds),
@@ -166,10 +196,14 @@ PAIR = ("i03", "i11")
 
 
 def _slow_pair(strategy: str, seed: int) -> float:
-    """p99 of 60 s from the moment two of 16 are slowed 16 times, at 70 % of the 14, over that of 16 fast ones at 70 %."""
+    """p99 of 60 s from the moment two of 16 are slowed 16 times, at 70 % of the 14, over that of 16
+    fast ones at 70 %.
+    """
     end = ONSET_S + 60.0
     fast = at_load(EQUAL, 0.7, end, seed=seed)
-    slowed = replace(fast, rate=fast.rate * 14 / 16, events=((ONSET_S, lambda sim: sim.slow(PAIR, 1 / 16)),))
+    slowed = replace(
+        fast, rate=fast.rate * 14 / 16, events=((ONSET_S, lambda sim: sim.slow(PAIR, 1 / 16)),)
+    )
     return _window(slowed, strategy, end) / _window(fast, strategy, end)
 
 
@@ -178,9 +212,14 @@ def _window(world: World, strategy: str, end: float) -> float:
 
 
 def _recovery(strategy: str, seed: int) -> float:
-    """Seconds from the healing of a slowed pair until each has had half its fair share for 5 s; 120 when it never happens."""
+    """Seconds from the healing of a slowed pair until each has had half its fair share for 5 s; 120
+    when it never happens.
+    """
     healed = ONSET_S + 60.0
-    events = ((ONSET_S, lambda sim: sim.slow(PAIR, 1 / 16)), (healed, lambda sim: sim.slow(PAIR, 1.0)))
+    events = (
+        (ONSET_S, lambda sim: sim.slow(PAIR, 1 / 16)),
+        (healed, lambda sim: sim.slow(PAIR, 1.0)),
+    )
     world = replace(at_load(EQUAL, 0.7 * 14 / 16, healed + 120.0, seed=seed), events=events)
     log = Simulation(world, strategy).run()
     for waited in range(116):
@@ -191,7 +230,9 @@ def _recovery(strategy: str, seed: int) -> float:
 
 
 def _fast_fail(strategy: str, seed: int) -> float:
-    """Share of the picks, retries included, that an instance gets in the 10 s after it begins to fail within 1 ms."""
+    """Share of the picks, retries included, that an instance gets in the 10 s after it begins to
+    fail within 1 ms.
+    """
 
     def begin(sim: Simulation) -> None:
         sim.by_name["i05"].failing = True
@@ -212,14 +253,17 @@ def _cold_join(strategy: str, seed: int) -> float:
             sim.at(sim.now + SERVICE_S / 20, lambda: watch(sim, name))
 
     world = replace(
-        at_load((1.0,) * 8, 0.9, ONSET_S, seed=seed), events=((ONSET_S / 2, lambda sim: watch(sim, sim.join(1.0))),)
+        at_load((1.0,) * 8, 0.9, ONSET_S, seed=seed),
+        events=((ONSET_S / 2, lambda sim: watch(sim, sim.join(1.0))),),
     )
     Simulation(world, strategy).run()
     return float(most)
 
 
 def _stale(strategy: str, seed: int) -> float:
-    """Busiest instance over the fair share while no report arrives for 10 s; three routers at 80 %."""
+    """Busiest instance over the fair share while no report arrives for 10 s; three routers at 80
+    %.
+    """
     frozen = (ONSET_S, ONSET_S + 10.0)
     world = replace(at_load(EQUAL, 0.8, frozen[1] + 1.0, seed=seed, routers=3), frozen=frozen)
     sim = Simulation(world, strategy)
@@ -230,11 +274,15 @@ def _stale(strategy: str, seed: int) -> float:
 def _three_routers(strategy: str, seed: int) -> float:
     """p99 of three routers over that of one, equal fleet, one slot, 90 %."""
     three, one = (at_load(EQUAL, 0.9, 60.0, seed=seed, routers=routers) for routers in (3, 1))
-    return Simulation(three, strategy).run().quantile(0.99) / Simulation(one, strategy).run().quantile(0.99)
+    return Simulation(three, strategy).run().quantile(0.99) / Simulation(
+        one, strategy
+    ).run().quantile(0.99)
 
 
 def _retry_amplification(seeds: tuple[int, ...]) -> tuple[float, float]:
-    """Tries over requests while one of four instances fails wholly, and while all do; the worse, with the share that was retried."""
+    """Tries over requests while one of four instances fails wholly, and while all do; the worse,
+    with the share that was retried.
+    """
     worst, retried = 1.0, 0.0
     for failing in (1, 4):
 
@@ -243,7 +291,9 @@ def _retry_amplification(seeds: tuple[int, ...]) -> tuple[float, float]:
                 server.failing = True
 
         for seed in seeds:
-            world = replace(at_load((1.0,) * 4, 0.5, ONSET_S + 30.0, seed=seed), events=((ONSET_S, begin),))
+            world = replace(
+                at_load((1.0,) * 4, 0.5, ONSET_S + 30.0, seed=seed), events=((ONSET_S, begin),)
+            )
             log = Simulation(world, OURS).run()
             tries = sum(1 for at, _ in log.picks if at >= ONSET_S)
             asked = sum(1 for arrived, _ in log.latencies if arrived >= ONSET_S)
@@ -252,7 +302,9 @@ def _retry_amplification(seeds: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _pick_us(candidates: int = 16, picks: int = 20_000) -> float:
-    """Microseconds of one pick among 16, the counting of its beginning and end included; median of batches of 100."""
+    """Microseconds of one pick among 16, the counting of its beginning and end included; median of
+    batches of 100.
+    """
     fleet, rng, rule = Fleet(LEARNING, service_s=SERVICE_S), random.Random(1), LeastAddedDelay()
     fleet.members = [Member(f"i{number}", 1, proven=True) for number in range(candidates)]
     running: list[tuple[float, Member]] = []
@@ -274,7 +326,10 @@ def _pick_us(candidates: int = 16, picks: int = 20_000) -> float:
 
 def _steady_table(steady: dict[str, dict[str, tuple[float, float]]]) -> Table:
     rows = tuple(
-        (scene, *(f"{steady[name][scene][0]:.1f} / {steady[name][scene][1]:.1f}" for name in steady))
+        (
+            scene,
+            *(f"{steady[name][scene][0]:.1f} / {steady[name][scene][1]:.1f}" for name in steady),
+        )
         for scene in SCENES
     )
     return Table("p95 / p99 in S", ("scenario", *steady), rows)
@@ -283,14 +338,17 @@ def _steady_table(steady: dict[str, dict[str, tuple[float, float]]]) -> Table:
 def _reach_table(reach: dict[str, dict[str, float]]) -> Table:
     rows = tuple((name, found["half"], found["equal"]) for name, found in reach.items())
     return Table(
-        "Largest share of capacity with p99 ≤ 12 S (16 instances, 4 slots)", ("strategy", "half slow", "equal"), rows
+        "Largest share of capacity with p99 ≤ 12 S (16 instances, 4 slots)",
+        ("strategy", "half slow", "equal"),
+        rows,
     )
 
 
 def _failure_table(failing: dict[str, dict[str, float]]) -> Table:
     columns = tuple(failing[OURS])
     return Table(
-        "Trouble: slow pair p99 ratio, recovery in s (120: never), share of a fast-failing instance, most in flight at a newcomer, "
+        "Trouble: slow pair p99 ratio, recovery in s (120: never), share of a fast-failing "
+        "instance, most in flight at a newcomer, "
         "worst share with frozen reports, p99 ratio of three routers to one",
         ("strategy", *columns),
         tuple((name, *(found[column] for column in columns)) for name, found in failing.items()),
@@ -299,11 +357,17 @@ def _failure_table(failing: dict[str, dict[str, float]]) -> Table:
 
 def _reuse_table(reuse: dict[str, routing_prefix.Reuse]) -> Table:
     rows = tuple((name, found.hit_rate, found.p99) for name, found in reuse.items())
-    return Table("Prefix reuse at 70 % load", ("choice", "hits ÷ infinite shared cache", "p99 in S"), rows)
+    return Table(
+        "Prefix reuse at 70 % load", ("choice", "hits ÷ infinite shared cache", "p99 in S"), rows
+    )
 
 
 def _plot(steady: dict[str, dict[str, tuple[float, float]]]) -> Plot:
-    scenes = [scene for scene in SCENES if all(steady[name][scene][1] < 100 or name == BASE for name in steady)]
+    scenes = [
+        scene
+        for scene in SCENES
+        if all(steady[name][scene][1] < 100 or name == BASE for name in steady)
+    ]
     series = {
         name: (
             [float(number) for number in range(len(scenes))],
@@ -311,4 +375,6 @@ def _plot(steady: dict[str, dict[str, tuple[float, float]]]) -> Plot:
         )
         for name in steady
     }
-    return Plot("p99 by scenario, in S (cut at 40)", "scenario, in the table's order", "p99 / S", series)
+    return Plot(
+        "p99 by scenario, in S (cut at 40)", "scenario, in the table's order", "p99 / S", series
+    )

@@ -1,6 +1,8 @@
-"""Prefix reuse on a real trace, in virtual time: each instance holds a tenth of the distinct blocks; the router keeps its own index.
+"""Prefix reuse on a real trace, in virtual time: each instance holds a tenth of the distinct
+blocks; the router keeps its own index.
 
-The instances' caches are the truth (LRU over blocks of 512 tokens); the router sees only what it has sent.
+The instances' caches are the truth (LRU over blocks of 512 tokens); the router sees only what it
+has sent.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ INSTANCES = 16
 HELD_SHARE = 0.1
 LOAD = 0.7
 BLOCK_COST, TOKEN_COST, FIXED_COST = 1.0, 0.01, 0.5
-"""Work of a missing block of 512 input tokens, of an output token, and of any request; only their ratio matters here."""
+"""Work of a missing block of 512 input tokens, of an output token, and of any request; only their
+ratio matters here.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What came of it: block hits over those of one infinite shared cache, and the 99th percentile in mean service times."""
+    """What came of it: block hits over those of one infinite shared cache, and the 99th percentile
+    in mean service times.
+    """
 
     hit_rate: float
     p99: float
 
 
 def records(options: Options) -> list[Record]:
-    """The Mooncake conversation trace, or a generated one like it: sessions that grow turn by turn."""
+    """The Mooncake conversation trace, or a generated one like it: sessions that grow turn by
+    turn.
+    """
     if options.data is None or options.source("mooncake") == "generated":
         return list(_generated())
     return list(_read(options.data / "mooncake" / "conversation_trace.jsonl"))
@@ -70,10 +78,17 @@ def _generated() -> Iterator[Record]:
 
 
 class PrefixFleet(Simulation):
-    """The same fleet, with a cache in each instance, and a router that knows where it sent which blocks."""
+    """The same fleet, with a cache in each instance, and a router that knows where it sent which
+    blocks.
+    """
 
     def __init__(
-        self, world: World, strategy: str, trace: Sequence[Record], scale: tuple[float, float], affine: bool
+        self,
+        world: World,
+        strategy: str,
+        trace: Sequence[Record],
+        scale: tuple[float, float],
+        affine: bool,
     ) -> None:
         super().__init__(world, strategy)
         self._trace = trace
@@ -94,7 +109,8 @@ class PrefixFleet(Simulation):
         assert isinstance(record, Record)
         sizes = {
             member.id: self._seconds(
-                len(record.blocks) - self._index.matched(member.id, record.blocks), self._mean_output
+                len(record.blocks) - self._index.matched(member.id, record.blocks),
+                self._mean_output,
             )
             / fleet.service_s
             for member in fleet.members
@@ -133,11 +149,15 @@ def infinite_hits(trace: Sequence[Record]) -> int:
 
 
 def measure(options: Options) -> dict[str, Reuse]:
-    """Each way of choosing on the same trace at the same pace: 70 % load as it is without affinity."""
+    """Each way of choosing on the same trace at the same pace: 70 % load as it is without
+    affinity.
+    """
     trace = records(options)[: 1500 if options.quick else None]
     ideal = infinite_hits(trace)
     unit_s = SERVICE_S / (FIXED_COST + 20.0)
-    world = World((1.0,) * INSTANCES, 1.0, math.inf, slots=1, learning=replace(LEARNING, calm_band=0.0))
+    world = World(
+        (1.0,) * INSTANCES, 1.0, math.inf, slots=1, learning=replace(LEARNING, calm_band=0.0)
+    )
 
     def run(strategy: str, pace: float, affine: bool) -> PrefixFleet:
         fleet = PrefixFleet(world, strategy, trace, (pace, unit_s), affine)

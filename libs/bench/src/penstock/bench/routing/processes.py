@@ -1,8 +1,10 @@
-"""Four real instances as processes behind a real router: requests a second by the default strategy against the shortest queue.
+"""Four real instances as processes behind a real router: requests a second by the default strategy
+against the shortest queue.
 
-Each instance spends the CPU of a small model on every request and the router runs in a process of its own, so the router's own cost counts.
-Sides take turns, often and short, because a machine's speed moves within seconds; each goes first in every other turn. The figure is the
-median of the ratios.
+Each instance spends the CPU of a small model on every request and the router runs in a process of
+its own, so the router's own cost counts. Sides take turns, often and short, because a machine's
+speed moves within seconds; each goes first in every other turn. The figure is the median of the
+ratios.
 """
 
 from __future__ import annotations
@@ -48,9 +50,14 @@ class Burner(QuietInstance):
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._noise = iter(int.from_bytes(hashlib.sha256(str(i).encode()).digest()[:4]) / 2**32 for i in range(1 << 30))
+        self._noise = iter(
+            int.from_bytes(hashlib.sha256(str(i).encode()).digest()[:4]) / 2**32
+            for i in range(1 << 30)
+        )
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         async with self._turn:
             end = time.thread_time() + BURN_S * (0.5 + next(self._noise))
             while time.thread_time() < end:
@@ -62,10 +69,16 @@ class Burner(QuietInstance):
 
 
 async def _serve(name: str, router: str) -> None:
-    server = Server("burner", ServiceSettings(listen="127.0.0.1:0"), [Door(INFERENCE, Burner(), internal(TOKEN))])
+    server = Server(
+        "burner",
+        ServiceSettings(listen="127.0.0.1:0"),
+        [Door(INFERENCE, Burner(), internal(TOKEN))],
+    )
     await server.start()
     model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
-    registrar = Registrar(router, router_pb2.Instance(id=name, address=server.address, models=[model]), TOKEN)
+    registrar = Registrar(
+        router, router_pb2.Instance(id=name, address=server.address, models=[model]), TOKEN
+    )
     registrar.start()
     await asyncio.to_thread(sys.stdin.read)
     await registrar.leave()
@@ -82,14 +95,22 @@ def _stack(strategy: str, folder: Path) -> Iterator[str]:
     config = folder / f"{strategy}.yaml"
     config.write_text(f"keys: {{api: [{{id: bench, sha256: {digest}, organisation: bench}}]}}\n")
     told = {
-        "PENSTOCK_LISTEN": address, "PENSTOCK_INTERNAL_TOKEN": TOKEN, "PENSTOCK_STRATEGY": strategy, "PENSTOCK_REDIS_URL": "",
-        "PENSTOCK_CONFIG_FILE": str(config), "PENSTOCK_LOG_LEVEL": "warning", "PENSTOCK_DEFAULT_MODEL": MODEL,
-        "PENSTOCK_OTLP_ENDPOINT": "", "PENSTOCK_DRAIN_S": "0", "PENSTOCK_HEDGE_BUDGET": "0",
-    }  # fmt: skip
+        "PENSTOCK_LISTEN": address,
+        "PENSTOCK_INTERNAL_TOKEN": TOKEN,
+        "PENSTOCK_STRATEGY": strategy,
+        "PENSTOCK_REDIS_URL": "",
+        "PENSTOCK_CONFIG_FILE": str(config),
+        "PENSTOCK_LOG_LEVEL": "warning",
+        "PENSTOCK_DEFAULT_MODEL": MODEL,
+        "PENSTOCK_OTLP_ENDPOINT": "",
+        "PENSTOCK_DRAIN_S": "0",
+        "PENSTOCK_HEDGE_BUDGET": "0",
+    }
     router = subprocess.Popen([sys.executable, "-m", "penstock.router"], env={**os.environ, **told})
     burners = [
         subprocess.Popen(
-            [sys.executable, "-m", "penstock.bench.routing.processes", f"i{number}", address], stdin=subprocess.PIPE
+            [sys.executable, "-m", "penstock.bench.routing.processes", f"i{number}", address],
+            stdin=subprocess.PIPE,
         )
         for number in range(INSTANCES)
     ]
@@ -145,7 +166,8 @@ async def _compare(options: Options) -> float:
             for peer in peers.values():
                 await peer.close()
     return statistics.median(
-        ours / theirs for ours, theirs in zip(rates["least_added_delay"], rates["least_requests"], strict=True)
+        ours / theirs
+        for ours, theirs in zip(rates["least_added_delay"], rates["least_requests"], strict=True)
     )
 
 

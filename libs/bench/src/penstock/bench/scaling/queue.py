@@ -1,7 +1,9 @@
-"""What capacity that follows demand does to latency: a queue M(t)/G/c(t) on two courses of capacity at equal mean cost.
+"""What capacity that follows demand does to latency: a queue M(t)/G/c(t) on two courses of capacity
+at equal mean cost.
 
-First come, first served. Arrivals are thinned to 30 in a mean step; sizes are those of Azure's calls (prompt tokens at 5,000 a second,
-generated ones at 40), scaled so that ten instances carry the mean demand. One that is taken away ends its call first.
+First come, first served. Arrivals are thinned to 30 in a mean step; sizes are those of Azure's
+calls (prompt tokens at 5,000 a second, generated ones at 40), scaled so that ten instances carry
+the mean demand. One that is taken away ends its call first.
 """
 
 from __future__ import annotations
@@ -27,13 +29,17 @@ def sizes(options: Options) -> Array:
     else:
         with path.open() as file:
             rows = list(csv.reader(file))[1:]
-        found = np.array([float(row[1]) / PREFILL_TOKENS_S + float(row[2]) / DECODE_TOKENS_S for row in rows])
+        found = np.array(
+            [float(row[1]) / PREFILL_TOKENS_S + float(row[2]) / DECODE_TOKENS_S for row in rows]
+        )
     scaled: Array = found / found.mean()
     return scaled
 
 
 def latency_stddev_cut(work: Array, ours: Array, reactive: Array, service: Array) -> float:
-    """1 - the spread of latencies with our capacity over that with the reactive one, scaled to the same mean number of instances."""
+    """1 - the spread of latencies with our capacity over that with the reactive one, scaled to the
+    same mean number of instances.
+    """
     work, ours, reactive = work[-MOST_STEPS:], ours[-MOST_STEPS:], reactive[-MOST_STEPS:]
     each = work.mean() / INSTANCES
     mine = np.maximum(1, np.ceil(ours / each)).astype(np.int64)
@@ -66,7 +72,11 @@ def _stddev(rate: Array, counts: np.ndarray, service: Array) -> float:
             heapq.heappop(free)
         arrived = rng.poisson(rate[step])
         waiting.extend(
-            zip(np.sort(step + rng.random(arrived)).tolist(), rng.choice(service, arrived).tolist(), strict=True)
+            zip(
+                np.sort(step + rng.random(arrived)).tolist(),
+                rng.choice(service, arrived).tolist(),
+                strict=True,
+            )
         )
         while waiting and (began := max(free[0], waiting[0][0])) < step + 1:
             at, size = waiting.popleft()

@@ -22,7 +22,9 @@ KPA_STABLE_S, KPA_PANIC_S, KPA_PANIC_RATIO, KPA_DOWN = 60.0, 6.0, 2.0, 2.0
 
 
 def hpa(work: Array, step_s: float, target: float) -> Array:
-    """Kubernetes' HorizontalPodAutoscaler v2 with its defaults: no change within 10 %, down to the most of the last 300 s."""
+    """Kubernetes' HorizontalPodAutoscaler v2 with its defaults: no change within 10 %, down to the
+    most of the last 300 s.
+    """
     window = max(1, round(HPA_STABLE_S / step_s) + 1)
     wanted, current = np.empty_like(work), float(work[0] / target)
     recent: list[float] = []
@@ -38,7 +40,9 @@ def hpa(work: Array, step_s: float, target: float) -> Array:
 
 
 def kpa(work: Array, step_s: float, target: float) -> Array:
-    """Knative's autoscaler with its defaults: a mean of 60 s, panic on twice the capacity in 6 s, down by half at most."""
+    """Knative's autoscaler with its defaults: a mean of 60 s, panic on twice the capacity in 6 s,
+    down by half at most.
+    """
     stable, panic = max(1, round(KPA_STABLE_S / step_s)), max(1, round(KPA_PANIC_S / step_s))
     wanted, current, calm_at = np.empty_like(work), float(work[0] / target), -1
     for now in range(len(work)):
@@ -60,18 +64,24 @@ def held_maximum(work: Array, hold: int, target: float) -> Array:
 
 
 class Curve:
-    """Over-provision against shortfall of one rule as its knob is turned, and its lower envelope."""
+    """Over-provision against shortfall of one rule as its knob is turned, and its lower
+    envelope.
+    """
 
     def __init__(self) -> None:
         self.points: list[tuple[float, float]] = []
 
     def add(self, work: Array, capacity: Array) -> None:
-        """One setting of the knob: capacity in force while `work` arrived, both of the evaluated steps."""
+        """One setting of the knob: capacity in force while `work` arrived, both of the evaluated
+        steps.
+        """
         short = float((work > capacity).mean())
         self.points.append((short, float(np.maximum(capacity - work, 0.0).sum() / work.sum())))
 
     def at(self, shortfall: float) -> float:
-        """Over-provision, as a share of the work, where the shortfall is exactly this; infinite where the rule cannot reach it."""
+        """Over-provision, as a share of the work, where the shortfall is exactly this; infinite
+        where the rule cannot reach it.
+        """
         best: list[tuple[float, float]] = []
         least = math.inf
         for short, over in sorted(self.points):
@@ -89,5 +99,7 @@ def _between(best: Sequence[tuple[float, float]], shortfall: float) -> float:
 
 
 def clairvoyant(work: Array, hold: int) -> float:
-    """Over-provision of one who knows the future and keeps each instance `hold` steps; 0 for one step."""
+    """Over-provision of one who knows the future and keeps each instance `hold` steps; 0 for one
+    step.
+    """
     return float(np.maximum(held_maximum(work, hold, 1.0) - work, 0.0).sum() / work.sum())

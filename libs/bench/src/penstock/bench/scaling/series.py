@@ -1,4 +1,6 @@
-"""The demand series of the scaling benchmark: public ones where the data folder has them, else generated."""
+"""The demand series of the scaling benchmark: public ones where the data folder has them, else
+generated.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def load(options: Options) -> tuple[dict[str, str], list[Series]]:
     made = [_one(options, name) for name in FILES]
     sources = {name: options.source(folder) for name, (folder, *_) in FILES.items()}
     if options.quick:
-        made = [Series(one.name, one.began_s, one.step_s, one.work[:QUICK_STEPS], min(one.start, 200)) for one in made]
+        made = [
+            Series(one.name, one.began_s, one.step_s, one.work[:QUICK_STEPS], min(one.start, 200))
+            for one in made
+        ]
     return sources, made
 
 

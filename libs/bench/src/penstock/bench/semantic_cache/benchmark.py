@@ -1,8 +1,10 @@
-"""The semantic cache: calls saved and wrong answers served at two error bounds, cold start, against the best constant threshold; traps.
+"""The semantic cache: calls saved and wrong answers served at two error bounds, cold start, against
+the best constant threshold; traps.
 
-Banking77 and CLINC150 (with its out-of-scope queries, each an answer of its own), five and ten shuffles that no setting was chosen on.
-Same intent counts as same answer; a hit gives no label, a call labels its request, audits count as calls. The decision is the serving
-code's own; only Redis and the hop are left out.
+Banking77 and CLINC150 (with its out-of-scope queries, each an answer of its own), five and ten
+shuffles that no setting was chosen on. Same intent counts as same answer; a hit gives no label, a
+call labels its request, audits count as calls. The decision is the serving code's own; only Redis
+and the hop are left out.
 """
 
 from __future__ import annotations
@@ -30,14 +32,20 @@ PARTS = ("timed",)
 """What `--part` may run alone: the figures that are times, and what they were taken with."""
 SEEDS = (20, 21, 22, 23, 24)
 SEEDS_OF = {"banking77": SEEDS, "clinc150": tuple(range(20, 30))}
-"""CLINC150 is shuffled ten times: at 0.03 one shuffle's cut has a standard deviation of 0.016, against 0.006 on Banking77."""
+"""CLINC150 is shuffled ten times: at 0.03 one shuffle's cut has a standard deviation of 0.016,
+against 0.006 on Banking77.
+"""
 VARIED = tuple(
     (name, Job(data, bound, seed, zipf, errs))
     for name, zipf, errs in (("zipf", 0.9, 0.0), ("judge_5", 0.0, 0.05), ("judge_10", 0.0, 0.10))
     for data, bound, seed in (
-        ("banking77", 0.03, 20), ("banking77", 0.03, 21), ("banking77", 0.01, 20), ("banking77", 0.01, 21), ("clinc150", 0.03, 20),
+        ("banking77", 0.03, 20),
+        ("banking77", 0.03, 21),
+        ("banking77", 0.01, 20),
+        ("banking77", 0.01, 21),
+        ("clinc150", 0.03, 20),
     )
-)  # fmt: skip
+)
 """Repeated traffic and a judge that errs."""
 FROM_CLINC = 5_000
 """Embeddings of CLINC150 beside all of Banking77's among which a search is timed."""
@@ -66,13 +74,31 @@ BOUNDS = {
 
 NOTES = (
     "Constants were chosen on other shuffles of the same queries: both data sets 0 to 14.",
-    "The first thousand requests of CLINC150 are the weakest: calibration has seen few labels there.",
-    "`decision_ms` is the mean over the first shuffle of Banking77 at 0.03: features, probability, threshold and learning with its refits.",
-    "A judge that errs gives a random class. What it gets wrong cannot be told from what varies, so that hits stay below what is possible.",
-    f"Peers run over the first {BESIDE:,} requests of the first shuffle as their documentation sets them up.",
+    (
+        "The first thousand requests of CLINC150 are the weakest: calibration has seen few "
+        "labels there."
+    ),
+    (
+        "`decision_ms` is the mean over the first shuffle of Banking77 at 0.03: features, "
+        "probability, threshold and learning with its refits."
+    ),
+    (
+        "A judge that errs gives a random class. What it gets wrong cannot be told from what "
+        "varies, so that hits stay below what is possible."
+    ),
+    (
+        f"Peers run over the first {BESIDE:,} requests of the first shuffle as their "
+        "documentation sets them up."
+    ),
     "GPTCache keeps SQLite and FAISS, RedisVL a server of Redis's protocol with RediSearch.",
-    "A peer's second threshold is the constant cosine that is as precise as our decision over whole streams, in hindsight.",
-    "A million vectors are kept as bytes in inverted lists, up to 250,000 as a graph, up to 20,000 flat.",
+    (
+        "A peer's second threshold is the constant cosine that is as precise as our decision "
+        "over whole streams, in hindsight."
+    ),
+    (
+        "A million vectors are kept as bytes in inverted lists, up to 250,000 as a graph, up to "
+        "20,000 flat."
+    ),
 )
 
 
@@ -81,13 +107,17 @@ def run(options: Options) -> Result:
     bank = banking(options, model)
     if options.part:
         first = stream(bank, 0.03, SEEDS[0])
-        return Result(_timed(first, bank.vectors, clinc(options, model, FROM_CLINC).vectors), BOUNDS)
+        return Result(
+            _timed(first, bank.vectors, clinc(options, model, FROM_CLINC).vectors), BOUNDS
+        )
     oos = clinc(options, model)
     first = stream(bank, 0.03, SEEDS[0])
     timed = {} if options.quick else _timed(first, bank.vectors, oos.vectors[:FROM_CLINC])
     seeds = {name: of[:1] if options.quick else of for name, of in SEEDS_OF.items()}
     corpora = {"banking77": bank, "clinc150": oos}
-    jobs = [Job(name, bound, seed) for name in corpora for bound in (0.03, 0.01) for seed in seeds[name]]
+    jobs = [
+        Job(name, bound, seed) for name in corpora for bound in (0.03, 0.01) for seed in seeds[name]
+    ]
     varied = [] if options.quick else [job for _, job in VARIED]
     ran = streams(corpora, [*jobs, *varied])
     found: Found = defaultdict(dict)
@@ -107,7 +137,9 @@ def run(options: Options) -> Result:
     figures |= traps(stream(bank, 0.01, SEEDS[0]), model)
     figures |= contextual(options)
     context = {
-        "data": {name: options.source(name) for name in ("banking77", "clinc150", "contextual-queries")},
+        "data": {
+            name: options.source(name) for name in ("banking77", "clinc150", "contextual-queries")
+        },
         "shuffles": {name: list(of) for name, of in seeds.items()},
         "embedder": f"{model.card.name}, INT8",
         "traps": "rules in semantic_traps, after Banking77 at bound 0.01",
@@ -116,7 +148,9 @@ def run(options: Options) -> Result:
 
 
 def _timed(first: Outcome, bank: Floats, clinc_: Floats) -> dict[str, float]:
-    """The decision over the first shuffle, and p99 of a search among perturbed real embeddings with what it finds of the nearest 32."""
+    """The decision over the first shuffle, and p99 of a search among perturbed real embeddings with
+    what it finds of the nearest 32.
+    """
     base = np.concatenate([bank, clinc_])
     p99, recall, _ = lookup(base, 100_000)
     p99_1m, recall_1m, built_s = lookup(base, 1_000_000)
@@ -131,7 +165,15 @@ def _timed(first: Outcome, bank: Floats, clinc_: Floats) -> dict[str, float]:
 
 
 def _streams(found: Found) -> Table:
-    columns = ("data", "bound", "shuffle", "cut", "precision", "hits in the first 1,000", "worst window ÷ bound")
+    columns = (
+        "data",
+        "bound",
+        "shuffle",
+        "cut",
+        "precision",
+        "hits in the first 1,000",
+        "worst window ÷ bound",
+    )
     rows = [
         (name, bound, seed, one.cut, one.precision, one.early(), one.worst(bound))
         for (name, bound), outcomes in found.items()
@@ -151,7 +193,9 @@ def _stream_figures(found: Found) -> dict[str, float]:
         )
         if name == "banking77":
             figures[f"worst_window_error_ratio_{tail}"] = max(one.worst(bound) for one in outcomes)
-            figures[f"errors_per_request_{tail}"] = statistics.mean(one.cut * (1 - one.precision) for one in outcomes)
+            figures[f"errors_per_request_{tail}"] = statistics.mean(
+                one.cut * (1 - one.precision) for one in outcomes
+            )
     main = found["banking77", 0.03]
     figures["first_1000_hits"] = statistics.mean(one.early() for one in main.values())
     return figures
@@ -169,8 +213,12 @@ def _static(corpus: Corpus, seeds: Sequence[int], precision: float) -> tuple[flo
     return best, Table("Constant thresholds", ("cosine", "cut", "precision"), tuple(rows))
 
 
-def _peers(corpus: Corpus, ours: Outcome, sweep: Table, precision: float) -> tuple[Table, tuple[str, ...]]:
-    """Other caches over the first requests of the first shuffle, and our decision over the same ones."""
+def _peers(
+    corpus: Corpus, ours: Outcome, sweep: Table, precision: float
+) -> tuple[Table, tuple[str, ...]]:
+    """Other caches over the first requests of the first shuffle, and our decision over the same
+    ones.
+    """
     order = list(range(len(corpus.texts)))
     random.Random(SEEDS[0]).shuffle(order)
     order = order[:BESIDE]
@@ -195,7 +243,17 @@ def _variants(ran: dict[Job, Outcome]) -> tuple[dict[str, float], Table]:
         outcomes = [ran[job] for job in same]
         cut = statistics.mean(one.cut for one in outcomes)
         precision = statistics.mean(one.precision for one in outcomes)
-        rows.append((name, data, bound, len(outcomes), cut, precision, max(one.worst(bound) for one in outcomes)))
+        rows.append(
+            (
+                name,
+                data,
+                bound,
+                len(outcomes),
+                cut,
+                precision,
+                max(one.worst(bound) for one in outcomes),
+            )
+        )
         if (data, bound) == ("banking77", 0.03):
             figures |= {f"call_cut_03_{name}": cut, f"hit_precision_03_{name}": precision}
     columns = ("traffic", "data", "bound", "shuffles", "cut", "precision", "worst window ÷ bound")

@@ -1,4 +1,6 @@
-"""Other semantic caches over the same stream, in the peers' environment (`make peers`); one that cannot run is absent, with the reason."""
+"""Other semantic caches over the same stream, in the peers' environment (`make peers`); one that
+cannot run is absent, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,15 @@ LIMIT_S = 240.0
 
 
 def beside(
-    texts: Sequence[str], answers: Sequence[str], vectors: Floats, cosine: float, here: tuple[str | float, ...]
+    texts: Sequence[str],
+    answers: Sequence[str],
+    vectors: Floats,
+    cosine: float,
+    here: tuple[str | float, ...],
 ) -> tuple[Table, tuple[str, ...]]:
-    """GPTCache and RedisVL with their own default threshold, and with the cosine that is as precise as we are in hindsight."""
+    """GPTCache and RedisVL with their own default threshold, and with the cosine that is as precise
+    as we are in hindsight.
+    """
     same = {"gptcache": 1 - (1 - cosine) / 2, "redisvl": 1 - cosine}  # in each one's own measure
     rows: list[tuple[str | float, ...]] = [here]
     absent: list[str] = []
@@ -33,7 +41,8 @@ def beside(
                     came = _run(stream, peer, said)
                 except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
                     absent.append(
-                        f"{peer} ({said}) did not run here: {type(error).__name__}; `make peers` makes its environment."
+                        f"{peer} ({said}) did not run here: {type(error).__name__}; `make "
+                        "peers` makes its environment."
                     )
                     continue
                 rows.append((peer, said, came["cut"], came["precision"], came["ms"]))
@@ -43,10 +52,17 @@ def beside(
 
 def _run(stream: Path, peer: str, threshold: str) -> dict[str, float]:
     script = Path(__file__).parents[1] / "peers" / "semantic_caches.py"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "OMP_NUM_THREADS": "1"
+    }
     ended = subprocess.run(
         [str(PYTHON.absolute()), str(script), str(stream), peer, threshold],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=LIMIT_S, check=True,
-    )  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
     found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found

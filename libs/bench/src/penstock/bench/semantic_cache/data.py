@@ -1,4 +1,6 @@
-"""What the semantic cache is measured on: public prompts with their answers, embedded by the default model."""
+"""What the semantic cache is measured on: public prompts with their answers, embedded by the
+default model.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def embed(model: TextModel, texts: Sequence[str]) -> Floats:
 
 def _corpus(rows: Sequence[tuple[str, str]], model: TextModel, quick: bool) -> Corpus:
     kept = rows[:1_500] if quick else rows
-    return Corpus([text for text, _ in kept], [answer for _, answer in kept], embed(model, [text for text, _ in kept]))
+    return Corpus(
+        [text for text, _ in kept],
+        [answer for _, answer in kept],
+        embed(model, [text for text, _ in kept]),
+    )
 
 
 def banking(options: Options, model: TextModel) -> Corpus:
@@ -70,7 +76,18 @@ def clinc(options: Options, model: TextModel, most: int | None = None) -> Corpus
 
 def _generated() -> list[tuple[str, str]]:
     """Requests of ten intents in ten ways."""
-    things = ("card", "account", "loan", "password", "address", "statement", "limit", "fee", "branch", "refund")
+    things = (
+        "card",
+        "account",
+        "loan",
+        "password",
+        "address",
+        "statement",
+        "limit",
+        "fee",
+        "branch",
+        "refund",
+    )
     ways = (
         "where is my {}",
         "I need help with my {}",
@@ -80,4 +97,6 @@ def _generated() -> list[tuple[str, str]]:
         "tell me more about the {}",
     )
     tails = ("", " please", " today", " now", ", thanks")
-    return [(way.format(thing) + tail, thing) for thing in things for way in ways for tail in tails] * 3
+    return [
+        (way.format(thing) + tail, thing) for thing in things for way in ways for tail in tails
+    ] * 3

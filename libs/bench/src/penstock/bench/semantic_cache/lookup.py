@@ -1,4 +1,7 @@
-"""How long a search among many vectors takes, and what it finds. The vectors are perturbed real embeddings, never random ones."""
+"""How long a search among many vectors takes, and what it finds.
+
+The vectors are perturbed real embeddings, never random ones.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ AT_ONCE = 50
 
 
 def lookup(base: Floats, size: int) -> tuple[float, float, float]:
-    """p99 of a search among `size` perturbed rows of `base` in ms, what it finds of the true nearest 32, and the seconds of building."""
+    """p99 of a search among `size` perturbed rows of `base` in ms, what it finds of the true
+    nearest 32, and the seconds of building.
+    """
     rng = np.random.default_rng(5)
     rows = np.empty((size, base.shape[1]), np.float32)
     for at in range(0, size, 100_000):
@@ -31,7 +36,10 @@ def lookup(base: Floats, size: int) -> tuple[float, float, float]:
         near = index.search(vector, NEIGHBOURS)
         taken.append((time.perf_counter() - began) * 1e3)
         found.append({place for place, _ in near})
-    recall = [len(places & truth) / NEIGHBOURS for places, truth in zip(found, _nearest(rows, asked), strict=True)]
+    recall = [
+        len(places & truth) / NEIGHBOURS
+        for places, truth in zip(found, _nearest(rows, asked), strict=True)
+    ]
     return sorted(taken)[int(0.99 * len(taken))], statistics.mean(recall), built_s
 
 

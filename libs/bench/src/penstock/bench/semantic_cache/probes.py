@@ -1,4 +1,6 @@
-"""What a warm scope must not mix up: traps that look alike, and follow-ups whose earlier turns differ."""
+"""What a warm scope must not mix up: traps that look alike, and follow-ups whose earlier turns
+differ.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from penstock.onnx.encoder import TextModel
 
 
 def traps(warm: Outcome, model: TextModel) -> dict[str, float]:
-    """Each pair's cached prompt alone beside a warm scope's entries: is the new one served with its answer?"""
+    """Each pair's cached prompt alone beside a warm scope's entries: is the new one served with its
+    answer?
+    """
     made = pairs()
     vectors = embed(model, [text for pair in made for text in (pair.cached, pair.new)])
     scope, index, kept = warm.scope, warm.index, warm.kept
@@ -62,7 +66,9 @@ class _Never(random.Random):
 
 
 def contextual(options: Options) -> dict[str, float]:
-    """Follow-ups under another main query: their scopes differ, so that no similarity can make them hit. Counts equal scope keys."""
+    """Follow-ups under another main query: their scopes differ, so that no similarity can make them
+    hit. Counts equal scope keys.
+    """
     turns = _turns(options)
     seen: dict[str, str] = {}
     wrong = 0
@@ -78,10 +84,18 @@ def contextual(options: Options) -> dict[str, float]:
 
 def _turns(options: Options) -> list[tuple[str, str, str]]:
     if options.data is None or options.source("contextual-queries") == "generated":
-        return [(f"tell me of {place}", "gladly", "what is its capital") for place in ("France", "Spain", "Peru")]
+        return [
+            (f"tell me of {place}", "gladly", "what is its capital")
+            for place in ("France", "Spain", "Peru")
+        ]
     folder = options.data / "contextual-queries"
     files = [
-        json.loads((folder / name).read_text()) for name in ("contextual_queries.json", "context2.json", "d1.json")
+        json.loads((folder / name).read_text())
+        for name in ("contextual_queries.json", "context2.json", "d1.json")
     ]
     fields = ("Main Query", "Main Query Response", "Follow-Up Query")
-    return [(str(row[fields[0]]), str(row[fields[1]]), str(row[fields[2]])) for rows in files for row in rows]
+    return [
+        (str(row[fields[0]]), str(row[fields[1]]), str(row[fields[2]]))
+        for rows in files
+        for row in rows
+    ]

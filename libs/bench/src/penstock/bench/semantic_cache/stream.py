@@ -1,4 +1,6 @@
-"""One shuffled stream from a cold start through the serving code's own decision, and through a constant threshold."""
+"""One shuffled stream from a cold start through the serving code's own decision, and through a
+constant threshold.
+"""
 
 from __future__ import annotations
 
@@ -42,22 +44,32 @@ class Outcome:
         """Largest error of disjoint windows of hits, in bounds."""
         rights = [right for _, right in self.hits]
         spans = range(0, len(rights) - WINDOW + 1, WINDOW)
-        return max((1 - sum(rights[at : at + WINDOW]) / WINDOW for at in spans), default=0.0) / bound
+        return (
+            max((1 - sum(rights[at : at + WINDOW]) / WINDOW for at in spans), default=0.0) / bound
+        )
 
     def early(self) -> float:
         """Hits in the first thousand requests, as a share."""
         return sum(number < 1_000 for number, _ in self.hits) / 1_000
 
 
-def stream(corpus: Corpus, bound: float, seed: int, zipf: float = 0.0, judge_errs: float = 0.0) -> Outcome:
-    """One shuffled stream from a cold start. `zipf`: repeat by rank with this exponent; `judge_errs`: share of labels that are wrong."""
+def stream(
+    corpus: Corpus, bound: float, seed: int, zipf: float = 0.0, judge_errs: float = 0.0
+) -> Outcome:
+    """One shuffled stream from a cold start.
+
+    `zipf`: repeat by rank with this exponent; `judge_errs`: share of labels that are wrong.
+    """
     rng, audit = random.Random(seed), random.Random(seed + 999)
     order = list(range(len(corpus.texts)))
     rng.shuffle(order)
     if zipf:
         weights = [1 / (rank + 1) ** zipf for rank in range(len(order))]
         order = rng.choices(order, weights, k=len(order))
-    scope, index = SemanticScope(corpus.vectors.shape[1], bound), VectorIndex(corpus.vectors.shape[1])
+    scope, index = (
+        SemanticScope(corpus.vectors.shape[1], bound),
+        VectorIndex(corpus.vectors.shape[1]),
+    )
     ids: dict[str, int] = {}
     kept: list[tuple[int, str]] = []
     exact: dict[str, int] = {}
@@ -70,7 +82,8 @@ def stream(corpus: Corpus, bound: float, seed: int, zipf: float = 0.0, judge_err
             hits.append((number, exact[text] == truth))
             continue
         near = [
-            Neighbour(place, kept[place][0], value, kept[place][1]) for place, value in index.search(vector, NEIGHBOURS)
+            Neighbour(place, kept[place][0], value, kept[place][1])
+            for place, value in index.search(vector, NEIGHBOURS)
         ]
         began = time.perf_counter()
         verdict = scope.decide(vector, text, near, audit)
@@ -111,7 +124,9 @@ def constant(similar: Floats, answers: Sequence[str], threshold: float) -> tuple
 
 @dataclass(frozen=True)
 class Job:
-    """One stream to run: over which corpus, at which bound, in which shuffle, with which traffic and judge."""
+    """One stream to run: over which corpus, at which bound, in which shuffle, with which traffic
+    and judge.
+    """
 
     corpus: str
     bound: float

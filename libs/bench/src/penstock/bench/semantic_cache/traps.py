@@ -1,7 +1,9 @@
-"""Pairs that look alike and must not be mixed up, and pairs that say the same: made by rules from templates.
+"""Pairs that look alike and must not be mixed up, and pairs that say the same: made by rules from
+templates.
 
-A trap changes one thing that matters (a number, a name, a day, a city, a currency, a direction, an identifier, an opposite, a negation,
-a quoted text); a kept pair changes only how it is said. Half of the templates are held back and only ever scored.
+A trap changes one thing that matters (a number, a name, a day, a city, a currency, a direction, an
+identifier, an opposite, a negation, a quoted text); a kept pair changes only how it is said. Half
+of the templates are held back and only ever scored.
 """
 
 from __future__ import annotations
@@ -106,7 +108,16 @@ NEGATED = (
     ("he can swim", "he cannot swim"),
     ("always ask me first", "never ask me first"),
 )
-QUOTES = ("alpha plan", "blue river", "old notes", "draft nine", "green tea", "last song", "north wall", "paper boat")
+QUOTES = (
+    "alpha plan",
+    "blue river",
+    "old notes",
+    "draft nine",
+    "green tea",
+    "last song",
+    "north wall",
+    "paper boat",
+)
 WAYS: tuple[Callable[[str], str], ...] = (
     lambda text: f"please {text}",
     lambda text: f"{text} please",
@@ -166,7 +177,9 @@ def _filled(kind: str, template: str, rng: random.Random) -> tuple[str, str]:
     if kind in ("number", "identifier"):
         one, other = rng.sample(range(12, 990), 2)
         return template.format(n=one), template.format(n=other)
-    values = {"name": NAMES, "city": CITIES, "day": DAYS, "currency": CURRENCIES, "quoted": QUOTES}[kind]
+    values = {"name": NAMES, "city": CITIES, "day": DAYS, "currency": CURRENCIES, "quoted": QUOTES}[
+        kind
+    ]
     one_, other_ = rng.sample(values, 2)
     field = {"quoted": "q"}.get(kind, kind)
     return template.format(**{field: one_}), template.format(**{field: other_})

@@ -1,16 +1,21 @@
-"""Our server by KServe v2 against Triton, and against bare onnxruntime in a loop: same model file, same client, same cores.
+"""Our server by KServe v2 against Triton, and against bare onnxruntime in a loop: same model file,
+same client, same cores.
 
-Each request is one text of 16 tokens. Sides take turns within each round; a figure is the median over the rounds. Triton runs in the
-peers' environment (`make peers`); where that is missing its figures are absent. The client runs on the same cores as the servers. Our
-server runs as its supervisor starts it, Triton with the runtime as that comes. `vs_triton_as_ours_rps` gives Triton's runtime the one
-setting that ours has (penstock.onnx.session.SLOWER: a fusion left out that is slower on a CPU), as does the loop.
+Each request is one text of 16 tokens. Sides take turns within each round; a figure is the median
+over the rounds. Triton runs in the peers' environment (`make peers`); where that is missing its
+figures are absent. The client runs on the same cores as the servers. Our server runs as its
+supervisor starts it, Triton with the runtime as that comes. `vs_triton_as_ours_rps` gives Triton's
+runtime the one setting that ours has (penstock.onnx.session.SLOWER: a fusion left out that is
+slower on a CPU), as does the loop.
 
-`of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are in it: the RPC, the client on the same
-cores, and what a batch of 32 saves this CPU. `of_bare_runtime_batched` takes the last away: each request carries the 32 texts of a batch.
-`of_bare_ceiling` says what is left of it for a server that costs nothing but its RPC: a server without a model answers the same client
-and its time and the loop's add up, as both fill the cores.
-Triton joins requests to batches; its answers are then those of the batch (the model scales activations over it), while ours are those of
-the text alone. `triton_answer_cosine_min` says how far a text's answer moved under the load.
+`of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are
+in it: the RPC, the client on the same cores, and what a batch of 32 saves this CPU.
+`of_bare_runtime_batched` takes the last away: each request carries the 32 texts of a batch.
+`of_bare_ceiling` says what is left of it for a server that costs nothing but its RPC: a server
+without a model answers the same client and its time and the loop's add up, as both fill the cores.
+Triton joins requests to batches; its answers are then those of the batch (the model scales
+activations over it), while ours are those of the text alone. `triton_answer_cosine_min` says how
+far a text's answer moved under the load.
 """
 
 from __future__ import annotations
@@ -81,7 +86,9 @@ async def _run(options: Options) -> Result:
         notes = _busy(os.getloadavg()[0], threads)
         try:
             for name, slower in ((TRITON, ()), (AS_OURS, SLOWER)):
-                sides[name] = await stack.enter_async_context(_triton(folder / "model.onnx", threads, slower))
+                sides[name] = await stack.enter_async_context(
+                    _triton(folder / "model.onnx", threads, slower)
+                )
         except PeerAbsent as absent:
             notes += (f"Triton is absent: {absent}",)
         echo = await stack.enter_async_context(_echo())
@@ -102,18 +109,24 @@ async def _run(options: Options) -> Result:
 
 
 def _busy(load: float, cores: int) -> tuple[str, ...]:
-    """The loop and Triton wait for their second thread by spinning, so other work on the cores hurts them far more than us."""
+    """The loop and Triton wait for their second thread by spinning, so other work on the cores
+    hurts them far more than us.
+    """
     if load <= cores:
         return ()
     return (
-        f"Other work was running at the start (load {load:.1f} on {cores} cores): measure again when quiet; each ratio here flatters us.",
+        (
+            f"Other work was running at the start (load {load:.1f} on {cores} cores): measure "
+            "again when quiet; each ratio here flatters us."
+        ),
     )
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What was measured: by side and callers, one entry a round; rows a second of the loop and of requests of 32 rows; requests a
-    second without a model; moved answers."""
+    """What was measured: by side and callers, one entry a round; rows a second of the loop and of
+    requests of 32 rows; requests a second without a model; moved answers.
+    """
 
     measured: dict[tuple[str, int], list[Measured]]
     bare_rps: list[float]
@@ -140,24 +153,46 @@ def _result(runs: Runs, threads: int, options: Options, notes: tuple[str, ...]) 
         figures["vs_triton_rps"] = ratio(rps[OURS, 32], rps[TRITON, 32])
         figures["vs_triton_p50_at_1"] = ratio(p50[OURS, 1], p50[TRITON, 1])
         figures |= {
-            f"vs_triton_rps_at_{callers}": ratio(rps[OURS, callers], rps[TRITON, callers]) for callers in (1, 8)
+            f"vs_triton_rps_at_{callers}": ratio(rps[OURS, callers], rps[TRITON, callers])
+            for callers in (1, 8)
         }
         figures["vs_triton_as_ours_rps"] = ratio(rps[OURS, 32], rps[AS_OURS, 32])
         figures["vs_triton_as_ours_p50_at_1"] = ratio(p50[OURS, 1], p50[AS_OURS, 1])
         figures["triton_answer_cosine_min"] = runs.moved[TRITON]
     rows: list[tuple[str | float, ...]] = [
-        (name, callers, statistics.median(rps[name, callers]), statistics.median(p50[name, callers]))
+        (
+            name,
+            callers,
+            statistics.median(rps[name, callers]),
+            statistics.median(p50[name, callers]),
+        )
         for name, callers in sorted(rps)
     ]
-    rows.append(("Penstock, requests of 32 texts, texts a second", 32, statistics.median(runs.batched_rps), "–"))
+    rows.append(
+        (
+            "Penstock, requests of 32 texts, texts a second",
+            32,
+            statistics.median(runs.batched_rps),
+            "–",
+        )
+    )
     rows.append((ECHO, 32, statistics.median(runs.echo_rps), "–"))
-    rows.append(("onnxruntime in a loop, batches of 32, texts a second", "–", statistics.median(runs.bare_rps), "–"))
+    rows.append(
+        (
+            "onnxruntime in a loop, batches of 32, texts a second",
+            "–",
+            statistics.median(runs.bare_rps),
+            "–",
+        )
+    )
     bounds = {
         "vs_triton_rps": Bound(">=", 1.1),
         "vs_triton_p50_at_1": Bound("<=", 0.6),
         "of_bare_runtime": Bound(">=", 0.75),
     }
-    table = Table("Medians of the rounds", ("side", "callers", "requests a second", "p50, ms"), tuple(rows))
+    table = Table(
+        "Medians of the rounds", ("side", "callers", "requests a second", "p50, ms"), tuple(rows)
+    )
     load = os.getloadavg()[0]
     context = {
         "data": options.source("banking77"),
@@ -180,16 +215,24 @@ def _rows(options: Options, model: TextModel) -> list[kserve.ModelInferRequest]:
 
 def _request(ids: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> kserve.ModelInferRequest:
     request = kserve.ModelInferRequest()
-    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    given = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
     for name, array in given.items():
         request.inputs.add(name=name, datatype="INT64", shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
     return request
 
 
-async def _load(side: Side, rows: list[kserve.ModelInferRequest], callers: int, seconds: float) -> Measured:
+async def _load(
+    side: Side, rows: list[kserve.ModelInferRequest], callers: int, seconds: float
+) -> Measured:
     ready = [_named(row, side) for row in rows]
-    return await closed_loop(lambda number: side.stub.ModelInfer(ready[number % len(ready)]), callers, seconds)
+    return await closed_loop(
+        lambda number: side.stub.ModelInfer(ready[number % len(ready)]), callers, seconds
+    )
 
 
 def _batches(rows: list[kserve.ModelInferRequest]) -> list[kserve.ModelInferRequest]:
@@ -200,7 +243,9 @@ def _batches(rows: list[kserve.ModelInferRequest]) -> list[kserve.ModelInferRequ
         request = kserve.ModelInferRequest()
         for place, tensor in enumerate(together[0].inputs):
             request.inputs.add(name=tensor.name, datatype="INT64", shape=[len(together), TOKENS])
-            request.raw_input_contents.append(b"".join(row.raw_input_contents[place] for row in together))
+            request.raw_input_contents.append(
+                b"".join(row.raw_input_contents[place] for row in together)
+            )
         made.append(request)
     return made
 
@@ -209,14 +254,19 @@ async def _moved(side: Side, rows: list[kserve.ModelInferRequest]) -> float:
     """Least cosine between a text's answer alone and its answer while 31 others are asked."""
     ask = functools.partial(_answers, side, rows[:BATCH])
     alone, together = await ask(1), await ask(BATCH)
-    return min(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(alone, together, strict=True))
+    return min(
+        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for a, b in zip(alone, together, strict=True)
+    )
 
 
 async def _answers(side: Side, rows: list[kserve.ModelInferRequest], at_once: int) -> list[Floats]:
     found: list[Floats] = []
     for start in range(0, len(rows), at_once):
         calls = [side.stub.ModelInfer(_named(row, side)) for row in rows[start : start + at_once]]
-        found += [np.frombuffer((await call).raw_output_contents[0], dtype=np.float32) for call in calls]
+        found += [
+            np.frombuffer((await call).raw_output_contents[0], dtype=np.float32) for call in calls
+        ]
     return found
 
 
@@ -229,13 +279,17 @@ def _named(row: kserve.ModelInferRequest, side: Side) -> kserve.ModelInferReques
 def _bare(session: OnnxSession, rows: list[kserve.ModelInferRequest], seconds: float) -> float:
     """Rows a second of the runtime alone, in batches of 32 of one length."""
     columns = [
-        np.concatenate([np.frombuffer(row.raw_input_contents[place], dtype=np.int64)[None] for row in rows])
+        np.concatenate(
+            [np.frombuffer(row.raw_input_contents[place], dtype=np.int64)[None] for row in rows]
+        )
         for place in range(3)
     ]
     names = [tensor.name for tensor in rows[0].inputs]
     began, done, start = time.perf_counter(), 0, 0
     while time.perf_counter() - began < seconds:
-        batch = {name: column[start : start + BATCH] for name, column in zip(names, columns, strict=True)}
+        batch = {
+            name: column[start : start + BATCH] for name, column in zip(names, columns, strict=True)
+        }
         done += len(session.run({spec.name: batch[spec.name] for spec in session.inputs})[0])
         start = (start + BATCH) % max(BATCH, len(rows) - BATCH + 1)
     return done / (time.perf_counter() - began)
@@ -273,10 +327,19 @@ async def _triton(model: Path, threads: int, without: Sequence[str]) -> AsyncIte
     if not PEERS.exists():
         raise PeerAbsent("the peers' environment is not here; `make peers` makes it")
     ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
-    libraries = subprocess.run([str(PEERS), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    libraries = subprocess.run(
+        [str(PEERS), "-c", ask], capture_output=True, text=True, check=True
+    ).stdout.strip()
     ports = [_free_port() for _ in range(3)]
     script = Path(__file__).parents[1] / "peers" / "triton.py"
-    command = [str(PEERS.absolute()), str(script), str(model), str(threads), *map(str, ports), *without]
+    command = [
+        str(PEERS.absolute()),
+        str(script),
+        str(model),
+        str(threads),
+        *map(str, ports),
+        *without,
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["LD_LIBRARY_PATH"] = libraries
     environment["PATH"] = f"{PEERS.absolute().parent}:{environment.get('PATH', '')}"
@@ -285,7 +348,9 @@ async def _triton(model: Path, threads: int, without: Sequence[str]) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def _served(command: list[str], environment: dict[str, str], port: int, model: str) -> AsyncIterator[Side]:
+async def _served(
+    command: list[str], environment: dict[str, str], port: int, model: str
+) -> AsyncIterator[Side]:
     """A server process that has its model ready; ended afterwards."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

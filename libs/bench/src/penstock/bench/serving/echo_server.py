@@ -1,4 +1,7 @@
-"""A KServe v2 server without a model, as a process: what the RPC and the client alone cost. Arguments: port, width of the answer."""
+"""A KServe v2 server without a model, as a process: what the RPC and the client alone cost.
+
+Arguments: port, width of the answer.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,19 @@ class Echo(kserve_grpc.GRPCInferenceServiceServicer):
     """Ready at once; gives every request the same answer, made once."""
 
     def __init__(self, width: int) -> None:
-        self._answer = kserve.ModelInferResponse(model_name="model", raw_output_contents=[bytes(4 * width)])
+        self._answer = kserve.ModelInferResponse(
+            model_name="model", raw_output_contents=[bytes(4 * width)]
+        )
         self._answer.outputs.add(name="sentence_embedding", datatype="FP32", shape=[1, width])
 
-    async def ModelReady(self, request: kserve.ModelReadyRequest, context: object) -> kserve.ModelReadyResponse:
+    async def ModelReady(
+        self, request: kserve.ModelReadyRequest, context: object
+    ) -> kserve.ModelReadyResponse:
         return kserve.ModelReadyResponse(ready=True)
 
-    async def ModelInfer(self, request: kserve.ModelInferRequest, context: object) -> kserve.ModelInferResponse:
+    async def ModelInfer(
+        self, request: kserve.ModelInferRequest, context: object
+    ) -> kserve.ModelInferResponse:
         return self._answer
 
 

@@ -1,9 +1,11 @@
-"""Spot instances: how much of the needed capacity is there, at which share of the on-demand cost, and whether a request is lost.
+"""Spot instances: how much of the needed capacity is there, at which share of the on-demand cost,
+and whether a request is lost.
 
-The market is simulated (`spot_market.py`): nine zones in three regions over 45.5 days in ticks of 195 s, room that correlates 0.43 within
-and 0.14 across regions, heavy-tailed lives, spot at 0.3 of on demand; four instances are needed, a start takes a tick, and no notice is
-used. The policy is the code that serves and learns only from its own launches and losses. `lost_requests` is measured on real
-processes: instances are told to go during load, replaced, drained and ended.
+The market is simulated (`spot_market.py`): nine zones in three regions over 45.5 days in ticks of
+195 s, room that correlates 0.43 within and 0.14 across regions, heavy-tailed lives, spot at 0.3 of
+on demand; four instances are needed, a start takes a tick, and no notice is used. The policy is the
+code that serves and learns only from its own launches and losses. `lost_requests` is measured on
+real processes: instances are told to go during load, replaced, drained and ended.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ BOUNDS = {
 
 
 def run(options: Options) -> Result:
-    markets = [generate(seed, 4.0 if options.quick else 45.5) for seed in (SEEDS[:1] if options.quick else SEEDS)]
+    markets = [
+        generate(seed, 4.0 if options.quick else 45.5)
+        for seed in (SEEDS[:1] if options.quick else SEEDS)
+    ]
     rows = {name: _mean(markets, knobs, solver) for name, (knobs, solver) in RULES.items()}
     slow = _mean(markets, SHIPPED, None, start_ticks=2)
     shipped = rows["shipped: one extra, fall-back"]
@@ -61,7 +66,9 @@ def run(options: Options) -> Result:
     lost, sent, context = spot_notices.measure(options)
     if sent:
         figures["lost_requests"] = lost
-    within, across = (statistics.fmean(pair) for pair in zip(*map(correlations, markets), strict=True))
+    within, across = (
+        statistics.fmean(pair) for pair in zip(*map(correlations, markets), strict=True)
+    )
     real = bamboo(options.data / "spot-bamboo", NEED) if options.data is not None else None
     extra = {"shipped, starts of 390 s": slow}
     if real is not None:
@@ -74,18 +81,31 @@ def run(options: Options) -> Result:
         "requests_during_notices": sent,
         **context,
     }
-    return Result(figures, BOUNDS, circumstances, (_table({**rows, **extra}),), (_plot(rows),), NOTES)
+    return Result(
+        figures, BOUNDS, circumstances, (_table({**rows, **extra}),), (_plot(rows),), NOTES
+    )
 
 
 NOTES = (
-    "That the zone cap yields where no other zone is open was found on seeds 1 and 2; seeds 3 and 4 were not looked at before.",
-    "`availability` is 1 - the mean shortfall of the capacity required; `cost_at_995` is read off the frontier without the solver.",
-    "The solver buys on-demand capacity beforehand against bad scenarios; here the online rule alone is no worse.",
+    (
+        "That the zone cap yields where no other zone is open was found on seeds 1 and 2; seeds "
+        "3 and 4 were not looked at before."
+    ),
+    (
+        "`availability` is 1 - the mean shortfall of the capacity required; `cost_at_995` is "
+        "read off the frontier without the solver."
+    ),
+    (
+        "The solver buys on-demand capacity beforehand against bad scenarios; here the online "
+        "rule alone is no worse."
+    ),
     "The bamboo traces overlap for half a day in three zones only; they are reported, not judged.",
 )
 
 
-def _mean(markets: list[Market], knobs: SpotKnobs, solver: PlanKnobs | None, start_ticks: int = 1) -> dict[str, float]:
+def _mean(
+    markets: list[Market], knobs: SpotKnobs, solver: PlanKnobs | None, start_ticks: int = 1
+) -> dict[str, float]:
     # The solver runs a thousand times for each market: one market tells enough.
     used = markets[:1] if solver is not None else markets
     found = [simulate(market, NEED, knobs, start_ticks, solver).figures(NEED) for market in used]
@@ -93,7 +113,9 @@ def _mean(markets: list[Market], knobs: SpotKnobs, solver: PlanKnobs | None, sta
 
 
 def _cost_at(availability: float, rows: dict[str, dict[str, float]]) -> float:
-    points = sorted((rows[name]["availability"], rows[name]["cost_vs_on_demand"]) for name in FRONTIER)
+    points = sorted(
+        (rows[name]["availability"], rows[name]["cost_vs_on_demand"]) for name in FRONTIER
+    )
     shares, costs = zip(*points, strict=True)
     return float(np.interp(availability, shares, costs))
 
@@ -101,7 +123,9 @@ def _cost_at(availability: float, rows: dict[str, dict[str, float]]) -> float:
 def _table(rows: dict[str, dict[str, float]]) -> Table:
     columns = tuple(next(iter(rows.values())))
     return Table(
-        "Four instances needed", ("rule", *columns), tuple((name, *row.values()) for name, row in rows.items())
+        "Four instances needed",
+        ("rule", *columns),
+        tuple((name, *row.values()) for name, row in rows.items()),
     )
 
 

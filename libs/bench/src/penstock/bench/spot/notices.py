@@ -1,4 +1,6 @@
-"""Requests lost when instances are told to go: a real stack under load, whose scaler replaces, drains and ends instance after instance."""
+"""Requests lost when instances are told to go: a real stack under load, whose scaler replaces,
+drains and ends instance after instance.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ STEP_S = 60.0
 
 
 def measure(options: Options) -> tuple[int, int, dict[str, object]]:
-    """(requests lost, requests sent, circumstances); nothing is sent, and it is said so, where no stack can run."""
+    """(requests lost, requests sent, circumstances); nothing is sent, and it is said so, where no
+    stack can run.
+    """
     home = Path(os.environ.get("PENSTOCK_HOME", ".penstock"))
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -48,7 +52,10 @@ async def _measure(home: Path, notices: int) -> tuple[int, int, dict[str, object
             await stack.wait_for_instances(MODEL, stack.plan.instances, TENANT)
             await _wait_for(stack, f"{pool}-1", True)
             stop, counts = asyncio.Event(), [0, 0]
-            callers = [asyncio.create_task(_caller(stack, stop, counts, number)) for number in range(CALLERS)]
+            callers = [
+                asyncio.create_task(_caller(stack, stop, counts, number))
+                for number in range(CALLERS)
+            ]
             replaced = [await _notice(stack, pool, number) for number in range(1, notices + 1)]
             stop.set()
             await asyncio.gather(*callers)
@@ -56,9 +63,18 @@ async def _measure(home: Path, notices: int) -> tuple[int, int, dict[str, object
 
 
 def _configuration(pool: str) -> dict[str, object]:
-    env = {"PENSTOCK_LISTEN": "127.0.0.1:{port}", "PENSTOCK_INSTANCE_ID": "{instance}", "PENSTOCK_COMPUTE_THREADS": "1"}
+    env = {
+        "PENSTOCK_LISTEN": "127.0.0.1:{port}",
+        "PENSTOCK_INSTANCE_ID": "{instance}",
+        "PENSTOCK_COMPUTE_THREADS": "1",
+    }
     command = ["{python}", "-u", "-m", "penstock.inference_onnx_quantized"]
-    row = {"name": pool, "least": 1, "most": 2, "actuator": {"kind": "process", "command": command, "env": env}}
+    row = {
+        "name": pool,
+        "least": 1,
+        "most": 2,
+        "actuator": {"kind": "process", "command": command, "env": env},
+    }
     key = {"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     return {"keys": {"api": [key]}, "scaling": {"pools": [row]}}
 
@@ -76,13 +92,19 @@ async def _caller(stack: Stack, stop: asyncio.Event, counts: list[int], number: 
 
 
 async def _notice(stack: Stack, pool: str, number: int) -> bool:
-    """Say that an instance will go in two minutes; wait until its replacement serves and it is gone."""
+    """Say that an instance will go in two minutes; wait until its replacement serves and it is
+    gone.
+    """
     async with open_channel(stack.addresses["scaler"]) as channel:
         request = scaler_pb2.NotifyTerminationRequest(
-            instance_id=f"{pool}-{number}", at_unix_ms=round((time.time() + 120) * 1e3), source="ec2-spot-notice"
+            instance_id=f"{pool}-{number}",
+            at_unix_ms=round((time.time() + 120) * 1e3),
+            source="ec2-spot-notice",
         )
         metadata = ((TOKEN_KEY, stack.internal_token),)
-        answer = await scaler_pb2_grpc.ScalerServiceStub(channel).NotifyTermination(request, metadata=metadata)
+        answer = await scaler_pb2_grpc.ScalerServiceStub(channel).NotifyTermination(
+            request, metadata=metadata
+        )
     await _wait_for(stack, f"{pool}-{number + 1}", True)
     await _wait_for(stack, f"{pool}-{number}", False)
     return bool(answer.replaced)
@@ -91,7 +113,9 @@ async def _notice(stack: Stack, pool: str, number: int) -> bool:
 async def _wait_for(stack: Stack, instance: str, there: bool) -> None:
     end = time.monotonic() + STEP_S
     while time.monotonic() < end:
-        board = await stack.router.Scoreboard(router_pb2.ScoreboardRequest(), metadata=stack.metadata(TENANT))
+        board = await stack.router.Scoreboard(
+            router_pb2.ScoreboardRequest(), metadata=stack.metadata(TENANT)
+        )
         if (instance in {row.instance.id for row in board.rows}) == there:
             return
         await asyncio.sleep(0.1)

@@ -1,4 +1,6 @@
-"""The anomaly detectors' part of the telemetry benchmark: metric streams on NAB, and faults injected into a replay."""
+"""The anomaly detectors' part of the telemetry benchmark: metric streams on NAB, and faults
+injected into a replay.
+"""
 
 from __future__ import annotations
 
@@ -44,38 +46,58 @@ SEEDS = (101, 102)
 Alerts = list[tuple[Stream, list[int]]]
 NOTES = (
     (
-        "nab_standard: NAB's own scoring, written anew and proved on a detector that never speaks (nab_null is 0) and one that hits each "
-        "window at its first row (100). Streams are read row by row; nothing is known of a stream beforehand and nothing is set for it."
+        "nab_standard: NAB's own scoring, written anew and proved on a detector that never "
+        "speaks (nab_null is 0) and one that hits each "
+        "window at its first row (100). Streams are read row by row; nothing is known of a "
+        "stream beforehand and nothing is set for it."
     ),
     (
-        "The alert level, 11.5 nats, is the middle of 11.0 to 11.8, where these files give 69.6 to 71.6; it was chosen on these files, "
+        "The alert level, 11.5 nats, is the middle of 11.0 to 11.8, where these files give "
+        "69.6 to 71.6; it was chosen on these files, "
         "so a few points less are to be expected on others."
     ),
     (
-        "false_positive_cut_vs_threshold: false alerts against one static threshold (distance from the probation's mean) set to hit as "
-        "many windows, the same pause after an alert. A level chosen for each file with its labels in hand is the row below it."
+        "false_positive_cut_vs_threshold: false alerts against one static threshold "
+        "(distance from the probation's mean) set to hit as "
+        "many windows, the same pause after an alert. A level chosen for each file with its "
+        "labels in hand is the row below it."
     ),
     (
-        "fault_recall: a fault counts as found when, while it lasts, a finding blames a feature that the fault changes. A request is "
-        "weighed when it has ended, so half of a delay is often the answer's own length (a median of some ten seconds here). "
-        "false_alerts_per_service_hour: incidents opened neither during a fault nor in the four minutes after it, over the "
-        "hours of four services. The fleet is ours, its arrivals and tokens are the trace's; load swells and ebbs, instances change."
+        "fault_recall: a fault counts as found when, while it lasts, a finding blames a "
+        "feature that the fault changes. A request is "
+        "weighed when it has ended, so half of a delay is often the answer's own length (a "
+        "median of some ten seconds here). "
+        "false_alerts_per_service_hour: incidents opened neither during a fault nor in the "
+        "four minutes after it, over the "
+        "hours of four services. The fleet is ours, its arrivals and tokens are the trace's; "
+        "load swells and ebbs, instances change."
     ),
     (
-        "Faults: an instance 3 to 6 times slower, 20 to 50 % of an instance's requests failing, 25 to 40 % of cached answers wrong "
-        "(a tenth of the hits are audited), a model's confidence sinking by 0.10 or 0.15 within two minutes; five minutes each."
+        "Faults: an instance 3 to 6 times slower, 20 to 50 % of an instance's requests "
+        "failing, 25 to 40 % of cached answers wrong "
+        "(a tenth of the hits are audited), a model's confidence sinking by 0.10 or 0.15 "
+        "within two minutes; five minutes each."
     ),
     (
-        "stack_*: 22 minutes of a stack of processes (Redis, telemetry, batcher, limiter, cache, router, two real instances) under 24 "
-        "requests a second at random moments, one fault of each kind of two minutes (poisoning five): an instance 6 times slower, "
-        "half of an instance's requests failing, confidence lower by 0.15 at once, three of eight right answers other than what is "
-        "cached. A fault counts as found when, while it lasts, the incident stream comes to blame a feature that it changes, of the "
-        "model that it is made in, and that the incident, if it was open, did not blame of it before. "
-        "The instances that go wrong are each their model's only one: of several, the router turns away "
+        "stack_*: 22 minutes of a stack of processes (Redis, telemetry, batcher, limiter, "
+        "cache, router, two real instances) under 24 "
+        "requests a second at random moments, one fault of each kind of two minutes "
+        "(poisoning five): an instance 6 times slower, "
+        "half of an instance's requests failing, confidence lower by 0.15 at once, three of "
+        "eight right answers other than what is "
+        "cached. A fault counts as found when, while it lasts, the incident stream comes to "
+        "blame a feature that it changes, of the "
+        "model that it is made in, and that the incident, if it was open, did not blame of "
+        "it before. "
+        "The instances that go wrong are each their model's only one: of several, the router "
+        "turns away "
         "from the bad one first. "
-        "What else runs on the machine (stack_host_load is its load average) slows a stack for real: what the kernel says of tasks "
-        "that waited for a processor is taken off a latency before it is judged, and is a metric stream of its own. "
-        "Metric streams say nothing in their first 25 minutes (100 samples of 15 s), so these figures are the other detectors'."
+        "What else runs on the machine (stack_host_load is its load average) slows a stack "
+        "for real: what the kernel says of tasks "
+        "that waited for a processor is taken off a latency before it is judged, and is a "
+        "metric stream of its own. "
+        "Metric streams say nothing in their first 25 minutes (100 samples of 15 s), so "
+        "these figures are the other detectors'."
     ),
 )
 
@@ -83,7 +105,11 @@ NOTES = (
 def run(options: Options) -> Result:
     """Measure."""
     source = options.source("nab")
-    found = streams(options.data / "nab") if options.data and source == "nab" else generated(random.Random(17))
+    found = (
+        streams(options.data / "nab")
+        if options.data and source == "nab"
+        else generated(random.Random(17))
+    )
     if options.quick:
         found = found[::6]
     say("metric streams of NAB")
@@ -96,7 +122,9 @@ def run(options: Options) -> Result:
         "nab_low_fp": _scored(scored, LOW_FALSE),
         "nab_low_fn": _scored(scored, LOW_MISSED),
         "nab_null": total([judge(stream, []) for stream in found]),
-        "false_alerts_per_1000": 1000 * _false(outcomes) / sum(outcome.rows for outcome in outcomes),
+        "false_alerts_per_1000": 1000
+        * _false(outcomes)
+        / sum(outcome.rows for outcome in outcomes),
         "windows_hit_share": _hits(outcomes) / sum(outcome.windows for outcome in outcomes),
         "false_positive_cut_vs_threshold": 1 - _false(outcomes) / max(1, static),
         "score_us": score_us,
@@ -134,11 +162,15 @@ def _faults(options: Options) -> tuple[dict[str, Number], Table]:
         found = [delay for fault, delay in every if fault.kind == kind]
         soon = sorted(delay for delay in found if delay is not None)
         rows.append((kind, len(found), len(soon), round(statistics.median(soon)) if soon else "-"))
-    return figures, Table("Faults injected", ("kind", "faults", "found", "median seconds until found"), tuple(rows))
+    return figures, Table(
+        "Faults injected", ("kind", "faults", "found", "median seconds until found"), tuple(rows)
+    )
 
 
 def _running_stack(options: Options) -> tuple[dict[str, Number], tuple[Table, ...]]:
-    """The same faults in a stack of processes, in real time; nothing where the model was not made."""
+    """The same faults in a stack of processes, in real time; nothing where the model was not
+    made.
+    """
     if not MODELS.exists():
         return {}, ()
     times = Times(10.0, 3.0, 1.0, 1.0) if options.quick else Times()
@@ -179,7 +211,9 @@ def _scores(found: Sequence[Stream]) -> tuple[list[tuple[Stream, list[float]]], 
             detector.alert(score)
             row.append(score)
         scored.append((stream, row))
-    return scored, (time.perf_counter() - started) / sum(len(stream.values) for stream in found) * 1e6
+    return scored, (time.perf_counter() - started) / sum(
+        len(stream.values) for stream in found
+    ) * 1e6
 
 
 def _alerts(scored: Sequence[tuple[Stream, list[float]]], theta: float = THETA) -> Alerts:
@@ -187,7 +221,9 @@ def _alerts(scored: Sequence[tuple[Stream, list[float]]], theta: float = THETA) 
     found: Alerts = []
     for stream, scores in scored:
         budget = NoveltyStream()
-        found.append((stream, [row for row, score in enumerate(scores) if budget.alert(score, theta)]))
+        found.append(
+            (stream, [row for row, score in enumerate(scores) if budget.alert(score, theta)])
+        )
     return found
 
 
@@ -203,8 +239,12 @@ def _hits(outcomes: Sequence[Outcome]) -> int:
     return sum(outcome.hit for outcome in outcomes)
 
 
-def _against_static(scored: Sequence[tuple[Stream, list[float]]], hits: int, false: int) -> tuple[int, Table]:
-    """False alerts of the better of two static rules at the detector's recall, and all of them at lower recalls too."""
+def _against_static(
+    scored: Sequence[tuple[Stream, list[float]]], hits: int, false: int
+) -> tuple[int, Table]:
+    """False alerts of the better of two static rules at the detector's recall, and all of them at
+    lower recalls too.
+    """
     found = [stream for stream, _ in scored]
     ours = [(hits, false), *_at_other_levels(scored, hits)]
     wanted = sorted(hit for hit, _ in ours)
@@ -212,14 +252,25 @@ def _against_static(scored: Sequence[tuple[Stream, list[float]]], hits: int, fal
     by_range = anomaly_static.one_setting(found, anomaly_static.range_distance, wanted)
     tuned = anomaly_static.label_tuned(found)
     rows: list[tuple[str | Number, ...]] = [
-        (hit, alerts, by_z[wanted.index(hit)], by_range[wanted.index(hit)], "-") for hit, alerts in sorted(ours)
+        (hit, alerts, by_z[wanted.index(hit)], by_range[wanted.index(hit)], "-")
+        for hit, alerts in sorted(ours)
     ]
     rows.append((_hits(tuned), "-", "-", "-", _false(tuned)))
-    columns = ("windows hit", "novelty", "from the mean", "outside the range", "chosen for each file with its labels")
-    return min(by_z[-1], by_range[-1]), Table("False alerts of static thresholds at equal recall", columns, tuple(rows))
+    columns = (
+        "windows hit",
+        "novelty",
+        "from the mean",
+        "outside the range",
+        "chosen for each file with its labels",
+    )
+    return min(by_z[-1], by_range[-1]), Table(
+        "False alerts of static thresholds at equal recall", columns, tuple(rows)
+    )
 
 
-def _at_other_levels(scored: Sequence[tuple[Stream, list[float]]], hits: int) -> list[tuple[int, int]]:
+def _at_other_levels(
+    scored: Sequence[tuple[Stream, list[float]]], hits: int
+) -> list[tuple[int, int]]:
     """(windows hit, false alerts) of stricter levels, one for each recall below the detector's."""
     found: dict[int, int] = {}
     for step in range(1, 13):
@@ -244,4 +295,6 @@ def _by_group(scored: Alerts) -> Table:
         )
         for name, outcomes in groups.items()
     )
-    return Table("NAB by group", ("group", "files", "windows", "hit", "false alerts", "standard score"), rows)
+    return Table(
+        "NAB by group", ("group", "files", "windows", "hit", "false alerts", "standard score"), rows
+    )

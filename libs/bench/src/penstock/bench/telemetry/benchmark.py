@@ -1,7 +1,8 @@
-"""Telemetry: what recording costs, how much the service takes and holds, whether anything is lost, and whether its analysis is exact.
+"""Telemetry: what recording costs, how much the service takes and holds, whether anything is lost,
+and whether its analysis is exact.
 
-The detectors of anomalies measure themselves in `telemetry_anomalies`, whose figures join these. All of it takes 26 minutes, 22 of them a
-running stack in real time.
+The detectors of anomalies measure themselves in `telemetry_anomalies`, whose figures join these.
+All of it takes 26 minutes, 22 of them a running stack in real time.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ from penstock.telemetry.store import Store
 SPANS_IN_TRACE = 8
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SERVICES = ("router", "router", "router", "batcher", "batcher", "batcher", "inference", "inference")
-KINDS = (trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_INTERNAL, trace_pb2.Span.SPAN_KIND_CLIENT)
+KINDS = (
+    trace_pb2.Span.SPAN_KIND_SERVER,
+    trace_pb2.Span.SPAN_KIND_INTERNAL,
+    trace_pb2.Span.SPAN_KIND_CLIENT,
+)
 BOUNDS = {
     "critical_path_sum_error": Bound("<=", 0),
     "spans_per_s": Bound(">=", 5000),
@@ -66,9 +71,18 @@ def run(options: Options) -> Result:
     figures |= asyncio.run(_lost(2_000 if options.quick else 40_000))
     anomalies = telemetry_anomalies.run(options)
     notes = (
-        "spans_per_s: exports of 500 spans from one sender over loopback gRPC, sender and service in one process on one core.",
-        "memory_mb_at_1m_spans: growth of a fresh process's resident memory, all indices included; a smaller run is scaled up.",
-        "sampled_spans_lost: spans recorded by a sender and not found in the service afterwards, as a share.",
+        (
+            "spans_per_s: exports of 500 spans from one sender over loopback gRPC, sender and "
+            "service in one process on one core."
+        ),
+        (
+            "memory_mb_at_1m_spans: growth of a fresh process's resident memory, all indices "
+            "included; a smaller run is scaled up."
+        ),
+        (
+            "sampled_spans_lost: spans recorded by a sender and not found in the service "
+            "afterwards, as a share."
+        ),
     )
     context: dict[str, object] = {"data": "generated", "seeds": 1, "quick": options.quick}
     plot = Plot("Memory of spans held", "thousand spans", "MB", {"resident": curve})
@@ -83,7 +97,9 @@ def run(options: Options) -> Result:
 
 
 def _recording(count: int) -> dict[str, Number]:
-    """Microseconds of one span: none, sampled out, recorded; the best of five interleaved rounds."""
+    """Microseconds of one span: none, sampled out, recorded; the best of five interleaved
+    rounds.
+    """
     telemetry = Telemetry("bench", "127.0.0.1:1", interval_s=3600, capacity=10)
     sides = {
         "span_none_us": (NO_TELEMETRY, Call()),
@@ -103,8 +119,12 @@ def _recording(count: int) -> dict[str, Number]:
     return dict(best)
 
 
-def generated_trace(rng: random.Random, spans: int = SPANS_IN_TRACE) -> list[tuple[trace_pb2.Span, str]]:
-    """A trace like the stack's own: nested calls, parallel and late children, errors, attributes."""
+def generated_trace(
+    rng: random.Random, spans: int = SPANS_IN_TRACE
+) -> list[tuple[trace_pb2.Span, str]]:
+    """A trace like the stack's own: nested calls, parallel and late children, errors,
+    attributes.
+    """
     trace_id, now = rng.randbytes(16), time.time_ns()
     made: list[tuple[trace_pb2.Span, str]] = []
     for number in range(spans):
@@ -112,7 +132,9 @@ def generated_trace(rng: random.Random, spans: int = SPANS_IN_TRACE) -> list[tup
         low = parent.start_time_unix_nano if parent else now
         high = parent.end_time_unix_nano if parent else now + rng.randrange(1, 50_000_000)
         start = rng.randrange(low, high + 1)
-        end = rng.randrange(start, high + 1) + (rng.randrange(1_000_000) if parent and rng.random() < 0.1 else 0)
+        end = rng.randrange(start, high + 1) + (
+            rng.randrange(1_000_000) if parent and rng.random() < 0.1 else 0
+        )
         span = trace_pb2.Span(
             trace_id=trace_id,
             span_id=rng.randbytes(8),
@@ -137,15 +159,25 @@ def generated_trace(rng: random.Random, spans: int = SPANS_IN_TRACE) -> list[tup
 
 
 def _critical_paths(traces: int) -> dict[str, Number]:
-    """The largest difference in nanoseconds between a root's duration and the sum of its sections, over generated traces."""
+    """The largest difference in nanoseconds between a root's duration and the sum of its sections,
+    over generated traces.
+    """
     rng, worst, spent = random.Random(7), 0, 0.0
     sources = {service: Source(service, "1") for service in SERVICES}
     for _ in range(traces):
-        tree = Tree([view(span, sources[service]) for span, service in generated_trace(rng, rng.randrange(1, 40))])
+        tree = Tree(
+            [
+                view(span, sources[service])
+                for span, service in generated_trace(rng, rng.randrange(1, 40))
+            ]
+        )
         started = time.perf_counter()
         sections = critical_path(tree)
         spent += time.perf_counter() - started
-        worst = max(worst, abs(sum(part.end_ns - part.start_ns for part in sections) - tree.root.duration_ns))
+        worst = max(
+            worst,
+            abs(sum(part.end_ns - part.start_ns for part in sections) - tree.root.duration_ns),
+        )
     return {"critical_path_sum_error": worst, "critical_path_us": spent / traces * 1e6}
 
 
@@ -171,7 +203,12 @@ def exports(rng: random.Random, spans: int, size: int = 500) -> Iterator[bytes]:
 @contextlib.asynccontextmanager
 async def _service(**settings: object) -> AsyncIterator[tuple[str, UnaryPeer]]:
     with tempfile.TemporaryDirectory() as folder:
-        told = {"listen": "127.0.0.1:0", "internal_token": "bench", "prometheus_listen": "", "home": Path(folder)}
+        told = {
+            "listen": "127.0.0.1:0",
+            "internal_token": "bench",
+            "prometheus_listen": "",
+            "home": Path(folder),
+        }
         async with opened(TelemetrySettings(**told, **settings), SystemClock()) as server:  # type: ignore[arg-type]
             await server.start()
             peer = UnaryPeer(open_channel(server.address), SERVICE, token="bench")
@@ -193,7 +230,10 @@ async def _intake(spans: int) -> dict[str, Number]:
         found = await peer.call("SearchTraces", pb.SearchTracesRequest(limit=1), Call())
         settled = await _settling(payloads)
     assert intake.spans == spans // SPANS_IN_TRACE * SPANS_IN_TRACE and found.traces
-    return {"spans_per_s": intake.spans / (taken_s + settled), "taken_spans_per_s": intake.spans / taken_s}
+    return {
+        "spans_per_s": intake.spans / (taken_s + settled),
+        "taken_spans_per_s": intake.spans / taken_s,
+    }
 
 
 async def _settling(payloads: list[bytes]) -> float:
@@ -231,7 +271,9 @@ def _filled(payloads: list[bytes]) -> Store:
 def _put(store: Store, payload: bytes) -> None:
     request = otlp.ExportTraceServiceRequest.FromString(payload)
     for resource in request.resource_spans:
-        source = store.window.source(Source(resource.resource.attributes[0].value.string_value, "1"))
+        source = store.window.source(
+            Source(resource.resource.attributes[0].value.string_value, "1")
+        )
         for span in resource.scope_spans[0].spans:
             store.window.add(span, source, store.clock.monotonic())
 
@@ -270,12 +312,17 @@ def _memory(spans: int) -> tuple[dict[str, Number], tuple[list[float], list[floa
 
 
 async def _lost(calls: int) -> dict[str, Number]:
-    """Spans that a sender recorded and the service does not hold, as a share; the sender works as fast as a busy router."""
+    """Spans that a sender recorded and the service does not hold, as a share; the sender works as
+    fast as a busy router.
+    """
     async with _service() as (address, peer):
         telemetry = Telemetry("bench", address, interval_s=0.2)
         started = time.perf_counter()
         for number in range(calls):
-            with telemetry.span("root", Call(), kind="server") as root, telemetry.span("leaf", root.call):
+            with (
+                telemetry.span("root", Call(), kind="server") as root,
+                telemetry.span("leaf", root.call),
+            ):
                 pass
             if number % 20 == 0:
                 await asyncio.sleep(0.01)
@@ -283,4 +330,7 @@ async def _lost(calls: int) -> dict[str, Number]:
         await asyncio.to_thread(telemetry.close, 30.0)
         intake = await peer.call("Intake", pb.IntakeRequest(), Call())
     sent = 2 * calls
-    return {"sampled_spans_lost": (sent - intake.spans) / sent, "sender_spans_per_s": sent / spent_s}
+    return {
+        "sampled_spans_lost": (sent - intake.spans) / sent,
+        "sender_spans_per_s": sent / spent_s,
+    }

@@ -1,4 +1,6 @@
-"""Instances that go wrong when they are told to, registered with a running stack's router; and the questions that suit them."""
+"""Instances that go wrong when they are told to, registered with a running stack's router; and the
+questions that suit them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ SURE, SURE_SCATTER = 0.86, 0.05
 MODELS = {"slow instance": "bench-slow", "error burst": "bench-failing", "drift": "bench-drifting"}
 SORTER = "bench-sorter"
 CHEAP = {"name": MODELS["drift"], "input_microusd_per_mtok": 1_000_000}
-DEAR = {"name": SORTER, "input_microusd_per_mtok": 3_000_000, "output_microusd_per_mtok": 15_000_000}
+DEAR = {
+    "name": SORTER,
+    "input_microusd_per_mtok": 3_000_000,
+    "output_microusd_per_mtok": 15_000_000,
+}
 LABELS = ("yes", "no")
 BEFORE = (
     "",
@@ -54,11 +60,15 @@ AFTER = (
     " at once",
     " if I may ask",
 )
-"""Words that change nothing: there must be more questions than are asked, for an exact hit is nothing to audit."""
+"""Words that change nothing: there must be more questions than are asked, for an exact hit is
+nothing to audit.
+"""
 
 
 class Spoilt(Sleeper):
-    """Answers after about 20 ms, four at a time, until it is spoilt: times slower, a share failing, less sure of its labels."""
+    """Answers after about 20 ms, four at a time, until it is spoilt: times slower, a share failing,
+    less sure of its labels.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -66,7 +76,9 @@ class Spoilt(Sleeper):
         self._slots = asyncio.Semaphore(4)
         self.slower, self.failing, self.unsure = 1.0, 0.0, 0.0
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         seconds = SECONDS * self.slower * self._rng.lognormvariate(0.0, SCATTER)
         async with self._slots:
             await asyncio.sleep(seconds)
@@ -85,17 +97,23 @@ class Spoilt(Sleeper):
 
 
 class Changing(Sorter):
-    """Sorts questions into intents; while it is spoilt, a share of the intents has another right answer than what is cached."""
+    """Sorts questions into intents; while it is spoilt, a share of the intents has another right
+    answer than what is cached.
+    """
 
     def __init__(self, truth: dict[str, str]) -> None:
         super().__init__(truth)
         self.changed: frozenset[str] = frozenset()
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         answer = await super().Compute(request, call)
         intent = self.truth[request.task.generate.messages[-1].content]
         if intent in self.changed:
-            answer.result.generate.message.content = json.dumps({"intent": f"{intent}_by_new_rules"})
+            answer.result.generate.message.content = json.dumps(
+                {"intent": f"{intent}_by_new_rules"}
+            )
         return answer
 
 
@@ -107,7 +125,9 @@ class Instances:
         self.truth = {
             f"{opener}{before}{phrase}{after}{closer}": intent
             for intent, phrases in INTENTS.items()
-            for opener, before, phrase, after, closer in product(OPENERS, BEFORE, phrases, AFTER, CLOSERS)
+            for opener, before, phrase, after, closer in product(
+                OPENERS, BEFORE, phrases, AFTER, CLOSERS
+            )
         }
         self._texts = iter(rng.sample(sorted(self.truth), len(self.truth)))
         self.sorter = Changing(self.truth)
@@ -148,7 +168,9 @@ class Instances:
 
     def sorting(self) -> router_pb2.ClassifyRequest:
         """A text to label, which no cache answers."""
-        options = router_pb2.CallOptions(model=MODELS["drift"], cache=router_pb2.CachePolicy(bypass=True))
+        options = router_pb2.CallOptions(
+            model=MODELS["drift"], cache=router_pb2.CachePolicy(bypass=True)
+        )
         return router_pb2.ClassifyRequest(texts=["is this message urgent"], options=options)
 
 
@@ -156,19 +178,33 @@ class Instances:
 async def registered(stack: Stack, rng: random.Random) -> AsyncIterator[Instances]:
     """The instances, served in this process and known to the stack's router; gone afterwards."""
     instances = Instances(rng)
-    served = [(MODELS[kind], ["embed", "classify"], server) for kind, server in instances.servers.items()]
+    served = [
+        (MODELS[kind], ["embed", "classify"], server) for kind, server in instances.servers.items()
+    ]
     async with contextlib.AsyncExitStack() as owned:
         for name, tasks, servicer in (*served, (SORTER, ["generate"], instances.sorter)):
             settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
-            server = Server(name, settings, [Door(SERVICE, servicer, internal(stack.internal_token))])
+            server = Server(
+                name, settings, [Door(SERVICE, servicer, internal(stack.internal_token))]
+            )
             await server.start()
             owned.push_async_callback(server.stop, None)
             model = inference_pb2.Model(
-                name=name, state=inference_pb2.MODEL_STATE_READY, tasks=tasks, revision="bench", max_input_tokens=512
+                name=name,
+                state=inference_pb2.MODEL_STATE_READY,
+                tasks=tasks,
+                revision="bench",
+                max_input_tokens=512,
             )
-            tenancy = router_pb2.TENANCY_UPSTREAM if name == SORTER else router_pb2.TENANCY_UNSPECIFIED
+            tenancy = (
+                router_pb2.TENANCY_UPSTREAM if name == SORTER else router_pb2.TENANCY_UNSPECIFIED
+            )
             instance = router_pb2.Instance(
-                id=f"{name}-1", address=server.address, models=[model], concurrency=16, tenancy=tenancy
+                id=f"{name}-1",
+                address=server.address,
+                models=[model],
+                concurrency=16,
+                tenancy=tenancy,
             )
             registrar = Registrar(stack.addresses["router"], instance, stack.internal_token)
             registrar.start()

@@ -1,4 +1,6 @@
-"""The Numenta Anomaly Benchmark: its files, and its scoring written from the paper (Lavin, Ahmad 2015). No detector lives here."""
+"""The Numenta Anomaly Benchmark: its files, and its scoring written from the paper (Lavin, Ahmad
+2015). No detector lives here.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def probation(rows: int) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one file: the sum of its rewards and penalties, windows, windows hit, false alerts, rows scored."""
+    """Of one file: the sum of its rewards and penalties, windows, windows hit, false alerts, rows
+    scored.
+    """
 
     raw: float
     windows: int
@@ -66,7 +70,9 @@ def judge(stream: Stream, alerts: Iterable[int], profile: Profile = STANDARD) ->
     for row in alerts:
         if row < stream.probation:
             continue
-        number = next((at for at, (first, last) in enumerate(stream.windows) if first <= row <= last), None)
+        number = next(
+            (at for at, (first, last) in enumerate(stream.windows) if first <= row <= last), None
+        )
         if number is not None:
             first, last = stream.windows[number]
             place = -(last - row + 1) / (last - first + 1)
@@ -75,7 +81,9 @@ def judge(stream: Stream, alerts: Iterable[int], profile: Profile = STANDARD) ->
             false += 1
             raw += profile.false_alert * _after(stream.windows, row)
     raw += sum(best.values()) - profile.miss * (len(stream.windows) - len(best))
-    return Outcome(raw, len(stream.windows), len(best), false, len(stream.values) - stream.probation)
+    return Outcome(
+        raw, len(stream.windows), len(best), false, len(stream.values) - stream.probation
+    )
 
 
 def _after(windows: Sequence[tuple[int, int]], row: int) -> float:
@@ -93,7 +101,9 @@ def _sigmoid(place: float) -> float:
 
 
 def total(outcomes: Sequence[Outcome], profile: Profile = STANDARD) -> float:
-    """The benchmark's score: 0 for a detector that never speaks, 100 for one that hits each window at its first row."""
+    """The benchmark's score: 0 for a detector that never speaks, 100 for one that hits each window
+    at its first row.
+    """
     windows = sum(outcome.windows for outcome in outcomes)
     raw = sum(outcome.raw for outcome in outcomes)
     return 100.0 * (raw + profile.miss * windows) / ((1.0 + profile.miss) * windows)
@@ -102,24 +112,35 @@ def total(outcomes: Sequence[Outcome], profile: Profile = STANDARD) -> float:
 def streams(folder: Path) -> list[Stream]:
     """The files below a folder that have labels, in order of name."""
     labels = json.loads((folder / "combined_windows.json").read_text(encoding="utf-8"))
-    return [_read(folder, name, labels[name]) for name in sorted(labels) if (folder / name).exists()]
+    return [
+        _read(folder, name, labels[name]) for name in sorted(labels) if (folder / name).exists()
+    ]
 
 
 def _read(folder: Path, name: str, windows: Sequence[Sequence[str]]) -> Stream:
     with (folder / name).open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     times = [datetime.fromisoformat(row["timestamp"]) for row in rows]
-    spans = [(datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in windows]
-    found = tuple((bisect_left(times, first), bisect_right(times, last) - 1) for first, last in spans)
+    spans = [
+        (datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in windows
+    ]
+    found = tuple(
+        (bisect_left(times, first), bisect_right(times, last) - 1) for first, last in spans
+    )
     return Stream(name, tuple(float(row["value"]) for row in rows), found)
 
 
 def generated(rng: random.Random, count: int = 12, rows: int = 4000) -> list[Stream]:
-    """Streams with a daily course and noise; every second one has a shift, a spike or a silence in it."""
+    """Streams with a daily course and noise; every second one has a shift, a spike or a silence in
+    it.
+    """
     made = []
     for number in range(count):
         noise, day = rng.uniform(0.5, 3.0), rng.uniform(0.0, 20.0)
-        values = [50.0 + day * math.sin(row / 288 * math.tau) + rng.gauss(0.0, noise) for row in range(rows)]
+        values = [
+            50.0 + day * math.sin(row / 288 * math.tau) + rng.gauss(0.0, noise)
+            for row in range(rows)
+        ]
         windows: tuple[tuple[int, int], ...] = ()
         if number % 2:
             at = rng.randrange(rows // 2, rows - 500)

@@ -1,4 +1,6 @@
-"""Faults injected into a replay in virtual time: how many the detectors find, how soon, and how often they cry without one."""
+"""Faults injected into a replay in virtual time: how many the detectors find, how soon, and how
+often they cry without one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ KINDS = {
     "cache poisoning": (0.25, 0.4),
     "drift": (0.1, 0.15),
 }
-"""Kinds and their strengths: times slower, share failing, share of wrong answers, confidence lost."""
+"""Kinds and their strengths: times slower, share failing, share of wrong answers, confidence lost.
+"""
 
 FEATURES = {
     "slow instance": ("latency_ms", "duration", "queue"),
@@ -36,7 +39,9 @@ FEATURES = {
     "cache poisoning": ("agreement",),
     "drift": ("confidence",),
 }
-"""Words one of which the blamed features must have, for a finding to count as having found a fault of the kind."""
+"""Words one of which the blamed features must have, for a finding to count as having found a fault
+of the kind.
+"""
 
 WARM_UP_S = 1800.0
 FAULT_S = 300.0
@@ -55,7 +60,9 @@ class Watched:
     book: IncidentBook = field(default_factory=IncidentBook)
     findings: list[Finding] = field(default_factory=list)
     fitted_s: float = 0.0
-    streams: dict[SeriesKey, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
+    streams: dict[SeriesKey, list[float]] = field(
+        default_factory=lambda: defaultdict(lambda: [0.0, 0.0])
+    )
     sampled_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -118,7 +125,9 @@ def planned(rng: random.Random, hours: float) -> list[Fault]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it: each fault with the seconds until it was found (None when it was not), and incidents that were none."""
+    """What came of it: each fault with the seconds until it was found (None when it was not), and
+    incidents that were none.
+    """
 
     faults: Sequence[tuple[Fault, float | None]]
     false: Sequence[Incident]
@@ -141,7 +150,9 @@ def replay(folder: Path | None, hours: float, seed: int) -> Replayed:
     faults = planned(rng, hours)
     watched = Watched()
     for now_s, seen in World(faults, rng).run(arrivals(folder, rng, hours)):
-        if now_s >= hours * 3600:  # nothing arrives any more, only the longest end: no hour of a fleet
+        if (
+            now_s >= hours * 3600
+        ):  # nothing arrives any more, only the longest end: no hour of a fleet
             break
         watched.take(now_s, seen)
     found = [(fault, _found(fault, watched.findings)) for fault in faults]
@@ -153,7 +164,9 @@ def _found(fault: Fault, findings: Sequence[Finding]) -> float | None:
     for finding in findings:
         at_s = finding.at_unix_s - START_UNIX_S
         blamed = " ".join(blame.feature for blame in finding.blames)
-        if fault.from_s <= at_s <= fault.to_s and any(word in blamed for word in FEATURES[fault.kind]):
+        if fault.from_s <= at_s <= fault.to_s and any(
+            word in blamed for word in FEATURES[fault.kind]
+        ):
             return at_s - fault.from_s
     return None
 

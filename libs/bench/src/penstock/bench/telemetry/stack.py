@@ -1,7 +1,9 @@
-"""The running stack's part of the anomaly figures: real processes under an open load, faults injected, incidents as telemetry tells them.
+"""The running stack's part of the anomaly figures: real processes under an open load, faults
+injected, incidents as telemetry tells them.
 
-Faults are made by instances of this process that the stack's router knows as any others: one slows, one fails, one loses confidence,
-and the right answers of what the cache holds change. What is found is read from the incident stream, as an operator would.
+Faults are made by instances of this process that the stack's router knows as any others: one slows,
+one fails, one loses confidence, and the right answers of what the cache holds change. What is found
+is read from the incident stream, as an operator would.
 """
 
 from __future__ import annotations
@@ -42,14 +44,18 @@ RATES = {"slow instance": 4.0, "error burst": 4.0, "drift": 5.0, "cache poisonin
 """Requests a second to each kind's own model; the nameless kind is the real model."""
 
 LONGER = {"cache poisoning": 2.5}
-"""How many times longer a kind lasts: one would-be hit in fifty is audited, so that wrong ones take minutes to add up."""
+"""How many times longer a kind lasts: one would-be hit in fifty is audited, so that wrong ones take
+minutes to add up.
+"""
 
 TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long the stack is calm before the first fault, how long each fault lasts, and the calm after it, in seconds."""
+    """How long the stack is calm before the first fault, how long each fault lasts, and the calm
+    after it, in seconds.
+    """
 
     warm_up_s: float = 300.0
     fault_s: float = 120.0
@@ -76,16 +82,23 @@ class Injected:
     to_s: float
 
     def found(self, updates: Sequence[pb.Incident]) -> float | None:
-        """Seconds until an incident came to blame what this fault changes in its own model; None when none did while it lasted.
+        """Seconds until an incident came to blame what this fault changes in its own model; None
+        when none did while it lasted.
 
-        One that was open and blamed it before says nothing new; one that had closed and opens again does.
+        One that was open and blamed it before says nothing new; one that had closed and opens again
+        does.
         """
         earlier = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
-        before = {row.id: self._blamed(row) for row in earlier.values() if row.state == pb.INCIDENT_STATE_OPEN}
+        before = {
+            row.id: self._blamed(row)
+            for row in earlier.values()
+            if row.state == pb.INCIDENT_STATE_OPEN
+        }
         soon = [
             row.last_unix_ms / 1e3 - self.from_s
             for row in updates
-            if self.from_s <= row.last_unix_ms / 1e3 <= self.to_s and self._blamed(row) - before.get(row.id, set())
+            if self.from_s <= row.last_unix_ms / 1e3 <= self.to_s
+            and self._blamed(row) - before.get(row.id, set())
         ]
         return min(soon, default=None)
 
@@ -95,7 +108,8 @@ class Injected:
         return {
             (part.subject, part.feature)
             for part in incident.contributions
-            if model in part.subject.split() and any(word in part.feature for word in FEATURES[self.kind])
+            if model in part.subject.split()
+            and any(word in part.feature for word in FEATURES[self.kind])
         }
 
 
@@ -124,7 +138,8 @@ class Watched:
             incident
             for incident in {row.id: row for row in self.updates}.values()
             if not any(
-                fault.from_s <= incident.opened_unix_ms / 1e3 <= fault.to_s + self.after_s for fault in self.faults
+                fault.from_s <= incident.opened_unix_ms / 1e3 <= fault.to_s + self.after_s
+                for fault in self.faults
             )
         ]
 
@@ -149,7 +164,9 @@ async def _watch(models: Path, times: Times, rng: random.Random) -> Watched:
 
 @contextlib.asynccontextmanager
 async def _stack(models: Path) -> AsyncIterator[Stack]:
-    api = [{"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
+    api = [
+        {"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    ]
     config = {"keys": {"api": api}, "prices": {"models": [CHEAP, DEAR]}}
     log = LogStream(Console(stderr=True), quiet=True)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
@@ -178,7 +195,10 @@ async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], f
 
 
 class Load:
-    """Requests at random moments, whatever becomes of those before. Owner: whoever enters `running`."""
+    """Requests at random moments, whatever becomes of those before.
+
+    Owner: whoever enters `running`.
+    """
 
     def __init__(self, stack: Stack, instances: Instances, rng: random.Random) -> None:
         self._stack = stack
@@ -215,7 +235,9 @@ class Load:
                 await router.Classify(self._instances.sorting(), **how)
             else:
                 model = self._instances.model_of(kind) if kind else MODEL
-                options = router_pb2.CallOptions(model=model, cache=router_pb2.CachePolicy(bypass=True))
+                options = router_pb2.CallOptions(
+                    model=model, cache=router_pb2.CachePolicy(bypass=True)
+                )
                 text = f"step {self.sent} of an agent"
                 await router.Embed(router_pb2.EmbedRequest(texts=[text], options=options), **how)
 
@@ -226,7 +248,9 @@ async def _updates(stack: Stack) -> AsyncIterator[list[pb.Incident]]:
     told: list[pb.Incident] = []
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        call = telemetry.WatchIncidents(pb.WatchIncidentsRequest(), metadata=((TOKEN_KEY, stack.internal_token),))
+        call = telemetry.WatchIncidents(
+            pb.WatchIncidentsRequest(), metadata=((TOKEN_KEY, stack.internal_token),)
+        )
 
         async def read() -> None:
             async for update in call:

@@ -1,4 +1,6 @@
-"""Static thresholds to compare with: one setting for all streams, and one for each stream chosen with the labels in hand."""
+"""Static thresholds to compare with: one setting for all streams, and one for each stream chosen
+with the labels in hand.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +43,21 @@ def alerts(distances: Sequence[float], level: float, first: int) -> list[int]:
 
 
 def one_setting(streams: Sequence[Stream], rule: Rule, wanted: Sequence[int]) -> list[int]:
-    """For each number of windows wanted, the false alerts of the highest level that hits as many; of the lowest when none does."""
+    """For each number of windows wanted, the false alerts of the highest level that hits as many;
+    of the lowest when none does.
+    """
     distances = [(stream, rule(stream)) for stream in streams]
     pooled = sorted(value for _, row in distances for value in row)
     found: list[int] = []
     for number in range(LEVELS):
         share = 1.0 - 10.0 ** (-4.0 + 3.8 * number / (LEVELS - 1))
         level = pooled[int(share * (len(pooled) - 1))]
-        outcomes = [judge(stream, alerts(row, level, stream.probation)) for stream, row in distances]
-        hit, false = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("hit", "false"))
+        outcomes = [
+            judge(stream, alerts(row, level, stream.probation)) for stream, row in distances
+        ]
+        hit, false = (
+            sum(getattr(outcome, name) for outcome in outcomes) for name in ("hit", "false")
+        )
         while len(found) < len(wanted) and hit >= wanted[len(found)]:
             found.append(false)
         if len(found) == len(wanted):
@@ -58,7 +66,9 @@ def one_setting(streams: Sequence[Stream], rule: Rule, wanted: Sequence[int]) ->
 
 
 def label_tuned(streams: Sequence[Stream]) -> list[Outcome]:
-    """For each stream the level that scores best with its own labels: an answer seen beforehand, for honesty."""
+    """For each stream the level that scores best with its own labels: an answer seen beforehand,
+    for honesty.
+    """
     found = []
     for stream in streams:
         row = z_distance(stream)

@@ -1,7 +1,9 @@
-"""Prompt optimiser: input cost under provider prefix caching, tokens saved without and with loss, and proof that nothing breaks.
+"""Prompt optimiser: input cost under provider prefix caching, tokens saved without and with loss,
+and proof that nothing breaks.
 
-Conversations are tau-bench trajectories, each assistant turn one call. `volatile_head` sends them as many agents do: a clock and an id
-at the head of the system prompt, and the tools in changing order. Prefix reads cost 0.1, writes 1.25 times an input token.
+Conversations are tau-bench trajectories, each assistant turn one call. `volatile_head` sends them
+as many agents do: a clock and an id at the head of the system prompt, and the tools in changing
+order. Prefix reads cost 0.1, writes 1.25 times an input token.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ Trajectory = tuple[tuple[Turn, ...], tuple[ToolSpec, ...]]
 
 def run(options: Options) -> Result:
     trajectories = list(_trajectories(options))[: 5 if options.quick else None]
-    cost = {name: _costs(trajectories, volatile) for name, volatile in (("volatile", True), ("as_sent", False))}
+    cost = {
+        name: _costs(trajectories, volatile)
+        for name, volatile in (("volatile", True), ("as_sent", False))
+    }
     kept, cut, questions = _lossy(options)
     tokens_before, tokens_after, micro_s, size_kb = _lossless(trajectories)
     figures = {
@@ -64,7 +69,9 @@ def run(options: Options) -> Result:
         tuple((name, float(before), float(after)) for name, (before, after) in cost.items()),
     )
     context = {
-        "data": {name: options.source(name) for name in ("tau-bench", "xquad", "kv-retrieval", "bfcl")},
+        "data": {
+            name: options.source(name) for name in ("tau-bench", "xquad", "kv-retrieval", "bfcl")
+        },
         "trajectories": len(trajectories),
         "questions": questions,
         "token_count": "estimate: four UTF-8 bytes a token, on both sides",
@@ -81,8 +88,14 @@ def _costs(trajectories: list[Trajectory], volatile: bool) -> tuple[float, float
     before = after = 0.0
     for turns, tools in trajectories:
         sent_prefix = shaped_prefix = ""
-        for number, size in enumerate(index for index, turn in enumerate(turns) if turn.role == "assistant"):
-            sent = _as_sent(turns[:size], tools, number, rng) if volatile else Conversation(turns[:size], tools)
+        for number, size in enumerate(
+            index for index, turn in enumerate(turns) if turn.role == "assistant"
+        ):
+            sent = (
+                _as_sent(turns[:size], tools, number, rng)
+                if volatile
+                else Conversation(turns[:size], tools)
+            )
             shaped = optimiser.optimise(sent).conversation
             sent_text, shaped_text = _wire(sent), _wire(shaped)
             before += _price(sent_prefix, sent_text)
@@ -91,7 +104,9 @@ def _costs(trajectories: list[Trajectory], volatile: bool) -> tuple[float, float
     return before, after
 
 
-def _as_sent(turns: tuple[Turn, ...], tools: tuple[ToolSpec, ...], number: int, rng: random.Random) -> Conversation:
+def _as_sent(
+    turns: tuple[Turn, ...], tools: tuple[ToolSpec, ...], number: int, rng: random.Random
+) -> Conversation:
     clock = f"Current time: 2026-03-01T10:{number % 60:02d}:{rng.randrange(60):02d}Z"
     request = f"Request id: {rng.randbytes(16).hex()}"
     system = Turn("system", f"{clock}\n{request}\n{turns[0].content}")
@@ -100,9 +115,17 @@ def _as_sent(turns: tuple[Turn, ...], tools: tuple[ToolSpec, ...], number: int, 
 
 def _wire(conversation: Conversation) -> str:
     """The bytes whose prefix a provider matches: tools, then turns."""
-    tools = [f"{tool.name}\x1f{tool.description}\x1f{tool.parameters}\x1e" for tool in conversation.tools]
+    tools = [
+        f"{tool.name}\x1f{tool.description}\x1f{tool.parameters}\x1e" for tool in conversation.tools
+    ]
     return "".join(
-        [*tools, *(f"{turn.role}\x1f{turn.tool_call_id}\x1f{turn.content}\x1e" for turn in conversation.turns)]
+        [
+            *tools,
+            *(
+                f"{turn.role}\x1f{turn.tool_call_id}\x1f{turn.content}\x1e"
+                for turn in conversation.turns
+            ),
+        ]
     )
 
 
@@ -126,19 +149,32 @@ def _lossless(trajectories: list[Trajectory]) -> tuple[int, int, float, float]:
 
 def _tool_tokens(trajectories: list[Trajectory]) -> int:
     """Tokens of the tool results, which alone may be shortened without loss."""
-    return sum(estimate_tokens(turn.content) for turns, _ in trajectories for turn in turns if turn.role == "tool")
+    return sum(
+        estimate_tokens(turn.content)
+        for turns, _ in trajectories
+        for turn in turns
+        if turn.role == "tool"
+    )
 
 
 def _roundtrip_failures(trajectories: list[Trajectory], options: Options) -> int:
-    """JSON whose values are not those of the original, and tool results that do not come back from their names."""
+    """JSON whose values are not those of the original, and tool results that do not come back from
+    their names.
+    """
     texts = [turn.content for turns, _ in trajectories for turn in turns if turn.role == "tool"]
     texts += [json.dumps(dict(record), indent=2) for record in _key_values(options)]
-    minified = sum(1 for text in texts if (shorter := minify(text)) is not None and _lexemes(shorter) != _lexemes(text))
+    minified = sum(
+        1
+        for text in texts
+        if (shorter := minify(text)) is not None and _lexemes(shorter) != _lexemes(text)
+    )
     return minified + sum(_not_restored(turns) for turns, _ in trajectories)
 
 
 def _not_restored(turns: tuple[Turn, ...]) -> int:
-    """Tool results of a trajectory that read differently once every name is replaced by what it stands for."""
+    """Tool results of a trajectory that read differently once every name is replaced by what it
+    stands for.
+    """
     failures, known = 0, dict[str, str]()
     shaped = Optimiser(Policy(stable_prefix=False)).optimise(Conversation(turns)).conversation.turns
     for turn, sent in zip(turns, shaped, strict=True):
@@ -157,7 +193,9 @@ def _value(text: str) -> Any:
 
 
 def _lexemes(text: str) -> Any:
-    """A second reading of JSON, independent of the optimiser's: numbers as text, objects as lists of pairs."""
+    """A second reading of JSON, independent of the optimiser's: numbers as text, objects as lists
+    of pairs.
+    """
     return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=list)
 
 
@@ -165,7 +203,9 @@ def _identifiers_kept(trajectories: list[Trajectory], options: Options) -> float
     """Share of identifiers in the original prompts that the optimised prompts still hold."""
     conversations = [Conversation(turns, tools) for turns, tools in trajectories]
     conversations += [
-        Conversation((Turn("user", "Which value?"), Turn("tool", json.dumps(dict(record), indent=2), "c1")))
+        Conversation(
+            (Turn("user", "Which value?"), Turn("tool", json.dumps(dict(record), indent=2), "c1"))
+        )
         for record in _key_values(options)
     ]
     conversations += list(_requests(options))
@@ -190,7 +230,9 @@ def _lossy(options: Options) -> tuple[float, float, int]:
         mixed = [passage, *rng.sample([other for other in passages if other != passage], 4)]
         rng.shuffle(mixed)
         text = "\n\n".join(mixed)
-        shaped = optimiser.optimise(Conversation((Turn("user", question), Turn("tool", text, "c1")))).conversation
+        shaped = optimiser.optimise(
+            Conversation((Turn("user", question), Turn("tool", text, "c1")))
+        ).conversation
         kept += answer in shaped.turns[1].content
         before += estimate_tokens(text)
         after += estimate_tokens(shaped.turns[1].content)
@@ -214,10 +256,14 @@ def _turn(message: dict[str, Any]) -> Turn:
 
 
 def _tools(messages: list[dict[str, Any]]) -> tuple[ToolSpec, ...]:
-    """The functions a trajectory calls, with the argument names it uses; the data set does not carry the schemas."""
+    """The functions a trajectory calls, with the argument names it uses; the data set does not
+    carry the schemas.
+    """
     arguments: dict[str, set[str]] = {}
     for call in (call for message in messages for call in message.get("tool_calls") or []):
-        arguments.setdefault(call["function"]["name"], set()).update(json.loads(call["function"]["arguments"]))
+        arguments.setdefault(call["function"]["name"], set()).update(
+            json.loads(call["function"]["arguments"])
+        )
     return tuple(
         ToolSpec(
             name,
@@ -230,11 +276,16 @@ def _tools(messages: list[dict[str, Any]]) -> tuple[ToolSpec, ...]:
 
 def _generated_trajectories() -> Iterator[Trajectory]:
     rng = random.Random(SEED)
-    tools = tuple(ToolSpec(f"tool_{index}", "look something up", '{"type": "object"}') for index in range(6))
+    tools = tuple(
+        ToolSpec(f"tool_{index}", "look something up", '{"type": "object"}') for index in range(6)
+    )
     for _ in range(20):
         turns = [Turn("system", "You help travellers. " * 200)]
         for step in range(8):
-            rows = [{"flight": f"PS{rng.randrange(1000)}", "price": rng.randrange(900)} for _ in range(8)]
+            rows = [
+                {"flight": f"PS{rng.randrange(1000)}", "price": rng.randrange(900)}
+                for _ in range(8)
+            ]
             turns += [
                 Turn("user", f"step {step}: which flight costs least?"),
                 Turn("assistant", f"I look it up, step {step}."),
@@ -247,8 +298,15 @@ def _generated_trajectories() -> Iterator[Trajectory]:
 def _questions(options: Options) -> Iterator[tuple[str, str, str]]:
     if options.source("xquad") == "generated" or options.data is None:
         for index in range(40):
-            fact = f"The lighthouse of bay {index} was built in {1700 + index} by the guild of masons number {index}."
-            yield f"{fact} It stands on rock. " * 2, f"When was the lighthouse of bay {index} built?", str(1700 + index)
+            fact = (
+                f"The lighthouse of bay {index} was built in {1700 + index} by the guild of "
+                f"masons number {index}."
+            )
+            yield (
+                f"{fact} It stands on rock. " * 2,
+                f"When was the lighthouse of bay {index} built?",
+                str(1700 + index),
+            )
         return
     path = next((options.data / "xquad").glob("*.json"))
     for article in json.loads(path.read_text())["data"]:
@@ -261,7 +319,10 @@ def _key_values(options: Options) -> Iterator[list[list[str]]]:
     path = _first(options, "kv-retrieval")
     if path is None:
         rng = random.Random(SEED)
-        yield from ([[rng.randbytes(16).hex(), rng.randbytes(16).hex()] for _ in range(75)] for _ in range(20))
+        yield from (
+            [[rng.randbytes(16).hex(), rng.randbytes(16).hex()] for _ in range(75)]
+            for _ in range(20)
+        )
         return
     with gzip.open(path, "rt") as lines:
         for line in lines:
@@ -275,13 +336,21 @@ def _requests(options: Options) -> Iterator[Conversation]:
     for line in path.read_text().splitlines():
         record = json.loads(line)
         tools = tuple(
-            ToolSpec(tool["name"], tool["description"], json.dumps(tool["parameters"], ensure_ascii=False))
+            ToolSpec(
+                tool["name"],
+                tool["description"],
+                json.dumps(tool["parameters"], ensure_ascii=False),
+            )
             for tool in record["function"]
         )
-        yield Conversation(tuple(Turn(turn["role"], turn["content"]) for turn in record["question"][0]), tools)
+        yield Conversation(
+            tuple(Turn(turn["role"], turn["content"]) for turn in record["question"][0]), tools
+        )
 
 
 def _first(options: Options, folder: str) -> Path | None:
     if options.data is None or not (options.data / folder).exists():
         return None
-    return next((path for path in sorted((options.data / folder).iterdir()) if path.is_file()), None)
+    return next(
+        (path for path in sorted((options.data / folder).iterdir()) if path.is_file()), None
+    )

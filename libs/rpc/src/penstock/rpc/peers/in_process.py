@@ -1,4 +1,7 @@
-"""The hop inside one process: a servicer called with the semantics of the wire. The same interface as `hop.Peer`."""
+"""The hop inside one process: a servicer called with the semantics of the wire.
+
+The same interface as `hop.Peer`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from penstock.service.clock import Clock, SystemClock
 
 
 class InProcessPeer:
-    """A servicer in this process: the same semantics without a wire. Messages are copied, so neither side sees the other's changes."""
+    """A servicer in this process: the same semantics without a wire.
+
+    Messages are copied, so neither side sees the other's changes.
+    """
 
     def __init__(
         self,

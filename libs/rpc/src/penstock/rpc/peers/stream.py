@@ -1,6 +1,9 @@
-"""The hop: how one service calls another. One interface, and its hot way: a multiplexed item stream (`hop_unary`, `hop_local`: the others).
+"""The hop: how one service calls another.
 
-Ownership: a caller that awaits `call` owns its item; leaving the await, by answer, fault or cancellation, ends the item on both sides.
+One interface, and its hot way: a multiplexed item stream (`hop_unary`, `hop_local`: the others).
+
+Ownership: a caller that awaits `call` owns its item; leaving the await, by answer, fault or
+cancellation, ends the item on both sides.
 """
 
 from __future__ import annotations
@@ -32,15 +35,17 @@ FRAME_ITEMS = 256
 """Items in one frame at most."""
 
 BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
-"""Codes of a stream that broke rather than of an item that failed: grpc says INTERNAL where it breaks under a write. Its items may be
-tried again."""
+"""Codes of a stream that broke rather than of an item that failed: grpc says INTERNAL where it
+breaks under a write. Its items may be tried again.
+"""
 
 DIRECT = ("grpc.enable_http_proxy", 0)
 """An `http_proxy` in the environment is for the web: an address of ours is meant as it stands."""
 
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
-    # How long an attempt to connect may take, despite its name: on a busy machine a handshake needs more than 50 ms.
+    # How long an attempt to connect may take, despite its name: on a busy machine a handshake needs
+    # more than 50 ms.
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 60_000),
@@ -53,7 +58,10 @@ CHANNEL_OPTIONS = (
 
 
 class Peer(Protocol):
-    """A service that can be called. Every failure is raised as a Fault; cancelling the await cancels the work."""
+    """A service that can be called.
+
+    Every failure is raised as a Fault; cancelling the await cancels the work.
+    """
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """Call a unary RPC by its name and return its response message."""
@@ -82,7 +90,8 @@ def connect(
     tracer: Tracer = NO_TRACER,
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> Peer:
-    """A peer over one long-lived multiplexed stream, opened with the first call and again after it breaks.
+    """A peer over one long-lived multiplexed stream, opened with the first call and again after it
+    breaks.
 
     Args:
         address: `host:port` or `unix:/path`.
@@ -95,7 +104,9 @@ def connect(
 
 
 class _Waiter:
-    """Who waits for an item: a future for a unary answer, a queue and a future's worth of wake-ups for a stream."""
+    """Who waits for an item: a future for a unary answer, a queue and a future's worth of wake-ups
+    for a stream.
+    """
 
     __slots__ = ("abandoned", "call", "chunks", "done", "item_id", "method", "payload", "sent")
 
@@ -107,7 +118,9 @@ class _Waiter:
         self.sent = False
         self.abandoned = False
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.chunks: asyncio.Queue[bytes | Fault | None] | None = asyncio.Queue() if rpc.streams else None
+        self.chunks: asyncio.Queue[bytes | Fault | None] | None = (
+            asyncio.Queue() if rpc.streams else None
+        )
 
     def take(self, result: common_pb2.ItemResult) -> bool:
         """Take a result; True when it was the last."""
@@ -120,7 +133,9 @@ class _Waiter:
                 self.done.set_result(result.payload)
         return True
 
-    def _take_chunk(self, chunks: asyncio.Queue[bytes | Fault | None], result: common_pb2.ItemResult) -> bool:
+    def _take_chunk(
+        self, chunks: asyncio.Queue[bytes | Fault | None], result: common_pb2.ItemResult
+    ) -> bool:
         if not result.HasField("status"):
             chunks.put_nowait(result.payload)
             return False
@@ -135,7 +150,10 @@ class _Waiter:
 
 
 class StreamPeer:
-    """The multiplexed item stream. Frames gather whatever waits while a write is in flight, so an idle hop adds no delay."""
+    """The multiplexed item stream.
+
+    Frames gather whatever waits while a write is in flight, so an idle hop adds no delay.
+    """
 
     def __init__(
         self,
@@ -209,7 +227,9 @@ class StreamPeer:
         self._fail_all(unavailable("the connection was closed"))
         await self._channel.close()
 
-    def _send(self, rpc: Rpc, request: Message, call: Call) -> tuple[_Waiter, asyncio.TimerHandle | None]:
+    def _send(
+        self, rpc: Rpc, request: Message, call: Call
+    ) -> tuple[_Waiter, asyncio.TimerHandle | None]:
         left_s = call.deadline_s - self._clock.monotonic()
         if left_s <= 0:
             raise deadline_exceeded("no time was left to send the call")
@@ -242,7 +262,10 @@ class StreamPeer:
             self._wake.set()
 
     async def _run_session(self) -> None:
-        """One stream from opening to breaking. What was in flight fails UNAVAILABLE; the next call opens another."""
+        """One stream from opening to breaking.
+
+        What was in flight fails UNAVAILABLE; the next call opens another.
+        """
         reason = unavailable(f"{self._name}: the stream was closed")
         try:
             if self._failures:
@@ -292,7 +315,9 @@ class StreamPeer:
                 await stream.write(frame)
 
     def _next_frame(self) -> Any:
-        """Everything that may be sent now, or None: items as far as credits go, cancellations, credits for results."""
+        """Everything that may be sent now, or None: items as far as credits go, cancellations,
+        credits for results.
+        """
         cancelled, self._cancelled = self._cancelled, []
         grant = self._consumed if self._consumed >= RESULT_WINDOW // 2 else 0
         self._consumed -= grant
@@ -324,4 +349,11 @@ class StreamPeer:
         self._outbox.clear()
         self._cancelled.clear()
         for waiter in waiting.values():
-            waiter.fail(Fault(reason.code, reason.message, reason=reason.reason, retry_after_s=reason.retry_after_s))
+            waiter.fail(
+                Fault(
+                    reason.code,
+                    reason.message,
+                    reason=reason.reason,
+                    retry_after_s=reason.retry_after_s,
+                )
+            )

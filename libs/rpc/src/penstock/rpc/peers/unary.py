@@ -1,4 +1,7 @@
-"""The hop as plain gRPC calls, one for each item: for peers without a stream, and to compare with. The same interface as `hop.Peer`."""
+"""The hop as plain gRPC calls, one for each item: for peers without a stream, and to compare with.
+
+The same interface as `hop.Peer`.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,19 @@ class UnaryPeer:
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         check_fits(request.ByteSize())
-        with self._tracer.span(self._rpcs[method].span, call, kind="client") as span, self._faults(span):
+        with (
+            self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
+            self._faults(span),
+        ):
             return await self._stubs[method](request, **self._how(span.call))
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
         check_fits(request.ByteSize())
-        with self._tracer.span(self._rpcs[method].span, call, kind="client") as span, self._faults(span):
+        with (
+            self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
+            self._faults(span),
+        ):
             messages = self._stubs[method](request, **self._how(span.call))
             try:
                 async for message in messages:
@@ -63,7 +72,9 @@ class UnaryPeer:
 
     @contextlib.contextmanager
     def _faults(self, span: Span) -> Iterator[None]:
-        """What gRPC raises, as faults; closing the channel cancels its calls, and nobody has asked for that."""
+        """What gRPC raises, as faults; closing the channel cancels its calls, and nobody has asked
+        for that.
+        """
         try:
             yield
         except grpc.aio.AioRpcError as error:

@@ -1,4 +1,6 @@
-"""Two priorities under load: low-priority callers keep the queues full, critical calls come in between; who waits is shown side by side."""
+"""Two priorities under load: low-priority callers keep the queues full, critical calls come in
+between; who waits is shown side by side.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,22 @@ AFTER_REFUSAL_S = 0.02
 
 
 async def run(stack: Stack, console: Console) -> dict[str, float]:
-    """Send both and show waits and batch sizes by priority; low work that the router sheds under load is counted, not hidden."""
+    """Send both and show waits and batch sizes by priority; low work that the router sheds under
+    load is counted, not hidden.
+    """
     texts = [request.text for request in requests()]
     low: list[common_pb2.Receipt] = []
     shed = 0
 
     async def one(number: int, priority: common_pb2.Priority) -> common_pb2.Receipt:
-        options = router_pb2.CallOptions(priority=priority, cache=router_pb2.CachePolicy(bypass=True))
+        options = router_pb2.CallOptions(
+            priority=priority, cache=router_pb2.CachePolicy(bypass=True)
+        )
         request = router_pb2.EmbedRequest(options=options, texts=[texts[number % len(texts)]])
         tenant = AGENTS[number % len(AGENTS)].tenant
-        answer = await stack.router.Embed(request, metadata=stack.metadata(tenant), timeout=DEADLINE_S)
+        answer = await stack.router.Embed(
+            request, metadata=stack.metadata(tenant), timeout=DEADLINE_S
+        )
         receipt: common_pb2.Receipt = answer.receipt
         return receipt
 
@@ -52,7 +60,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     await asyncio.gather(*callers)
     _show({"critical": urgent, "low": low}, shed, console)
     return {
-        "critical_wait_p50_ms": round(statistics.median(receipt.batch.queued_ms for receipt in urgent), 2),
+        "critical_wait_p50_ms": round(
+            statistics.median(receipt.batch.queued_ms for receipt in urgent), 2
+        ),
         "low_wait_p50_ms": round(statistics.median(receipt.batch.queued_ms for receipt in low), 2),
         "low_shed": shed,
     }
@@ -64,6 +74,15 @@ def _show(served: dict[str, Sequence[common_pb2.Receipt]], shed: int, console: C
         waits = sorted(receipt.batch.queued_ms for receipt in receipts)
         sizes = statistics.mean(receipt.batch.batch_size for receipt in receipts)
         p99 = waits[int(0.99 * (len(waits) - 1))]
-        table.add_row(name, str(len(receipts)), f"{statistics.median(waits):.1f}", f"{p99:.1f}", f"{sizes:.1f}")
+        table.add_row(
+            name,
+            str(len(receipts)),
+            f"{statistics.median(waits):.1f}",
+            f"{p99:.1f}",
+            f"{sizes:.1f}",
+        )
     console.print(table)
-    console.print(f"{LOW_CALLERS} low-priority callers asked all the time; the router shed {shed} of their calls")
+    console.print(
+        f"{LOW_CALLERS} low-priority callers asked all the time; the router shed {shed} of "
+        "their calls"
+    )

@@ -1,4 +1,6 @@
-"""A tenant whose budget ends in the middle of a run: what was refused, by which rule, when it may return, and that the books are right."""
+"""A tenant whose budget ends in the middle of a run: what was refused, by which rule, when it may
+return, and that the books are right.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ async def _reset(stack: Stack) -> None:
     async with open_channel(stack.addresses["limiter-admin"]) as channel:
         admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
         await admin.ResetUsage(
-            limiter_pb2.ResetUsageRequest(subject=subject, reason="the demo begins again"), metadata=metadata
+            limiter_pb2.ResetUsageRequest(subject=subject, reason="the demo begins again"),
+            metadata=metadata,
         )
 
 
@@ -84,7 +87,9 @@ def _table(refused: list[grpc.aio.AioRpcError], tokens: int) -> Table:
         title=f"{STEPS} steps of one run; the budget is {BUDGET['limit']} tokens an hour",
     )
     table.add_row(f"{STEPS - len(refused)}", f"served, {tokens} tokens")
-    reasons = Counter((error.code().name, (error.details() or "").partition("; ")[0]) for error in refused)
+    reasons = Counter(
+        (error.code().name, (error.details() or "").partition("; ")[0]) for error in refused
+    )
     for (code, details), count in reasons.items():
         table.add_row(f"{count}", f"[yellow]{code}[/]: {details}")
     if refused:
@@ -101,7 +106,9 @@ def _retry_s(error: grpc.aio.AioRpcError) -> float:
 
 
 async def _books(stack: Stack, tokens: int) -> tuple[limiter_pb2.RuleUsage, int]:
-    """The budget's state once the router has settled, as an operator sees it; and how many counters differ from their replayed ledger."""
+    """The budget's state once the router has settled, as an operator sees it; and how many counters
+    differ from their replayed ledger.
+    """
     metadata = (("authorization", f"Bearer {stack.internal_token}"),)
     async with open_channel(stack.addresses["limiter-admin"]) as channel:
         admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
@@ -113,5 +120,7 @@ async def _books(stack: Stack, tokens: int) -> tuple[limiter_pb2.RuleUsage, int]
             if usage.held.tokens == 0 and usage.committed.tokens == tokens:
                 break
             await asyncio.sleep(0.2)
-        verified = await admin.VerifyLedger(limiter_pb2.VerifyLedgerRequest(organisation=TENANT), metadata=metadata)
+        verified = await admin.VerifyLedger(
+            limiter_pb2.VerifyLedgerRequest(organisation=TENANT), metadata=metadata
+        )
     return usage, len(verified.differing)

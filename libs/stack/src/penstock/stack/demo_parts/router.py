@@ -1,4 +1,7 @@
-"""Three small instances behind the real router; one is slowed eight times. Who gets how much, at which score, before and after."""
+"""Three small instances behind the real router; one is slowed eight times.
+
+Who gets how much, at which score, before and after.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ class Sleeper(QuietInstance):
         self.seconds = QUICK_S
         self._turn = asyncio.Lock()
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         async with self._turn:
             await asyncio.sleep(self.seconds)
         result = inference_pb2.TaskResult(revision="demo", compute_ms=self.seconds * 1e3)
@@ -98,15 +103,21 @@ async def _sleepers(stack: Stack) -> AsyncIterator[dict[str, Sleeper]]:
     """Three instances in this process, registered with the stack's router; gone afterwards."""
     sleepers = {f"sleeper-{number}": Sleeper() for number in (1, 2, 3)}
     token = stack.internal_token
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"], revision="demo")
+    model = inference_pb2.Model(
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"], revision="demo"
+    )
     async with contextlib.AsyncExitStack() as owned:
         for name, sleeper in sleepers.items():
             server = Server(
-                name, ServiceSettings(listen="127.0.0.1:0", drain_s=0), [Door(SERVICE, sleeper, internal(token))]
+                name,
+                ServiceSettings(listen="127.0.0.1:0", drain_s=0),
+                [Door(SERVICE, sleeper, internal(token))],
             )
             await server.start()
             owned.push_async_callback(server.stop, None)
-            instance = router_pb2.Instance(id=name, address=server.address, models=[model], concurrency=1)
+            instance = router_pb2.Instance(
+                id=name, address=server.address, models=[model], concurrency=1
+            )
             registrar = Registrar(stack.addresses["router"], instance, token)
             registrar.start()
             owned.push_async_callback(registrar.leave)
@@ -127,15 +138,22 @@ async def _load(stack: Stack, tenant: str, seconds: float) -> Phase:
             served[answer.receipt.route.instance_id] += 1
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    board = await stack.router.Scoreboard(router_pb2.ScoreboardRequest(model=MODEL), metadata=metadata)
+    board = await stack.router.Scoreboard(
+        router_pb2.ScoreboardRequest(model=MODEL), metadata=metadata
+    )
     return Phase(served, latencies, {row.instance.id: row.candidate.score for row in board.rows})
 
 
 def _table(phases: dict[str, Phase], names: list[str], slowed: str) -> Table:
-    table = Table("", *phases, title=f"{slowed} takes {SLOW_S / QUICK_S:.0f} times as long from the second phase on")
+    table = Table(
+        "",
+        *phases,
+        title=f"{slowed} takes {SLOW_S / QUICK_S:.0f} times as long from the second phase on",
+    )
     for name in names:
         cells = [
-            f"{phase.share(name):.0%}  (score {phase.scores.get(name, 0.0) * 1e3:.1f} ms)" for phase in phases.values()
+            f"{phase.share(name):.0%}  (score {phase.scores.get(name, 0.0) * 1e3:.1f} ms)"
+            for phase in phases.values()
         ]
         table.add_row(f"{name}{' (slowed)' if name == slowed else ''}", *cells)
     table.add_row("p95", *(f"{phase.p95_ms():.0f} ms" for phase in phases.values()))

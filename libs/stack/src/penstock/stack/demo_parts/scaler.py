@@ -1,4 +1,6 @@
-"""Demand nears its daily peak; the scaler shows forecast and decision with its reason, starts processes, replaces and drains one."""
+"""Demand nears its daily peak; the scaler shows forecast and decision with its reason, starts
+processes, replaces and drains one.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,37 @@ READY_S, GONE_S = 60.0, 60.0
 
 
 def pool() -> dict[str, Any]:
-    """The demo's pool in the `scaling` section: further instances of the demo's model, as processes of the scaler."""
-    env = {"PENSTOCK_LISTEN": "127.0.0.1:{port}", "PENSTOCK_INSTANCE_ID": "{instance}", "PENSTOCK_COMPUTE_THREADS": "1"}
+    """The demo's pool in the `scaling` section: further instances of the demo's model, as processes
+    of the scaler.
+    """
+    env = {
+        "PENSTOCK_LISTEN": "127.0.0.1:{port}",
+        "PENSTOCK_INSTANCE_ID": "{instance}",
+        "PENSTOCK_COMPUTE_THREADS": "1",
+    }
     return {
-        "name": POOL, "least": 0, "most": 3, "interval_s": INTERVAL_S, "capacity": 1000.0, "utilisation": 0.8, "seed_lead_s": 30.0,
-        "start_cost_s": 2.0, "down_every_s": 1.0, "zero_after_s": 2.0,
-        "actuator": {"kind": "process", "command": ["{python}", "-u", "-m", "penstock.inference_onnx_quantized"], "env": env},
-    }  # fmt: skip
+        "name": POOL,
+        "least": 0,
+        "most": 3,
+        "interval_s": INTERVAL_S,
+        "capacity": 1000.0,
+        "utilisation": 0.8,
+        "seed_lead_s": 30.0,
+        "start_cost_s": 2.0,
+        "down_every_s": 1.0,
+        "zero_after_s": 2.0,
+        "actuator": {
+            "kind": "process",
+            "command": ["{python}", "-u", "-m", "penstock.inference_onnx_quantized"],
+            "env": env,
+        },
+    }
 
 
 async def run(stack: Stack, console: Console) -> dict[str, float]:
-    """Report ten days of demand, the last of them about to peak, then say that an instance will be taken away."""
+    """Report ten days of demand, the last of them about to peak, then say that an instance will be
+    taken away.
+    """
     metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["scaler"]) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
@@ -46,10 +68,16 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
         first = await _wait_for(stack, f"{POOL}-2", READY_S)
         seconds = time.monotonic() - began
         console.print(
-            f"{POOL}-2 serves {seconds:.1f} s after the report, before the peak" if first else "nothing started"
+            f"{POOL}-2 serves {seconds:.1f} s after the report, before the peak"
+            if first
+            else "nothing started"
         )
-        forecast = await scaler.GetForecast(scaler_pb2.GetForecastRequest(pool=POOL), metadata=metadata)
-        decisions = await scaler.ListDecisions(scaler_pb2.ListDecisionsRequest(pool=POOL, limit=5), metadata=metadata)
+        forecast = await scaler.GetForecast(
+            scaler_pb2.GetForecastRequest(pool=POOL), metadata=metadata
+        )
+        decisions = await scaler.ListDecisions(
+            scaler_pb2.ListDecisionsRequest(pool=POOL, limit=5), metadata=metadata
+        )
         _show(forecast, decisions, console)
         notice = scaler_pb2.NotifyTerminationRequest(instance_id=f"{POOL}-1", source="demo")
         replaced = (await scaler.NotifyTermination(notice, metadata=metadata)).replaced
@@ -68,7 +96,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
 
 
 def _history() -> list[scaler_pb2.DemandSample]:
-    """Compute milliseconds in ten minutes: ten days, each with a peak of eight hours, the next of which begins now."""
+    """Compute milliseconds in ten minutes: ten days, each with a peak of eight hours, the next of
+    which begins now.
+    """
     now_ms, noise = round(time.time() * 1e3), random.Random(7)
     samples = []
     for number in range(HISTORY):
@@ -76,7 +106,9 @@ def _history() -> list[scaler_pb2.DemandSample]:
         into_day = (number + 2) % DAY  # two samples of the newest day have begun to rise
         share = min(into_day, 4) / 4 if into_day < 48 else 0.0
         work = (200_000.0 + 500_000.0 * share) * noise.gauss(1.0, 0.03)
-        samples.append(scaler_pb2.DemandSample(start_unix_ms=start, interval_ms=INTERVAL_S * 1000, work=work))
+        samples.append(
+            scaler_pb2.DemandSample(start_unix_ms=start, interval_ms=INTERVAL_S * 1000, work=work)
+        )
     return samples
 
 
@@ -85,7 +117,9 @@ async def _wait_for(stack: Stack, instance: str, seconds: float, there: bool = T
     end = time.monotonic() + seconds
     tenant = next(iter(stack.keys))
     while time.monotonic() < end:
-        board = await stack.router.Scoreboard(router_pb2.ScoreboardRequest(), metadata=stack.metadata(tenant))
+        board = await stack.router.Scoreboard(
+            router_pb2.ScoreboardRequest(), metadata=stack.metadata(tenant)
+        )
         if (instance in {row.instance.id for row in board.rows}) == there:
             return True
         await asyncio.sleep(0.2)
@@ -93,19 +127,29 @@ async def _wait_for(stack: Stack, instance: str, seconds: float, there: bool = T
 
 
 def _show(
-    forecast: scaler_pb2.GetForecastResponse, decisions: scaler_pb2.ListDecisionsResponse, console: Console
+    forecast: scaler_pb2.GetForecastResponse,
+    decisions: scaler_pb2.ListDecisionsResponse,
+    console: Console,
 ) -> None:
     experts = sorted(forecast.experts.items(), key=lambda row: -row[1])[:4]
     told = (
-        "reactive rules decide, for the forecast has lost to them" if forecast.fallen_back else "the forecast decides"
+        "reactive rules decide, for the forecast has lost to them"
+        if forecast.fallen_back
+        else "the forecast decides"
     )
     for point in forecast.points:
         console.print(
-            f"forecast: median {point.median:,.0f}, {forecast.level:g} quantile {point.quantile:,.0f} compute ms; {told}"
+            f"forecast: median {point.median:,.0f}, {forecast.level:g} quantile "
+            f"{point.quantile:,.0f} compute ms; {told}"
         )
     console.print("experts: " + ", ".join(f"{name} {weight:.0%}" for name, weight in experts))
     table = Table(
-        "instances", "decided by", "forecast", "horizon s", "present demand needs", title="Decisions, the newest first"
+        "instances",
+        "decided by",
+        "forecast",
+        "horizon s",
+        "present demand needs",
+        title="Decisions, the newest first",
     )
     for row in decisions.decisions:
         table.add_row(

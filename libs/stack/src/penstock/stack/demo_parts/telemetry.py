@@ -1,4 +1,6 @@
-"""Where the milliseconds and the dollars of the demo went, and one incident caused on purpose: an instance that begins to fail."""
+"""Where the milliseconds and the dollars of the demo went, and one incident caused on purpose: an
+instance that begins to fail.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Flaky(Sleeper):
         self.seconds = 0.003
         self.failing = False
 
-    async def Compute(self, request: inference_pb2.ComputeRequest, call: Call) -> inference_pb2.ComputeResponse:
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
         if self.failing:
             raise Fault(grpc.StatusCode.INTERNAL, "this instance fails on purpose")
         return await super().Compute(request, call)
@@ -55,7 +59,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         savings = await telemetry.Savings(telemetry_pb2.SavingsRequest(), metadata=metadata)
-        path = await telemetry.CriticalPath(telemetry_pb2.CriticalPathRequest(name="RouterService"), metadata=metadata)
+        path = await telemetry.CriticalPath(
+            telemetry_pb2.CriticalPathRequest(name="RouterService"), metadata=metadata
+        )
         console.print(_money(savings))
         console.print(_time(path))
         began = time.time()
@@ -64,7 +70,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     _show_incident(incident, console)
     picture = await _photograph(stack)
     page = f"http://{stack.addresses['console']}/"
-    console.print(f"console: {page}" + (f"   photograph of its incidents: {picture}" if picture else ""))
+    console.print(
+        f"console: {page}" + (f"   photograph of its incidents: {picture}" if picture else "")
+    )
     return {
         "ledger_unattributed_microusd": savings.unattributed_microusd,
         "incident_found": float(incident is not None),
@@ -74,7 +82,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
 
 def _money(found: telemetry_pb2.SavingsResponse) -> Table:
     table = Table(
-        "ledger", "micro-dollars", title=f"{found.calls:,} calls: full price = paid + saved, to the micro-dollar"
+        "ledger",
+        "micro-dollars",
+        title=f"{found.calls:,} calls: full price = paid + saved, to the micro-dollar",
     )
     table.add_row("full price", f"{found.full_price_microusd:,}")
     for row in found.rows:
@@ -85,7 +95,9 @@ def _money(found: telemetry_pb2.SavingsResponse) -> Table:
 
 
 def _time(found: telemetry_pb2.CriticalPathResponse) -> Table:
-    table = Table("service", "operation", "share", title=f"what {found.traces:,} answers waited for")
+    table = Table(
+        "service", "operation", "share", title=f"what {found.traces:,} answers waited for"
+    )
     for row in found.rows[:8]:
         table.add_row(row.service, row.name, f"{row.share:.1%}")
     return table
@@ -114,8 +126,12 @@ async def _registered(stack: Stack, flaky: Flaky) -> AsyncIterator[None]:
     door = Door(SERVICE, flaky, by_token(stack.internal_token))
     server = Server("flaky", ServiceSettings(listen="127.0.0.1:0", drain_s=0), [door])
     await server.start()
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"], revision="demo")
-    instance = router_pb2.Instance(id="flaky-1", address=server.address, models=[model], concurrency=4)
+    model = inference_pb2.Model(
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"], revision="demo"
+    )
+    instance = router_pb2.Instance(
+        id="flaky-1", address=server.address, models=[model], concurrency=4
+    )
     registrar = Registrar(stack.addresses["router"], instance, stack.internal_token)
     registrar.start()
     try:
@@ -126,13 +142,21 @@ async def _registered(stack: Stack, flaky: Flaky) -> AsyncIterator[None]:
 
 
 async def _incident(
-    telemetry: telemetry_pb2_grpc.TelemetryServiceStub, metadata: tuple[tuple[str, str], ...], began: float
+    telemetry: telemetry_pb2_grpc.TelemetryServiceStub,
+    metadata: tuple[tuple[str, str], ...],
+    began: float,
 ) -> telemetry_pb2.Incident | None:
-    """The incident that blames errors, once telemetry has settled the traces; None when there is none in time."""
+    """The incident that blames errors, once telemetry has settled the traces; None when there is
+    none in time.
+    """
     end = time.monotonic() + PATIENCE_S
-    request = telemetry_pb2.ListIncidentsRequest(window=telemetry_pb2.Window(from_unix_ms=int(began * 1e3)))
+    request = telemetry_pb2.ListIncidentsRequest(
+        window=telemetry_pb2.Window(from_unix_ms=int(began * 1e3))
+    )
     while time.monotonic() < end:
-        answer: telemetry_pb2.ListIncidentsResponse = await telemetry.ListIncidents(request, metadata=metadata)
+        answer: telemetry_pb2.ListIncidentsResponse = await telemetry.ListIncidents(
+            request, metadata=metadata
+        )
         for incident in answer.incidents:
             if any(part.feature == "error_rate" for part in incident.contributions):
                 found: telemetry_pb2.Incident = incident
@@ -146,10 +170,14 @@ def _show_incident(incident: telemetry_pb2.Incident | None, console: Console) ->
         console.print("[red]no incident was found in time[/]")
         return
     blamed = ", ".join(
-        f"{part.feature} {part.value:.2g} (usual {part.expected:.2g})" for part in incident.contributions
+        f"{part.feature} {part.value:.2g} (usual {part.expected:.2g})"
+        for part in incident.contributions
     )
     console.print(f"[bold red]incident[/] {incident.service}: {incident.summary}")
-    console.print(f"  features {blamed}; waited for at {incident.critical_section}; trace {incident.trace_ids[0][:12]}")
+    console.print(
+        f"  features {blamed}; waited for at {incident.critical_section}; trace "
+        f"{incident.trace_ids[0][:12]}"
+    )
 
 
 async def _photograph(stack: Stack) -> str:
@@ -173,5 +201,7 @@ async def _photograph(stack: Stack) -> str:
     path.unlink(missing_ok=True)
     quiet = subprocess.DEVNULL
     with contextlib.suppress(subprocess.TimeoutExpired):
-        await asyncio.to_thread(subprocess.run, command, stdout=quiet, stderr=quiet, timeout=30.0, check=False)
+        await asyncio.to_thread(
+            subprocess.run, command, stdout=quiet, stderr=quiet, timeout=30.0, check=False
+        )
     return str(path) if path.exists() else ""

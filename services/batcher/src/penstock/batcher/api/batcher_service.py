@@ -23,7 +23,11 @@ class BatcherServicer:
     """penstock.api.batcher.v1.BatcherService. Owns the queues and the peers to their instances."""
 
     def __init__(
-        self, section: BatchingSection, dial: Callable[[str], Peer], clock: Clock, telemetry: Telemetry
+        self,
+        section: BatchingSection,
+        dial: Callable[[str], Peer],
+        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
         self._knobs: dict[str, KnobsSection] = {}
         self.reload(section)
@@ -42,7 +46,9 @@ class BatcherServicer:
         self._padding = telemetry.histogram(
             "penstock.batcher.padding_waste", "1", "Share of a padded batch that is padding"
         )
-        self._drops = telemetry.counter("penstock.batcher.dropped", "{member}", "Members dropped, by reason")
+        self._drops = telemetry.counter(
+            "penstock.batcher.dropped", "{member}", "Members dropped, by reason"
+        )
         for priority, name in NAMES.items():
             self._watch(priority, name)
 
@@ -55,21 +61,33 @@ class BatcherServicer:
             now = self._clock.monotonic()
             return max((now - arrived for arrived in arrivals if arrived is not None), default=0.0)
 
-        self._telemetry.gauge(f"penstock.batcher.depth.{name}", "{row}", f"Rows waiting with priority {name}", depth)
         self._telemetry.gauge(
-            f"penstock.batcher.oldest_age.{name}", "s", f"Age of the oldest row with priority {name}", oldest_s
+            f"penstock.batcher.depth.{name}", "{row}", f"Rows waiting with priority {name}", depth
+        )
+        self._telemetry.gauge(
+            f"penstock.batcher.oldest_age.{name}",
+            "s",
+            f"Age of the oldest row with priority {name}",
+            oldest_s,
         )
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         queue = self._queue(request.instance_id)
         tasks = parts(request.task, queue.knobs_of(request.model).max_batch_size)
-        with self._telemetry.span("queue", call, attributes={"penstock.instance.id": request.instance_id}) as span:
+        with self._telemetry.span(
+            "queue", call, attributes={"penstock.instance.id": request.instance_id}
+        ) as span:
             if len(tasks) == 1:
                 size = size_of(request.task, request.estimated_tokens)
                 whole = await queue.submit(request.task, request.model, span.call, size)
             else:
                 whole = join(
-                    await together([queue.submit(task, request.model, span.call, size_of(task, 0)) for task in tasks])
+                    await together(
+                        [
+                            queue.submit(task, request.model, span.call, size_of(task, 0))
+                            for task in tasks
+                        ]
+                    )
                 )
             span.set("penstock.batch.size", whole.receipt.batch_size)
             span.set("penstock.batch.queued_ms", whole.receipt.queued_ms)
@@ -96,7 +114,9 @@ class BatcherServicer:
                     answer.load.CopyFrom(queue.with_queue(part.load))
                 yield answer
 
-    async def AttachInstance(self, request: pb.AttachInstanceRequest, call: Call) -> pb.AttachInstanceResponse:
+    async def AttachInstance(
+        self, request: pb.AttachInstanceRequest, call: Call
+    ) -> pb.AttachInstanceResponse:
         if not request.instance_id or not request.address:
             raise invalid("instance_id" if not request.instance_id else "address", "is empty")
         if self._addresses.get(request.instance_id) != request.address:
@@ -114,12 +134,16 @@ class BatcherServicer:
             )
         return pb.AttachInstanceResponse(queue=self._row(request.instance_id))
 
-    async def DetachInstance(self, request: pb.DetachInstanceRequest, call: Call) -> pb.DetachInstanceResponse:
+    async def DetachInstance(
+        self, request: pb.DetachInstanceRequest, call: Call
+    ) -> pb.DetachInstanceResponse:
         return pb.DetachInstanceResponse(returned=await self._detach(request.instance_id))
 
     async def ListQueues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
         rows = [self._row(instance_id) for instance_id in self._queues]
-        return pb.ListQueuesResponse(queues=rows, knobs={model: shown(knobs) for model, knobs in self._knobs.items()})
+        return pb.ListQueuesResponse(
+            queues=rows, knobs={model: shown(knobs) for model, knobs in self._knobs.items()}
+        )
 
     async def Configure(self, request: pb.ConfigureRequest, call: Call) -> pb.ConfigureResponse:
         current = self._knobs.get(request.model) or self._knobs[""]
@@ -127,7 +151,9 @@ class BatcherServicer:
         return pb.ConfigureResponse(knobs=shown(self._knobs[request.model]))
 
     def reload(self, section: BatchingSection) -> None:
-        """Put the file's knobs in force, for queues that wait already too; what `Configure` changed before is gone."""
+        """Put the file's knobs in force, for queues that wait already too; what `Configure` changed
+        before is gone.
+        """
         self._knobs.clear()
         self._knobs.update({"": section.default, **section.models})
 
@@ -139,7 +165,9 @@ class BatcherServicer:
     def _queue(self, instance_id: str) -> InstanceQueue:
         queue = self._queues.get(instance_id)
         if queue is None:
-            raise unavailable(f"no instance {instance_id!r} is attached here", reason="NOT_ATTACHED")
+            raise unavailable(
+                f"no instance {instance_id!r} is attached here", reason="NOT_ATTACHED"
+            )
         return queue
 
     async def _detach(self, instance_id: str) -> int:
@@ -163,9 +191,13 @@ class BatcherServicer:
         for priority in sorted(policy.WEIGHTS, reverse=True):
             oldest_s = queue.waiting.oldest_s(priority)
             age_ms = 0 if oldest_s is None else round((now - oldest_s) * 1e3)
-            row.classes.add(priority=priority, depth=queue.waiting.rows(priority), oldest_age_ms=age_ms)
+            row.classes.add(
+                priority=priority, depth=queue.waiting.rows(priority), oldest_age_ms=age_ms
+            )
         for model, cost in queue.costs.items():
             row.costs[model].CopyFrom(
-                pb.CostModel(base_ms=cost.base_ms, per_token_ms=cost.per_token_ms, samples=cost.samples)
+                pb.CostModel(
+                    base_ms=cost.base_ms, per_token_ms=cost.per_token_ms, samples=cost.samples
+                )
             )
         return row

@@ -1,4 +1,6 @@
-"""The door: each RPC is proto in, the tiers in their order, proto out: exact, in flight, semantic."""
+"""The door: each RPC is proto in, the tiers in their order, proto out: exact, in flight,
+semantic.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,12 @@ class CacheServicer:
     """penstock.api.cache.v1.CacheService. Owns what is owed and in flight."""
 
     def __init__(
-        self, settings: CacheSettings, section: CacheSection, entries: Entries, tier: SemanticTier | None, clock: Clock
+        self,
+        settings: CacheSettings,
+        section: CacheSection,
+        entries: Entries,
+        tier: SemanticTier | None,
+        clock: Clock,
     ) -> None:
         secret = (settings.secret or settings.internal_token).encode()
         self._settings, self._entries, self._clock = settings, entries, clock
@@ -101,20 +108,28 @@ class CacheServicer:
 
     def _key(self, tenant: str, scope: pb.Scope, task: inference_pb2.Task) -> str:
         body = task.SerializeToString(deterministic=True)
-        return exact_key(self._salt, tenant, scope.namespace, scope.model, scope.context_sha256, body)
+        return exact_key(
+            self._salt, tenant, scope.namespace, scope.model, scope.context_sha256, body
+        )
 
     def _now_ms(self) -> int:
         return round(self._clock.time() * 1000)
 
     async def _entry(self, owed: Owed) -> Entry | None:
         try:
-            return await self._entries.get(owed.tenant, owed.key, self._now_ms(), owed.request.max_age_ms)
+            return await self._entries.get(
+                owed.tenant, owed.key, self._now_ms(), owed.request.max_age_ms
+            )
         except STORE_AWAY as error:
-            log.warning("the store does not answer (%s): everything is a miss", type(error).__name__)
+            log.warning(
+                "the store does not answer (%s): everything is a miss", type(error).__name__
+            )
             return None
 
     def _rule_of(self, owed: Owed, entry: Entry) -> str:
-        """How an entry that was found is served: as it is, or stale while one caller fetches the new answer; empty where it must not be."""
+        """How an entry that was found is served: as it is, or stale while one caller fetches the
+        new answer; empty where it must not be.
+        """
         now_ms = self._now_ms()
         if not entry.stale(now_ms):
             return "exact"
@@ -124,14 +139,18 @@ class CacheServicer:
         return REFRESHING if owed.refreshes else STALE
 
     def _just_landed(self, owed: Owed) -> Entry | None:
-        """The answer of a lead that has ended a moment ago: its entry may not have been in the store when this look-up read there."""
+        """The answer of a lead that has ended a moment ago: its entry may not have been in the
+        store when this look-up read there.
+        """
         entry = self._landed.get(owed.key, self._clock.monotonic())
         if entry is None:
             return None
         return None if 0 < owed.request.max_age_ms < self._now_ms() - entry.born_ms else entry
 
     async def _follow(self, owed: Owed, call: Call) -> Entry | None:
-        wait_s = min(self._settings.coalesce_ms / 1e3, max(call.remaining_s(self._clock.monotonic()), 0.001))
+        wait_s = min(
+            self._settings.coalesce_ms / 1e3, max(call.remaining_s(self._clock.monotonic()), 0.001)
+        )
         try:
             return await self._flights.follow(owed.key, wait_s)
         except TimeoutError:
@@ -144,33 +163,48 @@ class CacheServicer:
         if found is not None and found.verdict.serve:
             entry = await self._standing(owed, found.key)
             if entry is not None:
-                self._land(owed, None)  # likeness is decided for each caller by his own bound, and an audit is a call
+                self._land(
+                    owed, None
+                )  # likeness is decided for each caller by his own bound, and an audit is a call
                 return self._hit(owed, entry, SEMANTIC, "semantic", began)
             rule = "miss: entry has left"
-            owed.candidate = Candidate(found.verdict, found.vector, answer=found.answer, embed_ms=found.embed_ms)
+            owed.candidate = Candidate(
+                found.verdict, found.vector, answer=found.answer, embed_ms=found.embed_ms
+            )
         return self._miss(owed, rule, began)
 
     async def _standing(self, owed: Owed, key: str) -> Entry | None:
         """The entry that a class is served by, while it is fresh."""
         now_ms = self._now_ms()
-        entry = await self._entries.get(owed.tenant, key, now_ms, owed.request.max_age_ms) if key else None
+        entry = (
+            await self._entries.get(owed.tenant, key, now_ms, owed.request.max_age_ms)
+            if key
+            else None
+        )
         return entry if entry is not None and not entry.stale(now_ms) else None
 
     def _miss(self, owed: Owed, rule: str, began: float) -> pb.LookUpResponse:
         self.likeness.ended(owed, hit=False)
         return self._answered(owed, None, MISS, rule, began)
 
-    def _hit(self, owed: Owed, entry: Entry, outcome: int, rule: str, began: float) -> pb.LookUpResponse:
+    def _hit(
+        self, owed: Owed, entry: Entry, outcome: int, rule: str, began: float
+    ) -> pb.LookUpResponse:
         if outcome == SEMANTIC:
             self.likeness.ended(owed, hit=True)
         if owed.request.request_id:
             found = owed.candidate
             answer, probability = (found.answer, found.verdict.probability) if found else ("", 0.0)
             scope_key = owed.scope_key if outcome == SEMANTIC else entry.scope_key
-            self._served.put(owed.request.request_id, Served(owed.tenant, entry.key, scope_key, answer, probability))
+            self._served.put(
+                owed.request.request_id,
+                Served(owed.tenant, entry.key, scope_key, answer, probability),
+            )
         return self._answered(owed, entry, outcome, rule, began)
 
-    def _answered(self, owed: Owed, entry: Entry | None, outcome: int, rule: str, began: float) -> pb.LookUpResponse:
+    def _answered(
+        self, owed: Owed, entry: Entry | None, outcome: int, rule: str, began: float
+    ) -> pb.LookUpResponse:
         """The receipt, what it saves, and the token of whoever is to bring an answer."""
         self._signals.looked_up(owed.tenant, owed.namespace, rule)
         lookup_ms = (time.perf_counter() - began) * 1e3
@@ -178,7 +212,10 @@ class CacheServicer:
         response = pb.LookUpResponse(receipt=receipt)
         if entry is not None:
             response.result.CopyFrom(entry.result)
-            response.receipt.entry_id, response.receipt.age_ms = entry.key, max(0, self._now_ms() - entry.born_ms)
+            response.receipt.entry_id, response.receipt.age_ms = (
+                entry.key,
+                max(0, self._now_ms() - entry.born_ms),
+            )
         saving = saving_of(receipt, entry)
         if saving is not None:
             response.savings.append(saving)
@@ -199,14 +236,22 @@ class CacheServicer:
             self._land(owed, None)
             return pb.StoreResponse(reason="no answer")
         task, scope = owed.request.task, owed.request.scope
-        reason = never_kept(task, request.result, self._section.max_temperature, asked_for=owed.request.asked_for)
+        reason = never_kept(
+            task, request.result, self._section.max_temperature, asked_for=owed.request.asked_for
+        )
         if reason:
             self._land(owed, None)
             self._signals.refused(owed.tenant, owed.namespace, reason)
             return pb.StoreResponse(reason=reason)
         tags = invalidation.tags_of(request.tags, scope)
         entry = Entry(
-            owed.key, request.result, request.paid_microusd, self._now_ms(), scope.model, owed.scope_key, tags
+            owed.key,
+            request.result,
+            request.paid_microusd,
+            self._now_ms(),
+            scope.model,
+            owed.scope_key,
+            tags,
         )
         self._land(owed, entry)
         ttl_ms = request.ttl_ms or round(self._section.ttl_s * 1000)
@@ -235,20 +280,29 @@ class CacheServicer:
         fit: list[Entry] = []
         for one in request.answers:
             self._signals.looked_up(tenant, one.scope.namespace, UNASKED)
-            reason = never_kept(one.task, one.result, self._section.max_temperature, asked_for=one.asked_for)
+            reason = never_kept(
+                one.task, one.result, self._section.max_temperature, asked_for=one.asked_for
+            )
             if reason:
                 self._signals.refused(tenant, one.scope.namespace, reason)
                 continue
-            key, tags = self._key(tenant, one.scope, one.task), invalidation.tags_of(one.tags, one.scope)
+            key, tags = (
+                self._key(tenant, one.scope, one.task),
+                invalidation.tags_of(one.tags, one.scope),
+            )
             fit.append(Entry(key, one.result, one.paid_microusd, now_ms, one.scope.model, "", tags))
         with reachable():
-            return pb.StoreAllResponse(stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000)))
+            return pb.StoreAllResponse(
+                stored=await self._entries.put(tenant, fit, round(self._section.ttl_s * 1000))
+            )
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
         with reachable():
             return await list_keys(self._entries, self._salt, request.cursor)
 
-    async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
+    async def SendFeedback(
+        self, request: pb.SendFeedbackRequest, call: Call
+    ) -> pb.SendFeedbackResponse:
         if not request.request_id:
             raise invalid("request_id", "is empty")
         served = self._served.get(request.request_id)
@@ -277,17 +331,34 @@ class CacheServicer:
         principal, tier = call.principal, self.likeness.tier
         sums = self.tally.of(principal, request.namespace)
         scope = pb.Scope(namespace=request.namespace)
-        shown = await tier.read(lambda scopes: audited(owned(scopes, principal, scope))) if tier else audited(())
+        shown = (
+            await tier.read(lambda scopes: audited(owned(scopes, principal, scope)))
+            if tier
+            else audited(())
+        )
         size, count = self._entries.size_bytes, len(self._entries)
         if principal.organisation:
-            size, count = self._entries.held_by({tenant_of(principal), *self.tally.tenants(principal)})
+            size, count = self._entries.held_by(
+                {tenant_of(principal), *self.tally.tenants(principal)}
+            )
         return pb.GetStatsResponse(
-            lookups=sums.rules, audited_precision=shown.precision, audited_precision_low=shown.low, audits=shown.audits,
-            bytes=size, entries=count, saved_microusd=sums.saved_microusd, saved_ms=sums.saved_ms, refused=sums.refused,
-        )  # fmt: skip
+            lookups=sums.rules,
+            audited_precision=shown.precision,
+            audited_precision_low=shown.low,
+            audits=shown.audits,
+            bytes=size,
+            entries=count,
+            saved_microusd=sums.saved_microusd,
+            saved_ms=sums.saved_ms,
+            refused=sums.refused,
+        )
 
-    async def GetTradeOff(self, request: pb.GetTradeOffRequest, call: Call) -> pb.GetTradeOffResponse:
+    async def GetTradeOff(
+        self, request: pb.GetTradeOffRequest, call: Call
+    ) -> pb.GetTradeOffResponse:
         tier = self.likeness.tier
         if tier is None:
             return trade_off(())
-        return await tier.read(lambda scopes: trade_off(owned(scopes, call.principal, request.scope)))
+        return await tier.read(
+            lambda scopes: trade_off(owned(scopes, call.principal, request.scope))
+        )

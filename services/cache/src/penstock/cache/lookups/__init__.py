@@ -1,1 +1,4 @@
-"""One look-up: checks, requests in flight, misses that are owed an answer, the semantic question. Imports semantic and storage."""
+"""One look-up: checks, requests in flight, misses that are owed an answer, the semantic question.
+
+Imports semantic and storage.
+"""

@@ -1,4 +1,6 @@
-"""What the door remembers between calls: misses that are owed an answer, answers that have just landed, hits that may be judged."""
+"""What the door remembers between calls: misses that are owed an answer, answers that have just
+landed, hits that may be judged.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ class Remembered(OrderedDict[str | bytes, V], Generic[V]):
 
 
 class Landed:
-    """Answers of leads that have ended a moment ago: a look-up that read the store just before finds them here."""
+    """Answers of leads that have ended a moment ago: a look-up that read the store just before
+    finds them here.
+    """
 
     def __init__(self) -> None:
         self._answers: Remembered[tuple[float, Entry]] = Remembered(LANDED_KEPT)

@@ -12,8 +12,13 @@ SEMANTIC_CACHE = "semantic_cache"
 TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: SEMANTIC_CACHE, COALESCED: "coalesced"}
 
 
-def receipt_of(owed: Owed, outcome: int, rule: str, lookup_ms: float, cost_microusd: int) -> common_pb2.CacheReceipt:
-    """What was decided. `cost_microusd`: of a look-up that asks for likeness; booked only where this one did."""
+def receipt_of(
+    owed: Owed, outcome: int, rule: str, lookup_ms: float, cost_microusd: int
+) -> common_pb2.CacheReceipt:
+    """What was decided.
+
+    `cost_microusd`: of a look-up that asks for likeness; booked only where this one did.
+    """
     receipt = common_pb2.CacheReceipt(rule=rule, lookup_ms=lookup_ms)
     receipt.outcome = outcome  # type: ignore[assignment]
     if owed.candidate is not None:
@@ -25,11 +30,17 @@ def receipt_of(owed: Owed, outcome: int, rule: str, lookup_ms: float, cost_micro
 
 
 def saving_of(receipt: common_pb2.CacheReceipt, entry: Entry | None) -> common_pb2.Saving | None:
-    """What the look-up saved, less what it cost; negative for a miss that asked for likeness; None for one that did not."""
+    """What the look-up saved, less what it cost; negative for a miss that asked for likeness; None
+    for one that did not.
+    """
     if entry is not None:
         saved_ms = max(entry.result.compute_ms - receipt.lookup_ms, -receipt.lookup_ms)
         microusd = entry.paid_microusd - receipt.cost_microusd
-        return common_pb2.Saving(technique=TECHNIQUES[receipt.outcome], microusd=microusd, saved_ms=saved_ms)
+        return common_pb2.Saving(
+            technique=TECHNIQUES[receipt.outcome], microusd=microusd, saved_ms=saved_ms
+        )
     if not receipt.scope_id:
         return None
-    return common_pb2.Saving(technique=SEMANTIC_CACHE, microusd=-receipt.cost_microusd, saved_ms=-receipt.lookup_ms)
+    return common_pb2.Saving(
+        technique=SEMANTIC_CACHE, microusd=-receipt.cost_microusd, saved_ms=-receipt.lookup_ms
+    )

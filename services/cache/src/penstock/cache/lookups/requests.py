@@ -18,7 +18,9 @@ MOST_ANSWERS = 1_000
 def check_caller(call: Call) -> None:
     """No principal, no cache."""
     if not call.principal.organisation:
-        raise invalid("context.principal.organisation", "is empty: without a principal there is no cache")
+        raise invalid(
+            "context.principal.organisation", "is empty: without a principal there is no cache"
+        )
 
 
 def check_look_up(request: pb.LookUpRequest) -> None:
@@ -39,15 +41,22 @@ def check_look_up(request: pb.LookUpRequest) -> None:
 
 
 def ready_vector(request: pb.LookUpRequest, embedder: Embedder) -> Floats | None:
-    """The unit vector that a look-up carries; None where it carries none. Raises INVALID_ARGUMENT for one that cannot be compared."""
+    """The unit vector that a look-up carries; None where it carries none.
+
+    Raises INVALID_ARGUMENT for one that cannot be compared.
+    """
     if not request.vector:
         return None
     if request.embedder_revision != embedder.revision:
         raise invalid(
-            "embedder_revision", f"is {request.embedder_revision!r}: this cache embeds with {embedder.revision!r}"
+            "embedder_revision",
+            f"is {request.embedder_revision!r}: this cache embeds with {embedder.revision!r}",
         )
     if len(request.vector) != embedder.width:
-        raise invalid("vector", f"has {len(request.vector)} numbers; {embedder.revision} makes {embedder.width}")
+        raise invalid(
+            "vector",
+            f"has {len(request.vector)} numbers; {embedder.revision} makes {embedder.width}",
+        )
     vector = np.array(request.vector, np.float32)
     norm = float(np.linalg.norm(vector))
     if not math.isfinite(norm) or norm == 0.0:

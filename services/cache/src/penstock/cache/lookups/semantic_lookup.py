@@ -1,4 +1,6 @@
-"""Asking for likeness, and teaching it: where that is allowed and worth it, what the tier says, and what a called request has shown."""
+"""Asking for likeness, and teaching it: where that is allowed and worth it, what the tier says, and
+what a called request has shown.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Likeness:
 
     def watch(self, telemetry: Telemetry) -> None:
         """Report how often audited answers were given again."""
-        self._agreement = telemetry.histogram(semantics.AGREEMENT, "1", "Audited answers that the model gave again")
+        self._agreement = telemetry.histogram(
+            semantics.AGREEMENT, "1", "Audited answers that the model gave again"
+        )
 
     def check(self, request: pb.LookUpRequest) -> None:
         """Raise INVALID_ARGUMENT for a ready vector that cannot be compared."""
@@ -42,22 +46,31 @@ class Likeness:
             ready_vector(request, self.tier.embedder)
 
     async def ask(self, owed: Owed, section: CacheSection, now: float) -> str:
-        """Ask the tier where that is allowed and worth it; the rule for the receipt. What it found is in `owed` then."""
+        """Ask the tier where that is allowed and worth it; the rule for the receipt.
+
+        What it found is in `owed` then.
+        """
         request, tier = owed.request, self.tier
         if tier is None:
             return NO_EMBEDDER
-        prompt = prompt_of(self._secret, owed.tenant, request.scope, request.task, tier.embedder.revision)
+        prompt = prompt_of(
+            self._secret, owed.tenant, request.scope, request.task, tier.embedder.revision
+        )
         if prompt is None:
             return "miss"
         if len(prompt.text) > MOST_CHARACTERS:
             return "semantic_off: the prompt is too long to compare"
-        if not self._worth.pays(prompt.scope_key, request.full_price_microusd, section.lookup_microusd):
+        if not self._worth.pays(
+            prompt.scope_key, request.full_price_microusd, section.lookup_microusd
+        ):
             return "semantic_off: saves less than it costs"
         if not self._probes.may(owed.tenant, section.probes_per_s, now):
             return "semantic_off: too many look-ups of this caller"
         bound = request.max_error_rate if request.HasField("max_error_rate") else None
         owed.scope_key, owed.text = prompt.scope_key, prompt.text
-        owed.candidate = await tier.decide(prompt.scope_key, prompt.text, ready_vector(request, tier.embedder), bound)
+        owed.candidate = await tier.decide(
+            prompt.scope_key, prompt.text, ready_vector(request, tier.embedder), bound
+        )
         return owed.candidate.verdict.rule
 
     def ended(self, owed: Owed, *, hit: bool) -> None:
@@ -66,7 +79,9 @@ class Likeness:
             self._worth.asked(owed.scope_key, hit)
 
     async def teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """Tell every replica what this call has shown; why not, where the answer is free text and nobody has judged it."""
+        """Tell every replica what this call has shown; why not, where the answer is free text and
+        nobody has judged it.
+        """
         if self.tier is None or owed.candidate is None:
             return ""
         name = answer_class(owed.request.task, result) or await self._judged(owed, result)
@@ -82,25 +97,45 @@ class Likeness:
             "gate": verdict.gate,
         }
         if found.answer and verdict.audit:
-            self._agreement.record(float(found.answer == name), {semantics.REQUEST_MODEL: scope.model})
+            self._agreement.record(
+                float(found.answer == name), {semantics.REQUEST_MODEL: scope.model}
+            )
         await self.tier.lessons.teach(
             Lesson(
-                "learn", owed.tenant, owed.scope_key, owed.key, owed.text, name, found.vector, seen if found.answer else None,
-                scope.namespace, scope.model, scope.context_sha256,
+                "learn",
+                owed.tenant,
+                owed.scope_key,
+                owed.key,
+                owed.text,
+                name,
+                found.vector,
+                seen if found.answer else None,
+                scope.namespace,
+                scope.model,
+                scope.context_sha256,
             )
-        )  # fmt: skip
+        )
         return ""
 
     async def _judged(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """The cluster of a free answer: the nearest class whose answer the judge calls the same, else its own; empty for no verdict."""
+        """The cluster of a free answer: the nearest class whose answer the judge calls the same,
+        else its own; empty for no verdict.
+        """
         message = result.generate.message
-        if self.judge is None or message.tool_calls or not message.content.strip() or owed.candidate is None:
+        if (
+            self.judge is None
+            or message.tool_calls
+            or not message.content.strip()
+            or owed.candidate is None
+        ):
             return ""
         for name, key in owed.candidate.rivals:
             entry = await self._entries.get(owed.tenant, key, 0, 0)
             if entry is None:
                 continue
-            same = await self.judge.same(owed.text, entry.result.generate.message.content, message.content)
+            same = await self.judge.same(
+                owed.text, entry.result.generate.message.content, message.content
+            )
             if same is None:
                 return ""
             if same:
@@ -108,7 +143,9 @@ class Likeness:
         return f"text:{owed.key}"
 
     async def complained(self, served: Served) -> None:
-        """A caller says that an answer was wrong: every replica forgets its entry, and counts the hit against its class."""
+        """A caller says that an answer was wrong: every replica forgets its entry, and counts the
+        hit against its class.
+        """
         if self.tier is not None and served.scope_key:
             seen = {"answer": served.answer, "probability": served.probability}
             lesson = Lesson("wrong", served.tenant, served.scope_key, served.key, verdict=seen)

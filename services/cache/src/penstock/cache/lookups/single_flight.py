@@ -1,4 +1,7 @@
-"""Requests in flight by key: who asks for the same waits for the first one's answer. One event loop; a failure is shared with nobody."""
+"""Requests in flight by key: who asks for the same waits for the first one's answer.
+
+One event loop; a failure is shared with nobody.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ T = TypeVar("T")
 
 
 class Flights(Generic[T]):
-    """Leaders and followers. A leader must `land` once: with an answer, which all followers get, or with None, and the next one leads."""
+    """Leaders and followers.
+
+    A leader must `land` once: with an answer, which all followers get, or with None, and the next
+    one leads.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[asyncio.Future[T | None]]] = {}
@@ -31,7 +38,10 @@ class Flights(Generic[T]):
         return True
 
     async def follow(self, key: str, timeout_s: float) -> T | None:
-        """The leader's answer; None makes the caller the leader. Raises TimeoutError when it takes too long: go on alone."""
+        """The leader's answer; None makes the caller the leader.
+
+        Raises TimeoutError when it takes too long: go on alone.
+        """
         future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self._waiting[key].append(future)
         try:

@@ -1,7 +1,9 @@
-"""What is known of the answers of one scope: centroids, records of right and wrong, a linear discriminant and a word model. Plain numpy.
+"""What is known of the answers of one scope: centroids, records of right and wrong, a linear
+discriminant and a word model. Plain numpy.
 
-LDA: Fisher 1936 with a covariance shrunk towards a ball (after Ledoit and Wolf 2004, its weight a function of the count). Word model:
-multinomial naive Bayes over unigrams and bigrams with a Dirichlet prior on the background frequencies.
+LDA: Fisher 1936 with a covariance shrunk towards a ball (after Ledoit and Wolf 2004, its weight a
+function of the count). Word model: multinomial naive Bayes over unigrams and bigrams with a
+Dirichlet prior on the background frequencies.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ FITTED = 20_000
 REFIT = 250
 """Inserts between two fits of the discriminant."""
 TOLERATED, TOLERANT = 1, 10
-"""So many contradictions that did not matter, and so many for each that did, before a class is trusted beyond the gate."""
+"""So many contradictions that did not matter, and so many for each that did, before a class is
+trusted beyond the gate.
+"""
 DIRICHLET = 5.0
 CLIP_LDA, CLIP_WORDS = 10.0, 8.0
 
 
 class Classes:
-    """Statistics by answer class (a dense number from 0). Grows by inserts; memory is one vector and one table of words a class."""
+    """Statistics by answer class (a dense number from 0).
+
+    Grows by inserts; memory is one vector and one table of words a class.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -34,9 +41,13 @@ class Classes:
         self.right: list[float] = []
         self.wrong: list[float] = []
         self.suspects: set[int] = set()
-        """Classes that an audit or a caller has found wrong, until a call shows one of their answers to be right."""
+        """Classes that an audit or a caller has found wrong, until a call shows one of their
+        answers to be right.
+        """
         self._kinds: list[dict[str, list[int]]] = []
-        """By class and kind of contradiction: how often the class was right all the same, and how often not."""
+        """By class and kind of contradiction: how often the class was right all the same, and how
+        often not.
+        """
         self.words = Words()
         self._inserts = 0
         self._vectors: deque[Floats] = deque(maxlen=FITTED)
@@ -79,7 +90,9 @@ class Classes:
             self.wrong[answer] += 1
 
     def contradicted(self, answer: int, kind: str, right: bool) -> None:
-        """A prompt contradicted the class's nearest one in this way; a call has shown whether the answer was the class's all the same."""
+        """A prompt contradicted the class's nearest one in this way; a call has shown whether the
+        answer was the class's all the same.
+        """
         self._kinds[answer].setdefault(kind, [0, 0])[0 if right else 1] += 1
 
     def tolerates(self, answer: int, kind: str) -> bool:
@@ -99,7 +112,9 @@ class Classes:
         return own, own - float(cosines.max()) if len(cosines) > 1 else 0.02
 
     def discriminant(self, vector: Floats, answer: int) -> tuple[float, float]:
-        """Log odds of the class by the discriminant, and 1 where it is its first choice; both 0 before the first fit or for a new class."""
+        """Log odds of the class by the discriminant, and 1 where it is its first choice; both 0
+        before the first fit or for a new class.
+        """
         if self._weights is None or self._offsets is None or self._known is None:
             return 0.0, 0.0
         place = np.searchsorted(self._known, answer)
@@ -127,7 +142,9 @@ class Classes:
         spare = max(len(x) - len(known), 1)
         covariance = (inner.T @ inner).astype(np.float64) / spare
         share = min(0.9, 0.1 + 0.9 * self.width / (self.width + spare))
-        covariance = (1 - share) * covariance + share * np.trace(covariance) / self.width * np.eye(self.width)
+        covariance = (1 - share) * covariance + share * np.trace(covariance) / self.width * np.eye(
+            self.width
+        )
         centre = x.mean(axis=0)
         means = (sums + centre) / (sizes + 1.0)[:, None]
         solved = np.linalg.solve(covariance, means.T).T
@@ -137,7 +154,9 @@ class Classes:
 
 
 class Words:
-    """Naive Bayes over words and pairs, with sparse counts: a score costs what the prompt's own words have been seen in."""
+    """Naive Bayes over words and pairs, with sparse counts: a score costs what the prompt's own
+    words have been seen in.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, Counter[int]] = {}
@@ -158,7 +177,9 @@ class Words:
         self._sizes[answer] += len(tokens)
 
     def margin(self, tokens: Sequence[str], answer: int) -> tuple[float, float]:
-        """Mean-length-scaled log likelihood of the class less that of the best other one, and its sign."""
+        """Mean-length-scaled log likelihood of the class less that of the best other one, and its
+        sign.
+        """
         known = [token for token in tokens if token in self._seen]
         scores = -len(tokens) * np.log(self._sizes + DIRICHLET)
         for token in known:

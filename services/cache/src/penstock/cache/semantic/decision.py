@@ -1,6 +1,8 @@
-"""The semantic decision of one scope: the vote of the nearest neighbours, gated, made a probability, compared with a threshold. Plain.
+"""The semantic decision of one scope: the vote of the nearest neighbours, gated, made a
+probability, compared with a threshold. Plain.
 
-Every called request teaches: was the voted answer the right one? Votes count answer classes; a class's newest verified entry is served.
+Every called request teaches: was the voted answer the right one? Votes count answer classes; a
+class's newest verified entry is served.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ NEIGHBOURS = 32
 TEMPERATURE = 0.1
 TOP = 3
 NO_RIVAL = 0.02
-"""Margin over the best other answer where all neighbours agree: that of the last neighbour, and this."""
+"""Margin over the best other answer where all neighbours agree: that of the last neighbour, and
+this.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A cached entry near the new prompt: its place in the scope, its answer class, its similarity and its text."""
+    """A cached entry near the new prompt: its place in the scope, its answer class, its similarity
+    and its text.
+    """
 
     place: int
     answer: int
@@ -34,7 +40,10 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided. `serve` is false for an audit too; a call that follows is taught with this."""
+    """What was decided.
+
+    `serve` is false for an audit too; a call that follows is taught with this.
+    """
 
     serve: bool
     rule: str
@@ -48,7 +57,10 @@ class Verdict:
 
 
 class SemanticScope:
-    """The learnt state of one scope. `bound`: largest share of wrong answers among hits, a target with an audited bound."""
+    """The learnt state of one scope.
+
+    `bound`: largest share of wrong answers among hits, a target with an audited bound.
+    """
 
     def __init__(self, width: int, bound: float) -> None:
         self.classes = Classes(width)
@@ -56,7 +68,12 @@ class SemanticScope:
         self.threshold = Threshold(bound)
 
     def decide(
-        self, vector: Floats, text: str, near: Sequence[Neighbour], rng: Random, bound: float | None = None
+        self,
+        vector: Floats,
+        text: str,
+        near: Sequence[Neighbour],
+        rng: Random,
+        bound: float | None = None,
     ) -> Verdict:
         """Decide for one prompt. `near`: nearest first. A caller's own bound may only tighten."""
         if not near:
@@ -66,26 +83,61 @@ class SemanticScope:
         similarity = near[0].similarity
         reason = self._gate(text, near, answer)
         if reason and not self.classes.tolerates(answer, reason):
-            return Verdict(False, f"gate: {reason}", answer, probability, similarity, features=features, gate=reason)
+            return Verdict(
+                False,
+                f"gate: {reason}",
+                answer,
+                probability,
+                similarity,
+                features=features,
+                gate=reason,
+            )
         if not self.calibration.ready:
-            return Verdict(False, "miss: learning", answer, probability, similarity, features=features)
+            return Verdict(
+                False, "miss: learning", answer, probability, similarity, features=features
+            )
         self.threshold.see(probability)
         if not self.threshold.would_serve(probability, bound):
-            return Verdict(False, "miss: not sure enough", answer, probability, similarity, features=features)
-        if self.threshold.broken:  # every would-be hit is called, and audits the scope until it has recovered
-            return Verdict(False, "miss: audits broke the bound", answer, probability, similarity, True, features)
+            return Verdict(
+                False, "miss: not sure enough", answer, probability, similarity, features=features
+            )
+        if (
+            self.threshold.broken
+        ):  # every would-be hit is called, and audits the scope until it has recovered
+            return Verdict(
+                False,
+                "miss: audits broke the bound",
+                answer,
+                probability,
+                similarity,
+                True,
+                features,
+            )
         if answer in self.classes.suspects:  # not drawn at random: no part of the audits
-            return Verdict(False, "miss: found wrong lately", answer, probability, similarity, features=features)
+            return Verdict(
+                False,
+                "miss: found wrong lately",
+                answer,
+                probability,
+                similarity,
+                features=features,
+            )
         if self.threshold.audit(rng):
             return Verdict(False, "audit", answer, probability, similarity, True, features)
         return Verdict(True, "semantic", answer, probability, similarity, features=features)
 
     @staticmethod
     def _gate(text: str, near: Sequence[Neighbour], answer: int) -> str:
-        """Why the nearest prompt with the voted answer may not speak for this one; empty where it may."""
-        return next((conflict(text, neighbour.text) for neighbour in near if neighbour.answer == answer), "")
+        """Why the nearest prompt with the voted answer may not speak for this one; empty where it
+        may.
+        """
+        return next(
+            (conflict(text, neighbour.text) for neighbour in near if neighbour.answer == answer), ""
+        )
 
-    def _features(self, vector: Floats, text: str, near: Sequence[Neighbour]) -> tuple[int, tuple[float, ...]]:
+    def _features(
+        self, vector: Floats, text: str, near: Sequence[Neighbour]
+    ) -> tuple[int, tuple[float, ...]]:
         best, votes, found = near[0].similarity, dict[int, float](), dict[int, list[float]]()
         for neighbour in near:
             weight = math.exp((neighbour.similarity - best) / TEMPERATURE)
@@ -94,7 +146,8 @@ class SemanticScope:
         answer = max(votes, key=lambda label: votes[label])
         own, total = found[answer], sum(votes.values())
         rival = max(
-            (values[0] for label, values in found.items() if label != answer), default=near[-1].similarity - NO_RIVAL
+            (values[0] for label, values in found.items() if label != answer),
+            default=near[-1].similarity - NO_RIVAL,
         )
         centroid, centroid_margin = self.classes.centroid(vector, answer)
         odds, first_choice = self.classes.discriminant(vector, answer)
@@ -114,8 +167,10 @@ class SemanticScope:
             first_choice,
             words,
             words_agree,
-            # Where neighbours' answers were never seen twice, answers vary: such prompts are out of any class's scope.
-            sum(weight for label, weight in votes.items() if self.classes.count[label] == 1) / total,
+            # Where neighbours' answers were never seen twice, answers vary: such prompts are out of
+            # any class's scope.
+            sum(weight for label, weight in votes.items() if self.classes.count[label] == 1)
+            / total,
         )
 
     def learn(self, vector: Floats, text: str, answer: int, verdict: Verdict) -> None:

@@ -1,7 +1,10 @@
-"""The gate: does a cached prompt say something that contradicts the new one? Plain text rules, no embedding.
+"""The gate: does a cached prompt say something that contradicts the new one?
 
-It fires on a conflict, where each side carries a value that the other lacks, and not on absence. What similarity cannot see is just this:
-a number, a name, a direction, a negation (see the trap set of the benchmark). Every pattern is bounded, so that reading is linear.
+Plain text rules, no embedding.
+
+It fires on a conflict, where each side carries a value that the other lacks, and not on absence.
+What similarity cannot see is just this: a number, a name, a direction, a negation (see the trap set
+of the benchmark). Every pattern is bounded, so that reading is linear.
 """
 
 from __future__ import annotations
@@ -14,18 +17,24 @@ from itertools import pairwise
 
 MOST_CHARACTERS = 2_000
 """Longer prompts are not compared at all: they say too much for one sentence's rules."""
-GLUED = re.compile(r"(?<=\d)(am|pm|k|m|mb|gb|tb|kg|km|cm|mm|g|h|min|s|ms|usd|eur|gbp)\b", re.IGNORECASE)
+GLUED = re.compile(
+    r"(?<=\d)(am|pm|k|m|mb|gb|tb|kg|km|cm|mm|g|h|min|s|ms|usd|eur|gbp)\b", re.IGNORECASE
+)
 IDENTIFIER = re.compile(
     r"https?://\S{1,400}|[\w.+-]{1,64}@[\w-]{1,64}\.[\w.]{1,64}|(?:/[\w.-]{1,64}){2,12}|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b0x[0-9a-f]{1,64}\b|"
     r"\b(?=[\w-]{0,40}\d)(?=[\w-]{0,40}[a-z])[a-z0-9]{1,40}(?:[-_][a-z0-9]{1,40}){0,6}\b|#\w{1,40}",
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"[$€£]?\d[\d,]{0,20}(?:[.:/]\d{1,20}){0,3}\s?(?:%|percent\b)?")
-QUOTED = re.compile(r"\"([^\"]{1,200})\"|“([^”]{1,200})”|`([^`]{1,200})`|(?<!\w)'([^']{1,200})'(?!\w)")
+QUOTED = re.compile(
+    r"\"([^\"]{1,200})\"|“([^”]{1,200})”|`([^`]{1,200})`|(?<!\w)'([^']{1,200})'(?!\w)"
+)
 WORD = re.compile(r"[a-z]{1,40}(?:'[a-z]{1,10})?", re.IGNORECASE)
 CAPITALISED = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{1,40}|\b[A-Z]{2,20}\b")
 TURN = re.compile(r"\b([\w$€£]{1,40}) (?:to|into|in) ([\w$€£]{1,40})\b", re.IGNORECASE)
-FROM_TO = re.compile(r"\bfrom ([\w$€£]{1,40})(?: \w{1,40}){0,3}? (?:to|into|in) ([\w$€£]{1,40})", re.IGNORECASE)
+FROM_TO = re.compile(
+    r"\bfrom ([\w$€£]{1,40})(?: \w{1,40}){0,3}? (?:to|into|in) ([\w$€£]{1,40})", re.IGNORECASE
+)
 
 
 def _set(text: str) -> frozenset[str]:
@@ -33,20 +42,26 @@ def _set(text: str) -> frozenset[str]:
 
 
 NUMBER_WORDS = _set(
-    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million "
+    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty "
+    "fifty hundred thousand million "
     "first second third fourth fifth half twice double triple once"
 )
 TIMES = _set(
-    "today tomorrow yesterday tonight monday tuesday wednesday thursday friday saturday sunday january february march april june july "
-    "august september october november december morning afternoon evening noon midnight weekend weekly daily monthly yearly annual hourly "
+    "today tomorrow yesterday tonight monday tuesday wednesday thursday friday saturday "
+    "sunday january february march april june july "
+    "august september october november december morning afternoon evening noon midnight "
+    "weekend weekly daily monthly yearly annual hourly "
     "spring summer autumn winter am pm"
 )
 UNITS = _set(
-    "celsius fahrenheit kelvin km kilometers kilometres miles meters metres feet inches cm mm kg kilograms grams pounds ounces lbs liters "
-    "litres gallons seconds minutes hours days weeks months years dollars euros usd eur gbp jpy yen chf aud cad inr bitcoin mb gb tb kb"
+    "celsius fahrenheit kelvin km kilometers kilometres miles meters metres feet inches cm "
+    "mm kg kilograms grams pounds ounces lbs liters "
+    "litres gallons seconds minutes hours days weeks months years dollars euros usd eur gbp "
+    "jpy yen chf aud cad inr bitcoin mb gb tb kb"
 )
 AUXILIARIES = _set(
-    "do does did don't doesn't didn't can can't could couldn't will won't would wouldn't should shouldn't is isn't are aren't was wasn't "
+    "do does did don't doesn't didn't can can't could couldn't will won't would wouldn't "
+    "should shouldn't is isn't are aren't was wasn't "
     "were weren't has hasn't have haven't had hadn't be been must mustn't may might"
 )
 MOST_OTHER_WORDS = 2
@@ -98,7 +113,9 @@ OPPOSITES = tuple(
         ("positive", "negative"),
     )
 )
-"""Words that turn a prompt round. Pairs whose members have other common senses (left, right, on, off, up, down) are left out on purpose."""
+"""Words that turn a prompt round. Pairs whose members have other common senses (left, right, on,
+off, up, down) are left out on purpose.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +138,18 @@ class Facts:
 def facts(text: str) -> Facts:
     """Read a prompt's facts."""
     text = GLUED.sub(r" \1", text)
-    quoted = frozenset(_plain(next(part for part in found if part)) for found in QUOTED.findall(text))
-    identifiers = frozenset(found.lower() for found in IDENTIFIER.findall(text) if not found.isalpha())
+    quoted = frozenset(
+        _plain(next(part for part in found if part)) for found in QUOTED.findall(text)
+    )
+    identifiers = frozenset(
+        found.lower() for found in IDENTIFIER.findall(text) if not found.isalpha()
+    )
     rest = IDENTIFIER.sub(" ", text)
     words = [word.lower() for word in WORD.findall(text)]
     known = frozenset(words)
-    numbers = frozenset(re.sub(r"[\s,]", "", found) for found in NUMBER.findall(rest)) | (known & NUMBER_WORDS)
+    numbers = frozenset(re.sub(r"[\s,]", "", found) for found in NUMBER.findall(rest)) | (
+        known & NUMBER_WORDS
+    )
     return Facts(
         numbers,
         identifiers,
@@ -170,7 +193,10 @@ def _opposites(a: Facts, b: Facts) -> bool:
 
 
 def _negated(a: Facts, b: Facts) -> bool:
-    """One denies what the other says: their words are otherwise nearly the same. In longer rewordings a negation alone says little."""
+    """One denies what the other says: their words are otherwise nearly the same.
+
+    In longer rewordings a negation alone says little.
+    """
     if a.negations == b.negations:
         return False
     return len((a.words ^ b.words) - NEGATIONS - AUXILIARIES) <= MOST_OTHER_WORDS
@@ -178,7 +204,9 @@ def _negated(a: Facts, b: Facts) -> bool:
 
 def _order(a: Facts, b: Facts) -> bool:
     """Direction given by different ends: from here to there against from here to elsewhere."""
-    return bool(a.directions and b.directions and not a.directions & b.directions and _ends(a) & _ends(b))
+    return bool(
+        a.directions and b.directions and not a.directions & b.directions and _ends(a) & _ends(b)
+    )
 
 
 def _ends(facts_: Facts) -> frozenset[str]:

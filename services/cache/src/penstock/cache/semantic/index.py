@@ -1,7 +1,8 @@
-"""The vectors of one scope in FAISS: flat while small, a graph (HNSW) beyond, and lists of bytes where a graph would take too long.
+"""The vectors of one scope in FAISS: flat while small, a graph (HNSW) beyond, and lists of bytes
+where a graph would take too long.
 
-All use is on the one worker thread; FAISS itself runs one thread. A graph cannot forget: removed places are tombstones that a search
-skips, and too many of them make the index anew.
+All use is on the one worker thread; FAISS itself runs one thread. A graph cannot forget: removed
+places are tombstones that a search skips, and too many of them make the index anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ GRAPH_UP_TO = 250_000
 LISTS, LISTS_SEARCHED, TRAINED_ON = 2_048, 24, 100_000
 MOST_DEAD = 0.3
 faiss.omp_set_num_threads(1)
-threadpool_limits(1, "blas")  # one decision's matrices are small: a second thread costs more than it brings
+threadpool_limits(
+    1, "blas"
+)  # one decision's matrices are small: a second thread costs more than it brings
 
 
 class VectorIndex:
@@ -88,7 +91,9 @@ class VectorIndex:
         self._index.add(rows)
 
     def _kind(self, rows: Floats) -> tuple[Any, float]:
-        """An empty index of the kind that so many rows want, and the number of rows from which another kind is better."""
+        """An empty index of the kind that so many rows want, and the number of rows from which
+        another kind is better.
+        """
         if len(rows) <= FLAT_UP_TO:
             return faiss.IndexFlatIP(self._width), FLAT_UP_TO
         if len(rows) <= GRAPH_UP_TO:
@@ -97,7 +102,11 @@ class VectorIndex:
             return graph, GRAPH_UP_TO
         self._coarse = faiss.IndexFlatIP(self._width)  # FAISS keeps a bare pointer to it
         lists = faiss.IndexIVFScalarQuantizer(
-            self._coarse, self._width, LISTS, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+            self._coarse,
+            self._width,
+            LISTS,
+            faiss.ScalarQuantizer.QT_8bit,
+            faiss.METRIC_INNER_PRODUCT,
         )
         lists.train(rows[:: max(1, len(rows) // TRAINED_ON)])
         lists.nprobe = LISTS_SEARCHED

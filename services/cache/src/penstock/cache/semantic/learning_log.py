@@ -1,4 +1,6 @@
-"""The stream of what scopes have learnt, in Redis: every replica follows it, so that all agree and no restart forgets."""
+"""The stream of what scopes have learnt, in Redis: every replica follows it, so that all agree and
+no restart forgets.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ Row = tuple[str, "Lesson"]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one called request taught its scope. `key` is the entry that holds the answer; `kind` is `learn`, `remove` or `wrong`."""
+    """What one called request taught its scope.
+
+    `key` is the entry that holds the answer; `kind` is `learn`, `remove` or `wrong`.
+    """
 
     kind: str
     tenant: str
@@ -51,23 +56,35 @@ class Lessons:
     async def teach(self, lesson: Lesson) -> None:
         """Append to what every replica learns."""
         fields: dict[Any, Any] = {
-            "k": lesson.kind, "t": lesson.tenant, "s": lesson.scope_key, "e": lesson.key, "x": lesson.text, "a": lesson.answer_class,
-            "v": lesson.vector.tobytes() if lesson.vector is not None else b"", "d": json.dumps(lesson.verdict),
-            "n": lesson.namespace, "m": lesson.model, "c": lesson.context,
-        }  # fmt: skip
+            "k": lesson.kind,
+            "t": lesson.tenant,
+            "s": lesson.scope_key,
+            "e": lesson.key,
+            "x": lesson.text,
+            "a": lesson.answer_class,
+            "v": lesson.vector.tobytes() if lesson.vector is not None else b"",
+            "d": json.dumps(lesson.verdict),
+            "n": lesson.namespace,
+            "m": lesson.model,
+            "c": lesson.context,
+        }
         size = sum(len(value) for value in fields.values())
         self._mean_bytes += SMOOTHING * (size - self._mean_bytes)
         kept = max(FEWEST_KEPT, round(self.most_bytes / self._mean_bytes))
         await self._client.xadd(LESSONS, fields, maxlen=kept, approximate=True)
 
     async def after(self, at: str, wait_ms: int | None) -> list[Row]:
-        """The lessons after an id, oldest first; waits where there is none and `wait_ms` is given."""
+        """The lessons after an id, oldest first; waits where there is none and `wait_ms` is
+        given.
+        """
         found: Any = await self._client.xread({LESSONS: at}, count=READ_AT_ONCE, block=wait_ms)
         rows: Sequence[Any] = found[0][1] if found else ()
         return [(at.decode(), _lesson(fields)) for at, fields in rows]
 
     async def holds(self, at: str) -> bool:
-        """True while the lesson of this id is in the stream: what follows it then follows without a gap."""
+        """True while the lesson of this id is in the stream: what follows it then follows without a
+        gap.
+        """
         return bool(await self._client.xrange(LESSONS, at, at, count=1))
 
     async def of(self, ids: Sequence[str]) -> list[Row]:
@@ -88,6 +105,15 @@ def _lesson(fields: dict[bytes, bytes]) -> Lesson:
 
     vector = np.frombuffer(fields[b"v"], np.float32) if fields[b"v"] else None
     return Lesson(
-        text(b"k"), text(b"t"), text(b"s"), text(b"e"), text(b"x"), text(b"a"), vector, json.loads(fields[b"d"]),
-        text(b"n"), text(b"m"), fields.get(b"c", b""),
-    )  # fmt: skip
+        text(b"k"),
+        text(b"t"),
+        text(b"s"),
+        text(b"e"),
+        text(b"x"),
+        text(b"a"),
+        vector,
+        json.loads(fields[b"d"]),
+        text(b"n"),
+        text(b"m"),
+        fields.get(b"c", b""),
+    )

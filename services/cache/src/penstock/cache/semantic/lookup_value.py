@@ -1,4 +1,6 @@
-"""Whether likeness may be asked about: does it save more than it costs, and has this caller not asked too often? Plain, bounded."""
+"""Whether likeness may be asked about: does it save more than it costs, and has this caller not
+asked too often? Plain, bounded.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,18 @@ class Worth:
 
 
 class Probes:
-    """A token bucket of one second's worth for each tenant: guessing what others have asked must be slow."""
+    """A token bucket of one second's worth for each tenant: guessing what others have asked must be
+    slow.
+    """
 
     def __init__(self) -> None:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def may(self, tenant: str, rate: float, now: float) -> bool:
-        """Take one look-up out of the tenant's bucket; false where it is empty. A bucket that was not used for longest is full again."""
+        """Take one look-up out of the tenant's bucket; false where it is empty.
+
+        A bucket that was not used for longest is full again.
+        """
         level, at = self._levels.pop(tenant, (rate, now))
         level = min(rate, level + (now - at) * rate)
         self._levels[tenant] = (level - 1.0 if level >= 1.0 else level, now)

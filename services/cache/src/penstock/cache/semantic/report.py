@@ -1,4 +1,6 @@
-"""What the semantic tier can say of itself: audited precision, and what other thresholds would have done. Plain."""
+"""What the semantic tier can say of itself: audited precision, and what other thresholds would have
+done. Plain.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from penstock.rpc.errors import not_found
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """Share of audited hits that were right, the lower end of its 95 % interval, and the audits that it rests on."""
+    """Share of audited hits that were right, the lower end of its 95 % interval, and the audits
+    that it rests on.
+    """
 
     precision: float
     low: float
@@ -26,11 +30,15 @@ def audited(scopes: Iterable[Held]) -> Audited:
     """The audits of all these scopes together."""
     thresholds = [held.learnt.threshold for held in scopes]
     audits = sum(threshold.audits for threshold in thresholds)
-    return Audited(*precision_of(sum(threshold.audited_right for threshold in thresholds), audits), audits)
+    return Audited(
+        *precision_of(sum(threshold.audited_right for threshold in thresholds), audits), audits
+    )
 
 
 def owned(scopes: Iterable[Held], principal: Principal, scope: pb.Scope) -> list[Held]:
-    """The scopes of a principal that are of this namespace, model (with its revision where one is said) and surroundings."""
+    """The scopes of a principal that are of this namespace, model (with its revision where one is
+    said) and surroundings.
+    """
     return [
         held
         for held in scopes
@@ -47,7 +55,9 @@ def trade_off(scopes: Sequence[Held]) -> pb.GetTradeOffResponse:
     if held is None:
         raise not_found("scope", "no semantic scope of it has learnt anything yet")
     points = [
-        pb.TradeOffPoint(threshold=point.threshold, hit_rate=point.hit_rate, error_rate=point.error_rate)
+        pb.TradeOffPoint(
+            threshold=point.threshold, hit_rate=point.hit_rate, error_rate=point.error_rate
+        )
         for point in held.learnt.threshold.trade_off()
     ]
     return pb.GetTradeOffResponse(points=points, threshold=held.learnt.threshold.theta)

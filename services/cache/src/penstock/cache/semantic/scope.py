@@ -1,4 +1,7 @@
-"""What must be equal before likeness may be asked about, an answer's class, and what is never kept. Plain."""
+"""What must be equal before likeness may be asked about, an answer's class, and what is never kept.
+
+Plain.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,21 @@ from penstock.tasks.answer_keys import keyed
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The part of a request that may differ inside a semantic scope, and the key of all the rest."""
+    """The part of a request that may differ inside a semantic scope, and the key of all the
+    rest.
+    """
 
     scope_key: str
     text: str
 
 
-def prompt_of(secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task, embedder: str) -> Prompt | None:
+def prompt_of(
+    secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task, embedder: str
+) -> Prompt | None:
     """The semantic view of a generate task whose last turn is the user's; None for anything else.
 
-    `embedder`: name and revision of what makes the vectors, since those of another one are not comparable.
+    `embedder`: name and revision of what makes the vectors, since those of another one are not
+    comparable.
     """
     if task.WhichOneof("task") != "generate" or not task.generate.messages:
         return None
@@ -32,14 +40,22 @@ def prompt_of(secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.T
     rest.CopyFrom(task.generate)
     del rest.messages[-1]
     key = keyed(
-        secret, b"scope", tenant.encode(), scope.namespace.encode(), scope.model.encode(), scope.context_sha256,
-        embedder.encode(), rest.SerializeToString(deterministic=True),
-    )  # fmt: skip
+        secret,
+        b"scope",
+        tenant.encode(),
+        scope.namespace.encode(),
+        scope.model.encode(),
+        scope.context_sha256,
+        embedder.encode(),
+        rest.SerializeToString(deterministic=True),
+    )
     return Prompt(key, last.content)
 
 
 def answer_class(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:
-    """The canonical value of a closed answer: a JSON value, or tool calls by name and arguments; empty for free text."""
+    """The canonical value of a closed answer: a JSON value, or tool calls by name and arguments;
+    empty for free text.
+    """
     message = result.generate.message
     if message.tool_calls:
         calls = [[call.name, _json(call.arguments_json or "{}")] for call in message.tool_calls]
@@ -50,7 +66,11 @@ def answer_class(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> 
 
 
 def never_kept(
-    task: inference_pb2.Task, result: inference_pb2.TaskResult, max_temperature: float, *, asked_for: bool
+    task: inference_pb2.Task,
+    result: inference_pb2.TaskResult,
+    max_temperature: float,
+    *,
+    asked_for: bool,
 ) -> str:
     """Why an answer must not be kept; empty where it may."""
     if task.WhichOneof("task") != "generate":

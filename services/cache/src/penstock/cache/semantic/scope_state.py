@@ -1,4 +1,6 @@
-"""One semantic scope in memory: its index, what it has learnt, and which entry each class of answers is served by. Plain."""
+"""One semantic scope in memory: its index, what it has learnt, and which entry each class of
+answers is served by. Plain.
+"""
 
 from __future__ import annotations
 
@@ -71,26 +73,41 @@ class Held:
         self.learnt.learn(vector, lesson.text, answer, self._verdict(lesson))
         place, self._next = self._next, self._next + 1
         self.index.add(place, np.array(vector))
-        self._texts[place], self.answers[place], self.places[lesson.key] = lesson.text, answer, place
+        self._texts[place], self.answers[place], self.places[lesson.key] = (
+            lesson.text,
+            answer,
+            place,
+        )
         self.newest[answer] = lesson.key
         if len(self._texts) > self._most_entries:
             self._remove(min(self._texts))
 
     def _verdict(self, lesson: Lesson) -> Verdict:
-        """What was decided of the prompt. The class that was voted may have left the stream: such a lesson teaches its answer alone."""
+        """What was decided of the prompt.
+
+        The class that was voted may have left the stream: such a lesson teaches its answer alone.
+        """
         seen = lesson.verdict or {}
         if seen.get("answer") not in self._classes:
             return Verdict(False, "")
         return Verdict(
-            False, "", self._classes[seen["answer"]], seen.get("probability", 0.0), 0.0, bool(seen.get("audit")),
-            tuple(seen.get("features", ())), seen.get("gate", ""),
-        )  # fmt: skip
+            False,
+            "",
+            self._classes[seen["answer"]],
+            seen.get("probability", 0.0),
+            0.0,
+            bool(seen.get("audit")),
+            tuple(seen.get("features", ())),
+            seen.get("gate", ""),
+        )
 
     def _forget(self, lesson: Lesson) -> None:
         place = self.places.pop(lesson.key, None)
         seen = lesson.verdict or {}
         if lesson.kind == "wrong" and seen.get("answer", "") in self._classes:
-            self.learnt.reported_wrong(self._classes[seen["answer"]], float(seen.get("probability", 1.0)))
+            self.learnt.reported_wrong(
+                self._classes[seen["answer"]], float(seen.get("probability", 1.0))
+            )
         answer = next((one for one, key in self.newest.items() if key == lesson.key), None)
         if answer is not None:
             del self.newest[answer]

@@ -1,7 +1,9 @@
-"""The semantic tier: the scopes of one replica, fed by the stream of lessons alone: replicas agree, no restart forgets.
+"""The semantic tier: the scopes of one replica, fed by the stream of lessons alone: replicas agree,
+no restart forgets.
 
-Embedding, search and learning happen on one worker thread, which alone touches the scopes. Small scopes that nobody asks leave memory;
-the ids of their lessons stay, and they are built again when they are asked.
+Embedding, search and learning happen on one worker thread, which alone touches the scopes. Small
+scopes that nobody asks leave memory; the ids of their lessons stay, and they are built again when
+they are asked.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ LOOKED_AT = 16
 SMALL, IDLE_S = 1_000, 3_600.0
 """A scope of fewer entries leaves when it has not been used for so long."""
 AWAY_IDS = 1_000_000
-"""Ids of lessons that are remembered of scopes that have left; the scope that left first is forgotten first."""
+"""Ids of lessons that are remembered of scopes that have left; the scope that left first is
+forgotten first.
+"""
 FOLLOW_WAIT_MS = 200
 PAUSE_S = 0.5
 RIVALS = 3
@@ -40,7 +44,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """What embeds prompts: its name and revision as `name@revision`, the width of its vectors, and how."""
+    """What embeds prompts: its name and revision as `name@revision`, the width of its vectors, and
+    how.
+    """
 
     revision: str
     width: int
@@ -49,7 +55,9 @@ class Embedder:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What the tier found: the verdict, the vector it was made with, and the entry that would be served."""
+    """What the tier found: the verdict, the vector it was made with, and the entry that would be
+    served.
+    """
 
     verdict: Verdict
     vector: Floats
@@ -57,14 +65,18 @@ class Candidate:
     answer: str = ""
     """The voted class's canonical answer."""
     rivals: tuple[tuple[str, str], ...] = ()
-    """The nearest classes and the entries that they are served by, the voted one first: what a free answer may be the same as."""
+    """The nearest classes and the entries that they are served by, the voted one first: what a free
+    answer may be the same as.
+    """
     embed_ms: float = 0.0
 
 
 class SemanticTier:
     """All scopes of one replica. Owner: whoever starts it closes it."""
 
-    def __init__(self, lessons: Lessons, section: CacheSection, embedder: Embedder, rng: Random, clock: Clock) -> None:
+    def __init__(
+        self, lessons: Lessons, section: CacheSection, embedder: Embedder, rng: Random, clock: Clock
+    ) -> None:
         self.lessons = lessons
         self.section = section
         self.embedder = embedder
@@ -92,11 +104,14 @@ class SemanticTier:
         """Stop following."""
         self._closing = True
         if self._follower is not None:
-            # No cancellation: the client may swallow it inside its blocking read, which ends by itself soon.
+            # No cancellation: the client may swallow it inside its blocking read, which ends by
+            # itself soon.
             await asyncio.wait([self._follower])
         self._worker.shutdown(wait=True)
 
-    async def decide(self, scope_key: str, text: str, vector: Floats | None, bound: float | None) -> Candidate:
+    async def decide(
+        self, scope_key: str, text: str, vector: Floats | None, bound: float | None
+    ) -> Candidate:
         """Embed where no ready vector came, search, decide."""
         return await self._work(lambda: self._decide(scope_key, text, vector, bound))
 
@@ -119,7 +134,9 @@ class SemanticTier:
     async def _work(self, what: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._worker, what)
 
-    def _decide(self, scope_key: str, text: str, vector: Floats | None, bound: float | None) -> Candidate:
+    def _decide(
+        self, scope_key: str, text: str, vector: Floats | None, bound: float | None
+    ) -> Candidate:
         embed_ms = 0.0
         if vector is None:
             began = time.perf_counter()
@@ -153,7 +170,9 @@ class SemanticTier:
                 await asyncio.sleep(PAUSE_S)
 
     async def _anew(self) -> None:
-        """Lessons have left the stream before they were read: forget all, and learn again what the stream still holds."""
+        """Lessons have left the stream before they were read: forget all, and learn again what the
+        stream still holds.
+        """
         log.warning("the stream of lessons has a gap: every scope is learnt anew")
         await self._work(self._forget_all)
         self._at = "0"
@@ -169,7 +188,10 @@ class SemanticTier:
             self._at = rows[-1][0]
 
     async def _bring_back(self) -> None:
-        """Build scopes again that have left memory and are asked for. No lesson of theirs is read meanwhile: this loop reads them all."""
+        """Build scopes again that have left memory and are asked for.
+
+        No lesson of theirs is read meanwhile: this loop reads them all.
+        """
         while self._wanted:
             scope_key = self._wanted.pop()
             rows = await self.lessons.of(self._away.get(scope_key, ()))
@@ -207,10 +229,14 @@ class SemanticTier:
 
     def _smallest(self) -> str:
         oldest = [name for name, _ in zip(self._scopes, range(LOOKED_AT), strict=False)]
-        return min(oldest[: max(1, len(self._scopes) - 1)], key=lambda name: len(self._scopes[name].index))
+        return min(
+            oldest[: max(1, len(self._scopes) - 1)], key=lambda name: len(self._scopes[name].index)
+        )
 
     def _tidy(self) -> None:
-        """Let small scopes go that nobody has used for long; the first of all is the one that was not used for longest."""
+        """Let small scopes go that nobody has used for long; the first of all is the one that was
+        not used for longest.
+        """
         until = self._clock.monotonic() - IDLE_S
         idle = []
         for name, held in self._scopes.items():

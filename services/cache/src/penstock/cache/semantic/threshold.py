@@ -1,11 +1,14 @@
-"""How sure is sure enough: the calibrated probability, and the threshold that tunes itself to the user's bound. Plain.
+"""How sure is sure enough: the calibrated probability, and the threshold that tunes itself to the
+user's bound. Plain.
 
-What is promised is a target with an audited bound, never a guarantee: the expected error among would-be hits is kept at or below the bound,
-corrected by what audits have shown, which may tighten it and never loosens it.
+What is promised is a target with an audited bound, never a guarantee: the expected error among
+would-be hits is kept at or below the bound, corrected by what audits have shown, which may tighten
+it and never loosens it.
 
-Labels come from prompts that were not sure enough, and from few audits, each of which stands for many hits. With such a weight an audit
-would bend the curve by chance, so that it weighs as any label does. The price is a known bias: of 10 errors that the curve expects among
-hits, 5 to 7 come. `PRIOR` is what is believed of that ratio before audits have spoken.
+Labels come from prompts that were not sure enough, and from few audits, each of which stands for
+many hits. With such a weight an audit would bend the curve by chance, so that it weighs as any
+label does. The price is a known bias: of 10 errors that the curve expects among hits, 5 to 7 come.
+`PRIOR` is what is believed of that ratio before audits have spoken.
 """
 
 from __future__ import annotations
@@ -25,19 +28,26 @@ FIRST_LABELS = 150
 REFITS = (50, 100, 150)
 REFIT_EVERY = 50
 LABELS_KEPT = 1_200
-"""The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on shuffles that no page reports."""
+"""The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on
+shuffles that no page reports.
+"""
 LAPSE = 0.0045
-"""No similarity rules out that a cached answer was wrong: never surer than 1 less this. Chosen, as `PRIOR`, like `LABELS_KEPT`."""
+"""No similarity rules out that a cached answer was wrong: never surer than 1 less this. Chosen, as
+`PRIOR`, like `LABELS_KEPT`.
+"""
 MODERATION = 0.3 * math.pi / 8.0
-"""How much doubt moves a probability towards a half: less than in full, which would keep a scope that is never wrong from serving."""
+"""How much doubt moves a probability towards a half: less than in full, which would keep a scope
+that is never wrong from serving.
+"""
 LEAST_SPREAD = 1e-3
 """A feature that has not varied says nothing yet."""
 FLAT_RIDGE = 1e-3
 """The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.015
 TIGHTENED_SHARE, TIGHTENED_FOR = 0.15, 60
-"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as in ISO 2859): where one answer has
-changed, others may have."""
+"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as
+in ISO 2859): where one answer has changed, others may have.
+"""
 WINDOW = 1_000
 RETUNE_EVERY = 20
 PSEUDO = 8.0
@@ -48,16 +58,20 @@ FADE = 0.998
 """Weight of an audit after the next one."""
 RECENT_AUDITS = 100
 BREAK_LEVEL = 0.01
-"""The bound counts as broken when the latest audits would be so unlikely under it (Clopper and Pearson)."""
+"""The bound counts as broken when the latest audits would be so unlikely under it (Clopper and
+Pearson).
+"""
 OFF = 2.0
 """A threshold that nothing reaches."""
 
 
 class Calibration:
-    """From features to the probability that the voted answer is right: ridge logistic regression on standardised features.
+    """From features to the probability that the voted answer is right: ridge logistic regression on
+    standardised features.
 
-    Few labels, and features unlike those of any label, leave the weights in doubt; that doubt moderates the probability (MacKay 1992).
-    A lapse rate keeps the sure ones from being surer than answers are (as in psychometric functions: Wichmann and Hill 2001).
+    Few labels, and features unlike those of any label, leave the weights in doubt; that doubt
+    moderates the probability (MacKay 1992). A lapse rate keeps the sure ones from being surer than
+    answers are (as in psychometric functions: Wichmann and Hill 2001).
     """
 
     def __init__(self) -> None:
@@ -73,7 +87,9 @@ class Calibration:
         """A call has shown whether the voted answer was right."""
         self._rows.append((features, right))
         self.labels += 1
-        if self.labels in REFITS or (self.labels > REFITS[-1] and (self.labels - REFITS[-1]) % REFIT_EVERY == 0):
+        if self.labels in REFITS or (
+            self.labels > REFITS[-1] and (self.labels - REFITS[-1]) % REFIT_EVERY == 0
+        ):
             self._fit()
 
     @property
@@ -86,7 +102,9 @@ class Calibration:
         if self._centre is None:
             return 0.0
         row = np.append((features - self._centre) / self._spread, 1.0)
-        score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * float(row @ self._doubt @ row))
+        score = float(row @ self._weights) / math.sqrt(
+            1.0 + MODERATION * float(row @ self._doubt @ row)
+        )
         return (1.0 - LAPSE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
@@ -124,7 +142,9 @@ class Threshold:
         self.audits = 0
         self.audited_right = 0
         self.broken = False
-        """True while the latest audits speak against the bound: exact answers only until they do not."""
+        """True while the latest audits speak against the bound: exact answers only until they do
+        not.
+        """
         self._tightened = 0
         """Would-be hits that are still to be looked at more closely."""
         self._recent: deque[bool] = deque(maxlen=RECENT_AUDITS)
@@ -135,8 +155,12 @@ class Threshold:
 
     @property
     def kappa(self) -> float:
-        """What expected errors are multiplied by: audited over expected ones, held towards the prior (the mean of a gamma distribution)."""
-        return min(max((self._errors + PSEUDO * PRIOR) / (self._expected + PSEUDO), PRIOR), MOST_KAPPA)
+        """What expected errors are multiplied by: audited over expected ones, held towards the
+        prior (the mean of a gamma distribution).
+        """
+        return min(
+            max((self._errors + PSEUDO * PRIOR) / (self._expected + PSEUDO), PRIOR), MOST_KAPPA
+        )
 
     def see(self, probability: float) -> None:
         """A would-be candidate came by."""
@@ -153,8 +177,13 @@ class Threshold:
         return float(ordered[fitting[-1]]) if len(fitting) else OFF
 
     def would_serve(self, probability: float, bound: float | None = None) -> bool:
-        """True from the threshold on. A caller's tighter bound also wants the single answer to be that sure."""
-        return probability >= self.theta and (bound is None or bound >= self.bound or 1.0 - probability <= bound)
+        """True from the threshold on.
+
+        A caller's tighter bound also wants the single answer to be that sure.
+        """
+        return probability >= self.theta and (
+            bound is None or bound >= self.bound or 1.0 - probability <= bound
+        )
 
     def audit(self, rng: Random) -> bool:
         """Draw whether a would-be hit is called all the same."""
@@ -170,12 +199,16 @@ class Threshold:
             self._tightened = TIGHTENED_FOR
         self._recent.append(right)
         wrong, count = self._recent.count(False), len(self._recent)
-        self.broken = wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
+        self.broken = (
+            wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
+        )
         self._errors = self._errors * FADE + (not right)
         self._expected = self._expected * FADE + (1.0 - probability)
 
     def reported(self, probability: float) -> None:
-        """A caller says that a hit was wrong: it tightens the threshold, but is no random sample and no part of the audited precision."""
+        """A caller says that a hit was wrong: it tightens the threshold, but is no random sample
+        and no part of the audited precision.
+        """
         self._errors = self._errors * FADE + 1.0
         self._expected = self._expected * FADE + (1.0 - probability)
 
@@ -184,17 +217,24 @@ class Threshold:
         return precision_of(self.audited_right, self.audits)
 
     def trade_off(self, points: int = 21) -> list[Point]:
-        """What other thresholds would have served in the window, from the most careful to the boldest."""
+        """What other thresholds would have served in the window, from the most careful to the
+        boldest.
+        """
         if not self._window:
             return []
         ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
         errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
         places = np.unique(np.linspace(0, len(ordered) - 1, points).astype(int))
-        return [Point(float(ordered[at]), (at + 1) / len(ordered), float(min(errors[at], 1.0))) for at in places]
+        return [
+            Point(float(ordered[at]), (at + 1) / len(ordered), float(min(errors[at], 1.0)))
+            for at in places
+        ]
 
 
 def precision_of(right: int, audits: int) -> tuple[float, float]:
-    """Share of audits that were right and the lower end of its 95 % interval (Clopper and Pearson, one-sided); 0, 0 without audits."""
+    """Share of audits that were right and the lower end of its 95 % interval (Clopper and Pearson,
+    one-sided); 0, 0 without audits.
+    """
     if audits == 0:
         return 0.0, 0.0
     return right / audits, float(beta.ppf(0.05, right, audits - right + 1)) if right else 0.0

@@ -1,1 +1,4 @@
-"""Entries in the store: kept, bounded, listed, invalidated. Imports nothing of the other subjects."""
+"""Entries in the store: kept, bounded, listed, invalidated.
+
+Imports nothing of the other subjects.
+"""

@@ -1,4 +1,6 @@
-"""The workshop: entries in Redis, compressed above a size, bounded in bytes, and found by what invalidation names."""
+"""The workshop: entries in Redis, compressed above a size, bounded in bytes, and found by what
+invalidation names.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,12 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ms)
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ms + ARGV[1], ARGV[i]) end
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
 """
-"""Puts keys (the second argument on) into a group for so many milliseconds; those that have run out leave, the group with its last."""
+"""Puts keys (the second argument on) into a group for so many milliseconds; those that have run out
+leave, the group with its last.
+"""
 KEPT_TOLD = 100_000
-"""Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some."""
+"""Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some.
+"""
 STORE_AWAY = (RedisError, OSError, TimeoutError)
 """What a store that does not answer raises."""
 
@@ -60,7 +65,9 @@ class Entry:
     scope_key: str
     tags: tuple[str, ...]
     fresh_until_ms: int = 0
-    """From then on it is stale, and kept only for those who may have a stale answer; 0 where it is never stale."""
+    """From then on it is stale, and kept only for those who may have a stale answer; 0 where it is
+    never stale.
+    """
 
     def stale(self, now_ms: int) -> bool:
         """True past its time."""
@@ -68,10 +75,17 @@ class Entry:
 
 
 class Entries:
-    """The entries of every tenant in one Redis. Owns the bounds; the client belongs to whoever made it."""
+    """The entries of every tenant in one Redis.
+
+    Owns the bounds; the client belongs to whoever made it.
+    """
 
     def __init__(
-        self, client: redis.asyncio.Redis, secret: bytes, section: CacheSection, rng: Random | None = None
+        self,
+        client: redis.asyncio.Redis,
+        secret: bytes,
+        section: CacheSection,
+        rng: Random | None = None,
     ) -> None:
         self._client = client
         self._secret = secret
@@ -99,7 +113,11 @@ class Entries:
 
     def held_by(self, tenants: Iterable[str]) -> tuple[int, int]:
         """Bytes and entries of these tenants."""
-        bounds = [bound for tenant in tenants if (bound := self._tenants.get(self.folder(tenant))) is not None]
+        bounds = [
+            bound
+            for tenant in tenants
+            if (bound := self._tenants.get(self.folder(tenant))) is not None
+        ]
         return sum(bound.bytes for bound in bounds), sum(len(bound) for bound in bounds)
 
     def folder(self, tenant: str) -> str:
@@ -144,7 +162,9 @@ class Entries:
         await self._drop(sorted(gone))
         return len(kept)
 
-    async def _set(self, folder: str, kept: Mapping[str, tuple[Entry, bytes]], life_ms: int) -> None:
+    async def _set(
+        self, folder: str, kept: Mapping[str, tuple[Entry, bytes]], life_ms: int
+    ) -> None:
         pipe = self._client.pipeline(transaction=False)
         for name, (_, raw) in kept.items():
             pipe.set(name, raw, px=life_ms)
@@ -152,7 +172,9 @@ class Entries:
             pipe.eval(JOIN, 1, folder + group, life_ms, *keys)
         told: dict[Any, Any] = {
             "k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values()),
-            "b": json.dumps([(name, len(raw), entry.paid_microusd) for name, (entry, raw) in kept.items()]),
+            "b": json.dumps(
+                [(name, len(raw), entry.paid_microusd) for name, (entry, raw) in kept.items()]
+            ),
             "r": self._replica,
         }
         pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
@@ -170,14 +192,22 @@ class Entries:
         return int(after), [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
 
     async def kept_after(self, at: str, wait_ms: int) -> tuple[str, list[bytes]]:
-        """Keys that were kept after a place in the stream, and the place of the last; waits for the first."""
+        """Keys that were kept after a place in the stream, and the place of the last; waits for the
+        first.
+        """
         rows = await self._told(at, wait_ms)
-        keys = [fields[b"k"][i : i + KEY_BYTES] for _, fields in rows for i in range(0, len(fields[b"k"]), KEY_BYTES)]
+        keys = [
+            fields[b"k"][i : i + KEY_BYTES]
+            for _, fields in rows
+            for i in range(0, len(fields[b"k"]), KEY_BYTES)
+        ]
         return (rows[-1][0].decode() if rows else at), keys
 
     async def members(self, tenant: str, group: str) -> set[str]:
         """Keys of a tag (`t:…`), a scope (`s:…`), a model (`m:…`) or surroundings (`c:…`)."""
-        found: Sequence[Any] = await self._client.zrange(f"{self.folder(tenant)}{GROUP}{group}", 0, -1)
+        found: Sequence[Any] = await self._client.zrange(
+            f"{self.folder(tenant)}{GROUP}{group}", 0, -1
+        )
         return {raw.decode() for raw in found}
 
     async def remove(self, tenant: str, keys: Iterable[str]) -> int:
@@ -185,7 +215,9 @@ class Entries:
         return await self._drop([f"{self.folder(tenant)}e:{key}" for key in keys])
 
     async def hear(self, at: str, wait_ms: int) -> str:
-        """Take into the bounds what other replicas have kept after a place in the stream of new keys; the place of the last."""
+        """Take into the bounds what other replicas have kept after a place in the stream of new
+        keys; the place of the last.
+        """
         rows = await self._told(at, wait_ms)
         for _, fields in rows:
             if fields.get(b"r") != self._replica:
@@ -204,7 +236,9 @@ class Entries:
     def _take(self, name: str, size: int, paid_microusd: int) -> list[str]:
         """Count an entry for its tenant and for all; the names that leave for it."""
         folder = name[: name.index(":e:") + 1]
-        return self._bound(folder).add(name, size, paid_microusd) + self._all.add(name, size, paid_microusd)
+        return self._bound(folder).add(name, size, paid_microusd) + self._all.add(
+            name, size, paid_microusd
+        )
 
     def _bound(self, folder: str) -> Bounded:
         return self._tenants.setdefault(folder, Bounded(self._section.tenant_bytes))
@@ -214,7 +248,9 @@ class Entries:
         self._bound(name[: name.index(":e:") + 1]).remove(name)
 
     async def _drop(self, names: Sequence[str]) -> int:
-        """Remove entries, and their keys from the groups that they are found in; returns how many were there."""
+        """Remove entries, and their keys from the groups that they are found in; returns how many
+        were there.
+        """
         for name in names:
             self._forget(name)
         if not names:
@@ -233,10 +269,21 @@ class Entries:
 
     def _write(self, entry: Entry) -> bytes:
         head = json.dumps(
-            [entry.paid_microusd, entry.born_ms, entry.model, entry.scope_key, entry.tags, entry.fresh_until_ms]
+            [
+                entry.paid_microusd,
+                entry.born_ms,
+                entry.model,
+                entry.scope_key,
+                entry.tags,
+                entry.fresh_until_ms,
+            ]
         ).encode()
         body = len(head).to_bytes(4, "big") + head + entry.result.SerializeToString()
-        return PACKED + self._pack.compress(body) if len(body) > self._section.compress_above_bytes else PLAIN + body
+        return (
+            PACKED + self._pack.compress(body)
+            if len(body) > self._section.compress_above_bytes
+            else PLAIN + body
+        )
 
     def _read(self, key: str, raw: bytes) -> Entry:
         body = self._unpack.decompress(raw[1:]) if raw[:1] == PACKED else raw[1:]

@@ -1,4 +1,7 @@
-"""What leaves when the bytes are used up: S3-FIFO (Yang et al. 2023) weighed by saved cost a byte. Plain; one object for each tenant."""
+"""What leaves when the bytes are used up: S3-FIFO (Yang et al. 2023) weighed by saved cost a byte.
+
+Plain; one object for each tenant.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Kept:
 
 
 class Bounded:
-    """Keeps names within a bound of bytes. New names wait in a small queue; those used there, or known from before, go to the main one."""
+    """Keeps names within a bound of bytes.
+
+    New names wait in a small queue; those used there, or known from before, go to the main one.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -50,7 +56,10 @@ class Bounded:
             kept.uses = min(kept.uses + 1, MOST_USES)
 
     def add(self, name: str, size: int, saved_microusd: int) -> list[str]:
-        """Take a name in, or its new size; returns the names that leave for it. What is larger than the bound is itself returned."""
+        """Take a name in, or its new size; returns the names that leave for it.
+
+        What is larger than the bound is itself returned.
+        """
         self.remove(name)
         if size > self.most_bytes:
             return [name]

@@ -28,9 +28,19 @@ def _own(scope: pb.Scope) -> list[str]:
 def check(request: pb.InvalidateRequest) -> None:
     """Raise INVALID_ARGUMENT for what names nothing, or not what it says."""
     if request.scope.context_sha256 and len(request.scope.context_sha256) != DIGEST_BYTES:
-        raise invalid("scope.context_sha256", f"has {len(request.scope.context_sha256)} bytes; a SHA-256 has 32")
+        raise invalid(
+            "scope.context_sha256",
+            f"has {len(request.scope.context_sha256)} bytes; a SHA-256 has 32",
+        )
     scope = request.scope
-    named = (request.entry_ids, request.tags, request.model, request.scope_id, scope.model, *_own(scope))
+    named = (
+        request.entry_ids,
+        request.tags,
+        request.model,
+        request.scope_id,
+        scope.model,
+        *_own(scope),
+    )
     if not any(named):
         raise invalid("entry_ids", "say at least one of entry_ids, tags, scope, scope_id and model")
 
@@ -41,7 +51,9 @@ async def matching(entries: Entries, tenant: str, request: pb.InvalidateRequest)
     if request.entry_ids:
         groups.append(set(request.entry_ids))
     if request.tags:
-        groups.append(set().union(*[await entries.members(tenant, f"t:{tag}") for tag in request.tags]))
+        groups.append(
+            set().union(*[await entries.members(tenant, f"t:{tag}") for tag in request.tags])
+        )
     models = {model.partition("@")[0] for model in (request.model, request.scope.model) if model}
     groups += [await entries.members(tenant, f"m:{model}") for model in models]
     groups += [await entries.members(tenant, f"t:{tag}") for tag in _own(request.scope)]
@@ -50,5 +62,9 @@ async def matching(entries: Entries, tenant: str, request: pb.InvalidateRequest)
     keys = set.intersection(*groups)
     if "@" in request.scope.model:  # this revision alone
         found = {key: await entries.get(tenant, key, 0, 0) for key in keys}
-        keys = {key for key, entry in found.items() if entry is not None and entry.model == request.scope.model}
+        keys = {
+            key
+            for key, entry in found.items()
+            if entry is not None and entry.model == request.scope.model
+        }
     return keys

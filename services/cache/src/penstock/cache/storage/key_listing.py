@@ -1,4 +1,6 @@
-"""What is kept, told page by page: a cursor says where a caller is, so that any replica can go on and none remembers callers."""
+"""What is kept, told page by page: a cursor says where a caller is, so that any replica can go on
+and none remembers callers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ SCAN, FOLLOW = "scan", "follow"
 
 
 async def list_keys(entries: Entries, salt: bytes, cursor: str) -> pb.ListKeysResponse:
-    """The next page: first all keys, then those kept since the first page was asked for. Raises INVALID_ARGUMENT for a strange cursor."""
+    """The next page: first all keys, then those kept since the first page was asked for.
+
+    Raises INVALID_ARGUMENT for a strange cursor.
+    """
     phase, scanned, at = _read(cursor)
     if phase == SCAN:
         at = at or await entries.newest_kept()

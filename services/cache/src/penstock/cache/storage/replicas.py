@@ -1,4 +1,6 @@
-"""What other replicas of the cache keep in the same store, so that the bounds in bytes hold for all of them together."""
+"""What other replicas of the cache keep in the same store, so that the bounds in bytes hold for all
+of them together.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ class Replicas:
         self._follower = asyncio.create_task(self._follow(at), name="follow replicas")
 
     async def close(self) -> None:
-        """Stop following. No cancellation: the client may swallow it inside its blocking read, which ends by itself soon."""
+        """Stop following.
+
+        No cancellation: the client may swallow it inside its blocking read, which ends by itself
+        soon.
+        """
         self._closing = True
         if self._follower is not None:
             await asyncio.wait([self._follower])
@@ -38,6 +44,7 @@ class Replicas:
                 at = await self._entries.hear(at, WAIT_MS)
             except STORE_AWAY as error:
                 log.warning(
-                    "the store does not answer (%s); what other replicas keep is heard later", type(error).__name__
+                    "the store does not answer (%s); what other replicas keep is heard later",
+                    type(error).__name__,
                 )
                 await asyncio.sleep(PAUSE_S)

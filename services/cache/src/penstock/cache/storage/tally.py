@@ -1,4 +1,7 @@
-"""What was looked up, kept out and saved, by tenant and namespace. Plain; beyond `MOST_OWNERS` the one seen longest ago is forgotten."""
+"""What was looked up, kept out and saved, by tenant and namespace.
+
+Plain; beyond `MOST_OWNERS` the one seen longest ago is forgotten.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ MOST_OWNERS = 10_000
 
 
 def belongs(tenant: str, principal: Principal) -> bool:
-    """True where a tenant is one that this principal means: its own, any of the organisation for no team and tags, any for nobody."""
+    """True where a tenant is one that this principal means: its own, any of the organisation for no
+    team and tags, any for nobody.
+    """
     if not principal.organisation:
         return True
     if principal.team or principal.tags:

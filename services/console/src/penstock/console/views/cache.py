@@ -1,4 +1,6 @@
-"""The view of the cache: what it answered, how right it was, and what another threshold would have given."""
+"""The view of the cache: what it answered, how right it was, and what another threshold would have
+given.
+"""
 
 from __future__ import annotations
 
@@ -36,32 +38,64 @@ async def cache(sources: Sources, _: Query) -> Sequence[Block]:
     ]
     dots: dict[str, list[tuple[float, float]]] = {}
     for trace in traces.traces:
-        dots.setdefault(trace.cache or "not asked", []).append((float(trace.start_unix_ms), trace.duration_ms))
+        dots.setdefault(trace.cache or "not asked", []).append(
+            (float(trace.start_unix_ms), trace.duration_ms)
+        )
     options = charts.scatter(dots, "time", "ms")
     options["xAxis"] = {"type": "time"}
     drifts: list[Row] = [
-        [row.model, row.measure, f"{row.reference:.3f}", Cell(f"{row.now:.3f}", bad=row.drifted), str(row.observations)]
+        [
+            row.model,
+            row.measure,
+            f"{row.reference:.3f}",
+            Cell(f"{row.now:.3f}", bad=row.drifted),
+            str(row.observations),
+        ]
         for row in (quality.rows if quality else ())
     ]
     return [
         *await _audits(sources),
-        Rows("Outcomes", ("outcome", "calls", "mean ms", "paid"), rows, "no call has been counted yet"),
+        Rows(
+            "Outcomes",
+            ("outcome", "calls", "mean ms", "paid"),
+            rows,
+            "no call has been counted yet",
+        ),
         Chart("Latency of recent requests by outcome", options),
         *await metric_charts(sources, "penstock.cache", "Cache"),
-        Rows("Against the reference period", ("model", "measure", "reference", "now", "seen"), drifts),
+        Rows(
+            "Against the reference period", ("model", "measure", "reference", "now", "seen"), drifts
+        ),
     ]
 
 
 async def _audits(sources: Sources) -> Sequence[Block]:
-    """What the cache says of itself, for the tenant with the most calls; a note where it gives no answer."""
-    tenants = await sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=1), pb.CostsResponse)
+    """What the cache says of itself, for the tenant with the most calls; a note where it gives no
+    answer.
+    """
+    tenants = await sources.ask(
+        "telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=1), pb.CostsResponse
+    )
     tenant = tenants.rows[0].key if tenants and tenants.rows else ""
     stats, curve = await asyncio.gather(
-        sources.ask("cache", "GetStats", cache_pb2.GetStatsRequest(), cache_pb2.GetStatsResponse, tenant),
-        sources.ask("cache", "GetTradeOff", cache_pb2.GetTradeOffRequest(), cache_pb2.GetTradeOffResponse, tenant),
+        sources.ask(
+            "cache", "GetStats", cache_pb2.GetStatsRequest(), cache_pb2.GetStatsResponse, tenant
+        ),
+        sources.ask(
+            "cache",
+            "GetTradeOff",
+            cache_pb2.GetTradeOffRequest(),
+            cache_pb2.GetTradeOffResponse,
+            tenant,
+        ),
     )
     if stats is None:
-        return [Note(f"the cache gives no answer: {sources.refused.get('cache', 'not asked yet')}", bad=True)]
+        return [
+            Note(
+                f"the cache gives no answer: {sources.refused.get('cache', 'not asked yet')}",
+                bad=True,
+            )
+        ]
     looked = sum(stats.lookups.values())
     hits = sum(number for rule, number in stats.lookups.items() if rule.partition(":")[0] in HITS)
     right = f"{stats.audited_precision:.1%}" if stats.audits else "not yet audited"
@@ -72,7 +106,9 @@ async def _audits(sources: Sources) -> Sequence[Block]:
                 Tile(
                     "audited hits right",
                     right,
-                    f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits" if stats.audits else "",
+                    f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits"
+                    if stats.audits
+                    else "",
                 ),
                 Tile("entries", f"{stats.entries:,}", f"{stats.bytes / 1e6:,.1f} MB"),
                 Tile("saved, net", dollars(stats.saved_microusd), f"{stats.saved_ms / 1e3:,.2f} s"),
@@ -80,9 +116,14 @@ async def _audits(sources: Sources) -> Sequence[Block]:
         )
     ]
     rules: list[Row] = [
-        [rule, f"{number:,}"] for rule, number in sorted(stats.lookups.items(), key=lambda row: -row[1])
+        [rule, f"{number:,}"]
+        for rule, number in sorted(stats.lookups.items(), key=lambda row: -row[1])
     ]
-    blocks.append(Rows("Look-ups by rule", ("rule", "look-ups"), rows=rules, empty="nothing was looked up yet"))
+    blocks.append(
+        Rows(
+            "Look-ups by rule", ("rule", "look-ups"), rows=rules, empty="nothing was looked up yet"
+        )
+    )
     if curve is not None and curve.points:
         lines = {
             "hit rate": [(point.threshold, point.hit_rate) for point in curve.points],

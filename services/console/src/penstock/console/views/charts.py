@@ -8,7 +8,16 @@ from typing import Any
 from penstock.console.views.blocks import GREY, PALETTE
 
 Points = Sequence[tuple[float, float]]
-SYMBOLS = ("circle", "rect", "triangle", "diamond", "emptyCircle", "emptyRect", "emptyTriangle", "emptyDiamond")
+SYMBOLS = (
+    "circle",
+    "rect",
+    "triangle",
+    "diamond",
+    "emptyCircle",
+    "emptyRect",
+    "emptyTriangle",
+    "emptyDiamond",
+)
 """One a series, so that lines differ without colour too."""
 
 
@@ -25,16 +34,28 @@ def _frame(unit: str) -> dict[str, Any]:
         "tooltip": {"trigger": "axis", "confine": True},
         "legend": {"type": "scroll", "top": 0, "textStyle": text},
         "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
-        "yAxis": {"type": "value", "name": unit, "nameTextStyle": text, "axisLabel": text, "splitLine": FAINT},
+        "yAxis": {
+            "type": "value",
+            "name": unit,
+            "nameTextStyle": text,
+            "axisLabel": text,
+            "splitLine": FAINT,
+        },
     }
 
 
 def over_time(
-    series: Mapping[str, Points], unit: str, *, stacked: bool = False, steps: Sequence[str] = (), faint: str = ""
+    series: Mapping[str, Points],
+    unit: str,
+    *,
+    stacked: bool = False,
+    steps: Sequence[str] = (),
+    faint: str = "",
 ) -> dict[str, Any]:
     """Lines over time, x in Unix milliseconds.
 
-    `steps` names series drawn as steps, `stacked` fills and piles them, those whose name ends in `faint` are dashed.
+    `steps` names series drawn as steps, `stacked` fills and piles them, those whose name ends in
+    `faint` are dashed.
     """
     drawn = []
     for number, (name, points) in enumerate(series.items()):
@@ -53,36 +74,66 @@ def over_time(
         if faint and name.endswith(faint):
             line["lineStyle"] = {"type": "dashed"}
         drawn.append(line)
-    return {**_frame(unit), "xAxis": {"type": "time", "axisLabel": {"color": GREY}}, "series": drawn}
+    return {
+        **_frame(unit),
+        "xAxis": {"type": "time", "axisLabel": {"color": GREY}},
+        "series": drawn,
+    }
 
 
 def curve(series: Mapping[str, Points], x_name: str) -> dict[str, Any]:
     """Lines over a number, both shares."""
     options = over_time(series, "share")
-    options["xAxis"] = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "scale": True}
+    options["xAxis"] = {
+        "type": "value",
+        "name": x_name,
+        "nameLocation": "middle",
+        "nameGap": 24,
+        "scale": True,
+    }
     options["xAxis"] |= {"splitLine": FAINT, "axisLabel": {"color": GREY}}
     return options
 
 
 def bars(
-    categories: Sequence[str], series: Mapping[str, Sequence[float]], unit: str, *, stacked: bool = False
+    categories: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    unit: str,
+    *,
+    stacked: bool = False,
 ) -> dict[str, Any]:
     """Bars by category."""
     drawn = [
         {"name": name, "type": "bar", "data": list(values), **({"stack": "all"} if stacked else {})}
         for name, values in series.items()
     ]
-    axis = {"type": "category", "data": list(categories), "axisLabel": {"color": GREY, "interval": 0}}
+    axis = {
+        "type": "category",
+        "data": list(categories),
+        "axisLabel": {"color": GREY, "interval": 0},
+    }
     return {**_frame(unit), "xAxis": axis, "series": drawn}
 
 
 def scatter(series: Mapping[str, Points], x_name: str, y_name: str) -> dict[str, Any]:
     """Dots."""
     drawn = [
-        {"name": name, "type": "scatter", "data": [list(p) for p in points], "symbol": SYMBOLS[n % 7], "symbolSize": 8}
+        {
+            "name": name,
+            "type": "scatter",
+            "data": [list(p) for p in points],
+            "symbol": SYMBOLS[n % 7],
+            "symbolSize": 8,
+        }
         for n, (name, points) in enumerate(series.items())
     ]
-    axis = {"type": "value", "name": x_name, "nameLocation": "middle", "nameGap": 24, "splitLine": FAINT}
+    axis = {
+        "type": "value",
+        "name": x_name,
+        "nameLocation": "middle",
+        "nameGap": 24,
+        "splitLine": FAINT,
+    }
     axis["axisLabel"] = {"color": GREY}
     return {**_frame(y_name), "tooltip": {"trigger": "item"}, "xAxis": axis, "series": drawn}
 
@@ -102,14 +153,25 @@ def graph(edges: Sequence[tuple[str, str, float, str, bool]]) -> dict[str, Any]:
         row = by_depth.get(depth[name], 0)
         by_depth[depth[name]] = row + 1
         place = {"x": depth[name] * 180, "y": row * 110 + (depth[name] % 2) * 30}
-        nodes.append({"name": name, **place, "symbolSize": 46, "itemStyle": {"color": PALETTE[number % len(PALETTE)]}})
+        nodes.append(
+            {
+                "name": name,
+                **place,
+                "symbolSize": 46,
+                "itemStyle": {"color": PALETTE[number % len(PALETTE)]},
+            }
+        )
     line = {"curveness": 0.12, "color": GREY, "opacity": 1.0}  # a label is as faint as its line
     links = [
         {
             "source": start,
             "target": end,
             "label": {"show": True, "formatter": words, "color": GREY, "fontSize": 12},
-            "lineStyle": {**line, "width": 1 + 5 * calls / most, "type": "dashed" if bad else "solid"},
+            "lineStyle": {
+                **line,
+                "width": 1 + 5 * calls / most,
+                "type": "dashed" if bad else "solid",
+            },
         }
         for start, end, calls, words, bad in edges
     ]

@@ -1,4 +1,6 @@
-"""What views share: money and addresses as text, a service that is away, charts of whatever metrics there are."""
+"""What views share: money and addresses as text, a service that is away, charts of whatever metrics
+there are.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ def link(path: str, query: Query, **changes: str) -> str:
 
 def away(sources: Sources, service: str) -> list[Block]:
     """What is shown where a service gives no answer."""
-    return [Note(f"{service} gives no answer: {sources.refused.get(service, 'not asked yet')}", bad=True)]
+    return [
+        Note(
+            f"{service} gives no answer: {sources.refused.get(service, 'not asked yet')}", bad=True
+        )
+    ]
 
 
 async def metric_charts(sources: Sources, prefix: str, title: str) -> list[Block]:
@@ -37,7 +43,9 @@ async def metric_charts(sources: Sources, prefix: str, title: str) -> list[Block
     for name in names.names if names else ():
         if not name.startswith(prefix):
             continue
-        found = await sources.ask("telemetry", "Metrics", pb.MetricsRequest(name=name), pb.MetricsResponse)
+        found = await sources.ask(
+            "telemetry", "Metrics", pb.MetricsRequest(name=name), pb.MetricsResponse
+        )
         lines = {
             series_name(series): [(float(p.unix_ms), p.value) for p in series.points]
             for series in (found.series if found else ())[:12]
@@ -49,4 +57,6 @@ async def metric_charts(sources: Sources, prefix: str, title: str) -> list[Block
 
 def series_name(series: pb.Series) -> str:
     left_out = ("instance", "rpc.system.name")
-    return " ".join(value for key, value in sorted(series.labels.items()) if key not in left_out)[:60]
+    return " ".join(value for key, value in sorted(series.labels.items()) if key not in left_out)[
+        :60
+    ]

@@ -38,7 +38,9 @@ async def savings(sources: Sources, query: Query) -> Sequence[Block]:
         for name in names:
             money[name].append((point.unix_ms, by_name.get(name, 0) / 1e6))
     paid = [(float(point.unix_ms), point.paid_microusd / 1e6) for point in found.points]
-    rows: list[Row] = [[row.technique, dollars(row.microusd), f"{row.saved_ms:,.1f}"] for row in found.rows]
+    rows: list[Row] = [
+        [row.technique, dollars(row.microusd), f"{row.saved_ms:,.1f}"] for row in found.rows
+    ]
     return [
         Form({"tenant": query.get("tenant", "")}),
         Tiles(tiles),
@@ -46,7 +48,12 @@ async def savings(sources: Sources, query: Query) -> Sequence[Block]:
             "Full price each 10 s: paid, and saved by technique",
             charts.over_time({"paid": paid, **money}, "$", stacked=True),
         ),
-        Rows("By technique", ("technique", "saved", "ms saved"), rows, "no technique has saved anything yet"),
+        Rows(
+            "By technique",
+            ("technique", "saved", "ms saved"),
+            rows,
+            "no technique has saved anything yet",
+        ),
         *await _costs(sources),
     ]
 
@@ -60,17 +67,30 @@ async def _costs(sources: Sources) -> list[Block]:
         ("By model", pb.COST_BY_MODEL),
         ("By tier", pb.COST_BY_TIER),
     ):
-        found = await sources.ask("telemetry", "Costs", pb.CostsRequest(by=by, limit=12), pb.CostsResponse)
+        found = await sources.ask(
+            "telemetry", "Costs", pb.CostsRequest(by=by, limit=12), pb.CostsResponse
+        )
         rows: list[Row] = [
             [
                 row.key or "—",
                 f"{row.calls:,}",
                 dollars(row.paid_microusd),
                 dollars(row.full_price_microusd - row.paid_microusd),
-                ", ".join(f"{part.technique} {dollars(part.microusd)}" for part in row.savings if part.microusd) or "—",
+                ", ".join(
+                    f"{part.technique} {dollars(part.microusd)}"
+                    for part in row.savings
+                    if part.microusd
+                )
+                or "—",
                 f"{row.mean_ms:.1f}",
             ]
             for row in (found.rows if found else ())
         ]
-        blocks.append(Rows(title, (title.split()[-1], "calls", "paid", "saved", "by technique", "mean ms"), rows))
+        blocks.append(
+            Rows(
+                title,
+                (title.split()[-1], "calls", "paid", "saved", "by technique", "mean ms"),
+                rows,
+            )
+        )
     return blocks

@@ -1,4 +1,7 @@
-"""One trace: its waterfall with the critical path, cost, and what each span at most could save. Asks and gives blocks."""
+"""One trace: its waterfall with the critical path, cost, and what each span at most could save.
+
+Asks and gives blocks.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ SHOWN = ("penstock.", "gen_ai.", "rpc.status_code", "error.type")
 
 async def trace_blocks(sources: Sources, query: Mapping[str, str]) -> Sequence[Block]:
     """The blocks of the trace whose identifier stands in the address."""
-    found = await sources.ask("telemetry", "GetTrace", pb.GetTraceRequest(trace_id=query["id"]), pb.GetTraceResponse)
+    found = await sources.ask(
+        "telemetry", "GetTrace", pb.GetTraceRequest(trace_id=query["id"]), pb.GetTraceResponse
+    )
     if found is None:
         return [Note(sources.refused.get("telemetry", "no such trace"), bad=True)]
     row = found.summary
@@ -30,7 +35,8 @@ async def trace_blocks(sources: Sources, query: Mapping[str, str]) -> Sequence[B
         Tiles(tiles),
         Waterfall(f"Trace {row.trace_id}", ("ms", "critical ms", "critical"), bars(found)),
         Note(
-            "The marks at the bars' feet are the critical path: what the answer waited for. A span cannot save more than its critical time."
+            "The marks at the bars' feet are the critical path: what the answer waited for. "
+            "A span cannot save more than its critical time."
         ),
         Rows("What the request said", ("attribute", "value"), said),
     ]
@@ -49,7 +55,8 @@ def bars(trace: pb.GetTraceResponse) -> list[Bar]:
         sections.setdefault(part.span_id, []).append(place)
     return [
         Bar(
-            f"{span.service} {span.name.rpartition('/')[2]}" + (f" {span.error}" if span.error else ""),
+            f"{span.service} {span.name.rpartition('/')[2]}"
+            + (f" {span.error}" if span.error else ""),
             f"{span.kind} {span.name} on {span.instance}",
             min(span.depth, 12),
             (span.start_unix_ns - start) / whole,

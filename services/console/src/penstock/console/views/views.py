@@ -1,6 +1,7 @@
 """The views: each asks the services one question and gives blocks. No drawing here.
 
-A view is `async (sources, query) -> blocks`; the query is the page's address, so that an address shows the same again.
+A view is `async (sources, query) -> blocks`; the query is the page's address, so that an address
+shows the same again.
 """
 
 from __future__ import annotations
@@ -23,15 +24,25 @@ from penstock.console.views.money import savings
 from penstock.console.views.trace import trace_blocks
 
 SEARCHED, SHOWN = 300, 50
-OWN_WORK = ("BatcherService/", "CacheService/", "InferenceService/", "LimiterService/", "ScalerService/")
-"""Roots that no caller asked for, such as storing an answer after it has left; shown when a name or `all=1` is asked for."""
+OWN_WORK = (
+    "BatcherService/",
+    "CacheService/",
+    "InferenceService/",
+    "LimiterService/",
+    "ScalerService/",
+)
+"""Roots that no caller asked for, such as storing an answer after it has left; shown when a name or
+`all=1` is asked for.
+"""
 
 Show = Callable[[Sources, Query], Awaitable[Sequence[Block]]]
 
 
 @dataclass(frozen=True)
 class View:
-    """One page: its path, name, the key that opens it, the question it answers, and what shows it."""
+    """One page: its path, name, the key that opens it, the question it answers, and what shows
+    it.
+    """
 
     path: str
     name: str
@@ -45,7 +56,12 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
     found, intake, incidents = await asyncio.gather(
         sources.ask("telemetry", "Overview", pb.OverviewRequest(), pb.OverviewResponse),
         sources.ask("telemetry", "Intake", pb.IntakeRequest(), pb.IntakeResponse),
-        sources.ask("telemetry", "ListIncidents", pb.ListIncidentsRequest(open_only=True), pb.ListIncidentsResponse),
+        sources.ask(
+            "telemetry",
+            "ListIncidents",
+            pb.ListIncidentsRequest(open_only=True),
+            pb.ListIncidentsResponse,
+        ),
     )
     if found is None or intake is None:
         return away(sources, "telemetry")
@@ -59,7 +75,9 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
         ),
         Tile("open incidents", str(number), bad=number > 0),
         Tile("spans held", f"{intake.held_spans:,}", f"{intake.held_traces:,} traces"),
-        Tile("spans lost", str(intake.lost_by_senders), "by senders", bad=intake.lost_by_senders > 0),
+        Tile(
+            "spans lost", str(intake.lost_by_senders), "by senders", bad=intake.lost_by_senders > 0
+        ),
     ]
     rows: list[Row] = [
         [
@@ -72,7 +90,9 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
         ]
         for row in found.rows
     ]
-    sparks = {row.service: [(float(n), value) for n, value in enumerate(row.spark)] for row in found.rows}
+    sparks = {
+        row.service: [(float(n), value) for n, value in enumerate(row.spark)] for row in found.rows
+    }
     chart = Chart("Calls a second, the last minute", _sparks(sparks), words="by service")
     return [
         Tiles(tiles),
@@ -84,19 +104,31 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
 def _sparks(sparks: Mapping[str, list[tuple[float, float]]]) -> dict[str, object]:
     options = charts.over_time(sparks, "calls/s")
     last = max((len(points) for points in sparks.values()), default=1) - 1
-    options["xAxis"] = {"type": "value", "min": 0, "max": last, "axisLabel": {"show": False}, "splitLine": charts.FAINT}
+    options["xAxis"] = {
+        "type": "value",
+        "min": 0,
+        "max": last,
+        "axisLabel": {"show": False},
+        "splitLine": charts.FAINT,
+    }
     return options
 
 
 async def scoreboard(sources: Sources, _: Query) -> Sequence[Block]:
     """Why did the router choose that?"""
-    found = await sources.ask("router", "Scoreboard", router_pb2.ScoreboardRequest(), router_pb2.ScoreboardResponse)
+    found = await sources.ask(
+        "router", "Scoreboard", router_pb2.ScoreboardRequest(), router_pb2.ScoreboardResponse
+    )
     if found is None:
         return away(sources, "router")
     total = sum(row.picks for row in found.rows) or 1
     rows: list[Row] = []
     for row in found.rows:
-        state = router_pb2.InstanceState.Name(row.candidate.state).removeprefix("INSTANCE_STATE_").lower()
+        state = (
+            router_pb2.InstanceState.Name(row.candidate.state)
+            .removeprefix("INSTANCE_STATE_")
+            .lower()
+        )
         signals = ", ".join(f"{signal.name} {signal.value:.3g}" for signal in row.candidate.signals)
         rows.append(
             [
@@ -110,17 +142,30 @@ async def scoreboard(sources: Sources, _: Query) -> Sequence[Block]:
             ]
         )
     branches = dict(found.branches)
-    columns = ("instance", "state", "score: added ms", "picks", "failures", "in flight", "made from")
+    columns = (
+        "instance",
+        "state",
+        "score: added ms",
+        "picks",
+        "failures",
+        "in flight",
+        "made from",
+    )
     return [
         Note(f"strategy: {found.strategy}; the lowest score wins"),
         Rows("Instances", columns, rows, "no instance has registered"),
-        Chart("Why picked", charts.bars(list(branches), {"picks": [float(n) for n in branches.values()]}, "picks")),
+        Chart(
+            "Why picked",
+            charts.bars(list(branches), {"picks": [float(n) for n in branches.values()]}, "picks"),
+        ),
     ]
 
 
 async def queues(sources: Sources, _: Query) -> Sequence[Block]:
     """Who is waiting?"""
-    found = await sources.ask("batcher", "ListQueues", batcher_pb2.ListQueuesRequest(), batcher_pb2.ListQueuesResponse)
+    found = await sources.ask(
+        "batcher", "ListQueues", batcher_pb2.ListQueuesRequest(), batcher_pb2.ListQueuesResponse
+    )
     if found is None:
         return away(sources, "batcher")
     depth: dict[str, dict[str, int]] = {}
@@ -138,10 +183,17 @@ async def queues(sources: Sources, _: Query) -> Sequence[Block]:
         for queue in found.queues
     ]
     instances = [queue.instance_id for queue in found.queues]
-    series = {name: [float(by.get(instance, 0)) for instance in instances] for name, by in depth.items()}
+    series = {
+        name: [float(by.get(instance, 0)) for instance in instances] for name, by in depth.items()
+    }
     return [
         Chart("Rows waiting by priority", charts.bars(instances, series, "rows", stacked=True)),
-        Rows("Queues", ("instance", *depth, "oldest ms", "batches running"), rows, "no instance has a queue"),
+        Rows(
+            "Queues",
+            ("instance", *depth, "oldest ms", "batches running"),
+            rows,
+            "no instance has a queue",
+        ),
         *await metric_charts(sources, "penstock.batcher", "Batcher"),
     ]
 
@@ -155,7 +207,9 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
         slow_ms = float(query.get("min_ms") or 0)
     except ValueError:
         return [Note("min_ms must be a number", bad=True)]
-    asked = pb.SearchTracesRequest(errors_only=query.get("errors") == "1", min_duration_ms=slow_ms, limit=SEARCHED)
+    asked = pb.SearchTracesRequest(
+        errors_only=query.get("errors") == "1", min_duration_ms=slow_ms, limit=SEARCHED
+    )
     for name, value in fields.items():
         setattr(asked, name, value)
     found = await sources.ask("telemetry", "SearchTraces", asked, pb.SearchTracesResponse)
@@ -193,7 +247,13 @@ async def graph(sources: Sources, _: Query) -> Sequence[Block]:
     if found is None:
         return away(sources, "telemetry")
     edges = [
-        (edge.client, edge.server, float(edge.calls), f"{edge.calls} · {edge.p99_ms:.1f} ms", edge.errors > 0)
+        (
+            edge.client,
+            edge.server,
+            float(edge.calls),
+            f"{edge.calls} · {edge.p99_ms:.1f} ms",
+            edge.errors > 0,
+        )
         for edge in found.edges
     ]
     rows: list[Row] = [
@@ -208,7 +268,13 @@ async def graph(sources: Sources, _: Query) -> Sequence[Block]:
         for e in found.edges
     ]
     where: list[Row] = [
-        [row.service, row.name, f"{row.total_ms:.1f}", Cell(f"{row.share:.1%}", share=row.share), f"{row.traces:,}"]
+        [
+            row.service,
+            row.name,
+            f"{row.total_ms:.1f}",
+            Cell(f"{row.share:.1%}", share=row.share),
+            f"{row.traces:,}",
+        ]
         for row in (path.rows if path else ())
     ]
     latencies: list[Row] = [
@@ -218,14 +284,24 @@ async def graph(sources: Sources, _: Query) -> Sequence[Block]:
     return [
         Chart("Calls and 99th percentile; dashed where calls failed", charts.graph(edges), 340),
         Rows("Edges", ("edge", "calls", "errors", "p50 ms", "p99 ms", "hop p50 ms"), rows),
-        Rows("Where the time went: critical paths added up", ("service", "operation", "ms", "share", "traces"), where),
-        Rows("Latency by complexity", ("operation", "tier", "requests", "p50 ms", "p99 ms"), latencies),
+        Rows(
+            "Where the time went: critical paths added up",
+            ("service", "operation", "ms", "share", "traces"),
+            where,
+        ),
+        Rows(
+            "Latency by complexity",
+            ("operation", "tier", "requests", "p50 ms", "p99 ms"),
+            latencies,
+        ),
     ]
 
 
 async def incidents(sources: Sources, query: Query) -> Sequence[Block]:
     """What changed?"""
-    found = await sources.ask("telemetry", "ListIncidents", pb.ListIncidentsRequest(), pb.ListIncidentsResponse)
+    found = await sources.ask(
+        "telemetry", "ListIncidents", pb.ListIncidentsRequest(), pb.ListIncidentsResponse
+    )
     if found is None:
         return away(sources, "telemetry")
     rows: list[Row] = []
@@ -233,7 +309,11 @@ async def incidents(sources: Sources, query: Query) -> Sequence[Block]:
     for row in found.incidents:
         dots.setdefault(row.service, []).append((float(row.opened_unix_ms), row.severity))
         why = ", ".join(_why(part, row.subject) for part in row.contributions[:3])
-        trace = Cell(row.trace_ids[0][:12], link("/traces", query, id=row.trace_ids[0])) if row.trace_ids else ""
+        trace = (
+            Cell(row.trace_ids[0][:12], link("/traces", query, id=row.trace_ids[0]))
+            if row.trace_ids
+            else ""
+        )
         state = "open" if row.state == pb.INCIDENT_STATE_OPEN else "closed"
         rows.append(
             [

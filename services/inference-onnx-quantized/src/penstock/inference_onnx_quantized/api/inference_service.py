@@ -64,11 +64,15 @@ class InferenceServicer:
         chunk = pb.GenerateChunk(finish_reason=pb.FINISH_REASON_STOP)
         yield pb.ComputeStreamResponse(chunk=chunk, result=result, load=self.load())
 
-    async def ComputeBatch(self, request: pb.ComputeBatchRequest, call: Call) -> AsyncIterator[pb.ComputeBatchResponse]:
+    async def ComputeBatch(
+        self, request: pb.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[pb.ComputeBatchResponse]:
         model = self._model(request.model)
         now = self._clock.monotonic()
         tasks = [
-            asyncio.create_task(self._member(index, member, model, Call.from_context(member.context, now)))
+            asyncio.create_task(
+                self._member(index, member, model, Call.from_context(member.context, now))
+            )
             for index, member in enumerate(request.members)
         ]
         try:
@@ -97,8 +101,12 @@ class InferenceServicer:
             raise failed_precondition("name", str(error)) from None
         return pb.LoadModelResponse(model=_row(loaded, READY))
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
-        return pb.UnloadModelResponse(model=_row(self._repository.unload(request.name), pb.MODEL_STATE_UNLOADED))
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, call: Call
+    ) -> pb.UnloadModelResponse:
+        return pb.UnloadModelResponse(
+            model=_row(self._repository.unload(request.name), pb.MODEL_STATE_UNLOADED)
+        )
 
     def load(self) -> common_pb2.LoadReport:
         """The instance's load now."""
@@ -118,17 +126,24 @@ class InferenceServicer:
     def _model(self, name: str) -> Loaded:
         return self._repository.get(name or self._settings.models[0])
 
-    async def _member(self, index: int, member: pb.BatchMember, model: Loaded, call: Call) -> pb.MemberResult:
+    async def _member(
+        self, index: int, member: pb.BatchMember, model: Loaded, call: Call
+    ) -> pb.MemberResult:
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s(self._clock.monotonic()))):
-                return pb.MemberResult(index=index, status=OK, result=await self._compute(model, member.task, call))
+                return pb.MemberResult(
+                    index=index, status=OK, result=await self._compute(model, member.task, call)
+                )
         except Exception as error:
             return pb.MemberResult(index=index, status=to_item_status(error))
 
     async def _generate(
         self, model: Loaded, task: pb.Task, call: Call
     ) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
-        """Pieces as the thread makes them. Leaving this early stops the thread at its next token, which frees slot and cache."""
+        """Pieces as the thread makes them.
+
+        Leaving this early stops the thread at its next token, which frees slot and cache.
+        """
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[pb.GenerateChunk | None]()
 
         def show(chunk: pb.GenerateChunk) -> None:
@@ -144,7 +159,9 @@ class InferenceServicer:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _compute(self, model: Loaded, task: pb.Task, call: Call, show: Show = unseen) -> pb.TaskResult:
+    async def _compute(
+        self, model: Loaded, task: pb.Task, call: Call, show: Show = unseen
+    ) -> pb.TaskResult:
         limits = TextLimits(
             self._settings.max_texts,
             self._settings.max_text_bytes,
@@ -153,7 +170,9 @@ class InferenceServicer:
         )
         self._meter.accepted(1)
         try:
-            with self._telemetry.span("model", call, attributes={"gen_ai.request.model": model.card.name}) as span:
+            with self._telemetry.span(
+                "model", call, attributes={"gen_ai.request.model": model.card.name}
+            ) as span:
                 result, seconds = await self._runner.run(
                     lambda cancelled: compute(model, task, limits, cancelled, show)
                 )

@@ -1,6 +1,8 @@
-"""The KServe v2 door: `inference.GRPCInferenceService` as Triton speaks it, over the same repository and threads.
+"""The KServe v2 door: `inference.GRPCInferenceService` as Triton speaks it, over the same
+repository and threads.
 
-Codes are Triton's: an unknown model or version is NOT_FOUND, a bad tensor INVALID_ARGUMENT, a load that fails INTERNAL.
+Codes are Triton's: an unknown model or version is NOT_FOUND, a bad tensor INVALID_ARGUMENT, a load
+that fails INTERNAL.
 """
 
 from __future__ import annotations
@@ -59,13 +61,19 @@ class KServeServicer:
         """Register on a server that is not yet started."""
         kserve_grpc.add_GRPCInferenceServiceServicer_to_server(self, server)
 
-    async def ServerLive(self, request: kserve.ServerLiveRequest, context: Context) -> kserve.ServerLiveResponse:
+    async def ServerLive(
+        self, request: kserve.ServerLiveRequest, context: Context
+    ) -> kserve.ServerLiveResponse:
         return kserve.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: kserve.ServerReadyRequest, context: Context) -> kserve.ServerReadyResponse:
+    async def ServerReady(
+        self, request: kserve.ServerReadyRequest, context: Context
+    ) -> kserve.ServerReadyResponse:
         return kserve.ServerReadyResponse(ready=bool(self._repository.loaded()))
 
-    async def ModelReady(self, request: kserve.ModelReadyRequest, context: Context) -> kserve.ModelReadyResponse:
+    async def ModelReady(
+        self, request: kserve.ModelReadyRequest, context: Context
+    ) -> kserve.ModelReadyResponse:
         async with self._answering(context):
             try:
                 self._model(request.name, request.version)
@@ -77,7 +85,9 @@ class KServeServicer:
         self, request: kserve.ServerMetadataRequest, context: Context
     ) -> kserve.ServerMetadataResponse:
         version = importlib.metadata.version("onnxruntime")
-        return kserve.ServerMetadataResponse(name="penstock", version=f"onnxruntime {version}", extensions=EXTENSIONS)
+        return kserve.ServerMetadataResponse(
+            name="penstock", version=f"onnxruntime {version}", extensions=EXTENSIONS
+        )
 
     async def ModelMetadata(
         self, request: kserve.ModelMetadataRequest, context: Context
@@ -93,35 +103,51 @@ class KServeServicer:
                 outputs=kserve_tensors.metadata(session.outputs),
             )
 
-    async def ModelConfig(self, request: kserve.ModelConfigRequest, context: Context) -> kserve.ModelConfigResponse:
+    async def ModelConfig(
+        self, request: kserve.ModelConfigRequest, context: Context
+    ) -> kserve.ModelConfigResponse:
         async with self._answering(context):
             loaded = self._model(request.name, request.version)
             session = loaded.encoder.session
             return kserve.ModelConfigResponse(
-                config=kserve_tensors.config(loaded.card.name, loaded.card.model, session.inputs, session.outputs)
+                config=kserve_tensors.config(
+                    loaded.card.name, loaded.card.model, session.inputs, session.outputs
+                )
             )
 
-    async def ModelInfer(self, request: kserve.ModelInferRequest, context: Context) -> kserve.ModelInferResponse:
+    async def ModelInfer(
+        self, request: kserve.ModelInferRequest, context: Context
+    ) -> kserve.ModelInferResponse:
         async with self._answering(context):
             return await self._infer(request, context)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[kserve.ModelInferRequest], context: Context
     ) -> AsyncIterator[kserve.ModelStreamInferResponse]:
-        """Answers in the order of the requests; one that fails says so in its place and the stream goes on."""
+        """Answers in the order of the requests; one that fails says so in its place and the stream
+        goes on.
+        """
         async with self._answering(context):
             async for request in requests:
                 try:
-                    yield kserve.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+                    yield kserve.ModelStreamInferResponse(
+                        infer_response=await self._infer(request, context)
+                    )
                 except Exception as error:
                     empty = kserve.ModelInferResponse(id=request.id, model_name=request.model_name)
-                    yield kserve.ModelStreamInferResponse(error_message=to_fault(error).message, infer_response=empty)
+                    yield kserve.ModelStreamInferResponse(
+                        error_message=to_fault(error).message, infer_response=empty
+                    )
 
     async def ModelStatistics(
         self, request: kserve.ModelStatisticsRequest, context: Context
     ) -> kserve.ModelStatisticsResponse:
         async with self._answering(context):
-            chosen = [self._model(request.name, request.version)] if request.name else self._repository.loaded()
+            chosen = (
+                [self._model(request.name, request.version)]
+                if request.name
+                else self._repository.loaded()
+            )
             keys = [(loaded.card.name, loaded.card.version) for loaded in chosen]
             rows = [self._counts.get(key, Counts()).row(*key) for key in keys]
             return kserve.ModelStatisticsResponse(model_stats=rows)
@@ -147,7 +173,9 @@ class KServeServicer:
         async with self._answering(context):
             _only_ours(request.repository_name)
             if request.parameters:
-                raise invalid("parameters", "a configuration or files with the request are not served here")
+                raise invalid(
+                    "parameters", "a configuration or files with the request are not served here"
+                )
             name = request.model_name
             try:
                 await asyncio.to_thread(self._repository.load, name)
@@ -156,7 +184,9 @@ class KServeServicer:
             except Fault as fault:
                 if fault.code is not grpc.StatusCode.NOT_FOUND:
                     raise
-                raise internal(f"failed to load '{name}', failed to poll from model repository") from None
+                raise internal(
+                    f"failed to load '{name}', failed to poll from model repository"
+                ) from None
             return kserve.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -169,7 +199,9 @@ class KServeServicer:
                 self._repository.unload(request.model_name)
             return kserve.RepositoryModelUnloadResponse()
 
-    async def _infer(self, request: kserve.ModelInferRequest, context: Context) -> kserve.ModelInferResponse:
+    async def _infer(
+        self, request: kserve.ModelInferRequest, context: Context
+    ) -> kserve.ModelInferResponse:
         loaded = self._model(request.model_name, request.model_version)
         counts = self._counts.get(key := (loaded.card.name, loaded.card.version))
         if counts is None:
@@ -177,39 +209,55 @@ class KServeServicer:
         began = self._clock.monotonic()
         self._meter.accepted(1)
         try:
-            (answer, rows), seconds = await self._runner.run(lambda _: self._compute(loaded, request))
+            (answer, rows), seconds = await self._runner.run(
+                lambda _: self._compute(loaded, request)
+            )
         except BaseException:
             counts.failed(self._clock.monotonic() - began)
             raise
         finally:
             self._meter.finished(1)
-        counts.answered(rows, self._clock.monotonic() - began, seconds, round(self._clock.time() * 1e3))
+        counts.answered(
+            rows, self._clock.monotonic() - began, seconds, round(self._clock.time() * 1e3)
+        )
         context.set_trailing_metadata(self._trailer())
         return answer
 
-    def _compute(self, loaded: Loaded, request: kserve.ModelInferRequest) -> tuple[kserve.ModelInferResponse, int]:
+    def _compute(
+        self, loaded: Loaded, request: kserve.ModelInferRequest
+    ) -> tuple[kserve.ModelInferResponse, int]:
         """In a thread: bytes to arrays, the model, arrays to bytes."""
         session, settings = loaded.encoder.session, self._settings
-        given = kserve_tensors.arrays(request, session.inputs, settings.max_texts, settings.max_tensor_bytes)
+        given = kserve_tensors.arrays(
+            request, session.inputs, settings.max_texts, settings.max_tensor_bytes
+        )
         names = kserve_tensors.outputs(request, session.outputs)
         try:
             answers = dict(zip(names, session.run(given, names), strict=True))
         except BadInput as error:
             raise invalid(f"inputs[{', '.join(given)}]", str(error)) from None
         if sum(array.nbytes for array in answers.values()) > settings.max_tensor_bytes:
-            raise invalid("outputs", f"would take more than {settings.max_tensor_bytes} bytes; send fewer rows")
+            raise invalid(
+                "outputs",
+                f"would take more than {settings.max_tensor_bytes} bytes; send fewer rows",
+            )
         rows = max((array.shape[0] for array in given.values() if array.ndim), default=1)
         return kserve_tensors.response(request, loaded.card.version, answers, session.outputs), rows
 
     def _model(self, name: str, version: str) -> Loaded:
         if version and not version.isdigit():
-            raise invalid("model_version", f"failed to get model version from specified version string '{version}'")
+            raise invalid(
+                "model_version",
+                f"failed to get model version from specified version string '{version}'",
+            )
         try:
             loaded = self._repository.get(name)
         except Fault:
             raise not_found("", f"Request for unknown model: '{name}' is not found") from None
         if version and version != loaded.card.version:
-            raise not_found("", f"Request for unknown model: '{name}' version {version} is not found")
+            raise not_found(
+                "", f"Request for unknown model: '{name}' version {version} is not found"
+            )
         return loaded
 
     @asynccontextmanager
@@ -232,19 +280,31 @@ class KServeServicer:
 
     def _let_in(self, context: Context) -> None:
         given = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
-        if not hmac.compare_digest(given.encode() if isinstance(given, str) else given, self._token.encode()):
-            raise unauthenticated(f"this port is internal; send the internal token in the header {TOKEN_KEY}")
+        if not hmac.compare_digest(
+            given.encode() if isinstance(given, str) else given, self._token.encode()
+        ):
+            raise unauthenticated(
+                f"this port is internal; send the internal token in the header {TOKEN_KEY}"
+            )
 
     def _trailer(self) -> tuple[tuple[str, bytes], ...]:
-        """The load as it is, or was at most `REPORT_S` ago: making a report costs as much as parsing a request."""
+        """The load as it is, or was at most `REPORT_S` ago: making a report costs as much as
+        parsing a request.
+        """
         now = self._clock.monotonic()
         if now >= self._reported_s + REPORT_S:
-            self._reported_s, self._last = now, ((TRAILER, orca_report(self._report()).SerializeToString()),)
+            self._reported_s, self._last = (
+                now,
+                ((TRAILER, orca_report(self._report()).SerializeToString()),),
+            )
         return self._last
 
 
 def orca_report(load: common_pb2.LoadReport) -> orca.OrcaLoadReport:
-    """A load report in ORCA's terms. `batch_fill` is the share of compute slots that have a request."""
+    """A load report in ORCA's terms.
+
+    `batch_fill` is the share of compute slots that have a request.
+    """
     named = {"in_flight": load.in_flight, "queued": load.queued, "concurrency": load.concurrency}
     return orca.OrcaLoadReport(
         application_utilization=load.utilization,
@@ -255,4 +315,7 @@ def orca_report(load: common_pb2.LoadReport) -> orca.OrcaLoadReport:
 
 def _only_ours(repository: str) -> None:
     if repository:
-        raise invalid("repository_name", f"there is one repository here, without a name; {repository!r} is not it")
+        raise invalid(
+            "repository_name",
+            f"there is one repository here, without a name; {repository!r} is not it",
+        )

@@ -1,4 +1,6 @@
-"""Counts of what the KServe door answered, by model and version, in the terms of Triton's statistics. Given the time, never reads it."""
+"""Counts of what the KServe door answered, by model and version, in the terms of Triton's
+statistics. Given the time, never reads it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""KServe v2 messages to arrays and back. Plain values only: no model runs and nothing is sent here."""
+"""KServe v2 messages to arrays and back.
+
+Plain values only: no model runs and nothing is sent here.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def arrays(
     """
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise invalid("raw_input_contents", f"has {len(raw)} elements for {len(request.inputs)} inputs")
+        raise invalid(
+            "raw_input_contents", f"has {len(raw)} elements for {len(request.inputs)} inputs"
+        )
     wanted = {spec.name: spec for spec in specs}
     found: dict[str, Array] = {}
     total = 0
@@ -64,12 +69,18 @@ def arrays(
         field = f"inputs[{tensor.name}]"
         if tensor.name not in wanted:
             known = ", ".join(wanted)
-            raise invalid(field, f"unexpected inference input for model '{request.model_name}'; it has {known}")
+            raise invalid(
+                field,
+                f"unexpected inference input for model '{request.model_name}'; it has {known}",
+            )
         if tensor.name in found:
             raise invalid(field, "is given twice")
         expected = DATATYPE_OF.get(wanted[tensor.name].type, "")
         if tensor.datatype in tensors.DTYPES and tensor.datatype != expected:
-            raise invalid(f"{field}.datatype", f"data-type is '{tensor.datatype}', but the model expects '{expected}'")
+            raise invalid(
+                f"{field}.datatype",
+                f"data-type is '{tensor.datatype}', but the model expects '{expected}'",
+            )
         array = _array(tensor, raw[index] if raw else None, field)
         found[tensor.name] = tensors.fit(array, wanted[tensor.name], field)
         total += len(raw[index]) if raw else array.nbytes
@@ -79,11 +90,15 @@ def arrays(
             raise invalid(field, f"the request's tensors take more than {most_bytes} bytes")
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise invalid(f"inputs[{missing[0]}]", f"expected {len(wanted)} inputs but got {len(found)}")
+        raise invalid(
+            f"inputs[{missing[0]}]", f"expected {len(wanted)} inputs but got {len(found)}"
+        )
     return found
 
 
-def _array(tensor: kserve.ModelInferRequest.InferInputTensor, raw: bytes | None, field: str) -> Array:
+def _array(
+    tensor: kserve.ModelInferRequest.InferInputTensor, raw: bytes | None, field: str
+) -> Array:
     if "shared_memory_region" in tensor.parameters:
         raise invalid(f"{field}.parameters", "shared memory is not served here; send the contents")
     if raw is None:
@@ -93,20 +108,30 @@ def _array(tensor: kserve.ModelInferRequest.InferInputTensor, raw: bytes | None,
     return tensors.decode(tensor.datatype, tuple(tensor.shape), raw, field)
 
 
-def decode_typed(datatype: str, shape: Sequence[int], contents: kserve.InferTensorContents, field: str) -> Array:
+def decode_typed(
+    datatype: str, shape: Sequence[int], contents: kserve.InferTensorContents, field: str
+) -> Array:
     """The array of typed contents.
 
     Raises:
-        Fault: INVALID_ARGUMENT: FP16 and BF16 have no typed form; another type's field is filled; count or range does not fit.
+        Fault: INVALID_ARGUMENT: FP16 and BF16 have no typed form; another type's field is filled;
+            count or range does not fit.
     """
     if datatype in tensors.RAW_ONLY:
-        raise invalid(f"{field}.datatype", f"{datatype} has no typed contents; send raw_input_contents")
+        raise invalid(
+            f"{field}.datatype", f"{datatype} has no typed contents; send raw_input_contents"
+        )
     name = TYPED.get(datatype)
     if name is None:
-        raise invalid(f"{field}.datatype", f"{datatype!r} is not known; use one of {', '.join(TYPED)}, FP16, BF16")
+        raise invalid(
+            f"{field}.datatype",
+            f"{datatype!r} is not known; use one of {', '.join(TYPED)}, FP16, BF16",
+        )
     stray = [filled.name for filled, _ in contents.ListFields() if filled.name != name]
     if stray:
-        raise invalid(f"{field}.contents", f"{datatype} belongs in {name}, but {stray[0]} is filled")
+        raise invalid(
+            f"{field}.contents", f"{datatype} belongs in {name}, but {stray[0]} is filled"
+        )
     values = getattr(contents, name)
     if any(size < 0 for size in shape) or math.prod(shape) != len(values):
         raise invalid(f"{field}.shape", f"{list(shape)} does not fit {len(values)} elements")
@@ -131,7 +156,8 @@ def outputs(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> l
     """Names of the outputs asked for; all of the model's where none is named.
 
     Raises:
-        Fault: INVALID_ARGUMENT naming the output that the model does not have, or a parameter that is not served.
+        Fault: INVALID_ARGUMENT naming the output that the model does not have, or a parameter that
+            is not served.
     """
     known = [spec.name for spec in specs]
     for output in request.outputs:
@@ -145,10 +171,15 @@ def outputs(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> l
 
 
 def response(
-    request: kserve.ModelInferRequest, version: str, answers: Mapping[str, Array], specs: Sequence[TensorSpec]
+    request: kserve.ModelInferRequest,
+    version: str,
+    answers: Mapping[str, Array],
+    specs: Sequence[TensorSpec],
 ) -> kserve.ModelInferResponse:
     """The answer, with raw contents as Triton sends them."""
-    answer = kserve.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    answer = kserve.ModelInferResponse(
+        model_name=request.model_name, model_version=version, id=request.id
+    )
     kinds = {spec.name: spec.type for spec in specs}
     for name, array in answers.items():
         datatype, data = tensors.encode(array, kinds[name])
@@ -160,18 +191,28 @@ def response(
 def metadata(specs: Sequence[TensorSpec]) -> list[kserve.ModelMetadataResponse.TensorMetadata]:
     """What a model takes or gives; -1 stands for a size that may vary."""
     kind = kserve.ModelMetadataResponse.TensorMetadata
-    return [kind(name=spec.name, datatype=DATATYPE_OF[spec.type], shape=_dims(spec)) for spec in specs]
+    return [
+        kind(name=spec.name, datatype=DATATYPE_OF[spec.type], shape=_dims(spec)) for spec in specs
+    ]
 
 
-def config(name: str, file: str, takes: Sequence[TensorSpec], gives: Sequence[TensorSpec]) -> kserve.ModelConfig:
+def config(
+    name: str, file: str, takes: Sequence[TensorSpec], gives: Sequence[TensorSpec]
+) -> kserve.ModelConfig:
     """The configuration that Triton would derive; shapes are whole, so `max_batch_size` is 0."""
     return kserve.ModelConfig(
         name=name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
         default_model_filename=file,
-        input=[kserve.ModelInput(name=spec.name, data_type=_type(spec), dims=_dims(spec)) for spec in takes],
-        output=[kserve.ModelOutput(name=spec.name, data_type=_type(spec), dims=_dims(spec)) for spec in gives],
+        input=[
+            kserve.ModelInput(name=spec.name, data_type=_type(spec), dims=_dims(spec))
+            for spec in takes
+        ],
+        output=[
+            kserve.ModelOutput(name=spec.name, data_type=_type(spec), dims=_dims(spec))
+            for spec in gives
+        ],
     )
 
 

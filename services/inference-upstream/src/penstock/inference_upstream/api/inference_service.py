@@ -40,9 +40,14 @@ class UpstreamServicer:
             yield pb.ComputeStreamResponse(chunk=chunk, result=result, load=self.load())
             return
         task, began = request.task.generate, time.perf_counter()
-        with self._telemetry.span("upstream", call, kind="client", attributes=self._attributes(model)):
+        with self._telemetry.span(
+            "upstream", call, kind="client", attributes=self._attributes(model)
+        ):
             body = policy.chat_body(
-                task, model.upstream_name or model.name, stream=True, resumes=self._client.upstream.resumes
+                task,
+                model.upstream_name or model.name,
+                stream=True,
+                resumes=self._client.upstream.resumes,
             )
             async with aclosing(self._client.chat(body, task)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
@@ -52,10 +57,16 @@ class UpstreamServicer:
                     else:
                         yield pb.ComputeStreamResponse(chunk=piece)
 
-    async def ComputeBatch(self, request: pb.ComputeBatchRequest, call: Call) -> AsyncIterator[pb.ComputeBatchResponse]:
+    async def ComputeBatch(
+        self, request: pb.ComputeBatchRequest, call: Call
+    ) -> AsyncIterator[pb.ComputeBatchResponse]:
         now = self._clock.monotonic()
         tasks = [
-            asyncio.create_task(self._member(index, request.model, member.task, Call.from_context(member.context, now)))
+            asyncio.create_task(
+                self._member(
+                    index, request.model, member.task, Call.from_context(member.context, now)
+                )
+            )
             for index, member in enumerate(request.members)
         ]
         try:
@@ -78,14 +89,18 @@ class UpstreamServicer:
     async def _compute(self, name: str, task: pb.Task, call: Call) -> pb.TaskResult:
         model, began = self._model(name, task), time.perf_counter()
         wanted = model.upstream_name or model.name
-        with self._telemetry.span("upstream", call, kind="client", attributes=self._attributes(model)):
+        with self._telemetry.span(
+            "upstream", call, kind="client", attributes=self._attributes(model)
+        ):
             if task.WhichOneof("task") == "embed":
                 body = await self._client.post("/embeddings", policy.embed_body(task.embed, wanted))
                 result = policy.embeddings(body, task.embed)
             else:
                 body = await self._client.post(
                     "/chat/completions",
-                    policy.chat_body(task.generate, wanted, stream=False, resumes=self._client.upstream.resumes),
+                    policy.chat_body(
+                        task.generate, wanted, stream=False, resumes=self._client.upstream.resumes
+                    ),
                 )
                 result = policy.answer(body, task.generate)
         result.compute_ms = (time.perf_counter() - began) * 1e3
@@ -99,11 +114,16 @@ class UpstreamServicer:
         if kind is None:
             raise invalid("task", "is empty")
         if kind not in model.tasks:
-            raise failed_precondition("task", f"{model.name} does {', '.join(model.tasks)}, not {kind}")
+            raise failed_precondition(
+                "task", f"{model.name} does {', '.join(model.tasks)}, not {kind}"
+            )
         return model
 
     def _attributes(self, model: UpstreamModel) -> Own:
-        return {"gen_ai.request.model": model.upstream_name or model.name, "server.address": self._client.upstream.name}
+        return {
+            "gen_ai.request.model": model.upstream_name or model.name,
+            "server.address": self._client.upstream.name,
+        }
 
     def load(self) -> common_pb2.LoadReport:
         """Calls under way."""
@@ -113,17 +133,24 @@ class UpstreamServicer:
         """What is served, for the registry."""
         return [
             pb.Model(
-                name=model.name, state=pb.MODEL_STATE_READY, tasks=model.tasks, max_input_tokens=model.max_input_tokens,
+                name=model.name,
+                state=pb.MODEL_STATE_READY,
+                tasks=model.tasks,
+                max_input_tokens=model.max_input_tokens,
                 revision=model.upstream_name or model.name,
             )
             for model in self._models.values()
-        ]  # fmt: skip
+        ]
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=self.models())
 
     async def LoadModel(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
-        raise failed_precondition("name", "an upstream's models are its own to load; name them in the file")
+        raise failed_precondition(
+            "name", "an upstream's models are its own to load; name them in the file"
+        )
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, call: Call
+    ) -> pb.UnloadModelResponse:
         raise failed_precondition("name", "an upstream's models are its own to unload")

@@ -1,4 +1,7 @@
-"""OpenAI's chat and embedding protocol, both ways, and what each fault of an upstream means. Plain: bytes and messages in, values out."""
+"""OpenAI's chat and embedding protocol, both ways, and what each fault of an upstream means.
+
+Plain: bytes and messages in, values out.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,12 @@ ODD = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 DONE = "[DONE]"
 
 
-def chat_body(task: pb.GenerateTask, model: str, *, stream: bool, resumes: bool = False) -> dict[str, Any]:
-    """The request of `POST /chat/completions`; a server that `resumes` is asked to continue an assistant's turn that ends it."""
+def chat_body(
+    task: pb.GenerateTask, model: str, *, stream: bool, resumes: bool = False
+) -> dict[str, Any]:
+    """The request of `POST /chat/completions`; a server that `resumes` is asked to continue an
+    assistant's turn that ends it.
+    """
     body: dict[str, Any] = {
         "model": model,
         "messages": [_message(message) for message in task.messages],
@@ -44,7 +51,9 @@ def chat_body(task: pb.GenerateTask, model: str, *, stream: bool, resumes: bool 
         body["tools"] = [_tool(tool) for tool in task.tools]
         if task.tool_choice:
             named = {"type": "function", "function": {"name": task.tool_choice}}
-            body["tool_choice"] = task.tool_choice if task.tool_choice in ("auto", "none", "required") else named
+            body["tool_choice"] = (
+                task.tool_choice if task.tool_choice in ("auto", "none", "required") else named
+            )
     if task.response_schema_json:
         schema = _parsed("task.response_schema_json", task.response_schema_json)
         body["response_format"] = {
@@ -71,7 +80,11 @@ def _message(message: pb.Message) -> dict[str, Any]:
     if message.tool_calls:
         said["content"] = message.content or None
         said["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_json},
+            }
             for call in message.tool_calls
         ]
     if message.tool_call_id:
@@ -82,7 +95,9 @@ def _message(message: pb.Message) -> dict[str, Any]:
 def _tool(tool: pb.Tool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "description": tool.description}
     if tool.parameters_json:
-        function["parameters"] = _parsed(f"task.tools[{tool.name}].parameters_json", tool.parameters_json)
+        function["parameters"] = _parsed(
+            f"task.tools[{tool.name}].parameters_json", tool.parameters_json
+        )
     return {"type": "function", "function": function}
 
 
@@ -125,7 +140,9 @@ def _answer(data: dict[str, Any], sent: pb.GenerateTask) -> pb.TaskResult:
 
 
 def embeddings(body: bytes, sent: pb.EmbedTask) -> pb.TaskResult:
-    """A whole answer of vectors, in the order of the texts; raises UNAVAILABLE where it is not what the protocol says."""
+    """A whole answer of vectors, in the order of the texts; raises UNAVAILABLE where it is not what
+    the protocol says.
+    """
     data = _object(body)
     try:
         rows = sorted(data["data"], key=lambda row: int(row["index"]))
@@ -146,18 +163,25 @@ def embeddings(body: bytes, sent: pb.EmbedTask) -> pb.TaskResult:
 
 
 def usage(told: Any, sent: pb.GenerateTask, said: str) -> common_pb2.Usage:
-    """Tokens by tier as reported; estimated at four bytes each, and marked so, where the upstream does not say."""
+    """Tokens by tier as reported; estimated at four bytes each, and marked so, where the upstream
+    does not say.
+    """
     with contextlib.suppress(*ODD):
         return _told(told)
     size = sum(len(message.content) for message in sent.messages)
     return common_pb2.Usage(
-        input_tokens=max(1, size // BYTES_A_TOKEN), output_tokens=len(said) // BYTES_A_TOKEN, estimated=True
+        input_tokens=max(1, size // BYTES_A_TOKEN),
+        output_tokens=len(said) // BYTES_A_TOKEN,
+        estimated=True,
     )
 
 
 def _told(told: Any) -> common_pb2.Usage:
     """Raises one of ODD where the report is not there or makes no sense."""
-    read, wrote = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
+    read, wrote = (
+        told.get("prompt_tokens_details") or {},
+        told.get("completion_tokens_details") or {},
+    )
     counts = {
         "input_tokens": int(told["prompt_tokens"]),
         "output_tokens": int(told.get("completion_tokens") or 0),
@@ -172,7 +196,10 @@ def _told(told: Any) -> common_pb2.Usage:
 
 @dataclass
 class Streamed:
-    """A chat answer that arrives as server-sent events (WHATWG HTML, section 9.2). Feed lines; ask for the result at the end."""
+    """A chat answer that arrives as server-sent events (WHATWG HTML, section 9.2).
+
+    Feed lines; ask for the result at the end.
+    """
 
     sent: pb.GenerateTask
     text: list[str] = field(default_factory=list)
@@ -183,7 +210,10 @@ class Streamed:
     done: bool = False
 
     def line(self, line: str) -> str:
-        """Take a line; returns the text that it adds. Raises UNAVAILABLE for what is not the protocol."""
+        """Take a line; returns the text that it adds.
+
+        Raises UNAVAILABLE for what is not the protocol.
+        """
         if not line.startswith("data:"):
             return ""
         data = line[5:].strip()
@@ -192,7 +222,9 @@ class Streamed:
             return ""
         event = _object(data.encode())
         if "error" in event:
-            raise unavailable("the upstream broke off with an error of its own", reason="UPSTREAM_ERROR")
+            raise unavailable(
+                "the upstream broke off with an error of its own", reason="UPSTREAM_ERROR"
+            )
         self.model = str(event.get("model") or self.model)
         self.told = event.get("usage") or self.told
         choices = event.get("choices") or ()
@@ -216,7 +248,10 @@ class Streamed:
         return added
 
     def result(self) -> tuple[pb.TaskResult, pb.GenerateChunk]:
-        """The whole answer and the chunk that ends it. Raises UNAVAILABLE for a stream that was cut: it is never passed on as complete."""
+        """The whole answer and the chunk that ends it.
+
+        Raises UNAVAILABLE for a stream that was cut: it is never passed on as complete.
+        """
         if not self.reason:
             raise unavailable("the upstream's stream was cut before its end", reason="STREAM_CUT")
         result = pb.TaskResult(revision=self.model)
@@ -226,12 +261,17 @@ class Streamed:
             message.tool_calls.add(id=name_id, name=name, arguments_json=arguments or "{}")
         result.generate.finish_reason = REASONS.get(self.reason, pb.FINISH_REASON_STOP)
         result.usage.CopyFrom(usage(self.told, self.sent, said))
-        chunk = pb.GenerateChunk(tool_calls=message.tool_calls, finish_reason=result.generate.finish_reason)
+        chunk = pb.GenerateChunk(
+            tool_calls=message.tool_calls, finish_reason=result.generate.finish_reason
+        )
         return result, chunk
 
 
 def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault:
-    """What an HTTP status means. Retried elsewhere: 408, 409, 429, 5xx. The caller's or the operator's to mend: the rest."""
+    """What an HTTP status means.
+
+    Retried elsewhere: 408, 409, 429, 5xx. The caller's or the operator's to mend: the rest.
+    """
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:
         return exhausted("the upstream limits its rate", "UPSTREAM_RATE_LIMITED", wait_s or 1.0)
@@ -249,7 +289,9 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
 
 
 def retry_after_s(value: str, now_unix_s: float) -> float:
-    """Seconds of a `retry-after` header, as a number or as a date (RFC 9110, 10.2.3); 0 for none or nonsense, at most five minutes."""
+    """Seconds of a `retry-after` header, as a number or as a date (RFC 9110, 10.2.3); 0 for none or
+    nonsense, at most five minutes.
+    """
     try:
         seconds = float(value)
     except ValueError:

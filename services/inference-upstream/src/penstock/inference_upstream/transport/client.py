@@ -1,4 +1,7 @@
-"""The workshop: one pool of persistent HTTP connections to one upstream. Timeouts, size limits and what the pool is doing."""
+"""The workshop: one pool of persistent HTTP connections to one upstream.
+
+Timeouts, size limits and what the pool is doing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ BROKEN = (
 ENDED_BADLY = (TimeoutError, httpcore.TimeoutException, *BROKEN, Fault)
 LINE_BYTES = 1 << 20
 END_S = 0.05
-"""How long an upstream that has said `[DONE]` may take to end its body; later its connection is closed."""
+"""How long an upstream that has said `[DONE]` may take to end its body; later its connection is
+closed.
+"""
 
 
 class Client:
@@ -56,13 +61,43 @@ class Client:
         pool = self._pool
         for name, unit, what, value in (
             ("in_flight", "{call}", "Calls under way", lambda: float(self.in_flight)),
-            ("connections_opened", "{connection}", "Connections set up so far", lambda: float(self.opened)),
-            ("tls_resumed", "{connection}", "Connections that resumed a TLS session", lambda: float(self.resumed)),
-            ("connections_open", "{connection}", "Connections that are open", lambda: float(pool.open)),
-            ("connections_busy", "{connection}", "Connections that carry a call", lambda: float(pool.busy)),
+            (
+                "connections_opened",
+                "{connection}",
+                "Connections set up so far",
+                lambda: float(self.opened),
+            ),
+            (
+                "tls_resumed",
+                "{connection}",
+                "Connections that resumed a TLS session",
+                lambda: float(self.resumed),
+            ),
+            (
+                "connections_open",
+                "{connection}",
+                "Connections that are open",
+                lambda: float(pool.open),
+            ),
+            (
+                "connections_busy",
+                "{connection}",
+                "Connections that carry a call",
+                lambda: float(pool.busy),
+            ),
             ("waiting", "{call}", "Calls that wait for a connection", lambda: float(pool.waiting)),
-            ("reuse_share", "1", "Share of calls on a connection that was open already", lambda: self.reuse_share),
-            ("errors", "{call}", "Calls that failed at the upstream or on the way", lambda: float(self.errors)),
+            (
+                "reuse_share",
+                "1",
+                "Share of calls on a connection that was open already",
+                lambda: self.reuse_share,
+            ),
+            (
+                "errors",
+                "{call}",
+                "Calls that failed at the upstream or on the way",
+                lambda: float(self.errors),
+            ),
         ):
             telemetry.gauge(f"penstock.upstream.{name}", unit, what, value)
 
@@ -87,7 +122,10 @@ class Client:
     async def chat(
         self, body: dict[str, Any], sent: pb.GenerateTask
     ) -> AsyncIterator[pb.GenerateChunk | pb.TaskResult]:
-        """A streamed answer: its pieces, then the whole. Leaving the iterator closes the upstream's connection."""
+        """A streamed answer: its pieces, then the whole.
+
+        Leaving the iterator closes the upstream's connection.
+        """
         streamed, rest = Streamed(sent), b""
         async with self._call("/chat/completions", body) as response:
             self._typed(response, "text/event-stream")
@@ -117,7 +155,9 @@ class Client:
     async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpcore.Response]:
         self.calls += 1
         self.in_flight += 1
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        content = json.dumps(
+            body, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
         try:
             async with self._pool.post(
                 self.upstream.base_url + path, self._headers, content, self._timeouts
@@ -172,4 +212,6 @@ class Client:
 
 
 def _headers(response: httpcore.Response) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+    }

@@ -1,6 +1,9 @@
-"""The connections to one upstream: kept, counted, and made anew now and then. HTTP itself is httpcore's.
+"""The connections to one upstream: kept, counted, and made anew now and then.
 
-Owner of every connection. A pool that is older than `refresh_s` is put aside: its calls end on it, new calls look the name up again.
+HTTP itself is httpcore's.
+
+Owner of every connection. A pool that is older than `refresh_s` is put aside: its calls end on it,
+new calls look the name up again.
 """
 
 from __future__ import annotations
@@ -33,13 +36,17 @@ class _Held:
 
 
 class Pool:
-    """Persistent connections, over HTTP/2 where that is asked for and offered, within the bounds of the upstream's section."""
+    """Persistent connections, over HTTP/2 where that is asked for and offered, within the bounds of
+    the upstream's section.
+    """
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         # One context for all connections; httpcore's own trusts the authorities that certifi lists.
         self._trust = (
-            ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else httpcore.default_ssl_context()
+            ssl.create_default_context(cafile=upstream.ca_file)
+            if upstream.ca_file
+            else httpcore.default_ssl_context()
         )
         self.sessions = Sessions(self._trust)
         self.opened = 0
@@ -74,9 +81,14 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def post(
-        self, url: str, headers: Sequence[tuple[str, str]], content: bytes, timeouts: Mapping[str, float]
+        self,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: bytes,
+        timeouts: Mapping[str, float],
     ) -> AsyncIterator[httpcore.Response]:
-        """One request; leaving it before its body has ended closes its connection, or over HTTP/2 its stream.
+        """One request; leaving it before its body has ended closes its connection, or over HTTP/2
+        its stream.
 
         Raises httpcore's exceptions.
         """
@@ -107,9 +119,11 @@ class Pool:
         return self._held
 
     async def sweep(self) -> None:
-        """Close the connections that have been idle for `keepalive_s` or that the upstream has closed.
+        """Close the connections that have been idle for `keepalive_s` or that the upstream has
+        closed.
 
-        httpcore does so only when a call comes; a call that is given one of these in the meantime takes another by itself.
+        httpcore does so only when a call comes; a call that is given one of these in the meantime
+        takes another by itself.
         """
         for connection in self._connections():
             if connection.is_idle() and connection.has_expired():
@@ -129,7 +143,9 @@ class Pool:
 
 
 class _Told:
-    """What httpcore tells of one request: that it has a connection, that one was set up, and that it is left before its end."""
+    """What httpcore tells of one request: that it has a connection, that one was set up, and that
+    it is left before its end.
+    """
 
     def __init__(self, pool: Pool, carrier: httpcore.AsyncConnectionPool) -> None:
         self._pool, self._carrier = pool, carrier

@@ -1,7 +1,9 @@
-"""TLS sessions of one upstream: what a connection leaves so that the next need not prove everything again (RFC 8446, 2.2). No network here.
+"""TLS sessions of one upstream: what a connection leaves so that the next need not prove everything
+again (RFC 8446, 2.2). No network here.
 
-asyncio and anyio take no session, but they make TLS objects by `SSLContext.sslobject_class` and have them shake hands, so an object of
-ours asks for a session before its handshake and leaves one when it first reads: TLS 1.3 sends its tickets after the handshake.
+asyncio and anyio take no session, but they make TLS objects by `SSLContext.sslobject_class` and
+have them shake hands, so an object of ours asks for a session before its handshake and leaves one
+when it first reads: TLS 1.3 sends its tickets after the handshake.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from typing import Any, NamedTuple
 
 KEPT = 32
 FULL_AGAIN_S = 3600.0
-"""After so long the server must show its certificate again: a resumed handshake does not, and it may have ended since."""
+"""After so long the server must show its certificate again: a resumed handshake does not, and it
+may have ended since.
+"""
 
 
 class Left(NamedTuple):
-    """A session, the host name that it was agreed with, and when that host last showed its certificate."""
+    """A session, the host name that it was agreed with, and when that host last showed its
+    certificate.
+    """
 
     host: str | None
     proved_s: float
@@ -26,13 +32,16 @@ class Left(NamedTuple):
 
 
 class Sessions:
-    """What the connections of one context leave for later ones to the same host name; the oldest goes where there are too many.
+    """What the connections of one context leave for later ones to the same host name; the oldest
+    goes where there are too many.
 
     Each is used once, as RFC 8446 (C.4) asks, so one whose handshake fails is gone.
     """
 
     def __init__(self, context: ssl.SSLContext, now: Callable[[], float] = time.monotonic) -> None:
-        """`context` must be one upstream's own: the TLS objects that it makes use these sessions from now on."""
+        """`context` must be one upstream's own: the TLS objects that it makes use these sessions
+        from now on.
+        """
         self.now = now
         self.resumed = 0
         """Handshakes that a session has shortened."""
@@ -40,9 +49,18 @@ class Sessions:
         context.sslobject_class = type("Resuming", (_Resuming,), {"sessions": self})
 
     def take(self, host: str | None) -> Left | None:
-        """The newest session with this host, which is kept no longer; None where there is none that is new enough."""
+        """The newest session with this host, which is kept no longer; None where there is none that
+        is new enough.
+        """
         least_s = self.now() - FULL_AGAIN_S
-        found = next((left for left in reversed(self._left) if left.host == host and left.proved_s > least_s), None)
+        found = next(
+            (
+                left
+                for left in reversed(self._left)
+                if left.host == host and left.proved_s > least_s
+            ),
+            None,
+        )
         if found is not None:
             self._left.remove(found)
         return found
@@ -56,7 +74,10 @@ class Sessions:
 
 
 class _Resuming(ssl.SSLObject):
-    """A client's TLS object that resumes where it can. The standard library makes it without `__init__`, hence the defaults."""
+    """A client's TLS object that resumes where it can.
+
+    The standard library makes it without `__init__`, hence the defaults.
+    """
 
     sessions: Sessions
     _began = _read = False

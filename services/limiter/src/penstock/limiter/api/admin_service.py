@@ -1,4 +1,6 @@
-"""The operators' door: look at rules, set, reset, adjust, drain; every change stands in the audit log before it is made."""
+"""The operators' door: look at rules, set, reset, adjust, drain; every change stands in the audit
+log before it is made.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +43,27 @@ class AdminServicer:
         section = self._limiter.section
         rows = [
             pb.RuleInForce(
-                name=rule.name, kind=rule.kind, level=rule.level, counts=rule.counts, limit=rule.limit,
-                window=f"{'calendar ' if rule.calendar else ''}{rule.window}", holds=rule.holds, store_loss=rule.store_loss,
+                name=rule.name,
+                kind=rule.kind,
+                level=rule.level,
+                counts=rule.counts,
+                limit=rule.limit,
+                window=f"{'calendar ' if rule.calendar else ''}{rule.window}",
+                holds=rule.holds,
+                store_loss=rule.store_loss,
                 shadow=rule.shadow or section.shadow,
             )
             for rule in section.rules
-        ]  # fmt: skip
+        ]
         return pb.ListRulesResponse(rules=rows)
 
     async def ShowUsage(self, request: pb.ShowUsageRequest, call: Call) -> pb.ShowUsageResponse:
         asked = request.path
         if not asked.organisation:
             raise invalid("path.organisation", "is empty")
-        path = Path(asked.organisation, asked.team, asked.user, asked.key_id, tuple(asked.tags), asked.model)
+        path = Path(
+            asked.organisation, asked.team, asked.user, asked.key_id, tuple(asked.tags), asked.model
+        )
         return pb.ShowUsageResponse(rules=await self._limiter.usage(path))
 
     async def SetLimit(self, request: pb.SetLimitRequest, call: Call) -> pb.SetLimitResponse:
@@ -74,23 +84,33 @@ class AdminServicer:
         before, _ = await self._adjust(request.subject, 0, reset=True)
         return pb.ResetUsageResponse(committed=before)
 
-    async def AdjustUsage(self, request: pb.AdjustUsageRequest, call: Call) -> pb.AdjustUsageResponse:
+    async def AdjustUsage(
+        self, request: pb.AdjustUsageRequest, call: Call
+    ) -> pb.AdjustUsageResponse:
         self._counter(request.subject)
         if abs(request.amount) > MOST:
             raise invalid("amount", f"must lie between -{MOST} and {MOST}")
-        await self._note(call, "AdjustUsage", f"{_name(request.subject)} {request.amount:+d}", request.reason)
+        await self._note(
+            call, "AdjustUsage", f"{_name(request.subject)} {request.amount:+d}", request.reason
+        )
         _, now = await self._adjust(request.subject, request.amount)
         return pb.AdjustUsageResponse(committed=now)
 
-    async def _adjust(self, asked: pb.Subject, amount: int, *, reset: bool = False) -> tuple[int, int]:
+    async def _adjust(
+        self, asked: pb.Subject, amount: int, *, reset: bool = False
+    ) -> tuple[int, int]:
         with self._limiter.needs_store():
             try:
-                return await self._store.adjust(asked.organisation, self._counter(asked), amount, reset=reset)
+                return await self._store.adjust(
+                    asked.organisation, self._counter(asked), amount, reset=reset
+                )
             except WindowPassed as passed:
                 counter = self._counter(asked, passed.now_s)
                 return await self._store.adjust(asked.organisation, counter, amount, reset=reset)
 
-    async def DrainOrganisation(self, request: pb.DrainOrganisationRequest, call: Call) -> pb.DrainOrganisationResponse:
+    async def DrainOrganisation(
+        self, request: pb.DrainOrganisationRequest, call: Call
+    ) -> pb.DrainOrganisationResponse:
         if not request.organisation:
             raise invalid("organisation", "is empty")
         said = f"{request.organisation} {'drain' if request.drain else 'let in'}"
@@ -99,19 +119,25 @@ class AdminServicer:
             open_holds = await self._store.drain(request.organisation, request.drain)
         return pb.DrainOrganisationResponse(open_holds=open_holds)
 
-    async def VerifyLedger(self, request: pb.VerifyLedgerRequest, call: Call) -> pb.VerifyLedgerResponse:
+    async def VerifyLedger(
+        self, request: pb.VerifyLedgerRequest, call: Call
+    ) -> pb.VerifyLedgerResponse:
         if not request.organisation:
             raise invalid("organisation", "is empty")
         with self._limiter.needs_store():
             entries, differing = await self._store.verify(request.organisation)
         return pb.VerifyLedgerResponse(entries=entries, differing=differing)
 
-    async def ListChanges(self, request: pb.ListChangesRequest, call: Call) -> pb.ListChangesResponse:
+    async def ListChanges(
+        self, request: pb.ListChangesRequest, call: Call
+    ) -> pb.ListChangesResponse:
         if not 0 <= request.limit <= MOST_CHANGES:
             raise invalid("limit", f"must lie between 0 and {MOST_CHANGES}")
         with self._limiter.needs_store():
             rows = await self._store.changes(request.limit or 100)
-        return pb.ListChangesResponse(changes=[pb.Change(at_unix_ms=at, **fields) for at, fields in rows])
+        return pb.ListChangesResponse(
+            changes=[pb.Change(at_unix_ms=at, **fields) for at, fields in rows]
+        )
 
     def _counter(self, asked: pb.Subject, now_s: float | None = None) -> Counter:
         for field in ("rule", "organisation", "value"):
@@ -126,7 +152,12 @@ class AdminServicer:
     async def _note(self, call: Call, action: str, target: str, reason: str) -> None:
         if not reason.strip():
             raise invalid("reason", "is empty; the audit log needs it")
-        change = {"operator": call.principal.user, "action": action, "target": target, "reason": reason}
+        change = {
+            "operator": call.principal.user,
+            "action": action,
+            "target": target,
+            "reason": reason,
+        }
         with self._limiter.needs_store():
             await self._store.note_change(change)
 

@@ -1,4 +1,6 @@
-"""Envoy's rate limit service, version 3: descriptors in, a verdict for each and for all out. In time: late is open or closed by rule.
+"""Envoy's rate limit service, version 3: descriptors in, a verdict for each and for all out.
+
+In time: late is open or closed by rule.
 
 Differs from the reference service on purpose: nothing is counted unless every descriptor passes.
 """
@@ -19,7 +21,9 @@ from penstock.limiter.rules import SECONDS, Counter, EnvoyRule, organisation_pre
 from penstock.limiter.store import Store, StoreLost
 
 ANSWER_S = 0.010
-"""Longest wait for the store: half of the 20 ms that Envoy waits by default before it does as it likes; the rest is for the way."""
+"""Longest wait for the store: half of the 20 ms that Envoy waits by default before it does as it
+likes; the rest is for the way.
+"""
 RETURN_S = 0.005
 """Left for the way back to a caller that says how long it waits."""
 MOST_DESCRIPTORS = 64
@@ -53,8 +57,13 @@ class EnvoyServicer:
         return _response(found, rows, states, reply)
 
     def _wait_s(self, left_s: float | None) -> float:
-        """Time for the store. What a caller still waits counts from its call's arrival, wherever that has queued since."""
-        return self._answer_s if left_s is None else min(self._answer_s, max(0.0, left_s - RETURN_S))
+        """Time for the store.
+
+        What a caller still waits counts from its call's arrival, wherever that has queued since.
+        """
+        return (
+            self._answer_s if left_s is None else min(self._answer_s, max(0.0, left_s - RETURN_S))
+        )
 
     async def _ask(self, domain: str, rows: Sequence[Counter]) -> tuple[Reply, list[Usage]]:
         if not rows:
@@ -67,16 +76,33 @@ class EnvoyServicer:
         )
         return reply, states
 
-    def _counter(self, request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor) -> Counter | None:
-        """The counter of a descriptor: its own limit, else the first rule that fits; None where nothing limits it."""
-        rule = next((rule for rule in self._limiter.section.envoy if _fits(rule, request.domain, descriptor)), None)
+    def _counter(
+        self, request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor
+    ) -> Counter | None:
+        """The counter of a descriptor: its own limit, else the first rule that fits; None where
+        nothing limits it.
+        """
+        rule = next(
+            (
+                rule
+                for rule in self._limiter.section.envoy
+                if _fits(rule, request.domain, descriptor)
+            ),
+            None,
+        )
         limit, period_s = (rule.requests_per_unit, SECONDS[rule.unit]) if rule else (0, 0)
         if descriptor.HasField("limit") and descriptor.limit.unit in PERIODS_S:
             limit, period_s = descriptor.limit.requests_per_unit, PERIODS_S[descriptor.limit.unit]
         elif rule is None:
             return None
-        value = "|".join(f"{len(entry.key)}:{entry.key}={entry.value}" for entry in descriptor.entries)
-        hits = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else request.hits_addend or 1
+        value = "|".join(
+            f"{len(entry.key)}:{entry.key}={entry.value}" for entry in descriptor.entries
+        )
+        hits = (
+            descriptor.hits_addend.value
+            if descriptor.HasField("hits_addend")
+            else request.hits_addend or 1
+        )
         return Counter(
             f"{organisation_prefix(_organisation(request.domain))}c:envoy:{period_s}:{value}",
             (rule.name if rule else "") or value,
@@ -92,12 +118,16 @@ class EnvoyServicer:
 
 
 def _once(found: Sequence[Counter | None]) -> list[Counter]:
-    """Each counter once, with all that is asked of it: descriptors that are the same are counted together, and pass together or not."""
+    """Each counter once, with all that is asked of it: descriptors that are the same are counted
+    together, and pass together or not.
+    """
     rows: dict[str, Counter] = {}
     for counter in found:
         if counter is not None:
             before = rows.get(counter.key)
-            rows[counter.key] = replace(counter, amount=before.amount + counter.amount) if before else counter
+            rows[counter.key] = (
+                replace(counter, amount=before.amount + counter.amount) if before else counter
+            )
     return list(rows.values())
 
 
@@ -130,20 +160,32 @@ def _response(
         status.current_limit.requests_per_unit = counter.end
         status.current_limit.name = counter.rule
         seconds = counter.start // 1_000_000
-        status.current_limit.unit = next(unit for unit, length in PERIODS_S.items() if length == seconds)  # type: ignore[assignment]
+        status.current_limit.unit = next(
+            unit for unit, length in PERIODS_S.items() if length == seconds
+        )  # type: ignore[assignment]
         status.limit_remaining = left
-        status.duration_until_reset.CopyFrom(_duration(state.committed * counter.start / counter.limit / 1e6))
+        status.duration_until_reset.CopyFrom(
+            _duration(state.committed * counter.start / counter.limit / 1e6)
+        )
         if not passed and not counter.shadow and asked[counter.key] > left:
             status.code = rls.RateLimitResponse.OVER_LIMIT
-    if not passed and not any(status.code == rls.RateLimitResponse.OVER_LIMIT for status in response.statuses):
+    if not passed and not any(
+        status.code == rls.RateLimitResponse.OVER_LIMIT for status in response.statuses
+    ):
         key = rows[max(reply.at, 0)].key
-        response.statuses[[row.key if row else "" for row in found].index(key)].code = rls.RateLimitResponse.OVER_LIMIT
+        response.statuses[
+            [row.key if row else "" for row in found].index(key)
+        ].code = rls.RateLimitResponse.OVER_LIMIT
     _headers(response, by_key, rows)
     return response
 
 
-def _headers(response: rls.RateLimitResponse, states: dict[str, Usage], rows: Sequence[Counter]) -> None:
-    """The tightest limit as `ratelimit-limit`, `-remaining`, `-reset` (IETF draft-polli-ratelimit-headers-03)."""
+def _headers(
+    response: rls.RateLimitResponse, states: dict[str, Usage], rows: Sequence[Counter]
+) -> None:
+    """The tightest limit as `ratelimit-limit`, `-remaining`, `-reset` (IETF
+    draft-polli-ratelimit-headers-03).
+    """
     if not rows:
         return
     tightest = min(rows, key=lambda row: row.end - states[row.key].committed)

@@ -1,4 +1,7 @@
-"""The door: each RPC is proto in, one question to the books, proto out. What the store's loss means is decided rule by rule."""
+"""The door: each RPC is proto in, one question to the books, proto out.
+
+What the store's loss means is decided rule by rule.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,30 @@ from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
 MOST = 10**14
-"""Largest amount that is taken: a hundred million dollars, and exact in every number that the script uses."""
+"""Largest amount that is taken: a hundred million dollars, and exact in every number that the
+script uses.
+"""
 LONGEST_NAME = 128
 """Characters of a hold's name and of a route."""
 OPEN_KEPT = 100_000
 UNBOOKED_S = 3_600.0
-"""What passed while the store was lost is remembered for so long, for the settlement that books it."""
+"""What passed while the store was lost is remembered for so long, for the settlement that books it.
+"""
 STORE_SHARE, STORE_WAIT_S = 0.8, 2.0
 """Part of a caller's time that may be spent waiting for a slow store, and the most of it."""
 RETRY_LOST_MS = 1_000
 """When to ask again, as callers are told who met a lost store."""
 WINDOWS_S = 1.0
-"""Counters of a path are computed again so often; the script says when a window has ended meanwhile."""
+"""Counters of a path are computed again so often; the script says when a window has ended
+meanwhile.
+"""
 
 
 @dataclass
 class OpenHold:
-    """What this process remembers of a hold: for learning outputs, and for booking what passed while the store was lost."""
+    """What this process remembers of a hold: for learning outputs, and for booking what passed
+    while the store was lost.
+    """
 
     kind: Kind
     most: list[int]
@@ -54,8 +64,12 @@ class OpenHold:
     """Forgotten then, by the monotonic clock: it has expired in the store."""
 
     def beyond(self, dimension: int) -> int:
-        """Most that it may cost more than is held for it: nothing, unless a rule of the path holds what is expected."""
-        expected = any(row.expected and row.dimension == dimension and not row.shadow for row in self.path)
+        """Most that it may cost more than is held for it: nothing, unless a rule of the path holds
+        what is expected.
+        """
+        expected = any(
+            row.expected and row.dimension == dimension and not row.shadow for row in self.path
+        )
         return max(0, self.most[dimension] - self.usual[dimension]) if expected else 0
 
 
@@ -63,7 +77,12 @@ class LimiterServicer:
     """penstock.api.limiter.v1.LimiterService."""
 
     def __init__(
-        self, settings: LimiterSettings, section: LimitsSection, prices: PricesSection, store: Store, clock: Clock
+        self,
+        settings: LimiterSettings,
+        section: LimitsSection,
+        prices: PricesSection,
+        store: Store,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -75,18 +94,31 @@ class LimiterServicer:
 
     def watch(self, telemetry: Telemetry) -> None:
         """Report decisions, alerts, and how far expected holds could overshoot at most."""
-        self._verdicts = telemetry.counter("penstock.limiter.decisions", "{decision}", "Decisions by verdict and rule")
-        self._alerts = telemetry.counter("penstock.limiter.alerts", "{alert}", "Alert shares passed, by rule")
-        for name, unit, dimension in (("overshoot_bound", "uUSD", 2), ("overshoot_bound_tokens", "{token}", 1)):
+        self._verdicts = telemetry.counter(
+            "penstock.limiter.decisions", "{decision}", "Decisions by verdict and rule"
+        )
+        self._alerts = telemetry.counter(
+            "penstock.limiter.alerts", "{alert}", "Alert shares passed, by rule"
+        )
+        for name, unit, dimension in (
+            ("overshoot_bound", "uUSD", 2),
+            ("overshoot_bound_tokens", "{token}", 1),
+        ):
             telemetry.gauge(
-                f"penstock.limiter.{name}", unit, "Most that open expected holds may cost beyond what is held",
+                f"penstock.limiter.{name}",
+                unit,
+                "Most that open expected holds may cost beyond what is held",
                 partial(self.overshoot_bound, dimension),
-            )  # fmt: skip
+            )
         told = "Holds of this process not yet settled"
-        telemetry.gauge("penstock.limiter.open_holds", "{hold}", told, lambda: float(len(self._living())))
+        telemetry.gauge(
+            "penstock.limiter.open_holds", "{hold}", told, lambda: float(len(self._living()))
+        )
 
     def overshoot_bound(self, dimension: int) -> float:
-        """Most by which open holds may overshoot rules that hold what is expected, in tokens (1) or micro-dollars (2)."""
+        """Most by which open holds may overshoot rules that hold what is expected, in tokens (1) or
+        micro-dollars (2).
+        """
         return float(sum(hold.beyond(dimension) for hold in self._living().values()))
 
     def _living(self) -> OrderedDict[str, OpenHold]:
@@ -111,11 +143,18 @@ class LimiterServicer:
         kind = Kind(path.organisation, path.model, request.route)
         usual = self._outputs.usual(kind, most, least)
         ask = Question(
-            most, usual, least, request.ttl_ms or self._settings.hold_ms, call.priority or common_pb2.PRIORITY_NORMAL, request.unpriced
-        )  # fmt: skip
+            most,
+            usual,
+            least,
+            request.ttl_ms or self._settings.hold_ms,
+            call.priority or common_pb2.PRIORITY_NORMAL,
+            request.unpriced,
+        )
         held = OpenHold(kind, most, usual, least)
         try:
-            reply, rows = await self._ask(path, request.hold_id, ask, self._store_wait_s(path, call))
+            reply, rows = await self._ask(
+                path, request.hold_id, ask, self._store_wait_s(path, call)
+            )
         except StoreLost:
             reply, rows = self._without_store(path, request.hold_id, held)
         if reply.verdict == pb.VERDICT_ALLOWED:
@@ -131,7 +170,9 @@ class LimiterServicer:
         try:
             reply = await self._store.extend(call.principal.organisation, request.hold_id, grown)
         except StoreLost:
-            reply = Reply(pb.VERDICT_ALLOWED)  # the call runs already; its commit books what it cost
+            reply = Reply(
+                pb.VERDICT_ALLOWED
+            )  # the call runs already; its commit books what it cost
         if held is not None and reply.verdict == pb.VERDICT_ALLOWED:
             held.most = [max(pair) for pair in zip(held.most, grown, strict=True)]
             held.usual = [max(pair) for pair in zip(held.usual, grown, strict=True)]
@@ -154,19 +195,30 @@ class LimiterServicer:
         return pb.ReleaseResponse(released=released)
 
     async def GrantLease(self, request: pb.GrantLeaseRequest, call: Call) -> pb.GrantLeaseResponse:
-        """Grant a share. For one lease's time after a restart of the store none is granted and calls are reserved one by one: the store may
-        have lost the leases that it granted last, and their holders report them meanwhile.
+        """Grant a share.
+
+        For one lease's time after a restart of the store none is granted and calls are reserved one
+        by one: the store may have lost the leases that it granted last, and their holders report
+        them meanwhile.
         """
         path = self.path(call, request.model)
         _named("lease_id", request.lease_id)
         wanted, least = vector("wanted", request.wanted), vector("least", request.least)
         ask = Question(
-            wanted, wanted, least, self._settings.lease_ms, call.priority or common_pb2.PRIORITY_NORMAL,
-            request.unpriced, lease=True, share=self._settings.lease_share,
-        )  # fmt: skip
+            wanted,
+            wanted,
+            least,
+            self._settings.lease_ms,
+            call.priority or common_pb2.PRIORITY_NORMAL,
+            request.unpriced,
+            lease=True,
+            share=self._settings.lease_share,
+        )
         lent = OpenHold(Kind(path.organisation, path.model), wanted, wanted, least)
         try:
-            reply, rows = await self._ask(path, request.lease_id, ask, self._store_wait_s(path, call))
+            reply, rows = await self._ask(
+                path, request.lease_id, ask, self._store_wait_s(path, call)
+            )
         except StoreLost:
             reply, rows = self._without_store(path, request.lease_id, lent)
             reply = reply._replace(granted=(UNBOUNDED,) * 3) if lent.unbooked else reply
@@ -193,18 +245,26 @@ class LimiterServicer:
         priority = call.priority or common_pb2.PRIORITY_NORMAL
         ask = Question(wanted, wanted, wanted, 0, priority, share=self._settings.lease_share)
         try:
-            reply = await self._store.renew(call.principal.organisation, request.lease_id, spent, wanted, ask)
+            reply = await self._store.renew(
+                call.principal.organisation, request.lease_id, spent, wanted, ask
+            )
         except StoreLost:
             reply = Reply(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=RETRY_LOST_MS)
         return pb.RenewLeaseResponse(
-            decision=self._decision(reply, (), None), granted=amount(reply.granted), ttl_ms=self._settings.lease_ms
+            decision=self._decision(reply, (), None),
+            granted=amount(reply.granted),
+            ttl_ms=self._settings.lease_ms,
         )
 
-    async def ReturnLease(self, request: pb.ReturnLeaseRequest, call: Call) -> pb.ReturnLeaseResponse:
+    async def ReturnLease(
+        self, request: pb.ReturnLeaseRequest, call: Call
+    ) -> pb.ReturnLeaseResponse:
         _named("lease_id", request.lease_id)
         spent = vector("spent", request.spent)
         _, held = await self._settle(call.principal.organisation, request.lease_id, spent)
-        return pb.ReturnLeaseResponse(returned=amount([0 if part >= UNBOUNDED else part for part in held]))
+        return pb.ReturnLeaseResponse(
+            returned=amount([0 if part >= UNBOUNDED else part for part in held])
+        )
 
     async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
         path = self.path(call, request.model)
@@ -223,7 +283,9 @@ class LimiterServicer:
 
     @contextlib.contextmanager
     def needs_store(self) -> Iterator[None]:
-        """What a caller is told who needs the store while it is lost: UNAVAILABLE, and when to ask again."""
+        """What a caller is told who needs the store while it is lost: UNAVAILABLE, and when to ask
+        again.
+        """
         try:
             yield
         except StoreLost:
@@ -249,7 +311,9 @@ class LimiterServicer:
         return known[1]
 
     def _store_wait_s(self, path: Path, call: Call) -> float:
-        """How long a call may wait for a slow store: not at all where every rule of its path would let it pass without one."""
+        """How long a call may wait for a slow store: not at all where every rule of its path would
+        let it pass without one.
+        """
         if not _refuses_without_store(self.counters(path)):
             return 0.0
         return min(STORE_WAIT_S, STORE_SHARE * max(0.0, call.remaining_s(self._clock.monotonic())))
@@ -261,15 +325,21 @@ class LimiterServicer:
         if not rows:
             return Reply(pb.VERDICT_ALLOWED, granted=(UNBOUNDED,) * 3), rows
         reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
-        if reply.verdict == STALE:  # a window has ended by the store's clock; that clock says which one it is
+        if (
+            reply.verdict == STALE
+        ):  # a window has ended by the store's clock; that clock says which one it is
             rows = counters(self.section, path, reply.available / 1000)
             reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
         return reply, rows
 
-    def _without_store(self, path: Path, name: str, held: OpenHold) -> tuple[Reply, tuple[Counter, ...]]:
-        """The verdict while the store is lost: rules that are open let pass, and what passed is booked at its settlement.
+    def _without_store(
+        self, path: Path, name: str, held: OpenHold
+    ) -> tuple[Reply, tuple[Counter, ...]]:
+        """The verdict while the store is lost: rules that are open let pass, and what passed is
+        booked at its settlement.
 
-        The store may have taken the question and answer nobody: what was refused is given back when it answers again.
+        The store may have taken the question and answer nobody: what was refused is given back when
+        it answers again.
         """
         rows = self.counters(path)
         shut = _refuses_without_store(rows)
@@ -279,7 +349,9 @@ class LimiterServicer:
         held.path = held.unbooked = rows
         return Reply(pb.VERDICT_ALLOWED), rows
 
-    async def _settle(self, organisation: str, name: str, spent: list[int]) -> tuple[bool, tuple[int, int, int]]:
+    async def _settle(
+        self, organisation: str, name: str, spent: list[int]
+    ) -> tuple[bool, tuple[int, int, int]]:
         """End a hold; while the store is lost it is owed, and the caller may as well ask again."""
         held = self._open.get(name)
         with self.needs_store():
@@ -290,12 +362,16 @@ class LimiterServicer:
         return ended
 
     def _remember(self, name: str, held: OpenHold, ttl_s: float) -> None:
-        held.until_s = self._clock.monotonic() + (max(ttl_s, UNBOOKED_S) if held.unbooked else ttl_s)
+        held.until_s = self._clock.monotonic() + (
+            max(ttl_s, UNBOOKED_S) if held.unbooked else ttl_s
+        )
         self._open[name] = held
         if len(self._living()) > OPEN_KEPT:
             self._open.popitem(last=False)
 
-    def _decision(self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None) -> pb.Decision:
+    def _decision(
+        self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None
+    ) -> pb.Decision:
         names = reply.rules or [row.rule for row in rows]
         rule = names[reply.at] if 0 <= reply.at < len(names) else ""
         decision = pb.Decision(verdict=reply.verdict, retry_after_ms=reply.retry_ms, rule=rule)  # type: ignore[arg-type]
@@ -303,7 +379,11 @@ class LimiterServicer:
         for index, share in reply.alerts:
             log.warning("limit %s: %d %% of it is spent or held", names[index], share // 10)
             self._alerts.add(1, {"rule": names[index], "share": share / 1000})
-        if request is not None and decision.verdict not in (pb.VERDICT_ALLOWED, pb.VERDICT_UNPRICED) and rule:
+        if (
+            request is not None
+            and decision.verdict not in (pb.VERDICT_ALLOWED, pb.VERDICT_UNPRICED)
+            and rule
+        ):
             decision.max_tokens_hint = self._affords(rows[reply.at], reply.available, request)
             decision.cheaper_model_hint = self._cheaper(rows[reply.at], reply.available, request)
         return decision
@@ -313,7 +393,13 @@ class LimiterServicer:
         if counter.dimension == 0 or request.output_tokens <= 0:
             return 0
         if counter.dimension == 1:
-            return max(0, min(request.output_tokens, available - (request.amount.tokens - request.output_tokens)))
+            return max(
+                0,
+                min(
+                    request.output_tokens,
+                    available - (request.amount.tokens - request.output_tokens),
+                ),
+            )
         price = self.prices.models.get(request.model)
         if price is None:
             return 0
@@ -330,7 +416,9 @@ class LimiterServicer:
             return ""
         size = request.amount.tokens - request.output_tokens, request.output_tokens
         costs = {
-            name: self.prices.most_microusd(name, *size) or 0 for name in self.prices.models if name != request.model
+            name: self.prices.most_microusd(name, *size) or 0
+            for name in self.prices.models
+            if name != request.model
         }
         fitting = {name: cost for name, cost in costs.items() if 0 < cost <= available}
         return max(fitting, key=lambda name: fitting[name], default="")

@@ -1,1 +1,4 @@
-"""May this caller spend this now? Asks the limiter, mostly from leases in hand. Imports requests and stages."""
+"""May this caller spend this now?
+
+Asks the limiter, mostly from leases in hand. Imports requests and stages.
+"""

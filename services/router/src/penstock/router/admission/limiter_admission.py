@@ -1,8 +1,10 @@
-"""Admission through the limiter: from a leased share without a call where that is possible, with a hold of its own where it is not.
+"""Admission through the limiter: from a leased share without a call where that is possible, with a
+hold of its own where it is not.
 
-A lease belongs to one path (principal, model, urgency) and is money already taken: what is admitted from it can never overshoot.
-It is renewed before it runs dry, returned when nobody uses it, and not used after its time less a margin.
-Calls that generate may outlive a lease, so they hold for themselves.
+A lease belongs to one path (principal, model, urgency) and is money already taken: what is admitted
+from it can never overshoot. It is renewed before it runs dry, returned when nobody uses it, and not
+used after its time less a margin. Calls that generate may outlive a lease, so they hold for
+themselves.
 """
 
 from __future__ import annotations
@@ -35,11 +37,16 @@ RENEW_AT = 0.5
 FIRST_CALLS = 32
 """A new lease asks for so many calls like the one at hand."""
 ANSWER_S = 0.5
-"""Longest wait for the limiter after a call has been admitted: renewals, extensions, settlements."""
+"""Longest wait for the limiter after a call has been admitted: renewals, extensions, settlements.
+"""
 ADMIT_SHARE, ADMIT_S = 0.5, 4.0
-"""Part of a call's time that its admission may take, and the most of it: a store that is slow for a moment costs waiting, not a refusal."""
+"""Part of a call's time that its admission may take, and the most of it: a store that is slow for a
+moment costs waiting, not a refusal.
+"""
 ADMIT_ANSWER_S = 2.5
-"""Longest wait for one answer of the limiter during an admission; it waits for its store for at most 2 s."""
+"""Longest wait for one answer of the limiter during an admission; it waits for its store for at
+most 2 s.
+"""
 LONGEST_ROUTE = 128
 AGAIN_S = (0.0, 0.2, 1.0, 5.0, 25.0)
 """Pauses before each try to settle."""
@@ -100,7 +107,11 @@ class LimiterAdmission:
     """The admission stage of a router with a limiter. Owns its leases; `close` returns them."""
 
     def __init__(
-        self, peer: Peer, prices: Callable[[], Prices], clock: Clock, on_loss: Literal["closed", "open"] = "closed"
+        self,
+        peer: Peer,
+        prices: Callable[[], Prices],
+        clock: Clock,
+        on_loss: Literal["closed", "open"] = "closed",
     ) -> None:
         self._peer, self._prices, self._clock, self._on_loss = peer, prices, clock, on_loss
         self._leases: dict[Path, Lease] = {}
@@ -110,14 +121,23 @@ class LimiterAdmission:
         self._after: set[asyncio.Task[None]] = set()
 
     def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
-        """Let a call go on from a lease in hand; None where the limiter has to be asked. Raises the Fault that its caller is told."""
+        """Let a call go on from a lease in hand; None where the limiter has to be asked.
+
+        Raises the Fault that its caller is told.
+        """
         admitted = self._from_hand(call, options, work)
         return admitted if isinstance(admitted, Admitted) else None
 
     async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
-        """Let a call go on from a lease or with a hold of its own; raises the Fault that its caller is told."""
+        """Let a call go on from a lease or with a hold of its own; raises the Fault that its caller
+        is told.
+        """
         asked = self._from_hand(call, options, work)
-        return asked if isinstance(asked, Admitted) else await self._slowly(call, work, _route(options, work), asked)
+        return (
+            asked
+            if isinstance(asked, Admitted)
+            else await self._slowly(call, work, _route(options, work), asked)
+        )
 
     def _from_hand(
         self, call: Call, options: router_pb2.CallOptions, work: Work
@@ -128,7 +148,8 @@ class LimiterAdmission:
         tokens, cost = work.input_bound + work.output_tokens, money or 0
         if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
             raise exhausted(
-                f"options.max_cost_microusd: this call may cost {cost} micro-dollars, {options.max_cost_microusd} are allowed",
+                f"options.max_cost_microusd: this call may cost {cost} micro-dollars, "
+                f"{options.max_cost_microusd} are allowed",
                 "COST_CEILING",
             )
         lease = self._leases.get(path)
@@ -148,7 +169,9 @@ class LimiterAdmission:
             self._renew_later(lease)
         return Admitted(Ticket(call, most, (1, work.input_tokens, 0), lease))
 
-    async def _slowly(self, call: Call, work: Work, route: str, asked: tuple[Path, Vector, bool]) -> Admitted:
+    async def _slowly(
+        self, call: Call, work: Work, route: str, asked: tuple[Path, Vector, bool]
+    ) -> Admitted:
         """Grant or renew a lease where that helps; otherwise hold for this call alone."""
         now = self._clock.monotonic()
         ends_s = now + min(ADMIT_S, ADMIT_SHARE * call.remaining_s(now))
@@ -164,37 +187,54 @@ class LimiterAdmission:
     ) -> Admitted:
         path, most, unpriced = asked
         try:
-            leasable = work.kind != "generate" and self._each.get(path, 0.0) < self._clock.monotonic()
+            leasable = (
+                work.kind != "generate" and self._each.get(path, 0.0) < self._clock.monotonic()
+            )
             if leasable and await self._leased(path, call, most, unpriced, ends_s):
                 lease = self._leases.get(path)
-                if lease is not None and all(have >= need for have, need in zip(lease.left, most, strict=True)):
+                if lease is not None and all(
+                    have >= need for have, need in zip(lease.left, most, strict=True)
+                ):
                     return self._take(lease, call, most, work)
-                # Too little for this call, and no more to be had: what is left goes back, so that it can be held with the rest.
+                # Too little for this call, and no more to be had: what is left goes back, so that
+                # it can be held with the rest.
                 if lease is not None:
                     await self._drop(lease)
             return await self._reserve(call, work, route, ends_s)
         except Fault as fault:
-            if fault.code != grpc.StatusCode.UNAVAILABLE or self._on_loss == "closed" or fault.reason:
+            if (
+                fault.code != grpc.StatusCode.UNAVAILABLE
+                or self._on_loss == "closed"
+                or fault.reason
+            ):
                 raise
             return Admitted(None, ("limiter unavailable: nothing was limited",))
 
-    async def _leased(self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float) -> bool:
+    async def _leased(
+        self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float
+    ) -> bool:
         """Have a lease in hand for a path; callers of one path wait for one grant."""
         lease = self._leases.get(path)
         if lease is not None and self._clock.monotonic() < lease.good_until_s:
-            if not _free(lease) and any(have < need for have, need in zip(lease.left, most, strict=True)):
+            if not _free(lease) and any(
+                have < need for have, need in zip(lease.left, most, strict=True)
+            ):
                 self._renew_later(lease, most)
                 assert lease.renewing is not None
                 await asyncio.shield(lease.renewing)
             return path in self._leases
         granting = self._granting.get(path)
         if granting is None:
-            granting = asyncio.create_task(self._grant(path, call, most, unpriced, ends_s), name="grant a lease")
+            granting = asyncio.create_task(
+                self._grant(path, call, most, unpriced, ends_s), name="grant a lease"
+            )
             self._granting[path] = granting
             granting.add_done_callback(lambda _: self._granting.pop(path, None))
         return await asyncio.shield(granting)
 
-    async def _grant(self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float) -> bool:
+    async def _grant(
+        self, path: Path, call: Call, most: Vector, unpriced: bool, ends_s: float
+    ) -> bool:
         old = self._leases.pop(path, None)
         if old is not None:
             self._give_back(old)
@@ -214,8 +254,15 @@ class LimiterAdmission:
             return False
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
         self._leases[path] = Lease(
-            request.lease_id, path, unpriced, now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT, granted, _low(granted), since_s=now
-        )  # fmt: skip
+            request.lease_id,
+            path,
+            unpriced,
+            now + ttl_s * (1 - MARGIN),
+            now + ttl_s * RENEW_AT,
+            granted,
+            _low(granted),
+            since_s=now,
+        )
         return True
 
     def _renew_later(self, lease: Lease, need: Vector = (0, 0, 0)) -> None:
@@ -228,10 +275,13 @@ class LimiterAdmission:
         reported, ttl_s = list(lease.spent), (lease.good_until_s - lease.since_s) / (1 - MARGIN)
         share = ttl_s / max(now - lease.since_s, 0.05)
         wanted = [
-            lease.flight[d] + max(round(lease.used[d] * share), need[d] * FIRST_CALLS, need[d]) for d in (0, 1, 2)
+            lease.flight[d] + max(round(lease.used[d] * share), need[d] * FIRST_CALLS, need[d])
+            for d in (0, 1, 2)
         ]
         call = Call(lease.path[0], lease.path[2], deadline_s=now + ANSWER_S)
-        request = pb.RenewLeaseRequest(lease_id=lease.id, spent=_amount(reported), wanted=_amount(wanted))
+        request = pb.RenewLeaseRequest(
+            lease_id=lease.id, spent=_amount(reported), wanted=_amount(wanted)
+        )
         try:
             answer: pb.RenewLeaseResponse = await self._ask("RenewLease", request, call)
         except Fault:
@@ -246,7 +296,9 @@ class LimiterAdmission:
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
         for d in (0, 1, 2):
             settled = lease.spent[d] - reported[d]
-            lease.left[d] = granted[d] if granted[d] >= UNBOUNDED else granted[d] - settled - lease.flight[d]
+            lease.left[d] = (
+                granted[d] if granted[d] >= UNBOUNDED else granted[d] - settled - lease.flight[d]
+            )
         lease.low, lease.used, lease.since_s = _low(lease.left), [0, 0, 0], now
         lease.good_until_s, lease.renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
 
@@ -272,18 +324,31 @@ class LimiterAdmission:
         least = (1, work.input_tokens, prices.most_microusd(work.model, work.input_tokens, 0) or 0)
         most = (1, work.input_bound + output, money or 0)
         request = pb.ReserveRequest(
-            hold_id=name, model=work.model, amount=_amount(most), least=_amount(least), output_tokens=output, unpriced=money is None,
+            hold_id=name,
+            model=work.model,
+            amount=_amount(most),
+            least=_amount(least),
+            output_tokens=output,
+            unpriced=money is None,
             route=route,
-        )  # fmt: skip
+        )
         try:
             answer: pb.ReserveResponse = await self._ask("Reserve", request, call, ends_s)
-        except BaseException:  # cancelled or too late: whether the hold was taken is not known, so it is given back
-            self._later(self._surely("Release", pb.ReleaseRequest(hold_id=name), Call(call.principal, call.priority)))
+        except (
+            BaseException
+        ):  # cancelled or too late: whether the hold was taken is not known, so it is given back
+            self._later(
+                self._surely(
+                    "Release", pb.ReleaseRequest(hold_id=name), Call(call.principal, call.priority)
+                )
+            )
             raise
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             return None, answer.decision
         ticket = Ticket(call, most, least, hold_id=name, covered=output)
-        return Admitted(ticket, max_output_tokens=0 if work.output_tokens else output), answer.decision
+        return Admitted(
+            ticket, max_output_tokens=0 if work.output_tokens else output
+        ), answer.decision
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         """Keep a stream's hold ahead of what it has said; raises the Fault that ends it."""
@@ -301,8 +366,13 @@ class LimiterAdmission:
             raise refusal(answer.decision)
         ticket.most, ticket.covered = most, grown
 
-    def settle(self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Later:
-        """Book what a call has spent: its receipt, or what was said before it broke, or nothing. Only a hold needs a call for that."""
+    def settle(
+        self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
+    ) -> Later:
+        """Book what a call has spent: its receipt, or what was said before it broke, or nothing.
+
+        Only a hold needs a call for that.
+        """
         ticket = admitted.token
         if not isinstance(ticket, Ticket):
             return None
@@ -319,20 +389,26 @@ class LimiterAdmission:
         return self._surely("Commit" if booked is not None else "Release", request, call)
 
     async def _surely(self, method: str, request: Message, call: Call) -> None:
-        """Settle, and try again while the limiter is away; it is safe to repeat, and the hold's expiry is the last resort."""
+        """Settle, and try again while the limiter is away; it is safe to repeat, and the hold's
+        expiry is the last resort.
+        """
         for pause_s in AGAIN_S:
             await self._clock.sleep(pause_s)
             with contextlib.suppress(Fault):
                 await self._ask(method, request, call)
                 return
 
-    def _booked(self, ticket: Ticket, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Vector | None:
+    def _booked(
+        self, ticket: Ticket, receipt: common_pb2.Receipt | None, spent: Spent | None
+    ) -> Vector | None:
         if receipt is not None:
             usage = receipt.usage
             return 1, usage.input_tokens + usage.output_tokens, receipt.cost.paid_microusd
         if spent is None:
             return None
-        cost = self._prices().most_microusd(spent.model, spent.input_tokens, spent.output_tokens) or 0
+        cost = (
+            self._prices().most_microusd(spent.model, spent.input_tokens, spent.output_tokens) or 0
+        )
         return 1, spent.input_tokens + spent.output_tokens, cost
 
     def _settle_lease(self, lease: Lease, most: Vector, booked: Vector | None) -> None:
@@ -350,7 +426,9 @@ class LimiterAdmission:
         return self._give_back(lease)
 
     def _give_back(self, lease: Lease) -> asyncio.Future[None]:
-        """Return a lease once nothing of it is in flight any more; the future is done when it is returned, or must wait."""
+        """Return a lease once nothing of it is in flight any more; the future is done when it is
+        returned, or must wait.
+        """
         lease.over = True
         if not lease.flight[0]:
             return self._later(self._return(lease))
@@ -384,15 +462,24 @@ class LimiterAdmission:
             await asyncio.gather(*self._after, return_exceptions=True)
         await self._peer.close()
 
-    async def _ask(self, method: str, request: Message, call: Call, admitted_by_s: float | None = None) -> Any:
-        """Ask the limiter; `admitted_by_s`: when the admission that asks has to be over, where one does."""
+    async def _ask(
+        self, method: str, request: Message, call: Call, admitted_by_s: float | None = None
+    ) -> Any:
+        """Ask the limiter; `admitted_by_s`: when the admission that asks has to be over, where one
+        does.
+        """
         now = self._clock.monotonic()
-        ends_s = now + ANSWER_S if admitted_by_s is None else min(now + ADMIT_ANSWER_S, admitted_by_s)
+        ends_s = (
+            now + ANSWER_S if admitted_by_s is None else min(now + ADMIT_ANSWER_S, admitted_by_s)
+        )
         hurried = call._replace(deadline_s=min(call.deadline_s, ends_s))
         try:
             return await self._peer.call(method, request, hurried)
         except Fault as fault:
-            late = fault.code == grpc.StatusCode.DEADLINE_EXCEEDED and hurried.deadline_s < call.deadline_s
+            late = (
+                fault.code == grpc.StatusCode.DEADLINE_EXCEEDED
+                and hurried.deadline_s < call.deadline_s
+            )
             if late or fault.code == grpc.StatusCode.UNAVAILABLE:
                 raise unavailable("the limiter cannot be reached", 1.0, fault.reason) from None
             raise
@@ -409,15 +496,29 @@ def refusal(decision: pb.Decision) -> Fault:
     verdict, rule = decision.verdict, f"limit {decision.rule}" if decision.rule else "a limit"
     reason = REASONS.get(verdict, "REFUSED")
     hints = [
-        *([f"max_tokens of {decision.max_tokens_hint} would pass"] if decision.max_tokens_hint else []),
-        *([f"model {decision.cheaper_model_hint} would pass"] if decision.cheaper_model_hint else []),
+        *(
+            [f"max_tokens of {decision.max_tokens_hint} would pass"]
+            if decision.max_tokens_hint
+            else []
+        ),
+        *(
+            [f"model {decision.cheaper_model_hint} would pass"]
+            if decision.cheaper_model_hint
+            else []
+        ),
     ]
     helped = f"; {', '.join(hints)}" if hints else ""
     wait_s = decision.retry_after_ms / 1e3
     if verdict == pb.VERDICT_UNPRICED:
-        told = f"{rule} counts money and the model has no price: ask for one that ListModels shows, or add it to `prices` in the file"
+        told = (
+            f"{rule} counts money and the model has no price: ask for one that ListModels shows, "
+            "or add it to `prices` in the file"
+        )
         return Fault(
-            grpc.StatusCode.FAILED_PRECONDITION, f"options.model: {told}{helped}", reason=reason, field="options.model"
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"options.model: {told}{helped}",
+            reason=reason,
+            field="options.model",
         )
     if verdict == pb.VERDICT_NEVER:
         told = f"{rule}: this call is larger than the limit; trying again does not help{helped}"
@@ -434,7 +535,9 @@ def refusal(decision: pb.Decision) -> Fault:
 
 
 def _route(options: router_pb2.CallOptions, work: Work) -> str:
-    """What a call is for, as far as its outputs go: its task and the model that it asked for, which may be `auto` or left open."""
+    """What a call is for, as far as its outputs go: its task and the model that it asked for, which
+    may be `auto` or left open.
+    """
     return f"{work.kind}/{options.model}"[:LONGEST_ROUTE]
 
 

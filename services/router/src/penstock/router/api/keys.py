@@ -1,4 +1,7 @@
-"""API keys at the public door: a hash looked up, a principal given. Keys themselves are never kept."""
+"""API keys at the public door: a hash looked up, a principal given.
+
+Keys themselves are never kept.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def digest(key: str) -> str:
 
 
 class KeyRing:
-    """The keys in force. A key is found by its digest, so the time of a look-up tells nothing of it."""
+    """The keys in force.
+
+    A key is found by its digest, so the time of a look-up tells nothing of it.
+    """
 
     def __init__(self, keys: Sequence[KeySection]) -> None:
         self.replace(keys)
@@ -28,12 +34,14 @@ class KeyRing:
     def replace(self, keys: Sequence[KeySection]) -> None:
         """Put new keys in force."""
         self._principals = {
-            key.sha256: Principal(key.organisation, key.team, key.user, key.id, key.tags) for key in keys
+            key.sha256: Principal(key.organisation, key.team, key.user, key.id, key.tags)
+            for key in keys
         }
         self._ceilings = {key.id: int(PRIORITIES[key.priority_ceiling]) for key in keys}
 
     def authenticate(self, metadata: Metadata) -> Call:
-        """The Call of whoever sent this metadata; whether its traceparent is one is found out where the first span begins.
+        """The Call of whoever sent this metadata; whether its traceparent is one is found out where
+        the first span begins.
 
         Raises:
             Fault: UNAUTHENTICATED without a known key.

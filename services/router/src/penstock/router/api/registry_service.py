@@ -33,7 +33,8 @@ class RegistryServicer:
         check_instance(request.instance)
         await self._registry.register(request.instance)
         return pb.RegisterResponse(
-            heartbeat_interval_ms=self._settings.heartbeat_interval_ms, lease_ms=self._settings.lease_ms
+            heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
+            lease_ms=self._settings.lease_ms,
         )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
@@ -57,7 +58,9 @@ class RegistryServicer:
         waiting.scaled(request.scaled)
         answer = pb.ListFleetsResponse()
         for model in sorted({*self._registry.fleets, *request.scaled}):
-            answer.fleets.add(model=model, serving=self._registry.serving(model), waiting=waiting.count(model))
+            answer.fleets.add(
+                model=model, serving=self._registry.serving(model), waiting=waiting.count(model)
+            )
         return answer
 
 

@@ -38,9 +38,14 @@ class RouterServicer:
     """penstock.api.router.v1.RouterService."""
 
     def __init__(
-        self, settings: RouterSettings, keys: KeyRing, registry: Registry, pipeline: Pipeline, clock: Clock,
+        self,
+        settings: RouterSettings,
+        keys: KeyRing,
+        registry: Registry,
+        pipeline: Pipeline,
+        clock: Clock,
         models: Models | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._registry = registry
@@ -59,7 +64,9 @@ class RouterServicer:
 
     def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse | Rest:
         requests.check_texts(request.texts)
-        task = inference_pb2.ClassifyTask(texts=request.texts, examples=request.examples, top_k=request.top_k)
+        task = inference_pb2.ClassifyTask(
+            texts=request.texts, examples=request.examples, top_k=request.top_k
+        )
         return self._serve(request.options, Task(classify=task), call, _classified)
 
     def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse | Rest:
@@ -88,7 +95,10 @@ class RouterServicer:
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
         for instance in self._registry.registered.values():
-            ready = state_of(self._registry.members[instance.id], self._clock.monotonic()) != pb.INSTANCE_STATE_LOST
+            ready = (
+                state_of(self._registry.members[instance.id], self._clock.monotonic())
+                != pb.INSTANCE_STATE_LOST
+            )
             for model in instance.models:
                 row = models.setdefault(model.name, pb.AvailableModel(name=model.name))
                 row.tasks[:] = sorted({*row.tasks, *model.tasks})
@@ -110,10 +120,14 @@ class RouterServicer:
         names = [request.model] if request.model else sorted(fleets)
         now, rows = self._clock.monotonic(), dict[str, pb.ScoreboardRow]()
         for name in names:
-            for candidate in candidates_out(self._look(name, frozenset(), 0), self._registry.members, now):
+            for candidate in candidates_out(
+                self._look(name, frozenset(), 0), self._registry.members, now
+            ):
                 rows.setdefault(candidate.instance_id, self._row(candidate))
         return pb.ScoreboardResponse(
-            rows=rows.values(), strategy=self._settings.strategy, branches=self._pipeline.attempts.branches
+            rows=rows.values(),
+            strategy=self._settings.strategy,
+            branches=self._pipeline.attempts.branches,
         )
 
     def _row(self, candidate: pb.Candidate) -> pb.ScoreboardRow:
@@ -126,11 +140,16 @@ class RouterServicer:
             in_flight=known.own,
         )
 
-    async def ExplainRoute(self, request: pb.ExplainRouteRequest, call: Call) -> pb.ExplainRouteResponse:
+    async def ExplainRoute(
+        self, request: pb.ExplainRouteRequest, call: Call
+    ) -> pb.ExplainRouteResponse:
         if request.request_id:
             found = self._pipeline.attempts.picks.get(request.request_id)
             if found is None:
-                raise not_found("request_id", f"{request.request_id!r} is not among the latest requests of this router")
+                raise not_found(
+                    "request_id",
+                    f"{request.request_id!r} is not among the latest requests of this router",
+                )
             pick = found
         else:
             asked, _ = self._work(request.options, request.task, call)
@@ -152,7 +171,9 @@ class RouterServicer:
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
         return pb.GetJobResponse(job=await self._jobs().get(request.id, call))
 
-    async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncIterator[pb.WatchJobResponse]:
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, call: Call
+    ) -> AsyncIterator[pb.WatchJobResponse]:
         async with contextlib.aclosing(self._jobs().watch(request.id, call)) as states:
             async for job in states:
                 yield pb.WatchJobResponse(job=job)
@@ -170,17 +191,26 @@ class RouterServicer:
             raise unavailable("jobs need Redis, and none is configured", reason="NO_REDIS")
         return self.jobs
 
-    async def SendFeedback(self, request: pb.SendFeedbackRequest, call: Call) -> pb.SendFeedbackResponse:
+    async def SendFeedback(
+        self, request: pb.SendFeedbackRequest, call: Call
+    ) -> pb.SendFeedbackResponse:
         if not request.request_id:
             raise invalid("request_id", "is empty")
         self._models.judge(request.request_id, request.correct)
-        taken = await self._pipeline.feedback(call, request.request_id, request.correct, request.note)
+        taken = await self._pipeline.feedback(
+            call, request.request_id, request.correct, request.note
+        )
         return pb.SendFeedbackResponse(quarantined=taken)
 
     def _serve(
-        self, options: pb.CallOptions, task: Task, call: Call, respond: Callable[[Outcome], R], work: Work | None = None,
+        self,
+        options: pb.CallOptions,
+        task: Task,
+        call: Call,
+        respond: Callable[[Outcome], R],
+        work: Work | None = None,
         digest: bytes = b"",
-    ) -> R | Callable[[], Awaitable[R]]:  # fmt: skip
+    ) -> R | Callable[[], Awaitable[R]]:
         """The response where it is in memory, and otherwise what has to be awaited for it."""
         asked, call = self._work(options, task, call, work, digest)
         outcome = None if self._cascade.may_climb(asked) else self._pipeline.at_once(asked, call)
@@ -197,7 +227,11 @@ class RouterServicer:
         try:
             with self.runs.part_of(call):
                 outcome = await self._booked(asked, call)
-                return await self._cascade.climb(asked, call, outcome) if self._cascade.may_climb(asked) else outcome
+                return (
+                    await self._cascade.climb(asked, call, outcome)
+                    if self._cascade.may_climb(asked)
+                    else outcome
+                )
         except Fault as fault:
             raise requests.in_public_words(fault) from None
 
@@ -207,7 +241,9 @@ class RouterServicer:
         return outcome
 
     async def _another(self, asked: requests.Asked, call: Call) -> Outcome:
-        """A further try of a call that has been served already: its run may have ended or spent its money meanwhile."""
+        """A further try of a call that has been served already: its run may have ended or spent its
+        money meanwhile.
+        """
         return await self._booked(asked, self.runs.enter(asked.options, call))
 
     def _account(self, call: Call, outcome: Outcome) -> None:
@@ -215,9 +251,16 @@ class RouterServicer:
         self.runs.spent(call, outcome.receipt.cost.paid_microusd)
 
     def _work(
-        self, options: pb.CallOptions, task: Task, call: Call, work: Work | None = None, digest: bytes = b""
+        self,
+        options: pb.CallOptions,
+        task: Task,
+        call: Call,
+        work: Work | None = None,
+        digest: bytes = b"",
     ) -> tuple[requests.Asked, Call]:
-        """The task as it will be served and the call within its run; `work` and `digest` where they are made already."""
+        """The task as it will be served and the call within its run; `work` and `digest` where they
+        are made already.
+        """
         requests.check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
         run_id, step = options.run_id or call.run_id, options.step or call.step
@@ -225,9 +268,13 @@ class RouterServicer:
             call = call._replace(priority=priority, run_id=run_id, step=step)
         work = work or requests.measure(options.model, task)
         chain = self._models.chain(
-            options.model, work, options.required_capabilities, options.min_quality,
-            self._registry.fleets.keys(), options.fallback_models,
-        )  # fmt: skip
+            options.model,
+            work,
+            options.required_capabilities,
+            options.min_quality,
+            self._registry.fleets.keys(),
+            options.fallback_models,
+        )
         model, *spare = chain.models
         if model != work.model:
             work = work._replace(model=model)
@@ -249,7 +296,9 @@ def _embedded(outcome: Outcome) -> pb.EmbedResponse:
 
 
 def _classified(outcome: Outcome) -> pb.ClassifyResponse:
-    return pb.ClassifyResponse(classifications=outcome.result.classify.classifications, receipt=outcome.receipt)
+    return pb.ClassifyResponse(
+        classifications=outcome.result.classify.classifications, receipt=outcome.receipt
+    )
 
 
 def _generated(outcome: Outcome) -> pb.GenerateResponse:

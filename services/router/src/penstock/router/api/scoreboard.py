@@ -1,4 +1,6 @@
-"""The performance score as people and programs read it: states, signals and their ages as protos."""
+"""The performance score as people and programs read it: states, signals and their ages as
+protos.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ def state_of(member: Member | None, now: float, fleet: Fleet | None = None) -> p
 
 
 def candidates_out(pick: Pick, members: dict[str, Member], now: float) -> list[pb.Candidate]:
-    """The candidates of a pick, best first and the ones left out last; ages in milliseconds at the pick, −1 without data."""
-    rows = [_row(row, pick, members, now) for row in sorted(pick.rows, key=lambda row: (row[1], row[0]))]
+    """The candidates of a pick, best first and the ones left out last; ages in milliseconds at the
+    pick, −1 without data.
+    """
+    rows = [
+        _row(row, pick, members, now) for row in sorted(pick.rows, key=lambda row: (row[1], row[0]))
+    ]
     rows += [
         pb.Candidate(instance_id=name, filtered_reason=why, state=state_of(members.get(name), now))
         for name, why in sorted(pick.left_out)

@@ -1,8 +1,10 @@
-"""Reuse through the cache: a copy of the latest exact hits in this process, requests in flight, then the cache service.
+"""Reuse through the cache: a copy of the latest exact hits in this process, requests in flight,
+then the cache service.
 
-An entry that the cache has removed may be served from the copy for up to `COPY_S` longer. The key of a copy holds all that the
-cache's own key holds. A cache that is gone is no reason to fail. A task that is cheap to repeat is not looked up when its key is known
-not to be kept (docs/decisions/0022-summary-of-keys.md).
+An entry that the cache has removed may be served from the copy for up to `COPY_S` longer. The key
+of a copy holds all that the cache's own key holds. A cache that is gone is no reason to fail. A
+task that is cheap to repeat is not looked up when its key is known not to be kept
+(docs/decisions/0022-summary-of-keys.md).
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ Key = tuple[str, str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An answer kept in this process until a moment, with what receipts say of it: whoever is given these copies them at once."""
+    """An answer kept in this process until a moment, with what receipts say of it: whoever is given
+    these copies them at once.
+    """
 
     result: inference_pb2.TaskResult
     cache: common_pb2.CacheReceipt
@@ -51,7 +55,10 @@ class Copy:
 
 
 class Flight:
-    """A request under way here: its pieces so far, and its answer in the end. Followers read from the beginning."""
+    """A request under way here: its pieces so far, and its answer in the end.
+
+    Followers read from the beginning.
+    """
 
     def __init__(self) -> None:
         self.pieces: deque[inference_pb2.GenerateChunk] = deque()
@@ -100,16 +107,30 @@ class CacheRecall:
         self.deposits = Deposits(peer, clock)
 
     def at_hand(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, digest: bytes = b""
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        digest: bytes = b"",
     ) -> Found | None:
-        """A copy of the latest answer to the same request, where there is one that is young enough; `digest`: the task's, if known."""
+        """A copy of the latest answer to the same request, where there is one that is young enough;
+        `digest`: the task's, if known.
+        """
         policy = options.cache
         if policy.bypass or not self._copies:
             return None
-        return self._copied(_key(call.principal, policy.namespace, model, task, digest), policy.max_age_ms)
+        return self._copied(
+            _key(call.principal, policy.namespace, model, task, digest), policy.max_age_ms
+        )
 
     async def look_up(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str, request_id: str
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        model: str,
+        request_id: str,
     ) -> Found | NotFound:
         """Find an answer: in the copy, from the same request in flight, or in the cache."""
         policy = options.cache
@@ -126,17 +147,25 @@ class CacheRecall:
         answer = self.deposits.unasked(call.principal, policy, model, task)
         if answer is not None:
             flight = self._flights[key] = Flight()
-            return NotFound(Token(key, call, flight, options=options, unasked=answer), KNOWN_MISSING)
+            return NotFound(
+                Token(key, call, flight, options=options, unasked=answer), KNOWN_MISSING
+            )
         return await self._ask(key, call, options, task, model, request_id)
 
-    async def _follow(self, flight: Flight, call: Call, policy: router_pb2.CachePolicy) -> Found | None:
-        """Wait for a flight's answer; None when it ended without one that this caller accepts, and somebody must go again."""
+    async def _follow(
+        self, flight: Flight, call: Call, policy: router_pb2.CachePolicy
+    ) -> Found | None:
+        """Wait for a flight's answer; None when it ended without one that this caller accepts, and
+        somebody must go again.
+        """
         flight.followers += 1
         while not flight.over:
             left_s = call.remaining_s(self._clock.monotonic())
             async with asyncio.timeout(None if left_s > 1e9 else max(left_s, 0.0)):
                 await flight.news()
-        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule=flight.rule)
+        cache = common_pb2.CacheReceipt(
+            outcome=common_pb2.CACHE_OUTCOME_COALESCED, rule=flight.rule
+        )
         if flight.result is None:
             return None
         if flight.alike is not None:  # who said how sure it must be has it decided for himself
@@ -161,8 +190,11 @@ class CacheRecall:
             answer = await self._asked(call, options, task, model, request_id, token.owed)
         except BaseException as error:
             if not isinstance(
-                error, Fault
-            ):  # cancelled: whether the cache waits for an answer is not known, so it is told that none comes
+                error,
+                Fault,
+                # cancelled: whether the cache waits for an answer is not known, so it is told that
+                # none comes
+            ):
                 self._end(token, None, 0)
                 self._later(self._stored(token, None, 0))
                 raise
@@ -179,12 +211,16 @@ class CacheRecall:
             flight.rule = "coalesced: stale"
         self._end(token, answer.result, saved.microusd)
         if flight.alike is None and not stale:
-            self._keep(key, answer.result, saved.microusd, saved.saved_ms, answer.receipt.age_ms / 1e3)
+            self._keep(
+                key, answer.result, saved.microusd, saved.saved_ms, answer.receipt.age_ms / 1e3
+            )
         refresh = self._to_refresh(Token(key, call, None, answer.token, options))
         return Found(answer.result, answer.receipt, tuple(answer.savings), refresh=refresh)
 
     def _to_refresh(self, token: Token) -> NotFound | None:
-        """What is owed for a stale answer; a caller who has nothing stored leaves that to the next one."""
+        """What is owed for a stale answer; a caller who has nothing stored leaves that to the next
+        one.
+        """
         if token.owed and token.options.cache.no_store:
             self._later(self._stored(token, None, 0))
             return None
@@ -201,10 +237,14 @@ class CacheRecall:
     ) -> pb.LookUpResponse:
         policy = options.cache
         request = pb.LookUpRequest(
-            scope=pb.Scope(namespace=policy.namespace, model=model), task=task, max_age_ms=policy.max_age_ms, request_id=request_id,
-            full_price_microusd=self._price(task, model), asked_for=asked_for(policy),
+            scope=pb.Scope(namespace=policy.namespace, model=model),
+            task=task,
+            max_age_ms=policy.max_age_ms,
+            request_id=request_id,
+            full_price_microusd=self._price(task, model),
+            asked_for=asked_for(policy),
             token=token,
-        )  # fmt: skip
+        )
         if policy.HasField("max_error_rate"):
             request.max_error_rate = policy.max_error_rate
         answer: pb.LookUpResponse = await self._peer.call("LookUp", request, call)
@@ -220,7 +260,10 @@ class CacheRecall:
     async def follow_stream(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
     ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of the same request in flight here, as they come; nothing where there is none. Look up afterwards for the answer."""
+        """Pieces of the same request in flight here, as they come; nothing where there is none.
+
+        Look up afterwards for the answer.
+        """
         flight = (
             None
             if options.cache.bypass
@@ -245,23 +288,34 @@ class CacheRecall:
             token.flight.tell()
 
     def store(
-        self, token: object, result: inference_pb2.TaskResult | None, receipt: common_pb2.Receipt | None
+        self,
+        token: object,
+        result: inference_pb2.TaskResult | None,
+        receipt: common_pb2.Receipt | None,
     ) -> Later:
         """Hand an answer, or that none came, to whoever follows here and to the cache."""
         if not isinstance(token, Token):
             return None
-        paid = receipt.cost.paid_microusd - receipt.cache.cost_microusd if receipt is not None else 0
+        paid = (
+            receipt.cost.paid_microusd - receipt.cache.cost_microusd if receipt is not None else 0
+        )
         self._end(token, result, paid)
         if token.unasked is not None:
             self._bring(token, token.unasked, result, paid)
             return None
         return self._stored(token, result, paid) if token.owed else None
 
-    async def _stored(self, token: Token, result: inference_pb2.TaskResult | None, paid: int) -> None:
-        request = pb.StoreRequest(token=token.owed, paid_microusd=paid, tags=token.options.cache.tags)
+    async def _stored(
+        self, token: Token, result: inference_pb2.TaskResult | None, paid: int
+    ) -> None:
+        request = pb.StoreRequest(
+            token=token.owed, paid_microusd=paid, tags=token.options.cache.tags
+        )
         if result is not None and not token.options.cache.no_store:
             request.result.CopyFrom(result)
-        call = Call(token.call.principal, token.call.priority, deadline_s=self._clock.monotonic() + STORE_S)
+        call = Call(
+            token.call.principal, token.call.priority, deadline_s=self._clock.monotonic() + STORE_S
+        )
         try:
             answer: pb.StoreResponse = await self._peer.call("Store", request, call)
         except Fault:
@@ -269,7 +323,9 @@ class CacheRecall:
         if answer.stored and result is not None:
             self._keep(token.key, result, paid, result.compute_ms, 0.0)
 
-    def _bring(self, token: Token, answer: pb.Answer, result: inference_pb2.TaskResult | None, paid: int) -> None:
+    def _bring(
+        self, token: Token, answer: pb.Answer, result: inference_pb2.TaskResult | None, paid: int
+    ) -> None:
         if result is None or token.options.cache.no_store:
             return
         answer.result.CopyFrom(result)
@@ -277,20 +333,26 @@ class CacheRecall:
         self.deposits.bring(token.call, answer)
         self._keep(token.key, result, paid, result.compute_ms, 0.0)
 
-    async def feedback(self, principal: Principal, request_id: str, correct: bool, note: str) -> bool:
+    async def feedback(
+        self, principal: Principal, request_id: str, correct: bool, note: str
+    ) -> bool:
         """Pass a verdict on; the copy forgets everything of a tenant that complains."""
         if not correct:
             for key in [key for key in self._copies if key[0] == principal.organisation]:
                 self._bytes -= self._copies.pop(key).size
         try:
             answer: pb.SendFeedbackResponse = await self._peer.call(
-                "SendFeedback", pb.SendFeedbackRequest(request_id=request_id, correct=correct), Call(principal)
+                "SendFeedback",
+                pb.SendFeedbackRequest(request_id=request_id, correct=correct),
+                Call(principal),
             )
         except Fault:
             return False
         return bool(answer.quarantined)
 
-    def _end(self, token: Token, result: inference_pb2.TaskResult | None, cost_microusd: int) -> None:
+    def _end(
+        self, token: Token, result: inference_pb2.TaskResult | None, cost_microusd: int
+    ) -> None:
         flight = token.flight
         if flight is None or flight.over:
             return
@@ -310,11 +372,15 @@ class CacheRecall:
         copy.cache.age_ms = age_ms
         return Found(copy.result, copy.cache, copy.savings)
 
-    def _keep(self, key: Key, result: inference_pb2.TaskResult, cost: int, saved_ms: float, age_s: float) -> None:
+    def _keep(
+        self, key: Key, result: inference_pb2.TaskResult, cost: int, saved_ms: float, age_s: float
+    ) -> None:
         now, size = self._clock.monotonic(), result.ByteSize() + 256
         old = self._copies.pop(key, None)
         self._bytes += size - (old.size if old else 0)
-        cache = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact: copy")
+        cache = common_pb2.CacheReceipt(
+            outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule="exact: copy"
+        )
         saving = common_pb2.Saving(technique="exact_cache", microusd=cost, saved_ms=saved_ms)
         self._copies[key] = Copy(result, cache, (saving,), now - age_s, now + COPY_S, size)
         while self._bytes > COPY_BYTES:
@@ -334,10 +400,19 @@ class CacheRecall:
         await self._peer.close()
 
 
-def _key(principal: Principal, namespace: str, model: str, task: inference_pb2.Task, digest: bytes = b"") -> Key:
+def _key(
+    principal: Principal, namespace: str, model: str, task: inference_pb2.Task, digest: bytes = b""
+) -> Key:
     """All that an answer may depend on: tenant, namespace, model, task."""
-    return principal.organisation, f"{tenant_of(principal)}\x1e{namespace}", model, digest or digest_of(task)
+    return (
+        principal.organisation,
+        f"{tenant_of(principal)}\x1e{namespace}",
+        model,
+        digest or digest_of(task),
+    )
 
 
-BYPASSED = NotFound(None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass"))
+BYPASSED = NotFound(
+    None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass")
+)
 KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=UNASKED)

@@ -1,7 +1,9 @@
-"""What the cache keeps, as far as a router needs to know it: so that what is not kept is not looked up, and is brought in batches.
+"""What the cache keeps, as far as a router needs to know it: so that what is not kept is not looked
+up, and is brought in batches.
 
-A summary of keys at the caller (Fan et al., "Summary Cache", 2000): a Bloom filter with two positions a key. It errs towards asking; an
-answer that was kept a moment ago elsewhere may be missed and computed again. Only tasks that are cheap to repeat go by it.
+A summary of keys at the caller (Fan et al., "Summary Cache", 2000): a Bloom filter with two
+positions a key. It errs towards asking; an answer that was kept a moment ago elsewhere may be
+missed and computed again. Only tasks that are cheap to repeat go by it.
 """
 
 from __future__ import annotations
@@ -21,9 +23,13 @@ from penstock.tasks.answer_keys import FINGERPRINT_BYTES, exact_key, tenant_of
 BITS = 1 << 25
 """4 MiB; with a million keys 0.4 % of those that are not kept are asked for."""
 RENEW_AFTER = 500_000
-"""New keys, and as many as there were, after which the summary is made anew, since those that left are never taken out."""
+"""New keys, and as many as there were, after which the summary is made anew, since those that left
+are never taken out.
+"""
 REPEATABLE = frozenset({"embed", "infer"})
-"""Tasks of local models, which are kept by exact key only: cheaper to repeat than to look up in vain."""
+"""Tasks of local models, which are kept by exact key only: cheaper to repeat than to look up in
+vain.
+"""
 NEWS_S, AGAIN_S = 0.1, 1.0
 LIST_S, STORE_S = 10.0, 5.0
 GATHER_S = 0.01
@@ -32,7 +38,10 @@ MOST_WAITING = 20_000
 
 
 class Kept:
-    """The summary. `salt` is what keys are made with; empty until all that is kept has been told."""
+    """The summary.
+
+    `salt` is what keys are made with; empty until all that is kept has been told.
+    """
 
     def __init__(self) -> None:
         self.salt = b""
@@ -77,7 +86,10 @@ def asked_for(policy: router_pb2.CachePolicy) -> bool:
 
 
 class Deposits:
-    """Answers on their way to the cache without a look-up, brought together. Owner must `close` it."""
+    """Answers on their way to the cache without a look-up, brought together.
+
+    Owner must `close` it.
+    """
 
     def __init__(self, peer: Peer, clock: Clock) -> None:
         self._peer, self._clock = peer, clock
@@ -92,9 +104,15 @@ class Deposits:
         self._follower = asyncio.get_running_loop().create_task(self._follow())
 
     def unasked(
-        self, principal: Principal, policy: router_pb2.CachePolicy, model: str, task: inference_pb2.Task
+        self,
+        principal: Principal,
+        policy: router_pb2.CachePolicy,
+        model: str,
+        task: inference_pb2.Task,
     ) -> pb.Answer | None:
-        """What to bring once it has its result, where a look-up would find nothing; None where the cache must be asked."""
+        """What to bring once it has its result, where a look-up would find nothing; None where the
+        cache must be asked.
+        """
         if not self.kept.salt or task.WhichOneof("task") not in REPEATABLE:
             return None
         body = task.SerializeToString(deterministic=True)
@@ -105,8 +123,9 @@ class Deposits:
         return pb.Answer(scope=scope, task=task, tags=policy.tags, asked_for=asked_for(policy))
 
     def bring(self, call: Call, answer: pb.Answer) -> None:
-        """Have a call's answer kept soon; dropped where too many wait, since it can be computed again. A batch is seen in the trace of the
-        call that began it."""
+        """Have a call's answer kept soon; dropped where too many wait, since it can be computed
+        again. A batch is seen in the trace of the call that began it.
+        """
         if self._count >= MOST_WAITING:
             return
         self._waiting.setdefault(call.principal, (call, []))[1].append(answer)
@@ -128,7 +147,9 @@ class Deposits:
 
     async def _call(self, call: Call, request: pb.StoreAllRequest) -> None:
         try:
-            await self._peer.call("StoreAll", request, call._replace(deadline_s=self._clock.monotonic() + STORE_S))
+            await self._peer.call(
+                "StoreAll", request, call._replace(deadline_s=self._clock.monotonic() + STORE_S)
+            )
         except Fault:
             return  # a cache that is gone keeps nothing
 
@@ -145,7 +166,9 @@ class Deposits:
         kept, cursor = Kept(), ""
         while not kept.full:
             call = Call(deadline_s=self._clock.monotonic() + LIST_S)
-            page: pb.ListKeysResponse = await self._peer.call("ListKeys", pb.ListKeysRequest(cursor=cursor), call)
+            page: pb.ListKeysResponse = await self._peer.call(
+                "ListKeys", pb.ListKeysRequest(cursor=cursor), call
+            )
             kept.add(page.fingerprints)
             cursor = page.cursor
             if page.complete:

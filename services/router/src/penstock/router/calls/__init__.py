@@ -1,1 +1,4 @@
-"""One call on its way: admit, look up, shape, compute, and the receipt. Imports requests, routing, instances, stages."""
+"""One call on its way: admit, look up, shape, compute, and the receipt.
+
+Imports requests, routing, instances, stages.
+"""

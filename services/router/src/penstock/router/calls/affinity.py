@@ -1,7 +1,10 @@
-"""Where a session was served and which prefixes an instance is likely to hold. Bounded memory, plain state, no clock.
+"""Where a session was served and which prefixes an instance is likely to hold.
 
-Affinity is never a rule of its own here: it makes a request smaller at some instances, and the score does the rest. So it is left as
-soon as the expected extra wait exceeds the recompute that it saves.
+Bounded memory, plain state, no clock.
+
+Affinity is never a rule of its own here: it makes a request smaller at some instances, and the
+score does the rest. So it is left as soon as the expected extra wait exceeds the recompute that it
+saves.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from penstock.router.routing.fleet import Fleet, Member
 PREFILL_SHARE = 0.5
 """Share of a generate call's work that a prefix cache can save when all of the prompt is there."""
 SESSION_SHARE = 0.5
-"""Share of the prompt that is taken to be where a session was served last, when nothing better is known."""
+"""Share of the prompt that is taken to be where a session was served last, when nothing better is
+known.
+"""
 BLOCK_BYTES = 2_048
 
 
@@ -26,7 +31,9 @@ Life = tuple[str, int]
 
 
 class Sessions:
-    """The instance that served a session last, by exact key (`session-1` is not `session-12`); the longest unused is forgotten."""
+    """The instance that served a session last, by exact key (`session-1` is not `session-12`); the
+    longest unused is forgotten.
+    """
 
     def __init__(self, most: int = 65_536) -> None:
         self._most = most
@@ -45,9 +52,11 @@ class Sessions:
 
 
 class PrefixIndex:
-    """What each instance's prefix cache probably holds: the blocks sent there, least recently used first out.
+    """What each instance's prefix cache probably holds: the blocks sent there, least recently used
+    first out.
 
-    A block's identity must cover everything before it (a chained hash), so that the longest run from the start is what is reusable.
+    A block's identity must cover everything before it (a chained hash), so that the longest run
+    from the start is what is reusable.
     """
 
     def __init__(self, blocks_an_instance: int = 8_192) -> None:
@@ -67,7 +76,8 @@ class PrefixIndex:
     def sent(self, instance_id: str, blocks: Sequence[Hashable]) -> None:
         """These blocks were computed or used there."""
         held = self._held.setdefault(instance_id, OrderedDict())
-        # From the last to the first: a prefix without its head is worth nothing, so the head must be the freshest.
+        # From the last to the first: a prefix without its head is worth nothing, so the head must
+        # be the freshest.
         for block in reversed(blocks):
             held[block] = None
             held.move_to_end(block)
@@ -80,7 +90,10 @@ class PrefixIndex:
 
 
 class Affinity:
-    """Sessions and prefixes of generate calls, as sizes for the score. Other tasks keep nothing at an instance."""
+    """Sessions and prefixes of generate calls, as sizes for the score.
+
+    Other tasks keep nothing at an instance.
+    """
 
     def __init__(self) -> None:
         self._sessions = Sessions()
@@ -93,14 +106,18 @@ class Affinity:
         self._lives.pop(instance_id, None)
 
     def sizes(self, trip: Trip, fleet: Fleet) -> Mapping[str, float] | None:
-        """By instance, the work of this call in mean requests where a part of its prompt is there; None where nothing is."""
+        """By instance, the work of this call in mean requests where a part of its prompt is there;
+        None where nothing is.
+        """
         if trip.asked.work.kind != "generate":
             return None
         blocks = _blocks_of(trip)
         bound = self._sessions.instance_of(_key(trip))
         sizes = {}
         for member in fleet.members:
-            if self._lives.get(member.id, 0) != member.lives:  # started again since, with an empty cache
+            if (
+                self._lives.get(member.id, 0) != member.lives
+            ):  # started again since, with an empty cache
                 self._prefixes.forget(member.id)
                 self._lives[member.id] = member.lives
             share = self._prefixes.matched(member.id, blocks) / len(blocks) if blocks else 0.0
@@ -120,7 +137,9 @@ class Affinity:
 
 
 def _key(trip: Trip) -> tuple[str, str]:
-    """Exactly this session of exactly this organisation; two empty texts when the call names none."""
+    """Exactly this session of exactly this organisation; two empty texts when the call names
+    none.
+    """
     session = trip.asked.options.affinity_key or trip.call.run_id
     return (trip.call.principal.organisation, session) if session else ("", "")
 
@@ -137,9 +156,14 @@ def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashabl
     for tool in task.tools:
         text += tool.SerializeToString(deterministic=True)
     for message in task.messages:
-        # Not as it is serialised: that begins with the length, and a longer message would share nothing with a shorter one.
-        text += b"\0".join((message.role.encode(), message.content.encode(), message.tool_call_id.encode()))
-        text += b"".join([call.SerializeToString(deterministic=True) for call in message.tool_calls])
+        # Not as it is serialised: that begins with the length, and a longer message would share
+        # nothing with a shorter one.
+        text += b"\0".join(
+            (message.role.encode(), message.content.encode(), message.tool_call_id.encode())
+        )
+        text += b"".join(
+            [call.SerializeToString(deterministic=True) for call in message.tool_calls]
+        )
     digest, blocks = hashlib.blake2b(digest_size=8), []
     for start in range(0, len(text), BLOCK_BYTES):
         digest.update(text[start : start + BLOCK_BYTES])

@@ -43,20 +43,30 @@ class Trip:
     spare_models: list[str] = field(default_factory=list)
     """Models still to be tried when the present one cannot serve."""
     as_sent: Mapping[str, inference_pb2.Task] = field(default_factory=dict)
-    """The task as it came, for spare models whose prompts are shaped by another rule than the one that was applied."""
+    """The task as it came, for spare models whose prompts are shaped by another rule than the one
+    that was applied.
+    """
 
     def go_on_with(self, model: str) -> None:
-        """Turn to a spare model, with the prompt as it came where its own rule would not have shaped it so."""
+        """Turn to a spare model, with the prompt as it came where its own rule would not have
+        shaped it so.
+        """
         notes = [note for note in self.receipt.notes if not note.startswith(PREFIX_NOTE)]
         if len(notes) < len(self.receipt.notes):
             del self.receipt.notes[:]
-            self.receipt.notes.extend([*notes, f"{PREFIX_NOTE}nothing is known of what {model} was sent before"])
+            self.receipt.notes.extend(
+                [*notes, f"{PREFIX_NOTE}nothing is known of what {model} was sent before"]
+            )
             self.span.set(semantics.PROMPT_PREFIX_SHARE, 0.0)
         task = self.as_sent.get(model, self.asked.task)
         if task is not self.asked.task:
-            kept = [saving for saving in self.receipt.savings if saving.technique != PROMPT_OPTIMISER]
+            kept = [
+                saving for saving in self.receipt.savings if saving.technique != PROMPT_OPTIMISER
+            ]
             del self.receipt.savings[:]
             self.receipt.savings.extend(kept)
             self.receipt.notes.append(f"prompt: as it was sent, {model} has another rule")
             self.prefix_blocks = None
-        self.asked = self.asked._replace(model=model, task=task, work=self.asked.work._replace(model=model))
+        self.asked = self.asked._replace(
+            model=model, task=task, work=self.asked.work._replace(model=model)
+        )

@@ -1,4 +1,7 @@
-"""A second try beside a slow first one: whichever answers first is taken, the other is cancelled. Decides nothing about when or where."""
+"""A second try beside a slow first one: whichever answers first is taken, the other is cancelled.
+
+Decides nothing about when or where.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def race(first: Awaitable[T], delay_s: float, start_second: Callable[[], asyncio.Task[T] | None]) -> T:
+async def race(
+    first: Awaitable[T], delay_s: float, start_second: Callable[[], asyncio.Task[T] | None]
+) -> T:
     """The first good answer of two.
 
-    Ownership: the second try belongs to this call from its start; it has ended when this returns or raises.
+    Ownership: the second try belongs to this call from its start; it has ended when this returns or
+    raises.
 
     Args:
         delay_s: how long the first has for itself.

@@ -1,4 +1,6 @@
-"""A call's way: admit → recall → shape → compute, and the receipt on the way back. Storing and settling follow the answer.
+"""A call's way: admit → recall → shape → compute, and the receipt on the way back.
+
+Storing and settling follow the answer.
 
 Ownership: a hold belongs to the pipeline, which settles it exactly once, after the answer has left.
 """
@@ -43,7 +45,11 @@ OPERATIONS = {"embed": "embeddings", "generate": "chat"}
 
 
 class Pipeline:
-    """Runs calls. Owner of what follows an answer until it is done. `notes` tells what is being lost without failing calls."""
+    """Runs calls.
+
+    Owner of what follows an answer until it is done. `notes` tells what is being lost without
+    failing calls.
+    """
 
     def __init__(
         self,
@@ -64,9 +70,13 @@ class Pipeline:
         self._ids = RandomIds()
 
     def at_once(self, asked: Asked, call: Call) -> Outcome | None:
-        """Serve a task from memory, without waiting for anything; None, and nothing done, where `run` must be asked. Raises Fault."""
+        """Serve a task from memory, without waiting for anything; None, and nothing done, where
+        `run` must be asked. Raises Fault.
+        """
         found = self._recall.at_hand(call, asked.options, asked.task, asked.model, asked.digest)
-        admitted = self._admission.at_once(call, asked.options, asked.work) if found is not None else None
+        admitted = (
+            self._admission.at_once(call, asked.options, asked.work) if found is not None else None
+        )
         if found is None or admitted is None:
             return None
         with self._telemetry.span("route", call) as span:
@@ -80,7 +90,10 @@ class Pipeline:
             return outcome
 
     async def run(self, asked: Asked, call: Call, owed: NotFound | None = None) -> Outcome:
-        """Serve a task; raises Fault. `owed`: nothing is looked up, and the answer is stored for this."""
+        """Serve a task; raises Fault.
+
+        `owed`: nothing is looked up, and the answer is stored for this.
+        """
         with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
             trip = self._begin(asked, call, span)
             admitted = await self._admit(trip)
@@ -93,7 +106,9 @@ class Pipeline:
                 spent = _spent(trip, error)
                 raise
             finally:
-                self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
+                self._later(
+                    self._admission.settle(admitted, outcome.receipt if outcome else None, spent)
+                )
 
     async def _answer(self, trip: Trip, owed: NotFound | None) -> Outcome:
         found = await self._look_up(trip, owed)
@@ -109,8 +124,13 @@ class Pipeline:
         finally:
             self._later(self._recall.store(found.token, result, trip.receipt if result else None))
 
-    async def stream(self, asked: Asked, call: Call) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
-        """Serve a generate task piece by piece; the last thing yielded is the Outcome. A cut stream ends in a Fault, never in silence."""
+    async def stream(
+        self, asked: Asked, call: Call
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        """Serve a generate task piece by piece; the last thing yielded is the Outcome.
+
+        A cut stream ends in a Fault, never in silence.
+        """
         with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
             trip = self._begin(asked, call, span)
             admitted = await self._admit(trip)
@@ -132,7 +152,9 @@ class Pipeline:
                 elif followed:
                     found = looked
                     raise unavailable(
-                        "the same request, whose answer was followed, has broken off", 0.1, "FOLLOWED_BROKE"
+                        "the same request, whose answer was followed, has broken off",
+                        0.1,
+                        "FOLLOWED_BROKE",
                     )
                 else:
                     found = looked
@@ -148,7 +170,9 @@ class Pipeline:
                 spent = _spent(trip, error)
                 raise
             finally:
-                self._later(self._admission.settle(admitted, outcome.receipt if outcome else None, spent))
+                self._later(
+                    self._admission.settle(admitted, outcome.receipt if outcome else None, spent)
+                )
                 self._after_stream(found, outcome)
 
     def _after_stream(self, found: NotFound | None, outcome: Outcome | None) -> None:
@@ -166,7 +190,14 @@ class Pipeline:
         notes = (*self._notes(), asked.reason) if asked.reason else self._notes()
         if notes:
             receipt.notes.extend(notes)
-        return Trip(asked, call, span, self._clock.monotonic(), receipt, spare_models=list(asked.spare_models))
+        return Trip(
+            asked,
+            call,
+            span,
+            self._clock.monotonic(),
+            receipt,
+            spare_models=list(asked.spare_models),
+        )
 
     async def _admit(self, trip: Trip) -> Admitted:
         admitted = await self._admission.admit(trip.span.call, trip.asked.options, trip.asked.work)
@@ -179,14 +210,20 @@ class Pipeline:
         return admitted
 
     async def _look_up(self, trip: Trip, owed: NotFound | None = None) -> Found | NotFound:
-        """Ask the cache, unless an answer is owed to it, and where it has nothing, shape the task for the model."""
+        """Ask the cache, unless an answer is owed to it, and where it has nothing, shape the task
+        for the model.
+        """
         asked = trip.asked
         call, request_id = trip.span.call, trip.receipt.request_id
-        found = owed or await self._recall.look_up(call, asked.options, asked.task, asked.model, request_id)
+        found = owed or await self._recall.look_up(
+            call, asked.options, asked.task, asked.model, request_id
+        )
         self._take_found(trip, found)
         if isinstance(found, Found):
             return found
-        shaped = await self._shape.shape(trip.call, asked.options, asked.task, (asked.model, *trip.spare_models))
+        shaped = await self._shape.shape(
+            trip.call, asked.options, asked.task, (asked.model, *trip.spare_models)
+        )
         trip.receipt.savings.extend(shaped.savings)
         trip.receipt.notes.extend(shaped.notes)
         if shaped.prefix_share is not None and trip.span.recorded:
@@ -211,15 +248,21 @@ class Pipeline:
             receipt.model = found.model
 
     def _refresh(self, trip: Trip, owed: NotFound | None) -> None:
-        """Fetch the new answer for a stale one that is being served: a call of its own, with its own receipt, outside the run."""
+        """Fetch the new answer for a stale one that is being served: a call of its own, with its
+        own receipt, outside the run.
+        """
         if owed is not None:
-            call = trip.span.call._replace(run_id="", step="", deadline_s=self._clock.monotonic() + REFRESH_S)
+            call = trip.span.call._replace(
+                run_id="", step="", deadline_s=self._clock.monotonic() + REFRESH_S
+            )
             self._later(self._refreshed(trip.asked, call, owed))
 
     async def _refreshed(self, asked: Asked, call: Call, owed: NotFound) -> None:
         try:
             await self.run(asked, call, owed)
-        except Fault:  # where it was not admitted nothing was said to the cache; else this says it again, to no effect
+        # where it was not admitted nothing was said to the cache; else this says it again, to no
+        # effect
+        except Fault:
             await finish(self._recall.store(owed.token, None, None))
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
@@ -243,7 +286,9 @@ class Pipeline:
                 if piece.result is not None:
                     yield self._finish(trip, piece.result)
 
-    def _finish(self, trip: Trip, result: inference_pb2.TaskResult, *, reused: bool = False) -> Outcome:
+    def _finish(
+        self, trip: Trip, result: inference_pb2.TaskResult, *, reused: bool = False
+    ) -> Outcome:
         receipt = trip.receipt
         receipt.revision, receipt.compute_ms = result.revision, result.compute_ms
         receipt.usage.CopyFrom(result.usage)
@@ -268,7 +313,9 @@ class Pipeline:
         }
 
     def _later(self, work: Later) -> None:
-        """Do what follows the answer; a failure there is the stage's own to report and never the caller's."""
+        """Do what follows the answer; a failure there is the stage's own to report and never the
+        caller's.
+        """
         if work is None:
             return
         task = asyncio.get_running_loop().create_task(work)
@@ -282,10 +329,13 @@ class Pipeline:
 
 
 def _spent(trip: Trip, error: BaseException) -> Spent | None:
-    """What a broken call has cost: nothing when an instance refused it; its input and what it said when it was cut, cancelled or late."""
+    """What a broken call has cost: nothing when an instance refused it; its input and what it said
+    when it was cut, cancelled or late.
+    """
     cut = trip.said_bytes > 0
     left = isinstance(error, (asyncio.CancelledError, GeneratorExit)) or (
-        isinstance(error, Fault) and error.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+        isinstance(error, Fault)
+        and error.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
     )
     if not cut and not (left and trip.attempts):
         return None
@@ -296,5 +346,7 @@ def _whole(result: inference_pb2.TaskResult) -> inference_pb2.GenerateChunk:
     """A reused answer as one chunk."""
     answer = result.generate
     return inference_pb2.GenerateChunk(
-        delta=answer.message.content, tool_calls=answer.message.tool_calls, finish_reason=answer.finish_reason
+        delta=answer.message.content,
+        tool_calls=answer.message.tool_calls,
+        finish_reason=answer.finish_reason,
     )

@@ -1,4 +1,6 @@
-"""Going on with an answer whose instance went away: what the caller has heard becomes the turn that another one continues. Values only."""
+"""Going on with an answer whose instance went away: what the caller has heard becomes the turn that
+another one continues. Values only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from penstock.router.instances.backends import Computed
 from penstock.router.requests.requests import BYTES_A_TOKEN
 
 RESUMES = "resumes"
-"""The capability of an instance that continues an assistant's turn which ends a conversation, instead of answering it."""
+"""The capability of an instance that continues an assistant's turn which ends a conversation,
+instead of answering it.
+"""
 
 
 @dataclass
@@ -40,12 +44,16 @@ def continued(task: pb.Task, text: str) -> pb.Task:
     rest.CopyFrom(task)
     rest.generate.messages.add(role="assistant", content=text)
     if rest.generate.max_tokens:
-        rest.generate.max_tokens = max(1, rest.generate.max_tokens - len(text.encode()) // BYTES_A_TOKEN)
+        rest.generate.max_tokens = max(
+            1, rest.generate.max_tokens - len(text.encode()) // BYTES_A_TOKEN
+        )
     return rest
 
 
 def joined(piece: Computed, text: str, input_tokens: int) -> Computed:
-    """A piece whose result, if any, is the whole answer; what the part before has used is an estimate, for its instance is gone."""
+    """A piece whose result, if any, is the whole answer; what the part before has used is an
+    estimate, for its instance is gone.
+    """
     if piece.result is None:
         return piece
     whole = pb.TaskResult()

@@ -1,4 +1,7 @@
-"""What the router calls: batchers and instances, one connection for each address. Decides nothing."""
+"""What the router calls: batchers and instances, one connection for each address.
+
+Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class Computed:
 
 
 class Backends:
-    """Owns the connections. An instance with a batcher is called through it, attached there first."""
+    """Owns the connections.
+
+    An instance with a batcher is called through it, attached there first.
+    """
 
     def __init__(self, dial: Dial, default_batcher: str) -> None:
         self._dial = dial
@@ -41,18 +47,22 @@ class Backends:
         self._attached: dict[str, tuple[str, str]] = {}
         self._attaching: dict[str, asyncio.Lock] = {}
 
-    async def compute(self, instance: router_pb2.Instance, work: batcher_pb2.ComputeRequest, call: Call) -> Computed:
+    async def compute(
+        self, instance: router_pb2.Instance, work: batcher_pb2.ComputeRequest, call: Call
+    ) -> Computed:
         """Run a task on an instance; raises Fault."""
         batcher = instance.batcher_address or self._default_batcher
         if not batcher:
             direct = inference_pb2.ComputeRequest(model=work.model, task=work.task)
-            plain: inference_pb2.ComputeResponse = await self._peer(instance.address, INFERENCE).call(
-                "Compute", direct, call
-            )
+            plain: inference_pb2.ComputeResponse = await self._peer(
+                instance.address, INFERENCE
+            ).call("Compute", direct, call)
             return Computed(plain.result, None, plain.load)
         await self._attach(batcher, instance, call)
         try:
-            answer: batcher_pb2.ComputeResponse = await self._peer(batcher, BATCHER).call("Compute", work, call)
+            answer: batcher_pb2.ComputeResponse = await self._peer(batcher, BATCHER).call(
+                "Compute", work, call
+            )
         except Fault as fault:
             self._forget_if_unknown(instance.id, fault)
             raise
@@ -69,7 +79,10 @@ class Backends:
         else:
             await self._attach(batcher, instance, call)
             queued = batcher_pb2.ComputeStreamRequest(
-                instance_id=instance.id, model=work.model, task=work.task, estimated_tokens=work.estimated_tokens
+                instance_id=instance.id,
+                model=work.model,
+                task=work.task,
+                estimated_tokens=work.estimated_tokens,
             )
             parts = self._peer(batcher, BATCHER).stream("ComputeStream", queued, call)
         try:
@@ -77,7 +90,12 @@ class Backends:
                 async for part in open_parts:
                     last = part.HasField("result")
                     batch = part.batch if batcher and last else None
-                    yield Computed(part.result if last else None, batch, part.load if last else None, part.chunk)
+                    yield Computed(
+                        part.result if last else None,
+                        batch,
+                        part.load if last else None,
+                        part.chunk,
+                    )
         except Fault as fault:
             self._forget_if_unknown(instance.id, fault)
             raise
@@ -99,7 +117,9 @@ class Backends:
             self._attached[instance.id] = wanted
 
     def _forget_if_unknown(self, instance_id: str, fault: Fault) -> None:
-        """A batcher that was restarted has forgotten its instances: the next attempt attaches again."""
+        """A batcher that was restarted has forgotten its instances: the next attempt attaches
+        again.
+        """
         if fault.reason in ("NOT_ATTACHED", "") and fault.code.name == "UNAVAILABLE":
             self._attached.pop(instance_id, None)
 

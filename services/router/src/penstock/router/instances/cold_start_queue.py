@@ -1,7 +1,9 @@
-"""The waiting room of models that scale from zero: calls wait here while the scaler starts the first instance.
+"""The waiting room of models that scale from zero: calls wait here while the scaler starts the
+first instance.
 
-A batcher's queue stands before an instance; where there is none yet, this room stands before the fleet. A model has one as long as a
-scaler keeps asking about it: nobody waits for an instance that nobody will start. A place belongs to the call until its `wait` returns.
+A batcher's queue stands before an instance; where there is none yet, this room stands before the
+fleet. A model has one as long as a scaler keeps asking about it: nobody waits for an instance that
+nobody will start. A place belongs to the call until its `wait` returns.
 """
 
 from __future__ import annotations
@@ -48,13 +50,17 @@ class WaitingRoom:
         return dict(self._waiting)
 
     def told(self, left_s: Mapping[str, float], waiting: Mapping[str, int]) -> None:
-        """Other routers' scalers look after these models for so many seconds more, and so many calls wait there."""
+        """Other routers' scalers look after these models for so many seconds more, and so many
+        calls wait there.
+        """
         now = self._clock.monotonic()
         self._elsewhere_until = {name: now + seconds for name, seconds in left_s.items()}
         self._waiting_elsewhere = Counter(waiting)
 
     def alone(self) -> None:
-        """Other routers cannot be heard: their calls count no more; rooms that they opened stay open for their time."""
+        """Other routers cannot be heard: their calls count no more; rooms that they opened stay
+        open for their time.
+        """
         self._waiting_elsewhere.clear()
 
     def opens(self, model: str) -> bool:
@@ -74,7 +80,9 @@ class WaitingRoom:
                 arrival.set()
 
     async def wait(self, model: str) -> bool:
-        """Wait for an instance; True when one has come, False when none is to be expected. The call's deadline ends it from outside.
+        """Wait for an instance; True when one has come, False when none is to be expected.
+
+        The call's deadline ends it from outside.
 
         Raises:
             Fault: RESOURCE_EXHAUSTED where too many wait already.
@@ -82,7 +90,11 @@ class WaitingRoom:
         if not self.opens(model):
             return False
         if self._waiting[model] >= MOST:
-            raise exhausted(f"{MOST} calls wait for the first instance of {model!r}", reason="SHED", retry_after_s=5.0)
+            raise exhausted(
+                f"{MOST} calls wait for the first instance of {model!r}",
+                reason="SHED",
+                retry_after_s=5.0,
+            )
         self._waiting[model] += 1
         try:
             while self.opens(model):

@@ -1,4 +1,5 @@
-"""Which instances exist: registrations and heartbeats, shared with other routers through Redis, served from memory.
+"""Which instances exist: registrations and heartbeats, shared with other routers through Redis,
+served from memory.
 
 Redis holds each registration under a key that expires with its lease; every router reads them.
 Redis gone: memory goes on with what is registered here, and `shared` says so.
@@ -31,7 +32,11 @@ DRAINING = "penstock:router:draining"
 ROUTERS = "penstock:router:routers"
 
 LEARNING = Learning(
-    forget_services=60.0, explore_services=180.0, explore_least_s=9.0, calm_band=0.25, fade_least_s=0.25
+    forget_services=60.0,
+    explore_services=180.0,
+    explore_least_s=9.0,
+    calm_band=0.25,
+    fade_least_s=0.25,
 )
 """How a serving router learns; the benchmark `routing` measures this very choice."""
 
@@ -46,9 +51,14 @@ return redis.call('ZCARD', KEYS[1])
 
 
 class Registry:
-    """The instances with their registrations and leases, and a fleet for each model. Owner of every Member and Fleet."""
+    """The instances with their registrations and leases, and a fleet for each model.
 
-    def __init__(self, settings: RouterSettings, store: redis.asyncio.Redis | None, clock: Clock) -> None:
+    Owner of every Member and Fleet.
+    """
+
+    def __init__(
+        self, settings: RouterSettings, store: redis.asyncio.Redis | None, clock: Clock
+    ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -75,9 +85,14 @@ class Registry:
         await self._share(instance, fresh=True)
 
     async def heartbeat(
-        self, instance_id: str, load: common_pb2.LoadReport, models: Sequence[inference_pb2.Model] = ()
+        self,
+        instance_id: str,
+        load: common_pb2.LoadReport,
+        models: Sequence[inference_pb2.Model] = (),
     ) -> bool:
-        """Renew a lease, and take in the models where they have changed; False where the instance is not known."""
+        """Renew a lease, and take in the models where they have changed; False where the instance
+        is not known.
+        """
         known = self.members.get(instance_id)
         if known is None:
             return False
@@ -98,7 +113,9 @@ class Registry:
         return True
 
     async def drain(self, instance_id: str, deregister: bool) -> int | None:
-        """Send nothing more there; returns the requests in flight, None where the instance is not known."""
+        """Send nothing more there; returns the requests in flight, None where the instance is not
+        known.
+        """
         known = self.members.get(instance_id)
         if known is None:
             return None
@@ -111,18 +128,27 @@ class Registry:
     def serving(self, model: str) -> int:
         """Instances that may be given work for the model."""
         fleet = self.fleets.get(model)
-        return sum(not (member.lost or member.leaving) for member in fleet.members) if fleet is not None else 0
+        return (
+            sum(not (member.lost or member.leaving) for member in fleet.members)
+            if fleet is not None
+            else 0
+        )
 
     def sweep(self) -> list[str]:
-        """Mark instances whose lease has run out as lost and forget those that have gone; returns all that were forgotten since the last
-        sweep, by it or because they deregistered."""
+        """Mark instances whose lease has run out as lost and forget those that have gone; returns
+        all that were forgotten since the last sweep, by it or because they deregistered.
+        """
         now = self._clock.monotonic()
         for instance_id, until in list(self._lease_until.items()):
             known = self.members[instance_id]
             if now <= until:
                 continue
             if not known.lost:
-                log.warning("instance %s is lost: no heartbeat for %d ms", instance_id, self._settings.lease_ms)
+                log.warning(
+                    "instance %s is lost: no heartbeat for %d ms",
+                    instance_id,
+                    self._settings.lease_ms,
+                )
             known.lost, known.settled = True, False
             if not known.own and now > until + 10 * self._settings.lease_ms / 1e3:
                 self._forget(instance_id)
@@ -130,11 +156,18 @@ class Registry:
         return sorted(gone - self.members.keys())
 
     async def read_shared(self) -> None:
-        """Adopt what other routers have registered, and who waits there. A failure is logged once; memory goes on."""
+        """Adopt what other routers have registered, and who waits there.
+
+        A failure is logged once; memory goes on.
+        """
         if self._store is None:
             return
         try:
-            routers = int(await self._store.eval(COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms))
+            routers = int(
+                await self._store.eval(
+                    COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms
+                )
+            )
             names = sorted(_text(name) for name in await self._store.smembers(INDEX))
             draining = {_text(name) for name in await self._store.smembers(DRAINING)}
             values: list[bytes | str | None] = (
@@ -158,16 +191,22 @@ class Registry:
         self._drain_as_told(draining, set(names))
 
     def _drain_as_told(self, draining: set[str], names: set[str]) -> None:
-        """Stop sending to what another router drains, and to what was deregistered there and is not heard of here."""
+        """Stop sending to what another router drains, and to what was deregistered there and is not
+        heard of here.
+        """
         now = self._clock.monotonic()
         for instance_id, member in self.members.items():
-            silent = now - self._heard_at.get(instance_id, -math.inf) > self._settings.lease_ms / 1e3
+            silent = (
+                now - self._heard_at.get(instance_id, -math.inf) > self._settings.lease_ms / 1e3
+            )
             if instance_id in draining or (instance_id not in names and silent):
                 member.leaving, member.settled = True, False
 
     def _adopt_shared(self, name: str, value: bytes | str) -> None:
         try:
-            instance = router_pb2.Instance.FromString(value if isinstance(value, bytes) else value.encode())
+            instance = router_pb2.Instance.FromString(
+                value if isinstance(value, bytes) else value.encode()
+            )
         except DecodeError:
             log.error("the shared registration of %s cannot be read", name)
             return
@@ -199,7 +238,9 @@ class Registry:
             self.fleets[model] = Fleet(LEARNING, routers=self._routers)
         for model, fleet in list(self.fleets.items()):
             others = [item for item in fleet.members if item.id != member.id]
-            fleet.members = sorted([*others, member], key=lambda item: item.id) if model in models else others
+            fleet.members = (
+                sorted([*others, member], key=lambda item: item.id) if model in models else others
+            )
             fleet.forget_refresh()
             if not fleet.members:
                 del self.fleets[model]
@@ -219,7 +260,9 @@ class Registry:
             return
         try:
             async with self._store.pipeline(transaction=False) as pipe:
-                pipe.set(PREFIX + instance.id, instance.SerializeToString(), px=self._settings.lease_ms)
+                pipe.set(
+                    PREFIX + instance.id, instance.SerializeToString(), px=self._settings.lease_ms
+                )
                 pipe.sadd(INDEX, instance.id)
                 if fresh:
                     pipe.srem(DRAINING, instance.id)
@@ -251,7 +294,9 @@ class Registry:
 
 
 def _ready(instance: router_pb2.Instance) -> set[str]:
-    return {model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY}
+    return {
+        model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY
+    }
 
 
 def _text(value: bytes | str) -> str:

@@ -1,7 +1,9 @@
-"""The waiting rooms of all routers as one, through Redis: which models a scaler looks after, and how many calls wait at each router.
+"""The waiting rooms of all routers as one, through Redis: which models a scaler looks after, and
+how many calls wait at each router.
 
-A scaler speaks with one router; every other opens its room for the same models when it next reads what is shared, and its calls count
-in what the scaler is told. The registry's owner exchanges at each heartbeat; a router that dies is forgotten with its lease.
+A scaler speaks with one router; every other opens its room for the same models when it next reads
+what is shared, and its calls count in what the scaler is told. The registry's owner exchanges at
+each heartbeat; a router that dies is forgotten with its lease.
 """
 
 from __future__ import annotations
@@ -32,18 +34,27 @@ for i = 1, #rows, 2 do
 end
 return {scaled, others}
 """
-"""Say who waits here and which models a scaler has asked about here, and read the same of the others; Redis tells the time."""
+"""Say who waits here and which models a scaler has asked about here, and read the same of the
+others; Redis tells the time.
+"""
 
 
-async def exchange(store: redis.asyncio.Redis, router: str, lease_ms: int, room: WaitingRoom) -> None:
+async def exchange(
+    store: redis.asyncio.Redis, router: str, lease_ms: int, room: WaitingRoom
+) -> None:
     """Tell the other routers of this one's room, and the room of theirs.
 
     Raises:
-        RedisError, OSError, TimeoutError: Redis cannot be asked; the room goes on with what it knows.
+        RedisError, OSError, TimeoutError: Redis cannot be asked; the room goes on with what it
+            knows.
     """
-    heard = [word for model, left_s in room.heard().items() for word in (model, str(round(left_s * 1e3)))]
+    heard = [
+        word for model, left_s in room.heard().items() for word in (model, str(round(left_s * 1e3)))
+    ]
     own = json.dumps(room.waiting_here())
-    scaled, others = await store.eval(EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *heard)
+    scaled, others = await store.eval(
+        EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *heard
+    )
     names = [_text(name) for name in scaled[::2]]
     waiting: Counter[str] = Counter()
     for row in others:

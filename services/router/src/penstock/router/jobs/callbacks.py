@@ -1,4 +1,6 @@
-"""Telling an ended job to its caller's address: https only, listed hosts only, never into our own network, signed, no redirects."""
+"""Telling an ended job to its caller's address: https only, listed hosts only, never into our own
+network, signed, no redirects.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def refused_because(url: str, hosts: Collection[str]) -> str:
 
 
 def is_public(address: str) -> bool:
-    """False for private, loopback, link-local, multicast and reserved addresses, also where IPv6 wraps an IPv4 one."""
+    """False for private, loopback, link-local, multicast and reserved addresses, also where IPv6
+    wraps an IPv4 one.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
     inside = found.is_multicast or found.is_reserved or getattr(found, "is_site_local", False)
@@ -56,7 +60,10 @@ async def resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class HttpsPost:
-    """Sends a callback. What a test changes: the port, who resolves, which addresses may be called, whom TLS trusts."""
+    """Sends a callback.
+
+    What a test changes: the port, who resolves, which addresses may be called, whom TLS trusts.
+    """
 
     port: int = 443
     resolve: Callable[[str, int], Awaitable[list[str]]] = resolve
@@ -64,7 +71,9 @@ class HttpsPost:
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
 
     async def __call__(self, url: str, body: bytes, signature: str) -> int:
-        """Send once and give the HTTP status. The name is resolved once and that very address is called.
+        """Send once and give the HTTP status.
+
+        The name is resolved once and that very address is called.
 
         Raises:
             OSError: no public address, no connection, no answer in time, or no HTTP.
@@ -73,7 +82,8 @@ class HttpsPost:
         host = parts.hostname or ""
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {len(body)}\r\n"
             f"{SIGNATURE}: {signature}\r\nUser-Agent: penstock\r\nConnection: close\r\n\r\n"
         )
         try:
@@ -88,7 +98,9 @@ class HttpsPost:
         addresses = await self.resolve(host, self.port)
         if not addresses or not all(self.may_call(address) for address in addresses):
             raise OSError(f"{host} does not resolve to public addresses")
-        reader, writer = await asyncio.open_connection(addresses[0], self.port, ssl=self.tls(), server_hostname=host)
+        reader, writer = await asyncio.open_connection(
+            addresses[0], self.port, ssl=self.tls(), server_hostname=host
+        )
         try:
             writer.write(request)
             await writer.drain()

@@ -1,4 +1,7 @@
-"""Jobs as Redis keeps them. Each change is one script, so a job ends once, whoever tries and however often."""
+"""Jobs as Redis keeps them.
+
+Each change is one script, so a job ends once, whoever tries and however often.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,21 @@ CHANGED = "penstock:jobs:changed"
 KEEP_S = 24 * 3600
 """How long an ended job can be asked for."""
 
-# KEYS: job, stream, token, run. ARGV: id, request, principal, organisation, priority, deadline in ms, keep in s
+# KEYS: job, stream, token, run. ARGV: id, request, principal, organisation, priority, deadline in
+# ms, keep in s
 SUBMIT = """
 local known = redis.call('GET', KEYS[3])
 if ARGV[8] ~= '' and known then return {0, known} end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[1], 'request', ARGV[2], 'principal', ARGV[3], 'organisation', ARGV[4], 'priority', ARGV[5],
-  'state', 1, 'submitted', now, 'deadline', now + ARGV[6], 'attempts', 0)
+redis.call('HSET', KEYS[1], 'request', ARGV[2], 'principal', ARGV[3], 'organisation', ARGV[4],
+  'priority', ARGV[5], 'state', 1, 'submitted', now, 'deadline', now + ARGV[6], 'attempts', 0)
 redis.call('XADD', KEYS[2], '*', 'id', ARGV[1])
 if ARGV[8] ~= '' then redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[7]) end
-if ARGV[9] ~= '' then redis.call('SADD', KEYS[4], ARGV[1]) redis.call('EXPIRE', KEYS[4], ARGV[7]) end
+if ARGV[9] ~= '' then
+  redis.call('SADD', KEYS[4], ARGV[1])
+  redis.call('EXPIRE', KEYS[4], ARGV[7])
+end
 return {1, ARGV[1]}
 """
 
@@ -49,7 +56,8 @@ END = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= '1' and state ~= '2' then return 0 end
 local t = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'state', ARGV[3], 'outcome', ARGV[4], 'ended', t[1] * 1000 + math.floor(t[2] / 1000))
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'outcome', ARGV[4], 'ended', now)
 redis.call('HINCRBY', KEYS[1], 'ends', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
@@ -78,18 +86,31 @@ class JobStore:
     async def submit(
         self, request: pb.SubmitJobRequest, principal: Principal, priority: int, deadline_ms: int
     ) -> tuple[str, bool]:
-        """Keep a job and queue it, in one step; gives its id, and False where the same token has been used before."""
+        """Keep a job and queue it, in one step; gives its id, and False where the same token has
+        been used before.
+        """
         job_id = secrets.token_hex(16)
         owner = principal.organisation
         who = common_pb2.Principal(
-            organisation=owner, team=principal.team, user=principal.user, key_id=principal.key_id, tags=principal.tags
+            organisation=owner,
+            team=principal.team,
+            user=principal.user,
+            key_id=principal.key_id,
+            tags=principal.tags,
         )
         token = f"penstock:job-token:{owner}:{request.idempotency_token}"
         keys = [PREFIX + job_id, STREAM, token, _run_key(owner, request.options.run_id)]
         given: list[str | bytes | int] = [
-            job_id, request.SerializeToString(), who.SerializeToString(), owner, priority, deadline_ms, KEEP_S,
-            request.idempotency_token, request.options.run_id,
-        ]  # fmt: skip
+            job_id,
+            request.SerializeToString(),
+            who.SerializeToString(),
+            owner,
+            priority,
+            deadline_ms,
+            KEEP_S,
+            request.idempotency_token,
+            request.options.run_id,
+        ]
         fresh, name = await self._store.eval(SUBMIT, len(keys), *keys, *given)
         return name.decode(), bool(fresh)
 
@@ -129,7 +150,16 @@ class JobStore:
         """End a job; True for the one who ended it, False where it had ended before."""
         packed = outcome.SerializeToString()
         done = await self._store.eval(
-            END, 2, PREFIX + job_id, CALLBACKS, CHANGED, job_id, int(outcome.state), packed, KEEP_S, int(callback)
+            END,
+            2,
+            PREFIX + job_id,
+            CALLBACKS,
+            CHANGED,
+            job_id,
+            int(outcome.state),
+            packed,
+            KEEP_S,
+            int(callback),
         )
         return bool(done)
 

@@ -1,4 +1,6 @@
-"""Work for callers that do not wait: kept in Redis, served by any router, ended exactly once for the caller."""
+"""Work for callers that do not wait: kept in Redis, served by any router, ended exactly once for
+the caller.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from penstock.router.jobs.job_store import CALLBACKS, CHANGED, STREAM, JobStore,
 from penstock.router.runs.runs import RUN_CANCELLED
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, deadline_exceeded, invalid, not_found, to_fault, to_item_status, unavailable
+from penstock.rpc.errors import (
+    Fault,
+    deadline_exceeded,
+    invalid,
+    not_found,
+    to_fault,
+    to_item_status,
+    unavailable,
+)
 from penstock.service.clock import Clock
 from penstock.service.work_stream import LOST, WorkStream, stop
 
@@ -30,7 +40,9 @@ LONGEST_MS = 7 * 24 * HOUR_MS
 LOOK_AGAIN_S = 1.0
 """How often a watcher looks by itself, should a message have been lost."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
+AGAIN = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+)
 """CANCELLED where the run was not: by something on the way that is going down."""
 MODEL_WAIT_S = 60.0
 """How long a job waits for a model that nobody serves: instances may still be starting."""
@@ -40,14 +52,21 @@ CALLBACK_TRIES = 6
 Serve = Callable[[pb.SubmitJobRequest, Call], Awaitable[Outcome]]
 """Serves a job's task as a call would be; raises Fault."""
 Post = Callable[[str, bytes, str], Awaitable[int]]
-"""Sends a body with its signature to an address and gives the HTTP status; raises OSError where there is none."""
+"""Sends a body with its signature to an address and gives the HTTP status; raises OSError where
+there is none.
+"""
 
 
 class Jobs:
     """Takes, shows, cancels and serves jobs. Owner must `close` it."""
 
     def __init__(
-        self, settings: RouterSettings, store: redis.asyncio.Redis, serve: Serve, clock: Clock, post: Post | None = None
+        self,
+        settings: RouterSettings,
+        store: redis.asyncio.Redis,
+        serve: Serve,
+        clock: Clock,
+        post: Post | None = None,
     ) -> None:
         self._post = post or callbacks.HttpsPost()
         self._settings = settings
@@ -56,7 +75,14 @@ class Jobs:
         self._serve_call = serve
         self._clock = clock
         self._streams = (
-            WorkStream(store, STREAM, self._handle, clock, slots=settings.job_slots, lease_ms=settings.job_lease_ms),
+            WorkStream(
+                store,
+                STREAM,
+                self._handle,
+                clock,
+                slots=settings.job_slots,
+                lease_ms=settings.job_lease_ms,
+            ),
             WorkStream(store, CALLBACKS, self._tell, clock, slots=8, lease_ms=60_000),
         )
         self._running: dict[str, asyncio.Task[object]] = {}
@@ -85,11 +111,18 @@ class Jobs:
             raise invalid("idempotency_token", "is longer than 128 bytes")
         if request.callback_url:
             if not self._settings.callback_secret:
-                raise invalid("callback_url", "this router sends no callbacks; PENSTOCK_CALLBACK_SECRET is not set")
-            if why := callbacks.refused_because(request.callback_url, self._settings.callback_hosts):
+                raise invalid(
+                    "callback_url",
+                    "this router sends no callbacks; PENSTOCK_CALLBACK_SECRET is not set",
+                )
+            if why := callbacks.refused_because(
+                request.callback_url, self._settings.callback_hosts
+            ):
                 raise invalid("callback_url", why)
         with _in_words():
-            job_id, _ = await self._store.submit(request, call.principal, call.priority, request.deadline_ms or HOUR_MS)
+            job_id, _ = await self._store.submit(
+                request, call.principal, call.priority, request.deadline_ms or HOUR_MS
+            )
         return await self.get(job_id, call)
 
     async def get(self, job_id: str, call: Call) -> pb.Job:
@@ -144,7 +177,10 @@ class Jobs:
         return count
 
     async def _handle(self, job_id: str) -> None:
-        """Serve a job to its end. Cancelled from outside it stays pending; cancelled by its caller it has ended already."""
+        """Serve a job to its end.
+
+        Cancelled from outside it stays pending; cancelled by its caller it has ended already.
+        """
         taken = await self._store.begin(job_id)
         if taken is None:
             return
@@ -165,16 +201,24 @@ class Jobs:
     async def _outcome(self, taken: Taken) -> pb.Job:
         deadline_s = self._clock.monotonic() + taken.left_s
         call = Call(
-            taken.principal, taken.priority, taken.request.options.run_id, taken.request.options.step, deadline_s
+            taken.principal,
+            taken.priority,
+            taken.request.options.run_id,
+            taken.request.options.step,
+            deadline_s,
         )
         pause_s, began = FIRST_PAUSE_S, self._clock.monotonic()
         try:
             if taken.attempts > self._settings.job_attempts:
-                raise unavailable(f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED")
+                raise unavailable(
+                    f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED"
+                )
             while call.remaining_s(self._clock.monotonic()) > 0:
                 try:
                     done = await self._serve_call(taken.request, call)
-                    return pb.Job(state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt)
+                    return pb.Job(
+                        state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt
+                    )
                 except Fault as fault:
                     if not _may_pass(fault, self._clock.monotonic() - began):
                         raise
@@ -187,7 +231,9 @@ class Jobs:
             return pb.Job(state=pb.JOB_STATE_FAILED, status=to_item_status(to_fault(error)))
 
     async def _tell(self, job_id: str) -> None:
-        """Send an ended job to its callback address, again with back-off until it is taken or given up."""
+        """Send an ended job to its callback address, again with back-off until it is taken or given
+        up.
+        """
         found = await self._store.callback(job_id)
         if found is None:
             return
@@ -195,7 +241,9 @@ class Jobs:
         body = json_format.MessageToJson(job, indent=None).encode()
         for number in range(CALLBACK_TRIES):
             try:
-                signature = callbacks.sign(self._settings.callback_secret, int(self._clock.time()), body)
+                signature = callbacks.sign(
+                    self._settings.callback_secret, int(self._clock.time()), body
+                )
                 status = await self._post(url, body, signature)
                 if 200 <= status < 300 or status in (400, 401, 403, 404, 410):
                     return
@@ -211,7 +259,9 @@ class Jobs:
                 async with self._redis.pubsub() as channel:
                     await channel.subscribe(CHANGED)
                     while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                        message = await channel.get_message(
+                            ignore_subscribe_messages=True, timeout=1.0
+                        )
                         if message is not None:
                             await self._changed(message["data"].decode())
             except LOST:
@@ -224,7 +274,11 @@ class Jobs:
         if task is None:
             return
         state = await self._redis.hget(f"penstock:job:{job_id}", "state")
-        if state is not None and int(state) == pb.JOB_STATE_CANCELLED and self._running.get(job_id) is task:
+        if (
+            state is not None
+            and int(state) == pb.JOB_STATE_CANCELLED
+            and self._running.get(job_id) is task
+        ):
             self._cancelled.add(job_id)
             task.cancel()
 
@@ -233,7 +287,11 @@ def _may_pass(fault: Fault, waited_s: float) -> bool:
     """True when waiting may mend it: nobody free now, or a fleet that is still starting."""
     if fault.reason == NO_MODEL:
         return waited_s < MODEL_WAIT_S
-    return fault.code in AGAIN and fault.reason not in ("BUDGET_EXHAUSTED", "RUN_BUDGET_EXHAUSTED", RUN_CANCELLED)
+    return fault.code in AGAIN and fault.reason not in (
+        "BUDGET_EXHAUSTED",
+        "RUN_BUDGET_EXHAUSTED",
+        RUN_CANCELLED,
+    )
 
 
 @contextlib.contextmanager
@@ -241,4 +299,6 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except LOST:
-        raise unavailable("jobs need Redis, and it does not answer", retry_after_s=1.0, reason="NO_REDIS") from None
+        raise unavailable(
+            "jobs need Redis, and it does not answer", retry_after_s=1.0, reason="NO_REDIS"
+        ) from None

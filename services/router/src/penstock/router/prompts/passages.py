@@ -1,6 +1,8 @@
-"""The local embedder that helps to select passages: loaded on first use, and given up for good, with one warning, when it fails.
+"""The local embedder that helps to select passages: loaded on first use, and given up for good,
+with one warning, when it fails.
 
-Called in worker threads only: loading takes a second and each new text some milliseconds. Owner of the model: this object.
+Called in worker threads only: loading takes a second and each new text some milliseconds. Owner of
+the model: this object.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ NO_OPINION = 0.0
 
 
 def load_model(folder: Path) -> Embedder:
-    """The text model of a folder, one text at a time, so that a vector never depends on its neighbours. Raises what loading raises."""
-    from penstock.onnx.encoder import TextModel  # only where a rule selects, and an embedder is named
+    """The text model of a folder, one text at a time, so that a vector never depends on its
+    neighbours. Raises what loading raises.
+    """
+    from penstock.onnx.encoder import (
+        TextModel,
+    )  # only where a rule selects, and an embedder is named
 
     model = TextModel.load(folder)
 
@@ -33,7 +39,9 @@ def load_model(folder: Path) -> Embedder:
 
 
 class LocalEmbedder:
-    """A `Similarity` that never fails: without a usable model it has no opinion, and BM25 decides alone."""
+    """A `Similarity` that never fails: without a usable model it has no opinion, and BM25 decides
+    alone.
+    """
 
     def __init__(self, folder: Path, load: Callable[[Path], Embedder] = load_model) -> None:
         self._folder, self._load = folder, load
@@ -42,7 +50,9 @@ class LocalEmbedder:
         self.given_up = False
 
     def __call__(self, question: str, passages: Sequence[str]) -> Sequence[float]:
-        """Similarity of the question to each passage; all the same where there is no usable model."""
+        """Similarity of the question to each passage; all the same where there is no usable
+        model.
+        """
         if not self.given_up:
             try:
                 return similarity_by(self._loaded())(question, passages)
@@ -60,4 +70,6 @@ class LocalEmbedder:
         with self._one_at_a_time:
             first, self.given_up = not self.given_up, True
         if first:
-            log.warning("prompts.embedder %s cannot be used, BM25 selects alone: %s", self._folder, error)
+            log.warning(
+                "prompts.embedder %s cannot be used, BM25 selects alone: %s", self._folder, error
+            )

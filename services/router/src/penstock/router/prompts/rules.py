@@ -1,4 +1,7 @@
-"""`prompts:` of the file: what may be done to whose prompts, checked as a whole. No prompt comes here."""
+"""`prompts:` of the file: what may be done to whose prompts, checked as a whole.
+
+No prompt comes here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from pydantic import Field, model_validator
 class ShapingRule(Section):
     """What may be done for an organisation and a model; the first that fits counts.
 
-    Lossy, and off unless asked for: selection by a `keep_share` below 1, and `templates` by their names.
+    Lossy, and off unless asked for: selection by a `keep_share` below 1, and `templates` by their
+    names.
     """
 
     organisation: str = "*"
@@ -28,7 +32,9 @@ class ShapingRule(Section):
     keep_share: float = Field(1.0, gt=0, le=1)
     templates: tuple[str, ...] = ()
     tokenizer_file: Path | None = None
-    """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at four bytes each."""
+    """The model's own `tokenizer.json`, which then counts tokens; without it they are estimated at
+    four bytes each.
+    """
 
     @property
     def selects(self) -> bool:
@@ -62,7 +68,9 @@ class ShapingRule(Section):
 
 
 class TemplateSection(Section):
-    """A known long part of tool descriptions and tool results, and the shorter words that are to stand for it."""
+    """A known long part of tool descriptions and tool results, and the shorter words that are to
+    stand for it.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     part: str = Field(min_length=32)
@@ -75,22 +83,32 @@ class PromptsSection(Section):
     rules: tuple[ShapingRule, ...] = (ShapingRule(),)
     templates: tuple[TemplateSection, ...] = ()
     embedder: Path | None = None
-    """Folder of a text model, as `make model` makes one: it joins BM25 where a rule selects passages; without it BM25 selects alone."""
+    """Folder of a text model, as `make model` makes one: it joins BM25 where a rule selects
+    passages; without it BM25 selects alone.
+    """
 
     @model_validator(mode="after")
     def _templates_fit(self) -> PromptsSection:
         wrong = faults_of(list(self._templates()))
         names = {template.name for template in self.templates}
         for place, rule in enumerate(self.rules):
-            wrong += [f"rules[{place}].templates: there is no {name!r}" for name in rule.templates if name not in names]
+            wrong += [
+                f"rules[{place}].templates: there is no {name!r}"
+                for name in rule.templates
+                if name not in names
+            ]
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
 
     def _templates(self) -> tuple[Template, ...]:
-        return tuple(Template(template.name, template.part, template.text) for template in self.templates)
+        return tuple(
+            Template(template.name, template.part, template.text) for template in self.templates
+        )
 
-    def optimisers(self, similarity: Similarity | None = None) -> list[tuple[ShapingRule, Optimiser]]:
+    def optimisers(
+        self, similarity: Similarity | None = None
+    ) -> list[tuple[ShapingRule, Optimiser]]:
         """Each rule with its optimiser, in order.
 
         Raises:
@@ -101,11 +119,15 @@ class PromptsSection(Section):
 
 
 def token_counter(path: Path) -> TokenCounter:
-    """Counts a text's tokens with the tokenizer of that file, without the special ones that a template adds."""
+    """Counts a text's tokens with the tokenizer of that file, without the special ones that a
+    template adds.
+    """
     from tokenizers import Tokenizer  # loaded only where a rule names one
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
-        raise BadConfig([f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]) from None
+        raise BadConfig(
+            [f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]
+        ) from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

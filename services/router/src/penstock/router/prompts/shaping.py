@@ -1,4 +1,6 @@
-"""The prompt says the same in fewer tokens: `penstock.prompts` on a generate task, by tenant and model. Fails open to the bytes sent."""
+"""The prompt says the same in fewer tokens: `penstock.prompts` on a generate task, by tenant and
+model. Fails open to the bytes sent.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,15 @@ class PromptShape:
         return next((item for item in self._rules if item[0].fits(organisation, model)), None)
 
     async def shape(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, models: Sequence[str]
+        self,
+        call: Call,
+        options: router_pb2.CallOptions,
+        task: inference_pb2.Task,
+        models: Sequence[str],
     ) -> Shaped:
-        """Shape a generate task for the first of the models; anything else, and anything that goes wrong, stays as it is."""
+        """Shape a generate task for the first of the models; anything else, and anything that goes
+        wrong, stays as it is.
+        """
         if task.WhichOneof("task") != "generate":
             return Shaped(task)
         organisation, embedder = call.principal.organisation, self._embedder
@@ -66,7 +74,9 @@ class PromptShape:
         rule, optimiser = found
         try:
             sent = _conversation(task.generate)
-            if rule.selects and embedder is not None:  # the model computes for milliseconds: not on the loop
+            if (
+                rule.selects and embedder is not None
+            ):  # the model computes for milliseconds: not on the loop
                 done = await asyncio.to_thread(optimiser.optimise, sent)
             else:
                 done = optimiser.optimise(sent)
@@ -77,12 +87,18 @@ class PromptShape:
             return Shaped(task, notes=("prompt optimiser failed; the prompt is as it was sent",))
         if rule.selects and embedder is not None and embedder.given_up:
             shaped = replace(
-                shaped, notes=(*shaped.notes, "prompt: passages by BM25 alone, the embedder cannot be used")
+                shaped,
+                notes=(
+                    *shaped.notes,
+                    "prompt: passages by BM25 alone, the embedder cannot be used",
+                ),
             )
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
         return replace(shaped, not_for=tuple(others)) if shaped.task is not task else shaped
 
-    def _shaped(self, task: inference_pb2.Task, done: Optimised, prefix: Prefix, model: str) -> Shaped:
+    def _shaped(
+        self, task: inference_pb2.Task, done: Optimised, prefix: Prefix, model: str
+    ) -> Shaped:
         counted = "estimated" if done.estimated else "counted by its tokenizer"
         decisions = (*done.decisions, prefix.decision(done.tokens_after))
         notes = (f"{PREFIX_NOTE}{decisions[-1].reason} ({prefix.share:.0%}), {counted}",)
@@ -93,12 +109,17 @@ class PromptShape:
         cost = (self._prices().most_microusd(model, saved, 0) or 0) if saved > 0 else 0
         saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=cost)
         applied = sorted({decision.transform for decision in done.decisions if decision.applied})
-        note = f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, {counted}"
+        note = (
+            f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, "
+            f"{counted}"
+        )
         return facts(_task(task, done.conversation), (saving,) if cost else (), (note, *notes))
 
 
 def _key(call: Call, options: router_pb2.CallOptions, model: str, sent: Conversation) -> Hashable:
-    """One conversation of one organisation with one model: its run or session, and how it began, since a run may hold several."""
+    """One conversation of one organisation with one model: its run or session, and how it began,
+    since a run may hold several.
+    """
     session = options.affinity_key or call.run_id
     began = next((turn.content for turn in sent.turns if turn.role == "user"), "")
     return call.principal.organisation, model, session, hash(began)
@@ -106,25 +127,37 @@ def _key(call: Call, options: router_pb2.CallOptions, model: str, sent: Conversa
 
 def _record(decisions: Sequence[Decision]) -> tuple[str, ...]:
     """The decisions as lines for the trace, the last one, about the prefix, always among them."""
-    kept = decisions if len(decisions) <= DECISIONS_RECORDED else (*decisions[: DECISIONS_RECORDED - 1], decisions[-1])
+    kept = (
+        decisions
+        if len(decisions) <= DECISIONS_RECORDED
+        else (*decisions[: DECISIONS_RECORDED - 1], decisions[-1])
+    )
     return tuple(
-        f"{one.block} {one.transform}: {one.reason}, {one.tokens_before} to {one.tokens_after} tokens" for one in kept
+        f"{one.block} {one.transform}: {one.reason}, {one.tokens_before} to "
+        f"{one.tokens_after} tokens"
+        for one in kept
     )
 
 
 def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
     turns = tuple(
-        # An assistant's turn that asks for tools is paired with its results: its content is not to be touched.
-        Turn(turn.role, turn.content, turn.tool_call_id, turn.cache_breakpoint, bool(turn.tool_calls))
+        # An assistant's turn that asks for tools is paired with its results: its content is not to
+        # be touched.
+        Turn(
+            turn.role, turn.content, turn.tool_call_id, turn.cache_breakpoint, bool(turn.tool_calls)
+        )
         for turn in task.messages
     )
     return Conversation(
-        turns, tuple(ToolSpec(tool.name, tool.description, tool.parameters_json) for tool in task.tools)
+        turns,
+        tuple(ToolSpec(tool.name, tool.description, tool.parameters_json) for tool in task.tools),
     )
 
 
 def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
-    """The task with the shaped turns and tools; what the optimiser does not know of stays with its message or tool."""
+    """The task with the shaped turns and tools; what the optimiser does not know of stays with its
+    message or tool.
+    """
     made = inference_pb2.Task()
     made.CopyFrom(task)
     if len(shaped.turns) == len(task.generate.messages):
@@ -133,11 +166,15 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
     else:  # volatile lines were moved into a turn of their own
         del made.generate.messages[:]
         originals: Mapping[tuple[str, str], inference_pb2.Message] = {
-            (message.role, message.tool_call_id): message for message in task.generate.messages if message.tool_call_id
+            (message.role, message.tool_call_id): message
+            for message in task.generate.messages
+            if message.tool_call_id
         }
         calls = iter([message for message in task.generate.messages if message.tool_calls])
         for turn in shaped.turns:
-            message = made.generate.messages.add(role=turn.role, content=turn.content, tool_call_id=turn.tool_call_id)
+            message = made.generate.messages.add(
+                role=turn.role, content=turn.content, tool_call_id=turn.tool_call_id
+            )
             message.cache_breakpoint = turn.breakpoint
             if turn.pinned:
                 message.tool_calls.extend(next(calls).tool_calls)

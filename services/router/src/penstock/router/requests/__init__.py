@@ -1,1 +1,4 @@
-"""What a caller asks: what must be right in it, by field, and how large it is. Imports nothing of the other subjects."""
+"""What a caller asks: what must be right in it, by field, and how large it is.
+
+Imports nothing of the other subjects.
+"""

@@ -1,4 +1,7 @@
-"""Public requests: what must be right in them, by field, and how large they are. Plain checks, nothing else."""
+"""Public requests: what must be right in them, by field, and how large they are.
+
+Plain checks, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,10 @@ def check_generate(task: inference_pb2.GenerateTask) -> None:
         raise invalid("task.messages", "needs at least one message")
     for index, message in enumerate(task.messages):
         if message.role not in ROLES:
-            raise invalid(f"task.messages[{index}].role", f"{message.role!r} is not one of {', '.join(sorted(ROLES))}")
+            raise invalid(
+                f"task.messages[{index}].role",
+                f"{message.role!r} is not one of {', '.join(sorted(ROLES))}",
+            )
         if not message.content and not message.tool_calls and message.role != "tool":
             raise invalid(f"task.messages[{index}].content", "is empty")
         if message.role == "tool" and not message.tool_call_id:
@@ -120,18 +126,24 @@ def check_task(task: inference_pb2.Task) -> None:
 
 
 def confidence(result: inference_pb2.TaskResult) -> float:
-    """How sure the answer is of itself, 0 to 1: the least certain best label; 1 for tasks that do not say."""
+    """How sure the answer is of itself, 0 to 1: the least certain best label; 1 for tasks that do
+    not say.
+    """
     best = [item.labels[0].score for item in result.classify.classifications if item.labels]
     return min(best, default=1.0)
 
 
 def estimate_tokens(task: inference_pb2.Task) -> int:
-    """Input tokens for the choice of an instance and of a batch: an encoder's by words, all else about four bytes each."""
+    """Input tokens for the choice of an instance and of a batch: an encoder's by words, all else
+    about four bytes each.
+    """
     kind = task.WhichOneof("task")
     if kind == "embed":
         return texts_tokens(task.embed.texts)
     if kind == "classify":
-        return texts_tokens(task.classify.texts) + texts_tokens(item.text for item in task.classify.examples)
+        return texts_tokens(task.classify.texts) + texts_tokens(
+            item.text for item in task.classify.examples
+        )
     if kind == "generate":
         size = sum(len(message.content) for message in task.generate.messages)
     else:
@@ -140,7 +152,9 @@ def estimate_tokens(task: inference_pb2.Task) -> int:
 
 
 def in_public_words(fault: Fault) -> Fault:
-    """A fault of an instance with the field as the public request calls it: `task.embed.texts[3]` becomes `texts[3]`."""
+    """A fault of an instance with the field as the public request calls it: `task.embed.texts[3]`
+    becomes `texts[3]`.
+    """
     for inner, outer in (
         ("task.embed.", ""),
         ("task.classify.", ""),
@@ -150,5 +164,11 @@ def in_public_words(fault: Fault) -> Fault:
         if fault.field.startswith(inner):
             field = outer + fault.field.removeprefix(inner)
             message = fault.message.replace(fault.field, field)
-            return Fault(fault.code, message, reason=fault.reason, field=field, retry_after_s=fault.retry_after_s)
+            return Fault(
+                fault.code,
+                message,
+                reason=fault.reason,
+                field=field,
+                retry_after_s=fault.retry_after_s,
+            )
     return fault

@@ -1,4 +1,7 @@
-"""Embedding tasks that come again, as they were made and measured the first time. Most exact hits are short texts asked again and again."""
+"""Embedding tasks that come again, as they were made and measured the first time.
+
+Most exact hits are short texts asked again and again.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""What a router knows of its instances: exact counts, learned speed, health. Plain state; `now` is an argument, nothing here waits.
+"""What a router knows of its instances: exact counts, learned speed, health.
 
-Speed is work done per second of busy slot, where requests still running count as busy time. So a stalled instance loses speed before
-it answers. Both sums are forgotten with busy time (recent speed counts most) and with wall time (a healed instance is tried again).
+Plain state; `now` is an argument, nothing here waits.
+
+Speed is work done per second of busy slot, where requests still running count as busy time. So a
+stalled instance loses speed before it answers. Both sums are forgotten with busy time (recent speed
+counts most) and with wall time (a healed instance is tried again).
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """How speed is learnt. Times named `_services` are multiples of the fleet's mean service time."""
+    """How speed is learnt.
+
+    Times named `_services` are multiples of the fleet's mean service time.
+    """
 
     forget_services: float = 30.0
     explore_services: float = 400.0
@@ -59,15 +65,43 @@ class Health:
 
 
 class Member:
-    """One instance. `own` is exact: every `begin` is followed by one `end`, whatever happens to the request."""
+    """One instance.
+
+    `own` is exact: every `begin` is followed by one `end`, whatever happens to the request.
+    """
 
     __slots__ = (
-        "busy", "concurrency", "ejected_until", "ejections", "failures", "failures_in_row", "id", "leaving", "lives", "load_at", "lost",
-        "on_trial", "others", "own", "peak_at", "peak_s", "picks", "reported", "seen", "settled", "speed", "stride", "successes",
-        "successes_in_row", "utilization", "work",
-    )  # fmt: skip
+        "busy",
+        "concurrency",
+        "ejected_until",
+        "ejections",
+        "failures",
+        "failures_in_row",
+        "id",
+        "leaving",
+        "lives",
+        "load_at",
+        "lost",
+        "on_trial",
+        "others",
+        "own",
+        "peak_at",
+        "peak_s",
+        "picks",
+        "reported",
+        "seen",
+        "settled",
+        "speed",
+        "stride",
+        "successes",
+        "successes_in_row",
+        "utilization",
+        "work",
+    )
 
-    def __init__(self, member_id: str, concurrency: int = 1, now: float = 0.0, *, proven: bool = False) -> None:
+    def __init__(
+        self, member_id: str, concurrency: int = 1, now: float = 0.0, *, proven: bool = False
+    ) -> None:
         self.id = member_id
         self.concurrency = max(1, concurrency)
         self.own = 0
@@ -92,13 +126,17 @@ class Member:
         self.lives = 0
 
     def renew(self, now: float) -> None:
-        """The instance was started again: what was learnt of it is forgotten, what is in flight is not."""
+        """The instance was started again: what was learnt of it is forgotten, what is in flight is
+        not.
+        """
         own, picks, failures, lives = self.own, self.picks, self.failures, self.lives
         Member.__init__(self, self.id, self.concurrency, now)
         self.own, self.picks, self.failures, self.lives = own, picks, failures, lives + 1
 
     def report(self, in_flight: int, concurrency: int, utilization: float, now: float) -> None:
-        """Take what the instance says of its load: the part that is not our own belongs to other routers."""
+        """Take what the instance says of its load: the part that is not our own belongs to other
+        routers.
+        """
         self.reported = max(0.0, float(in_flight - self.own))
         self.load_at = now
         self.utilization = utilization
@@ -126,7 +164,9 @@ class Fleet:
         self.mean_tokens = 0.0
         self.p95_s = math.inf
         self.round_trip_s = math.inf
-        """What an answer took beyond queue and service, the least of the last hundred or so; infinite until it is known."""
+        """What an answer took beyond queue and service, the least of the last hundred or so;
+        infinite until it is known.
+        """
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._took: deque[float] = deque(maxlen=256)
         self._since_p95 = 0
@@ -149,7 +189,9 @@ class Fleet:
         if member.on_trial or now < member.ejected_until:
             member.settled = False
 
-    def end(self, member: Member, now: float, outcome: Outcome, took_s: float = 0.0, work: float = 1.0) -> None:
+    def end(
+        self, member: Member, now: float, outcome: Outcome, took_s: float = 0.0, work: float = 1.0
+    ) -> None:
         """The request is over at the instance. Called exactly once for each `begin`."""
         self.advance(member, now)
         member.own -= 1
@@ -200,12 +242,17 @@ class Fleet:
             self._count_others(now)
 
     def went(self, round_trip_s: float) -> None:
-        """An answer has come; so long it was neither queued nor computed. The least counts, because the rest is queues not reported."""
+        """An answer has come; so long it was neither queued nor computed.
+
+        The least counts, because the rest is queues not reported.
+        """
         trips = self._round_trips
         oldest = trips[0] if len(trips) == ROUND_TRIPS else math.inf
         trips.append(max(0.0, round_trip_s))
         if len(trips) >= LEAST_ROUND_TRIPS:
-            self.round_trip_s = min(trips) if oldest <= self.round_trip_s else min(self.round_trip_s, trips[-1])
+            self.round_trip_s = (
+                min(trips) if oldest <= self.round_trip_s else min(self.round_trip_s, trips[-1])
+            )
 
     def forget_refresh(self) -> None:
         """Make the next `refresh` do its work: the members have changed."""
@@ -225,9 +272,16 @@ class Fleet:
                 member.speed = median
 
     def _count_others(self, now: float) -> None:
-        """Others' requests: the last report, fading into our own mean times the other routers. Never halt, never zero, never full."""
+        """Others' requests: the last report, fading into our own mean times the other routers.
+
+        Never halt, never zero, never full.
+        """
         fade_s = max(self.learning.fade_services * self.service_s, self.learning.fade_least_s)
-        guess = (self.routers - 1) * sum(member.own for member in self.members) / max(1, len(self.members))
+        guess = (
+            (self.routers - 1)
+            * sum(member.own for member in self.members)
+            / max(1, len(self.members))
+        )
         for member in self.members:
             if member.reported is None:
                 member.others = guess
@@ -244,7 +298,9 @@ class Fleet:
             self.service_s = max(self._busy_s / self._done, 1e-6)
 
     def _latency(self, took_s: float) -> None:
-        """The 95th percentile of the last answers, looked at again every 32; infinite until 64 are known."""
+        """The 95th percentile of the last answers, looked at again every 32; infinite until 64 are
+        known.
+        """
         self._took.append(took_s)
         self._since_p95 += 1
         if self._since_p95 >= 32 and len(self._took) >= 64:
@@ -254,7 +310,9 @@ class Fleet:
     def _peak(self, member: Member, now: float, took_s: float) -> None:
         weight = math.exp(-(now - member.peak_at) / (self.learning.peak_services * self.service_s))
         member.peak_at = now
-        member.peak_s = took_s if took_s > member.peak_s else weight * member.peak_s + (1.0 - weight) * took_s
+        member.peak_s = (
+            took_s if took_s > member.peak_s else weight * member.peak_s + (1.0 - weight) * took_s
+        )
 
     def _succeed(self, member: Member) -> None:
         if member.settled:
@@ -277,10 +335,14 @@ class Fleet:
         member.successes_in_row = 0
         if not member.on_trial and member.failures_in_row < self.health.failures_to_eject:
             return
-        # Errors that everybody gives may be the requests' fault: half the fleet stays in. One that does not answer is out.
+        # Errors that everybody gives may be the requests' fault: half the fleet stays in. One that
+        # does not answer is out.
         if outcome is Outcome.SICK and 2 * (self.ejected(now) + 1) > len(self.members):
             return
-        rest_s = min(self.health.longest_ejection_s, self.health.first_ejection_s * 2.0 ** min(member.ejections, 30))
+        rest_s = min(
+            self.health.longest_ejection_s,
+            self.health.first_ejection_s * 2.0 ** min(member.ejections, 30),
+        )
         member.ejections += 1
         member.ejected_until = now + rest_s
         member.on_trial = True

@@ -1,4 +1,7 @@
-"""The decision: who may serve, who should, and what to do when it fails. Plain functions on a fleet; `now` and `rng` are arguments."""
+"""The decision: who may serve, who should, and what to do when it fails.
+
+Plain functions on a fleet; `now` and `rng` are arguments.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ SCAN = 32
 """Candidates that are all looked at; of more, this many are taken at random."""
 
 Row = tuple[str, float, int, float, float, int, float]
-"""(instance, score, own in flight, others in flight, speed, concurrency, time of its last report) of one candidate at the pick."""
+"""(instance, score, own in flight, others in flight, speed, concurrency, time of its last report)
+of one candidate at the pick.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,15 @@ Fits = Callable[[str], str]
 
 
 def choose(
-    fleet: Fleet, strategy: Strategy, ask: Ask, now: float, rng: random.Random, *,
-    without: Collection[str] = (), fits: Fits | None = None,
-) -> Pick:  # fmt: skip
+    fleet: Fleet,
+    strategy: Strategy,
+    ask: Ask,
+    now: float,
+    rng: random.Random,
+    *,
+    without: Collection[str] = (),
+    fits: Fits | None = None,
+) -> Pick:
     """Filter, score, pick.
 
     Args:
@@ -98,7 +109,9 @@ def choose(
     return Pick(candidates[position], branch + why, now, scores[position], rows, tuple(left_out))
 
 
-def _last_resort(fleet: Fleet, now: float, without: Collection[str], fits: Fits | None) -> list[Member]:
+def _last_resort(
+    fleet: Fleet, now: float, without: Collection[str], fits: Fits | None
+) -> list[Member]:
     """Instances that are only young: with nobody proven, serving beats waiting for proof."""
     return [
         member
@@ -111,28 +124,48 @@ def _last_resort(fleet: Fleet, now: float, without: Collection[str], fits: Fits 
 
 def _nobody(fleet: Fleet, left_out: list[tuple[str, str]], now: float) -> Pick:
     """Nothing can serve: say why, and when it is worth asking again."""
-    back = [member.ejected_until - now for member in fleet.members if member.ejected_until > now and not member.lost]
+    back = [
+        member.ejected_until - now
+        for member in fleet.members
+        if member.ejected_until > now and not member.lost
+    ]
     if not fleet.members:
         return Pick(None, "no instance serves this", now, retry_after_s=1.0)
-    reason = left_out[0][1] if len({why for _, why in left_out}) == 1 else "no instance can serve this now"
-    return Pick(None, reason, now, left_out=tuple(left_out), retry_after_s=max(0.05, min(back, default=1.0)))
+    reason = (
+        left_out[0][1]
+        if len({why for _, why in left_out}) == 1
+        else "no instance can serve this now"
+    )
+    return Pick(
+        None, reason, now, left_out=tuple(left_out), retry_after_s=max(0.05, min(back, default=1.0))
+    )
 
 
 def expected_wait_s(member: Member) -> float:
-    """Seconds that a request sent now would wait there before its own service, at the learned speed."""
+    """Seconds that a request sent now would wait there before its own service, at the learned
+    speed.
+    """
     over = member.own + member.others + 1.0 - member.concurrency
     return max(0.0, over) / (member.concurrency * member.speed) if member.speed > 0.0 else 0.0
 
 
 def held_wait_s(fleet: Fleet, ahead: int) -> float:
-    """Seconds that a call held now would wait while so many go before it, at the learned speed of all."""
-    rate = sum(member.concurrency * member.speed for member in fleet.members if not (member.lost or member.leaving))
+    """Seconds that a call held now would wait while so many go before it, at the learned speed of
+    all.
+    """
+    rate = sum(
+        member.concurrency * member.speed
+        for member in fleet.members
+        if not (member.lost or member.leaving)
+    )
     return (ahead + 1) / rate if rate > 0.0 else 0.0
 
 
 @dataclass(slots=True)
 class Budget:
-    """A share of the traffic that may be spent on extras: each first try earns `share`, each extra costs 1. Retries and hedges."""
+    """A share of the traffic that may be spent on extras: each first try earns `share`, each extra
+    costs 1. Retries and hedges.
+    """
 
     share: float
     most: float = 10.0

@@ -1,6 +1,8 @@
-"""Calls that late binding holds back until an instance is free: the more urgent class first, within a class in order of arrival.
+"""Calls that late binding holds back until an instance is free: the more urgent class first, within
+a class in order of arrival.
 
-Ownership: a held call owns its place until its `wait` returns; who was woken and does not use its turn wakes the next.
+Ownership: a held call owns its place until its `wait` returns; who was woken and does not use its
+turn wakes the next.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Holding:
             raise
 
     def wake(self, model: str, after: Rank = FIRST) -> None:
-        """An instance of the model has room, or none will ever have: the first in order behind `after` is to look."""
+        """An instance of the model has room, or none will ever have: the first in order behind
+        `after` is to look.
+        """
         places = self._places.get(model, [])
         position = bisect.bisect_right(places, after, key=lambda place: place.rank)
         if position < len(places):

@@ -1,4 +1,7 @@
-"""Which model should serve a call that leaves the choice open: the cheapest that is good enough. Plain; declared and measured facts."""
+"""Which model should serve a call that leaves the choice open: the cheapest that is good enough.
+
+Plain; declared and measured facts.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ class Chain(NamedTuple):
 class Models:
     """The routes in force and what callers have said of the answers."""
 
-    def __init__(self, routes: RoutesSection, default_model: str, prices: Prices | None = None) -> None:
+    def __init__(
+        self, routes: RoutesSection, default_model: str, prices: Prices | None = None
+    ) -> None:
         self._default = default_model
         self.prices = prices or Prices({})
         self._judged: dict[str, list[int]] = {}
@@ -54,11 +59,15 @@ class Models:
         serving: Collection[str],
         spare: Sequence[str],
     ) -> Chain:
-        """The models to try: what was asked for or the cheapest good one, then the fallbacks, each once."""
+        """The models to try: what was asked for or the cheapest good one, then the fallbacks, each
+        once.
+        """
         if asked != AUTO:
             first = asked or self._default
             others = self._routes.fallbacks.get(first, ())
-            return Chain(self._once([first, *spare, *others])) if spare or others else Chain((first,))
+            return (
+                Chain(self._once([first, *spare, *others])) if spare or others else Chain((first,))
+            )
         least = least or self._routes.min_quality
         able = [
             route
@@ -73,9 +82,15 @@ class Models:
             key=lambda route: self.price_of(route.name, work),
         )
         if not good:
-            return Chain(self._once([self._default, *spare]), "auto: no declared model meets the ask; the default")
+            return Chain(
+                self._once([self._default, *spare]),
+                "auto: no declared model meets the ask; the default",
+            )
         names = [route.name for route in good]
-        return Chain(self._once([*names, *spare]), f"auto: cheapest of {len(good)} with quality {least:g} or more")
+        return Chain(
+            self._once([*names, *spare]),
+            f"auto: cheapest of {len(good)} with quality {least:g} or more",
+        )
 
     def quality(self, name: str) -> float:
         """The declared quality, moved by what callers have judged."""

@@ -1,4 +1,6 @@
-"""Streams last, and an instance on spot may be taken away: while a safer one is free, a stream goes there. Plain values in and out."""
+"""Streams last, and an instance on spot may be taken away: while a safer one is free, a stream goes
+there. Plain values in and out.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,24 @@ OLD_S = 3_600.0
 
 
 def risky(
-    fleet: Fleet, instances: Mapping[str, router_pb2.Instance], since: Mapping[str, float], now: float, tried: Collection[str]
-) -> frozenset[str]:  # fmt: skip
-    """Instances that a stream should leave alone: those less safe than the safest that is free. None where safety is all the same.
+    fleet: Fleet,
+    instances: Mapping[str, router_pb2.Instance],
+    since: Mapping[str, float],
+    now: float,
+    tried: Collection[str],
+) -> frozenset[str]:
+    """Instances that a stream should leave alone: those less safe than the safest that is free.
+
+    None where safety is all the same.
 
     Args:
         since: when each instance registered, by its id.
         tried: instances that this call is not given again.
     """
-    risks = {member.id: _risk(instances[member.id], now - since.get(member.id, now)) for member in fleet.members}
+    risks = {
+        member.id: _risk(instances[member.id], now - since.get(member.id, now))
+        for member in fleet.members
+    }
     if len(set(risks.values())) < 2:
         return frozenset()
     free = [
@@ -29,7 +40,9 @@ def risky(
         if not (member.lost or member.leaving or now < member.ejected_until or member.id in tried)
         and member.own < member.concurrency
     ]
-    return frozenset(name for name, risk in risks.items() if risk > min(free)) if free else frozenset()
+    return (
+        frozenset(name for name, risk in risks.items() if risk > min(free)) if free else frozenset()
+    )
 
 
 def _risk(instance: router_pb2.Instance, age_s: float) -> int:

@@ -1,6 +1,9 @@
-"""Nine ways to choose among candidates, behind one interface: score them, then pick by the scores. Plain: no clock, no chance of its own.
+"""Nine ways to choose among candidates, behind one interface: score them, then pick by the scores.
 
-A score is always "lower is better". `LeastAddedDelay` is the default; the others are here to be compared with it, and to be chosen.
+Plain: no clock, no chance of its own.
+
+A score is always "lower is better". `LeastAddedDelay` is the default; the others are here to be
+compared with it, and to be chosen.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ class _Lowest:
 
 
 class LeastAddedDelay(_Lowest):
-    """Send the request where it adds the least delay to everybody: [h(n+1) − h(n)] / v with h(k) = k · max(1, k / C)."""
+    """Send the request where it adds the least delay to everybody: [h(n+1) − h(n)] / v with h(k) =
+    k · max(1, k / C).
+    """
 
     name = "least_added_delay"
 
@@ -90,7 +95,9 @@ class LeastAddedDelay(_Lowest):
 
 
 def sized_delay(member: Member, size: float) -> float:
-    """The same for a request of `size` mean requests: it waits for those before it, works, and those after wait for its size."""
+    """The same for a request of `size` mean requests: it waits for those before it, works, and
+    those after wait for its size.
+    """
     n, slots = member.own + member.others, member.concurrency
     if n < slots:
         return (size + TIE * n) / member.speed
@@ -139,7 +146,9 @@ class PowerOfTwo:
 
 
 class PeakEwma(_Lowest):
-    """Latency, quick to rise and slow to fall, times requests in flight (Finagle), over all candidates."""
+    """Latency, quick to rise and slow to fall, times requests in flight (Finagle), over all
+    candidates.
+    """
 
     name = "peak_ewma"
 
@@ -150,12 +159,16 @@ class PeakEwma(_Lowest):
 
 
 class WeightedByUtilization:
-    """Weighted round robin; a candidate's weight is its rate over its reported utilisation (gRFC A58), by stride."""
+    """Weighted round robin; a candidate's weight is its rate over its reported utilisation (gRFC
+    A58), by stride.
+    """
 
     name = "weighted_by_utilization"
 
     def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        """The inverse of the weight: utilisation per request a second, the learned speed standing for the rate at full use."""
+        """The inverse of the weight: utilisation per request a second, the learned speed standing
+        for the rate at full use.
+        """
         known = sorted(_cost(member) for member in candidates if member.utilization > 0.0)
         unknown = known[len(known) // 2] if known else 1.0
         return [_cost(member) if member.utilization > 0.0 else unknown for member in candidates]
@@ -166,7 +179,8 @@ class WeightedByUtilization:
         passes = [member.stride + score for member, score in zip(candidates, scores, strict=True)]
         position = lowest(passes, rng)
         floor = passes[position]
-        # A newcomer starts at the present pass, or it would take every request until it has caught up.
+        # A newcomer starts at the present pass, or it would take every request until it has caught
+        # up.
         for member in candidates:
             member.stride = max(member.stride, floor - 8.0 * scores[position])
         candidates[position].stride = floor
@@ -191,12 +205,16 @@ class WeightedSum(_Lowest):
             performance = member.speed / fastest
             room = 1.0 / (1.0 + waiting(member) / member.concurrency)
             match = 1.0 - abs(heavy - performance)
-            scores.append(-(0.4 * performance + 0.3 * room + 0.2 * match + 0.1 * ask.urgency * room))
+            scores.append(
+                -(0.4 * performance + 0.3 * room + 0.2 * match + 0.1 * ask.urgency * room)
+            )
         return scores
 
 
 class HotCold(_Lowest):
-    """Prequal's rule with exact counts and modelled latency: above the quantile of queue lengths is hot; the quickest of the cold."""
+    """Prequal's rule with exact counts and modelled latency: above the quantile of queue lengths is
+    hot; the quickest of the cold.
+    """
 
     name = "hot_cold"
     quantile = 0.84
@@ -216,19 +234,27 @@ class HotCold(_Lowest):
 
 
 class LateBinding:
-    """Hold requests in the router and give each instance as many as it has slots, and so many more as cover the round trip.
+    """Hold requests in the router and give each instance as many as it has slots, and so many more
+    as cover the round trip.
 
-    It needs to see every request and to reach the instances soon: `fits` says where. Elsewhere the router uses `LeastAddedDelay`.
+    It needs to see every request and to reach the instances soon: `fits` says where. Elsewhere the
+    router uses `LeastAddedDelay`.
     """
 
     name = "late_binding"
     slow_share = 0.3
     longest_round_trip = 0.05
-    """In service times. Over longer ones instances stand idle or queue, and the added delay decides better."""
+    """In service times. Over longer ones instances stand idle or queue, and the added delay decides
+    better.
+    """
 
     def fits(self, fleet: Fleet) -> bool:
-        """One router, and a round trip that has been measured and is short: what is not known counts as too long."""
-        return fleet.routers == 1 and fleet.round_trip_s <= self.longest_round_trip * fleet.service_s
+        """One router, and a round trip that has been measured and is short: what is not known
+        counts as too long.
+        """
+        return (
+            fleet.routers == 1 and fleet.round_trip_s <= self.longest_round_trip * fleet.service_s
+        )
 
     def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
         return [1.0 / member.speed for member in candidates]
@@ -237,13 +263,15 @@ class LateBinding:
         self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
     ) -> tuple[int, str]:
         median = sorted(member.speed for member in candidates)[len(candidates) // 2]
-        # Rounded, not rounded up: one more among few costs more than the way does (benchmark `routing`).
+        # Rounded, not rounded up: one more among few costs more than the way does (benchmark
+        # `routing`).
         wide = 1.0 + 2.0 * min(fleet.round_trip_s / fleet.service_s, self.longest_round_trip)
         free = [
             index
             for index, member in enumerate(candidates)
             # Never a far slower one while the others are only busy: waiting is the shorter way.
-            if member.own < round(member.concurrency * wide) and member.speed >= self.slow_share * median
+            if member.own < round(member.concurrency * wide)
+            and member.speed >= self.slow_share * median
         ]
         if not free:
             return WAIT, "all busy: held"
@@ -263,6 +291,14 @@ class InsteadOfLateBinding(LeastAddedDelay):
 STRATEGIES: Mapping[str, type[Strategy]] = {
     kind.name: kind
     for kind in (
-        LeastAddedDelay, RoundRobin, LeastRequests, PowerOfTwo, PeakEwma, WeightedByUtilization, WeightedSum, HotCold, LateBinding,
+        LeastAddedDelay,
+        RoundRobin,
+        LeastRequests,
+        PowerOfTwo,
+        PeakEwma,
+        WeightedByUtilization,
+        WeightedSum,
+        HotCold,
+        LateBinding,
     )
-}  # fmt: skip
+}

@@ -1,6 +1,8 @@
-"""Facts about agent runs, from router to router, through a Redis stream: a router that starts reads those of the last day first.
+"""Facts about agent runs, from router to router, through a Redis stream: a router that starts reads
+those of the last day first.
 
-A fact that cannot be told because Redis is away waits, up to a bound; the routers then keep runs each by themselves.
+A fact that cannot be told because Redis is away waits, up to a bound; the routers then keep runs
+each by themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +70,12 @@ class RunStream:
         facts = [self._outbox[index] for index in range(min(len(self._outbox), AT_ONCE))]
         async with self._store.pipeline(transaction=True) as pipe:
             for fact in facts:
-                pipe.xadd(STREAM, {"by": self._own, "fact": json.dumps(fact)}, maxlen=KEPT, approximate=True)
+                pipe.xadd(
+                    STREAM,
+                    {"by": self._own, "fact": json.dumps(fact)},
+                    maxlen=KEPT,
+                    approximate=True,
+                )
             await pipe.execute()
         for _ in facts:
             self._outbox.popleft()

@@ -1,6 +1,8 @@
-"""An agent run as a unit: one deadline, one spending limit, and one cancel that reaches every call in flight, at every router.
+"""An agent run as a unit: one deadline, one spending limit, and one cancel that reaches every call
+in flight, at every router.
 
-Only runs of which there is something to know are kept. What one router learns it tells as a Fact; `run_stream.py` carries facts.
+Only runs of which there is something to know are kept. What one router learns it tells as a Fact;
+`run_stream.py` carries facts.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ class Run:
 
 
 class Runs:
-    """The runs of this router; the longest unused are forgotten. `tell` is given every fact that others should hear of."""
+    """The runs of this router; the longest unused are forgotten.
+
+    `tell` is given every fact that others should hear of.
+    """
 
     def __init__(self, clock: Clock, tell: Callable[[Fact], None] = lambda _: None) -> None:
         self._clock = clock
@@ -80,14 +85,19 @@ class Runs:
             raise _cancelled(call.run_id)
         if 0 <= run.most_microusd <= run.spent_microusd:
             raise exhausted(
-                f"the run {call.run_id} has spent its {run.most_microusd} micro-dollars", "RUN_BUDGET_EXHAUSTED"
+                f"the run {call.run_id} has spent its {run.most_microusd} micro-dollars",
+                "RUN_BUDGET_EXHAUSTED",
             )
-        return call if call.deadline_s <= run.deadline_s else call._replace(deadline_s=run.deadline_s)
+        return (
+            call if call.deadline_s <= run.deadline_s else call._replace(deadline_s=run.deadline_s)
+        )
 
     def _limit(self, key: Key, options: pb.CallOptions) -> None:
         known = self._runs.get(key) or Run()
         left_ms = options.run_deadline_ms if math.isinf(known.deadline_s) else 0
-        most = options.run_max_cost_microusd if options.HasField("run_max_cost_microusd") else NO_LIMIT
+        most = (
+            options.run_max_cost_microusd if options.HasField("run_max_cost_microusd") else NO_LIMIT
+        )
         most = most if known.most_microusd < 0 else NO_LIMIT
         if left_ms or most >= 0:
             self._tell(Fact(*key, left_ms=left_ms or NO_LIMIT, most_microusd=most))
@@ -98,7 +108,9 @@ class Runs:
             self._tell(Fact(call.principal.organisation, call.run_id, spent_microusd=microusd))
 
     def cancel(self, organisation: str, run_id: str) -> int:
-        """End every call of a run, and refuse those that come later; gives how many were in flight here."""
+        """End every call of a run, and refuse those that come later; gives how many were in flight
+        here.
+        """
         count = len(self._in_flight.get((organisation, run_id), ()))
         self._tell(Fact(organisation, run_id, cancelled=True))
         return count
@@ -111,7 +123,9 @@ class Runs:
         """Take in a fact, told here or at another router `age_s` ago."""
         run = self._run((fact.organisation, fact.run_id))
         if fact.left_ms >= 0:
-            run.deadline_s = min(run.deadline_s, self._clock.monotonic() + fact.left_ms / 1e3 - age_s)
+            run.deadline_s = min(
+                run.deadline_s, self._clock.monotonic() + fact.left_ms / 1e3 - age_s
+            )
         if fact.most_microusd >= 0 and run.most_microusd < 0:
             run.most_microusd = fact.most_microusd
         run.spent_microusd += fact.spent_microusd
@@ -121,16 +135,22 @@ class Runs:
                 self._stop(task)
 
     def part_of(self, call: Call) -> Part:
-        """Let the run's cancel and deadline reach this call while it lasts: `with runs.part_of(call):`."""
+        """Let the run's cancel and deadline reach this call while it lasts: `with
+        runs.part_of(call):`.
+        """
         return Part(self, call)
 
     def begin(self, key: Key, task: asyncio.Task[object]) -> asyncio.TimerHandle | None:
-        """Count a task as the run's; gives the timer that ends it at the run's deadline, where it has one."""
+        """Count a task as the run's; gives the timer that ends it at the run's deadline, where it
+        has one.
+        """
         self._in_flight.setdefault(key, set()).add(task)
         run = self._runs.get(key)
         if run is None or math.isinf(run.deadline_s):
             return None
-        return asyncio.get_running_loop().call_later(run.deadline_s - self._clock.monotonic(), self._stop, task)
+        return asyncio.get_running_loop().call_later(
+            run.deadline_s - self._clock.monotonic(), self._stop, task
+        )
 
     def end(self, key: Key, task: asyncio.Task[object]) -> Fault | None:
         """Count it no more; gives the fault that its caller is owed where the run has ended it."""
@@ -143,7 +163,11 @@ class Runs:
         self._ended.discard(task)
         if self._run(key).cancelled:
             return _cancelled(key[1])
-        return Fault(grpc.StatusCode.DEADLINE_EXCEEDED, f"the time of run {key[1]} is up", reason="RUN_DEADLINE")
+        return Fault(
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            f"the time of run {key[1]} is up",
+            reason="RUN_DEADLINE",
+        )
 
     def _stop(self, task: asyncio.Task[object]) -> None:
         self._ended.add(task)
@@ -174,7 +198,10 @@ class Part:
             self._timer = self._runs.begin(self._key, self._task)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._task is None:
             return
@@ -182,7 +209,8 @@ class Part:
             self._timer.cancel()
         fault = self._runs.end(self._key, self._task)
         if fault is not None and isinstance(error, asyncio.CancelledError):
-            # gRPC sends no status for a handler that was cancelled from inside; the caller is owed one.
+            # gRPC sends no status for a handler that was cancelled from inside; the caller is owed
+            # one.
             self._task.uncancel()
             raise fault from None
 

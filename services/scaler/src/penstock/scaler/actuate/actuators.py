@@ -1,4 +1,6 @@
-"""Who makes it so: the interface to whatever runs instances, the dry run, and children of this process."""
+"""Who makes it so: the interface to whatever runs instances, the dry run, and children of this
+process.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,21 @@ log = logging.getLogger(__name__)
 PROBE_S = 0.5
 POLL_S = 0.2
 WAIT_SHARE = 0.5
-"""A replacement gets this share of the time that a notice gives (30 s at GCP and Azure, 120 s at AWS); the rest is for draining."""
+"""A replacement gets this share of the time that a notice gives (30 s at GCP and Azure, 120 s at
+AWS); the rest is for draining.
+"""
 
 Drain = Callable[[str, str], Awaitable[None]]
-"""Takes an instance's id and a reason; returns when the instance has nothing in flight or time is up."""
+"""Takes an instance's id and a reason; returns when the instance has nothing in flight or time is
+up.
+"""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What runs: instances asked for, and those of them that serve; `seen` is false where nobody looked and they are only believed to."""
+    """What runs: instances asked for, and those of them that serve; `seen` is false where nobody
+    looked and they are only believed to.
+    """
 
     wanted: int
     ready: int
@@ -54,9 +62,11 @@ class Actuator(Protocol):
         ...
 
     async def replace(self, instance: str, left_s: float) -> bool:
-        """Start one more because `instance` will go in `left_s` seconds, and drain it once that serves or time gets short.
+        """Start one more because `instance` will go in `left_s` seconds, and drain it once that
+        serves or time gets short.
 
-        Does not wait for either. False where the instance is not one of these, or whoever runs it replaces it by itself.
+        Does not wait for either. False where the instance is not one of these, or whoever runs it
+        replaces it by itself.
         """
         ...
 
@@ -97,7 +107,9 @@ class _Child:
 
 
 class LocalProcesses:
-    """Instances as children of this process. It owns each child until `close`; what dies is started again at the next `scale`.
+    """Instances as children of this process.
+
+    It owns each child until `close`; what dies is started again at the next `scale`.
 
     Args:
         probe: whether a child that has a port serves.
@@ -153,7 +165,9 @@ class LocalProcesses:
         await asyncio.gather(*self._leaving.values())
 
     def _bury(self) -> None:
-        for name in [name for name, child in self._children.items() if child.process.returncode is not None]:
+        for name in [
+            name for name, child in self._children.items() if child.process.returncode is not None
+        ]:
             log.warning("%s ended with %s", name, self._children.pop(name).process.returncode)
 
     async def _serves(self, child: _Child) -> bool:
@@ -171,7 +185,10 @@ class LocalProcesses:
             filled["port"] = str(free_port())
             address = f"127.0.0.1:{filled['port']}"
         command = [_fill(part, filled) for part in self._config.command]
-        env = {**os.environ, **{key: _fill(value, filled) for key, value in self._config.env.items()}}
+        env = {
+            **os.environ,
+            **{key: _fill(value, filled) for key, value in self._config.env.items()},
+        }
         process = await asyncio.create_subprocess_exec(
             *dying_with_parent(command), env=env, stdin=asyncio.subprocess.DEVNULL
         )
@@ -179,7 +196,9 @@ class LocalProcesses:
         return child
 
     def _leave(self, name: str, after: _Child | None = None, left_s: float = 0.0) -> None:
-        task = asyncio.create_task(self._end(name, self._children.pop(name), after, left_s), name=f"end {name}")
+        task = asyncio.create_task(
+            self._end(name, self._children.pop(name), after, left_s), name=f"end {name}"
+        )
         self._leaving[name] = task
         task.add_done_callback(lambda _: self._leaving.pop(name, None))
 
@@ -202,8 +221,12 @@ class LocalProcesses:
         return child.process.returncode is not None or await self._serves(child)
 
 
-async def await_replacement(serves: Callable[[], Awaitable[bool]], clock: Clock, left_s: float) -> None:
-    """Wait until a replacement serves, but leave the instance that goes in `left_s` seconds half of them to finish what it has."""
+async def await_replacement(
+    serves: Callable[[], Awaitable[bool]], clock: Clock, left_s: float
+) -> None:
+    """Wait until a replacement serves, but leave the instance that goes in `left_s` seconds half of
+    them to finish what it has.
+    """
     end = clock.monotonic() + WAIT_SHARE * left_s
     while clock.monotonic() < end and not await serves():
         await clock.sleep(POLL_S)
@@ -220,7 +243,9 @@ async def healthy(address: str) -> bool:
     """Whether the gRPC server there says that it serves."""
     async with open_channel(address) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PROBE_S)
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=PROBE_S
+            )
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,4 +1,6 @@
-"""AWS by boto3 (extra `aws`): wanted sizes of Auto Scaling groups, one on demand and one on spot, and prices of spot capacity."""
+"""AWS by boto3 (extra `aws`): wanted sizes of Auto Scaling groups, one on demand and one on spot,
+and prices of spot capacity.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,24 @@ SERVES = "InService"
 
 
 class AutoScalingGroups:
-    """Sets the wanted capacity; the group starts and ends machines, its lifecycle hooks drain those that it ends.
+    """Sets the wanted capacity; the group starts and ends machines, its lifecycle hooks drain those
+    that it ends.
 
     Instances must register at the router under their EC2 id, so that one with a notice is drained.
 
     Args:
-        client: an `autoscaling` client, `machines` an `ec2` client; None makes them from the usual AWS environment.
+        client: an `autoscaling` client, `machines` an `ec2` client; None makes them from the usual
+            AWS environment.
         drain: asked before a machine with a notice is ended.
     """
 
     def __init__(
-        self, config: AwsActuator, clock: Clock, drain: Drain | None = None, client: Any = None, machines: Any = None
+        self,
+        config: AwsActuator,
+        clock: Clock,
+        drain: Drain | None = None,
+        client: Any = None,
+        machines: Any = None,
     ) -> None:
         self._config, self._clock, self._drain = config, clock, drain
         self._client = client if client is not None else open_client("autoscaling", config.region)
@@ -44,7 +53,9 @@ class AutoScalingGroups:
         found = answer["AutoScalingGroups"]
         if len(found) != len(self._groups):
             raise OSError(f"aws: there is no Auto Scaling group {' or '.join(self._groups)}")
-        serving = sum(row["LifecycleState"] == SERVES for group in found for row in group["Instances"])
+        serving = sum(
+            row["LifecycleState"] == SERVES for group in found for row in group["Instances"]
+        )
         return Fleet(sum(group["DesiredCapacity"] for group in found), serving)
 
     async def scale(self, wanted: int) -> None:
@@ -52,14 +63,20 @@ class AutoScalingGroups:
         split = [on_demand, wanted - on_demand] if self._config.spot_group else [wanted]
         for name, size in zip(self._groups, split, strict=True):
             await self._ask(
-                "set_desired_capacity", AutoScalingGroupName=name, DesiredCapacity=size, HonorCooldown=False
+                "set_desired_capacity",
+                AutoScalingGroupName=name,
+                DesiredCapacity=size,
+                HonorCooldown=False,
             )
 
     def on_demand(self, wanted: int) -> int:
         return min(wanted, self._config.base) if self._config.spot_group else wanted
 
     async def replace(self, instance: str, left_s: float) -> bool:
-        """Take one machine out of its group without making that smaller: it starts another. The machine serves on until it is drained."""
+        """Take one machine out of its group without making that smaller: it starts another.
+
+        The machine serves on until it is drained.
+        """
         found = await self._ask("describe_auto_scaling_instances", InstanceIds=[instance])
         groups = [row["AutoScalingGroupName"] for row in found["AutoScalingInstances"]]
         if not groups or groups[0] not in self._groups:
@@ -80,7 +97,9 @@ class AutoScalingGroups:
             await await_replacement(self._full, self._clock, left_s)
             if self._drain is not None:
                 await self._drain(instance, "spot_notice")
-            await asyncio.to_thread(ask, self._machines.terminate_instances, {"InstanceIds": [instance]})
+            await asyncio.to_thread(
+                ask, self._machines.terminate_instances, {"InstanceIds": [instance]}
+            )
         except OSError as error:
             log.warning("%s was taken out of its group and is not ended: %s", instance, error)
 
@@ -97,7 +116,9 @@ class AutoScalingGroups:
 
 
 class AwsPrices:
-    """Spot prices by zone and type, for a `SpotProvider`'s forecasts; `client` is an `ec2` client."""
+    """Spot prices by zone and type, for a `SpotProvider`'s forecasts; `client` is an `ec2`
+    client.
+    """
 
     def __init__(self, types: Sequence[str], region: str = "", client: Any = None) -> None:
         self._types = list(types)
@@ -115,7 +136,9 @@ class AwsPrices:
             },
         )
         rows = sorted(answer["SpotPriceHistory"], key=lambda row: row["Timestamp"])
-        return {(row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows}
+        return {
+            (row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows
+        }
 
 
 def ask(method: Any, words: dict[str, object]) -> Any:

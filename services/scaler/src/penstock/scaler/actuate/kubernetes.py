@@ -1,4 +1,6 @@
-"""Kubernetes: the scale subresource of a Deployment or StatefulSet, through the official client (extra `kubernetes`)."""
+"""Kubernetes: the scale subresource of a Deployment or StatefulSet, through the official client
+(extra `kubernetes`).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ ANSWER_S = 5.0
 
 
 class KubernetesScale:
-    """Reads and patches `spec.replicas` of the scale subresource; the pod's own termination grace and preStop hook drain it.
+    """Reads and patches `spec.replicas` of the scale subresource; the pod's own termination grace
+    and preStop hook drain it.
 
     Args:
-        api: an AppsV1Api; None makes one from the pod's service account, else from the user's kubeconfig.
+        api: an AppsV1Api; None makes one from the pod's service account, else from the user's
+            kubeconfig.
     """
 
     def __init__(self, config: KubernetesActuator, api: Any = None) -> None:
@@ -33,10 +37,14 @@ class KubernetesScale:
 
     async def scale(self, wanted: int) -> None:
         patch = getattr(self._api, f"patch_namespaced_{self._config.workload}_scale")
-        await self._ask(patch, self._config.name, self._config.namespace, {"spec": {"replicas": wanted}})
+        await self._ask(
+            patch, self._config.name, self._config.namespace, {"spec": {"replicas": wanted}}
+        )
 
     async def replace(self, instance: str, left_s: float) -> bool:
-        """The controller replaces a pod by itself once its node drains; the engine drains it at the router."""
+        """The controller replaces a pod by itself once its node drains; the engine drains it at the
+        router.
+        """
         return False
 
     async def close(self) -> None:
@@ -49,7 +57,9 @@ class KubernetesScale:
         try:
             return await asyncio.to_thread(method, *words, _request_timeout=ANSWER_S)
         except (ApiException, HTTPError) as error:
-            raise OSError(f"kubernetes: {getattr(error, 'status', '')} {getattr(error, 'reason', error)}") from error
+            raise OSError(
+                f"kubernetes: {getattr(error, 'status', '')} {getattr(error, 'reason', error)}"
+            ) from error
 
 
 def _apps_api() -> Any:

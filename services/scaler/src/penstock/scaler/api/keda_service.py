@@ -1,7 +1,10 @@
-"""KEDA's external scaler, pull and push. Every answer comes from memory; a scaler that knows nothing new is never the reason for zero.
+"""KEDA's external scaler, pull and push.
 
-KEDA asks GetMetrics and then IsActive at each poll, with the metric's name without its own prefix; an error in either fails the poll.
-The metric is the number of instances wanted and its target is 1, so that HPA's formula gives that number back.
+Every answer comes from memory; a scaler that knows nothing new is never the reason for zero.
+
+KEDA asks GetMetrics and then IsActive at each poll, with the metric's name without its own prefix;
+an error in either fails the poll. The metric is the number of instances wanted and its target is 1,
+so that HPA's formula gives that number back.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from penstock.service.clock import Clock
 
 PREFIX = "penstock-"
 REPEAT_S = 30.0
-"""A push stream repeats its state so often, so that a client that missed a change is wrong no longer than this."""
+"""A push stream repeats its state so often, so that a client that missed a change is wrong no
+longer than this.
+"""
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -29,7 +34,9 @@ class ExternalScaler:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine, self._clock = engine, clock
 
-    async def IsActive(self, request: keda.ScaledObjectRef, context: Context) -> keda.IsActiveResponse:
+    async def IsActive(
+        self, request: keda.ScaledObjectRef, context: Context
+    ) -> keda.IsActiveResponse:
         running = await self._running(request, context)
         return keda.IsActiveResponse(result=self._wanted(running) > 0)
 
@@ -46,22 +53,31 @@ class ExternalScaler:
             except TimeoutError:
                 continue
 
-    async def GetMetricSpec(self, request: keda.ScaledObjectRef, context: Context) -> keda.GetMetricSpecResponse:
+    async def GetMetricSpec(
+        self, request: keda.ScaledObjectRef, context: Context
+    ) -> keda.GetMetricSpecResponse:
         running = await self._running(request, context)
         spec = keda.MetricSpec(metricName=_metric(running), targetSize=1, targetSizeFloat=1.0)
         return keda.GetMetricSpecResponse(metricSpecs=[spec])
 
-    async def GetMetrics(self, request: keda.GetMetricsRequest, context: Context) -> keda.GetMetricsResponse:
+    async def GetMetrics(
+        self, request: keda.GetMetricsRequest, context: Context
+    ) -> keda.GetMetricsResponse:
         running = await self._running(request.scaledObjectRef, context)
         if request.metricName not in ("", _metric(running)):
             said = f"metricName: {request.metricName!r} is not {_metric(running)!r}"
             await context.abort(grpc.StatusCode.NOT_FOUND, said)
         wanted = self._wanted(running)
-        value = keda.MetricValue(metricName=_metric(running), metricValue=wanted, metricValueFloat=float(wanted))
+        value = keda.MetricValue(
+            metricName=_metric(running), metricValue=wanted, metricValueFloat=float(wanted)
+        )
         return keda.GetMetricsResponse(metricValues=[value])
 
     def _wanted(self, running: Running) -> int:
-        """The last answer. Zero only while demand is fresh: nobody else would see the work that should end it."""
+        """The last answer.
+
+        Zero only while demand is fresh: nobody else would see the work that should end it.
+        """
         fresh = self._clock.time() - running.pool.measured_at <= running.pool.config.stale_s
         return running.answer if fresh or not self._engine.leads else max(1, running.answer)
 
@@ -77,5 +93,7 @@ class ExternalScaler:
 
 
 def _metric(running: Running) -> str:
-    """The pool's name as the path of Kubernetes' metrics API can hold it: models are often named with a slash."""
+    """The pool's name as the path of Kubernetes' metrics API can hold it: models are often named
+    with a slash.
+    """
     return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "-", running.pool.config.name)

@@ -14,11 +14,15 @@ from penstock.service.clock import Clock
 MOST_BYTES = 64 << 10
 READ_S = 5.0
 Act = Callable[[Notice], Awaitable[tuple[bool, bool]]]
-"""Takes a notice; returns whether a replacement was started, and whether the instance is drained."""
+"""Takes a notice; returns whether a replacement was started, and whether the instance is drained.
+"""
 
 
 class NoticeDoor:
-    """`POST /notice[?instance=ID]` with a JSON body and `authorization: Bearer SECRET`. Owner: the service's main, which closes it."""
+    """`POST /notice[?instance=ID]` with a JSON body and `authorization: Bearer SECRET`.
+
+    Owner: the service's main, which closes it.
+    """
 
     def __init__(self, act: Act, secret: str, clock: Clock) -> None:
         self._act, self._secret, self._clock = act, secret, clock
@@ -31,7 +35,9 @@ class NoticeDoor:
             OSError: the address cannot be bound.
         """
         host, _, port = listen.rpartition(":")
-        self._server = await asyncio.start_server(self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES)
+        self._server = await asyncio.start_server(
+            self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES
+        )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -52,7 +58,12 @@ class NoticeDoor:
                 body = await reader.readexactly(int(length)) if known else b""
             writer.write(await self._answer(head.partition("\r\n")[0], headers, body))
             await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        except (
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+            ConnectionError,
+        ):
             pass
         finally:
             writer.close()
@@ -63,7 +74,9 @@ class NoticeDoor:
         if (method, path) != ("POST", "/notice"):
             return _page("404 Not Found", {"error": "notices go to POST /notice"})
         expected = f"Bearer {self._secret}"
-        if not self._secret or not hmac.compare_digest(headers.get("authorization", "").encode(), expected.encode()):
+        if not self._secret or not hmac.compare_digest(
+            headers.get("authorization", "").encode(), expected.encode()
+        ):
             return _page("401 Unauthorized", {"error": "needs authorization: Bearer SECRET"})
         instance = urllib.parse.parse_qs(query).get("instance", [""])[0]
         try:
@@ -73,10 +86,15 @@ class NoticeDoor:
             return _page("400 Bad Request", {"error": said})
         done = [await self._act(notice) for notice in notices]
         replaced, draining = sum(one[0] for one in done), sum(one[1] for one in done)
-        return _page("200 OK", {"notices": len(notices), "replaced": replaced, "draining": draining})
+        return _page(
+            "200 OK", {"notices": len(notices), "replaced": replaced, "draining": draining}
+        )
 
 
 def _page(status: str, answer: dict[str, object]) -> bytes:
     body = json.dumps(answer).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: "
+        f"{len(body)}\r\nConnection: close\r\n\r\n"
+    )
     return head.encode() + body

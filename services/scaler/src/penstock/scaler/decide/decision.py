@@ -1,4 +1,6 @@
-"""The decision: how many instances, from a forecast, what is there now, and what the last decisions were. Plain values in and out."""
+"""The decision: how many instances, from a forecast, what is there now, and what the last decisions
+were. Plain values in and out.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,16 @@ from dataclasses import dataclass, replace
 
 
 def newsvendor_level(under: float, over: float) -> float:
-    """The quantile to provide for, from prices: under / (under + over), each per unit of work and time (Arrow et al. 1951).
+    """The quantile to provide for, from prices: under / (under + over), each per unit of work and
+    time (Arrow et al. 1951).
 
     Raises:
         ValueError: a price is negative, or both are zero.
     """
     if under < 0 or over < 0 or under + over == 0:
-        raise ValueError("prices of too little and of too much must not be negative, and not both zero")
+        raise ValueError(
+            "prices of too little and of too much must not be negative, and not both zero"
+        )
     return under / (under + over)
 
 
@@ -21,8 +26,9 @@ def newsvendor_level(under: float, over: float) -> float:
 class Rules:
     """What one pool may do. Rates are HPA's and Knative's defaults where those have one.
 
-    `start_cost_s`: what a start costs, in seconds of one instance; a surplus instance is kept until that has cost as much (ski rental, so
-    at most twice the best that hindsight could do). `zero_after_s`: how long nothing must have arrived; only with `least` 0.
+    `start_cost_s`: what a start costs, in seconds of one instance; a surplus instance is kept until
+    that has cost as much (ski rental, so at most twice the best that hindsight could do).
+    `zero_after_s`: how long nothing must have arrived; only with `least` 0.
     """
 
     least: int = 1
@@ -42,13 +48,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class View:
-    """What is known at one moment. Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
+    """What is known at one moment.
 
-    `demand` is that of the last whole interval, `burst` that of the last few seconds, which counts in panic alone.
+    Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
 
-    `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when demand was last reported, -inf before
-    the first report; `last_answer`: what was decided before a restart; `reactive`: why the reactive rules made the
-    forecast, empty where they did not.
+    `demand` is that of the last whole interval, `burst` that of the last few seconds, which counts
+    in panic alone.
+
+    `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when
+    demand was last reported, -inf before the first report; `last_answer`: what was decided before a
+    restart; `reactive`: why the reactive rules made the forecast, empty where they did not.
     """
 
     current: int
@@ -97,7 +106,9 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
         waker = (
             1 if math.isfinite(view.measured_at) else 0
         )  # once there was demand, zero would hide that it has come back
-        kept = min(max(view.current, rules.least, view.scheduled, view.last_answer, waker), rules.most)
+        kept = min(
+            max(view.current, rules.least, view.scheduled, view.last_answer, waker), rules.most
+        )
         return Verdict(kept, "no fresh demand: the last answer stands", floor, memory)
     memory = _noted(view, rules, memory, now)
     needed, reason = _needed(view, rules, floor)
@@ -112,7 +123,9 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
 
 
 def instances(work: float, capacity: float) -> int:
-    """How many instances do so much work a second; one where capacity is not known yet and there is work."""
+    """How many instances do so much work a second; one where capacity is not known yet and there is
+    work.
+    """
     if work <= 0:
         return 0
     return math.ceil(work / capacity - 1e-9) if capacity > 0 else 1
@@ -120,7 +133,11 @@ def instances(work: float, capacity: float) -> int:
 
 def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
     """The most that any rule asks for, and which one."""
-    waiting = instances(view.demand + view.backlog / rules.drain_backlog_s, view.capacity) if view.backlog > 0 else 0
+    waiting = (
+        instances(view.demand + view.backlog / rules.drain_backlog_s, view.capacity)
+        if view.backlog > 0
+        else 0
+    )
     asked = {
         view.reactive or "forecast": instances(view.forecast, view.capacity),
         "present demand": floor,
@@ -132,7 +149,9 @@ def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
 
 
 def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
-    """Panic begins when demand passes twice what is ready; idleness begins when nothing arrives and nothing waits."""
+    """Panic begins when demand passes twice what is ready; idleness begins when nothing arrives and
+    nothing waits.
+    """
     if max(view.demand, view.burst) > rules.panic_ratio * max(view.ready, 1) * view.capacity > 0:
         memory = replace(memory, panic_until=now + rules.panic_hold_s)
     busy = max(view.demand, view.burst, view.backlog) > 0
@@ -142,8 +161,10 @@ def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
 
 def _bounded(
     needed: int, reason: str, view: View, rules: Rules, memory: Memory, now: float
-) -> tuple[int, str]:  # fmt: skip
-    """Between least and most; to zero only when nothing has come for long, up from zero as soon as something waits."""
+) -> tuple[int, str]:
+    """Between least and most; to zero only when nothing has come for long, up from zero as soon as
+    something waits.
+    """
     if needed > rules.most:
         return rules.most, "most"
     if needed >= max(rules.least, 1):
@@ -164,18 +185,25 @@ def _up(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
     most = memory.up_from + max(math.floor(memory.up_from * rules.up_share), rules.up_count)
     if verdict.wanted > most:
         return replace(
-            verdict, wanted=max(most, view.current), reason=f"{verdict.reason}, held by the rate up", memory=memory
+            verdict,
+            wanted=max(most, view.current),
+            reason=f"{verdict.reason}, held by the rate up",
+            memory=memory,
         )
     return replace(verdict, memory=memory)
 
 
 def _down(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
-    """Give instances back once the surplus has cost a start, a tenth of the fleet a minute and at least one."""
+    """Give instances back once the surplus has cost a start, a tenth of the fleet a minute and at
+    least one.
+    """
     memory = verdict.memory
     since = now if memory.surplus_since is None else memory.surplus_since
     memory = replace(memory, surplus_since=since)
     if now - since < rules.start_cost_s:
-        return replace(verdict, wanted=view.current, reason="held by scale-down cost", memory=memory)
+        return replace(
+            verdict, wanted=view.current, reason="held by scale-down cost", memory=memory
+        )
     if now - memory.down_at < rules.down_every_s:
         return replace(verdict, wanted=view.current, reason="held by the rate down", memory=memory)
     step = max(1, math.floor(view.current * rules.down_share))

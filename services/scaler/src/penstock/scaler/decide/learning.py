@@ -1,4 +1,6 @@
-"""What a pool learns from its own decisions: how long a start takes, and what an instance really does in a second. Time is an argument."""
+"""What a pool learns from its own decisions: how long a start takes, and what an instance really
+does in a second. Time is an argument.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,19 @@ CAPACITY_BOUNDS = (0.25, 4.0)
 
 @dataclass(frozen=True)
 class Learnt:
-    """What is kept over restarts: the last times from decision to ready, and the correction of the cost model's capacity."""
+    """What is kept over restarts: the last times from decision to ready, and the correction of the
+    cost model's capacity.
+    """
 
     lead_times_s: tuple[float, ...]
     correction: float
 
 
 class LeadTimes:
-    """Times from decision to ready. The 90th percentile of the last 200 is the horizon; until five are known, the seed counts too."""
+    """Times from decision to ready.
+
+    The 90th percentile of the last 200 is the horizon; until five are known, the seed counts too.
+    """
 
     def __init__(self, seed_s: float) -> None:
         self._seed_s = seed_s
@@ -38,13 +45,20 @@ class LeadTimes:
 
 
 class Capacity:
-    """Work that one instance does in a second, given by a cost model and corrected by what a saturated fleet was seen to do."""
+    """Work that one instance does in a second, given by a cost model and corrected by what a
+    saturated fleet was seen to do.
+    """
 
     def __init__(self) -> None:
         self.correction = 1.0
 
-    def saw(self, arrived: float, waiting: tuple[float, float], ready: int, seconds: float, given: float) -> None:
-        """One interval: work that arrived, that waited before and after. Only a fleet that had work waiting throughout tells its speed."""
+    def saw(
+        self, arrived: float, waiting: tuple[float, float], ready: int, seconds: float, given: float
+    ) -> None:
+        """One interval: work that arrived, that waited before and after.
+
+        Only a fleet that had work waiting throughout tells its speed.
+        """
         before, after = waiting
         if ready < 1 or seconds <= 0 or given <= 0 or min(before, after) <= 0:
             return

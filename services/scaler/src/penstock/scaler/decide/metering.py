@@ -1,4 +1,6 @@
-"""From readings of totals at uneven moments to samples of whole intervals, and the rate of the last few seconds. No clock here."""
+"""From readings of totals at uneven moments to samples of whole intervals, and the rate of the last
+few seconds. No clock here.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,18 @@ class Meter:
     @property
     def burst(self) -> float:
         """Work a second over at least the last BURST_S; 0 before so much is known."""
-        if len(self._readings) < 2 or (lasted_s := self._readings[-1][0] - self._readings[0][0]) < BURST_S:
+        if (
+            len(self._readings) < 2
+            or (lasted_s := self._readings[-1][0] - self._readings[0][0]) < BURST_S
+        ):
             return 0.0
         return sum(work for _, work in list(self._readings)[1:]) / lasted_s
 
     def read(self, work: float, waiting: float, now_s: float) -> list[Sample]:
         """Take one reading: work that arrived since the last, work that waits now.
 
-        Returns the samples of intervals that have ended since the last one; several where nothing could be read for long.
+        Returns the samples of intervals that have ended since the last one; several where nothing
+        could be read for long.
         """
         self._readings.append((now_s, work))
         while len(self._readings) > 2 and now_s - self._readings[1][0] >= BURST_S:
@@ -47,7 +53,10 @@ class Meter:
         this_s, lasted_s = now_s // self._interval_s * self._interval_s, now_s - self._began_s
         if this_s <= self._began_s or lasted_s < self._interval_s / 2:
             return []
-        mean, ended = self._arrived * self._interval_s / lasted_s, max(1, round(lasted_s / self._interval_s))
+        mean, ended = (
+            self._arrived * self._interval_s / lasted_s,
+            max(1, round(lasted_s / self._interval_s)),
+        )
         self._arrived, self._began_s = 0.0, now_s
         starts = [this_s - back * self._interval_s for back in range(ended, 0, -1)]
         return [Sample(start_s, mean, waiting) for start_s in starts]

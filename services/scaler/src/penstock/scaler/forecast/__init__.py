@@ -1,1 +1,4 @@
-"""What demand will be: experts, their residuals, quantiles. No clock, no I/O; imports nothing of the other subjects."""
+"""What demand will be: experts, their residuals, quantiles.
+
+No clock, no I/O; imports nothing of the other subjects.
+"""

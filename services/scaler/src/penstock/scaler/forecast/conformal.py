@@ -1,4 +1,6 @@
-"""Quantiles from what happened: rings of past residuals, kept in order, so that a quantile is a look-up."""
+"""Quantiles from what happened: rings of past residuals, kept in order, so that a quantile is a
+look-up.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Residuals:
         self._next = (self._next + 1) % len(self._ring)
 
     def quantiles(self, levels: Array) -> Array:
-        """Conformal quantiles: the ceil((n + 1) q)-th smallest, interpolated; the largest where q asks for more than n can say."""
+        """Conformal quantiles: the ceil((n + 1) q)-th smallest, interpolated; the largest where q
+        asks for more than n can say.
+        """
         place = np.clip(levels * (self.count + 1) - 1.0, 0.0, self.count - 1.0)
         low = place.astype(np.int64)
         high = np.minimum(low + 1, self.count - 1)

@@ -1,4 +1,7 @@
-"""Point forecasts: means that forget, the daily profile, trees and ridge. Each says what one future sample will be, or nothing yet."""
+"""Point forecasts: means that forget, the daily profile, trees and ridge.
+
+Each says what one future sample will be, or nothing yet.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ RIDGE_CLIP = 5.0
 
 
 class Profile:
-    """The usual course of a day: for each slot a mean over days that forgets, of a centred mean of samples."""
+    """The usual course of a day: for each slot a mean over days that forgets, of a centred mean of
+    samples.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -36,7 +41,9 @@ class Profile:
         self.usual[slot] = value if np.isnan(old) else old + PROFILE_RATE * (value - old)
 
     def ratio(self, index: int, ahead: int, lag: float) -> float:
-        """Usual value `ahead` later over the usual value where an average with this lag stands; NaN while unknown."""
+        """Usual value `ahead` later over the usual value where an average with this lag stands; NaN
+        while unknown.
+        """
         before = self.usual[(index - round(lag)) % self.slots]
         after = self.usual[(index + ahead) % self.slots]
         if not before > 0:
@@ -54,8 +61,13 @@ class Learned:
     spread: Array
 
     @classmethod
-    def fit(cls, work: Array, level: Array, ahead: int, clock: tuple[float, float], seed: int) -> Learned:
-        """Learn from every sample whose future is known, the last MOST_ROWS of them. Takes about a second: not for an event loop."""
+    def fit(
+        cls, work: Array, level: Array, ahead: int, clock: tuple[float, float], seed: int
+    ) -> Learned:
+        """Learn from every sample whose future is known, the last MOST_ROWS of them.
+
+        Takes about a second: not for an event loop.
+        """
         at = np.arange(max(WINDOW - 1, len(work) - ahead - MOST_ROWS), len(work) - ahead)
         seen = rows(work, level, at, ahead, clock)
         target = work[at + ahead] / np.maximum(level[at], 1e-9)
@@ -64,9 +76,14 @@ class Learned:
         narrow = seen.astype(np.float32)
         trees = (
             ExtraTreesRegressor(60, min_samples_leaf=10, max_features=0.6, random_state=seed + 10),
-            # Each tree sees half of the rows and tries a third of the features at a split, Breiman's share for regression.
+            # Each tree sees half of the rows and tries a third of the features at a split,
+            # Breiman's share for regression.
             RandomForestRegressor(
-                40, min_samples_leaf=coarse, max_features=1 / 3, max_samples=0.5, random_state=seed + coarse
+                40,
+                min_samples_leaf=coarse,
+                max_features=1 / 3,
+                max_samples=0.5,
+                random_state=seed + coarse,
             ),
         )
         for forest in trees:
@@ -74,13 +91,19 @@ class Learned:
         centre, spread = seen.mean(0), seen.std(0) + 1e-9
         flat = np.clip((seen - centre) / spread, -RIDGE_CLIP, RIDGE_CLIP)
         capped = np.minimum(target, np.quantile(target, 0.995))
-        return cls(trees, Ridge(alpha=RIDGE_PENALTY).fit(flat, capped, sample_weight=weight), centre, spread)
+        return cls(
+            trees,
+            Ridge(alpha=RIDGE_PENALTY).fit(flat, capped, sample_weight=weight),
+            centre,
+            spread,
+        )
 
     def predict(self, row: Array, level: float) -> list[float]:
         """What each of the three expects, in work."""
         narrow = row.astype(np.float32)
         found = [
-            float(np.mean([tree.tree_.predict(narrow)[0, 0] for tree in forest.estimators_])) for forest in self.trees
+            float(np.mean([tree.tree_.predict(narrow)[0, 0] for tree in forest.estimators_]))
+            for forest in self.trees
         ]
         flat = np.clip((row - self.centre) / self.spread, -RIDGE_CLIP, RIDGE_CLIP)
         found.append(float(flat[0] @ self.ridge.coef_ + self.ridge.intercept_))

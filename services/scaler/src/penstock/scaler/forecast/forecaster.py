@@ -1,4 +1,7 @@
-"""The forecast of one pool at one horizon: experts, their residuals, and weights by pinball loss. Time comes in with the samples."""
+"""The forecast of one pool at one horizon: experts, their residuals, and weights by pinball loss.
+
+Time comes in with the samples.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from penstock.scaler.forecast.conformal import Residuals
-from penstock.scaler.forecast.experts import LEVEL_RATE, RATES, SEASONAL_RATES, SMOOTH, Learned, Profile
+from penstock.scaler.forecast.experts import (
+    LEVEL_RATE,
+    RATES,
+    SEASONAL_RATES,
+    SMOOTH,
+    Learned,
+    Profile,
+)
 from penstock.scaler.forecast.features import DAY_S, WEEK_S, WINDOW, Array, rows
 
 Levels = tuple[float, ...]
@@ -30,20 +40,29 @@ REACTIVE = EXPERTS.index("reactive 1")
 LEAST_RESIDUALS = 30
 SHARPNESS = 40.0
 FORGET = 0.999
-"""Losses forget within a thousand samples. Until then weights are as much less sharp as less is known, as with a constant rate on sums."""
+"""Losses forget within a thousand samples. Until then weights are as much less sharp as less is
+known, as with a constant rate on sums.
+"""
 RECENT = 0.995
 SANE = 4.0
-"""A forecast above so many times the most of the last WINDOW samples is cut there, and its expert is out for OUT samples."""
+"""A forecast above so many times the most of the last WINDOW samples is cut there, and its expert
+is out for OUT samples.
+"""
 OUT = 200
 FIRST_FIT = 96
 KEPT = 6000
 LOST = 1.1
-"""The reactive rules take over when the forecast's recent loss is above theirs by this factor; back below theirs it returns."""
+"""The reactive rules take over when the forecast's recent loss is above theirs by this factor; back
+below theirs it returns.
+"""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one future sample may be. `quantiles` belong to the forecaster's levels; `reactive` are those of the reactive rules alone."""
+    """What one future sample may be.
+
+    `quantiles` belong to the forecaster's levels; `reactive` are those of the reactive rules alone.
+    """
 
     quantiles: Array
     reactive: Array
@@ -53,7 +72,9 @@ class Forecast:
 
     def at(self, levels: Levels, level: float) -> float:
         """The quantile in force at a level, between those computed."""
-        return float(np.interp(level, levels, self.reactive if self.fallen_back else self.quantiles))
+        return float(
+            np.interp(level, levels, self.reactive if self.fallen_back else self.quantiles)
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,9 @@ class Forecaster:
         watch: the level by which forecast and reactive rules are compared.
     """
 
-    def __init__(self, ahead: int, clock: tuple[float, float], levels: Levels = LEVELS, watch: float = 0.95) -> None:
+    def __init__(
+        self, ahead: int, clock: tuple[float, float], levels: Levels = LEVELS, watch: float = 0.95
+    ) -> None:
         self.ahead, self.levels = ahead, np.array(levels)
         self.began_s, self.step_s = clock
         self._watch = int(np.argmin(np.abs(self.levels - watch)))
@@ -110,15 +133,18 @@ class Forecaster:
 
     @property
     def fit_due(self) -> bool:
-        """Whether the learned experts should be fitted again: after 96 samples, then when an eighth more is known, at least daily
-        (but not more often than every 128 samples)."""
+        """Whether the learned experts should be fitted again: after 96 samples, then when an eighth
+        more is known, at least daily (but not more often than every 128 samples).
+        """
         day = max(round(DAY_S / self.step_s), 128)
         if self._learned is None:
             return self.seen >= FIRST_FIT and self.seen - self._fitted_at >= FIRST_FIT // 3
         return self.seen - self._fitted_at >= min(max(32, self._fitted_at // 8), day)
 
     def train(self, seed: int = 1) -> Learned:
-        """Fit the learned experts to what is kept now; about a second, changes nothing here (see `adopt`)."""
+        """Fit the learned experts to what is kept now; about a second, changes nothing here (see
+        `adopt`).
+        """
         kept = self._buffer[:, self._begin : self._end].copy()
         return Learned.fit(kept[0], kept[1], self.ahead, self._clock(), seed)
 
@@ -159,12 +185,16 @@ class Forecaster:
 
     def _append(self, work: float) -> None:
         if self._end == self._buffer.shape[1]:
-            self._buffer[:, : self._most] = self._buffer[:, self._end - self._most : self._end].copy()
+            self._buffer[:, : self._most] = self._buffer[
+                :, self._end - self._most : self._end
+            ].copy()
             self._begin, self._end = 0, self._most
         first = self.seen == 0
         self._level = work if first else self._level + LEVEL_RATE * (work - self._level)
         rates = np.array(RATES)
-        self._means = np.full(len(RATES), work) if first else self._means + rates * (work - self._means)
+        self._means = (
+            np.full(len(RATES), work) if first else self._means + rates * (work - self._means)
+        )
         self._buffer[:, self._end] = work, self._level
         self._end += 1
         self._begin = max(self._begin, self._end - self._most)
@@ -204,16 +234,24 @@ class Forecaster:
         for expert, residuals in enumerate(self._residuals):
             usable = residuals.count >= LEAST_RESIDUALS and self._out_until[expert] <= self.seen
             if usable and np.isfinite(point[expert]):
-                found[expert] = np.maximum(0.0, point[expert] + residuals.quantiles(self.levels) * scale[expert])
+                found[expert] = np.maximum(
+                    0.0, point[expert] + residuals.quantiles(self.levels) * scale[expert]
+                )
         # A residual of demand that began at nothing is endless as a ratio.
         capped: Array = np.minimum(found, SANE * self.work.max() + 1e-9)
         return capped
 
     def _mix(self, candidate: Array) -> tuple[Array, dict[str, float]]:
         weights = self._weights(candidate, slice(None))
-        mixed = np.maximum.accumulate(np.nansum(weights * candidate, axis=0)) if weights.any() else candidate[0]
+        mixed = (
+            np.maximum.accumulate(np.nansum(weights * candidate, axis=0))
+            if weights.any()
+            else candidate[0]
+        )
         shown = weights[:, self._watch]
-        return mixed, {name: float(part) for name, part in zip(EXPERTS, shown, strict=True) if part > 0}
+        return mixed, {
+            name: float(part) for name, part in zip(EXPERTS, shown, strict=True) if part > 0
+        }
 
     def _mix_rows(self, candidate: Array, part: slice) -> Array:
         weights = self._weights(candidate, part)
@@ -221,7 +259,9 @@ class Forecaster:
         return mixed
 
     def _weights(self, candidate: Array, part: slice) -> Array:
-        """Weights by level over the experts in `part` that have spoken: exp(-s (loss / best - 1)), s = 40 after a thousand samples."""
+        """Weights by level over the experts in `part` that have spoken: exp(-s (loss / best - 1)),
+        s = 40 after a thousand samples.
+        """
         usable = np.zeros(len(EXPERTS), dtype=bool)
         usable[part] = True
         usable &= np.isfinite(candidate[:, 0])
@@ -243,7 +283,8 @@ class Forecaster:
             plain = abs(float(z[SCALED - 1]))
             self._spread += 0.01 * (plain - self._spread)
         loss = pinball(work, made.candidate, self.levels)
-        # One that did not speak keeps up with the mean of the others, so that silence is neither rewarded nor punished.
+        # One that did not speak keeps up with the mean of the others, so that silence is neither
+        # rewarded nor punished.
         silent = ~np.isfinite(loss)
         spoken = np.where(silent, 0.0, loss).sum(0) / np.maximum((~silent).sum(0), 1)
         self._known += (1.0 - FORGET) * (1.0 - self._known)
@@ -289,7 +330,9 @@ class Covered:
 
 
 def pinball(work: float, quantile: Array, level: Array | float) -> Array:
-    """Pinball loss: what a quantile costs when the sample turns out as it did (Koenker and Bassett 1978)."""
+    """Pinball loss: what a quantile costs when the sample turns out as it did (Koenker and Bassett
+    1978).
+    """
     over = work - quantile
     loss: Array = np.maximum(level * over, (level - 1.0) * over)
     return loss

@@ -1,1 +1,4 @@
-"""One pool as it runs: samples in, forecasts, decisions, effects. Imports forecast, decide and actuate."""
+"""One pool as it runs: samples in, forecasts, decisions, effects.
+
+Imports forecast, decide and actuate.
+"""

@@ -1,4 +1,7 @@
-"""The loop: demand in, forecasts, decisions, and their effect. What is asked from outside is answered from memory, without the loop."""
+"""The loop: demand in, forecasts, decisions, and their effect.
+
+What is asked from outside is answered from memory, without the loop.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,16 @@ log = logging.getLogger(__name__)
 NOTICE_S = 120.0
 """Time that a notice gives where it does not say."""
 Begin = Callable[[str, str], Awaitable[int | None]]
-"""Lets the router send no more to an instance; takes its id and a reason, returns None where the router does not know it."""
+"""Lets the router send no more to an instance; takes its id and a reason, returns None where the
+router does not know it.
+"""
 
 
 class Engine:
-    """Decides for every pool every few seconds. Owner: the service's main, which awaits `run` in a task and then `close`."""
+    """Decides for every pool every few seconds.
+
+    Owner: the service's main, which awaits `run` in a task and then `close`.
+    """
 
     def __init__(
         self,
@@ -40,7 +48,9 @@ class Engine:
         drain: Begin | None = None,
     ) -> None:
         self._drain = drain
-        self.pools = {config.name: Running(Pool(config), actuators[config.name]) for config in pools}
+        self.pools = {
+            config.name: Running(Pool(config), actuators[config.name]) for config in pools
+        }
         self._store, self._clock, self._demand = store, clock, demand
         self._history, self._fits = History(store), Fits()
         self.leads, self._left = True, False
@@ -48,7 +58,9 @@ class Engine:
             running.show(telemetry)
 
     async def recall(self) -> None:
-        """Take up history and last decisions; without the store it begins with nothing, and says so."""
+        """Take up history and last decisions; without the store it begins with nothing, and says
+        so.
+        """
         for running in self.pools.values():
             await self._history.recall(running, self._clock.time())
             self._fits.start(running.pool)
@@ -63,7 +75,10 @@ class Engine:
             await self._clock.sleep(tick_s)
 
     async def tick(self, lease_ms: int = 15_000) -> None:
-        """Read demand, decide for each pool, act where this scaler leads. A pool that fails does not hold up the others."""
+        """Read demand, decide for each pool, act where this scaler leads.
+
+        A pool that fails does not hold up the others.
+        """
         try:
             self.leads = not self._left and await self._store.lead(lease_ms)
         except LOST as error:
@@ -117,11 +132,13 @@ class Engine:
         now = self._clock.time()
         for name, running in self.pools.items():
             if name in seen.costs and not running.pool.config.capacity:
-                # An instance computes a millisecond a millisecond, on each of the batches it runs at once.
+                # An instance computes a millisecond a millisecond, on each of the batches it runs
+                # at once.
                 running.pool.given_capacity = 1000.0 * seen.concurrency.get(name, 1.0)
             told = now - running.reported_s <= running.pool.config.stale_s
             if told or not seen.knows(name):
-                # Demand of this pool is reported, or comes from nowhere yet: silence here is not an idle pool.
+                # Demand of this pool is reported, or comes from nowhere yet: silence here is not an
+                # idle pool.
                 running.meter.forget()
                 continue
             ended = running.meter.read(*self._demand.since_last(seen, name), now)
@@ -155,7 +172,9 @@ class Engine:
             running.started(fleet.ready, now)
             await self._history.keep_learnt(running)
         last = running.decisions[0] if running.decisions else None
-        decision = running.pool.decide(fleet.wanted, fleet.ready, now, last.wanted if last else 0, running.urgent)
+        decision = running.pool.decide(
+            fleet.wanted, fleet.ready, now, last.wanted if last else 0, running.urgent
+        )
         decision = replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
             running.keep(decision)
@@ -177,16 +196,21 @@ class Engine:
         running = self.pools[name]
         fleet = running.fleet or Fleet(running.answer, running.answer, seen=False)
         memory = running.pool.memory
-        decision = running.pool.decide(fleet.wanted, fleet.ready, self._clock.time(), running.answer, running.urgent)
+        decision = running.pool.decide(
+            fleet.wanted, fleet.ready, self._clock.time(), running.answer, running.urgent
+        )
         running.pool.memory = memory
         return replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
 
     async def replace(self, instance: str, at_s: float = 0.0) -> tuple[bool, bool]:
-        """Replace an instance that will be gone at a moment (Unix seconds; 0: in two minutes), then drain it.
+        """Replace an instance that will be gone at a moment (Unix seconds; 0: in two minutes), then
+        drain it.
 
         Returns:
-            Whether a replacement was started, and whether the instance gets no new work once that serves or time is short: one that no
-            pool here runs is drained at the router at once, for whoever runs it replaces it. A scaler that does not lead passes the notice
+            Whether a replacement was started, and whether the instance gets no new work once that
+                serves or time is short: one that no
+            pool here runs is drained at the router at once, for whoever runs it replaces it. A
+                scaler that does not lead passes the notice
             to the one that does, which acts at its next tick.
         """
         if not self.leads and await self._history.pass_on(instance, at_s):
@@ -199,12 +223,16 @@ class Engine:
                 if await running.actuator.replace(instance, left_s):
                     return True, True
             except OSError as error:
-                log.warning("%s: no replacement for %s can be started now: %s", name, instance, error)
+                log.warning(
+                    "%s: no replacement for %s can be started now: %s", name, instance, error
+                )
         drained = await self._drain(instance, "spot_notice") if self._drain is not None else None
         return False, drained is not None
 
     async def leave(self) -> None:
-        """This machine will go: drain every instance that runs on it, decide no more, and give up the lead."""
+        """This machine will go: drain every instance that runs on it, decide no more, and give up
+        the lead.
+        """
         self.leads, self._left = False, True
         for running in self.pools.values():
             await running.actuator.close()

@@ -1,4 +1,7 @@
-"""Fits of the learned experts beside the loop: one at a time for a pool, in a thread. A failed fit leaves the old one in force."""
+"""Fits of the learned experts beside the loop: one at a time for a pool, in a thread.
+
+A failed fit leaves the old one in force.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A pool's history, shared and kept through the store; where that is lost the loop goes on without, and it is said."""
+"""A pool's history, shared and kept through the store; where that is lost the loop goes on without,
+and it is said.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,15 @@ class History:
         self._store = store
 
     async def recall(self, running: Running, now_s: float) -> None:
-        """Take up history and last decisions at the start; without the store it begins with nothing."""
+        """Take up history and last decisions at the start; without the store it begins with
+        nothing.
+        """
         name = running.pool.config.name
         try:
             running.pool.take(await self._store.samples(name), now_s)
-            running.pool.measured_at = -math.inf  # history tells what is usual, not what is asked for now
+            running.pool.measured_at = (
+                -math.inf
+            )  # history tells what is usual, not what is asked for now
             running.decisions.extend(await self._store.decisions(name, KEPT_DECISIONS))
             await self._recall_learnt(running)
         except LOST as error:

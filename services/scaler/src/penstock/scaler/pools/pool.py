@@ -1,4 +1,7 @@
-"""One pool as it runs: samples in, forecasts for each horizon, a decision with its reasons out. No network and no clock here."""
+"""One pool as it runs: samples in, forecasts for each horizon, a decision with its reasons out.
+
+No network and no clock here.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ class Rebuilt:
 
 
 class Pool:
-    """Keeps one pool's history and decides for it. `given_capacity` is set by whoever learns it from a cost model."""
+    """Keeps one pool's history and decides for it.
+
+    `given_capacity` is set by whoever learns it from a cost model.
+    """
 
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
@@ -97,16 +103,23 @@ class Pool:
         for sample in samples:
             if not (math.isfinite(sample.work) and sample.work >= 0 and sample.backlog >= 0):
                 raise ValueError("work and backlog must be finite and not negative")
-            if self.samples and sample.start_s < self.samples[-1].start_s + self.config.interval_s / 2:
+            if (
+                self.samples
+                and sample.start_s < self.samples[-1].start_s + self.config.interval_s / 2
+            ):
                 continue
             for filled in self._filled(sample):
                 self._add(filled)
             taken += 1
-            self.measured_at = max(self.measured_at, min(now_s, sample.start_s + self.config.interval_s))
+            self.measured_at = max(
+                self.measured_at, min(now_s, sample.start_s + self.config.interval_s)
+            )
         return taken
 
     def _filled(self, sample: Sample) -> list[Sample]:
-        """The sample with what lies between it and the last one; after a very long silence the history begins anew."""
+        """The sample with what lies between it and the last one; after a very long silence the
+        history begins anew.
+        """
         if not self.samples:
             return [sample]
         last = self.samples[-1].start_s
@@ -114,7 +127,9 @@ class Pool:
         if gap > MOST_GAP:
             self.samples, self._forecasters, self.latest = [], [], []
             return [sample]
-        return [Sample(last + (step + 1) * self.config.interval_s, 0.0) for step in range(max(0, gap))] + [sample]
+        return [
+            Sample(last + (step + 1) * self.config.interval_s, 0.0) for step in range(max(0, gap))
+        ] + [sample]
 
     def _add(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -129,16 +144,24 @@ class Pool:
 
     @property
     def rebuild_due(self) -> bool:
-        """Whether there are no forecasters for the horizon in force; they are taught with the history (see `rebuild`)."""
-        return bool(self.samples) and (not self._forecasters or self._forecasters[0].ahead != self.ahead)
+        """Whether there are no forecasters for the horizon in force; they are taught with the
+        history (see `rebuild`).
+        """
+        return bool(self.samples) and (
+            not self._forecasters or self._forecasters[0].ahead != self.ahead
+        )
 
     def rebuild(self) -> Rebuilt:
-        """Forecasters for the horizon in force, taught with the history kept now. Seconds of work for a long one; changes nothing here."""
+        """Forecasters for the horizon in force, taught with the history kept now.
+
+        Seconds of work for a long one; changes nothing here.
+        """
         kept, interval_s = list(self.samples), self.config.interval_s
         aheads = range(self.ahead, self.ahead + self.config.hold_steps)
         clock = (kept[0].start_s, interval_s)
         made = [Forecaster(ahead, clock, self.levels, self.config.wanted_level) for ahead in aheads]
-        # The learned experts begin after two thirds, so that they have residuals of their own when the history ends.
+        # The learned experts begin after two thirds, so that they have residuals of their own when
+        # the history ends.
         begin = max(FIRST_FIT, 2 * len(kept) // 3)
         for number, sample in enumerate(kept):
             for forecaster in made:
@@ -157,7 +180,9 @@ class Pool:
             self.latest = [forecaster.last for forecaster in self._forecasters]
 
     def due(self) -> list[Forecaster]:
-        """Forecasters whose learned experts should be fitted; `Forecaster.train` may run in a thread, `adopt` may not."""
+        """Forecasters whose learned experts should be fitted; `Forecaster.train` may run in a
+        thread, `adopt` may not.
+        """
         return [forecaster for forecaster in self._forecasters if forecaster.fit_due]
 
     @property
@@ -173,25 +198,35 @@ class Pool:
         return LOST if all(forecast.ready for forecast in self.latest) else TOO_LITTLE
 
     def coverage(self) -> float:
-        """Share of samples at or below the quantile that the pool provides for; the level itself before any."""
+        """Share of samples at or below the quantile that the pool provides for; the level itself
+        before any.
+        """
         level = self.config.wanted_level
         if not self._forecasters:
             return level
         return self._forecasters[0].covered.share(self.levels.index(level))
 
     def quantile(self, level: float) -> float:
-        """The most of the quantile over horizon and hold, in work of one interval; the latest sample before there is a forecast."""
+        """The most of the quantile over horizon and hold, in work of one interval; the latest
+        sample before there is a forecast.
+        """
         last = self.samples[-1].work if self.samples else 0.0
         return max((forecast.at(self.levels, level) for forecast in self.latest), default=last)
 
     def decide(
-        self, current: int, ready: int, now_s: float, last_answer: int = 0, urgent: tuple[float, float] = (0.0, 0.0)
+        self,
+        current: int,
+        ready: int,
+        now_s: float,
+        last_answer: int = 0,
+        urgent: tuple[float, float] = (0.0, 0.0),
     ) -> Decision:
         """Decide how many instances there should be; remembers for the next decision.
 
         Args:
             last_answer: stands until demand is reported.
-            urgent: what no sample tells yet: work a second of the last few seconds, and work that waits now.
+            urgent: what no sample tells yet: work a second of the last few seconds, and work that
+                waits now.
         """
         rules, level = self.config.rules(), self.config.wanted_level
         last = self.samples[-1] if self.samples else Sample(0.0, 0.0)
@@ -213,6 +248,14 @@ class Pool:
         verdict = decide(view, rules, self.memory, now_s)
         self.memory = verdict.memory
         return Decision(
-            now_s, self.config.name, current, verdict.wanted, verdict.wanted, forecast, level,
-            self.ahead * seconds, verdict.floor, verdict.reason,
-        )  # fmt: skip
+            now_s,
+            self.config.name,
+            current,
+            verdict.wanted,
+            verdict.wanted,
+            forecast,
+            level,
+            self.ahead * seconds,
+            verdict.floor,
+            verdict.reason,
+        )

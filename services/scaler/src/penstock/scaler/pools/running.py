@@ -1,4 +1,7 @@
-"""One pool as it runs here: who acts for it, and what was decided, from which every answer comes. Nothing is read or decided here."""
+"""One pool as it runs here: who acts for it, and what was decided, from which every answer comes.
+
+Nothing is read or decided here.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ from penstock.scaler.samples import Sample
 class Running:
     """One pool, its actuator, and the memory that every answer comes from.
 
-    `starts`: when each instance was asked for that does not serve yet; `serving`, `held`: instances and waiting calls as the router counts
-    them; `learnt`: what was last kept or read of what decisions taught.
+    `starts`: when each instance was asked for that does not serve yet; `serving`, `held`: instances
+    and waiting calls as the router counts them; `learnt`: what was last kept or read of what
+    decisions taught.
     """
 
     pool: Pool
@@ -41,7 +45,9 @@ class Running:
 
     @property
     def answer(self) -> int:
-        """Instances wanted: the last decision; before any, the least, and never zero without one."""
+        """Instances wanted: the last decision; before any, the least, and never zero without
+        one.
+        """
         if self.decisions:
             return self.decisions[0].wanted
         return max(1, self.pool.config.least)
@@ -50,7 +56,8 @@ class Running:
     def urgent(self) -> tuple[float, float]:
         """What no sample tells yet: work a second of the last few seconds, and work that waits now.
 
-        What a call costs that waits for the first instance is not known: each counts as a second of one.
+        What a call costs that waits for the first instance is not known: each counts as a second of
+        one.
         """
         return self.meter.burst, self.meter.waiting + self.held * (self.pool.given_capacity or 1.0)
 
@@ -61,7 +68,9 @@ class Running:
         self.changed = asyncio.Event()
 
     def take(self, samples: Sequence[Sample], now_s: float) -> list[Sample]:
-        """Take samples, and learn from a saturated fleet what an instance does. Returns those that were new.
+        """Take samples, and learn from a saturated fleet what an instance does.
+
+        Returns those that were new.
 
         Raises:
             ValueError: a sample is negative or not finite.
@@ -73,7 +82,13 @@ class Running:
         for sample in new:
             if before is not None and self.fleet is not None and self.fleet.seen:
                 ready, seconds = self.fleet.ready, pool.config.interval_s
-                pool.capacity.saw(sample.work, (before.backlog, sample.backlog), ready, seconds, pool.given_capacity)
+                pool.capacity.saw(
+                    sample.work,
+                    (before.backlog, sample.backlog),
+                    ready,
+                    seconds,
+                    pool.given_capacity,
+                )
             before = sample
         return new
 
@@ -85,8 +100,18 @@ class Running:
     def show(self, telemetry: Telemetry) -> None:
         """Gauges of this pool."""
         name = self.pool.config.name
-        telemetry.gauge(f"penstock.scaler.wanted.{name}", "{instance}", "Instances wanted", lambda: float(self.answer))
-        telemetry.gauge(f"penstock.scaler.work.{name}", "", "Work of the last interval", lambda: self.pool.arrived)
+        telemetry.gauge(
+            f"penstock.scaler.wanted.{name}",
+            "{instance}",
+            "Instances wanted",
+            lambda: float(self.answer),
+        )
+        telemetry.gauge(
+            f"penstock.scaler.work.{name}",
+            "",
+            "Work of the last interval",
+            lambda: self.pool.arrived,
+        )
         telemetry.gauge(
             f"penstock.scaler.fallen_back.{name}",
             "1",
@@ -94,5 +119,8 @@ class Running:
             lambda: float(self.pool.fallen_back),
         )
         telemetry.gauge(
-            f"penstock.scaler.coverage.{name}", "1", "Share of samples below the forecast quantile", self.pool.coverage
+            f"penstock.scaler.coverage.{name}",
+            "1",
+            "Share of samples below the forecast quantile",
+            self.pool.coverage,
         )

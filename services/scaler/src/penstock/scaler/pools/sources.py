@@ -1,4 +1,6 @@
-"""The world outside: history and lead in Redis, demand from telemetry and batcher, draining at the router."""
+"""The world outside: history and lead in Redis, demand from telemetry and batcher, draining at the
+router.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,18 @@ KEPT_DECISIONS = 1000
 KEPT_S = 60 * 86_400
 """The history of a pool that nobody reports on any more is forgotten after so long."""
 NOTICES, NOTICES_S, MOST_NOTICES = "penstock:scaler:notices", 120, 1000
-RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
+RENEW = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], "
+    "ARGV[2]) else return 0 end"
+)
 T = TypeVar("T")
 LOST = (RedisError, OSError, TimeoutError)
 
 
 class Store:
-    """Samples and decisions of every pool, and who leads. Without Redis a scaler is alone and forgets at its end.
+    """Samples and decisions of every pool, and who leads.
+
+    Without Redis a scaler is alone and forgets at its end.
 
     Owner: whoever opened the client closes it.
     """
@@ -46,7 +53,9 @@ class Store:
         self._client, self._who = client, who
 
     async def samples(self, pool: str, last: int = 0) -> list[Sample]:
-        """The history, oldest first, or only the last rows of it; rows that cannot be read are left out."""
+        """The history, oldest first, or only the last rows of it; rows that cannot be read are left
+        out.
+        """
         if self._client is None:
             return []
         rows = await self._client.lrange(f"penstock:scaler:{pool}:samples", -last, -1)
@@ -83,9 +92,14 @@ class Store:
 
     async def learnt(self, pool: str) -> Learnt | None:
         """What the pool's past decisions taught; None where nothing (readable) is kept."""
-        row = await self._client.get(f"penstock:scaler:{pool}:learnt") if self._client is not None else None
+        row = (
+            await self._client.get(f"penstock:scaler:{pool}:learnt")
+            if self._client is not None
+            else None
+        )
         found = readable(
-            [row] if row is not None else [], lambda kept: Learnt(tuple(map(float, kept[0])), float(kept[1]))
+            [row] if row is not None else [],
+            lambda kept: Learnt(tuple(map(float, kept[0])), float(kept[1])),
         )
         return found[0] if found else None
 
@@ -96,12 +110,16 @@ class Store:
             await self._client.set(f"penstock:scaler:{pool}:learnt", row, ex=KEPT_S)
 
     async def pass_on(self, instance: str, at_s: float) -> bool:
-        """Tell the one that leads that an instance will go at a moment (0: not said); False where there is no store to tell it through."""
+        """Tell the one that leads that an instance will go at a moment (0: not said); False where
+        there is no store to tell it through.
+        """
         if self._client is None:
             return False
         pipeline = self._client.pipeline()
         pipeline.rpush(NOTICES, json.dumps([instance, at_s]))
-        pipeline.expire(NOTICES, NOTICES_S)  # what nobody took in time is about machines that have gone
+        pipeline.expire(
+            NOTICES, NOTICES_S
+        )  # what nobody took in time is about machines that have gone
         await pipeline.execute()
         return True
 
@@ -128,7 +146,9 @@ class Store:
         """Give up the lead, so that another need not wait."""
         if self._client is None:
             return
-        script = RENEW.replace("redis.call('PEXPIRE', KEYS[1], ARGV[2])", "redis.call('DEL', KEYS[1])")
+        script = RENEW.replace(
+            "redis.call('PEXPIRE', KEYS[1], ARGV[2])", "redis.call('DEL', KEYS[1])"
+        )
         await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
 
 
@@ -158,7 +178,9 @@ class ZoneMemory:
 
 
 def readable(rows: Sequence[bytes | str], made: Callable[[Any], T]) -> list[T]:
-    """What rows of JSON say; those that say nothing known are left out, for an older or newer scaler may have kept them."""
+    """What rows of JSON say; those that say nothing known are left out, for an older or newer
+    scaler may have kept them.
+    """
     found = []
     for row in rows:
         try:
@@ -170,7 +192,9 @@ def readable(rows: Sequence[bytes | str], made: Callable[[Any], T]) -> list[T]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What services said at one moment: totals by model, work waiting, and what a unit of work costs."""
+    """What services said at one moment: totals by model, work waiting, and what a unit of work
+    costs.
+    """
 
     calls: Mapping[str, int]
     tokens: Mapping[str, int]
@@ -184,16 +208,28 @@ class Seen:
 
 
 class Demand:
-    """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost model (base + per token)."""
+    """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost
+    model (base + per token).
+    """
 
     def __init__(
-        self, batcher: Peer | None, telemetry: Peer | None, clock: Clock, registry: Peer | None = None
+        self,
+        batcher: Peer | None,
+        telemetry: Peer | None,
+        clock: Clock,
+        registry: Peer | None = None,
     ) -> None:
-        self._batcher, self._telemetry, self._registry, self._clock = batcher, telemetry, registry, clock
+        self._batcher, self._telemetry, self._registry, self._clock = (
+            batcher,
+            telemetry,
+            registry,
+            clock,
+        )
         self._last: Seen | None = None
 
     async def fleets(self, models: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """(instances that serve, calls that wait for the first) by model, as the router counts them; it lets calls for these wait.
+        """(instances that serve, calls that wait for the first) by model, as the router counts
+        them; it lets calls for these wait.
 
         Raises:
             Fault: the router cannot be asked.
@@ -201,7 +237,9 @@ class Demand:
         if self._registry is None:
             return {}
         request = router_pb2.ListFleetsRequest(scaled=models)
-        answer: router_pb2.ListFleetsResponse = await self._registry.call("ListFleets", request, self._call())
+        answer: router_pb2.ListFleetsResponse = await self._registry.call(
+            "ListFleets", request, self._call()
+        )
         return {row.model: (row.serving, row.waiting) for row in answer.fleets}
 
     async def read(self) -> Seen | None:
@@ -216,17 +254,25 @@ class Demand:
         return _seen(rows, queues)
 
     def since_last(self, seen: Seen, model: str) -> tuple[float, float]:
-        """(work that arrived since the last reading, work waiting now), in compute milliseconds; a restarted telemetry counts from zero."""
+        """(work that arrived since the last reading, work waiting now), in compute milliseconds; a
+        restarted telemetry counts from zero.
+        """
         last, self_costs = self._last, seen.costs.get(model, (0.0, 0.0))
         calls, tokens = seen.calls.get(model, 0), seen.tokens.get(model, 0)
         if last is None:
             calls = tokens = 0
         else:
             calls = calls - last.calls.get(model, 0) if calls >= last.calls.get(model, 0) else calls
-            tokens = tokens - last.tokens.get(model, 0) if tokens >= last.tokens.get(model, 0) else tokens
+            tokens = (
+                tokens - last.tokens.get(model, 0)
+                if tokens >= last.tokens.get(model, 0)
+                else tokens
+            )
         base, per_token = self_costs
         mean_tokens = tokens / calls if calls else 0.0
-        return base * calls + per_token * tokens, seen.waiting.get(model, 0.0) * (base + per_token * mean_tokens)
+        return base * calls + per_token * tokens, seen.waiting.get(model, 0.0) * (
+            base + per_token * mean_tokens
+        )
 
     def remember(self, seen: Seen | None) -> None:
         """The next reading is compared with this one; with None, it is the first."""
@@ -261,20 +307,26 @@ class Drainer:
     """Stops new work to an instance at the router and waits until what it has is done.
 
     Args:
-        patience_s: longest wait for work in flight; streams that last longer are cut by the instance's own grace.
+        patience_s: longest wait for work in flight; streams that last longer are cut by the
+            instance's own grace.
     """
 
     def __init__(self, registry: Peer, clock: Clock, patience_s: float = 30.0) -> None:
         self._registry, self._clock, self._patience_s = registry, clock, patience_s
 
     async def drain(self, instance: str, reason: str) -> None:
-        """Drain; a router that does not know the instance, or is not there, is not waited for. The instance itself leaves when it ends."""
+        """Drain; a router that does not know the instance, or is not there, is not waited for.
+
+        The instance itself leaves when it ends.
+        """
         end = self._clock.monotonic() + self._patience_s
         while self._clock.monotonic() < end and await self.begin(instance, reason):
             await self._clock.sleep(0.2)
 
     async def begin(self, instance: str, reason: str) -> int | None:
-        """Let the router send no more there; returns the requests in flight, None where the router knows no such instance or is away."""
+        """Let the router send no more there; returns the requests in flight, None where the router
+        knows no such instance or is away.
+        """
         request = router_pb2.DrainRequest(instance_id=instance, reason=reason)
         try:
             call = Call(deadline_s=self._clock.monotonic() + RPC_S)

@@ -1,4 +1,7 @@
-"""The picture of a replay as SVG: demand, and the capacity that was there for it. Text only; nothing is decided here."""
+"""The picture of a replay as SVG: demand, and the capacity that was there for it.
+
+Text only; nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,24 @@ DEMAND, CAPACITY = "#c2410c", "#1d4ed8"
 
 
 def svg(title: str, times_s: list[float], demand: list[float], capacity: list[float]) -> str:
-    """Two lines over time, work a second each; of a long trace the most in each of 1200 parts, so that no peak is lost."""
+    """Two lines over time, work a second each; of a long trace the most in each of 1200 parts, so
+    that no peak is lost.
+    """
     top = max(*demand, *capacity, 1e-9)
     span_s = max(times_s[-1] - times_s[0], 1e-9)
     lines = []
     for values, colour in ((capacity, CAPACITY), (demand, DEMAND)):
-        points = " ".join(
-            f"{EDGE + (time - times_s[0]) / span_s * (WIDTH - 2 * EDGE):.1f},{HEIGHT - EDGE - value / top * (HEIGHT - 2 * EDGE):.1f}"
+        places = (
+            (
+                EDGE + (time - times_s[0]) / span_s * (WIDTH - 2 * EDGE),
+                HEIGHT - EDGE - value / top * (HEIGHT - 2 * EDGE),
+            )
             for time, value in _thinned(times_s, values)
         )
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.2" points="{points}"/>')
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        lines.append(
+            f'<polyline fill="none" stroke="{colour}" stroke-width="1.2" points="{points}"/>'
+        )
     begins, ends = (_moment(time) for time in (times_s[0], times_s[-1]))
     texts = (
         (EDGE, 20, "start", "#111", title),
@@ -36,8 +47,13 @@ def svg(title: str, times_s: list[float], demand: list[float], capacity: list[fl
         for x, y, anchor, fill, text in texts
     ]
     axis = f'<path d="M{EDGE} {EDGE}V{HEIGHT - EDGE}H{WIDTH - EDGE}" fill="none" stroke="#999"/>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', axis, *lines, *words, "</svg>", ""])
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">'
+    )
+    return "\n".join(
+        [head, '<rect width="100%" height="100%" fill="#fff"/>', axis, *lines, *words, "</svg>", ""]
+    )
 
 
 def _thinned(times_s: list[float], values: list[float]) -> list[tuple[float, float]]:
@@ -46,4 +62,6 @@ def _thinned(times_s: list[float], values: list[float]) -> list[tuple[float, flo
 
 
 def _moment(unix_s: float) -> str:
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).isoformat(sep=" ", timespec="minutes")
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).isoformat(
+        sep=" ", timespec="minutes"
+    )

@@ -1,4 +1,7 @@
-"""Demand traces as CSV: which columns, which times, and what is wrong with which line. Reading only; nothing is decided here."""
+"""Demand traces as CSV: which columns, which times, and what is wrong with which line.
+
+Reading only; nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class BadTrace(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a trace holds what, by the names of its head; empty: time first, work second. `bin_s` adds up lines within so many seconds."""
+    """Where a trace holds what, by the names of its head; empty: time first, work second.
+
+    `bin_s` adds up lines within so many seconds.
+    """
 
     time: str = ""
     work: str = ""
@@ -31,10 +37,12 @@ class Columns:
 
 
 def read(path: Path, columns: Columns | None = None) -> tuple[list[Sample], float]:
-    """Samples of a CSV and the seconds between them: time (Unix seconds or ISO 8601), work, backlog (third column, optional).
+    """Samples of a CSV and the seconds between them: time (Unix seconds or ISO 8601), work, backlog
+    (third column, optional).
 
     Raises:
-        BadTrace: the file is missing or too short, a column is, a line is not two numbers, or times do not go up.
+        BadTrace: the file is missing or too short, a column is, a line is not two numbers, or times
+            do not go up.
     """
     columns = columns or Columns()
     rows = _rows(path)
@@ -46,12 +54,17 @@ def read(path: Path, columns: Columns | None = None) -> tuple[list[Sample], floa
     samples = [_sample(row, number, places) for number, row in rows]
     if columns.bin_s:
         samples = _binned(samples, columns.bin_s)
-    elif ends := [number for number, (one, two) in _pairs(rows, samples) if two.start_s <= one.start_s]:
+    elif ends := [
+        number for number, (one, two) in _pairs(rows, samples) if two.start_s <= one.start_s
+    ]:
         raise BadTrace(
-            f"line {ends[0]}: its time is not after that of the line before; for lines that are to be added up see --bin-s"
+            f"line {ends[0]}: its time is not after that of the line before; for lines that "
+            "are to be added up see --bin-s"
         )
     if len(samples) < LEAST_STEPS:
-        raise BadTrace(f"{path}: needs at least {LEAST_STEPS} lines of data, or intervals with --bin-s")
+        raise BadTrace(
+            f"{path}: needs at least {LEAST_STEPS} lines of data, or intervals with --bin-s"
+        )
     steps = sorted(later.start_s - sooner.start_s for sooner, later in itertools.pairwise(samples))
     return samples, columns.bin_s or steps[len(steps) // 2]
 
@@ -76,7 +89,9 @@ def _is_data(row: list[str], columns: Columns) -> bool:
 
 def _places(head: list[str], columns: Columns) -> tuple[int, int, int]:
     if len(head) < 2:
-        raise BadTrace(f"line 1: needs at least two columns separated by commas, got {','.join(head)!r}")
+        raise BadTrace(
+            f"line 1: needs at least two columns separated by commas, got {','.join(head)!r}"
+        )
     asked = {"--time": columns.time, "--work": columns.work}
     for option, name in asked.items():
         if name and name not in head:
@@ -89,14 +104,19 @@ def _places(head: list[str], columns: Columns) -> tuple[int, int, int]:
 def _sample(row: list[str], number: int, places: tuple[int, int, int]) -> Sample:
     try:
         start_s, work = _unix_s(row[places[0]]), float(row[places[1]])
-        backlog = float(row[places[2]]) if 0 <= places[2] < len(row) and row[places[2]].strip() else 0.0
+        backlog = (
+            float(row[places[2]]) if 0 <= places[2] < len(row) and row[places[2]].strip() else 0.0
+        )
     except (IndexError, ValueError):
-        raise BadTrace(f"line {number}: needs a time and a number, got {','.join(row)[:80]!r}") from None
+        raise BadTrace(
+            f"line {number}: needs a time and a number, got {','.join(row)[:80]!r}"
+        ) from None
     if not (math.isfinite(work) and work >= 0 and math.isfinite(backlog) and backlog >= 0):
         raise BadTrace(f"line {number}: work and backlog must be finite and not negative")
     if not 0 <= start_s < MOST_S:
         raise BadTrace(
-            f"line {number}: the time must be Unix seconds (not milliseconds) or an ISO 8601 time, got {row[places[0]]!r}"
+            f"line {number}: the time must be Unix seconds (not milliseconds) or an ISO 8601 "
+            f"time, got {row[places[0]]!r}"
         )
     return Sample(start_s, work, backlog)
 
@@ -111,12 +131,14 @@ def _unix_s(text: str) -> float:
 
 def _pairs(
     rows: list[tuple[int, list[str]]], samples: list[Sample]
-) -> list[tuple[int, tuple[Sample, Sample]]]:  # fmt: skip
+) -> list[tuple[int, tuple[Sample, Sample]]]:
     return list(zip([number for number, _ in rows[1:]], itertools.pairwise(samples), strict=True))
 
 
 def _binned(samples: list[Sample], bin_s: float) -> list[Sample]:
-    """Work added up by interval, intervals without a line among them; backlog is the last one said."""
+    """Work added up by interval, intervals without a line among them; backlog is the last one
+    said.
+    """
     if not samples:
         return []
     first = min(sample.start_s for sample in samples) // bin_s
@@ -128,4 +150,7 @@ def _binned(samples: list[Sample], bin_s: float) -> list[Sample]:
         place = int(sample.start_s // bin_s - first)
         work[place] += sample.work
         backlog[place] = sample.backlog
-    return [Sample((first + place) * bin_s, *pair) for place, pair in enumerate(zip(work, backlog, strict=True))]
+    return [
+        Sample((first + place) * bin_s, *pair)
+        for place, pair in enumerate(zip(work, backlog, strict=True))
+    ]

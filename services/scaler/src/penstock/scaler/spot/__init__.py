@@ -1,1 +1,4 @@
-"""Spot machines: the online rule, placement over zones and types, prices, notices. Imports actuate and forecast."""
+"""Spot machines: the online rule, placement over zones and types, prices, notices.
+
+Imports actuate and forecast.
+"""

@@ -1,4 +1,6 @@
-"""EC2 as a provider of spot machines (boto3, extra `aws`): launches from a launch template by zone and type, and prices of both."""
+"""EC2 as a provider of spot machines (boto3, extra `aws`): launches from a launch template by zone
+and type, and prices of both.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,18 @@ def places(config: AwsSpotActuator) -> list[Zone]:
 
 
 class Ec2Machines:
-    """See SpotProvider. A machine that runs counts as serving; it registers with the router by itself.
+    """See SpotProvider.
+
+    A machine that runs counts as serving; it registers with the router by itself.
 
     Args:
         pool: tag that marks this pool's machines.
         client: an `ec2` client; None makes one from the usual AWS environment.
     """
 
-    def __init__(self, pool: str, config: AwsSpotActuator, clock: Clock, client: Any = None) -> None:
+    def __init__(
+        self, pool: str, config: AwsSpotActuator, clock: Clock, client: Any = None
+    ) -> None:
         self._pool, self._config, self._clock = pool, config, clock
         self._client = client if client is not None else open_client("ec2", config.region)
         self._prices = AwsPrices(list(config.capacities), config.region, self._client)
@@ -56,14 +62,21 @@ class Ec2Machines:
         answer = await asyncio.to_thread(ask, self._client.describe_instances, {"Filters": filters})
         rows = [row for group in answer["Reservations"] for row in group["Instances"]]
         rows.sort(key=lambda row: (row["LaunchTime"], row["InstanceId"]))
-        return [Machine(row["InstanceId"], _where(row), row["State"]["Name"] == SERVES) for row in rows]
+        return [
+            Machine(row["InstanceId"], _where(row), row["State"]["Name"] == SERVES) for row in rows
+        ]
 
     async def prices(self) -> Mapping[str, float]:
         now = self._clock.monotonic()
         if now - self._priced_at >= PRICES_S:
-            latest = await self._prices.latest(datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC))
+            latest = await self._prices.latest(
+                datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC)
+            )
             sizes, one = self._config.capacities, self._config.on_demand_price
-            self._known = {_place(zone, kind): price / sizes[kind] / one for (zone, kind), price in latest.items()}
+            self._known = {
+                _place(zone, kind): price / sizes[kind] / one
+                for (zone, kind), price in latest.items()
+            }
             self._priced_at = now
         return self._known
 
@@ -78,7 +91,10 @@ class Ec2Machines:
             "TagSpecifications": tags,
         }
         if zone:
-            words |= {"Placement": {"AvailabilityZone": where}, "InstanceMarketOptions": {"MarketType": "spot"}}
+            words |= {
+                "Placement": {"AvailabilityZone": where},
+                "InstanceMarketOptions": {"MarketType": "spot"},
+            }
         try:
             await asyncio.to_thread(ask, self._client.run_instances, words)
         except OSError as error:

@@ -1,6 +1,9 @@
-"""The online rule for spot: spread, extra spot, on-demand fall-back, back-off, hysteresis. Plain values in and out.
+"""The online rule for spot: spread, extra spot, on-demand fall-back, back-off, hysteresis.
 
-After SkyServe's SpotHedge (EuroSys 2025): on demand stands in for spot that is not ready, and goes when spot has come back.
+Plain values in and out.
+
+After SkyServe's SpotHedge (EuroSys 2025): on demand stands in for spot that is not ready, and goes
+when spot has come back.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from penstock.scaler.spot.zones import Zone, Zones
 class SpotKnobs:
     """How careful.
 
-    `extra`: spot instances above the need; `base`: on-demand ones always; `margin`: of the extra, how many on demand replaces too.
-    `patience_s`: how long a shortage may last before on demand stands in (more than 0 only for work that can wait).
-    `share_most`: largest share of the spot instances in one zone; `horizon_s`: what a place must survive to count as good.
-    `region_weight`, `zone_weight`, `type_weight`: how much an instance in the same region, one of another type in the same zone, and one of
-    the same of several types elsewhere count as one of its own kind. `price_most`: a place whose price may pass this share of the
-    on-demand price (at the 0.9 quantile) is not used.
+    `extra`: spot instances above the need; `base`: on-demand ones always; `margin`: of the extra,
+    how many on demand replaces too. `patience_s`: how long a shortage may last before on demand
+    stands in (more than 0 only for work that can wait). `share_most`: largest share of the spot
+    instances in one zone; `horizon_s`: what a place must survive to count as good. `region_weight`,
+    `zone_weight`, `type_weight`: how much an instance in the same region, one of another type in
+    the same zone, and one of the same of several types elsewhere count as one of its own kind.
+    `price_most`: a place whose price may pass this share of the on-demand price (at the 0.9
+    quantile) is not used.
     """
 
     extra: int = 1
@@ -51,7 +56,9 @@ class Held:
 
 @dataclass(frozen=True)
 class Placement:
-    """What to do: launches and stops by zone, how many on-demand instances there should be, and who said so."""
+    """What to do: launches and stops by zone, how many on-demand instances there should be, and who
+    said so.
+    """
 
     launch: Mapping[str, int]
     stop: Mapping[str, int]
@@ -71,13 +78,17 @@ def place(
     """Decide where `need` instances run.
 
     Args:
-        held: spot machines by place; a machine does as many instances as its place's `capacity` says.
-        plan: what the solver wants; without one, and for what it asks of zones without room, the rule spreads by itself.
+        held: spot machines by place; a machine does as many instances as its place's `capacity`
+            says.
+        plan: what the solver wants; without one, and for what it asks of zones without room, the
+            rule spreads by itself.
         short_for_s: how long fewer than `need` have been ready.
     """
     size = {name: zone.capacity for name, zone in zones.by_name.items()}
     base, extra = (
-        (knobs.base, knobs.extra) if plan is None else (max(knobs.base, plan.on_demand), plan.extra(need, size))
+        (knobs.base, knobs.extra)
+        if plan is None
+        else (max(knobs.base, plan.on_demand), plan.extra(need, size))
     )
     base = min(base, need)
     wanted = need - base + (extra if need else 0)
@@ -93,7 +104,12 @@ def place(
 
 
 def _launches(
-    wanted: float, held: Mapping[str, Held], zones: Zones, knobs: SpotKnobs, now_s: float, plan: Plan | None
+    wanted: float,
+    held: Mapping[str, Held],
+    zones: Zones,
+    knobs: SpotKnobs,
+    now_s: float,
+    plan: Plan | None,
 ) -> dict[str, int]:
     """One after the other, each into the place where it is worth most given those before it."""
     counts = {name: held.get(name, Held()).alive for name in zones.by_name}
@@ -103,10 +119,14 @@ def _launches(
     while (missing := wanted - _does(counts, zones)) > 0:
         # Better together in one zone than on demand: the cap yields where no other zone is open.
         room = [name for name in usable if _in_zone(name, counts, zones) < most] or usable
-        asked = [name for name in room if plan is not None and counts[name] < plan.spot.get(name, 0)]
+        asked = [
+            name for name in room if plan is not None and counts[name] < plan.spot.get(name, 0)
+        ]
         if not room:
             break
-        best = max(asked or room, key=lambda name: _worth(name, counts, zones, knobs, (now_s, missing)))
+        best = max(
+            asked or room, key=lambda name: _worth(name, counts, zones, knobs, (now_s, missing))
+        )
         counts[best] += 1
         launch[best] = launch.get(best, 0) + 1
     return launch
@@ -125,22 +145,34 @@ def _in_zone(name: str, counts: Mapping[str, int], zones: Zones) -> float:
     """What the machines of every type do in the zone of this place."""
     where = zones.by_name[name].zone
     return sum(
-        count * zones.by_name[other].capacity for other, count in counts.items() if zones.by_name[other].zone == where
+        count * zones.by_name[other].capacity
+        for other, count in counts.items()
+        if zones.by_name[other].zone == where
     )
 
 
-def _worth(name: str, counts: Mapping[str, int], zones: Zones, knobs: SpotKnobs, moment: tuple[float, float]) -> float:
-    """Chance to survive, less what is lost at once with the others there and in its region, less the price of what is of use.
+def _worth(
+    name: str,
+    counts: Mapping[str, int],
+    zones: Zones,
+    knobs: SpotKnobs,
+    moment: tuple[float, float],
+) -> float:
+    """Chance to survive, less what is lost at once with the others there and in its region, less
+    the price of what is of use.
 
     Args:
-        moment: the time, and how many instances are missing: what a large machine does beyond them is paid for in vain.
+        moment: the time, and how many instances are missing: what a large machine does beyond them
+            is paid for in vain.
     """
     now_s, missing = moment
     zone = zones.by_name[name]
     together = zone.capacity * counts[name] + zone.capacity - 1.0
     for other, count in counts.items():
         if count and other != name:
-            together += _shared(zone, zones.by_name[other], knobs) * count * zones.by_name[other].capacity
+            together += (
+                _shared(zone, zones.by_name[other], knobs) * count * zones.by_name[other].capacity
+            )
     survives = zones.survives(name, knobs.horizon_s, now_s)
     price = zone.price * max(1.0, zone.capacity / missing)
     return survives - (1.0 - survives) * together - 0.1 * together - price
@@ -154,8 +186,12 @@ def _shared(zone: Zone, other: Zone, knobs: SpotKnobs) -> float:
     return max(kind, knobs.zone_weight if zone.zone == other.zone else knobs.region_weight)
 
 
-def _stops(wanted: float, held: Mapping[str, Held], zones: Zones, knobs: SpotKnobs, now_s: float) -> dict[str, int]:
-    """Give back what is above the wanted number, from where it is worth least, as long as enough is left."""
+def _stops(
+    wanted: float, held: Mapping[str, Held], zones: Zones, knobs: SpotKnobs, now_s: float
+) -> dict[str, int]:
+    """Give back what is above the wanted number, from where it is worth least, as long as enough is
+    left.
+    """
     counts = {name: one.alive for name, one in held.items() if one.alive}
     stop: dict[str, int] = {}
     while (surplus := _does(counts, zones) - wanted) > 0:
@@ -164,7 +200,9 @@ def _stops(wanted: float, held: Mapping[str, Held], zones: Zones, knobs: SpotKno
             break
         worst = min(
             spare,
-            key=lambda name: _worth(name, {**counts, name: counts[name] - 1}, zones, knobs, (now_s, math.inf)),
+            key=lambda name: _worth(
+                name, {**counts, name: counts[name] - 1}, zones, knobs, (now_s, math.inf)
+            ),
         )
         counts[worst] -= 1
         stop[worst] = stop.get(worst, 0) + 1

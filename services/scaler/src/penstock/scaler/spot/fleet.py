@@ -1,4 +1,6 @@
-"""A fleet on spot: whoever has machines behind one interface, the online rule at every look, the solver now and then beside it."""
+"""A fleet on spot: whoever has machines behind one interface, the online rule at every look, the
+solver now and then beside it.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ SOLVE_S = 60.0
 SCENARIOS = 100
 KEEP_S = 60.0
 AWAY_S = 60.0
-"""A fleet that has not looked for so long may not have been the one that acted: it sees whether another has kept more."""
+"""A fleet that has not looked for so long may not have been the one that acted: it sees whether
+another has kept more.
+"""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine: its place (zone, or zone and type; empty for on demand), and whether it serves."""
+    """One machine: its place (zone, or zone and type; empty for on demand), and whether it
+    serves.
+    """
 
     id: str
     zone: str
@@ -36,7 +42,10 @@ class Machine:
 
 
 class SpotProvider(Protocol):
-    """Who has machines: a cloud, or a simulated market. Each call may raise OSError where it cannot be asked."""
+    """Who has machines: a cloud, or a simulated market.
+
+    Each call may raise OSError where it cannot be asked.
+    """
 
     async def machines(self) -> list[Machine]:
         """Those that were launched and have not gone."""
@@ -47,7 +56,9 @@ class SpotProvider(Protocol):
         ...
 
     async def launch(self, zone: str) -> bool:
-        """Start one machine in a place, or on demand where that is empty; False where there is no room."""
+        """Start one machine in a place, or on demand where that is empty; False where there is no
+        room.
+        """
         ...
 
     async def end(self, machine: str) -> None:
@@ -56,7 +67,10 @@ class SpotProvider(Protocol):
 
 
 class Memory(Protocol):
-    """Where what is learnt of zones outlives this process. Neither call raises: what is lost is said where it is lost."""
+    """Where what is learnt of zones outlives this process.
+
+    Neither call raises: what is lost is said where it is lost.
+    """
 
     async def recall(self) -> str | None:
         """What was kept last; None where nothing is or it cannot be asked."""
@@ -109,8 +123,13 @@ class SpotFleet:
         machines = await self._look()
         if self.wanted:
             await self._place(machines)
-        # Before anything was asked of it here, what another scaler started is what is wanted: a new leader must not begin from nothing.
-        wanted = self.wanted if self._told else max(0, math.floor(self._does(machines)) - self._knobs.extra)
+        # Before anything was asked of it here, what another scaler started is what is wanted: a new
+        # leader must not begin from nothing.
+        wanted = (
+            self.wanted
+            if self._told
+            else max(0, math.floor(self._does(machines)) - self._knobs.extra)
+        )
         serving = self._does(one for one in self._known.values() if one.serves)
         return Fleet(wanted, min(wanted, math.floor(serving)))
 
@@ -123,7 +142,9 @@ class SpotFleet:
         await self._place(machines)
 
     async def replace(self, instance: str, left_s: float) -> bool:
-        """Count it as gone, so that the rule puts another elsewhere now; its zone is left alone for a while. Then drain it."""
+        """Count it as gone, so that the rule puts another elsewhere now; its zone is left alone for
+        a while. Then drain it.
+        """
         machine = self._known.get(instance)
         if machine is None or instance in self._leaving:
             return False
@@ -146,7 +167,9 @@ class SpotFleet:
         task.add_done_callback(self._tasks.discard)
 
     async def _hand_over(self, machine: Machine, left_s: float) -> None:
-        """Drain once others serve in its place; end it when its time is over and nobody has taken it."""
+        """Drain once others serve in its place; end it when its time is over and nobody has taken
+        it.
+        """
         gone_s = self._clock.monotonic() + left_s
         await await_replacement(self._full, self._clock, left_s)
         await self._retire(machine, "spot_notice", gone_s)
@@ -157,7 +180,9 @@ class SpotFleet:
         return self._does(stay) >= self.wanted
 
     def _does(self, machines: Iterable[Machine]) -> float:
-        """Wanted instances that these do; one on demand, or of a place that is used no more, counts as one."""
+        """Wanted instances that these do; one on demand, or of a place that is used no more, counts
+        as one.
+        """
         sizes = self.zones.by_name
         return sum(sizes[one.zone].capacity if one.zone in sizes else 1.0 for one in machines)
 
@@ -184,7 +209,9 @@ class SpotFleet:
             if gone.zone in self.zones.by_name and gone.id not in self._leaving:
                 self.zones.lost(gone.zone, now)
             self._leaving.discard(gone.id)
-        for new in [one for one in machines if one.id not in self._known and one.zone in self.zones.by_name]:
+        for new in [
+            one for one in machines if one.id not in self._known and one.zone in self.zones.by_name
+        ]:
             self.zones.launched(new.zone, now)  # also those that ran before this scaler began
         self._known = {one.id: one for one in machines}
         for zone, price in (await self._provider.prices()).items():
@@ -196,7 +223,9 @@ class SpotFleet:
         return [one for one in machines if one.id not in self._leaving]
 
     async def _recall(self, places: set[str], now: float) -> None:
-        """Take up what the last one to act has learnt; nothing of it is changed where it cannot be read."""
+        """Take up what the last one to act has learnt; nothing of it is changed where it cannot be
+        read.
+        """
         text = await self._memory.recall() if self._memory is not None else None
         if text is None or text == self._kept:
             return
@@ -205,7 +234,8 @@ class SpotFleet:
         except ValueError as error:
             log.warning("%s", error)
             return
-        # Another acted meanwhile, or nobody did: what has gone was seen by it, what is wanted was told to it.
+        # Another acted meanwhile, or nobody did: what has gone was seen by it, what is wanted was
+        # told to it.
         self._known.clear()
         self.wanted, self._told = 0, False
         self.zones.still_there(places)
@@ -219,8 +249,13 @@ class SpotFleet:
     async def _place(self, machines: list[Machine]) -> None:
         now = self._clock.time()
         held = _held([one for one in machines if one.zone in self.zones.by_name])
-        short = sum(one.ready * self.zones.by_name[name].capacity for name, one in held.items()) < self.wanted
-        self._short_since = (now if self._short_since is None else self._short_since) if short else None
+        short = (
+            sum(one.ready * self.zones.by_name[name].capacity for name, one in held.items())
+            < self.wanted
+        )
+        self._short_since = (
+            (now if self._short_since is None else self._short_since) if short else None
+        )
         if self._solver is not None and now - self._solved_at >= SOLVE_S:
             self._solved_at = now
             self._plan = await asyncio.to_thread(self._solve, self._solver, held, now)
@@ -230,10 +265,17 @@ class SpotFleet:
 
     def _solve(self, knobs: PlanKnobs, held: Mapping[str, Held], now: float) -> Plan | None:
         names = list(self.zones.by_name)
-        survive = np.array([self.zones.survives(name, self._knobs.horizon_s, now) for name in names])
+        survive = np.array(
+            [self.zones.survives(name, self._knobs.horizon_s, now) for name in names]
+        )
         is_open = tuple(self.zones.by_name[name].retry_at_s <= now for name in names)
         rows = scenarios(list(self.zones.history), is_open, survive, SCENARIOS, self._rng)
-        return solve(self.wanted, places(self.zones, {name: one.alive for name, one in held.items()}), rows, knobs)
+        return solve(
+            self.wanted,
+            places(self.zones, {name: one.alive for name, one in held.items()}),
+            rows,
+            knobs,
+        )
 
     async def _carry_out(self, placement: Placement, machines: list[Machine], now: float) -> None:
         for zone, count in placement.launch.items():

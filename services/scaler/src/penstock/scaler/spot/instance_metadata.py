@@ -1,4 +1,6 @@
-"""The machine's own metadata service, in each cloud's shape: whether this machine will be taken away. Nothing is decided here."""
+"""The machine's own metadata service, in each cloud's shape: whether this machine will be taken
+away. Nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +30,33 @@ class Metadata(Protocol):
     """One cloud's metadata service, at the address given."""
 
     def notices(self, now_s: float) -> list[Notice]:
-        """What is planned for this machine; none while nothing is. Blocks up to two seconds: not for an event loop.
+        """What is planned for this machine; none while nothing is.
+
+        Blocks up to two seconds: not for an event loop.
 
         Raises:
-            OSError: nobody answers, or no such service is there. BadNotice: it says what nobody understands.
+            OSError: nobody answers, or no such service is there. BadNotice: it says what nobody
+                understands.
         """
         ...
 
 
 class Ec2Metadata:
-    """EC2, version 2 of the service: a token first, then `spot/instance-action`, which is missing (404) until something is planned."""
+    """EC2, version 2 of the service: a token first, then `spot/instance-action`, which is missing
+    (404) until something is planned.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def notices(self, now_s: float) -> list[Notice]:
-        token = _ask(f"{self._url}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
-        said = _ask(f"{self._url}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+        token = _ask(
+            f"{self._url}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
+        )
+        said = _ask(
+            f"{self._url}/latest/meta-data/spot/instance-action",
+            {"X-aws-ec2-metadata-token": token},
+        )
         return parse(_json(said), THIS, now_s)
 
 
@@ -55,12 +67,16 @@ class GcpMetadata:
         self._url = url
 
     def notices(self, now_s: float) -> list[Notice]:
-        said = _ask(f"{self._url}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+        said = _ask(
+            f"{self._url}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"}
+        )
         return gcp_preempted(said, THIS, now_s)
 
 
 class AzureMetadata:
-    """Scheduled Events: a list that speaks of the machine's neighbours as well, so it is asked first who this machine is."""
+    """Scheduled Events: a list that speaks of the machine's neighbours as well, so it is asked
+    first who this machine is.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -74,14 +90,27 @@ class AzureMetadata:
         said = _json(_ask(f"{self._url}/metadata/scheduledevents?api-version=2020-07-01", words))
         if not isinstance(said, Mapping):
             raise BadNotice("the message must be a JSON object")
-        return [one for one in azure_events(said.get("Events"), self._name, now_s) if one.instance == self._name]
+        return [
+            one
+            for one in azure_events(said.get("Events"), self._name, now_s)
+            if one.instance == self._name
+        ]
 
 
-CLOUDS: Mapping[str, Callable[[str], Metadata]] = {"ec2": Ec2Metadata, "gcp": GcpMetadata, "azure": AzureMetadata}
+CLOUDS: Mapping[str, Callable[[str], Metadata]] = {
+    "ec2": Ec2Metadata,
+    "gcp": GcpMetadata,
+    "azure": AzureMetadata,
+}
 
 
-async def watch(services: Sequence[Metadata], tell: Callable[[Notice], Awaitable[object]], clock: Clock) -> None:
-    """Ask every 5 s until one says that this machine goes; then tell of it once and end. Those that do not answer are asked again."""
+async def watch(
+    services: Sequence[Metadata], tell: Callable[[Notice], Awaitable[object]], clock: Clock
+) -> None:
+    """Ask every 5 s until one says that this machine goes; then tell of it once and end.
+
+    Those that do not answer are asked again.
+    """
     while True:
         for service in services:
             try:

@@ -1,4 +1,7 @@
-"""Termination notices in the shapes that clouds send them. Parsing only: what is done about one is decided elsewhere."""
+"""Termination notices in the shapes that clouds send them.
+
+Parsing only: what is done about one is decided elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,13 @@ class Notice:
 def parse(body: object, instance: str, now_s: float) -> list[Notice]:
     """Notices in one message; none for news that takes nothing away.
 
-    Knows the generic shape ({"instance", "at"?, "source"?}), EventBridge's EC2 spot interruption warning and rebalance recommendation,
-    the EC2 metadata service's `spot/instance-action`, and Azure's Scheduled Events.
+    Knows the generic shape ({"instance", "at"?, "source"?}), EventBridge's EC2 spot interruption
+    warning and rebalance recommendation, the EC2 metadata service's `spot/instance-action`, and
+    Azure's Scheduled Events.
 
     Args:
-        instance: who it is about where the shape does not say (a metadata service speaks of its own machine).
+        instance: who it is about where the shape does not say (a metadata service speaks of its own
+            machine).
 
     Raises:
         BadNotice: it is none of these, or says of nobody.
@@ -46,16 +51,26 @@ def parse(body: object, instance: str, now_s: float) -> list[Notice]:
     if "Events" in body:
         return azure_events(body["Events"], instance, now_s)
     if "action" in body and "time" in body:
-        return [Notice(_named(instance, "instance"), _unix_s(body["time"], "time"), "ec2-instance-action")]
+        return [
+            Notice(
+                _named(instance, "instance"), _unix_s(body["time"], "time"), "ec2-instance-action"
+            )
+        ]
     if "instance" in body:
         at_s = _unix_s(body["at"], "at") if "at" in body else now_s + EC2_NOTICE_S
-        return [Notice(_named(body["instance"], "instance"), at_s, str(body.get("source", "webhook"))[:64])]
+        return [
+            Notice(
+                _named(body["instance"], "instance"), at_s, str(body.get("source", "webhook"))[:64]
+            )
+        ]
     raise BadNotice("instance: is missing, and the message has no shape that is known")
 
 
 def _event_bridge(body: Mapping[str, Any], now_s: float) -> Notice:
     kind, detail = body["detail-type"], body.get("detail")
-    name = _named(detail.get("instance-id") if isinstance(detail, Mapping) else None, "detail.instance-id")
+    name = _named(
+        detail.get("instance-id") if isinstance(detail, Mapping) else None, "detail.instance-id"
+    )
     sent_s = _unix_s(body["time"], "time") if "time" in body else now_s
     if kind == "EC2 Spot Instance Interruption Warning":
         return Notice(name, sent_s + EC2_NOTICE_S, "ec2-spot-notice")
@@ -65,7 +80,8 @@ def _event_bridge(body: Mapping[str, Any], now_s: float) -> Notice:
 
 
 def azure_events(events: object, instance: str, now_s: float) -> list[Notice]:
-    """Those of Azure's scheduled events that take machines away; `instance` stands in where an event names none.
+    """Those of Azure's scheduled events that take machines away; `instance` stands in where an
+    event names none.
 
     Raises:
         BadNotice: `events` is no list, or an event names or times what cannot be.
@@ -81,7 +97,9 @@ def azure_events(events: object, instance: str, now_s: float) -> list[Notice]:
         names = event.get("Resources") or [instance]
         if not isinstance(names, list):
             raise BadNotice("Resources: must be a list")
-        found += [Notice(_named(name, "Resources"), at_s, "azure-scheduled-event") for name in names]
+        found += [
+            Notice(_named(name, "Resources"), at_s, "azure-scheduled-event") for name in names
+        ]
     return found
 
 

@@ -2,8 +2,8 @@
 
 Slow next to the online rule, which carries it out.
 
-Minimise price, expected fall-back and churn so that the expected shortfall of the worst scenarios (CVaR; Rockafellar and Uryasev 2000)
-stays below a share of the need.
+Minimise price, expected fall-back and churn so that the expected shortfall of the worst scenarios
+(CVaR; Rockafellar and Uryasev 2000) stays below a share of the need.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlanKnobs:
-    """`start_share`: part of the hold that a fall-back needs to start; `shortfall`: price of a missing instance, in on-demand prices.
+    """`start_share`: part of the hold that a fall-back needs to start; `shortfall`: price of a
+    missing instance, in on-demand prices.
 
-    `tail`, `tail_share`: the mean shortfall of the worst `1 - tail` scenarios stays below this share of the need; `churn`: price of a move.
+    `tail`, `tail_share`: the mean shortfall of the worst `1 - tail` scenarios stays below this
+    share of the need; `churn`: price of a move.
     """
 
     share_most: float = 0.5
@@ -37,8 +39,9 @@ class PlanKnobs:
 
 @dataclass(frozen=True)
 class Place:
-    """A zone of one instance type as the solver sees it: `price` for one wanted instance, in on-demand prices; `capacity` of a machine in
-    wanted instances; `held` machines now."""
+    """A zone of one instance type as the solver sees it: `price` for one wanted instance, in
+    on-demand prices; `capacity` of a machine in wanted instances; `held` machines now.
+    """
 
     name: str
     zone: str
@@ -56,17 +59,24 @@ class Plan:
     cost: float
 
     def extra(self, need: int, size: Mapping[str, float]) -> float:
-        """What spot does above what on demand leaves to do, given what a machine of each place does."""
+        """What spot does above what on demand leaves to do, given what a machine of each place
+        does.
+        """
         does = sum(count * size.get(name, 1.0) for name, count in self.spot.items())
         return max(0.0, does - max(0, need - self.on_demand))
 
 
 def scenarios(
-    history: list[tuple[bool, ...]], up: tuple[bool, ...], survive: Array, count: int, rng: np.random.Generator
+    history: list[tuple[bool, ...]],
+    up: tuple[bool, ...],
+    survive: Array,
+    count: int,
+    rng: np.random.Generator,
 ) -> Array:
     """Availability of each zone over the hold, one row a scenario.
 
-    What followed moments like this one (agreeing with what is up now), mixed with each zone's own chance to survive.
+    What followed moments like this one (agreeing with what is up now), mixed with each zone's own
+    chance to survive.
     """
     known = np.array(history, dtype=float)
     now = np.array(up)
@@ -81,7 +91,8 @@ def scenarios(
 
 
 def solve(need: int, places: Sequence[Place], available: Array, knobs: PlanKnobs) -> Plan | None:
-    """Place `need` instances; None where the solver finds no plan in time (the online rule goes on alone).
+    """Place `need` instances; None where the solver finds no plan in time (the online rule goes on
+    alone).
 
     Args:
         places: zones x types, in the order of the columns of `available`.
@@ -120,7 +131,11 @@ def solve(need: int, places: Sequence[Place], available: Array, knobs: PlanKnobs
     if answer.x is None:
         return None
     chosen = np.round(answer.x[: zones + 1]).astype(int)
-    spot = {place.name: int(number) for place, number in zip(places, chosen[:zones], strict=True) if number}
+    spot = {
+        place.name: int(number)
+        for place, number in zip(places, chosen[:zones], strict=True)
+        if number
+    }
     return Plan(spot, int(chosen[zones]), float(answer.fun))
 
 
@@ -136,7 +151,12 @@ def _spread(places: Sequence[Place], share: float, width: int) -> tuple[Array, A
 
 
 def _rows(
-    available: Array, need: int, now: list[int], first: Mapping[str, int], width: int, knobs: PlanKnobs
+    available: Array,
+    need: int,
+    now: list[int],
+    first: Mapping[str, int],
+    width: int,
+    knobs: PlanKnobs,
 ) -> tuple[Array, Array]:
     """The constraints as `rows @ x >= low`."""
     count, zones = available.shape

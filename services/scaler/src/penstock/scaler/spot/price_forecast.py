@@ -1,6 +1,8 @@
-"""The forecast of one place's spot price: a robust mean that forgets, the course of the day, and quantiles of what it missed by. No I/O.
+"""The forecast of one place's spot price: a robust mean that forgets, the course of the day, and
+quantiles of what it missed by. No I/O.
 
-Spot prices are positive and move by shares of themselves, so all is done on logarithms. Time is an argument, in Unix seconds.
+Spot prices are positive and move by shares of themselves, so all is done on logarithms. Time is an
+argument, in Unix seconds.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ from penstock.scaler.forecast.conformal import Residuals
 from penstock.scaler.forecast.features import DAY_S
 
 HORIZON_S = 3_600.0
-"""How far ahead prices are forecast: about as long as an instance is held before it could be moved."""
+"""How far ahead prices are forecast: about as long as an instance is held before it could be moved.
+"""
 LEVEL_S, SLOW_S = 1_800.0, DAY_S
 """Times in which the mean of the moment and that of the day forget."""
 JUMP = 3.0
-"""What is further off than so many mean deviations counts as so many: one odd price moves nothing, a lasting one does soon."""
+"""What is further off than so many mean deviations counts as so many: one odd price moves nothing,
+a lasting one does soon.
+"""
 LEAST_DEVIATION = 0.01
 SLOTS = 24
 SLOT_RATE = 0.3
 LEAST_DAYS = 3
-"""The course of the day counts once every hour was seen on so many days; one day is a trend, two are a chance."""
+"""The course of the day counts once every hour was seen on so many days; one day is a trend, two
+are a chance.
+"""
 NOTED_S = 900.0
 LEAST_RESIDUALS = 30
 UNKNOWN_SPREAD = 0.25
@@ -56,7 +63,9 @@ class PriceForecast:
         self._margins: dict[float, float] = {}
 
     def saw(self, price: float, now_s: float) -> None:
-        """Take a price; one that is not positive and finite says nothing, nor does one of the past."""
+        """Take a price; one that is not positive and finite says nothing, nor does one of the
+        past.
+        """
         if not (0 < price < math.inf) or now_s <= self._seen_s:
             return
         log = math.log(price)
@@ -75,11 +84,15 @@ class PriceForecast:
         return math.exp(self._ahead(now_s))
 
     def quantile(self, level: float, now_s: float) -> float:
-        """The price an hour from now that it stays below with this chance, from what past forecasts missed by (conformal)."""
+        """The price an hour from now that it stays below with this chance, from what past forecasts
+        missed by (conformal).
+        """
         if level not in self._margins:
             known = self._residuals.count >= LEAST_RESIDUALS
             usual = math.copysign(UNKNOWN_SPREAD, level - 0.5)
-            self._margins[level] = float(self._residuals.quantiles(np.array([level]))[0]) if known else usual
+            self._margins[level] = (
+                float(self._residuals.quantiles(np.array([level]))[0]) if known else usual
+            )
         return math.exp(self._ahead(now_s) + self._margins[level])
 
     @property
@@ -91,7 +104,12 @@ class PriceForecast:
 
     @state.setter
     def state(self, kept: PriceState) -> None:
-        self._level, self._slow, self._deviation, self._seen_s = kept.level, kept.slow, kept.deviation, kept.seen_s
+        self._level, self._slow, self._deviation, self._seen_s = (
+            kept.level,
+            kept.slow,
+            kept.deviation,
+            kept.seen_s,
+        )
         if len(kept.day) == len(kept.days) == SLOTS:
             self._day, self._days = list(kept.day), list(kept.days)
         self._residuals = Residuals(500)
@@ -121,7 +139,9 @@ class PriceForecast:
         self._slow += (1.0 - math.exp(-passed_s / SLOW_S)) * (self._level - self._slow)
 
     def _learn_day(self, now_s: float) -> None:
-        """How far the mean of the moment is from that of the day, once for each hour of each day."""
+        """How far the mean of the moment is from that of the day, once for each hour of each
+        day.
+        """
         slot = _slot(now_s)
         if slot == self._noted_slot:
             return

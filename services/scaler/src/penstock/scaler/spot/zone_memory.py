@@ -1,4 +1,6 @@
-"""What is learnt of spot zones, as text and back, so that a restart forgets neither lives nor back-off nor prices. No I/O here."""
+"""What is learnt of spot zones, as text and back, so that a restart forgets neither lives nor
+back-off nor prices. No I/O here.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,21 @@ def dump(zones: Zones) -> str:
             "up_since_s": zone.up_since_s,
             "retry_at_s": zone.retry_at_s if math.isfinite(zone.retry_at_s) else None,
             "failures": zone.failures,
-            "prices": asdict(zone.prices.state) if math.isfinite(zone.prices.state.seen_s) else None,
+            "prices": asdict(zone.prices.state)
+            if math.isfinite(zone.prices.state.seen_s)
+            else None,
         }
         for name, zone in zones.by_name.items()
     }
     moments = ["".join("01"[up] for up in row) for row in list(zones.history)[-KEPT_MOMENTS:]]
-    return json.dumps({"zones": rows, "pooled": asdict(zones.pooled), "order": list(rows), "history": moments})
+    return json.dumps(
+        {"zones": rows, "pooled": asdict(zones.pooled), "order": list(rows), "history": moments}
+    )
 
 
 def load(text: str, zones: Zones, now_s: float) -> None:
-    """Take up what was kept; places that are configured no more are left out, those that are new begin with nothing.
+    """Take up what was kept; places that are configured no more are left out, those that are new
+    begin with nothing.
 
     Raises:
         ValueError: it is no such text; nothing has been changed.
@@ -49,7 +56,12 @@ def load(text: str, zones: Zones, now_s: float) -> None:
     zones.pooled = pooled
     for name, (hazard, up_since_s, retry_at_s, failures, prices) in rows.items():
         zone = zones.by_name[name]
-        zone.hazard, zone.up_since_s, zone.retry_at_s, zone.failures = hazard, up_since_s, retry_at_s, failures
+        zone.hazard, zone.up_since_s, zone.retry_at_s, zone.failures = (
+            hazard,
+            up_since_s,
+            retry_at_s,
+            failures,
+        )
         if prices is not None:
             zone.prices.state = prices
             zones.reprice(name, now_s)
@@ -65,7 +77,10 @@ def _row(row: Mapping[str, Any]) -> tuple[Hazard, float | None, float, int, Pric
         lists = {name: tuple(map(float, prices[name])) for name in ("day", "residuals")}
         numbers = {name: _finite(prices[name]) for name in ("level", "slow", "deviation", "seen_s")}
         state = PriceState(
-            **numbers, day=lists["day"], days=tuple(map(int, prices["days"])), residuals=lists["residuals"]
+            **numbers,
+            day=lists["day"],
+            days=tuple(map(int, prices["days"])),
+            residuals=lists["residuals"],
         )
     return (
         _hazard(row["hazard"]),

@@ -1,4 +1,7 @@
-"""What is learnt of spot zones: lives by age, failures, prices. Only from own launches and losses; time is an argument (Unix seconds)."""
+"""What is learnt of spot zones: lives by age, failures, prices.
+
+Only from own launches and losses; time is an argument (Unix seconds).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ SHORT_LIFE_S = 600.0
 PRIOR_LIVES = 4.0
 """A zone's own lives count against so many pooled ones."""
 AGE_EDGES_S = (600.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0, 86_400.0)
-"""Hazards are kept for ages between these; a life that has lasted is a better bet than a new one."""
+"""Hazards are kept for ages between these; a life that has lasted is a better bet than a new one.
+"""
 
 
 @dataclass
@@ -35,7 +39,9 @@ class Hazard:
             begin = edge
 
     def rate(self, age_s: float, prior: Hazard | None) -> float:
-        """Deaths a second at this age; a prior stands in where little was seen, and one death in a day before anything was."""
+        """Deaths a second at this age; a prior stands in where little was seen, and one death in a
+        day before anything was.
+        """
         place = sum(age_s >= edge for edge in AGE_EDGES_S)
         usual = prior.rate(age_s, None) if prior is not None else 1.0 / 86_400.0
         # The prior weighs as much as PRIOR_LIVES deaths' worth of time.
@@ -46,10 +52,10 @@ class Hazard:
 class Zone:
     """One place to run spot instances: a zone of one instance type.
 
-    `zone`: where it lies, the name itself where a zone has one type; `region`: what falls together beyond that; `type`: of its machines,
-    empty where all are of one. `capacity`: how many of the
-    wanted instances one machine does. `price`, expected in an hour, and `price_high` are for one wanted instance, as shares of the
-    on-demand price.
+    `zone`: where it lies, the name itself where a zone has one type; `region`: what falls together
+    beyond that; `type`: of its machines, empty where all are of one. `capacity`: how many of the
+    wanted instances one machine does. `price`, expected in an hour, and `price_high` are for one
+    wanted instance, as shares of the on-demand price.
     """
 
     name: str
@@ -70,7 +76,10 @@ class Zone:
 
 
 class Zones:
-    """All zones of a pool. Back-off doubles with each failure or short life in a row, from `first_s` to `most_s`."""
+    """All zones of a pool.
+
+    Back-off doubles with each failure or short life in a row, from `first_s` to `most_s`.
+    """
 
     def __init__(self, zones: list[Zone], first_s: float = 195.0, most_s: float = 3_120.0) -> None:
         self.by_name = {zone.name: zone for zone in zones}
@@ -133,7 +142,9 @@ class Zones:
         return math.exp(-zone.hazard.rate(age_s, self.pooled) * horizon_s)
 
     def still_there(self, names: set[str]) -> None:
-        """After a restart: a place where nothing runs any more was left meanwhile, nobody knows when or why."""
+        """After a restart: a place where nothing runs any more was left meanwhile, nobody knows
+        when or why.
+        """
         for zone in self.by_name.values():
             if zone.name not in names:
                 zone.up_since_s = None

@@ -1,4 +1,7 @@
-"""The door of the queries: TelemetryService over the store. Each RPC is three moves: read the question, ask the store, write the answer."""
+"""The door of the queries: TelemetryService over the store.
+
+Each RPC is three moves: read the question, ask the store, write the answer.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,23 @@ class TelemetryServicer:
             raise invalid("trace_id", "more than one trace begins so; give more digits")
         spans = self._store.window.spans(found[0]) if found else []
         if not spans:
-            raise not_found("trace_id", "no such trace is held; it may be too old or was not recorded")
+            raise not_found(
+                "trace_id", "no such trace is held; it may be too old or was not recorded"
+            )
         return answers.trace(found[0], Tree(spans), self._store.window.summary(found[0]))
 
-    async def SearchTraces(self, request: pb.SearchTracesRequest, call: Call) -> pb.SearchTracesResponse:
+    async def SearchTraces(
+        self, request: pb.SearchTracesRequest, call: Call
+    ) -> pb.SearchTracesResponse:
         """See the contract."""
         if request.limit > questions.MOST_ROWS:
             raise invalid("limit", f"at most {questions.MOST_ROWS}")
         found = questions.search(self._store, request)
         return pb.SearchTracesResponse(traces=[answers.summary(row) for row in found])
 
-    async def CriticalPath(self, request: pb.CriticalPathRequest, call: Call) -> pb.CriticalPathResponse:
+    async def CriticalPath(
+        self, request: pb.CriticalPathRequest, call: Call
+    ) -> pb.CriticalPathResponse:
         """See the contract."""
         high = request.to_percentile or 100.0
         if not 0 <= request.from_percentile < high <= 100:
@@ -53,9 +62,13 @@ class TelemetryServicer:
         trees = questions.sample_trees(self._store, request, high)
         return await asyncio.to_thread(answers.critical_path_table, trees)
 
-    async def ServiceGraph(self, request: pb.ServiceGraphRequest, call: Call) -> pb.ServiceGraphResponse:
+    async def ServiceGraph(
+        self, request: pb.ServiceGraphRequest, call: Call
+    ) -> pb.ServiceGraphResponse:
         """See the contract."""
-        return answers.edges(questions.edges(self._store, *questions.period(request.window, self._now())))
+        return answers.edges(
+            questions.edges(self._store, *questions.period(request.window, self._now()))
+        )
 
     async def Savings(self, request: pb.SavingsRequest, call: Call) -> pb.SavingsResponse:
         """See the contract."""
@@ -70,7 +83,9 @@ class TelemetryServicer:
 
     async def Latencies(self, request: pb.LatenciesRequest, call: Call) -> pb.LatenciesResponse:
         """See the contract."""
-        return answers.latencies(questions.latencies(self._store, *questions.period(request.window, self._now())))
+        return answers.latencies(
+            questions.latencies(self._store, *questions.period(request.window, self._now()))
+        )
 
     async def Overview(self, request: pb.OverviewRequest, call: Call) -> pb.OverviewResponse:
         """See the contract."""
@@ -90,7 +105,9 @@ class TelemetryServicer:
         """See the contract."""
         return answers.quality(self._store.quality.rows())
 
-    async def ListIncidents(self, request: pb.ListIncidentsRequest, call: Call) -> pb.ListIncidentsResponse:
+    async def ListIncidents(
+        self, request: pb.ListIncidentsRequest, call: Call
+    ) -> pb.ListIncidentsResponse:
         """See the contract."""
         from_s, to_s = questions.period(request.window, self._now())
         found = [

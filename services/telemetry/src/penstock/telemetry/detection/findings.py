@@ -1,4 +1,7 @@
-"""The seam of the anomaly detectors: what they are shown and what they find. No detector here; incidents are `incidents.py`."""
+"""The seam of the anomaly detectors: what they are shown and what they find.
+
+No detector here; incidents are `incidents.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from penstock.telemetry.window.settled import RequestSeen
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """One feature's part in a finding; the subject is the metric series or the group of requests that shows it."""
+    """One feature's part in a finding; the subject is the metric series or the group of requests
+    that shows it.
+    """
 
     feature: str
     share: float
@@ -23,7 +28,10 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a detector says at one moment. `severity` is minus the decimal logarithm of the chance."""
+    """What a detector says at one moment.
+
+    `severity` is minus the decimal logarithm of the chance.
+    """
 
     service: str
     subject: str
@@ -37,7 +45,10 @@ class Finding:
 
 
 class Detector(Protocol):
-    """What a detector must answer. Both are called on the event loop and must be quick; fitting belongs in a thread."""
+    """What a detector must answer.
+
+    Both are called on the event loop and must be quick; fitting belongs in a thread.
+    """
 
     def on_point(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
         """A metric stream's value, every 15 seconds."""

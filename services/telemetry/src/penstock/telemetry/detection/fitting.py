@@ -1,4 +1,5 @@
-"""What is usual, learnt from a sample: robust centre and spread (Rousseeuw's minimum covariance determinant), distances calibrated.
+"""What is usual, learnt from a sample: robust centre and spread (Rousseeuw's minimum covariance
+determinant), distances calibrated.
 
 Slow (tens of milliseconds): belongs in a thread. Plain numbers in and out.
 """
@@ -15,7 +16,9 @@ from penstock.telemetry.detection.request_features import FLOORS, WORSE, Values
 
 SEED = 20260
 SUPPORT = 0.75
-"""Share of the sample that the centre and spread are made of; the quarter that fits worst has no say."""
+"""Share of the sample that the centre and spread are made of; the quarter that fits worst has no
+say.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,9 @@ class Usual:
     distances: tuple[float, ...]
 
     def parts(self, values: Values) -> Values:
-        """Each feature's part of the squared robust distance, counting only what is worse than the centre."""
+        """Each feature's part of the squared robust distance, counting only what is worse than the
+        centre.
+        """
         away = [
             max(0.0, (value - middle) * worse) * worse
             for value, middle, worse in zip(values, self.centre, WORSE, strict=True)
@@ -38,21 +43,28 @@ class Usual:
         )
 
     def surprise(self, distance: float) -> float:
-        """Minus the natural logarithm of the conformal p-value: how rare such a distance was in the sample."""
+        """Minus the natural logarithm of the conformal p-value: how rare such a distance was in the
+        sample.
+        """
         count = len(self.distances)
         as_far = count - bisect_left(self.distances, distance)
         return -math.log((as_far + 1.0) / (count + 1.0))
 
 
 def fit(sample: Sequence[Values]) -> Usual:
-    """Learn what is usual. Each feature gets noise of its floor's size, so that one that never moved has a spread too."""
+    """Learn what is usual.
+
+    Each feature gets noise of its floor's size, so that one that never moved has a spread too.
+    """
     import numpy as np  # a second to import: paid in the thread that fits
     from sklearn.covariance import MinCovDet
 
     rows = np.asarray(sample, dtype=float)
     noisy = rows + np.random.default_rng(SEED).normal(size=rows.shape) * np.asarray(FLOORS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a determinant that rose by rounding; the result is checked by its calibration
+        warnings.simplefilter(
+            "ignore"
+        )  # a determinant that rose by rounding; the result is checked by its calibration
         found = MinCovDet(support_fraction=SUPPORT, random_state=SEED).fit(noisy)
     precision = np.linalg.inv(found.covariance_ + np.diag(np.square(FLOORS)))
     centre = tuple(float(value) for value in found.location_)

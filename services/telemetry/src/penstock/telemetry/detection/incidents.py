@@ -1,4 +1,7 @@
-"""Incidents: what findings become. Findings of one service within minutes are one, in which each subject is named. No detector here."""
+"""Incidents: what findings become.
+
+Findings of one service within minutes are one, in which each subject is named. No detector here.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ class Incident:
     trace_ids: tuple[str, ...] = ()
     alerts: int = 1
     grew: bool = False
-    """Whether the last finding brought a subject that was not blamed before: something more went wrong."""
+    """Whether the last finding brought a subject that was not blamed before: something more went
+    wrong.
+    """
 
 
 @dataclass
@@ -53,7 +58,8 @@ class IncidentBook:
         near = [
             incident
             for incident in self._incidents.values()
-            if incident.service == finding.service and finding.at_unix_s - incident.last_unix_s <= MERGE_S
+            if incident.service == finding.service
+            and finding.at_unix_s - incident.last_unix_s <= MERGE_S
         ]
         incident = _merged(near[-1], finding) if near else self._opened(finding)
         self._put(incident)
@@ -102,21 +108,29 @@ class IncidentBook:
 
 
 def _named(finding: Finding) -> tuple[Blame, ...]:
-    return tuple(replace(blame, subject=blame.subject or finding.subject) for blame in finding.blames)
+    return tuple(
+        replace(blame, subject=blame.subject or finding.subject) for blame in finding.blames
+    )
 
 
 def _both(first: Sequence[Blame], second: Sequence[Blame]) -> tuple[Blame, ...]:
-    """The blames of two findings, the worse one's first, so that whatever joins an incident is named in it; each once.
+    """The blames of two findings, the worse one's first, so that whatever joins an incident is
+    named in it; each once.
 
     Where there are too many, every subject keeps its first.
     """
     every = {(blame.subject, blame.feature): blame for blame in reversed((*first, *second))}
-    ordered = [every[key] for key in dict.fromkeys((blame.subject, blame.feature) for blame in (*first, *second))]
+    ordered = [
+        every[key]
+        for key in dict.fromkeys((blame.subject, blame.feature) for blame in (*first, *second))
+    ]
     if len(ordered) <= MOST_BLAMES:
         return tuple(ordered)
     heads = {blame.subject: blame for blame in reversed(ordered)}
     rest = [blame for blame in ordered if heads[blame.subject] is not blame]
-    return tuple([*(blame for blame in ordered if heads[blame.subject] is blame), *rest][:MOST_BLAMES])
+    return tuple(
+        [*(blame for blame in ordered if heads[blame.subject] is blame), *rest][:MOST_BLAMES]
+    )
 
 
 def _merged(incident: Incident, finding: Finding) -> Incident:

@@ -1,4 +1,6 @@
-"""The detector of metric streams: novelty of each, at a level that rises with the log of how many streams are watched. Plain."""
+"""The detector of metric streams: novelty of each, at a level that rises with the log of how many
+streams are watched. Plain.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ MOST_STREAMS = 20_000
 
 
 class MetricDetector:
-    """See `Detector`. Holds 7 kB for each stream; the stream least recently heard of is forgotten when there are too many."""
+    """See `Detector`.
+
+    Holds 7 kB for each stream; the stream least recently heard of is forgotten when there are too
+    many.
+    """
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
@@ -48,7 +54,11 @@ class MetricDetector:
     def state(self) -> Mapping[str, float]:
         """Streams watched, those past their warm-up, alerts so far."""
         ready = sum(stream.seen > SILENT for stream in self._streams.values())
-        return {"streams": len(self._streams), "streams_ready": ready, "stream_alerts": self._alerts}
+        return {
+            "streams": len(self._streams),
+            "streams_ready": ready,
+            "stream_alerts": self._alerts,
+        }
 
 
 def _finding(
@@ -57,6 +67,11 @@ def _finding(
     low, expected, high = usual
     labels = " ".join(text for _, text in series.labels)
     subject = f"{series.metric} {labels}".strip()
-    text = f"{subject} is {value:.4g}; it was {expected:.4g} of late and between {low:.4g} and {high:.4g} before"
+    text = (
+        f"{subject} is {value:.4g}; it was {expected:.4g} of late and between {low:.4g} and "
+        f"{high:.4g} before"
+    )
     blame = Blame(series.metric, 1.0, value, expected)
-    return Finding(series.service, subject, "metric", unix_s, score / math.log(10.0), text, (blame,))
+    return Finding(
+        series.service, subject, "metric", unix_s, score / math.log(10.0), text, (blame,)
+    )

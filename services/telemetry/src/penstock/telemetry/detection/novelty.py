@@ -1,7 +1,9 @@
-"""How unusual a value of one stream is: two histograms of values and differences, and a budget of alerts. Plain, constant memory.
+"""How unusual a value of one stream is: two histograms of values and differences, and a budget of
+alerts. Plain, constant memory.
 
-One setting for every stream: no season, no clock, no look ahead. A stream's state is two tables of 32 x 9 cells, 64 values of its past
-and some twenty scalars: 7 kB. Scores are in nats: minus the logarithm of how often such a value came before.
+One setting for every stream: no season, no clock, no look ahead. A stream's state is two tables of
+32 x 9 cells, 64 values of its past and some twenty scalars: 7 kB. Scores are in nats: minus the
+logarithm of how often such a value came before.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ SILENT = 100
 """Samples before the first score, and between two alerts."""
 
 THETA = 11.5
-"""Nats at which a stream that never alerted does: the middle of 11.0 to 11.8, between which the public streams' score hardly moves."""
+"""Nats at which a stream that never alerted does: the middle of 11.0 to 11.8, between which the
+public streams' score hardly moves.
+"""
 
 RAISE = 1.5
 HALF_LIFE = 3000
@@ -36,7 +40,9 @@ def _zeros(count: int) -> array[float]:
 
 
 class NoveltyTable:
-    """Counts of (value, difference) pairs, the value's bins over the range seen so far; the older the count the less it weighs."""
+    """Counts of (value, difference) pairs, the value's bins over the range seen so far; the older
+    the count the less it weighs.
+    """
 
     __slots__ = ("_cells", "_mass", "_scale", "_seen", "_unit", "high", "low")
 
@@ -108,9 +114,21 @@ class NoveltyTable:
 
 
 class NoveltyStream:
-    """One stream: its values as they come and its means over 32 samples, each against its own past; and the budget of its alerts."""
+    """One stream: its values as they come and its means over 32 samples, each against its own past;
+    and the budget of its alerts.
+    """
 
-    __slots__ = ("_fast", "_means", "_previous", "_since", "_slow", "_sum", "_values", "alerts", "seen")
+    __slots__ = (
+        "_fast",
+        "_means",
+        "_previous",
+        "_since",
+        "_slow",
+        "_sum",
+        "_values",
+        "alerts",
+        "seen",
+    )
 
     def __init__(self) -> None:
         self._fast = NoveltyTable()
@@ -159,7 +177,9 @@ class NoveltyStream:
         return mean, mean - past
 
     def alert(self, score: float, theta: float = THETA) -> bool:
-        """Whether this sample's score is an alert; each alert raises the stream's own bar for a time."""
+        """Whether this sample's score is an alert; each alert raises the stream's own bar for a
+        time.
+        """
         self.alerts *= 0.5 ** (1.0 / HALF_LIFE)
         self._since += 1
         if self._since <= SILENT or score < theta + RAISE * math.log2(1.0 + self.alerts):

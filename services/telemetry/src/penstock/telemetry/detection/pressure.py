@@ -1,7 +1,10 @@
-"""How much longer work takes as it waits for a processor: what a host's pressure explains. Plain; who reads it is `host.py`.
+"""How much longer work takes as it waits for a processor: what a host's pressure explains.
 
-The kernel counts the time in which some task was ready and had to wait (PSI, `/proc/pressure/cpu`). In a time whose share `p` was such,
-work that takes one second of a processor takes up to `1 / (1 - p)`.
+Plain; who reads it is `host.py`.
+
+The kernel counts the time in which some task was ready and had to wait (PSI, `/proc/pressure/cpu`).
+In a time whose share `p` was such, work that takes one second of a processor takes up to `1 / (1 -
+p)`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ KEPT = 120
 """Readings kept: four minutes at one every two seconds, which is longer than a trace stays open."""
 
 NEAR_S = 2.0
-"""The kernel adds up every two seconds, so that a moment's share may stand in the readings beside it."""
+"""The kernel adds up every two seconds, so that a moment's share may stand in the readings beside
+it.
+"""
 
 MOST = 0.95
 """A share above it is read as this: nobody is explained away by more than a factor of twenty."""
@@ -35,7 +40,9 @@ class Pressure:
         return share
 
     def stretch(self, host: str, from_s: float, to_s: float) -> float:
-        """By what factor work on a host took longer at most, around a period; 1 where that is not known."""
+        """By what factor work on a host took longer at most, around a period; 1 where that is not
+        known.
+        """
         if not host or host != self._host:
             return 1.0
         worst, later = 0.0, None

@@ -1,4 +1,6 @@
-"""Whether answers are what they were: each model's measures against a reference period, by the Page-Hinkley test. No clock."""
+"""Whether answers are what they were: each model's measures against a reference period, by the
+Page-Hinkley test. No clock.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,17 @@ SEVERITY = 5.0
 """Of a drift: the test's level gives one false alarm in some hundred thousand observations."""
 
 YES_OR_NO_ALARM = math.log(1e4)
-"""Nats: such a sum of likelihood ratios is reached by chance once in ten thousand observations at most (Lorden 1971); audits are rare."""
+"""Nats: such a sum of likelihood ratios is reached by chance once in ten thousand observations at
+most (Lorden 1971); audits are rare.
+"""
 
 
 @dataclass
 class Measure:
-    """One measure of one model. The Page-Hinkley sums run on values in standard deviations of the reference (Page 1954)."""
+    """One measure of one model.
+
+    The Page-Hinkley sums run on values in standard deviations of the reference (Page 1954).
+    """
 
     observations: int = 0
     mean: float = 0.0
@@ -52,7 +59,11 @@ class Measure:
     def add(self, value: float) -> None:
         """Take an observation."""
         self.observations += 1
-        self.now = value if self.observations == 1 else self.now + (value - self.now) * max(0.02, 1 / self.observations)
+        self.now = (
+            value
+            if self.observations == 1
+            else self.now + (value - self.now) * max(0.02, 1 / self.observations)
+        )
         if self.observations <= self.reference:
             step = value - self.mean
             self.mean += step / self.observations
@@ -74,7 +85,9 @@ class Measure:
         return z - self.ALLOWED, -z - self.ALLOWED
 
     def _ratios(self, value: float) -> tuple[float, float]:
-        """Steps of right (1) or wrong (0): log likelihood ratios of four times the reference's share of wrong ones, or a fifth."""
+        """Steps of right (1) or wrong (0): log likelihood ratios of four times the reference's
+        share of wrong ones, or a fifth.
+        """
         wrong = (1.0 - self.mean) * self.reference
         usual = min(0.5, (wrong + 1.0) / (self.reference + 2.0))
         feared = min(0.9, max(0.2, 4.0 * usual))
@@ -89,7 +102,9 @@ class Quality:
         self._rows: dict[tuple[str, str], Measure] = {}
 
     def take(self, seen: RequestSeen) -> list[Finding]:
-        """Read what a request says of its model; what began to drift in answers' quality is a finding."""
+        """Read what a request says of its model; what began to drift in answers' quality is a
+        finding.
+        """
         found: list[Finding] = []
         if not seen.summary.model or seen.summary.error:
             return found
@@ -97,11 +112,17 @@ class Quality:
         at_s = (root.start_ns + root.duration_ns) / 1e9
         for name, value in measures(seen):
             if (row := self._drifts(model, name, value)) is not None:
-                found.append(_finding(root.service, (model, name), at_s, row, (root.trace_id.hex(),)))
+                found.append(
+                    _finding(root.service, (model, name), at_s, row, (root.trace_id.hex(),))
+                )
         return found
 
-    def take_audits(self, service: str, model: str, audits: int, agreed: float, at_s: float) -> list[Finding]:
-        """Read audits of answers that were reused: how many, and the share that the model gave again."""
+    def take_audits(
+        self, service: str, model: str, audits: int, agreed: float, at_s: float
+    ) -> list[Finding]:
+        """Read audits of answers that were reused: how many, and the share that the model gave
+        again.
+        """
         found: list[Finding] = []
         right = round(audits * agreed)
         for number in range(min(audits, MOST_AUDITS)):
@@ -117,7 +138,9 @@ class Quality:
         if row is None:
             if len(self._rows) >= MOST_ROWS:
                 return None
-            row = self._rows[model, name] = Measure(reference=FEW, yes_or_no=True) if name == AGREEMENT else Measure()
+            row = self._rows[model, name] = (
+                Measure(reference=FEW, yes_or_no=True) if name == AGREEMENT else Measure()
+            )
         was = row.drifted
         row.add(value)
         return row if row.drifted and not was and name in TOLD else None
@@ -128,18 +151,26 @@ class Quality:
             yield model, name, row
 
 
-def _finding(service: str, row: tuple[str, str], at_s: float, measure: Measure, traces: tuple[str, ...]) -> Finding:
+def _finding(
+    service: str, row: tuple[str, str], at_s: float, measure: Measure, traces: tuple[str, ...]
+) -> Finding:
     model, name = row
     text = f"{model}: {name} {measure.now:.3g} where {measure.mean:.3g} was the reference"
     blame = Blame(name, 1.0, measure.now, measure.mean)
     return Finding(service, f"{model} {name}", "drift", at_s, SEVERITY, text, (blame,), "", traces)
 
 
-SAID = (("confidence", names.CONFIDENCE), (AGREEMENT, names.AGREEMENT), ("embedding", names.TYPICALITY))
+SAID = (
+    ("confidence", names.CONFIDENCE),
+    (AGREEMENT, names.AGREEMENT),
+    ("embedding", names.TYPICALITY),
+)
 
 
 def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
-    """What one request says: confidence, agreement, how usual its embedding is, throughput per token, use of the window, latency."""
+    """What one request says: confidence, agreement, how usual its embedding is, throughput per
+    token, use of the window, latency.
+    """
     yield "latency_ms", seen.summary.duration_ns / 1e6
     for span in seen.tree.spans:
         said = span.attributes
@@ -151,4 +182,7 @@ def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
             if tokens and span.duration_ns:
                 yield "tokens_per_s", tokens / (span.duration_ns / 1e9)
         if names.CONTEXT_WINDOW in said and int(said[names.CONTEXT_WINDOW]):
-            yield "context_use", int(said.get(names.INPUT_TOKENS, 0)) / int(said[names.CONTEXT_WINDOW])
+            yield (
+                "context_use",
+                int(said.get(names.INPUT_TOKENS, 0)) / int(said[names.CONTEXT_WINDOW]),
+            )

@@ -1,4 +1,6 @@
-"""What the request detector looks at: one vector for each service that a request's critical path went through. Plain."""
+"""What the request detector looks at: one vector for each service that a request's critical path
+went through. Plain.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ from penstock.telemetry.spans.spans import Source, SpanView, error_origin
 from penstock.telemetry.window.settled import RequestSeen
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
-"""Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the cache's own jumps whenever it
-calibrates itself, and whether its answers are right is what audits say."""
+"""Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the
+cache's own jumps whenever it calibrates itself, and whether its answers are right is what audits
+say.
+"""
 
 TIMES = (1.0, 1.0, 0.0, 0.0)
 """Which of them a host that is short of processors makes worse."""
@@ -34,14 +38,18 @@ CALLERS = {
     "RESOURCE_EXHAUSTED",
     "UNAUTHENTICATED",
 }
-"""Codes by which a service says that the caller erred, gave up or asked too much: its own health they say nothing of."""
+"""Codes by which a service says that the caller erred, gave up or asked too much: its own health
+they say nothing of.
+"""
 
 Values = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Requests that are alike: by the instance that served, model, complexity tier and how the cache took part."""
+    """Requests that are alike: by the instance that served, model, complexity tier and how the
+    cache took part.
+    """
 
     service: str
     instance: str
@@ -51,14 +59,18 @@ class Group:
 
     def __str__(self) -> str:
         instance = "" if ":" in self.instance or self.instance == self.service else self.instance
-        return " ".join(part for part in (self.service, instance, self.model, self.tier, self.cache) if part)
+        return " ".join(
+            part for part in (self.service, instance, self.model, self.tier, self.cache) if part
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One request in one service: its features, the part of the critical path where it spent most, whether it failed there.
+    """One request in one service: its features, the part of the critical path where it spent most,
+    whether it failed there.
 
-    Failures are counted in `errors`, a group by operation: a request that fails has no receipt, so no tier and no cache outcome.
+    Failures are counted in `errors`, a group by operation: a request that fails has no receipt, so
+    no tier and no cache outcome.
     """
 
     group: Group
@@ -70,7 +82,9 @@ class Vector:
 
 
 def vectors(seen: RequestSeen) -> Iterator[Vector]:
-    """The services on the critical path, each with the time spent in itself; the root's also with cost, queue and confidence."""
+    """The services on the critical path, each with the time spent in itself; the root's also with
+    cost, queue and confidence.
+    """
     origin = error_origin(seen.tree)
     root = seen.tree.root
     tier = str(root.attributes.get(names.TIER, ""))
@@ -99,7 +113,9 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
 def _asked_for(seen: RequestSeen) -> str:
     """The model that a request was bound for, where no answer says who gave it."""
     told = (
-        str(span.attributes.get(name, "")) for span in seen.tree.spans for name in (names.REQUEST_MODEL, names.MODEL)
+        str(span.attributes.get(name, ""))
+        for span in seen.tree.spans
+        for name in (names.REQUEST_MODEL, names.MODEL)
     )
     return next((model for model in told if model), "")
 
@@ -114,7 +130,13 @@ def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
 
 
 def _read(span: SpanView, into: dict[str, float]) -> None:
-    for name in (names.QUEUED_MS, names.PAID, names.CONFIDENCE, names.INPUT_TOKENS, names.OUTPUT_TOKENS):
+    for name in (
+        names.QUEUED_MS,
+        names.PAID,
+        names.CONFIDENCE,
+        names.INPUT_TOKENS,
+        names.OUTPUT_TOKENS,
+    ):
         value = span.attributes.get(name)
         if isinstance(value, int | float):
             into.setdefault(name, float(value))

@@ -1,4 +1,6 @@
-"""What is held of a group of like requests: the sample it is learnt from, its sums, its earlier alerts. Nothing is found here."""
+"""What is held of a group of like requests: the sample it is learnt from, its sums, its earlier
+alerts. Nothing is found here.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,16 @@ from penstock.telemetry.detection.fitting import Usual
 from penstock.telemetry.detection.request_features import FEATURES, Values
 
 SAMPLE = 500
-"""Requests that a group is learnt from. One more and the fit takes ten times as long: scikit-learn then splits the sample in parts."""
+"""Requests that a group is learnt from. One more and the fit takes ten times as long: scikit-learn
+then splits the sample in parts.
+"""
 
 THIN_S = 0.25
 MOST_THIN_S = 4.0
-"""A sample takes at most one request in this time: the first to be there soon, the second so that it spans half an hour however busy
-the group is, and what is usual holds the quiet minutes and the loaded ones."""
+"""A sample takes at most one request in this time: the first to be there soon, the second so that
+it spans half an hour however busy the group is, and what is usual holds the quiet minutes and the
+loaded ones.
+"""
 
 RAISE = 0.5
 CALM_S = 7200.0
@@ -24,11 +30,15 @@ CALM_S = 7200.0
 
 @dataclass(slots=True)
 class Sample:
-    """Requests of the recent past, evenly spread; when it is full every second one goes and the next come half as often."""
+    """Requests of the recent past, evenly spread; when it is full every second one goes and the
+    next come half as often.
+    """
 
     values: deque[Values] = field(default_factory=lambda: deque(maxlen=SAMPLE))
     waited: float = 0.0
-    """Mean logarithm of the factor by which these took longer because the host was short of processors."""
+    """Mean logarithm of the factor by which these took longer because the host was short of
+    processors.
+    """
 
     fresh: int = 0
     every_s: float = THIN_S

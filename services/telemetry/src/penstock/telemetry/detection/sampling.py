@@ -1,4 +1,6 @@
-"""What detectors are shown of the metrics: each stream as one value every 15 seconds, its instances taken together. No clock."""
+"""What detectors are shown of the metrics: each stream as one value every 15 seconds, its instances
+taken together. No clock.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,20 @@ from penstock.telemetry.window.series_key import SeriesKey
 SAMPLE_S = 15.0
 MOST_STREAMS = 20_000
 MOST_INSTANCES = 200
-"""Instances of one stream whose counts are remembered; the one least recently heard of is forgotten first."""
+"""Instances of one stream whose counts are remembered; the one least recently heard of is forgotten
+first.
+"""
 
 RATE = ":rate"
-"""Behind a histogram's name: how many observations a second it took. The name alone is their mean."""
+"""Behind a histogram's name: how many observations a second it took. The name alone is their mean.
+"""
 
 
 @dataclass(slots=True)
 class _Interval:
-    """What came since the last sample: a sum and its weight; and each instance's last count, to tell increments by."""
+    """What came since the last sample: a sum and its weight; and each instance's last count, to
+    tell increments by.
+    """
 
     since_s: float
     total: float = 0.0
@@ -29,14 +36,20 @@ class _Interval:
 
 
 class Sampler:
-    """Means of gauges and histograms, rates of counts. The stream least recently heard of is forgotten when there are too many."""
+    """Means of gauges and histograms, rates of counts.
+
+    The stream least recently heard of is forgotten when there are too many.
+    """
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
         self._intervals: OrderedDict[SeriesKey, _Interval] = OrderedDict()
 
     def take(self, series: Series, point: Point) -> Iterator[tuple[SeriesKey, float]]:
-        """Take a point; yields samples when an interval is over. An interval without an observation has no mean."""
+        """Take a point; yields samples when an interval is over.
+
+        An interval without an observation has no mean.
+        """
         interval = self._at(series.key, point.unix_s)
         if series.kind == "histogram":
             interval.total += point.value * point.seen
@@ -65,7 +78,9 @@ class Sampler:
         return interval
 
 
-def _samples(series: Series, interval: _Interval, length_s: float) -> Iterator[tuple[SeriesKey, float]]:
+def _samples(
+    series: Series, interval: _Interval, length_s: float
+) -> Iterator[tuple[SeriesKey, float]]:
     if series.kind == "sum":
         yield series.key, interval.total / length_s
         return

@@ -1,4 +1,7 @@
-"""The outside: forwarding exports to another OTLP endpoint through a bounded queue on disk. Nothing is decided here."""
+"""The outside: forwarding exports to another OTLP endpoint through a bounded queue on disk.
+
+Nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,26 @@ RETRYABLE = {
     grpc.StatusCode.DATA_LOSS,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-"""OTLP's own list of what a client may send again; exhausted too, as a full receiver is the very case a queue is for."""
+"""OTLP's own list of what a client may send again; exhausted too, as a full receiver is the very
+case a queue is for.
+"""
 
 LONGEST_WAIT_S = 30.0
 
 
 class Forwarder:
-    """Sends on what came in, oldest first. An export lies on disk until it was taken, so a restart loses none.
+    """Sends on what came in, oldest first.
 
-    Owner: the service's main, which runs `run` and closes it. A full queue drops its oldest export and counts it.
+    An export lies on disk until it was taken, so a restart loses none.
+
+    Owner: the service's main, which runs `run` and closes it. A full queue drops its oldest export
+    and counts it.
     """
 
     def __init__(self, endpoint: str, folder: Path, max_bytes: int, clock: Clock) -> None:
-        self._channel = grpc.aio.insecure_channel(endpoint, options=(("grpc.max_send_message_length", 64 << 20),))
+        self._channel = grpc.aio.insecure_channel(
+            endpoint, options=(("grpc.max_send_message_length", 64 << 20),)
+        )
         self._stubs = {kind: self._channel.unary_unary(path) for kind, path in PATHS.items()}
         self._folder = folder
         self._max_bytes = max_bytes

@@ -1,4 +1,6 @@
-"""Prometheus: the last state of every series as text, OpenMetrics with exemplars where the scraper asks for it, and a door for scrapers."""
+"""Prometheus: the last state of every series as text, OpenMetrics with exemplars where the scraper
+asks for it, and a door for scrapers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Exemplars = dict[tuple[str, str], tuple[str, float, float]]
 
 
 def metric_name(name: str, unit: str, kind: str) -> str:
-    """The OpenTelemetry name as Prometheus writes it: dots to underscores, the unit and `_total` behind."""
+    """The OpenTelemetry name as Prometheus writes it: dots to underscores, the unit and `_total`
+    behind.
+    """
     plain = re.sub(r"[^a-zA-Z0-9_:]", "_", name)
     suffix = UNITS.get(unit, "")
     if suffix and not plain.endswith(suffix):
@@ -29,7 +33,11 @@ def metric_name(name: str, unit: str, kind: str) -> str:
 
 def _labels(series: Series, **more: str) -> str:
     said = {**labels_of(series), **more}
-    pairs = [f'{re.sub(r"[^a-zA-Z0-9_]", "_", key)}="{_escaped(value)}"' for key, value in said.items() if value]
+    pairs = [
+        f'{re.sub(r"[^a-zA-Z0-9_]", "_", key)}="{_escaped(value)}"'
+        for key, value in said.items()
+        if value
+    ]
     return "{" + ",".join(pairs) + "}" if pairs else ""
 
 
@@ -41,7 +49,9 @@ def render(rows: list[Series], exemplars: Exemplars, open_metrics: bool) -> str:
     """All series as one page."""
     by_name: dict[str, list[Series]] = {}
     for series in rows:
-        by_name.setdefault(metric_name(series.key.metric, series.unit, series.kind), []).append(series)
+        by_name.setdefault(metric_name(series.key.metric, series.unit, series.kind), []).append(
+            series
+        )
     lines: list[str] = []
     for name, members in sorted(by_name.items()):
         kind = {"sum": "counter", "gauge": "gauge", "histogram": "histogram"}[members[0].kind]
@@ -83,12 +93,17 @@ def exemplars_of(store: Store) -> Exemplars:
     for number, row in enumerate(store.window.summaries()):
         if number >= 500:
             break
-        found.setdefault((row.service, row.name), (row.trace_id.hex(), row.duration_ns / 1e9, row.start_ns / 1e9))
+        found.setdefault(
+            (row.service, row.name), (row.trace_id.hex(), row.duration_ns / 1e9, row.start_ns / 1e9)
+        )
     return found
 
 
 class PrometheusDoor:
-    """A small HTTP/1.1 server with one page, `/metrics`. Owner: the service's main, which closes it."""
+    """A small HTTP/1.1 server with one page, `/metrics`.
+
+    Owner: the service's main, which closes it.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -101,7 +116,9 @@ class PrometheusDoor:
             OSError: the address cannot be bound.
         """
         host, _, port = listen.rpartition(":")
-        self._server = await asyncio.start_server(self._serve, host or "127.0.0.1", int(port), limit=REQUEST_BYTES)
+        self._server = await asyncio.start_server(
+            self._serve, host or "127.0.0.1", int(port), limit=REQUEST_BYTES
+        )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -111,7 +128,12 @@ class PrometheusDoor:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             writer.write(self._answer(head))
             await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        except (
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+            ConnectionError,
+        ):
             pass
         finally:
             writer.close()
@@ -136,5 +158,8 @@ class PrometheusDoor:
 
 def _page(status: str, kind: str, text: str) -> bytes:
     body = text.encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: "
+        "close\r\n\r\n"
+    )
     return head.encode() + body

@@ -1,4 +1,6 @@
-"""Tells one address of incidents as they open, grow by a subject and close, each signed. Where may be told is settled at the start.
+"""Tells one address of incidents as they open, grow by a subject and close, each signed.
+
+Where may be told is settled at the start.
 
 Owner: the service's main, which runs `run` and closes it.
 """
@@ -39,7 +41,10 @@ def problem(url: str, secret: str, hosts: tuple[str, ...]) -> str:
 
 
 def signature(secret: str, unix_s: int, body: bytes) -> str:
-    """`t=…,v1=…`: HMAC-SHA256 over the time, a dot and the body. A receiver refuses old times, so that none is replayed."""
+    """`t=…,v1=…`: HMAC-SHA256 over the time, a dot and the body.
+
+    A receiver refuses old times, so that none is replayed.
+    """
     mac = hmac.new(secret.encode(), f"{unix_s}.".encode() + body, hashlib.sha256)
     return f"t={unix_s},v1={mac.hexdigest()}"
 
@@ -54,7 +59,9 @@ def _event(incident: Incident) -> str:
 
 
 class Webhook:
-    """A bounded queue of messages and the connection that sends them; no redirect is followed, so the allow-list holds."""
+    """A bounded queue of messages and the connection that sends them; no redirect is followed, so
+    the allow-list holds.
+    """
 
     def __init__(self, url: str, secret: str, clock: Clock) -> None:
         self._url = url
@@ -66,7 +73,9 @@ class Webhook:
         self.failed = 0
 
     def put(self, incident: Incident) -> None:
-        """Queue an incident that has just opened, grown or closed; what merely goes on is not told again."""
+        """Queue an incident that has just opened, grown or closed; what merely goes on is not told
+        again.
+        """
         if not _event(incident):
             return
         try:

@@ -1,4 +1,6 @@
-"""Figures of the machine and of this process: processor, its pressure, memory, and GPUs where NVML finds some. Reads only."""
+"""Figures of the machine and of this process: processor, its pressure, memory, and GPUs where NVML
+finds some. Reads only.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Gpus:
 
     def __init__(self) -> None:
         self._handles: list[object] = []
-        with contextlib.suppress(Exception):  # no library, no driver and no GPU all mean the same here
+        with contextlib.suppress(
+            Exception
+        ):  # no library, no driver and no GPU all mean the same here
             import pynvml
 
             pynvml.nvmlInit()
@@ -49,13 +53,25 @@ class Gpus:
         for index, handle in enumerate(self._handles):
             labels = (("gpu", str(index)),)
             with contextlib.suppress(pynvml.NVMLError):
-                yield "hw.gpu.utilization", "1", pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, labels
-                yield "hw.gpu.memory.usage", "By", float(pynvml.nvmlDeviceGetMemoryInfo(handle).used), labels
+                yield (
+                    "hw.gpu.utilization",
+                    "1",
+                    pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+                    labels,
+                )
+                yield (
+                    "hw.gpu.memory.usage",
+                    "By",
+                    float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+                    labels,
+                )
                 yield "hw.power", "W", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, labels
 
 
 def waited_s(path: Path = PRESSURE) -> float | None:
-    """Seconds since the start in which some task waited for a processor, as the kernel counts them; None where it does not."""
+    """Seconds since the start in which some task waited for a processor, as the kernel counts them;
+    None where it does not.
+    """
     try:
         first = path.read_text().splitlines()[0]
         return int(first.rpartition("total=")[2]) / 1e6
@@ -78,8 +94,12 @@ async def watch_host(write: Write, clock: Clock) -> None:
         await clock.sleep(EVERY_S)
 
 
-async def watch_pressure(pressure: Pressure, write: Write, clock: Clock, path: Path = PRESSURE) -> None:
-    """Read how long tasks wait for a processor, as often as the kernel adds it up, for ever; at once over where it does not."""
+async def watch_pressure(
+    pressure: Pressure, write: Write, clock: Clock, path: Path = PRESSURE
+) -> None:
+    """Read how long tasks wait for a processor, as often as the kernel adds it up, for ever; at
+    once over where it does not.
+    """
     while (total := waited_s(path)) is not None:
         share = pressure.add(clock.time(), total)
         write(SeriesKey(SERVICE, "system.cpu.pressure"), "1", clock.time(), share)

@@ -1,7 +1,8 @@
-"""The OTLP door: TraceService, MetricsService and LogsService of the OpenTelemetry collector protocol, for any exporter.
+"""The OTLP door: TraceService, MetricsService and LogsService of the OpenTelemetry collector
+protocol, for any exporter.
 
-Requests arrive as bytes, so that what is malformed is INVALID_ARGUMENT and what is forwarded is what came. Spans of one Export are
-taken in slices, so that queries are answered in between.
+Requests arrive as bytes, so that what is malformed is INVALID_ARGUMENT and what is forwarded is
+what came. Spans of one Export are taken in slices, so that queries are answered in between.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SLICE = 500
 
 MOST_BYTES = 64 << 20
 MALFORMED_POINTS = (
-    "points need a name, a finite value, and histograms one count more than rising bounds, adding up to the count"
+    "points need a name, a finite value, and histograms one count more than rising bounds, "
+    "adding up to the count"
 )
 NOT_KEPT_POINTS = "exponential histograms and summaries are forwarded but not kept"
 M = TypeVar("M", bound=Message)
@@ -52,13 +54,21 @@ class Receiver:
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the three services to a server."""
         for name, answer in ((TRACE, self.traces), (METRICS, self.metrics), (LOGS, self.logs)):
-            handler = grpc.unary_unary_rpc_method_handler(_guarded(answer), None, lambda m: m.SerializeToString())
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Export": handler}),))
+            handler = grpc.unary_unary_rpc_method_handler(
+                _guarded(answer), None, lambda m: m.SerializeToString()
+            )
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(name, {"Export": handler}),)
+            )
 
     async def traces(self, payload: bytes) -> Message:
         """Take spans; malformed ones are refused one by one and the rest is kept."""
         request = _parse(trace_service_pb2.ExportTraceServiceRequest, payload)
-        count = sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+        count = sum(
+            len(scope.spans)
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+        )
         if wait_s := refuse(self._pending, count, self._most_pending):
             self._store.counts.refused_exports += 1
             raise unavailable("telemetry has too much to do; try again", retry_after_s=wait_s)
@@ -98,7 +108,9 @@ class Receiver:
         return rejected
 
     async def metrics(self, payload: bytes) -> Message:
-        """Take metric points, the malformed ones refused; exponential histograms and summaries are forwarded but not kept."""
+        """Take metric points, the malformed ones refused; exponential histograms and summaries are
+        forwarded but not kept.
+        """
         request = _parse(metrics_service_pb2.ExportMetricsServiceRequest, payload)
         rejected, foreign = 0, False
         for resource in request.resource_metrics:
@@ -136,7 +148,10 @@ def _parse(kind: type[M], payload: bytes) -> M:
 
 def _source(resource: Resource) -> Source:
     said = plain_attributes(resource.attributes)
-    service, instance = str(said.get("service.name", "unknown_service")), str(said.get("service.instance.id", ""))
+    service, instance = (
+        str(said.get("service.name", "unknown_service")),
+        str(said.get("service.instance.id", "")),
+    )
     return Source(service, instance, str(said.get(names.HOST, "")))
 
 

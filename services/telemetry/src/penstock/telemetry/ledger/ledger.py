@@ -1,4 +1,6 @@
-"""The ledger: what calls cost and saved, from the increments that services send for every call, sampled or not. Micro-dollars."""
+"""The ledger: what calls cost and saved, from the increments that services send for every call,
+sampled or not. Micro-dollars.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Ledger:
 
     def take(self, sender: str, scope: metrics_pb2.ScopeMetrics, unix_s: float) -> bool:
         """Count one export of increments; False when it was counted before."""
-        digest = hashlib.sha256(sender.encode() + scope.SerializeToString(deterministic=True)).digest()
+        digest = hashlib.sha256(
+            sender.encode() + scope.SerializeToString(deterministic=True)
+        ).digest()
         if digest in self._seen:
             return False
         self._seen[digest] = None
@@ -62,9 +66,13 @@ class Ledger:
         else:
             return
         key = AccountKey(
-            said.get(names.TENANT, ""), said.get(names.RUN, ""), said.get(names.STEP, ""),
-            said.get(names.MODEL, ""), said.get(names.CACHE_OUTCOME, ""), said.get(names.TIER, ""),
-        )  # fmt: skip
+            said.get(names.TENANT, ""),
+            said.get(names.RUN, ""),
+            said.get(names.STEP, ""),
+            said.get(names.MODEL, ""),
+            said.get(names.CACHE_OUTCOME, ""),
+            said.get(names.TIER, ""),
+        )
         self._account(key).merge(part)
         if (step := self._steps.at(unix_s, key.tenant)) is not None:
             step.merge(part)
@@ -78,14 +86,19 @@ class Ledger:
             self._accounts.setdefault(merged, Account()).merge(account)
         return self._accounts.setdefault(key, Account())
 
-    def by(self, key_of: Callable[[AccountKey], str], tenant: str = "", run_id: str = "") -> list[Total]:
+    def by(
+        self, key_of: Callable[[AccountKey], str], tenant: str = "", run_id: str = ""
+    ) -> list[Total]:
         """Totals since the start, dearest first."""
         totals: dict[str, Account] = {}
         for key, account in self._accounts.items():
             if tenant in ("", key.tenant) and run_id in ("", key.run_id):
                 totals.setdefault(key_of(key), Account()).merge(account)
         rows = [Total(key, account) for key, account in totals.items()]
-        return sorted(rows, key=lambda row: (-row.account.paid_microusd, -row.account.full_price_microusd, row.key))
+        return sorted(
+            rows,
+            key=lambda row: (-row.account.paid_microusd, -row.account.full_price_microusd, row.key),
+        )
 
     def over_time(self, from_s: float, to_s: float, tenant: str = "") -> list[tuple[int, Account]]:
         """(step's start in Unix seconds, sums of the step), oldest first."""
@@ -106,4 +119,6 @@ def added(accounts: Iterable[Account]) -> Account:
 
 def unattributed(account: Account) -> int:
     """Full price less paid less every technique's part: 0 when the increments add up exactly."""
-    return account.full_price_microusd - account.paid_microusd - sum(account.saved_microusd.values())
+    return (
+        account.full_price_microusd - account.paid_microusd - sum(account.saved_microusd.values())
+    )

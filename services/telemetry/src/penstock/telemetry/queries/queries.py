@@ -78,7 +78,10 @@ def sample_trees(store: Store, request: pb.CriticalPathRequest, high: float) -> 
     """Traces of the window within the percentiles of duration."""
     asked = pb.SearchTracesRequest(window=request.window, name=request.name, limit=100_000)
     rows = sorted(search(store, asked), key=lambda row: row.duration_ns)
-    first, last = int(len(rows) * request.from_percentile / 100), int(len(rows) * high / 100 + 0.999999)
+    first, last = (
+        int(len(rows) * request.from_percentile / 100),
+        int(len(rows) * high / 100 + 0.999999),
+    )
     rows = rows[first:last]
     if len(rows) > PATHS:
         rows = random.Random(0).sample(rows, PATHS)
@@ -86,7 +89,9 @@ def sample_trees(store: Store, request: pb.CriticalPathRequest, high: float) -> 
     return [Tree(held) for held in spans if held]
 
 
-def edges(store: Store, from_s: float, to_s: float) -> dict[tuple[str, str], tuple[Distribution, Distribution]]:
+def edges(
+    store: Store, from_s: float, to_s: float
+) -> dict[tuple[str, str], tuple[Distribution, Distribution]]:
     """(client, server) → the server's times and what the hop added."""
     found: dict[tuple[str, str], tuple[Distribution, Distribution]] = {}
     for _, key, (served, hop) in store.analysis.edges.between(from_s, to_s):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from penstock.telemetry.store import Store
 
 SPARKS = 12
-"""Steps of a spark line: of a minute, five seconds each, so that every sender has reported in each."""
+"""Steps of a spark line: of a minute, five seconds each, so that every sender has reported in each.
+"""
 
 
 def summary(row: Summary) -> pb.TraceSummary:
@@ -99,13 +100,17 @@ def critical_path_table(trees: Sequence[Tree]) -> pb.CriticalPathResponse:
             count[key] = count.get(key, 0) + 1
     whole = sum(total.values()) or 1
     rows = [
-        pb.CriticalPathRow(service=key[0], name=key[1], total_ms=ns / 1e6, share=ns / whole, traces=count[key])
+        pb.CriticalPathRow(
+            service=key[0], name=key[1], total_ms=ns / 1e6, share=ns / whole, traces=count[key]
+        )
         for key, ns in sorted(total.items(), key=lambda item: -item[1])
     ]
     return pb.CriticalPathResponse(rows=rows, traces=len(trees))
 
 
-def edges(found: Mapping[tuple[str, str], tuple[Distribution, Distribution]]) -> pb.ServiceGraphResponse:
+def edges(
+    found: Mapping[tuple[str, str], tuple[Distribution, Distribution]],
+) -> pb.ServiceGraphResponse:
     """Who calls whom, busiest first."""
     rows = [
         pb.Edge(
@@ -117,7 +122,9 @@ def edges(found: Mapping[tuple[str, str], tuple[Distribution, Distribution]]) ->
             p99_ms=served.quantile_ms(0.99),
             hop_p50_ms=hop.quantile_ms(0.5),
         )
-        for (client, server), (served, hop) in sorted(found.items(), key=lambda item: -item[1][0].count)
+        for (client, server), (served, hop) in sorted(
+            found.items(), key=lambda item: -item[1][0].count
+        )
     ]
     return pb.ServiceGraphResponse(edges=rows)
 
@@ -125,7 +132,9 @@ def edges(found: Mapping[tuple[str, str], tuple[Distribution, Distribution]]) ->
 def latencies(found: Mapping[tuple[str, str], Distribution]) -> pb.LatenciesResponse:
     """Latency by operation and tier."""
     order = [tier for _, tier in names.TIERS]
-    keys = sorted(found, key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order)))
+    keys = sorted(
+        found, key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order))
+    )
     rows = [
         pb.LatencyRow(
             name=key[0],
@@ -145,7 +154,9 @@ def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.OverviewRes
     by_service: dict[str, list[Series]] = {}
     for held in window.find(names.RPC_SERVER_DURATION):
         by_service.setdefault(held.key.service, []).append(held)
-    return pb.OverviewResponse(rows=[_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())])
+    return pb.OverviewResponse(
+        rows=[_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
+    )
 
 
 def _row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb.ServiceRow:
@@ -187,7 +198,9 @@ def _series(held: Series, from_s: float, to_s: float) -> pb.Series:
         for p in held.points
         if from_s <= p.unix_s <= to_s
     ]
-    return pb.Series(name=held.key.metric, unit=held.unit, kind=held.kind, labels=labels_of(held), points=points)
+    return pb.Series(
+        name=held.key.metric, unit=held.unit, kind=held.kind, labels=labels_of(held), points=points
+    )
 
 
 def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.QualityResponse:
@@ -220,7 +233,13 @@ def incident(row: Incident) -> pb.Incident:
         severity=row.severity,
         summary=row.text,
         contributions=[
-            pb.Contribution(feature=b.feature, share=b.share, value=b.value, expected=b.expected, subject=b.subject)
+            pb.Contribution(
+                feature=b.feature,
+                share=b.share,
+                value=b.value,
+                expected=b.expected,
+                subject=b.subject,
+            )
             for b in row.blames
         ],
         critical_section=row.critical_section,

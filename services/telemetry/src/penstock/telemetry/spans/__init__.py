@@ -1,1 +1,3 @@
-"""Spans as plain values, read out of OTLP messages: trees, critical paths, what is removed from them."""
+"""Spans as plain values, read out of OTLP messages: trees, critical paths, what is removed from
+them.
+"""

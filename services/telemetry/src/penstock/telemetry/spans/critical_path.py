@@ -1,7 +1,10 @@
-"""The critical path of a trace: which span the answer was waiting for, at every moment. Plain and iterative.
+"""The critical path of a trace: which span the answer was waiting for, at every moment.
 
-The algorithm is that of Jaeger and CRISP (USENIX ATC 2022) with three mends: bounds are inclusive, so that back-to-back spans are
-not lost; nothing recurses; and only children that were waited on count. The sections tile the root's time exactly.
+Plain and iterative.
+
+The algorithm is that of Jaeger and CRISP (USENIX ATC 2022) with three mends: bounds are inclusive,
+so that back-to-back spans are not lost; nothing recurses; and only children that were waited on
+count. The sections tile the root's time exactly.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from dataclasses import dataclass
 from penstock.telemetry.spans.spans import SpanView, Tree, waited_on
 
 OVERLAP = 100
-"""A child may end later than the moment we look at by a hundredth of its own length: clocks and timers are not exact (CRISP)."""
+"""A child may end later than the moment we look at by a hundredth of its own length: clocks and
+timers are not exact (CRISP).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,17 @@ class _Frame:
             self.next += 1
             late = child.end_ns - self.cursor
             other_clock = self.next == 1 and self.span.source != child.source
-            if child.start_ns < self.cursor and (late <= child.duration_ns // OVERLAP or other_clock):
+            if child.start_ns < self.cursor and (
+                late <= child.duration_ns // OVERLAP or other_clock
+            ):
                 return child
         return None
 
 
 def critical_path(tree: Tree) -> list[Section]:
-    """Sections in order of time; they do not overlap and their lengths sum to the root's duration."""
+    """Sections in order of time; they do not overlap and their lengths sum to the root's
+    duration.
+    """
     root = tree.root
     sections: list[Section] = []
     frames = [_Frame(tree, root, root.start_ns, max(root.start_ns, root.end_ns))]
@@ -85,5 +94,7 @@ def time_in(sections: list[Section]) -> dict[str, int]:
     """Nanoseconds of the path by span identifier."""
     spent: dict[str, int] = {}
     for section in sections:
-        spent[section.span.span_id] = spent.get(section.span.span_id, 0) + section.end_ns - section.start_ns
+        spent[section.span.span_id] = (
+            spent.get(section.span.span_id, 0) + section.end_ns - section.start_ns
+        )
     return spent

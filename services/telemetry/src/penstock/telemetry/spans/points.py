@@ -1,4 +1,6 @@
-"""Which metric points can be kept: a malformed one is refused alone, and what has no value says nothing. Plain."""
+"""Which metric points can be kept: a malformed one is refused alone, and what has no value says
+nothing. Plain.
+"""
 
 from __future__ import annotations
 

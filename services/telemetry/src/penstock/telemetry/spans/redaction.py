@@ -1,4 +1,6 @@
-"""What people wrote never stays in telemetry unless their tenant asked for it, and then only redacted. Plain."""
+"""What people wrote never stays in telemetry unless their tenant asked for it, and then only
+redacted. Plain.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Content:
         return any(mark in payload for mark in MARKS)
 
     def clean_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
-        """Remove content from spans and their events where their tenant did not ask for it; redact it in the others."""
+        """Remove content from spans and their events where their tenant did not ask for it; redact
+        it in the others.
+        """
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
@@ -45,7 +49,9 @@ class Content:
                         _clean(event.attributes, kept)
 
     def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
-        """The same for log records, whose body is content where the event is one of a model's messages."""
+        """The same for log records, whose body is content where the event is one of a model's
+        messages.
+        """
         for resource in request.resource_logs:
             for scope in resource.scope_logs:
                 for record in scope.log_records:
@@ -55,7 +61,10 @@ class Content:
                         _clean_body(record, kept)
 
     def _asked(self, attributes: Any) -> bool:
-        return next((a.value.string_value for a in attributes if a.key == names.TENANT), "") in self._tenants
+        return (
+            next((a.value.string_value for a in attributes if a.key == names.TENANT), "")
+            in self._tenants
+        )
 
 
 def _clean(attributes: Any, kept: bool) -> None:
@@ -70,7 +79,9 @@ def _clean(attributes: Any, kept: bool) -> None:
 
 
 def _is_message(record: logs_pb2.LogRecord) -> bool:
-    name = record.event_name or next((a.value.string_value for a in record.attributes if a.key == "event.name"), "")
+    name = record.event_name or next(
+        (a.value.string_value for a in record.attributes if a.key == "event.name"), ""
+    )
     return name.startswith("gen_ai.")
 
 

@@ -1,4 +1,7 @@
-"""Spans as plain values, read out of OTLP messages, and the tree they make. No storing, no clock."""
+"""Spans as plain values, read out of OTLP messages, and the tree they make.
+
+No storing, no clock.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who recorded: `service.name` and `service.instance.id` of the resource, and the machine where the sender tells it."""
+    """Who recorded: `service.name` and `service.instance.id` of the resource, and the machine where
+    the sender tells it.
+    """
 
     service: str
     instance: str
@@ -77,7 +82,10 @@ def view(span: trace_pb2.Span, source: Source) -> SpanView:
 
 
 class Tree:
-    """Spans of one trace with their children, each list in order of start. A span whose parent is not here is a root."""
+    """Spans of one trace with their children, each list in order of start.
+
+    A span whose parent is not here is a root.
+    """
 
     def __init__(self, spans: Sequence[SpanView]) -> None:
         self.spans = sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
@@ -90,8 +98,12 @@ class Tree:
             else:
                 roots.append(span)
         self.roots = roots or self.spans[:1]
-        self.root = min(self.roots, key=lambda span: (bool(span.parent_id), span.start_ns, -span.end_ns))
-        """The span that stands for the trace: one without a parent before one whose parent is missing, then the earliest."""
+        self.root = min(
+            self.roots, key=lambda span: (bool(span.parent_id), span.start_ns, -span.end_ns)
+        )
+        """The span that stands for the trace: one without a parent before one whose parent is
+        missing, then the earliest.
+        """
 
     def of(self, span: SpanView) -> list[SpanView]:
         """The children of a span."""
@@ -116,8 +128,9 @@ class Tree:
 def waited_on(parent: SpanView, child: SpanView) -> bool:
     """Whether the parent waited for the child.
 
-    It did not when the child says so, when it was cancelled and the parent was not (the loser of a hedge), when it is a consumer's
-    work, or when it outlives a parent of the same process: whoever awaits a call cannot end before it.
+    It did not when the child says so, when it was cancelled and the parent was not (the loser of a
+    hedge), when it is a consumer's work, or when it outlives a parent of the same process: whoever
+    awaits a call cannot end before it.
     """
     said = child.attributes.get(names.WAITED_ON)
     if said is not None:
@@ -128,7 +141,9 @@ def waited_on(parent: SpanView, child: SpanView) -> bool:
 
 
 def error_origin(tree: Tree) -> SpanView | None:
-    """The span in which the root's error began: from the root down, the child that failed first; None when the root did not fail."""
+    """The span in which the root's error began: from the root down, the child that failed first;
+    None when the root did not fail.
+    """
     span, origin = tree.root, None
     seen: set[str] = set()
     while span.error and span.span_id not in seen:

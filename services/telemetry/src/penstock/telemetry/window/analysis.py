@@ -1,4 +1,6 @@
-"""What is learnt from a trace when it has settled: its row, the service graph, latency by tier, whether to keep it. No gRPC here."""
+"""What is learnt from a trace when it has settled: its row, the service graph, latency by tier,
+whether to keep it. No gRPC here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ MOST_ROUTES = 1000
 class Analysis:
     """Settles traces and adds them up."""
 
-    def __init__(self, window: Window, rng: random.Random, on_request: Callable[[RequestSeen], bool]) -> None:
+    def __init__(
+        self, window: Window, rng: random.Random, on_request: Callable[[RequestSeen], bool]
+    ) -> None:
         self._window = window
         self._rng = rng
         self._on_request = on_request
@@ -54,7 +58,9 @@ class Analysis:
                 self._routes[summary.name] = route
         route.add(summary.duration_ns)
         p99_ms = route.quantile_ms(0.99)
-        outcome = Outcome(summary.error, summary.duration_ns / 1e6, p99_ms, route.count, anomalous, kept_by_sender)
+        outcome = Outcome(
+            summary.error, summary.duration_ns / 1e6, p99_ms, route.count, anomalous, kept_by_sender
+        )
         return worth(outcome, RESERVOIR, self._rng)
 
     def _count_edges(self, tree: Tree) -> None:
@@ -74,7 +80,10 @@ class Analysis:
 
 
 def summarise(trace_id: bytes, tree: Tree) -> Summary:
-    """A trace in one row. Money and model stand on the span that carries the receipt, nearest the root."""
+    """A trace in one row.
+
+    Money and model stand on the span that carries the receipt, nearest the root.
+    """
     root = tree.root
     said = _receipt_span(tree).attributes
     saved = int(said.get(names.FULL_PRICE, 0)) - int(said.get(names.PAID, 0))

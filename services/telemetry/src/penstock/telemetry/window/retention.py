@@ -1,4 +1,7 @@
-"""What telemetry decides: whether to take an export, and how long a trace is worth keeping. Plain values in and out."""
+"""What telemetry decides: whether to take an export, and how long a trace is worth keeping.
+
+Plain values in and out.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ RETRY_S = 1.0
 
 
 def refuse(pending_spans: int, incoming_spans: int, limit: int) -> float:
-    """Seconds after which an export should be tried again because too much is waiting; 0 takes it."""
+    """Seconds after which an export should be tried again because too much is waiting; 0 takes
+    it.
+    """
     return RETRY_S if pending_spans and pending_spans + incoming_spans > limit else 0.0
 
 
@@ -26,18 +31,24 @@ class Outcome:
 
 
 def worth(outcome: Outcome, reservoir: int, rng: random.Random) -> str:
-    """Why to keep a trace beyond the others: `error`, `slow`, `anomalous`, `reservoir`; empty for an ordinary one.
+    """Why to keep a trace beyond the others: `error`, `slow`, `anomalous`, `reservoir`; empty for
+    an ordinary one.
 
-    The reservoir is Vitter's algorithm R for each route: any one trace of a route is in it with the same chance.
+    The reservoir is Vitter's algorithm R for each route: any one trace of a route is in it with the
+    same chance.
     """
     if outcome.error:
         return "error"
     if outcome.anomalous:
         return "anomalous"
-    if outcome.kept_by_sender == "slow" or (outcome.route_seen >= 100 and outcome.duration_ms > outcome.route_p99_ms):
+    if outcome.kept_by_sender == "slow" or (
+        outcome.route_seen >= 100 and outcome.duration_ms > outcome.route_p99_ms
+    ):
         return "slow"
     return "reservoir" if rng.random() * max(outcome.route_seen, 1) < reservoir else ""
 
 
 EVICTED_FIRST = ("", "reservoir", "anomalous", "slow", "error")
-"""Order in which kinds of traces are let go when the window is full; the oldest of a kind goes first."""
+"""Order in which kinds of traces are let go when the window is full; the oldest of a kind goes
+first.
+"""

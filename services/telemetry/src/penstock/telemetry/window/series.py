@@ -1,4 +1,6 @@
-"""The bounded window of metrics: series of points, cumulative counts turned into what happened since the previous point. No gRPC."""
+"""The bounded window of metrics: series of points, cumulative counts turned into what happened
+since the previous point. No gRPC.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
 class Point(NamedTuple):
-    """One value; for a histogram the mean, count and quantiles since the previous point, and its buckets by index."""
+    """One value; for a histogram the mean, count and quantiles since the previous point, and its
+    buckets by index.
+    """
 
     unix_s: float
     value: float
@@ -32,7 +36,9 @@ class Point(NamedTuple):
 
 @dataclass(slots=True)
 class Series:
-    """One stream. `total`, `count` and `buckets` are the last cumulative state, which Prometheus is shown.
+    """One stream.
+
+    `total`, `count` and `buckets` are the last cumulative state, which Prometheus is shown.
 
     `kind` is `histogram`, `sum` (of what only grows) or `gauge`.
     """
@@ -57,7 +63,9 @@ class SeriesWindow:
         self._series: OrderedDict[tuple[SeriesKey, str], Series] = OrderedDict()
         self.points_taken = 0
 
-    def take(self, service: str, instance: str, metric: metrics_pb2.Metric) -> Iterator[tuple[Series, Point]]:
+    def take(
+        self, service: str, instance: str, metric: metrics_pb2.Metric
+    ) -> Iterator[tuple[Series, Point]]:
         """Take a metric's points; yields what is new of each series."""
         kind = metric.WhichOneof("data")
         if kind == "histogram":
@@ -72,7 +80,9 @@ class SeriesWindow:
                 series = self._at(service, instance, metric, shown, number)
                 yield series, self._number(series, number, delta)
 
-    def write(self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float) -> Series:
+    def write(
+        self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float
+    ) -> Series:
         """Write a gauge of telemetry's own."""
         series = self._named(key, instance, unit, "gauge")
         series.total = value
@@ -87,7 +97,9 @@ class SeriesWindow:
         kind: str,
         point: metrics_pb2.NumberDataPoint | metrics_pb2.HistogramDataPoint,
     ) -> Series:
-        labels = tuple(sorted((name, str(value)) for name, value in plain_attributes(point.attributes).items()))
+        labels = tuple(
+            sorted((name, str(value)) for name, value in plain_attributes(point.attributes).items())
+        )
         return self._named(SeriesKey(service, metric.name, labels), instance, metric.unit, kind)
 
     def _named(self, key: SeriesKey, instance: str, unit: str, kind: str) -> Series:
@@ -108,7 +120,9 @@ class SeriesWindow:
         series.points.append(taken)
         return taken
 
-    def _histogram(self, series: Series, point: metrics_pb2.HistogramDataPoint, cumulative: bool) -> Point:
+    def _histogram(
+        self, series: Series, point: metrics_pb2.HistogramDataPoint, cumulative: bool
+    ) -> Point:
         bounds, buckets = list(point.explicit_bounds), list(point.bucket_counts)
         restarted = series.start_ns != point.start_time_unix_nano or bounds != series.bounds
         if not cumulative or restarted or point.count < series.count:
@@ -136,7 +150,9 @@ class SeriesWindow:
     def find(self, metric: str, service: str = "") -> list[Series]:
         """Series of a metric."""
         return [
-            series for (key, _), series in self._series.items() if key.metric == metric and service in ("", key.service)
+            series
+            for (key, _), series in self._series.items()
+            if key.metric == metric and service in ("", key.service)
         ]
 
     def all(self) -> list[Series]:

@@ -1,4 +1,6 @@
-"""Distributions by steps of time, bounded: what the service graph and the latency tables are made of. No gRPC, no clock."""
+"""Distributions by steps of time, bounded: what the service graph and the latency tables are made
+of. No gRPC, no clock.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ V = TypeVar("V")
 
 
 class Steps(Generic[K, V]):
-    """Values by key for each step of ten seconds, the oldest steps forgotten. A step is Unix seconds divided by ten."""
+    """Values by key for each step of ten seconds, the oldest steps forgotten.
+
+    A step is Unix seconds divided by ten.
+    """
 
     def __init__(self, make: Callable[[], V], most_steps: int = 360, most_keys: int = 2000) -> None:
         self._make = make
@@ -82,7 +87,9 @@ class Steps(Generic[K, V]):
         return row[key]
 
     def between(self, from_s: float, to_s: float) -> Iterator[tuple[int, K, V]]:
-        """(step's start in Unix seconds, key, value) of the steps that touch the period, oldest first."""
+        """(step's start in Unix seconds, key, value) of the steps that touch the period, oldest
+        first.
+        """
         for step in sorted(self._steps):
             if step * STEP_S + STEP_S > from_s and step * STEP_S < to_s:
                 for key, held in self._steps[step].items():

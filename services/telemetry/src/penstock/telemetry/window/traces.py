@@ -1,6 +1,9 @@
-"""The bounded window of traces: open while their spans arrive, packed once they have settled. Nothing here knows gRPC.
+"""The bounded window of traces: open while their spans arrive, packed once they have settled.
 
-An open trace holds the sender's messages as they are; a settled one is compressed with a dictionary of the names that spans repeat.
+Nothing here knows gRPC.
+
+An open trace holds the sender's messages as they are; a settled one is compressed with a dictionary
+of the names that spans repeat.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from penstock.telemetry.window.retention import EVICTED_FIRST
 
 DICTIONARY = (
     " ".join(
-        str(value) for name, value in sorted(vars(semantics).items()) if name.isupper() and isinstance(value, str)
+        str(value)
+        for name, value in sorted(vars(semantics).items())
+        if name.isupper() and isinstance(value, str)
     ).encode()
     + b"penstock.api.RouterService/Embed BatcherService/Compute InferenceService/Compute grpc OK"
 )
@@ -110,7 +115,9 @@ class Window:
         return {span.span_id: (span, source) for span, source in _unpack(settled.packed)}
 
     def due(self, now: float, most: int) -> list[bytes]:
-        """Open traces that are quiet, at most `most`; at times also those that have been open too long."""
+        """Open traces that are quiet, at most `most`; at times also those that have been open too
+        long.
+        """
         ready: list[bytes] = []
         for trace_id, trace in self._open.items():
             if len(ready) >= most or trace.last_s > now - self._grace_s:
@@ -118,7 +125,11 @@ class Window:
             ready.append(trace_id)
         if now - self._swept_s >= self._longest_open_s / 6:
             self._swept_s = now
-            ready += [key for key, trace in self._open.items() if trace.first_s <= now - self._longest_open_s]
+            ready += [
+                key
+                for key, trace in self._open.items()
+                if trace.first_s <= now - self._longest_open_s
+            ]
         return list(dict.fromkeys(ready))
 
     def settle(self, trace_id: bytes, summary: Summary) -> None:
@@ -180,7 +191,9 @@ class Window:
 
 
 def _pack(spans: dict[bytes, Raw]) -> bytes:
-    """Spans by source in one compressed message; the source's number stands in the schema address."""
+    """Spans by source in one compressed message; the source's number stands in the schema
+    address.
+    """
     by_source: dict[int, list[trace_pb2.Span]] = {}
     for span, source in spans.values():
         by_source.setdefault(source, []).append(span)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CacheServiceStub:
-    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that hold the internal token.
+    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that
+    hold the internal token.
     """
 
     def __init__(self, channel):
@@ -83,7 +84,8 @@ class CacheServiceStub:
 
 
 class CacheServiceServicer:
-    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that hold the internal token.
+    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that
+    hold the internal token.
     """
 
     def LookUp(self, request, context):
@@ -108,7 +110,8 @@ class CacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Tells which keys have an answer, page by page, then those that come to have one: a caller that knows them need not look up in vain.
+        """Tells which keys have an answer, page by page, then those that come to have one: a caller that
+        knows them need not look up in vain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +209,8 @@ def add_CacheServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CacheService:
-    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that hold the internal token.
+    """Looked up before a call, stored to after its answer has left. Internal: callers are routers that
+    hold the internal token.
     """
 
     @staticmethod

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InferenceServiceStub:
-    """One instance that runs models. Internal: callers are batchers and routers that hold the internal token.
+    """One instance that runs models. Internal: callers are batchers and routers that hold the internal
+    token.
     """
 
     def __init__(self, channel):
@@ -73,7 +74,8 @@ class InferenceServiceStub:
 
 
 class InferenceServiceServicer:
-    """One instance that runs models. Internal: callers are batchers and routers that hold the internal token.
+    """One instance that runs models. Internal: callers are batchers and routers that hold the internal
+    token.
     """
 
     def Compute(self, request, context):
@@ -172,7 +174,8 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
-    """One instance that runs models. Internal: callers are batchers and routers that hold the internal token.
+    """One instance that runs models. Internal: callers are batchers and routers that hold the internal
+    token.
     """
 
     @staticmethod

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class LimiterServiceStub:
-    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who pays comes from the call's principal.
+    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who
+    pays comes from the call's principal.
     """
 
     def __init__(self, channel):
@@ -83,7 +84,8 @@ class LimiterServiceStub:
 
 
 class LimiterServiceServicer:
-    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who pays comes from the call's principal.
+    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who
+    pays comes from the call's principal.
     """
 
     def Reserve(self, request, context):
@@ -206,7 +208,8 @@ def add_LimiterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LimiterService:
-    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who pays comes from the call's principal.
+    """Decides and keeps the ledger. Internal: callers are routers that hold the internal token; who
+    pays comes from the call's principal.
     """
 
     @staticmethod
@@ -454,7 +457,8 @@ class LimiterService:
 
 
 class LimiterAdminServiceStub:
-    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its
+    own, and each change stands in the audit log.
     """
 
     def __init__(self, channel):
@@ -506,7 +510,8 @@ class LimiterAdminServiceStub:
 
 
 class LimiterAdminServiceServicer:
-    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its
+    own, and each change stands in the audit log.
     """
 
     def ListRules(self, request, context):
@@ -617,7 +622,8 @@ def add_LimiterAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LimiterAdminService:
-    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its own, and each change stands in the audit log.
+    """Looks at the rules and mends what they have counted. For operators: a port and credentials of its
+    own, and each change stands in the audit log.
     """
 
     @staticmethod

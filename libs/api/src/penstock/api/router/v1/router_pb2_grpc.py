@@ -215,8 +215,8 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Exchange(self, request_iterator, context):
-        """The hot door: one long-lived stream that carries items of the other RPCs; each item's context may set only run_id, step, priority,
-        remaining_ms and the trace.
+        """The hot door: one long-lived stream that carries items of the other RPCs; each item's context
+        may set only run_id, step, priority, remaining_ms and the trace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class TelemetryServiceStub:
-    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry collector services on the same port.
+    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry
+    collector services on the same port.
     """
 
     def __init__(self, channel):
@@ -108,7 +109,8 @@ class TelemetryServiceStub:
 
 
 class TelemetryServiceServicer:
-    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry collector services on the same port.
+    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry
+    collector services on the same port.
     """
 
     def GetTrace(self, request, context):
@@ -175,7 +177,8 @@ class TelemetryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Quality(self, request, context):
-        """Shows how answers compare with a reference period: confidence, agreement, throughput per token, use of the context window.
+        """Shows how answers compare with a reference period: confidence, agreement, throughput per token,
+        use of the context window.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,7 +294,8 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TelemetryService:
-    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry collector services on the same port.
+    """Answers from what OTLP brought. Reading only; spans and metrics come in through the OpenTelemetry
+    collector services on the same port.
     """
 
     @staticmethod
