@@ -12,7 +12,7 @@ from penstock.batcher.queue import Member
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, peer_over
@@ -51,7 +51,7 @@ def member(size: int) -> Member:
 
 async def run(sizes: list[int]) -> tuple[dict[int, str], list[int]]:
     instance = Measuring()
-    async with peer_over("unix-stream", Door(INFERENCE, instance, internal(TOKEN))) as peer:
+    async with peer_over("unix-stream", Endpoint(INFERENCE, instance, internal(TOKEN))) as peer:
         served = PeerInstance(peer, SystemClock()).run("m", [member(size) for size in sizes])
         answers = {index: result.result.revision async for index, result, _ in served}
     return answers, instance.groups

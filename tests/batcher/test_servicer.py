@@ -20,7 +20,7 @@ from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import OK, Fault, invalid
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
@@ -109,8 +109,8 @@ async def peer() -> AsyncIterator[Peer]:
         NO_TELEMETRY,
     )
     async with (
-        serving([Door(INFERENCE, Counting(), internal(TOKEN))]) as instance,
-        peer_over("unix-stream", Door(SERVICE, servicer, internal(TOKEN))) as connected,
+        serving([Endpoint(INFERENCE, Counting(), internal(TOKEN))]) as instance,
+        peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as connected,
     ):
         attach = pb.AttachInstanceRequest(instance_id="i", address=instance.address, concurrency=2)
         await connected.call("AttachInstance", attach, Call())

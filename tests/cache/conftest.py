@@ -23,7 +23,7 @@ from penstock.cache.storage.entries import Entries
 from penstock.cache.storage.replicas import Replicas
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import Clock, SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.chats import asking, chat, said
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -35,7 +35,7 @@ class Rig:
     """Cache services on one store; their embedder gives each first word its own direction."""
 
     def __init__(self, url: str) -> None:
-        self.client = open_redis(url)
+        self.client = open_store(url)
         self.tiers: list[SemanticTier] = []
         self.replicas: list[Replicas] = []
 
@@ -127,7 +127,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with embedded_redis(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis", "cache") as url:
         made = Rig(url)
         yield made
         await asyncio.gather(*(one.close() for one in (*made.tiers, *made.replicas)))

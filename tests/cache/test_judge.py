@@ -23,7 +23,7 @@ from penstock.cache.settings import CacheSection, CacheSettings, JudgeSection
 from penstock.cache.storage.entries import Entries
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.upstream import Said, ScriptedUpstream
 from pydantic import ValidationError
 
@@ -81,8 +81,8 @@ def test_a_bad_judge_section_names_its_field() -> None:
 @pytest.fixture
 async def cache(tmp_path: Path) -> AsyncIterator[CacheServicer]:
     knobs = CacheSection()
-    async with embedded_redis(tmp_path / "redis", "cache") as url:
-        client = open_redis(url)
+    async with embedded_store(tmp_path / "redis", "cache") as url:
+        client = open_store(url)
         entries = Entries(client, b"secret", knobs)
         vector = np.ones(8, np.float32) / np.sqrt(8).astype(np.float32)
         embedder = Embedder("one@1", 8, lambda text: vector)

@@ -16,7 +16,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES, LARGEST_REQUEST_BYTES
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, exhausted, invalid
 from penstock.rpc.item_session import ITEM_WINDOW
 from penstock.rpc.peers.stream import Peer, connect, open_channel
@@ -102,8 +102,8 @@ class Scripted(QuietInstance):
             )
 
 
-def door(servicer: Scripted) -> Door:
-    return Door(SERVICE, servicer, internal(TOKEN))
+def door(servicer: Scripted) -> Endpoint:
+    return Endpoint(SERVICE, servicer, internal(TOKEN))
 
 
 def ask(model: str = "m") -> inference_pb2.ComputeRequest:

@@ -17,14 +17,14 @@ import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.stack.process import Child, Program, python_module
 from penstock.testkit.instance import QuietInstance
 
@@ -110,10 +110,10 @@ async def instances(routers: str) -> AsyncIterator[None]:
     model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
     async with contextlib.AsyncExitStack() as owned:
         for number in range(3):
-            server = Server(
+            server = GrpcServer(
                 "sleeper",
                 ServiceSettings(listen="127.0.0.1:0"),
-                [Door(INFERENCE, Sleeper(), internal(TOKEN))],
+                [Endpoint(INFERENCE, Sleeper(), internal(TOKEN))],
             )
             await server.start()
             owned.push_async_callback(server.stop, None)
@@ -163,7 +163,7 @@ async def ask(
 async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
     rng = Random(5)
     async with contextlib.AsyncExitStack() as owned:
-        url = await owned.enter_async_context(embedded_redis(tmp_path / "redis"))
+        url = await owned.enter_async_context(embedded_store(tmp_path / "redis"))
         plans = programs(tmp_path, url)
         children = {plan.name: await Child.start(plan, lambda *_: None) for plan in plans}
 
@@ -201,7 +201,7 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
         for turn in range(KILLS):
             names += await submit_and_kill(range(turn * JOBS // KILLS, (turn + 1) * JOBS // KILLS))
 
-        store = open_redis(url)
+        store = open_store(url)
         owned.push_async_callback(store.aclose)
         async with asyncio.timeout(90):
             while True:

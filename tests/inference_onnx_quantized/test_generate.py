@@ -25,7 +25,7 @@ from penstock.onnx.stops import StopStrings
 from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import SystemClock
@@ -54,7 +54,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     runner = Runner(1, meter, SystemClock())
     settings = InferenceSettings(home=tmp_path, models=("letters",))
     servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
-    async with peer_over("unix-stream", Door(SERVICE, servicer, internal(TOKEN))) as peer:
+    async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as peer:
         yield Served(peer, meter, repository)
     assert (meter.in_flight, meter.running) == (0, 0)
     runner.close()

@@ -24,7 +24,7 @@ from penstock.onnx.encoder import RunCancelled, TextModel
 from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import SystemClock
@@ -53,7 +53,7 @@ async def peer(repository: Repository, tmp_path: Path) -> AsyncIterator[Peer]:
     runner = Runner(2, meter, SystemClock())
     settings = InferenceSettings(home=tmp_path, max_texts=8, max_tensor_bytes=8 << 10)
     servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
-    async with peer_over("unix-stream", Door(SERVICE, servicer, internal(TOKEN))) as connected:
+    async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as connected:
         yield connected
     assert (meter.in_flight, meter.running) == (0, 0)
     runner.close()

@@ -11,7 +11,7 @@ from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store import Store
 from penstock.prices.prices import PricesSection
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
 START_S = 1_800_000_000.0
@@ -31,7 +31,7 @@ class Limiters:
         prices: list[dict[str, object]] | None = None,
         **section: object,
     ) -> LimiterServicer:
-        client = open_redis(self.url, retries=0)
+        client = open_store(self.url, retries=0)
         store = Store(client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6))
         self.stores.append(store)
         limits = LimitsSection.model_validate({"rules": rules, **section})
@@ -45,7 +45,7 @@ class Limiters:
 
 @pytest.fixture
 async def limiters(tmp_path: Path) -> AsyncIterator[Limiters]:
-    async with embedded_redis(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis", "cache") as url:
         made = Limiters(url)
         yield made
         await made.close()

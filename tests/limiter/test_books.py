@@ -18,7 +18,7 @@ from penstock.limiter.replay import replay
 from penstock.limiter.rules import Counter, LimitsSection, Path, RuleSection, counters
 from penstock.limiter.store import Store
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 
 START_S = 1_800_000_000.0
 RULES = LimitsSection(
@@ -80,7 +80,7 @@ def store_url(
     loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     folder: Folder = tmp_path_factory.mktemp("books")
-    server = embedded_redis(folder, "cache")
+    server = embedded_store(folder, "cache")
     yield loop.run_until_complete(server.__aenter__())
     loop.run_until_complete(server.__aexit__(None, None, None))
 
@@ -251,7 +251,7 @@ def test_script_and_policy_agree_on_random_histories(
     loop: asyncio.AbstractEventLoop, store_url: str, history: list[tuple[object, ...]]
 ) -> None:
     async def run() -> None:
-        client = open_redis(store_url)
+        client = open_store(store_url)
         await client.flushall()
         moment = [int(START_S * 1e6)]
         both = Both(
@@ -270,8 +270,8 @@ def test_script_and_policy_agree_on_random_histories(
 
 
 async def test_a_ledger_that_has_been_folded_still_replays_to_the_state(tmp_path: Folder) -> None:
-    async with embedded_redis(tmp_path, "cache") as url:
-        client, moment = open_redis(url), [int(START_S * 1e6)]
+    async with embedded_store(tmp_path, "cache") as url:
+        client, moment = open_store(url), [int(START_S * 1e6)]
         store = Store(
             client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=300
         )

@@ -12,11 +12,11 @@ from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.limiter.v1 import limiter_pb2_grpc
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.limiter.api.admin_service import AdminServicer, operator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.endpoint import Door
-from penstock.rpc.server import Server
+from penstock.rpc.endpoint import Endpoint
 from penstock.service.settings import ServiceSettings
 
 Limiters = Any
@@ -55,18 +55,18 @@ class Doors:
         self.limiter = limiters.make([MONTH], **section)
         store = limiters.stores[-1]
         envoy = EnvoyServicer(self.limiter, store, answer_s=10.0)
-        admin = Door(
+        admin = Endpoint(
             ADMIN, AdminServicer(self.limiter, store, limiters.clock), operator({"secret": "olga"})
         )
         settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
         self.servers = [
-            Server(
+            GrpcServer(
                 "envoy",
                 settings,
                 [],
                 foreign=[lambda to: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, to)],
             ),
-            Server("admin", settings, [admin]),
+            GrpcServer("admin", settings, [admin]),
         ]
         self.channels: list[grpc.aio.Channel] = []
 
@@ -86,11 +86,11 @@ class Doors:
 
 
 async def test_envoys_descriptors_are_counted_and_refused(limiters: Limiters) -> None:
-    async with Doors(limiters, envoy=[EDGE]) as doors:
+    async with Doors(limiters, envoy=[EDGE]) as endpoints:
         for left in (2, 1, 0):
-            answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
+            answer = await endpoints.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
             assert (answer.overall_code, answer.statuses[0].limit_remaining) == (OK, left)
-        answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
+        answer = await endpoints.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
         assert (answer.overall_code, answer.statuses[0].code) == (OVER, OVER)
         assert answer.statuses[0].current_limit.name == "ann"
         assert answer.statuses[0].duration_until_reset.seconds == 60
@@ -100,17 +100,17 @@ async def test_envoys_descriptors_are_counted_and_refused(limiters: Limiters) ->
             "ratelimit-remaining": "0",
             "ratelimit-reset": "60",
         }
-        other = await doors.envoy.ShouldRateLimit(
+        other = await endpoints.envoy.ShouldRateLimit(
             asked({"path": "/b", "user": "ann"}, {"path": "/a", "user": "bob"})
         )
         assert [status.code for status in other.statuses] == [OK, OK]
 
 
 async def test_nothing_is_counted_unless_every_descriptor_passes(limiters: Limiters) -> None:
-    async with Doors(limiters, envoy=[EDGE]) as doors:
+    async with Doors(limiters, envoy=[EDGE]) as endpoints:
         both = asked({"path": "/a", "user": "ann"}, {"path": "/b", "user": "ann"})
         both.descriptors[1].hits_addend.value = 4
-        answer = await doors.envoy.ShouldRateLimit(both)
+        answer = await endpoints.envoy.ShouldRateLimit(both)
         assert [answer.overall_code, *(status.code for status in answer.statuses)] == [
             OVER,
             OK,
@@ -122,14 +122,14 @@ async def test_nothing_is_counted_unless_every_descriptor_passes(limiters: Limit
 async def test_a_descriptor_that_stands_twice_is_counted_twice_and_never_beyond_the_limit(
     limiters: Limiters,
 ) -> None:
-    async with Doors(limiters, envoy=[EDGE]) as doors:
+    async with Doors(limiters, envoy=[EDGE]) as endpoints:
         twice = asked({"path": "/a", "user": "ann"}, {"path": "/a", "user": "ann"})
-        answer = await doors.envoy.ShouldRateLimit(twice)
+        answer = await endpoints.envoy.ShouldRateLimit(twice)
         assert (answer.overall_code, [status.limit_remaining for status in answer.statuses]) == (
             OK,
             [1, 1],
         )
-        answer = await doors.envoy.ShouldRateLimit(twice)
+        answer = await endpoints.envoy.ShouldRateLimit(twice)
         assert (answer.overall_code, [status.code for status in answer.statuses]) == (
             OVER,
             [OVER, OVER],
@@ -137,24 +137,24 @@ async def test_a_descriptor_that_stands_twice_is_counted_twice_and_never_beyond_
 
 
 async def test_all_rules_in_shadow_count_and_let_pass(limiters: Limiters) -> None:
-    async with Doors(limiters, envoy=[EDGE], shadow=True) as doors:
-        answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}, hits=3))
-        answer = await doors.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
+    async with Doors(limiters, envoy=[EDGE], shadow=True) as endpoints:
+        answer = await endpoints.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}, hits=3))
+        answer = await endpoints.envoy.ShouldRateLimit(asked({"path": "/a", "user": "ann"}))
         assert (answer.overall_code, answer.statuses[0].limit_remaining) == (OK, 0)
         request = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=2_000))
-        passed = (await doors.limiter.Reserve(request, Call(Principal("acme")))).decision
+        passed = (await endpoints.limiter.Reserve(request, Call(Principal("acme")))).decision
         assert passed.verdict == pb.VERDICT_ALLOWED
 
 
 async def test_an_override_and_the_shadow_mode(limiters: Limiters) -> None:
-    async with Doors(limiters, envoy=[{**EDGE, "shadow": True}]) as doors:
+    async with Doors(limiters, envoy=[{**EDGE, "shadow": True}]) as endpoints:
         wild = asked({"tenant": "t"}, hits=5)
         wild.descriptors[0].limit.requests_per_unit, wild.descriptors[0].limit.unit = 5, rls.HOUR
-        assert (await doors.envoy.ShouldRateLimit(wild)).overall_code == OK
-        again = await doors.envoy.ShouldRateLimit(wild)
+        assert (await endpoints.envoy.ShouldRateLimit(wild)).overall_code == OK
+        again = await endpoints.envoy.ShouldRateLimit(wild)
         assert (again.overall_code, again.statuses[0].current_limit.unit) == (OVER, rls.HOUR)
         shadowed = asked({"path": "/a", "user": "ann"}, hits=50)
-        assert (await doors.envoy.ShouldRateLimit(shadowed)).overall_code == OK
+        assert (await endpoints.envoy.ShouldRateLimit(shadowed)).overall_code == OK
 
 
 @pytest.mark.parametrize(
@@ -163,47 +163,47 @@ async def test_an_override_and_the_shadow_mode(limiters: Limiters) -> None:
 async def test_bad_requests_of_envoys_name_the_field(
     limiters: Limiters, request_: rls.RateLimitRequest, said: str
 ) -> None:
-    async with Doors(limiters) as doors:
+    async with Doors(limiters) as endpoints:
         with pytest.raises(grpc.aio.AioRpcError, match=said) as failed:
-            await doors.envoy.ShouldRateLimit(request_)
+            await endpoints.envoy.ShouldRateLimit(request_)
         assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_an_operator_mends_a_budget_and_the_log_knows(limiters: Limiters) -> None:
-    async with Doors(limiters) as doors:
+    async with Doors(limiters) as endpoints:
         who = (("authorization", "Bearer secret"),)
         subject = pb.Subject(rule="month", organisation="acme", value="acme")
         call = Call(Principal("acme"))
         hold = pb.ReserveRequest(hold_id="a", amount=pb.Amount(microusd=900))
-        await doors.limiter.Reserve(hold, call)
-        await doors.limiter.Commit(
+        await endpoints.limiter.Reserve(hold, call)
+        await endpoints.limiter.Commit(
             pb.CommitRequest(hold_id="a", spent=pb.Amount(microusd=900)), call
         )
-        given = await doors.admin.AdjustUsage(
+        given = await endpoints.admin.AdjustUsage(
             pb.AdjustUsageRequest(subject=subject, amount=-300, reason="goodwill"), metadata=who
         )
         assert given.committed == 600
-        await doors.admin.SetLimit(
+        await endpoints.admin.SetLimit(
             pb.SetLimitRequest(subject=subject, limit=5_000, reason="bigger plan"), metadata=who
         )
-        shown = await doors.admin.ShowUsage(
+        shown = await endpoints.admin.ShowUsage(
             pb.ShowUsageRequest(path=pb.Path(organisation="acme")), metadata=who
         )
         assert (shown.rules[0].limit.microusd, shown.rules[0].committed.microusd) == (5_000, 600)
-        reset = await doors.admin.ResetUsage(
+        reset = await endpoints.admin.ResetUsage(
             pb.ResetUsageRequest(subject=subject, reason="new deal"), metadata=who
         )
         assert reset.committed == 600
-        drained = await doors.admin.DrainOrganisation(
+        drained = await endpoints.admin.DrainOrganisation(
             pb.DrainOrganisationRequest(organisation="acme", drain=True, reason="closing"),
             metadata=who,
         )
         assert drained.open_holds == 0
-        verified = await doors.admin.VerifyLedger(
+        verified = await endpoints.admin.VerifyLedger(
             pb.VerifyLedgerRequest(organisation="acme"), metadata=who
         )
         assert list(verified.differing) == []
-        changes = (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
+        changes = (await endpoints.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
         assert [change.action for change in changes] == [
             "DrainOrganisation",
             "ResetUsage",
@@ -215,16 +215,16 @@ async def test_an_operator_mends_a_budget_and_the_log_knows(limiters: Limiters) 
 
 
 async def test_operators_need_their_credentials_and_a_reason(limiters: Limiters) -> None:
-    async with Doors(limiters) as doors:
+    async with Doors(limiters) as endpoints:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await doors.admin.ListRules(
+            await endpoints.admin.ListRules(
                 pb.ListRulesRequest(), metadata=(("authorization", "Bearer guess"),)
             )
         assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
         who = (("authorization", "Bearer secret"),)
         assert [
             rule.name
-            for rule in (await doors.admin.ListRules(pb.ListRulesRequest(), metadata=who)).rules
+            for rule in (await endpoints.admin.ListRules(pb.ListRulesRequest(), metadata=who)).rules
         ] == ["month"]
         subject = pb.Subject(rule="month", organisation="acme", value="acme")
         for request, field in (
@@ -243,8 +243,10 @@ async def test_operators_need_their_credentials_and_a_reason(limiters: Limiters)
             ),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match=field):
-                await doors.admin.AdjustUsage(request, metadata=who)
-        assert not (await doors.admin.ListChanges(pb.ListChangesRequest(), metadata=who)).changes
+                await endpoints.admin.AdjustUsage(request, metadata=who)
+        assert not (
+            await endpoints.admin.ListChanges(pb.ListChangesRequest(), metadata=who)
+        ).changes
 
 
 UNMODIFIED = """
@@ -276,9 +278,13 @@ async def test_an_unmodified_client_of_envoys_works(limiters: Limiters) -> None:
         pytest.skip(
             "Envoy's own stubs are not here; make xds puts them into an environment of their own"
         )
-    async with Doors(limiters, envoy=[EDGE]) as doors:
+    async with Doors(limiters, envoy=[EDGE]) as endpoints:
         process = await asyncio.create_subprocess_exec(
-            str(ENVOYS), "-c", UNMODIFIED, doors.servers[0].address, stdout=asyncio.subprocess.PIPE
+            str(ENVOYS),
+            "-c",
+            UNMODIFIED,
+            endpoints.servers[0].address,
+            stdout=asyncio.subprocess.PIPE,
         )
         said, _ = await process.communicate()
     assert said.decode().split("\n") == ["1 2 2", "1 1 2", "1 0 2", "2 0 2", ""]
@@ -298,8 +304,8 @@ of the request and of a descriptor.
 
 
 async def test_the_bytes_are_those_of_envoys_own_stubs(limiters: Limiters) -> None:
-    async with Doors(limiters, envoy=[EDGE]) as doors:
-        method = doors.channels[0].unary_unary(
+    async with Doors(limiters, envoy=[EDGE]) as endpoints:
+        method = endpoints.channels[0].unary_unary(
             "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
         )
         assert await method(ASKED) == ANSWERED

@@ -20,7 +20,7 @@ from penstock.limiter.api.limiter_service import STORE_SHARE, STORE_WAIT_S, Limi
 from penstock.limiter.patience import EACH_S, Patience
 from penstock.limiter.store import TICKS, Store
 from penstock.rpc.call import Call, Principal
-from penstock.service.store import open_redis
+from penstock.service.store import open_store
 
 Limiters = Any
 ANN = Call(Principal("acme"))
@@ -204,7 +204,7 @@ async def test_a_store_that_was_away_at_the_start_is_known_when_it_is_found(
     limiters: Limiters, loop_time: LoopTime
 ) -> None:
     limiter, store = patient(limiters, "open")
-    real, store.client = store.client, open_redis("unix:///nowhere.sock", retries=0)
+    real, store.client = store.client, open_store("unix:///nowhere.sock", retries=0)
     await store.warm()
     at_once = asyncio.create_task(reserve(limiter))
     await loop_time.advance(0.0)

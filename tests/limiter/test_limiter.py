@@ -16,7 +16,7 @@ from penstock.limiter.output_estimates import FEWEST
 from penstock.limiter.rules import LimitsSection, windows
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.service.store import open_redis
+from penstock.service.store import open_store
 from pydantic import ValidationError
 
 Limiters = Any
@@ -412,7 +412,7 @@ def test_calendar_windows_are_as_long_as_the_calendar_says(
 
 async def test_a_store_that_comes_back_is_found_without_anybody_waiting(limiters: Limiters) -> None:
     limiter, store = limiters.make([{**MONEY, "store_loss": "open"}]), limiters.stores[-1]
-    real, store.client = store.client, open_redis("unix:///nowhere.sock", retries=0)
+    real, store.client = store.client, open_store("unix:///nowhere.sock", retries=0)
     assert (await reserve(limiter, "a", 5)).verdict == pb.VERDICT_ALLOWED
     await store.client.aclose()
     store.client = real

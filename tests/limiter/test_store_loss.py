@@ -18,7 +18,7 @@ from penstock.limiter.patience import EACH_S, LEARNT, Patience
 from penstock.limiter.store import Store
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.service.store import open_redis
+from penstock.service.store import open_store
 
 Limiters = Any
 ANN = Call(Principal("acme", "core", "ann"), deadline_s=1e12)
@@ -122,7 +122,7 @@ async def test_a_commit_that_meets_a_lost_store_is_booked_when_it_is_back(
     limiters: Limiters,
 ) -> None:
     limiter, store = limiters.make([OPEN]), limiters.stores[-1]
-    real, store.client = store.client, open_redis(NOWHERE, retries=0)
+    real, store.client = store.client, open_store(NOWHERE, retries=0)
     assert await reserve(limiter, "a", 300) == pb.VERDICT_ALLOWED
     for _ in range(2):  # a caller who tries again
         with pytest.raises(Fault) as failed:
@@ -146,7 +146,7 @@ async def test_an_open_lease_of_a_lost_store_is_booked_when_it_is_returned(
     limiters: Limiters,
 ) -> None:
     limiter, store = limiters.make([OPEN]), limiters.stores[-1]
-    real, store.client = store.client, open_redis(NOWHERE, retries=0)
+    real, store.client = store.client, open_store(NOWHERE, retries=0)
     granted = await limiter.GrantLease(
         pb.GrantLeaseRequest(lease_id="l", wanted=pb.Amount(microusd=50)), ANN
     )
@@ -186,7 +186,7 @@ async def test_a_store_that_cannot_write_is_lost(
 
 async def test_operators_are_told_that_the_store_is_away(limiters: Limiters) -> None:
     limiter, store = limiters.make([MONEY]), limiters.stores[-1]
-    real, store.client = store.client, open_redis(NOWHERE, retries=0)
+    real, store.client = store.client, open_store(NOWHERE, retries=0)
     admin, subject = (
         AdminServicer(limiter, store, limiters.clock),
         pb.Subject(rule="month", organisation="acme", value="acme"),

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.otel.counts import Accounts, bounds_s, bucket_of
-from penstock.otel.telemetry import NO_TELEMETRY, Ended, Telemetry
+from penstock.otel.telemetry import NO_TELEMETRY, EndedSpan, Telemetry
 from penstock.otel.trace_context import RateSampler, format_traceparent, is_valid
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
@@ -33,7 +33,7 @@ def _close(telemetry: Telemetry) -> object:
     telemetry.close(0.1)
 
 
-def ended(telemetry: Telemetry) -> list[Ended]:
+def ended(telemetry: Telemetry) -> list[EndedSpan]:
     return list(telemetry.ring)
 
 

@@ -5,30 +5,27 @@ test's.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from random import Random
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import redis.asyncio
+import yaml
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.otel.telemetry import NO_TELEMETRY
-from penstock.prices.prices import Prices
-from penstock.router.__main__ import REGISTRY, ROUTER
-from penstock.router.api.keys import KeyRing, digest
-from penstock.router.api.registry_service import RegistryServicer
-from penstock.router.api.router_service import RouterServicer
+from penstock.hosting.life import serving as hosted
+from penstock.prices.prices import ModelPrice
+from penstock.router.build import Stages, assemble
 from penstock.router.calls.attempts import Attempts
-from penstock.router.calls.pipeline import Pipeline
-from penstock.router.instances.backends import INFERENCE, Backends
+from penstock.router.instances.backends import INFERENCE
 from penstock.router.instances.registry import Registry
-from penstock.router.jobs.jobs import Jobs
+from penstock.router.keys import digest
 from penstock.router.routing.model_choice import Models
-from penstock.router.settings import KeySection, RouterSettings, RoutesSection
+from penstock.router.settings import RouterSettings, RoutesSection
 from penstock.router.stages import (
     AdmissionStage,
     NoRecall,
@@ -38,10 +35,10 @@ from penstock.router.stages import (
     ShapeStage,
 )
 from penstock.rpc.auth import internal
-from penstock.rpc.endpoint import Door
-from penstock.rpc.peers.stream import connect, open_channel
-from penstock.service.clock import SystemClock
+from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.peers.stream import open_channel
 from penstock.testkit.server import TOKEN, serving
+from penstock.testkit.world import world
 
 KEY = "psk-test-key"
 METADATA = (("authorization", f"Bearer {KEY}"),)
@@ -63,7 +60,7 @@ class Routed:
     async def join(self, name: str, servicer: object, model: str, concurrency: int = 2) -> None:
         """Serve an instance and register it as one that is proven."""
         server = await self.stack.enter_async_context(
-            serving([Door(INFERENCE, servicer, internal(TOKEN))])
+            serving([Endpoint(INFERENCE, servicer, internal(TOKEN))])
         )
         ready = inference_pb2.Model(name=model, state=inference_pb2.MODEL_STATE_READY, tasks=TASKS)
         await self.registry.register(
@@ -75,49 +72,55 @@ class Routed:
 StartRouter = Callable[..., AbstractAsyncContextManager[Routed]]
 
 
+KEYS = [
+    {"id": "k1", "sha256": digest(KEY), "organisation": "acme", "priority_ceiling": "high"},
+]
+LEASE_MS = 3_600_000
+"""Instances are registered by tests and send no heartbeats."""
+
+
 @contextlib.asynccontextmanager
 async def _start(
     settings: RouterSettings,
     *,
     admission: AdmissionStage | None = None,
     routes: RoutesSection | None = None,
-    prices: Mapping[str, Any] | None = None,
+    prices: Mapping[str, ModelPrice] | None = None,
     store: redis.asyncio.Redis | None = None,
     shape: ShapeStage | None = None,
     recall: RecallStage | None = None,
 ) -> AsyncIterator[Routed]:
-    clock, table = SystemClock(), Prices(prices or {})
-    keys = KeyRing(
-        [KeySection(id="k1", sha256=digest(KEY), organisation="acme", priority_ceiling="high")]
-    )
-    registry, models = (
-        Registry(settings, None, clock),
-        Models(routes or RoutesSection(), settings.default_model, table),
-    )
-    backends = Backends(
-        lambda address, service: connect(address, service, token=TOKEN), settings.batcher_address
-    )
-    attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(1))
-    stages = admission or OpenAdmission(), recall or NoRecall(), shape or NoShape()
-    pipeline = Pipeline(attempts, stages, clock, NO_TELEMETRY, registry.notes)
-    pipeline.prices = table
-    servicer = RouterServicer(settings, keys, registry, pipeline, clock, models)
-    doors = [
-        Door(ROUTER, servicer, keys.authenticate, public=True),
-        Door(REGISTRY, RegistryServicer(settings, registry, clock), internal(TOKEN)),
-    ]
+    told: dict[str, object] = {"keys": {"api": KEYS}}
+    if routes is not None:
+        told["routes"] = routes.model_dump(mode="json")
+    if prices:
+        rows = [price.model_dump(mode="json", exclude_none=True) for price in prices.values()]
+        told["prices"] = {"models": rows}
     async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        file = Path(folder) / "penstock.yaml"
+        file.write_text(yaml.safe_dump(told))
+        made = settings.model_copy(
+            update={
+                "config_file": file,
+                "listen": "127.0.0.1:0",
+                "internal_token": TOKEN,
+                "lease_ms": LEASE_MS,
+                "grace_s": 0.0,
+                "redis_url": "the test's own" if store is not None else "",
+            }
+        )
+        outside = world(made)
         if store is not None:
-            servicer.jobs = Jobs(settings, store, servicer.serve_job, clock)
-            servicer.jobs.start()
-            stack.push_async_callback(servicer.jobs.close)
-        server = await stack.enter_async_context(serving(doors))
-        channel = await stack.enter_async_context(open_channel(server.address))
+            outside = replace(outside, open_store=lambda _: store)
+        stages = Stages(admission or OpenAdmission(), recall or NoRecall(), shape or NoShape())
+        router = assemble(made, outside, stages)
+        address = await stack.enter_async_context(hosted(router.service, made))
+        channel = await stack.enter_async_context(open_channel(address))
         stub = router_pb2_grpc.RouterServiceStub(channel)
-        yield Routed(stub, registry, attempts, models, server.address, stack)
-        await pipeline.drained()
-        await backends.close()
-    assert all(item.own == 0 for item in registry.members.values())
+        yield Routed(stub, router.registry, router.attempts, router.models, address, stack)
+        await router.pipeline.drained()
+    assert all(item.own == 0 for item in router.registry.members.values())
 
 
 @pytest.fixture

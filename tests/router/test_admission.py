@@ -28,7 +28,7 @@ from penstock.router.stages import Admitted, Spent, finish
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.peers.in_process import InProcessPeer
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
@@ -101,10 +101,10 @@ def receipt(tokens: int, paid: int = 0) -> common_pb2.Receipt:
 @pytest.fixture
 async def rigs(tmp_path: Path) -> AsyncIterator[Any]:
     made: list[Rig] = []
-    async with embedded_redis(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis", "cache") as url:
 
         def make(*rules: dict[str, object], loss: Any = "closed") -> Rig:
-            clock, client = FakeClock(1_800_000_000.0), open_redis(url)
+            clock, client = FakeClock(1_800_000_000.0), open_store(url)
             store = Store(client, clock, 5.0, 1.0, now_us=lambda: round(clock.time() * 1e6))
             section = LimitsSection.model_validate({"rules": list(rules)})
             prices = PricesSection(models=(PRICE,))
@@ -270,7 +270,7 @@ async def test_a_lost_limiter_leaves_the_lease_and_then_the_rule(rigs: Any) -> N
 async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(rigs: Any) -> None:
     rig: Rig = rigs(budget("tokens", 100_000))
     await rig.admission.admit(call(), OPTIONS, EMBED)
-    real, rig.store.client = rig.store.client, open_redis("unix:///nowhere.sock", retries=0)
+    real, rig.store.client = rig.store.client, open_store("unix:///nowhere.sock", retries=0)
     for _ in range(30):  # past the part of the share at which it is renewed
         await rig.admission.admit(call(), OPTIONS, EMBED)
         await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from penstock.router.jobs.callbacks import HttpsPost
 from penstock.router.jobs.jobs import CALLBACK_TRIES, Jobs, callbacks
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
 HOSTS = ("hooks.example.com",)
@@ -220,8 +220,8 @@ async def clock() -> FakeClock:
 async def start(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Start]:
     settings = RouterSettings(callback_hosts=HOSTS, callback_secret=SECRET)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_redis(tmp_path / "redis", "cache"))
-        store = await stack.enter_async_context(open_redis(url))
+        url = await stack.enter_async_context(embedded_store(tmp_path / "redis", "cache"))
+        store = await stack.enter_async_context(open_store(url))
 
         def build(told: Scripted) -> Jobs:
             jobs = Jobs(settings, store, serve, clock, told)

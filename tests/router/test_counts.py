@@ -7,34 +7,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
+from typing import Any
 
 import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.otel.telemetry import NO_TELEMETRY
-from penstock.router.__main__ import ROUTER
-from penstock.router.api.keys import KeyRing, digest
-from penstock.router.api.router_service import RouterServicer
-from penstock.router.calls.attempts import Attempts
-from penstock.router.calls.pipeline import Pipeline
-from penstock.router.instances.backends import INFERENCE, Backends
-from penstock.router.instances.registry import Registry
-from penstock.router.settings import KeySection, RouterSettings
-from penstock.router.stages import NoRecall, NoShape, OpenAdmission
-from penstock.rpc.auth import internal
+from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
 from penstock.rpc.errors import internal as internal_fault
 from penstock.rpc.errors import unavailable
-from penstock.rpc.peers.stream import connect, open_channel
-from penstock.service.clock import SystemClock
 from penstock.testkit.instance import QuietInstance
-from penstock.testkit.server import TOKEN, serving
 
-METADATA = (("authorization", "Bearer psk"),)
+METADATA = (("authorization", "Bearer psk-test-key"),)
 CALLS = 1000
 
 
@@ -101,44 +88,23 @@ async def _all(call: object) -> None:
         pass
 
 
-async def test_every_count_is_zero_after_a_thousand_ends_of_all_kinds() -> None:
-    rng, clock, settings = (
-        Random(11),
-        SystemClock(),
-        RouterSettings(default_model="m", try_deadline_ms=400),
-    )
-    keys = KeyRing([KeySection(id="k", sha256=digest("psk"), organisation="acme")])
-    registry = Registry(settings, None, clock)
-    backends = Backends(lambda address, service: connect(address, service, token=TOKEN), "")
-    attempts = Attempts(settings, registry, backends, clock, NO_TELEMETRY, Random(2))
-    pipeline = Pipeline(attempts, (OpenAdmission(), NoRecall(), NoShape()), clock, NO_TELEMETRY)
-    servicer = RouterServicer(settings, keys, registry, pipeline, clock)
-    model = inference_pb2.Model(name="m", state=inference_pb2.MODEL_STATE_READY)
-    async with contextlib.AsyncExitStack() as stack:
+async def test_every_count_is_zero_after_a_thousand_ends_of_all_kinds(
+    start_router: Callable[..., Any],
+) -> None:
+    rng = Random(11)
+    async with start_router(RouterSettings(default_model="m", try_deadline_ms=400)) as routed:
         for name in ("a", "b", "c"):
-            door = Door(INFERENCE, Moody(Random(name)), internal(TOKEN))
-            server = await stack.enter_async_context(serving([door]))
-            await registry.register(
-                pb.Instance(id=name, address=server.address, models=[model], concurrency=4)
-            )
-        server = await stack.enter_async_context(
-            serving([Door(ROUTER, servicer, keys.authenticate, public=True)])
-        )
-        stub = router_pb2_grpc.RouterServiceStub(
-            await stack.enter_async_context(open_channel(server.address))
-        )
+            await routed.join(name, Moody(Random(name)), "m", concurrency=4)
         codes, room = Counter[str](), asyncio.Semaphore(32)
 
         async def caller() -> None:
             async with room:
-                codes[await _one(stub, rng)] += 1
+                codes[await _one(routed.stub, rng)] += 1
 
         await asyncio.gather(*(caller() for _ in range(CALLS)))
+        members = routed.registry.members.values()
         async with asyncio.timeout(10):
-            while any(member.own for member in registry.members.values()):
+            while any(member.own for member in members):
                 await asyncio.sleep(0.02)
-            await pipeline.drained()
-        await backends.close()
     assert codes.total() == CALLS
     assert {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"} <= set(codes)
-    assert [member.own for member in registry.members.values()] == [0, 0, 0]

@@ -16,14 +16,14 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.api.router.v1 import router_pb2_grpc
-from penstock.router.__main__ import ROUTER
+from penstock.router.build import ROUTER
 from penstock.router.instances.registry import Registry
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import exhausted, unavailable
 from penstock.rpc.peers.stream import connect, open_channel
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN
 
@@ -260,7 +260,7 @@ async def test_routers_agree_through_redis_and_a_restart_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     settings, clock = RouterSettings(lease_ms=60_000), SystemClock()
-    async with embedded_redis(tmp_path_factory.mktemp("redis")) as url, open_redis(url) as store:
+    async with embedded_store(tmp_path_factory.mktemp("redis")) as url, open_store(url) as store:
         first = Registry(settings, store, clock)
         await first.register(
             pb.Instance(

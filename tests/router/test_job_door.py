@@ -16,7 +16,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 
 MODEL = "m"
 
@@ -70,8 +70,8 @@ def submission(text: str = "hello", **changes: object) -> pb.SubmitJobRequest:
 async def rig(start_router: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Rig]:
     settings, worker = RouterSettings(default_model=MODEL), Worker()
     async with (
-        embedded_redis(tmp_path / "redis", "cache") as url,
-        open_redis(url) as store,
+        embedded_store(tmp_path / "redis", "cache") as url,
+        open_store(url) as store,
         start_router(settings, store=store) as routed,
     ):
         await routed.join("a", worker, MODEL)

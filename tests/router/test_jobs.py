@@ -21,7 +21,7 @@ from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, invalid, unavailable
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 
 SETTINGS = RouterSettings(
     job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret"
@@ -58,11 +58,11 @@ Make = Callable[[Server], Jobs]
 @pytest.fixture
 async def make(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Make]:
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(embedded_redis(tmp_path_factory.mktemp("redis")))
+        address = await stack.enter_async_context(embedded_store(tmp_path_factory.mktemp("redis")))
         made: list[tuple[Jobs, redis.asyncio.Redis]] = []
 
         def build(server: Server) -> Jobs:
-            store = open_redis(address)
+            store = open_store(address)
             jobs = Jobs(SETTINGS, store, server, SystemClock())
             jobs.start()
             made.append((jobs, store))

@@ -56,13 +56,15 @@ def test_auto_takes_the_cheapest_that_is_good_enough(
     serving: tuple[str, ...],
     chain: tuple[str, ...],
 ) -> None:
-    found = Models(ROUTES, "default", PRICES).chain("auto", work(tokens), needs, least, serving, ())
+    found = Models(ROUTES, "default", lambda: PRICES).chain(
+        "auto", work(tokens), needs, least, serving, ()
+    )
     assert found.models == chain
     assert found.reason.startswith("auto")
 
 
 def test_a_chain_names_each_model_once_and_ends() -> None:
-    models = Models(ROUTES, "default", PRICES)
+    models = Models(ROUTES, "default", lambda: PRICES)
     assert models.chain("good", work(), (), 0.0, SERVING, ("cheap",)).models == (
         "good",
         "cheap",
@@ -80,7 +82,7 @@ def test_a_chain_names_each_model_once_and_ends() -> None:
 
 
 def test_what_callers_say_moves_the_quality_and_each_answer_counts_once() -> None:
-    models = Models(ROUTES, "default", PRICES)
+    models = Models(ROUTES, "default", lambda: PRICES)
     for number in range(60):
         models.served(f"r{number}", "cheap")
         models.judge(f"r{number}", False)

@@ -15,19 +15,19 @@ import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.__main__ import REGISTRY
 from penstock.router.api.registry_service import RegistryServicer
+from penstock.router.build import REGISTRY
 from penstock.router.instances.cold_start_queue import HEARD_S
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.instance_choice import closed_because
 from penstock.router.settings import RouterSettings
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.registration import Registrar
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, peer_over, serving
 
@@ -53,7 +53,7 @@ def instance(name: str = "a", **changes: object) -> pb.Instance:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
-    async with embedded_redis(tmp_path / "redis") as url, open_redis(url) as client:
+    async with embedded_store(tmp_path / "redis") as url, open_store(url) as client:
         yield client
 
 
@@ -81,7 +81,8 @@ async def rig() -> AsyncIterator[Rig]:
     clock = FakeClock()
     registry = Registry(SETTINGS, None, clock)
     async with peer_over(
-        "unix-unary", Door(REGISTRY, RegistryServicer(SETTINGS, registry, clock), internal(TOKEN))
+        "unix-unary",
+        Endpoint(REGISTRY, RegistryServicer(SETTINGS, registry, clock), internal(TOKEN)),
     ) as peer:
         yield Rig(peer, registry, clock)
 
@@ -286,7 +287,7 @@ async def test_an_instance_says_its_models_once_when_they_change_and_again_when_
 ):
     told, models = Told(), [model("m")]
     now: Callable[[], Sequence[inference_pb2.Model]] = lambda: models  # noqa: E731
-    async with serving([Door(REGISTRY, told, internal(TOKEN))]) as server, asyncio.timeout(20):
+    async with serving([Endpoint(REGISTRY, told, internal(TOKEN))]) as server, asyncio.timeout(20):
         registrar = Registrar(server.address, instance(), TOKEN, models=now)
         registrar.start()
         assert await told.beats.get() == []

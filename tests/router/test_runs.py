@@ -16,7 +16,7 @@ from penstock.router.runs.runs import Fact, Runs
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
 CALL = Call(Principal("acme"), run_id="r\u00e9")
@@ -26,11 +26,11 @@ Make = Callable[[], tuple[Runs, RunStream]]
 @pytest.fixture
 async def make(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Make]:
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(embedded_redis(tmp_path_factory.mktemp("redis")))
+        address = await stack.enter_async_context(embedded_store(tmp_path_factory.mktemp("redis")))
         made: list[tuple[RunStream, redis.asyncio.Redis]] = []
 
         def build() -> tuple[Runs, RunStream]:
-            runs, store = Runs(SystemClock()), open_redis(address)
+            runs, store = Runs(SystemClock()), open_store(address)
             stream = RunStream(store, runs, SystemClock())
             stream.start()
             made.append((stream, store))

@@ -39,11 +39,11 @@ from penstock.router.prompts.shaping import PromptShape
 from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.upstream import ScriptedUpstream
 
@@ -123,7 +123,7 @@ class Rig:
         stack.push_async_callback(client.close)
         servicer = UpstreamServicer(client, SystemClock(), NO_TELEMETRY)
         server = await stack.enter_async_context(
-            serving([Door(INFERENCE, servicer, internal(TOKEN))])
+            serving([Endpoint(INFERENCE, servicer, internal(TOKEN))])
         )
         await self.router.registry.register(
             pb.Instance(
@@ -159,12 +159,12 @@ def start_rig(start_router: Any, tmp_path: Path) -> Any:
             NO_TELEMETRY,
         )
         async with (
-            serving([Door(BATCHER, batcher, internal(TOKEN))]) as server,
-            embedded_redis(tmp_path / "redis", "cache") as url,
+            serving([Endpoint(BATCHER, batcher, internal(TOKEN))]) as server,
+            embedded_store(tmp_path / "redis", "cache") as url,
         ):
             settings, store = (
                 RouterSettings(batcher_address=server.address),
-                Store(open_redis(url), clock, 5.0, 1.0),
+                Store(open_store(url), clock, 5.0, 1.0),
             )
             section, table = (
                 LimitsSection.model_validate({"rules": RULES}),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 from penstock.service.clock import SystemClock
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.service.work_stream import GROUP, WorkStream
 
 STREAM = "work"
@@ -20,8 +20,8 @@ LEASE_MS = 100
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
-    async with embedded_redis(tmp_path / "redis", "cache") as url:
-        client = open_redis(url)
+    async with embedded_store(tmp_path / "redis", "cache") as url:
+        client = open_store(url)
         await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
         yield client
         await client.aclose()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 from penstock.rpc.errors import Fault, exhausted, unavailable
-from penstock.rpc.micro_batch import Gather
+from penstock.rpc.micro_batch import MicroBatcher
 
 
 class Asked:
@@ -35,7 +35,7 @@ async def settle() -> None:
 
 async def test_what_arrives_meanwhile_goes_together() -> None:
     asked = Asked()
-    gather = Gather(asked, most=50)
+    gather = MicroBatcher(asked, most=50)
     first = asyncio.create_task(gather(0))
     await settle()
     rest = [asyncio.create_task(gather(number)) for number in range(1, 101)]
@@ -53,7 +53,7 @@ async def test_a_failed_batch_fails_its_questions_and_the_next_goes_on() -> None
     asked = Asked()
     asked.down = True
     asked.release.set()
-    gather = Gather(asked)
+    gather = MicroBatcher(asked)
     with pytest.raises(Fault):
         await gather(1)
     asked.down = False
@@ -62,7 +62,7 @@ async def test_a_failed_batch_fails_its_questions_and_the_next_goes_on() -> None
 
 async def test_a_cancelled_question_is_not_asked() -> None:
     asked = Asked()
-    gather = Gather(asked)
+    gather = MicroBatcher(asked)
     first, second, third = (asyncio.create_task(gather(number)) for number in (1, 2, 3))
     await settle()
     second.cancel()
@@ -75,7 +75,7 @@ async def test_a_cancelled_question_is_not_asked() -> None:
 
 async def test_those_who_wait_can_be_answered_before_the_batch_is() -> None:
     asked = Asked()
-    gather = Gather(asked)
+    gather = MicroBatcher(asked)
     flying = asyncio.create_task(gather(1))
     await settle()
     waiting = asyncio.create_task(gather(2))

@@ -13,16 +13,16 @@ import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
 from penstock.api.scaler.v1 import scaler_pb2_grpc
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
-from penstock.rpc.endpoint import Door
-from penstock.rpc.server import Server
-from penstock.scaler.__main__ import SCALER, keda_server
+from penstock.rpc.endpoint import Endpoint
 from penstock.scaler.actuate.actuators import Actuator, DryRun
 from penstock.scaler.api.scaler_service import ScalerServicer
+from penstock.scaler.build import SCALER, keda_port
 from penstock.scaler.pools.engine import Begin, Engine
 from penstock.scaler.pools.sources import Store
 from penstock.scaler.settings import PoolConfig, ScalerSettings
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN
 
@@ -68,7 +68,7 @@ class Scalers:
         **changes: Any,
     ) -> Scaler:
         config = PoolConfig.model_validate({**POOL, **changes})
-        client = open_redis(self.url, retries=0) if redis else None
+        client = open_store(self.url, retries=0) if redis else None
         if client is not None:
             self._owned.push_async_callback(client.aclose)
         acting = actuator or DryRun(1)
@@ -79,10 +79,10 @@ class Scalers:
         await engine.recall()
         scaler = Scaler(engine, self.clock)
         settings = ScalerSettings(listen="127.0.0.1:0", keda_listen="127.0.0.1:0", drain_s=0)
-        door = Door(SCALER, ScalerServicer(engine, self.clock), internal(TOKEN))
+        door = Endpoint(SCALER, ScalerServicer(engine, self.clock), internal(TOKEN))
         for server in (
-            Server("scaler", settings, [door]),
-            keda_server(settings, engine, self.clock),
+            GrpcServer("scaler", settings, [door]),
+            keda_port(settings, engine, self.clock),
         ):
             await server.start()
             self._owned.push_async_callback(server.stop, None)
@@ -97,5 +97,5 @@ class Scalers:
 
 @pytest.fixture
 async def scalers(tmp_path: Path) -> AsyncIterator[Scalers]:
-    async with embedded_redis(tmp_path / "redis") as url, contextlib.AsyncExitStack() as owned:
+    async with embedded_store(tmp_path / "redis") as url, contextlib.AsyncExitStack() as owned:
         yield Scalers(url, owned)

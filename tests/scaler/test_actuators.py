@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from penstock.scaler.__main__ import local_pools
 from penstock.scaler.actuate.actuators import Fleet, LocalProcesses
+from penstock.scaler.actuator_choice import local_pools
 from penstock.scaler.settings import PoolConfig, ProcessActuator, ScalerSettings
 from penstock.service.clock import SystemClock
 

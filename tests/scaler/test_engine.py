@@ -11,7 +11,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2 as pb
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.scaler.actuate.actuators import DryRun, Fleet
@@ -21,7 +21,7 @@ from penstock.scaler.pools.pool import Pool
 from penstock.scaler.pools.sources import REGISTRY, Demand, Store
 from penstock.scaler.samples import Sample
 from penstock.scaler.settings import PoolConfig
-from penstock.service.store import open_redis
+from penstock.service.store import open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, serving
 
@@ -131,7 +131,7 @@ async def test_a_schedule_holds_in_its_hours_and_the_reason_says_so(scalers: Sca
 async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:
     first = await scalers.make()
     await feed(first, [400.0] * 6)
-    client = open_redis(scalers.url, retries=0)
+    client = open_store(scalers.url, retries=0)
     for row in ("not json", "[1]", "{}", "null", '[1, "x", 2]'):
         await client.rpush("penstock:scaler:m:samples", row)
         await client.lpush("penstock:scaler:m:decisions", row)
@@ -282,7 +282,7 @@ class FakeRouter:
 
 async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> None:
     router, clock = FakeRouter(), FakeClock(START_S)
-    async with serving([Door(REGISTRY, router, internal(TOKEN))]) as server:
+    async with serving([Endpoint(REGISTRY, router, internal(TOKEN))]) as server:
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate({**POOL, "capacity": 0.0})
         actuator = Seen(0)
@@ -301,7 +301,7 @@ async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> N
 
 async def test_for_keda_the_router_says_what_serves_and_so_how_long_a_start_takes() -> None:
     router, clock = FakeRouter(), FakeClock(START_S)
-    async with serving([Door(REGISTRY, router, internal(TOKEN))]) as server:
+    async with serving([Endpoint(REGISTRY, router, internal(TOKEN))]) as server:
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate(POOL)
         engine = Engine(

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from penstock.scaler.api.notice_http import NoticeDoor
+from penstock.scaler.api.notice_http import NoticePort
 from penstock.scaler.spot.notices import BadNotice, Notice, parse
 from penstock.testkit.clock import FakeClock
 
@@ -102,8 +102,9 @@ async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
         told.append(notice)
         return True, True
 
-    door = NoticeDoor(act, "s3", FakeClock(NOW))
-    port = await door.start("127.0.0.1:0")
+    served = NoticePort("127.0.0.1:0", act, "s3", FakeClock(NOW))
+    await served.start()
+    port = int(served.address.rpartition(":")[2])
     assert await post(port, json.dumps(WARNING).encode()) == (
         200,
         {"notices": 1, "replaced": 1, "draining": 1},
@@ -117,14 +118,15 @@ async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
     assert (await post(port, b'{"instance": ""}'))[0] == 400
     assert (await post(port, b"{}", "/elsewhere"))[0] == 404
     assert len(told) == 2
-    await door.close()
+    await served.stop()
 
 
 async def test_a_door_without_a_secret_lets_nobody_in() -> None:
     async def act(notice: Notice) -> tuple[bool, bool]:
         raise AssertionError(notice)
 
-    door = NoticeDoor(act, "", FakeClock(NOW))
-    port = await door.start("127.0.0.1:0")
+    served = NoticePort("127.0.0.1:0", act, "", FakeClock(NOW))
+    await served.start()
+    port = int(served.address.rpartition(":")[2])
     assert (await post(port, b'{"instance": "m"}', secret=""))[0] == 401
-    await door.close()
+    await served.stop()

@@ -17,7 +17,7 @@ from penstock.scaler.spot.decision import SpotKnobs
 from penstock.scaler.spot.fleet import Machine, SpotFleet
 from penstock.scaler.spot.zone_memory import dump, load
 from penstock.scaler.spot.zones import Zone, Zones
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
 NAMES = ("a1", "a2", "b1")
@@ -123,7 +123,7 @@ class Cloud:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with embedded_redis(tmp_path / "redis") as url, open_redis(url) as client:
+    async with embedded_store(tmp_path / "redis") as url, open_store(url) as client:
         yield Store(client, "a")
 
 

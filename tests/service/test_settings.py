@@ -15,7 +15,7 @@ from penstock.service.settings import (
     describe,
     load_section,
     load_settings,
-    watch_sighup,
+    reload_on_sighup,
 )
 from pydantic import Field
 
@@ -99,7 +99,7 @@ async def test_a_bad_new_file_is_refused_and_the_old_values_stay(tmp_path: Path)
         seen.set()
         held[0] = load_section(path, "limits", LimitsSection)
 
-    watch_sighup(reload)
+    reload_on_sighup(reload)
     try:
         for content, expected in (
             ("limits: {per_second: -1}\n", 7),

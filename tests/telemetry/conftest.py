@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.hosting.life import serving
 from penstock.rpc.peers.stream import Peer, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.service.clock import Clock, SystemClock
-from penstock.telemetry.__main__ import SERVICE, opened
+from penstock.service.clock import Clock
+from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.spans import Source, SpanView, Value
 from penstock.testkit.server import TOKEN
+from penstock.testkit.world import world
 
 LOCAL = Source("router", "r1")
 
@@ -40,14 +42,13 @@ async def running(
         "home": folder,
         **settings,
     }
-    async with opened(TelemetrySettings(**told), clock or SystemClock()) as server:  # type: ignore[arg-type]
-        await server.start()
-        peer = UnaryPeer(open_channel(server.address), SERVICE, token=TOKEN)
+    made = TelemetrySettings(**told, grace_s=0)  # type: ignore[arg-type]
+    async with serving(build(made, world(made, clock=clock)), made) as address:
+        peer = UnaryPeer(open_channel(address), SERVICE, token=TOKEN)
         try:
-            yield Running(server.address, peer)
+            yield Running(address, peer)
         finally:
             await peer.close()
-            await server.stop(None)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.service.clock import SystemClock
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.export.prometheus import PrometheusDoor, metric_name, render
+from penstock.telemetry.export.prometheus import PrometheusPort, metric_name, render
 from penstock.telemetry.ingest.host_metrics import Gpus, machine, watch_host
 from penstock.telemetry.store import Store
 from penstock.telemetry.window.series import SeriesWindow
@@ -128,8 +128,9 @@ async def asked(port: int, head: str) -> bytes:
 async def test_the_door_answers_scrapers_and_nobody_else() -> None:
     store = Store(SystemClock(), 1 << 20)
     store.series.write(SeriesKey("host", "system.cpu.utilization"), "", "1", 1.0, 0.25)
-    door = PrometheusDoor(store)
-    port = await door.start("127.0.0.1:0")
+    served = PrometheusPort("127.0.0.1:0", store)
+    await served.start()
+    port = int(served.address.rpartition(":")[2])
     try:
         assert b"system_cpu_utilization_ratio" in await asked(
             port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -141,7 +142,7 @@ async def test_the_door_answers_scrapers_and_nobody_else() -> None:
         assert b"404" in (await asked(port, "GET /other HTTP/1.1\r\n\r\n")).splitlines()[0]
         assert b"405" in (await asked(port, "POST /metrics HTTP/1.1\r\n\r\n")).splitlines()[0]
     finally:
-        await door.close()
+        await served.stop()
 
 
 def queries(board: object) -> Iterator[str]:
@@ -174,8 +175,7 @@ async def test_the_machine_is_read_and_written_down() -> None:
     )
     assert all(name.startswith("hw.") for name, _, _, _ in Gpus().read())
     clock = FakeClock(100.0)
-    store = Store(clock, 1 << 20)
-    store.detectors.append(MetricDetector())
+    store = Store(clock, 1 << 20, detectors=(MetricDetector(),))
     task = asyncio.create_task(watch_host(store.take_host, clock))
     await clock.advance(16.0)
     task.cancel()

@@ -30,8 +30,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from penstock.otel import attributes as names
 from penstock.otel.metrics import counted
 from penstock.otel.process_metrics import ProcessFigures
-from penstock.otel.recorded import Ended, Recorded
-from penstock.rpc.peers.stream import DIRECT
+from penstock.otel.recorded import EndedSpan, Recorded
+from penstock.rpc.peers.stream import NO_PROXY
 from penstock.service.boot_id import boot_id
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Exporter:
         self._recorded = recorded
         self._interval_s = interval_s
         self.resource = Resource(_who(recorded))
-        how: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (DIRECT,)}
+        how: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (NO_PROXY,)}
         self._spans = OTLPSpanExporter(recorded.endpoint, **how)
         self._metrics = OTLPMetricExporter(recorded.endpoint, **how)
         self._reader = InMemoryMetricReader()
@@ -139,7 +139,7 @@ class Exporter:
                 "%s %s; %d spans lost so far", self._recorded.endpoint, told, self._recorded.dropped
             )
 
-    def _readable(self, ended: Ended) -> ReadableSpan:
+    def _readable(self, ended: EndedSpan) -> ReadableSpan:
         trace_id, parent = int(ended.trace_id, 16), None
         if ended.parent_id:
             parent = SpanContext(
@@ -173,7 +173,7 @@ def _who(recorded: Recorded) -> dict[str, str | int]:
     return who
 
 
-def _attributes(ended: Ended) -> dict[str, str | int | float | bool]:
+def _attributes(ended: EndedSpan) -> dict[str, str | int | float | bool]:
     call = ended.call
     said: dict[str, str | int | float | bool] = dict(ended.attributes or {})
     if "/" in ended.name and ended.kind != "internal":

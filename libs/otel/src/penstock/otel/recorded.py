@@ -14,7 +14,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.spans import Attributes
 
 
-class Ended(NamedTuple):
+class EndedSpan(NamedTuple):
     """A span that has ended, as it waits in the ring for the exporter.
 
     Times are perf_counter nanoseconds.
@@ -43,7 +43,7 @@ class Recorded:
     endpoint: str
     capacity: int
     """Ended spans that wait for export at most."""
-    ring: deque[Ended] = field(default_factory=deque)
+    ring: deque[EndedSpan] = field(default_factory=deque)
     dropped: int = 0
     """Spans that were lost: the ring was full, or nothing took them."""
     durations: Durations = field(default_factory=Durations)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from penstock.otel.attributes import BACKGROUND
 from penstock.otel.counts import receipt_attributes
-from penstock.otel.recorded import Ended, Recorded
+from penstock.otel.recorded import EndedSpan, Recorded
 from penstock.otel.trace_context import (
     LENGTH,
     SAMPLED_ENDINGS,
@@ -170,7 +170,7 @@ class Telemetry:
         if self._exporter is not None:
             self.accounts.add(call, receipt)
 
-    def take(self, ended: Ended) -> None:
+    def take(self, ended: EndedSpan) -> None:
         """Keep an ended span for export, or count it as dropped when the ring is full or nothing
         exports.
         """
@@ -273,7 +273,7 @@ class _Recorded:
         telemetry, own = self._telemetry, self.call.traceparent
         telemetry.durations.add(self._name, self._kind, self._code, end_ns - self._start_ns)
         telemetry.take(
-            Ended(
+            EndedSpan(
                 own[3:35],
                 own[36:52],
                 self._parent_id,
@@ -362,7 +362,7 @@ class _Unrecorded:
         parent_id = first if self._parent_id else own[36:52]
         kept = "error" if self._code else "slow"
         self._telemetry.take(
-            Ended(
+            EndedSpan(
                 own[3:35],
                 span_id,
                 parent_id,

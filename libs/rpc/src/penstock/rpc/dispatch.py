@@ -54,7 +54,7 @@ def check_fits(request_bytes: int) -> None:
         )
 
 
-def parts_that_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+def split_to_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
     """The items as they are, unless one request cannot hold them: then in as few parts as that
     takes, each of one item at least.
     """
@@ -152,13 +152,13 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     )
 
 
-Rest = Callable[[], Awaitable[Message]]
+Continuation = Callable[[], Awaitable[Message]]
 """What a plain method gives instead of its response when it has to wait for something: called once,
 and awaited.
 """
 
 
-class Begun:
+class PendingCall:
     """A unary RPC that has begun.
 
     Owner: whoever began it, who must `finish` it where `response` is None.
@@ -167,7 +167,7 @@ class Begun:
     __slots__ = ("response", "rest", "rpc", "span")
 
     def __init__(
-        self, rpc: Rpc, span: Span, response: Message | None, rest: Rest | None = None
+        self, rpc: Rpc, span: Span, response: Message | None, rest: Continuation | None = None
     ) -> None:
         self.rpc, self.span, self.response, self.rest = rpc, span, response, rest
 
@@ -178,7 +178,8 @@ class Dispatcher:
     One instance serves every transport of a door.
 
     A unary method is a coroutine function, or a plain function that gives its response at once
-    where it can, and otherwise a `Rest`: an answer from memory then costs no task and no timer.
+    where it can, and otherwise a `Continuation`: an answer from memory then costs no task and no
+    timer.
     """
 
     def __init__(self, service: ServiceDescriptor, servicer: object, tracer: Tracer) -> None:
@@ -195,7 +196,7 @@ class Dispatcher:
         }
         self._tracer = tracer
 
-    def begin(self, rpc: Rpc, request: Message, call: Call) -> Begun:
+    def begin(self, rpc: Rpc, request: Message, call: Call) -> PendingCall:
         """Begin a unary RPC; its response is there already where nothing had to be waited for.
 
         Raises Fault.
@@ -204,16 +205,16 @@ class Dispatcher:
         try:
             made: Any = self._methods[rpc.name](request, span.call)
             if not isinstance(made, Message):
-                return Begun(rpc, span, None, made)
+                return PendingCall(rpc, span, None, made)
             if rpc.receipt:
                 span.receipt(cast(Any, made).receipt)
         except BaseException as error:
             with span:
                 raise _told(span, error) from None
         with span:
-            return Begun(rpc, span, made)
+            return PendingCall(rpc, span, made)
 
-    async def finish(self, begun: Begun) -> Message:
+    async def finish(self, begun: PendingCall) -> Message:
         """Wait for the response of an RPC that has begun without one; raises Fault."""
         assert begun.rest is not None
         with begun.span as span:

@@ -26,7 +26,7 @@ from penstock.service.clock import Clock
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """A service to serve: its descriptor, the object with its RPCs as methods `(request, call)`,
     and who may come in.
 
@@ -40,10 +40,12 @@ class Door:
     public: bool = False
 
 
-class DoorHandlers:
+class EndpointHandlers:
     """The grpc.aio handlers of one door."""
 
-    def __init__(self, door: Door, tracer: Tracer, clock: Clock, default_deadline_s: float) -> None:
+    def __init__(
+        self, door: Endpoint, tracer: Tracer, clock: Clock, default_deadline_s: float
+    ) -> None:
         self._door = door
         self._dispatcher = Dispatcher(door.service, door.servicer, tracer)
         self._clock = clock

@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import FRAME_BYTES, Begun, Dispatcher, Rpc
+from penstock.rpc.dispatch import FRAME_BYTES, Dispatcher, PendingCall, Rpc
 from penstock.rpc.errors import OK, deadline_exceeded, exhausted, invalid, to_item_status
 from penstock.service.clock import Clock
 
@@ -128,7 +128,7 @@ class Session:
         self._push(item.id, begun.response.SerializeToString(), OK)
         return None
 
-    async def _serve(self, item_id: int, begun: Begun, left_s: float) -> None:
+    async def _serve(self, item_id: int, begun: PendingCall, left_s: float) -> None:
         timer = self._arm(item_id, left_s)
         try:
             response = await self._dispatcher.finish(begun)

@@ -17,7 +17,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Gather(Generic[Q, A]):
+class MicroBatcher(Generic[Q, A]):
     """Turns single questions into batches of at most `most`, one batch in flight.
 
     An idle gatherer sends at once; nothing waits on a timer.

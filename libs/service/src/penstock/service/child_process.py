@@ -13,7 +13,7 @@ LAUNCHER = (
 )
 
 
-def dying_with_parent(command: Sequence[str]) -> tuple[str, ...]:
+def die_with_parent(command: Sequence[str]) -> tuple[str, ...]:
     """The command behind a launcher that asks to be ended with its parent (Linux) and then becomes
     the command.
 

@@ -181,7 +181,7 @@ def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
     return f"{path}: {key}: {item['msg']}"
 
 
-def watch_sighup(reload: Callable[[], None]) -> None:
+def reload_on_sighup(reload: Callable[[], None]) -> None:
     """Call `reload` on SIGHUP, from inside the running loop.
 
     A bad new file is refused and the old values stay.

@@ -29,7 +29,7 @@ SOCKET_PATH_BYTES = 107
 Persistence = Literal["ledger", "cache"]
 
 
-def open_redis(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
+def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
     """A client for `url` (`redis://host:port/db` or `unix:///path`); connects on first use."""
     return redis.asyncio.Redis.from_url(
         url,
@@ -86,7 +86,7 @@ def socket_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class EmbeddedRedis:
+class EmbeddedStore:
     """How to run one embedded server: where its data and socket lie and how carefully it writes."""
 
     data: Path
@@ -148,12 +148,12 @@ async def wait_ready(
 
 
 @contextlib.asynccontextmanager
-async def embedded_redis(folder: Path, persistence: Persistence = "ledger") -> AsyncIterator[str]:
+async def embedded_store(folder: Path, persistence: Persistence = "ledger") -> AsyncIterator[str]:
     """Run an embedded server with its data in `folder` and yield its URL; the server and its socket
     are gone afterwards.
     """
     sockets = socket_folder()
-    server = EmbeddedRedis(folder, sockets / "redis.sock", persistence)
+    server = EmbeddedStore(folder, sockets / "redis.sock", persistence)
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

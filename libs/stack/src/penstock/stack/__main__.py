@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
-from penstock.service.store import EmbeddedRedis
+from penstock.service.store import EmbeddedStore
 from penstock.stack.demo import demo, last_line
 from penstock.stack.up import up
 from rich.console import Console
@@ -58,7 +58,7 @@ def _become_redis(data: Path, socket: Path) -> NoReturn:
         raise CannotStart(
             f"{data}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME"
         ) from None
-    command = EmbeddedRedis(data.resolve(), socket).command()
+    command = EmbeddedStore(data.resolve(), socket).command()
     os.execv(command[0], command)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.service.store import EmbeddedRedis
+from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
 
 
@@ -162,10 +162,10 @@ class StackPlan:
             for kind in ("ledger", "cache")
         ]
 
-    def _embedded(self, kind: str) -> EmbeddedRedis:
+    def _embedded(self, kind: str) -> EmbeddedStore:
         folder = self.home / "redis" / kind
         folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedRedis(
+        return EmbeddedStore(
             folder.resolve(),
             self.sockets / f"{kind}.sock",
             "ledger" if kind == "ledger" else "cache",

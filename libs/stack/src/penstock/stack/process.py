@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.service.child_process import dying_with_parent
+from penstock.service.child_process import die_with_parent
 
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
@@ -62,7 +62,7 @@ class Child:
     @classmethod
     async def start(cls, program: Program, sink: LineSink) -> Child:
         process = await asyncio.create_subprocess_exec(
-            *dying_with_parent(program.command),
+            *die_with_parent(program.command),
             env={"GRPC_EXPERIMENTS": POLL_WHERE_WAITED, **os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -13,7 +13,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.auth import Metadata
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, unauthenticated
 from penstock.testkit.server import serving
 
@@ -95,5 +95,5 @@ def authenticate(metadata: Metadata) -> Call:
 @contextlib.asynccontextmanager
 async def serving_router(router: ScriptedRouter) -> AsyncIterator[str]:
     """The address of a public door with this router behind it."""
-    async with serving([Door(ROUTER, router, authenticate, public=True)]) as server:
+    async with serving([Endpoint(ROUTER, router, authenticate, public=True)]) as server:
         yield server.address

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from penstock.rpc.endpoint import Door
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
@@ -28,10 +28,10 @@ TRANSPORTS: tuple[Transport, ...] = (
 
 @contextlib.asynccontextmanager
 async def serving(
-    doors: Sequence[Door], listen: str = "127.0.0.1:0", **options: object
-) -> AsyncIterator[Server]:
+    endpoints: Sequence[Endpoint], listen: str = "127.0.0.1:0", **options: object
+) -> AsyncIterator[GrpcServer]:
     """A started server; stopped without grace afterwards."""
-    server = Server("test", ServiceSettings(listen=listen), doors, **options)  # type: ignore[arg-type]
+    server = GrpcServer("test", ServiceSettings(listen=listen), endpoints, **options)  # type: ignore[arg-type]
     await server.start()
     try:
         yield server
@@ -40,7 +40,9 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def peer_over(transport: Transport, door: Door, token: str = TOKEN) -> AsyncIterator[Peer]:
+async def peer_over(
+    transport: Transport, door: Endpoint, token: str = TOKEN
+) -> AsyncIterator[Peer]:
     """A peer to `door` over the transport asked for; server and connection are gone afterwards."""
     if transport == "in-process":
         local = InProcessPeer(door.service, door.servicer)

@@ -10,7 +10,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue import Member
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import parts_that_fit
+from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import OK
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
@@ -33,7 +33,7 @@ class PeerInstance:
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         """See queue.Instance."""
         start = 0
-        for part in parts_that_fit(members, _bytes_of):
+        for part in split_to_fit(members, _bytes_of):
             async for result, load in self._run_part(model, part):
                 yield start + result.index, result, load
             start += len(part)

@@ -8,19 +8,15 @@ from penstock.cache.semantic.report import Audited, audited
 from penstock.cache.semantic.semantic_cache import SemanticTier
 from penstock.cache.storage.entries import Entries
 from penstock.cache.storage.tally import Tally
-from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.otel.telemetry import Telemetry
 
 
 class Signals:
     """The tally, and the counters beside it."""
 
-    def __init__(self, entries: Entries, tier: SemanticTier | None) -> None:
+    def __init__(self, entries: Entries, tier: SemanticTier | None, telemetry: Telemetry) -> None:
         self.tally = Tally()
         self._entries, self._tier = entries, tier
-        self.watch(NO_TELEMETRY)
-
-    def watch(self, telemetry: Telemetry) -> None:
-        """Report to this telemetry from now on."""
         self._lookups = telemetry.counter("penstock.cache.lookups", "{lookup}", "Look-ups by rule")
         self._refused = telemetry.counter(
             "penstock.cache.refused", "{answer}", "Answers not kept, or not taught, by reason"

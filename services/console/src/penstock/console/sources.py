@@ -5,11 +5,8 @@ A service that is away gives None and is named, never an error page.
 
 from __future__ import annotations
 
-import random
-import time
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.cache.v1 import cache_pb2
@@ -18,6 +15,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.console.settings import ConsoleSettings
+from penstock.hosting.outside import Outside
 from penstock.otel.trace_context import format_traceparent
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
@@ -37,23 +35,20 @@ M = TypeVar("M", bound=Message)
 class Sources:
     """Peers to the services. Owner: the console's main, which closes it."""
 
-    def __init__(self, settings: ConsoleSettings) -> None:
-        token = settings.internal_token
+    def __init__(self, settings: ConsoleSettings, outside: Outside) -> None:
         bearer = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
+        channel, clock = open_channel(settings.router_address), outside.clock
         self._peers: dict[str, Peer] = {
-            "telemetry": self._peer(settings.telemetry_address, TELEMETRY, token=token),
-            "router": self._peer(settings.router_address, ROUTER, metadata=bearer),
-            "batcher": self._peer(settings.batcher_address, BATCHER, token=token),
-            "limiter": self._peer(settings.limiter_address, LIMITER, token=token),
-            "cache": self._peer(settings.cache_address, CACHE, token=token),
-            "scaler": self._peer(settings.scaler_address, SCALER, token=token),
+            "telemetry": outside.dial(settings.telemetry_address, TELEMETRY),
+            "router": UnaryPeer(channel, ROUTER, metadata=bearer, clock=clock),
+            "batcher": outside.dial(settings.batcher_address, BATCHER),
+            "limiter": outside.dial(settings.limiter_address, LIMITER),
+            "cache": outside.dial(settings.cache_address, CACHE),
+            "scaler": outside.dial(settings.scaler_address, SCALER),
         }
+        self._clock, self._rng = clock, outside.rng
         self.refused: dict[str, str] = {}
         """Service → why it gave no answer the last time."""
-
-    @staticmethod
-    def _peer(address: str, service: ServiceDescriptor, **how: Any) -> Peer:
-        return UnaryPeer(open_channel(address), service, **how)
 
     async def ask(
         self, service: str, method: str, request: Message, answer: type[M], tenant: str = ""
@@ -64,11 +59,10 @@ class Sources:
         try:
             # Looking on is nobody's request: a parent that is not sampled begins no trace.
             parent = format_traceparent(
-                random.getrandbits(128) | 1, random.getrandbits(64) | 1, False
+                self._rng.getrandbits(128) | 1, self._rng.getrandbits(64) | 1, False
             )
-            call = Call(
-                Principal(tenant), deadline_s=time.monotonic() + PATIENCE_S, traceparent=parent
-            )
+            ends_s = self._clock.monotonic() + PATIENCE_S
+            call = Call(Principal(tenant), deadline_s=ends_s, traceparent=parent)
             found = await self._peers[service].call(method, request, call)
         except Fault as fault:
             self.refused[service] = fault.message

@@ -31,7 +31,7 @@ from penstock.limiter.script import (
     used,
 )
 from penstock.rpc.errors import Fault
-from penstock.rpc.micro_batch import Gather
+from penstock.rpc.micro_batch import MicroBatcher
 from penstock.service.clock import Clock
 from redis.exceptions import (
     NoScriptError,
@@ -111,7 +111,7 @@ class Store:
         self._owed: dict[tuple[str, str], tuple[str, ...]] = {}
         self._paying: asyncio.Task[None] | None = None
         self._sha = ""
-        self._gather: Gather[tuple[str, ...], list[Any]] = Gather(self._ask)
+        self._gather: MicroBatcher[tuple[str, ...], list[Any]] = MicroBatcher(self._ask)
 
     async def reserve(
         self,

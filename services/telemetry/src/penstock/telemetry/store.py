@@ -5,7 +5,7 @@ counts, and the round that settles traces.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -35,6 +35,10 @@ SETTLED_A_ROUND = 400
 """Traces settled before others get their turn."""
 
 
+def _forward_nowhere(kind: str, payload: bytes) -> None:
+    """What is taken in goes no further."""
+
+
 @dataclass
 class Counts:
     """What came in."""
@@ -49,7 +53,15 @@ class Store:
     """The state of the service. Owner: the service's main, which runs `run` and cancels it."""
 
     def __init__(
-        self, clock: Clock, max_bytes: int, *, content_tenants: tuple[str, ...] = (), seed: int = 0
+        self,
+        clock: Clock,
+        max_bytes: int,
+        *,
+        content_tenants: tuple[str, ...] = (),
+        detectors: Sequence[Detector] = (),
+        on_incident: Sequence[Callable[[Incident], None]] = (),
+        forward: Callable[[str, bytes], None] | None = None,
+        seed: int = 0,
     ) -> None:
         self.clock = clock
         self.window = Window(max_bytes)
@@ -60,9 +72,10 @@ class Store:
         self.counts = Counts()
         self.content = Content(content_tenants)
         self.analysis = Analysis(self.window, random.Random(seed), self._show_request)
-        self.detectors: list[Detector] = []
-        self.on_incident: list[Callable[[Incident], None]] = []
-        self.forward: Callable[[str, bytes], None] = lambda _kind, _payload: None
+        self.detectors = detectors
+        self.forward = forward or _forward_nowhere
+        """Takes each export as it came in, with its kind."""
+        self._on_incident = on_incident
         self._sampler = Sampler()
         self._where: dict[str, str] = {}
         self._state_written_s = 0.0
@@ -116,7 +129,7 @@ class Store:
             self._tell(self.incidents.take(replace(finding, critical_section=where)))
 
     def _tell(self, incident: Incident) -> None:
-        for tell in self.on_incident:
+        for tell in self._on_incident:
             tell(incident)
 
     def settle(self) -> int:

@@ -31,7 +31,7 @@ from penstock.rpc.call import Call, Principal
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
 from penstock.service.program import loop_factory
-from penstock.service.store import embedded_redis, open_redis
+from penstock.service.store import embedded_store, open_store
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 CALLERS = 64
@@ -114,8 +114,8 @@ def run(options: Options) -> Result:
 
 
 async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Replay:
-    async with embedded_redis(folder / "redis", "cache") as url:
-        client, clock, section = open_redis(url), SystemClock(), CacheSection()
+    async with embedded_store(folder / "redis", "cache") as url:
+        client, clock, section = open_store(url), SystemClock(), CacheSection()
         entries = Entries(client, b"bench", section)
         service = CacheServicer(
             CacheSettings(internal_token="bench"), section, entries, None, clock

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import grpc
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import OK
-from penstock.rpc.server import Server
 from penstock.service.program import loop_factory
 from penstock.service.settings import ServiceSettings
 from penstock.testkit.instance import QuietInstance
@@ -91,8 +91,8 @@ async def _serve() -> None:
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Bare(), bare)
     port = bare.add_insecure_port("127.0.0.1:0")
     await bare.start()
-    server = Server(
-        "echo", ServiceSettings(listen="127.0.0.1:0"), [Door(SERVICE, _Echo(), internal(TOKEN))]
+    server = GrpcServer(
+        "echo", ServiceSettings(listen="127.0.0.1:0"), [Endpoint(SERVICE, _Echo(), internal(TOKEN))]
     )
     await server.start()
     print(f"127.0.0.1:{port} {server.address}", flush=True)

@@ -45,9 +45,9 @@ from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
 from penstock.service.program import loop_factory
 from penstock.service.store import (
-    EmbeddedRedis,
-    embedded_redis,
-    open_redis,
+    EmbeddedStore,
+    embedded_store,
+    open_store,
     socket_folder,
     wait_ready,
 )
@@ -164,8 +164,8 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
     """Admissions from a held lease, one thread; and reservations through the servicer and a real
     Redis, 64 at a time.
     """
-    async with embedded_redis(folder) as url:
-        client, clock = open_redis(url, retries=0), SystemClock()
+    async with embedded_store(folder) as url:
+        client, clock = open_store(url, retries=0), SystemClock()
         store = Store(client, clock, 5.0)
         limiter = LimiterServicer(LimiterSettings(), _section(SIX), PRICES, store, clock)
         admission = LimiterAdmission(
@@ -224,10 +224,10 @@ async def _store_down(folder: Folder, quick: bool) -> dict[str, float]:
     are open then, 200 decisions a second.
     """
     sockets = socket_folder()
-    server = EmbeddedRedis(folder, sockets / "r.sock")
+    server = EmbeddedStore(folder, sockets / "r.sock")
     folder.mkdir(parents=True)
     process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
-    client, clock = open_redis(server.url, timeout_s=1.0, retries=0), SystemClock()
+    client, clock = open_store(server.url, timeout_s=1.0, retries=0), SystemClock()
     try:
         await wait_ready(client, process)
         settings = LimiterSettings()
@@ -286,7 +286,7 @@ async def _three(
     file = folder / "limits.yaml"
     file.write_text(yaml.safe_dump({"limits": {"rules": list(rules)}}))
     supervisor = Supervisor(LogStream(Console(stderr=True), quiet=True), ready)
-    async with embedded_redis(folder / "redis") as url:
+    async with embedded_store(folder / "redis") as url:
         addresses = [list(ports.free().values())[index] for index in range(3)]
         env = {
             "PENSTOCK_REDIS_URL": url,

@@ -27,12 +27,12 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.bench.harness.load import Ask, closed_loop
 from penstock.bench.harness.options import Options
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.program import loop_factory
 from penstock.service.settings import ServiceSettings
 from penstock.testkit.instance import QuietInstance
@@ -69,10 +69,10 @@ class Burner(QuietInstance):
 
 
 async def _serve(name: str, router: str) -> None:
-    server = Server(
+    server = GrpcServer(
         "burner",
         ServiceSettings(listen="127.0.0.1:0"),
-        [Door(INFERENCE, Burner(), internal(TOKEN))],
+        [Endpoint(INFERENCE, Burner(), internal(TOKEN))],
     )
     await server.start()
     model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])

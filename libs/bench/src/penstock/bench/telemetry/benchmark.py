@@ -14,7 +14,7 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -26,19 +26,21 @@ from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Plot, Result
 from penstock.bench.telemetry import anomalies as telemetry_anomalies
+from penstock.hosting.life import serving
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.otel.trace_context import format_traceparent
 from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.service.clock import SystemClock
-from penstock.telemetry.__main__ import SERVICE, opened
+from penstock.telemetry.build import SERVICE, build
+from penstock.telemetry.detection.findings import Detector
 from penstock.telemetry.detection.metric_detector import MetricDetector
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.critical_path import critical_path
 from penstock.telemetry.spans.spans import Source, Tree, view
 from penstock.telemetry.store import Store
+from penstock.testkit.world import world
 
 SPANS_IN_TRACE = 8
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -209,12 +211,11 @@ async def _service(**settings: object) -> AsyncIterator[tuple[str, UnaryPeer]]:
             "prometheus_listen": "",
             "home": Path(folder),
         }
-        async with opened(TelemetrySettings(**told, **settings), SystemClock()) as server:  # type: ignore[arg-type]
-            await server.start()
-            peer = UnaryPeer(open_channel(server.address), SERVICE, token="bench")
-            yield server.address, peer
+        made = TelemetrySettings(**told, **settings, grace_s=0)  # type: ignore[arg-type]
+        async with serving(build(made, world(made)), made) as address:
+            peer = UnaryPeer(open_channel(address), SERVICE, token="bench")
+            yield address, peer
             await peer.close()
-            await server.stop(None)
 
 
 async def _intake(spans: int) -> dict[str, Number]:
@@ -238,8 +239,7 @@ async def _intake(spans: int) -> dict[str, Number]:
 
 async def _settling(payloads: list[bytes]) -> float:
     """Seconds that settling all these traces takes: rows, service graph, detectors, packing."""
-    store = _filled(payloads)
-    store.detectors += [MetricDetector(), RequestDetector()]
+    store = _filled(payloads, (MetricDetector(), RequestDetector()))
     started = time.perf_counter()
     _settle_all(store)
     return time.perf_counter() - started
@@ -261,8 +261,8 @@ class _Later:
         self.now += seconds
 
 
-def _filled(payloads: list[bytes]) -> Store:
-    store = Store(_Later(), 4 << 30)
+def _filled(payloads: list[bytes], detectors: Sequence[Detector] = ()) -> Store:
+    store = Store(_Later(), 4 << 30, detectors=detectors)
     for payload in payloads:
         _put(store, payload)
     return store

@@ -14,12 +14,12 @@ from itertools import product
 import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
 from penstock.stack.demo_parts.cache import CLOSERS, INTENTS, OPENERS, SYSTEM, Sorter
 from penstock.stack.demo_parts.router import SERVICE, Sleeper
@@ -184,8 +184,8 @@ async def registered(stack: Stack, rng: random.Random) -> AsyncIterator[Instance
     async with contextlib.AsyncExitStack() as owned:
         for name, tasks, servicer in (*served, (SORTER, ["generate"], instances.sorter)):
             settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
-            server = Server(
-                name, settings, [Door(SERVICE, servicer, internal(stack.internal_token))]
+            server = GrpcServer(
+                name, settings, [Endpoint(SERVICE, servicer, internal(stack.internal_token))]
             )
             await server.start()
             owned.push_async_callback(server.stop, None)

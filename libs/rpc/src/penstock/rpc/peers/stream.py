@@ -39,7 +39,7 @@ BROKEN = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.Sta
 breaks under a write. Its items may be tried again.
 """
 
-DIRECT = ("grpc.enable_http_proxy", 0)
+NO_PROXY = ("grpc.enable_http_proxy", 0)
 """An `http_proxy` in the environment is for the web: an address of ours is meant as it stands."""
 
 CHANNEL_OPTIONS = (
@@ -53,7 +53,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.use_local_subchannel_pool", 1),
-    DIRECT,
+    NO_PROXY,
 )
 
 

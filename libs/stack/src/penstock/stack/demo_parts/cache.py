@@ -15,11 +15,11 @@ from itertools import product
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import QuietInstance
@@ -178,7 +178,9 @@ async def _sorter(stack: Stack, sorter: Sorter) -> AsyncIterator[Sorter]:
         name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["generate"], revision="demo"
     )
     settings = ServiceSettings(listen="127.0.0.1:0", drain_s=0)
-    server = Server("sorter", settings, [Door(SERVICE, sorter, internal(stack.internal_token))])
+    server = GrpcServer(
+        "sorter", settings, [Endpoint(SERVICE, sorter, internal(stack.internal_token))]
+    )
     await server.start()
     instance = router_pb2.Instance(
         id="sorter",

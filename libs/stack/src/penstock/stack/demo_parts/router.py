@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import QuietInstance
@@ -108,10 +108,10 @@ async def _sleepers(stack: Stack) -> AsyncIterator[dict[str, Sleeper]]:
     )
     async with contextlib.AsyncExitStack() as owned:
         for name, sleeper in sleepers.items():
-            server = Server(
+            server = GrpcServer(
                 name,
                 ServiceSettings(listen="127.0.0.1:0", drain_s=0),
-                [Door(SERVICE, sleeper, internal(token))],
+                [Endpoint(SERVICE, sleeper, internal(token))],
             )
             await server.start()
             owned.push_async_callback(server.stop, None)

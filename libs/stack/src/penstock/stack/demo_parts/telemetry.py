@@ -16,14 +16,14 @@ import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.auth import internal as by_token
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
-from penstock.rpc.server import Server
 from penstock.service.settings import ServiceSettings
 from penstock.stack.demo_parts.router import SERVICE, Sleeper
 from penstock.stack.stack import Stack
@@ -123,8 +123,8 @@ async def _ask(stack: Stack, tenant: str, calls: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _registered(stack: Stack, flaky: Flaky) -> AsyncIterator[None]:
-    door = Door(SERVICE, flaky, by_token(stack.internal_token))
-    server = Server("flaky", ServiceSettings(listen="127.0.0.1:0", drain_s=0), [door])
+    door = Endpoint(SERVICE, flaky, by_token(stack.internal_token))
+    server = GrpcServer("flaky", ServiceSettings(listen="127.0.0.1:0", drain_s=0), [door])
     await server.start()
     model = inference_pb2.Model(
         name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"], revision="demo"

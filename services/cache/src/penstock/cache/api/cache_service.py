@@ -16,6 +16,7 @@ from penstock.cache.lookups.receipts import COALESCED, EXACT, MISS, SEMANTIC, re
 from penstock.cache.lookups.semantic_lookup import Likeness
 from penstock.cache.lookups.single_flight import Flights
 from penstock.cache.metrics import Signals
+from penstock.cache.semantic.judge import Judge
 from penstock.cache.semantic.report import audited, owned, trade_off
 from penstock.cache.semantic.scope import never_kept
 from penstock.cache.semantic.semantic_cache import Candidate, SemanticTier
@@ -24,7 +25,7 @@ from penstock.cache.storage import invalidation
 from penstock.cache.storage.entries import STORE_AWAY, Entries, Entry, reachable
 from penstock.cache.storage.key_listing import list_keys
 from penstock.cache.storage.tally import Tally
-from penstock.otel.telemetry import Telemetry
+from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found
 from penstock.service.clock import Clock
@@ -44,12 +45,14 @@ class CacheServicer:
         entries: Entries,
         tier: SemanticTier | None,
         clock: Clock,
+        judge: Judge | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         secret = (settings.secret or settings.internal_token).encode()
         self._settings, self._entries, self._clock = settings, entries, clock
         self._salt = salt_of(secret)
-        self.likeness = Likeness(tier, entries, secret)
-        self._signals = Signals(entries, tier)
+        self.likeness = Likeness(tier, entries, secret, judge, telemetry)
+        self._signals = Signals(entries, tier, telemetry)
         self._flights: Flights[Entry] = Flights()
         self._owed: Remembered[Owed] = Remembered()
         self._served: Remembered[Served] = Remembered()
@@ -72,11 +75,6 @@ class CacheServicer:
     def tally(self) -> Tally:
         """What was looked up, refused and saved so far."""
         return self._signals.tally
-
-    def watch(self, telemetry: Telemetry) -> None:
-        """Report to this telemetry from now on."""
-        self.likeness.watch(telemetry)
-        self._signals.watch(telemetry)
 
     async def LookUp(self, request: pb.LookUpRequest, call: Call) -> pb.LookUpResponse:
         began = time.perf_counter()

@@ -17,7 +17,7 @@ from penstock.cache.semantic.semantic_cache import SemanticTier
 from penstock.cache.settings import CacheSection
 from penstock.cache.storage.entries import Entries
 from penstock.otel import attributes as semantics
-from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.otel.telemetry import Telemetry
 
 NO_EMBEDDER = "semantic_off: no embedder"
 
@@ -25,17 +25,20 @@ NO_EMBEDDER = "semantic_off: no embedder"
 class Likeness:
     """The semantic tier as the door sees it. Without a tier every answer is `NO_EMBEDDER`."""
 
-    def __init__(self, tier: SemanticTier | None, entries: Entries, secret: bytes) -> None:
+    def __init__(
+        self,
+        tier: SemanticTier | None,
+        entries: Entries,
+        secret: bytes,
+        judge: Judge | None,
+        telemetry: Telemetry,
+    ) -> None:
         self.tier = tier
         self._entries = entries
         self._secret = secret
         self._worth, self._probes = Worth(), Probes()
-        self.judge: Judge | None = None
-        """Who clusters free answers; set by the hall."""
-        self.watch(NO_TELEMETRY)
-
-    def watch(self, telemetry: Telemetry) -> None:
-        """Report how often audited answers were given again."""
+        self.judge = judge
+        """Who says whether two free answers are the same; without one, free text is exact only."""
         self._agreement = telemetry.histogram(
             semantics.AGREEMENT, "1", "Audited answers that the model gave again"
         )

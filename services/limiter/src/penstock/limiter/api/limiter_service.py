@@ -83,6 +83,7 @@ class LimiterServicer:
         prices: PricesSection,
         store: Store,
         clock: Clock,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -90,16 +91,16 @@ class LimiterServicer:
         self._outputs = Outputs(settings.expected_quantile)
         self._open: OrderedDict[str, OpenHold] = OrderedDict()
         self.reload(section, prices)
-        self.watch(NO_TELEMETRY)
-
-    def watch(self, telemetry: Telemetry) -> None:
-        """Report decisions, alerts, and how far expected holds could overshoot at most."""
         self._verdicts = telemetry.counter(
             "penstock.limiter.decisions", "{decision}", "Decisions by verdict and rule"
         )
         self._alerts = telemetry.counter(
             "penstock.limiter.alerts", "{alert}", "Alert shares passed, by rule"
         )
+        self._observe(telemetry)
+
+    def _observe(self, telemetry: Telemetry) -> None:
+        """Report open holds, and how far expected holds could overshoot at most."""
         for name, unit, dimension in (
             ("overshoot_bound", "uUSD", 2),
             ("overshoot_bound_tokens", "{token}", 1),

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from random import Random
-from typing import TypeVar
 
-from google.protobuf.message import Message
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.api.keys import KeyRing
 from penstock.router.api.scoreboard import candidates_out, state_of
 from penstock.router.calls.call_state import Outcome
-from penstock.router.calls.cascade import Cascade
+from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.requests import requests
 from penstock.router.requests.task_memo import Repeats
-from penstock.router.requests.work import Work
 from penstock.router.routing.instance_choice import Pick
 from penstock.router.routing.model_choice import Models
 from penstock.router.routing.strategies import Ask
 from penstock.router.runs.runs import Runs
-from penstock.router.settings import RouterSettings, RoutesSection
+from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import Rest
-from penstock.rpc.errors import Fault, invalid, not_found, unavailable
+from penstock.rpc.dispatch import Continuation
+from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.service.clock import Clock
 
 Task = inference_pb2.Task
-R = TypeVar("R", bound=Message)
 
 
 class RouterServicer:
@@ -40,57 +35,60 @@ class RouterServicer:
     def __init__(
         self,
         settings: RouterSettings,
-        keys: KeyRing,
+        calls: CallHandler,
         registry: Registry,
         pipeline: Pipeline,
         clock: Clock,
-        models: Models | None = None,
+        models: Models,
+        runs: Runs,
+        jobs: Jobs | None,
     ) -> None:
         self._settings = settings
-        self._keys = keys
+        self._calls = calls
         self._registry = registry
         self._pipeline = pipeline
         self._clock = clock
-        self.jobs: Jobs | None = None
-        self.runs = Runs(clock)
+        self._models = models
+        self._runs = runs
+        self._jobs = jobs
         self._repeats = Repeats()
-        self._models = models or Models(RoutesSection(), settings.default_model)
-        self._cascade = Cascade(self._models, self._another)
 
-    def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Rest:
+    def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Continuation:
         options = request.options
         task, work, digest = self._repeats.embed(options.model, request.texts)
-        return self._serve(options, task, call, _embedded, work, digest)
+        return self._calls.serve(options, task, call, _embedded, work, digest)
 
-    def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse | Rest:
+    def Classify(
+        self, request: pb.ClassifyRequest, call: Call
+    ) -> pb.ClassifyResponse | Continuation:
         requests.check_texts(request.texts)
         task = inference_pb2.ClassifyTask(
             texts=request.texts, examples=request.examples, top_k=request.top_k
         )
-        return self._serve(request.options, Task(classify=task), call, _classified)
+        return self._calls.serve(request.options, Task(classify=task), call, _classified)
 
-    def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse | Rest:
+    def Generate(
+        self, request: pb.GenerateRequest, call: Call
+    ) -> pb.GenerateResponse | Continuation:
         requests.check_generate(request.task)
-        return self._serve(request.options, Task(generate=request.task), call, _generated)
+        return self._calls.serve(request.options, Task(generate=request.task), call, _generated)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         requests.check_generate(request.task)
-        work, call = self._work(request.options, Task(generate=request.task), call)
-        with self.runs.part_of(call):
-            async with contextlib.aclosing(self._pipeline.stream(work, call)) as items:
-                async for item in items:
-                    if isinstance(item, Outcome):
-                        self._account(call, item)
-                        yield pb.GenerateStreamResponse(receipt=item.receipt)
-                    else:
-                        yield pb.GenerateStreamResponse(chunk=item)
+        stream = self._calls.stream(request.options, Task(generate=request.task), call)
+        async with contextlib.aclosing(stream) as items:
+            async for item in items:
+                if isinstance(item, Outcome):
+                    yield pb.GenerateStreamResponse(receipt=item.receipt)
+                else:
+                    yield pb.GenerateStreamResponse(chunk=item)
 
-    def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Rest:
+    def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
         if not request.task.inputs:
             raise invalid("task.inputs", "needs at least one tensor")
-        return self._serve(request.options, Task(infer=request.task), call, _inferred)
+        return self._calls.serve(request.options, Task(infer=request.task), call, _inferred)
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
@@ -109,10 +107,10 @@ class RouterServicer:
     async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
         if not request.run_id:
             raise invalid("run_id", "is empty")
-        cancelled = self.runs.cancel(call.principal.organisation, request.run_id)
+        cancelled = self._runs.cancel(call.principal.organisation, request.run_id)
         jobs = 0
-        if self.jobs is not None:
-            jobs = await self.jobs.cancel_run(request.run_id, call)
+        if self._jobs is not None:
+            jobs = await self._jobs.cancel_run(request.run_id, call)
         return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
     async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
@@ -152,7 +150,7 @@ class RouterServicer:
                 )
             pick = found
         else:
-            asked, _ = self._work(request.options, request.task, call)
+            asked, _ = self._calls.resolve(request.options, request.task, call)
             tokens = asked.work.input_tokens if asked.work.kind == "generate" else 0
             pick = self._look(asked.model, frozenset(request.options.required_capabilities), tokens)
         return pb.ExplainRouteResponse(
@@ -165,31 +163,26 @@ class RouterServicer:
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
         requests.check_task(request.task)
-        _, call = self._work(request.options, request.task, call)
-        return pb.SubmitJobResponse(job=await self._jobs().submit(request, call))
+        _, call = self._calls.resolve(request.options, request.task, call)
+        return pb.SubmitJobResponse(job=await self._job_service().submit(request, call))
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
-        return pb.GetJobResponse(job=await self._jobs().get(request.id, call))
+        return pb.GetJobResponse(job=await self._job_service().get(request.id, call))
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, call: Call
     ) -> AsyncIterator[pb.WatchJobResponse]:
-        async with contextlib.aclosing(self._jobs().watch(request.id, call)) as states:
+        async with contextlib.aclosing(self._job_service().watch(request.id, call)) as states:
             async for job in states:
                 yield pb.WatchJobResponse(job=job)
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
-        return pb.CancelJobResponse(job=await self._jobs().cancel(request.id, call))
+        return pb.CancelJobResponse(job=await self._job_service().cancel(request.id, call))
 
-    async def serve_job(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
-        """Serve a job's task as one of its caller's calls; raises Fault."""
-        asked, call = self._work(request.options, request.task, call)
-        return await self._run(asked, call)
-
-    def _jobs(self) -> Jobs:
-        if self.jobs is None:
+    def _job_service(self) -> Jobs:
+        if self._jobs is None:
             raise unavailable("jobs need Redis, and none is configured", reason="NO_REDIS")
-        return self.jobs
+        return self._jobs
 
     async def SendFeedback(
         self, request: pb.SendFeedbackRequest, call: Call
@@ -201,85 +194,6 @@ class RouterServicer:
             call, request.request_id, request.correct, request.note
         )
         return pb.SendFeedbackResponse(quarantined=taken)
-
-    def _serve(
-        self,
-        options: pb.CallOptions,
-        task: Task,
-        call: Call,
-        respond: Callable[[Outcome], R],
-        work: Work | None = None,
-        digest: bytes = b"",
-    ) -> R | Callable[[], Awaitable[R]]:
-        """The response where it is in memory, and otherwise what has to be awaited for it."""
-        asked, call = self._work(options, task, call, work, digest)
-        outcome = None if self._cascade.may_climb(asked) else self._pipeline.at_once(asked, call)
-        if outcome is not None:
-            self._account(call, outcome)
-            return respond(outcome)
-
-        async def rest() -> R:
-            return respond(await self._run(asked, call))
-
-        return rest
-
-    async def _run(self, asked: requests.Asked, call: Call) -> Outcome:
-        try:
-            with self.runs.part_of(call):
-                outcome = await self._booked(asked, call)
-                return (
-                    await self._cascade.climb(asked, call, outcome)
-                    if self._cascade.may_climb(asked)
-                    else outcome
-                )
-        except Fault as fault:
-            raise requests.in_public_words(fault) from None
-
-    async def _booked(self, asked: requests.Asked, call: Call) -> Outcome:
-        outcome = await self._pipeline.run(asked, call)
-        self._account(call, outcome)
-        return outcome
-
-    async def _another(self, asked: requests.Asked, call: Call) -> Outcome:
-        """A further try of a call that has been served already: its run may have ended or spent its
-        money meanwhile.
-        """
-        return await self._booked(asked, self.runs.enter(asked.options, call))
-
-    def _account(self, call: Call, outcome: Outcome) -> None:
-        self._models.served(outcome.receipt.request_id, outcome.receipt.model)
-        self.runs.spent(call, outcome.receipt.cost.paid_microusd)
-
-    def _work(
-        self,
-        options: pb.CallOptions,
-        task: Task,
-        call: Call,
-        work: Work | None = None,
-        digest: bytes = b"",
-    ) -> tuple[requests.Asked, Call]:
-        """The task as it will be served and the call within its run; `work` and `digest` where they
-        are made already.
-        """
-        requests.check_options(options)
-        priority = self._keys.capped(call.principal, options.priority or call.priority)
-        run_id, step = options.run_id or call.run_id, options.step or call.step
-        if (priority, run_id, step) != (call.priority, call.run_id, call.step):
-            call = call._replace(priority=priority, run_id=run_id, step=step)
-        work = work or requests.measure(options.model, task)
-        chain = self._models.chain(
-            options.model,
-            work,
-            options.required_capabilities,
-            options.min_quality,
-            self._registry.fleets.keys(),
-            options.fallback_models,
-        )
-        model, *spare = chain.models
-        if model != work.model:
-            work = work._replace(model=model)
-        asked = requests.Asked(options, model, task, work, tuple(spare), chain.reason, digest)
-        return asked, self.runs.enter(options, call)
 
     def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
         """A pick that is not made."""

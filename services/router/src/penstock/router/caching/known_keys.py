@@ -14,7 +14,7 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.dispatch import parts_that_fit
+from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
@@ -140,7 +140,7 @@ class Deposits:
                 waiting, self._waiting, self._count = self._waiting, {}, 0
                 for call, answers in waiting.values():
                     for at in range(0, len(answers), AT_ONCE):
-                        for part in parts_that_fit(answers[at : at + AT_ONCE], _bytes_of):
+                        for part in split_to_fit(answers[at : at + AT_ONCE], _bytes_of):
                             await self._call(call, pb.StoreAllRequest(answers=part))
         finally:
             self._sender = None

@@ -57,6 +57,7 @@ class Pipeline:
         stages: tuple[AdmissionStage, RecallStage, ShapeStage],
         clock: Clock,
         telemetry: Telemetry,
+        prices: Callable[[], Prices],
         notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.attempts = attempts
@@ -64,8 +65,7 @@ class Pipeline:
         self._clock = clock
         self._telemetry = telemetry
         self._notes = notes
-        self.prices = Prices({})
-        """Replaced when the file is read again."""
+        self._prices = prices
         self._after: set[asyncio.Task[None]] = set()
         self._ids = RandomIds()
 
@@ -292,7 +292,7 @@ class Pipeline:
         receipt = trip.receipt
         receipt.revision, receipt.compute_ms = result.revision, result.compute_ms
         receipt.usage.CopyFrom(result.usage)
-        bill(receipt, result.usage, self.prices, reused=reused)
+        bill(receipt, result.usage, self._prices(), reused=reused)
         receipt.total_ms = (self._clock.monotonic() - trip.began_s) * 1e3
         trip.span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
         trip.span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)

@@ -6,7 +6,7 @@ Plain; declared and measured facts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.prices.prices import Prices
@@ -32,10 +32,10 @@ class Models:
     """The routes in force and what callers have said of the answers."""
 
     def __init__(
-        self, routes: RoutesSection, default_model: str, prices: Prices | None = None
+        self, routes: RoutesSection, default_model: str, prices: Callable[[], Prices]
     ) -> None:
         self._default = default_model
-        self.prices = prices or Prices({})
+        self._prices = prices
         self._judged: dict[str, list[int]] = {}
         self._served: OrderedDict[str, str] = OrderedDict()
         self.replace(routes)
@@ -114,7 +114,7 @@ class Models:
 
     def price_of(self, name: str, work: Work) -> int:
         """Estimated micro-dollars of this work on a model; 0 when it has no price."""
-        return self.prices.most_microusd(name, work.input_tokens, work.output_tokens) or 0
+        return self._prices().most_microusd(name, work.input_tokens, work.output_tokens) or 0
 
     @staticmethod
     def _once(names: Sequence[str]) -> tuple[str, ...]:

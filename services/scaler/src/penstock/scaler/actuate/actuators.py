@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from penstock.rpc.peers.stream import open_channel
 from penstock.scaler.settings import ProcessActuator
-from penstock.service.child_process import dying_with_parent
+from penstock.service.child_process import die_with_parent
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class LocalProcesses:
             **{key: _fill(value, filled) for key, value in self._config.env.items()},
         }
         process = await asyncio.create_subprocess_exec(
-            *dying_with_parent(command), env=env, stdin=asyncio.subprocess.DEVNULL
+            *die_with_parent(command), env=env, stdin=asyncio.subprocess.DEVNULL
         )
         child = self._children[name] = _Child(process, address, serves=not address)
         return child

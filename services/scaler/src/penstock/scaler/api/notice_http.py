@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from penstock.scaler.spot.notices import BadNotice, Notice, parse
 from penstock.service.clock import Clock
+from penstock.service.program import CannotStart
 
 MOST_BYTES = 64 << 10
 READ_S = 5.0
@@ -18,31 +19,36 @@ Act = Callable[[Notice], Awaitable[tuple[bool, bool]]]
 """
 
 
-class NoticeDoor:
+class NoticePort:
     """`POST /notice[?instance=ID]` with a JSON body and `authorization: Bearer SECRET`.
 
-    Owner: the service's main, which closes it.
+    Owner: whoever started it must `stop` it.
     """
 
-    def __init__(self, act: Act, secret: str, clock: Clock) -> None:
+    def __init__(self, listen: str, act: Act, secret: str, clock: Clock) -> None:
         self._act, self._secret, self._clock = act, secret, clock
         self._server: asyncio.Server | None = None
+        self.address = listen
 
-    async def start(self, listen: str) -> int:
-        """Bind and serve; returns the port.
+    async def start(self) -> None:
+        """Bind and serve.
 
         Raises:
-            OSError: the address cannot be bound.
+            CannotStart: the address cannot be bound.
         """
-        host, _, port = listen.rpartition(":")
-        self._server = await asyncio.start_server(
-            self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES
-        )
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        host, _, port = self.address.rpartition(":")
+        try:
+            self._server = await asyncio.start_server(
+                self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES
+            )
+        except (OSError, ValueError) as error:
+            raise CannotStart(
+                f"cannot listen on {self.address}: {error}; set PENSTOCK_NOTICE_LISTEN"
+            ) from None
+        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
-    async def close(self) -> None:
-        """Stop serving."""
+    async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
+        """Stop serving; a notice that is being read is not waited for."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from penstock.otel import attributes as names
+from penstock.service.program import CannotStart
 from penstock.telemetry.store import Store
 from penstock.telemetry.window.series import Series, labels_of
 
@@ -99,28 +100,33 @@ def exemplars_of(store: Store) -> Exemplars:
     return found
 
 
-class PrometheusDoor:
+class PrometheusPort:
     """A small HTTP/1.1 server with one page, `/metrics`.
 
-    Owner: the service's main, which closes it.
+    Owner: whoever started it must `stop` it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, listen: str, store: Store) -> None:
         self._store = store
         self._server: asyncio.Server | None = None
+        self.address = listen
 
-    async def start(self, listen: str) -> int:
-        """Bind and serve; returns the port.
+    async def start(self) -> None:
+        """Bind and serve.
 
         Raises:
-            OSError: the address cannot be bound.
+            CannotStart: the address cannot be bound.
         """
-        host, _, port = listen.rpartition(":")
-        self._server = await asyncio.start_server(
-            self._serve, host or "127.0.0.1", int(port), limit=REQUEST_BYTES
-        )
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        host, _, port = self.address.rpartition(":")
+        try:
+            self._server = await asyncio.start_server(
+                self._serve, host or "127.0.0.1", int(port), limit=REQUEST_BYTES
+            )
+        except (OSError, ValueError):
+            raise CannotStart(
+                f"cannot listen on {self.address}: it is in use; set PENSTOCK_PROMETHEUS_LISTEN"
+            ) from None
+        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -149,8 +155,8 @@ class PrometheusDoor:
         page = render(self._store.series.all(), exemplars, open_metrics)
         return _page("200 OK", OPEN_METRICS if open_metrics else TEXT, page)
 
-    async def close(self) -> None:
-        """Stop serving."""
+    async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
+        """Stop serving; a scrape that is being answered is not waited for."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()

@@ -14,7 +14,7 @@ ASK = """
 import asyncio, os
 import grpc
 from penstock.service.clock import SystemClock
-from penstock.rpc.polling import poll_after_loop, pollers
+from penstock.hosting.polling import poll_after_loop, pollers
 
 async def main():
     server = grpc.aio.server()

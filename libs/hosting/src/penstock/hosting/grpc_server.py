@@ -1,4 +1,4 @@
-"""The one server builder: doors and foreign protocols on an address, with health, reflection,
+"""A gRPC port: endpoints and foreign protocols on an address, with health, reflection,
 limits and a clean end.
 """
 
@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES
-from penstock.rpc.endpoint import Door, DoorHandlers
+from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.program import CannotStart
@@ -51,14 +49,14 @@ class ServerLimits:
         ]
 
 
-class Server:
-    """A service on its address. Owner: whoever started it must `stop` it or await `wait`."""
+class GrpcServer:
+    """A gRPC port. Owner: whoever started it must `stop` it."""
 
     def __init__(
         self,
         name: str,
         settings: ServiceSettings,
-        doors: Sequence[Door],
+        endpoints: Sequence[Endpoint],
         *,
         foreign: Sequence[Callable[[grpc.aio.Server], None]] = (),
         foreign_names: Sequence[str] = (),
@@ -72,20 +70,18 @@ class Server:
         limits = limits or ServerLimits()
         self.grpc_server = grpc.aio.server(options=limits.options())
         handlers = [
-            DoorHandlers(door, tracer, self._clock, limits.default_deadline_s).generic()
-            for door in doors
+            EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s).generic()
+            for endpoint in endpoints
         ]
         self.grpc_server.add_generic_rpc_handlers(handlers)
         for add in foreign:
             add(self.grpc_server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
-        self._names = [door.service.full_name for door in doors] + list(foreign_names)
+        self._names = [endpoint.service.full_name for endpoint in endpoints] + list(foreign_names)
         if settings.profile == "development":
             names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self.grpc_server)
-        self._stop_asked = asyncio.Event()
-        self._stop_now = asyncio.Event()
         self.address = settings.listen
         self.port = 0
 
@@ -112,7 +108,6 @@ class Server:
             self.address = f"{address.rpartition(':')[0]}:{port}"
         await self.grpc_server.start()
         await self.set_serving(True)
-        gc.freeze()  # what is there when serving begins stays: no collection need look at it
         return self.port
 
     async def set_serving(self, serving: bool) -> None:
@@ -120,45 +115,21 @@ class Server:
         for name in ["", *self._names]:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
-    async def wait(self, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Serve until SIGTERM or SIGINT, then drain and stop; a second signal stops at once.
-
-        `before_stop` runs first, while calls are still served: the place to tell a registry that no
-        more should come.
+    async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
+        """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`
+        seconds or until `hurry` is set, end.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ask_to_stop)
-        try:
-            await self._stop_asked.wait()
-            if before_stop is not None:
-                await before_stop()
-            await self.stop(self._settings.grace_s)
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    def ask_to_stop(self) -> None:
-        """What a signal does: the first begins the drain, the second ends the grace."""
-        (self._stop_now if self._stop_asked.is_set() else self._stop_asked).set()
-
-    async def stop(self, grace_s: float | None = None) -> None:
-        """Say NOT_SERVING, let callers notice, refuse new calls, give those in flight `grace_s`,
-        end.
-        """
+        hurry = hurry or asyncio.Event()
         await self._health.enter_graceful_shutdown()
         if grace_s:
-            await self._unless_hurried(self._settings.drain_s)
-        hurry = asyncio.create_task(self._stop_now.wait())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hurry.wait(), self._settings.drain_s)
+        hurried = asyncio.create_task(hurry.wait())
         stopping = asyncio.create_task(self.grpc_server.stop(grace_s))
-        await asyncio.wait([hurry, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([hurried, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             await self.grpc_server.stop(0)
             await stopping
-        hurry.cancel()
+        hurried.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await hurry
-
-    async def _unless_hurried(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_now.wait(), seconds)
+            await hurried

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,11 +13,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from penstock.api.inference.v1 import inference_pb2
+from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Door
+from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
-from penstock.rpc.server import Server
 from penstock.service.program import CannotStart
 from penstock.service.settings import ServiceSettings
 from penstock.testkit.server import TOKEN, serving
@@ -48,8 +47,8 @@ def servicer() -> Slow:
     return Slow()
 
 
-def door(servicer: Slow) -> Door:
-    return Door(SERVICE, servicer, internal(TOKEN))
+def door(servicer: Slow) -> Endpoint:
+    return Endpoint(SERVICE, servicer, internal(TOKEN))
 
 
 async def refused(address: str, payload: bytes, **how: object) -> grpc.StatusCode:
@@ -105,7 +104,7 @@ async def test_reflection_is_for_development_only(servicer: Slow) -> None:
         ("development", grpc.StatusCode.OK),
         ("production", grpc.StatusCode.UNIMPLEMENTED),
     ):
-        server = Server(
+        server = GrpcServer(
             "test", ServiceSettings(listen="127.0.0.1:0", profile=profile), [door(servicer)]
         )  # type: ignore[arg-type]
         await server.start()
@@ -124,7 +123,7 @@ async def test_an_address_that_cannot_be_had_is_one_clear_line(servicer: Slow, l
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         address = f"127.0.0.1:{holder.getsockname()[1]}" if listen == "in use" else listen
-        server = Server("test", ServiceSettings(listen=address), [door(servicer)])
+        server = GrpcServer("test", ServiceSettings(listen=address), [door(servicer)])
         with pytest.raises(CannotStart, match="cannot listen"):
             await server.start()
         await server.stop(None)
@@ -132,31 +131,10 @@ async def test_an_address_that_cannot_be_had_is_one_clear_line(servicer: Slow, l
 
 async def test_a_second_copy_on_the_same_port_fails(servicer: Slow) -> None:
     async with serving([door(servicer)]) as server:
-        second = Server("second", ServiceSettings(listen=server.address), [door(servicer)])
+        second = GrpcServer("second", ServiceSettings(listen=server.address), [door(servicer)])
         with pytest.raises(CannotStart):
             await second.start()
         await second.stop(None)
-
-
-async def test_sigterm_says_not_serving_and_finishes_what_runs(servicer: Slow) -> None:
-    server = Server(
-        "test", ServiceSettings(listen="127.0.0.1:0", drain_s=0.05, grace_s=10), [door(servicer)]
-    )
-    await server.start()
-    told = asyncio.Event()
-
-    async def leave() -> None:
-        told.set()
-
-    waiting = asyncio.create_task(server.wait(before_stop=leave))
-    async with open_channel(server.address) as channel:
-        running = asyncio.ensure_future(channel.unary_unary(COMPUTE)(b"", metadata=METADATA))
-        await asyncio.wait_for(servicer.started.wait(), 5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(told.wait(), 5)
-        servicer.release.set()
-        assert await running == b""
-        await asyncio.wait_for(waiting, 15)
 
 
 def test_a_bad_variable_is_one_line_and_exit_status_two() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock.rpc.probe import reachable_by, serves
+from penstock.hosting.probe import reachable_by, serves
 from penstock.testkit.server import serving
 
 

@@ -1,5 +1,6 @@
-"""`python -m penstock.rpc.probe`: exits 0 when the service on PENSTOCK_LISTEN serves; for container
-engines that probe by a command.
+"""`python -m penstock.hosting.probe`: exits 0 when the service on PENSTOCK_LISTEN serves.
+
+For container engines that probe by a command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from penstock.rpc.peers.stream import DIRECT
+from penstock.rpc.peers.stream import NO_PROXY
 
 PROBE_S = 3.0
 
@@ -26,7 +27,7 @@ def reachable_by(listen: str) -> str:
 
 def serves(listen: str) -> bool:
     """True when grpc.health.v1 there says SERVING."""
-    with grpc.insecure_channel(reachable_by(listen), options=(DIRECT,)) as channel:
+    with grpc.insecure_channel(reachable_by(listen), options=(NO_PROXY,)) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=PROBE_S

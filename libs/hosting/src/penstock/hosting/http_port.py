@@ -1,0 +1,63 @@
+"""An HTTP port: an ASGI application by uvicorn, without uvicorn's own signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from penstock.service.program import CannotStart
+
+log = logging.getLogger(__name__)
+
+
+class HttpPort:
+    """Serves an application. Owner: whoever started it must `stop` it."""
+
+    def __init__(self, listen: str, app: Any) -> None:
+        self.address = listen
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            CannotStart: the address cannot be bound.
+        """
+        host, _, port = self.address.rpartition(":")
+        listener = _bind(host.strip("[]"), port)
+        self.address = f"{host}:{listener.getsockname()[1]}"
+        log.info("serving http://%s/", self.address)
+        serving = self._server.serve(sockets=[listener])
+        self._serving = asyncio.get_running_loop().create_task(serving, name="http")
+
+    async def stop(self, grace_s: float | None = None, hurry: asyncio.Event | None = None) -> None:
+        """Refuse new requests, give those in flight uvicorn's own grace, end."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await asyncio.wait([self._serving])
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the service: uvicorn's own handlers raise them again after the end, and a
+    clean stop would look like a crash.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(host: str, port: str) -> socket.socket:
+    try:
+        return socket.create_server((host, int(port)))
+    except (OSError, ValueError):
+        raise CannotStart(
+            f"cannot listen on {host}:{port}: it is in use or no address; set PENSTOCK_LISTEN"
+        ) from None

@@ -1,0 +1,89 @@
+"""The life of one service in its own process: started, reloaded, drained, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
+
+from penstock.hosting.outside import Outside, real_world
+from penstock.hosting.service import Service
+from penstock.service.program import run
+from penstock.service.settings import ServiceSettings, reload_on_sighup
+
+S = TypeVar("S", bound=ServiceSettings)
+Build = Callable[[S, Outside], Service]
+
+
+def run_service(
+    name: str, kind: type[S], build: Build[S], question: str = "", *, edge: bool = False
+) -> None:
+    """Run a service as this process until it is told to stop; exits as `program.run` says.
+
+    Args:
+        name: the service's name, in logs, `--help` and `service.name`.
+        kind: its settings class.
+        build: its assembly.
+        question: the one question it answers, for `--help`.
+        edge: True for a service with a public port.
+    """
+
+    async def serve(settings: S) -> None:
+        async with real_world(name, settings, edge=edge) as outside:
+            await live(build(settings, outside), settings)
+
+    run(name, kind, serve, question)
+
+
+async def live(service: Service, settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and stop; a second signal ends the grace."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def told() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    with signals_to(told):
+        async with serving(service, settings, hurry):
+            reload_on_sighup(service.reload)
+            gc.freeze()  # what is there when serving begins stays: no collection need look at it
+            await stop.wait()
+
+
+@contextlib.contextmanager
+def signals_to(told: Callable[[], None]) -> Iterator[None]:
+    """Call `told` for each SIGTERM and SIGINT inside the block."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    service: Service, settings: ServiceSettings, hurry: asyncio.Event | None = None
+) -> AsyncIterator[str]:
+    """A service from open to close; yields the address of its own port.
+
+    Its own port, the last, stops first and with the settings' grace, which `hurry` ends; the others
+    stop at once after it.
+    """
+    async with contextlib.AsyncExitStack() as owned:
+        owned.push_async_callback(service.close)
+        await service.open()
+        *others, own = service.ports
+        for port in others:
+            await port.start()
+            owned.push_async_callback(port.stop)
+        await own.start()
+        owned.push_async_callback(own.stop, settings.grace_s, hurry)
+        if service.ready is not None:
+            await service.ready(own.address)
+        yield own.address
+        await service.drain()

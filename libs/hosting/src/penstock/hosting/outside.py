@@ -1,0 +1,78 @@
+"""What a service is given of the world: time, chance, telemetry, connections, stores.
+
+`build(settings, outside)` of every service takes nothing else from outside, so tests, the cell and
+benchmarks assemble the service that production runs, in a world of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import redis.asyncio
+from google.protobuf.descriptor import ServiceDescriptor
+from penstock.otel.telemetry import Telemetry
+from penstock.rpc.dispatch import EXCHANGE
+from penstock.rpc.peers.stream import Peer, connect, open_channel
+from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.clock import Clock, SystemClock
+from penstock.service.settings import ServiceSettings
+from penstock.service.store import open_store
+
+Dial = Callable[[str, ServiceDescriptor], Peer]
+"""Gives a peer for an address and a service; it connects with its first call. Who dials closes."""
+OpenStore = Callable[..., redis.asyncio.Redis]
+"""Gives a client for a store's URL; see `penstock.service.store.open_store`."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The outside world of one service."""
+
+    telemetry: Telemetry
+    dial: Dial
+    clock: Clock = field(default_factory=SystemClock)
+    open_store: OpenStore = open_store
+    rng: Random = field(default_factory=Random)
+
+
+def dialling(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> Dial:
+    """Connections that carry the internal token: an item stream where the service has one."""
+
+    def dial(address: str, service: ServiceDescriptor) -> Peer:
+        token = settings.internal_token
+        if EXCHANGE in service.methods_by_name:
+            return connect(address, service, token=token, clock=clock, tracer=telemetry)
+        channel = open_channel(address)
+        return UnaryPeer(channel, service, token=token, clock=clock, tracer=telemetry)
+
+    return dial
+
+
+@contextlib.asynccontextmanager
+async def real_world(
+    service: str, settings: ServiceSettings, *, edge: bool = False
+) -> AsyncIterator[Outside]:
+    """The real world for the length of a service's life; telemetry is flushed at the end.
+
+    Args:
+        service: `service.name` of what is recorded.
+        edge: True for a service with a public port, see Telemetry.
+    """
+    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+    clock = SystemClock()
+    telemetry = Telemetry(
+        service,
+        settings.otlp_endpoint,
+        profile=settings.profile,
+        edge=edge,
+        instance=instance,
+        interval_s=1.0,
+    )
+    try:
+        yield Outside(telemetry, dialling(settings, clock, telemetry), clock)
+    finally:
+        await asyncio.to_thread(telemetry.close)

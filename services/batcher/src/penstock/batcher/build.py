@@ -1,0 +1,40 @@
+"""The assembly of the batcher."""
+
+from __future__ import annotations
+
+from penstock.api.batcher.v1 import batcher_pb2
+from penstock.batcher.api.batcher_service import BatcherServicer
+from penstock.batcher.instance import INFERENCE
+from penstock.batcher.settings import BatcherSettings, BatchingSection
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.outside import Outside
+from penstock.hosting.service import Service
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.service.settings import load_section
+
+NAME = "batcher"
+SERVICE = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
+
+
+def build(settings: BatcherSettings, outside: Outside) -> Service:
+    """Make the batcher; raises BadConfig."""
+    servicer = BatcherServicer(
+        _section(settings),
+        lambda address: outside.dial(address, INFERENCE),
+        outside.clock,
+        outside.telemetry,
+    )
+    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
+    return Service(
+        NAME,
+        [port],
+        [endpoint],
+        close=servicer.close,
+        reload=lambda: servicer.reload(_section(settings)),
+    )
+
+
+def _section(settings: BatcherSettings) -> BatchingSection:
+    return load_section(settings.config_file, "batching", BatchingSection)

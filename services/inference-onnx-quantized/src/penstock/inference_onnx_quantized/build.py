@@ -1,0 +1,98 @@
+"""The assembly of an instance: models, compute threads, our service and KServe's on one port."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.outside import Outside
+from penstock.hosting.registration import Registration
+from penstock.hosting.service import Service
+from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
+from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
+from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
+from penstock.inference_onnx_quantized.load import LoadMeter
+from penstock.inference_onnx_quantized.repository import Repository
+from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.settings import InferenceSettings
+from penstock.onnx.card import BadModel
+from penstock.onnx.loading import load_model
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.errors import Fault
+from penstock.service.program import CannotStart
+
+NAME = "inference-onnx-quantized"
+SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+def build(settings: InferenceSettings, outside: Outside) -> Service:
+    """Make the instance; `open` loads its models and raises CannotStart where one cannot be."""
+    repository = Repository(
+        settings.home / "models",
+        settings.memory_budget_bytes,
+        lambda folder: load_model(folder, 1, settings.providers),
+    )
+    meter = LoadMeter(settings.compute_threads)
+    runner = Runner(settings.compute_threads, meter, outside.clock)
+    servicer = InferenceServicer(
+        settings, repository, runner, meter, outside.clock, outside.telemetry
+    )
+    kserve = KServeServicer(settings, repository, runner, meter, outside.clock, servicer.load)
+    shown = settings.kserve != "off"
+    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    port = GrpcServer(
+        NAME,
+        settings,
+        [endpoint],
+        foreign=[kserve.add_to] if shown else [],
+        foreign_names=[KSERVE] if shown else [],
+        tracer=outside.telemetry,
+        clock=outside.clock,
+    )
+    registration = Registration(
+        settings.router_address,
+        lambda address: _instance(settings, servicer, address),
+        settings.internal_token,
+        outside.clock,
+        load=servicer.load,
+        models=servicer.models,
+    )
+
+    async def close() -> None:
+        runner.close()
+
+    return Service(
+        NAME,
+        [port],
+        [endpoint],
+        open=lambda: asyncio.to_thread(_load_all, repository, settings),
+        ready=registration.start,
+        drain=registration.leave,
+        close=close,
+    )
+
+
+def _load_all(repository: Repository, settings: InferenceSettings) -> None:
+    for name in settings.models:
+        try:
+            repository.load(name)
+        except (BadModel, Fault) as error:
+            raise CannotStart(f"model {name}: {error}") from None
+
+
+def _instance(
+    settings: InferenceSettings, servicer: InferenceServicer, address: str
+) -> router_pb2.Instance:
+    return router_pb2.Instance(
+        id=settings.instance_id,
+        address=settings.advertise or address,
+        batcher_address=settings.batcher_address,
+        models=servicer.models(),
+        concurrency=settings.compute_threads,
+        microusd_per_hour=settings.microusd_per_hour,
+        tenancy=router_pb2.TENANCY_SPOT if settings.spot else router_pb2.TENANCY_ON_DEMAND,
+        zone=settings.zone,
+    )

@@ -1,0 +1,70 @@
+"""The assembly of the service before one upstream."""
+
+from __future__ import annotations
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.outside import Outside
+from penstock.hosting.registration import Registration
+from penstock.hosting.service import Service
+from penstock.inference_upstream.api.inference_service import UpstreamServicer
+from penstock.inference_upstream.settings import Upstream, UpstreamSettings, UpstreamsSection
+from penstock.inference_upstream.transport.client import Client
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.service.background import Background
+from penstock.service.settings import load_section
+
+NAME = "inference-upstream"
+SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+def build(settings: UpstreamSettings, outside: Outside) -> Service:
+    """Make the service; raises BadConfig where the file has no such upstream."""
+    section = load_section(settings.config_file, "upstreams", UpstreamsSection)
+    upstream = section.named(settings.upstream)
+    client = Client(upstream, outside.telemetry)
+    servicer = UpstreamServicer(client, outside.clock, outside.telemetry)
+    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
+    registration = Registration(
+        settings.router_address,
+        lambda address: _instance(settings, upstream, servicer, address),
+        settings.internal_token,
+        outside.clock,
+        load=servicer.load,
+    )
+    background = Background()
+
+    async def open_() -> None:
+        background.start(client.keep(outside.clock), "connection keeper")
+
+    async def close() -> None:
+        await background.close()
+        await client.close()
+
+    return Service(
+        NAME,
+        [port],
+        [endpoint],
+        open=open_,
+        ready=registration.start,
+        drain=registration.leave,
+        close=close,
+    )
+
+
+def _instance(
+    settings: UpstreamSettings, upstream: Upstream, servicer: UpstreamServicer, address: str
+) -> router_pb2.Instance:
+    return router_pb2.Instance(
+        id=settings.instance_id or upstream.name,
+        address=settings.advertise or address,
+        batcher_address=settings.batcher_address,
+        models=servicer.models(),
+        capabilities=["resumes"] if upstream.resumes else [],
+        concurrency=upstream.concurrency,
+        tenancy=router_pb2.TENANCY_UPSTREAM,
+        zone=settings.zone,
+    )

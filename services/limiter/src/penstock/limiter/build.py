@@ -1,0 +1,84 @@
+"""The assembly of the limiter: its own port, and the operators' and Envoy's where they are set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.api.envoy import ratelimit_pb2 as rls
+from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
+from penstock.api.limiter.v1 import limiter_pb2
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.outside import Outside
+from penstock.hosting.service import Port, Service
+from penstock.limiter.api.admin_service import AdminServicer, operator
+from penstock.limiter.api.envoy_service import EnvoyServicer
+from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.rules import LimitsSection
+from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.store import Store
+from penstock.prices.prices import PricesSection
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.service.program import CannotStart
+from penstock.service.settings import load_section
+
+NAME = "limiter"
+SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
+
+
+def build(settings: LimiterSettings, outside: Outside) -> Service:
+    """Make the limiter; raises BadConfig, and CannotStart where no store is set."""
+    if not settings.redis_url:
+        raise CannotStart(
+            "the limiter keeps its ledger in Redis: set PENSTOCK_REDIS_URL (make up does)"
+        )
+    store = _store(settings, outside)
+    servicer = LimiterServicer(
+        settings, *_sections(settings), store, outside.clock, outside.telemetry
+    )
+    endpoint = Endpoint(SERVICES["LimiterService"], servicer, internal(settings.internal_token))
+    own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
+    return Service(
+        NAME,
+        [*_other_ports(settings, servicer, store, outside), own],
+        [endpoint],
+        open=store.warm,
+        close=store.close,
+        reload=lambda: servicer.reload(*_sections(settings)),
+    )
+
+
+def _store(settings: LimiterSettings, outside: Outside) -> Store:
+    return Store(
+        outside.open_store(settings.redis_url, timeout_s=1.0, retries=0),
+        outside.clock,
+        settings.store_timeout_ms / 1e3,
+        settings.store_pause_ms / 1e3,
+        patience_s=settings.store_patience_ms / 1e3,
+    )
+
+
+def _sections(settings: LimiterSettings) -> tuple[LimitsSection, PricesSection]:
+    file = settings.config_file
+    return load_section(file, "limits", LimitsSection), load_section(file, "prices", PricesSection)
+
+
+def _other_ports(
+    settings: LimiterSettings, limiter: LimiterServicer, store: Store, outside: Outside
+) -> Iterator[Port]:
+    """The operators' port and Envoy's, each on an address of its own."""
+    if settings.admin_listen:
+        admin = AdminServicer(limiter, store, outside.clock)
+        operators = operator(settings.operators())
+        endpoint = Endpoint(SERVICES["LimiterAdminService"], admin, operators)
+        own = settings.model_copy(update={"listen": settings.admin_listen})
+        yield GrpcServer("limiter-admin", own, [endpoint])
+    if settings.envoy_listen:
+        envoy = EnvoyServicer(limiter, store)
+        yield GrpcServer(
+            "limiter-envoy",
+            settings.model_copy(update={"listen": settings.envoy_listen}),
+            [],
+            foreign=[lambda server: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, server)],
+            foreign_names=[rls.DESCRIPTOR.services_by_name["RateLimitService"].full_name],
+        )

@@ -1,0 +1,196 @@
+"""The assembly of the router."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from penstock.api.cache.v1 import cache_pb2
+from penstock.api.limiter.v1 import limiter_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.hosting.grpc_server import GrpcServer, ServerLimits
+from penstock.hosting.outside import Outside
+from penstock.hosting.polling import poll_after_loop
+from penstock.hosting.service import Service
+from penstock.prices.prices import Prices, PricesSection
+from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.api.registry_service import RegistryServicer
+from penstock.router.api.router_service import RouterServicer
+from penstock.router.caching.cache_lookup import CacheRecall
+from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.handler import CallHandler
+from penstock.router.calls.pipeline import Pipeline
+from penstock.router.instances.backends import Backends
+from penstock.router.instances.registry import Registry
+from penstock.router.jobs.jobs import Jobs
+from penstock.router.keys import KeyRing
+from penstock.router.prompts.rules import PromptsSection
+from penstock.router.prompts.shaping import PromptShape
+from penstock.router.routing.model_choice import Models
+from penstock.router.runs.run_stream import RunStream
+from penstock.router.runs.runs import Runs
+from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
+from penstock.router.stages import AdmissionStage, NoRecall, OpenAdmission, RecallStage, ShapeStage
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.errors import Fault
+from penstock.service.background import Background
+from penstock.service.current import Current
+from penstock.service.settings import load_section
+
+NAME = "router"
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
+LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
+REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages of the path that others plug in; None is what the settings say."""
+
+    admission: AdmissionStage | None = None
+    recall: RecallStage | None = None
+    shape: ShapeStage | None = None
+
+
+@dataclass(frozen=True)
+class Router:
+    """The assembled router and the parts that its tests look at."""
+
+    service: Service
+    registry: Registry
+    attempts: Attempts
+    models: Models
+    pipeline: Pipeline
+    jobs: Jobs | None
+
+
+def build(settings: RouterSettings, outside: Outside) -> Service:
+    """Make the router; raises BadConfig."""
+    return assemble(settings, outside).service
+
+
+def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages()) -> Router:
+    """Make the router, with stages of the caller's own where it gives some."""
+    clock, telemetry = outside.clock, outside.telemetry
+    sections = _Sections(settings)
+    keys = KeyRing(sections.keys.api)
+    prices = Current(Prices.of(sections.prices))
+    models = Models(sections.routes, settings.default_model, prices.get)
+    store = outside.open_store(settings.redis_url) if settings.redis_url else None
+    registry = Registry(settings, store, clock)
+    backends = Backends(outside.dial, settings.batcher_address)
+    attempts = Attempts(settings, registry, backends, clock, telemetry, outside.rng)
+    admission = _admission(settings, outside, prices)
+    recall = _recall(settings, outside, prices)
+    shape = PromptShape(sections.prompts, prices.get)
+    pipeline = Pipeline(
+        attempts,
+        (
+            stages.admission or admission or OpenAdmission(),
+            stages.recall or recall or NoRecall(),
+            stages.shape or shape,
+        ),
+        clock,
+        telemetry,
+        prices.get,
+        lambda: (*registry.notes(), *telemetry.notes()),
+    )
+    runs = Runs(clock)
+    calls = CallHandler(keys, models, registry, pipeline, runs)
+    jobs = Jobs(settings, store, calls.serve_job, clock) if store is not None else None
+    run_stream = RunStream(store, runs, clock) if store is not None else None
+    servicer = RouterServicer(settings, calls, registry, pipeline, clock, models, runs, jobs)
+    endpoints = [
+        Endpoint(ROUTER, servicer, keys.authenticate, public=True),
+        Endpoint(
+            REGISTRY,
+            RegistryServicer(settings, registry, clock),
+            internal(settings.internal_token),
+        ),
+    ]
+    limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
+    port = GrpcServer(NAME, settings, endpoints, tracer=telemetry, clock=clock, limits=limits)
+    background = Background()
+
+    async def open_() -> None:
+        await registry.read_shared()
+        if recall is not None:
+            recall.deposits.start()
+
+    async def ready(_: str) -> None:
+        background.start(poll_after_loop(settings.poll_nice, clock), "poller")
+        background.start(_keep_registry(settings, outside, registry, backends, attempts))
+        if admission is not None:
+            background.start(admission.keep(), "lease keeper")
+        if jobs is not None and run_stream is not None:
+            run_stream.start()
+            jobs.start()
+
+    async def close() -> None:
+        if jobs is not None:
+            await jobs.close()
+        await background.close()
+        await pipeline.drained()
+        for stage in (admission, recall, backends, run_stream):
+            if stage is not None:
+                await stage.close()
+        if store is not None:
+            await store.aclose()
+
+    def reload() -> None:
+        fresh = _Sections(settings)
+        shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
+        keys.replace(fresh.keys.api)
+        models.replace(fresh.routes)
+        prices.replace(Prices.of(fresh.prices))
+
+    service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
+    return Router(service, registry, attempts, models, pipeline, jobs)
+
+
+class _Sections:
+    """What the file says for the router; raises BadConfig."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        file = settings.config_file
+        self.keys = load_section(file, "keys", KeysSection)
+        self.routes = load_section(file, "routes", RoutesSection)
+        self.prices = load_section(file, "prices", PricesSection)
+        self.prompts = load_section(file, "prompts", PromptsSection)
+
+
+def _recall(
+    settings: RouterSettings, outside: Outside, prices: Current[Prices]
+) -> CacheRecall | None:
+    if not settings.cache_address:
+        return None
+    peer = outside.dial(settings.cache_address, CACHE)
+    return CacheRecall(peer, prices.get, outside.clock)
+
+
+def _admission(
+    settings: RouterSettings, outside: Outside, prices: Current[Prices]
+) -> LimiterAdmission | None:
+    if not settings.limiter_address:
+        return None
+    peer = outside.dial(settings.limiter_address, LIMITER)
+    return LimiterAdmission(peer, prices.get, outside.clock, settings.limiter_loss)
+
+
+async def _keep_registry(
+    settings: RouterSettings,
+    outside: Outside,
+    registry: Registry,
+    backends: Backends,
+    attempts: Attempts,
+) -> None:
+    """Read what other routers know, and let leases run out."""
+    while True:
+        await outside.clock.sleep(settings.heartbeat_interval_ms / 1e3)
+        await registry.read_shared()
+        for instance_id in registry.sweep():
+            attempts.forget(instance_id)
+            with contextlib.suppress(Fault):
+                await backends.detach(instance_id)

@@ -1,0 +1,91 @@
+"""The assembly of telemetry: the store, what is taken in, detectors, what is passed on.
+
+It records no spans of itself.
+"""
+
+from __future__ import annotations
+
+from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.hosting.grpc_server import GrpcServer, ServerLimits
+from penstock.hosting.outside import Outside
+from penstock.hosting.service import Port, Service
+from penstock.rpc.auth import internal
+from penstock.rpc.endpoint import Endpoint
+from penstock.service.background import Background
+from penstock.service.boot_id import boot_id
+from penstock.service.clock import Clock
+from penstock.telemetry.api.telemetry_service import TelemetryServicer
+from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.pressure import Pressure
+from penstock.telemetry.detection.refitting import keep_fitting
+from penstock.telemetry.detection.request_detector import RequestDetector
+from penstock.telemetry.export.forwarding import Forwarder
+from penstock.telemetry.export.prometheus import PrometheusPort
+from penstock.telemetry.export.webhook import Webhook
+from penstock.telemetry.ingest.host_metrics import watch_host, watch_pressure
+from penstock.telemetry.ingest.otlp_service import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.settings import TelemetrySettings
+from penstock.telemetry.store import Store
+
+NAME = "telemetry"
+SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+
+
+def build(settings: TelemetrySettings, outside: Outside) -> Service:
+    """Make telemetry."""
+    clock = outside.clock
+    pressure = Pressure(boot_id())
+    requests = RequestDetector(pressure)
+    forwarder = _forwarder(settings, clock)
+    webhook = Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
+    store = Store(
+        clock,
+        settings.telemetry_window_bytes,
+        content_tenants=settings.content_tenants,
+        detectors=(MetricDetector(), requests),
+        on_incident=(webhook.put,) if settings.alert_webhook_url else (),
+        forward=forwarder.put if forwarder is not None else None,
+    )
+    receiver = Receiver(store, settings.telemetry_pending_spans)
+    servicer = TelemetryServicer(store, forwarder)
+    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    own = GrpcServer(
+        NAME,
+        settings,
+        [endpoint],
+        foreign=[receiver.add_to],
+        foreign_names=NAMES,
+        clock=clock,
+        limits=ServerLimits(max_message_bytes=MOST_BYTES),
+    )
+    scraped = settings.prometheus_listen
+    ports: list[Port] = [PrometheusPort(scraped, store), own] if scraped else [own]
+    background = Background()
+
+    async def open_() -> None:
+        background.start(store.run(), "settle traces")
+        background.start(watch_host(store.take_host, clock), "host metrics")
+        background.start(watch_pressure(pressure, store.take_host, clock), "host pressure")
+        background.start(keep_fitting(requests, clock), "fit detectors")
+        background.start(webhook.run(), "webhook")
+        if forwarder is not None:
+            background.start(forwarder.run(), "forwarding")
+
+    async def close() -> None:
+        await background.close()
+        await webhook.close()
+        if forwarder is not None:
+            await forwarder.close()
+
+    return Service(NAME, ports, [endpoint], open=open_, close=close)
+
+
+def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
+    if not settings.forward_endpoint:
+        return None
+    return Forwarder(
+        settings.forward_endpoint,
+        settings.home / "forward",
+        settings.forward_queue_bytes,
+        clock,
+    )
