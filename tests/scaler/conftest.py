@@ -16,11 +16,11 @@ from penstock.api.scaler.v1 import scaler_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.scaler.actuate.actuators import Actuator, DryRun
+from penstock.scaler.actuate.actuator import Actuator, DryRun
 from penstock.scaler.api.scaler_service import ScalerServicer
 from penstock.scaler.build import SCALER, keda_port
-from penstock.scaler.pools.engine import Begin, Engine
-from penstock.scaler.pools.sources import Store
+from penstock.scaler.pools.autoscaler import Autoscaler, Begin
+from penstock.scaler.pools.store import ScalerStore
 from penstock.scaler.settings import PoolConfig, ScalerSettings
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
@@ -46,7 +46,7 @@ POOL: dict[str, Any] = {
 class Scaler:
     """One scaler: its engine, and stubs of both its doors."""
 
-    def __init__(self, engine: Engine, clock: FakeClock) -> None:
+    def __init__(self, engine: Autoscaler, clock: FakeClock) -> None:
         self.engine, self.clock = engine, clock
         self.api: scaler_pb2_grpc.ScalerServiceStub
         self.keda: keda_grpc.ExternalScalerStub
@@ -72,8 +72,8 @@ class Scalers:
         if client is not None:
             self._owned.push_async_callback(client.aclose)
         acting = actuator or DryRun(1)
-        engine = Engine(
-            [config], {config.name: acting}, Store(client, who), self.clock, drain=drain
+        engine = Autoscaler(
+            [config], {config.name: acting}, ScalerStore(client, who), self.clock, drain=drain
         )
         self._owned.push_async_callback(engine.close)
         await engine.recall()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from penstock.scaler.actuate.actuators import Fleet, LocalProcesses
-from penstock.scaler.actuator_choice import local_pools
+from penstock.scaler.actuate.actuator import FleetStatus, LocalProcesses
+from penstock.scaler.actuator_factory import local_pools
 from penstock.scaler.settings import PoolConfig, ProcessActuator, ScalerSettings
 from penstock.service.clock import SystemClock
 
@@ -56,7 +56,7 @@ async def test_what_runs_anyway_counts_and_is_left_alone() -> None:
     actuator = LocalProcesses(
         "m", ProcessActuator(kind="process", command=command, beside=2), SystemClock()
     )
-    assert await actuator.fleet() == Fleet(2, 2)
+    assert await actuator.fleet() == FleetStatus(2, 2)
     for wanted, own in ((3, ["m-1"]), (1, [])):
         await actuator.scale(wanted)
         assert actuator.instances == own

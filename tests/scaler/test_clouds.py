@@ -15,13 +15,13 @@ import boto3
 import pytest
 from kubernetes import client
 from moto import mock_aws
-from penstock.scaler.actuate.actuators import Fleet
+from penstock.scaler.actuate.actuator import FleetStatus
 from penstock.scaler.actuate.aws import AutoScalingGroups, AwsPrices
 from penstock.scaler.actuate.kubernetes import KubernetesScale
 from penstock.scaler.settings import AwsActuator, AwsSpotActuator, KubernetesActuator
-from penstock.scaler.spot.aws import Ec2Machines, places
-from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.spot.ec2 import Ec2SpotProvider, places
 from penstock.scaler.spot.fleet import SpotFleet
+from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
 
@@ -52,7 +52,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 async def test_groups_take_their_share(groups: Any) -> None:
     config = AwsActuator(kind="aws", group="steady", spot_group="spot", base=2, region=REGION)
     fleet = AutoScalingGroups(config, SystemClock(), None, groups)
-    assert await fleet.fleet() == Fleet(2, 2)
+    assert await fleet.fleet() == FleetStatus(2, 2)
     await fleet.scale(5)
     assert fleet.on_demand(5) == 2
     sizes = {
@@ -86,7 +86,7 @@ async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it
     await fleet.close()
     assert drained == [("spot_notice", "running", 1)]
     assert state(leaving) == "terminated"
-    assert await fleet.fleet() == Fleet(1, 1)
+    assert await fleet.fleet() == FleetStatus(1, 1)
     assert not await fleet.replace("i-0123456789abcdef0", 120.0)
 
 
@@ -162,9 +162,9 @@ async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) 
     fleet = KubernetesScale(
         KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster
     )
-    assert await fleet.fleet() == Fleet(2, 1)
+    assert await fleet.fleet() == FleetStatus(2, 1)
     await fleet.scale(5)
-    assert await fleet.fleet() == Fleet(5, 1)
+    assert await fleet.fleet() == FleetStatus(5, 1)
     assert ApiServer.patches == 1
 
 
@@ -192,15 +192,15 @@ async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: A
         region=REGION,
     )
     clock = FakeClock(1_800_000_000.0)
-    cloud = Ec2Machines("m", config, clock, ec2)
-    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=1))
+    cloud = Ec2SpotProvider("m", config, clock, ec2)
+    fleet = SpotFleet(cloud, places(config), clock, SpotPolicy(extra=1))
     await fleet.scale(2)
     machines = await cloud.machines()
     assert len({one.zone for one in machines if one.zone}) == 3 and all(
         one.serves for one in machines
     )
     await fleet.fleet()
-    assert (await fleet.fleet()) == Fleet(2, 2)
+    assert (await fleet.fleet()) == FleetStatus(2, 2)
     machines = await cloud.machines()
     assert len(machines) == 3 and all(
         one.zone.removesuffix("/t3.micro") in ZONES for one in machines
@@ -225,7 +225,7 @@ async def test_another_pools_machines_are_not_seen(groups: Any) -> None:
         on_demand_price=1.0,
     )
     ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], MinCount=1, MaxCount=1)
-    cloud = Ec2Machines("m", config, FakeClock(1_800_000_000.0), ec2)
+    cloud = Ec2SpotProvider("m", config, FakeClock(1_800_000_000.0), ec2)
     assert await cloud.machines() == []
     with pytest.raises(OSError, match="LaunchTemplate"):
         await cloud.launch("")
@@ -245,7 +245,7 @@ async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
         more_types={"t3.large": 4.0},
     )
     clock = FakeClock(1_800_000_000.0)
-    cloud = Ec2Machines("m", config, clock, ec2)
+    cloud = Ec2SpotProvider("m", config, clock, ec2)
     prices = await cloud.prices()
     assert set(prices) == {f"{zone}/{kind}" for zone in ZONES for kind in ("t3.micro", "t3.large")}
     assert await cloud.launch(f"{REGION}a/t3.large") and await cloud.launch("")
@@ -258,7 +258,7 @@ async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
         "t3.micro",
         "t3.large",
     }
-    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=0))
+    fleet = SpotFleet(cloud, places(config), clock, SpotPolicy(extra=0))
     await fleet.scale(4)
     assert (await fleet.fleet()).ready == 4
     await fleet.close()

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from penstock.scaler.forecast.conformal import Residuals
-from penstock.scaler.forecast.experts import Learned, Profile
+from penstock.scaler.forecast.experts import DailyProfile, FittedExperts
 from penstock.scaler.forecast.features import WINDOW, rows
 from penstock.scaler.forecast.forecaster import EXPERTS, LEVELS, OUT, Forecaster
+from penstock.scaler.forecast.scoring import Residuals
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 
@@ -102,7 +102,7 @@ def test_an_expert_that_runs_away_is_cut_and_put_out() -> None:
     forecaster, _ = fed(work, fit=False)
     forecaster.adopt(forecaster.train())
 
-    class Wild(Learned):
+    class Wild(FittedExperts):
         def predict(self, row: np.ndarray, level: float) -> list[float]:
             return [1e9, 100.0, 100.0]
 
@@ -177,7 +177,7 @@ def test_features_look_at_nothing_that_is_not_known_yet() -> None:
 
 
 def test_a_profile_knows_no_ratio_before_it_has_seen_both_slots() -> None:
-    profile = Profile(48)
+    profile = DailyProfile(48)
     assert np.isnan(profile.ratio(10, 1, 0.0))
     profile.usual[:] = 10.0
     profile.usual[11] = 100.0

@@ -9,8 +9,8 @@ import asyncio
 import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2 as keda
-from penstock.scaler.actuate.actuators import DryRun, Fleet
-from penstock.scaler.pools.pool import Pool
+from penstock.scaler.actuate.actuator import DryRun, FleetStatus
+from penstock.scaler.pools.planner import PoolPlanner
 from penstock.scaler.samples import Sample
 
 from .conftest import Scaler, Scalers
@@ -71,10 +71,10 @@ async def test_with_the_forecaster_dead_the_last_answer_stands(
     await feed(scaler, [500.0] * 6)
     assert await poll(scaler) == (5, True)
 
-    def dead(self: Pool, *_: object) -> None:
+    def dead(self: PoolPlanner, *_: object) -> None:
         raise RuntimeError("the forecaster has died")
 
-    monkeypatch.setattr(Pool, "decide", dead)
+    monkeypatch.setattr(PoolPlanner, "decide", dead)
     loop = asyncio.create_task(scaler.engine.run(5.0, 15_000))
     for _ in range(50):
         await scaler.clock.advance(60.0)
@@ -134,7 +134,7 @@ async def test_a_fleet_that_cannot_be_seen_or_scaled_leaves_the_answer(scalers: 
     class Lost(DryRun):
         seen = True
 
-        async def fleet(self) -> Fleet:
+        async def fleet(self) -> FleetStatus:
             if not self.seen:
                 raise OSError("nobody answers")
             return await super().fleet()

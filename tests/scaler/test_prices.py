@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 import pytest
-from penstock.scaler.spot.decision import SpotKnobs, place
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.placement_rule import SpotPolicy, place
 from penstock.scaler.spot.price_forecast import HORIZON_S, LEAST_RESIDUALS, PriceForecast
-from penstock.scaler.spot.zones import Zone, Zones
 
 HOUR, DAY = 3_600.0, 86_400.0
 NOW = 1_800_000_000.0 // DAY * DAY
@@ -102,9 +102,9 @@ def test_it_goes_on_where_it_was() -> None:
 
 
 def test_a_place_that_may_cost_more_than_on_demand_is_not_used() -> None:
-    zones = Zones([Zone("a1", "a"), Zone("b1", "b")])
+    zones = Offerings([Offering("a1", "a"), Offering("b1", "b")])
     zones.priced("a1", 0.9, NOW)
     zones.priced("b1", 0.5, NOW)
     assert zones.by_name["a1"].price < 1.0 < zones.by_name["a1"].price_high
-    assert set(place(3, {}, zones, SpotKnobs(), NOW).launch) == {"b1"}
-    assert set(place(3, {}, zones, SpotKnobs(price_most=0.4), NOW).launch) == set()
+    assert set(place(3, {}, zones, SpotPolicy(), NOW).launch) == {"b1"}
+    assert set(place(3, {}, zones, SpotPolicy(price_most=0.4), NOW).launch) == set()

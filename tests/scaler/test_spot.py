@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from penstock.scaler.spot.decision import Held, SpotKnobs, place
-from penstock.scaler.spot.placement import Place, Plan, PlanKnobs, scenarios, solve
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.placement_rule import MachineCount, SpotPolicy, place
+from penstock.scaler.spot.solver import Plan, SolverOffering, SolverSettings, scenarios, solve
 from penstock.simulation.spot_market import ACROSS, WITHIN, correlations, generate
 from penstock.simulation.spot_run import simulate
 
 HOUR = 3_600.0
 
 
-def zones() -> Zones:
-    return Zones([Zone(name, name[0]) for name in ("a1", "a2", "b1", "b2", "c1")])
+def zones() -> Offerings:
+    return Offerings([Offering(name, name[0]) for name in ("a1", "a2", "b1", "b2", "c1")])
 
 
 def test_a_zone_that_lasts_is_a_better_bet() -> None:
@@ -51,36 +51,42 @@ def test_a_long_life_of_one_that_was_given_back_is_no_death() -> None:
 
 
 def test_instances_are_spread_over_zones_and_regions() -> None:
-    placed = place(4, {}, zones(), SpotKnobs(extra=1), 0.0)
+    placed = place(4, {}, zones(), SpotPolicy(extra=1), 0.0)
     assert sum(placed.launch.values()) == 5 and max(placed.launch.values()) <= 2
     assert len({name[0] for name in placed.launch}) == 3
     assert placed.on_demand == 4  # nothing serves yet
 
 
 def test_on_demand_stands_in_and_goes_again() -> None:
-    knobs = SpotKnobs(extra=1)
+    knobs = SpotPolicy(extra=1)
     for ready, fallback in ((5, 0), (4, 0), (3, 1), (0, 4)):
-        assert place(4, {"a1": Held(ready)}, zones(), knobs, 0.0).on_demand == fallback
-    assert place(4, {"a1": Held(3)}, zones(), SpotKnobs(base=1), 0.0).on_demand == 1
-    patient = SpotKnobs(patience_s=600.0)
-    assert place(4, {"a1": Held(1)}, zones(), patient, 0.0, short_for_s=599.0).on_demand == 0
-    assert place(4, {"a1": Held(1)}, zones(), patient, 0.0, short_for_s=600.0).on_demand == 3
+        assert place(4, {"a1": MachineCount(ready)}, zones(), knobs, 0.0).on_demand == fallback
+    assert place(4, {"a1": MachineCount(3)}, zones(), SpotPolicy(base=1), 0.0).on_demand == 1
+    patient = SpotPolicy(patience_s=600.0)
+    assert (
+        place(4, {"a1": MachineCount(1)}, zones(), patient, 0.0, short_for_s=599.0).on_demand == 0
+    )
+    assert (
+        place(4, {"a1": MachineCount(1)}, zones(), patient, 0.0, short_for_s=600.0).on_demand == 3
+    )
 
 
 def test_zones_in_back_off_are_left_alone_and_the_last_open_one_takes_all() -> None:
     known = zones()
     for name in ("a1", "a2", "b1", "b2"):
         known.refused(name, 0.0)
-    assert dict(place(3, {}, known, SpotKnobs(), 1.0).launch) == {"c1": 4}
+    assert dict(place(3, {}, known, SpotPolicy(), 1.0).launch) == {"c1": 4}
     known.refused("c1", 1.0)
-    placed = place(3, {}, known, SpotKnobs(), 2.0)
+    placed = place(3, {}, known, SpotPolicy(), 2.0)
     assert not placed.launch and placed.on_demand == 3
 
 
 def test_too_many_are_given_back() -> None:
-    placed = place(1, {"a1": Held(3), "b1": Held(1)}, zones(), SpotKnobs(extra=1), 0.0)
+    placed = place(
+        1, {"a1": MachineCount(3), "b1": MachineCount(1)}, zones(), SpotPolicy(extra=1), 0.0
+    )
     assert sum(placed.stop.values()) == 2 and placed.on_demand == 0
-    nothing = place(0, {"a1": Held(1)}, zones(), SpotKnobs(extra=1, base=1), 0.0)
+    nothing = place(0, {"a1": MachineCount(1)}, zones(), SpotPolicy(extra=1, base=1), 0.0)
     assert (dict(nothing.stop), nothing.on_demand) == ({"a1": 1}, 0)
 
 
@@ -92,9 +98,9 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
     prices = {"a1": 0.29, "a2": 0.29, "b1": 0.31, "c1": 0.31}
     plan = solve(
         4,
-        [Place(name, name, price) for name, price in prices.items()],
+        [SolverOffering(name, name, price) for name, price in prices.items()],
         available,
-        PlanKnobs(tail_share=0.3),
+        SolverSettings(tail_share=0.3),
     )
     assert plan is not None
     assert plan.spot.get("b1", 0) + plan.spot.get("c1", 0) >= 4
@@ -106,13 +112,16 @@ def test_the_solver_avoids_zones_that_fall_together() -> None:
 
 def test_with_no_room_anywhere_the_solver_buys_on_demand() -> None:
     plan = solve(
-        3, [Place("a1", "a1", 0.3), Place("b1", "b1", 0.3)], np.zeros((40, 2)), PlanKnobs()
+        3,
+        [SolverOffering("a1", "a1", 0.3), SolverOffering("b1", "b1", 0.3)],
+        np.zeros((40, 2)),
+        SolverSettings(),
     )
     assert plan is not None and plan.on_demand == 3 and not plan.spot
 
 
 def test_a_plan_guides_the_online_rule() -> None:
-    placed = place(4, {}, zones(), SpotKnobs(), 0.0, Plan({"b1": 3, "c1": 2}, 1, 2.5))
+    placed = place(4, {}, zones(), SpotPolicy(), 0.0, Plan({"b1": 3, "c1": 2}, 1, 2.5))
     assert (
         dict(placed.launch) == {"b1": 3, "c1": 2}
         and placed.on_demand == 4
@@ -133,7 +142,7 @@ def test_the_market_correlates_as_published() -> None:
 
 def test_on_a_market_spot_with_fall_back_is_cheap_and_there() -> None:
     market = generate(6, 8.0)
-    ours = simulate(market, 4, SpotKnobs()).figures(4)
-    alone = simulate(market, 4, SpotKnobs(extra=0, patience_s=1e12)).figures(4)
+    ours = simulate(market, 4, SpotPolicy()).figures(4)
+    alone = simulate(market, 4, SpotPolicy(extra=0, patience_s=1e12)).figures(4)
     assert ours["availability"] > 0.985 > alone["availability"]
     assert alone["cost_vs_on_demand"] < ours["cost_vs_on_demand"] < 0.5

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.scaler.spot.decision import SpotKnobs
 from penstock.scaler.spot.fleet import Machine, SpotFleet
-from penstock.scaler.spot.placement import PlanKnobs
-from penstock.scaler.spot.zones import Zone
+from penstock.scaler.spot.offerings import Offering
+from penstock.scaler.spot.placement_rule import SpotPolicy
+from penstock.scaler.spot.solver import SolverSettings
 from penstock.testkit.clock import FakeClock
 
 REGIONS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
 
 
-def places() -> list[Zone]:
-    return [Zone(name, region) for name, region in REGIONS.items()]
+def places() -> list[Offering]:
+    return [Offering(name, region) for name, region in REGIONS.items()]
 
 
 class Cloud:
@@ -56,14 +56,16 @@ class Cloud:
         return sum(bool(one.zone) for one in self.there)
 
 
-def make(cloud: Cloud, solver: PlanKnobs | None = None) -> tuple[SpotFleet, FakeClock, list[str]]:
+def make(
+    cloud: Cloud, solver: SolverSettings | None = None
+) -> tuple[SpotFleet, FakeClock, list[str]]:
     drained: list[str] = []
     clock = FakeClock(1e6)
 
     async def drain(machine: str, reason: str) -> None:
         drained.append(f"{machine} {reason}")
 
-    return SpotFleet(cloud, places(), clock, SpotKnobs(extra=1), solver, drain), clock, drained
+    return SpotFleet(cloud, places(), clock, SpotPolicy(extra=1), solver, drain), clock, drained
 
 
 async def settled(cloud: Cloud, fleet: SpotFleet, clock: FakeClock) -> None:
@@ -155,7 +157,7 @@ async def test_machines_of_an_earlier_scaler_and_of_a_zone_no_longer_used_are_fo
     await before.scale(3)
     await settled(cloud, before, clock)
     cloud.there.append(Machine("stranger", "z9", True))
-    fleet = SpotFleet(cloud, places(), clock, SpotKnobs(extra=1))
+    fleet = SpotFleet(cloud, places(), clock, SpotPolicy(extra=1))
     await fleet.scale(3)
     await settled(cloud, fleet, clock)
     assert cloud.spot() == 4 and "stranger" not in {one.id for one in cloud.there}
@@ -168,7 +170,7 @@ async def test_machines_of_an_earlier_scaler_and_of_a_zone_no_longer_used_are_fo
 
 async def test_the_solver_runs_beside_the_rule() -> None:
     cloud = Cloud()
-    fleet, clock, _ = make(cloud, PlanKnobs())
+    fleet, clock, _ = make(cloud, SolverSettings())
     await fleet.scale(3)
     await settled(cloud, fleet, clock)
     assert fleet.placement.reason == "solver"

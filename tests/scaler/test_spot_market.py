@@ -8,26 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from penstock.scaler.spot.decision import SpotKnobs
 from penstock.scaler.spot.fleet import SpotFleet
-from penstock.scaler.spot.zones import Zone
+from penstock.scaler.spot.offerings import Offering
+from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.simulation.spot_market import TICK_S, Market, bamboo, generate
-from penstock.simulation.spot_provider import MarketMachines
+from penstock.simulation.spot_provider import MarketProvider
 from penstock.testkit.clock import FakeClock
 
 NEED = 4
 
 
 def fleet_on(
-    market: Market, knobs: SpotKnobs | None = None
-) -> tuple[SpotFleet, MarketMachines, FakeClock]:
+    market: Market, knobs: SpotPolicy | None = None
+) -> tuple[SpotFleet, MarketProvider, FakeClock]:
     clock = FakeClock(1_800_000_000.0)
-    provider = MarketMachines(market, clock)
-    places = [Zone(name, region) for name, region in market.zones.items()]
-    return SpotFleet(provider, places, clock, knobs or SpotKnobs()), provider, clock
+    provider = MarketProvider(market, clock)
+    places = [Offering(name, region) for name, region in market.zones.items()]
+    return SpotFleet(provider, places, clock, knobs or SpotPolicy()), provider, clock
 
 
-async def run(market: Market, ticks: int, knobs: SpotKnobs | None = None) -> tuple[float, float]:
+async def run(market: Market, ticks: int, knobs: SpotPolicy | None = None) -> tuple[float, float]:
     """(availability, cost as a share of on demand) over so many ticks."""
     fleet, provider, clock = fleet_on(market, knobs)
     await fleet.scale(NEED)
@@ -43,7 +43,7 @@ async def run(market: Market, ticks: int, knobs: SpotKnobs | None = None) -> tup
 async def test_the_fleet_is_there_and_cheap_on_a_market_of_days() -> None:
     market = generate(6, 4.0)
     there, cost = await run(market, 1_500)
-    alone, cheapest = await run(market, 1_500, SpotKnobs(extra=0, patience_s=1e12))
+    alone, cheapest = await run(market, 1_500, SpotPolicy(extra=0, patience_s=1e12))
     assert there > 0.98 and there > alone
     assert cheapest < cost < 0.6
 

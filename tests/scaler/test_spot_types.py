@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from penstock.scaler.spot.decision import Held, SpotKnobs, place
 from penstock.scaler.spot.fleet import Machine, SpotFleet
-from penstock.scaler.spot.placement import Place, Plan, PlanKnobs, solve
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.placement_rule import MachineCount, SpotPolicy, place
+from penstock.scaler.spot.solver import Plan, SolverOffering, SolverSettings, solve
 from penstock.testkit.clock import FakeClock
 
 SIZES = {"small": 1.0, "large": 3.0}
 
 
-def pool() -> list[Zone]:
+def pool() -> list[Offering]:
     return [
-        Zone(f"{zone}/{kind}", zone[0], zone, kind, size)
+        Offering(f"{zone}/{kind}", zone[0], zone, kind, size)
         for zone in ("a1", "b1", "c1")
         for kind, size in SIZES.items()
     ]
@@ -34,22 +34,30 @@ def in_zone(counts: Mapping[str, int], zone: str) -> float:
 
 
 def test_large_machines_count_for_what_they_do() -> None:
-    zones = Zones(pool())
+    zones = Offerings(pool())
     placed = place(
-        6, {"a1/large": Held(ready=1), "b1/large": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0
+        6,
+        {"a1/large": MachineCount(ready=1), "b1/large": MachineCount(ready=1)},
+        zones,
+        SpotPolicy(extra=0),
+        0.0,
     )
     assert (dict(placed.launch), dict(placed.stop), placed.on_demand) == ({}, {}, 0)
     short = place(
-        6, {"a1/large": Held(ready=1), "b1/small": Held(ready=1)}, zones, SpotKnobs(extra=0), 0.0
+        6,
+        {"a1/large": MachineCount(ready=1), "b1/small": MachineCount(ready=1)},
+        zones,
+        SpotPolicy(extra=0),
+        0.0,
     )
     assert does(short.launch) >= 2 and short.on_demand == 2
 
 
 def test_instances_are_spread_over_zones_whatever_the_type() -> None:
-    zones = Zones(pool())
+    zones = Offerings(pool())
     for name in zones.by_name:
         zones.priced(name, 0.15 if name.endswith("large") else 0.3, 1.0)
-    launch = place(8, {}, zones, SpotKnobs(extra=1), 0.0).launch
+    launch = place(8, {}, zones, SpotPolicy(extra=1), 0.0).launch
     assert does(launch) >= 9
     assert all(0 < in_zone(launch, zone) <= 5 for zone in ("a1", "b1", "c1"))
     assert len({name.partition("/")[2] for name in launch}) == 2, (
@@ -58,22 +66,22 @@ def test_instances_are_spread_over_zones_whatever_the_type() -> None:
 
 
 def test_a_small_need_is_not_met_by_a_large_machine_that_idles() -> None:
-    assert dict(place(1, {}, Zones(pool()), SpotKnobs(extra=0), 0.0).launch).keys() <= {
+    assert dict(place(1, {}, Offerings(pool()), SpotPolicy(extra=0), 0.0).launch).keys() <= {
         f"{z}1/small" for z in "abc"
     }
 
 
 def test_a_large_machine_is_kept_while_what_is_left_would_not_do() -> None:
-    zones = Zones(pool())
-    held = {"a1/large": Held(ready=1), "b1/small": Held(ready=2)}
-    assert dict(place(4, held, zones, SpotKnobs(extra=0), 0.0).stop) == {"b1/small": 1}
-    assert dict(place(3, held, zones, SpotKnobs(extra=0), 0.0).stop) == {"b1/small": 2}
-    assert dict(place(2, held, zones, SpotKnobs(extra=0), 0.0).stop) == {"a1/large": 1}
+    zones = Offerings(pool())
+    held = {"a1/large": MachineCount(ready=1), "b1/small": MachineCount(ready=2)}
+    assert dict(place(4, held, zones, SpotPolicy(extra=0), 0.0).stop) == {"b1/small": 1}
+    assert dict(place(3, held, zones, SpotPolicy(extra=0), 0.0).stop) == {"b1/small": 2}
+    assert dict(place(2, held, zones, SpotPolicy(extra=0), 0.0).stop) == {"a1/large": 1}
 
 
-def places(prices: Mapping[str, float]) -> list[Place]:
+def places(prices: Mapping[str, float]) -> list[SolverOffering]:
     return [
-        Place(one.name, one.zone, prices[one.name.partition("/")[2]], one.capacity)
+        SolverOffering(one.name, one.zone, prices[one.name.partition("/")[2]], one.capacity)
         for one in pool()
     ]
 
@@ -81,7 +89,7 @@ def places(prices: Mapping[str, float]) -> list[Place]:
 def test_the_solver_chooses_the_type_that_is_cheaper_for_what_it_does() -> None:
     sure = np.ones((40, 6))
     for cheap, dear in (("large", "small"), ("small", "large")):
-        plan = solve(9, places({cheap: 0.2, dear: 0.4}), sure, PlanKnobs())
+        plan = solve(9, places({cheap: 0.2, dear: 0.4}), sure, SolverSettings())
         assert plan is not None and plan.on_demand == 0
         assert {name.partition("/")[2] for name in plan.spot} == {cheap}
         assert (
@@ -91,7 +99,7 @@ def test_the_solver_chooses_the_type_that_is_cheaper_for_what_it_does() -> None:
 
 def test_the_solver_spreads_over_zones_and_not_over_types_of_one() -> None:
     plan = solve(
-        9, places({"large": 0.2, "small": 0.21}), np.ones((40, 6)), PlanKnobs(share_most=0.4)
+        9, places({"large": 0.2, "small": 0.21}), np.ones((40, 6)), SolverSettings(share_most=0.4)
     )
     assert plan is not None
     assert (
@@ -103,8 +111,8 @@ def test_a_plan_in_machines_guides_the_rule_in_instances() -> None:
     placed = place(
         7,
         {},
-        Zones(pool()),
-        SpotKnobs(),
+        Offerings(pool()),
+        SpotPolicy(),
         0.0,
         Plan({"a1/large": 1, "b1/large": 1, "c1/small": 1}, 0, 2.0),
     )
@@ -134,10 +142,10 @@ class Cloud:
         self.there = [one for one in self.there if one.id != machine]
 
 
-@pytest.mark.parametrize("solver", [None, PlanKnobs()])
-async def test_a_fleet_of_types_serves_what_is_wanted(solver: PlanKnobs | None) -> None:
+@pytest.mark.parametrize("solver", [None, SolverSettings()])
+async def test_a_fleet_of_types_serves_what_is_wanted(solver: SolverSettings | None) -> None:
     cloud, clock = Cloud(), FakeClock(1_800_000_000.0)
-    fleet = SpotFleet(cloud, pool(), clock, SpotKnobs(extra=1), solver)
+    fleet = SpotFleet(cloud, pool(), clock, SpotPolicy(extra=1), solver)
     await fleet.scale(9)
     for _ in range(3):
         await clock.advance(60.0)

@@ -19,7 +19,7 @@ class _Launched:
     ready_s: float
 
 
-class MarketMachines:
+class MarketProvider:
     """See SpotProvider.
 
     The clock's time since this began says where in the market it is; after its end the last moment

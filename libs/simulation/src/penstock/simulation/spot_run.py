@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from penstock.scaler.spot.decision import Held, Placement, SpotKnobs, place
 from penstock.scaler.spot.fleet import places
-from penstock.scaler.spot.placement import Plan, PlanKnobs, scenarios, solve
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.placement_rule import MachineCount, PlacementDecision, SpotPolicy, place
+from penstock.scaler.spot.solver import Plan, SolverSettings, scenarios, solve
 from penstock.simulation.spot_market import TICK_S, Market
 
 SCENARIOS = 60
@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass
-class Fleet:
+class FleetStatus:
     """Instances by zone with the tick at which each is ready; on-demand ones likewise."""
 
     spot: dict[str, list[int]] = field(default_factory=dict)
@@ -49,15 +49,15 @@ class Fleet:
 def simulate(
     market: Market,
     need: int,
-    knobs: SpotKnobs,
+    knobs: SpotPolicy,
     start_ticks: int = 1,
-    solver: PlanKnobs | None = None,
+    solver: SolverSettings | None = None,
     seed: int = 1,
 ) -> Outcome:
     """Run the whole market; `solver` None leaves the online rule alone."""
-    zones = Zones([Zone(name, region) for name, region in market.zones.items()])
+    zones = Offerings([Offering(name, region) for name, region in market.zones.items()])
     fleet, outcome, rng = (
-        Fleet({name: [] for name in market.zones}),
+        FleetStatus({name: [] for name in market.zones}),
         Outcome(),
         np.random.default_rng(seed),
     )
@@ -86,7 +86,7 @@ def simulate(
     return outcome
 
 
-def _preempt(fleet: Fleet, zones: Zones, room: np.ndarray, now: float) -> bool:
+def _preempt(fleet: FleetStatus, zones: Offerings, room: np.ndarray, now: float) -> bool:
     """Take away what has no room any more, the youngest first."""
     lost = False
     for place_, (name, alive) in enumerate(fleet.spot.items()):
@@ -97,19 +97,20 @@ def _preempt(fleet: Fleet, zones: Zones, room: np.ndarray, now: float) -> bool:
     return lost
 
 
-def _held(fleet: Fleet, tick: int) -> dict[str, Held]:
+def _held(fleet: FleetStatus, tick: int) -> dict[str, MachineCount]:
     counts = {name: sum(ready <= tick for ready in alive) for name, alive in fleet.spot.items()}
     return {
-        name: Held(counts[name], len(alive) - counts[name]) for name, alive in fleet.spot.items()
+        name: MachineCount(counts[name], len(alive) - counts[name])
+        for name, alive in fleet.spot.items()
     }
 
 
 def _solve(
-    fleet: Fleet,
-    zones: Zones,
+    fleet: FleetStatus,
+    zones: Offerings,
     need: int,
-    knobs: SpotKnobs,
-    solver: PlanKnobs,
+    knobs: SpotPolicy,
+    solver: SolverSettings,
     drawn: tuple[float, np.random.Generator],
 ) -> Plan | None:
     now, rng = drawn
@@ -122,7 +123,12 @@ def _solve(
     )
 
 
-def _act(fleet: Fleet, zones: Zones, moment: tuple[np.ndarray, int, int], asked: Placement) -> None:
+def _act(
+    fleet: FleetStatus,
+    zones: Offerings,
+    moment: tuple[np.ndarray, int, int],
+    asked: PlacementDecision,
+) -> None:
     room, tick, start_ticks = moment
     now = tick * TICK_S
     for name, count in asked.stop.items():
@@ -142,7 +148,7 @@ def _act(fleet: Fleet, zones: Zones, moment: tuple[np.ndarray, int, int], asked:
     fleet.on_demand = sorted(fleet.on_demand)[: asked.on_demand]
 
 
-def _count(outcome: Outcome, fleet: Fleet, market: Market, tick: int, need: int) -> None:
+def _count(outcome: Outcome, fleet: FleetStatus, market: Market, tick: int, need: int) -> None:
     ready = Counter({"spot": sum(one <= tick for alive in fleet.spot.values() for one in alive)})
     have = ready["spot"] + sum(one <= tick for one in fleet.on_demand)
     prices = dict(zip(market.zones, market.prices[tick], strict=True))

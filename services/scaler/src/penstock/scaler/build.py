@@ -15,12 +15,19 @@ from penstock.hosting.service import Port, Service
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import Peer
-from penstock.scaler.actuator_choice import actuator, local_pools
+from penstock.scaler.actuator_factory import actuator, local_pools
 from penstock.scaler.api.keda_service import ExternalScaler
 from penstock.scaler.api.notice_http import NoticePort
 from penstock.scaler.api.scaler_service import ScalerServicer
-from penstock.scaler.pools.engine import Engine
-from penstock.scaler.pools.sources import BATCHER, REGISTRY, TELEMETRY, Demand, Drainer, Store
+from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.store import (
+    BATCHER,
+    REGISTRY,
+    TELEMETRY,
+    DemandSource,
+    Drainer,
+    ScalerStore,
+)
 from penstock.scaler.settings import ScalerSettings, ScalingSection
 from penstock.scaler.spot.instance_metadata import CLOUDS, watch
 from penstock.service.background import Background
@@ -36,14 +43,14 @@ def build(settings: ScalerSettings, outside: Outside) -> Service:
     clock = outside.clock
     peers = Peers(outside)
     registry = peers.to(settings.router_address, REGISTRY)
-    demand = Demand(
+    demand = DemandSource(
         peers.to(settings.batcher_address, BATCHER),
         peers.to(settings.telemetry_address, TELEMETRY),
         clock,
         registry,
     )
     client = outside.open_store(settings.redis_url) if settings.redis_url else None
-    store = Store(client, secrets.token_hex(8))
+    store = ScalerStore(client, secrets.token_hex(8))
     engine = _engine(settings, outside, store, demand, registry)
     endpoint = Endpoint(SCALER, ScalerServicer(engine, clock), internal(settings.internal_token))
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=clock)
@@ -87,8 +94,12 @@ class Peers:
 
 
 def _engine(
-    settings: ScalerSettings, outside: Outside, store: Store, demand: Demand, registry: Peer | None
-) -> Engine:
+    settings: ScalerSettings,
+    outside: Outside,
+    store: ScalerStore,
+    demand: DemandSource,
+    registry: Peer | None,
+) -> Autoscaler:
     section = load_section(settings.config_file, "scaling", ScalingSection)
     pools = local_pools(section.pools, settings)
     drainer = Drainer(registry, outside.clock) if registry is not None else None
@@ -96,10 +107,10 @@ def _engine(
     actuators = {
         pool.name: actuator(pool, outside.clock, drain, store.zones(pool.name)) for pool in pools
     }
-    return Engine(pools, actuators, store, outside.clock, demand, outside.telemetry, begin)
+    return Autoscaler(pools, actuators, store, outside.clock, demand, outside.telemetry, begin)
 
 
-def _other_ports(settings: ScalerSettings, engine: Engine, clock: Clock) -> Iterator[Port]:
+def _other_ports(settings: ScalerSettings, engine: Autoscaler, clock: Clock) -> Iterator[Port]:
     """KEDA's port and the one for notices, each on an address of its own."""
     if settings.keda_listen:
         yield keda_port(settings, engine, clock)
@@ -112,7 +123,7 @@ def _other_ports(settings: ScalerSettings, engine: Engine, clock: Clock) -> Iter
         )
 
 
-def keda_port(settings: ScalerSettings, engine: Engine, clock: Clock) -> GrpcServer:
+def keda_port(settings: ScalerSettings, engine: Autoscaler, clock: Clock) -> GrpcServer:
     """KEDA's external scaler; it brings no credentials."""
     scaler = ExternalScaler(engine, clock)
     add = keda_grpc.add_ExternalScalerServicer_to_server
@@ -125,7 +136,7 @@ def keda_port(settings: ScalerSettings, engine: Engine, clock: Clock) -> GrpcSer
     )
 
 
-async def _watch_machine(settings: ScalerSettings, engine: Engine, clock: Clock) -> None:
+async def _watch_machine(settings: ScalerSettings, engine: Autoscaler, clock: Clock) -> None:
     """Ask the cloud's metadata service whether this machine will be taken away."""
     asked = list(CLOUDS) if settings.metadata_cloud == "any" else [settings.metadata_cloud]
     services = [CLOUDS[name](settings.metadata_url) for name in asked]

@@ -9,7 +9,7 @@ import datetime
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from penstock.scaler.decide.decision import Rules, newsvendor_level
+from penstock.scaler.decide.decision import ScalingPolicy, newsvendor_level
 from penstock.service.settings import Section, ServiceSettings
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -227,9 +227,9 @@ class PoolConfig(Section):
             return self.level
         return min(max(newsvendor_level(self.under, self.over), 0.5), 0.99)
 
-    def rules(self) -> Rules:
+    def rules(self) -> ScalingPolicy:
         """The pool's bounds as the decision takes them."""
-        return Rules(
+        return ScalingPolicy(
             least=self.least,
             most=self.most,
             start_cost_s=self.start_cost_s,

@@ -32,7 +32,7 @@ from penstock.bench.scaling.reactive_rules import (
     kpa,
 )
 from penstock.bench.scaling.series import Series, load
-from penstock.scaler.decide.decision import Memory, Rules, View, decide
+from penstock.scaler.decide.decision import DecisionState, PoolState, ScalingPolicy, decide
 from penstock.scaler.forecast.forecaster import Forecaster
 
 LEVELS = tuple(
@@ -155,13 +155,16 @@ def replay(series: Series, lead: int) -> Replay:
     """
     forecaster = Forecaster(lead, (series.began_s, series.step_s), LEVELS)
     quantiles, in_force, ticks, fallen = [], [], [], 0
-    memory = Memory()
+    memory = DecisionState()
     for number, work in enumerate(series.work):
         began = time.perf_counter()
         forecast = forecaster.observe(float(work))
         wanted = forecast.at(LEVELS, 0.95)
         memory = decide(
-            View(1, 1, 1.0, float(work), 0.0, wanted, number), Rules(most=10**9), memory, number
+            PoolState(1, 1, 1.0, float(work), 0.0, wanted, number),
+            ScalingPolicy(most=10**9),
+            memory,
+            number,
         ).memory
         ticks.append(time.perf_counter() - began)
         quantiles.append(forecast.quantiles)

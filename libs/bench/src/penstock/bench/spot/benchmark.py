@@ -16,23 +16,23 @@ import numpy as np
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Plot, Result, Table
 from penstock.bench.spot import notices as spot_notices
-from penstock.scaler.spot.decision import SpotKnobs
-from penstock.scaler.spot.placement import PlanKnobs
+from penstock.scaler.spot.placement_rule import SpotPolicy
+from penstock.scaler.spot.solver import SolverSettings
 from penstock.simulation.spot_market import Market, bamboo, correlations, generate
 from penstock.simulation.spot_run import simulate
 
 NEED = 4
 SEEDS = (1, 2, 3, 4)
-SHIPPED = SpotKnobs()
-RULES: dict[str, tuple[SpotKnobs, PlanKnobs | None]] = {
+SHIPPED = SpotPolicy()
+RULES: dict[str, tuple[SpotPolicy, SolverSettings | None]] = {
     "shipped: one extra, fall-back": (SHIPPED, None),
-    "no extra": (SpotKnobs(extra=0), None),
-    "no extra, fall-back after 195 s": (SpotKnobs(extra=0, patience_s=195.0), None),
-    "no extra, fall-back after 600 s": (SpotKnobs(extra=0, patience_s=600.0), None),
-    "two extra": (SpotKnobs(extra=2), None),
-    "one extra, one always on demand": (SpotKnobs(extra=1, base=1), None),
-    "spot only": (SpotKnobs(extra=0, patience_s=1e12), None),
-    "solver": (SHIPPED, PlanKnobs()),
+    "no extra": (SpotPolicy(extra=0), None),
+    "no extra, fall-back after 195 s": (SpotPolicy(extra=0, patience_s=195.0), None),
+    "no extra, fall-back after 600 s": (SpotPolicy(extra=0, patience_s=600.0), None),
+    "two extra": (SpotPolicy(extra=2), None),
+    "one extra, one always on demand": (SpotPolicy(extra=1, base=1), None),
+    "spot only": (SpotPolicy(extra=0, patience_s=1e12), None),
+    "solver": (SHIPPED, SolverSettings()),
 }
 FRONTIER = (
     "spot only",
@@ -104,7 +104,7 @@ NOTES = (
 
 
 def _mean(
-    markets: list[Market], knobs: SpotKnobs, solver: PlanKnobs | None, start_ticks: int = 1
+    markets: list[Market], knobs: SpotPolicy, solver: SolverSettings | None, start_ticks: int = 1
 ) -> dict[str, float]:
     # The solver runs a thousand times for each market: one market tells enough.
     used = markets[:1] if solver is not None else markets

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.scaler.actuate.actuators import Drain, Fleet, await_replacement
+from penstock.scaler.actuate.actuator import Drain, FleetStatus, await_replacement
 from penstock.scaler.settings import AwsActuator
 from penstock.service.clock import Clock
 from penstock.service.program import CannotStart
@@ -48,7 +48,7 @@ class AutoScalingGroups:
     def _groups(self) -> list[str]:
         return [name for name in (self._config.group, self._config.spot_group) if name]
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         answer = await self._ask("describe_auto_scaling_groups", AutoScalingGroupNames=self._groups)
         found = answer["AutoScalingGroups"]
         if len(found) != len(self._groups):
@@ -56,7 +56,7 @@ class AutoScalingGroups:
         serving = sum(
             row["LifecycleState"] == SERVES for group in found for row in group["Instances"]
         )
-        return Fleet(sum(group["DesiredCapacity"] for group in found), serving)
+        return FleetStatus(sum(group["DesiredCapacity"] for group in found), serving)
 
     async def scale(self, wanted: int) -> None:
         on_demand = self.on_demand(wanted)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from penstock.scaler.actuate.actuators import Fleet
+from penstock.scaler.actuate.actuator import FleetStatus
 from penstock.scaler.settings import KubernetesActuator
 from penstock.service.program import CannotStart
 
@@ -27,10 +27,10 @@ class KubernetesScale:
         self._config = config
         self._api = api if api is not None else _apps_api()
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         read = getattr(self._api, f"read_namespaced_{self._config.workload}")
         found = await self._ask(read, self._config.name, self._config.namespace)
-        return Fleet(found.spec.replicas or 0, found.status.ready_replicas or 0)
+        return FleetStatus(found.spec.replicas or 0, found.status.ready_replicas or 0)
 
     def on_demand(self, wanted: int) -> int:
         return wanted

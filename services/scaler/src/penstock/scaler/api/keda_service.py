@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import grpc
 from penstock.api.keda import externalscaler_pb2 as keda
-from penstock.scaler.pools.engine import Engine
-from penstock.scaler.pools.running import Running
+from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.pool import Pool
 from penstock.service.clock import Clock
 
 PREFIX = "penstock-"
@@ -31,7 +31,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class ExternalScaler:
     """externalscaler.ExternalScaler. A trigger names its pool as `pool` in its metadata."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Autoscaler, clock: Clock) -> None:
         self._engine, self._clock = engine, clock
 
     async def IsActive(
@@ -73,7 +73,7 @@ class ExternalScaler:
         )
         return keda.GetMetricsResponse(metricValues=[value])
 
-    def _wanted(self, running: Running) -> int:
+    def _wanted(self, running: Pool) -> int:
         """The last answer.
 
         Zero only while demand is fresh: nobody else would see the work that should end it.
@@ -81,7 +81,7 @@ class ExternalScaler:
         fresh = self._clock.time() - running.pool.measured_at <= running.pool.config.stale_s
         return running.answer if fresh or not self._engine.leads else max(1, running.answer)
 
-    async def _running(self, request: keda.ScaledObjectRef, context: Context) -> Running:
+    async def _running(self, request: keda.ScaledObjectRef, context: Context) -> Pool:
         name = request.scalerMetadata.get("pool", "")
         running = self._engine.pools.get(name)
         if running is None:
@@ -92,7 +92,7 @@ class ExternalScaler:
         return running
 
 
-def _metric(running: Running) -> str:
+def _metric(running: Pool) -> str:
     """The pool's name as the path of Kubernetes' metrics API can hold it: models are often named
     with a slash.
     """

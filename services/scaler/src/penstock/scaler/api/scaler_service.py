@@ -11,9 +11,9 @@ from dataclasses import replace
 from penstock.api.scaler.v1 import scaler_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found
-from penstock.scaler.pools.engine import Engine
-from penstock.scaler.pools.pool import Decision
-from penstock.scaler.pools.running import Running
+from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.planner import Decision
+from penstock.scaler.pools.pool import Pool
 from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 
@@ -28,7 +28,7 @@ ones.
 class ScalerServicer:
     """penstock.api.scaler.v1.ScalerService."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Autoscaler, clock: Clock) -> None:
         self._engine, self._clock = engine, clock
 
     async def ReportDemand(
@@ -95,7 +95,7 @@ class ScalerServicer:
         )
         return pb.NotifyTerminationResponse(replaced=replaced, draining=drained)
 
-    def _running(self, name: str) -> Running:
+    def _running(self, name: str) -> Pool:
         running = self._engine.pools.get(name)
         if running is None:
             raise not_found(

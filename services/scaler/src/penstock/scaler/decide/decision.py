@@ -23,7 +23,7 @@ def newsvendor_level(under: float, over: float) -> float:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScalingPolicy:
     """What one pool may do. Rates are HPA's and Knative's defaults where those have one.
 
     `start_cost_s`: what a start costs, in seconds of one instance; a surplus instance is kept until
@@ -47,7 +47,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class View:
+class PoolState:
     """What is known at one moment.
 
     Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
@@ -74,7 +74,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Memory:
+class DecisionState:
     """What one decision leaves for the next."""
 
     panic_until: float = -math.inf
@@ -86,16 +86,16 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Target:
     """How many instances, which rule said so, and what present demand alone would need."""
 
     wanted: int
     reason: str
     floor: int
-    memory: Memory
+    memory: DecisionState
 
 
-def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
+def decide(view: PoolState, rules: ScalingPolicy, memory: DecisionState, now: float) -> Target:
     """Decide. Without fresh demand nothing is taken away: the last answer stands.
 
     Args:
@@ -109,7 +109,7 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
         kept = min(
             max(view.current, rules.least, view.scheduled, view.last_answer, waker), rules.most
         )
-        return Verdict(kept, "no fresh demand: the last answer stands", floor, memory)
+        return Target(kept, "no fresh demand: the last answer stands", floor, memory)
     memory = _noted(view, rules, memory, now)
     needed, reason = _needed(view, rules, floor)
     at_least = max(view.current, instances(view.burst, view.capacity))
@@ -118,8 +118,8 @@ def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
     needed, reason = _bounded(needed, reason, view, rules, memory, now)
     if needed >= view.current:
         memory = replace(memory, surplus_since=None)
-        return _up(Verdict(needed, reason, floor, memory), view, rules, now)
-    return _down(Verdict(needed, reason, floor, memory), view, rules, now)
+        return _up(Target(needed, reason, floor, memory), view, rules, now)
+    return _down(Target(needed, reason, floor, memory), view, rules, now)
 
 
 def instances(work: float, capacity: float) -> int:
@@ -131,7 +131,7 @@ def instances(work: float, capacity: float) -> int:
     return math.ceil(work / capacity - 1e-9) if capacity > 0 else 1
 
 
-def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
+def _needed(view: PoolState, rules: ScalingPolicy, floor: int) -> tuple[int, str]:
     """The most that any rule asks for, and which one."""
     waiting = (
         instances(view.demand + view.backlog / rules.drain_backlog_s, view.capacity)
@@ -148,7 +148,9 @@ def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
     return asked[reason], reason
 
 
-def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
+def _noted(
+    view: PoolState, rules: ScalingPolicy, memory: DecisionState, now: float
+) -> DecisionState:
     """Panic begins when demand passes twice what is ready; idleness begins when nothing arrives and
     nothing waits.
     """
@@ -160,7 +162,12 @@ def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
 
 
 def _bounded(
-    needed: int, reason: str, view: View, rules: Rules, memory: Memory, now: float
+    needed: int,
+    reason: str,
+    view: PoolState,
+    rules: ScalingPolicy,
+    memory: DecisionState,
+    now: float,
 ) -> tuple[int, str]:
     """Between least and most; to zero only when nothing has come for long, up from zero as soon as
     something waits.
@@ -177,7 +184,7 @@ def _bounded(
     return 1, "waits for work before zero" if memory.idle_since is not None else reason
 
 
-def _up(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
+def _up(verdict: Target, view: PoolState, rules: ScalingPolicy, now: float) -> Target:
     """At most twice, or four more, in 15 s (HPA's rule)."""
     memory = verdict.memory
     if now - memory.up_at >= rules.up_every_s:
@@ -193,7 +200,7 @@ def _up(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
     return replace(verdict, memory=memory)
 
 
-def _down(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
+def _down(verdict: Target, view: PoolState, rules: ScalingPolicy, now: float) -> Target:
     """Give instances back once the surplus has cost a start, a tenth of the fleet a minute and at
     least one.
     """

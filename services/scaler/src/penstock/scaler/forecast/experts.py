@@ -24,7 +24,7 @@ RIDGE_PENALTY = 300.0
 RIDGE_CLIP = 5.0
 
 
-class Profile:
+class DailyProfile:
     """The usual course of a day: for each slot a mean over days that forgets, of a centred mean of
     samples.
     """
@@ -52,7 +52,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedExperts:
     """Extra trees, a random forest and a ridge regression, fitted to the demand over its level."""
 
     trees: tuple[ExtraTreesRegressor, RandomForestRegressor]
@@ -63,7 +63,7 @@ class Learned:
     @classmethod
     def fit(
         cls, work: Array, level: Array, ahead: int, clock: tuple[float, float], seed: int
-    ) -> Learned:
+    ) -> FittedExperts:
         """Learn from every sample whose future is known, the last MOST_ROWS of them.
 
         Takes about a second: not for an event loop.

@@ -9,16 +9,16 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from penstock.scaler.forecast.conformal import Residuals
 from penstock.scaler.forecast.experts import (
     LEVEL_RATE,
     RATES,
     SEASONAL_RATES,
     SMOOTH,
-    Learned,
-    Profile,
+    DailyProfile,
+    FittedExperts,
 )
 from penstock.scaler.forecast.features import DAY_S, WEEK_S, WINDOW, Array, rows
+from penstock.scaler.forecast.scoring import Residuals
 
 Levels = tuple[float, ...]
 LEVELS: Levels = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -110,7 +110,7 @@ class Forecaster:
         self.seen = 0
         self._means = np.zeros(len(RATES))
         self._level = 0.0
-        self._profile = Profile(max(1, round(DAY_S / self.step_s)))
+        self._profile = DailyProfile(max(1, round(DAY_S / self.step_s)))
         self._residuals = [Residuals() for _ in EXPERTS]
         self._loss = np.zeros((len(EXPERTS), len(self.levels)))
         self._known = 0.0
@@ -118,10 +118,10 @@ class Forecaster:
         self._spread = 1.0
         self._out_until = np.zeros(len(EXPERTS), dtype=np.int64)
         self._made: deque[_Made | None] = deque([None] * (ahead - 1))
-        self._learned: Learned | None = None
+        self._learned: FittedExperts | None = None
         self._fitted_at = 0
         self._fallen_back = False
-        self.covered = Covered(self.levels)
+        self.covered = CoverageTracker(self.levels)
         nothing = np.zeros(len(self.levels))
         self.last = Forecast(nothing, nothing, {}, True, False)
 
@@ -141,14 +141,14 @@ class Forecaster:
             return self.seen >= FIRST_FIT and self.seen - self._fitted_at >= FIRST_FIT // 3
         return self.seen - self._fitted_at >= min(max(32, self._fitted_at // 8), day)
 
-    def train(self, seed: int = 1) -> Learned:
+    def train(self, seed: int = 1) -> FittedExperts:
         """Fit the learned experts to what is kept now; about a second, changes nothing here (see
         `adopt`).
         """
         kept = self._buffer[:, self._begin : self._end].copy()
-        return Learned.fit(kept[0], kept[1], self.ahead, self._clock(), seed)
+        return FittedExperts.fit(kept[0], kept[1], self.ahead, self._clock(), seed)
 
-    def adopt(self, learned: Learned) -> None:
+    def adopt(self, learned: FittedExperts) -> None:
         """Use what `train` returned."""
         self._learned, self._fitted_at = learned, self.seen
 
@@ -304,7 +304,7 @@ class Forecaster:
             self._fallen_back = False
 
 
-class Covered:
+class CoverageTracker:
     """How often samples lay below the forecast quantiles: over all time, and lately."""
 
     def __init__(self, levels: Array) -> None:

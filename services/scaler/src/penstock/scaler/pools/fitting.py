@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.planner import PoolPlanner
 
 log = logging.getLogger(__name__)
 
 
-class Fits:
+class BackgroundFits:
     """Owner of every fit's task until it ends."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, pool: Pool) -> None:
+    def start(self, pool: PoolPlanner) -> None:
         """Fit what is due, unless a fit of this pool runs."""
         name = pool.config.name
         if name not in self._tasks and (pool.rebuild_due or pool.due()):
@@ -38,7 +38,7 @@ class Fits:
             task.cancel()
 
 
-async def _fit(pool: Pool) -> None:
+async def _fit(pool: PoolPlanner) -> None:
     try:
         if pool.rebuild_due:
             pool.install(await asyncio.to_thread(pool.rebuild))

@@ -8,26 +8,26 @@ import logging
 import math
 from collections.abc import Sequence
 
-from penstock.scaler.decide.learning import Learnt
-from penstock.scaler.pools.pool import Decision
-from penstock.scaler.pools.running import Running
-from penstock.scaler.pools.sources import KEPT_DECISIONS, LOST, Store
+from penstock.scaler.decide.measurements import Calibration
+from penstock.scaler.pools.planner import Decision
+from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.store import KEPT_DECISIONS, LOST, ScalerStore
 from penstock.scaler.samples import Sample
 
 log = logging.getLogger(__name__)
 
 SHARED_SAMPLES = 60
 """Of what other scalers were told, so many samples are looked through at each tick."""
-LEARNT_NOTHING = Learnt((), 1.0)
+LEARNT_NOTHING = Calibration((), 1.0)
 
 
-class History:
+class StoreSync:
     """The store as the loop sees it: no call raises because Redis is away."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ScalerStore) -> None:
         self._store = store
 
-    async def recall(self, running: Running, now_s: float) -> None:
+    async def recall(self, running: Pool, now_s: float) -> None:
         """Take up history and last decisions at the start; without the store it begins with
         nothing.
         """
@@ -42,7 +42,7 @@ class History:
         except LOST as error:
             log.warning("the history of %s cannot be read: %s", name, error)
 
-    async def shared(self, running: Running) -> list[Sample]:
+    async def shared(self, running: Pool) -> list[Sample]:
         """Samples that other scalers were told lately, among those told here."""
         name = running.pool.config.name
         try:
@@ -51,7 +51,7 @@ class History:
             log.warning("samples of %s cannot be read: %s", name, error)
             return []
 
-    async def follow(self, running: Running) -> None:
+    async def follow(self, running: Pool) -> None:
         """Another scaler decides: answer what it decided, and know what it learnt."""
         name = running.pool.config.name
         try:
@@ -62,7 +62,7 @@ class History:
         except LOST as error:
             log.warning("decisions about %s cannot be read: %s", name, error)
 
-    async def keep_samples(self, running: Running, new: Sequence[Sample]) -> None:
+    async def keep_samples(self, running: Pool, new: Sequence[Sample]) -> None:
         """Keep new samples."""
         name = running.pool.config.name
         try:
@@ -77,7 +77,7 @@ class History:
         except LOST as error:
             log.warning("a decision of %s is not kept: %s", decision.pool, error)
 
-    async def keep_learnt(self, running: Running) -> None:
+    async def keep_learnt(self, running: Pool) -> None:
         """Keep what decisions taught, where that is new."""
         if running.pool.learnt == (running.learnt or LEARNT_NOTHING):
             return
@@ -104,7 +104,7 @@ class History:
             log.warning("notices given to others cannot be read: %s", error)
             return []
 
-    async def _recall_learnt(self, running: Running) -> None:
+    async def _recall_learnt(self, running: Pool) -> None:
         kept = await self._store.learnt(running.pool.config.name)
         if kept is not None and kept != running.learnt:
             running.pool.learnt = running.learnt = kept

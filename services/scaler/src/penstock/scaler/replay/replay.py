@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.scaler.pools.pool import Decision, Pool
+from penstock.scaler.pools.planner import Decision, PoolPlanner
 from penstock.scaler.replay.plot import svg
 from penstock.scaler.replay.trace_file import BadTrace, Columns, read
 from penstock.scaler.samples import Sample
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         samples, interval_s = read(asked.trace, Columns(asked.time, asked.work, asked.bin_s))
         config = _config(asked, max(sample.work for sample in samples) / interval_s, interval_s)
-        decisions, summary = replay(Pool(config), samples)
+        decisions, summary = replay(PoolPlanner(config), samples)
         if asked.plot is not None:
             asked.plot.write_text(
                 _plot(asked.trace.name, config, samples, decisions), encoding="utf-8"
@@ -142,7 +142,7 @@ def _plot(title: str, config: PoolConfig, samples: list[Sample], decisions: list
     )
 
 
-def replay(pool: Pool, samples: list[Sample]) -> tuple[list[Decision], Summary]:
+def replay(pool: PoolPlanner, samples: list[Sample]) -> tuple[list[Decision], Summary]:
     """Feed the samples to a pool and obey its decisions, which take effect after the horizon; gaps
     count as no work.
     """
@@ -162,7 +162,7 @@ def replay(pool: Pool, samples: list[Sample]) -> tuple[list[Decision], Summary]:
     return decisions, _summary(pool, samples, decisions, fallen)
 
 
-def _settle(pool: Pool, current: int, now_s: float) -> Decision:
+def _settle(pool: PoolPlanner, current: int, now_s: float) -> Decision:
     """Decide again and again within the step, as a serving scaler does; the last decision, against
     what was before the step.
     """
@@ -176,7 +176,9 @@ def _settle(pool: Pool, current: int, now_s: float) -> Decision:
     return replace(decision, current=current, made_s=first.made_s, reason=reason)
 
 
-def _summary(pool: Pool, samples: list[Sample], decisions: list[Decision], fallen: int) -> Summary:
+def _summary(
+    pool: PoolPlanner, samples: list[Sample], decisions: list[Decision], fallen: int
+) -> Summary:
     ahead = pool.ahead
     each = pool.given_capacity * pool.config.interval_s
     pairs = [

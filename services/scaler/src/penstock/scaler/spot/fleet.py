@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from penstock.scaler.actuate.actuators import Fleet, await_replacement
-from penstock.scaler.spot.decision import Held, Placement, SpotKnobs, place
-from penstock.scaler.spot.placement import Place, Plan, PlanKnobs, scenarios, solve
-from penstock.scaler.spot.zone_memory import dump, load
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.actuate.actuator import FleetStatus, await_replacement
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.offerings_json import dump, load
+from penstock.scaler.spot.placement_rule import MachineCount, PlacementDecision, SpotPolicy, place
+from penstock.scaler.spot.solver import Plan, SolverOffering, SolverSettings, scenarios, solve
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class SpotProvider(Protocol):
         ...
 
 
-class Memory(Protocol):
+class OfferingsStore(Protocol):
     """Where what is learnt of zones outlives this process.
 
     Neither call raises: what is lost is said where it is lost.
@@ -94,16 +94,16 @@ class SpotFleet:
     def __init__(
         self,
         provider: SpotProvider,
-        places: Sequence[Zone],
+        places: Sequence[Offering],
         clock: Clock,
-        knobs: SpotKnobs | None = None,
-        solver: PlanKnobs | None = None,
+        knobs: SpotPolicy | None = None,
+        solver: SolverSettings | None = None,
         drain: Callable[[str, str], Awaitable[None]] | None = None,
-        memory: Memory | None = None,
+        memory: OfferingsStore | None = None,
     ) -> None:
         self._provider, self._clock, self._drain = provider, clock, drain
-        self._knobs, self._solver = knobs or SpotKnobs(), solver
-        self.zones = Zones(list(places))
+        self._knobs, self._solver = knobs or SpotPolicy(), solver
+        self.zones = Offerings(list(places))
         self._memory = memory
         self._looked_at = self._kept_at = -math.inf
         self._kept_events = 0
@@ -117,9 +117,9 @@ class SpotFleet:
         self._solved_at = -math.inf
         self._rng = np.random.default_rng(1)
         self.wanted = 0
-        self.placement = Placement({}, {}, 0, "nothing asked yet")
+        self.placement = PlacementDecision({}, {}, 0, "nothing asked yet")
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         machines = await self._look()
         if self.wanted:
             await self._place(machines)
@@ -131,7 +131,7 @@ class SpotFleet:
             else max(0, math.floor(self._does(machines)) - self._knobs.extra)
         )
         serving = self._does(one for one in self._known.values() if one.serves)
-        return Fleet(wanted, min(wanted, math.floor(serving)))
+        return FleetStatus(wanted, min(wanted, math.floor(serving)))
 
     def on_demand(self, wanted: int) -> int:
         return min(wanted, max(self.placement.on_demand, self._knobs.base))
@@ -263,7 +263,9 @@ class SpotFleet:
         self.placement = place(self.wanted, held, self.zones, self._knobs, now, self._plan, lasted)
         await self._carry_out(self.placement, machines, now)
 
-    def _solve(self, knobs: PlanKnobs, held: Mapping[str, Held], now: float) -> Plan | None:
+    def _solve(
+        self, knobs: SolverSettings, held: Mapping[str, MachineCount], now: float
+    ) -> Plan | None:
         names = list(self.zones.by_name)
         survive = np.array(
             [self.zones.survives(name, self._knobs.horizon_s, now) for name in names]
@@ -277,7 +279,9 @@ class SpotFleet:
             knobs,
         )
 
-    async def _carry_out(self, placement: Placement, machines: list[Machine], now: float) -> None:
+    async def _carry_out(
+        self, placement: PlacementDecision, machines: list[Machine], now: float
+    ) -> None:
         for zone, count in placement.launch.items():
             for _ in range(count):
                 if not await self._provider.launch(zone):
@@ -306,15 +310,15 @@ class SpotFleet:
             self.zones.left(machine.zone, now)
 
 
-def _held(machines: list[Machine]) -> dict[str, Held]:
+def _held(machines: list[Machine]) -> dict[str, MachineCount]:
     ready = Counter(one.zone for one in machines if one.zone and one.serves)
     starting = Counter(one.zone for one in machines if one.zone and not one.serves)
-    return {zone: Held(ready[zone], starting[zone]) for zone in {*ready, *starting}}
+    return {zone: MachineCount(ready[zone], starting[zone]) for zone in {*ready, *starting}}
 
 
-def places(zones: Zones, held: Mapping[str, int]) -> list[Place]:
+def places(zones: Offerings, held: Mapping[str, int]) -> list[SolverOffering]:
     """Zones as the solver takes them, with the machines held there."""
     return [
-        Place(zone.name, zone.zone, zone.price, zone.capacity, held.get(zone.name, 0))
+        SolverOffering(zone.name, zone.zone, zone.price, zone.capacity, held.get(zone.name, 0))
         for zone in zones.by_name.values()
     ]

@@ -12,8 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from penstock.scaler.forecast.conformal import Residuals
 from penstock.scaler.forecast.features import DAY_S
+from penstock.scaler.forecast.scoring import Residuals
 
 HORIZON_S = 3_600.0
 """How far ahead prices are forecast: about as long as an instance is held before it could be moved.

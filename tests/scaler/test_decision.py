@@ -7,27 +7,31 @@ from dataclasses import replace
 
 import pytest
 from penstock.scaler.decide.decision import (
-    Memory,
-    Rules,
-    Verdict,
-    View,
+    DecisionState,
+    PoolState,
+    ScalingPolicy,
+    Target,
     decide,
     instances,
     newsvendor_level,
 )
-from penstock.scaler.decide.learning import Capacity, LeadTimes
+from penstock.scaler.decide.measurements import CapacityEstimate, LeadTimes
 
-RULES = Rules(least=1, most=20, start_cost_s=120.0)
-VIEW = View(
+RULES = ScalingPolicy(least=1, most=20, start_cost_s=120.0)
+VIEW = PoolState(
     current=4, ready=4, capacity=10.0, demand=35.0, backlog=0.0, forecast=38.0, measured_at=0.0
 )
 
 
 def run(
-    view: View, rules: Rules, seconds: int, step: int = 5, memory: Memory | None = None
-) -> list[Verdict]:
+    view: PoolState,
+    rules: ScalingPolicy,
+    seconds: int,
+    step: int = 5,
+    memory: DecisionState | None = None,
+) -> list[Target]:
     """Decide every few seconds with demand always fresh and every decision obeyed."""
-    memory, verdicts = memory or Memory(), []
+    memory, verdicts = memory or DecisionState(), []
     for now in range(0, seconds, step):
         verdict = decide(replace(view, measured_at=float(now)), rules, memory, float(now))
         verdicts.append(verdict)
@@ -60,7 +64,7 @@ def test_the_price_decides_the_quantile() -> None:
 def test_the_most_that_any_rule_asks_for_is_wanted(
     changes: dict[str, float], wanted: int, reason: str
 ) -> None:
-    verdict = decide(replace(VIEW, **changes), RULES, Memory(), 0.0)  # type: ignore[arg-type]
+    verdict = decide(replace(VIEW, **changes), RULES, DecisionState(), 0.0)  # type: ignore[arg-type]
     assert (verdict.wanted, verdict.reason) == (wanted, reason)
 
 
@@ -88,7 +92,9 @@ def test_a_new_need_ends_the_surplus() -> None:
 
 def test_in_panic_nothing_is_taken_away() -> None:
     rules = replace(RULES, start_cost_s=0.0, down_every_s=0.0)
-    memory = decide(replace(VIEW, demand=90.0, ready=4, current=9), rules, Memory(), 0.0).memory
+    memory = decide(
+        replace(VIEW, demand=90.0, ready=4, current=9), rules, DecisionState(), 0.0
+    ).memory
     quiet = replace(VIEW, demand=1.0, forecast=1.0, current=9, measured_at=30.0)
     held = decide(quiet, rules, memory, 30.0)
     assert (held.wanted, held.reason) == (9, "panic")
@@ -96,11 +102,11 @@ def test_in_panic_nothing_is_taken_away() -> None:
 
 
 def test_a_burst_begins_panic_before_its_interval_has_ended() -> None:
-    burst = decide(replace(VIEW, burst=95.0), RULES, Memory(), 0.0)
+    burst = decide(replace(VIEW, burst=95.0), RULES, DecisionState(), 0.0)
     assert (burst.wanted, burst.reason) == (8, "panic, held by the rate up")
     over = decide(replace(VIEW, burst=0.0, current=8), RULES, burst.memory, 5.0)
     assert (over.wanted, over.reason) == (8, "panic")
-    assert decide(replace(VIEW, burst=75.0), RULES, Memory(), 0.0).wanted == 4
+    assert decide(replace(VIEW, burst=75.0), RULES, DecisionState(), 0.0).wanted == 4
 
 
 def test_without_fresh_demand_the_last_answer_stands() -> None:
@@ -108,7 +114,7 @@ def test_without_fresh_demand_the_last_answer_stands() -> None:
         verdict = decide(
             replace(VIEW, current=current, demand=0.0, forecast=0.0),
             replace(RULES, least=0),
-            Memory(),
+            DecisionState(),
             1e4,
         )
         assert verdict.wanted == kept
@@ -127,10 +133,10 @@ def test_zero_only_after_long_quiet_and_one_as_soon_as_something_waits() -> None
 
 def test_decisions_stay_within_bounds_whatever_comes() -> None:
     rng = random.Random(5)
-    memory, current = Memory(), 3
+    memory, current = DecisionState(), 3
     rules = replace(RULES, least=2, most=9)
     for now in range(0, 20_000, 5):
-        view = View(
+        view = PoolState(
             current,
             rng.randint(0, current),
             10.0,
@@ -166,10 +172,10 @@ def test_the_horizon_is_learnt_from_starts() -> None:
 
 
 def test_a_saturated_fleet_corrects_its_capacity() -> None:
-    capacity = Capacity()
+    capacity = CapacityEstimate()
     for _ in range(60):
         capacity.saw(100.0, (50.0, 100.0), 2, 5.0, given=10.0)
     assert capacity.of(10.0) == pytest.approx(5.0, rel=0.05)
-    idle = Capacity()
+    idle = CapacityEstimate()
     idle.saw(10.0, (0.0, 0.0), 2, 5.0, given=10.0)
     assert idle.of(10.0) == 10.0

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.rpc.errors import Fault
-from penstock.scaler.actuate.actuators import Actuator, Fleet
-from penstock.scaler.pools.fitting import Fits
-from penstock.scaler.pools.history import History
-from penstock.scaler.pools.pool import Decision, Pool
-from penstock.scaler.pools.running import Running
-from penstock.scaler.pools.sources import LOST, Demand, Store
+from penstock.scaler.actuate.actuator import Actuator, FleetStatus
+from penstock.scaler.pools.fitting import BackgroundFits
+from penstock.scaler.pools.history import StoreSync
+from penstock.scaler.pools.planner import Decision, PoolPlanner
+from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.store import LOST, DemandSource, ScalerStore
 from penstock.scaler.samples import Sample
 from penstock.scaler.settings import PoolConfig
 from penstock.service.clock import Clock
@@ -31,7 +31,7 @@ router does not know it.
 """
 
 
-class Engine:
+class Autoscaler:
     """Decides for every pool every few seconds.
 
     Owner: the service's main, which awaits `run` in a task and then `close`.
@@ -41,18 +41,18 @@ class Engine:
         self,
         pools: Sequence[PoolConfig],
         actuators: Mapping[str, Actuator],
-        store: Store,
+        store: ScalerStore,
         clock: Clock,
-        demand: Demand | None = None,
+        demand: DemandSource | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
         drain: Begin | None = None,
     ) -> None:
         self._drain = drain
         self.pools = {
-            config.name: Running(Pool(config), actuators[config.name]) for config in pools
+            config.name: Pool(PoolPlanner(config), actuators[config.name]) for config in pools
         }
         self._store, self._clock, self._demand = store, clock, demand
-        self._history, self._fits = History(store), Fits()
+        self._history, self._fits = StoreSync(store), BackgroundFits()
         self.leads, self._left = True, False
         for running in self.pools.values():
             running.show(telemetry)
@@ -113,7 +113,7 @@ class Engine:
         await self._history.keep_samples(running, new)
         return len(new)
 
-    def _take(self, running: Running, samples: Sequence[Sample]) -> list[Sample]:
+    def _take(self, running: Pool, samples: Sequence[Sample]) -> list[Sample]:
         """Take samples and learn from them. Returns those that were new."""
         new = running.take(samples, self._clock.time())
         self._fits.start(running.pool)
@@ -158,14 +158,14 @@ class Engine:
             serving, running.held = found.get(name, (None, 0))
             running.serving = serving
 
-    async def _decide(self, name: str, running: Running) -> None:
+    async def _decide(self, name: str, running: Pool) -> None:
         try:
             fleet = await running.actuator.fleet()
         except OSError as error:
             log.warning("%s: the fleet cannot be seen, the last answer stands: %s", name, error)
             return
         if not fleet.seen and running.serving is not None:
-            fleet = Fleet(fleet.wanted, running.serving)
+            fleet = FleetStatus(fleet.wanted, running.serving)
         running.fleet = fleet
         now = self._clock.time()
         if fleet.seen:
@@ -194,7 +194,7 @@ class Engine:
     def plan(self, name: str) -> Decision:
         """What would be decided now, from memory; leaves nothing behind."""
         running = self.pools[name]
-        fleet = running.fleet or Fleet(running.answer, running.answer, seen=False)
+        fleet = running.fleet or FleetStatus(running.answer, running.answer, seen=False)
         memory = running.pool.memory
         decision = running.pool.decide(
             fleet.wanted, fleet.ready, self._clock.time(), running.answer, running.urgent

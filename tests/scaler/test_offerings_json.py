@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock.scaler.actuate.actuators import Fleet
-from penstock.scaler.pools.sources import Store
-from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.actuate.actuator import FleetStatus
+from penstock.scaler.pools.store import ScalerStore
 from penstock.scaler.spot.fleet import Machine, SpotFleet
-from penstock.scaler.spot.zone_memory import dump, load
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.offerings_json import dump, load
+from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 
@@ -24,11 +24,11 @@ NAMES = ("a1", "a2", "b1")
 NOW = 1_800_000_000.0
 
 
-def zones(*names: str) -> Zones:
-    return Zones([Zone(name, name[0]) for name in names or NAMES])
+def zones(*names: str) -> Offerings:
+    return Offerings([Offering(name, name[0]) for name in names or NAMES])
 
 
-def taught() -> Zones:
+def taught() -> Offerings:
     known = zones()
     for life in (300.0, 9_000.0):
         known.launched("a1", NOW)
@@ -122,17 +122,17 @@ class Cloud:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path) -> AsyncIterator[ScalerStore]:
     async with embedded_store(tmp_path / "redis") as url, open_store(url) as client:
-        yield Store(client, "a")
+        yield ScalerStore(client, "a")
 
 
-async def test_a_restarted_scaler_leaves_alone_what_had_no_room(store: Store) -> None:
+async def test_a_restarted_scaler_leaves_alone_what_had_no_room(store: ScalerStore) -> None:
     cloud, clock = Cloud("b1"), FakeClock(NOW)
 
     def make() -> SpotFleet:
-        places = [Zone(name, name[0]) for name in NAMES]
-        return SpotFleet(cloud, places, clock, SpotKnobs(extra=0), memory=store.zones("m"))
+        places = [Offering(name, name[0]) for name in NAMES]
+        return SpotFleet(cloud, places, clock, SpotPolicy(extra=0), memory=store.zones("m"))
 
     first = make()
     await first.scale(3)
@@ -149,9 +149,9 @@ async def test_a_restarted_scaler_leaves_alone_what_had_no_room(store: Store) ->
     await second.close()
 
 
-async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Store) -> None:
+async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: ScalerStore) -> None:
     cloud, clock = Cloud(*NAMES), FakeClock(NOW)
-    places = [Zone(name, name[0]) for name in NAMES]
+    places = [Offering(name, name[0]) for name in NAMES]
     first = SpotFleet(cloud, places, clock, memory=store.zones("m"))
     await first.scale(2)
     await first.fleet()
@@ -159,7 +159,7 @@ async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Stor
     cloud.there, cloud.room = [], set()
     await clock.advance(600.0)
     second = SpotFleet(
-        cloud, [Zone(name, name[0]) for name in NAMES], clock, memory=store.zones("m")
+        cloud, [Offering(name, name[0]) for name in NAMES], clock, memory=store.zones("m")
     )
     await second.fleet()
     assert all(zone.up_since_s is None for zone in second.zones.by_name.values())
@@ -168,26 +168,26 @@ async def test_what_went_while_nobody_looked_is_no_life_that_goes_on(store: Stor
 
 
 async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back_too(
-    store: Store,
+    store: ScalerStore,
 ) -> None:
     cloud, clock = Cloud(*NAMES), FakeClock(NOW)
 
     def make() -> SpotFleet:
         return SpotFleet(
             cloud,
-            [Zone(n, n[0]) for n in NAMES],
+            [Offering(n, n[0]) for n in NAMES],
             clock,
-            SpotKnobs(extra=1),
+            SpotPolicy(extra=1),
             memory=store.zones("m"),
         )
 
     old, new = make(), make()
     await old.scale(6)
-    assert await old.fleet() == Fleet(6, 6)
+    assert await old.fleet() == FleetStatus(6, 6)
     await clock.advance(61.0)
-    assert await new.fleet() == Fleet(6, 6), "nothing was asked of it yet"
+    assert await new.fleet() == FleetStatus(6, 6), "nothing was asked of it yet"
     before = list(cloud.there)
-    assert await new.fleet() == Fleet(6, 6) and cloud.there == before, (
+    assert await new.fleet() == FleetStatus(6, 6) and cloud.there == before, (
         "and only looking starts and ends nothing"
     )
     await new.scale(8)
@@ -198,9 +198,9 @@ async def test_a_new_leader_begins_from_what_runs_and_an_old_one_that_comes_back
         await fleet.close()
 
 
-async def test_one_that_looks_seldom_still_sees_what_it_lost(store: Store) -> None:
+async def test_one_that_looks_seldom_still_sees_what_it_lost(store: ScalerStore) -> None:
     cloud, clock = Cloud(*NAMES), FakeClock(NOW)
-    fleet = SpotFleet(cloud, [Zone(n, n[0]) for n in NAMES], clock, memory=store.zones("m"))
+    fleet = SpotFleet(cloud, [Offering(n, n[0]) for n in NAMES], clock, memory=store.zones("m"))
     await fleet.scale(2)
     await fleet.fleet()
     gone = cloud.there[0].zone
@@ -214,6 +214,6 @@ async def test_one_that_looks_seldom_still_sees_what_it_lost(store: Store) -> No
 
 
 async def test_without_redis_it_begins_with_nothing() -> None:
-    memory = Store(None, "a").zones("m")
+    memory = ScalerStore(None, "a").zones("m")
     await memory.keep("x")
     assert await memory.recall() is None

@@ -14,11 +14,11 @@ from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.scaler.actuate.actuators import DryRun, Fleet
+from penstock.scaler.actuate.actuator import DryRun, FleetStatus
 from penstock.scaler.forecast.forecaster import Forecaster
-from penstock.scaler.pools.engine import Engine
-from penstock.scaler.pools.pool import Pool
-from penstock.scaler.pools.sources import REGISTRY, Demand, Store
+from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.planner import PoolPlanner
+from penstock.scaler.pools.store import REGISTRY, DemandSource, ScalerStore
 from penstock.scaler.samples import Sample
 from penstock.scaler.settings import PoolConfig
 from penstock.service.store import open_store
@@ -37,10 +37,10 @@ class Seen(DryRun):
         self._asked = [first] * late
         self.looks = 0
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         self.looks += 1
         self._asked.append(self._wanted)
-        return Fleet(self._wanted, min(self._wanted, self._asked.pop(0)))
+        return FleetStatus(self._wanted, min(self._wanted, self._asked.pop(0)))
 
 
 async def test_what_one_scaler_is_told_all_know(scalers: Scalers) -> None:
@@ -82,8 +82,8 @@ async def test_a_dry_run_teaches_nothing_about_starts(scalers: Scalers) -> None:
 
 async def test_a_dry_run_decides_and_explains_and_touches_nothing(scalers: Scalers) -> None:
     class Untouched(DryRun):
-        async def fleet(self) -> Fleet:
-            return Fleet(2, 2)
+        async def fleet(self) -> FleetStatus:
+            return FleetStatus(2, 2)
 
         async def scale(self, wanted: int) -> None:
             raise AssertionError(wanted)
@@ -156,17 +156,17 @@ async def test_a_pool_that_fails_does_not_hold_up_the_others(
     scalers: Scalers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs = [PoolConfig.model_validate({**POOL, "name": name}) for name in ("bad", "good")]
-    engine = Engine(
-        configs, {one.name: DryRun(1) for one in configs}, Store(None, "a"), scalers.clock
+    engine = Autoscaler(
+        configs, {one.name: DryRun(1) for one in configs}, ScalerStore(None, "a"), scalers.clock
     )
-    decide = Pool.decide
+    decide = PoolPlanner.decide
 
-    def fails_once_bad(self: Pool, *words: int) -> object:
+    def fails_once_bad(self: PoolPlanner, *words: int) -> object:
         if self.config.name == "bad":
             raise RuntimeError("this pool has failed")
         return decide(self, *words)
 
-    monkeypatch.setattr(Pool, "decide", fails_once_bad)
+    monkeypatch.setattr(PoolPlanner, "decide", fails_once_bad)
     for name in ("bad", "good"):
         await engine.report(name, [Sample(START_S - 10.0, 500.0)])
     await engine.tick()
@@ -177,10 +177,10 @@ async def test_a_pool_that_fails_does_not_hold_up_the_others(
 async def test_with_every_fit_failing_the_reactive_rules_decide_and_then_what_stands(
     scalers: Scalers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def dead(self: Pool) -> object:
+    def dead(self: PoolPlanner) -> object:
         raise MemoryError("no room to fit")
 
-    monkeypatch.setattr(Pool, "rebuild", dead)
+    monkeypatch.setattr(PoolPlanner, "rebuild", dead)
     scaler = await scalers.make()
     await feed(scaler, [500.0] * 6)
     running = scaler.engine.pools["m"]
@@ -286,8 +286,12 @@ async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> N
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate({**POOL, "capacity": 0.0})
         actuator = Seen(0)
-        engine = Engine(
-            [config], {"m": actuator}, Store(None, "a"), clock, Demand(None, None, clock, peer)
+        engine = Autoscaler(
+            [config],
+            {"m": actuator},
+            ScalerStore(None, "a"),
+            clock,
+            DemandSource(None, None, clock, peer),
         )
         await engine.tick()
         assert router.scaled == ["m"] and engine.pools["m"].decisions[0].wanted == 0
@@ -304,8 +308,12 @@ async def test_for_keda_the_router_says_what_serves_and_so_how_long_a_start_take
     async with serving([Endpoint(REGISTRY, router, internal(TOKEN))]) as server:
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
         config = PoolConfig.model_validate(POOL)
-        engine = Engine(
-            [config], {"m": DryRun(1)}, Store(None, "a"), clock, Demand(None, None, clock, peer)
+        engine = Autoscaler(
+            [config],
+            {"m": DryRun(1)},
+            ScalerStore(None, "a"),
+            clock,
+            DemandSource(None, None, clock, peer),
         )
         router.fleets = {"m": (1, 0)}
         for step in range(8):

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from penstock.scaler.spot.offerings import AGE_EDGES_S, Hazard, Offerings
 from penstock.scaler.spot.price_forecast import PriceState
-from penstock.scaler.spot.zones import AGE_EDGES_S, Hazard, Zones
 
 AGES = len(AGE_EDGES_S) + 1
 KEPT_MOMENTS = 500
 """Of which zones were up, so many moments are kept: what the solver draws its scenarios from."""
 
 
-def dump(zones: Zones) -> str:
+def dump(zones: Offerings) -> str:
     """As JSON."""
     rows = {
         name: {
@@ -38,7 +38,7 @@ def dump(zones: Zones) -> str:
     )
 
 
-def load(text: str, zones: Zones, now_s: float) -> None:
+def load(text: str, zones: Offerings, now_s: float) -> None:
     """Take up what was kept; places that are configured no more are left out, those that are new
     begin with nothing.
 

@@ -36,7 +36,7 @@ up.
 
 
 @dataclass(frozen=True)
-class Fleet:
+class FleetStatus:
     """What runs: instances asked for, and those of them that serve; `seen` is false where nobody
     looked and they are only believed to.
     """
@@ -49,7 +49,7 @@ class Fleet:
 class Actuator(Protocol):
     """Runs instances. `scale` begins the change and does not wait for it."""
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         """What runs now; raises OSError where nobody can be asked."""
         ...
 
@@ -81,8 +81,8 @@ class DryRun:
     def __init__(self, first: int) -> None:
         self._wanted = first
 
-    async def fleet(self) -> Fleet:
-        return Fleet(self._wanted, self._wanted, seen=False)
+    async def fleet(self) -> FleetStatus:
+        return FleetStatus(self._wanted, self._wanted, seen=False)
 
     def on_demand(self, wanted: int) -> int:
         return wanted
@@ -131,11 +131,11 @@ class LocalProcesses:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._numbers = 0
 
-    async def fleet(self) -> Fleet:
+    async def fleet(self) -> FleetStatus:
         self._bury()
         serving = [await self._serves(child) for child in list(self._children.values())]
         beside = self._config.beside
-        return Fleet(len(self._children) + beside, sum(serving) + beside)
+        return FleetStatus(len(self._children) + beside, sum(serving) + beside)
 
     @property
     def instances(self) -> list[str]:

@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock.scaler.spot.placement import Plan
-from penstock.scaler.spot.zones import Zone, Zones
+from penstock.scaler.spot.offerings import Offering, Offerings
+from penstock.scaler.spot.solver import Plan
 
 
 @dataclass(frozen=True)
-class SpotKnobs:
+class SpotPolicy:
     """How careful.
 
     `extra`: spot instances above the need; `base`: on-demand ones always; `margin`: of the extra,
@@ -43,7 +43,7 @@ class SpotKnobs:
 
 
 @dataclass(frozen=True)
-class Held:
+class MachineCount:
     """Machines of one place: those that serve and those that start."""
 
     ready: int = 0
@@ -55,7 +55,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PlacementDecision:
     """What to do: launches and stops by zone, how many on-demand instances there should be, and who
     said so.
     """
@@ -68,13 +68,13 @@ class Placement:
 
 def place(
     need: int,
-    held: Mapping[str, Held],
-    zones: Zones,
-    knobs: SpotKnobs,
+    held: Mapping[str, MachineCount],
+    zones: Offerings,
+    knobs: SpotPolicy,
     now_s: float,
     plan: Plan | None = None,
     short_for_s: float = math.inf,
-) -> Placement:
+) -> PlacementDecision:
     """Decide where `need` instances run.
 
     Args:
@@ -100,19 +100,21 @@ def place(
         if short_for_s >= knobs.patience_s
         else 0
     )
-    return Placement(launch, stop, base + fallback, "online rule" if plan is None else "solver")
+    return PlacementDecision(
+        launch, stop, base + fallback, "online rule" if plan is None else "solver"
+    )
 
 
 def _launches(
     wanted: float,
-    held: Mapping[str, Held],
-    zones: Zones,
-    knobs: SpotKnobs,
+    held: Mapping[str, MachineCount],
+    zones: Offerings,
+    knobs: SpotPolicy,
     now_s: float,
     plan: Plan | None,
 ) -> dict[str, int]:
     """One after the other, each into the place where it is worth most given those before it."""
-    counts = {name: held.get(name, Held()).alive for name in zones.by_name}
+    counts = {name: held.get(name, MachineCount()).alive for name in zones.by_name}
     usable = [name for name, zone in zones.by_name.items() if _usable(zone, knobs, now_s)]
     most = max(1, math.ceil(knobs.share_most * wanted))
     launch: dict[str, int] = {}
@@ -132,16 +134,16 @@ def _launches(
     return launch
 
 
-def _usable(zone: Zone, knobs: SpotKnobs, now_s: float) -> bool:
+def _usable(zone: Offering, knobs: SpotPolicy, now_s: float) -> bool:
     return zone.retry_at_s <= now_s and zone.price_high < knobs.price_most
 
 
-def _does(counts: Mapping[str, int], zones: Zones) -> float:
+def _does(counts: Mapping[str, int], zones: Offerings) -> float:
     """Wanted instances that so many machines do."""
     return sum(count * zones.by_name[name].capacity for name, count in counts.items())
 
 
-def _in_zone(name: str, counts: Mapping[str, int], zones: Zones) -> float:
+def _in_zone(name: str, counts: Mapping[str, int], zones: Offerings) -> float:
     """What the machines of every type do in the zone of this place."""
     where = zones.by_name[name].zone
     return sum(
@@ -154,8 +156,8 @@ def _in_zone(name: str, counts: Mapping[str, int], zones: Zones) -> float:
 def _worth(
     name: str,
     counts: Mapping[str, int],
-    zones: Zones,
-    knobs: SpotKnobs,
+    zones: Offerings,
+    knobs: SpotPolicy,
     moment: tuple[float, float],
 ) -> float:
     """Chance to survive, less what is lost at once with the others there and in its region, less
@@ -178,7 +180,7 @@ def _worth(
     return survives - (1.0 - survives) * together - 0.1 * together - price
 
 
-def _shared(zone: Zone, other: Zone, knobs: SpotKnobs) -> float:
+def _shared(zone: Offering, other: Offering, knobs: SpotPolicy) -> float:
     """How much of the other's fate is the zone's."""
     kind = knobs.type_weight if zone.type and zone.type == other.type else 0.0
     if zone.region != other.region:
@@ -187,7 +189,11 @@ def _shared(zone: Zone, other: Zone, knobs: SpotKnobs) -> float:
 
 
 def _stops(
-    wanted: float, held: Mapping[str, Held], zones: Zones, knobs: SpotKnobs, now_s: float
+    wanted: float,
+    held: Mapping[str, MachineCount],
+    zones: Offerings,
+    knobs: SpotPolicy,
+    now_s: float,
 ) -> dict[str, int]:
     """Give back what is above the wanted number, from where it is worth least, as long as enough is
     left.

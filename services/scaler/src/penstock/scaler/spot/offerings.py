@@ -49,7 +49,7 @@ class Hazard:
 
 
 @dataclass
-class Zone:
+class Offering:
     """One place to run spot instances: a zone of one instance type.
 
     `zone`: where it lies, the name itself where a zone has one type; `region`: what falls together
@@ -75,13 +75,15 @@ class Zone:
         self.zone = self.zone or self.name
 
 
-class Zones:
+class Offerings:
     """All zones of a pool.
 
     Back-off doubles with each failure or short life in a row, from `first_s` to `most_s`.
     """
 
-    def __init__(self, zones: list[Zone], first_s: float = 195.0, most_s: float = 3_120.0) -> None:
+    def __init__(
+        self, zones: list[Offering], first_s: float = 195.0, most_s: float = 3_120.0
+    ) -> None:
         self.by_name = {zone.name: zone for zone in zones}
         self.pooled = Hazard()
         self._first_s, self._most_s = first_s, most_s
@@ -153,7 +155,7 @@ class Zones:
         """Remember which zones are up now, for the scenarios of the solver."""
         self.history.append(tuple(zone.up_since_s is not None for zone in self.by_name.values()))
 
-    def _back_off(self, zone: Zone, now_s: float) -> None:
+    def _back_off(self, zone: Offering, now_s: float) -> None:
         self.events += 1
         zone.retry_at_s = now_s + min(self._most_s, self._first_s * 2.0**zone.failures)
         zone.failures = min(zone.failures + 1, 10)

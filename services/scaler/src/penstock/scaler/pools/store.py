@@ -17,8 +17,8 @@ from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
-from penstock.scaler.decide.learning import Learnt
-from penstock.scaler.pools.pool import Decision
+from penstock.scaler.decide.measurements import Calibration
+from penstock.scaler.pools.planner import Decision
 from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 from redis.exceptions import RedisError
@@ -41,7 +41,7 @@ T = TypeVar("T")
 LOST = (RedisError, OSError, TimeoutError)
 
 
-class Store:
+class ScalerStore:
     """Samples and decisions of every pool, and who leads.
 
     Without Redis a scaler is alone and forgets at its end.
@@ -90,7 +90,7 @@ class Store:
         pipeline.expire(key, KEPT_S)
         await pipeline.execute()
 
-    async def learnt(self, pool: str) -> Learnt | None:
+    async def learnt(self, pool: str) -> Calibration | None:
         """What the pool's past decisions taught; None where nothing (readable) is kept."""
         row = (
             await self._client.get(f"penstock:scaler:{pool}:learnt")
@@ -99,11 +99,11 @@ class Store:
         )
         found = readable(
             [row] if row is not None else [],
-            lambda kept: Learnt(tuple(map(float, kept[0])), float(kept[1])),
+            lambda kept: Calibration(tuple(map(float, kept[0])), float(kept[1])),
         )
         return found[0] if found else None
 
-    async def keep_learnt(self, pool: str, learnt: Learnt) -> None:
+    async def keep_learnt(self, pool: str, learnt: Calibration) -> None:
         """Keep what the pool's past decisions taught, in place of what was kept."""
         if self._client is not None:
             row = json.dumps([learnt.lead_times_s, learnt.correction])
@@ -129,9 +129,9 @@ class Store:
         found = [rows] if isinstance(rows, str | bytes) else rows or []
         return readable(found, lambda row: (str(row[0]), float(row[1])))
 
-    def zones(self, pool: str) -> ZoneMemory:
+    def zones(self, pool: str) -> ZoneStateStore:
         """Keeper of what a pool's spot fleet learnt of its zones."""
-        return ZoneMemory(self._client, f"penstock:scaler:{pool}:zones")
+        return ZoneStateStore(self._client, f"penstock:scaler:{pool}:zones")
 
     async def lead(self, lease_ms: int) -> bool:
         """Whether this scaler may act: it holds the lead, or takes it where nobody does."""
@@ -152,7 +152,7 @@ class Store:
         await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
 
 
-class ZoneMemory:
+class ZoneStateStore:
     """What a spot fleet learnt, in Redis; without Redis it is forgotten."""
 
     def __init__(self, client: redis.asyncio.Redis | None, key: str) -> None:
@@ -207,7 +207,7 @@ class Seen:
         return model in self.calls or model in self.costs
 
 
-class Demand:
+class DemandSource:
     """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost
     model (base + per token).
     """

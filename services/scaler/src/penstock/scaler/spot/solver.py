@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PlanKnobs:
+class SolverSettings:
     """`start_share`: part of the hold that a fall-back needs to start; `shortfall`: price of a
     missing instance, in on-demand prices.
 
@@ -38,7 +38,7 @@ class PlanKnobs:
 
 
 @dataclass(frozen=True)
-class Place:
+class SolverOffering:
     """A zone of one instance type as the solver sees it: `price` for one wanted instance, in
     on-demand prices; `capacity` of a machine in wanted instances; `held` machines now.
     """
@@ -90,7 +90,9 @@ def scenarios(
     return answer
 
 
-def solve(need: int, places: Sequence[Place], available: Array, knobs: PlanKnobs) -> Plan | None:
+def solve(
+    need: int, places: Sequence[SolverOffering], available: Array, knobs: SolverSettings
+) -> Plan | None:
     """Place `need` instances; None where the solver finds no plan in time (the online rule goes on
     alone).
 
@@ -139,7 +141,7 @@ def solve(need: int, places: Sequence[Place], available: Array, knobs: PlanKnobs
     return Plan(spot, int(chosen[zones]), float(answer.fun))
 
 
-def _spread(places: Sequence[Place], share: float, width: int) -> tuple[Array, Array]:
+def _spread(places: Sequence[SolverOffering], share: float, width: int) -> tuple[Array, Array]:
     """One row a zone: what its machines of all types do together, and the most they may."""
     zones = sorted({place.zone for place in places})
     rows, most = np.zeros((len(zones), width)), np.full(len(zones), share)
@@ -156,7 +158,7 @@ def _rows(
     now: list[int],
     first: Mapping[str, int],
     width: int,
-    knobs: PlanKnobs,
+    knobs: SolverSettings,
 ) -> tuple[Array, Array]:
     """The constraints as `rows @ x >= low`."""
     count, zones = available.shape

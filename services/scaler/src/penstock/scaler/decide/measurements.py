@@ -14,7 +14,7 @@ CAPACITY_BOUNDS = (0.25, 4.0)
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Calibration:
     """What is kept over restarts: the last times from decision to ready, and the correction of the
     cost model's capacity.
     """
@@ -44,7 +44,7 @@ class LeadTimes:
         return float(np.quantile(known, 0.9, method="higher"))
 
 
-class Capacity:
+class CapacityEstimate:
     """Work that one instance does in a second, given by a cost model and corrected by what a
     saturated fleet was seen to do.
     """

@@ -12,7 +12,7 @@ from typing import Any
 from penstock.scaler.actuate.aws import AwsPrices, ask, open_client
 from penstock.scaler.settings import AwsSpotActuator
 from penstock.scaler.spot.fleet import Machine
-from penstock.scaler.spot.zones import Zone
+from penstock.scaler.spot.offerings import Offering
 from penstock.service.clock import Clock
 
 NO_ROOM = (
@@ -26,16 +26,16 @@ PRICES_S = 300.0
 SERVES = "running"
 
 
-def places(config: AwsSpotActuator) -> list[Zone]:
+def places(config: AwsSpotActuator) -> list[Offering]:
     """Every zone with every type that spot may use."""
     return [
-        Zone(_place(zone, kind), domain, zone, kind if config.more_types else "", capacity)
+        Offering(_place(zone, kind), domain, zone, kind if config.more_types else "", capacity)
         for zone, domain in config.zones.items()
         for kind, capacity in config.capacities.items()
     ]
 
 
-class Ec2Machines:
+class Ec2SpotProvider:
     """See SpotProvider.
 
     A machine that runs counts as serving; it registers with the router by itself.

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from penstock.scaler.actuate.actuators import Actuator, Drain, DryRun, LocalProcesses
+from penstock.scaler.actuate.actuator import Actuator, Drain, DryRun, LocalProcesses
 from penstock.scaler.actuate.aws import AutoScalingGroups
 from penstock.scaler.actuate.kubernetes import KubernetesScale
 from penstock.scaler.settings import (
@@ -18,10 +18,10 @@ from penstock.scaler.settings import (
     ProcessActuator,
     ScalerSettings,
 )
-from penstock.scaler.spot.aws import Ec2Machines, places
-from penstock.scaler.spot.decision import SpotKnobs
-from penstock.scaler.spot.fleet import Memory, SpotFleet
-from penstock.scaler.spot.placement import PlanKnobs
+from penstock.scaler.spot.ec2 import Ec2SpotProvider, places
+from penstock.scaler.spot.fleet import OfferingsStore, SpotFleet
+from penstock.scaler.spot.placement_rule import SpotPolicy
+from penstock.scaler.spot.solver import SolverSettings
 from penstock.service.clock import Clock
 
 
@@ -50,7 +50,7 @@ def local_pools(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[P
 
 
 def actuator(
-    pool: PoolConfig, clock: Clock, drain: Drain | None, memory: Memory | None = None
+    pool: PoolConfig, clock: Clock, drain: Drain | None, memory: OfferingsStore | None = None
 ) -> Actuator:
     """Who acts for a pool."""
     chosen = pool.actuator
@@ -61,10 +61,10 @@ def actuator(
     if isinstance(chosen, AwsActuator):
         return AutoScalingGroups(chosen, clock, drain)
     if isinstance(chosen, AwsSpotActuator):
-        knobs = SpotKnobs(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
-        solver = PlanKnobs(base=chosen.base) if chosen.solver else None
+        knobs = SpotPolicy(extra=chosen.extra, base=chosen.base, patience_s=chosen.patience_s)
+        solver = SolverSettings(base=chosen.base) if chosen.solver else None
         return SpotFleet(
-            Ec2Machines(pool.name, chosen, clock),
+            Ec2SpotProvider(pool.name, chosen, clock),
             places(chosen),
             clock,
             knobs,
