@@ -23,7 +23,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from penstock.scaler.settings import ScalingSection
+from penstock.scaler.pool_settings import ScalingSection
 from penstock.service.settings import ServiceSettings, describe, load_section
 from penstock.stack.process import POLL_WHERE_WAITED
 
@@ -323,7 +323,7 @@ def test_keda_asks_for_a_pool_that_the_file_has() -> None:
         for pool in section.pools
         if pool.name == scaled["spec"]["triggers"][0]["metadata"]["pool"]
     ]
-    assert (pool.least, pool.most) == (
+    assert (pool.min_instances, pool.max_instances) == (
         scaled["spec"]["minReplicaCount"],
         scaled["spec"]["maxReplicaCount"],
     )

@@ -1,10 +1,11 @@
-"""The loop: what several scalers share, what restarts keep, what one pool's fault must not do, and
-what only looks may not change.
+"""The loop of the scaler: what several scalers share, what outlives a restart, how one pool's
+failure is contained, and what a plan must not change.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import AsyncIterator
 
 import pytest
 from penstock.api.router.v1 import router_pb2
@@ -14,121 +15,122 @@ from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.scaler.actuate.actuator import DryRun, FleetStatus
+from penstock.scaler.actuate.actuator import Actuator, FleetStatus
+from penstock.scaler.actuate.dry_run import DryRun
 from penstock.scaler.forecast.forecaster import Forecaster
-from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.autoscaler import Autoscaler, NoticeOutcome
+from penstock.scaler.pools.demand_intake import DemandIntake
+from penstock.scaler.pools.demand_source import REGISTRY, DemandSource
 from penstock.scaler.pools.planner import PoolPlanner
-from penstock.scaler.pools.store import REGISTRY, DemandSource, ScalerStore
+from penstock.scaler.pools.store import ScalerStore
 from penstock.scaler.samples import Sample
-from penstock.scaler.settings import PoolConfig
 from penstock.service.store import open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, serving
 
-from .conftest import AUTH, POOL, START_S, Scalers
-from .test_keda import REF, feed
+from .conftest import AUTH, INTERVAL_S, START_S, Scalers, feed, make_pool
+from .test_keda import REF
 
 
-class Seen(DryRun):
-    """Instances that serve `late` looks after they were asked for."""
+class SlowFleet(DryRun):
+    """Instances that serve some observations after they were asked for."""
 
-    def __init__(self, first: int, late: int = 1) -> None:
+    def __init__(self, first: int, delay: int = 1) -> None:
         super().__init__(first)
-        self._asked = [first] * late
-        self.looks = 0
+        self.wanted = first
+        self.observations = 0
+        self._requested = [first] * delay
 
-    async def fleet(self) -> FleetStatus:
-        self.looks += 1
-        self._asked.append(self._wanted)
-        return FleetStatus(self._wanted, min(self._wanted, self._asked.pop(0)))
+    async def status(self) -> FleetStatus:
+        self.observations += 1
+        self._requested.append(self.wanted)
+        return FleetStatus(self.wanted, min(self.wanted, self._requested.pop(0)))
+
+    async def scale(self, wanted: int) -> None:
+        self.wanted = wanted
 
 
-async def test_what_one_scaler_is_told_all_know(scalers: Scalers) -> None:
+def demand_row(step: int, work: float) -> pb.DemandSample:
+    start_ms = round(START_S * 1e3) + step * 10_000
+    return pb.DemandSample(start_unix_ms=start_ms, interval_ms=10_000, work=work)
+
+
+async def test_samples_reported_to_one_scaler_reach_all(scalers: Scalers) -> None:
     leader, other = await scalers.make("a"), await scalers.make("b")
-    await leader.engine.tick()
+    await leader.autoscaler.tick()
     for step in range(6):
-        await scalers.clock.advance(10.0)
-        row = pb.DemandSample(
-            start_unix_ms=round(START_S * 1e3) + step * 10_000, interval_ms=10_000, work=500.0
-        )
-        await (other if step % 2 else leader).api.ReportDemand(
-            pb.ReportDemandRequest(pool="m", samples=[row]), metadata=AUTH
-        )
+        await scalers.clock.advance(INTERVAL_S)
+        request = pb.ReportDemandRequest(pool="m", samples=[demand_row(step, 500.0)])
+        reported_to = other if step % 2 else leader
+        await reported_to.api.ReportDemand(request, metadata=AUTH)
         for scaler in (leader, other):
-            await scaler.engine.tick()
+            await scaler.autoscaler.tick()
     for scaler in (leader, other):
-        assert [sample.work for sample in scaler.engine.pools["m"].pool.samples] == [500.0] * 6
-        assert scaler.engine.pools["m"].answer == 5
+        assert [sample.work for sample in scaler.pool.planner.samples] == [500.0] * 6
+        assert scaler.pool.wanted == 5
 
 
-async def test_the_time_that_starts_take_is_measured_where_it_is_seen_and_outlives_a_restart(
-    scalers: Scalers,
-) -> None:
-    scaler = await scalers.make(actuator=Seen(1, late=4))
+async def test_measured_lead_times_outlive_a_restart(scalers: Scalers) -> None:
+    scaler = await scalers.make(actuator=SlowFleet(1, delay=4))
     await feed(scaler, [100.0] * 5 + [500.0] * 10)
-    pool = scaler.engine.pools["m"].pool
-    assert list(pool.lead_times.seconds) == [50.0] * 4 and pool.ahead == 5
-    again = await scalers.make("b")
-    assert again.engine.pools["m"].pool.learnt == pool.learnt
-    assert again.engine.pools["m"].pool.lead_times.horizon_s == 50.0
+    planner = scaler.pool.planner
+    assert list(planner.lead_times.recent_s) == [50.0] * 4
+    assert planner.ahead == 5
+    restarted = await scalers.make("b")
+    assert restarted.pool.planner.calibration == planner.calibration
+    assert restarted.pool.planner.lead_times.horizon_s == 50.0
 
 
-async def test_a_dry_run_teaches_nothing_about_starts(scalers: Scalers) -> None:
+async def test_a_fleet_that_nobody_observes_gives_no_lead_times(scalers: Scalers) -> None:
     scaler = await scalers.make()
     await feed(scaler, [100.0] * 3 + [700.0] * 6)
-    assert scaler.engine.pools["m"].answer == 7
-    assert not scaler.engine.pools["m"].pool.lead_times.seconds
+    assert scaler.pool.wanted == 7
+    assert not scaler.pool.planner.lead_times.recent_s
 
 
-async def test_a_dry_run_decides_and_explains_and_touches_nothing(scalers: Scalers) -> None:
-    class Untouched(DryRun):
-        async def fleet(self) -> FleetStatus:
+async def test_a_dry_run_decides_and_starts_and_stops_nothing(scalers: Scalers) -> None:
+    class Untouchable(DryRun):
+        async def status(self) -> FleetStatus:
             return FleetStatus(2, 2)
 
         async def scale(self, wanted: int) -> None:
             raise AssertionError(wanted)
 
-        async def replace(self, instance: str, left_s: float) -> bool:
+        async def replace(self, instance: str, remaining_s: float) -> bool:
             raise AssertionError(instance)
 
     drained: list[str] = []
 
-    async def drain(instance: str, reason: str) -> int | None:
+    async def stop_requests(instance: str, reason: str) -> int | None:
         drained.append(instance)
         return 0
 
-    scaler = await scalers.make(actuator=Untouched(2), dry_run=True, drain=drain)
+    scaler = await scalers.make(actuator=Untouchable(2), dry_run=True, stop_requests=stop_requests)
     await feed(scaler, [700.0] * 6)
-    decision = scaler.engine.pools["m"].decisions[0]
-    assert (decision.current, decision.wanted, decision.floor) == (
-        2,
-        6,
-        7,
-    ) and "rate" in decision.reason
-    assert await scaler.engine.replace("i-1") == (False, True) and drained == ["i-1"]
+    decision = scaler.pool.decisions[0]
+    assert (decision.current, decision.wanted, decision.floor) == (2, 6, 7)
+    assert "rate" in decision.reason
+    outcome = await scaler.autoscaler.handle_notice("i-1")
+    assert outcome == NoticeOutcome(replaced=False, draining=True)
+    assert drained == ["i-1"]
 
 
-async def test_a_schedule_holds_in_its_hours_and_the_reason_says_so(scalers: Scalers) -> None:
+async def test_a_schedule_holds_in_its_hours_and_is_given_as_the_reason(scalers: Scalers) -> None:
     began = datetime.datetime.fromtimestamp(START_S, datetime.UTC)
     hours = {
         "begins": (began + datetime.timedelta(minutes=1)).time(),
         "ends": (began + datetime.timedelta(minutes=3)).time(),
     }
-    scaler = await scalers.make(schedules=[{"least": 3, **hours}])
-    running, seen = scaler.engine.pools["m"], []
+    scaler = await scalers.make(schedules=[{"min_instances": 3, **hours}])
+    seen = []
     for _ in range(5):
         await feed(scaler, [10.0] * 6)
-        seen.append((running.answer, running.decisions[0].reason == "schedule"))
-    assert seen == [
-        (3, True),
-        (3, True),
-        (2, False),
-        (1, False),
-        (1, False),
-    ]  # one less at each tick
+        seen.append((scaler.pool.wanted, scaler.pool.decisions[0].reason == "schedule"))
+    # After the hours, one instance less at each decision that removes any.
+    assert seen == [(3, True), (3, True), (2, False), (1, False), (1, False)]
 
 
-async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:
+async def test_stored_rows_that_cannot_be_read_are_left_out(scalers: Scalers) -> None:
     first = await scalers.make()
     await feed(first, [400.0] * 6)
     client = open_store(scalers.url, retries=0)
@@ -136,114 +138,115 @@ async def test_rows_that_nobody_can_read_are_left_out(scalers: Scalers) -> None:
         await client.rpush("penstock:scaler:m:samples", row)
         await client.lpush("penstock:scaler:m:decisions", row)
         await client.set("penstock:scaler:m:learnt", row)
-        again = await scalers.make(f"after {row}")
-        assert again.engine.pools["m"].answer == 4
-        assert len(again.engine.pools["m"].pool.samples) == 6
+        restarted = await scalers.make(f"after {row}")
+        assert restarted.pool.wanted == 4
+        assert len(restarted.pool.planner.samples) == 6
     await client.aclose()
 
 
-async def test_a_plan_is_only_looked_at(scalers: Scalers) -> None:
-    actuator = Seen(1)
+async def test_a_plan_observes_nothing_and_changes_nothing(scalers: Scalers) -> None:
+    actuator = SlowFleet(1)
     scaler = await scalers.make(actuator=actuator)
     await feed(scaler, [300.0] * 6)
-    looks, memory = actuator.looks, scaler.engine.pools["m"].pool.memory
+    observations, state = actuator.observations, scaler.pool.planner.state
     plan = (await scaler.api.GetPlan(pb.GetPlanRequest(pool="m"), metadata=AUTH)).decision
     assert (plan.wanted, plan.on_demand) == (3, 3)
-    assert actuator.looks == looks and scaler.engine.pools["m"].pool.memory == memory
+    assert actuator.observations == observations
+    assert scaler.pool.planner.state == state
 
 
-async def test_a_pool_that_fails_does_not_hold_up_the_others(
-    scalers: Scalers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configs = [PoolConfig.model_validate({**POOL, "name": name}) for name in ("bad", "good")]
-    engine = Autoscaler(
-        configs, {one.name: DryRun(1) for one in configs}, ScalerStore(None, "a"), scalers.clock
-    )
-    decide = PoolPlanner.decide
-
-    def fails_once_bad(self: PoolPlanner, *words: int) -> object:
-        if self.config.name == "bad":
+async def test_a_pool_that_fails_does_not_hold_up_the_others(clock: FakeClock) -> None:
+    class Broken(DryRun):
+        async def status(self) -> FleetStatus:
             raise RuntimeError("this pool has failed")
-        return decide(self, *words)
 
-    monkeypatch.setattr(PoolPlanner, "decide", fails_once_bad)
-    for name in ("bad", "good"):
-        await engine.report(name, [Sample(START_S - 10.0, 500.0)])
-    await engine.tick()
-    assert (engine.pools["bad"].answer, engine.pools["good"].answer) == (1, 5)
-    await engine.settled()
+    pools = [make_pool(Broken(1), name="bad"), make_pool(DryRun(1), name="good")]
+    autoscaler = Autoscaler(pools, ScalerStore(None, "a"), clock)
+    for pool in pools:
+        await autoscaler.report(pool.name, [Sample(START_S - INTERVAL_S, 500.0)])
+    await autoscaler.tick()
+    assert [pool.wanted for pool in pools] == [1, 5]
+    await autoscaler.wait_for_fits()
 
 
-async def test_with_every_fit_failing_the_reactive_rules_decide_and_then_what_stands(
+async def test_without_any_fit_the_reactive_rules_decide(
     scalers: Scalers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def dead(self: PoolPlanner) -> object:
-        raise MemoryError("no room to fit")
+    def fail(self: PoolPlanner) -> object:
+        raise MemoryError("no memory to fit")
 
-    monkeypatch.setattr(PoolPlanner, "rebuild", dead)
+    monkeypatch.setattr(PoolPlanner, "rebuild", fail)
     scaler = await scalers.make()
     await feed(scaler, [500.0] * 6)
-    running = scaler.engine.pools["m"]
-    assert running.answer == 5 and running.pool.reactive and not running.pool.latest
+    assert scaler.pool.wanted == 5
+    assert scaler.pool.planner.forecasts.reactive_reason
+    assert not scaler.pool.planner.forecasts.latest
     assert "fitting m failed" in caplog.text
-    monkeypatch.undo()
-    await feed(scaler, [500.0] * 40)
-    fitted = running.pool.latest
-    assert fitted and running.answer >= 5
-    monkeypatch.setattr(Forecaster, "train", dead)
+
+
+async def test_when_a_fit_fails_the_experts_fitted_before_go_on(
+    scalers: Scalers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Forecaster) -> object:
+        raise MemoryError("no memory to fit")
+
+    scaler = await scalers.make()
+    await feed(scaler, [500.0] * 46)
+    assert scaler.pool.planner.forecasts.latest
+    monkeypatch.setattr(Forecaster, "train", fail)
     await feed(scaler, [500.0] * 60)
-    assert running.pool.latest and running.answer >= 5
+    assert scaler.pool.planner.forecasts.latest
+    assert scaler.pool.wanted >= 5
 
 
-async def test_a_notice_about_one_that_no_pool_runs_drains_it_at_the_router(
+async def test_an_instance_with_a_notice_that_no_pool_runs_is_drained_at_the_router(
     scalers: Scalers,
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    stopped: list[tuple[str, str]] = []
 
-    async def drain(instance: str, reason: str) -> int | None:
-        asked.append((instance, reason))
+    async def stop_requests(instance: str, reason: str) -> int | None:
+        stopped.append((instance, reason))
         return 3 if instance == "pod-1" else None
 
-    scaler = await scalers.make(drain=drain)
+    scaler = await scalers.make(stop_requests=stop_requests)
     for instance, draining in (("pod-1", True), ("stranger", False)):
         request = pb.NotifyTerminationRequest(instance_id=instance, source="test")
         answer = await scaler.api.NotifyTermination(request, metadata=AUTH)
         assert (answer.replaced, answer.draining) == (False, draining)
-    assert asked == [("pod-1", "spot_notice"), ("stranger", "spot_notice")]
+    assert stopped == [("pod-1", "spot_notice"), ("stranger", "spot_notice")]
 
 
-async def test_a_notice_to_one_that_does_not_lead_is_acted_on_once_by_the_one_that_does(
-    scalers: Scalers,
-) -> None:
-    class Own(DryRun):
-        def __init__(self) -> None:
-            super().__init__(1)
-            self.asked: list[tuple[str, float]] = []
+class ReplacingFleet(DryRun):
+    """Replaces every instance, and keeps what it was asked."""
 
-        async def replace(self, instance: str, left_s: float) -> bool:
-            self.asked.append((instance, left_s))
-            return True
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.replaced: list[tuple[str, float]] = []
 
-    def notice(instance: str) -> pb.NotifyTerminationRequest:
-        return pb.NotifyTerminationRequest(
-            instance_id=instance, at_unix_ms=round(START_S * 1e3) + 120_000
-        )
+    async def replace(self, instance: str, remaining_s: float) -> bool:
+        self.replaced.append((instance, remaining_s))
+        return True
 
-    acting, idle = Own(), Own()
+
+async def test_a_notice_to_a_follower_is_acted_on_once_by_the_leader(scalers: Scalers) -> None:
+    acting, idle = ReplacingFleet(), ReplacingFleet()
     leader, other = await scalers.make("a", acting), await scalers.make("b", idle)
-    await leader.engine.tick()
-    await other.engine.tick()
-    answer = await other.api.NotifyTermination(notice("i-1"), metadata=AUTH)
+    await leader.autoscaler.tick()
+    await other.autoscaler.tick()
+    gone_ms = round(START_S * 1e3) + 120_000
+    first = pb.NotifyTerminationRequest(instance_id="i-1", at_unix_ms=gone_ms)
+    answer = await other.api.NotifyTermination(first, metadata=AUTH)
     assert (answer.replaced, answer.draining) == (False, True)
     await scalers.clock.advance(5.0)
     for _ in range(2):
-        await leader.engine.tick()
-    assert (acting.asked, idle.asked) == ([("i-1", 115.0)], [])
-    assert (await leader.api.NotifyTermination(notice("i-2"), metadata=AUTH)).replaced
-    assert [instance for instance, _ in acting.asked] == ["i-1", "i-2"]
+        await leader.autoscaler.tick()
+    assert (acting.replaced, idle.replaced) == ([("i-1", 115.0)], [])
+    second = pb.NotifyTerminationRequest(instance_id="i-2", at_unix_ms=gone_ms)
+    assert (await leader.api.NotifyTermination(second, metadata=AUTH)).replaced
+    assert [instance for instance, _ in acting.replaced] == ["i-1", "i-2"]
 
 
-async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for(
+async def test_the_metric_of_a_pool_named_like_a_path_has_a_name_that_kubernetes_accepts(
     scalers: Scalers,
 ) -> None:
     name = "Qwen/Qwen2.5:7b"
@@ -253,8 +256,8 @@ async def test_a_pool_named_like_a_path_has_a_metric_that_kubernetes_can_ask_for
     assert spec.metricName == "penstock-Qwen-Qwen2-5-7b"
 
 
-class FakeRouter:
-    """The registry of a router: how many serve, how many calls wait."""
+class FakeRegistry:
+    """The registry of a router: instances that serve and calls that wait, by model."""
 
     def __init__(self) -> None:
         self.fleets: dict[str, tuple[int, int]] = {}
@@ -265,8 +268,8 @@ class FakeRouter:
     ) -> router_pb2.ListFleetsResponse:
         self.scaled = list(request.scaled)
         rows = [
-            router_pb2.FleetState(model=name, serving=pair[0], waiting=pair[1])
-            for name, pair in self.fleets.items()
+            router_pb2.FleetState(model=name, serving=serving, waiting=waiting)
+            for name, (serving, waiting) in self.fleets.items()
         ]
         return router_pb2.ListFleetsResponse(fleets=rows)
 
@@ -280,48 +283,57 @@ class FakeRouter:
         return router_pb2.HeartbeatResponse()
 
 
-async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick() -> None:
-    router, clock = FakeRouter(), FakeClock(START_S)
-    async with serving([Endpoint(REGISTRY, router, internal(TOKEN))]) as server:
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START_S)
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+async def demand(registry: FakeRegistry, clock: FakeClock) -> AsyncIterator[DemandIntake]:
+    """Demand from the registry alone, over real gRPC."""
+    async with serving([Endpoint(REGISTRY, registry, internal(TOKEN))]) as server:
         peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
-        config = PoolConfig.model_validate({**POOL, "capacity": 0.0})
-        actuator = Seen(0)
-        engine = Autoscaler(
-            [config],
-            {"m": actuator},
-            ScalerStore(None, "a"),
-            clock,
-            DemandSource(None, None, clock, peer),
-        )
-        await engine.tick()
-        assert router.scaled == ["m"] and engine.pools["m"].decisions[0].wanted == 0
-        router.fleets = {"m": (0, 2)}
-        await engine.tick()
-        decision = engine.pools["m"].decisions[0]
-        assert (decision.wanted, decision.reason) == (1, "backlog")
-        assert (await actuator.fleet()).wanted == 1
+        yield DemandIntake(DemandSource(None, None, peer, clock), clock)
         await peer.close()
 
 
-async def test_for_keda_the_router_says_what_serves_and_so_how_long_a_start_takes() -> None:
-    router, clock = FakeRouter(), FakeClock(START_S)
-    async with serving([Endpoint(REGISTRY, router, internal(TOKEN))]) as server:
-        peer = UnaryPeer(open_channel(server.address), REGISTRY, token=TOKEN, clock=clock)
-        config = PoolConfig.model_validate(POOL)
-        engine = Autoscaler(
-            [config],
-            {"m": DryRun(1)},
-            ScalerStore(None, "a"),
-            clock,
-            DemandSource(None, None, clock, peer),
-        )
-        router.fleets = {"m": (1, 0)}
-        for step in range(8):
-            await engine.report("m", [Sample(START_S + 10.0 * (step - 1), 300.0)])
-            await engine.tick()
-            await clock.advance(10.0)
-            if step == 4:
-                router.fleets = {"m": (3, 0)}
-        assert list(engine.pools["m"].pool.lead_times.seconds) == [50.0, 50.0]
-        await engine.settled()
-        await peer.close()
+def autoscaler_of(
+    actuator: Actuator, clock: FakeClock, demand: DemandIntake, **changes: float
+) -> Autoscaler:
+    return Autoscaler([make_pool(actuator, **changes)], ScalerStore(None, "a"), clock, demand)
+
+
+async def test_a_call_that_waits_at_the_router_ends_zero_at_the_next_tick(
+    registry: FakeRegistry, clock: FakeClock, demand: DemandIntake
+) -> None:
+    actuator = SlowFleet(0)
+    autoscaler = autoscaler_of(actuator, clock, demand, capacity=0.0)
+    await autoscaler.tick()
+    assert registry.scaled == ["m"]
+    assert autoscaler.pools["m"].decisions[0].wanted == 0
+    registry.fleets = {"m": (0, 2)}
+    await autoscaler.tick()
+    decision = autoscaler.pools["m"].decisions[0]
+    assert (decision.wanted, decision.reason) == (1, "backlog")
+    assert actuator.wanted == 1
+
+
+async def test_lead_times_under_keda_are_measured_from_what_serves_at_the_router(
+    registry: FakeRegistry, clock: FakeClock, demand: DemandIntake
+) -> None:
+    autoscaler = autoscaler_of(DryRun(1), clock, demand)
+    registry.fleets = {"m": (1, 0)}
+    for step in range(8):
+        sample = Sample(START_S + INTERVAL_S * (step - 1), 300.0)
+        await autoscaler.report("m", [sample])
+        await autoscaler.tick()
+        await clock.advance(INTERVAL_S)
+        if step == 4:
+            registry.fleets = {"m": (3, 0)}
+    assert list(autoscaler.pools["m"].planner.lead_times.recent_s) == [50.0, 50.0]
+    await autoscaler.wait_for_fits()

@@ -1,249 +1,273 @@
-"""The loop: demand in, forecasts, decisions, and their effect.
+"""The loop of the scaler: read demand, decide for each pool, act.
 
-What is asked from outside is answered from memory, without the loop.
+Of several scalers one leads and acts; the others follow its decisions, so that each of them can
+answer. Callers are answered from memory and never wait for the loop.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 
-from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
-from penstock.rpc.errors import Fault
-from penstock.scaler.actuate.actuator import Actuator, FleetStatus
+from penstock.scaler.actuate.actuator import FleetStatus
+from penstock.scaler.pools.decision import Decision
+from penstock.scaler.pools.demand_intake import DemandIntake
 from penstock.scaler.pools.fitting import BackgroundFits
-from penstock.scaler.pools.history import StoreSync
-from penstock.scaler.pools.planner import Decision, PoolPlanner
 from penstock.scaler.pools.pool import Pool
-from penstock.scaler.pools.store import LOST, DemandSource, ScalerStore
+from penstock.scaler.pools.store import MAX_DECISIONS, STORE_ERRORS, ScalerStore
 from penstock.scaler.samples import Sample
-from penstock.scaler.settings import PoolConfig
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
 
 NOTICE_S = 120.0
 """Time that a notice gives where it does not say."""
-Begin = Callable[[str, str], Awaitable[int | None]]
-"""Lets the router send no more to an instance; takes its id and a reason, returns None where the
-router does not know it.
-"""
+SHARED_SAMPLES = 60
+"""Newest samples in the store that are looked through at each tick for reports to other scalers."""
+LEASE_MS = 15_000
+StopRequests = Callable[[str, str], Awaitable[int | None]]
+"""Stops new requests to an instance, given its id and a reason; see `Drainer.stop_requests`."""
+
+
+@dataclass(frozen=True)
+class NoticeOutcome:
+    """What was done about a termination notice.
+
+    Args:
+        replaced: a replacement was started.
+        draining: the instance gets no new work from now on, or once its replacement serves.
+    """
+
+    replaced: bool
+    draining: bool
 
 
 class Autoscaler:
     """Decides for every pool every few seconds.
 
-    Owner: the service's main, which awaits `run` in a task and then `close`.
+    Owner: the service, which awaits `load`, runs `run` in a task, and awaits `close`.
+
+    Args:
+        demand: None where demand is only reported.
+        stop_requests: None where there is no router.
     """
 
     def __init__(
         self,
-        pools: Sequence[PoolConfig],
-        actuators: Mapping[str, Actuator],
+        pools: Sequence[Pool],
         store: ScalerStore,
         clock: Clock,
-        demand: DemandSource | None = None,
-        telemetry: Telemetry = NO_TELEMETRY,
-        drain: Begin | None = None,
+        demand: DemandIntake | None = None,
+        stop_requests: StopRequests | None = None,
     ) -> None:
-        self._drain = drain
-        self.pools = {
-            config.name: Pool(PoolPlanner(config), actuators[config.name]) for config in pools
-        }
-        self._store, self._clock, self._demand = store, clock, demand
-        self._history, self._fits = StoreSync(store), BackgroundFits()
-        self.leads, self._left = True, False
-        for running in self.pools.values():
-            running.show(telemetry)
+        self.pools = {pool.name: pool for pool in pools}
+        self.leads = True
+        self._store = store
+        self._clock = clock
+        self._demand = demand
+        self._stop_requests = stop_requests
+        self._fits = BackgroundFits()
+        self._has_left = False
 
-    async def recall(self) -> None:
-        """Take up history and last decisions; without the store it begins with nothing, and says
-        so.
-        """
-        for running in self.pools.values():
-            await self._history.recall(running, self._clock.time())
-            self._fits.start(running.pool)
+    async def load(self) -> None:
+        """Take up history and last decisions from the store."""
+        for name, pool in self.pools.items():
+            record = await self._store.load(name, pool.planner.max_samples, MAX_DECISIONS)
+            pool.restore(record, self._clock.time())
+            self._start_fit(pool)
 
     async def run(self, tick_s: float, lease_ms: int) -> None:
-        """Tick for ever; one bad tick is logged, and the last answers stand."""
+        """Tick for ever. A failed tick is logged, and the last decisions stand."""
         while True:
             try:
                 await self.tick(lease_ms)
             except Exception:
-                log.exception("a tick failed; the last answers stand")
+                log.exception("a tick failed; the last decisions stand")
             await self._clock.sleep(tick_s)
 
-    async def tick(self, lease_ms: int = 15_000) -> None:
-        """Read demand, decide for each pool, act where this scaler leads.
+    async def tick(self, lease_ms: int = LEASE_MS) -> None:
+        """Read demand, decide for each pool, and act where this scaler leads.
 
         A pool that fails does not hold up the others.
         """
-        try:
-            self.leads = not self._left and await self._store.lead(lease_ms)
-        except LOST as error:
-            log.warning("the store is lost, the lead stays as it is: %s", error)
+        await self._elect(lease_ms)
         if self.leads:
             await self._read_demand()
-            await self._read_fleets()
-            for instance, at_s in await self._history.passed_on():
-                await self.replace(instance, at_s)
+            for instance, at_s in await self._store.take_notices():
+                await self.handle_notice(instance, at_s)
         elif self._demand is not None:
-            self._demand.remember(None)
-        for name, running in self.pools.items():
+            self._demand.reset()
+        for name, pool in self.pools.items():
             try:
-                self._take(running, await self._history.shared(running))
-                if self.leads:
-                    await self._decide(name, running)
-                else:
-                    running.meter.forget()
-                    await self._history.follow(running)
+                await self._update(pool)
             except Exception:
-                log.exception("%s: not decided, the last answer stands", name)
+                log.exception("%s: no decision; the last one stands", name)
+
+    async def _elect(self, lease_ms: int) -> None:
+        try:
+            self.leads = not self._has_left and await self._store.lead(lease_ms)
+        except STORE_ERRORS as error:
+            role = "leads" if self.leads else "follows"
+            log.warning("the store is lost; this scaler %s as before: %s", role, error)
+
+    async def _read_demand(self) -> None:
+        if self._demand is None:
+            return
+        for name, samples in (await self._demand.read(self.pools)).items():
+            await self._take_and_store(self.pools[name], samples)
+        await self._demand.count_instances(self.pools)
+
+    async def _update(self, pool: Pool) -> None:
+        """Take samples that others were given; then decide, or follow the leader's decision."""
+        if self.leads:
+            self._take(pool, await self._store.samples(pool.name, SHARED_SAMPLES))
+            await self._decide(pool)
+        else:
+            record = await self._store.load(pool.name, SHARED_SAMPLES, max_decisions=1)
+            self._take(pool, record.samples)
+            pool.meter.reset()
+            pool.follow(record)
 
     async def report(self, name: str, samples: Sequence[Sample]) -> int:
         """Take samples of a pool. Returns how many were new.
 
         Raises:
-            KeyError: there is no such pool. ValueError: a sample is negative or not finite.
+            KeyError: there is no such pool.
+            ValueError: a sample is negative or not finite.
         """
-        running = self.pools[name]
-        running.reported_s = self._clock.time()
-        new = self._take(running, samples)
-        await self._history.keep_samples(running, new)
+        pool = self.pools[name]
+        pool.reported_s = self._clock.time()
+        return await self._take_and_store(pool, samples)
+
+    async def _take_and_store(self, pool: Pool, samples: Sequence[Sample]) -> int:
+        new = self._take(pool, samples)
+        await self._store.save_samples(pool.name, new, pool.planner.max_samples)
         return len(new)
 
-    def _take(self, running: Pool, samples: Sequence[Sample]) -> list[Sample]:
-        """Take samples and learn from them. Returns those that were new."""
-        new = running.take(samples, self._clock.time())
-        self._fits.start(running.pool)
+    def _take(self, pool: Pool, samples: Sequence[Sample]) -> list[Sample]:
+        new = pool.take(samples, self._clock.time())
+        self._start_fit(pool)
         return new
 
-    async def _read_demand(self) -> None:
-        if self._demand is None:
-            return
-        try:
-            seen = await self._demand.read()
-        except Fault as fault:
-            log.warning("demand cannot be read: %s", fault)
-            return
-        if seen is None:
-            return
-        now = self._clock.time()
-        for name, running in self.pools.items():
-            if name in seen.costs and not running.pool.config.capacity:
-                # An instance computes a millisecond a millisecond, on each of the batches it runs
-                # at once.
-                running.pool.given_capacity = 1000.0 * seen.concurrency.get(name, 1.0)
-            told = now - running.reported_s <= running.pool.config.stale_s
-            if told or not seen.knows(name):
-                # Demand of this pool is reported, or comes from nowhere yet: silence here is not an
-                # idle pool.
-                running.meter.forget()
-                continue
-            ended = running.meter.read(*self._demand.since_last(seen, name), now)
-            if ended:
-                await self._history.keep_samples(running, self._take(running, ended))
-        self._demand.remember(seen)
+    def _start_fit(self, pool: Pool) -> None:
+        if pool.planner.fit_due:
+            self._fits.start(pool.planner)
 
-    async def _read_fleets(self) -> None:
-        """How many serve and how many calls wait for the first, from who knows: the router."""
-        found: dict[str, tuple[int, int]] = {}
-        if self._demand is not None:
-            try:
-                found = await self._demand.fleets(list(self.pools))
-            except Fault as fault:
-                log.warning("the router cannot be asked: %s", fault)
-        for name, running in self.pools.items():
-            serving, running.held = found.get(name, (None, 0))
-            running.serving = serving
-
-    async def _decide(self, name: str, running: Pool) -> None:
-        try:
-            fleet = await running.actuator.fleet()
-        except OSError as error:
-            log.warning("%s: the fleet cannot be seen, the last answer stands: %s", name, error)
+    async def _decide(self, pool: Pool) -> None:
+        fleet = await self._observe(pool)
+        if fleet is None:
             return
-        if not fleet.seen and running.serving is not None:
-            fleet = FleetStatus(fleet.wanted, running.serving)
-        running.fleet = fleet
-        now = self._clock.time()
-        if fleet.seen:
-            running.started(fleet.ready, now)
-            await self._history.keep_learnt(running)
-        last = running.decisions[0] if running.decisions else None
-        decision = running.pool.decide(
-            fleet.wanted, fleet.ready, now, last.wanted if last else 0, running.urgent
-        )
-        decision = replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
+        now_s = self._clock.time()
+        last = pool.decisions[0] if pool.decisions else None
+        live = pool.live_state(fleet, last.wanted if last else 0)
+        decision = _with_on_demand(pool, pool.planner.decide(live, now_s))
         if last is None or (last.wanted, last.reason) != (decision.wanted, decision.reason):
-            running.keep(decision)
-            await self._history.keep_decision(decision)
-        if decision.wanted != fleet.wanted and not running.pool.config.dry_run:
-            starts = range(fleet.wanted + 1, decision.wanted + 1) if fleet.seen else ()
-            running.starts |= dict.fromkeys(starts, now)
-            try:
-                await running.actuator.scale(decision.wanted)
-            except OSError as error:
-                log.warning("%s cannot be scaled now, the next tick tries again: %s", name, error)
+            pool.put_in_force(decision)
+            await self._store.save_decision(decision)
+        if decision.wanted != fleet.wanted and not pool.config.dry_run:
+            await self._act(pool, fleet, decision)
 
-    async def settled(self) -> None:
-        """Wait until no fit runs."""
-        await self._fits.settled()
+    async def _observe(self, pool: Pool) -> FleetStatus | None:
+        """The pool's instances, as they are measured; None where nobody can be asked."""
+        try:
+            fleet = await pool.actuator.status()
+        except OSError as error:
+            log.warning(
+                "%s: instances cannot be counted; the last decision stands: %s", pool.name, error
+            )
+            return None
+        if not fleet.is_observed and pool.serving is not None:
+            fleet = FleetStatus(fleet.wanted, pool.serving)
+        pool.fleet = fleet
+        if fleet.is_observed:
+            pool.record_ready(fleet.ready, self._clock.time())
+            await self._store_calibration(pool)
+        return fleet
+
+    async def _store_calibration(self, pool: Pool) -> None:
+        calibration = pool.planner.calibration
+        if calibration != pool.stored_calibration:
+            pool.stored_calibration = calibration
+            await self._store.save_calibration(pool.name, calibration)
+
+    async def _act(self, pool: Pool, fleet: FleetStatus, decision: Decision) -> None:
+        if fleet.is_observed:
+            pool.record_starts(fleet.wanted, decision.wanted, decision.made_s)
+        try:
+            await pool.actuator.scale(decision.wanted)
+        except OSError as error:
+            log.warning(
+                "%s: cannot be scaled from %d to %d now; the next tick tries again: %s",
+                pool.name,
+                fleet.wanted,
+                decision.wanted,
+                error,
+            )
+
+    async def wait_for_fits(self) -> None:
+        """Wait until no fit of experts runs."""
+        await self._fits.wait()
 
     def plan(self, name: str) -> Decision:
-        """What would be decided now, from memory; leaves nothing behind."""
-        running = self.pools[name]
-        fleet = running.fleet or FleetStatus(running.answer, running.answer, seen=False)
-        memory = running.pool.memory
-        decision = running.pool.decide(
-            fleet.wanted, fleet.ready, self._clock.time(), running.answer, running.urgent
-        )
-        running.pool.memory = memory
-        return replace(decision, on_demand=running.actuator.on_demand(decision.wanted))
+        """Return what would be decided now, from memory; changes nothing.
 
-    async def replace(self, instance: str, at_s: float = 0.0) -> tuple[bool, bool]:
-        """Replace an instance that will be gone at a moment (Unix seconds; 0: in two minutes), then
-        drain it.
-
-        Returns:
-            Whether a replacement was started, and whether the instance gets no new work once that
-                serves or time is short: one that no
-            pool here runs is drained at the router at once, for whoever runs it replaces it. A
-                scaler that does not lead passes the notice
-            to the one that does, which acts at its next tick.
+        Raises:
+            KeyError: there is no such pool.
         """
-        if not self.leads and await self._history.pass_on(instance, at_s):
-            return False, True
-        left_s = max(0.0, at_s - self._clock.time()) if at_s else NOTICE_S
-        for name, running in self.pools.items():
-            if running.pool.config.dry_run:
+        pool = self.pools[name]
+        fleet = pool.fleet or FleetStatus(pool.wanted, pool.wanted, is_observed=False)
+        live = pool.live_state(fleet, pool.wanted)
+        return _with_on_demand(pool, pool.planner.evaluate(live, self._clock.time()).decision)
+
+    async def handle_notice(self, instance: str, at_s: float = 0.0) -> NoticeOutcome:
+        """Replace an instance that will be terminated, then drain it.
+
+        An instance that no pool here runs is drained at the router at once: whoever runs it
+        replaces it. A scaler that does not lead forwards the notice to the leader, which acts at
+        its next tick.
+
+        Args:
+            at_s: when it will be gone, in Unix seconds; 0 means in two minutes.
+        """
+        if not self.leads and await self._store.forward_notice(instance, at_s):
+            return NoticeOutcome(replaced=False, draining=True)
+        remaining_s = max(0.0, at_s - self._clock.time()) if at_s else NOTICE_S
+        if await self._replace(instance, remaining_s):
+            return NoticeOutcome(replaced=True, draining=True)
+        in_flight = None
+        if self._stop_requests is not None:
+            in_flight = await self._stop_requests(instance, "spot_notice")
+        return NoticeOutcome(replaced=False, draining=in_flight is not None)
+
+    async def _replace(self, instance: str, remaining_s: float) -> bool:
+        for name, pool in self.pools.items():
+            if pool.config.dry_run:
                 continue
             try:
-                if await running.actuator.replace(instance, left_s):
-                    return True, True
+                if await pool.actuator.replace(instance, remaining_s):
+                    return True
             except OSError as error:
                 log.warning(
-                    "%s: no replacement for %s can be started now: %s", name, instance, error
+                    "%s: no replacement of %s can be started now: %s", name, instance, error
                 )
-        drained = await self._drain(instance, "spot_notice") if self._drain is not None else None
-        return False, drained is not None
+        return False
 
     async def leave(self) -> None:
-        """This machine will go: drain every instance that runs on it, decide no more, and give up
-        the lead.
-        """
-        self.leads, self._left = False, True
-        for running in self.pools.values():
-            await running.actuator.close()
-        await self._store.leave()
+        """Drain every instance on this machine, which will be taken away, and never lead again."""
+        self.leads = False
+        self._has_left = True
+        for pool in self.pools.values():
+            await pool.actuator.close()
+        await self._store.release_lead()
 
     async def close(self) -> None:
-        """End fits, children and the lead."""
+        """Stop fits and actuators, and release the lead."""
         self._fits.cancel()
-        for running in self.pools.values():
-            await running.actuator.close()
-        try:
-            await self._store.leave()
-        except LOST as error:
-            log.warning("the lead runs out by itself: %s", error)
+        for pool in self.pools.values():
+            await pool.actuator.close()
+        await self._store.release_lead()
+
+
+def _with_on_demand(pool: Pool, decision: Decision) -> Decision:
+    return replace(decision, on_demand=pool.actuator.on_demand_count(decision.wanted))

@@ -1,90 +1,94 @@
-"""One pool as it runs: samples in, forecasts for each horizon, a decision with its reasons out.
+"""Plans one pool: takes demand samples, forecasts, and decides how many instances there should be.
 
-No network and no clock here.
+No network and no clock: the time is an argument.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from penstock.scaler.decide.decision import DecisionState, PoolState, decide
-from penstock.scaler.decide.measurements import (
-    CAPACITY_BOUNDS,
-    Calibration,
-    CapacityEstimate,
-    LeadTimes,
-)
+from penstock.scaler.decide.measurements import Calibration, CapacityEstimate, LeadTimes
 from penstock.scaler.forecast.features import DAY_S
-from penstock.scaler.forecast.forecaster import FIRST_FIT, LEVELS, Forecast, Forecaster
+from penstock.scaler.forecast.horizon import HorizonForecasts, Rebuilt
+from penstock.scaler.pool_settings import PoolConfig
+from penstock.scaler.pools.decision import Decision
 from penstock.scaler.samples import Sample
-from penstock.scaler.settings import PoolConfig
 
-LOST, TOO_LITTLE = "reactive: the forecast has lost", "reactive: too little history"
-MOST_GAP = 1000
-"""A longer silence than so many intervals begins a new history."""
+MAX_GAP = 1000
+"""A silence of more intervals than this begins a new history."""
+MIN_SAMPLES = 1000
+MAX_SAMPLES = 12_000
+KEPT_S = 14 * DAY_S
 
 
 @dataclass(frozen=True)
-class Decision:
-    """One decision and what it rests on; `forecast` is work in one interval."""
+class LiveState:
+    """What a planner cannot know from samples.
 
-    made_s: float
-    pool: str
+    Args:
+        current: instances asked for, of which `ready` serve.
+        last_wanted: the last decision; it stands until demand is reported.
+        burst: work a second over the last few seconds.
+        backlog: work that waits now.
+    """
+
     current: int
-    wanted: int
-    on_demand: int
-    forecast: float
-    level: float
-    horizon_s: float
-    floor: int
-    reason: str
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+    ready: int
+    last_wanted: int = 0
+    burst: float = 0.0
+    backlog: float = 0.0
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """Forecasters that know the history up to the sample that began then."""
+class Evaluation:
+    """A decision before it is put in force.
 
-    forecasters: list[Forecaster]
-    until_s: float
+    Args:
+        state: to be kept for the next decision once this one is in force.
+        is_deferred: whether a rate or the cost of a start holds back a change that is still due.
+    """
+
+    decision: Decision
+    state: DecisionState
+    is_deferred: bool
 
 
 class PoolPlanner:
-    """Keeps one pool's history and decides for it.
+    """Keeps one pool's history and forecasts, and decides for it.
 
-    `given_capacity` is set by whoever learns it from a cost model.
+    `nominal_capacity` (work of one instance a second; 0 where unknown) is set by whoever reads it
+    from a cost model. `measured_at_s`: when demand was last reported, in Unix seconds.
     """
 
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
-        self.lead_times = LeadTimes(config.seed_lead_s)
+        self.policy = config.policy
+        self.level = config.quantile_level
+        self.nominal_capacity = config.capacity
+        self.lead_times = LeadTimes(config.initial_lead_time_s)
         self.capacity = CapacityEstimate()
-        self.given_capacity = config.capacity
+        self.forecasts = HorizonForecasts(self.level, config.hold_steps, config.interval_s)
         self.samples: list[Sample] = []
-        self.memory = DecisionState()
-        self._forecasters: list[Forecaster] = []
-        self.latest: list[Forecast] = []
-        self.measured_at = -math.inf
+        self.measured_at_s = -math.inf
+        self.state = DecisionState()
 
     @property
-    def learnt(self) -> Calibration:
+    def calibration(self) -> Calibration:
         """What past decisions taught."""
-        return Calibration(tuple(self.lead_times.seconds), self.capacity.correction)
+        return Calibration(tuple(self.lead_times.recent_s), self.capacity.correction)
 
-    @learnt.setter
-    def learnt(self, kept: Calibration) -> None:
-        self.lead_times.seconds.clear()
+    @calibration.setter
+    def calibration(self, kept: Calibration) -> None:
+        self.lead_times.recent_s.clear()
         for seconds in kept.lead_times_s:
-            self.lead_times.add(seconds)
-        self.capacity.correction = min(max(kept.correction, CAPACITY_BOUNDS[0]), CAPACITY_BOUNDS[1])
+            self.lead_times.record(seconds)
+        self.capacity.set_correction(kept.capacity_correction)
 
     @property
-    def arrived(self) -> float:
+    def last_work(self) -> float:
         """Work of the last interval; 0 before the first."""
         return self.samples[-1].work if self.samples else 0.0
 
@@ -94,9 +98,9 @@ class PoolPlanner:
         return max(1, math.ceil(self.lead_times.horizon_s / self.config.interval_s))
 
     @property
-    def levels(self) -> tuple[float, ...]:
-        """Levels computed: the usual ones and the pool's own."""
-        return tuple(sorted({*LEVELS, self.config.wanted_level}))
+    def max_samples(self) -> int:
+        """Samples kept: those of two weeks, within bounds."""
+        return min(max(MIN_SAMPLES, round(KEPT_S / self.config.interval_s)), MAX_SAMPLES)
 
     def take(self, samples: Iterable[Sample], now_s: float) -> int:
         """Take samples in order of time; gaps count as no work. Returns how many were new.
@@ -108,159 +112,106 @@ class PoolPlanner:
         for sample in samples:
             if not (math.isfinite(sample.work) and sample.work >= 0 and sample.backlog >= 0):
                 raise ValueError("work and backlog must be finite and not negative")
-            if (
-                self.samples
-                and sample.start_s < self.samples[-1].start_s + self.config.interval_s / 2
-            ):
+            if not self._is_new(sample):
                 continue
             for filled in self._filled(sample):
                 self._add(filled)
             taken += 1
-            self.measured_at = max(
-                self.measured_at, min(now_s, sample.start_s + self.config.interval_s)
-            )
+            end_s = sample.start_s + self.config.interval_s
+            self.measured_at_s = max(self.measured_at_s, min(now_s, end_s))
         return taken
 
+    def _is_new(self, sample: Sample) -> bool:
+        if not self.samples:
+            return True
+        return sample.start_s >= self.samples[-1].start_s + self.config.interval_s / 2
+
     def _filled(self, sample: Sample) -> list[Sample]:
-        """The sample with what lies between it and the last one; after a very long silence the
-        history begins anew.
+        """The sample, after samples without work for the intervals since the last one.
+
+        A very long silence begins a new history instead.
         """
         if not self.samples:
             return [sample]
-        last = self.samples[-1].start_s
-        gap = round((sample.start_s - last) / self.config.interval_s) - 1
-        if gap > MOST_GAP:
-            self.samples, self._forecasters, self.latest = [], [], []
+        interval_s = self.config.interval_s
+        last_s = self.samples[-1].start_s
+        gap = round((sample.start_s - last_s) / interval_s) - 1
+        if gap > MAX_GAP:
+            self.samples = []
+            self.forecasts.reset()
             return [sample]
-        return [
-            Sample(last + (step + 1) * self.config.interval_s, 0.0) for step in range(max(0, gap))
-        ] + [sample]
+        missing = [Sample(last_s + (step + 1) * interval_s, 0.0) for step in range(gap)]
+        return [*missing, sample]
 
     def _add(self, sample: Sample) -> None:
         self.samples.append(sample)
-        if len(self.samples) > self.most_samples:
-            del self.samples[: len(self.samples) - self.most_samples]
-        self.latest = [forecaster.observe(sample.work) for forecaster in self._forecasters]
-
-    @property
-    def most_samples(self) -> int:
-        """Samples kept: two weeks, at least a thousand and at most 12,000."""
-        return min(max(1000, round(14 * DAY_S / self.config.interval_s)), 12_000)
+        if len(self.samples) > self.max_samples:
+            del self.samples[: len(self.samples) - self.max_samples]
+        self.forecasts.observe(sample.work)
 
     @property
     def rebuild_due(self) -> bool:
-        """Whether there are no forecasters for the horizon in force; they are taught with the
-        history (see `rebuild`).
-        """
-        return bool(self.samples) and (
-            not self._forecasters or self._forecasters[0].ahead != self.ahead
-        )
+        """Whether there are no forecasters for the horizon in force."""
+        return bool(self.samples) and not self.forecasts.covers(self.ahead)
+
+    @property
+    def fit_due(self) -> bool:
+        """Whether forecasters should be built, or their experts fitted again."""
+        return self.rebuild_due or bool(self.forecasts.due())
 
     def rebuild(self) -> Rebuilt:
-        """Forecasters for the horizon in force, taught with the history kept now.
-
-        Seconds of work for a long one; changes nothing here.
-        """
-        kept, interval_s = list(self.samples), self.config.interval_s
-        aheads = range(self.ahead, self.ahead + self.config.hold_steps)
-        clock = (kept[0].start_s, interval_s)
-        made = [Forecaster(ahead, clock, self.levels, self.config.wanted_level) for ahead in aheads]
-        # The learned experts begin after two thirds, so that they have residuals of their own when
-        # the history ends.
-        begin = max(FIRST_FIT, 2 * len(kept) // 3)
-        for number, sample in enumerate(kept):
-            for forecaster in made:
-                forecaster.observe(sample.work)
-                if number == begin:
-                    forecaster.adopt(forecaster.train())
-        return Rebuilt(made, kept[-1].start_s)
+        """Build forecasters for the horizon in force; changes nothing here. May run in a thread."""
+        return self.forecasts.rebuild(list(self.samples), self.ahead)
 
     def install(self, rebuilt: Rebuilt) -> None:
-        """Use rebuilt forecasters; samples that came meanwhile are caught up."""
-        self._forecasters = rebuilt.forecasters
-        for sample in self.samples:
-            if sample.start_s > rebuilt.until_s:
-                self.latest = [forecaster.observe(sample.work) for forecaster in self._forecasters]
-        if not self.latest or len(self.latest) != len(self._forecasters):
-            self.latest = [forecaster.last for forecaster in self._forecasters]
+        """Use rebuilt forecasters."""
+        self.forecasts.install(rebuilt, self.samples)
 
-    def due(self) -> list[Forecaster]:
-        """Forecasters whose learned experts should be fitted; `Forecaster.train` may run in a
-        thread, `adopt` may not.
-        """
-        return [forecaster for forecaster in self._forecasters if forecaster.fit_due]
+    def decide(self, live: LiveState, now_s: float) -> Decision:
+        """Decide how many instances there should be; the next decision builds on this one."""
+        evaluation = self.evaluate(live, now_s)
+        self.state = evaluation.state
+        return evaluation.decision
 
-    @property
-    def fallen_back(self) -> bool:
-        """Whether the reactive rules decide."""
-        return any(forecast.fallen_back for forecast in self.latest)
+    def evaluate(self, live: LiveState, now_s: float) -> Evaluation:
+        """Return what would be decided now; changes nothing."""
+        interval_s = self.config.interval_s
+        forecast = self.forecasts.quantile(self.level, default=self.last_work)
+        target = decide(self._state(live, forecast, now_s), self.policy, self.state, now_s)
+        decision = Decision(
+            made_s=now_s,
+            pool=self.config.name,
+            current=live.current,
+            wanted=target.wanted,
+            on_demand=target.wanted,
+            forecast=forecast,
+            level=self.level,
+            horizon_s=self.ahead * interval_s,
+            floor=target.floor,
+            reason=target.reason,
+        )
+        return Evaluation(decision, target.state, target.is_deferred)
 
-    @property
-    def reactive(self) -> str:
-        """Why the reactive rules decide; empty where the forecast does."""
-        if not self.fallen_back:
-            return "" if self.latest else TOO_LITTLE
-        return LOST if all(forecast.ready for forecast in self.latest) else TOO_LITTLE
-
-    def coverage(self) -> float:
-        """Share of samples at or below the quantile that the pool provides for; the level itself
-        before any.
-        """
-        level = self.config.wanted_level
-        if not self._forecasters:
-            return level
-        return self._forecasters[0].covered.share(self.levels.index(level))
-
-    def quantile(self, level: float) -> float:
-        """The most of the quantile over horizon and hold, in work of one interval; the latest
-        sample before there is a forecast.
-        """
-        last = self.samples[-1].work if self.samples else 0.0
-        return max((forecast.at(self.levels, level) for forecast in self.latest), default=last)
-
-    def decide(
-        self,
-        current: int,
-        ready: int,
-        now_s: float,
-        last_answer: int = 0,
-        urgent: tuple[float, float] = (0.0, 0.0),
-    ) -> Decision:
-        """Decide how many instances there should be; remembers for the next decision.
-
-        Args:
-            last_answer: stands until demand is reported.
-            urgent: what no sample tells yet: work a second of the last few seconds, and work that
-                waits now.
-        """
-        rules, level = self.config.rules(), self.config.wanted_level
-        last = self.samples[-1] if self.samples else Sample(0.0, 0.0)
+    def _state(self, live: LiveState, forecast: float, now_s: float) -> PoolState:
         seconds = self.config.interval_s
-        forecast = self.quantile(level)
-        view = PoolState(
-            current=current,
-            ready=ready,
-            capacity=self.capacity.of(self.given_capacity) * self.config.utilisation,
-            demand=last.work / seconds,
-            burst=max(urgent[0], last.work / seconds),
-            backlog=max(urgent[1], last.backlog),
+        demand = self.last_work / seconds
+        last_backlog = self.samples[-1].backlog if self.samples else 0.0
+        capacity = self.capacity.corrected(self.nominal_capacity)
+        return PoolState(
+            current=live.current,
+            ready=live.ready,
+            capacity=capacity * self.config.target_utilisation,
+            demand=demand,
+            backlog=max(live.backlog, last_backlog),
             forecast=forecast / seconds,
-            measured_at=now_s if urgent[1] > 0 else self.measured_at,  # what waits is seen now
-            scheduled=self.config.scheduled(now_s),
-            reactive=self.reactive,
-            last_answer=last_answer,
+            # A backlog is measured now, so demand is known even where no sample is recent.
+            measured_at_s=now_s if live.backlog > 0 else self.measured_at_s,
+            scheduled_minimum=self._scheduled_minimum(now_s),
+            reactive_reason=self.forecasts.reactive_reason,
+            last_wanted=live.last_wanted,
+            burst=max(live.burst, demand),
         )
-        verdict = decide(view, rules, self.memory, now_s)
-        self.memory = verdict.memory
-        return Decision(
-            now_s,
-            self.config.name,
-            current,
-            verdict.wanted,
-            verdict.wanted,
-            forecast,
-            level,
-            self.ahead * seconds,
-            verdict.floor,
-            verdict.reason,
-        )
+
+    def _scheduled_minimum(self, now_s: float) -> int:
+        schedules = self.config.schedules
+        return max((schedule.minimum_at(now_s) for schedule in schedules), default=0)

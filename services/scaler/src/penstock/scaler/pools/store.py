@@ -1,337 +1,238 @@
-"""The world outside: history and lead in Redis, demand from telemetry and batcher, draining at the
-router.
+"""What scalers share and keep in Redis: samples, decisions, calibrations, notices, and who leads.
+
+Every scaler reads and writes; only the leader decides and acts. Without Redis a scaler is alone,
+leads, and forgets everything when it ends. A lost store is logged and never stops a decision: reads
+return nothing and writes are dropped. `lead` alone raises, for the caller has to know.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import redis.asyncio
-from penstock.api.batcher.v1 import batcher_pb2
-from penstock.api.router.v1 import router_pb2
-from penstock.api.telemetry.v1 import telemetry_pb2
-from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault
-from penstock.rpc.peers.stream import Peer
 from penstock.scaler.decide.measurements import Calibration
-from penstock.scaler.pools.planner import Decision
+from penstock.scaler.pools.decision import Decision
 from penstock.scaler.samples import Sample
-from penstock.service.clock import Clock
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
-BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
-TELEMETRY = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
-REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
-RPC_S = 2.0
-KEPT_DECISIONS = 1000
+T = TypeVar("T")
+STORE_ERRORS = (RedisError, OSError, TimeoutError)
+"""What a call to Redis raises when the store is lost."""
+MAX_DECISIONS = 1000
 KEPT_S = 60 * 86_400
-"""The history of a pool that nobody reports on any more is forgotten after so long."""
-NOTICES, NOTICES_S, MOST_NOTICES = "penstock:scaler:notices", 120, 1000
-RENEW = (
+"""The history of a pool without reports is forgotten after this time."""
+LEADER = "penstock:scaler:leader"
+NOTICES = "penstock:scaler:notices"
+NOTICE_KEPT_S = 120
+"""A notice that nobody took in this time is about a machine that has gone."""
+MAX_NOTICES = 1000
+RENEW_LEAD = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], "
     "ARGV[2]) else return 0 end"
 )
-T = TypeVar("T")
-LOST = (RedisError, OSError, TimeoutError)
+RELEASE_LEAD = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) "
+    "else return 0 end"
+)
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """What is stored about a pool: samples, oldest first; decisions, newest first; calibration."""
+
+    samples: list[Sample]
+    decisions: list[Decision]
+    calibration: Calibration | None
+
+
+EMPTY_RECORD = PoolRecord([], [], None)
 
 
 class ScalerStore:
-    """Samples and decisions of every pool, and who leads.
+    """The store of all pools. Owner of the client: whoever opened it.
 
-    Without Redis a scaler is alone and forgets at its end.
-
-    Owner: whoever opened the client closes it.
+    Args:
+        client: None where there is no store.
+        scaler_id: distinguishes this scaler from others in the election of the leader.
     """
 
-    def __init__(self, client: redis.asyncio.Redis | None, who: str) -> None:
-        self._client, self._who = client, who
+    def __init__(self, client: redis.asyncio.Redis | None, scaler_id: str) -> None:
+        self._client = client
+        self._scaler_id = scaler_id
 
-    async def samples(self, pool: str, last: int = 0) -> list[Sample]:
-        """The history, oldest first, or only the last rows of it; rows that cannot be read are left
-        out.
+    async def load(self, pool: str, max_samples: int, max_decisions: int) -> PoolRecord:
+        """Return the newest samples and decisions of a pool, and its calibration.
+
+        Rows that cannot be read are left out.
         """
         if self._client is None:
-            return []
-        rows = await self._client.lrange(f"penstock:scaler:{pool}:samples", -last, -1)
-        return readable(rows, lambda row: Sample(*(float(value) for value in row)))
+            return EMPTY_RECORD
+        reading = self._load(self._client, pool, max_samples, max_decisions)
+        record: PoolRecord = await _tolerated(
+            reading, f"{pool}: history cannot be read", default=EMPTY_RECORD
+        )
+        return record
 
-    async def keep_samples(self, pool: str, samples: Sequence[Sample], most: int) -> None:
-        """Add to the history, forget the oldest above `most`."""
+    async def samples(self, pool: str, max_samples: int) -> list[Sample]:
+        """Return the newest samples of a pool, oldest first."""
+        if self._client is None:
+            return []
+        reading = self._client.lrange(_key(pool, "samples"), -max_samples, -1)
+        rows = await _tolerated(reading, f"{pool}: samples cannot be read", default=[])
+        return parsed_rows(rows, _sample)
+
+    async def _load(
+        self, client: redis.asyncio.Redis, pool: str, max_samples: int, max_decisions: int
+    ) -> PoolRecord:
+        samples = await client.lrange(_key(pool, "samples"), -max_samples, -1)
+        decisions = await client.lrange(_key(pool, "decisions"), 0, max_decisions - 1)
+        calibration = await client.get(_key(pool, "learnt"))
+        calibrations = parsed_rows([calibration] if calibration else [], _calibration)
+        return PoolRecord(
+            parsed_rows(samples, _sample),
+            parsed_rows(decisions, lambda row: Decision(**row)),
+            calibrations[0] if calibrations else None,
+        )
+
+    async def save_samples(self, pool: str, samples: Sequence[Sample], max_samples: int) -> None:
+        """Append samples to the pool's history; the oldest above `max_samples` are forgotten."""
         if self._client is None or not samples:
             return
-        key = f"penstock:scaler:{pool}:samples"
+        key = _key(pool, "samples")
+        rows = [json.dumps([sample.start_s, sample.work, sample.backlog]) for sample in samples]
         pipeline = self._client.pipeline()
-        pipeline.rpush(key, *(json.dumps([one.start_s, one.work, one.backlog]) for one in samples))
-        pipeline.ltrim(key, -most, -1)
+        pipeline.rpush(key, *rows)
+        pipeline.ltrim(key, -max_samples, -1)
         pipeline.expire(key, KEPT_S)
-        await pipeline.execute()
+        await _tolerated(pipeline.execute(), f"{pool}: samples are not stored", default=None)
 
-    async def decisions(self, pool: str, limit: int) -> list[Decision]:
-        """Decisions, the newest first."""
-        if self._client is None:
-            return []
-        rows = await self._client.lrange(f"penstock:scaler:{pool}:decisions", 0, limit - 1)
-        return readable(rows, lambda row: Decision(**row))
-
-    async def keep_decision(self, decision: Decision) -> None:
-        """Add a decision."""
+    async def save_decision(self, decision: Decision) -> None:
+        """Add a decision; the oldest above MAX_DECISIONS are forgotten."""
         if self._client is None:
             return
-        key = f"penstock:scaler:{decision.pool}:decisions"
+        key = _key(decision.pool, "decisions")
         pipeline = self._client.pipeline()
-        pipeline.lpush(key, json.dumps(decision.as_dict()))
-        pipeline.ltrim(key, 0, KEPT_DECISIONS - 1)
+        pipeline.lpush(key, json.dumps(asdict(decision)))
+        pipeline.ltrim(key, 0, MAX_DECISIONS - 1)
         pipeline.expire(key, KEPT_S)
-        await pipeline.execute()
+        what = f"{decision.pool}: a decision is not stored"
+        await _tolerated(pipeline.execute(), what, default=None)
 
-    async def learnt(self, pool: str) -> Calibration | None:
-        """What the pool's past decisions taught; None where nothing (readable) is kept."""
-        row = (
-            await self._client.get(f"penstock:scaler:{pool}:learnt")
-            if self._client is not None
-            else None
-        )
-        found = readable(
-            [row] if row is not None else [],
-            lambda kept: Calibration(tuple(map(float, kept[0])), float(kept[1])),
-        )
-        return found[0] if found else None
+    async def save_calibration(self, pool: str, calibration: Calibration) -> None:
+        """Replace the pool's calibration."""
+        if self._client is None:
+            return
+        row = json.dumps([calibration.lead_times_s, calibration.capacity_correction])
+        setting = self._client.set(_key(pool, "learnt"), row, ex=KEPT_S)
+        await _tolerated(setting, f"{pool}: the calibration is not stored", default=None)
 
-    async def keep_learnt(self, pool: str, learnt: Calibration) -> None:
-        """Keep what the pool's past decisions taught, in place of what was kept."""
-        if self._client is not None:
-            row = json.dumps([learnt.lead_times_s, learnt.correction])
-            await self._client.set(f"penstock:scaler:{pool}:learnt", row, ex=KEPT_S)
+    async def forward_notice(self, instance: str, at_s: float) -> bool:
+        """Leave a notice for the leader; False where it cannot be stored.
 
-    async def pass_on(self, instance: str, at_s: float) -> bool:
-        """Tell the one that leads that an instance will go at a moment (0: not said); False where
-        there is no store to tell it through.
+        Args:
+            at_s: when the instance will be gone, in Unix seconds; 0 where unknown.
         """
         if self._client is None:
             return False
         pipeline = self._client.pipeline()
         pipeline.rpush(NOTICES, json.dumps([instance, at_s]))
-        pipeline.expire(
-            NOTICES, NOTICES_S
-        )  # what nobody took in time is about machines that have gone
-        await pipeline.execute()
-        return True
+        pipeline.expire(NOTICES, NOTICE_KEPT_S)
+        what = f"the notice about {instance} cannot be forwarded to the leader"
+        return await _tolerated(pipeline.execute(), what, default=None) is not None
 
-    async def passed_on(self) -> list[tuple[str, float]]:
-        """Notices that others were given since the last call, each returned once."""
-        rows = await self._client.lpop(NOTICES, MOST_NOTICES) if self._client is not None else None
-        found = [rows] if isinstance(rows, str | bytes) else rows or []
-        return readable(found, lambda row: (str(row[0]), float(row[1])))
+    async def take_notices(self) -> list[tuple[str, float]]:
+        """Return notices forwarded since the last call (instance, Unix seconds), each once."""
+        if self._client is None:
+            return []
+        popping = self._client.lpop(NOTICES, MAX_NOTICES)
+        rows = await _tolerated(popping, "forwarded notices cannot be read", default=None)
+        if isinstance(rows, str | bytes):
+            rows = [rows]
+        return parsed_rows(rows or [], lambda row: (str(row[0]), float(row[1])))
 
-    def zones(self, pool: str) -> ZoneStateStore:
-        """Keeper of what a pool's spot fleet learnt of its zones."""
-        return ZoneStateStore(self._client, f"penstock:scaler:{pool}:zones")
+    def offerings_state(self, pool: str) -> OfferingsStateStore:
+        """Return the place where a pool's spot fleet keeps what it learned."""
+        return OfferingsStateStore(self._client, _key(pool, "zones"))
 
     async def lead(self, lease_ms: int) -> bool:
-        """Whether this scaler may act: it holds the lead, or takes it where nobody does."""
+        """Take or renew the lead; return whether this scaler holds it.
+
+        Raises:
+            RedisError, OSError, TimeoutError: the store is lost.
+        """
         if self._client is None:
             return True
-        key = "penstock:scaler:leader"
-        if await self._client.set(key, self._who, nx=True, px=lease_ms):
+        if await self._client.set(LEADER, self._scaler_id, nx=True, px=lease_ms):
             return True
-        return bool(await self._client.eval(RENEW, 1, key, self._who, lease_ms))
+        return bool(await self._client.eval(RENEW_LEAD, 1, LEADER, self._scaler_id, lease_ms))
 
-    async def leave(self) -> None:
-        """Give up the lead, so that another need not wait."""
+    async def release_lead(self) -> None:
+        """Give up the lead, so that another scaler need not wait for it to expire."""
         if self._client is None:
             return
-        script = RENEW.replace(
-            "redis.call('PEXPIRE', KEYS[1], ARGV[2])", "redis.call('DEL', KEYS[1])"
-        )
-        await self._client.eval(script, 1, "penstock:scaler:leader", self._who)
+        releasing = self._client.eval(RELEASE_LEAD, 1, LEADER, self._scaler_id)
+        what = "the lead is not released and will expire"
+        await _tolerated(releasing, what, default=None)
 
 
-class ZoneStateStore:
-    """What a spot fleet learnt, in Redis; without Redis it is forgotten."""
+class OfferingsStateStore:
+    """Keeps what one spot fleet learned of its offerings, as text; forgets it without Redis."""
 
     def __init__(self, client: redis.asyncio.Redis | None, key: str) -> None:
-        self._client, self._key = client, key
+        self._client = client
+        self._key = key
 
-    async def recall(self) -> str | None:
-        """What was kept last; None where nothing is, or Redis is lost."""
-        try:
-            row = await self._client.get(self._key) if self._client is not None else None
-        except LOST as error:
-            log.warning("what was learnt of zones cannot be read: %s", error)
+    async def load(self) -> str | None:
+        """Return what was saved last; None where nothing is, or the store is lost."""
+        if self._client is None:
             return None
+        getting = self._client.get(self._key)
+        row = await _tolerated(getting, f"{self._key} cannot be read", default=None)
         return row.decode(errors="replace") if isinstance(row, bytes) else row
 
-    async def keep(self, text: str) -> None:
-        """Keep it in place of what was kept."""
+    async def save(self, text: str) -> None:
+        """Replace what was saved."""
         if self._client is None:
             return
-        try:
-            await self._client.set(self._key, text, ex=KEPT_S)
-        except LOST as error:
-            log.warning("what was learnt of zones is not kept: %s", error)
+        setting = self._client.set(self._key, text, ex=KEPT_S)
+        await _tolerated(setting, f"{self._key} is not stored", default=None)
 
 
-def readable(rows: Sequence[bytes | str], made: Callable[[Any], T]) -> list[T]:
-    """What rows of JSON say; those that say nothing known are left out, for an older or newer
-    scaler may have kept them.
+def parsed_rows(rows: Sequence[bytes | str], parse: Callable[[Any], T]) -> list[T]:
+    """Return the parsed JSON of each row. A row that an older or newer scaler wrote and this one
+    cannot read is logged and left out.
     """
     found = []
     for row in rows:
         try:
-            found.append(made(json.loads(row)))
+            found.append(parse(json.loads(row)))
         except (ValueError, TypeError, LookupError) as error:
-            log.warning("a row of the history cannot be read: %s", error)
+            log.warning("a stored row cannot be read and is left out: %s", error)
     return found
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What services said at one moment: totals by model, work waiting, and what a unit of work
-    costs.
-    """
-
-    calls: Mapping[str, int]
-    tokens: Mapping[str, int]
-    waiting: Mapping[str, float]
-    costs: Mapping[str, tuple[float, float]]
-    concurrency: Mapping[str, float]
-
-    def knows(self, model: str) -> bool:
-        """Whether any service has heard of the model."""
-        return model in self.calls or model in self.costs
+async def _tolerated(operation: Awaitable[Any], what: str, *, default: Any) -> Any:
+    """The result of an operation; where the store is lost, the default, after a line in the log."""
+    try:
+        return await operation
+    except STORE_ERRORS as error:
+        log.warning("%s: %s", what, error)
+        return default
 
 
-class DemandSource:
-    """Demand in compute milliseconds: calls and tokens from telemetry, priced by the batcher's cost
-    model (base + per token).
-    """
-
-    def __init__(
-        self,
-        batcher: Peer | None,
-        telemetry: Peer | None,
-        clock: Clock,
-        registry: Peer | None = None,
-    ) -> None:
-        self._batcher, self._telemetry, self._registry, self._clock = (
-            batcher,
-            telemetry,
-            registry,
-            clock,
-        )
-        self._last: Seen | None = None
-
-    async def fleets(self, models: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """(instances that serve, calls that wait for the first) by model, as the router counts
-        them; it lets calls for these wait.
-
-        Raises:
-            Fault: the router cannot be asked.
-        """
-        if self._registry is None:
-            return {}
-        request = router_pb2.ListFleetsRequest(scaled=models)
-        answer: router_pb2.ListFleetsResponse = await self._registry.call(
-            "ListFleets", request, self._call()
-        )
-        return {row.model: (row.serving, row.waiting) for row in answer.fleets}
-
-    async def read(self) -> Seen | None:
-        """What is known now; None where a service is not there to ask."""
-        if self._batcher is None or self._telemetry is None:
-            return None
-        by = telemetry_pb2.CostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=1000)
-        rows: telemetry_pb2.CostsResponse = await self._telemetry.call("Costs", by, self._call())
-        queues: batcher_pb2.ListQueuesResponse = await self._batcher.call(
-            "ListQueues", batcher_pb2.ListQueuesRequest(), self._call()
-        )
-        return _seen(rows, queues)
-
-    def since_last(self, seen: Seen, model: str) -> tuple[float, float]:
-        """(work that arrived since the last reading, work waiting now), in compute milliseconds; a
-        restarted telemetry counts from zero.
-        """
-        last, self_costs = self._last, seen.costs.get(model, (0.0, 0.0))
-        calls, tokens = seen.calls.get(model, 0), seen.tokens.get(model, 0)
-        if last is None:
-            calls = tokens = 0
-        else:
-            calls = calls - last.calls.get(model, 0) if calls >= last.calls.get(model, 0) else calls
-            tokens = (
-                tokens - last.tokens.get(model, 0)
-                if tokens >= last.tokens.get(model, 0)
-                else tokens
-            )
-        base, per_token = self_costs
-        mean_tokens = tokens / calls if calls else 0.0
-        return base * calls + per_token * tokens, seen.waiting.get(model, 0.0) * (
-            base + per_token * mean_tokens
-        )
-
-    def remember(self, seen: Seen | None) -> None:
-        """The next reading is compared with this one; with None, it is the first."""
-        self._last = seen
-
-    def _call(self) -> Call:
-        return Call(deadline_s=self._clock.monotonic() + RPC_S)
+def _key(pool: str, kind: str) -> str:
+    return f"penstock:scaler:{pool}:{kind}"
 
 
-def _seen(rows: telemetry_pb2.CostsResponse, queues: batcher_pb2.ListQueuesResponse) -> Seen:
-    costs: dict[str, tuple[float, float]] = {}
-    waiting: dict[str, float] = {}
-    concurrency: dict[str, float] = {}
-    known: dict[str, int] = {}
-    for queue in queues.queues:
-        depth = sum(row.depth for row in queue.classes)
-        for model, cost in queue.costs.items():
-            waiting[model] = waiting.get(model, 0.0) + depth / len(queue.costs)
-            concurrency[model] = max(concurrency.get(model, 1.0), float(queue.concurrency or 1))
-            if cost.samples >= known.get(model, 1):
-                costs[model], known[model] = (cost.base_ms, cost.per_token_ms), cost.samples
-    return Seen(
-        {row.key: row.calls for row in rows.rows},
-        {row.key: row.input_tokens + row.output_tokens for row in rows.rows},
-        waiting,
-        costs,
-        concurrency,
-    )
+def _sample(row: Any) -> Sample:
+    return Sample(*(float(value) for value in row))
 
 
-class Drainer:
-    """Stops new work to an instance at the router and waits until what it has is done.
-
-    Args:
-        patience_s: longest wait for work in flight; streams that last longer are cut by the
-            instance's own grace.
-    """
-
-    def __init__(self, registry: Peer, clock: Clock, patience_s: float = 30.0) -> None:
-        self._registry, self._clock, self._patience_s = registry, clock, patience_s
-
-    async def drain(self, instance: str, reason: str) -> None:
-        """Drain; a router that does not know the instance, or is not there, is not waited for.
-
-        The instance itself leaves when it ends.
-        """
-        end = self._clock.monotonic() + self._patience_s
-        while self._clock.monotonic() < end and await self.begin(instance, reason):
-            await self._clock.sleep(0.2)
-
-    async def begin(self, instance: str, reason: str) -> int | None:
-        """Let the router send no more there; returns the requests in flight, None where the router
-        knows no such instance or is away.
-        """
-        request = router_pb2.DrainRequest(instance_id=instance, reason=reason)
-        try:
-            call = Call(deadline_s=self._clock.monotonic() + RPC_S)
-            answer: router_pb2.DrainResponse = await self._registry.call("Drain", request, call)
-        except Fault as fault:
-            log.warning("draining %s: %s", instance, fault)
-            return None
-        return answer.in_flight
+def _calibration(row: Any) -> Calibration:
+    return Calibration(tuple(map(float, row[0])), float(row[1]))

@@ -1,117 +1,150 @@
-"""EC2 as a provider of spot machines (boto3, extra `aws`): launches from a launch template by zone
-and type, and prices of both.
+"""EC2 as a provider of spot machines (boto3, extra `aws`): launches from a launch template, by zone
+and instance type, and spot prices.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.scaler.actuate.aws import AwsPrices, ask, open_client
-from penstock.scaler.settings import AwsSpotActuator
-from penstock.scaler.spot.fleet import Machine
+from penstock.scaler.actuate.aws import AwsError, call_aws, open_client
+from penstock.scaler.actuator_settings import AwsSpotActuator
 from penstock.scaler.spot.offerings import Offering
+from penstock.scaler.spot.provider import Machine
 from penstock.service.clock import Clock
 
-NO_ROOM = (
+NO_CAPACITY_CODES = (
     "InsufficientInstanceCapacity",
     "SpotMaxPriceTooLow",
     "MaxSpotInstanceCountExceeded",
     "UnfulfillableCapacity",
 )
 POOL_TAG = "penstock-pool"
-PRICES_S = 300.0
-SERVES = "running"
+PRICES_EVERY_S = 300.0
+PRICE_HISTORY = datetime.timedelta(hours=1)
 
 
-def places(config: AwsSpotActuator) -> list[Offering]:
-    """Every zone with every type that spot may use."""
+def ec2_offerings(config: AwsSpotActuator) -> list[Offering]:
+    """Return an offering for each zone and each instance type that spot may use."""
     return [
-        Offering(_place(zone, kind), domain, zone, kind if config.more_types else "", capacity)
-        for zone, domain in config.zones.items()
-        for kind, capacity in config.capacities.items()
+        Offering(
+            name=_offering_name(zone, instance_type),
+            failure_domain=failure_domain,
+            zone=zone,
+            instance_type=instance_type if config.more_types else "",
+            capacity=capacity,
+        )
+        for zone, failure_domain in config.zones.items()
+        for instance_type, capacity in config.capacities.items()
     ]
 
 
 class Ec2SpotProvider:
-    """See SpotProvider.
+    """EC2; see `SpotProvider`.
 
     A machine that runs counts as serving; it registers with the router by itself.
 
     Args:
-        pool: tag that marks this pool's machines.
-        client: an `ec2` client; None makes one from the usual AWS environment.
+        pool: value of the tag that marks this pool's machines.
+        client: a boto3 `ec2` client; None makes one from the usual AWS environment.
     """
 
     def __init__(
         self, pool: str, config: AwsSpotActuator, clock: Clock, client: Any = None
     ) -> None:
-        self._pool, self._config, self._clock = pool, config, clock
-        self._client = client if client is not None else open_client("ec2", config.region)
-        self._prices = AwsPrices(list(config.capacities), config.region, self._client)
-        self._known: dict[str, float] = {}
-        self._priced_at = float("-inf")
+        self._pool = pool
+        self._config = config
+        self._clock = clock
+        self._client = client or open_client("ec2", config.region)
+        self._prices: dict[str, float] = {}
+        self._priced_at_s = -math.inf
 
     async def machines(self) -> list[Machine]:
         filters = [
             {"Name": f"tag:{POOL_TAG}", "Values": [self._pool]},
             {"Name": "instance-state-name", "Values": ["pending", "running"]},
         ]
-        answer = await asyncio.to_thread(ask, self._client.describe_instances, {"Filters": filters})
+        answer = await call_aws(self._client.describe_instances, Filters=filters)
         rows = [row for group in answer["Reservations"] for row in group["Instances"]]
         rows.sort(key=lambda row: (row["LaunchTime"], row["InstanceId"]))
         return [
-            Machine(row["InstanceId"], _where(row), row["State"]["Name"] == SERVES) for row in rows
+            Machine(row["InstanceId"], _offering_of(row), row["State"]["Name"] == "running")
+            for row in rows
         ]
 
     async def prices(self) -> Mapping[str, float]:
-        now = self._clock.monotonic()
-        if now - self._priced_at >= PRICES_S:
-            latest = await self._prices.latest(
-                datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC)
-            )
-            sizes, one = self._config.capacities, self._config.on_demand_price
-            self._known = {
-                _place(zone, kind): price / sizes[kind] / one
-                for (zone, kind), price in latest.items()
+        """Return the prices by offering, read again after five minutes."""
+        now_s = self._clock.monotonic()
+        if now_s - self._priced_at_s >= PRICES_EVERY_S:
+            now = datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC)
+            capacities, on_demand_price = self._config.capacities, self._config.on_demand_price
+            dollars = await spot_prices(self._client, list(capacities), now)
+            self._prices = {
+                _offering_name(zone, instance_type): price
+                / capacities[instance_type]
+                / on_demand_price
+                for (zone, instance_type), price in dollars.items()
             }
-            self._priced_at = now
-        return self._known
+            self._priced_at_s = now_s
+        return self._prices
 
-    async def launch(self, zone: str) -> bool:
-        where, _, kind = zone.partition("/")
-        tags = [{"ResourceType": "instance", "Tags": [{"Key": POOL_TAG, "Value": self._pool}]}]
-        words: dict[str, object] = {
-            "LaunchTemplate": {"LaunchTemplateName": self._config.launch_template},
-            "InstanceType": kind or self._config.instance_type,
-            "MinCount": 1,
-            "MaxCount": 1,
-            "TagSpecifications": tags,
-        }
-        if zone:
-            words |= {
-                "Placement": {"AvailabilityZone": where},
-                "InstanceMarketOptions": {"MarketType": "spot"},
-            }
+    async def launch(self, offering: str) -> bool:
         try:
-            await asyncio.to_thread(ask, self._client.run_instances, words)
-        except OSError as error:
-            if any(code in str(error) for code in NO_ROOM):
+            await call_aws(self._client.run_instances, **self._launch_arguments(offering))
+        except AwsError as error:
+            if error.code in NO_CAPACITY_CODES:
                 return False
             raise
         return True
 
-    async def end(self, machine: str) -> None:
-        await asyncio.to_thread(ask, self._client.terminate_instances, {"InstanceIds": [machine]})
+    async def terminate(self, machine: str) -> None:
+        await call_aws(self._client.terminate_instances, InstanceIds=[machine])
+
+    def _launch_arguments(self, offering: str) -> dict[str, object]:
+        zone, _, instance_type = offering.partition("/")
+        tags = [{"Key": POOL_TAG, "Value": self._pool}]
+        arguments: dict[str, object] = {
+            "LaunchTemplate": {"LaunchTemplateName": self._config.launch_template},
+            "InstanceType": instance_type or self._config.instance_type,
+            "MinCount": 1,
+            "MaxCount": 1,
+            "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
+        }
+        if offering:
+            arguments["Placement"] = {"AvailabilityZone": zone}
+            arguments["InstanceMarketOptions"] = {"MarketType": "spot"}
+        return arguments
 
 
-def _place(zone: str, kind: str) -> str:
-    return f"{zone}/{kind}"
+async def spot_prices(
+    client: Any, instance_types: Sequence[str], now: datetime.datetime
+) -> dict[tuple[str, str], float]:
+    """Return dollars an hour of a spot machine by (zone, instance type), the newest of an hour.
+
+    Args:
+        client: a boto3 `ec2` client.
+
+    Raises:
+        AwsError: AWS refused or cannot be reached.
+    """
+    answer = await call_aws(
+        client.describe_spot_price_history,
+        InstanceTypes=list(instance_types),
+        ProductDescriptions=["Linux/UNIX"],
+        StartTime=now - PRICE_HISTORY,
+    )
+    rows = sorted(answer["SpotPriceHistory"], key=lambda row: row["Timestamp"])
+    return {(row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows}
 
 
-def _where(row: Mapping[str, Any]) -> str:
-    """The place of a spot machine; empty for one on demand."""
-    spot = row.get("InstanceLifecycle") == "spot"
-    return _place(row["Placement"]["AvailabilityZone"], row["InstanceType"]) if spot else ""
+def _offering_name(zone: str, instance_type: str) -> str:
+    return f"{zone}/{instance_type}"
+
+
+def _offering_of(row: Mapping[str, Any]) -> str:
+    """The name of a machine's offering; empty for one on demand."""
+    if row.get("InstanceLifecycle") != "spot":
+        return ""
+    return _offering_name(row["Placement"]["AvailabilityZone"], row["InstanceType"])

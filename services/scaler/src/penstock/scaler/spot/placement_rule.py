@@ -1,9 +1,9 @@
-"""The online rule for spot: spread, extra spot, on-demand fall-back, back-off, hysteresis.
+"""The online rule of a spot fleet: where machines are launched and stopped, and how many instances
+run on demand. Pure: plain values in and out.
 
-Plain values in and out.
-
-After SkyServe's SpotHedge (EuroSys 2025): on demand stands in for spot that is not ready, and goes
-when spot has come back.
+Machines are spread over zones and failure domains, with one or more above the need. On-demand
+instances stand in for spot machines that are not ready, and go when spot is back (SpotHedge; Mao et
+al., SkyServe, EuroSys 2025). A plan of the solver, where there is one, is followed first.
 """
 
 from __future__ import annotations
@@ -15,49 +15,76 @@ from dataclasses import dataclass
 from penstock.scaler.spot.offerings import Offering, Offerings
 from penstock.scaler.spot.solver import Plan
 
+CONCENTRATION_PENALTY = 0.1
+"""Value lost for each instance's worth of machines that would be lost together."""
+
 
 @dataclass(frozen=True)
 class SpotPolicy:
-    """How careful.
+    """How careful the placement is.
 
-    `extra`: spot instances above the need; `base`: on-demand ones always; `margin`: of the extra,
-    how many on demand replaces too. `patience_s`: how long a shortage may last before on demand
-    stands in (more than 0 only for work that can wait). `share_most`: largest share of the spot
-    instances in one zone; `horizon_s`: what a place must survive to count as good. `region_weight`,
-    `zone_weight`, `type_weight`: how much an instance in the same region, one of another type in
-    the same zone, and one of the same of several types elsewhere count as one of its own kind.
-    `price_most`: a place whose price may pass this share of the on-demand price (at the 0.9
-    quantile) is not used.
+    Args:
+        overprovision: spot instances above the need.
+        on_demand_base: instances that always run on demand.
+        fallback_margin: how many of the overprovisioned instances on demand replaces, too.
+        max_zone_share: largest share of the spot instances in one zone.
+        on_demand_delay_s: how long a shortage lasts before on demand stands in. Above 0 only for
+            work that can wait.
+        horizon_s: the time that a machine should survive.
+        failure_domain_weight, zone_weight, type_weight: how much a machine in the same failure
+            domain, one of another type in the same zone, and one of the same type elsewhere count
+            as one of the same offering.
+        max_price: an offering is not used whose price may exceed this share of the on-demand price
+            (at its 0.9 quantile).
     """
 
-    extra: int = 1
-    base: int = 0
-    margin: int = 0
-    share_most: float = 0.5
-    patience_s: float = 0.0
+    overprovision: int = 1
+    on_demand_base: int = 0
+    fallback_margin: int = 0
+    max_zone_share: float = 0.5
+    on_demand_delay_s: float = 0.0
     horizon_s: float = 3_600.0
-    region_weight: float = 0.25
+    failure_domain_weight: float = 0.25
     zone_weight: float = 0.5
     type_weight: float = 0.25
-    price_most: float = 1.0
+    max_price: float = 1.0
 
 
 @dataclass(frozen=True)
 class MachineCount:
-    """Machines of one place: those that serve and those that start."""
+    """Machines of one offering: those that serve and those that start."""
 
     ready: int = 0
     starting: int = 0
 
     @property
-    def alive(self) -> int:
+    def total(self) -> int:
         return self.ready + self.starting
 
 
 @dataclass(frozen=True)
+class SpotState:
+    """What is known when machines are placed.
+
+    Args:
+        need: instances wanted.
+        machines: spot machines by offering.
+        offerings: what is learned about them; only read.
+        now_s: the time, in Unix seconds.
+        shortage_s: how long fewer than `need` instances have been ready.
+    """
+
+    need: int
+    machines: Mapping[str, MachineCount]
+    offerings: Offerings
+    now_s: float
+    shortage_s: float = math.inf
+
+
+@dataclass(frozen=True)
 class PlacementDecision:
-    """What to do: launches and stops by zone, how many on-demand instances there should be, and who
-    said so.
+    """What to do: machines to launch and to stop by offering, and how many instances there should
+    be on demand. `reason`: who decided, for people.
     """
 
     launch: Mapping[str, int]
@@ -66,152 +93,146 @@ class PlacementDecision:
     reason: str
 
 
-def place(
-    need: int,
-    held: Mapping[str, MachineCount],
-    zones: Offerings,
-    knobs: SpotPolicy,
-    now_s: float,
-    plan: Plan | None = None,
-    short_for_s: float = math.inf,
+def decide_placement(
+    state: SpotState, policy: SpotPolicy, plan: Plan | None = None
 ) -> PlacementDecision:
-    """Decide where `need` instances run.
+    """Decide where the needed instances run.
 
     Args:
-        held: spot machines by place; a machine does as many instances as its place's `capacity`
-            says.
-        plan: what the solver wants; without one, and for what it asks of zones without room, the
-            rule spreads by itself.
-        short_for_s: how long fewer than `need` have been ready.
+        plan: of the solver; without one, and where an offering of the plan has no capacity, the
+            rule spreads machines by itself.
     """
-    size = {name: zone.capacity for name, zone in zones.by_name.items()}
-    base, extra = (
-        (knobs.base, knobs.extra)
-        if plan is None
-        else (max(knobs.base, plan.on_demand), plan.extra(need, size))
-    )
-    base = min(base, need)
-    wanted = need - base + (extra if need else 0)
-    ready = sum(one.ready * size[name] for name, one in held.items())
-    launch = _launches(wanted, held, zones, knobs, now_s, plan)
-    stop = _stops(wanted, held, zones, knobs, now_s)
-    fallback = (
-        min(need, max(0, math.ceil(need + min(knobs.margin, extra) - ready - base)))
-        if short_for_s >= knobs.patience_s
-        else 0
-    )
+    capacities = {name: one.capacity for name, one in state.offerings.by_name.items()}
+    on_demand_base: int = policy.on_demand_base
+    extra: float = policy.overprovision
+    if plan is not None:
+        on_demand_base = max(on_demand_base, plan.on_demand)
+        extra = plan.excess_capacity(state.need, capacities)
+    on_demand_base = min(on_demand_base, state.need)
+    wanted = state.need - on_demand_base + (extra if state.need else 0)
+    fallback = 0
+    if state.shortage_s >= policy.on_demand_delay_s:
+        ready = sum(one.ready * capacities[name] for name, one in state.machines.items())
+        margin = min(policy.fallback_margin, extra)
+        missing = math.ceil(state.need + margin - ready - on_demand_base)
+        fallback = min(state.need, max(0, missing))
     return PlacementDecision(
-        launch, stop, base + fallback, "online rule" if plan is None else "solver"
+        launch=_launches(wanted, state, policy, plan),
+        stop=_stops(wanted, state, policy),
+        on_demand=on_demand_base + fallback,
+        reason="online rule" if plan is None else "solver",
     )
 
 
 def _launches(
-    wanted: float,
-    held: Mapping[str, MachineCount],
-    zones: Offerings,
-    knobs: SpotPolicy,
-    now_s: float,
-    plan: Plan | None,
+    wanted: float, state: SpotState, policy: SpotPolicy, plan: Plan | None
 ) -> dict[str, int]:
-    """One after the other, each into the place where it is worth most given those before it."""
-    counts = {name: held.get(name, MachineCount()).alive for name in zones.by_name}
-    usable = [name for name, zone in zones.by_name.items() if _usable(zone, knobs, now_s)]
-    most = max(1, math.ceil(knobs.share_most * wanted))
+    """Launches until the wanted capacity is there; each into the offering of the highest value."""
+    offerings = state.offerings
+    counts = {name: state.machines.get(name, MachineCount()).total for name in offerings.by_name}
+    usable = [
+        name for name, one in offerings.by_name.items() if _is_usable(one, policy, state.now_s)
+    ]
+    zone_limit = max(1, math.ceil(policy.max_zone_share * wanted))
+    planned = plan.spot if plan is not None else {}
     launch: dict[str, int] = {}
-    while (missing := wanted - _does(counts, zones)) > 0:
-        # Better together in one zone than on demand: the cap yields where no other zone is open.
-        room = [name for name in usable if _in_zone(name, counts, zones) < most] or usable
-        asked = [
-            name for name in room if plan is not None and counts[name] < plan.spot.get(name, 0)
+    while usable and (missing := wanted - _capacity(counts, offerings)) > 0:
+        # The zone limit yields where no other zone is open: better one zone than on demand.
+        below_limit = [
+            name for name in usable if _zone_capacity(name, counts, offerings) < zone_limit
         ]
-        if not room:
-            break
-        best = max(
-            asked or room, key=lambda name: _worth(name, counts, zones, knobs, (now_s, missing))
-        )
+        candidates = below_limit or usable
+        in_plan = [name for name in candidates if counts[name] < planned.get(name, 0)]
+        valuation = _Valuation(state, policy, counts, missing)
+        best = max(in_plan or candidates, key=valuation.value)
         counts[best] += 1
         launch[best] = launch.get(best, 0) + 1
     return launch
 
 
-def _usable(zone: Offering, knobs: SpotPolicy, now_s: float) -> bool:
-    return zone.retry_at_s <= now_s and zone.price_high < knobs.price_most
-
-
-def _does(counts: Mapping[str, int], zones: Offerings) -> float:
-    """Wanted instances that so many machines do."""
-    return sum(count * zones.by_name[name].capacity for name, count in counts.items())
-
-
-def _in_zone(name: str, counts: Mapping[str, int], zones: Offerings) -> float:
-    """What the machines of every type do in the zone of this place."""
-    where = zones.by_name[name].zone
-    return sum(
-        count * zones.by_name[other].capacity
-        for other, count in counts.items()
-        if zones.by_name[other].zone == where
-    )
-
-
-def _worth(
-    name: str,
-    counts: Mapping[str, int],
-    zones: Offerings,
-    knobs: SpotPolicy,
-    moment: tuple[float, float],
-) -> float:
-    """Chance to survive, less what is lost at once with the others there and in its region, less
-    the price of what is of use.
-
-    Args:
-        moment: the time, and how many instances are missing: what a large machine does beyond them
-            is paid for in vain.
-    """
-    now_s, missing = moment
-    zone = zones.by_name[name]
-    together = zone.capacity * counts[name] + zone.capacity - 1.0
-    for other, count in counts.items():
-        if count and other != name:
-            together += (
-                _shared(zone, zones.by_name[other], knobs) * count * zones.by_name[other].capacity
-            )
-    survives = zones.survives(name, knobs.horizon_s, now_s)
-    price = zone.price * max(1.0, zone.capacity / missing)
-    return survives - (1.0 - survives) * together - 0.1 * together - price
-
-
-def _shared(zone: Offering, other: Offering, knobs: SpotPolicy) -> float:
-    """How much of the other's fate is the zone's."""
-    kind = knobs.type_weight if zone.type and zone.type == other.type else 0.0
-    if zone.region != other.region:
-        return kind
-    return max(kind, knobs.zone_weight if zone.zone == other.zone else knobs.region_weight)
-
-
-def _stops(
-    wanted: float,
-    held: Mapping[str, MachineCount],
-    zones: Offerings,
-    knobs: SpotPolicy,
-    now_s: float,
-) -> dict[str, int]:
-    """Give back what is above the wanted number, from where it is worth least, as long as enough is
-    left.
-    """
-    counts = {name: one.alive for name, one in held.items() if one.alive}
+def _stops(wanted: float, state: SpotState, policy: SpotPolicy) -> dict[str, int]:
+    """Stops of what exceeds the wanted capacity; each from the offering of the lowest value."""
+    offerings = state.offerings
+    counts = {name: one.total for name, one in state.machines.items() if one.total}
     stop: dict[str, int] = {}
-    while (surplus := _does(counts, zones) - wanted) > 0:
-        spare = [name for name in counts if zones.by_name[name].capacity <= surplus]
+    while (surplus := _capacity(counts, offerings) - wanted) > 0:
+        spare = [name for name in counts if offerings.by_name[name].capacity <= surplus]
         if not spare:
             break
-        worst = min(
-            spare,
-            key=lambda name: _worth(
-                name, {**counts, name: counts[name] - 1}, zones, knobs, (now_s, math.inf)
-            ),
-        )
+        values = {
+            name: _Valuation(state, policy, {**counts, name: counts[name] - 1}).value(name)
+            for name in spare
+        }
+        worst = min(spare, key=lambda name: values[name])
         counts[worst] -= 1
         stop[worst] = stop.get(worst, 0) + 1
         if not counts[worst]:
             del counts[worst]
     return stop
+
+
+def _is_usable(offering: Offering, policy: SpotPolicy, now_s: float) -> bool:
+    return offering.retry_at_s <= now_s and offering.high_price < policy.max_price
+
+
+def _capacity(counts: Mapping[str, int], offerings: Offerings) -> float:
+    """Wanted instances that so many machines replace."""
+    return sum(count * offerings.by_name[name].capacity for name, count in counts.items())
+
+
+def _zone_capacity(name: str, counts: Mapping[str, int], offerings: Offerings) -> float:
+    """Wanted instances that the machines of all types in the offering's zone replace."""
+    zone = offerings.by_name[name].zone
+    return sum(
+        count * offerings.by_name[other].capacity
+        for other, count in counts.items()
+        if offerings.by_name[other].zone == zone
+    )
+
+
+@dataclass(frozen=True)
+class _Valuation:
+    """What one more machine of an offering is worth.
+
+    Args:
+        counts: machines by offering without that one.
+        missing: instances that are missing; capacity beyond them is paid for in vain.
+    """
+
+    state: SpotState
+    policy: SpotPolicy
+    counts: Mapping[str, int]
+    missing: float = math.inf
+
+    def value(self, name: str) -> float:
+        """Return its chance to survive, less what would be lost with it, less its price."""
+        offering = self.state.offerings.by_name[name]
+        survival = self.state.offerings.survival_probability(
+            name, self.policy.horizon_s, self.state.now_s
+        )
+        correlated = self._correlated_capacity(offering)
+        price = offering.price * max(1.0, offering.capacity / self.missing)
+        expected_loss = (1.0 - survival) * correlated
+        return survival - expected_loss - CONCENTRATION_PENALTY * correlated - price
+
+    def _correlated_capacity(self, offering: Offering) -> float:
+        """Instances that would be lost together with this machine, weighted by correlation."""
+        together = offering.capacity * self.counts[offering.name] + offering.capacity - 1.0
+        for name, count in self.counts.items():
+            if count and name != offering.name:
+                other = self.state.offerings.by_name[name]
+                together += _correlation(offering, other, self.policy) * count * other.capacity
+        return together
+
+
+def _correlation(offering: Offering, other: Offering, policy: SpotPolicy) -> float:
+    """How much of the other's losses happen together with the offering's, 0 to 1."""
+    by_type = 0.0
+    if offering.instance_type and offering.instance_type == other.instance_type:
+        by_type = policy.type_weight
+    if offering.failure_domain != other.failure_domain:
+        return by_type
+    by_place = policy.failure_domain_weight
+    if offering.zone == other.zone:
+        by_place = policy.zone_weight
+    return max(by_type, by_place)
