@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.ledger_store import LedgerStore
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
 from penstock.prices.prices import PricesSection
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
@@ -23,7 +23,7 @@ class Limiters:
     def __init__(self, url: str) -> None:
         self.url = url
         self.clock = FakeClock(START_S)
-        self.stores: list[Store] = []
+        self.stores: list[LedgerStore] = []
 
     def make(
         self,
@@ -32,7 +32,9 @@ class Limiters:
         **section: object,
     ) -> LimiterServicer:
         client = open_store(self.url, retries=0)
-        store = Store(client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6))
+        store = LedgerStore(
+            client, self.clock, 5.0, 1.0, now_us=lambda: round(self.clock.time() * 1e6)
+        )
         self.stores.append(store)
         limits = LimitsSection.model_validate({"rules": rules, **section})
         table = PricesSection.model_validate({"models": prices or []})

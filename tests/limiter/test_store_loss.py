@@ -14,8 +14,8 @@ import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.admin_service import AdminServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.patience import EACH_S, LEARNT, Patience
-from penstock.limiter.store import Store
+from penstock.limiter.ledger_store import LedgerStore
+from penstock.limiter.patience import MIN_BATCHES, PER_CALL_S, Patience
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.service.store import open_store
@@ -55,7 +55,7 @@ async def state(limiter: LimiterServicer) -> tuple[int, int]:
     return row.committed.microusd, row.held.microusd
 
 
-async def paid(store: Store) -> None:
+async def paid(store: LedgerStore) -> None:
     """Wait until nothing is owed any more."""
     while store._owed:
         await store.client.ping()
@@ -66,13 +66,13 @@ class Hung:
 
     def __init__(self, limiters: Limiters, **rule: object) -> None:
         self.limiter = limiters.make([{**MONEY, **rule}])
-        self.store: Store = limiters.stores[-1]
+        self.store: LedgerStore = limiters.stores[-1]
         self.store._patience = Patience(0.003, 5.0)
         self.pid = 0
 
     async def stop(self) -> None:
         self.pid = int((await self.store.client.info("server"))["process_id"])
-        for number in range(LEARNT):  # the store is known to be quick
+        for number in range(MIN_BATCHES):  # the store is known to be quick
             await reserve(self.limiter, f"warm{number}", 1)
             await self.limiter.Release(pb.ReleaseRequest(hold_id=f"warm{number}"), ANN)
         os.kill(self.pid, signal.SIGSTOP)
@@ -267,20 +267,20 @@ async def test_a_store_that_forgot_everything_is_told_what_was_spent_and_lends_n
     assert (again.reserve_each, again.granted.microusd > 0) == (False, True)
 
 
-async def ledger(store: Store) -> int:
+async def ledger(store: LedgerStore) -> int:
     return int(await store.client.xlen("penstock:limiter:{acme}:ledger"))
 
 
 def test_patience_is_short_for_a_quick_store_and_grows_with_a_slow_one() -> None:
     patience = Patience(0.003, 0.25)
     assert patience.for_batch(1) == 0.25  # nothing is known yet
-    for _ in range(LEARNT):
+    for _ in range(MIN_BATCHES):
         patience.learn(2, 0.001)
-    assert patience.for_batch(1) == pytest.approx(0.003 + EACH_S)
-    patience.learn(1, 0.04 + EACH_S)
-    assert patience.for_batch(10) == pytest.approx(0.08 + 10 * EACH_S)
+    assert patience.for_batch(1) == pytest.approx(0.003 + PER_CALL_S)
+    patience.learn(1, 0.04 + PER_CALL_S)
+    assert patience.for_batch(10) == pytest.approx(0.08 + 10 * PER_CALL_S)
     patience.learn(1, 60.0)
     assert patience.for_batch(1) == 0.25
     for _ in range(100):
         patience.learn(1, 0.0005)
-    assert patience.for_batch(1) == pytest.approx(0.003 + EACH_S)
+    assert patience.for_batch(1) == pytest.approx(0.003 + PER_CALL_S)

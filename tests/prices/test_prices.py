@@ -18,7 +18,7 @@ PRICE = ModelPrice(
     cached_input_microusd_per_mtok=300_000,
     written_input_microusd_per_mtok=3_750_000,
 )
-PRICES = Prices.of(PricesSection(models=(PRICE, ModelPrice(name="free"))))
+PRICES = Prices.from_section(PricesSection(models=(PRICE, ModelPrice(name="free"))))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_no_price_is_not_the_price_nothing() -> None:
     usage = common_pb2.Usage(input_tokens=5)
     assert PRICES.paid_microusd("free", usage) == 0
     assert PRICES.paid_microusd("unheard", usage) is None
-    assert PRICES.most_microusd("unheard", 1, 1) is None
+    assert PRICES.cost_bound_microusd("unheard", 1, 1) is None
 
 
 @given(st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999))
@@ -56,7 +56,7 @@ def test_what_is_paid_never_exceeds_the_most(
     )
     paid, most = (
         PRICES.paid_microusd("tiers", usage),
-        PRICES.most_microusd("tiers", usage.input_tokens, output),
+        PRICES.cost_bound_microusd("tiers", usage.input_tokens, output),
     )
     assert paid is not None
     assert most is not None

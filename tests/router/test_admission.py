@@ -17,10 +17,10 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.router.v1 import router_pb2
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.output_estimates import FEWEST
+from penstock.limiter.ledger_store import LedgerStore
+from penstock.limiter.output_estimates import MIN_SAMPLES
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission, refusal
 from penstock.router.requests.work import Work
@@ -74,7 +74,7 @@ class Counting:
 class Rig:
     admission: LimiterAdmission
     limiter: LimiterServicer
-    store: Store
+    store: LedgerStore
     peer: Counting
     clock: FakeClock
 
@@ -105,12 +105,12 @@ async def rigs(tmp_path: Path) -> AsyncIterator[Any]:
 
         def make(*rules: dict[str, object], loss: Any = "closed") -> Rig:
             clock, client = FakeClock(1_800_000_000.0), open_store(url)
-            store = Store(client, clock, 5.0, 1.0, now_us=lambda: round(clock.time() * 1e6))
+            store = LedgerStore(client, clock, 5.0, 1.0, now_us=lambda: round(clock.time() * 1e6))
             section = LimitsSection.model_validate({"rules": list(rules)})
             prices = PricesSection(models=(PRICE,))
             limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
             peer = Counting(InProcessPeer(LIMITER, limiter, clock=clock))
-            admission = LimiterAdmission(peer, lambda: Prices.of(prices), clock, loss)
+            admission = LimiterAdmission(peer, lambda: Prices.from_section(prices), clock, loss)
             made.append(Rig(admission, limiter, store, peer, clock))
             return made[-1]
 
@@ -198,7 +198,7 @@ async def test_what_a_call_may_say_is_expected_by_what_it_asked_for(rigs: Any) -
     rig: Rig = rigs(budget("tokens", 1_000_000, holds="expected"))
     automatic, named = router_pb2.CallOptions(model="auto"), router_pb2.CallOptions(model="chat")
     for options, tokens in ((automatic, 100), (named, 25)):
-        for _ in range(FEWEST):
+        for _ in range(MIN_SAMPLES):
             admitted = await rig.admission.admit(call(), options, CHAT)
             await finish(rig.admission.settle(admitted, receipt(tokens), None))
     committed, _ = await rig.state()

@@ -11,7 +11,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.service.settings import Section
 from pydantic import Field, field_validator
 
-MTOK = 1_000_000
+TOKENS_PER_MTOK = 1_000_000
 """Prices are quoted for so many tokens."""
 
 
@@ -31,7 +31,7 @@ class ModelPrice(Section):
     """Longest answer that the model gives: what a call without `max_tokens` may cause."""
 
     @property
-    def cached(self) -> int:
+    def cached_input_price(self) -> int:
         return (
             self.input_microusd_per_mtok
             if self.cached_input_microusd_per_mtok is None
@@ -39,7 +39,7 @@ class ModelPrice(Section):
         )
 
     @property
-    def written(self) -> int:
+    def written_input_price(self) -> int:
         return (
             self.input_microusd_per_mtok
             if self.written_input_microusd_per_mtok is None
@@ -47,7 +47,7 @@ class ModelPrice(Section):
         )
 
     @property
-    def reasoning(self) -> int:
+    def reasoning_price(self) -> int:
         return (
             self.output_microusd_per_mtok
             if self.reasoning_microusd_per_mtok is None
@@ -80,7 +80,7 @@ class Prices:
     models: Mapping[str, ModelPrice]
 
     @classmethod
-    def of(cls, section: PricesSection) -> Prices:
+    def from_section(cls, section: PricesSection) -> Prices:
         return cls({model.name: model for model in section.models})
 
     def paid_microusd(self, model: str, usage: common_pb2.Usage) -> int | None:
@@ -94,23 +94,23 @@ class Prices:
         spoken = max(0, usage.output_tokens - usage.reasoning_tokens)
         total = (
             plain * price.input_microusd_per_mtok
-            + usage.cached_input_tokens * price.cached
-            + usage.written_input_tokens * price.written
+            + usage.cached_input_tokens * price.cached_input_price
+            + usage.written_input_tokens * price.written_input_price
             + spoken * price.output_microusd_per_mtok
-            + usage.reasoning_tokens * price.reasoning
+            + usage.reasoning_tokens * price.reasoning_price
         )
-        return up(total)
+        return round_up_microusd(total)
 
-    def most_microusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+    def cost_bound_microusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
         """The most that so many tokens can cost, whatever their tiers; None for a model without a
         price.
         """
         price = self.models.get(model)
         if price is None:
             return None
-        dearest_in = max(price.input_microusd_per_mtok, price.written)
-        dearest_out = max(price.output_microusd_per_mtok, price.reasoning)
-        return up(input_tokens * dearest_in + output_tokens * dearest_out)
+        dearest_in = max(price.input_microusd_per_mtok, price.written_input_price)
+        dearest_out = max(price.output_microusd_per_mtok, price.reasoning_price)
+        return round_up_microusd(input_tokens * dearest_in + output_tokens * dearest_out)
 
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
         """What the provider's prefix cache saved of the plain input price, less what writing to it
@@ -120,14 +120,14 @@ class Prices:
         if price is None:
             return 0
         plain = price.input_microusd_per_mtok
-        saved = usage.cached_input_tokens * (plain - price.cached) - usage.written_input_tokens * (
-            price.written - plain
-        )
-        return saved // MTOK
+        saved = usage.cached_input_tokens * (
+            plain - price.cached_input_price
+        ) - usage.written_input_tokens * (price.written_input_price - plain)
+        return saved // TOKENS_PER_MTOK
 
 
-def up(total: int) -> int:
+def round_up_microusd(total: int) -> int:
     """Micro-dollars from token-prices of a million tokens, rounded up: a price is never
     forgotten.
     """
-    return -(-total // MTOK)
+    return -(-total // TOKENS_PER_MTOK)

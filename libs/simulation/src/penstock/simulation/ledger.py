@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.limiter.decisions import Question, Reply
+from penstock.limiter.decisions import Reservation, Ruling
 from penstock.limiter.rules import Counter, organisation_prefix
 from penstock.limiter.script import SCRIPT, Rows, arguments, reserved, to_reserve
 from penstock.simulation.store_model import StoreModel
@@ -22,7 +22,9 @@ class SimulatedLedger:
         self._prefix = organisation_prefix(organisation)
         self._model = StoreModel()
 
-    def reserve(self, now_us: int, hold_id: str, path: Sequence[Counter], ask: Question) -> Reply:
+    def reserve(
+        self, now_us: int, hold_id: str, path: Sequence[Counter], ask: Reservation
+    ) -> Ruling:
         """Hold what a call may cost, on every counter of its path or on none."""
         return reserved(self._run(now_us, "reserve", to_reserve(hold_id, path, ask)))
 

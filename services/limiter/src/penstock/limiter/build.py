@@ -13,9 +13,9 @@ from penstock.hosting.service import Port, Service
 from penstock.limiter.api.admin_service import AdminServicer, operator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.ledger_store import LedgerStore
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -48,8 +48,8 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
     )
 
 
-def _store(settings: LimiterSettings, outside: Outside) -> Store:
-    return Store(
+def _store(settings: LimiterSettings, outside: Outside) -> LedgerStore:
+    return LedgerStore(
         outside.open_store(settings.redis_url, timeout_s=1.0, retries=0),
         outside.clock,
         settings.store_timeout_ms / 1e3,
@@ -64,7 +64,7 @@ def _sections(settings: LimiterSettings) -> tuple[LimitsSection, PricesSection]:
 
 
 def _other_ports(
-    settings: LimiterSettings, limiter: LimiterServicer, store: Store, outside: Outside
+    settings: LimiterSettings, limiter: LimiterServicer, store: LedgerStore, outside: Outside
 ) -> Iterator[Port]:
     """The operators' port and Envoy's, each on an address of its own."""
     if settings.admin_listen:

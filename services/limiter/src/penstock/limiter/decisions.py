@@ -12,7 +12,7 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 
 UNBOUNDED = 2**53 - 1
 """A lease's share of what no rule counts."""
-NEVER, STALE = pb.VERDICT_NEVER, 99
+NEVER, STALE_WINDOWS = pb.VERDICT_NEVER, 99
 """STALE: the counters' windows are not those of the store's time; it is in `available`, in
 milliseconds.
 """
@@ -22,7 +22,7 @@ Vector = list[int]
 
 
 @dataclass(frozen=True)
-class Question:
+class Reservation:
     """What is asked of a path: the most it may cost, what it usually costs, what stays spent if
     nobody settles.
     """
@@ -37,7 +37,7 @@ class Question:
     share: float = 1.0
 
 
-class Reply(NamedTuple):
+class Ruling(NamedTuple):
     """What a question to the books comes to."""
 
     verdict: int
@@ -53,7 +53,7 @@ class Reply(NamedTuple):
     """Names that `at` and `alerts` point to, where the asker has not given the path."""
 
 
-class Usage(NamedTuple):
+class CounterUsage(NamedTuple):
     """State of one counter."""
 
     limit: int

@@ -10,20 +10,20 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-KEPT = 512
-FEWEST = 20
+SAMPLES_PER_GROUP = 512
+MIN_SAMPLES = 20
 """With fewer observations than this, the most that a call may cost is what is held for it."""
-KINDS = 4_096
+MAX_GROUPS = 4_096
 """Kinds that are remembered, 12 kB each at most."""
-ROUTES = 64
+MAX_ROUTES_PER_MODEL = 64
 """Routes that are remembered of one model, so that who makes up routes crowds out only those of its
 own.
 """
-REFRESH = 16
+REFRESH_EVERY_SAMPLES = 16
 """A quantile is computed again after so many observations."""
 
 
-class Kind(NamedTuple):
+class CallGroup(NamedTuple):
     """Calls whose outputs are alike. Without a route it is every call of the model."""
 
     organisation: str
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 @dataclass
-class Seen:
+class CostSamples:
     """The latest calls of a kind: requests, tokens and micro-dollars beyond the input."""
 
     latest: tuple[array[int], ...] = field(
@@ -43,16 +43,18 @@ class Seen:
 
     def learn(self, beyond: list[int], quantile: float) -> None:
         for values, value in zip(self.latest, beyond, strict=True):
-            if len(values) < KEPT:
+            if len(values) < SAMPLES_PER_GROUP:
                 values.append(max(value, 0))
             else:
-                values[self.count % KEPT] = max(value, 0)
+                values[self.count % SAMPLES_PER_GROUP] = max(value, 0)
         self.count += 1
-        if self.count >= FEWEST and (self.known is None or self.count % REFRESH == 0):
+        if self.count >= MIN_SAMPLES and (
+            self.known is None or self.count % REFRESH_EVERY_SAMPLES == 0
+        ):
             self.known = [_quantile(values, quantile) for values in self.latest]
 
 
-class Outputs:
+class OutputEstimates:
     """Learns quantiles of output costs.
 
     Memory is bounded: the kind that was used longest ago is forgotten first.
@@ -60,28 +62,28 @@ class Outputs:
 
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
-        self._seen: OrderedDict[Kind, Seen] = OrderedDict()
-        self._routes: dict[Kind, OrderedDict[Kind, None]] = {}
+        self._seen: OrderedDict[CallGroup, CostSamples] = OrderedDict()
+        self._routes: dict[CallGroup, OrderedDict[CallGroup, None]] = {}
         """The routes of each model, the one that was used longest ago first."""
 
-    def learn(self, kind: Kind, beyond: list[int]) -> None:
+    def learn(self, kind: CallGroup, beyond: list[int]) -> None:
         """Note what one call cost beyond its input, for its route and for its model: requests,
         tokens, micro-dollars.
         """
         model = kind._replace(route="")
         for each in dict.fromkeys((kind, model)):
-            self._seen.setdefault(each, Seen()).learn(beyond, self._quantile)
+            self._seen.setdefault(each, CostSamples()).learn(beyond, self._quantile)
             self._seen.move_to_end(each)
         if kind != model:
             routes = self._routes.setdefault(model, OrderedDict())
             routes[kind] = None
             routes.move_to_end(kind)
-            if len(routes) > ROUTES:
+            if len(routes) > MAX_ROUTES_PER_MODEL:
                 self._forget(next(iter(routes)))
-        while len(self._seen) > KINDS:
+        while len(self._seen) > MAX_GROUPS:
             self._forget(next(iter(self._seen)))
 
-    def usual(self, kind: Kind, most: list[int], least: list[int]) -> list[int]:
+    def usual(self, kind: CallGroup, most: list[int], least: list[int]) -> list[int]:
         """What to hold for an expected rule: the input and the quantile of what comes out, never
         above the most.
 
@@ -101,7 +103,7 @@ class Outputs:
         """Kinds that are remembered."""
         return len(self._seen)
 
-    def _forget(self, kind: Kind) -> None:
+    def _forget(self, kind: CallGroup) -> None:
         del self._seen[kind]
         model = kind._replace(route="")
         routes = self._routes.get(model)

@@ -7,9 +7,9 @@ within milliseconds, and grows with what the store has lately needed.
 
 from __future__ import annotations
 
-EACH_S = 5e-4
+PER_CALL_S = 5e-4
 """Allowed for each question of a batch: three times what the script takes."""
-LEARNT = 2
+MIN_BATCHES = 2
 """Batches before the store counts as known; until then the longest wait is allowed. A service meets
 its store so often before it serves.
 """
@@ -36,12 +36,14 @@ class Patience:
         as long.
         """
         self._seen += 1
-        self._slow_s = max(min(took_s, self._most_s) - EACH_S * questions, self._slow_s * FADE)
+        self._slow_s = max(min(took_s, self._most_s) - PER_CALL_S * questions, self._slow_s * FADE)
 
     def for_batch(self, questions: int) -> float:
         """How long a batch of so many questions may take before its callers are answered without
         it.
         """
-        if self._seen < LEARNT:
+        if self._seen < MIN_BATCHES:
             return self._most_s
-        return min(self._most_s, max(self._least_s, SLOWEST * self._slow_s) + EACH_S * questions)
+        return min(
+            self._most_s, max(self._least_s, SLOWEST * self._slow_s) + PER_CALL_S * questions
+        )

@@ -28,7 +28,7 @@ SECONDS: dict[str, int] = {
     "month": 2_592_000,
 }
 DIMENSIONS = {"requests": 0, "tokens": 1, "microusd": 2}
-BUCKETS = 60
+ROLLING_STEPS = 60
 """A rolling window moves in so many steps; what was spent stays counted for up to one step longer.
 """
 
@@ -123,7 +123,7 @@ class EnvoyRule(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class SpendPath:
     """Who spends, and on which model."""
 
     organisation: str
@@ -196,7 +196,7 @@ def organisation_prefix(organisation: str) -> str:
     return f"penstock:limiter:{{{quote(organisation, safe='')}}}:"
 
 
-def counters(section: LimitsSection, path: Path, now_s: float) -> tuple[Counter, ...]:
+def counters(section: LimitsSection, path: SpendPath, now_s: float) -> tuple[Counter, ...]:
     """The counters of a path in the order of the file, with the windows of `now_s` (Unix time)."""
     found = []
     for rule in section.rules:

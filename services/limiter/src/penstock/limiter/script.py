@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from penstock.limiter.decisions import STALE, Question, Reply, Usage
+from penstock.limiter.decisions import STALE_WINDOWS, CounterUsage, Reservation, Ruling
 from penstock.limiter.rules import Counter, organisation_prefix
 
 SCRIPT = files("penstock.limiter").joinpath("ledger.lua").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ class WindowPassed(Exception):
         self.now_s = now_s
 
 
-def to_reserve(hold_id: str, path: Sequence[Counter], ask: Question) -> str:
+def to_reserve(hold_id: str, path: Sequence[Counter], ask: Reservation) -> str:
     """Arguments of `reserve`."""
     return arguments(
         hold_id,
@@ -43,30 +43,32 @@ def to_reserve(hold_id: str, path: Sequence[Counter], ask: Question) -> str:
     )
 
 
-def reserved(found: Sequence[Any]) -> Reply:
+def reserved(found: Sequence[Any]) -> Ruling:
     """The reply of `reserve`."""
     alerts = tuple((found[index] - 1, found[index + 1]) for index in range(8, len(found), 2))
     granted = int(found[4]), int(found[5]), int(found[6])
-    return Reply(found[0], found[1] - 1, found[2], int(found[3]), granted, bool(found[7]), alerts)
+    return Ruling(found[0], found[1] - 1, found[2], int(found[3]), granted, bool(found[7]), alerts)
 
 
-def extended(found: Sequence[Any], organisation: str) -> Reply:
+def extended(found: Sequence[Any], organisation: str) -> Ruling:
     """The reply of `extend`."""
-    return Reply(found[0], found[1] - 1, found[2], int(found[3]), **_named(found[4:], organisation))
+    return Ruling(
+        found[0], found[1] - 1, found[2], int(found[3]), **_named(found[4:], organisation)
+    )
 
 
-def renewed(found: Sequence[Any], organisation: str) -> Reply:
+def renewed(found: Sequence[Any], organisation: str) -> Ruling:
     """The reply of `renew`."""
     granted = int(found[4]), int(found[5]), int(found[6])
-    return Reply(
+    return Ruling(
         found[0], found[1] - 1, found[2], int(found[3]), granted, **_named(found[7:], organisation)
     )
 
 
-def used(found: Sequence[Any]) -> list[Usage]:
+def used(found: Sequence[Any]) -> list[CounterUsage]:
     """The reply of `usage`; raises WindowPassed."""
     numbers = present(found)
-    return [Usage(*numbers[index : index + 4]) for index in range(0, len(numbers), 4)]
+    return [CounterUsage(*numbers[index : index + 4]) for index in range(0, len(numbers), 4)]
 
 
 def states(pairs: Sequence[str]) -> States:
@@ -88,7 +90,7 @@ def arguments(*arguments: Any) -> str:
 
 def present(found: Sequence[Any]) -> list[int]:
     """The numbers of a reply that begins with a verdict; raises WindowPassed."""
-    if found[0] == STALE:
+    if found[0] == STALE_WINDOWS:
         raise WindowPassed(int(found[1]) / 1000)
     return [int(value) for value in found[1:]]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import Question
-from penstock.limiter.output_estimates import Kind, Outputs
-from penstock.limiter.rules import LimitsSection, Path, RuleSection, counters
+from penstock.limiter.decisions import Reservation
+from penstock.limiter.output_estimates import CallGroup, OutputEstimates
+from penstock.limiter.rules import LimitsSection, RuleSection, SpendPath, counters
 from penstock.simulation.ledger import SimulatedLedger
 
 START_S = 1_800_000_000
@@ -133,11 +133,11 @@ def limited(
     )
     section, path, books, outputs = (
         LimitsSection(rules=(rule,)),
-        Path("a", model="m"),
+        SpendPath("a", model="m"),
         SimulatedLedger("a"),
-        Outputs(0.9),
+        OutputEstimates(0.9),
     )
-    outcome, ends, kind = _empty(), list[tuple[float, int]](), Kind("a", "m")
+    outcome, ends, kind = _empty(), list[tuple[float, int]](), CallGroup("a", "m")
     for number, call in enumerate(calls):
         while ends and ends[0][0] <= call.at_s:
             _settle(books, outputs, heapq.heappop(ends), calls, kind)
@@ -148,7 +148,7 @@ def limited(
             call.input_tokens + MAX_TOKENS,
             (call.input_tokens * INPUT) + MAX_TOKENS * OUTPUT,
         ]
-        ask = Question(most, outputs.usual(kind, most, least), least, 600_000, call.priority)
+        ask = Reservation(most, outputs.usual(kind, most, least), least, 600_000, call.priority)
         outcome.asked[call.priority] += 1
         reply = books.reserve(round(now * 1e6), str(number), counters(section, path, now), ask)
         if reply.verdict == pb.VERDICT_ALLOWED:
@@ -161,10 +161,10 @@ def limited(
 
 def _settle(
     books: SimulatedLedger,
-    outputs: Outputs,
+    outputs: OutputEstimates,
     end: tuple[float, int],
     calls: Sequence[Arrival],
-    kind: Kind,
+    kind: CallGroup,
 ) -> None:
     at, number = end
     call = calls[number]

@@ -8,16 +8,16 @@ import hmac
 from collections.abc import Mapping
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.api.limiter_service import MOST, LimiterServicer
-from penstock.limiter.rules import Counter, Path, subject
+from penstock.limiter.api.limiter_service import MAX_AMOUNT, LimiterServicer
+from penstock.limiter.ledger_store import LedgerStore
+from penstock.limiter.rules import Counter, SpendPath, subject
 from penstock.limiter.script import WindowPassed
-from penstock.limiter.store import Store
 from penstock.rpc.auth import Authenticator, Metadata
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import invalid, not_found, unauthenticated
 from penstock.service.clock import Clock
 
-MOST_CHANGES = 10_000
+MAX_CHANGES = 10_000
 
 
 def operator(secrets: Mapping[str, str]) -> Authenticator:
@@ -36,7 +36,7 @@ def operator(secrets: Mapping[str, str]) -> Authenticator:
 class AdminServicer:
     """penstock.api.limiter.v1.LimiterAdminService."""
 
-    def __init__(self, limiter: LimiterServicer, store: Store, clock: Clock) -> None:
+    def __init__(self, limiter: LimiterServicer, store: LedgerStore, clock: Clock) -> None:
         self._limiter, self._store, self._clock = limiter, store, clock
 
     async def ListRules(self, request: pb.ListRulesRequest, call: Call) -> pb.ListRulesResponse:
@@ -61,7 +61,7 @@ class AdminServicer:
         asked = request.path
         if not asked.organisation:
             raise invalid("path.organisation", "is empty")
-        path = Path(
+        path = SpendPath(
             asked.organisation, asked.team, asked.user, asked.key_id, tuple(asked.tags), asked.model
         )
         return pb.ShowUsageResponse(rules=await self._limiter.usage(path))
@@ -70,8 +70,8 @@ class AdminServicer:
         counter = self._counter(request.subject)
         limit = request.limit if request.HasField("limit") else None
         least = 1 if counter.kind == "rate" else 0
-        if limit is not None and not least <= limit <= MOST:
-            raise invalid("limit", f"must lie between {least} and {MOST}")
+        if limit is not None and not least <= limit <= MAX_AMOUNT:
+            raise invalid("limit", f"must lie between {least} and {MAX_AMOUNT}")
         said = "cleared" if limit is None else str(limit)
         await self._note(call, "SetLimit", f"{_name(request.subject)} limit {said}", request.reason)
         with self._limiter.needs_store():
@@ -88,8 +88,8 @@ class AdminServicer:
         self, request: pb.AdjustUsageRequest, call: Call
     ) -> pb.AdjustUsageResponse:
         self._counter(request.subject)
-        if abs(request.amount) > MOST:
-            raise invalid("amount", f"must lie between -{MOST} and {MOST}")
+        if abs(request.amount) > MAX_AMOUNT:
+            raise invalid("amount", f"must lie between -{MAX_AMOUNT} and {MAX_AMOUNT}")
         await self._note(
             call, "AdjustUsage", f"{_name(request.subject)} {request.amount:+d}", request.reason
         )
@@ -131,8 +131,8 @@ class AdminServicer:
     async def ListChanges(
         self, request: pb.ListChangesRequest, call: Call
     ) -> pb.ListChangesResponse:
-        if not 0 <= request.limit <= MOST_CHANGES:
-            raise invalid("limit", f"must lie between 0 and {MOST_CHANGES}")
+        if not 0 <= request.limit <= MAX_CHANGES:
+            raise invalid("limit", f"must lie between 0 and {MAX_CHANGES}")
         with self._limiter.needs_store():
             rows = await self._store.changes(request.limit or 100)
         return pb.ListChangesResponse(

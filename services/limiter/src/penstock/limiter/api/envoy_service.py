@@ -16,9 +16,9 @@ from google.protobuf import duration_pb2
 from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.decisions import Question, Reply, Usage
+from penstock.limiter.decisions import CounterUsage, Reservation, Ruling
+from penstock.limiter.ledger_store import LedgerStore, StoreLost
 from penstock.limiter.rules import SECONDS, Counter, EnvoyRule, organisation_prefix
-from penstock.limiter.store import Store, StoreLost
 
 ANSWER_S = 0.010
 """Longest wait for the store: half of the 20 ms that Envoy waits by default before it does as it
@@ -26,7 +26,7 @@ likes; the rest is for the way.
 """
 RETURN_S = 0.005
 """Left for the way back to a caller that says how long it waits."""
-MOST_DESCRIPTORS = 64
+MAX_DESCRIPTORS = 64
 PERIODS_S = {1: 1, 2: 60, 3: 3_600, 4: 86_400, 5: SECONDS["month"], 6: 365 * 86_400, 7: 604_800}
 """Length of a unit by its number in the protocol (which is not in the order of time)."""
 
@@ -34,14 +34,16 @@ PERIODS_S = {1: 1, 2: 60, 3: 3_600, 4: 86_400, 5: SECONDS["month"], 6: 365 * 86_
 class EnvoyServicer:
     """envoy.service.ratelimit.v3.RateLimitService."""
 
-    def __init__(self, limiter: LimiterServicer, store: Store, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self, limiter: LimiterServicer, store: LedgerStore, answer_s: float = ANSWER_S
+    ) -> None:
         self._limiter, self._store, self._answer_s = limiter, store, answer_s
 
     async def ShouldRateLimit(
         self, request: rls.RateLimitRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> rls.RateLimitResponse:
         """Decide; aborts with INVALID_ARGUMENT for a request without domain or descriptors."""
-        if not request.domain or not 0 < len(request.descriptors) <= MOST_DESCRIPTORS:
+        if not request.domain or not 0 < len(request.descriptors) <= MAX_DESCRIPTORS:
             field = "descriptors" if request.domain else "domain"
             said = f"{field}: needs {'1 to 64 descriptors' if request.domain else 'a name'}"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
@@ -53,7 +55,10 @@ class EnvoyServicer:
         except (StoreLost, TimeoutError):
             shut = next((index for index, row in enumerate(rows) if row.store_loss == "closed"), -1)
             verdict = pb.VERDICT_ALLOWED if shut < 0 else pb.VERDICT_STORE_UNAVAILABLE
-            reply, states = Reply(verdict, shut, 1000), [Usage(row.limit, 0, 0, 0) for row in rows]
+            reply, states = (
+                Ruling(verdict, shut, 1000),
+                [CounterUsage(row.limit, 0, 0, 0) for row in rows],
+            )
         return _response(found, rows, states, reply)
 
     def _wait_s(self, left_s: float | None) -> float:
@@ -65,11 +70,11 @@ class EnvoyServicer:
             self._answer_s if left_s is None else min(self._answer_s, max(0.0, left_s - RETURN_S))
         )
 
-    async def _ask(self, domain: str, rows: Sequence[Counter]) -> tuple[Reply, list[Usage]]:
+    async def _ask(self, domain: str, rows: Sequence[Counter]) -> tuple[Ruling, list[CounterUsage]]:
         if not rows:
-            return Reply(pb.VERDICT_ALLOWED), []
+            return Ruling(pb.VERDICT_ALLOWED), []
         nothing = [0, 0, 0]
-        ask = Question(nothing, nothing, nothing, 0)
+        ask = Reservation(nothing, nothing, nothing, 0)
         organisation = _organisation(domain)
         reply, states = await asyncio.gather(
             self._store.reserve(organisation, "", rows, ask), self._store.usage(organisation, rows)
@@ -143,7 +148,10 @@ def _fits(rule: EnvoyRule, domain: str, descriptor: rls.RateLimitDescriptor) -> 
 
 
 def _response(
-    found: Sequence[Counter | None], rows: Sequence[Counter], states: Sequence[Usage], reply: Reply
+    found: Sequence[Counter | None],
+    rows: Sequence[Counter],
+    states: Sequence[CounterUsage],
+    reply: Ruling,
 ) -> rls.RateLimitResponse:
     passed = reply.verdict == pb.VERDICT_ALLOWED
     response = rls.RateLimitResponse(
@@ -181,7 +189,7 @@ def _response(
 
 
 def _headers(
-    response: rls.RateLimitResponse, states: dict[str, Usage], rows: Sequence[Counter]
+    response: rls.RateLimitResponse, states: dict[str, CounterUsage], rows: Sequence[Counter]
 ) -> None:
     """The tightest limit as `ratelimit-limit`, `-remaining`, `-reset` (IETF
     draft-polli-ratelimit-headers-03).

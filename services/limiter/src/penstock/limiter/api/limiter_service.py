@@ -15,26 +15,26 @@ from functools import partial
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import STALE, UNBOUNDED, Question, Reply, Usage
-from penstock.limiter.output_estimates import Kind, Outputs
-from penstock.limiter.rules import Counter, LimitsSection, Path, counters
+from penstock.limiter.decisions import STALE_WINDOWS, UNBOUNDED, CounterUsage, Reservation, Ruling
+from penstock.limiter.ledger_store import LedgerStore, StoreLost
+from penstock.limiter.output_estimates import CallGroup, OutputEstimates
+from penstock.limiter.rules import Counter, LimitsSection, SpendPath, counters
 from penstock.limiter.script import WindowPassed
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store, StoreLost
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
-from penstock.prices.prices import MTOK, Prices, PricesSection
+from penstock.prices.prices import TOKENS_PER_MTOK, Prices, PricesSection
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
-MOST = 10**14
+MAX_AMOUNT = 10**14
 """Largest amount that is taken: a hundred million dollars, and exact in every number that the
 script uses.
 """
-LONGEST_NAME = 128
+MAX_NAME_LENGTH = 128
 """Characters of a hold's name and of a route."""
-OPEN_KEPT = 100_000
+MAX_OPEN_HOLDS = 100_000
 UNBOOKED_S = 3_600.0
 """What passed while the store was lost is remembered for so long, for the settlement that books it.
 """
@@ -54,7 +54,7 @@ class OpenHold:
     while the store was lost.
     """
 
-    kind: Kind
+    kind: CallGroup
     most: list[int]
     usual: list[int]
     least: list[int]
@@ -81,14 +81,14 @@ class LimiterServicer:
         settings: LimiterSettings,
         section: LimitsSection,
         prices: PricesSection,
-        store: Store,
+        store: LedgerStore,
         clock: Clock,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
-        self._outputs = Outputs(settings.expected_quantile)
+        self._outputs = OutputEstimates(settings.expected_quantile)
         self._open: OrderedDict[str, OpenHold] = OrderedDict()
         self.reload(section, prices)
         self._verdicts = telemetry.counter(
@@ -131,19 +131,19 @@ class LimiterServicer:
 
     def reload(self, section: LimitsSection, prices: PricesSection) -> None:
         """Put new rules and prices in force."""
-        self.section, self.prices = section, Prices.of(prices)
-        self._paths: dict[Path, tuple[float, tuple[Counter, ...]]] = {}
+        self.section, self.prices = section, Prices.from_section(prices)
+        self._paths: dict[SpendPath, tuple[float, tuple[Counter, ...]]] = {}
 
     async def Reserve(self, request: pb.ReserveRequest, call: Call) -> pb.ReserveResponse:
         path = self.path(call, request.model)
         most, least = vector("amount", request.amount), vector("least", request.least)
         _named("hold_id", request.hold_id)
-        if len(request.route) > LONGEST_NAME:
-            raise invalid("route", f"must have at most {LONGEST_NAME} characters")
+        if len(request.route) > MAX_NAME_LENGTH:
+            raise invalid("route", f"must have at most {MAX_NAME_LENGTH} characters")
         least = [min(pair) for pair in zip(least, most, strict=True)]
-        kind = Kind(path.organisation, path.model, request.route)
+        kind = CallGroup(path.organisation, path.model, request.route)
         usual = self._outputs.usual(kind, most, least)
-        ask = Question(
+        ask = Reservation(
             most,
             usual,
             least,
@@ -167,11 +167,11 @@ class LimiterServicer:
         _named("hold_id", request.hold_id)
         grown, held = vector("amount", request.amount), self._open.get(request.hold_id)
         if held is not None and held.unbooked:
-            return pb.ExtendResponse(decision=self._decision(Reply(pb.VERDICT_ALLOWED), (), None))
+            return pb.ExtendResponse(decision=self._decision(Ruling(pb.VERDICT_ALLOWED), (), None))
         try:
             reply = await self._store.extend(call.principal.organisation, request.hold_id, grown)
         except StoreLost:
-            reply = Reply(
+            reply = Ruling(
                 pb.VERDICT_ALLOWED
             )  # the call runs already; its commit books what it cost
         if held is not None and reply.verdict == pb.VERDICT_ALLOWED:
@@ -205,7 +205,7 @@ class LimiterServicer:
         path = self.path(call, request.model)
         _named("lease_id", request.lease_id)
         wanted, least = vector("wanted", request.wanted), vector("least", request.least)
-        ask = Question(
+        ask = Reservation(
             wanted,
             wanted,
             least,
@@ -215,7 +215,7 @@ class LimiterServicer:
             lease=True,
             share=self._settings.lease_share,
         )
-        lent = OpenHold(Kind(path.organisation, path.model), wanted, wanted, least)
+        lent = OpenHold(CallGroup(path.organisation, path.model), wanted, wanted, least)
         try:
             reply, rows = await self._ask(
                 path, request.lease_id, ask, self._store_wait_s(path, call)
@@ -244,13 +244,13 @@ class LimiterServicer:
         _named("lease_id", request.lease_id)
         spent, wanted = vector("spent", request.spent), vector("wanted", request.wanted)
         priority = call.priority or common_pb2.PRIORITY_NORMAL
-        ask = Question(wanted, wanted, wanted, 0, priority, share=self._settings.lease_share)
+        ask = Reservation(wanted, wanted, wanted, 0, priority, share=self._settings.lease_share)
         try:
             reply = await self._store.renew(
                 call.principal.organisation, request.lease_id, spent, wanted, ask
             )
         except StoreLost:
-            reply = Reply(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=RETRY_LOST_MS)
+            reply = Ruling(pb.VERDICT_STORE_UNAVAILABLE, retry_ms=RETRY_LOST_MS)
         return pb.RenewLeaseResponse(
             decision=self._decision(reply, (), None),
             granted=amount(reply.granted),
@@ -271,7 +271,7 @@ class LimiterServicer:
         path = self.path(call, request.model)
         return pb.GetUsageResponse(rules=await self.usage(path))
 
-    async def usage(self, path: Path) -> list[pb.RuleUsage]:
+    async def usage(self, path: SpendPath) -> list[pb.RuleUsage]:
         """What a path has used of each of its rules; raises UNAVAILABLE without the store."""
         rows = self.counters(path)
         with self.needs_store():
@@ -294,24 +294,24 @@ class LimiterServicer:
                 "the store of the books does not answer", RETRY_LOST_MS / 1e3, "STORE_UNAVAILABLE"
             ) from None
 
-    def path(self, call: Call, model: str) -> Path:
+    def path(self, call: Call, model: str) -> SpendPath:
         """The path of a call; only its principal says who pays."""
         who = call.principal
         if not who.organisation:
             raise invalid("context.principal.organisation", "is empty; nobody pays")
-        return Path(who.organisation, who.team, who.user, who.key_id, tuple(who.tags), model)
+        return SpendPath(who.organisation, who.team, who.user, who.key_id, tuple(who.tags), model)
 
-    def counters(self, path: Path, *, afresh: bool = False) -> tuple[Counter, ...]:
+    def counters(self, path: SpendPath, *, afresh: bool = False) -> tuple[Counter, ...]:
         """The counters of a path with the windows of now."""
         now = self._clock.time()
         known = self._paths.get(path)
         if known is None or afresh or not 0 <= now - known[0] < WINDOWS_S:
-            if len(self._paths) > OPEN_KEPT:
+            if len(self._paths) > MAX_OPEN_HOLDS:
                 self._paths.clear()
             known = self._paths[path] = (now, counters(self.section, path, now))
         return known[1]
 
-    def _store_wait_s(self, path: Path, call: Call) -> float:
+    def _store_wait_s(self, path: SpendPath, call: Call) -> float:
         """How long a call may wait for a slow store: not at all where every rule of its path would
         let it pass without one.
         """
@@ -320,22 +320,22 @@ class LimiterServicer:
         return min(STORE_WAIT_S, STORE_SHARE * max(0.0, call.remaining_s(self._clock.monotonic())))
 
     async def _ask(
-        self, path: Path, name: str, ask: Question, wait_s: float = 0.0
-    ) -> tuple[Reply, tuple[Counter, ...]]:
+        self, path: SpendPath, name: str, ask: Reservation, wait_s: float = 0.0
+    ) -> tuple[Ruling, tuple[Counter, ...]]:
         rows = self.counters(path)
         if not rows:
-            return Reply(pb.VERDICT_ALLOWED, granted=(UNBOUNDED,) * 3), rows
+            return Ruling(pb.VERDICT_ALLOWED, granted=(UNBOUNDED,) * 3), rows
         reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
         if (
-            reply.verdict == STALE
+            reply.verdict == STALE_WINDOWS
         ):  # a window has ended by the store's clock; that clock says which one it is
             rows = counters(self.section, path, reply.available / 1000)
             reply = await self._store.reserve(path.organisation, name, rows, ask, wait_s)
         return reply, rows
 
     def _without_store(
-        self, path: Path, name: str, held: OpenHold
-    ) -> tuple[Reply, tuple[Counter, ...]]:
+        self, path: SpendPath, name: str, held: OpenHold
+    ) -> tuple[Ruling, tuple[Counter, ...]]:
         """The verdict while the store is lost: rules that are open let pass, and what passed is
         booked at its settlement.
 
@@ -346,9 +346,9 @@ class LimiterServicer:
         shut = _refuses_without_store(rows)
         if shut:
             self._store.owe(path.organisation, name, [0, 0, 0], rows)
-            return Reply(pb.VERDICT_STORE_UNAVAILABLE, shut[0], RETRY_LOST_MS), rows
+            return Ruling(pb.VERDICT_STORE_UNAVAILABLE, shut[0], RETRY_LOST_MS), rows
         held.path = held.unbooked = rows
-        return Reply(pb.VERDICT_ALLOWED), rows
+        return Ruling(pb.VERDICT_ALLOWED), rows
 
     async def _settle(
         self, organisation: str, name: str, spent: list[int]
@@ -367,11 +367,11 @@ class LimiterServicer:
             max(ttl_s, UNBOOKED_S) if held.unbooked else ttl_s
         )
         self._open[name] = held
-        if len(self._living()) > OPEN_KEPT:
+        if len(self._living()) > MAX_OPEN_HOLDS:
             self._open.popitem(last=False)
 
     def _decision(
-        self, reply: Reply, rows: Sequence[Counter], request: pb.ReserveRequest | None
+        self, reply: Ruling, rows: Sequence[Counter], request: pb.ReserveRequest | None
     ) -> pb.Decision:
         names = reply.rules or [row.rule for row in rows]
         rule = names[reply.at] if 0 <= reply.at < len(names) else ""
@@ -404,12 +404,12 @@ class LimiterServicer:
         price = self.prices.models.get(request.model)
         if price is None:
             return 0
-        dearest = max(price.output_microusd_per_mtok, price.reasoning)
+        dearest = max(price.output_microusd_per_mtok, price.reasoning_price)
         if dearest == 0:
             return 0
-        output = -(-request.output_tokens * dearest // MTOK)
+        output = -(-request.output_tokens * dearest // TOKENS_PER_MTOK)
         left = available - max(0, request.amount.microusd - output) - 1
-        return max(0, min(request.output_tokens, math.floor(left * MTOK / dearest)))
+        return max(0, min(request.output_tokens, math.floor(left * TOKENS_PER_MTOK / dearest)))
 
     def _cheaper(self, counter: Counter, available: int, request: pb.ReserveRequest) -> str:
         """The dearest model that what is available would pay for at the same size."""
@@ -417,7 +417,7 @@ class LimiterServicer:
             return ""
         size = request.amount.tokens - request.output_tokens, request.output_tokens
         costs = {
-            name: self.prices.most_microusd(name, *size) or 0
+            name: self.prices.cost_bound_microusd(name, *size) or 0
             for name in self.prices.models
             if name != request.model
         }
@@ -433,8 +433,8 @@ def _refuses_without_store(rows: Sequence[Counter]) -> list[int]:
 def vector(name: str, given: pb.Amount) -> list[int]:
     """Requests, tokens, micro-dollars; raises INVALID_ARGUMENT for what cannot be."""
     for part in ("requests", "tokens", "microusd"):
-        if not 0 <= getattr(given, part) <= MOST:
-            raise invalid(f"{name}.{part}", f"must lie between 0 and {MOST}")
+        if not 0 <= getattr(given, part) <= MAX_AMOUNT:
+            raise invalid(f"{name}.{part}", f"must lie between 0 and {MAX_AMOUNT}")
     return [given.requests, given.tokens, given.microusd]
 
 
@@ -442,7 +442,7 @@ def amount(parts: Sequence[int]) -> pb.Amount:
     return pb.Amount(requests=parts[0], tokens=parts[1], microusd=parts[2])
 
 
-def usage_row(counter: Counter, state: Usage) -> pb.RuleUsage:
+def usage_row(counter: Counter, state: CounterUsage) -> pb.RuleUsage:
     """One counter's state as the contract says it."""
 
     def only(value: int) -> pb.Amount:
@@ -458,5 +458,5 @@ def usage_row(counter: Counter, state: Usage) -> pb.RuleUsage:
 
 
 def _named(field: str, value: str) -> None:
-    if not value or len(value) > LONGEST_NAME:
-        raise invalid(field, f"must have 1 to {LONGEST_NAME} characters")
+    if not value or len(value) > MAX_NAME_LENGTH:
+        raise invalid(field, f"must have 1 to {MAX_NAME_LENGTH} characters")

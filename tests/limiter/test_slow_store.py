@@ -17,8 +17,8 @@ from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.envoy_service import ANSWER_S, RETURN_S, EnvoyServicer
 from penstock.limiter.api.limiter_service import STORE_SHARE, STORE_WAIT_S, LimiterServicer
-from penstock.limiter.patience import EACH_S, Patience
-from penstock.limiter.store import TICKS, Store
+from penstock.limiter.ledger_store import PATIENCE_TICKS, LedgerStore
+from penstock.limiter.patience import PER_CALL_S, Patience
 from penstock.rpc.call import Call, Principal
 from penstock.service.store import open_store
 
@@ -80,7 +80,7 @@ class Deadline:
 class Stopped:
     """A store that hangs (SIGSTOP) inside the block."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LedgerStore) -> None:
         self._store = store
 
     async def __aenter__(self) -> None:
@@ -138,9 +138,9 @@ async def first_answer(loop_time: LoopTime, asked: Coroutine[Any, Any, Any]) -> 
 
 async def patience_ends(loop_time: LoopTime, asking: asyncio.Task[Any]) -> None:
     await loop_time.advance(0.0)
-    for _ in range(TICKS):
+    for _ in range(PATIENCE_TICKS):
         assert not asking.done()
-        await loop_time.advance((PATIENCE_S + EACH_S) / TICKS + TINY_S)
+        await loop_time.advance((PATIENCE_S + PER_CALL_S) / PATIENCE_TICKS + TINY_S)
 
 
 def reserve(
@@ -150,9 +150,9 @@ def reserve(
     return limiter.Reserve(request, ANN._replace(deadline_s=deadline_s))
 
 
-def patient(limiters: Limiters, store_loss: str) -> tuple[LimiterServicer, Store]:
+def patient(limiters: Limiters, store_loss: str) -> tuple[LimiterServicer, LedgerStore]:
     limiter = limiters.make([{**MONEY, "store_loss": store_loss}])
-    store: Store = limiters.stores[-1]
+    store: LedgerStore = limiters.stores[-1]
     store._patience = Patience(PATIENCE_S, 5.0)
     return limiter, store
 

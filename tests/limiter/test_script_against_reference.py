@@ -12,13 +12,13 @@ from pathlib import Path as Folder
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from limiter_books import Books
-from penstock.limiter.decisions import UNBOUNDED, Question, Reply
+from penstock.limiter.decisions import UNBOUNDED, Reservation, Ruling
+from penstock.limiter.ledger_store import LedgerStore
 from penstock.limiter.replay import replay
-from penstock.limiter.rules import Counter, LimitsSection, Path, RuleSection, counters
-from penstock.limiter.store import Store
+from penstock.limiter.rules import Counter, LimitsSection, RuleSection, SpendPath, counters
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
+from reference_ledger import ReferenceLedger
 
 START_S = 1_800_000_000.0
 RULES = LimitsSection(
@@ -54,7 +54,7 @@ RULES = LimitsSection(
         ),
     )
 )
-PATH = Path("acme", "core", "ann", "key-1", (), "small")
+PATH = SpendPath("acme", "core", "ann", "key-1", (), "small")
 
 vectors = st.tuples(st.integers(0, 2), st.integers(0, 700), st.integers(0, 900)).map(list)
 names = st.sampled_from(["a", "b", "c", "d", "e", "f"])
@@ -88,8 +88,8 @@ def store_url(
 class Both:
     """The two implementations side by side; every answer is compared."""
 
-    def __init__(self, store: Store, moment: list[int]) -> None:
-        self.books, self.store, self.moment = Books(), store, moment
+    def __init__(self, store: LedgerStore, moment: list[int]) -> None:
+        self.books, self.store, self.moment = ReferenceLedger(), store, moment
 
     async def do(self, operation: tuple[object, ...]) -> None:
         kind, *rest = operation
@@ -100,7 +100,7 @@ class Both:
     async def reserve(self, path, name, most, least, priority, lease) -> None:  # type: ignore[no-untyped-def]
         most = [max(pair) for pair in zip(most, least, strict=True)]
         usual = [(a + b) // 2 for a, b in zip(most, least, strict=True)]
-        ask = Question(most, usual, least, 30_000, priority, lease=lease, share=0.5)
+        ask = Reservation(most, usual, least, 30_000, priority, lease=lease, share=0.5)
         here = self.books.reserve(self.moment[0], name, path, ask)
         there = await self.store.reserve("acme", name, path, ask)
         assert there == here, ask
@@ -118,9 +118,9 @@ class Both:
         held = self.books.holds.get(name)
         if held is not None and held.usual is not held.most:
             return  # a call's hold, not a lease
-        ask = Question([0] * 3, [0] * 3, [0] * 3, 30_000, priority, share=0.5)
+        ask = Reservation([0] * 3, [0] * 3, [0] * 3, 30_000, priority, share=0.5)
         there = await self.store.renew("acme", name, spent, wanted, ask)
-        here: Reply = self.books.renew(self.moment[0], name, spent, wanted, ask)
+        here: Ruling = self.books.renew(self.moment[0], name, spent, wanted, ask)
         assert there == here
 
     async def wait(self, path, milliseconds) -> None:  # type: ignore[no-untyped-def]
@@ -194,11 +194,13 @@ def test_strict_rules_are_never_passed_whatever_the_history(
     """Committed + held ≤ limit, and with what is available exactly the limit, as long as callers
     spend no more than they hold.
     """
-    books, now = Books(), int(START_S * 1e6)
+    books, now = ReferenceLedger(), int(START_S * 1e6)
     for kind, name, vector, priority in history:
         path, hold = counters(STRICT, PATH, now / 1e6), books.holds.get(name)
         spent = [min(pair) for pair in zip(vector, hold.most, strict=True)] if hold else vector
-        ask = Question(vector, vector, [part // 2 for part in vector], 30_000, priority, share=0.5)
+        ask = Reservation(
+            vector, vector, [part // 2 for part in vector], 30_000, priority, share=0.5
+        )
         if kind == "wait":
             now += vector[0] * 1000
         elif kind in ("reserve", "lease"):
@@ -255,7 +257,9 @@ def test_script_and_policy_agree_on_random_histories(
         await client.flushall()
         moment = [int(START_S * 1e6)]
         both = Both(
-            Store(client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=5),
+            LedgerStore(
+                client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=5
+            ),
             moment,
         )
         try:
@@ -272,14 +276,14 @@ def test_script_and_policy_agree_on_random_histories(
 async def test_a_ledger_that_has_been_folded_still_replays_to_the_state(tmp_path: Folder) -> None:
     async with embedded_store(tmp_path, "cache") as url:
         client, moment = open_store(url), [int(START_S * 1e6)]
-        store = Store(
+        store = LedgerStore(
             client, SystemClock(), timeout_s=5.0, now_us=lambda: moment[0], ledger_kept=300
         )
         path = counters(RULES, PATH, START_S)[2:4]
         for number in range(600):
             moment[0] += 7_000_000
             path = counters(RULES, PATH, moment[0] / 1e6)[2:4]
-            ask = Question([1, 5, 2], [1, 5, 2], [0, 1, 1], 30_000)
+            ask = Reservation([1, 5, 2], [1, 5, 2], [0, 1, 1], 30_000)
             await store.reserve("acme", f"h{number}", path, ask)
             if number % 3:
                 await store.settle("acme", f"h{number}", [1, 3, 1])

@@ -15,8 +15,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import NEVER, STALE, UNBOUNDED, Question, Reply, Usage, Vector
-from penstock.limiter.rules import BUCKETS, Counter
+from penstock.limiter.decisions import (
+    NEVER,
+    STALE_WINDOWS,
+    UNBOUNDED,
+    CounterUsage,
+    Reservation,
+    Ruling,
+    Vector,
+)
+from penstock.limiter.rules import ROLLING_STEPS, Counter
 
 SETTLED_MS, EXPIRED_MS = 60_000, 3_600_000
 """How long a hold is remembered after its end, so that repeating a settlement books nothing twice.
@@ -54,7 +62,7 @@ class Hold:
 
 
 @dataclass
-class Account:
+class BudgetState:
     """A budget's counter in its present window."""
 
     window: int
@@ -70,7 +78,7 @@ class Account:
     before: dict[int, int] = field(default_factory=dict)
 
 
-class Seen(NamedTuple):
+class CounterState(NamedTuple):
     """One counter looked at for one question."""
 
     verdict: int
@@ -81,7 +89,7 @@ class Seen(NamedTuple):
     left: int
 
 
-class Books:
+class ReferenceLedger:
     """The books of one organisation.
 
     `now_us` is the store's time, Unix microseconds, and never runs backwards.
@@ -89,7 +97,7 @@ class Books:
 
     def __init__(self) -> None:
         self.rates: dict[str, int] = {}
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, BudgetState] = {}
         self.holds: dict[str, Hold] = {}
         self.limits: dict[str, int] = {}
         self.drained = False
@@ -103,36 +111,38 @@ class Books:
     def _now_ms(self) -> int:
         return self._now_us // 1000
 
-    def reserve(self, now_us: int, hold_id: str, path: Sequence[Counter], ask: Question) -> Reply:
+    def reserve(
+        self, now_us: int, hold_id: str, path: Sequence[Counter], ask: Reservation
+    ) -> Ruling:
         """Hold what a call may cost, on every counter of its path or on none."""
         self._at(now_us)
         if hold_id in self.holds:
             most = self.holds[hold_id].most
-            return Reply(pb.VERDICT_ALLOWED, granted=(most[0], most[1], most[2]))
+            return Ruling(pb.VERDICT_ALLOWED, granted=(most[0], most[1], most[2]))
         if self.drained:
-            return Reply(pb.VERDICT_DRAINED)
+            return Ruling(pb.VERDICT_DRAINED)
         grant = [UNBOUNDED] * 3 if ask.lease else list(ask.most)
         refused, starts, tight = self._weigh(path, ask, grant)
         if refused is not None:
             return refused
         if ask.lease and tight:
-            return Reply(pb.VERDICT_ALLOWED, tight=True)
+            return Ruling(pb.VERDICT_ALLOWED, tight=True)
         usual, least = (grant, grant) if ask.lease else (list(ask.usual), list(ask.least))
         hold = Hold(tuple(path), starts, grant, usual, least, ask.ttl_ms, self._now_ms + ask.ttl_ms)
         alerts = self._take(hold)
         if ask.ttl_ms:  # otherwise nobody will settle: it is spent at once
             self.holds[hold_id] = hold
             heapq.heappush(self._due, (hold.expires_ms, hold_id))
-        return Reply(pb.VERDICT_ALLOWED, granted=(grant[0], grant[1], grant[2]), alerts=alerts)
+        return Ruling(pb.VERDICT_ALLOWED, granted=(grant[0], grant[1], grant[2]), alerts=alerts)
 
     def _weigh(
-        self, path: Sequence[Counter], ask: Question, grant: Vector
-    ) -> tuple[Reply | None, list[int], bool]:
+        self, path: Sequence[Counter], ask: Reservation, grant: Vector
+    ) -> tuple[Ruling | None, list[int], bool]:
         """Look at every counter; a lease's grant shrinks to its share of the tightest.
 
         Returns refusal, windows, and tightness.
         """
-        refused: Reply | None = None
+        refused: Ruling | None = None
         starts, tight = [], False
         for index, counter in enumerate(path):
             d = counter.dimension
@@ -140,12 +150,12 @@ class Books:
             need = counter.amount if counter.amount >= 0 else need
             seen = self._look(counter, need, ask.priority, 0 if ask.lease else ask.usual[d])
             starts.append(seen.start)
-            if seen.verdict == STALE:
-                return Reply(STALE, index, available=self._now_ms), starts, False
+            if seen.verdict == STALE_WINDOWS:
+                return Ruling(STALE_WINDOWS, index, available=self._now_ms), starts, False
             if d == 2 and ask.unpriced:
                 seen = seen._replace(verdict=pb.VERDICT_UNPRICED, retry_ms=0)
             if seen.verdict != pb.VERDICT_ALLOWED and not counter.shadow and refused is None:
-                refused = Reply(seen.verdict, index, seen.retry_ms, seen.free)
+                refused = Ruling(seen.verdict, index, seen.retry_ms, seen.free)
             if ask.lease:
                 grant[d] = min(grant[d], ask.most[d])
                 if not counter.shadow:
@@ -167,18 +177,18 @@ class Books:
                 alerts.append((index, passed))
         return tuple(alerts)
 
-    def extend(self, now_us: int, hold_id: str, most: Vector) -> Reply:
+    def extend(self, now_us: int, hold_id: str, most: Vector) -> Ruling:
         """Enlarge an open hold to a new whole, on every counter or on none."""
         self._at(now_us)
         hold = self.holds.get(hold_id)
         if hold is None or hold.state != "open":
-            return Reply(pb.VERDICT_BUDGET_EXHAUSTED)
+            return Ruling(pb.VERDICT_BUDGET_EXHAUSTED)
         for index, counter in enumerate(hold.path):
             more = most[counter.dimension] - hold.held(counter)
             if more > 0 and not counter.shadow:
                 seen = self._look(counter, more, MOST_URGENT, 0)
-                if seen.verdict not in (pb.VERDICT_ALLOWED, STALE):
-                    return self._named(Reply(seen.verdict, index, seen.retry_ms, seen.free), hold)
+                if seen.verdict not in (pb.VERDICT_ALLOWED, STALE_WINDOWS):
+                    return self._named(Ruling(seen.verdict, index, seen.retry_ms, seen.free), hold)
         for index, counter in enumerate(hold.path):
             more = most[counter.dimension] - hold.held(counter)
             if more > 0:
@@ -189,9 +199,9 @@ class Books:
         hold.most = [max(old, new) for old, new in zip(hold.most, most, strict=True)]
         hold.usual = [max(old, new) for old, new in zip(hold.usual, most, strict=True)]
         hold.expires_ms = self._now_ms + hold.ttl_ms
-        return self._named(Reply(pb.VERDICT_ALLOWED), hold)
+        return self._named(Ruling(pb.VERDICT_ALLOWED), hold)
 
-    def _named(self, reply: Reply, hold: Hold) -> Reply:
+    def _named(self, reply: Ruling, hold: Hold) -> Ruling:
         """Add the alerts of a hold that has grown, and the names of its rules where there is one to
         name.
         """
@@ -251,15 +261,15 @@ class Books:
         heapq.heappush(self._due, (done.forget_ms, hold_id))
 
     def renew(
-        self, now_us: int, lease_id: str, spent: Vector, wanted: Vector, ask: Question
-    ) -> Reply:
+        self, now_us: int, lease_id: str, spent: Vector, wanted: Vector, ask: Reservation
+    ) -> Ruling:
         """Book what a lease has spent since its grant and fill it up again to `wanted` where the
         path has it.
         """
         self._at(now_us)
         hold = self.holds.get(lease_id)
         if hold is None or hold.state != "open" or self.drained:
-            return Reply(pb.VERDICT_BUDGET_EXHAUSTED)
+            return Ruling(pb.VERDICT_BUDGET_EXHAUSTED)
         fresh = [max(new - old, 0) for new, old in zip(spent, hold.spent, strict=True)]
         taken = [min(new, most) for new, most in zip(fresh, hold.most, strict=True)]
         hold.most[:] = [
@@ -277,8 +287,10 @@ class Books:
         hold.expires_ms = self._now_ms + hold.ttl_ms
         return self._named(reply._replace(granted=(hold.most[0], hold.most[1], hold.most[2])), hold)
 
-    def _fill(self, hold: Hold, fresh: Vector, taken: Vector, more: Vector, ask: Question) -> Reply:
-        reply = Reply(pb.VERDICT_ALLOWED)
+    def _fill(
+        self, hold: Hold, fresh: Vector, taken: Vector, more: Vector, ask: Reservation
+    ) -> Ruling:
+        reply = Ruling(pb.VERDICT_ALLOWED)
         for index, counter in enumerate(hold.path):
             d = counter.dimension
             if counter.kind != "rate" and self._in_window(hold, index):
@@ -286,7 +298,7 @@ class Books:
                 self._book(counter, hold.starts[index], fresh[d], -taken[d])
             current = counter.kind != "calendar" or self._roll(counter) == hold.starts[index]
             seen = self._look(counter, 0, ask.priority, fresh[d])
-            if not current or seen.verdict == STALE:
+            if not current or seen.verdict == STALE_WINDOWS:
                 more[d] = 0
             elif not counter.shadow:
                 more[d] = min(more[d], max(math.floor(seen.free * ask.share), 0))
@@ -303,7 +315,7 @@ class Books:
                     self._book(counter, hold.starts[index], 0, part)
         return reply
 
-    def usage(self, now_us: int, path: Sequence[Counter]) -> list[Usage]:
+    def usage(self, now_us: int, path: Sequence[Counter]) -> list[CounterUsage]:
         """State of each counter; a rate's committed part is what has not yet refilled."""
         self._at(now_us)
         rows = []
@@ -311,7 +323,9 @@ class Books:
             most = self._limit(counter)
             if counter.kind == "rate":
                 rows.append(
-                    Usage(most, math.ceil(self._backlog(counter) / (counter.start / most)), 0, 0)
+                    CounterUsage(
+                        most, math.ceil(self._backlog(counter) / (counter.start / most)), 0, 0
+                    )
                 )
                 continue
             start = self._roll(counter)
@@ -323,7 +337,7 @@ class Books:
                 if start == counter.start
                 else counter.following_end
             )
-            rows.append(Usage(most, account.committed, account.held, ends))
+            rows.append(CounterUsage(most, account.committed, account.held, ends))
         return rows
 
     def available(self, now_us: int, counter: Counter) -> int:
@@ -359,22 +373,22 @@ class Books:
         hold.state, hold.forget_ms = "expired", self._now_ms + EXPIRED_MS
         heapq.heappush(self._due, (hold.forget_ms, hold_id))
 
-    def _look(self, counter: Counter, amount: int, priority: int, asked: int) -> Seen:
+    def _look(self, counter: Counter, amount: int, priority: int, asked: int) -> CounterState:
         most = self._limit(counter)
         if counter.kind == "rate":
             return self._look_at_rate(counter, amount, most)
         start = self._roll(counter)
         if start is None:
-            return Seen(STALE, 0, 0, most, 0, 0)
+            return CounterState(STALE_WINDOWS, 0, 0, most, 0, 0)
         account = self.accounts[counter.key]
         free, kept, length = most - account.committed - account.held, 0, 0
         if counter.adaptive:
             length = self._demand(counter, account, priority, asked)
             kept = self._kept(counter, account, priority, length)
         if amount > most:
-            return Seen(NEVER, 0, free, most, start, free)
+            return CounterState(NEVER, 0, free, most, start, free)
         if amount > 0 and amount > free:
-            return Seen(
+            return CounterState(
                 pb.VERDICT_BUDGET_EXHAUSTED,
                 self._frees_in(counter, account),
                 free,
@@ -384,27 +398,30 @@ class Books:
             )
         if amount > 0 and amount > free - kept:
             wait = (account.slice_index + 1) * length - self._now_ms
-            return Seen(pb.VERDICT_SHED, wait, free - kept, most, start, free)
-        return Seen(pb.VERDICT_ALLOWED, 0, free - kept, most, start, free)
+            return CounterState(pb.VERDICT_SHED, wait, free - kept, most, start, free)
+        return CounterState(pb.VERDICT_ALLOWED, 0, free - kept, most, start, free)
 
-    def _look_at_rate(self, counter: Counter, amount: int, most: int) -> Seen:
+    def _look_at_rate(self, counter: Counter, amount: int, most: int) -> CounterState:
         interval = counter.start / most
         room = counter.end * interval - self._backlog(counter)
         free = max(math.floor(room / interval), 0)
         if amount > counter.end:
-            return Seen(NEVER, 0, free, most, 0, free)
+            return CounterState(NEVER, 0, free, most, 0, free)
         if amount > 0 and amount * interval > room:
             wait = math.ceil((amount * interval - room) / 1000)
-            return Seen(pb.VERDICT_RATE_LIMITED, wait, free, most, 0, free)
-        return Seen(pb.VERDICT_ALLOWED, 0, free, most, 0, free)
+            return CounterState(pb.VERDICT_RATE_LIMITED, wait, free, most, 0, free)
+        return CounterState(pb.VERDICT_ALLOWED, 0, free, most, 0, free)
 
-    def _frees_in(self, counter: Counter, account: Account) -> int:
+    def _frees_in(self, counter: Counter, account: BudgetState) -> int:
         """Milliseconds until the window ends, or until its oldest part leaves."""
         if counter.kind == "calendar":
             return (
                 counter.end if account.window == counter.start else counter.following_end
             ) - self._now_ms
-        return max((account.oldest + BUCKETS + 1) * (counter.start // BUCKETS) - self._now_ms, 1)
+        return max(
+            (account.oldest + ROLLING_STEPS + 1) * (counter.start // ROLLING_STEPS) - self._now_ms,
+            1,
+        )
 
     def _roll(self, counter: Counter) -> int | None:
         """Bring a budget's counter to its present window; None when the caller's windows are out of
@@ -416,21 +433,23 @@ class Books:
             start = counter.end if self._now_ms >= counter.end else counter.start
             account = self.accounts.get(counter.key)
             if account is None:
-                self.accounts[counter.key] = Account(start)
+                self.accounts[counter.key] = BudgetState(start)
             elif account.window != start:
                 account.window, account.committed, account.held, account.alerted = start, 0, 0, 0
             return start
-        present = self._now_ms // (counter.start // BUCKETS)
+        present = self._now_ms // (counter.start // ROLLING_STEPS)
         account = self.accounts.get(counter.key)
         if account is None:
-            self.accounts[counter.key] = Account(0, oldest=present)
+            self.accounts[counter.key] = BudgetState(0, oldest=present)
             return 0
-        for index in range(account.oldest, min(present - BUCKETS, account.oldest + 2 * BUCKETS)):
+        for index in range(
+            account.oldest, min(present - ROLLING_STEPS, account.oldest + 2 * ROLLING_STEPS)
+        ):
             spent = account.buckets.pop(index, 0)
             if spent:
                 account.committed -= spent
                 self.ledger.append((counter.key, 0, -spent, 0))
-        account.oldest = max(account.oldest, present - BUCKETS)
+        account.oldest = max(account.oldest, present - ROLLING_STEPS)
         return 0
 
     def _book(self, counter: Counter, window: int, committed: int, held: int) -> None:
@@ -442,11 +461,11 @@ class Books:
         account.committed += committed
         account.held += held
         if counter.kind == "rolling" and committed > 0:
-            index = self._now_ms // (counter.start // BUCKETS)
+            index = self._now_ms // (counter.start // ROLLING_STEPS)
             account.buckets[index] = account.buckets.get(index, 0) + committed
         self.ledger.append((counter.key, window, committed, held))
 
-    def _demand(self, counter: Counter, account: Account, priority: int, asked: int) -> int:
+    def _demand(self, counter: Counter, account: BudgetState, priority: int, asked: int) -> int:
         """Note what was asked for; returns the length of a slice in milliseconds."""
         whole = counter.end - counter.start if counter.kind == "calendar" else counter.start
         length = max(whole // SLICES, 1000)
@@ -466,7 +485,7 @@ class Books:
             account.present[priority] = account.present.get(priority, 0) + asked
         return length
 
-    def _kept(self, counter: Counter, account: Account, priority: int, length: int) -> int:
+    def _kept(self, counter: Counter, account: BudgetState, priority: int, length: int) -> int:
         """What more urgent work is forecast to need until the window ends; a rolling one looks a
         quarter of its length ahead.
         """
@@ -513,7 +532,7 @@ class Books:
         )
 
 
-def _take_back(account: Account, amount: int) -> int:
+def _take_back(account: BudgetState, amount: int) -> int:
     """Take from a rolling window's oldest parts, so that no part is ever below nothing; returns how
     much there was.
     """
@@ -530,5 +549,5 @@ def _faded(value: int) -> int:
     return math.floor(value * (MEMORY - 1) / MEMORY)
 
 
-def _is_tight(counter: Counter, seen: Seen) -> bool:
+def _is_tight(counter: Counter, seen: CounterState) -> bool:
     return counter.kind != "rate" and not counter.expected and seen.left * TIGHT < seen.limit

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import redis.asyncio
-from penstock.limiter.decisions import Question, Reply, Usage
-from penstock.limiter.patience import LEARNT, Patience
+from penstock.limiter.decisions import CounterUsage, Reservation, Ruling
+from penstock.limiter.patience import MIN_BATCHES, Patience
 from penstock.limiter.replay import replay
 from penstock.limiter.rules import Counter, organisation_prefix
 from penstock.limiter.script import (
@@ -44,8 +44,8 @@ from redis.exceptions import (
 log = logging.getLogger(__name__)
 CHANGES = "penstock:limiter:changes"
 """Stream of what operators changed."""
-CHANGES_KEPT = 100_000
-LEDGER_KEPT = 1_000_000
+MAX_CHANGES_KEPT = 100_000
+MAX_LEDGER_ENTRIES = 1_000_000
 """Entries of a ledger that are kept one by one; older ones are folded into a sum for each counter,
 which is where a replay begins.
 """
@@ -53,12 +53,12 @@ PAGE = 10_000
 PROBE = "penstock:limiter:probe"
 CANNOT_WRITE = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ")
 """Errors of a store that is there and keeps no books: no memory, no disk, a replica."""
-OWED_KEPT = 100_000
+MAX_OWED = 100_000
 """Settlements that are kept while the store is lost; beyond that, the oldest is left to its hold's
 expiry.
 """
 PAID_AT_ONCE = 256
-TICKS = 4
+PATIENCE_TICKS = 4
 """The patience for a batch ends after so many turns of its timer, so that a stall of this process
 is not laid to the store.
 """
@@ -68,7 +68,7 @@ class StoreLost(Exception):
     """The store does not answer; it is looked for in the background."""
 
 
-class Store:
+class LedgerStore:
     """The books of every organisation. Owns its client.
 
     A question waits for as long as `Patience` says. Then the store counts as slow until its answer
@@ -90,7 +90,7 @@ class Store:
         pause_s: float = 1.0,
         now_us: Callable[[], int] = lambda: 0,
         patience_s: float | None = None,
-        ledger_kept: int = LEDGER_KEPT,
+        ledger_kept: int = MAX_LEDGER_ENTRIES,
     ) -> None:
         self.client = client
         self._clock = clock
@@ -118,9 +118,9 @@ class Store:
         organisation: str,
         hold_id: str,
         path: Sequence[Counter],
-        ask: Question,
+        ask: Reservation,
         wait_s: float = 0.0,
-    ) -> Reply:
+    ) -> Ruling:
         """The script's `reserve`; raises StoreLost where the store has not answered within
         `wait_s`, or its usual time if that is longer.
 
@@ -130,7 +130,7 @@ class Store:
             await self._run("reserve", organisation, to_reserve(hold_id, path, ask), wait_s)
         )
 
-    async def extend(self, organisation: str, hold_id: str, most: Sequence[int]) -> Reply:
+    async def extend(self, organisation: str, hold_id: str, most: Sequence[int]) -> Ruling:
         """The script's `extend`; raises StoreLost."""
         return extended(
             await self._run("extend", organisation, arguments(hold_id, most)), organisation
@@ -169,7 +169,7 @@ class Store:
         """Settle a hold as soon as the store answers again. Doing it twice books nothing twice."""
         text = arguments(hold_id, list(spent), Rows(path))
         self._owed[organisation, hold_id] = ("settle", organisation_prefix(organisation), text)
-        if len(self._owed) > OWED_KEPT:
+        if len(self._owed) > MAX_OWED:
             self._owed.pop(next(iter(self._owed)))
 
     async def renew(
@@ -178,13 +178,13 @@ class Store:
         lease_id: str,
         spent: Sequence[int],
         wanted: Sequence[int],
-        ask: Question,
-    ) -> Reply:
+        ask: Reservation,
+    ) -> Ruling:
         """The script's `renew`; raises StoreLost."""
         text = arguments(lease_id, spent, wanted, ask.share, ask.priority)
         return renewed(await self._run("renew", organisation, text), organisation)
 
-    async def usage(self, organisation: str, path: Sequence[Counter]) -> list[Usage]:
+    async def usage(self, organisation: str, path: Sequence[Counter]) -> list[CounterUsage]:
         """The script's `usage`; raises StoreLost, and WindowPassed for a path of another time."""
         return used(await self._run("usage", organisation, arguments(Rows(path))))
 
@@ -217,7 +217,7 @@ class Store:
         """Write one line of the audit log. Raises StoreLost."""
         entry: dict[Any, Any] = dict(change)
         async with _losing():
-            await self.client.xadd(CHANGES, entry, maxlen=CHANGES_KEPT, approximate=True)
+            await self.client.xadd(CHANGES, entry, maxlen=MAX_CHANGES_KEPT, approximate=True)
 
     async def changes(self, most: int) -> list[tuple[int, dict[str, str]]]:
         """The latest lines of the audit log, newest first, with their Unix milliseconds.
@@ -317,7 +317,7 @@ class Store:
             raise StoreLost
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._watch(self._patience.for_batch(len(batch)) / TICKS, TICKS)
+        self._watch(self._patience.for_batch(len(batch)) / PATIENCE_TICKS, PATIENCE_TICKS)
         try:
             async with asyncio.timeout(self._timeout_s + 2e-4 * len(batch)):
                 answers = await self._pipeline(batch)
@@ -389,7 +389,7 @@ class Store:
             asyncio.get_running_loop(),
             ("usage", organisation_prefix(""), arguments(Rows(()))),
         )
-        for turn in range(1 + LEARNT):
+        for turn in range(1 + MIN_BATCHES):
             began = loop.time()
             await self._pipeline([question])
             if turn:  # the first one connects and loads

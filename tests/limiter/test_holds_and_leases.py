@@ -12,7 +12,7 @@ import grpc
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.output_estimates import FEWEST
+from penstock.limiter.output_estimates import MIN_SAMPLES
 from penstock.limiter.rules import LimitsSection, windows
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
@@ -198,11 +198,11 @@ async def test_what_is_expected_is_learnt_by_route_and_else_by_model(limiters: L
         await limiter.Release(pb.ReleaseRequest(hold_id=name), ANN)
         return now
 
-    for number in range(FEWEST - 1):
+    for number in range(MIN_SAMPLES - 1):
         await reserve(limiter, f"long{number}", 1_000, least=10, route="generate/auto")
         await commit(limiter, f"long{number}", 800)
     assert await held("generate/auto") == 1_000  # too few to tell
-    for number in range(4 * FEWEST):
+    for number in range(4 * MIN_SAMPLES):
         await reserve(limiter, f"short{number}", 1_000, least=10, route="generate/dear")
         await commit(limiter, f"short{number}", 60)
     # the model's own 0.9 quantile
