@@ -14,7 +14,40 @@ from typing import Any
 from penstock.limiter.decisions import STALE_WINDOWS, CounterUsage, Reservation, Ruling
 from penstock.limiter.rules import Counter, organisation_prefix
 
-SCRIPT = files("penstock.limiter").joinpath("ledger.lua").read_text(encoding="utf-8")
+MODULES = ("entries", "protection", "counters", "holds")
+"""Files of the folder `ledger` that every operation uses, each after those that it uses itself."""
+OPERATION_MODULES = {
+    "reservations": ("reserve", "extend"),
+    "settlements": ("settle",),
+    "leases": ("renew",),
+    "inspection": ("usage", "adjust", "drain", "snapshot"),
+}
+"""Files of the folder `ledger` by the operations that they return."""
+
+
+def _joined_script() -> str:
+    """The files of the folder `ledger` as one script.
+
+    Each file but the first and the last is a Lua module: a function whose locals are its own and
+    which returns a table. Of the operations' modules only the one that is needed is called, because
+    Lua makes all functions of a script anew in each run, and that takes as long as several of them.
+    """
+    parts = [_lua("prelude")]
+    parts += [f"local {name} = (function()\n{_lua(name)}end)()\n" for name in MODULES]
+    parts.append("local operations\n")
+    for name, operations in OPERATION_MODULES.items():
+        is_needed = " or ".join(f"ARGV[1] == '{operation}'" for operation in operations)
+        parts.append(f"if {is_needed} then\noperations = (function()\n{_lua(name)}end)()\nend\n")
+    parts.append(_lua("main"))
+    return "".join(parts)
+
+
+def _lua(name: str) -> str:
+    file = files("penstock.limiter").joinpath("ledger", f"{name}.lua")
+    return file.read_text(encoding="utf-8")
+
+
+SCRIPT = _joined_script()
 States = Mapping[str, tuple[int, int, int]]
 """Window, committed and held by counter."""
 
