@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import Reservation
+from penstock.limiter.counters import SpendPath, counters_of
 from penstock.limiter.output_estimates import CallGroup, OutputEstimates
-from penstock.limiter.rules import LimitsSection, RuleSection, SpendPath, counters
+from penstock.limiter.rules import LimitsSection, RuleSection
+from penstock.limiter.script import Reservation
 from penstock.simulation.ledger import SimulatedLedger
 
 START_S = 1_800_000_000
@@ -148,9 +149,11 @@ def limited(
             call.input_tokens + MAX_TOKENS,
             (call.input_tokens * INPUT) + MAX_TOKENS * OUTPUT,
         ]
-        ask = Reservation(most, outputs.usual(kind, most, least), least, 600_000, call.priority)
+        ask = Reservation(
+            most, outputs.expected_cost(kind, most, least), least, 600_000, call.priority
+        )
         outcome.asked[call.priority] += 1
-        reply = books.reserve(round(now * 1e6), str(number), counters(section, path, now), ask)
+        reply = books.reserve(round(now * 1e6), str(number), counters_of(section, path, now), ask)
         if reply.verdict == pb.VERDICT_ALLOWED:
             outcome.served[call.priority] += 1
             window = int(call.at_s // WINDOW_S)
@@ -173,7 +176,7 @@ def _settle(
         str(number),
         [1, call.input_tokens + call.output_tokens, call.paid],
     )
-    outputs.learn(kind, [0, call.output_tokens, call.output_tokens * OUTPUT])
+    outputs.record(kind, [0, call.output_tokens, call.output_tokens * OUTPUT])
 
 
 def _empty() -> Outcome:
