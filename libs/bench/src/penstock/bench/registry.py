@@ -9,6 +9,7 @@ BENCHMARKS: tuple[str, ...] = (
     "pooling",
     "priority",
     "quantization",
+    "reading",
     "routing",
     "semantic-cache",
     "scaling",
