@@ -100,7 +100,7 @@ def of_sources(tree: SourceTree) -> tuple[Figures, Tables]:
         Table(
             "dead_fields",
             ("message", "field", "never"),
-            tuple((f"`{one.message}`", f"`{one.name}`", one.missing) for one in dead),
+            tuple((one.message, f"`{one.name}`", one.missing) for one in dead),
         ),
         Table("Services with callers outside, for dead_fields", ("service", "why"), outside),
     ]
