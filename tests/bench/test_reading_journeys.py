@@ -1,4 +1,6 @@
-"""What the benchmark `reading` counts of a journey, and what its recorder notes in a process of its own."""
+"""What the benchmark `reading` counts of a journey, and what its recorder notes in a process of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def test_what_was_read_in_one_program_is_not_read_again_in_another() -> None:
 def test_a_line_is_counted_once_and_a_constructed_class_opens_its_file(tmp_path: Path) -> None:
     tree = sources(tmp_path)
     clock = entered("now", 1, file="libs/core/src/penstock/core/clock.py")
-    script = entered("the script", 0, program="store", file="services/shop/src/penstock/shop/rule.lua")
+    script = entered(
+        "the script", 0, program="store", file="services/shop/src/penstock/shop/rule.lua"
+    )
     order = recording((clock, 1), (OUTER, 2), (INNER, 3), (REMEMBERED, 4), (POINT, 5), (script, 6))
     made = journey("Buy", set(order.first_ns), order, tree, later=[POINT])
     assert made.files == 3
@@ -118,7 +122,10 @@ def test_a_line_is_counted_once_and_a_constructed_class_opens_its_file(tmp_path:
 def test_the_longest_file_of_all_journeys_is_named_with_its_journeys(tmp_path: Path) -> None:
     tree = sources(tmp_path)
     order = recording((OUTER, 1), (REMEMBERED, 2))
-    buy, sell = journey("Buy", {OUTER}, order, tree), journey("Sell", {OUTER, REMEMBERED}, order, tree)
+    buy, sell = (
+        journey("Buy", {OUTER}, order, tree),
+        journey("Sell", {OUTER, REMEMBERED}, order, tree),
+    )
     figures, tables = of_journeys({"embed": buy, "lease": sell})
     assert figures["embed_files"] == figures["lease_files"] == 1
     assert figures["embed_function_lines"] == 7
@@ -138,12 +145,17 @@ for line in sys.stdin:
 """
 
 
-async def test_a_recorder_notes_functions_and_constructed_classes_between_begin_and_end(tmp_path: Path) -> None:
+async def test_a_recorder_notes_functions_and_constructed_classes_between_begin_and_end(
+    tmp_path: Path,
+) -> None:
     tree = sources(tmp_path)
     sockets = tmp_path / "sockets"
     sockets.mkdir()
     (tmp_path / "program.py").write_text(PROGRAM)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'services/shop/src')!r}); import runpy; runpy.run_path(sys.argv[1])"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'services/shop/src')!r}); import runpy; "
+        "runpy.run_path(sys.argv[1])"
+    )
     with hooked(sockets):
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -1,4 +1,6 @@
-"""What the benchmark `reading` finds in sources: samples with one of each, and beside it what must not be found."""
+"""What the benchmark `reading` finds in sources: samples with one of each, and beside it what must
+not be found.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def test_modules_that_import_each_other_when_loaded_are_a_cycle() -> None:
     graph = import_graph(
         [
             module("penstock.shop.a", "from penstock.shop import b"),
-            module("penstock.shop.b", "try:\n    from penstock.shop.c import thing\nexcept ImportError:\n    pass"),
+            module(
+                "penstock.shop.b",
+                "try:\n    from penstock.shop.c import thing\nexcept ImportError:\n    pass",
+            ),
             module("penstock.shop.c", "from . import a\nimport os"),
             module("penstock.shop.d", "from .c import thing"),
         ]
@@ -52,13 +57,16 @@ def test_modules_that_import_each_other_when_loaded_are_a_cycle() -> None:
 def test_imports_in_functions_and_for_types_are_a_graph_of_their_own() -> None:
     sources = [
         module(
-            "penstock.shop.a", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from penstock.shop import b"
+            "penstock.shop.a",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from penstock.shop import b",
         ),
         module("penstock.shop.b", "def late():\n    import penstock.shop.c"),
         module("penstock.shop.c", "import penstock.shop.a"),
     ]
     assert cycles(import_graph(sources)) == []
-    assert cycles(import_graph(sources, deferred=True)) == [["penstock.shop.a", "penstock.shop.b", "penstock.shop.c"]]
+    assert cycles(import_graph(sources, deferred=True)) == [
+        ["penstock.shop.a", "penstock.shop.b", "penstock.shop.c"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,10 @@ def test_imports_in_functions_and_for_types_are_a_graph_of_their_own() -> None:
 )
 def test_a_kind_compared_with_a_name_is_found(text: str) -> None:
     constants = source('REPEATABLE = frozenset({"embed"})', "libs/rules/src/penstock/rules/sets.py")
-    user = source(f"from penstock.rules.sets import REPEATABLE\n\ndef f(kind, task, other, limits):\n    return {text}")
+    user = source(
+        "from penstock.rules.sets import REPEATABLE\n\ndef f(kind, task, other, limits):\n    "
+        f"return {text}"
+    )
     (found,) = kind_comparisons([constants, user], KINDS)
     assert (found.line, found.function) == (4, "f")
 
@@ -117,11 +128,18 @@ def test_naming_a_kind_is_no_comparison(text: str) -> None:
 
 
 def test_the_home_of_kinds_may_compare_them() -> None:
-    assert kind_comparisons([source('kind == "embed"', "libs/tasks/src/penstock/tasks/embed.py")], KINDS) == []
+    assert (
+        kind_comparisons(
+            [source('kind == "embed"', "libs/tasks/src/penstock/tasks/embed.py")], KINDS
+        )
+        == []
+    )
 
 
 def test_the_kinds_are_the_contracts_own() -> None:
-    assert {"embed", "classify", "generate"} <= kinds_of(inference_pb2.DESCRIPTOR.message_types_by_name["Task"])
+    assert {"embed", "classify", "generate"} <= kinds_of(
+        inference_pb2.DESCRIPTOR.message_types_by_name["Task"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,8 +178,11 @@ def test_codes_and_others_texts_are_no_text_for_people(text: str) -> None:
 
 
 def test_a_parser_of_outside_text_is_exempt_by_its_function() -> None:
-    text = 'def parse(error):\n    return "BUSY" in str(error)\n\ndef other(error):\n    return "BUSY" in str(error)\n'
-    counted, left_out = exempt(text_decisions([source(text)]), {"parse": "the store says so in its text alone"})
+    body = 'return "BUSY" in str(error)'
+    text = f"def parse(error):\n    {body}\n\ndef other(error):\n    {body}\n"
+    counted, left_out = exempt(
+        text_decisions([source(text)]), {"parse": "the store says so in its text alone"}
+    )
     assert [place.function for place in counted] == ["other"]
     assert [place.function for place in left_out] == ["parse"]
 
@@ -181,9 +202,13 @@ def test_a_parser_of_outside_text_is_exempt_by_its_function() -> None:
     ],
 )
 def test_what_is_declared_pure_and_touches_the_world_is_found(body: str, act: str) -> None:
-    text = f"import os, random, time, numpy\nfrom datetime import datetime\n\n@pure\ndef decide(clock):\n    {body}\n"
+    text = (
+        "import os, random, time, numpy\nfrom datetime import datetime\n\n@pure\ndef "
+        f"decide(clock):\n    {body}\n"
+    )
     if act == "calls inner":
-        text = "import logging\n\n@pure\ndef decide():\n    inner()\n\ndef inner():\n    logging.info('decided')\n"
+        inner = "def inner():\n    logging.info('decided')\n"
+        text = f"import logging\n\n@pure\ndef decide():\n    inner()\n\n{inner}"
         act = "inner: uses logging.info"
     found = purity([source(text)])
     assert found.declared == 1
@@ -210,14 +235,18 @@ def test_purity_follows_calls_into_other_modules_and_methods() -> None:
     )
     found = purity([clocks, user])
     assert found.declared == 2
-    assert {(place.function, place.line) for place in found.impure} == {("Rule.decide", 7), ("Rule._when", 10)}
+    assert {(place.function, place.line) for place in found.impure} == {
+        ("Rule.decide", 7),
+        ("Rule._when", 10),
+    }
 
 
 def test_an_async_function_of_a_pure_module_waits() -> None:
     found = purity(
         [
             source(
-                "PURE = True\n\nasync def decide(other):\n    return await other\n\ndef fine(now, rng):\n    return rng.random() < now\n"
+                "PURE = True\n\nasync def decide(other):\n    return await other\n\n"
+                "def fine(now, rng):\n    return rng.random() < now\n"
             )
         ]
     )
@@ -238,9 +267,13 @@ def test_chance_and_time_that_are_given_are_pure() -> None:
     assert purity([source(text)]).impure == []
 
 
-def contract(*messages: tuple[str, Sequence[str]], service: str = "KeeperService") -> FileDescriptor:
+def contract(
+    *messages: tuple[str, Sequence[str]], service: str = "KeeperService"
+) -> FileDescriptor:
     """A contract with these messages of texts, and one RPC `Ask` from the first to the second."""
-    file = descriptor_pb2.FileDescriptorProto(name="shop.proto", package="penstock.api.shop.v1", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="shop.proto", package="penstock.api.shop.v1", syntax="proto3"
+    )
     for name, fields in messages:
         message = file.message_type.add(name=name)
         for number, field in enumerate(fields, start=1):
@@ -304,12 +337,20 @@ def test_callers_outside_write_requests_and_read_responses() -> None:
 )
 def test_a_field_is_written_in_many_ways(use: str) -> None:
     text = f"{textwrap.dedent(ASKING)}\n\ndef more(answer):\n    {use}\n"
-    assert "unwritten" not in {field.name for field in dead_fields([source(text)], [contract(*MESSAGES)])}
+    assert "unwritten" not in {
+        field.name for field in dead_fields([source(text)], [contract(*MESSAGES)])
+    }
 
 
 def test_the_repository_has_every_figure_of_its_sources_and_its_contracts() -> None:
     tree = SourceTree(repository())
     figures, tables = of_sources(tree)
-    assert {name for name in BOUNDS if not name.endswith(("_files", "_function_lines", "_on_path"))} <= set(figures)
+    assert {
+        name for name in BOUNDS if not name.endswith(("_files", "_function_lines", "_on_path"))
+    } <= set(figures)
     assert len(contracts(tree)) >= 8
-    assert {table.title for table in tables} >= {"Largest folders", "kind_comparisons", "dead_fields"}
+    assert {table.title for table in tables} >= {
+        "Largest folders",
+        "kind_comparisons",
+        "dead_fields",
+    }

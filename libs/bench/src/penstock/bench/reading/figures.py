@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from google.protobuf.descriptor import FileDescriptor
 from penstock.api.inference.v1 import inference_pb2
+from penstock.bench.harness.report import Bound, Number, Table
 from penstock.bench.reading.sources import kind_comparisons, text_decisions
 from penstock.bench.reading.sources.contract_fields import OUTSIDE, dead_fields
 from penstock.bench.reading.sources.import_cycles import cycles, import_graph
@@ -16,7 +17,6 @@ from penstock.bench.reading.sources.places import Place, exempt
 from penstock.bench.reading.sources.purity import purity
 from penstock.bench.reading.sources.tree import NOT_ON_A_JOURNEY, SourceTree
 from penstock.bench.reading.traces.journey import Journey
-from penstock.bench.report import Bound, Number, Table
 
 COLUMNS = 100
 NOT_COUNTED = ("__init__", "__main__")
@@ -57,7 +57,9 @@ def of_journeys(journeys: Mapping[str, Journey]) -> tuple[Figures, Tables]:
     longest = sorted(lengths, key=lambda file: (-lengths[file], file))[:LONGEST]
     on = {
         file: ", ".join(
-            journey.title for journey in journeys.values() if any(row.file == file for row in journey.opened)
+            journey.title
+            for journey in journeys.values()
+            if any(row.file == file for row in journey.opened)
         )
         for file in longest
     }
@@ -72,7 +74,10 @@ def _opened(journey: Journey) -> Table:
         for number, row in enumerate(journey.opened, start=1)
     ]
     rows += [("later", "", file, "", "", "", "") for file in journey.later]
-    title = f"{journey.title}: {journey.files} files, {journey.function_lines} lines of functions entered"
+    title = (
+        f"{journey.title}: {journey.files} files, {journey.function_lines} lines of functions "
+        "entered"
+    )
     columns = ("", "process", "file", "entered at", "functions", "values made", "lines of them")
     return Table(title, columns, tuple(rows))
 
@@ -83,7 +88,11 @@ def of_sources(tree: SourceTree) -> tuple[Figures, Tables]:
     product = [one for one in tree.python if not one.path.startswith(NOT_ON_A_JOURNEY)]
     kinds = kind_comparisons.kinds_of(inference_pb2.DESCRIPTOR.message_types_by_name["Task"])
     for name, found, reasons in (
-        ("kind_comparisons", kind_comparisons.kind_comparisons(product, kinds), kind_comparisons.EXEMPT),
+        (
+            "kind_comparisons",
+            kind_comparisons.kind_comparisons(product, kinds),
+            kind_comparisons.EXEMPT,
+        ),
         ("text_decisions", text_decisions.text_decisions(product), text_decisions.EXEMPT),
     ):
         counted, left_out = exempt(found, reasons)
@@ -108,9 +117,14 @@ def of_sources(tree: SourceTree) -> tuple[Figures, Tables]:
 
 def _shape(tree: SourceTree) -> tuple[Figures, Tables]:
     folders = Counter(
-        str(PurePosixPath(one.path).parent) for one in tree.python if PurePosixPath(one.path).stem not in NOT_COUNTED
+        str(PurePosixPath(one.path).parent)
+        for one in tree.python
+        if PurePosixPath(one.path).stem not in NOT_COUNTED
     )
-    circles, deferred = cycles(import_graph(tree.python)), cycles(import_graph(tree.python, deferred=True))
+    circles, deferred = (
+        cycles(import_graph(tree.python)),
+        cycles(import_graph(tree.python, deferred=True)),
+    )
     wide = sorted(tree.python, key=lambda one: (-one.widest, one.path))
     over = sum(len(line) > COLUMNS for one in tree.python for line in one.text.splitlines())
     figures: Figures = {
@@ -121,10 +135,16 @@ def _shape(tree: SourceTree) -> tuple[Figures, Tables]:
         "import_cycles_deferred": len(deferred),
     }
     cycle_rows = [("when loaded", " ".join(f"`{name}`" for name in one)) for one in circles]
-    cycle_rows += [("in functions or for types", " ".join(f"`{name}`" for name in one)) for one in deferred]
+    cycle_rows += [
+        ("in functions or for types", " ".join(f"`{name}`" for name in one)) for one in deferred
+    ]
     return figures, [
         Table("Largest folders", ("folder", "modules"), tuple(folders.most_common(LONGEST))),
-        Table("Widest lines", ("file", "columns"), tuple((one.path, one.widest) for one in wide[:LONGEST])),
+        Table(
+            "Widest lines",
+            ("file", "columns"),
+            tuple((one.path, one.widest) for one in wide[:LONGEST]),
+        ),
         Table("Modules that import each other", ("import", "modules"), tuple(cycle_rows)),
     ]
 
@@ -132,7 +152,10 @@ def _shape(tree: SourceTree) -> tuple[Figures, Tables]:
 def contracts(tree: SourceTree) -> Sequence[FileDescriptor]:
     """Descriptors of our own contracts, those of others left out."""
     protos = tree.root / "protos"
-    names = (path.relative_to(protos).with_suffix("").as_posix() for path in sorted(protos.glob("penstock/**/*.proto")))
+    names = (
+        path.relative_to(protos).with_suffix("").as_posix()
+        for path in sorted(protos.glob("penstock/**/*.proto"))
+    )
     return [importlib.import_module(f"{name.replace('/', '.')}_pb2").DESCRIPTOR for name in names]
 
 
@@ -142,7 +165,9 @@ def _places(title: str, places: Sequence[Place]) -> Table:
 
 
 def _exempt(title: str, places: Sequence[Place], reasons: Mapping[str, str]) -> Table:
-    rows = tuple((f"{one.file}:{one.line}", _code(one.function), reasons[one.function]) for one in places)
+    rows = tuple(
+        (f"{one.file}:{one.line}", _code(one.function), reasons[one.function]) for one in places
+    )
     return Table(f"{title}, exempt", ("place", "function", "why"), rows)
 
 

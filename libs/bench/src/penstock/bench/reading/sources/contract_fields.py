@@ -73,7 +73,9 @@ class Uses:
 
 def dead_fields(sources: Iterable[Source], files: Sequence[FileDescriptor]) -> list[DeadField]:
     """Fields of the messages of some contracts of which a half is missing."""
-    uses = collected(source.tree for source in sources if any(word in source.text for word in HANDLING))
+    uses = collected(
+        source.tree for source in sources if any(word in source.text for word in HANDLING)
+    )
     names = {message.name for message in _messages(files)}
     uses.written |= {given for called, given in uses.constructed if called not in names}
     outside = [method for method in _methods(files) if _for_outside(method, uses)]
@@ -85,8 +87,16 @@ def dead_fields(sources: Iterable[Source], files: Sequence[FileDescriptor]) -> l
             written = message.full_name in given or _is_written(message, one, uses)
             read = message.full_name in taken or one.name in uses.read
             if not (written and read):
-                halves = [word for word, there in (("written", written), ("read", read)) if not there]
-                found.append(DeadField(message.full_name.removeprefix("penstock.api."), one.name, " and ".join(halves)))
+                halves = [
+                    word for word, there in (("written", written), ("read", read)) if not there
+                ]
+                found.append(
+                    DeadField(
+                        message.full_name.removeprefix("penstock.api."),
+                        one.name,
+                        " and ".join(halves),
+                    )
+                )
     return sorted(found)
 
 
@@ -190,7 +200,9 @@ def _changes(node: ast.Attribute, parents: dict[ast.AST, ast.AST]) -> bool:
         return True
     outer = parents.get(node)
     while isinstance(outer, ast.Attribute | ast.Subscript):  # a part of it is changed
-        if isinstance(outer.ctx, ast.Store) or (isinstance(outer, ast.Attribute) and outer.attr in CHANGES):
+        if isinstance(outer.ctx, ast.Store) or (
+            isinstance(outer, ast.Attribute) and outer.attr in CHANGES
+        ):
             return True
         outer = parents.get(outer)
     return False

@@ -82,18 +82,26 @@ class _Finder:
         name = last_name(node) if isinstance(node, ast.Attribute | ast.Name) else ""
         owner = last_name(node.value) if isinstance(node, ast.Attribute) else ""
         of_kinds = any(word in owner for word in ("Kind", "Task"))
-        return (name in self._members and of_kinds) or name.removeprefix("TASK_KIND_") in self._members - {name}
+        return (name in self._members and of_kinds) or name.removeprefix(
+            "TASK_KIND_"
+        ) in self._members - {name}
 
     def _is_class(self, node: ast.expr) -> bool:
         return last_name(node) in self._classes
 
     def _asks(self, node: ast.Call) -> bool:
         """`HasField("embed")`, `table.get("embed")`, `isinstance(task, EmbedTask)`."""
-        name = last_name(node.func) if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        name = (
+            last_name(node.func)
+            if isinstance(node.func, ast.Name)
+            else getattr(node.func, "attr", "")
+        )
         if name in ("HasField", "get") and node.args:
             return self._is_kind(node.args[0])
         if name == "isinstance" and len(node.args) == 2:
-            return any(self._is_class(one) for one in ast.walk(node.args[1]) if isinstance(one, ast.expr))
+            return any(
+                self._is_class(one) for one in ast.walk(node.args[1]) if isinstance(one, ast.expr)
+            )
         return False
 
     def _sorts(self, node: ast.Assign | ast.AnnAssign) -> bool:
@@ -104,7 +112,9 @@ class _Finder:
             value = value.args[0]
         if not isinstance(value, ast.Dict) or any(last_name(target) == TABLE for target in targets):
             return False
-        return any(key is not None and (self._is_kind(key) or self._is_member(key)) for key in value.keys)
+        return any(
+            key is not None and (self._is_kind(key) or self._is_member(key)) for key in value.keys
+        )
 
 
 def _which_task(node: ast.expr) -> bool:
@@ -112,4 +122,6 @@ def _which_task(node: ast.expr) -> bool:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
         return False
     first = node.args[0]
-    return node.func.attr == "WhichOneof" and isinstance(first, ast.Constant) and first.value == "task"
+    return (
+        node.func.attr == "WhichOneof" and isinstance(first, ast.Constant) and first.value == "task"
+    )

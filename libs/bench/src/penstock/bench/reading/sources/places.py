@@ -65,7 +65,11 @@ class Constants:
             return [node.value] if isinstance(node.value, str) else []
         if isinstance(node, ast.Tuple | ast.List | ast.Set):
             return [text for item in node.elts for text in self.texts(source, item)]
-        if isinstance(node, ast.Call) and last_name(node.func) in ("frozenset", "set", "tuple") and node.args:
+        if (
+            isinstance(node, ast.Call)
+            and last_name(node.func) in ("frozenset", "set", "tuple")
+            and node.args
+        ):
             return self.texts(source, node.args[0])
         if isinstance(node, ast.Name):
             return self._named(source.module, node.id)
@@ -76,7 +80,11 @@ class Constants:
             value = self._own[module][name]
             return list(_constant_texts(value))
         origin = self._imported.get(module, {}).get(name)
-        return self._named(*origin) if origin and origin[0] in self._own and origin != (module, name) else []
+        return (
+            self._named(*origin)
+            if origin and origin[0] in self._own and origin != (module, name)
+            else []
+        )
 
 
 def _constant_texts(node: ast.expr) -> Iterator[str]:

@@ -44,7 +44,9 @@ WORLD = frozenset(
     }
 )
 """Modules of which pure code uses nothing."""
-ALLOWED = frozenset({"random.Random", "numpy.random.Generator", "numpy.random.default_rng", "os.path"})
+ALLOWED = frozenset(
+    {"random.Random", "numpy.random.Generator", "numpy.random.default_rng", "os.path"}
+)
 BUILT_IN = frozenset({"breakpoint", "eval", "exec", "input", "open", "print"})
 NOW = frozenset(
     {
@@ -110,14 +112,21 @@ class _Module:
             and node.value.value is True
             for node in self.source.tree.body
         )
-        classes = {node.name for node in self.source.tree.body if isinstance(node, ast.ClassDef) and _marked(node)}
+        classes = {
+            node.name
+            for node in self.source.tree.body
+            if isinstance(node, ast.ClassDef) and _marked(node)
+        }
         for name, function in self.functions.items():
             if whole or _marked(function) or name.partition(".")[0] in classes:
                 yield name
 
 
 def _marked(node: Function | ast.ClassDef) -> bool:
-    return any(last_name(one.func if isinstance(one, ast.Call) else one) == DECORATOR for one in node.decorator_list)
+    return any(
+        last_name(one.func if isinstance(one, ast.Call) else one) == DECORATOR
+        for one in node.decorator_list
+    )
 
 
 def _functions(body: Sequence[ast.stmt], around: str) -> Iterator[tuple[str, Function]]:
@@ -140,7 +149,9 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
-def _acts(modules: dict[str, _Module], module: _Module, name: str, seen: set[tuple[str, str]]) -> list[_Act]:
+def _acts(
+    modules: dict[str, _Module], module: _Module, name: str, seen: set[tuple[str, str]]
+) -> list[_Act]:
     """What a function and those it calls do that pure code does not."""
     if (module.source.module, name) in seen:
         return []
@@ -154,7 +165,9 @@ def _acts(modules: dict[str, _Module], module: _Module, name: str, seen: set[tup
     return acts
 
 
-def _called(modules: dict[str, _Module], module: _Module, name: str, function: ast.expr) -> tuple[_Module, str] | None:
+def _called(
+    modules: dict[str, _Module], module: _Module, name: str, function: ast.expr
+) -> tuple[_Module, str] | None:
     """The function of ours that a call enters, where its name tells."""
     if isinstance(function, ast.Name):
         if function.id in module.functions:
@@ -184,9 +197,17 @@ def _own_acts(function: Function, module: _Module) -> Iterator[tuple[ast.expr | 
             yield node, "waits"
         elif isinstance(node, ast.Global):
             yield node, f"changes global {', '.join(node.names)}"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BUILT_IN:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in BUILT_IN
+        ):
             yield node, f"calls {node.func.id}"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _reads_clock(node.func):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and _reads_clock(node.func)
+        ):
             yield node, f"reads the time by {ast.unparse(node.func)}"
         elif isinstance(node, ast.Name | ast.Attribute) and (used := _world(node, module)):
             yield node, f"uses {used}"
@@ -204,7 +225,9 @@ def _world(node: ast.Name | ast.Attribute, module: _Module) -> str:
     root = dotted.partition(".")[0]
     if not dotted or any(dotted == one or dotted.startswith(f"{one}.") for one in ALLOWED):
         return ""
-    chance = dotted.startswith(("random.", "numpy.random.")) and dotted.count(".") >= (1 if root == "random" else 2)
+    chance = dotted.startswith(("random.", "numpy.random.")) and dotted.count(".") >= (
+        1 if root == "random" else 2
+    )
     return dotted if (root in WORLD and "." in dotted) or chance else ""
 
 

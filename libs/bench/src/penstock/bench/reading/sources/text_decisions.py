@@ -88,7 +88,9 @@ def _compares(node: ast.Compare, source: Source, constants: Constants) -> bool:
 
 def _searches_error(node: ast.Compare) -> bool:
     """`code in str(error)`: a code perhaps, but looked for in a text."""
-    return any(isinstance(op, ast.In | ast.NotIn) for op in node.ops) and _is_error(node.comparators[-1])
+    return any(isinstance(op, ast.In | ast.NotIn) for op in node.ops) and _is_error(
+        node.comparators[-1]
+    )
 
 
 def _for_people(node: ast.expr) -> bool:
@@ -97,7 +99,11 @@ def _for_people(node: ast.expr) -> bool:
 
 def _is_error(node: ast.expr) -> bool:
     """`str(error)` or an f-string of one."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("repr", "str"):
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("repr", "str")
+    ):
         return any(last_name(one) in ERRORS for one in node.args)
     if isinstance(node, ast.JoinedStr):
         parts = [one.value for one in node.values if isinstance(one, ast.FormattedValue)]

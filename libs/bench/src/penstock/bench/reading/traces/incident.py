@@ -18,10 +18,16 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
-from penstock.bench.reading.traces.journey import Journey, beyond, entered_always, entered_ever, journey
+from penstock.bench.reading.traces.journey import (
+    Journey,
+    beyond,
+    entered_always,
+    entered_ever,
+    journey,
+)
 from penstock.bench.reading.traces.stacks import Ground, alone
 from penstock.bench.reading.traces.waiting import POLL_S, until
-from penstock.core.auth import TOKEN_KEY
+from penstock.rpc.auth import TOKEN_KEY
 from penstock.stack.plan import StackPlan
 
 SERVICES = ("first", "second", "third")
@@ -46,7 +52,9 @@ async def follow(ground: Ground) -> Journey:
         seconds = LONGER * opened[0].seconds
         idle = [(await recorders.record(partial(sender.idle, seconds)))[0] for _ in SERVICES]
         opened += [(await recorders.record(partial(sender.slow, name)))[0] for name in SERVICES[1:]]
-    return journey("Incident", beyond(entered_always(opened), entered_ever(idle)), opened[0], ground.tree)
+    return journey(
+        "Incident", beyond(entered_always(opened), entered_ever(idle)), opened[0], ground.tree
+    )
 
 
 class Sender:
@@ -82,7 +90,9 @@ class Sender:
             await asyncio.sleep(POLL_S)
 
     async def _incidents(self) -> set[str]:
-        answer = await self._telemetry.ListIncidents(telemetry_pb2.ListIncidentsRequest(), metadata=self._metadata)
+        answer = await self._telemetry.ListIncidents(
+            telemetry_pb2.ListIncidentsRequest(), metadata=self._metadata
+        )
         return {incident.service for incident in answer.incidents}
 
     async def _all_fitted(self) -> bool:

@@ -60,7 +60,9 @@ class Opened:
 
 @dataclass(frozen=True)
 class Journey:
-    """What a reader opens to follow one request, in order; `later`: what only follows the answer."""
+    """What a reader opens to follow one request, in order; `later`: what only follows the
+    answer.
+    """
 
     title: str
     opened: Sequence[Opened]
@@ -71,7 +73,10 @@ class Journey:
 
 def entered_always(recordings: Sequence[Recording], *, answered: bool = True) -> frozenset[Entered]:
     """What every recording holds; `answered`: only what was entered before the answer was there."""
-    sets = [{one for one, at in row.first_ns.items() if not answered or at <= row.answered_ns} for row in recordings]
+    sets = [
+        {one for one, at in row.first_ns.items() if not answered or at <= row.answered_ns}
+        for row in recordings
+    ]
     return frozenset(set[Entered].intersection(*sets)) if sets else frozenset()
 
 
@@ -99,7 +104,9 @@ def journey(
         by_file.setdefault((one.program, one.file), []).append(one)
     opened = [_opened(program, tree[file], rows) for (program, file), rows in by_file.items()]
     files = {row.file for row in opened}
-    lines = sum(len(_lines(tree[file], [one for one in entered if one.file == file])) for file in files)
+    lines = sum(
+        len(_lines(tree[file], [one for one in entered if one.file == file])) for file in files
+    )
     return Journey(title, opened, len(files), lines, sorted({one.file for one in later} - files))
 
 
@@ -108,7 +115,9 @@ def _opened(program: str, source: Source, rows: Sequence[Entered]) -> Opened:
     classes = [one for one in rows if not one.line]
     first = (functions or classes or rows)[0]
     lines = len(_lines(source, rows))
-    return Opened(program, source.path, first.name, len(functions), len(classes), lines, source.lines)
+    return Opened(
+        program, source.path, first.name, len(functions), len(classes), lines, source.lines
+    )
 
 
 def _lines(source: Source, rows: Iterable[Entered]) -> set[int]:
@@ -116,4 +125,6 @@ def _lines(source: Source, rows: Iterable[Entered]) -> set[int]:
     if not source.path.endswith(".py"):
         return set()
     spans = source.spans
-    return {line for one in rows if one.line in spans for line in range(one.line, spans[one.line] + 1)}
+    return {
+        line for one in rows if one.line in spans for line in range(one.line, spans[one.line] + 1)
+    }

@@ -64,10 +64,14 @@ async def follow(ground: Ground, repeats: int) -> PathJourneys:
             ScriptedUpstream(key=UPSTREAM_KEY) as upstream,
             whole(ground, _configuration(upstream.url, key)) as (stack, recorders),
         ):
-            return await _follow(ground, [Calls(stack, caller) for caller in CALLERS], recorders, repeats)
+            return await _follow(
+                ground, [Calls(stack, caller) for caller in CALLERS], recorders, repeats
+            )
 
 
-async def _follow(ground: Ground, callers: Sequence[Calls], recorders: Recorders, repeats: int) -> PathJourneys:
+async def _follow(
+    ground: Ground, callers: Sequence[Calls], recorders: Recorders, repeats: int
+) -> PathJourneys:
     for caller in callers:
         await caller.warm()
     calls = callers[0]
@@ -77,7 +81,9 @@ async def _follow(ground: Ground, callers: Sequence[Calls], recorders: Recorders
     streams = [await _one(recorders, calls.stream) for _ in range(repeats)]
     leases = [await _one(recorders, caller.embed_at(name)) for caller in callers for name in OTHERS]
     # What follows every answer is no part of a lease where it happens to come before this one.
-    lease = beyond(entered_always(leases), entered_always(embeds)) - entered_always(embeds, answered=False)
+    lease = beyond(entered_always(leases), entered_always(embeds)) - entered_always(
+        embeds, answered=False
+    )
     return PathJourneys(
         _from_caller("Embed", embeds, idle, ground),
         _from_caller("GenerateStream", streams, idle, ground),
@@ -92,7 +98,9 @@ async def _one(recorders: Recorders, act: Callable[[], Awaitable[object]]) -> Re
     return recording
 
 
-def _from_caller(title: str, recordings: Sequence[Recording], idle: Sequence[Recording], ground: Ground) -> Journey:
+def _from_caller(
+    title: str, recordings: Sequence[Recording], idle: Sequence[Recording], ground: Ground
+) -> Journey:
     entered = entered_always(recordings) - entered_always(idle)
     later: frozenset[Entered] = entered_always(recordings, answered=False) - entered_ever(idle)
     return journey(title, entered, recordings[0], ground.tree, later)
@@ -115,7 +123,9 @@ class Calls:
         async def call() -> None:
             options = router_pb2.CallOptions(model=EMBEDDER, priority=priority)
             texts = [f"order number {next(self._numbers)} of {self._caller}"]
-            await self._stack.router.Embed(router_pb2.EmbedRequest(options=options, texts=texts), **self._how)
+            await self._stack.router.Embed(
+                router_pb2.EmbedRequest(options=options, texts=texts), **self._how
+            )
 
         return call
 
@@ -136,11 +146,27 @@ class Calls:
 
 
 def _configuration(upstream: str, key: Path) -> dict[str, object]:
-    budget = {"name": "hour", "kind": "budget", "counts": "tokens", "limit": 10**9, "window": "hour"}
+    budget = {
+        "name": "hour",
+        "kind": "budget",
+        "counts": "tokens",
+        "limit": 10**9,
+        "window": "hour",
+    }
     chat = {"input_microusd_per_mtok": 3_000_000, "output_microusd_per_mtok": 15_000_000}
-    server = {"name": "scripted", "base_url": upstream, "key_file": str(key), "models": [{"name": CHAT}]}
+    server = {
+        "name": "scripted",
+        "base_url": upstream,
+        "key_file": str(key),
+        "models": [{"name": CHAT}],
+    }
     return {
         "limits": {"rules": [budget]},
-        "prices": {"models": [{"name": EMBEDDER, "input_microusd_per_mtok": 20_000}, {"name": CHAT, **chat}]},
+        "prices": {
+            "models": [
+                {"name": EMBEDDER, "input_microusd_per_mtok": 20_000},
+                {"name": CHAT, **chat},
+            ]
+        },
         "upstreams": {"servers": [server]},
     }

@@ -46,7 +46,9 @@ class Recorders:
         self._folder, self._tree, self._stores = folder, tree, stores
         self._scripts = tree.scripts()
 
-    async def record(self, act: Callable[[], Awaitable[T]], after_s: float = 0.0) -> tuple[Recording, T]:
+    async def record(
+        self, act: Callable[[], Awaitable[T]], after_s: float = 0.0
+    ) -> tuple[Recording, T]:
         """Record while `act` runs and for `after_s` more; gives what it returned too."""
         async with contextlib.AsyncExitStack() as owned:
             monitors = [await owned.enter_async_context(_monitor(url)) for url in self._stores]
@@ -71,14 +73,18 @@ class Recorders:
                 entered = Entered(program, path, name, line)
                 first_ns[entered] = min(at_ns, first_ns.get(entered, at_ns))
 
-    def _add_scripts(self, first_ns: dict[Entered, int], commands: Sequence[tuple[int, str]]) -> None:
+    def _add_scripts(
+        self, first_ns: dict[Entered, int], commands: Sequence[tuple[int, str]]
+    ) -> None:
         for at_ns, digest in commands:
             if digest in self._scripts:
                 entered = Entered(STORE, self._scripts[digest], "the script", 0)
                 first_ns.setdefault(entered, at_ns)
 
     async def _tell_all(self, word: bytes) -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*(_tell(path, word) for path in self._folder.glob("*.sock"))))
+        return list(
+            await asyncio.gather(*(_tell(path, word) for path in self._folder.glob("*.sock")))
+        )
 
 
 async def _tell(path: Path, word: bytes) -> dict[str, Any]:

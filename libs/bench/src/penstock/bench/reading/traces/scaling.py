@@ -16,7 +16,7 @@ from penstock.api.scaler.v1 import scaler_pb2, scaler_pb2_grpc
 from penstock.bench.reading.traces.journey import Journey, beyond, entered_always, journey
 from penstock.bench.reading.traces.stacks import Ground, alone
 from penstock.bench.reading.traces.waiting import until
-from penstock.core.auth import TOKEN_KEY
+from penstock.rpc.auth import TOKEN_KEY
 from penstock.stack.plan import StackPlan
 
 POOLS = ("first", "second", "third")
@@ -42,13 +42,18 @@ async def follow(ground: Ground) -> Journey:
     """Start a scaler, and record a decision for each pool."""
     pools = [{"name": name, "interval_s": INTERVAL_S, "capacity": CAPACITY} for name in POOLS]
     async with (
-        alone(ground, ("redis-ledger", "scaler"), {"scaling": {"pools": pools}}, ALONE) as (plan, recorders),
+        alone(ground, ("redis-ledger", "scaler"), {"scaling": {"pools": pools}}, ALONE) as (
+            plan,
+            recorders,
+        ),
         grpc.aio.insecure_channel(plan.addresses["scaler"]) as channel,
     ):
         reporter = Reporter(scaler_pb2_grpc.ScalerServiceStub(channel), plan)
         await reporter.begin()
         carrying = [(await recorders.record(reporter.ask))[0] for _ in range(CARRIERS)]
-        decided = [(await recorders.record(partial(reporter.raise_demand, pool)))[0] for pool in POOLS]
+        decided = [
+            (await recorders.record(partial(reporter.raise_demand, pool)))[0] for pool in POOLS
+        ]
     entered = beyond(entered_always(decided), entered_always(carrying))
     return journey("Scaling decision", entered, decided[0], ground.tree)
 

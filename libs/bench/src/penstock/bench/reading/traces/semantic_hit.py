@@ -13,10 +13,16 @@ import random
 import grpc
 from penstock.api.cache.v1 import cache_pb2, cache_pb2_grpc
 from penstock.api.common.v1 import common_pb2
-from penstock.bench.reading.traces.journey import Journey, Recording, beyond, entered_always, journey
+from penstock.bench.reading.traces.journey import (
+    Journey,
+    Recording,
+    beyond,
+    entered_always,
+    journey,
+)
 from penstock.bench.reading.traces.recording import Recorders
 from penstock.bench.reading.traces.stacks import TENANT, Ground, alone
-from penstock.core.auth import CONTEXT_KEY, TOKEN_KEY
+from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY
 from penstock.stack.demo_parts.cache import CLOSERS, INTENTS, OPENERS
 from penstock.stack.plan import StackPlan
 from penstock.testkit.chats import asking, chat, said
@@ -37,7 +43,9 @@ async def follow(ground: Ground, repeats: int) -> Journey:
         await pupil.learn()
         carrying = [(await recorders.record(pupil.stats))[0] for _ in range(repeats)]
         hits = await _hits(recorders, pupil, repeats)
-    return journey("Semantic hit", beyond(entered_always(hits), entered_always(carrying)), hits[0], ground.tree)
+    return journey(
+        "Semantic hit", beyond(entered_always(hits), entered_always(carrying)), hits[0], ground.tree
+    )
 
 
 async def _hits(recorders: Recorders, pupil: Pupil, repeats: int) -> list[Recording]:
@@ -75,7 +83,9 @@ class Pupil:
         """Look the probe up; whether it was served by a like request."""
         found = await self._look_up(PROBE)
         if found.token:
-            await self._cache.Store(cache_pb2.StoreRequest(token=found.token), metadata=self._metadata)
+            await self._cache.Store(
+                cache_pb2.StoreRequest(token=found.token), metadata=self._metadata
+            )
         return bool(found.receipt.outcome == HIT)
 
     async def stats(self) -> None:
@@ -90,7 +100,9 @@ class Pupil:
             await self._cache.Store(request, metadata=self._metadata)
 
     async def _look_up(self, text: str) -> cache_pb2.LookUpResponse:
-        found: cache_pb2.LookUpResponse = await self._cache.LookUp(asking(chat(text)), metadata=self._metadata)
+        found: cache_pb2.LookUpResponse = await self._cache.LookUp(
+            asking(chat(text)), metadata=self._metadata
+        )
         return found
 
 

@@ -67,7 +67,9 @@ def _log() -> Iterator[LogStream]:
 
 
 @contextlib.asynccontextmanager
-async def whole(ground: Ground, config: Mapping[str, object]) -> AsyncIterator[tuple[Stack, Recorders]]:
+async def whole(
+    ground: Ground, config: Mapping[str, object]
+) -> AsyncIterator[tuple[Stack, Recorders]]:
     """Every service of `make up`, with an API key for each caller."""
     keys = {caller: f"psk-reading-{caller}" for caller in CALLERS}
     api = [
@@ -93,7 +95,9 @@ async def alone(
         supervisor = Supervisor(log, ready)
         try:
             for stage in plan.stages():
-                chosen = [replace(one, env={**one.env, **env}) for one in stage if one.name in names]
+                chosen = [
+                    replace(one, env={**one.env, **env}) for one in stage if one.name in names
+                ]
                 await supervisor.start(tuple(chosen))
             yield plan, Recorders(folders.recorders, ground.tree)
         finally:

@@ -59,9 +59,12 @@ class Recorder:
     def report(self) -> dict[str, object]:
         """`program`, and rows of file, qualified name, first line (0: a class) and nanoseconds."""
         functions = [
-            (code.co_filename, code.co_qualname, code.co_firstlineno, at) for code, at in list(self._codes.values())
+            (code.co_filename, code.co_qualname, code.co_firstlineno, at)
+            for code, at in list(self._codes.values())
         ]
-        classes = [(_file_of(kind), kind.__qualname__, 0, at) for kind, at in list(self._classes.values())]
+        classes = [
+            (_file_of(kind), kind.__qualname__, 0, at) for kind, at in list(self._classes.values())
+        ]
         return {"program": _program(), "functions": functions, "classes": classes}
 
 
@@ -73,7 +76,9 @@ def _file_of(kind: type) -> str:
 def _program() -> str:
     """The module that runs (`python -m MODULE`), else the name of the script."""
     arguments = sys.orig_argv
-    return arguments[arguments.index("-m") + 1] if "-m" in arguments else os.path.basename(sys.argv[0])
+    return (
+        arguments[arguments.index("-m") + 1] if "-m" in arguments else os.path.basename(sys.argv[0])
+    )
 
 
 def _answer(listener: socket.socket, recorder: Recorder) -> None:
