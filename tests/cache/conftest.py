@@ -16,11 +16,11 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.api.cache_service import CacheServicer
-from penstock.cache.semantic.learning_log import Lessons
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.semantic.learning_log import LearningLog
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
-from penstock.cache.storage.replicas import Replicas
+from penstock.cache.storage.entry_store import EntryStore
+from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.store import embedded_store, open_store
@@ -36,22 +36,24 @@ class Rig:
 
     def __init__(self, url: str) -> None:
         self.client = open_store(url)
-        self.tiers: list[SemanticTier] = []
-        self.replicas: list[Replicas] = []
+        self.semantic_caches: list[SemanticCache] = []
+        self.replicas: list[ReplicaFollower] = []
 
     async def make(self, clock: Clock | None = None, **section: Any) -> CacheServicer:
         knobs, clock = CacheSection(**{"probes_per_s": 1e6, **section}), clock or SystemClock()
-        entries = Entries(self.client, b"secret", knobs, Random(2))
-        replicas = Replicas(entries)
+        entries = EntryStore(self.client, b"secret", knobs, Random(2))
+        replicas = ReplicaFollower(entries)
         await replicas.start()
         self.replicas.append(replicas)
         embedder = Embedder("words@1", WIDTH, self.embed)
-        tier = SemanticTier(
-            Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock
+        semantic_cache = SemanticCache(
+            LearningLog(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock
         )
-        await tier.start()
-        self.tiers.append(tier)
-        return CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, clock)
+        await semantic_cache.start()
+        self.semantic_caches.append(semantic_cache)
+        return CacheServicer(
+            CacheSettings(internal_token="secret"), knobs, entries, semantic_cache, clock
+        )
 
     @staticmethod
     def embed(text: str) -> np.ndarray:
@@ -99,8 +101,8 @@ class Rig:
     async def warm(self, cache: CacheServicer, prompts: int = 420) -> list[str]:
         """Ask and teach until likeness is served, and right; the prompts that were."""
         rng, served, stored = Random(4), list[str](), 0
-        tier = cache.likeness.tier
-        assert tier is not None
+        semantic_cache = cache.semantic_lookup.semantic_cache
+        assert semantic_cache is not None
         for _ in range(prompts):
             intent = rng.choice(INTENTS)
             text = (
@@ -119,7 +121,7 @@ class Rig:
                     expected = stored
                     await self.until(
                         lambda count=expected: (
-                            sum(len(held.index) for held in tier.scopes()) == count
+                            sum(len(state.index) for state in semantic_cache.scopes()) == count
                         )
                     )
         return served
@@ -130,5 +132,5 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with embedded_store(tmp_path / "redis", "cache") as url:
         made = Rig(url)
         yield made
-        await asyncio.gather(*(one.close() for one in (*made.tiers, *made.replicas)))
+        await asyncio.gather(*(one.close() for one in (*made.semantic_caches, *made.replicas)))
         await made.client.aclose()

@@ -15,9 +15,9 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.api.cache_service import CacheServicer
-from penstock.cache.semantic.learning_log import LESSONS
-from penstock.cache.semantic.scope import answer_class, never_kept
-from penstock.cache.storage.eviction import Bounded
+from penstock.cache.semantic.learning_log import STREAM
+from penstock.cache.semantic.scope import canonical_answer, refusal_reason
+from penstock.cache.storage.s3_fifo import S3Fifo
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.answer_keys import exact_key, tenant_of
@@ -131,14 +131,16 @@ def test_a_tool_call_is_kept_only_where_it_changes_nothing() -> None:
     tool = inference_pb2.Tool(name="find", read_only=True)
     answer = said("")
     answer.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
-    assert never_kept(chat("x", tools=[tool]), answer, 0.3, asked_for=False) == ""
+    assert refusal_reason(chat("x", tools=[tool]), answer, 0.3, asked_for=False) == ""
     assert (
-        never_kept(chat("x", tools=[inference_pb2.Tool(name="find")]), answer, 0.3, asked_for=False)
+        refusal_reason(
+            chat("x", tools=[inference_pb2.Tool(name="find")]), answer, 0.3, asked_for=False
+        )
         == "tool call with side effects"
     )
-    assert json.loads(answer_class(chat("x"), answer)) == ["tool", [["find", {"a": 2, "b": 1}]]]
-    assert answer_class(chat("x"), said("free text")) == ""
-    assert answer_class(chat("x"), said('{"b":1,"a":2}')) == answer_class(
+    assert json.loads(canonical_answer(chat("x"), answer)) == ["tool", [["find", {"a": 2, "b": 1}]]]
+    assert canonical_answer(chat("x"), said("free text")) == ""
+    assert canonical_answer(chat("x"), said('{"b":1,"a":2}')) == canonical_answer(
         chat("x"), said('{"a": 2, "b": 1}')
     )
 
@@ -201,38 +203,38 @@ async def test_entries_leave_by_scope_and_only_those_of_the_revision_that_it_nam
 
 async def test_a_gap_in_the_lessons_makes_a_replica_learn_anew_what_there_is(rig: Any) -> None:
     cache = await rig.make()
-    tier = rig.tiers[0]
+    semantic_cache = rig.semantic_caches[0]
     for number in range(3):
         await rig.keep(cache, chat(f"pay {number}"), said('{"intent": "pay"}'))
-    await rig.until(lambda: sum(len(held.index) for held in tier.scopes()) == 3)
-    await rig.client.delete(LESSONS)  # as a trim beyond what was read, or a lost Redis, does
+    await rig.until(lambda: sum(len(state.index) for state in semantic_cache.scopes()) == 3)
+    await rig.client.delete(STREAM)  # as a trim beyond what was read, or a lost Redis, does
     await rig.keep(cache, chat("lost card"), said('{"intent": "lost"}'))
-    await rig.until(lambda: [len(held.index) for held in tier.scopes()] == [1])
+    await rig.until(lambda: [len(state.index) for state in semantic_cache.scopes()] == [1])
     await rig.keep(cache, chat("lost cards"), said('{"intent": "lost"}'))
-    await rig.until(lambda: [len(held.index) for held in tier.scopes()] == [2])
+    await rig.until(lambda: [len(state.index) for state in semantic_cache.scopes()] == [2])
 
 
 async def test_a_trade_off_is_for_its_own_organisation_alone(rig: Any) -> None:
     cache = await rig.make()
     await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
-    await rig.until(lambda: bool(rig.tiers[0].scopes()))
+    await rig.until(lambda: bool(rig.semantic_caches[0].scopes()))
     await cache.GetTradeOff(pb.GetTradeOffRequest(), ANN)
     with pytest.raises(Fault, match="no semantic scope"):
         await cache.GetTradeOff(pb.GetTradeOffRequest(), Call(Principal("others")))
 
 
 async def test_idle_scopes_leave_memory_first(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 2)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.MAX_LOADED_SCOPES", 2)
     cache = await rig.make()
-    tier = rig.tiers[0]
+    semantic_cache = rig.semantic_caches[0]
     for number, system in enumerate(("first", "second")):
         await rig.keep(cache, chat("pay now", system), said('{"intent": "pay"}'))
-        await rig.until(lambda number=number: len(tier.scopes()) == number + 1)  # type: ignore[misc]
-    first, second = tier.names()
+        await rig.until(lambda number=number: len(semantic_cache.scopes()) == number + 1)  # type: ignore[misc]
+    first, second = semantic_cache.names()
     await rig.look(cache, chat("pay soon", "first"))
     await rig.keep(cache, chat("pay now", "third"), said('{"intent": "pay"}'))
-    await rig.until(lambda: second not in tier.names())
-    assert first in tier.names()
+    await rig.until(lambda: second not in semantic_cache.names())
+    assert first in semantic_cache.names()
 
 
 async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Any) -> None:
@@ -288,7 +290,7 @@ async def test_bytes_are_bounded_for_all_replicas_together(rig: Any) -> None:
 
 
 def test_what_is_used_stays_and_what_saves_little_for_its_bytes_goes_first() -> None:
-    kept = Bounded(10_000)
+    kept = S3Fifo(10_000)
     for number in range(8):
         kept.add(f"n{number}", 1_000, 10)
     kept.used("n0")
@@ -324,13 +326,13 @@ async def test_prompts_teach_replicas_agree_and_a_restart_forgets_nothing(rig: A
     cache = await rig.make()
     assert len(await rig.warm(cache)) > 50
     again = await rig.make()
-    old, new = rig.tiers[0].scopes()[0], rig.tiers[1].scopes()[0]
+    old, new = rig.semantic_caches[0].scopes()[0], rig.semantic_caches[1].scopes()[0]
     for _ in range(50):
         if len(old.index) == len(new.index):
             break
         await asyncio.sleep(0.02)
     assert len(old.index) == len(new.index)
-    assert old.learnt.calibration.labels == new.learnt.calibration.labels > 150
+    assert old.policy.calibration.labels == new.policy.calibration.labels > 150
     stats = await again.GetStats(pb.GetStatsRequest(), ANN)
     assert stats.entries > 100
 

@@ -16,11 +16,11 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.api.cache_service import CacheServicer
-from penstock.cache.semantic.judge import MOST_CHARACTERS, OpenAiJudge
-from penstock.cache.semantic.learning_log import Lessons
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.semantic.judge import MAX_CHARACTERS, OpenAiJudge
+from penstock.cache.semantic.learning_log import LearningLog
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache
 from penstock.cache.settings import CacheSection, CacheSettings, JudgeSection
-from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
@@ -66,7 +66,7 @@ async def test_a_judge_that_fails_gives_no_verdict_and_says_nothing_of_the_texts
         judge = judge_at(upstream.url)
         assert await judge.same("private prompt", "a", "b") is None
         assert "private" not in caplog.text
-        assert await judge.same("q", "x" * (MOST_CHARACTERS + 1), "b") is None
+        assert await judge.same("q", "x" * (MAX_CHARACTERS + 1), "b") is None
         assert len(upstream.requests) == 1
         await judge.close()
 
@@ -83,17 +83,17 @@ async def cache(tmp_path: Path) -> AsyncIterator[CacheServicer]:
     knobs = CacheSection()
     async with embedded_store(tmp_path / "redis", "cache") as url:
         client = open_store(url)
-        entries = Entries(client, b"secret", knobs)
+        entries = EntryStore(client, b"secret", knobs)
         vector = np.ones(8, np.float32) / np.sqrt(8).astype(np.float32)
         embedder = Embedder("one@1", 8, lambda text: vector)
-        tier = SemanticTier(
-            Lessons(client, knobs.lessons_bytes), knobs, embedder, Random(1), SystemClock()
+        semantic_cache = SemanticCache(
+            LearningLog(client, knobs.lessons_bytes), knobs, embedder, Random(1), SystemClock()
         )
-        await tier.start()
+        await semantic_cache.start()
         yield CacheServicer(
-            CacheSettings(internal_token="secret"), knobs, entries, tier, SystemClock()
+            CacheSettings(internal_token="secret"), knobs, entries, semantic_cache, SystemClock()
         )
-        await tier.close()
+        await semantic_cache.close()
         await client.aclose()
 
 
@@ -108,10 +108,12 @@ async def keep(cache: CacheServicer, text: str, answer: str) -> pb.StoreResponse
         inference_pb2.FINISH_REASON_STOP,
     )
     stored = await cache.Store(pb.StoreRequest(token=missed.token, result=result), ANN)
-    tier = cache.likeness.tier
-    assert tier is not None
+    semantic_cache = cache.semantic_lookup.semantic_cache
+    assert semantic_cache is not None
     for _ in range(100):  # the stream of lessons
-        if sum(len(one.index) for one in tier.scopes()) >= keep.stored + (not stored.reason):  # type: ignore[attr-defined]
+        if sum(len(one.index) for one in semantic_cache.scopes()) >= keep.stored + (
+            not stored.reason
+        ):  # type: ignore[attr-defined]
             break
         await asyncio.sleep(0.01)
     return stored
@@ -121,7 +123,7 @@ async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(
     cache: CacheServicer,
 ) -> None:
     async with ScriptedUpstream(same_last_word) as upstream:
-        cache.likeness.judge = judge_at(upstream.url)
+        cache.semantic_lookup.judge = judge_at(upstream.url)
         keep.stored = 0  # type: ignore[attr-defined]
         for number, (text, answer) in enumerate(
             [
@@ -132,15 +134,15 @@ async def test_free_answers_fall_into_the_clusters_that_the_judge_sees(
         ):
             assert (await keep(cache, text, answer)).reason == ""
             keep.stored = number + 1  # type: ignore[attr-defined]
-        assert cache.likeness.tier is not None
-        (held,) = cache.likeness.tier.scopes()
-        assert [held.answers[place] for place in sorted(held.answers)] == [0, 0, 1]
+        assert cache.semantic_lookup.semantic_cache is not None
+        (state,) = cache.semantic_lookup.semantic_cache.scopes()
+        assert [state.answers[place] for place in sorted(state.answers)] == [0, 0, 1]
         upstream.faults.append("500")
         assert (
             await keep(cache, "another", "we open at nine")
         ).reason == "semantic_off: the judge gave no verdict"
-        assert len(held.index) == 3
-        await cache.likeness.judge.close()
+        assert len(state.index) == 3
+        await cache.semantic_lookup.judge.close()
         assert all(
             "nine" in json.dumps(body) or "call" in json.dumps(body) for body in upstream.requests
         )

@@ -12,9 +12,9 @@ from penstock.rpc.call import Principal
 KEY_BYTES = 16
 FINGERPRINT_BYTES = 8
 """So much of a key tells callers whether it may have an answer."""
-UNASKED = "miss: known not to be kept"
+KNOWN_MISS_RULE = "miss: known not to be kept"
 """The rule of a miss that no look-up was spent on, in receipts and counters."""
-STALE = "exact: stale"
+STALE_RULE = "exact: stale"
 """How the rule begins of an answer that is served past its time while a new one is fetched."""
 TENANT_SEPARATOR = "\x1f"
 FORMAT = b"2"
@@ -26,7 +26,7 @@ def tenant_of(principal: Principal) -> str:
     return TENANT_SEPARATOR.join((principal.organisation, principal.team, *sorted(principal.tags)))
 
 
-def keyed(secret: bytes, *parts: bytes) -> str:
+def keyed_hash(secret: bytes, *parts: bytes) -> str:
     """BLAKE2b (RFC 7693) under a secret, over parts of unambiguous length, so that keys cannot be
     guessed across tenants.
     """
@@ -37,11 +37,11 @@ def keyed(secret: bytes, *parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def salt_of(secret: bytes) -> bytes:
+def key_salt(secret: bytes) -> bytes:
     """What `exact_key` wants of a secret: callers may know it, and learn nothing else that the
     secret protects.
     """
-    return bytes.fromhex(keyed(secret, b"exact"))
+    return bytes.fromhex(keyed_hash(secret, b"exact"))
 
 
 def exact_key(
@@ -50,9 +50,9 @@ def exact_key(
     """The key of a request: everything that the answer may depend on.
 
     Args:
-        salt: from `salt_of`.
+        salt: from `key_salt`.
         model: name and revision.
         context: digest of the surroundings that are not part of the task; empty for none.
         task: the task in deterministic serialisation.
     """
-    return keyed(salt, tenant.encode(), namespace.encode(), model.encode(), context, task)
+    return keyed_hash(salt, tenant.encode(), namespace.encode(), model.encode(), context, task)

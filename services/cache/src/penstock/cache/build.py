@@ -11,11 +11,11 @@ from penstock.api.cache.v1 import cache_pb2
 from penstock.cache.api.cache_service import CacheServicer
 from penstock.cache.semantic.classes import Floats
 from penstock.cache.semantic.judge import OpenAiJudge
-from penstock.cache.semantic.learning_log import Lessons
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.semantic.learning_log import LearningLog
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
-from penstock.cache.storage.replicas import Replicas
+from penstock.cache.storage.entry_store import EntryStore
+from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -39,26 +39,26 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
             "the cache keeps its entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
         )
     client, section = outside.open_store(settings.redis_url), _section(settings)
-    entries = Entries(client, (settings.secret or settings.internal_token).encode(), section)
-    replicas = Replicas(entries)
-    lessons = Lessons(client, section.lessons_bytes)
-    tier = _tier(settings, section, lessons, outside.clock)
+    entries = EntryStore(client, (settings.secret or settings.internal_token).encode(), section)
+    replicas = ReplicaFollower(entries)
+    learning_log = LearningLog(client, section.lessons_bytes)
+    semantic_cache = _semantic_cache(settings, section, learning_log, outside.clock)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     servicer = CacheServicer(
-        settings, section, entries, tier, outside.clock, judge, outside.telemetry
+        settings, section, entries, semantic_cache, outside.clock, judge, outside.telemetry
     )
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
 
     async def open_() -> None:
         await replicas.start()
-        if tier is not None:
-            await tier.start()
+        if semantic_cache is not None:
+            await semantic_cache.start()
 
     async def close() -> None:
         if judge is not None:
             await judge.close()
-        if tier is not None:
-            await tier.close()
+        if semantic_cache is not None:
+            await semantic_cache.close()
         await replicas.close()
         await client.aclose()
 
@@ -76,9 +76,9 @@ def _section(settings: CacheSettings) -> CacheSection:
     return load_section(settings.config_file, "cache", CacheSection)
 
 
-def _tier(
-    settings: CacheSettings, section: CacheSection, lessons: Lessons, clock: Clock
-) -> SemanticTier | None:
+def _semantic_cache(
+    settings: CacheSettings, section: CacheSection, learning_log: LearningLog, clock: Clock
+) -> SemanticCache | None:
     """The semantic tier with the newest revision of its embedder; None, and a warning, where there
     is none.
     """
@@ -95,8 +95,8 @@ def _tier(
             folder.parent,
         )
         return None
-    return SemanticTier(
-        lessons, section, _embedder(settings.embedder, revisions[-1]), Random(), clock
+    return SemanticCache(
+        learning_log, section, _embedder(settings.embedder, revisions[-1]), Random(), clock
     )
 
 

@@ -4,19 +4,21 @@ saved, how right audited hits were.
 
 from __future__ import annotations
 
-from penstock.cache.semantic.report import Audited, audited
-from penstock.cache.semantic.semantic_cache import SemanticTier
-from penstock.cache.storage.entries import Entries
+from penstock.cache.semantic.report import AuditSummary, audit_summary
+from penstock.cache.semantic.semantic_cache import SemanticCache
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.cache.storage.tally import Tally
 from penstock.otel.telemetry import Telemetry
 
 
-class Signals:
+class CacheMetrics:
     """The tally, and the counters beside it."""
 
-    def __init__(self, entries: Entries, tier: SemanticTier | None, telemetry: Telemetry) -> None:
+    def __init__(
+        self, entries: EntryStore, semantic_cache: SemanticCache | None, telemetry: Telemetry
+    ) -> None:
         self.tally = Tally()
-        self._entries, self._tier = entries, tier
+        self._entries, self._semantic_cache = entries, semantic_cache
         self._lookups = telemetry.counter("penstock.cache.lookups", "{lookup}", "Look-ups by rule")
         self._refused = telemetry.counter(
             "penstock.cache.refused", "{answer}", "Answers not kept, or not taught, by reason"
@@ -63,5 +65,5 @@ class Signals:
         self.tally.refuse(tenant, namespace, reason)
         self._refused.add(1, {"reason": reason})
 
-    def _audited(self) -> Audited:
-        return audited(self._tier.scopes() if self._tier else ())
+    def _audited(self) -> AuditSummary:
+        return audit_summary(self._semantic_cache.scopes() if self._semantic_cache else ())

@@ -23,7 +23,7 @@ from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.cache.api.cache_service import CacheServicer
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.prices.prices import Prices
 from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.stages import Found, finish
@@ -116,7 +116,7 @@ def run(options: Options) -> Result:
 async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Replay:
     async with embedded_store(folder / "redis", "cache") as url:
         client, clock, section = open_store(url), SystemClock(), CacheSection()
-        entries = Entries(client, b"bench", section)
+        entries = EntryStore(client, b"bench", section)
         service = CacheServicer(
             CacheSettings(internal_token="bench"), section, entries, None, clock
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from penstock.api.common.v1 import common_pb2
-from penstock.cache.lookups.pending import Owed
-from penstock.cache.storage.entries import Entry
+from penstock.cache.lookups.tickets import LookupTicket
+from penstock.cache.storage.entry_store import Entry
 
 EXACT, SEMANTIC = common_pb2.CACHE_OUTCOME_EXACT_HIT, common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
 MISS, COALESCED = common_pb2.CACHE_OUTCOME_MISS, common_pb2.CACHE_OUTCOME_COALESCED
@@ -13,7 +13,7 @@ TECHNIQUES = {EXACT: "exact_cache", SEMANTIC: SEMANTIC_CACHE, COALESCED: "coales
 
 
 def receipt_of(
-    owed: Owed, outcome: int, rule: str, lookup_ms: float, cost_microusd: int
+    ticket: LookupTicket, outcome: int, rule: str, lookup_ms: float, cost_microusd: int
 ) -> common_pb2.CacheReceipt:
     """What was decided.
 
@@ -21,11 +21,11 @@ def receipt_of(
     """
     receipt = common_pb2.CacheReceipt(rule=rule, lookup_ms=lookup_ms)
     receipt.outcome = outcome  # type: ignore[assignment]
-    if owed.candidate is not None:
-        verdict = owed.candidate.verdict
+    if ticket.candidate is not None:
+        verdict = ticket.candidate.verdict
         receipt.similarity, receipt.confidence = max(0.0, verdict.similarity), verdict.probability
-        receipt.embed_ms, receipt.cost_microusd = owed.candidate.embed_ms, cost_microusd
-        receipt.scope_id = owed.scope_key
+        receipt.embed_ms, receipt.cost_microusd = ticket.candidate.embed_ms, cost_microusd
+        receipt.scope_id = ticket.scope_key
     return receipt
 
 

@@ -12,7 +12,7 @@ from penstock.cache.semantic.semantic_cache import Embedder
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid
 
-MOST_ANSWERS = 1_000
+MAX_ANSWERS = 1_000
 
 
 def check_caller(call: Call) -> None:
@@ -81,8 +81,8 @@ def check_tags(tags: Iterable[str], field: str) -> None:
 
 def check_answers(request: pb.StoreAllRequest) -> None:
     """Raise INVALID_ARGUMENT for the first answer that cannot be: a batch is refused whole."""
-    if len(request.answers) > MOST_ANSWERS:
-        raise invalid("answers", f"are {len(request.answers)}: {MOST_ANSWERS} at most")
+    if len(request.answers) > MAX_ANSWERS:
+        raise invalid("answers", f"are {len(request.answers)}: {MAX_ANSWERS} at most")
     for at, one in enumerate(request.answers):
         for name in ("scope.model", "task", "result"):
             if not (one.scope.model if name == "scope.model" else one.HasField(name)):

@@ -6,37 +6,37 @@ from __future__ import annotations
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.lookups.pending import Owed, Served
 from penstock.cache.lookups.requests import ready_vector
-from penstock.cache.semantic.gate import MOST_CHARACTERS
+from penstock.cache.lookups.tickets import LookupTicket, ServedAnswer
+from penstock.cache.semantic.gate import MAX_CHARACTERS
 from penstock.cache.semantic.judge import Judge
-from penstock.cache.semantic.learning_log import Lesson
-from penstock.cache.semantic.lookup_value import Probes, Worth
-from penstock.cache.semantic.scope import answer_class, prompt_of
-from penstock.cache.semantic.semantic_cache import SemanticTier
+from penstock.cache.semantic.learning_log import LearningEvent
+from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
+from penstock.cache.semantic.scope import canonical_answer, prompt_of
+from penstock.cache.semantic.semantic_cache import SemanticCache
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.otel import attributes as semantics
 from penstock.otel.telemetry import Telemetry
 
 NO_EMBEDDER = "semantic_off: no embedder"
 
 
-class Likeness:
+class SemanticLookup:
     """The semantic tier as the door sees it. Without a tier every answer is `NO_EMBEDDER`."""
 
     def __init__(
         self,
-        tier: SemanticTier | None,
-        entries: Entries,
+        semantic_cache: SemanticCache | None,
+        entries: EntryStore,
         secret: bytes,
         judge: Judge | None,
         telemetry: Telemetry,
     ) -> None:
-        self.tier = tier
+        self.semantic_cache = semantic_cache
         self._entries = entries
         self._secret = secret
-        self._worth, self._probes = Worth(), Probes()
+        self._lookup_value, self._probe_limiter = LookupValue(), ProbeLimiter()
         self.judge = judge
         """Who says whether two free answers are the same; without one, free text is exact only."""
         self._agreement = telemetry.histogram(
@@ -45,52 +45,56 @@ class Likeness:
 
     def check(self, request: pb.LookUpRequest) -> None:
         """Raise INVALID_ARGUMENT for a ready vector that cannot be compared."""
-        if self.tier is not None:
-            ready_vector(request, self.tier.embedder)
+        if self.semantic_cache is not None:
+            ready_vector(request, self.semantic_cache.embedder)
 
-    async def ask(self, owed: Owed, section: CacheSection, now: float) -> str:
+    async def ask(self, ticket: LookupTicket, section: CacheSection, now: float) -> str:
         """Ask the tier where that is allowed and worth it; the rule for the receipt.
 
-        What it found is in `owed` then.
+        What it found is in `ticket` then.
         """
-        request, tier = owed.request, self.tier
-        if tier is None:
+        request, semantic_cache = ticket.request, self.semantic_cache
+        if semantic_cache is None:
             return NO_EMBEDDER
         prompt = prompt_of(
-            self._secret, owed.tenant, request.scope, request.task, tier.embedder.revision
+            self._secret,
+            ticket.tenant,
+            request.scope,
+            request.task,
+            semantic_cache.embedder.revision,
         )
         if prompt is None:
             return "miss"
-        if len(prompt.text) > MOST_CHARACTERS:
+        if len(prompt.text) > MAX_CHARACTERS:
             return "semantic_off: the prompt is too long to compare"
-        if not self._worth.pays(
+        if not self._lookup_value.pays(
             prompt.scope_key, request.full_price_microusd, section.lookup_microusd
         ):
             return "semantic_off: saves less than it costs"
-        if not self._probes.may(owed.tenant, section.probes_per_s, now):
+        if not self._probe_limiter.may(ticket.tenant, section.probes_per_s, now):
             return "semantic_off: too many look-ups of this caller"
         bound = request.max_error_rate if request.HasField("max_error_rate") else None
-        owed.scope_key, owed.text = prompt.scope_key, prompt.text
-        owed.candidate = await tier.decide(
-            prompt.scope_key, prompt.text, ready_vector(request, tier.embedder), bound
+        ticket.scope_key, ticket.text = prompt.scope_key, prompt.text
+        ticket.candidate = await semantic_cache.decide(
+            prompt.scope_key, prompt.text, ready_vector(request, semantic_cache.embedder), bound
         )
-        return owed.candidate.verdict.rule
+        return ticket.candidate.verdict.rule
 
-    def ended(self, owed: Owed, *, hit: bool) -> None:
+    def ended(self, ticket: LookupTicket, *, hit: bool) -> None:
         """A look-up that asked for likeness has been answered by it, or not."""
-        if owed.scope_key:
-            self._worth.asked(owed.scope_key, hit)
+        if ticket.scope_key:
+            self._lookup_value.asked(ticket.scope_key, hit)
 
-    async def teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
+    async def teach(self, ticket: LookupTicket, result: inference_pb2.TaskResult) -> str:
         """Tell every replica what this call has shown; why not, where the answer is free text and
         nobody has judged it.
         """
-        if self.tier is None or owed.candidate is None:
+        if self.semantic_cache is None or ticket.candidate is None:
             return ""
-        name = answer_class(owed.request.task, result) or await self._judged(owed, result)
+        name = canonical_answer(ticket.request.task, result) or await self._judged(ticket, result)
         if not name:
             return f"semantic_off: {'the judge gave no verdict' if self.judge else 'no judge'}"
-        found, scope = owed.candidate, owed.request.scope
+        found, scope = ticket.candidate, ticket.request.scope
         verdict = found.verdict
         seen = {
             "answer": found.answer,
@@ -103,13 +107,13 @@ class Likeness:
             self._agreement.record(
                 float(found.answer == name), {semantics.REQUEST_MODEL: scope.model}
             )
-        await self.tier.lessons.teach(
-            Lesson(
+        await self.semantic_cache.learning_log.teach(
+            LearningEvent(
                 "learn",
-                owed.tenant,
-                owed.scope_key,
-                owed.key,
-                owed.text,
+                ticket.tenant,
+                ticket.scope_key,
+                ticket.key,
+                ticket.text,
                 name,
                 found.vector,
                 seen if found.answer else None,
@@ -120,7 +124,7 @@ class Likeness:
         )
         return ""
 
-    async def _judged(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
+    async def _judged(self, ticket: LookupTicket, result: inference_pb2.TaskResult) -> str:
         """The cluster of a free answer: the nearest class whose answer the judge calls the same,
         else its own; empty for no verdict.
         """
@@ -129,34 +133,38 @@ class Likeness:
             self.judge is None
             or message.tool_calls
             or not message.content.strip()
-            or owed.candidate is None
+            or ticket.candidate is None
         ):
             return ""
-        for name, key in owed.candidate.rivals:
-            entry = await self._entries.get(owed.tenant, key, 0, 0)
+        for name, key in ticket.candidate.rivals:
+            entry = await self._entries.get(ticket.tenant, key, 0, 0)
             if entry is None:
                 continue
             same = await self.judge.same(
-                owed.text, entry.result.generate.message.content, message.content
+                ticket.text, entry.result.generate.message.content, message.content
             )
             if same is None:
                 return ""
             if same:
                 return name
-        return f"text:{owed.key}"
+        return f"text:{ticket.key}"
 
-    async def complained(self, served: Served) -> None:
+    async def complained(self, served: ServedAnswer) -> None:
         """A caller says that an answer was wrong: every replica forgets its entry, and counts the
         hit against its class.
         """
-        if self.tier is not None and served.scope_key:
+        if self.semantic_cache is not None and served.scope_key:
             seen = {"answer": served.answer, "probability": served.probability}
-            lesson = Lesson("wrong", served.tenant, served.scope_key, served.key, verdict=seen)
-            await self.tier.lessons.teach(lesson)
+            event = LearningEvent(
+                "wrong", served.tenant, served.scope_key, served.key, verdict=seen
+            )
+            await self.semantic_cache.learning_log.teach(event)
 
     async def removed(self, tenant: str, keys: set[str]) -> None:
         """Entries have been removed: every replica forgets them."""
-        for key in keys if self.tier is not None else ():
-            assert self.tier is not None
-            for scope_key in self.tier.scopes_with(key):
-                await self.tier.lessons.teach(Lesson("remove", tenant, scope_key, key))
+        for key in keys if self.semantic_cache is not None else ():
+            assert self.semantic_cache is not None
+            for scope_key in self.semantic_cache.scopes_with(key):
+                await self.semantic_cache.learning_log.teach(
+                    LearningEvent("remove", tenant, scope_key, key)
+                )

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-FITTED = 20_000
+MAX_FITTED_VECTORS = 20_000
 """Latest vectors that the discriminant is fitted on."""
-REFIT = 250
+REFIT_EVERY_INSERTS = 250
 """Inserts between two fits of the discriminant."""
 TOLERATED, TOLERANT = 1, 10
 """So many contradictions that did not matter, and so many for each that did, before a class is
@@ -27,7 +27,7 @@ DIRICHLET = 5.0
 CLIP_LDA, CLIP_WORDS = 10.0, 8.0
 
 
-class Classes:
+class AnswerClasses:
     """Statistics by answer class (a dense number from 0).
 
     Grows by inserts; memory is one vector and one table of words a class.
@@ -48,10 +48,10 @@ class Classes:
         """By class and kind of contradiction: how often the class was right all the same, and how
         often not.
         """
-        self.words = Words()
+        self.words = WordModel()
         self._inserts = 0
-        self._vectors: deque[Floats] = deque(maxlen=FITTED)
-        self._labels: deque[int] = deque(maxlen=FITTED)
+        self._vectors: deque[Floats] = deque(maxlen=MAX_FITTED_VECTORS)
+        self._labels: deque[int] = deque(maxlen=MAX_FITTED_VECTORS)
         self._weights: Floats | None = None
         self._offsets: Floats | None = None
         self._known: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None = None
@@ -78,7 +78,7 @@ class Classes:
         self._vectors.append(vector)
         self._labels.append(answer)
         self._inserts += 1
-        if self._inserts % REFIT == 0:
+        if self._inserts % REFIT_EVERY_INSERTS == 0:
             self._fit()
 
     def record(self, answer: int, right: bool) -> None:
@@ -153,7 +153,7 @@ class Classes:
         self._known = known.astype(np.int64)
 
 
-class Words:
+class WordModel:
     """Naive Bayes over words and pairs, with sparse counts: a score costs what the prompt's own
     words have been seen in.
     """

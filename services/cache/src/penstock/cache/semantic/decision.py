@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from penstock.cache.semantic.classes import Classes, Floats
-from penstock.cache.semantic.gate import conflict, tokens
-from penstock.cache.semantic.threshold import Calibration, Threshold
+from penstock.cache.semantic.classes import AnswerClasses, Floats
+from penstock.cache.semantic.gate import contradiction, tokens
+from penstock.cache.semantic.threshold import Calibration, ServingThreshold
 
 NEIGHBOURS = 32
 TEMPERATURE = 0.1
@@ -39,7 +39,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SemanticDecision:
     """What was decided.
 
     `serve` is false for an audit too; a call that follows is taught with this.
@@ -56,16 +56,16 @@ class Verdict:
     """The contradiction that kept it from being served."""
 
 
-class SemanticScope:
+class SemanticPolicy:
     """The learnt state of one scope.
 
     `bound`: largest share of wrong answers among hits, a target with an audited bound.
     """
 
     def __init__(self, width: int, bound: float) -> None:
-        self.classes = Classes(width)
+        self.classes = AnswerClasses(width)
         self.calibration = Calibration()
-        self.threshold = Threshold(bound)
+        self.threshold = ServingThreshold(bound)
 
     def decide(
         self,
@@ -74,16 +74,16 @@ class SemanticScope:
         near: Sequence[Neighbour],
         rng: Random,
         bound: float | None = None,
-    ) -> Verdict:
+    ) -> SemanticDecision:
         """Decide for one prompt. `near`: nearest first. A caller's own bound may only tighten."""
         if not near:
-            return Verdict(False, "miss: nothing near")
+            return SemanticDecision(False, "miss: nothing near")
         answer, features = self._features(vector, text, near)
         probability = self.calibration.probability(np.array(features))
         similarity = near[0].similarity
         reason = self._gate(text, near, answer)
         if reason and not self.classes.tolerates(answer, reason):
-            return Verdict(
+            return SemanticDecision(
                 False,
                 f"gate: {reason}",
                 answer,
@@ -93,18 +93,18 @@ class SemanticScope:
                 gate=reason,
             )
         if not self.calibration.ready:
-            return Verdict(
+            return SemanticDecision(
                 False, "miss: learning", answer, probability, similarity, features=features
             )
         self.threshold.see(probability)
         if not self.threshold.would_serve(probability, bound):
-            return Verdict(
+            return SemanticDecision(
                 False, "miss: not sure enough", answer, probability, similarity, features=features
             )
         if (
             self.threshold.broken
         ):  # every would-be hit is called, and audits the scope until it has recovered
-            return Verdict(
+            return SemanticDecision(
                 False,
                 "miss: audits broke the bound",
                 answer,
@@ -114,7 +114,7 @@ class SemanticScope:
                 features,
             )
         if answer in self.classes.suspects:  # not drawn at random: no part of the audits
-            return Verdict(
+            return SemanticDecision(
                 False,
                 "miss: found wrong lately",
                 answer,
@@ -123,8 +123,10 @@ class SemanticScope:
                 features=features,
             )
         if self.threshold.audit(rng):
-            return Verdict(False, "audit", answer, probability, similarity, True, features)
-        return Verdict(True, "semantic", answer, probability, similarity, features=features)
+            return SemanticDecision(False, "audit", answer, probability, similarity, True, features)
+        return SemanticDecision(
+            True, "semantic", answer, probability, similarity, features=features
+        )
 
     @staticmethod
     def _gate(text: str, near: Sequence[Neighbour], answer: int) -> str:
@@ -132,7 +134,12 @@ class SemanticScope:
         may.
         """
         return next(
-            (conflict(text, neighbour.text) for neighbour in near if neighbour.answer == answer), ""
+            (
+                contradiction(text, neighbour.text)
+                for neighbour in near
+                if neighbour.answer == answer
+            ),
+            "",
         )
 
     def _features(
@@ -173,7 +180,7 @@ class SemanticScope:
             / total,
         )
 
-    def learn(self, vector: Floats, text: str, answer: int, verdict: Verdict) -> None:
+    def learn(self, vector: Floats, text: str, answer: int, verdict: SemanticDecision) -> None:
         """A call has brought the true answer class of a prompt that was not served."""
         if verdict.features:
             right = verdict.answer == answer
@@ -182,7 +189,7 @@ class SemanticScope:
             if verdict.gate:
                 self.classes.contradicted(verdict.answer, verdict.gate, right)
             if verdict.audit:
-                self.threshold.audited(verdict.probability, right)
+                self.threshold.record_audit(verdict.probability, right)
                 if not right:
                     self.classes.suspects.add(verdict.answer)
         self.classes.insert(vector, tokens(text), answer)

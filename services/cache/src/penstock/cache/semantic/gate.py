@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-MOST_CHARACTERS = 2_000
+MAX_CHARACTERS = 2_000
 """Longer prompts are not compared at all: they say too much for one sentence's rules."""
 GLUED = re.compile(
     r"(?<=\d)(am|pm|k|m|mb|gb|tb|kg|km|cm|mm|g|h|min|s|ms|usd|eur|gbp)\b", re.IGNORECASE
@@ -64,7 +64,7 @@ AUXILIARIES = _set(
     "should shouldn't is isn't are aren't was wasn't "
     "were weren't has hasn't have haven't had hadn't be been must mustn't may might"
 )
-MOST_OTHER_WORDS = 2
+MAX_OTHER_WORDS = 2
 NEGATIONS = _set("not no never without none neither nor cannot nothing")
 OPPOSITES = tuple(
     (_set(one), _set(other))
@@ -164,7 +164,7 @@ def facts(text: str) -> Facts:
     )
 
 
-def conflict(new: str, cached: str) -> str:
+def contradiction(new: str, cached: str) -> str:
     """The first contradiction between two prompts, as a reason for the receipt; empty for none."""
     if new == cached:
         return ""
@@ -199,7 +199,7 @@ def _negated(a: Facts, b: Facts) -> bool:
     """
     if a.negations == b.negations:
         return False
-    return len((a.words ^ b.words) - NEGATIONS - AUXILIARIES) <= MOST_OTHER_WORDS
+    return len((a.words ^ b.words) - NEGATIONS - AUXILIARIES) <= MAX_OTHER_WORDS
 
 
 def _order(a: Facts, b: Facts) -> bool:

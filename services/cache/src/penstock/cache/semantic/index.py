@@ -19,7 +19,7 @@ FLAT_UP_TO = 20_000
 HNSW_LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 96
 GRAPH_UP_TO = 250_000
 LISTS, LISTS_SEARCHED, TRAINED_ON = 2_048, 24, 100_000
-MOST_DEAD = 0.3
+MAX_REMOVED_SHARE = 0.3
 faiss.omp_set_num_threads(1)
 threadpool_limits(
     1, "blas"
@@ -63,7 +63,7 @@ class VectorIndex:
         if self._vectors.pop(place, None) is None:
             return
         self._dead.add(place)
-        if len(self._dead) > max(64, MOST_DEAD * len(self._places)):
+        if len(self._dead) > max(64, MAX_REMOVED_SHARE * len(self._places)):
             self._build()
 
     def search(self, vector: Floats, most: int) -> list[tuple[int, float]]:

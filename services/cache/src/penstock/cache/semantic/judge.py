@@ -15,7 +15,7 @@ import httpx
 from penstock.cache.settings import JudgeSection
 
 log = logging.getLogger(__name__)
-MOST_CHARACTERS = 4_000
+MAX_CHARACTERS = 4_000
 """Longer answers are not compared."""
 ASK = (
     "Two answers to the request below are given. Would a person who asked it be served "
@@ -52,7 +52,7 @@ class OpenAiJudge:
         self._url = f"{section.url.rstrip('/')}/chat/completions"
 
     async def same(self, prompt: str, one: str, other: str) -> bool | None:
-        if max(len(prompt), len(one), len(other)) > MOST_CHARACTERS:
+        if max(len(prompt), len(one), len(other)) > MAX_CHARACTERS:
             return None
         parts = {"request": prompt, "first": one, "second": other}
         data = "\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in parts.items())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.answer_keys import keyed
+from penstock.tasks.answer_keys import keyed_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def prompt_of(
     rest = inference_pb2.GenerateTask()
     rest.CopyFrom(task.generate)
     del rest.messages[-1]
-    key = keyed(
+    key = keyed_hash(
         secret,
         b"scope",
         tenant.encode(),
@@ -52,7 +52,7 @@ def prompt_of(
     return Prompt(key, last.content)
 
 
-def answer_class(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:
+def canonical_answer(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:
     """The canonical value of a closed answer: a JSON value, or tool calls by name and arguments;
     empty for free text.
     """
@@ -65,7 +65,7 @@ def answer_class(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> 
     return _canonical(["json", value]) if closed and value is not None else ""
 
 
-def never_kept(
+def refusal_reason(
     task: inference_pb2.Task,
     result: inference_pb2.TaskResult,
     max_temperature: float,

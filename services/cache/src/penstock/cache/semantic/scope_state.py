@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticScope, Verdict
+from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticDecision, SemanticPolicy
 from penstock.cache.semantic.index import VectorIndex
-from penstock.cache.semantic.learning_log import Lesson
+from penstock.cache.semantic.learning_log import LearningEvent
 
 
-class Held:
+class ScopeState:
     """Built from lessons alone, so that it may leave memory and be built again."""
 
-    def __init__(self, width: int, bound: float, most_entries: int, first: Lesson) -> None:
-        self.learnt = SemanticScope(width, bound)
+    def __init__(self, width: int, bound: float, most_entries: int, first: LearningEvent) -> None:
+        self.policy = SemanticPolicy(width, bound)
         self.index = VectorIndex(width)
         self.tenant, self.namespace, self.model, self.context = (
             first.tenant,
@@ -58,39 +58,39 @@ class Held:
         known = [answer for answer in dict.fromkeys(answers) if answer in self.newest]
         return tuple((self.name(answer), self.newest[answer]) for answer in known[:most])
 
-    def take(self, at: str, lesson: Lesson) -> None:
+    def take(self, at: str, event: LearningEvent) -> None:
         """Learn, or forget, what a lesson says."""
         self.ids.append(at)
-        if lesson.kind == "learn" and lesson.vector is not None:
-            self._learn(lesson, lesson.vector)
-        elif lesson.kind in ("remove", "wrong"):
-            self._forget(lesson)
+        if event.kind == "learn" and event.vector is not None:
+            self._learn(event, event.vector)
+        elif event.kind in ("remove", "wrong"):
+            self._forget(event)
 
-    def _learn(self, lesson: Lesson, vector: Floats) -> None:
-        answer = self._classes.setdefault(lesson.answer_class, len(self._classes))
+    def _learn(self, event: LearningEvent, vector: Floats) -> None:
+        answer = self._classes.setdefault(event.canonical_answer, len(self._classes))
         if answer == len(self._names):
-            self._names.append(lesson.answer_class)
-        self.learnt.learn(vector, lesson.text, answer, self._verdict(lesson))
+            self._names.append(event.canonical_answer)
+        self.policy.learn(vector, event.text, answer, self._verdict(event))
         place, self._next = self._next, self._next + 1
         self.index.add(place, np.array(vector))
-        self._texts[place], self.answers[place], self.places[lesson.key] = (
-            lesson.text,
+        self._texts[place], self.answers[place], self.places[event.key] = (
+            event.text,
             answer,
             place,
         )
-        self.newest[answer] = lesson.key
+        self.newest[answer] = event.key
         if len(self._texts) > self._most_entries:
             self._remove(min(self._texts))
 
-    def _verdict(self, lesson: Lesson) -> Verdict:
+    def _verdict(self, event: LearningEvent) -> SemanticDecision:
         """What was decided of the prompt.
 
         The class that was voted may have left the stream: such a lesson teaches its answer alone.
         """
-        seen = lesson.verdict or {}
+        seen = event.verdict or {}
         if seen.get("answer") not in self._classes:
-            return Verdict(False, "")
-        return Verdict(
+            return SemanticDecision(False, "")
+        return SemanticDecision(
             False,
             "",
             self._classes[seen["answer"]],
@@ -101,14 +101,14 @@ class Held:
             seen.get("gate", ""),
         )
 
-    def _forget(self, lesson: Lesson) -> None:
-        place = self.places.pop(lesson.key, None)
-        seen = lesson.verdict or {}
-        if lesson.kind == "wrong" and seen.get("answer", "") in self._classes:
-            self.learnt.reported_wrong(
+    def _forget(self, event: LearningEvent) -> None:
+        place = self.places.pop(event.key, None)
+        seen = event.verdict or {}
+        if event.kind == "wrong" and seen.get("answer", "") in self._classes:
+            self.policy.reported_wrong(
                 self._classes[seen["answer"]], float(seen.get("probability", 1.0))
             )
-        answer = next((one for one, key in self.newest.items() if key == lesson.key), None)
+        answer = next((one for one, key in self.newest.items() if key == event.key), None)
         if answer is not None:
             del self.newest[answer]
         if place is not None:

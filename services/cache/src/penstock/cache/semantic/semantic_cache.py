@@ -19,26 +19,26 @@ from random import Random
 from typing import TypeVar
 
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import Verdict
-from penstock.cache.semantic.learning_log import Lesson, Lessons, Row
-from penstock.cache.semantic.scope_state import Held
+from penstock.cache.semantic.decision import SemanticDecision
+from penstock.cache.semantic.learning_log import LearningEvent, LearningLog, Row
+from penstock.cache.semantic.scope_state import ScopeState
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.entries import STORE_AWAY
+from penstock.cache.storage.entry_store import STORE_ERRORS
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
-SCOPES_IN_MEMORY = 1_000
+MAX_LOADED_SCOPES = 1_000
 LOOKED_AT = 16
 """The smallest of so many that were not used for longest leaves first."""
 SMALL, IDLE_S = 1_000, 3_600.0
 """A scope of fewer entries leaves when it has not been used for so long."""
-AWAY_IDS = 1_000_000
+MAX_UNLOADED_EVENTS = 1_000_000
 """Ids of lessons that are remembered of scopes that have left; the scope that left first is
 forgotten first.
 """
 FOLLOW_WAIT_MS = 200
 PAUSE_S = 0.5
-RIVALS = 3
+MAX_RIVALS = 3
 R = TypeVar("R")
 
 
@@ -59,7 +59,7 @@ class Candidate:
     served.
     """
 
-    verdict: Verdict
+    verdict: SemanticDecision
     vector: Floats
     key: str = ""
     answer: str = ""
@@ -71,17 +71,22 @@ class Candidate:
     embed_ms: float = 0.0
 
 
-class SemanticTier:
+class SemanticCache:
     """All scopes of one replica. Owner: whoever starts it closes it."""
 
     def __init__(
-        self, lessons: Lessons, section: CacheSection, embedder: Embedder, rng: Random, clock: Clock
+        self,
+        learning_log: LearningLog,
+        section: CacheSection,
+        embedder: Embedder,
+        rng: Random,
+        clock: Clock,
     ) -> None:
-        self.lessons = lessons
+        self.learning_log = learning_log
         self.section = section
         self.embedder = embedder
         self._rng, self._clock = rng, clock
-        self._scopes: OrderedDict[str, Held] = OrderedDict()
+        self._scopes: OrderedDict[str, ScopeState] = OrderedDict()
         self._away: OrderedDict[str, list[str]] = OrderedDict()
         self._away_ids = 0
         self._wanted: set[str] = set()
@@ -92,11 +97,11 @@ class SemanticTier:
 
     def reload(self, section: CacheSection) -> None:
         """Put a new section in force; scopes in memory keep their bound."""
-        self.section, self.lessons.most_bytes = section, section.lessons_bytes
+        self.section, self.learning_log.most_bytes = section, section.lessons_bytes
 
     async def start(self) -> None:
         """Learn everything again, then follow."""
-        while rows := await self.lessons.after(self._at, None):
+        while rows := await self.learning_log.after(self._at, None):
             await self._take(rows)
         self._follower = asyncio.create_task(self._follow(), name="follow lessons")
 
@@ -115,11 +120,11 @@ class SemanticTier:
         """Embed where no ready vector came, search, decide."""
         return await self._work(lambda: self._decide(scope_key, text, vector, bound))
 
-    async def read(self, look: Callable[[list[Held]], R]) -> R:
+    async def read(self, look: Callable[[list[ScopeState]], R]) -> R:
         """What `look` makes of the scopes in memory, on the thread that changes them."""
         return await self._work(lambda: look(list(self._scopes.values())))
 
-    def scopes(self) -> list[Held]:
+    def scopes(self) -> list[ScopeState]:
         """Every scope in memory; only to look at what does not change in size."""
         return list(self._scopes.values())
 
@@ -129,7 +134,7 @@ class SemanticTier:
 
     def scopes_with(self, key: str) -> list[str]:
         """Keys of the scopes in memory that an entry belongs to."""
-        return [name for name, held in list(self._scopes.items()) if key in held.places]
+        return [name for name, state in list(self._scopes.items()) if key in state.places]
 
     async def _work(self, what: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._worker, what)
@@ -142,30 +147,30 @@ class SemanticTier:
             began = time.perf_counter()
             vector = self.embedder.embed(text)
             embed_ms = (time.perf_counter() - began) * 1e3
-        held = self._scopes.get(scope_key)
-        if held is None:
+        state = self._scopes.get(scope_key)
+        if state is None:
             rule = "miss: nothing near"
             if scope_key in self._away:
                 self._wanted.add(scope_key)
                 rule = "miss: the scope is being read again"
-            return Candidate(Verdict(False, rule), vector, embed_ms=embed_ms)
-        self._used(scope_key, held)
-        near = held.near(vector)
-        verdict = held.learnt.decide(vector, text, near, self._rng, bound)
-        rivals = held.rivals([verdict.answer, *(one.answer for one in near)], RIVALS)
-        key = held.newest.get(verdict.answer, "")
-        return Candidate(verdict, vector, key, held.name(verdict.answer), rivals, embed_ms)
+            return Candidate(SemanticDecision(False, rule), vector, embed_ms=embed_ms)
+        self._used(scope_key, state)
+        near = state.near(vector)
+        verdict = state.policy.decide(vector, text, near, self._rng, bound)
+        rivals = state.rivals([verdict.answer, *(one.answer for one in near)], MAX_RIVALS)
+        key = state.newest.get(verdict.answer, "")
+        return Candidate(verdict, vector, key, state.name(verdict.answer), rivals, embed_ms)
 
     async def _follow(self) -> None:
         while not self._closing:
             try:
-                rows = await self.lessons.after(self._at, FOLLOW_WAIT_MS)
-                if rows and self._at != "0" and not await self.lessons.holds(self._at):
+                rows = await self.learning_log.after(self._at, FOLLOW_WAIT_MS)
+                if rows and self._at != "0" and not await self.learning_log.holds(self._at):
                     await self._anew()
                     continue
                 await self._take(rows)
                 await self._bring_back()
-            except STORE_AWAY as error:
+            except STORE_ERRORS as error:
                 log.warning("the store does not answer (%s); lessons wait", type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
 
@@ -194,37 +199,39 @@ class SemanticTier:
         """
         while self._wanted:
             scope_key = self._wanted.pop()
-            rows = await self.lessons.of(self._away.get(scope_key, ()))
+            rows = await self.learning_log.of(self._away.get(scope_key, ()))
             await self._work(lambda scope_key=scope_key, rows=rows: self._build(scope_key, rows))  # type: ignore[misc]
 
     def _build(self, scope_key: str, rows: Sequence[Row]) -> None:
         self._away_ids -= len(self._away.pop(scope_key, ()))
-        for at, lesson in rows:
-            self._held(lesson).take(at, lesson)
+        for at, event in rows:
+            self._held(event).take(at, event)
         self._tidy()
 
     def _learn_all(self, rows: Sequence[Row]) -> None:
-        for at, lesson in rows:
-            if lesson.scope_key in self._away:
-                self._away[lesson.scope_key].append(at)
+        for at, event in rows:
+            if event.scope_key in self._away:
+                self._away[event.scope_key].append(at)
                 self._away_ids += 1
             else:
-                self._held(lesson).take(at, lesson)
+                self._held(event).take(at, event)
         self._tidy()
 
-    def _held(self, lesson: Lesson) -> Held:
-        held = self._scopes.get(lesson.scope_key)
-        if held is None:
+    def _held(self, event: LearningEvent) -> ScopeState:
+        state = self._scopes.get(event.scope_key)
+        if state is None:
             section = self.section
-            held = Held(self.embedder.width, section.max_error_rate, section.scope_entries, lesson)
-            self._scopes[lesson.scope_key] = held
-            if len(self._scopes) > SCOPES_IN_MEMORY:
+            state = ScopeState(
+                self.embedder.width, section.max_error_rate, section.scope_entries, event
+            )
+            self._scopes[event.scope_key] = state
+            if len(self._scopes) > MAX_LOADED_SCOPES:
                 self._leave(self._smallest())
-        self._used(lesson.scope_key, held)
-        return held
+        self._used(event.scope_key, state)
+        return state
 
-    def _used(self, scope_key: str, held: Held) -> None:
-        held.used_s = self._clock.monotonic()
+    def _used(self, scope_key: str, state: ScopeState) -> None:
+        state.used_s = self._clock.monotonic()
         self._scopes.move_to_end(scope_key)
 
     def _smallest(self) -> str:
@@ -239,10 +246,10 @@ class SemanticTier:
         """
         until = self._clock.monotonic() - IDLE_S
         idle = []
-        for name, held in self._scopes.items():
-            if held.used_s > until:
+        for name, state in self._scopes.items():
+            if state.used_s > until:
                 break
-            if len(held.index) < SMALL:
+            if len(state.index) < SMALL:
                 idle.append(name)
         for name in idle:
             self._leave(name)
@@ -250,6 +257,6 @@ class SemanticTier:
     def _leave(self, scope_key: str) -> None:
         self._away[scope_key] = list(self._scopes.pop(scope_key).ids)
         self._away_ids += len(self._away[scope_key])
-        while self._away_ids > AWAY_IDS:
+        while self._away_ids > MAX_UNLOADED_EVENTS:
             _, ids = self._away.popitem(last=False)
             self._away_ids -= len(ids)

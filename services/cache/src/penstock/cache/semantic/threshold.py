@@ -8,7 +8,7 @@ it and never loosens it.
 Labels come from prompts that were not sure enough, and from few audits, each of which stands for
 many hits. With such a weight an audit would bend the curve by chance, so that it weighs as any
 label does. The price is a known bias: of 10 errors that the curve expects among hits, 5 to 7 come.
-`PRIOR` is what is believed of that ratio before audits have spoken.
+`PRIOR_ERROR_RATIO` is what is believed of that ratio before audits have spoken.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
 Row = np.ndarray[tuple[int], np.dtype[np.float64]]
-FIRST_LABELS = 150
+MIN_LABELS = 150
 """No hit before so many labels."""
 REFITS = (50, 100, 150)
 REFIT_EVERY = 50
-LABELS_KEPT = 1_200
+MAX_LABELS = 1_200
 """The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on
 shuffles that no page reports.
 """
-LAPSE = 0.0045
+LAPSE_RATE = 0.0045
 """No similarity rules out that a cached answer was wrong: never surer than 1 less this. Chosen, as
-`PRIOR`, like `LABELS_KEPT`.
+`PRIOR_ERROR_RATIO`, like `MAX_LABELS`.
 """
 MODERATION = 0.3 * math.pi / 8.0
 """How much doubt moves a probability towards a half: less than in full, which would keep a scope
 that is never wrong from serving.
 """
-LEAST_SPREAD = 1e-3
+MIN_SPREAD = 1e-3
 """A feature that has not varied says nothing yet."""
-FLAT_RIDGE = 1e-3
+BIAS_RIDGE = 1e-3
 """The bias is not held towards 0; this keeps its curvature from vanishing."""
 AUDIT_SHARE = 0.015
-TIGHTENED_SHARE, TIGHTENED_FOR = 0.15, 60
+TIGHTENED_AUDIT_SHARE, TIGHTENED_INSPECTIONS = 0.15, 60
 """After a failed audit so many would-be hits are looked at more closely (tightened inspection, as
 in ISO 2859): where one answer has changed, others may have.
 """
 WINDOW = 1_000
 RETUNE_EVERY = 20
-PSEUDO = 8.0
+PRIOR_WEIGHT_ERRORS = 8.0
 """Expected errors that the prior weighs as much as."""
-PRIOR, MOST_KAPPA = 0.7, 4.0
+PRIOR_ERROR_RATIO, MAX_ERROR_RATIO = 0.7, 4.0
 """Errors over expected ones among hits, before audits have spoken and at least; and at most."""
-FADE = 0.998
+AUDIT_DECAY = 0.998
 """Weight of an audit after the next one."""
 RECENT_AUDITS = 100
 BREAK_LEVEL = 0.01
@@ -75,7 +75,7 @@ class Calibration:
     """
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[Row, bool]] = deque(maxlen=LABELS_KEPT)
+        self._rows: deque[tuple[Row, bool]] = deque(maxlen=MAX_LABELS)
         self._centre: Row | None = None
         self._spread = self._weights = np.zeros(0)
         """The weights' last is the bias."""
@@ -95,7 +95,7 @@ class Calibration:
     @property
     def ready(self) -> bool:
         """True once there are labels enough to serve by."""
-        return self.labels >= FIRST_LABELS and self._centre is not None
+        return self.labels >= MIN_LABELS and self._centre is not None
 
     def probability(self, features: Row) -> float:
         """Chance that the voted answer is right, 0 to 1; 0 before the first fit."""
@@ -105,7 +105,7 @@ class Calibration:
         score = float(row @ self._weights) / math.sqrt(
             1.0 + MODERATION * float(row @ self._doubt @ row)
         )
-        return (1.0 - LAPSE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
+        return (1.0 - LAPSE_RATE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
         rights = np.array([right for _, right in self._rows])
@@ -113,13 +113,13 @@ class Calibration:
             return
         x = np.array([features for features, _ in self._rows])
         centre, spread = x.mean(axis=0), x.std(axis=0)
-        spread[spread < LEAST_SPREAD] = 1.0
+        spread[spread < MIN_SPREAD] = 1.0
         x = (x - centre) / spread
         model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights)
         chances = model.predict_proba(x)[:, 1]
         rows = np.column_stack([x, np.ones(len(x))])
         curvature = (rows * (chances * (1.0 - chances))[:, None]).T @ rows
-        curvature += np.diag([*[1.0] * x.shape[1], FLAT_RIDGE])
+        curvature += np.diag([*[1.0] * x.shape[1], BIAS_RIDGE])
         self._centre, self._spread, self._doubt = centre, spread, np.linalg.inv(curvature)
         self._weights = np.append(model.coef_[0], model.intercept_[0])
 
@@ -133,7 +133,7 @@ class Point:
     error_rate: float
 
 
-class Threshold:
+class ServingThreshold:
     """The lowest probability that is served, for one bound on the error among hits."""
 
     def __init__(self, bound: float) -> None:
@@ -154,12 +154,17 @@ class Threshold:
         self._since = 0
 
     @property
-    def kappa(self) -> float:
+    def error_ratio(self) -> float:
         """What expected errors are multiplied by: audited over expected ones, held towards the
         prior (the mean of a gamma distribution).
         """
         return min(
-            max((self._errors + PSEUDO * PRIOR) / (self._expected + PSEUDO), PRIOR), MOST_KAPPA
+            max(
+                (self._errors + PRIOR_WEIGHT_ERRORS * PRIOR_ERROR_RATIO)
+                / (self._expected + PRIOR_WEIGHT_ERRORS),
+                PRIOR_ERROR_RATIO,
+            ),
+            MAX_ERROR_RATIO,
         )
 
     def see(self, probability: float) -> None:
@@ -172,7 +177,7 @@ class Threshold:
 
     def _tuned(self) -> float:
         ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
-        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
+        errors = self.error_ratio * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
         fitting = np.flatnonzero(errors <= self.bound)
         return float(ordered[fitting[-1]]) if len(fitting) else OFF
 
@@ -187,30 +192,30 @@ class Threshold:
 
     def audit(self, rng: Random) -> bool:
         """Draw whether a would-be hit is called all the same."""
-        share = TIGHTENED_SHARE if self._tightened else AUDIT_SHARE
+        share = TIGHTENED_AUDIT_SHARE if self._tightened else AUDIT_SHARE
         self._tightened = max(0, self._tightened - 1)
         return rng.random() < share
 
-    def audited(self, probability: float, right: bool) -> None:
+    def record_audit(self, probability: float, right: bool) -> None:
         """An audit came back."""
         self.audits += 1
         self.audited_right += right
         if not right:
-            self._tightened = TIGHTENED_FOR
+            self._tightened = TIGHTENED_INSPECTIONS
         self._recent.append(right)
         wrong, count = self._recent.count(False), len(self._recent)
         self.broken = (
             wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
         )
-        self._errors = self._errors * FADE + (not right)
-        self._expected = self._expected * FADE + (1.0 - probability)
+        self._errors = self._errors * AUDIT_DECAY + (not right)
+        self._expected = self._expected * AUDIT_DECAY + (1.0 - probability)
 
     def reported(self, probability: float) -> None:
         """A caller says that a hit was wrong: it tightens the threshold, but is no random sample
         and no part of the audited precision.
         """
-        self._errors = self._errors * FADE + 1.0
-        self._expected = self._expected * FADE + (1.0 - probability)
+        self._errors = self._errors * AUDIT_DECAY + 1.0
+        self._expected = self._expected * AUDIT_DECAY + (1.0 - probability)
 
     def precision(self) -> tuple[float, float]:
         """Audited share of right hits and its lower bound."""
@@ -223,7 +228,7 @@ class Threshold:
         if not self._window:
             return []
         ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
-        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
+        errors = self.error_ratio * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
         places = np.unique(np.linspace(0, len(ordered) - 1, points).astype(int))
         return [
             Point(float(ordered[at]), (at + 1) / len(ordered), float(min(errors[at], 1.0)))

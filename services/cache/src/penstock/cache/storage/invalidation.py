@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.rpc.errors import invalid
 
 NAMESPACE = "\x1fnamespace:"
@@ -45,7 +45,7 @@ def check(request: pb.InvalidateRequest) -> None:
         raise invalid("entry_ids", "say at least one of entry_ids, tags, scope, scope_id and model")
 
 
-async def matching(entries: Entries, tenant: str, request: pb.InvalidateRequest) -> set[str]:
+async def matching(entries: EntryStore, tenant: str, request: pb.InvalidateRequest) -> set[str]:
     """Keys of a tenant's entries that every field of the request names."""
     groups: list[set[str]] = []
     if request.entry_ids:

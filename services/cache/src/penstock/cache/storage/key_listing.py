@@ -5,7 +5,7 @@ and none remembers callers.
 from __future__ import annotations
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.storage.entries import Entries
+from penstock.cache.storage.entry_store import EntryStore
 from penstock.rpc.errors import invalid
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES
 
@@ -13,7 +13,7 @@ WAIT_MS = 1000
 SCAN, FOLLOW = "scan", "follow"
 
 
-async def list_keys(entries: Entries, salt: bytes, cursor: str) -> pb.ListKeysResponse:
+async def list_keys(entries: EntryStore, salt: bytes, cursor: str) -> pb.ListKeysResponse:
     """The next page: first all keys, then those kept since the first page was asked for.
 
     Raises INVALID_ARGUMENT for a strange cursor.

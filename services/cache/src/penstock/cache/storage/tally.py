@@ -1,6 +1,6 @@
 """What was looked up, kept out and saved, by tenant and namespace.
 
-Plain; beyond `MOST_OWNERS` the one seen longest ago is forgotten.
+Plain; beyond `MAX_OWNERS` the one seen longest ago is forgotten.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from penstock.rpc.call import Principal
 from penstock.tasks.answer_keys import TENANT_SEPARATOR, tenant_of
 
-MOST_OWNERS = 10_000
+MAX_OWNERS = 10_000
 
 
 def belongs(tenant: str, principal: Principal) -> bool:
@@ -61,7 +61,7 @@ class Tally:
     def _of(self, tenant: str, namespace: str) -> Sums:
         sums = self._owners.setdefault((tenant, namespace), Sums())
         self._owners.move_to_end((tenant, namespace))
-        if len(self._owners) > MOST_OWNERS:
+        if len(self._owners) > MAX_OWNERS:
             self._owners.popitem(last=False)
         return sums
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
-from penstock.cache.storage.tally import MOST_OWNERS, Tally, belongs
+from penstock.cache.storage.tally import MAX_OWNERS, Tally, belongs
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.answer_keys import tenant_of
@@ -62,10 +62,14 @@ async def test_audits_are_of_the_asked_tenant(rig: Any) -> None:
     cache = await rig.make()
     for call in (ANN, EVE):
         await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'), call)
-    await rig.until(lambda: len(rig.tiers[0].scopes()) == 2)
-    mine = next(held for held in rig.tiers[0].scopes() if held.tenant == tenant_of(ANN.principal))
+    await rig.until(lambda: len(rig.semantic_caches[0].scopes()) == 2)
+    mine = next(
+        state
+        for state in rig.semantic_caches[0].scopes()
+        if state.tenant == tenant_of(ANN.principal)
+    )
     for number in range(20):
-        mine.learnt.threshold.audited(0.99, number > 0)
+        mine.policy.threshold.record_audit(0.99, number > 0)
     stats = await cache.GetStats(pb.GetStatsRequest(), ANN)
     assert (stats.audits, stats.audited_precision) == (20, 0.95)
     assert 0.7 < stats.audited_precision_low < 0.95
@@ -76,10 +80,10 @@ async def test_audits_are_of_the_asked_tenant(rig: Any) -> None:
 
 def test_owners_that_are_remembered_are_bounded_and_the_sum_of_all_forgets_nothing() -> None:
     tally = Tally()
-    for number in range(MOST_OWNERS + 5):
+    for number in range(MAX_OWNERS + 5):
         tally.count(f"t{number}", "", "exact")
-    assert len(tally._owners) == MOST_OWNERS
-    assert tally.of(Principal(""), "").rules["exact"] == MOST_OWNERS + 5
+    assert len(tally._owners) == MAX_OWNERS
+    assert tally.of(Principal(""), "").rules["exact"] == MAX_OWNERS + 5
 
 
 async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
@@ -96,9 +100,9 @@ async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
     asked.scope.context_sha256 = digest
     missed = await cache.LookUp(asked, ANN)
     await rig.store(cache, missed, said('{"intent": 1}'))
-    await rig.until(lambda: sum(len(held.index) for held in rig.tiers[0].scopes()) == 7)
-    for held in rig.tiers[0].scopes():
-        held.learnt.threshold.theta = len(held.index) / 10 if not held.context else 0.9
+    await rig.until(lambda: sum(len(state.index) for state in rig.semantic_caches[0].scopes()) == 7)
+    for state in rig.semantic_caches[0].scopes():
+        state.policy.threshold.theta = len(state.index) / 10 if not state.context else 0.9
 
     async def threshold(call: Call = ANN, **scope: Any) -> float:
         return (
@@ -137,7 +141,9 @@ async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves
     await rig.store(cache, missed, said('{"intent": "pay"}'))
     await rig.keep(cache, chat("pay now", "You are brief."), said('{"intent": "pay"}'))
     hit = await rig.look(cache, chat("pay now"))
-    await rig.until(lambda: all(len(tier.scopes()) == 2 for tier in rig.tiers))
+    await rig.until(
+        lambda: all(len(semantic_cache.scopes()) == 2 for semantic_cache in rig.semantic_caches)
+    )
     for named in ({"entry_ids": [hit.receipt.entry_id]}, {"scope_id": missed.receipt.scope_id}):
         assert (await cache.Invalidate(pb.InvalidateRequest(**named), EVE)).removed == 0
     request = pb.InvalidateRequest(
@@ -145,9 +151,11 @@ async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves
     )
     assert (await cache.Invalidate(request, ANN)).removed == 1
     assert (await rig.look(other, chat("pay now"))).receipt.outcome == MISS
-    for tier in rig.tiers:
+    for semantic_cache in rig.semantic_caches:
         await rig.until(
-            lambda tier=tier: sorted(len(held.index) for held in tier.scopes()) == [0, 1]
+            lambda semantic_cache=semantic_cache: (
+                sorted(len(state.index) for state in semantic_cache.scopes()) == [0, 1]
+            )
         )
 
 

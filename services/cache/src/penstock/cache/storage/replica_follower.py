@@ -7,17 +7,17 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from penstock.cache.storage.entries import STORE_AWAY, Entries
+from penstock.cache.storage.entry_store import STORE_ERRORS, EntryStore
 
 log = logging.getLogger(__name__)
 WAIT_MS = 200
 PAUSE_S = 0.5
 
 
-class Replicas:
+class ReplicaFollower:
     """Follows the stream of new keys. Owner: whoever starts it closes it."""
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: EntryStore) -> None:
         self._entries = entries
         self._closing = False
         self._follower: asyncio.Task[None] | None = None
@@ -42,7 +42,7 @@ class Replicas:
         while not self._closing:
             try:
                 at = await self._entries.hear(at, WAIT_MS)
-            except STORE_AWAY as error:
+            except STORE_ERRORS as error:
                 log.warning(
                     "the store does not answer (%s); what other replicas keep is heard later",
                     type(error).__name__,

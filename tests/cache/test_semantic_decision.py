@@ -9,16 +9,16 @@ from random import Random
 
 import numpy as np
 import pytest
-from penstock.cache.semantic.decision import Neighbour, SemanticScope, Verdict
-from penstock.cache.semantic.gate import conflict
+from penstock.cache.semantic.decision import Neighbour, SemanticDecision, SemanticPolicy
+from penstock.cache.semantic.gate import contradiction
 from penstock.cache.semantic.index import VectorIndex
 from penstock.cache.semantic.threshold import (
-    LAPSE,
+    LAPSE_RATE,
     OFF,
-    PRIOR,
-    TIGHTENED_FOR,
+    PRIOR_ERROR_RATIO,
+    TIGHTENED_INSPECTIONS,
     Calibration,
-    Threshold,
+    ServingThreshold,
 )
 
 WIDTH = 32
@@ -48,8 +48,8 @@ WIDTH = 32
     ],
 )
 def test_the_gate_fires_on_contradictions_only(new: str, cached: str, reason: str) -> None:
-    assert conflict(new, cached) == reason
-    assert bool(conflict(cached, new)) == bool(reason)
+    assert contradiction(new, cached) == reason
+    assert bool(contradiction(cached, new)) == bool(reason)
 
 
 @pytest.mark.parametrize("piece", ["a-", "aaaa", "1,", "/a", "a@", "'a ", "from a "])
@@ -61,7 +61,7 @@ def test_reading_a_hostile_prompt_takes_no_time_to_speak_of(piece: str) -> None:
     def taken(size: int) -> float:
         text = (piece * size)[:size]
         began = time.perf_counter()
-        conflict(text, "b" + text)
+        contradiction(text, "b" + text)
         return time.perf_counter() - began
 
     taken(100)
@@ -95,7 +95,7 @@ class Stream:
 
     def __init__(self, bound: float) -> None:
         self.scope, self.index, self.rng = (
-            SemanticScope(WIDTH, bound),
+            SemanticPolicy(WIDTH, bound),
             VectorIndex(WIDTH),
             Random(1),
         )
@@ -145,17 +145,17 @@ def test_prompts_that_contradict_their_neighbours_are_called() -> None:
 
 
 def test_audits_that_fail_turn_a_scope_off_and_good_ones_turn_it_on_again() -> None:
-    threshold = Threshold(0.03)
+    threshold = ServingThreshold(0.03)
     assert threshold.theta == OFF
     for _ in range(30):
-        threshold.audited(0.99, True)
+        threshold.record_audit(0.99, True)
     assert not threshold.broken
     for _ in range(5):
-        threshold.audited(0.99, False)
+        threshold.record_audit(0.99, False)
     assert threshold.broken
-    assert threshold.kappa > 1.7 * PRIOR
+    assert threshold.error_ratio > 1.7 * PRIOR_ERROR_RATIO
     for _ in range(100):
-        threshold.audited(0.99, True)
+        threshold.record_audit(0.99, True)
     assert not threshold.broken
     share, low = threshold.precision()
     assert share == pytest.approx(130 / 135)
@@ -166,17 +166,17 @@ def test_audits_correct_the_prior_both_soon_and_far_enough() -> None:
     """Good audits never loosen; errors as many as expected, or twice as many, are believed the
     more, the more audits say so.
     """
-    threshold = Threshold(0.03)
-    assert threshold.kappa == PRIOR
+    threshold = ServingThreshold(0.03)
+    assert threshold.error_ratio == PRIOR_ERROR_RATIO
     for _ in range(300):
-        threshold.audited(0.97, True)
-    assert threshold.kappa == PRIOR
+        threshold.record_audit(0.97, True)
+    assert threshold.error_ratio == PRIOR_ERROR_RATIO
     for times in (1, 2):
-        threshold, said = Threshold(0.03), [PRIOR]
+        threshold, said = ServingThreshold(0.03), [PRIOR_ERROR_RATIO]
         for number in range(1, 1_201):
-            threshold.audited(0.9, number % 10 >= times)
+            threshold.record_audit(0.9, number % 10 >= times)
             if number in (100, 300, 1_200):
-                said.append(threshold.kappa)
+                said.append(threshold.error_ratio)
         assert said == sorted(said)
         assert said[-1] > 0.9 * times
 
@@ -187,9 +187,9 @@ def test_where_errors_are_more_than_expected_less_is_served() -> None:
     """
 
     def served(wrong_every: int) -> float:
-        threshold, chances = Threshold(0.03), np.linspace(0.5, 0.997, 1_000)
+        threshold, chances = ServingThreshold(0.03), np.linspace(0.5, 0.997, 1_000)
         for number in range(200):
-            threshold.audited(0.96, number % wrong_every != 0)
+            threshold.record_audit(0.96, number % wrong_every != 0)
         for chance in chances:
             threshold.see(float(chance))
         return float((chances >= threshold.theta).mean())
@@ -211,23 +211,23 @@ def test_one_failed_audit_moves_what_is_sure_by_little_and_many_by_much() -> Non
             calibration.learn(side, bool(side[0] + 0.3 * rng.normal() > 0))
         return calibration.probability(np.array([2.5, 0.0, 0.0]))
 
-    assert 0.98 < sure(0) <= 1.0 - LAPSE
+    assert 0.98 < sure(0) <= 1.0 - LAPSE_RATE
     assert sure(1) > 0.99
     assert sure(200) < 0.7
 
 
 def test_a_failed_audit_has_more_audits_follow_for_a_while() -> None:
-    threshold, rng = Threshold(0.03), Random(3)
+    threshold, rng = ServingThreshold(0.03), Random(3)
 
     def audits() -> int:
-        return sum(threshold.audit(rng) for _ in range(TIGHTENED_FOR))
+        return sum(threshold.audit(rng) for _ in range(TIGHTENED_INSPECTIONS))
 
     usual = sum(audits() for _ in range(20)) / 20
-    threshold.audited(0.99, True)
+    threshold.record_audit(0.99, True)
     assert audits() <= 3 * usual + 3
     closer = 0
     for _ in range(20):
-        threshold.audited(0.99, False)
+        threshold.record_audit(0.99, False)
         closer += audits()
     assert 6 * usual < closer / 20 < 14 * usual
     assert sum(audits() for _ in range(20)) / 20 < 2 * usual
@@ -245,7 +245,7 @@ def test_a_class_found_wrong_is_called_until_a_call_clears_it(reported: bool) ->
     if reported:
         scope.reported_wrong(0, 0.99)
     else:
-        wrong = Verdict(False, "audit", 0, 0.99, 0.9, True, (0.0,) * 15)
+        wrong = SemanticDecision(False, "audit", 0, 0.99, 0.9, True, (0.0,) * 15)
         scope.learn(world.prompt()[1], "somewhere else", 1, wrong)
     audits, rules = scope.threshold.audits, dict[int, list[str]]()
     while len(rules.get(0, [])) < 12 or not {"miss: found wrong lately"} & set(rules[0]):
@@ -282,7 +282,7 @@ def test_a_broken_scope_serves_nothing_and_recovers_by_its_own_calls() -> None:
     for _ in range(800):
         stream.ask(*world.prompt())
     for _ in range(12):
-        stream.scope.threshold.audited(0.99, False)
+        stream.scope.threshold.record_audit(0.99, False)
     before = len(stream.hits)
     rules = [stream.ask(*world.prompt()) for _ in range(60)]
     assert len(stream.hits) == before
@@ -313,14 +313,14 @@ def test_few_labels_and_strange_features_make_less_sure() -> None:
     than the straight line says.
     """
 
-    def learnt(times: int) -> Calibration:
+    def policy(times: int) -> Calibration:
         calibration, rng = Calibration(), np.random.default_rng(7)
         for _ in range(times * 150):
             side = rng.normal(size=3)
             calibration.learn(side, bool(side[0] + 0.5 * rng.normal() > 0))
         return calibration
 
-    few, many = learnt(1), learnt(8)
+    few, many = policy(1), policy(8)
     likely = np.array([1.5, 0.0, 0.0])
     assert few.ready
     assert few.probability(likely) < many.probability(likely)

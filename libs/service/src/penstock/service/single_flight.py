@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Leaders and followers.
 
     A leader must `land` once: with an answer, which all followers get, or with None, and the next

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.cache.semantic.semantic_cache import Candidate
-from penstock.cache.storage.entries import Entry
+from penstock.cache.storage.entry_store import Entry
 
 V = TypeVar("V")
 REMEMBERED = 100_000
@@ -20,7 +20,7 @@ REFRESH_S = 60.0
 
 
 @dataclass
-class Owed:
+class LookupTicket:
     """A look-up: who asks for what, and, once it has missed, whose answer may come."""
 
     tenant: str
@@ -40,7 +40,7 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedAnswer:
     """A hit that a caller may still judge."""
 
     tenant: str
@@ -50,7 +50,7 @@ class Served:
     probability: float
 
 
-class Remembered(OrderedDict[str | bytes, V], Generic[V]):
+class BoundedMap(OrderedDict[str | bytes, V], Generic[V]):
     """The latest of what was put in."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
@@ -63,13 +63,13 @@ class Remembered(OrderedDict[str | bytes, V], Generic[V]):
         return self.popitem(last=False)[1] if len(self) > self._most else None
 
 
-class Landed:
+class RecentAnswers:
     """Answers of leads that have ended a moment ago: a look-up that read the store just before
     finds them here.
     """
 
     def __init__(self) -> None:
-        self._answers: Remembered[tuple[float, Entry]] = Remembered(LANDED_KEPT)
+        self._answers: BoundedMap[tuple[float, Entry]] = BoundedMap(LANDED_KEPT)
 
     def put(self, key: str, entry: Entry, now: float) -> None:
         """An answer has come."""
@@ -85,11 +85,11 @@ class Landed:
         self._answers.pop(key, None)
 
 
-class Refreshes:
+class RefreshClaims:
     """Which stale answers are being fetched anew: one caller each."""
 
     def __init__(self) -> None:
-        self._since: Remembered[float] = Remembered()
+        self._since: BoundedMap[float] = BoundedMap()
 
     def claim(self, key: str, now: float) -> bool:
         """True for the one who is to fetch; he owes `end`."""

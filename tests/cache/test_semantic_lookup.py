@@ -13,7 +13,7 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.semantic.lookup_value import Probes, Worth
+from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.testkit.chats import asking, chat, said
@@ -64,7 +64,7 @@ async def test_a_caller_who_wants_no_errors_is_served_by_likeness_never(rig: Any
 async def test_a_ready_vector_is_used_as_it_is(rig: Any) -> None:
     cache = await rig.make()
     await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
-    await rig.until(lambda: bool(rig.tiers[0].scopes()))
+    await rig.until(lambda: bool(rig.semantic_caches[0].scopes()))
     vector = 3 * rig.embed("pay now")  # any length will do
     found = await rig.look(
         cache, chat("entirely different"), vector=vector, embedder_revision="words@1"
@@ -143,7 +143,7 @@ async def test_near_duplicates_are_not_to_be_probed_for(rig: Any) -> None:
 
 
 def test_a_bucket_of_probes_fills_again_and_is_each_callers_own() -> None:
-    probes = Probes()
+    probes = ProbeLimiter()
     assert [probes.may("ann", 3, 10.0) for _ in range(5)] == [True] * 3 + [False] * 2
     assert probes.may("bob", 3, 10.0)
     assert [probes.may("ann", 3, 10.5) for _ in range(2)] == [True, False]
@@ -151,7 +151,7 @@ def test_a_bucket_of_probes_fills_again_and_is_each_callers_own() -> None:
 
 
 def test_likeness_is_asked_for_where_it_pays_by_what_it_has_brought() -> None:
-    worth = Worth()
+    worth = LookupValue()
     assert not worth.pays("scope", 3, 1)
     assert worth.pays("scope", 4, 1)
     for _ in range(200):
@@ -166,44 +166,46 @@ def test_likeness_is_asked_for_where_it_pays_by_what_it_has_brought() -> None:
 async def test_idle_small_scopes_leave_memory_and_come_back_whole(
     rig: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 2)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.MAX_LOADED_SCOPES", 2)
     cache = await rig.make()
-    tier = rig.tiers[0]
-    lessons = 0
+    semantic_cache = rig.semantic_caches[0]
+    kept = 0
     for system in ("first", "second"):
         for text in ("pay now", "pay soon", "lost card"):
             await rig.keep(cache, chat(text, system), said('{"intent": "pay"}'))
-            lessons += 1
-            await rig.until(lambda: sum(len(held.index) for held in tier.scopes()) == lessons)  # noqa: B023
-    _, second = tier.names()
+            kept += 1
+            await rig.until(
+                lambda kept=kept: sum(len(one.index) for one in semantic_cache.scopes()) == kept
+            )
+    _, second = semantic_cache.names()
     await rig.look(cache, chat("pay late", "first"))
     await rig.keep(cache, chat("pay now", "third"), said('{"intent": "pay"}'))
-    await rig.until(lambda: second not in tier.names())
+    await rig.until(lambda: second not in semantic_cache.names())
     missed = await rig.look(cache, chat("pay later", "second"))
     assert missed.receipt.rule == "miss: the scope is being read again"
-    await rig.until(lambda: second in tier.names())
+    await rig.until(lambda: second in semantic_cache.names())
     found = await rig.look(cache, chat("pay latest", "second"))
     assert found.receipt.rule == "miss: learning"
-    (held,) = (held for name, held in tier._scopes.items() if name == second)
-    assert (len(held.index), held.learnt.calibration.labels) == (3, 2)
+    (state,) = (state for name, state in semantic_cache._scopes.items() if name == second)
+    assert (len(state.index), state.policy.calibration.labels) == (3, 2)
 
 
 async def test_lessons_of_a_scope_that_is_away_wait_for_it(
     rig: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 1)
+    monkeypatch.setattr("penstock.cache.semantic.semantic_cache.MAX_LOADED_SCOPES", 1)
     cache, other = await rig.make(), await rig.make()
-    tier = rig.tiers[0]
+    semantic_cache = rig.semantic_caches[0]
     await rig.keep(cache, chat("pay now", "first"), said('{"intent": "pay"}'))
-    await rig.until(lambda: len(tier.scopes()) == 1)
-    (first,) = tier.names()
+    await rig.until(lambda: len(semantic_cache.scopes()) == 1)
+    (first,) = semantic_cache.names()
     await rig.keep(cache, chat("pay now", "second"), said('{"intent": "pay"}'))
-    await rig.until(lambda: first not in tier.names())
+    await rig.until(lambda: first not in semantic_cache.names())
     await rig.keep(other, chat("pay soon", "first"), said('{"intent": "pay"}'))
-    await rig.until(lambda: tier._away_ids == 2)
+    await rig.until(lambda: semantic_cache._away_ids == 2)
     await rig.look(cache, chat("pay never", "first"))
-    await rig.until(lambda: first in tier.names())
-    await rig.until(lambda: [len(held.index) for held in tier.scopes()] == [2])
+    await rig.until(lambda: first in semantic_cache.names())
+    await rig.until(lambda: [len(state.index) for state in semantic_cache.scopes()] == [2])
 
 
 async def test_a_scope_that_is_not_used_for_an_hour_leaves(rig: Any) -> None:
@@ -211,11 +213,11 @@ async def test_a_scope_that_is_not_used_for_an_hour_leaves(rig: Any) -> None:
 
     clock = FakeClock(1e9)
     cache = await rig.make(clock)
-    tier = rig.tiers[0]
+    semantic_cache = rig.semantic_caches[0]
     await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
-    await rig.until(lambda: len(tier.scopes()) == 1)
+    await rig.until(lambda: len(semantic_cache.scopes()) == 1)
     await clock.advance(3_500)
     await asyncio.sleep(0)
-    assert len(tier.scopes()) == 1
+    assert len(semantic_cache.scopes()) == 1
     await clock.advance(200)
-    await rig.until(lambda: not tier.scopes())
+    await rig.until(lambda: not semantic_cache.scopes())

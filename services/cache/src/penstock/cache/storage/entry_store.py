@@ -16,9 +16,9 @@ import redis.asyncio
 import zstandard
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.eviction import Bounded
+from penstock.cache.storage.s3_fifo import S3Fifo
 from penstock.rpc.errors import unavailable
-from penstock.tasks.answer_keys import KEY_BYTES, keyed
+from penstock.tasks.answer_keys import KEY_BYTES, keyed_hash
 from redis.exceptions import RedisError
 
 PREFIX = "penstock:cache:"
@@ -40,7 +40,7 @@ leave, the group with its last.
 KEPT_TOLD = 100_000
 """Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some.
 """
-STORE_AWAY = (RedisError, OSError, TimeoutError)
+STORE_ERRORS = (RedisError, OSError, TimeoutError)
 """What a store that does not answer raises."""
 
 
@@ -49,7 +49,7 @@ def reachable() -> Iterator[None]:
     """A store that does not answer is UNAVAILABLE for its caller."""
     try:
         yield
-    except STORE_AWAY as error:
+    except STORE_ERRORS as error:
         raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
 
 
@@ -74,7 +74,7 @@ class Entry:
         return 0 < self.fresh_until_ms <= now_ms
 
 
-class Entries:
+class EntryStore:
     """The entries of every tenant in one Redis.
 
     Owns the bounds; the client belongs to whoever made it.
@@ -92,8 +92,8 @@ class Entries:
         self._section = section
         self._rng = rng or Random()
         self._replica = secrets.token_bytes(8)
-        self._all = Bounded(section.total_bytes)
-        self._tenants: dict[str, Bounded] = {}
+        self._all = S3Fifo(section.total_bytes)
+        self._tenants: dict[str, S3Fifo] = {}
         self._pack = zstandard.ZstdCompressor(level=3)
         self._unpack = zstandard.ZstdDecompressor()
 
@@ -122,7 +122,7 @@ class Entries:
 
     def folder(self, tenant: str) -> str:
         """What a tenant's keys begin with; the tenant's name does not show."""
-        return f"{PREFIX}{keyed(self._secret, b'tenant', tenant.encode())}:"
+        return f"{PREFIX}{keyed_hash(self._secret, b'tenant', tenant.encode())}:"
 
     async def load(self) -> None:
         """Take the entries that are there into the bounds; after a restart."""
@@ -240,8 +240,8 @@ class Entries:
             name, size, paid_microusd
         )
 
-    def _bound(self, folder: str) -> Bounded:
-        return self._tenants.setdefault(folder, Bounded(self._section.tenant_bytes))
+    def _bound(self, folder: str) -> S3Fifo:
+        return self._tenants.setdefault(folder, S3Fifo(self._section.tenant_bytes))
 
     def _forget(self, name: str) -> None:
         self._all.remove(name)

@@ -9,14 +9,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 SMALL_SHARE = 0.1
-MOST_USES = 3
+MAX_USES = 3
 GHOSTS_PER_ENTRY = 1
 LOOKED_AT = 8
 """Entries at the head of a queue among which the one that saves least for its bytes leaves."""
 
 
 @dataclass(slots=True)
-class Kept:
+class ResidentEntry:
     """One entry: its bytes, what a hit saves, and how often it was used of late."""
 
     size: int
@@ -29,7 +29,7 @@ class Kept:
         return (self.saved_microusd + 1) * (1 + self.uses) / self.size
 
 
-class Bounded:
+class S3Fifo:
     """Keeps names within a bound of bytes.
 
     New names wait in a small queue; those used there, or known from before, go to the main one.
@@ -38,8 +38,8 @@ class Bounded:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.bytes = 0
-        self._small: OrderedDict[str, Kept] = OrderedDict()
-        self._main: OrderedDict[str, Kept] = OrderedDict()
+        self._small: OrderedDict[str, ResidentEntry] = OrderedDict()
+        self._main: OrderedDict[str, ResidentEntry] = OrderedDict()
         self._ghosts: OrderedDict[str, None] = OrderedDict()
         self._small_bytes = 0
 
@@ -53,7 +53,7 @@ class Bounded:
         """A hit."""
         kept = self._small.get(name) or self._main.get(name)
         if kept is not None:
-            kept.uses = min(kept.uses + 1, MOST_USES)
+            kept.uses = min(kept.uses + 1, MAX_USES)
 
     def add(self, name: str, size: int, saved_microusd: int) -> list[str]:
         """Take a name in, or its new size; returns the names that leave for it.
@@ -63,7 +63,7 @@ class Bounded:
         self.remove(name)
         if size > self.most_bytes:
             return [name]
-        kept = Kept(max(size, 1), max(saved_microusd, 0))
+        kept = ResidentEntry(max(size, 1), max(saved_microusd, 0))
         if name in self._ghosts:
             del self._ghosts[name]
             self._main[name] = kept
@@ -110,7 +110,7 @@ class Bounded:
             self._main.move_to_end(name)
 
     @staticmethod
-    def _poorest(queue: OrderedDict[str, Kept]) -> str:
+    def _poorest(queue: OrderedDict[str, ResidentEntry]) -> str:
         """The least worth among the oldest few that have not been used; else the oldest."""
         head = [name for name, _ in zip(queue, range(LOOKED_AT), strict=False)]
         unused = [name for name in head if queue[name].uses == 0]
