@@ -86,14 +86,14 @@ def stream(
             for place, value in index.search(vector, NEIGHBOURS)
         ]
         began = time.perf_counter()
-        verdict = scope.decide(vector, text, near, audit)
-        if verdict.serve:
-            hits.append((number, verdict.answer == truth))
+        decision = scope.decide(vector, text, near, audit)
+        if decision.serve:
+            hits.append((number, decision.answer_class == truth))
         else:
             label = truth if audit.random() >= judge_errs else audit.randrange(len(ids))
-            scope.learn(vector, text, label, verdict)
+            scope.learn(vector, text, label, decision)
         spent += time.perf_counter() - began
-        if not verdict.serve:
+        if not decision.serve:
             index.add(len(kept), vector)
             kept.append((label, text))
             exact[text] = truth

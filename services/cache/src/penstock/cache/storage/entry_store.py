@@ -1,11 +1,14 @@
-"""The workshop: entries in Redis, compressed above a size, bounded in bytes, and found by what
-invalidation names.
+"""Stored answers in Redis: compressed above a size, limited in bytes, and indexed by what an
+invalidation may name.
+
+Names in the store, where P is a hash of the tenant: `penstock:cache:P:e:KEY` is an entry, and
+`penstock:cache:P:g:GROUP` a sorted set of the keys of its entries by their time of expiry. Groups
+are tags, models and semantic scopes.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,17 +19,23 @@ import redis.asyncio
 import zstandard
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.s3_fifo import S3Fifo
+from penstock.cache.storage.eviction import ByteLimits
+from penstock.cache.storage.new_entries import NewEntries, NewEntry
 from penstock.rpc.errors import unavailable
-from penstock.tasks.answer_keys import KEY_BYTES, keyed_hash
+from penstock.tasks.answer_keys import keyed_hash
 from redis.exceptions import RedisError
 
 PREFIX = "penstock:cache:"
-PLAIN, PACKED = b"0", b"1"
-KEPT = PREFIX + "kept"
+ENTRY = "e:"
 GROUP = "g:"
-"""Sorted sets of keys by the moment they run out."""
-JOIN = """
+TAG_GROUP = "t:"
+MODEL_GROUP = "m:"
+SCOPE_GROUP = "s:"
+UNCOMPRESSED = b"0"
+COMPRESSED = b"1"
+"""First byte of a stored entry."""
+SCAN_BATCH = 1_000
+ADD_TO_GROUP = """
 redis.replicate_commands()
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -34,244 +43,208 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ms)
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ms + ARGV[1], ARGV[i]) end
 redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
 """
-"""Puts keys (the second argument on) into a group for so many milliseconds; those that have run out
-leave, the group with its last.
-"""
-KEPT_TOLD = 100_000
-"""Stores that the stream of new keys holds, about: whoever lags behind more does not hear of some.
+"""Adds keys (the second argument on) to a group for ARGV[1] milliseconds. Expired keys are removed,
+and the group expires with its last key.
 """
 STORE_ERRORS = (RedisError, OSError, TimeoutError)
-"""What a store that does not answer raises."""
+"""What calls raise when the store does not answer."""
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
-    """A store that does not answer is UNAVAILABLE for its caller."""
+def unavailable_without_store() -> Iterator[None]:
+    """Turn the errors of a store that does not answer into UNAVAILABLE for the caller."""
     try:
         yield
     except STORE_ERRORS as error:
-        raise unavailable(f"the store does not answer ({type(error).__name__})", 1.0) from None
+        message = f"the store does not answer ({type(error).__name__}); retry"
+        raise unavailable(message, 1.0) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored answer and what it cost."""
+    """A stored answer and what it cost.
+
+    `created_ms` and `fresh_until_ms` are Unix times in milliseconds. From `fresh_until_ms` on the
+    entry is stale, and kept only for callers that may have a stale answer; 0 means never.
+    """
 
     key: str
     result: inference_pb2.TaskResult
     paid_microusd: int
-    born_ms: int
+    created_ms: int
     model: str
     scope_key: str
     tags: tuple[str, ...]
     fresh_until_ms: int = 0
-    """From then on it is stale, and kept only for those who may have a stale answer; 0 where it is
-    never stale.
-    """
 
-    def stale(self, now_ms: int) -> bool:
-        """True past its time."""
+    def is_stale(self, now_ms: int) -> bool:
+        """Whether the entry is past its time."""
         return 0 < self.fresh_until_ms <= now_ms
+
+    def age_ms(self, now_ms: int) -> int:
+        """Milliseconds since the answer was stored."""
+        return max(0, now_ms - self.created_ms)
 
 
 class EntryStore:
-    """The entries of every tenant in one Redis.
+    """The entries of all tenants in one Redis.
 
-    Owns the bounds; the client belongs to whoever made it.
+    Owns the limits in bytes; the client belongs to whoever made it.
     """
 
     def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        secret: bytes,
-        section: CacheSection,
-        rng: Random | None = None,
+        self, client: redis.asyncio.Redis, secret: bytes, section: CacheSection, rng: Random
     ) -> None:
+        self.new_entries = NewEntries(client)
         self._client = client
         self._secret = secret
         self._section = section
-        self._rng = rng or Random()
-        self._replica = secrets.token_bytes(8)
-        self._all = S3Fifo(section.total_bytes)
-        self._tenants: dict[str, S3Fifo] = {}
-        self._pack = zstandard.ZstdCompressor(level=3)
-        self._unpack = zstandard.ZstdDecompressor()
+        self._rng = rng
+        self._limits = ByteLimits(section.tenant_bytes, section.total_bytes)
+        self._compressor = zstandard.ZstdCompressor(level=3)
+        self._decompressor = zstandard.ZstdDecompressor()
 
     @property
     def size_bytes(self) -> int:
-        return self._all.bytes
+        """Bytes of all entries."""
+        return self._limits.size_bytes
 
     def __len__(self) -> int:
-        return len(self._all)
+        """Number of all entries."""
+        return len(self._limits)
+
+    def size_of(self, tenants: Iterable[str]) -> tuple[int, int]:
+        """Bytes and number of the entries of these tenants."""
+        return self._limits.size_of(self._prefix(tenant) for tenant in tenants)
 
     def reload(self, section: CacheSection) -> None:
-        """Put new bounds in force; what is too much then leaves with the next entry."""
+        """Put other limits in force; what exceeds them is evicted as entries are added."""
         self._section = section
-        self._all.most_bytes = section.total_bytes
-        for bound in self._tenants.values():
-            bound.most_bytes = section.tenant_bytes
+        self._limits.resize(section.tenant_bytes, section.total_bytes)
 
-    def held_by(self, tenants: Iterable[str]) -> tuple[int, int]:
-        """Bytes and entries of these tenants."""
-        bounds = [
-            bound
-            for tenant in tenants
-            if (bound := self._tenants.get(self.folder(tenant))) is not None
-        ]
-        return sum(bound.bytes for bound in bounds), sum(len(bound) for bound in bounds)
-
-    def folder(self, tenant: str) -> str:
-        """What a tenant's keys begin with; the tenant's name does not show."""
-        return f"{PREFIX}{keyed_hash(self._secret, b'tenant', tenant.encode())}:"
-
-    async def load(self) -> None:
-        """Take the entries that are there into the bounds; after a restart."""
-        async for raw in self._client.scan_iter(match=PREFIX + "*:e:*", count=1000):
+    async def load_sizes(self) -> None:
+        """Count the entries that are in the store towards the limits; after a restart."""
+        async for raw in self._client.scan_iter(match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH):
             name = raw.decode()
-            await self._drop(self._take(name, int(await self._client.strlen(name)), 0))
+            await self.count([NewEntry(name, int(await self._client.strlen(name)), 0)])
+
+    async def count(self, entries: Sequence[NewEntry]) -> None:
+        """Count entries in the store towards the limits, and evict what exceeds them."""
+        evicted = [
+            name
+            for one in entries
+            for name in self._limits.add(
+                _prefix_of(one.name), one.name, one.size_bytes, one.paid_microusd
+            )
+        ]
+        await self._delete(evicted)
 
     async def get(self, tenant: str, key: str, now_ms: int, max_age_ms: int) -> Entry | None:
-        """An entry that is not too old."""
-        name = f"{self.folder(tenant)}e:{key}"
+        """An entry, unless it is older than `max_age_ms`; 0 allows any age. This counts as use."""
+        prefix = self._prefix(tenant)
+        name = f"{prefix}{ENTRY}{key}"
         raw: Any = await self._client.get(name)
         if raw is None:
-            self._forget(name)
+            self._limits.remove(prefix, name)
             return None
-        entry = self._read(key, raw)
-        if max_age_ms and now_ms - entry.born_ms > max_age_ms:
+        entry = self._decode(key, raw)
+        if max_age_ms and now_ms - entry.created_ms > max_age_ms:
             return None
-        self._bound(self.folder(tenant)).used(name)
-        self._all.used(name)
+        self._limits.record_use(prefix, name)
         return entry
 
     async def put(self, tenant: str, entries: Sequence[Entry], ttl_ms: int) -> int:
-        """Keep entries; returns how many were: one that is larger than a tenant may keep is not."""
-        folder, section = self.folder(tenant), self._section
-        fresh_ms = max(1, round(ttl_ms * self._rng.uniform(1 - section.ttl_jitter, 1)))
-        stale_ms = round(section.stale_while_revalidate_s * 1000)
-        raws: dict[str, tuple[Entry, bytes]] = {}
-        for entry in entries:
-            timed = replace(entry, fresh_until_ms=entry.born_ms + fresh_ms) if stale_ms else entry
-            raws[f"{folder}e:{entry.key}"] = timed, self._write(timed)
-        gone: set[str] = set()
-        for name, (entry, raw) in raws.items():
-            gone.update(self._take(name, len(raw), entry.paid_microusd))
-        kept = {name: one for name, one in raws.items() if name not in gone}
-        if kept:
-            await self._set(folder, kept, fresh_ms + stale_ms)
-        await self._drop(sorted(gone))
-        return len(kept)
+        """Store entries for about `ttl_ms`, and evict others for them.
 
-    async def _set(
-        self, folder: str, kept: Mapping[str, tuple[Entry, bytes]], life_ms: int
-    ) -> None:
-        pipe = self._client.pipeline(transaction=False)
-        for name, (_, raw) in kept.items():
-            pipe.set(name, raw, px=life_ms)
-        for group, keys in _groups([entry for entry, _ in kept.values()]).items():
-            pipe.eval(JOIN, 1, folder + group, life_ms, *keys)
-        told: dict[Any, Any] = {
-            "k": b"".join(bytes.fromhex(entry.key) for entry, _ in kept.values()),
-            "b": json.dumps(
-                [(name, len(raw), entry.paid_microusd) for name, (entry, raw) in kept.items()]
-            ),
-            "r": self._replica,
-        }
-        pipe.xadd(KEPT, told, maxlen=KEPT_TOLD, approximate=True)
-        await pipe.execute()
-
-    async def newest_kept(self) -> str:
-        """Where the stream of new keys ends now."""
-        found: Any = await self._client.xrevrange(KEPT, count=1)
-        return str(found[0][0].decode()) if found else "0-0"
-
-    async def scan(self, cursor: int) -> tuple[int, list[bytes]]:
-        """Some of all keys, and where to go on; 0 begins and ends."""
-        found: Any = await self._client.scan(cursor, match=PREFIX + "*:e:*", count=1000)
-        after, names = found
-        return int(after), [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
-
-    async def kept_after(self, at: str, wait_ms: int) -> tuple[str, list[bytes]]:
-        """Keys that were kept after a place in the stream, and the place of the last; waits for the
-        first.
+        Returns how many were stored: an entry larger than a tenant's limit is not.
         """
-        rows = await self._told(at, wait_ms)
-        keys = [
-            fields[b"k"][i : i + KEY_BYTES]
-            for _, fields in rows
-            for i in range(0, len(fields[b"k"]), KEY_BYTES)
-        ]
-        return (rows[-1][0].decode() if rows else at), keys
-
-    async def members(self, tenant: str, group: str) -> set[str]:
-        """Keys of a tag (`t:…`), a scope (`s:…`), a model (`m:…`) or surroundings (`c:…`)."""
-        found: Sequence[Any] = await self._client.zrange(
-            f"{self.folder(tenant)}{GROUP}{group}", 0, -1
-        )
-        return {raw.decode() for raw in found}
+        prefix = self._prefix(tenant)
+        # Random lives keep entries that were stored together from expiring together.
+        fresh_ms = max(1, round(ttl_ms * self._rng.uniform(1 - self._section.ttl_jitter, 1)))
+        stale_ms = round(self._section.stale_while_revalidate_s * 1000)
+        encoded: dict[str, tuple[Entry, bytes]] = {}
+        evicted: set[str] = set()
+        for entry in entries:
+            fresh_until_ms = entry.created_ms + fresh_ms if stale_ms else 0
+            timed = replace(entry, fresh_until_ms=fresh_until_ms)
+            encoded[f"{prefix}{ENTRY}{entry.key}"] = timed, self._encode(timed)
+        for name, (entry, raw) in encoded.items():
+            evicted.update(self._limits.add(prefix, name, len(raw), entry.paid_microusd))
+        fitting = {name: one for name, one in encoded.items() if name not in evicted}
+        if fitting:
+            await self._write(prefix, fitting, fresh_ms + stale_ms)
+        await self._delete(sorted(evicted))
+        return len(fitting)
 
     async def remove(self, tenant: str, keys: Iterable[str]) -> int:
-        """Remove entries; returns how many were there."""
-        return await self._drop([f"{self.folder(tenant)}e:{key}" for key in keys])
+        """Remove entries; returns how many there were."""
+        prefix = self._prefix(tenant)
+        return await self._delete([f"{prefix}{ENTRY}{key}" for key in keys])
 
-    async def hear(self, at: str, wait_ms: int) -> str:
-        """Take into the bounds what other replicas have kept after a place in the stream of new
-        keys; the place of the last.
-        """
-        rows = await self._told(at, wait_ms)
-        for _, fields in rows:
-            if fields.get(b"r") != self._replica:
-                gone = [
-                    one
-                    for name, size, paid in json.loads(fields.get(b"b", b"[]"))
-                    for one in self._take(name, size, paid)
-                ]
-                await self._drop(gone)
-        return rows[-1][0].decode() if rows else at
+    async def keys_in_group(self, tenant: str, group: str) -> set[str]:
+        """The keys of the entries in a group, such as TAG_GROUP and a tag."""
+        name = f"{self._prefix(tenant)}{GROUP}{group}"
+        found: Sequence[Any] = await self._client.zrange(name, 0, -1)
+        return {raw.decode() for raw in found}
 
-    async def _told(self, at: str, wait_ms: int) -> Sequence[Any]:
-        found: Any = await self._client.xread({KEPT: at}, count=100, block=wait_ms)
-        return found[0][1] if found else ()
+    async def scan_keys(self, cursor: int) -> tuple[int, list[bytes]]:
+        """Some of all keys, and the cursor of the next; cursor 0 begins, and 0 ends."""
+        found: Any = await self._client.scan(cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH)
+        next_cursor, names = found
+        keys = [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
+        return int(next_cursor), keys
 
-    def _take(self, name: str, size: int, paid_microusd: int) -> list[str]:
-        """Count an entry for its tenant and for all; the names that leave for it."""
-        folder = name[: name.index(":e:") + 1]
-        return self._bound(folder).add(name, size, paid_microusd) + self._all.add(
-            name, size, paid_microusd
+    def _prefix(self, tenant: str) -> str:
+        """What a tenant's names begin with; it does not reveal the tenant."""
+        return f"{PREFIX}{keyed_hash(self._secret, b'tenant', tenant.encode())}:"
+
+    async def _write(
+        self, prefix: str, entries: Mapping[str, tuple[Entry, bytes]], life_ms: int
+    ) -> None:
+        pipe = self._client.pipeline(transaction=False)
+        for name, (_, raw) in entries.items():
+            pipe.set(name, raw, px=life_ms)
+        stored = [entry for entry, _ in entries.values()]
+        for group, keys in _groups(stored).items():
+            pipe.eval(ADD_TO_GROUP, 1, prefix + group, life_ms, *keys)
+        self.new_entries.append(
+            pipe,
+            [entry.key for entry in stored],
+            [
+                NewEntry(name, len(raw), entry.paid_microusd)
+                for name, (entry, raw) in entries.items()
+            ],
         )
+        await pipe.execute()
 
-    def _bound(self, folder: str) -> S3Fifo:
-        return self._tenants.setdefault(folder, S3Fifo(self._section.tenant_bytes))
-
-    def _forget(self, name: str) -> None:
-        self._all.remove(name)
-        self._bound(name[: name.index(":e:") + 1]).remove(name)
-
-    async def _drop(self, names: Sequence[str]) -> int:
-        """Remove entries, and their keys from the groups that they are found in; returns how many
-        were there.
-        """
-        for name in names:
-            self._forget(name)
+    async def _delete(self, names: Sequence[str]) -> int:
+        """Delete entries, and their keys from their groups; returns how many there were."""
         if not names:
             return 0
+        for name in names:
+            self._limits.remove(_prefix_of(name), name)
         pipe = self._client.pipeline(transaction=False)
         for name in names:
             pipe.getdel(name)
         found: list[Any] = await pipe.execute()
         pipe = self._client.pipeline(transaction=False)
-        for name, raw in zip(names, found, strict=True):
-            folder, _, key = name.partition(":e:")
-            for group in _groups([self._read(key, raw)]) if raw is not None else ():
-                pipe.zrem(f"{folder}:{group}", key)
+        deleted = [(name, raw) for name, raw in zip(names, found, strict=True) if raw is not None]
+        for name, raw in deleted:
+            prefix = _prefix_of(name)
+            key = name.removeprefix(prefix + ENTRY)
+            for group in _groups([self._decode(key, raw)]):
+                pipe.zrem(prefix + group, key)
         await pipe.execute()
-        return sum(raw is not None for raw in found)
+        return len(deleted)
 
-    def _write(self, entry: Entry) -> bytes:
+    def _encode(self, entry: Entry) -> bytes:
+        """One byte for the compression; then, compressed or not, the length of the head in four
+        bytes, the head, and the result.
+        """
         head = json.dumps(
             [
                 entry.paid_microusd,
-                entry.born_ms,
+                entry.created_ms,
                 entry.model,
                 entry.scope_key,
                 entry.tags,
@@ -279,25 +252,33 @@ class EntryStore:
             ]
         ).encode()
         body = len(head).to_bytes(4, "big") + head + entry.result.SerializeToString()
-        return (
-            PACKED + self._pack.compress(body)
-            if len(body) > self._section.compress_above_bytes
-            else PLAIN + body
-        )
+        if len(body) > self._section.compress_above_bytes:
+            return COMPRESSED + self._compressor.compress(body)
+        return UNCOMPRESSED + body
 
-    def _read(self, key: str, raw: bytes) -> Entry:
-        body = self._unpack.decompress(raw[1:]) if raw[:1] == PACKED else raw[1:]
-        length = int.from_bytes(body[:4], "big")
-        paid, born, model, scope_key, tags, *more = json.loads(body[4 : 4 + length])
-        result = inference_pb2.TaskResult.FromString(body[4 + length :])
-        return Entry(key, result, paid, born, model, scope_key, tuple(tags), *more)
+    def _decode(self, key: str, raw: bytes) -> Entry:
+        body = raw[1:]
+        if raw[:1] == COMPRESSED:
+            body = self._decompressor.decompress(body)
+        head_end = 4 + int.from_bytes(body[:4], "big")
+        paid_microusd, created_ms, model, scope_key, tags, *newer = json.loads(body[4:head_end])
+        result = inference_pb2.TaskResult.FromString(body[head_end:])
+        return Entry(key, result, paid_microusd, created_ms, model, scope_key, tuple(tags), *newer)
+
+
+def _prefix_of(name: str) -> str:
+    """The tenant's prefix of an entry's name."""
+    return name[: name.index(f":{ENTRY}") + 1]
 
 
 def _groups(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Keys of entries by the sets that invalidation finds them in."""
+    """The keys of entries by the groups that they are in."""
     groups: dict[str, list[str]] = {}
     for entry in entries:
-        names = [f"t:{tag}" for tag in entry.tags] + [f"m:{entry.model.partition('@')[0]}"]
-        for name in [*names, f"s:{entry.scope_key}"] if entry.scope_key else names:
+        names = [TAG_GROUP + tag for tag in entry.tags]
+        names.append(MODEL_GROUP + entry.model.partition("@")[0])
+        if entry.scope_key:
+            names.append(SCOPE_GROUP + entry.scope_key)
+        for name in names:
             groups.setdefault(GROUP + name, []).append(entry.key)
     return groups
