@@ -11,9 +11,9 @@ import time
 import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
-from penstock.otel.counts import Accounts, bounds_s, bucket_of
+from penstock.otel.counts import Accounts, bucket_bounds_s, bucket_index
 from penstock.otel.telemetry import NO_TELEMETRY, EndedSpan, Telemetry
-from penstock.otel.trace_context import RateSampler, format_traceparent, is_valid
+from penstock.otel.trace_context import RateLimitingSampler, format_traceparent, is_valid
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
 
@@ -142,7 +142,7 @@ def test_a_caller_cannot_make_the_edge_record_more() -> None:
 
 
 def test_a_full_ring_drops_and_counts() -> None:
-    made = Telemetry("full", "127.0.0.1:1", capacity=10, interval_s=3600)
+    made = Telemetry("full", "127.0.0.1:1", max_queued_spans=10, interval_s=3600)
     for _ in range(25):
         with made.span("x", Call(traceparent=SAMPLED)):
             pass
@@ -159,12 +159,12 @@ def test_durations_are_counted_whatever_is_recorded(telemetry: Telemetry) -> Non
 
 
 def test_buckets_hold_what_their_bounds_say() -> None:
-    bounds = bounds_s()
+    bounds = bucket_bounds_s()
     assert bounds == sorted(set(bounds))
     rng = random.Random(3)
     for _ in range(2000):
         duration = int(10 ** rng.uniform(0, 11.5))
-        index = bucket_of(duration)
+        index = bucket_index(duration)
         low = bounds[index - 1] if index else 0.0
         high = bounds[index] if index < len(bounds) else float("inf")
         assert low <= duration / 1e9 <= high
@@ -180,7 +180,7 @@ def test_accounts_add_up_and_come_back_when_not_sent() -> None:
     accounts.add(call, receipt)
     taken = accounts.take()
     accounts.add(call, receipt)
-    accounts.put_back(taken)
+    accounts.restore(taken)
     ((key, account),) = accounts.take().items()
     assert (key.tenant, key.run_id, key.model) == ("acme", "r", "m")
     assert (account.calls, account.paid_microusd, account.saved_microusd) == (
@@ -193,7 +193,7 @@ def test_accounts_add_up_and_come_back_when_not_sent() -> None:
 
 
 def test_the_sampler_refills() -> None:
-    sampler = RateSampler(2.0)
+    sampler = RateLimitingSampler(2.0)
     assert [sampler.take(100.0) for _ in range(3)] == [True, True, False]
     assert sampler.take(100.5)
     assert not sampler.take(100.6)

@@ -21,15 +21,15 @@ from penstock.rpc.call import Call
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig, load_settings
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.detection.incidents import Incident, IncidentBook
+from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.incidents import Incident, IncidentTracker
 from penstock.telemetry.export.webhook import Webhook
 from penstock.telemetry.settings import TelemetrySettings
-from penstock.telemetry.store import Store
+from penstock.telemetry.store import TelemetryStore
 from penstock.testkit.clock import FakeClock
 
 from .conftest import running
-from .test_receiver import export, made, request
+from .test_otlp_receiver import export, made, request
 
 ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 SECRET = "s3cret"
@@ -215,22 +215,24 @@ def test_an_allowed_host_is_taken(tmp_path: Path) -> None:
 
 
 async def test_a_watcher_sees_an_incident_open_grow_and_close() -> None:
-    store = Store(FakeClock(), 1 << 20)
+    store = TelemetryStore(FakeClock(), 1 << 20)
     servicer = TelemetryServicer(store)
     stream = servicer.WatchIncidents(pb.WatchIncidentsRequest(service="router"), Call())
     first = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
     store.incidents.take(Finding("cache", "y", "metric", 9.0, 4.0, "other"))
-    blames = (Blame("latency_ms", 0.9, 40.0, 10.0),)
+    contributions = (Contribution("latency_ms", 0.9, 40.0, 10.0),)
     store.incidents.take(
-        Finding("router", "x", "requests", 10.0, 6.0, "slow", blames, "router Embed", ("ab",))
+        Finding(
+            "router", "x", "requests", 10.0, 6.0, "slow", contributions, "router Embed", ("ab",)
+        )
     )
     opened = (await first).incident
     assert opened.summary == "slow" and opened.contributions[0].feature == "latency_ms"
     assert opened.critical_section == "router Embed" and opened.state == pb.INCIDENT_STATE_OPEN
     store.incidents.take(Finding("router", "z", "metric", 20.0, 4.0, "more"))
     assert (await anext(stream)).incident.alerts == 2
-    assert IncidentBook().close_quiet(0.0) == []
+    assert IncidentTracker().close_quiet(0.0) == []
     assert len(store.incidents.close_quiet(1000.0)) == 2
     assert (await anext(stream)).incident.state == pb.INCIDENT_STATE_CLOSED
     await stream.aclose()  # type: ignore[attr-defined]

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.telemetry.spans.critical_path import critical_path, time_in
-from penstock.telemetry.spans.spans import Source, SpanView, Tree, error_origin
+from penstock.telemetry.spans.critical_path import critical_ns_by_span, critical_path
+from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, error_origin
 
 from .conftest import LOCAL, span
 
@@ -15,7 +15,7 @@ OTHER = Source("batcher", "b1")
 
 
 def told(*spans: SpanView) -> dict[str, int]:
-    return time_in(critical_path(Tree(spans)))
+    return critical_ns_by_span(critical_path(SpanTree(spans)))
 
 
 def test_children_one_after_another_and_the_gap_between() -> None:
@@ -72,7 +72,7 @@ def test_a_chain_of_ten_thousand_does_not_recurse() -> None:
 
 
 def test_spans_that_are_their_own_ancestors_end() -> None:
-    tree = Tree(
+    tree = SpanTree(
         [
             span("a", 0, 10, "b"),
             span("b", 0, 10, "a"),
@@ -115,7 +115,7 @@ def test_sections_tile_the_root_exactly(
                 kind=kind,
             )
         )
-    tree = Tree(spans)
+    tree = SpanTree(spans)
     sections = critical_path(tree)
     assert sum(part.end_ns - part.start_ns for part in sections) == tree.root.duration_ns
     cursor = tree.root.start_ns
@@ -126,7 +126,7 @@ def test_sections_tile_the_root_exactly(
 
 
 def test_an_error_began_where_it_first_showed() -> None:
-    tree = Tree(
+    tree = SpanTree(
         [
             span("root", 0, 100, error="UNAVAILABLE"),
             span("first try", 5, 30, "root", error="UNAVAILABLE"),
@@ -138,5 +138,6 @@ def test_an_error_began_where_it_first_showed() -> None:
     assert origin is not None
     assert origin.name == "its leaf"
     assert (
-        error_origin(Tree([span("root", 0, 10), span("a", 0, 5, "root", error="INTERNAL")])) is None
+        error_origin(SpanTree([span("root", 0, 10), span("a", 0, 5, "root", error="INTERNAL")]))
+        is None
     )

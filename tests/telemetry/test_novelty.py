@@ -9,7 +9,7 @@ import random
 import sys
 
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.detection.novelty import SILENT, NoveltyStream, NoveltyTable
+from penstock.telemetry.detection.novelty import WARM_UP_SAMPLES, DecayingHistogram, NoveltyStream
 from penstock.telemetry.window.series_key import SeriesKey
 
 
@@ -42,7 +42,7 @@ def test_a_slow_shift_is_found_by_the_means() -> None:
 
 
 def test_the_first_hundred_say_nothing_whatever_they_are() -> None:
-    assert alerts([float(10**n) for n in range(SILENT)]) == []
+    assert alerts([float(10**n) for n in range(WARM_UP_SAMPLES)]) == []
 
 
 def test_the_unit_does_not_matter() -> None:
@@ -51,7 +51,7 @@ def test_the_unit_does_not_matter() -> None:
 
 
 def test_counts_survive_the_rescaling_and_the_widening_of_the_range() -> None:
-    table = NoveltyTable()
+    table = DecayingHistogram()
     for row in range(250_000):
         table.learn(float(row % 8), 1.0)
     before = table.score(3.0, 1.0)
@@ -75,20 +75,22 @@ def test_a_finding_names_the_stream_its_value_and_what_was_usual() -> None:
         SeriesKey("router", "rpc.server.call.duration", (("rpc.method", "R/Embed"),)),
     )
     for row in range(400):
-        assert not detector.on_point(key, 15.0 * row, 0.01 + row % 7 / 10_000)
-    (finding,) = detector.on_point(key, 6000.0, 0.5)
+        assert not detector.observe_sample(key, 15.0 * row, 0.01 + row % 7 / 10_000)
+    (finding,) = detector.observe_sample(key, 6000.0, 0.5)
     assert (
         finding.service == "router"
         and finding.detector == "metric"
         and "R/Embed" in finding.subject
     )
-    assert finding.blames[0].value == 0.5 and 0.01 < finding.blames[0].expected < 0.011
+    assert (
+        finding.contributions[0].value == 0.5 and 0.01 < finding.contributions[0].expected < 0.011
+    )
     assert finding.severity > 5.0
 
 
 def test_what_is_no_number_is_left_out_and_streams_are_bounded() -> None:
     detector = MetricDetector(most=2)
     for name in ("a", "b", "c"):
-        assert detector.on_point(SeriesKey("s", name), 0.0, math.nan) == ()
-        assert detector.on_point(SeriesKey("s", name), 0.0, 1.0) == ()
+        assert detector.observe_sample(SeriesKey("s", name), 0.0, math.nan) == ()
+        assert detector.observe_sample(SeriesKey("s", name), 0.0, 1.0) == ()
     assert detector.state()["streams"] == 2

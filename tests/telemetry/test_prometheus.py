@@ -16,9 +16,9 @@ import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.service.clock import SystemClock
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.export.prometheus import PrometheusPort, metric_name, render
-from penstock.telemetry.ingest.host_metrics import Gpus, machine, watch_host
-from penstock.telemetry.store import Store
+from penstock.telemetry.export.prometheus import PrometheusPort, prometheus_name, render
+from penstock.telemetry.ingest.host_metrics import Gpus, machine_metrics, record_host_metrics
+from penstock.telemetry.store import TelemetryStore
 from penstock.telemetry.window.series import SeriesWindow
 from penstock.telemetry.window.series_key import SeriesKey
 from penstock.testkit.clock import FakeClock
@@ -114,7 +114,7 @@ def test_open_metrics_carries_the_exemplar_in_its_bucket_alone() -> None:
     ],
 )
 def test_names_are_those_that_scrapers_expect(told: tuple[str, str, str], name: str) -> None:
-    assert metric_name(*told) == name
+    assert prometheus_name(*told) == name
 
 
 async def asked(port: int, head: str) -> bytes:
@@ -126,7 +126,7 @@ async def asked(port: int, head: str) -> bytes:
 
 
 async def test_the_door_answers_scrapers_and_nobody_else() -> None:
-    store = Store(SystemClock(), 1 << 20)
+    store = TelemetryStore(SystemClock(), 1 << 20)
     store.series.write(SeriesKey("host", "system.cpu.utilization"), "", "1", 1.0, 0.25)
     served = PrometheusPort("127.0.0.1:0", store)
     await served.start()
@@ -169,14 +169,14 @@ def test_a_dashboard_asks_only_for_what_is_exported(path: Path) -> None:
 
 
 async def test_the_machine_is_read_and_written_down() -> None:
-    readings = {name: value for name, _, value, _ in machine()}
+    readings = {name: value for name, _, value, _ in machine_metrics()}
     assert (
         0.0 <= readings["system.memory.utilization"] <= 1.0 and readings["system.memory.usage"] > 0
     )
     assert all(name.startswith("hw.") for name, _, _, _ in Gpus().read())
     clock = FakeClock(100.0)
-    store = Store(clock, 1 << 20, detectors=(MetricDetector(),))
-    task = asyncio.create_task(watch_host(store.take_host, clock))
+    store = TelemetryStore(clock, 1 << 20, detectors=(MetricDetector(),))
+    task = asyncio.create_task(record_host_metrics(store.record_host_metric, clock))
     await clock.advance(16.0)
     task.cancel()
     assert len(store.series.find("system.memory.utilization")[0].points) == 4

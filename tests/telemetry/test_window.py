@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.cli.trace import ask, kept_token, screen, spark
+from penstock.cli.command import internal_token, run, spark, top_screen
 from penstock.service.clock import SystemClock
-from penstock.telemetry.detection.quality import REFERENCE, Measure
-from penstock.telemetry.spans.spans import Source, Tree
-from penstock.telemetry.store import Store
-from penstock.telemetry.window.analysis import summarise
-from penstock.telemetry.window.traces import Window
+from penstock.telemetry.detection.quality import REFERENCE, QualityMeasure
+from penstock.telemetry.spans.spans import Source, SpanTree
+from penstock.telemetry.store import TelemetryStore
+from penstock.telemetry.window.analysis import summarise_trace
+from penstock.telemetry.window.traces import TraceWindow
 from penstock.testkit.server import TOKEN
 from rich.console import Console
 
@@ -35,15 +35,15 @@ def made(trace: int, span: int, parent: int = 0, name: str = "Shop/Order") -> tr
     )
 
 
-def settle(window: Window, trace: int, kept: str = "") -> None:
+def settle(window: TraceWindow, trace: int, kept: str = "") -> None:
     trace_id = trace.to_bytes(16, "big")
-    summary = summarise(trace_id, Tree(window.spans(trace_id)))
+    summary = summarise_trace(trace_id, SpanTree(window.spans(trace_id)))
     summary.kept = kept
     window.settle(trace_id, summary)
 
 
 def test_a_trace_is_due_when_it_is_quiet_or_open_too_long() -> None:
-    window = Window(1 << 20, grace_s=3.0, longest_open_s=30.0)
+    window = TraceWindow(1 << 20, grace_s=3.0, max_open_s=30.0)
     source = window.source(Source("shop", "1"))
     window.add(made(1, 1), source, 0.0)
     window.add(made(2, 1), source, 2.0)
@@ -58,11 +58,11 @@ def test_a_trace_is_due_when_it_is_quiet_or_open_too_long() -> None:
 
 
 def test_spans_survive_packing_and_a_late_one_joins_them() -> None:
-    window = Window(1 << 20)
+    window = TraceWindow(1 << 20)
     source = window.source(Source("shop", "1"))
     window.add(made(1, 1), source, 0.0)
     settle(window, 1)
-    assert not window.add(made(1, 1), source, 1.0) and window.duplicates == 1
+    assert not window.add(made(1, 1), source, 1.0) and window.duplicate_spans == 1
     assert window.add(made(1, 2, 1, "Shop/Late"), source, 1.0)
     spans = window.spans((1).to_bytes(16, "big"))
     assert {span.name for span in spans} == {"Shop/Order", "Shop/Late"} and spans[
@@ -74,14 +74,14 @@ def test_spans_survive_packing_and_a_late_one_joins_them() -> None:
 
 
 def test_when_it_is_full_the_least_worth_keeping_go_first() -> None:
-    window = Window(700)
+    window = TraceWindow(700)
     source = window.source(Source("shop", "1"))
     kinds = ["error", "", "slow", "", "reservoir", "anomalous"]
     for number in range(60):
         window.add(made(number + 1, 1), source, float(number))
         settle(window, number + 1, kinds[number % 6])
     left = [summary.kept for summary in window.summaries()]
-    assert window.packed_bytes <= 700 and window.released == 60 - len(left)
+    assert window.packed_bytes <= 700 and window.released_traces == 60 - len(left)
     assert set(left) == {"error"} or left.count("error") > left.count("")
     assert "reservoir" not in left or "" not in left
 
@@ -92,7 +92,7 @@ def test_when_it_is_full_the_least_worth_keeping_go_first() -> None:
 def test_a_measure_drifts_by_more_than_a_quarter_of_its_deviation(
     shift: float, drifted: bool
 ) -> None:
-    measure = Measure()
+    measure = QualityMeasure()
     for number in range(REFERENCE):
         measure.add(10.0 + number % 5)
     for number in range(200):
@@ -111,12 +111,12 @@ def test_a_spark_line_has_a_bar_a_value_and_its_highest_is_full() -> None:
 
 async def test_the_terminal_shows_services_requests_and_money(telemetry: Running) -> None:
     buffer = io.StringIO()
-    Console(file=buffer, width=120).print(await screen(telemetry.peer))  # type: ignore[arg-type]
+    Console(file=buffer, width=120).print(await top_screen(telemetry.peer))  # type: ignore[arg-type]
     assert "service" in buffer.getvalue() and "no open incident" in buffer.getvalue()
 
 
 async def test_the_store_writes_its_own_figures_for_scrapers(tmp_path: Path) -> None:
-    store = Store(SystemClock(), 1 << 20)
+    store = TelemetryStore(SystemClock(), 1 << 20)
     store._write_state()
     store._write_state()
     (series,) = store.series.find("penstock.incidents.open")
@@ -130,20 +130,20 @@ def test_the_commands_token_is_the_one_that_the_stack_keeps(
 ) -> None:
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
     monkeypatch.delenv("PENSTOCK_INTERNAL_TOKEN", raising=False)
-    assert kept_token() == ""
+    assert internal_token() == ""
     (tmp_path / "internal-token").write_text("kept\n")
-    assert kept_token() == "kept"
+    assert internal_token() == "kept"
     monkeypatch.setenv("PENSTOCK_INTERNAL_TOKEN", "given")
-    assert kept_token() == "given"
+    assert internal_token() == "given"
 
 
 async def test_the_command_draws_a_trace_and_says_what_it_cannot(
     telemetry: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = ["--address", telemetry.address, "--token", TOKEN]
-    assert await asyncio.to_thread(ask, [*told, "top", "--once"]) == 0
+    assert await asyncio.to_thread(run, [*told, "top", "--once"]) == 0
     assert "no open incident" in capsys.readouterr().out
-    assert await asyncio.to_thread(ask, [*told, "trace", "ab" * 16]) == 1
+    assert await asyncio.to_thread(run, [*told, "trace", "ab" * 16]) == 1
     assert "no such trace" in capsys.readouterr().out
-    assert await asyncio.to_thread(ask, [*told, "trace", "xyz"]) == 1
+    assert await asyncio.to_thread(run, [*told, "trace", "xyz"]) == 1
     assert "hexadecimal" in capsys.readouterr().out

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from penstock.cli.trace import main
+from penstock.cli.command import main
 
 if __name__ == "__main__":
     main()

@@ -36,7 +36,7 @@ TENANT = "penstock.tenant"
 RUN = "penstock.run.id"
 STEP = "penstock.run.step"
 PRIORITY = "penstock.priority"
-HOST = "penstock.host.boot_id"
+HOST_BOOT_ID = "penstock.host.boot_id"
 """The running kernel a process is on: the same in every container of a machine, which names of
 hosts are not.
 """
@@ -83,7 +83,7 @@ DROPPED_SPANS = "penstock.telemetry.dropped_spans"
 
 INPUT_MESSAGES = "gen_ai.input.messages"
 OUTPUT_MESSAGES = "gen_ai.output.messages"
-CONTENT = (
+CONTENT_ATTRIBUTES = (
     INPUT_MESSAGES,
     OUTPUT_MESSAGES,
     "gen_ai.system_instructions",
@@ -95,7 +95,7 @@ CONTENT = (
 )
 """Attributes that hold what people wrote: never recorded unless a tenant opts in."""
 
-BACKGROUND = (
+BACKGROUND_RPCS = (
     "RegistryService/",
     "TelemetryService/",
     "/AttachInstance",
@@ -112,6 +112,6 @@ TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
 """Complexity tier of a call by its tokens, in and out; above the last bound it is `huge`."""
 
 
-def tier_of(tokens: int) -> str:
+def complexity_tier(tokens: int) -> str:
     """The complexity tier of a call with this many tokens."""
     return next((name for bound, name in TIERS if tokens <= bound), "huge")

@@ -13,36 +13,37 @@ from penstock.api.common.v1 import common_pb2
 from penstock.otel import attributes as names
 from penstock.rpc.call import Call
 
-OCTAVE = 4
+BUCKETS_PER_DOUBLING = 4
 """Buckets for each doubling of a duration: a value is known within a fifth."""
 
-LEAST_BITS = 13
+MIN_BITS = 13
 """Durations below 2**13 ns, about 8 µs, share the first bucket."""
 
-BUCKETS = (36 - LEAST_BITS) * OCTAVE + 2
+BUCKETS = (36 - MIN_BITS) * BUCKETS_PER_DOUBLING + 2
 """The last bucket takes everything above 2**36 ns, 69 s."""
 
-MOST_ACCOUNTS = 10_000
+MAX_ACCOUNTS = 10_000
 """Different (tenant, run, step, model, …) between two exports; beyond it runs and steps are no
 longer told apart.
 """
 
 
-def bounds_s() -> list[float]:
+def bucket_bounds_s() -> list[float]:
     """Upper bounds of all buckets but the last, in seconds."""
     edges = [
-        2.0 ** (LEAST_BITS + step // OCTAVE) * (1 + step % OCTAVE / OCTAVE)
+        2.0 ** (MIN_BITS + step // BUCKETS_PER_DOUBLING)
+        * (1 + step % BUCKETS_PER_DOUBLING / BUCKETS_PER_DOUBLING)
         for step in range(BUCKETS - 1)
     ]
     return [edge / 1e9 for edge in edges]
 
 
-def bucket_of(duration_ns: int) -> int:
+def bucket_index(duration_ns: int) -> int:
     """Index of the bucket of a duration: four to a doubling, found by shifting and no logarithm."""
     bits = duration_ns.bit_length()
-    if bits <= LEAST_BITS:
+    if bits <= MIN_BITS:
         return 0
-    index = (bits - LEAST_BITS - 1) * OCTAVE + ((duration_ns >> (bits - 3)) & 3) + 1
+    index = (bits - MIN_BITS - 1) * BUCKETS_PER_DOUBLING + ((duration_ns >> (bits - 3)) & 3) + 1
     return index if index < BUCKETS else BUCKETS - 1
 
 
@@ -72,7 +73,7 @@ class Durations:
             row = self.rows[name, kind, code] = Duration()
         row.count += 1
         row.sum_ns += duration_ns
-        row.buckets[bucket_of(duration_ns)] += 1
+        row.buckets[bucket_index(duration_ns)] += 1
 
 
 class AccountKey(NamedTuple):
@@ -131,7 +132,7 @@ class Accounts:
 
     def add(self, call: Call, receipt: common_pb2.Receipt) -> None:
         """Count one receipt."""
-        account = self._row(key_of(call, receipt))
+        account = self._row(account_key(call, receipt))
         usage, cost = receipt.usage, receipt.cost
         paid, full_price, parts = cost.paid_microusd, cost.full_price_microusd, 0
         account.calls += 1
@@ -153,7 +154,7 @@ class Accounts:
         taken, self._rows = self._rows, {}
         return taken
 
-    def put_back(self, rows: Mapping[AccountKey, Account]) -> None:
+    def restore(self, rows: Mapping[AccountKey, Account]) -> None:
         """Count again what could not be exported."""
         for key, account in rows.items():
             self._row(key).merge(account)
@@ -161,16 +162,16 @@ class Accounts:
     def _row(self, key: AccountKey) -> Account:
         account = self._rows.get(key)
         if account is None:
-            if len(self._rows) >= MOST_ACCOUNTS:
+            if len(self._rows) >= MAX_ACCOUNTS:
                 key = key._replace(run_id="", step="")
             account = self._rows.setdefault(key, Account())
         return account
 
 
-def key_of(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
+def account_key(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
     """What a receipt is counted under."""
     usage = receipt.usage
-    tier = names.tier_of(usage.input_tokens + usage.output_tokens)
+    tier = names.complexity_tier(usage.input_tokens + usage.output_tokens)
     cache = _outcome(receipt.cache.outcome)
     return AccountKey(
         call.principal.organisation, call.run_id, call.step, receipt.model, cache, tier
@@ -197,7 +198,7 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, str | int | flo
         names.OUTPUT_TOKENS: usage.output_tokens,
         names.CACHED_TOKENS: usage.cached_input_tokens,
         names.REASONING_TOKENS: usage.reasoning_tokens,
-        names.TIER: names.tier_of(usage.input_tokens + usage.output_tokens),
+        names.TIER: names.complexity_tier(usage.input_tokens + usage.output_tokens),
         names.CACHE_OUTCOME: _outcome(receipt.cache.outcome),
         names.CACHE_RULE: receipt.cache.rule,
         names.CACHE_CONFIDENCE: receipt.cache.confidence,

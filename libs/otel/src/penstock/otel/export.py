@@ -28,9 +28,9 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from penstock.otel import attributes as names
-from penstock.otel.metrics import counted
-from penstock.otel.process_metrics import ProcessFigures
-from penstock.otel.recorded import EndedSpan, Recorded
+from penstock.otel.metrics import to_scope_metrics
+from penstock.otel.process_metrics import ProcessMetrics
+from penstock.otel.recorder import EndedSpan, Recorded
 from penstock.rpc.peers.stream import NO_PROXY
 from penstock.service.boot_id import boot_id
 
@@ -59,7 +59,7 @@ class Exporter:
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], self.resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")
-        for gauge in ProcessFigures().gauges():
+        for gauge in ProcessMetrics().gauges():
             self.add_gauge(*gauge)
         self._began_ns = time.time_ns()
         self._offset_ns = time.time_ns() - time.perf_counter_ns()
@@ -113,7 +113,9 @@ class Exporter:
     def _send_metrics(self) -> None:
         accounts = self._recorded.accounts.take()
         now_ns, lost = time.time_ns(), self._recorded.dropped
-        scopes = counted(self._recorded.durations, lost, accounts, (self._began_ns, now_ns))
+        scopes = to_scope_metrics(
+            self._recorded.durations, lost, accounts, (self._began_ns, now_ns)
+        )
         theirs = self._reader.get_metrics_data()
         for resource in theirs.resource_metrics if theirs else ():
             scopes += (
@@ -121,7 +123,7 @@ class Exporter:
             )  # one resource: the encoder keeps only the last of equal ones
         sent = self._metrics.export(MetricsData([ResourceMetrics(self.resource, scopes, "")]))
         if sent is not MetricExportResult.SUCCESS:
-            self._recorded.accounts.put_back(accounts)
+            self._recorded.accounts.restore(accounts)
         self._say(sent is MetricExportResult.SUCCESS, 0)
 
     def _say(self, sent: bool, spans: int) -> None:
@@ -169,7 +171,7 @@ def _who(recorded: Recorded) -> dict[str, str | int]:
         "process.pid": os.getpid(),
     }
     if host := boot_id():
-        who[names.HOST] = host
+        who[names.HOST_BOOT_ID] = host
     return who
 
 

@@ -18,15 +18,15 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from penstock.otel import attributes as names
-from penstock.otel.counts import Account, AccountKey, Durations, bounds_s
+from penstock.otel.counts import Account, AccountKey, Durations, bucket_bounds_s
 
 SCOPE = InstrumentationScope("penstock.rpc", "0.1.0")
-ACCOUNTS = InstrumentationScope("penstock.accounts", "0.1.0")
+ACCOUNTS_SCOPE = InstrumentationScope("penstock.accounts", "0.1.0")
 """The scope of increments by run and step: many label values, so a ledger sums them and no
 time-series store keeps them.
 """
 
-BOUNDS = bounds_s()
+BOUNDS = bucket_bounds_s()
 METRIC_OF_KIND = {
     "server": names.RPC_SERVER_DURATION,
     "client": names.RPC_CLIENT_DURATION,
@@ -47,7 +47,7 @@ INCREMENTS = (
 Values = Sequence[tuple[dict[str, str], AccountKey, int | float]]
 
 
-def counted(
+def to_scope_metrics(
     durations: Durations,
     lost: int,
     accounts: Mapping[AccountKey, Account],
@@ -63,7 +63,7 @@ def counted(
         )
     ]
     if accounts:
-        scopes.append(ScopeMetrics(ACCOUNTS, _accounts(accounts, now_ns), ""))
+        scopes.append(ScopeMetrics(ACCOUNTS_SCOPE, _accounts(accounts, now_ns), ""))
     return scopes
 
 

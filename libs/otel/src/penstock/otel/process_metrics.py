@@ -15,7 +15,7 @@ STATM = Path("/proc/self/statm")
 Gauge = tuple[str, str, str, Callable[[], float]]
 
 
-class ProcessFigures:
+class ProcessMetrics:
     """The figures by their OpenTelemetry names; those that the machine does not tell are left
     out.
     """

@@ -17,18 +17,18 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.otel.attributes import BACKGROUND
+from penstock.otel.attributes import BACKGROUND_RPCS
 from penstock.otel.counts import receipt_attributes
-from penstock.otel.recorded import EndedSpan, Recorded
+from penstock.otel.recorder import EndedSpan, Recorded
 from penstock.otel.trace_context import (
-    LENGTH,
-    SAMPLED_ENDINGS,
-    RateSampler,
+    SAMPLED_LAST_DIGITS,
+    TRACEPARENT_LENGTH,
+    RateLimitingSampler,
     is_sampled,
     is_valid,
     new_span_id,
     new_trace_id,
-    new_unsampled,
+    new_unsampled_traceparent,
 )
 from penstock.rpc.call import Call
 from penstock.rpc.spans import Attributes, NoSpan, Own, Span, Value
@@ -78,11 +78,11 @@ class Telemetry:
         instance: str = "",
         traces_per_s: float = TRACES_PER_S,
         slow_s: float = 1.0,
-        capacity: int = 65_536,
+        max_queued_spans: int = 65_536,
         interval_s: float = 1.0,
         rng: random.Random | None = None,
     ) -> None:
-        self._recorded = recorded = Recorded(service, instance, endpoint, capacity)
+        self._recorded = recorded = Recorded(service, instance, endpoint, max_queued_spans)
         self.ring, self.durations, self.accounts = (
             recorded.ring,
             recorded.durations,
@@ -91,7 +91,7 @@ class Telemetry:
         self._edge = edge
         self._rng = rng or random.Random()
         rate = 0.0 if not endpoint else float("inf") if profile == "development" else traces_per_s
-        self._sampler = RateSampler(rate)
+        self._sampler = RateLimitingSampler(rate)
         self._slow_ns = int(slow_s * 1e9)
         self._exporter: Exporter | None = None
         if endpoint:
@@ -111,8 +111,8 @@ class Telemetry:
         `attributes` belong to the span from then on.
         """
         parent = call.traceparent
-        if len(parent) == LENGTH and not (self._edge and kind == "server"):
-            if parent[-1] in SAMPLED_ENDINGS:
+        if len(parent) == TRACEPARENT_LENGTH and not (self._edge and kind == "server"):
+            if parent[-1] in SAMPLED_LAST_DIGITS:
                 return _Recorded(self, name, kind, call, attributes)
             return _Unrecorded(self, name, kind, call, attributes, "")
         return self._entering(name, call, kind, attributes)
@@ -122,13 +122,15 @@ class Telemetry:
         whether to record it.
         """
         parent = call.traceparent if call.traceparent and is_valid(call.traceparent) else ""
-        asked = is_sampled(parent) if parent else not in_background(name)
+        asked = is_sampled(parent) if parent else not is_background(name)
         recorded = asked and self._sampler.take(time.monotonic())
         if recorded:
             trace_id = parent[3:35] if parent else new_trace_id(self._rng)
             return _Recorded(self, name, kind, call, attributes, trace_id, parent[36:52])
         own = (
-            f"00-{parent[3:35]}-{new_span_id(self._rng)}-00" if parent else new_unsampled(self._rng)
+            f"00-{parent[3:35]}-{new_span_id(self._rng)}-00"
+            if parent
+            else new_unsampled_traceparent(self._rng)
         )
         return _Unrecorded(
             self, name, kind, _with_parent(call, own), attributes, parent[36:52] or "-"
@@ -174,7 +176,7 @@ class Telemetry:
         """Keep an ended span for export, or count it as dropped when the ring is full or nothing
         exports.
         """
-        if self._exporter is None or len(self.ring) >= self._recorded.capacity:
+        if self._exporter is None or len(self.ring) >= self._recorded.max_queued_spans:
             self._recorded.dropped += 1
         else:
             self.ring.append(ended)
@@ -191,11 +193,11 @@ class Telemetry:
 
 
 @functools.lru_cache(maxsize=1024)
-def in_background(name: str) -> bool:
+def is_background(name: str) -> bool:
     """Whether spans of this name begin no trace of their own: what services tell each other all the
     time.
     """
-    return any(part in name for part in BACKGROUND)
+    return any(part in name for part in BACKGROUND_RPCS)
 
 
 def _with_parent(call: Call, traceparent: str) -> Call:

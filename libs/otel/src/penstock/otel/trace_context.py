@@ -6,9 +6,9 @@ import random
 import re
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-LENGTH = 55
+TRACEPARENT_LENGTH = 55
 _NOT_ZERO = 1 << 64 | 1
-SAMPLED_ENDINGS = frozenset("13579bdf")
+SAMPLED_LAST_DIGITS = frozenset("13579bdf")
 """Last digits of a traceparent whose flags have the sampled bit."""
 
 
@@ -19,7 +19,7 @@ def is_valid(traceparent: str) -> bool:
 
 def is_sampled(traceparent: str) -> bool:
     """Whether the parent is recorded, for a traceparent known to be valid."""
-    return traceparent[-1] in SAMPLED_ENDINGS
+    return traceparent[-1] in SAMPLED_LAST_DIGITS
 
 
 def new_trace_id(rng: random.Random) -> str:
@@ -32,13 +32,13 @@ def new_span_id(rng: random.Random) -> str:
     return f"{rng.getrandbits(64) or 1:016x}"
 
 
-def new_unsampled(rng: random.Random) -> str:
+def new_unsampled_traceparent(rng: random.Random) -> str:
     """The traceparent of a new trace that is not recorded, its two identifiers drawn at once."""
     digits = f"{rng.getrandbits(192) | _NOT_ZERO:048x}"
     return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
-class RateSampler:
+class RateLimitingSampler:
     """A token bucket: at most `per_s` new traces a second, with a burst of one second's worth.
 
     Infinite records all.

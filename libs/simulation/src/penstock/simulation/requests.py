@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from penstock.otel import attributes as names
-from penstock.telemetry.spans.spans import Source, SpanView, Tree, Value
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
+from penstock.telemetry.window.settled import SettledRequest
+from penstock.telemetry.window.traces import TraceSummary
 
 START_UNIX_S = 1_700_000_000.0
 MODEL = "chat"
@@ -120,9 +120,11 @@ class World:
         """How strong a kind of fault is now."""
         return max((fault.at(kind, now_s) for fault in self._faults), default=0.0)
 
-    def run(self, calls: Iterator[tuple[float, int, int]]) -> Iterator[tuple[float, RequestSeen]]:
+    def run(
+        self, calls: Iterator[tuple[float, int, int]]
+    ) -> Iterator[tuple[float, SettledRequest]]:
         """(second of its end, request)."""
-        ends: list[tuple[float, int, RequestSeen]] = []
+        ends: list[tuple[float, int, SettledRequest]] = []
         for now_s, tokens_in, tokens_out in calls:
             while ends and ends[0][0] <= now_s:
                 end_s, _, seen = heapq.heappop(ends)
@@ -133,7 +135,7 @@ class World:
             end_s, _, seen = heapq.heappop(ends)
             yield end_s, seen
 
-    def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> RequestSeen:
+    def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> SettledRequest:
         rng, hit = self._rng, self._rng.random() < HIT_SHARE
         self._number += 1
         own_ms = [
@@ -142,7 +144,7 @@ class World:
             rng.lognormvariate(-0.5, 0.3),
         ]
         said: dict[str, Value] = {
-            names.TIER: names.tier_of(tokens_in + tokens_out),
+            names.TIER: names.complexity_tier(tokens_in + tokens_out),
             names.INPUT_TOKENS: tokens_in,
             names.OUTPUT_TOKENS: tokens_out,
             names.RESPONSE_MODEL: MODEL,
@@ -197,7 +199,7 @@ def _seen(
     served: tuple[str, float, float] | None,
     said: dict[str, Value],
     error: str,
-) -> RequestSeen:
+) -> SettledRequest:
     """A request's spans: router over cache, and over batcher and an instance where it was no
     hit.
     """
@@ -227,7 +229,7 @@ def _seen(
     )
     services = tuple(sorted({span.source.service for span in spans} | {"router"}))
     cache = str(said.get(names.CACHE_OUTCOME, ""))
-    summary = Summary(
+    summary = TraceSummary(
         number.to_bytes(16, "big"),
         root.name,
         "router",
@@ -239,7 +241,7 @@ def _seen(
         model=MODEL,
         cache=cache,
     )
-    return RequestSeen(summary, Tree([root, *spans]))
+    return SettledRequest(summary, SpanTree([root, *spans]))
 
 
 def _span(

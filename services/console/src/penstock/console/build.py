@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from nicegui import ui
 from penstock.console.guard import Guard, is_loopback
 from penstock.console.page import add_pages
+from penstock.console.service_clients import ServiceClients
 from penstock.console.settings import ConsoleSettings
-from penstock.console.sources import Sources
 from penstock.hosting.http_port import HttpPort
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -24,9 +24,9 @@ def build(settings: ConsoleSettings, outside: Outside) -> Service:
             f"{settings.listen} is not on loopback; set PENSTOCK_CONSOLE_TOKEN to let others "
             "see the console"
         )
-    sources = Sources(settings, outside)
+    clients = ServiceClients(settings, outside)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_pages(sources, settings.refresh_s)
+    add_pages(clients, settings.refresh_s)
     ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
     port = HttpPort(settings.listen, Guard(app, settings.console_token))
-    return Service(NAME, [port], close=sources.close)
+    return Service(NAME, [port], close=clients.close)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nicegui import ui
 from nicegui.events import KeyEventArguments
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views.blocks import Block, Chart, markup
 from penstock.console.views.format import Query, link
 from penstock.console.views.views import VIEWS, View
@@ -20,7 +20,7 @@ from starlette.requests import Request
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-class Drawn:
+class BlockRenderer:
     """The blocks of a view as elements.
 
     New blocks of the same kinds change the elements; others replace them.
@@ -109,23 +109,23 @@ def _on_key(event: KeyEventArguments, query: Query, flip: str) -> None:
             ui.navigate.to(link(view.path, query))
 
 
-def add_pages(sources: Sources, refresh_s: float) -> None:
+def add_pages(clients: ServiceClients, refresh_s: float) -> None:
     """Register every view at its path."""
     for view in VIEWS:
-        _add(view, sources, refresh_s)
+        _add(view, clients, refresh_s)
 
 
-def _add(view: View, sources: Sources, refresh_s: float) -> None:
+def _add(view: View, clients: ServiceClients, refresh_s: float) -> None:
     async def show(request: Request) -> None:
         query = {key: value for key, value in request.query_params.items() if key != "token"}
         frame(view, query)
-        drawn = Drawn()
-        drawn.draw(await view.show(sources, query))
+        drawn = BlockRenderer()
+        drawn.draw(await view.show(clients, query))
         if query.get("pause") == "1" or query.get("id"):
             return
 
         async def refresh() -> None:
-            drawn.draw(await view.show(sources, query))
+            drawn.draw(await view.show(clients, query))
 
         ui.timer(refresh_s, refresh, immediate=False)
 

@@ -15,17 +15,17 @@ from penstock.service.background import Background
 from penstock.service.boot_id import boot_id
 from penstock.service.clock import Clock
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
+from penstock.telemetry.detection.cpu_pressure import CpuPressure
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.detection.pressure import Pressure
-from penstock.telemetry.detection.refitting import keep_fitting
+from penstock.telemetry.detection.refitting import refit_baselines
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.export.prometheus import PrometheusPort
 from penstock.telemetry.export.webhook import Webhook
-from penstock.telemetry.ingest.host_metrics import watch_host, watch_pressure
-from penstock.telemetry.ingest.otlp_service import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.ingest.host_metrics import record_cpu_pressure, record_host_metrics
+from penstock.telemetry.ingest.otlp_service import MAX_EXPORT_BYTES, SERVICE_NAMES, OtlpReceiver
 from penstock.telemetry.settings import TelemetrySettings
-from penstock.telemetry.store import Store
+from penstock.telemetry.store import TelemetryStore
 
 NAME = "telemetry"
 SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
@@ -34,11 +34,11 @@ SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 def build(settings: TelemetrySettings, outside: Outside) -> Service:
     """Make telemetry."""
     clock = outside.clock
-    pressure = Pressure(boot_id())
+    pressure = CpuPressure(boot_id())
     requests = RequestDetector(pressure)
     forwarder = _forwarder(settings, clock)
     webhook = Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
-    store = Store(
+    store = TelemetryStore(
         clock,
         settings.telemetry_window_bytes,
         content_tenants=settings.content_tenants,
@@ -46,7 +46,7 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
         on_incident=(webhook.put,) if settings.alert_webhook_url else (),
         forward=forwarder.put if forwarder is not None else None,
     )
-    receiver = Receiver(store, settings.telemetry_pending_spans)
+    receiver = OtlpReceiver(store, settings.telemetry_pending_spans)
     servicer = TelemetryServicer(store, forwarder)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
     own = GrpcServer(
@@ -54,9 +54,9 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
         settings,
         [endpoint],
         foreign=[receiver.add_to],
-        foreign_names=NAMES,
+        foreign_names=SERVICE_NAMES,
         clock=clock,
-        limits=ServerLimits(max_message_bytes=MOST_BYTES),
+        limits=ServerLimits(max_message_bytes=MAX_EXPORT_BYTES),
     )
     scraped = settings.prometheus_listen
     ports: list[Port] = [PrometheusPort(scraped, store), own] if scraped else [own]
@@ -64,9 +64,11 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
 
     async def open_() -> None:
         background.start(store.run(), "settle traces")
-        background.start(watch_host(store.take_host, clock), "host metrics")
-        background.start(watch_pressure(pressure, store.take_host, clock), "host pressure")
-        background.start(keep_fitting(requests, clock), "fit detectors")
+        background.start(record_host_metrics(store.record_host_metric, clock), "host metrics")
+        background.start(
+            record_cpu_pressure(pressure, store.record_host_metric, clock), "host pressure"
+        )
+        background.start(refit_baselines(requests, clock), "fit detectors")
         background.start(webhook.run(), "webhook")
         if forwarder is not None:
             background.start(forwarder.run(), "forwarding")

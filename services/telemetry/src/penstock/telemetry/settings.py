@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
-from penstock.telemetry.export.webhook import problem
+from penstock.telemetry.export.webhook import webhook_problem
 from pydantic import Field, field_validator, model_validator
 
 
@@ -54,7 +54,7 @@ class TelemetrySettings(ServiceSettings):
     def _webhook(self) -> Self:
         if not self.alert_webhook_url:
             return self
-        if wrong := problem(
+        if wrong := webhook_problem(
             self.alert_webhook_url, self.alert_webhook_secret, self.alert_webhook_hosts
         ):
             raise ValueError(f"PENSTOCK_ALERT_WEBHOOK_URL {wrong}")

@@ -5,30 +5,31 @@ counts, and the round that settles traces.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.otel import attributes as names
-from penstock.otel.metrics import ACCOUNTS
+from penstock.otel.metrics import ACCOUNTS_SCOPE
 from penstock.service.clock import Clock
+from penstock.service.subscribers import Subscribers, Subscription
+from penstock.telemetry.detection.downsampling import Downsampler
 from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.incidents import Incident, IncidentBook
-from penstock.telemetry.detection.quality import Quality
-from penstock.telemetry.detection.sampling import Sampler
+from penstock.telemetry.detection.incidents import Incident, IncidentTracker
+from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.ledger.ledger import Ledger
-from penstock.telemetry.spans.redaction import Content
+from penstock.telemetry.spans.redaction import ContentPolicy
 from penstock.telemetry.spans.spans import Source
-from penstock.telemetry.subscribers import Followers
-from penstock.telemetry.window.analysis import Analysis
+from penstock.telemetry.window.analysis import TraceAnalysis
 from penstock.telemetry.window.series import Point, Series, SeriesWindow
 from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary, Window
+from penstock.telemetry.window.settled import SettledRequest
+from penstock.telemetry.window.traces import TraceSummary, TraceWindow
 
 ROUND_S = 0.25
 STATE_EVERY_S = 5.0
-MOST_TENANTS = 50
+MAX_TENANTS_IN_METRICS = 50
 """Tenants whose money is shown as metrics; the ledger itself answers for all."""
 
 SETTLED_A_ROUND = 400
@@ -49,7 +50,7 @@ class Counts:
     refused_exports: int = 0
 
 
-class Store:
+class TelemetryStore:
     """The state of the service. Owner: the service's main, which runs `run` and cancels it."""
 
     def __init__(
@@ -64,36 +65,36 @@ class Store:
         seed: int = 0,
     ) -> None:
         self.clock = clock
-        self.window = Window(max_bytes)
+        self.window = TraceWindow(max_bytes)
         self.series = SeriesWindow()
         self.ledger = Ledger()
-        self.incidents = IncidentBook()
-        self.quality = Quality()
+        self.incidents = IncidentTracker()
+        self.quality = QualityMonitor()
         self.counts = Counts()
-        self.content = Content(content_tenants)
-        self.analysis = Analysis(self.window, random.Random(seed), self._show_request)
+        self.content = ContentPolicy(content_tenants)
+        self.analysis = TraceAnalysis(self.window, random.Random(seed), self._show_request)
         self.detectors = detectors
         self.forward = forward or _forward_nowhere
         """Takes each export as it came in, with its kind."""
         self._on_incident = on_incident
-        self._sampler = Sampler()
+        self._sampler = Downsampler()
         self._where: dict[str, str] = {}
         self._state_written_s = 0.0
-        self._followers = Followers[Summary](1000)
+        self._subscribers = Subscribers[TraceSummary](1000)
 
-    def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
+    def ingest_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
         """Take metrics of one sender; increments of accounts go to the ledger and no series keeps
         them.
         """
         for scope in scopes:
-            if scope.scope.name == ACCOUNTS.name:
+            if scope.scope.name == ACCOUNTS_SCOPE.name:
                 self.ledger.take(f"{source.service}/{source.instance}", scope, self.clock.time())
                 continue
             for metric in scope.metrics:
                 for series, point in self.series.take(source.service, source.instance, metric):
                     self._show_point(series, point)
 
-    def take_host(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
+    def record_host_metric(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
         """Take a figure of the machine; it is watched as any sender's."""
         self._show_point(self.series.write(key, "", unit, unix_s, value), Point(unix_s, value))
 
@@ -102,15 +103,17 @@ class Store:
             model = dict(series.key.labels).get(names.REQUEST_MODEL, "")
             mean = min(1.0, max(0.0, point.value))
             self._find(
-                self.quality.take_audits(series.key.service, model, point.seen, mean, point.unix_s)
+                self.quality.observe_audits(
+                    series.key.service, model, point.seen, mean, point.unix_s
+                )
             )
         if not self.detectors:
             return
         for key, value in self._sampler.take(series, point):
             for detector in self.detectors:
-                self._find(detector.on_point(key, point.unix_s, value))
+                self._find(detector.observe_sample(key, point.unix_s, value))
 
-    def _show_request(self, seen: RequestSeen) -> bool:
+    def _show_request(self, seen: SettledRequest) -> bool:
         self._find(self.quality.take(seen))
         for section in seen.sections:
             self._where[section.span.source.service] = (
@@ -118,7 +121,7 @@ class Store:
             )
         found = False
         for detector in self.detectors:
-            findings = detector.on_request(seen)
+            findings = detector.observe_request(seen)
             self._find(findings)
             found = found or bool(findings)
         return found
@@ -137,7 +140,7 @@ class Store:
         due = self.window.due(self.clock.monotonic(), SETTLED_A_ROUND)
         for trace_id in due:
             summary = self.analysis.settle(trace_id)
-            self._followers.tell(summary)
+            self._subscribers.publish(summary)
         return len(due)
 
     async def run(self) -> None:
@@ -171,16 +174,18 @@ class Store:
             "",
             (),
         )
-        for total in self.ledger.by(lambda key: key.tenant)[:MOST_TENANTS]:
+        for total in self.ledger.by(lambda key: key.tenant)[:MAX_TENANTS_IN_METRICS]:
             tenant = ((names.TENANT, total.key),)
             yield "ledger.paid", total.account.paid_microusd / 1e6, "USD", tenant
             yield "ledger.full_price", total.account.full_price_microusd / 1e6, "USD", tenant
             for technique, amount in total.account.saved_microusd.items():
                 yield "ledger.saved", amount / 1e6, "USD", (*tenant, (names.TECHNIQUE, technique))
 
-    def follow(self) -> AsyncIterator[Summary]:
+    def subscribe(
+        self, accepts: Callable[[TraceSummary], bool]
+    ) -> AbstractContextManager[Subscription[TraceSummary]]:
         """Traces as they settle; a follower that does not keep up misses some."""
-        return self._followers.follow()
+        return self._subscribers.subscribe(accepts)
 
     def lost_by_senders(self) -> int:
         """Spans that senders say they dropped."""

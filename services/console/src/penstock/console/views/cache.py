@@ -9,29 +9,29 @@ from collections.abc import Sequence
 
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views import charts
 from penstock.console.views.blocks import Block, Cell, Chart, Note, Rows, Tile, Tiles
-from penstock.console.views.format import Query, Row, away, dollars, metric_charts
+from penstock.console.views.format import Query, Row, dollars, metric_charts, unavailable
 
 HITS = ("exact", "semantic", "coalesced")
 """How the rules of answered look-ups begin."""
 
 
-async def cache(sources: Sources, _: Query) -> Sequence[Block]:
+async def cache(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
     costs, traces, quality = await asyncio.gather(
-        sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
-        sources.ask(
+        clients.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
+        clients.ask(
             "telemetry",
             "SearchTraces",
             pb.SearchTracesRequest(name="RouterService", limit=200),
             pb.SearchTracesResponse,
         ),
-        sources.ask("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
+        clients.ask("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
     )
     if costs is None or traces is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     rows: list[Row] = [
         [row.key or "not asked", f"{row.calls:,}", f"{row.mean_ms:.2f}", dollars(row.paid_microusd)]
         for row in costs.rows
@@ -54,7 +54,7 @@ async def cache(sources: Sources, _: Query) -> Sequence[Block]:
         for row in (quality.rows if quality else ())
     ]
     return [
-        *await _audits(sources),
+        *await _audits(clients),
         Rows(
             "Outcomes",
             ("outcome", "calls", "mean ms", "paid"),
@@ -62,26 +62,26 @@ async def cache(sources: Sources, _: Query) -> Sequence[Block]:
             "no call has been counted yet",
         ),
         Chart("Latency of recent requests by outcome", options),
-        *await metric_charts(sources, "penstock.cache", "Cache"),
+        *await metric_charts(clients, "penstock.cache", "Cache"),
         Rows(
             "Against the reference period", ("model", "measure", "reference", "now", "seen"), drifts
         ),
     ]
 
 
-async def _audits(sources: Sources) -> Sequence[Block]:
+async def _audits(clients: ServiceClients) -> Sequence[Block]:
     """What the cache says of itself, for the tenant with the most calls; a note where it gives no
     answer.
     """
-    tenants = await sources.ask(
+    tenants = await clients.ask(
         "telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=1), pb.CostsResponse
     )
     tenant = tenants.rows[0].key if tenants and tenants.rows else ""
     stats, curve = await asyncio.gather(
-        sources.ask(
+        clients.ask(
             "cache", "GetStats", cache_pb2.GetStatsRequest(), cache_pb2.GetStatsResponse, tenant
         ),
-        sources.ask(
+        clients.ask(
             "cache",
             "GetTradeOff",
             cache_pb2.GetTradeOffRequest(),
@@ -92,7 +92,7 @@ async def _audits(sources: Sources) -> Sequence[Block]:
     if stats is None:
         return [
             Note(
-                f"the cache gives no answer: {sources.refused.get('cache', 'not asked yet')}",
+                f"the cache gives no answer: {clients.failures.get('cache', 'not asked yet')}",
                 bad=True,
             )
         ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views import charts
 from penstock.console.views.blocks import Block, Cell, Chart, Note
 
@@ -27,23 +27,23 @@ def link(path: str, query: Query, **changes: str) -> str:
     return f"{path}?{urlencode(said)}" if said else path
 
 
-def away(sources: Sources, service: str) -> list[Block]:
+def unavailable(clients: ServiceClients, service: str) -> list[Block]:
     """What is shown where a service gives no answer."""
     return [
         Note(
-            f"{service} gives no answer: {sources.refused.get(service, 'not asked yet')}", bad=True
+            f"{service} gives no answer: {clients.failures.get(service, 'not asked yet')}", bad=True
         )
     ]
 
 
-async def metric_charts(sources: Sources, prefix: str, title: str) -> list[Block]:
+async def metric_charts(clients: ServiceClients, prefix: str, title: str) -> list[Block]:
     """A chart of every metric whose name begins so."""
-    names = await sources.ask("telemetry", "Metrics", pb.MetricsRequest(), pb.MetricsResponse)
+    names = await clients.ask("telemetry", "Metrics", pb.MetricsRequest(), pb.MetricsResponse)
     blocks: list[Block] = []
     for name in names.names if names else ():
         if not name.startswith(prefix):
             continue
-        found = await sources.ask(
+        found = await clients.ask(
             "telemetry", "Metrics", pb.MetricsRequest(name=name), pb.MetricsResponse
         )
         lines = {

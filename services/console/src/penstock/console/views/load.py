@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.scaler.v1 import scaler_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views import charts
 from penstock.console.views.blocks import Block, Cell, Chart, Note, Rows
-from penstock.console.views.format import Query, Row, away, dollars, metric_charts
+from penstock.console.views.format import Query, Row, dollars, metric_charts, unavailable
 
 Points = list[tuple[float, float]]
 WORK = "penstock.scaler.work."
@@ -22,22 +22,22 @@ RECENT_S = 600.0
 """The rate of the last ten minutes is what a burn-down is carried on with."""
 
 
-async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
+async def budgets(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """When do we run out?"""
-    tenants = await sources.ask(
+    tenants = await clients.ask(
         "telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=6), pb.CostsResponse
     )
     if tenants is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     lines: dict[str, Points] = {}
     rows: list[Row] = []
     spending: list[Row] = []
     for row in tenants.rows:
         spent, usage = await asyncio.gather(
-            sources.ask(
+            clients.ask(
                 "telemetry", "Savings", pb.SavingsRequest(tenant=row.key), pb.SavingsResponse
             ),
-            sources.ask(
+            clients.ask(
                 "limiter",
                 "GetUsage",
                 limiter_pb2.GetUsageRequest(),
@@ -60,7 +60,7 @@ async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
             if rule.limit.microusd:
                 left = rule.limit.microusd - rule.committed.microusd - rule.held.microusd
                 lines |= _burn_down(f"{row.key} {rule.rule}", points, left, rate)
-    away_note = [] if "limiter" not in sources.refused else away(sources, "limiter")
+    away_note = [] if "limiter" not in clients.failures else unavailable(clients, "limiter")
     columns = ("tenant", "rule", "used", "held", "limit", "window ends", "at this rate")
     title = "Left of each budget, and at the rate of the last ten minutes"
     burning = (
@@ -78,7 +78,7 @@ async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
             spending,
             "nobody has spent anything yet",
         ),
-        *await metric_charts(sources, "penstock.limiter", "Limiter"),
+        *await metric_charts(clients, "penstock.limiter", "Limiter"),
     ]
 
 
@@ -137,11 +137,11 @@ def _rule_row(tenant: str, rule: limiter_pb2.RuleUsage, rate: float) -> Row:
     ]
 
 
-async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
+async def scaling(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Did scaling act in time?"""
     found, decided = await asyncio.gather(
-        sources.ask("telemetry", "Savings", pb.SavingsRequest(), pb.SavingsResponse),
-        sources.ask(
+        clients.ask("telemetry", "Savings", pb.SavingsRequest(), pb.SavingsResponse),
+        clients.ask(
             "scaler",
             "ListDecisions",
             scaler_pb2.ListDecisionsRequest(limit=200),
@@ -149,7 +149,7 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
         ),
     )
     if found is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     whole = found.points[:-1] or found.points  # the last step is not over yet
     demand = [(float(point.unix_ms), point.calls / 10) for point in whole]
     blocks: list[Block] = [
@@ -159,9 +159,9 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
         )
     ]
     if decided is None:
-        return [*blocks, *away(sources, "scaler")]
+        return [*blocks, *unavailable(clients, "scaler")]
     for pool in dict.fromkeys(decision.pool for decision in decided.decisions):
-        blocks += await _pool(sources, pool, [one for one in decided.decisions if one.pool == pool])
+        blocks += await _pool(clients, pool, [one for one in decided.decisions if one.pool == pool])
     rows: list[Row] = [
         [
             time.strftime("%H:%M:%S", time.localtime(one.made_unix_ms / 1e3)),
@@ -174,7 +174,7 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
         for one in decided.decisions[:30]
     ]
     columns = ("when", "pool", "instances", "demand alone", "forecast work", "because")
-    charts_of_it = await metric_charts(sources, "penstock.scaler", "Scaler")
+    charts_of_it = await metric_charts(clients, "penstock.scaler", "Scaler")
     return [
         *blocks,
         Rows("Decisions, newest first", columns, rows, "the scaler has decided nothing yet"),
@@ -183,23 +183,23 @@ async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
 
 
 async def _pool(
-    sources: Sources, pool: str, decisions: Sequence[scaler_pb2.Decision]
+    clients: ServiceClients, pool: str, decisions: Sequence[scaler_pb2.Decision]
 ) -> list[Block]:
     """A pool's forecast beside what past forecasts were made for, and its instances."""
     ahead, arrived = await asyncio.gather(
-        sources.ask(
+        clients.ask(
             "scaler",
             "GetForecast",
             scaler_pb2.GetForecastRequest(pool=pool),
             scaler_pb2.GetForecastResponse,
         ),
-        sources.ask(
+        clients.ask(
             "telemetry", "Metrics", pb.MetricsRequest(name=f"{WORK}{pool}"), pb.MetricsResponse
         ),
     )
     if ahead is None:
         return [
-            Note(f"the scaler gives no forecast for {pool}: {sources.refused.get('scaler', '')}")
+            Note(f"the scaler gives no forecast for {pool}: {clients.failures.get('scaler', '')}")
         ]
     old = sorted(decisions, key=lambda one: one.made_unix_ms)
     lines: dict[str, Points] = {

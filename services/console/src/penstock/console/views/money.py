@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views import charts
 from penstock.console.views.blocks import Block, Chart, Form, Rows, Tile, Tiles
-from penstock.console.views.format import Query, Row, away, dollars
+from penstock.console.views.format import Query, Row, dollars, unavailable
 
 
-async def savings(sources: Sources, query: Query) -> Sequence[Block]:
+async def savings(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """Is it worth it?"""
     asked = pb.SavingsRequest(tenant=query.get("tenant", ""))
-    found = await sources.ask("telemetry", "Savings", asked, pb.SavingsResponse)
+    found = await clients.ask("telemetry", "Savings", asked, pb.SavingsResponse)
     if found is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     saved = found.full_price_microusd - found.paid_microusd
     share = saved / found.full_price_microusd if found.full_price_microusd else 0.0
     tiles = [
@@ -54,11 +54,11 @@ async def savings(sources: Sources, query: Query) -> Sequence[Block]:
             rows,
             "no technique has saved anything yet",
         ),
-        *await _costs(sources),
+        *await _costs(clients),
     ]
 
 
-async def _costs(sources: Sources) -> list[Block]:
+async def _costs(clients: ServiceClients) -> list[Block]:
     blocks: list[Block] = []
     for title, by in (
         ("By tenant", pb.COST_BY_TENANT),
@@ -67,7 +67,7 @@ async def _costs(sources: Sources) -> list[Block]:
         ("By model", pb.COST_BY_MODEL),
         ("By tier", pb.COST_BY_TIER),
     ):
-        found = await sources.ask(
+        found = await clients.ask(
             "telemetry", "Costs", pb.CostsRequest(by=by, limit=12), pb.CostsResponse
         )
         rows: list[Row] = [

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views.blocks import PALETTE, Bar, Block, Note, Rows, Tile, Tiles, Waterfall
 
 SHOWN = ("penstock.", "gen_ai.", "rpc.status_code", "error.type")
 
 
-async def trace_blocks(sources: Sources, query: Mapping[str, str]) -> Sequence[Block]:
+async def trace_blocks(clients: ServiceClients, query: Mapping[str, str]) -> Sequence[Block]:
     """The blocks of the trace whose identifier stands in the address."""
-    found = await sources.ask(
+    found = await clients.ask(
         "telemetry", "GetTrace", pb.GetTraceRequest(trace_id=query["id"]), pb.GetTraceResponse
     )
     if found is None:
-        return [Note(sources.refused.get("telemetry", "no such trace"), bad=True)]
+        return [Note(clients.failures.get("telemetry", "no such trace"), bad=True)]
     row = found.summary
     tiles = [
         Tile("took", f"{row.duration_ms:.2f} ms", row.name),

@@ -1,6 +1,6 @@
 """The views: each asks the services one question and gives blocks. No drawing here.
 
-A view is `async (sources, query) -> blocks`; the query is the page's address, so that an address
+A view is `async (clients, query) -> blocks`; the query is the page's address, so that an address
 shows the same again.
 """
 
@@ -14,11 +14,11 @@ from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
+from penstock.console.service_clients import ServiceClients
 from penstock.console.views import charts
 from penstock.console.views.blocks import Block, Cell, Chart, Form, Note, Rows, Tile, Tiles
 from penstock.console.views.cache import cache
-from penstock.console.views.format import Query, Row, away, dollars, link, metric_charts
+from penstock.console.views.format import Query, Row, dollars, link, metric_charts, unavailable
 from penstock.console.views.load import budgets, scaling
 from penstock.console.views.money import savings
 from penstock.console.views.trace import trace_blocks
@@ -35,7 +35,7 @@ OWN_WORK = (
 `all=1` is asked for.
 """
 
-Show = Callable[[Sources, Query], Awaitable[Sequence[Block]]]
+Show = Callable[[ServiceClients, Query], Awaitable[Sequence[Block]]]
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class View:
     show: Show
 
 
-async def overview(sources: Sources, query: Query) -> Sequence[Block]:
+async def overview(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """Is anything wrong now?"""
     found, intake, incidents = await asyncio.gather(
-        sources.ask("telemetry", "Overview", pb.OverviewRequest(), pb.OverviewResponse),
-        sources.ask("telemetry", "Intake", pb.IntakeRequest(), pb.IntakeResponse),
-        sources.ask(
+        clients.ask("telemetry", "Overview", pb.OverviewRequest(), pb.OverviewResponse),
+        clients.ask("telemetry", "Intake", pb.IntakeRequest(), pb.IntakeResponse),
+        clients.ask(
             "telemetry",
             "ListIncidents",
             pb.ListIncidentsRequest(open_only=True),
@@ -64,7 +64,7 @@ async def overview(sources: Sources, query: Query) -> Sequence[Block]:
         ),
     )
     if found is None or intake is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     number = len(incidents.incidents) if incidents else 0
     tiles = [
         Tile("services", str(len(found.rows))),
@@ -114,13 +114,13 @@ def _sparks(sparks: Mapping[str, list[tuple[float, float]]]) -> dict[str, object
     return options
 
 
-async def scoreboard(sources: Sources, _: Query) -> Sequence[Block]:
+async def scoreboard(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Why did the router choose that?"""
-    found = await sources.ask(
+    found = await clients.ask(
         "router", "Scoreboard", router_pb2.ScoreboardRequest(), router_pb2.ScoreboardResponse
     )
     if found is None:
-        return away(sources, "router")
+        return unavailable(clients, "router")
     total = sum(row.picks for row in found.rows) or 1
     rows: list[Row] = []
     for row in found.rows:
@@ -161,13 +161,13 @@ async def scoreboard(sources: Sources, _: Query) -> Sequence[Block]:
     ]
 
 
-async def queues(sources: Sources, _: Query) -> Sequence[Block]:
+async def queues(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Who is waiting?"""
-    found = await sources.ask(
+    found = await clients.ask(
         "batcher", "ListQueues", batcher_pb2.ListQueuesRequest(), batcher_pb2.ListQueuesResponse
     )
     if found is None:
-        return away(sources, "batcher")
+        return unavailable(clients, "batcher")
     depth: dict[str, dict[str, int]] = {}
     for queue in found.queues:
         for part in queue.classes:
@@ -194,14 +194,14 @@ async def queues(sources: Sources, _: Query) -> Sequence[Block]:
             rows,
             "no instance has a queue",
         ),
-        *await metric_charts(sources, "penstock.batcher", "Batcher"),
+        *await metric_charts(clients, "penstock.batcher", "Batcher"),
     ]
 
 
-async def traces(sources: Sources, query: Query) -> Sequence[Block]:
+async def traces(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """What is flowing, and where did the time go?"""
     if query.get("id"):
-        return await trace_blocks(sources, query)
+        return await trace_blocks(clients, query)
     fields = {name: query.get(name, "") for name in ("tenant", "service", "name", "run_id")}
     try:
         slow_ms = float(query.get("min_ms") or 0)
@@ -212,9 +212,9 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
     )
     for name, value in fields.items():
         setattr(asked, name, value)
-    found = await sources.ask("telemetry", "SearchTraces", asked, pb.SearchTracesResponse)
+    found = await clients.ask("telemetry", "SearchTraces", asked, pb.SearchTracesResponse)
     if found is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     every = query.get("all") == "1" or bool(fields["name"])
     shown = [row for row in found.traces if every or not row.name.startswith(OWN_WORK)]
     rows: list[Row] = [
@@ -237,15 +237,15 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
     return [form, Rows("Requests, newest first", columns, rows, "no request matches")]
 
 
-async def graph(sources: Sources, _: Query) -> Sequence[Block]:
+async def graph(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Who calls whom?"""
     found, path, tiers = await asyncio.gather(
-        sources.ask("telemetry", "ServiceGraph", pb.ServiceGraphRequest(), pb.ServiceGraphResponse),
-        sources.ask("telemetry", "CriticalPath", pb.CriticalPathRequest(), pb.CriticalPathResponse),
-        sources.ask("telemetry", "Latencies", pb.LatenciesRequest(), pb.LatenciesResponse),
+        clients.ask("telemetry", "ServiceGraph", pb.ServiceGraphRequest(), pb.ServiceGraphResponse),
+        clients.ask("telemetry", "CriticalPath", pb.CriticalPathRequest(), pb.CriticalPathResponse),
+        clients.ask("telemetry", "Latencies", pb.LatenciesRequest(), pb.LatenciesResponse),
     )
     if found is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     edges = [
         (
             edge.client,
@@ -297,13 +297,13 @@ async def graph(sources: Sources, _: Query) -> Sequence[Block]:
     ]
 
 
-async def incidents(sources: Sources, query: Query) -> Sequence[Block]:
+async def incidents(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """What changed?"""
-    found = await sources.ask(
+    found = await clients.ask(
         "telemetry", "ListIncidents", pb.ListIncidentsRequest(), pb.ListIncidentsResponse
     )
     if found is None:
-        return away(sources, "telemetry")
+        return unavailable(clients, "telemetry")
     rows: list[Row] = []
     dots: dict[str, list[tuple[float, float]]] = {}
     for row in found.incidents:

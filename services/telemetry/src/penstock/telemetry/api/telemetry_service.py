@@ -15,8 +15,9 @@ from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.ledger import to_proto as account_answers
 from penstock.telemetry.queries import queries as questions
 from penstock.telemetry.queries import to_proto as answers
-from penstock.telemetry.spans.spans import Tree
-from penstock.telemetry.store import Store
+from penstock.telemetry.spans.spans import SpanTree
+from penstock.telemetry.store import TelemetryStore
+from penstock.telemetry.window.traces import TraceSummary
 
 SHORTEST_PREFIX = 6
 
@@ -24,7 +25,7 @@ SHORTEST_PREFIX = 6
 class TelemetryServicer:
     """Answers from the store; changes nothing."""
 
-    def __init__(self, store: Store, forwarder: Forwarder | None = None) -> None:
+    def __init__(self, store: TelemetryStore, forwarder: Forwarder | None = None) -> None:
         self._store = store
         self._forwarder = forwarder
 
@@ -41,14 +42,14 @@ class TelemetryServicer:
             raise not_found(
                 "trace_id", "no such trace is held; it may be too old or was not recorded"
             )
-        return answers.trace(found[0], Tree(spans), self._store.window.summary(found[0]))
+        return answers.trace(found[0], SpanTree(spans), self._store.window.summary(found[0]))
 
     async def SearchTraces(
         self, request: pb.SearchTracesRequest, call: Call
     ) -> pb.SearchTracesResponse:
         """See the contract."""
-        if request.limit > questions.MOST_ROWS:
-            raise invalid("limit", f"at most {questions.MOST_ROWS}")
+        if request.limit > questions.MAX_ROWS:
+            raise invalid("limit", f"at most {questions.MAX_ROWS}")
         found = questions.search(self._store, request)
         return pb.SearchTracesResponse(traces=[answers.summary(row) for row in found])
 
@@ -124,8 +125,10 @@ class TelemetryServicer:
         self, request: pb.WatchIncidentsRequest, call: Call
     ) -> AsyncIterator[pb.WatchIncidentsResponse]:
         """See the contract."""
-        async for incident in self._store.incidents.watch():
-            if request.service in ("", incident.service):
+        with self._store.incidents.subscribe(
+            lambda incident: request.service in ("", incident.service)
+        ) as incidents:
+            async for incident in incidents:
                 yield pb.WatchIncidentsResponse(incident=answers.incident(incident))
 
     async def WatchRequests(
@@ -134,16 +137,20 @@ class TelemetryServicer:
         """See the contract."""
         gap_s = 1.0 / (request.max_per_s or 20.0)
         next_s, skipped = 0.0, 0
-        async for row in self._store.follow():
-            if request.tenant not in ("", row.tenant) or (request.errors_only and not row.error):
-                continue
-            now = self._store.clock.monotonic()
-            if now < next_s:
-                skipped += 1
-                continue
-            next_s = now + gap_s
-            yield pb.WatchRequestsResponse(trace=answers.summary(row), skipped=skipped)
-            skipped = 0
+
+        def matches(row: TraceSummary) -> bool:
+            return request.tenant in ("", row.tenant) and bool(row.error or not request.errors_only)
+
+        with self._store.subscribe(matches) as rows:
+            async for row in rows:
+                skipped += rows.take_missed()
+                now = self._store.clock.monotonic()
+                if now < next_s:
+                    skipped += 1
+                    continue
+                next_s = now + gap_s
+                yield pb.WatchRequestsResponse(trace=answers.summary(row), skipped=skipped)
+                skipped = 0
 
     async def Intake(self, request: pb.IntakeRequest, call: Call) -> pb.IntakeResponse:
         """See the contract."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.settled import SettledRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Blame:
+class Contribution:
     """One feature's part in a finding; the subject is the metric series or the group of requests
     that shows it.
     """
@@ -39,7 +39,7 @@ class Finding:
     at_unix_s: float
     severity: float
     text: str
-    blames: tuple[Blame, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
     critical_section: str = ""
     trace_ids: tuple[str, ...] = ()
 
@@ -50,11 +50,11 @@ class Detector(Protocol):
     Both are called on the event loop and must be quick; fitting belongs in a thread.
     """
 
-    def on_point(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
+    def observe_sample(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
         """A metric stream's value, every 15 seconds."""
         ...
 
-    def on_request(self, seen: RequestSeen) -> Sequence[Finding]:
+    def observe_request(self, seen: SettledRequest) -> Sequence[Finding]:
         """A request that has settled."""
         ...
 

@@ -6,11 +6,12 @@ Findings of one service within minutes are one, in which each subject is named. 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.subscribers import Followers
+from penstock.service.subscribers import Subscribers, Subscription
+from penstock.telemetry.detection.findings import Contribution, Finding
 
 MERGE_S = 300.0
 """Findings of one service this close together are one incident."""
@@ -18,8 +19,8 @@ MERGE_S = 300.0
 CLOSE_S = 120.0
 """An incident is closed when nothing was found for this long."""
 
-MOST_INCIDENTS = 1000
-MOST_BLAMES = 10
+MAX_INCIDENTS = 1000
+MAX_CONTRIBUTIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Incident:
     severity: float
     text: str
     open: bool = True
-    blames: tuple[Blame, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
     critical_section: str = ""
     trace_ids: tuple[str, ...] = ()
     alerts: int = 1
@@ -46,11 +47,11 @@ class Incident:
 
 
 @dataclass
-class IncidentBook:
+class IncidentTracker:
     """All incidents, and those who watch them."""
 
     _incidents: OrderedDict[str, Incident] = field(default_factory=OrderedDict)
-    _watchers: Followers[Incident] = field(default_factory=lambda: Followers(100))
+    _subscribers: Subscribers[Incident] = field(default_factory=lambda: Subscribers(100))
     _count: int = 0
 
     def take(self, finding: Finding) -> Incident:
@@ -76,7 +77,7 @@ class IncidentBook:
             finding.at_unix_s,
             finding.severity,
             finding.text,
-            blames=_named(finding),
+            contributions=_named(finding),
             critical_section=finding.critical_section,
             trace_ids=finding.trace_ids,
         )
@@ -94,58 +95,79 @@ class IncidentBook:
 
     def _put(self, incident: Incident) -> None:
         self._incidents[incident.id] = incident
-        while len(self._incidents) > MOST_INCIDENTS:
+        while len(self._incidents) > MAX_INCIDENTS:
             self._incidents.popitem(last=False)
-        self._watchers.tell(incident)
+        self._subscribers.publish(incident)
 
     def all(self) -> list[Incident]:
         """Newest first."""
         return sorted(self._incidents.values(), key=lambda incident: -incident.opened_unix_s)
 
-    def watch(self) -> AsyncIterator[Incident]:
+    def subscribe(
+        self, accepts: Callable[[Incident], bool]
+    ) -> AbstractContextManager[Subscription[Incident]]:
         """Incidents as they open and change; a watcher that does not keep up misses some."""
-        return self._watchers.follow()
+        return self._subscribers.subscribe(accepts)
 
 
-def _named(finding: Finding) -> tuple[Blame, ...]:
+def _named(finding: Finding) -> tuple[Contribution, ...]:
     return tuple(
-        replace(blame, subject=blame.subject or finding.subject) for blame in finding.blames
+        replace(contribution, subject=contribution.subject or finding.subject)
+        for contribution in finding.contributions
     )
 
 
-def _both(first: Sequence[Blame], second: Sequence[Blame]) -> tuple[Blame, ...]:
+def _both(
+    first: Sequence[Contribution], second: Sequence[Contribution]
+) -> tuple[Contribution, ...]:
     """The blames of two findings, the worse one's first, so that whatever joins an incident is
     named in it; each once.
 
     Where there are too many, every subject keeps its first.
     """
-    every = {(blame.subject, blame.feature): blame for blame in reversed((*first, *second))}
+    every = {
+        (contribution.subject, contribution.feature): contribution
+        for contribution in reversed((*first, *second))
+    }
     ordered = [
         every[key]
-        for key in dict.fromkeys((blame.subject, blame.feature) for blame in (*first, *second))
+        for key in dict.fromkeys(
+            (contribution.subject, contribution.feature) for contribution in (*first, *second)
+        )
     ]
-    if len(ordered) <= MOST_BLAMES:
+    if len(ordered) <= MAX_CONTRIBUTIONS:
         return tuple(ordered)
-    heads = {blame.subject: blame for blame in reversed(ordered)}
-    rest = [blame for blame in ordered if heads[blame.subject] is not blame]
+    heads = {contribution.subject: contribution for contribution in reversed(ordered)}
+    rest = [
+        contribution for contribution in ordered if heads[contribution.subject] is not contribution
+    ]
     return tuple(
-        [*(blame for blame in ordered if heads[blame.subject] is blame), *rest][:MOST_BLAMES]
+        [
+            *(
+                contribution
+                for contribution in ordered
+                if heads[contribution.subject] is contribution
+            ),
+            *rest,
+        ][:MAX_CONTRIBUTIONS]
     )
 
 
 def _merged(incident: Incident, finding: Finding) -> Incident:
     worse = finding.severity > incident.severity
-    blames = _named(finding)
-    known = {blame.subject for blame in incident.blames}
+    contributions = _named(finding)
+    known = {contribution.subject for contribution in incident.contributions}
     return replace(
         incident,
         open=True,
         last_unix_s=max(incident.last_unix_s, finding.at_unix_s),
         severity=max(incident.severity, finding.severity),
         text=finding.text if worse else incident.text,
-        blames=_both(blames, incident.blames) if worse else _both(incident.blames, blames),
+        contributions=_both(contributions, incident.contributions)
+        if worse
+        else _both(incident.contributions, contributions),
         critical_section=incident.critical_section or finding.critical_section,
         trace_ids=tuple(dict.fromkeys((*incident.trace_ids, *finding.trace_ids)))[:20],
         alerts=incident.alerts + 1,
-        grew=any(blame.subject not in known for blame in blames),
+        grew=any(contribution.subject not in known for contribution in contributions),
     )

@@ -8,12 +8,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.detection.novelty import SILENT, THETA, NoveltyStream
+from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.novelty import ALERT_LEVEL_NATS, WARM_UP_SAMPLES, NoveltyStream
 from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.settled import SettledRequest
 
-MOST_STREAMS = 20_000
+MAX_STREAMS = 20_000
 
 
 class MetricDetector:
@@ -23,12 +23,12 @@ class MetricDetector:
     many.
     """
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
+    def __init__(self, most: int = MAX_STREAMS) -> None:
         self._most = most
         self._streams: OrderedDict[SeriesKey, NoveltyStream] = OrderedDict()
         self._alerts = 0
 
-    def on_point(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
+    def observe_sample(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
         """Score a sample; a value that is no finite number says nothing."""
         if not math.isfinite(value):
             return ()
@@ -42,18 +42,18 @@ class MetricDetector:
         low, high = stream.bounds
         expected = stream.mean
         score = stream.score(value)
-        if not stream.alert(score, THETA + math.log(len(self._streams))):
+        if not stream.alert(score, ALERT_LEVEL_NATS + math.log(len(self._streams))):
             return ()
         self._alerts += 1
         return (_finding(series, unix_s, value, score, (low, expected, high)),)
 
-    def on_request(self, seen: RequestSeen) -> Sequence[Finding]:
+    def observe_request(self, seen: SettledRequest) -> Sequence[Finding]:
         """Nothing: requests are another detector's."""
         return ()
 
     def state(self) -> Mapping[str, float]:
         """Streams watched, those past their warm-up, alerts so far."""
-        ready = sum(stream.seen > SILENT for stream in self._streams.values())
+        ready = sum(stream.seen > WARM_UP_SAMPLES for stream in self._streams.values())
         return {
             "streams": len(self._streams),
             "streams_ready": ready,
@@ -71,7 +71,7 @@ def _finding(
         f"{subject} is {value:.4g}; it was {expected:.4g} of late and between {low:.4g} and "
         f"{high:.4g} before"
     )
-    blame = Blame(series.metric, 1.0, value, expected)
+    contribution = Contribution(series.metric, 1.0, value, expected)
     return Finding(
-        series.service, subject, "metric", unix_s, score / math.log(10.0), text, (blame,)
+        series.service, subject, "metric", unix_s, score / math.log(10.0), text, (contribution,)
     )

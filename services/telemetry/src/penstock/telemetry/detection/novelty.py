@@ -14,10 +14,10 @@ from array import array
 VALUE_BINS = 32
 STEP_BINS = 9
 LAG = 32
-SILENT = 100
+WARM_UP_SAMPLES = 100
 """Samples before the first score, and between two alerts."""
 
-THETA = 11.5
+ALERT_LEVEL_NATS = 11.5
 """Nats at which a stream that never alerted does: the middle of 11.0 to 11.8, between which the
 public streams' score hardly moves.
 """
@@ -39,7 +39,7 @@ def _zeros(count: int) -> array[float]:
     return array("d", bytes(8 * count))
 
 
-class NoveltyTable:
+class DecayingHistogram:
     """Counts of (value, difference) pairs, the value's bins over the range seen so far; the older
     the count the less it weighs.
     """
@@ -131,13 +131,13 @@ class NoveltyStream:
     )
 
     def __init__(self) -> None:
-        self._fast = NoveltyTable()
-        self._slow = NoveltyTable()
+        self._fast = DecayingHistogram()
+        self._slow = DecayingHistogram()
         self._values = _zeros(LAG)
         self._means = _zeros(LAG)
         self._sum = 0.0
         self._previous = 0.0
-        self._since = SILENT
+        self._since = WARM_UP_SAMPLES
         self.alerts = 0.0
         self.seen = 0
 
@@ -157,7 +157,7 @@ class NoveltyStream:
         self._previous = value
         mean, turn = self._averaged(value)
         total = 0.0
-        if self.seen >= SILENT:
+        if self.seen >= WARM_UP_SAMPLES:
             total = self._fast.score(value, step) + self._slow.score(mean, turn)
         self._fast.learn(value, step)
         self._slow.learn(mean, turn)
@@ -176,13 +176,13 @@ class NoveltyStream:
         self._means[at] = mean
         return mean, mean - past
 
-    def alert(self, score: float, theta: float = THETA) -> bool:
+    def alert(self, score: float, theta: float = ALERT_LEVEL_NATS) -> bool:
         """Whether this sample's score is an alert; each alert raises the stream's own bar for a
         time.
         """
         self.alerts *= 0.5 ** (1.0 / HALF_LIFE)
         self._since += 1
-        if self._since <= SILENT or score < theta + RAISE * math.log2(1.0 + self.alerts):
+        if self._since <= WARM_UP_SAMPLES or score < theta + RAISE * math.log2(1.0 + self.alerts):
             return False
         self.alerts += 1.0
         self._since = 0

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.otel import attributes as names
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.window.settled import SettledRequest
 
 REFERENCE = 200
 """Observations that make the reference."""
@@ -18,8 +18,8 @@ REFERENCE = 200
 FEW = 50
 """Observations that make the reference of agreement: audits are rare, and each says yes or no."""
 
-MOST_ROWS = 1000
-MOST_AUDITS = 10_000
+MAX_MEASURES = 1000
+MAX_AUDITS_PER_POINT = 10_000
 """Of one point: a sender that says more is not believed."""
 
 AGREEMENT = "agreement"
@@ -37,7 +37,7 @@ most (Lorden 1971); audits are rare.
 
 
 @dataclass
-class Measure:
+class QualityMeasure:
     """One measure of one model.
 
     The Page-Hinkley sums run on values in standard deviations of the reference (Page 1954).
@@ -95,13 +95,13 @@ class Measure:
         return 0.0, value * right + (1.0 - value) * math.log(feared / usual)
 
 
-class Quality:
+class QualityMonitor:
     """Measures by model, from settled requests."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], Measure] = {}
+        self._rows: dict[tuple[str, str], QualityMeasure] = {}
 
-    def take(self, seen: RequestSeen) -> list[Finding]:
+    def take(self, seen: SettledRequest) -> list[Finding]:
         """Read what a request says of its model; what began to drift in answers' quality is a
         finding.
         """
@@ -117,7 +117,7 @@ class Quality:
                 )
         return found
 
-    def take_audits(
+    def observe_audits(
         self, service: str, model: str, audits: int, agreed: float, at_s: float
     ) -> list[Finding]:
         """Read audits of answers that were reused: how many, and the share that the model gave
@@ -125,39 +125,47 @@ class Quality:
         """
         found: list[Finding] = []
         right = round(audits * agreed)
-        for number in range(min(audits, MOST_AUDITS)):
+        for number in range(min(audits, MAX_AUDITS_PER_POINT)):
             # The wrong ones lie evenly among the others, as far as anybody knows.
             value = float((number + 1) * right // audits - number * right // audits)
             if (row := self._drifts(model, AGREEMENT, value)) is not None:
                 found.append(_finding(service, (model, AGREEMENT), at_s, row, ()))
         return found
 
-    def _drifts(self, model: str, name: str, value: float) -> Measure | None:
+    def _drifts(self, model: str, name: str, value: float) -> QualityMeasure | None:
         """Take an observation; the measure when it begins to drift and somebody is to be told."""
         row = self._rows.get((model, name))
         if row is None:
-            if len(self._rows) >= MOST_ROWS:
+            if len(self._rows) >= MAX_MEASURES:
                 return None
             row = self._rows[model, name] = (
-                Measure(reference=FEW, yes_or_no=True) if name == AGREEMENT else Measure()
+                QualityMeasure(reference=FEW, yes_or_no=True)
+                if name == AGREEMENT
+                else QualityMeasure()
             )
         was = row.drifted
         row.add(value)
         return row if row.drifted and not was and name in TOLD else None
 
-    def rows(self) -> Iterator[tuple[str, str, Measure]]:
+    def rows(self) -> Iterator[tuple[str, str, QualityMeasure]]:
         """(model, measure, values)."""
         for (model, name), row in sorted(self._rows.items()):
             yield model, name, row
 
 
 def _finding(
-    service: str, row: tuple[str, str], at_s: float, measure: Measure, traces: tuple[str, ...]
+    service: str,
+    row: tuple[str, str],
+    at_s: float,
+    measure: QualityMeasure,
+    traces: tuple[str, ...],
 ) -> Finding:
     model, name = row
     text = f"{model}: {name} {measure.now:.3g} where {measure.mean:.3g} was the reference"
-    blame = Blame(name, 1.0, measure.now, measure.mean)
-    return Finding(service, f"{model} {name}", "drift", at_s, SEVERITY, text, (blame,), "", traces)
+    contribution = Contribution(name, 1.0, measure.now, measure.mean)
+    return Finding(
+        service, f"{model} {name}", "drift", at_s, SEVERITY, text, (contribution,), "", traces
+    )
 
 
 SAID = (
@@ -167,7 +175,7 @@ SAID = (
 )
 
 
-def measures(seen: RequestSeen) -> Iterator[tuple[str, float]]:
+def measures(seen: SettledRequest) -> Iterator[tuple[str, float]]:
     """What one request says: confidence, agreement, how usual its embedding is, throughput per
     token, use of the window, latency.
     """

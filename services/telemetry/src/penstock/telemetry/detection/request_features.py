@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from penstock.otel import attributes as names
 from penstock.telemetry.spans.spans import Source, SpanView, error_origin
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.settled import SettledRequest
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
 """Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the
@@ -18,16 +18,16 @@ cache's own jumps whenever it calibrates itself, and whether its answers are rig
 say.
 """
 
-TIMES = (1.0, 1.0, 0.0, 0.0)
+SLOWDOWN_WEIGHTS = (1.0, 1.0, 0.0, 0.0)
 """Which of them a host that is short of processors makes worse."""
 
-WORSE = (1.0, 1.0, 1.0, -1.0)
+WORSE_DIRECTIONS = (1.0, 1.0, 1.0, -1.0)
 """Which way is worse: only what got worse is an incident."""
 
-FLOORS = (0.10, 0.10, 0.05, 0.02)
+MIN_DIFFERENCES = (0.10, 0.10, 0.05, 0.02)
 """Differences below these mean nothing, however steady a feature has been."""
 
-CALLERS = {
+CALLER_ERROR_CODES = {
     "ALREADY_EXISTS",
     "CANCELLED",
     "FAILED_PRECONDITION",
@@ -42,11 +42,11 @@ CALLERS = {
 they say nothing of.
 """
 
-Values = tuple[float, ...]
+FeatureValues = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RequestGroup:
     """Requests that are alike: by the instance that served, model, complexity tier and how the
     cache took part.
     """
@@ -65,7 +65,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Vector:
+class FeatureVector:
     """One request in one service: its features, the part of the critical path where it spent most,
     whether it failed there.
 
@@ -73,15 +73,15 @@ class Vector:
     no tier and no cache outcome.
     """
 
-    group: Group
-    errors: Group
-    values: Values
+    group: RequestGroup
+    errors: RequestGroup
+    values: FeatureValues
     section: str
     failed: bool
     host: str = ""
 
 
-def vectors(seen: RequestSeen) -> Iterator[Vector]:
+def feature_vectors(seen: SettledRequest) -> Iterator[FeatureVector]:
     """The services on the critical path, each with the time spent in itself; the root's also with
     cost, queue and confidence.
     """
@@ -97,20 +97,20 @@ def vectors(seen: RequestSeen) -> Iterator[Vector]:
     for source, spent in own.items():
         service, instance = source.service, source.instance
         said = _said(seen, service, instance)
-        group = Group(service, instance, model, tier, seen.summary.cache)
-        errors = Group(service, instance, model, root.name, "")
+        group = RequestGroup(service, instance, model, tier, seen.summary.cache)
+        errors = RequestGroup(service, instance, model, root.name, "")
         longest = max(spent, key=lambda name: spent[name])
         failed = (
             origin is not None
-            and origin.error not in CALLERS
+            and origin.error not in CALLER_ERROR_CODES
             and origin.source.service == service
             and origin.source.instance == instance
         )
         values = _values(sum(spent.values()), said)
-        yield Vector(group, errors, values, f"{service} {longest}", failed, source.host)
+        yield FeatureVector(group, errors, values, f"{service} {longest}", failed, source.host)
 
 
-def _asked_for(seen: RequestSeen) -> str:
+def _asked_for(seen: SettledRequest) -> str:
     """The model that a request was bound for, where no answer says who gave it."""
     told = (
         str(span.attributes.get(name, ""))
@@ -120,7 +120,7 @@ def _asked_for(seen: RequestSeen) -> str:
     return next((model for model in told if model), "")
 
 
-def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
+def _said(seen: SettledRequest, service: str, instance: str) -> dict[str, float]:
     """The numbers that a service's spans of this request carry."""
     found: dict[str, float] = {}
     for span in seen.tree.spans:
@@ -142,7 +142,7 @@ def _read(span: SpanView, into: dict[str, float]) -> None:
             into.setdefault(name, float(value))
 
 
-def _values(own_ns: int, said: dict[str, float]) -> Values:
+def _values(own_ns: int, said: dict[str, float]) -> FeatureValues:
     tokens = said.get(names.INPUT_TOKENS, 0.0) + said.get(names.OUTPUT_TOKENS, 0.0)
     cost = said.get(names.PAID, 0.0) / tokens if tokens else 0.0
     queue_ms = max(0.0, said.get(names.QUEUED_MS, 0.0))
@@ -154,6 +154,6 @@ def _values(own_ns: int, said: dict[str, float]) -> Values:
     )
 
 
-def plain(feature: int, value: float) -> float:
+def in_unit(feature: int, value: float) -> float:
     """A vector's value in the feature's own unit."""
     return (math.exp, math.expm1, math.expm1, float)[feature](value)

@@ -17,7 +17,7 @@ from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)
 
-PATHS = {
+EXPORT_METHODS = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
@@ -35,7 +35,7 @@ RETRYABLE = {
 case a queue is for.
 """
 
-LONGEST_WAIT_S = 30.0
+MAX_BACKOFF_S = 30.0
 
 
 class Forwarder:
@@ -51,7 +51,9 @@ class Forwarder:
         self._channel = grpc.aio.insecure_channel(
             endpoint, options=(("grpc.max_send_message_length", 64 << 20),)
         )
-        self._stubs = {kind: self._channel.unary_unary(path) for kind, path in PATHS.items()}
+        self._stubs = {
+            kind: self._channel.unary_unary(path) for kind, path in EXPORT_METHODS.items()
+        }
         self._folder = folder
         self._max_bytes = max_bytes
         self._clock = clock
@@ -106,7 +108,7 @@ class Forwarder:
                 verdict = await self._send(path)
                 if verdict == "later":
                     await self._clock.sleep(wait_s)
-                    wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+                    wait_s = min(wait_s * 2, MAX_BACKOFF_S)
                     continue
                 wait_s = 0.5
                 if self._queue and self._queue[0][0] == path:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from penstock.otel import attributes as names
 from penstock.service.program import CannotStart
-from penstock.telemetry.store import Store
+from penstock.telemetry.store import TelemetryStore
 from penstock.telemetry.window.series import Series, labels_of
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,7 +21,7 @@ Exemplars = dict[tuple[str, str], tuple[str, float, float]]
 """(service, span name) → (trace id, seconds, Unix time) of a recent trace."""
 
 
-def metric_name(name: str, unit: str, kind: str) -> str:
+def prometheus_name(name: str, unit: str, kind: str) -> str:
     """The OpenTelemetry name as Prometheus writes it: dots to underscores, the unit and `_total`
     behind.
     """
@@ -50,7 +50,7 @@ def render(rows: list[Series], exemplars: Exemplars, open_metrics: bool) -> str:
     """All series as one page."""
     by_name: dict[str, list[Series]] = {}
     for series in rows:
-        by_name.setdefault(metric_name(series.key.metric, series.unit, series.kind), []).append(
+        by_name.setdefault(prometheus_name(series.key.metric, series.unit, series.kind), []).append(
             series
         )
     lines: list[str] = []
@@ -88,7 +88,7 @@ def _histogram(name: str, series: Series, exemplars: Exemplars) -> Iterator[str]
     yield f"{name}_count{_labels(series)} {series.count}"
 
 
-def exemplars_of(store: Store) -> Exemplars:
+def exemplars_of(store: TelemetryStore) -> Exemplars:
     """A recent trace for each root operation."""
     found: Exemplars = {}
     for number, row in enumerate(store.window.summaries()):
@@ -106,7 +106,7 @@ class PrometheusPort:
     Owner: whoever started it must `stop` it.
     """
 
-    def __init__(self, listen: str, store: Store) -> None:
+    def __init__(self, listen: str, store: TelemetryStore) -> None:
         self._store = store
         self._server: asyncio.Server | None = None
         self.address = listen

@@ -25,18 +25,18 @@ SIGNATURE = "Penstock-Signature"
 TRIES = 4
 FIRST_WAIT_S = 1.0
 PATIENCE_S = 5.0
-MOST_WAITING = 100
+MAX_QUEUED = 100
 
 
-def problem(url: str, secret: str, hosts: tuple[str, ...]) -> str:
+def webhook_problem(url: str, secret: str, hosts: tuple[str, ...]) -> str:
     """What is wrong with a webhook as configured; empty when nothing is."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    distance_parts = urlsplit(url)
+    if distance_parts.scheme not in ("http", "https") or not distance_parts.hostname:
         return "must be an http or https address"
-    if parts.username or parts.password:
+    if distance_parts.username or distance_parts.password:
         return "must not hold a user or password"
-    if parts.hostname not in hosts:
-        return f"{parts.hostname} is not in PENSTOCK_ALERT_WEBHOOK_HOSTS"
+    if distance_parts.hostname not in hosts:
+        return f"{distance_parts.hostname} is not in PENSTOCK_ALERT_WEBHOOK_HOSTS"
     return "" if secret else "needs PENSTOCK_ALERT_WEBHOOK_SECRET to sign with"
 
 
@@ -58,6 +58,13 @@ def _event(incident: Incident) -> str:
     return "grew" if incident.grew else ""
 
 
+def _fields(incident: Incident) -> dict[str, object]:
+    """The incident as receivers know it: contributions are called `blames` there."""
+    fields = asdict(incident)
+    fields["blames"] = fields.pop("contributions")
+    return fields
+
+
 class Webhook:
     """A bounded queue of messages and the connection that sends them; no redirect is followed, so
     the allow-list holds.
@@ -67,7 +74,7 @@ class Webhook:
         self._url = url
         self._secret = secret
         self._clock = clock
-        self._waiting: asyncio.Queue[Incident] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[Incident] = asyncio.Queue(MAX_QUEUED)
         self._http = httpx.AsyncClient(timeout=PATIENCE_S, follow_redirects=False, trust_env=False)
         self.sent = 0
         self.failed = 0
@@ -92,7 +99,7 @@ class Webhook:
             self.failed += not delivered
 
     async def _deliver(self, incident: Incident) -> bool:
-        body = json.dumps({"event": _event(incident), "incident": asdict(incident)}).encode()
+        body = json.dumps({"event": _event(incident), "incident": _fields(incident)}).encode()
         for attempt in range(TRIES):
             if attempt:
                 await self._clock.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from penstock.otel.process_metrics import ProcessFigures
+from penstock.otel.process_metrics import ProcessMetrics
 from penstock.service.clock import Clock
-from penstock.telemetry.detection.pressure import NEAR_S, Pressure
+from penstock.telemetry.detection.cpu_pressure import NEAR_S, CpuPressure
 from penstock.telemetry.window.series_key import SeriesKey
 
 EVERY_S = 5.0
@@ -21,7 +21,7 @@ OWN = "telemetry"
 Reading = tuple[str, str, float, tuple[tuple[str, str], ...]]
 
 
-def machine() -> Iterator[Reading]:
+def machine_metrics() -> Iterator[Reading]:
     """(metric, unit, value, labels) of processor and memory."""
     memory = psutil.virtual_memory()
     yield "system.cpu.utilization", "1", psutil.cpu_percent() / 100, ()
@@ -68,7 +68,7 @@ class Gpus:
                 yield "hw.power", "W", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, labels
 
 
-def waited_s(path: Path = PRESSURE) -> float | None:
+def cpu_wait_s(path: Path = PRESSURE) -> float | None:
     """Seconds since the start in which some task waited for a processor, as the kernel counts them;
     None where it does not.
     """
@@ -83,24 +83,24 @@ Write = Callable[[SeriesKey, str, float, float], None]
 """Takes a series, its unit, the Unix time and the value."""
 
 
-async def watch_host(write: Write, clock: Clock) -> None:
+async def record_host_metrics(write: Write, clock: Clock) -> None:
     """Write the machine's figures every few seconds, for ever."""
-    gpus, own = Gpus(), list(ProcessFigures().gauges())
+    gpus, own = Gpus(), list(ProcessMetrics().gauges())
     while True:
-        for metric, unit, value, labels in (*machine(), *gpus.read()):
+        for metric, unit, value, labels in (*machine_metrics(), *gpus.read()):
             write(SeriesKey(SERVICE, metric, labels), unit, clock.time(), value)
         for metric, unit, _, read in own:
             write(SeriesKey(OWN, metric), unit, clock.time(), read())
         await clock.sleep(EVERY_S)
 
 
-async def watch_pressure(
-    pressure: Pressure, write: Write, clock: Clock, path: Path = PRESSURE
+async def record_cpu_pressure(
+    pressure: CpuPressure, write: Write, clock: Clock, path: Path = PRESSURE
 ) -> None:
     """Read how long tasks wait for a processor, as often as the kernel adds it up, for ever; at
     once over where it does not.
     """
-    while (total := waited_s(path)) is not None:
+    while (total := cpu_wait_s(path)) is not None:
         share = pressure.add(clock.time(), total)
         write(SeriesKey(SERVICE, "system.cpu.pressure"), "1", clock.time(), share)
         await clock.sleep(NEAR_S)

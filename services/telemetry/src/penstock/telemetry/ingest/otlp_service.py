@@ -21,32 +21,32 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as names
 from penstock.rpc.errors import internal, invalid, to_fault, to_rpc_status, unavailable
-from penstock.telemetry.spans.points import drop_malformed, not_kept
+from penstock.telemetry.ingest.metric_points import has_forward_only, remove_malformed_points
 from penstock.telemetry.spans.spans import Source, plain_attributes
-from penstock.telemetry.store import Store
-from penstock.telemetry.window.retention import refuse
+from penstock.telemetry.store import TelemetryStore
+from penstock.telemetry.window.retention import retry_after_s
 
 TRACE = trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name
 METRICS = metrics_service_pb2.DESCRIPTOR.services_by_name["MetricsService"].full_name
 LOGS = logs_service_pb2.DESCRIPTOR.services_by_name["LogsService"].full_name
-NAMES = (TRACE, METRICS, LOGS)
+SERVICE_NAMES = (TRACE, METRICS, LOGS)
 SLICE = 500
 """Spans taken before others get their turn."""
 
-MOST_BYTES = 64 << 20
+MAX_EXPORT_BYTES = 64 << 20
 MALFORMED_POINTS = (
     "points need a name, a finite value, and histograms one count more than rising bounds, "
     "adding up to the count"
 )
-NOT_KEPT_POINTS = "exponential histograms and summaries are forwarded but not kept"
+FORWARD_ONLY_POINTS = "exponential histograms and summaries are forwarded but not kept"
 M = TypeVar("M", bound=Message)
 Answer = Callable[[bytes], Awaitable[Message]]
 
 
-class Receiver:
+class OtlpReceiver:
     """Takes exports into the store."""
 
-    def __init__(self, store: Store, most_pending_spans: int) -> None:
+    def __init__(self, store: TelemetryStore, most_pending_spans: int) -> None:
         self._store = store
         self._most_pending = most_pending_spans
         self._pending = 0
@@ -69,7 +69,7 @@ class Receiver:
             for resource in request.resource_spans
             for scope in resource.scope_spans
         )
-        if wait_s := refuse(self._pending, count, self._most_pending):
+        if wait_s := retry_after_s(self._pending, count, self._most_pending):
             self._store.counts.refused_exports += 1
             raise unavailable("telemetry has too much to do; try again", retry_after_s=wait_s)
         self._pending += count
@@ -115,12 +115,12 @@ class Receiver:
         rejected, foreign = 0, False
         for resource in request.resource_metrics:
             for scope in resource.scope_metrics:
-                rejected += sum(drop_malformed(metric) for metric in scope.metrics)
-                foreign = foreign or not_kept(scope.metrics)
-            self._store.take_metrics(_source(resource.resource), resource.scope_metrics)
+                rejected += sum(remove_malformed_points(metric) for metric in scope.metrics)
+                foreign = foreign or has_forward_only(scope.metrics)
+            self._store.ingest_metrics(_source(resource.resource), resource.scope_metrics)
         self._store.forward("metrics", payload)
         response = metrics_service_pb2.ExportMetricsServiceResponse()
-        said = [MALFORMED_POINTS] * bool(rejected) + [NOT_KEPT_POINTS] * foreign
+        said = [MALFORMED_POINTS] * bool(rejected) + [FORWARD_ONLY_POINTS] * foreign
         if said:
             response.partial_success.rejected_data_points = rejected
             response.partial_success.error_message = "; ".join(said)
@@ -152,7 +152,7 @@ def _source(resource: Resource) -> Source:
         str(said.get("service.name", "unknown_service")),
         str(said.get("service.instance.id", "")),
     )
-    return Source(service, instance, str(said.get(names.HOST, "")))
+    return Source(service, instance, str(said.get(names.HOST_BOOT_ID, "")))
 
 
 def _well_formed(span: trace_pb2.Span) -> bool:

@@ -14,11 +14,11 @@ from penstock.otel import attributes as names
 from penstock.otel.counts import Account, AccountKey
 from penstock.otel.metrics import INCREMENTS
 from penstock.telemetry.spans.spans import plain_attributes
-from penstock.telemetry.window.statistics import Steps
+from penstock.telemetry.window.distributions import TimeSteps
 
 FIELDS = {name: field for field, name, _ in INCREMENTS}
 SAVINGS = {names.SAVED: "saved_microusd", names.SAVED_MS: "saved_ms"}
-MOST_ACCOUNTS = 50_000
+MAX_ACCOUNTS = 50_000
 OLDER = "(older)"
 REMEMBERED = 4096
 """Exports remembered, so that one that is sent again is not counted again."""
@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[AccountKey, Account] = OrderedDict()
-        self._steps: Steps[str, Account] = Steps(Account)
+        self._steps: TimeSteps[str, Account] = TimeSteps(Account)
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def take(self, sender: str, scope: metrics_pb2.ScopeMetrics, unix_s: float) -> bool:
@@ -80,7 +80,7 @@ class Ledger:
     def _account(self, key: AccountKey) -> Account:
         if key in self._accounts:
             self._accounts.move_to_end(key)
-        elif len(self._accounts) >= MOST_ACCOUNTS:
+        elif len(self._accounts) >= MAX_ACCOUNTS:
             old, account = self._accounts.popitem(last=False)
             merged = old._replace(run_id=OLDER if old.run_id else "", step="")
             self._accounts.setdefault(merged, Account()).merge(account)
@@ -109,7 +109,7 @@ class Ledger:
         return sorted(points.items())
 
 
-def added(accounts: Iterable[Account]) -> Account:
+def sum_of_accounts(accounts: Iterable[Account]) -> Account:
     """The sum of accounts."""
     total = Account()
     for account in accounts:

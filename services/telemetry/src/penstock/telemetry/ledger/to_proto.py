@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel.counts import Account
-from penstock.telemetry.ledger.ledger import Total, added, unattributed
+from penstock.telemetry.ledger.ledger import Total, sum_of_accounts, unattributed
 
 
 def _saving_rows(account: Account) -> list[pb.SavingsRow]:
@@ -23,7 +23,7 @@ def _saving_rows(account: Account) -> list[pb.SavingsRow]:
 
 def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
     """The ledger; its rows and what is unattributed add up to full price less paid."""
-    total = added(account for _, account in steps)
+    total = sum_of_accounts(account for _, account in steps)
     points = [
         pb.SavingsPoint(
             unix_ms=start_s * 1000,

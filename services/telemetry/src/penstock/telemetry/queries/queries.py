@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel.counts import AccountKey
 from penstock.rpc.errors import invalid
-from penstock.telemetry.spans.spans import Tree
-from penstock.telemetry.store import Store
-from penstock.telemetry.window.analysis import summarise
-from penstock.telemetry.window.statistics import Distribution
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.spans.spans import SpanTree
+from penstock.telemetry.store import TelemetryStore
+from penstock.telemetry.window.analysis import summarise_trace
+from penstock.telemetry.window.distributions import Distribution
+from penstock.telemetry.window.traces import TraceSummary
 
-MOST_ROWS = 1000
-OPEN_LOOKED_AT = 1000
-PATHS = 1000
+MAX_ROWS = 1000
+MAX_OPEN_TRACES_SEARCHED = 1000
+MAX_CRITICAL_PATHS = 1000
 """Traces whose critical paths are added up at most, drawn evenly from those that match."""
 
 KEYS: dict[int, Callable[[AccountKey], str]] = {
@@ -46,12 +46,12 @@ def cost_key(by: int) -> Callable[[AccountKey], str]:
     return KEYS[by]
 
 
-def search(store: Store, request: pb.SearchTracesRequest) -> list[Summary]:
+def search(store: TelemetryStore, request: pb.SearchTracesRequest) -> list[TraceSummary]:
     """Matching traces, newest first; open ones are summed up as they stand."""
     from_s, to_s = period(request.window, store.clock.time())
     from_ns, to_ns = int(from_s * 1e9), int(to_s * 1e9)
 
-    def matches(row: Summary) -> bool:
+    def matches(row: TraceSummary) -> bool:
         return (
             from_ns <= row.start_ns <= to_ns
             and (not request.service or request.service in row.services)
@@ -66,15 +66,17 @@ def search(store: Store, request: pb.SearchTracesRequest) -> list[Summary]:
     return sorted(found, key=lambda row: -row.start_ns)
 
 
-def _rows(store: Store) -> Iterator[Summary]:
+def _rows(store: TelemetryStore) -> Iterator[TraceSummary]:
     window = store.window
-    for trace_id in window.open_ids()[:OPEN_LOOKED_AT]:
+    for trace_id in window.open_ids()[:MAX_OPEN_TRACES_SEARCHED]:
         if spans := window.spans(trace_id):
-            yield summarise(trace_id, Tree(spans))
+            yield summarise_trace(trace_id, SpanTree(spans))
     yield from window.summaries()
 
 
-def sample_trees(store: Store, request: pb.CriticalPathRequest, high: float) -> list[Tree]:
+def sample_trees(
+    store: TelemetryStore, request: pb.CriticalPathRequest, high: float
+) -> list[SpanTree]:
     """Traces of the window within the percentiles of duration."""
     asked = pb.SearchTracesRequest(window=request.window, name=request.name, limit=100_000)
     rows = sorted(search(store, asked), key=lambda row: row.duration_ns)
@@ -83,14 +85,14 @@ def sample_trees(store: Store, request: pb.CriticalPathRequest, high: float) -> 
         int(len(rows) * high / 100 + 0.999999),
     )
     rows = rows[first:last]
-    if len(rows) > PATHS:
-        rows = random.Random(0).sample(rows, PATHS)
+    if len(rows) > MAX_CRITICAL_PATHS:
+        rows = random.Random(0).sample(rows, MAX_CRITICAL_PATHS)
     spans = [store.window.spans(row.trace_id) for row in rows]
-    return [Tree(held) for held in spans if held]
+    return [SpanTree(held) for held in spans if held]
 
 
 def edges(
-    store: Store, from_s: float, to_s: float
+    store: TelemetryStore, from_s: float, to_s: float
 ) -> dict[tuple[str, str], tuple[Distribution, Distribution]]:
     """(client, server) → the server's times and what the hop added."""
     found: dict[tuple[str, str], tuple[Distribution, Distribution]] = {}
@@ -101,7 +103,9 @@ def edges(
     return found
 
 
-def latencies(store: Store, from_s: float, to_s: float) -> dict[tuple[str, str], Distribution]:
+def latencies(
+    store: TelemetryStore, from_s: float, to_s: float
+) -> dict[tuple[str, str], Distribution]:
     """(operation, tier) → times."""
     found: dict[tuple[str, str], Distribution] = {}
     for _, key, held in store.analysis.latencies.between(from_s, to_s):

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel import attributes as names
 from penstock.telemetry.detection.incidents import Incident
-from penstock.telemetry.detection.quality import Measure
-from penstock.telemetry.spans.critical_path import critical_path, time_in
-from penstock.telemetry.spans.spans import SpanView, Tree, error_origin, waited_on
-from penstock.telemetry.window.analysis import summarise
+from penstock.telemetry.detection.quality import QualityMeasure
+from penstock.telemetry.spans.critical_path import critical_ns_by_span, critical_path
+from penstock.telemetry.spans.spans import SpanTree, SpanView, error_origin, is_waited_on
+from penstock.telemetry.window.analysis import summarise_trace
+from penstock.telemetry.window.distributions import Distribution, quantile
 from penstock.telemetry.window.series import Series, SeriesWindow, labels_of
-from penstock.telemetry.window.statistics import Distribution, quantile
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.window.traces import TraceSummary
 
 if TYPE_CHECKING:
     from penstock.telemetry.export.forwarding import Forwarder
-    from penstock.telemetry.store import Store
+    from penstock.telemetry.store import TelemetryStore
 
 SPARKS = 12
 """Steps of a spark line: of a minute, five seconds each, so that every sender has reported in each.
 """
 
 
-def summary(row: Summary) -> pb.TraceSummary:
+def summary(row: TraceSummary) -> pb.TraceSummary:
     """A trace in one row."""
     return pb.TraceSummary(
         trace_id=row.trace_id.hex(),
@@ -47,10 +47,10 @@ def summary(row: Summary) -> pb.TraceSummary:
     )
 
 
-def trace(trace_id: bytes, tree: Tree, settled: Summary | None) -> pb.GetTraceResponse:
+def trace(trace_id: bytes, tree: SpanTree, settled: TraceSummary | None) -> pb.GetTraceResponse:
     """A trace with its critical path and the origin of its error."""
     path = critical_path(tree)
-    spent = time_in(path)
+    spent = critical_ns_by_span(path)
     origin = error_origin(tree)
     sections = [
         pb.Section(
@@ -61,14 +61,14 @@ def trace(trace_id: bytes, tree: Tree, settled: Summary | None) -> pb.GetTraceRe
         for part in path
     ]
     return pb.GetTraceResponse(
-        summary=summary(settled or summarise(trace_id, tree)),
+        summary=summary(settled or summarise_trace(trace_id, tree)),
         spans=[_span(tree, row, depth, spent) for row, depth in tree.in_order()],
         critical_path=sections,
         error_origin_span_id=origin.span_id if origin else "",
     )
 
 
-def _span(tree: Tree, row: SpanView, depth: int, spent: Mapping[str, int]) -> pb.Span:
+def _span(tree: SpanTree, row: SpanView, depth: int, spent: Mapping[str, int]) -> pb.Span:
     parent = tree.by_id.get(row.parent_id)
     return pb.Span(
         span_id=row.span_id,
@@ -80,14 +80,14 @@ def _span(tree: Tree, row: SpanView, depth: int, spent: Mapping[str, int]) -> pb
         start_unix_ns=row.start_ns,
         duration_ns=row.duration_ns,
         error=row.error,
-        waited_on=parent is None or waited_on(parent, row),
+        waited_on=parent is None or is_waited_on(parent, row),
         attributes={key: str(value) for key, value in row.attributes.items()},
         depth=depth,
         critical_ns=spent.get(row.span_id, 0),
     )
 
 
-def critical_path_table(trees: Sequence[Tree]) -> pb.CriticalPathResponse:
+def critical_path_table(trees: Sequence[SpanTree]) -> pb.CriticalPathResponse:
     """Critical paths added up by service and operation."""
     total: dict[tuple[str, str], int] = {}
     count: dict[tuple[str, str], int] = {}
@@ -203,7 +203,7 @@ def _series(held: Series, from_s: float, to_s: float) -> pb.Series:
     )
 
 
-def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.QualityResponse:
+def quality(rows: Iterable[tuple[str, str, QualityMeasure]]) -> pb.QualityResponse:
     """Measures against their reference."""
     return pb.QualityResponse(
         rows=[
@@ -240,7 +240,7 @@ def incident(row: Incident) -> pb.Incident:
                 expected=b.expected,
                 subject=b.subject,
             )
-            for b in row.blames
+            for b in row.contributions
         ],
         critical_section=row.critical_section,
         trace_ids=row.trace_ids,
@@ -248,17 +248,17 @@ def incident(row: Incident) -> pb.Incident:
     )
 
 
-def intake(store: Store, forwarder: Forwarder | None) -> pb.IntakeResponse:
+def intake(store: TelemetryStore, forwarder: Forwarder | None) -> pb.IntakeResponse:
     """What came in and what became of it."""
     window, counts = store.window, store.counts
     return pb.IntakeResponse(
         spans=counts.spans,
         rejected_spans=counts.rejected_spans,
-        duplicate_spans=window.duplicates,
+        duplicate_spans=window.duplicate_spans,
         held_spans=window.held_spans,
         held_traces=len(window),
-        released_traces=window.released,
-        metric_points=store.series.points_taken,
+        released_traces=window.released_traces,
+        metric_points=store.series.metric_points,
         log_records=counts.log_records,
         refused_exports=counts.refused_exports,
         held_bytes=window.packed_bytes,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.telemetry.spans.spans import SpanView, Tree, waited_on
+from penstock.telemetry.spans.spans import SpanTree, SpanView, is_waited_on
 
 OVERLAP = 100
 """A child may end later than the moment we look at by a hundredth of its own length: clocks and
@@ -33,7 +33,7 @@ class _Frame:
 
     __slots__ = ("children", "cursor", "low", "next", "span")
 
-    def __init__(self, tree: Tree, span: SpanView, low: int, cursor: int) -> None:
+    def __init__(self, tree: SpanTree, span: SpanView, low: int, cursor: int) -> None:
         self.span = span
         self.low = low
         self.cursor = cursor
@@ -43,7 +43,7 @@ class _Frame:
             if child.end_ns > low
             and child.start_ns < cursor
             and child.end_ns > child.start_ns
-            and waited_on(span, child)
+            and is_waited_on(span, child)
         ]
         self.children = sorted(inside, key=lambda child: child.end_ns, reverse=True)
         self.next = 0
@@ -62,7 +62,7 @@ class _Frame:
         return None
 
 
-def critical_path(tree: Tree) -> list[Section]:
+def critical_path(tree: SpanTree) -> list[Section]:
     """Sections in order of time; they do not overlap and their lengths sum to the root's
     duration.
     """
@@ -90,7 +90,7 @@ def _tell(sections: list[Section], span: SpanView, start_ns: int, end_ns: int) -
         sections.append(Section(span, start_ns, end_ns))
 
 
-def time_in(sections: list[Section]) -> dict[str, int]:
+def critical_ns_by_span(sections: list[Section]) -> dict[str, int]:
     """Nanoseconds of the path by span identifier."""
     spent: dict[str, int] = {}
     for section in sections:

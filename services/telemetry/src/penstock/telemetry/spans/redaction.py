@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 from penstock.otel import attributes as names
 
-MARKS = tuple(name.encode() for name in names.CONTENT)
+MARKS = tuple(name.encode() for name in names.CONTENT_ATTRIBUTES)
 SECRETS = re.compile(
     r"[\w.+-]+@[\w-]+\.[\w.-]+"  # mail addresses
     r"|\b(?:sk|pk|ghp|xox[abp]|AKIA|ps)[-_][\w-]{8,}"  # keys by their usual beginnings
@@ -26,7 +26,7 @@ def redact(text: str) -> str:
     return SECRETS.sub("[redacted]", text)
 
 
-class Content:
+class ContentPolicy:
     """Which tenants record content."""
 
     def __init__(self, tenants: tuple[str, ...]) -> None:
@@ -69,7 +69,7 @@ class Content:
 
 def _clean(attributes: Any, kept: bool) -> None:
     for index in reversed(range(len(attributes))):
-        if attributes[index].key not in names.CONTENT:
+        if attributes[index].key not in names.CONTENT_ATTRIBUTES:
             continue
         value = attributes[index].value
         if kept and value.WhichOneof("value") == "string_value":

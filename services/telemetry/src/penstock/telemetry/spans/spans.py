@@ -61,7 +61,7 @@ def plain_attributes(pairs: Iterable[KeyValue]) -> dict[str, Value]:
     return {pair.key: plain(pair.value) for pair in pairs}
 
 
-def view(span: trace_pb2.Span, source: Source) -> SpanView:
+def read_span(span: trace_pb2.Span, source: Source) -> SpanView:
     """Read one OTLP span."""
     attributes = plain_attributes(span.attributes)
     error = ""
@@ -81,7 +81,7 @@ def view(span: trace_pb2.Span, source: Source) -> SpanView:
     )
 
 
-class Tree:
+class SpanTree:
     """Spans of one trace with their children, each list in order of start.
 
     A span whose parent is not here is a root.
@@ -125,7 +125,7 @@ class Tree:
         return rows
 
 
-def waited_on(parent: SpanView, child: SpanView) -> bool:
+def is_waited_on(parent: SpanView, child: SpanView) -> bool:
     """Whether the parent waited for the child.
 
     It did not when the child says so, when it was cancelled and the parent was not (the loser of a
@@ -140,7 +140,7 @@ def waited_on(parent: SpanView, child: SpanView) -> bool:
     return child.source != parent.source or child.end_ns <= parent.end_ns + child.duration_ns // 100
 
 
-def error_origin(tree: Tree) -> SpanView | None:
+def error_origin(tree: SpanTree) -> SpanView | None:
     """The span in which the root's error began: from the root down, the child that failed first;
     None when the root did not fail.
     """
@@ -149,7 +149,7 @@ def error_origin(tree: Tree) -> SpanView | None:
     while span.error and span.span_id not in seen:
         origin = span
         seen.add(span.span_id)
-        failed = [child for child in tree.of(span) if child.error and waited_on(span, child)]
+        failed = [child for child in tree.of(span) if child.error and is_waited_on(span, child)]
         if not failed:
             break
         same = [child for child in failed if child.error == span.error]

@@ -8,62 +8,69 @@ import random
 from collections.abc import Callable
 
 from penstock.otel import attributes as names
-from penstock.telemetry.spans.spans import SpanView, Tree
-from penstock.telemetry.window.retention import Outcome, worth
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.statistics import Distribution, Steps
-from penstock.telemetry.window.traces import Summary, Window
+from penstock.telemetry.spans.spans import SpanTree, SpanView
+from penstock.telemetry.window.distributions import Distribution, TimeSteps
+from penstock.telemetry.window.retention import TraceFacts, retention_reason
+from penstock.telemetry.window.settled import SettledRequest
+from penstock.telemetry.window.traces import TraceSummary, TraceWindow
 
 OUTSIDE = "client"
 RESERVOIR = 50
 """Ordinary traces of each route that are kept beyond the others."""
 
-MOST_ROUTES = 1000
+MAX_ROUTES = 1000
 
 
-class Analysis:
+class TraceAnalysis:
     """Settles traces and adds them up."""
 
     def __init__(
-        self, window: Window, rng: random.Random, on_request: Callable[[RequestSeen], bool]
+        self,
+        window: TraceWindow,
+        rng: random.Random,
+        observe_request: Callable[[SettledRequest], bool],
     ) -> None:
         self._window = window
         self._rng = rng
-        self._on_request = on_request
+        self._on_request = observe_request
         self._routes: dict[str, Distribution] = {}
-        self.edges: Steps[tuple[str, str], tuple[Distribution, Distribution]] = Steps(
+        self.edges: TimeSteps[tuple[str, str], tuple[Distribution, Distribution]] = TimeSteps(
             lambda: (Distribution(), Distribution())
         )
-        self.latencies: Steps[tuple[str, str], Distribution] = Steps(Distribution)
+        self.latencies: TimeSteps[tuple[str, str], Distribution] = TimeSteps(Distribution)
 
-    def settle(self, trace_id: bytes) -> Summary:
+    def settle(self, trace_id: bytes) -> TraceSummary:
         """Take an open trace into account and pack it."""
-        tree = Tree(self._window.spans(trace_id))
-        summary = summarise(trace_id, tree)
+        tree = SpanTree(self._window.spans(trace_id))
+        summary = summarise_trace(trace_id, tree)
         self._count_edges(tree)
         root = tree.root
         tier = str(root.attributes.get(names.TIER, ""))
         if tier and (row := self.latencies.at(root.start_ns / 1e9, (root.name, tier))):
             row.add(root.duration_ns, bool(root.error))
-        anomalous = self._on_request(RequestSeen(summary, tree)) if root.kind == "server" else False
-        summary.kept = self._worth(summary, str(root.attributes.get(names.KEPT, "")), anomalous)
+        anomalous = (
+            self._on_request(SettledRequest(summary, tree)) if root.kind == "server" else False
+        )
+        summary.kept = self._retention_reason(
+            summary, str(root.attributes.get(names.KEPT, "")), anomalous
+        )
         self._window.settle(trace_id, summary)
         return summary
 
-    def _worth(self, summary: Summary, kept_by_sender: str, anomalous: bool) -> str:
+    def _retention_reason(self, summary: TraceSummary, kept_by_sender: str, anomalous: bool) -> str:
         route = self._routes.get(summary.name)
         if route is None:
             route = Distribution()
-            if len(self._routes) < MOST_ROUTES:
+            if len(self._routes) < MAX_ROUTES:
                 self._routes[summary.name] = route
         route.add(summary.duration_ns)
         p99_ms = route.quantile_ms(0.99)
-        outcome = Outcome(
+        outcome = TraceFacts(
             summary.error, summary.duration_ns / 1e6, p99_ms, route.count, anomalous, kept_by_sender
         )
-        return worth(outcome, RESERVOIR, self._rng)
+        return retention_reason(outcome, RESERVOIR, self._rng)
 
-    def _count_edges(self, tree: Tree) -> None:
+    def _count_edges(self, tree: SpanTree) -> None:
         for span in tree.spans:
             if span.kind != "server":
                 continue
@@ -79,7 +86,7 @@ class Analysis:
                 edge[1].add(caller.duration_ns - span.duration_ns)
 
 
-def summarise(trace_id: bytes, tree: Tree) -> Summary:
+def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
     """A trace in one row.
 
     Money and model stand on the span that carries the receipt, nearest the root.
@@ -88,7 +95,7 @@ def summarise(trace_id: bytes, tree: Tree) -> Summary:
     said = _receipt_span(tree).attributes
     saved = int(said.get(names.FULL_PRICE, 0)) - int(said.get(names.PAID, 0))
     services = tuple(sorted({span.source.service for span in tree.spans}))
-    return Summary(
+    return TraceSummary(
         trace_id,
         root.name,
         root.source.service,
@@ -107,5 +114,5 @@ def summarise(trace_id: bytes, tree: Tree) -> Summary:
     )
 
 
-def _receipt_span(tree: Tree) -> SpanView:
+def _receipt_span(tree: SpanTree) -> SpanView:
     return next((span for span in tree.spans if names.FULL_PRICE in span.attributes), tree.root)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 RETRY_S = 1.0
 
 
-def refuse(pending_spans: int, incoming_spans: int, limit: int) -> float:
+def retry_after_s(pending_spans: int, incoming_spans: int, limit: int) -> float:
     """Seconds after which an export should be tried again because too much is waiting; 0 takes
     it.
     """
@@ -19,7 +19,7 @@ def refuse(pending_spans: int, incoming_spans: int, limit: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TraceFacts:
     """What is known of a trace when it has settled."""
 
     error: str
@@ -30,7 +30,7 @@ class Outcome:
     kept_by_sender: str = ""
 
 
-def worth(outcome: Outcome, reservoir: int, rng: random.Random) -> str:
+def retention_reason(outcome: TraceFacts, reservoir: int, rng: random.Random) -> str:
     """Why to keep a trace beyond the others: `error`, `slow`, `anomalous`, `reservoir`; empty for
     an ordinary one.
 

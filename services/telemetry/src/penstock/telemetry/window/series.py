@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.telemetry.spans.spans import plain_attributes
+from penstock.telemetry.window.distributions import quantile
 from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.statistics import quantile
 
-MOST_SERIES = 20_000
-POINTS = 720
+MAX_SERIES = 20_000
+MAX_POINTS = 720
 """Points kept of each series: an hour at one every five seconds."""
 
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -47,7 +47,7 @@ class Series:
     instance: str
     unit: str
     kind: str
-    points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS))
+    points: deque[Point] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
     total: float = 0.0
     count: int = 0
     bounds: list[float] = field(default_factory=list)
@@ -58,10 +58,10 @@ class Series:
 class SeriesWindow:
     """All series, the least recently written forgotten when there are too many."""
 
-    def __init__(self, most: int = MOST_SERIES) -> None:
+    def __init__(self, most: int = MAX_SERIES) -> None:
         self._most = most
         self._series: OrderedDict[tuple[SeriesKey, str], Series] = OrderedDict()
-        self.points_taken = 0
+        self.metric_points = 0
 
     def take(
         self, service: str, instance: str, metric: metrics_pb2.Metric
@@ -103,7 +103,7 @@ class SeriesWindow:
         return self._named(SeriesKey(service, metric.name, labels), instance, metric.unit, kind)
 
     def _named(self, key: SeriesKey, instance: str, unit: str, kind: str) -> Series:
-        self.points_taken += 1
+        self.metric_points += 1
         series = self._series.get((key, instance))
         if series is None:
             series = self._series[key, instance] = Series(key, instance, unit, kind)

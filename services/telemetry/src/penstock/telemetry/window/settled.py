@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from penstock.telemetry.spans.critical_path import Section, critical_path
-from penstock.telemetry.spans.spans import Tree
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.spans.spans import SpanTree
+from penstock.telemetry.window.traces import TraceSummary
 
 
 @dataclass(frozen=True)
-class RequestSeen:
+class SettledRequest:
     """A settled request: its row, and its spans to make features and a critical path from."""
 
-    summary: Summary
-    tree: Tree
+    summary: TraceSummary
+    tree: SpanTree
 
     @cached_property
     def sections(self) -> Sequence[Section]:

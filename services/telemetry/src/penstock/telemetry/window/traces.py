@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semantics
-from penstock.telemetry.spans.spans import Source, SpanView, view
+from penstock.telemetry.spans.spans import Source, SpanView, read_span
 from penstock.telemetry.window.retention import EVICTED_FIRST
 
 DICTIONARY = (
@@ -31,7 +31,7 @@ Raw = tuple[trace_pb2.Span, int]
 
 
 @dataclass(slots=True)
-class Summary:
+class TraceSummary:
     """A settled trace in one row; what searching looks at."""
 
     trace_id: bytes
@@ -61,17 +61,17 @@ class _Open:
 
 @dataclass(slots=True)
 class _Settled:
-    summary: Summary
+    summary: TraceSummary
     packed: bytes
 
 
-class Window:
+class TraceWindow:
     """Traces of the recent past, at most `max_bytes` of them packed."""
 
-    def __init__(self, max_bytes: int, grace_s: float = 3.0, longest_open_s: float = 30.0) -> None:
+    def __init__(self, max_bytes: int, grace_s: float = 3.0, max_open_s: float = 30.0) -> None:
         self._max_bytes = max_bytes
         self._grace_s = grace_s
-        self._longest_open_s = longest_open_s
+        self._longest_open_s = max_open_s
         self._open: OrderedDict[bytes, _Open] = OrderedDict()
         self._settled: OrderedDict[bytes, _Settled] = OrderedDict()
         self._queues: dict[str, deque[bytes]] = {kept: deque() for kept in EVICTED_FIRST}
@@ -80,8 +80,8 @@ class Window:
         self._swept_s = 0.0
         self.packed_bytes = 0
         self.held_spans = 0
-        self.released = 0
-        self.duplicates = 0
+        self.released_traces = 0
+        self.duplicate_spans = 0
 
     def source(self, source: Source) -> int:
         """The number under which a sender's spans are stored."""
@@ -102,7 +102,7 @@ class Window:
             trace.last_s = now
             self._open.move_to_end(trace_id)
         if span.span_id in trace.spans:
-            self.duplicates += 1
+            self.duplicate_spans += 1
             return False
         trace.spans[span.span_id] = (span, source)
         self.held_spans += 1
@@ -132,7 +132,7 @@ class Window:
             ]
         return list(dict.fromkeys(ready))
 
-    def settle(self, trace_id: bytes, summary: Summary) -> None:
+    def settle(self, trace_id: bytes, summary: TraceSummary) -> None:
         """Pack an open trace and let older ones go where the window is full."""
         trace = self._open.pop(trace_id)
         packed = _pack(trace.spans)
@@ -152,15 +152,17 @@ class Window:
                     del self._settled[trace_id]
                     self.packed_bytes -= len(settled.packed)
                     self.held_spans -= settled.summary.spans
-                    self.released += 1
+                    self.released_traces += 1
                     return
 
     def spans(self, trace_id: bytes) -> list[SpanView]:
         """The spans of a trace, open or settled; empty when it is not here."""
         if (trace := self._open.get(trace_id)) is not None:
-            return [view(span, self._sources[source]) for span, source in trace.spans.values()]
+            return [read_span(span, self._sources[source]) for span, source in trace.spans.values()]
         if (settled := self._settled.get(trace_id)) is not None:
-            return [view(span, self._sources[source]) for span, source in _unpack(settled.packed)]
+            return [
+                read_span(span, self._sources[source]) for span, source in _unpack(settled.packed)
+            ]
         return []
 
     def find(self, prefix: str) -> list[bytes]:
@@ -172,7 +174,7 @@ class Window:
                     found.append(trace_id)
         return found
 
-    def summaries(self) -> Iterator[Summary]:
+    def summaries(self) -> Iterator[TraceSummary]:
         """Settled traces, the last settled first."""
         for settled in reversed(self._settled.values()):
             yield settled.summary
@@ -181,7 +183,7 @@ class Window:
         """Open traces, the last heard of first."""
         return list(reversed(self._open))
 
-    def summary(self, trace_id: bytes) -> Summary | None:
+    def summary(self, trace_id: bytes) -> TraceSummary | None:
         """The row of a settled trace."""
         settled = self._settled.get(trace_id)
         return settled.summary if settled else None

@@ -8,16 +8,16 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from penstock.telemetry.detection.fitting import Usual
-from penstock.telemetry.detection.request_features import FEATURES, Values
+from penstock.telemetry.detection.baseline import Baseline
+from penstock.telemetry.detection.request_features import FEATURES, FeatureValues
 
-SAMPLE = 500
+SAMPLE_SIZE = 500
 """Requests that a group is learnt from. One more and the fit takes ten times as long: scikit-learn
 then splits the sample in parts.
 """
 
-THIN_S = 0.25
-MOST_THIN_S = 4.0
+MIN_SAMPLE_GAP_S = 0.25
+MAX_SAMPLE_GAP_S = 4.0
 """A sample takes at most one request in this time: the first to be there soon, the second so that
 it spans half an hour however busy the group is, and what is usual holds the quiet minutes and the
 loaded ones.
@@ -29,28 +29,28 @@ CALM_S = 7200.0
 
 
 @dataclass(slots=True)
-class Sample:
+class RequestSample:
     """Requests of the recent past, evenly spread; when it is full every second one goes and the
     next come half as often.
     """
 
-    values: deque[Values] = field(default_factory=lambda: deque(maxlen=SAMPLE))
+    values: deque[FeatureValues] = field(default_factory=lambda: deque(maxlen=SAMPLE_SIZE))
     waited: float = 0.0
     """Mean logarithm of the factor by which these took longer because the host was short of
     processors.
     """
 
     fresh: int = 0
-    every_s: float = THIN_S
+    gap_s: float = MIN_SAMPLE_GAP_S
     taken_s: float = -math.inf
 
-    def take(self, values: Values, waited: float, now_s: float) -> None:
+    def take(self, values: FeatureValues, waited: float, now_s: float) -> None:
         """Take a request if it is time for one."""
-        if now_s - self.taken_s < self.every_s:
+        if now_s - self.taken_s < self.gap_s:
             return
-        if len(self.values) == SAMPLE and self.every_s < MOST_THIN_S:
-            self.values = deque(list(self.values)[::2], maxlen=SAMPLE)
-            self.every_s *= 2.0
+        if len(self.values) == SAMPLE_SIZE and self.gap_s < MAX_SAMPLE_GAP_S:
+            self.values = deque(list(self.values)[::2], maxlen=SAMPLE_SIZE)
+            self.gap_s *= 2.0
         self.taken_s = now_s
         self.values.append(values)
         self.fresh += 1
@@ -58,14 +58,14 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Excursion:
+class CusumState:
     """A sum above zero: since when, and what went into it."""
 
     level: float = 0.0
     began_s: float = 0.0
     told_s: float = -math.inf
     requests: int = 0
-    parts: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
+    distance_parts: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
     values: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
     traces: deque[str] = field(default_factory=lambda: deque(maxlen=5))
 
@@ -79,19 +79,19 @@ class Excursion:
 
     def _begin(self, now_s: float) -> None:
         self.began_s, self.told_s, self.requests = now_s, -math.inf, 0
-        self.parts = [0.0] * len(FEATURES)
+        self.distance_parts = [0.0] * len(FEATURES)
         self.values = [0.0] * len(FEATURES)
         self.traces.clear()
 
 
 @dataclass(slots=True)
-class Watch:
+class GroupState:
     """What is held of a group."""
 
-    sample: Sample = field(default_factory=Sample)
-    usual: Usual | None = None
-    slow: Excursion = field(default_factory=Excursion)
-    failing: Excursion = field(default_factory=Excursion)
+    sample: RequestSample = field(default_factory=RequestSample)
+    usual: Baseline | None = None
+    slow: CusumState = field(default_factory=CusumState)
+    failing: CusumState = field(default_factory=CusumState)
     requests: int = 0
     error_rate: float = 0.0
     alerts: float = 0.0

@@ -11,15 +11,15 @@ from itertools import pairwise
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 NO_VALUE = metrics_pb2.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
-NOT_KEPT = ("exponential_histogram", "summary")
+FORWARD_ONLY_KINDS = ("exponential_histogram", "summary")
 Number = metrics_pb2.NumberDataPoint
 Histogram = metrics_pb2.HistogramDataPoint
 
 
-def drop_malformed(metric: metrics_pb2.Metric) -> int:
+def remove_malformed_points(metric: metrics_pb2.Metric) -> int:
     """Take the points out of a metric that cannot be kept; gives how many were malformed."""
     kind = metric.WhichOneof("data")
-    if kind is None or kind in NOT_KEPT:
+    if kind is None or kind in FORWARD_ONLY_KINDS:
         return 0
     points = getattr(metric, kind).data_points
     said = [point for point in points if not point.flags & NO_VALUE]
@@ -31,9 +31,9 @@ def drop_malformed(metric: metrics_pb2.Metric) -> int:
     return len(said) - len(good)
 
 
-def not_kept(metrics: Iterable[metrics_pb2.Metric]) -> bool:
+def has_forward_only(metrics: Iterable[metrics_pb2.Metric]) -> bool:
     """Whether some are of a kind that is forwarded only."""
-    return any(metric.WhichOneof("data") in NOT_KEPT for metric in metrics)
+    return any(metric.WhichOneof("data") in FORWARD_ONLY_KINDS for metric in metrics)
 
 
 def _well_formed(point: Number | Histogram) -> bool:

@@ -28,11 +28,11 @@ BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
 CACHE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 SCALER = scaler_pb2.DESCRIPTOR.services_by_name["ScalerService"]
-PATIENCE_S = 3.0
+TIMEOUT_S = 3.0
 M = TypeVar("M", bound=Message)
 
 
-class Sources:
+class ServiceClients:
     """Peers to the services. Owner: the console's main, which closes it."""
 
     def __init__(self, settings: ConsoleSettings, outside: Outside) -> None:
@@ -47,27 +47,27 @@ class Sources:
             "scaler": outside.dial(settings.scaler_address, SCALER),
         }
         self._clock, self._rng = clock, outside.rng
-        self.refused: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         """Service → why it gave no answer the last time."""
 
     async def ask(
         self, service: str, method: str, request: Message, answer: type[M], tenant: str = ""
     ) -> M | None:
         """Ask a question, on a tenant's behalf where one is given; None when there is no answer,
-        and `refused` says why.
+        and `failures` says why.
         """
         try:
             # Looking on is nobody's request: a parent that is not sampled begins no trace.
             parent = format_traceparent(
                 self._rng.getrandbits(128) | 1, self._rng.getrandbits(64) | 1, False
             )
-            ends_s = self._clock.monotonic() + PATIENCE_S
+            ends_s = self._clock.monotonic() + TIMEOUT_S
             call = Call(Principal(tenant), deadline_s=ends_s, traceparent=parent)
             found = await self._peers[service].call(method, request, call)
         except Fault as fault:
-            self.refused[service] = fault.message
+            self.failures[service] = fault.message
             return None
-        self.refused.pop(service, None)
+        self.failures.pop(service, None)
         assert isinstance(found, answer)
         return found
 

@@ -41,7 +41,7 @@ class Recorded:
     service: str
     instance: str
     endpoint: str
-    capacity: int
+    max_queued_spans: int
     """Ended spans that wait for export at most."""
     ring: deque[EndedSpan] = field(default_factory=deque)
     dropped: int = 0

@@ -5,7 +5,7 @@ rest, instances together.
 from __future__ import annotations
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.telemetry.detection.sampling import Sampler
+from penstock.telemetry.detection.downsampling import Downsampler
 from penstock.telemetry.window.series import SeriesWindow
 
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -32,7 +32,7 @@ def histogram(at_s: float, count: int, sum_s: float) -> metrics_pb2.Metric:
 
 
 def samples(*told: tuple[str, metrics_pb2.Metric]) -> list[tuple[str, float]]:
-    window, sampler = SeriesWindow(), Sampler()
+    window, sampler = SeriesWindow(), Downsampler()
     return [
         (key.metric, value)
         for instance, metric in told

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from penstock.otel.counts import BUCKETS, bounds_s, bucket_of
+from penstock.otel.counts import BUCKETS, bucket_bounds_s, bucket_index
 
 STEP_S = 10
-BOUNDS = bounds_s()
+BOUNDS = bucket_bounds_s()
 
 
 class Distribution:
@@ -25,7 +25,7 @@ class Distribution:
         self.buckets: dict[int, int] = {}
 
     def add(self, duration_ns: int, failed: bool = False) -> None:
-        index = bucket_of(max(duration_ns, 0))
+        index = bucket_index(max(duration_ns, 0))
         self.buckets[index] = self.buckets.get(index, 0) + 1
         self.count += 1
         self.errors += failed
@@ -60,16 +60,16 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Steps(Generic[K, V]):
+class TimeSteps(Generic[K, V]):
     """Values by key for each step of ten seconds, the oldest steps forgotten.
 
     A step is Unix seconds divided by ten.
     """
 
-    def __init__(self, make: Callable[[], V], most_steps: int = 360, most_keys: int = 2000) -> None:
+    def __init__(self, make: Callable[[], V], max_steps: int = 360, max_keys: int = 2000) -> None:
         self._make = make
-        self._most_steps = most_steps
-        self._most_keys = most_keys
+        self._most_steps = max_steps
+        self._most_keys = max_keys
         self._steps: OrderedDict[int, dict[K, V]] = OrderedDict()
 
     def at(self, unix_s: float, key: K) -> V | None:

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from penstock.otel import attributes as names
 from penstock.service.clock import SystemClock
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.detection.fitting import fit
-from penstock.telemetry.detection.incidents import MOST_BLAMES, IncidentBook
-from penstock.telemetry.detection.quality import Quality
-from penstock.telemetry.detection.refitting import keep_fitting
-from penstock.telemetry.detection.request_detector import MOST_GROUPS, RequestDetector
-from penstock.telemetry.detection.request_features import FEATURES, vectors
-from penstock.telemetry.detection.request_watch import SAMPLE
-from penstock.telemetry.spans.spans import Source, Tree, Value
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.detection.baseline import fit_baseline
+from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.group_state import SAMPLE_SIZE
+from penstock.telemetry.detection.incidents import MAX_CONTRIBUTIONS, IncidentTracker
+from penstock.telemetry.detection.quality import QualityMonitor
+from penstock.telemetry.detection.refitting import refit_baselines
+from penstock.telemetry.detection.request_detector import MAX_GROUPS, RequestDetector
+from penstock.telemetry.detection.request_features import FEATURES, feature_vectors
+from penstock.telemetry.spans.spans import Source, SpanTree, Value
+from penstock.telemetry.window.settled import SettledRequest
+from penstock.telemetry.window.traces import TraceSummary
 
 from .conftest import span
 
@@ -31,7 +31,7 @@ ROUTER, MODEL = Source("router", "router"), Source("inference", "inference-1")
 
 def seen(
     at_s: float, compute_ms: float, error: str = "", instance: Source = MODEL, **said: Value
-) -> RequestSeen:
+) -> SettledRequest:
     start = int((1e9 + at_s) * 1e9)
     end = start + int((compute_ms + 2.0) * 1e6)
     told = {names.TIER.replace(".", "__"): "short", **said}
@@ -47,8 +47,8 @@ def seen(
         kind="server",
         error=error,
     )
-    tree = Tree([root, model])
-    summary = Summary(
+    tree = SpanTree([root, model])
+    summary = TraceSummary(
         int(at_s * 1e6).to_bytes(16, "big"),
         root.name,
         "router",
@@ -59,19 +59,21 @@ def seen(
         error,
         model="m",
     )
-    return RequestSeen(summary, tree)
+    return SettledRequest(summary, tree)
 
 
-def feed(detector: RequestDetector, requests: Sequence[RequestSeen]) -> list[Finding]:
+def feed(detector: RequestDetector, requests: Sequence[SettledRequest]) -> list[Finding]:
     found: list[Finding] = []
     for request in requests:
-        found += detector.on_request(request)
+        found += detector.observe_request(request)
         while (asked := detector.due()) is not None:
-            detector.learnt(asked[0], fit(asked[1]))
+            detector.set_baseline(asked[0], fit_baseline(asked[1]))
     return found
 
 
-def usual(rng: random.Random, count: int, from_s: float = 0.0, **said: Value) -> list[RequestSeen]:
+def usual(
+    rng: random.Random, count: int, from_s: float = 0.0, **said: Value
+) -> list[SettledRequest]:
     return [
         seen(from_s + 0.3 * n, 10.0 * rng.lognormvariate(0.0, 0.2), **said) for n in range(count)
     ]
@@ -79,7 +81,7 @@ def usual(rng: random.Random, count: int, from_s: float = 0.0, **said: Value) ->
 
 def test_a_request_gives_a_vector_for_each_service_with_the_time_spent_in_itself() -> None:
     request = seen(0.0, 8.0, penstock__batch__queued_ms=4.0)
-    own = {vector.group.service: vector for vector in vectors(request)}
+    own = {vector.group.service: vector for vector in feature_vectors(request)}
     assert np.exp(own["inference"].values[0]) == pytest.approx(8.0)
     assert np.exp(own["router"].values[0]) == pytest.approx(2.0)
     assert (
@@ -101,9 +103,9 @@ def test_a_slow_instance_is_found_named_and_explained() -> None:
     assert {finding.service for finding in found} == {"inference"}
     first = found[0]
     assert first.at_unix_s - 1e9 - 240.0 < 15.0
-    assert first.blames[0].feature == "latency_ms" and first.blames[0].share > 0.9
-    assert first.blames[0].value == pytest.approx(40.0, rel=0.3)
-    assert first.blames[0].expected == pytest.approx(10.0, rel=0.3)
+    assert first.contributions[0].feature == "latency_ms" and first.contributions[0].share > 0.9
+    assert first.contributions[0].value == pytest.approx(40.0, rel=0.3)
+    assert first.contributions[0].expected == pytest.approx(10.0, rel=0.3)
     assert first.critical_section == "inference InferenceService/Compute"
     assert first.trace_ids
 
@@ -132,7 +134,7 @@ def test_errors_are_judged_against_the_groups_own_rate() -> None:
     found = feed(calm, burst)
     assert (
         found
-        and found[0].blames[0].feature == "error_rate"
+        and found[0].contributions[0].feature == "error_rate"
         and "inference" in {one.service for one in found}
     )
     assert feed(flaky, burst) == [], "a quarter failing is nothing new where a fifth always did"
@@ -157,16 +159,18 @@ def test_the_new_usual_is_adopted_in_the_end() -> None:
 
 def test_groups_are_bounded() -> None:
     detector = RequestDetector()
-    for number in range(MOST_GROUPS):
-        detector.on_request(seen(float(number), 10.0, instance=Source("inference", f"i-{number}")))
-    assert detector.state()["groups"] == MOST_GROUPS
+    for number in range(MAX_GROUPS):
+        detector.observe_request(
+            seen(float(number), 10.0, instance=Source("inference", f"i-{number}"))
+        )
+    assert detector.state()["groups"] == MAX_GROUPS
 
 
 async def test_fitting_happens_beside_the_loop_and_reaches_the_detector() -> None:
     detector = RequestDetector()
     for request in usual(random.Random(7), 200):
-        detector.on_request(request)
-    task = asyncio.create_task(keep_fitting(detector, SystemClock()))
+        detector.observe_request(request)
+    task = asyncio.create_task(refit_baselines(detector, SystemClock()))
     async with asyncio.timeout(20):
         while not detector.state()["groups_fitted"]:
             await asyncio.sleep(0.01)
@@ -175,15 +179,17 @@ async def test_fitting_happens_beside_the_loop_and_reaches_the_detector() -> Non
 
 def test_distances_are_calibrated_whatever_their_distribution() -> None:
     rng = np.random.default_rng(1)
-    rows = [tuple(row) for row in rng.standard_t(2, size=(2 * SAMPLE, len(FEATURES)))]
-    learnt = fit(rows[:SAMPLE])
-    surprises = [learnt.surprise(sum(learnt.parts(row))) for row in rows[SAMPLE:]]
-    rare = sum(surprise > -np.log(0.05) for surprise in surprises) / SAMPLE
+    rows = [tuple(row) for row in rng.standard_t(2, size=(2 * SAMPLE_SIZE, len(FEATURES)))]
+    set_baseline = fit_baseline(rows[:SAMPLE_SIZE])
+    surprisals = [
+        set_baseline.surprisal(sum(set_baseline.distance_parts(row))) for row in rows[SAMPLE_SIZE:]
+    ]
+    rare = sum(surprisal > -np.log(0.05) for surprisal in surprisals) / SAMPLE_SIZE
     assert 0.02 < rare < 0.09
 
 
 def test_a_drift_of_confidence_is_one_finding_and_noise_is_none() -> None:
-    rng, quality = random.Random(8), Quality()
+    rng, quality = random.Random(8), QualityMonitor()
 
     def told(middle: float, count: int) -> list[Finding]:
         said = [
@@ -193,29 +199,35 @@ def test_a_drift_of_confidence_is_one_finding_and_noise_is_none() -> None:
 
     assert told(0.85, 3000) == []
     (finding,) = told(0.78, 300)
-    assert finding.detector == "drift" and finding.blames[0].feature == "confidence"
+    assert finding.detector == "drift" and finding.contributions[0].feature == "confidence"
 
 
 def test_an_incident_grows_by_a_subject_and_names_each() -> None:
-    book, slow = IncidentBook(), Blame("latency_ms", 1.0, 33.0, 24.0)
+    book, slow = IncidentTracker(), Contribution("latency_ms", 1.0, 33.0, 24.0)
     first = book.take(Finding("batcher", "batcher a", "requests", 1000.0, 21.0, "slow", (slow,)))
     again = book.take(Finding("batcher", "batcher a", "requests", 1030.0, 21.0, "slow", (slow,)))
     other = book.take(Finding("batcher", "batcher b", "requests", 1060.0, 9.0, "slow too", (slow,)))
     assert [row.grew for row in (first, again, other)] == [False, False, True]
-    assert [(blame.subject, blame.feature) for blame in other.blames] == [
+    assert [
+        (contribution.subject, contribution.feature) for contribution in other.contributions
+    ] == [
         ("batcher a", "latency_ms"),
         ("batcher b", "latency_ms"),
     ]
 
 
 def test_an_incident_that_blames_too_much_keeps_every_subject() -> None:
-    book = IncidentBook()
+    book = IncidentTracker()
     for number in range(3):
-        blames = tuple(Blame(f"feature {n}", 1.0, 1.0, 1.0) for n in range(6))
+        contributions = tuple(Contribution(f"feature {n}", 1.0, 1.0, 1.0) for n in range(6))
         last = book.take(
-            Finding("batcher", f"group {number}", "requests", 1000.0, 5.0 - number, "ill", blames)
+            Finding(
+                "batcher", f"group {number}", "requests", 1000.0, 5.0 - number, "ill", contributions
+            )
         )
-    assert len(last.blames) == MOST_BLAMES and {blame.subject for blame in last.blames} == {
+    assert len(last.contributions) == MAX_CONTRIBUTIONS and {
+        contribution.subject for contribution in last.contributions
+    } == {
         "group 0",
         "group 1",
         "group 2",
@@ -223,7 +235,7 @@ def test_an_incident_that_blames_too_much_keeps_every_subject() -> None:
 
 
 def test_findings_of_a_service_within_five_minutes_are_one_incident() -> None:
-    book = IncidentBook()
+    book = IncidentTracker()
     first = book.take(Finding("router", "a", "metric", 1000.0, 5.0, "one"))
     second = book.take(Finding("router", "b", "requests", 1290.0, 7.0, "two", trace_ids=("t",)))
     third = book.take(Finding("router", "c", "metric", 1591.0, 5.0, "three"))
@@ -238,18 +250,18 @@ def test_findings_of_a_service_within_five_minutes_are_one_incident() -> None:
 
 
 def test_audits_that_contradict_the_cache_are_one_finding_and_a_few_are_none() -> None:
-    quality = Quality()
+    quality = QualityMonitor()
     for _ in range(60):  # each point: five audits, and every tenth time one of them is wrong
-        assert quality.take_audits("cache", "chat", 5, 1.0, 0.0) == []
+        assert quality.observe_audits("cache", "chat", 5, 1.0, 0.0) == []
     for _ in range(20):
-        assert quality.take_audits("cache", "chat", 50, 0.98, 0.0) == []
+        assert quality.observe_audits("cache", "chat", 50, 0.98, 0.0) == []
     found = [
         finding
         for _ in range(20)
-        for finding in quality.take_audits("cache", "chat", 5, 0.6, 100.0)
+        for finding in quality.observe_audits("cache", "chat", 5, 0.6, 100.0)
     ]
     (finding,) = found
-    assert (finding.service, finding.detector) == ("cache", "drift") and finding.blames[
+    assert (finding.service, finding.detector) == ("cache", "drift") and finding.contributions[
         0
     ].feature == "agreement"
     ((_, _, measure),) = quality.rows()
@@ -257,13 +269,13 @@ def test_audits_that_contradict_the_cache_are_one_finding_and_a_few_are_none() -
 
 
 def test_how_sure_the_cache_was_of_a_hit_says_nothing_of_the_model() -> None:
-    quality = Quality()
+    quality = QualityMonitor()
     quality.take(
         seen(0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97)
     )
     assert [name for _, name, _ in quality.rows()] == ["latency_ms"]
     vector = next(
-        vectors(
+        feature_vectors(
             seen(
                 0.0, 10.0, penstock__cache__outcome="SEMANTIC_HIT", penstock__cache__confidence=0.97
             )
@@ -273,7 +285,7 @@ def test_how_sure_the_cache_was_of_a_hit_says_nothing_of_the_model() -> None:
 
 
 def test_how_usual_embeddings_are_and_how_full_the_window_is_are_measured() -> None:
-    quality = Quality()
+    quality = QualityMonitor()
     said = {
         "penstock__embedding__typicality": 0.7,
         "penstock__context_window_tokens": 512,
@@ -285,19 +297,25 @@ def test_how_usual_embeddings_are_and_how_full_the_window_is_are_measured() -> N
 
 
 def test_an_incident_names_what_every_finding_of_it_blames_the_worst_first_and_each_once() -> None:
-    book = IncidentBook()
-    slow, failing = Blame("latency_ms", 1.0, 33.0, 24.0), Blame("error_rate", 1.0, 0.5, 0.01)
+    book = IncidentTracker()
+    slow, failing = (
+        Contribution("latency_ms", 1.0, 33.0, 24.0),
+        Contribution("error_rate", 1.0, 0.5, 0.01),
+    )
     book.take(Finding("batcher", "a", "requests", 1000.0, 21.0, "slow", (slow,)))
     book.take(Finding("batcher", "b", "requests", 1010.0, 7.0, "failing", (failing,)))
     last = book.take(Finding("batcher", "b", "requests", 1020.0, 30.0, "failing more", (failing,)))
-    assert [blame.feature for blame in last.blames] == ["error_rate", "latency_ms"]
+    assert [contribution.feature for contribution in last.contributions] == [
+        "error_rate",
+        "latency_ms",
+    ]
 
 
 def test_right_and_wrong_are_told_apart_after_a_handful() -> None:
-    quality = Quality()
-    assert quality.take_audits("cache", "chat", 50, 1.0, 0.0) == []
-    assert quality.take_audits("cache", "chat", 3, 0.0, 1.0) == [], "three may be chance"
-    assert len(quality.take_audits("cache", "chat", 1, 0.0, 2.0)) == 1
-    rng, calm = random.Random(12), Quality()
+    quality = QualityMonitor()
+    assert quality.observe_audits("cache", "chat", 50, 1.0, 0.0) == []
+    assert quality.observe_audits("cache", "chat", 3, 0.0, 1.0) == [], "three may be chance"
+    assert len(quality.observe_audits("cache", "chat", 1, 0.0, 2.0)) == 1
+    rng, calm = random.Random(12), QualityMonitor()
     for _ in range(5000):
-        assert calm.take_audits("cache", "chat", 1, float(rng.random() < 0.98), 0.0) == []
+        assert calm.observe_audits("cache", "chat", 1, float(rng.random() < 0.98), 0.0) == []

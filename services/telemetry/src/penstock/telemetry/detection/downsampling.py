@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from penstock.telemetry.window.series import Point, Series
 from penstock.telemetry.window.series_key import SeriesKey
 
-SAMPLE_S = 15.0
-MOST_STREAMS = 20_000
-MOST_INSTANCES = 200
+SAMPLE_INTERVAL_S = 15.0
+MAX_STREAMS = 20_000
+MAX_INSTANCES = 200
 """Instances of one stream whose counts are remembered; the one least recently heard of is forgotten
 first.
 """
@@ -35,13 +35,13 @@ class _Interval:
     last: dict[str, float] = field(default_factory=dict)
 
 
-class Sampler:
+class Downsampler:
     """Means of gauges and histograms, rates of counts.
 
     The stream least recently heard of is forgotten when there are too many.
     """
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
+    def __init__(self, most: int = MAX_STREAMS) -> None:
         self._most = most
         self._intervals: OrderedDict[SeriesKey, _Interval] = OrderedDict()
 
@@ -58,12 +58,12 @@ class Sampler:
             before = interval.last.pop(series.instance, None)
             interval.total += max(0.0, point.value - before) if before is not None else 0.0
             interval.last[series.instance] = point.value
-            if len(interval.last) > MOST_INSTANCES:
+            if len(interval.last) > MAX_INSTANCES:
                 del interval.last[next(iter(interval.last))]
         else:
             interval.total += point.value
             interval.weight += 1.0
-        if (length_s := point.unix_s - interval.since_s) >= SAMPLE_S:
+        if (length_s := point.unix_s - interval.since_s) >= SAMPLE_INTERVAL_S:
             yield from _samples(series, interval, length_s)
             interval.since_s, interval.total, interval.weight = point.unix_s, 0.0, 0.0
 

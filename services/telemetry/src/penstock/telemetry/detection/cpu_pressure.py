@@ -23,23 +23,23 @@ MOST = 0.95
 """A share above it is read as this: nobody is explained away by more than a factor of twenty."""
 
 
-class Pressure:
+class CpuPressure:
     """The recent past of one host; of other hosts nothing is known."""
 
     def __init__(self, host: str = "") -> None:
         self._host = host
         self._readings: deque[tuple[float, float]] = deque(maxlen=KEPT)
 
-    def add(self, unix_s: float, waited_s: float) -> float:
+    def add(self, unix_s: float, cpu_wait_s: float) -> float:
         """Take the kernel's running total; the share waited since the reading before, 0 to 1."""
         share = 0.0
         if self._readings and unix_s > self._readings[-1][0]:
             before_s, before = self._readings[-1]
-            share = min(1.0, max(0.0, (waited_s - before) / (unix_s - before_s)))
-        self._readings.append((unix_s, waited_s))
+            share = min(1.0, max(0.0, (cpu_wait_s - before) / (unix_s - before_s)))
+        self._readings.append((unix_s, cpu_wait_s))
         return share
 
-    def stretch(self, host: str, from_s: float, to_s: float) -> float:
+    def slowdown(self, host: str, from_s: float, to_s: float) -> float:
         """By what factor work on a host took longer at most, around a period; 1 where that is not
         known.
         """

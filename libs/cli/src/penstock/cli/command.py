@@ -22,10 +22,10 @@ from rich.live import Live
 from rich.table import Table
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TelemetryService"]
-BARS = "▁▂▃▄▅▆▇█"
+SPARK_BARS = "▁▂▃▄▅▆▇█"
 
 
-def kept_token() -> str:
+def internal_token() -> str:
     """From the environment, else where `make up` keeps it."""
     kept = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "internal-token"
     try:
@@ -36,10 +36,10 @@ def kept_token() -> str:
 
 def main() -> None:
     """The command `penstock`."""
-    sys.exit(ask(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
 
 
-def ask(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
     """Run `trace ID` or `top`; returns the exit status, 1 when telemetry does not answer or has no
     such trace.
     """
@@ -47,7 +47,7 @@ def ask(arguments: list[str]) -> int:
         prog="penstock", description="Ask a running telemetry service."
     )
     parser.add_argument("--address", default=os.environ.get("PENSTOCK_TELEMETRY", "127.0.0.1:4317"))
-    parser.add_argument("--token", default=kept_token(), help="the internal token")
+    parser.add_argument("--token", default=internal_token(), help="the internal token")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("trace", help="draw a trace").add_argument(
         "id", help="trace id, or its first digits"
@@ -76,17 +76,17 @@ async def _answer(options: argparse.Namespace, console: Console) -> None:
                 )
             )
         elif options.once:
-            console.print(await screen(peer))
+            console.print(await top_screen(peer))
         else:
-            with Live(await screen(peer), console=console, auto_refresh=False) as live:
+            with Live(await top_screen(peer), console=console, auto_refresh=False) as live:
                 while True:
                     await asyncio.sleep(2.0)
-                    live.update(await screen(peer), refresh=True)
+                    live.update(await top_screen(peer), refresh=True)
     finally:
         await peer.close()
 
 
-async def screen(peer: UnaryPeer) -> Group:
+async def top_screen(peer: UnaryPeer) -> Group:
     """One picture of `top`."""
     overview, requests, incidents, savings = await asyncio.gather(
         peer.call("Overview", pb.OverviewRequest(), Call()),
@@ -152,5 +152,5 @@ def spark(values: list[float]) -> str:
     """Values as a line of blocks."""
     high = max(values, default=0.0)
     if high <= 0:
-        return BARS[0] * len(values)
-    return "".join(BARS[min(int(value / high * 7.999), 7)] for value in values)
+        return SPARK_BARS[0] * len(values)
+    return "".join(SPARK_BARS[min(int(value / high * 7.999), 7)] for value in values)
