@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.cli.command import internal_token, run, spark, top_screen
+from penstock.cli.command import internal_token, run
+from penstock.cli.top import sparkline, top_screen
 from penstock.service.clock import SystemClock
 from penstock.telemetry.detection.quality import REFERENCE, QualityMeasure
 from penstock.telemetry.spans.spans import Source, SpanTree
@@ -104,9 +105,9 @@ def test_a_measure_drifts_by_more_than_a_quarter_of_its_deviation(
 
 
 def test_a_spark_line_has_a_bar_a_value_and_its_highest_is_full() -> None:
-    assert spark([0.0, 1.0, 2.0])[-1] == "█" and len(spark([0.0, 1.0, 2.0])) == 3
-    assert spark([]) == ""
-    assert set(spark([0.0, 0.0])) == {"▁"}
+    assert sparkline([0.0, 1.0, 2.0])[-1] == "█" and len(sparkline([0.0, 1.0, 2.0])) == 3
+    assert sparkline([]) == ""
+    assert set(sparkline([0.0, 0.0])) == {"▁"}
 
 
 async def test_the_terminal_shows_services_requests_and_money(telemetry: Running) -> None:

@@ -1,7 +1,4 @@
-"""`penstock`: the command.
-
-`penstock trace ID` draws a trace, `penstock top` shows what happens now.
-"""
+"""`python -m penstock.cli` is the command `penstock`."""
 
 from __future__ import annotations
 
