@@ -208,7 +208,7 @@ def _scores(found: Sequence[Stream]) -> tuple[list[tuple[Stream, list[float]]], 
         detector, row = NoveltyStream(), []
         for value in stream.values:
             score = detector.score(value)
-            detector.alert(score)
+            detector.should_alert(score)
             row.append(score)
         scored.append((stream, row))
     return scored, (time.perf_counter() - started) / sum(
@@ -224,7 +224,7 @@ def _alerts(
     for stream, scores in scored:
         budget = NoveltyStream()
         found.append(
-            (stream, [row for row, score in enumerate(scores) if budget.alert(score, theta)])
+            (stream, [row for row, score in enumerate(scores) if budget.should_alert(score, theta)])
         )
     return found
 

@@ -35,6 +35,7 @@ from penstock.rpc.peers.unary import UnaryPeer
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.detection.findings import Detector
 from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.critical_path import critical_path
@@ -261,7 +262,7 @@ class _Later:
 
 
 def _filled(payloads: list[bytes], detectors: Sequence[Detector] = ()) -> TelemetryStore:
-    store = TelemetryStore(_Later(), 4 << 30, detectors=detectors)
+    store = TelemetryStore(_Later(), 4 << 30, DetectionPipeline(detectors))
     for payload in payloads:
         _put(store, payload)
     return store
@@ -270,7 +271,7 @@ def _filled(payloads: list[bytes], detectors: Sequence[Detector] = ()) -> Teleme
 def _put(store: TelemetryStore, payload: bytes) -> None:
     request = otlp.ExportTraceServiceRequest.FromString(payload)
     for resource in request.resource_spans:
-        source = store.window.source(
+        source = store.window.source_number(
             Source(resource.resource.attributes[0].value.string_value, "1")
         )
         for span in resource.scope_spans[0].spans:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.simulation.requests import START_UNIX_S, Fault, World, arrivals
 from penstock.telemetry.detection.baseline import fit_baseline
 from penstock.telemetry.detection.downsampling import SAMPLE_INTERVAL_S
@@ -20,8 +20,8 @@ from penstock.telemetry.detection.incidents import Incident, IncidentTracker
 from penstock.telemetry.detection.metric_detector import MetricDetector
 from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.detection.request_detector import RequestDetector
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import SettledRequest
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.trace_summary import SettledRequest
 
 SERVICES = ("router", "cache", "batcher", "inference")
 KINDS = {
@@ -73,18 +73,18 @@ class Watched:
         if now_s - self.sampled_s >= SAMPLE_INTERVAL_S:
             self._sample(now_s)
         self._count(seen)
-        found = list(self.quality.take(seen))
+        found = list(self.quality.observe_request(seen))
         for detector in self.detectors:
             found += detector.observe_request(seen)
         self._find(found)
-        if now_s - self.fitted_s >= 1.0 and (asked := self.requests.due()) is not None:
+        if now_s - self.fitted_s >= 1.0 and (fit := self.requests.next_fit()) is not None:
             self.fitted_s = now_s
-            self.requests.set_baseline(asked[0], fit_baseline(asked[1]))
+            self.requests.set_baseline(fit.group, fit_baseline(fit.sample))
 
     def _find(self, found: Sequence[Finding]) -> None:
         for finding in found:
             self.findings.append(finding)
-            self.book.take(finding)
+            self.book.report(finding)
 
     def _count(self, seen: SettledRequest) -> None:
         for span in seen.tree.spans:
@@ -93,8 +93,8 @@ class Watched:
             self._add(service, "error share", float(bool(span.error)))
         root = seen.tree.root.attributes
         self._add("cache", "hit share", float(bool(seen.summary.cache)))
-        self._add("batcher", "queue wait", float(root.get(names.QUEUED_MS, 0.0)))
-        self._add("router", "tokens out", float(root.get(names.OUTPUT_TOKENS, 0.0)))
+        self._add("batcher", "queue wait", float(root.get(semconv.QUEUED_MS, 0.0)))
+        self._add("router", "tokens out", float(root.get(semconv.OUTPUT_TOKENS, 0.0)))
 
     def _add(self, service: str, metric: str, value: float) -> None:
         held = self.streams[SeriesKey(service, metric)]
@@ -156,7 +156,9 @@ def replay(folder: Path | None, hours: float, seed: int) -> Replayed:
             break
         watched.take(now_s, seen)
     found = [(fault, _found(fault, watched.findings)) for fault in faults]
-    false = [incident for incident in watched.book.all() if not _explained(incident, faults)]
+    false = [
+        incident for incident in watched.book.newest_first() if not _explained(incident, faults)
+    ]
     return Replayed(found, false, hours * len(SERVICES))
 
 

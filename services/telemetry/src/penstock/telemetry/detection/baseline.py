@@ -1,7 +1,12 @@
-"""What is usual, learnt from a sample: robust centre and spread (Rousseeuw's minimum covariance
-determinant), distances calibrated.
+"""The baseline of a group of requests: where its feature vectors usually lie, learned from a
+sample.
 
-Slow (tens of milliseconds): belongs in a thread. Plain numbers in and out.
+It is a robust centre and covariance, Rousseeuw's minimum covariance determinant, which outliers in
+the sample do not move. How far a request is from the centre is its squared Mahalanobis distance.
+How rare such a distance is follows from the distances of the sample itself, as a conformal p-value,
+so that nothing is assumed about their distribution.
+
+`fit_baseline` takes tens of milliseconds and belongs in a thread.
 """
 
 from __future__ import annotations
@@ -19,59 +24,61 @@ from penstock.telemetry.detection.request_features import (
 )
 
 SEED = 20260
-SUPPORT = 0.75
-"""Share of the sample that the centre and spread are made of; the quarter that fits worst has no
-say.
-"""
+SUPPORT_FRACTION = 0.75
+"""Share of the sample that determines centre and covariance; the rest may be outliers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Centre, inverse covariance, and the sample's own distances in order."""
+    """Where the feature vectors of a group usually lie."""
 
     centre: FeatureValues
     precision: tuple[FeatureValues, ...]
+    """The inverse of the covariance matrix, by row."""
     distances: tuple[float, ...]
+    """The squared distances of the sample, ascending."""
 
     def distance_parts(self, values: FeatureValues) -> FeatureValues:
-        """Each feature's part of the squared robust distance, counting only what is worse than the
-        centre.
+        """Each feature's part of the squared distance from the centre; their sum is the distance.
+
+        A feature counts only where it is worse than the centre.
         """
-        away = [
-            max(0.0, (value - middle) * worse) * worse
-            for value, middle, worse in zip(values, self.centre, WORSE_DIRECTIONS, strict=True)
+        deviations = [
+            max(0.0, (value - centre) * worse) * worse
+            for value, centre, worse in zip(values, self.centre, WORSE_DIRECTIONS, strict=True)
         ]
         return tuple(
-            one * sum(p * other for p, other in zip(row, away, strict=True))
-            for one, row in zip(away, self.precision, strict=True)
+            deviation * sum(p * other for p, other in zip(row, deviations, strict=True))
+            for deviation, row in zip(deviations, self.precision, strict=True)
         )
 
     def surprisal(self, distance: float) -> float:
-        """Minus the natural logarithm of the conformal p-value: how rare such a distance was in the
-        sample.
-        """
+        """Minus the natural logarithm of the conformal p-value of a squared distance."""
         count = len(self.distances)
-        as_far = count - bisect_left(self.distances, distance)
-        return -math.log((as_far + 1.0) / (count + 1.0))
+        at_least_as_far = count - bisect_left(self.distances, distance)
+        return -math.log((at_least_as_far + 1.0) / (count + 1.0))
 
 
 def fit_baseline(sample: Sequence[FeatureValues]) -> Baseline:
-    """Learn what is usual.
+    """Learn a baseline from feature vectors.
 
-    Each feature gets noise of its floor's size, so that one that never moved has a spread too.
+    Noise of the size of MIN_DIFFERENCES is added, so that a feature that never moved has a spread.
     """
-    import numpy as np  # a second to import: paid in the thread that fits
+    # numpy and scikit-learn take a second to import, which is paid in the fitting thread.
+    import numpy as np
     from sklearn.covariance import MinCovDet
 
     rows = np.asarray(sample, dtype=float)
-    noisy = rows + np.random.default_rng(SEED).normal(size=rows.shape) * np.asarray(MIN_DIFFERENCES)
+    noise = np.random.default_rng(SEED).normal(size=rows.shape) * np.asarray(MIN_DIFFERENCES)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a determinant that rose by rounding; the result is checked by its calibration
-        found = MinCovDet(support_fraction=SUPPORT, random_state=SEED).fit(noisy)
-    precision = np.linalg.inv(found.covariance_ + np.diag(np.square(MIN_DIFFERENCES)))
-    centre = tuple(float(value) for value in found.location_)
-    usual = Baseline(centre, tuple(tuple(float(value) for value in row) for row in precision), ())
-    distances = sorted(sum(usual.distance_parts(tuple(row))) for row in rows.tolist())
-    return Baseline(usual.centre, usual.precision, tuple(distances))
+        # It warns of determinants that rise by rounding; the p-values make up for that.
+        warnings.simplefilter("ignore")
+        estimate = MinCovDet(support_fraction=SUPPORT_FRACTION, random_state=SEED).fit(rows + noise)
+    precision = np.linalg.inv(estimate.covariance_ + np.diag(np.square(MIN_DIFFERENCES)))
+    baseline = Baseline(
+        tuple(float(value) for value in estimate.location_),
+        tuple(tuple(float(value) for value in row) for row in precision),
+        (),
+    )
+    distances = sorted(sum(baseline.distance_parts(tuple(row))) for row in rows.tolist())
+    return Baseline(baseline.centre, baseline.precision, tuple(distances))

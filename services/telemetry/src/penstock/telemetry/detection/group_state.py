@@ -1,6 +1,4 @@
-"""What is held of a group of like requests: the sample it is learnt from, its sums, its earlier
-alerts. Nothing is found here.
-"""
+"""What the request detector remembers of one group of requests."""
 
 from __future__ import annotations
 
@@ -12,93 +10,129 @@ from penstock.telemetry.detection.baseline import Baseline
 from penstock.telemetry.detection.request_features import FEATURES, FeatureValues
 
 SAMPLE_SIZE = 500
-"""Requests that a group is learnt from. One more and the fit takes ten times as long: scikit-learn
-then splits the sample in parts.
+"""Requests that a baseline is learned from. With more, scikit-learn splits the sample in parts and
+the fit takes ten times as long.
 """
 
 MIN_SAMPLE_GAP_S = 0.25
 MAX_SAMPLE_GAP_S = 4.0
-"""A sample takes at most one request in this time: the first to be there soon, the second so that
-it spans half an hour however busy the group is, and what is usual holds the quiet minutes and the
-loaded ones.
+"""A sample takes one request in this time at most. It begins with the short gap, to be full soon,
+and ends with the long one, so that it spans half an hour however busy the group is, quiet minutes
+and busy ones.
 """
 
-RAISE = 0.5
-CALM_S = 7200.0
-"""Half-life of a group's alerts, each of which raises the group's own level."""
+LEVEL_RAISE = 0.5
+ALERT_HALF_LIFE_S = 7200.0
+"""Each alert of a group raises its alert level; it counts for half after this time."""
+
+MAX_TRACE_IDS = 5
 
 
 @dataclass(slots=True)
 class RequestSample:
-    """Requests of the recent past, evenly spread; when it is full every second one goes and the
-    next come half as often.
+    """Recent requests, evenly spaced in time.
+
+    When it is full, every second request is dropped and the gap doubles, up to MAX_SAMPLE_GAP_S.
     """
 
     values: deque[FeatureValues] = field(default_factory=lambda: deque(maxlen=SAMPLE_SIZE))
-    waited: float = 0.0
-    """Mean logarithm of the factor by which these took longer because the host was short of
-    processors.
-    """
-
-    fresh: int = 0
+    mean_log_slowdown: float = 0.0
+    """Of these requests, by CPU pressure."""
+    new_since_fit: int = 0
     gap_s: float = MIN_SAMPLE_GAP_S
-    taken_s: float = -math.inf
+    last_added_s: float = -math.inf
 
-    def take(self, values: FeatureValues, waited: float, now_s: float) -> None:
-        """Take a request if it is time for one."""
-        if now_s - self.taken_s < self.gap_s:
+    def offer(self, values: FeatureValues, log_slowdown: float, now_s: float) -> None:
+        """Add a request unless the last one was added too recently."""
+        if now_s - self.last_added_s < self.gap_s:
             return
         if len(self.values) == SAMPLE_SIZE and self.gap_s < MAX_SAMPLE_GAP_S:
             self.values = deque(list(self.values)[::2], maxlen=SAMPLE_SIZE)
             self.gap_s *= 2.0
-        self.taken_s = now_s
+        self.last_added_s = now_s
         self.values.append(values)
-        self.fresh += 1
-        self.waited += (waited - self.waited) / len(self.values)
+        self.new_since_fit += 1
+        self.mean_log_slowdown += (log_slowdown - self.mean_log_slowdown) / len(self.values)
 
 
 @dataclass(slots=True)
 class CusumState:
-    """A sum above zero: since when, and what went into it."""
+    """A cumulative sum that never falls below zero (CUSUM, Page 1954), and what made it rise.
+
+    It begins when it leaves zero; everything else is of the time since then.
+    """
 
     level: float = 0.0
+    """In nats."""
     began_s: float = 0.0
-    told_s: float = -math.inf
+    alerted_s: float = -math.inf
+    """The last alert."""
     requests: int = 0
-    distance_parts: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
-    values: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
-    traces: deque[str] = field(default_factory=lambda: deque(maxlen=5))
+    failures: int = 0
+    part_sums: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
+    """By feature: parts of the distance from the baseline, added up."""
+    value_sums: list[float] = field(default_factory=lambda: [0.0] * len(FEATURES))
+    """By feature: values, added up."""
+    trace_ids: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_TRACE_IDS))
 
-    def add(self, amount: float, now_s: float, most: float) -> bool:
-        """Add to the sum; False when it is back at zero."""
+    def add(self, amount: float, now_s: float, max_level: float) -> bool:
+        """Add to the sum; returns whether it is above zero."""
         if self.level == 0.0 and amount > 0.0:
             self._begin(now_s)
-        self.level = min(most, max(0.0, self.level + amount))
+        self.level = min(max_level, max(0.0, self.level + amount))
         self.requests += self.level > 0.0
         return self.level > 0.0
 
     def _begin(self, now_s: float) -> None:
-        self.began_s, self.told_s, self.requests = now_s, -math.inf, 0
-        self.distance_parts = [0.0] * len(FEATURES)
-        self.values = [0.0] * len(FEATURES)
-        self.traces.clear()
+        self.began_s = now_s
+        self.alerted_s = -math.inf
+        self.requests = 0
+        self.failures = 0
+        self.part_sums = [0.0] * len(FEATURES)
+        self.value_sums = [0.0] * len(FEATURES)
+        self.trace_ids.clear()
+
+    def add_values(self, parts: FeatureValues, values: FeatureValues) -> None:
+        """Add a request's parts of the distance and its values."""
+        for index, (part, value) in enumerate(zip(parts, values, strict=True)):
+            self.part_sums[index] += max(0.0, part)
+            self.value_sums[index] += value
 
 
 @dataclass(slots=True)
 class GroupState:
-    """What is held of a group."""
+    """Everything that is remembered of one group."""
 
     sample: RequestSample = field(default_factory=RequestSample)
-    usual: Baseline | None = None
-    slow: CusumState = field(default_factory=CusumState)
-    failing: CusumState = field(default_factory=CusumState)
+    baseline: Baseline | None = None
+    """None until it was fitted for the first time."""
+    distance_cusum: CusumState = field(default_factory=CusumState)
+    error_cusum: CusumState = field(default_factory=CusumState)
     requests: int = 0
     error_rate: float = 0.0
+    """The usual share of failures."""
     alerts: float = 0.0
+    """Alerts so far, as they counted at `alerts_s`."""
     alerts_s: float = 0.0
 
-    def raised(self, level: float, now_s: float) -> float:
-        """The level with what earlier alerts add to it."""
-        self.alerts *= 0.5 ** (max(0.0, now_s - self.alerts_s) / CALM_S)
+    def count_error(self, failed: bool) -> None:
+        """Let the usual error rate follow one more request."""
+        weight = max(0.001, 1.0 / (self.requests + 10))
+        self.error_rate += (failed - self.error_rate) * weight
+
+    def alert_level(self, level: float, now_s: float) -> float:
+        """A level raised for the alerts that this group had."""
+        return level * (1.0 + LEVEL_RAISE * math.log2(1.0 + self._alerts_at(now_s)))
+
+    def count_alert(self, now_s: float) -> None:
+        """Count an alert, which raises the level for a time."""
+        self.alerts = self._alerts_at(now_s) + 1.0
         self.alerts_s = now_s
-        return level * (1.0 + RAISE * math.log2(1.0 + self.alerts))
+
+    def restarted(self, now_s: float) -> GroupState:
+        """A state that learns anew and keeps only alerts and error rate."""
+        return GroupState(alerts=self._alerts_at(now_s), alerts_s=now_s, error_rate=self.error_rate)
+
+    def _alerts_at(self, now_s: float) -> float:
+        half_lives = max(0.0, now_s - self.alerts_s) / ALERT_HALF_LIFE_S
+        return self.alerts * math.pow(0.5, half_lives)
