@@ -1,5 +1,6 @@
-"""A stack with the console on free ports, requests it has served, and a browser; skipped with a
-reason where there is no browser.
+"""A stack with the console on free ports, requests that it has served, and a browser.
+
+Tests that need the browser are skipped, with the reason, where there is none.
 """
 
 from __future__ import annotations
@@ -61,21 +62,21 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
     ) as started:
         await started.wait_for_instances(MODEL, 2, "acme")
-        await asyncio.gather(*(_ask(started, number) for number in range(20)))
+        await asyncio.gather(*(_embed(started, number) for number in range(20)))
         for number in range(5):
-            await _ask(started, number)
-        await _break(started.addresses["telemetry"])
+            await _embed(started, number)
+        await _export_failing_service(started.addresses["telemetry"])
         yield started
 
 
-async def _ask(stack: Stack, number: int) -> None:
+async def _embed(stack: Stack, number: int) -> None:
     options = pb.CallOptions(run_id=f"run-{number % 3}")
     request = pb.EmbedRequest(options=options, texts=[f"step {number} of an agent"])
     await stack.router.Embed(request, metadata=stack.metadata("acme"), timeout=20)
 
 
-async def _break(address: str) -> None:
-    """A foreign service whose requests begin to fail: what an incident is made of."""
+async def _export_failing_service(address: str) -> None:
+    """Spans of a service outside Penstock whose requests begin to fail, for an incident."""
     request = otlp.ExportTraceServiceRequest()
     resource = request.resource_spans.add()
     resource.resource.attributes.add(key="service.name").value.string_value = "shop"

@@ -1,4 +1,4 @@
-"""The assembly of the console: the services that it asks, and its pages on one HTTP port."""
+"""The assembly of the console: connections to the services, and its pages on one HTTP port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ NAME = "console"
 
 
 def build(settings: ConsoleSettings, outside: Outside) -> Service:
-    """Make the console; raises CannotStart where strangers would see it."""
+    """Make the console from its settings and the outside world.
+
+    Raises:
+        CannotStart: it would listen beyond loopback without a token.
+    """
     host = settings.listen.rpartition(":")[0]
     if not is_loopback(host) and not settings.console_token:
         raise CannotStart(

@@ -1,6 +1,6 @@
-"""The services that the console asks, over their own gRPC APIs.
+"""Connections to the services that the console asks, over their own gRPC APIs.
 
-A service that is away gives None and is named, never an error page.
+A service that does not answer is named in the view that needs it; the others go on.
 """
 
 from __future__ import annotations
@@ -33,45 +33,58 @@ M = TypeVar("M", bound=Message)
 
 
 class ServiceClients:
-    """Peers to the services. Owner: the console's main, which closes it."""
+    """A connection to each service. Owner: whoever made them closes them."""
 
     def __init__(self, settings: ConsoleSettings, outside: Outside) -> None:
         bearer = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
-        channel, clock = open_channel(settings.router_address), outside.clock
+        router_channel = open_channel(settings.router_address)
         self._peers: dict[str, Peer] = {
             "telemetry": outside.dial(settings.telemetry_address, TELEMETRY),
-            "router": UnaryPeer(channel, ROUTER, metadata=bearer, clock=clock),
+            "router": UnaryPeer(router_channel, ROUTER, metadata=bearer, clock=outside.clock),
             "batcher": outside.dial(settings.batcher_address, BATCHER),
             "limiter": outside.dial(settings.limiter_address, LIMITER),
             "cache": outside.dial(settings.cache_address, CACHE),
             "scaler": outside.dial(settings.scaler_address, SCALER),
         }
-        self._clock, self._rng = clock, outside.rng
-        self.failures: dict[str, str] = {}
-        """Service → why it gave no answer the last time."""
+        self._clock = outside.clock
+        self._rng = outside.rng
+        self._failures: dict[str, str] = {}
 
-    async def ask(
-        self, service: str, method: str, request: Message, answer: type[M], tenant: str = ""
+    async def call(
+        self, service: str, method: str, request: Message, response: type[M], tenant: str = ""
     ) -> M | None:
-        """Ask a question, on a tenant's behalf where one is given; None when there is no answer,
-        and `failures` says why.
+        """Call a service; None when it does not answer, and `failure` says why.
+
+        Args:
+            service: such as `router`.
+            method: name of the RPC.
+            request: its request.
+            response: type of its response.
+            tenant: on whose behalf; empty: nobody's.
         """
         try:
-            # Looking on is nobody's request: a parent that is not sampled begins no trace.
-            parent = format_traceparent(
-                self._rng.getrandbits(128) | 1, self._rng.getrandbits(64) | 1, False
-            )
-            ends_s = self._clock.monotonic() + TIMEOUT_S
-            call = Call(Principal(tenant), deadline_s=ends_s, traceparent=parent)
-            found = await self._peers[service].call(method, request, call)
+            message = await self._peers[service].call(method, request, self._call(tenant))
         except Fault as fault:
-            self.failures[service] = fault.message
+            self._failures[service] = fault.message
             return None
-        self.failures.pop(service, None)
-        assert isinstance(found, answer)
-        return found
+        self._failures.pop(service, None)
+        assert isinstance(message, response)
+        return message
+
+    def failure(self, service: str) -> str | None:
+        """Why a service did not answer its last call; None when it did."""
+        return self._failures.get(service)
+
+    def _call(self, tenant: str) -> Call:
+        """A call that leaves no trace: its parent is not sampled."""
+        trace_id, span_id = self._rng.getrandbits(128) | 1, self._rng.getrandbits(64) | 1
+        return Call(
+            Principal(tenant),
+            deadline_s=self._clock.monotonic() + TIMEOUT_S,
+            traceparent=format_traceparent(trace_id, span_id, sampled=False),
+        )
 
     async def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
         for peer in self._peers.values():
             await peer.close()
