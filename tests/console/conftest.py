@@ -36,6 +36,21 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         pytest.skip("no chromium on this machine; Debian's package is `chromium`")
     folder = tmp_path_factory.mktemp("stack")
     (folder / "models").symlink_to(home / "models")
+    config = folder / "penstock.yaml"
+    config.write_text(yaml.safe_dump(_configuration()))
+    async with running(
+        ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
+    ) as started:
+        await started.wait_for_instances(MODEL, 2, "acme")
+        await asyncio.gather(*(_embed(started, number) for number in range(20)))
+        for number in range(5):
+            await _embed(started, number)
+        await _export_failing_service(started.addresses["telemetry"])
+        yield started
+
+
+def _configuration() -> dict[str, object]:
+    """One caller with a budget, a price, and a pool that scales soon."""
     key = {
         "id": "console",
         "organisation": "acme",
@@ -48,25 +63,12 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         "limit": 1_000_000,
         "window": "hour",
     }
-    price = {"name": MODEL, "input_microusd_per_mtok": 20_000_000}
-    config = folder / "penstock.yaml"
-    pool = {"name": MODEL, "interval_s": 1.0, "capacity": 0.001}
-    sections = {
+    return {
         "keys": {"api": [key]},
         "limits": {"rules": [budget]},
-        "prices": {"models": [price]},
-        "scaling": {"pools": [pool]},
+        "prices": {"models": [{"name": MODEL, "input_microusd_per_mtok": 20_000_000}]},
+        "scaling": {"pools": [{"name": MODEL, "interval_s": 1.0, "capacity": 0.001}]},
     }
-    config.write_text(yaml.safe_dump(sections))
-    async with running(
-        ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
-    ) as started:
-        await started.wait_for_instances(MODEL, 2, "acme")
-        await asyncio.gather(*(_embed(started, number) for number in range(20)))
-        for number in range(5):
-            await _embed(started, number)
-        await _export_failing_service(started.addresses["telemetry"])
-        yield started
 
 
 async def _embed(stack: Stack, number: int) -> None:

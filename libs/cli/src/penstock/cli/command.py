@@ -63,7 +63,7 @@ def internal_token() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="penstock", description="Ask a running telemetry service."
+        prog="penstock", description="Show what a running telemetry service holds."
     )
     parser.add_argument(
         "--address",

@@ -87,7 +87,7 @@ class DurationHistograms:
 
 
 class AccountKey(NamedTuple):
-    """By what costs are kept apart; empty where a call does not say."""
+    """What an account is for; a field is empty where a call does not say."""
 
     tenant: str
     run_id: str

@@ -56,7 +56,7 @@ class Incident:
 
 
 class IncidentTracker:
-    """All incidents, and everybody who is told of them.
+    """All incidents, and everybody who receives their updates.
 
     Args:
         listeners: called with each incident as it opens, changes and closes; they must not block.

@@ -25,7 +25,7 @@ AUDIT_REFERENCE_SIZE = 50
 
 MAX_MEASURES = 1000
 MAX_AUDITS_PER_POINT = 10_000
-"""More audits in one metric point are not believed, nor counted."""
+"""Audits counted of one metric point; a sender that reports more is at fault."""
 
 ALLOWANCE = 0.25
 """Standard deviations by which a mean may differ from the reference."""
