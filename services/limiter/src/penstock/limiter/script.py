@@ -1,4 +1,4 @@
-"""The ledger script: its source, what it is asked, and what it answers. No connection lives here.
+"""The ledger script: its source, its arguments and its replies. It is run by `store/connection.py`.
 
 The theory stands at the head of `ledger/prelude.lua`. Amounts are requests, tokens and
 micro-dollars, in this order.
@@ -47,6 +47,12 @@ def _joined_script() -> str:
         parts.append(f"if {is_needed} then\noperations = (function()\n{_lua(name)}end)()\nend\n")
     parts.append(_lua("main"))
     return "".join(parts)
+
+
+def files_of(operation: str) -> tuple[str, ...]:
+    """The names, without suffix, of the files in the folder `ledger` that an operation runs."""
+    own = (name for name, operations in OPERATION_MODULES.items() if operation in operations)
+    return ("prelude", *MODULES, *own, "main")
 
 
 def _lua(name: str) -> str:

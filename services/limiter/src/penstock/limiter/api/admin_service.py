@@ -54,12 +54,12 @@ class AdminServicer:
 
     async def ShowUsage(self, request: pb.ShowUsageRequest, call: Call) -> pb.ShowUsageResponse:
         """What a path has used of each of its rules."""
-        asked = request.path
-        _check_organisation("path.organisation", asked.organisation)
-        path = SpendPath(
-            asked.organisation, asked.team, asked.user, asked.key_id, tuple(asked.tags), asked.model
+        path = request.path
+        _check_organisation("path.organisation", path.organisation)
+        spend_path = SpendPath(
+            path.organisation, path.team, path.user, path.key_id, tuple(path.tags), path.model
         )
-        return pb.ShowUsageResponse(rules=await self._limiter.usage(path))
+        return pb.ShowUsageResponse(rules=await self._limiter.usage(spend_path))
 
     async def SetLimit(self, request: pb.SetLimitRequest, call: Call) -> pb.SetLimitResponse:
         """Set another limit of one subject, or clear it."""

@@ -44,7 +44,7 @@ UNIT_LENGTHS_S: dict[int, int] = {
 """Length of each unit of the protocol."""
 UNITS_BY_LENGTH = {length_s: unit for unit, length_s in UNIT_LENGTHS_S.items()}
 SPEND_NOW = Reservation(NOTHING, NOTHING, NOTHING, ttl_ms=0)
-"""Spends what each counter is asked for by itself; nobody settles it."""
+"""Spends each counter's `own_amount`; nobody settles it."""
 OK = rls.RateLimitResponse.OK
 OVER_LIMIT = rls.RateLimitResponse.OVER_LIMIT
 
@@ -78,7 +78,7 @@ class EnvoyServicer:
         merged = _merge_repeated(counters)
         try:
             async with asyncio.timeout(self._store_wait_s(context.time_remaining())):
-                ruling, usages = await self._ask(request.domain, merged)
+                ruling, usages = await self._spend(request.domain, merged)
         except (StoreLost, TimeoutError):
             ruling, usages = _rule_without_store(merged)
         by_key = {counter.key: usage for counter, usage in zip(merged, usages, strict=True)}
@@ -95,7 +95,7 @@ class EnvoyServicer:
             return self._max_store_wait_s
         return min(self._max_store_wait_s, max(0.0, left_s - RETURN_S))
 
-    async def _ask(
+    async def _spend(
         self, domain: str, counters: Sequence[RateCounter]
     ) -> tuple[Ruling, list[CounterUsage]]:
         """Spend, and read the counters afterwards; both go to the store in one batch."""
@@ -177,7 +177,7 @@ def _hits(request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor) ->
 
 
 def _merge_repeated(counters: DescriptorCounters) -> list[RateCounter]:
-    """Each counter once, asked for the hits of all its descriptors: those that are the same pass
+    """Each counter once, with the hits of all its descriptors: descriptors that are the same pass
     together or not at all.
     """
     merged: dict[str, RateCounter] = {}
@@ -222,13 +222,13 @@ def _over_limit(
     """Indexes of the descriptors to blame for a refusal: those without enough left, or else the
     first one of the counter that decided.
     """
-    asked = {counter.key: _own_amount(counter) for counter in merged}
+    hits = {counter.key: _own_amount(counter) for counter in merged}
     over_limit = [
         index
         for index, counter in enumerate(counters)
         if counter is not None
         and not counter.is_shadow
-        and asked[counter.key] > _remaining(counter, usages)
+        and hits[counter.key] > _remaining(counter, usages)
     ]
     if over_limit:
         return over_limit

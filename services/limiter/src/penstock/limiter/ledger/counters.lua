@@ -4,9 +4,9 @@ local ROLLING_STEPS = 60
 
 -- Limits of the path's counters that operators have set, by key.
 local function operator_limits(path)
-  local found, keys = {}, {}
+  local by_key, keys = {}, {}
   if #path == 0 then
-    return found
+    return by_key
   end
   for i, counter in ipairs(path) do
     keys[i] = counter[KEY]
@@ -14,10 +14,10 @@ local function operator_limits(path)
   local limits = redis.call('HMGET', PREFIX .. 'limits', unpack(keys))
   for i, key in ipairs(keys) do
     if limits[i] then
-      found[key] = limits[i]
+      by_key[key] = limits[i]
     end
   end
-  return found
+  return by_key
 end
 
 local function limit_of(counter, limits)

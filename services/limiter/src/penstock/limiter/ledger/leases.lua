@@ -27,19 +27,19 @@ end
 -- By how much the i-th counter lets a lease grow that wants to grow by `wanted`, which may be below
 -- 0. A lease whose calendar window has ended keeps what it holds. Returns this, milliseconds after
 -- which trying again may help, and what is available.
-local function allowed_growth(lease, i, counter, wanted, asked)
+local function allowed_growth(lease, i, counter, wanted, renewal)
   local is_current = counter[KIND] ~= 'calendar'
     or counters.advance_window(counter) == lease.windows[i]
-  local demand = asked.fresh[counter[DIMENSION] + 1]
+  local demand = renewal.fresh[counter[DIMENSION] + 1]
   local verdict, retry_ms, available, limit, _, unspent =
-    counters.check(counter, 0, asked.limits, asked.priority, demand)
+    counters.check(counter, 0, renewal.limits, renewal.priority, demand)
   if not is_current or verdict == STALE_WINDOWS then
     return 0, retry_ms, available
   end
   if counter[IS_SHADOW] == 1 then
     return wanted, retry_ms, available
   end
-  local growth = math.min(wanted, math.max(math.floor(available * asked.share), 0))
+  local growth = math.min(wanted, math.max(math.floor(available * renewal.share), 0))
   if counters.is_tight(counter, limit, unspent) then
     growth = math.min(growth, 0)
   end
@@ -86,12 +86,12 @@ local function renew(id, spent, wanted, share, priority)
   for d = 1, 3 do
     growth[d] = wanted[d] - lease.maximum[d]
   end
-  local asked = { fresh = fresh, limits = limits, priority = priority, share = share }
+  local renewal = { fresh = fresh, limits = limits, priority = priority, share = share }
   local empty, empty_retry_ms, empty_available = 0, 0, 0
   for i, counter in ipairs(lease.path) do
     local d = counter[DIMENSION] + 1
     book_spent(lease, i, counter, fresh, from_lease)
-    local allowed, retry_ms, available = allowed_growth(lease, i, counter, growth[d], asked)
+    local allowed, retry_ms, available = allowed_growth(lease, i, counter, growth[d], renewal)
     growth[d] = allowed
     if available <= 0 and empty == 0 and counter[IS_SHADOW] == 0 then
       empty, empty_retry_ms, empty_available = i, retry_ms, available

@@ -25,39 +25,40 @@ local function repeated_grant(id)
 end
 
 -- What a reservation needs at least of a counter in dimension `d`.
-local function needed_amount(asked, counter, d)
+local function needed_amount(reservation, counter, d)
   if counter[OWN_AMOUNT] >= 0 then
     return counter[OWN_AMOUNT]
   end
-  if asked.is_lease then
-    return asked.minimum[d]
+  if reservation.is_lease then
+    return reservation.minimum[d]
   end
-  return counter[IS_EXPECTED] == 1 and asked.expected[d] or asked.maximum[d]
+  return counter[IS_EXPECTED] == 1 and reservation.expected[d] or reservation.maximum[d]
 end
 
 -- Checks every counter of the path, and lowers a lease's grant to its share of the tightest one.
 -- Returns a refusal or nil, the windows of the counters, and whether a strict budget is tight.
-local function check_path(asked, limits, grant)
+local function check_path(reservation, limits, grant)
   local refused, windows, tight = nil, {}, false
-  for i, counter in ipairs(asked.path) do
+  for i, counter in ipairs(reservation.path) do
     local d = counter[DIMENSION] + 1
-    local demand = asked.is_lease and 0 or asked.expected[d]
+    local demand = reservation.is_lease and 0 or reservation.expected[d]
+    local needed = needed_amount(reservation, counter, d)
     local verdict, retry_ms, available, limit, window, unspent =
-      counters.check(counter, needed_amount(asked, counter, d), limits, asked.priority, demand)
+      counters.check(counter, needed, limits, reservation.priority, demand)
     windows[i] = window
     if verdict == STALE_WINDOWS then
       return refusal(STALE_WINDOWS, i, 0, int(now_ms)), windows, false
     end
-    if counter[DIMENSION] == MICROUSD and asked.is_unpriced then
+    if counter[DIMENSION] == MICROUSD and reservation.is_unpriced then
       verdict, retry_ms = UNPRICED, 0
     end
     if verdict ~= ALLOWED and counter[IS_SHADOW] == 0 and not refused then
       refused = refusal(verdict, i, retry_ms, int(available))
     end
-    if asked.is_lease then
-      grant[d] = math.min(grant[d], asked.maximum[d])
+    if reservation.is_lease then
+      grant[d] = math.min(grant[d], reservation.maximum[d])
       if counter[IS_SHADOW] == 0 then
-        local share = math.max(math.floor(available * asked.share), asked.minimum[d])
+        local share = math.max(math.floor(available * reservation.share), reservation.minimum[d])
         grant[d] = math.min(grant[d], share)
         tight = tight or counters.is_tight(counter, limit, unspent)
       end
@@ -91,15 +92,15 @@ end
 
 -- The hold that a reservation makes. A lease holds its grant, and all of it stays spent if it
 -- expires. An amount that no rule counts is not bounded, and its holder need not ask again.
-local function new_hold(asked, grant, windows)
+local function new_hold(reservation, grant, windows)
   return {
-    path = asked.path,
+    path = reservation.path,
     windows = windows,
     maximum = grant,
-    expected = asked.is_lease and grant or asked.expected,
-    minimum = asked.is_lease and grant or asked.minimum,
+    expected = reservation.is_lease and grant or reservation.expected,
+    minimum = reservation.is_lease and grant or reservation.minimum,
     spent = { 0, 0, 0 },
-    ttl_ms = asked.ttl_ms,
+    ttl_ms = reservation.ttl_ms,
   }
 end
 
@@ -115,7 +116,7 @@ local function reserve(
   if redis.call('EXISTS', PREFIX .. 'drained') == 1 then
     return refusal(DRAINED, 0, 0, '0')
   end
-  local asked = {
+  local reservation = {
     is_lease = lease == 1,
     path = path,
     maximum = maximum,
@@ -126,16 +127,16 @@ local function reserve(
     is_unpriced = unpriced == 1,
     share = share,
   }
-  local grant = asked.is_lease and { UNBOUNDED, UNBOUNDED, UNBOUNDED } or maximum
+  local grant = reservation.is_lease and { UNBOUNDED, UNBOUNDED, UNBOUNDED } or maximum
   local limits = counters.operator_limits(path)
-  local refused, windows, tight = check_path(asked, limits, grant)
+  local refused, windows, tight = check_path(reservation, limits, grant)
   if refused then
     return refused
   end
-  if asked.is_lease and tight then
+  if reservation.is_lease and tight then
     return { ALLOWED, 0, 0, '0', '0', '0', '0', 1 }
   end
-  local hold, reply = new_hold(asked, grant, windows), grant_of(grant)
+  local hold, reply = new_hold(reservation, grant, windows), grant_of(grant)
   take_path(hold, limits, reply)
   if ttl_ms > 0 then
     holds.save(id, hold, lease, 'open')

@@ -217,7 +217,7 @@ class StoreConnection:
         return replies
 
     def _start_timer(self, turn_s: float, turns: int) -> None:
-        """When the turns are over, the store is slow, and those who wait for the batch are told."""
+        """When the turns are over, the store is slow, and callers of the batch get StoreLost."""
         if turns:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(turn_s, self._start_timer, turn_s, turns - 1)
@@ -279,17 +279,8 @@ class StoreConnection:
         pipe = self._client.pipeline(transaction=False)
         now_us = str(self._now_us())
         for operation, prefix, arguments in batch:
-            holds_key = prefix + "holds"
-            pipe.evalsha(
-                self._script_sha,
-                1,
-                holds_key,
-                operation,
-                now_us,
-                prefix,
-                arguments,
-                self._max_ledger_entries,
-            )
+            values = (operation, now_us, prefix, arguments, self._max_ledger_entries)
+            pipe.evalsha(self._script_sha, 1, prefix + "holds", *values)
         replies = await pipe.execute(raise_on_error=False)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # The store was restarted or its scripts were flushed: nothing of the batch has run, and
