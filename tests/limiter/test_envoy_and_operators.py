@@ -187,6 +187,17 @@ async def test_a_descriptor_may_bring_its_own_limit(serve: Any) -> None:
     assert response.statuses[0].current_limit.unit == rls.HOUR
 
 
+async def test_of_a_repeated_descriptor_with_two_limits_the_last_one_counts(serve: Any) -> None:
+    servers = await serve()
+    request = envoy_request({"tenant": "t"}, {"tenant": "t"}, hits=2)
+    for descriptor, limit in zip(request.descriptors, (5, 3), strict=True):
+        descriptor.limit.requests_per_unit = limit
+        descriptor.limit.unit = rls.HOUR
+    assert (await servers.envoy.ShouldRateLimit(request)).overall_code == OVER
+    request.descriptors[1].limit.requests_per_unit = 4
+    assert (await servers.envoy.ShouldRateLimit(request)).overall_code == OK
+
+
 @pytest.mark.parametrize(
     ("request_", "field"), [(rls.RateLimitRequest(), "domain"), (envoy_request(), "descriptors")]
 )
