@@ -139,6 +139,20 @@ def test_the_reactive_rules_take_over_while_the_forecast_loses_to_them() -> None
     assert not trust.has_fallen_back
 
 
+def test_the_reactive_quantiles_are_used_after_a_sudden_rise_until_the_forecast_is_better() -> None:
+    rng = np.random.default_rng(4)
+    forecaster, _ = forecaster_after(rng.poisson(100.0, 400), fit=False)
+    assert not forecaster.last.fallen_back
+    for work in rng.poisson(400.0, 24):
+        forecast = forecaster.observe(float(work))
+    assert forecast.fallen_back
+    assert forecast.at(LEVELS, 0.95) == pytest.approx(float(forecast.reactive[AT_95]))
+    for work in rng.poisson(100.0, 1_500):
+        forecast = forecaster.observe(float(work))
+    assert not forecast.fallen_back
+    assert forecast.at(LEVELS, 0.95) == pytest.approx(float(forecast.quantiles[AT_95]))
+
+
 @pytest.mark.parametrize(("fallen_back", "quantile"), [(False, 2.0), (True, 3.0)])
 def test_after_the_fallback_a_forecast_gives_the_reactive_quantiles(
     fallen_back: bool, quantile: float

@@ -18,6 +18,7 @@ def sample(**changes: float) -> pb.DemandSample:
         "work": 100.0,
         **changes,
     }
+    # The stub types each field; a mapping of mixed numbers fits none of them.
     return pb.DemandSample(**values)  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ class Market:
 
     Args:
         zones: the region of each zone.
-        capacity: machines that a zone has room for, ticks x zones.
+        capacity: machines that a zone can run, ticks x zones.
         prices: as shares of the on-demand price, ticks x zones.
     """
 
@@ -123,7 +123,7 @@ def bamboo_market(folder: Path, need: int) -> Market | None:
     """Return the preemption traces published with Bamboo (NSDI 2023) as a market of three zones.
 
     Args:
-        need: machines that each zone has room for at its best moment.
+        need: machines that each zone can run at its best moment.
 
     Returns:
         None where the folder does not hold the traces.

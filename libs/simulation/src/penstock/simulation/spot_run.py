@@ -121,10 +121,10 @@ class _Run:
     def _preempt(self, tick: int) -> bool:
         """Take away what there is no capacity for any more, the youngest first."""
         lost = False
-        room = self._market.capacity[tick]
+        capacity = self._market.capacity[tick]
         for index, (name, ready_at) in enumerate(self._fleet.spot.items()):
-            if len(ready_at) > room[index]:
-                self._fleet.spot[name] = ready_at[: room[index]]
+            if len(ready_at) > capacity[index]:
+                self._fleet.spot[name] = ready_at[: capacity[index]]
                 self._offerings.record_loss(name, tick * TICK_S)
                 lost = True
         return lost

@@ -2,7 +2,7 @@
 
 An instance started now serves after the lead time and is then kept for some intervals (the hold),
 so demand is forecast for each of them. When the lead time changes, the forecasters for the new
-horizon are built from the history, which takes seconds and is done beside the loop.
+horizon are built from the history, which takes seconds and is done outside the event loop.
 """
 
 from __future__ import annotations

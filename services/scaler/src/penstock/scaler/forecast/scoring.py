@@ -69,7 +69,7 @@ class Residuals:
     def quantiles(self, levels: Array) -> Array:
         """Return conformal quantiles: the ceil((n + 1) q)-th smallest residual, interpolated.
 
-        The largest one where a level asks for more than n residuals can tell.
+        The largest residual where a level needs more than n residuals.
         """
         place = np.clip(levels * (self.count + 1) - 1.0, 0.0, self.count - 1.0)
         low = place.astype(np.int64)

@@ -83,7 +83,7 @@ class Pool:
     def restore(self, record: PoolRecord, now_s: float) -> None:
         """Take up what the store has about the pool when the scaler starts."""
         self.planner.take(record.samples, now_s)
-        # History tells what is usual; present demand is unknown until it is reported.
+        # History only shows what is usual; present demand is unknown until it is reported.
         self.planner.measured_at_s = -math.inf
         self.decisions.extend(record.decisions)
         self._restore_calibration(record)

@@ -1,7 +1,7 @@
 """A fleet of spot and on-demand machines as an actuator.
 
-At every look, the online rule compares the machines with the wanted number and decides which to
-launch and stop. A solver may plan once a minute; the rule then follows its plan.
+At every observation, the online rule compares the machines with the wanted number and decides
+which to launch and stop. A solver may plan once a minute; the rule then follows its plan.
 """
 
 from __future__ import annotations

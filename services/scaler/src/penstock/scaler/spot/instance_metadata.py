@@ -1,4 +1,4 @@
-"""The metadata services of the clouds, which tell a machine that it will be terminated."""
+"""The metadata services of the clouds, which announce to a machine that it will be terminated."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 STORE_EVERY_S = 60.0
 ABSENT_S = 60.0
-"""After so long without an observation, another scaler may have acted; the store tells."""
+"""After so long without an observation, another scaler may have acted: the store is read again."""
 
 
 class StateStore(Protocol):
@@ -79,7 +79,7 @@ class FleetObserver:
         )
 
     async def observe(self) -> bool:
-        """Look at the machines and prices, and learn from them.
+        """Read the machines and prices, and learn from them.
 
         Returns:
             True where another scaler has acted since the last observation, or the state of an
