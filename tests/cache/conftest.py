@@ -24,7 +24,7 @@ from penstock.cache.storage.replicas import Replicas
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.store import embedded_store, open_store
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 WIDTH = 16
@@ -65,7 +65,7 @@ class Rig:
     async def look(
         cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any
     ) -> pb.LookUpResponse:
-        return await cache.LookUp(asking(task, **more), call)
+        return await cache.LookUp(look_up_request(task, **more), call)
 
     @staticmethod
     async def store(
@@ -113,7 +113,7 @@ class Rig:
                 served.append(text)
                 assert json.loads(found.result.generate.message.content)["intent"] == intent
             elif found.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS:
-                await self.store(cache, found, said(json.dumps({"intent": intent})))
+                await self.store(cache, found, chat_result(json.dumps({"intent": intent})))
                 stored += 1
                 if stored % 10 == 0:
                     expected = stored

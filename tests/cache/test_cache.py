@@ -21,7 +21,7 @@ from penstock.cache.storage.eviction import Bounded
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.answer_keys import exact_key, tenant_of
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 EXACT, SEMANTIC, MISS = (
@@ -33,7 +33,7 @@ EXACT, SEMANTIC, MISS = (
 
 async def test_the_same_request_has_the_same_answer_and_says_what_it_saved(rig: Any) -> None:
     cache = await rig.make()
-    assert (await rig.keep(cache, chat("hello"), said("hi"))).stored
+    assert (await rig.keep(cache, chat("hello"), chat_result("hi"))).stored
     hit = await rig.look(cache, chat("hello"))
     assert (hit.receipt.outcome, hit.receipt.rule) == (EXACT, "exact")
     assert hit.result.generate.message.content == "hi"
@@ -59,7 +59,7 @@ async def test_nothing_crosses_tenants_roles_prompts_tools_parameters_or_models(
     rig: Any, call: Call, task: inference_pb2.Task, more: dict[str, Any]
 ) -> None:
     cache = await rig.make()
-    await rig.keep(cache, chat("hello"), said('{"intent": 1}'))
+    await rig.keep(cache, chat("hello"), chat_result('{"intent": 1}'))
     assert (await rig.look(cache, task, call, **more)).receipt.outcome == MISS
 
 
@@ -69,7 +69,7 @@ async def test_earlier_turns_belong_to_the_scope(rig: Any) -> None:
     for task in (first, second):
         task.generate.messages.add(role="assistant", content="ok")
         task.generate.messages.add(role="user", content="what is its capital")
-    await rig.keep(cache, first, said('{"city": "Paris"}'))
+    await rig.keep(cache, first, chat_result('{"city": "Paris"}'))
     assert (await rig.look(cache, second)).receipt.outcome == MISS
 
 
@@ -91,7 +91,9 @@ async def test_followers_get_the_leaders_answer_and_take_over_when_it_fails(rig:
     assert len(done) == 1
     second = done.pop().result()
     assert second.receipt.outcome == MISS
-    await cache.Store(pb.StoreRequest(token=second.token, result=said("yes"), paid_microusd=7), ANN)
+    await cache.Store(
+        pb.StoreRequest(token=second.token, result=chat_result("yes"), paid_microusd=7), ANN
+    )
     for task in waiting:
         found = await task
         assert (found.receipt.rule, found.result.generate.message.content) == ("coalesced", "yes")
@@ -111,11 +113,11 @@ async def test_a_follower_that_leaves_passes_the_lead_on(rig: Any) -> None:
 @pytest.mark.parametrize(
     ("task", "answer", "reason"),
     [
-        (chat("a"), said("cut", inference_pb2.FINISH_REASON_LENGTH), "truncated"),
-        (chat("a"), said("", inference_pb2.FINISH_REASON_FILTERED), "filtered"),
-        (chat("a"), said("", inference_pb2.FINISH_REASON_UNSPECIFIED), "not ended"),
-        (chat("a", temperature=0.9), said("x"), "temperature"),
-        (chat("a", temperature=0.2), said("x"), ""),
+        (chat("a"), chat_result("cut", inference_pb2.FINISH_REASON_LENGTH), "truncated"),
+        (chat("a"), chat_result("", inference_pb2.FINISH_REASON_FILTERED), "filtered"),
+        (chat("a"), chat_result("", inference_pb2.FINISH_REASON_UNSPECIFIED), "not ended"),
+        (chat("a", temperature=0.9), chat_result("x"), "temperature"),
+        (chat("a", temperature=0.2), chat_result("x"), ""),
     ],
 )
 async def test_what_is_never_kept(
@@ -129,7 +131,7 @@ async def test_what_is_never_kept(
 
 def test_a_tool_call_is_kept_only_where_it_changes_nothing() -> None:
     tool = inference_pb2.Tool(name="find", read_only=True)
-    answer = said("")
+    answer = chat_result("")
     answer.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
     assert never_kept(chat("x", tools=[tool]), answer, 0.3, asked_for=False) == ""
     assert (
@@ -137,15 +139,15 @@ def test_a_tool_call_is_kept_only_where_it_changes_nothing() -> None:
         == "tool call with side effects"
     )
     assert json.loads(answer_class(chat("x"), answer)) == ["tool", [["find", {"a": 2, "b": 1}]]]
-    assert answer_class(chat("x"), said("free text")) == ""
-    assert answer_class(chat("x"), said('{"b":1,"a":2}')) == answer_class(
-        chat("x"), said('{"a": 2, "b": 1}')
+    assert answer_class(chat("x"), chat_result("free text")) == ""
+    assert answer_class(chat("x"), chat_result('{"b":1,"a":2}')) == answer_class(
+        chat("x"), chat_result('{"a": 2, "b": 1}')
     )
 
 
 async def test_a_complaint_removes_an_answer_and_only_its_tenant_may_complain(rig: Any) -> None:
     cache = await rig.make()
-    await rig.keep(cache, chat("hello"), said("wrong"))
+    await rig.keep(cache, chat("hello"), chat_result("wrong"))
     await rig.look(cache, chat("hello"), request_id="r1")
     stranger = Call(Principal("other"))
     assert not (
@@ -163,7 +165,7 @@ async def test_entries_leave_by_tag_and_by_model(rig: Any) -> None:
     for number in range(4):
         missed = await rig.look(cache, chat(f"q{number}"), model=f"chat@{number % 2}")
         request = pb.StoreRequest(
-            token=missed.token, result=said("x"), tags=["a" if number < 3 else "b"]
+            token=missed.token, result=chat_result("x"), tags=["a" if number < 3 else "b"]
         )
         await cache.Store(request, ANN)
     assert (await cache.Invalidate(pb.InvalidateRequest(tags=["b"]), ANN)).removed == 1
@@ -184,7 +186,7 @@ async def test_entries_leave_by_scope_and_only_those_of_the_revision_that_it_nam
         ("two", "chat@1"),
         ("", "chat@1"),
     ):
-        await rig.keep(cache, chat("q"), said("x"), namespace=namespace, model=model)
+        await rig.keep(cache, chat("q"), chat_result("x"), namespace=namespace, model=model)
 
     async def removed(call: Call = ANN, **scope: Any) -> int:
         return (await cache.Invalidate(pb.InvalidateRequest(scope=pb.Scope(**scope)), call)).removed
@@ -203,18 +205,18 @@ async def test_a_gap_in_the_lessons_makes_a_replica_learn_anew_what_there_is(rig
     cache = await rig.make()
     tier = rig.tiers[0]
     for number in range(3):
-        await rig.keep(cache, chat(f"pay {number}"), said('{"intent": "pay"}'))
+        await rig.keep(cache, chat(f"pay {number}"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: sum(len(held.index) for held in tier.scopes()) == 3)
     await rig.client.delete(LESSONS)  # as a trim beyond what was read, or a lost Redis, does
-    await rig.keep(cache, chat("lost card"), said('{"intent": "lost"}'))
+    await rig.keep(cache, chat("lost card"), chat_result('{"intent": "lost"}'))
     await rig.until(lambda: [len(held.index) for held in tier.scopes()] == [1])
-    await rig.keep(cache, chat("lost cards"), said('{"intent": "lost"}'))
+    await rig.keep(cache, chat("lost cards"), chat_result('{"intent": "lost"}'))
     await rig.until(lambda: [len(held.index) for held in tier.scopes()] == [2])
 
 
 async def test_a_trade_off_is_for_its_own_organisation_alone(rig: Any) -> None:
     cache = await rig.make()
-    await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: bool(rig.tiers[0].scopes()))
     await cache.GetTradeOff(pb.GetTradeOffRequest(), ANN)
     with pytest.raises(Fault, match="no semantic scope"):
@@ -226,18 +228,18 @@ async def test_idle_scopes_leave_memory_first(rig: Any, monkeypatch: pytest.Monk
     cache = await rig.make()
     tier = rig.tiers[0]
     for number, system in enumerate(("first", "second")):
-        await rig.keep(cache, chat("pay now", system), said('{"intent": "pay"}'))
+        await rig.keep(cache, chat("pay now", system), chat_result('{"intent": "pay"}'))
         await rig.until(lambda number=number: len(tier.scopes()) == number + 1)  # type: ignore[misc]
     first, second = tier.names()
     await rig.look(cache, chat("pay soon", "first"))
-    await rig.keep(cache, chat("pay now", "third"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now", "third"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: second not in tier.names())
     assert first in tier.names()
 
 
 async def test_old_answers_are_not_for_those_who_want_new_ones(rig: Any) -> None:
     cache = await rig.make()
-    await rig.keep(cache, chat("hello"), said("hi"))
+    await rig.keep(cache, chat("hello"), chat_result("hi"))
     await asyncio.sleep(0.03)
     assert (await rig.look(cache, chat("hello"), max_age_ms=10)).receipt.outcome == MISS
     assert (
@@ -259,7 +261,7 @@ async def test_bytes_are_bounded_also_after_a_restart(rig: Any) -> None:
     cache = await rig.make(tenant_bytes=1 << 16)
     for number in range(40):
         await rig.keep(
-            cache, chat(f"q{number}"), said(np.random.default_rng(number).bytes(3_000).hex())
+            cache, chat(f"q{number}"), chat_result(np.random.default_rng(number).bytes(3_000).hex())
         )
     assert cache._entries.size_bytes <= 1 << 16
     again = await rig.make(tenant_bytes=1 << 16)
@@ -273,7 +275,7 @@ async def test_bytes_are_bounded_for_all_replicas_together(rig: Any) -> None:
         await rig.keep(
             caches[number % 2],
             chat(f"q{number}"),
-            said(np.random.default_rng(number).bytes(3_000).hex()),
+            chat_result(np.random.default_rng(number).bytes(3_000).hex()),
         )
 
     async def in_store() -> int:
@@ -304,7 +306,7 @@ def test_what_is_used_stays_and_what_saves_little_for_its_bytes_goes_first() -> 
 @pytest.mark.parametrize(
     ("request_", "call", "field"),
     [
-        (asking(chat("x")), Call(), "context.principal.organisation"),
+        (look_up_request(chat("x")), Call(), "context.principal.organisation"),
         (pb.LookUpRequest(task=chat("x")), ANN, "scope.model"),
         (pb.LookUpRequest(scope=pb.Scope(model="m")), ANN, "task"),
     ],
@@ -418,7 +420,7 @@ async def test_an_answer_that_is_not_fit_is_not_kept_and_the_others_are(rig: Any
     cut = pb.Answer(
         scope=pb.Scope(model="chat"),
         task=chat("hello"),
-        result=said("hi", inference_pb2.FINISH_REASON_LENGTH),
+        result=chat_result("hi", inference_pb2.FINISH_REASON_LENGTH),
     )
     large = answer("b")
     large.result.embed.embeddings.add().values.extend(np.random.default_rng(1).normal(size=30_000))

@@ -24,19 +24,19 @@ from penstock.cache.storage.entries import Entries
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 from pydantic import ValidationError
 
 ANN = Call(Principal("acme"))
 
 
-def same_last_word(body: dict[str, Any]) -> Said:
+def same_last_word(body: dict[str, Any]) -> ScriptedAnswer:
     """Yes where both answers end with the same word."""
     text = body["messages"][-1]["content"]
     one, other = (
         text.split(f"<{name}>\n")[1].split(f"\n</{name}>")[0] for name in ("first", "second")
     )
-    return Said("Yes." if one.split()[-1] == other.split()[-1] else "no")
+    return ScriptedAnswer("Yes." if one.split()[-1] == other.split()[-1] else "no")
 
 
 def judge_at(url: str) -> OpenAiJudge:
@@ -48,7 +48,7 @@ def judge_at(url: str) -> OpenAiJudge:
     [("yes", True), ("No.", False), ("perhaps", None), ("", None), ("yes and no", None)],
 )
 async def test_only_a_plain_word_is_a_verdict(said: str, verdict: bool | None) -> None:
-    async with ScriptedUpstream(lambda body: Said(said)) as upstream:
+    async with ScriptedUpstream(lambda body: ScriptedAnswer(said)) as upstream:
         judge = judge_at(upstream.url)
         assert await judge.same("q", "a", "b") is verdict
         assert upstream.requests[0]["temperature"] == 0
@@ -61,7 +61,7 @@ async def test_only_a_plain_word_is_a_verdict(said: str, verdict: bool | None) -
 async def test_a_judge_that_fails_gives_no_verdict_and_says_nothing_of_the_texts(
     fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ScriptedUpstream(lambda body: Said("yes")) as upstream:
+    async with ScriptedUpstream(lambda body: ScriptedAnswer("yes")) as upstream:
         upstream.faults.append(fault)
         judge = judge_at(upstream.url)
         assert await judge.same("private prompt", "a", "b") is None

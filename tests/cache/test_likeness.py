@@ -16,7 +16,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.semantic.lookup_value import Probes, Worth
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 SEMANTIC, MISS = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT, common_pb2.CACHE_OUTCOME_MISS
@@ -63,7 +63,7 @@ async def test_a_caller_who_wants_no_errors_is_served_by_likeness_never(rig: Any
 
 async def test_a_ready_vector_is_used_as_it_is(rig: Any) -> None:
     cache = await rig.make()
-    await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: bool(rig.tiers[0].scopes()))
     vector = 3 * rig.embed("pay now")  # any length will do
     found = await rig.look(
@@ -97,7 +97,7 @@ async def test_what_cannot_be_is_refused_by_field_and_nothing_is_owed(
 ) -> None:
     cache = await rig.make()
     with pytest.raises(Fault, match=said_) as refused:
-        await cache.LookUp(asking(chat("x"), **more), ANN)
+        await cache.LookUp(look_up_request(chat("x"), **more), ANN)
     assert (refused.value.code, refused.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert not cache.tally.all.rules
     assert cache.waiting == 0
@@ -114,7 +114,7 @@ async def test_asking_for_likeness_is_booked_for_misses_and_hits(rig: Any) -> No
     (cost,) = missed.savings
     assert (cost.technique, cost.microusd) == ("semantic_cache", -3)
     assert -cost.saved_ms == missed.receipt.lookup_ms >= missed.receipt.embed_ms
-    await rig.store(cache, missed, said('{"intent": "pay"}'))
+    await rig.store(cache, missed, chat_result('{"intent": "pay"}'))
     exact = await rig.look(cache, chat("pay now"))
     assert (exact.receipt.cost_microusd, exact.savings[0].microusd) == (0, 400)
     unpriced = await rig.look(cache, chat("pay soon"), price=0)
@@ -172,12 +172,12 @@ async def test_idle_small_scopes_leave_memory_and_come_back_whole(
     lessons = 0
     for system in ("first", "second"):
         for text in ("pay now", "pay soon", "lost card"):
-            await rig.keep(cache, chat(text, system), said('{"intent": "pay"}'))
+            await rig.keep(cache, chat(text, system), chat_result('{"intent": "pay"}'))
             lessons += 1
             await rig.until(lambda: sum(len(held.index) for held in tier.scopes()) == lessons)  # noqa: B023
     _, second = tier.names()
     await rig.look(cache, chat("pay late", "first"))
-    await rig.keep(cache, chat("pay now", "third"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now", "third"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: second not in tier.names())
     missed = await rig.look(cache, chat("pay later", "second"))
     assert missed.receipt.rule == "miss: the scope is being read again"
@@ -194,12 +194,12 @@ async def test_lessons_of_a_scope_that_is_away_wait_for_it(
     monkeypatch.setattr("penstock.cache.semantic.semantic_cache.SCOPES_IN_MEMORY", 1)
     cache, other = await rig.make(), await rig.make()
     tier = rig.tiers[0]
-    await rig.keep(cache, chat("pay now", "first"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now", "first"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: len(tier.scopes()) == 1)
     (first,) = tier.names()
-    await rig.keep(cache, chat("pay now", "second"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now", "second"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: first not in tier.names())
-    await rig.keep(other, chat("pay soon", "first"), said('{"intent": "pay"}'))
+    await rig.keep(other, chat("pay soon", "first"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: tier._away_ids == 2)
     await rig.look(cache, chat("pay never", "first"))
     await rig.until(lambda: first in tier.names())
@@ -212,7 +212,7 @@ async def test_a_scope_that_is_not_used_for_an_hour_leaves(rig: Any) -> None:
     clock = FakeClock(1e9)
     cache = await rig.make(clock)
     tier = rig.tiers[0]
-    await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now"), chat_result('{"intent": "pay"}'))
     await rig.until(lambda: len(tier.scopes()) == 1)
     await clock.advance(3_500)
     await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from penstock.cache.storage.tally import MOST_OWNERS, Tally, belongs
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.answer_keys import tenant_of
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 BOB = Call(Principal("acme", team="sales"))
@@ -35,7 +35,7 @@ def test_an_organisation_means_all_its_tenants_and_a_team_itself_alone() -> None
 async def test_figures_are_of_the_asked_tenant_and_namespace(rig: Any) -> None:
     cache = await rig.make()
     for call, namespace in ((ANN, ""), (ANN, "b"), (BOB, ""), (EVE, "")):
-        await rig.keep(cache, chat("hello"), said("hi"), call, namespace=namespace)
+        await rig.keep(cache, chat("hello"), chat_result("hi"), call, namespace=namespace)
         await rig.look(cache, chat("hello"), call, namespace=namespace)
 
     async def exact(call: Call, namespace: str = "") -> tuple[int, int]:
@@ -61,7 +61,7 @@ async def test_figures_are_of_the_asked_tenant_and_namespace(rig: Any) -> None:
 async def test_audits_are_of_the_asked_tenant(rig: Any) -> None:
     cache = await rig.make()
     for call in (ANN, EVE):
-        await rig.keep(cache, chat("pay now"), said('{"intent": "pay"}'), call)
+        await rig.keep(cache, chat("pay now"), chat_result('{"intent": "pay"}'), call)
     await rig.until(lambda: len(rig.tiers[0].scopes()) == 2)
     mine = next(held for held in rig.tiers[0].scopes() if held.tenant == tenant_of(ANN.principal))
     for number in range(20):
@@ -90,12 +90,12 @@ async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
     ):
         for text in ("pay now", "lost card", "open when")[: number + 1]:
             await rig.keep(
-                cache, chat(text), said('{"intent": 1}'), namespace=namespace, model=model
+                cache, chat(text), chat_result('{"intent": 1}'), namespace=namespace, model=model
             )
-    asked = asking(chat("pay now"))
+    asked = look_up_request(chat("pay now"))
     asked.scope.context_sha256 = digest
     missed = await cache.LookUp(asked, ANN)
-    await rig.store(cache, missed, said('{"intent": 1}'))
+    await rig.store(cache, missed, chat_result('{"intent": 1}'))
     await rig.until(lambda: sum(len(held.index) for held in rig.tiers[0].scopes()) == 7)
     for held in rig.tiers[0].scopes():
         held.learnt.threshold.theta = len(held.index) / 10 if not held.context else 0.9
@@ -119,10 +119,10 @@ async def test_a_trade_off_is_of_the_asked_scope(rig: Any) -> None:
 async def test_entries_leave_by_the_digest_of_their_surroundings(rig: Any) -> None:
     cache = await rig.make()
     for number in (1, 2):
-        asked = asking(chat("hello"))
+        asked = look_up_request(chat("hello"))
         asked.scope.context_sha256 = bytes([number]) * 32
         missed = await cache.LookUp(asked, ANN)
-        await rig.store(cache, missed, said("x"))
+        await rig.store(cache, missed, chat_result("x"))
     scope = pb.Scope(context_sha256=b"\x01" * 32)
     assert (await cache.Invalidate(pb.InvalidateRequest(scope=scope), EVE)).removed == 0
     assert (await cache.Invalidate(pb.InvalidateRequest(scope=scope), ANN)).removed == 1
@@ -134,8 +134,8 @@ async def test_entries_leave_by_the_ids_that_receipts_tell_and_no_replica_serves
 ) -> None:
     cache, other = await rig.make(), await rig.make()
     missed = await rig.look(cache, chat("pay now"))
-    await rig.store(cache, missed, said('{"intent": "pay"}'))
-    await rig.keep(cache, chat("pay now", "You are brief."), said('{"intent": "pay"}'))
+    await rig.store(cache, missed, chat_result('{"intent": "pay"}'))
+    await rig.keep(cache, chat("pay now", "You are brief."), chat_result('{"intent": "pay"}'))
     hit = await rig.look(cache, chat("pay now"))
     await rig.until(lambda: all(len(tier.scopes()) == 2 for tier in rig.tiers))
     for named in ({"entry_ids": [hit.receipt.entry_id]}, {"scope_id": missed.receipt.scope_id}):
@@ -165,9 +165,9 @@ async def test_what_names_nobody_or_nothing_is_refused(rig: Any) -> None:
         with pytest.raises(Fault) as refused:
             await cache.Store(request, ANN)
         assert refused.value.field == field
-    assert (await cache.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN)).stored, (
-        "it is still owed"
-    )
+    assert (
+        await cache.Store(pb.StoreRequest(token=missed.token, result=chat_result("x")), ANN)
+    ).stored, "it is still owed"
 
 
 async def test_groups_hold_no_key_longer_than_its_entry_lives(rig: Any) -> None:
@@ -178,7 +178,7 @@ async def test_groups_hold_no_key_longer_than_its_entry_lives(rig: Any) -> None:
 
     async def kept(text: str, ttl_ms: int, body: str = "x") -> None:
         missed = await rig.look(cache, chat(text))
-        await rig.store(cache, missed, said(body), tags=["t"], ttl_ms=ttl_ms)
+        await rig.store(cache, missed, chat_result(body), tags=["t"], ttl_ms=ttl_ms)
 
     await kept("long", 900_000_000)
     await kept("short", 60_000)
@@ -205,11 +205,13 @@ async def test_a_store_that_is_away_is_a_miss_for_look_ups_and_unavailable_for_t
         monkeypatch.setattr(cache._entries, name, away)
     assert (await rig.look(cache, chat("y"))).receipt.outcome == MISS
     for call in (
-        cache.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN),
+        cache.Store(pb.StoreRequest(token=missed.token, result=chat_result("x")), ANN),
         cache.Invalidate(pb.InvalidateRequest(model="chat"), ANN),
         cache.StoreAll(
             pb.StoreAllRequest(
-                answers=[pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=said("x"))]
+                answers=[
+                    pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=chat_result("x"))
+                ]
             ),
             ANN,
         ),

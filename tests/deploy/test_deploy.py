@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from penstock.scaler.settings import ScalingSection
 from penstock.service.settings import ServiceSettings, describe, load_section
-from penstock.stack.process import POLL_WHERE_WAITED
+from penstock.stack.process import GRPC_EXPERIMENTS
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {
@@ -400,7 +400,7 @@ def test_the_dockerfile_copies_what_is_there_and_runs_unprivileged() -> None:
     for source in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
         assert (ROOT / source.replace("${SERVICE}", "router")).exists(), source
     assert text.rindex("USER 10001") > text.rindex("RUN ")
-    assert f"GRPC_EXPERIMENTS={POLL_WHERE_WAITED}" in text
+    assert f"GRPC_EXPERIMENTS={GRPC_EXPERIMENTS}" in text
     for service in SERVICES:
         scripts = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())[
             "project"

@@ -14,7 +14,7 @@ import yaml
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 MODEL = "all-MiniLM-L6-v2"
@@ -34,7 +34,7 @@ async def stack_in(folder: Path, home: Path) -> AsyncIterator[Stack]:
     config.write_text(yaml.safe_dump({"keys": {"api": api}}))
     before = set(psutil.Process().children(recursive=True))
     log = LogStream(Console(quiet=True))
-    async with running(ports.free(), folder, config, KEYS, log) as started:
+    async with run_stack(ports.free(), folder, config, KEYS, log) as started:
         await started.wait_for_instances(MODEL, 2, "acme")
         yield started
     left = set(psutil.Process().children(recursive=True)) - before

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 from penstock.service.program import CannotStart
-from penstock.stack.process import POLL_WHERE_WAITED, Program
+from penstock.stack.process import GRPC_EXPERIMENTS, Program
 from penstock.stack.supervisor import RestartPolicy, Supervisor
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
@@ -42,7 +42,7 @@ async def _ready(program: Program) -> bool:
 
 async def test_a_crashed_program_is_started_again_and_said_so() -> None:
     lines = Lines()
-    supervisor = Supervisor(lines, _ready, RestartPolicy(first_s=0.01))
+    supervisor = Supervisor(lines, _ready, RestartPolicy(initial_s=0.01))
     await supervisor.start((_program("worker", SLEEPER),))
     await lines.until("worker", "up")
     child = supervisor.child("worker")
@@ -53,7 +53,7 @@ async def test_a_crashed_program_is_started_again_and_said_so() -> None:
     await supervisor.stop()
 
 
-@pytest.mark.parametrize(("set_here", "seen"), [(None, POLL_WHERE_WAITED), ("mine", "mine")])
+@pytest.mark.parametrize(("set_here", "seen"), [(None, GRPC_EXPERIMENTS), ("mine", "mine")])
 async def test_programs_poll_where_they_wait_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, set_here: str | None, seen: str
 ) -> None:

@@ -34,8 +34,8 @@ from penstock.stack.demo_parts.limiter import TENANT as SHORT
 from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.demo_parts.upstream import PRICE as CHAT_PRICE
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
-from penstock.stack.workload import AGENTS, AgentRequest, examples, requests
+from penstock.stack.stack import Stack, run_stack
+from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -69,7 +69,7 @@ async def demo(home: Path, console: Console) -> dict[str, float]:
             "[bold]penstock demo[/]: starting the services on free ports, two inference instances"
         )
         try:
-            async with running(ports.free(), home, config_file, keys, log) as stack:
+            async with run_stack(ports.free(), home, config_file, keys, log) as stack:
                 await stack.wait_for_instances(MODEL, stack.plan.instances, AGENTS[0].tenant)
                 return await _run(stack, console)
         except BaseException:
@@ -125,7 +125,7 @@ async def _run(stack: Stack, console: Console) -> dict[str, float]:
 async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int]:
     answered: list[Answered] = []
     errors = 0
-    waiting = list(requests())
+    waiting = list(agent_requests())
     with Progress(console=console) as progress:
         task = progress.add_task(
             f"{len(waiting)} requests of {len(AGENTS)} tenants", total=len(waiting)
@@ -147,7 +147,7 @@ async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int
 
 async def _send(stack: Stack, request: AgentRequest) -> Answered:
     options = router_pb2.CallOptions(
-        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency]
+        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.priority]
     )
     options.cache.namespace = NAMESPACE
     how = {"metadata": stack.metadata(request.tenant), "timeout": DEADLINE_S}
@@ -159,7 +159,7 @@ async def _send(stack: Stack, request: AgentRequest) -> Answered:
     else:
         labelled = [
             inference_pb2.LabelledExample(label=label, text=text)
-            for label, text in examples(request.tenant)
+            for label, text in labelled_examples(request.tenant)
         ]
         message = router_pb2.ClassifyRequest(
             options=options, texts=[request.text], examples=labelled

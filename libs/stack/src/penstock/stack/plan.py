@@ -59,12 +59,12 @@ class StackPlan:
         page = self._service("console", "console", **asked, api_key=self.api_key)
         return replace(page, address=f"http://{self.addresses['console']}/")
 
-    def bare_path(self) -> tuple[Program, ...]:
+    def router_and_batcher(self) -> tuple[Program, ...]:
         """Router and batcher alone, without Redis and telemetry: what a call cannot do without."""
         alone = {"redis_url": "", "otlp_endpoint": ""}
         return (self._service("batcher", "batcher", **alone), self._router(**alone))
 
-    def deciding_path(self, *, traced: bool) -> tuple[tuple[Program, ...], ...]:
+    def request_path(self, *, traced: bool) -> tuple[tuple[Program, ...], ...]:
         """All that decides about a call, as processes: Redis, cache, limiter, batcher, router; with
         telemetry behind them or without.
         """

@@ -18,7 +18,7 @@ from penstock.service.child_process import die_with_parent
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
 
-POLL_WHERE_WAITED = (
+GRPC_EXPERIMENTS = (
     "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
 )
 """gRPC's own thread that waits for completions polls the sockets too, instead of a pool that hands
@@ -63,7 +63,7 @@ class Child:
     async def start(cls, program: Program, sink: LineSink) -> Child:
         process = await asyncio.create_subprocess_exec(
             *die_with_parent(program.command),
-            env={"GRPC_EXPERIMENTS": POLL_WHERE_WAITED, **os.environ, **program.env},
+            env={"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS, **os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -23,7 +23,7 @@ from penstock.service.settings import read_file
 from penstock.service.store import socket_folder
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
 
 TOKEN_FILE = "internal-token"
@@ -102,7 +102,7 @@ def _first_upstream(config_file: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def run_stack(
     addresses: Mapping[str, str],
     home: Path,
     config_file: Path,
@@ -125,7 +125,7 @@ async def running(
         api_key=api_key,
         upstream_name=upstream,
     )
-    supervisor = Supervisor(log, ready)
+    supervisor = Supervisor(log, is_ready)
     channel: grpc.aio.Channel | None = None
     try:
         for stage in plan.stages():

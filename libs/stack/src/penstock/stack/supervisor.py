@@ -21,13 +21,13 @@ class RestartPolicy:
     after a calm run.
     """
 
-    first_s: float = 0.5
-    most_s: float = 15.0
-    calm_s: float = 30.0
+    initial_s: float = 0.5
+    max_s: float = 15.0
+    reset_after_s: float = 30.0
 
     def delay_s(self, crashes: int) -> float:
         """Seconds to wait after the `crashes`-th crash in a row (1 for the first)."""
-        return min(self.most_s, self.first_s * 2.0 ** (min(crashes, 30) - 1))
+        return min(self.max_s, self.initial_s * 2.0 ** (min(crashes, 30) - 1))
 
 
 class Supervisor:
@@ -60,7 +60,7 @@ class Supervisor:
             )
         await asyncio.gather(*(self._wait_ready(program, timeout_s) for program in programs))
 
-    async def failed(self) -> str:
+    async def wait_for_failure(self) -> str:
         """Wait until a program refuses to start; gives the reason."""
         return await asyncio.shield(self._fatal)
 
@@ -91,7 +91,7 @@ class Supervisor:
                     f"{program.name} cannot start as it is configured; its reason stands above"
                 )
                 return
-            crashes = 1 if loop.time() - began >= self._restart.calm_s else crashes + 1
+            crashes = 1 if loop.time() - began >= self._restart.reset_after_s else crashes + 1
             delay_s = self._restart.delay_s(crashes)
             self._sink(
                 "penstock",

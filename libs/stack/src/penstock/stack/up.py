@@ -11,7 +11,7 @@ from typing import NoReturn
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 DEVELOPMENT_KEY = "psk-development"
@@ -66,10 +66,10 @@ async def _serve(
     process to end.
     """
     keys = {"development": DEVELOPMENT_KEY}
-    async with running(addresses, home, config_file, keys, log) as stack:
+    async with run_stack(addresses, home, config_file, keys, log) as stack:
         await stack.wait_for_instances("all-MiniLM-L6-v2", stack.plan.instances, "development")
         _announce(stack, console)
-        raise CannotStart(await stack.supervisor.failed())
+        raise CannotStart(await stack.supervisor.wait_for_failure())
 
 
 def _announce(stack: Stack, console: Console) -> None:

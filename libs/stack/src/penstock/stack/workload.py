@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Task = Literal["embed", "classify"]
-Urgency = Literal["low", "normal", "high", "critical"]
+Priority = Literal["low", "normal", "high", "critical"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class AgentRequest:
     run_id: str
     step: str
     task: Task
-    urgency: Urgency
+    priority: Priority
     text: str
 
 
@@ -31,7 +31,7 @@ class Step:
 
     name: str
     task: Task
-    urgency: Urgency
+    priority: Priority
     text: str
 
 
@@ -44,7 +44,7 @@ class Agent:
     tenant: str
     subjects: tuple[str, ...]
     steps: tuple[Step, ...]
-    examples: tuple[tuple[str, str], ...]
+    labelled_examples: tuple[tuple[str, str], ...]
 
 
 SUPPORT = Agent(
@@ -206,7 +206,7 @@ LEGAL = Agent(
 AGENTS = (SUPPORT, OPERATIONS, SHOP, LEGAL)
 
 
-def requests() -> Iterator[AgentRequest]:
+def agent_requests() -> Iterator[AgentRequest]:
     """All 400 requests, the tenants' runs interleaved as they would arrive from four busy
     agents.
     """
@@ -216,9 +216,9 @@ def requests() -> Iterator[AgentRequest]:
                 step = agent.steps[position]
                 run_id = f"{agent.tenant}-run-{number + 1:02d}"
                 text = step.text.format(agent.subjects[number])
-                yield AgentRequest(agent.tenant, run_id, step.name, step.task, step.urgency, text)
+                yield AgentRequest(agent.tenant, run_id, step.name, step.task, step.priority, text)
 
 
-def examples(tenant: str) -> tuple[tuple[str, str], ...]:
+def labelled_examples(tenant: str) -> tuple[tuple[str, str], ...]:
     """The (label, text) pairs by which a tenant's agent sorts texts."""
-    return next(agent.examples for agent in AGENTS if agent.tenant == tenant)
+    return next(agent.labelled_examples for agent in AGENTS if agent.tenant == tenant)

@@ -23,7 +23,7 @@ def chat(text: str, system: str = "You sort requests.", **more: Any) -> inferenc
     return task
 
 
-def said(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
+def chat_result(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
     """An answer of one text that took 50 ms."""
     result = inference_pb2.TaskResult(compute_ms=50)
     result.generate.message.role, result.generate.message.content = "assistant", text
@@ -31,7 +31,7 @@ def said(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
     return result
 
 
-def asking(task: inference_pb2.Task, **more: Any) -> cache_pb2.LookUpRequest:
+def look_up_request(task: inference_pb2.Task, **more: Any) -> cache_pb2.LookUpRequest:
     """A look-up of a dear model; `more` are fields of it, and `model` and `namespace` of its
     scope.
     """

@@ -37,7 +37,7 @@ class Http2Upstream:
     """
 
     tls: ssl.SSLContext
-    wait_for: int = 1
+    min_concurrent: int = 1
     """Answers are held back until so many calls are under way at once."""
     connections: int = 0
     protocols: list[str | None] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Http2Upstream:
             while data := await reader.read(1 << 16):
                 for event in spoken.receive_data(data):
                     self._take(event, spoken, bodies, asked)
-                if len(asked) >= self.wait_for:
+                if len(asked) >= self.min_concurrent:
                     for stream in asked:
                         _answer(spoken, stream)
                     asked.clear()

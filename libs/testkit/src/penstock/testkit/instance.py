@@ -8,7 +8,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.call import Call
 
 
-class QuietInstance:
+class EmptyInstance:
     """penstock.api.inference.v1.InferenceService with empty answers, to be derived from."""
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:

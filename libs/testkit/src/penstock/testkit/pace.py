@@ -16,8 +16,8 @@ class Pace:
     script's own length.
     """
 
-    first_s: float = 0.0
-    word_s: float = 0.0
+    first_token_s: float = 0.0
+    per_word_s: float = 0.0
     words: int = 0
 
 
@@ -25,12 +25,12 @@ Paces = Callable[[int], Pace]
 """The pace of a request by its number, from 0."""
 
 
-def traced(trace: Sequence[Pace]) -> Paces:
+def trace_paces(trace: Sequence[Pace]) -> Paces:
     """The rows of a trace in order, and again from its beginning."""
     return lambda number: trace[number % len(trace)]
 
 
-def modelled(seed: int, median: Pace, spread: float = 0.5) -> Paces:
+def log_normal_paces(seed: int, median: Pace, spread: float = 0.5) -> Paces:
     """First pieces and lengths spread log-normally about their medians, as measured ones are;
     `spread` is the logarithm's deviation.
     """
@@ -39,15 +39,15 @@ def modelled(seed: int, median: Pace, spread: float = 0.5) -> Paces:
         rng = Random(f"{seed}:{number}")
         slower, longer = math.exp(rng.gauss(0.0, spread)), math.exp(rng.gauss(0.0, spread))
         return Pace(
-            median.first_s * slower,
-            median.word_s,
+            median.first_token_s * slower,
+            median.per_word_s,
             max(1, round(median.words * longer)) if median.words else 0,
         )
 
     return pace
 
 
-def of_length(text: str, words: int) -> str:
+def repeat_to_length(text: str, words: int) -> str:
     """So many words of a text, said again from its beginning where it is shorter."""
     known = text.split(" ")
     return " ".join(known[number % len(known)] for number in range(words)) if words else text

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from penstock.testkit.pace import Pace, Paces, of_length
+from penstock.testkit.pace import Pace, Paces, repeat_to_length
 
-FaultName = Literal[
+UpstreamFault = Literal[
     "400",
     "401",
     "403",
@@ -44,7 +44,7 @@ WIDTH = 8
 
 
 @dataclass(frozen=True)
-class Said:
+class ScriptedAnswer:
     """One answer: its text, and the tokens that it reports."""
 
     text: str
@@ -54,36 +54,36 @@ class Said:
     finish_reason: str = "stop"
 
 
-def echo(body: dict[str, Any]) -> Said:
+def echo(body: dict[str, Any]) -> ScriptedAnswer:
     """Repeats the last turn."""
-    return Said(str(body["messages"][-1]["content"]))
+    return ScriptedAnswer(str(body["messages"][-1]["content"]))
 
 
 @dataclass
 class ScriptedUpstream:
     """The server. Owner: whoever enters it; `url` is its address then."""
 
-    script: Callable[[dict[str, Any]], Said] = echo
-    first_s: float = 0.0
+    script: Callable[[dict[str, Any]], ScriptedAnswer] = echo
+    first_token_s: float = 0.0
     """Seconds to the first piece."""
-    word_s: float = 0.0
+    per_word_s: float = 0.0
     """Seconds between words."""
     paces: Paces | None = None
     """Both, and the lengths of answers, request by request; in place of the two above."""
     key: str = ""
     tls: ssl.SSLContext | None = None
     report_usage: bool = True
-    faults: deque[FaultName] = field(default_factory=deque)
+    faults: deque[UpstreamFault] = field(default_factory=deque)
     """Taken one for each request, in order; an empty string for none."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
-    left_early: asyncio.Event = field(default_factory=asyncio.Event)
+    caller_left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a caller closes its connection before the answer has ended."""
     url: str = ""
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
-    def open(self) -> int:
+    def open_connections(self) -> int:
         """Connections that are open now."""
         return len(self._open)
 
@@ -109,7 +109,7 @@ class ScriptedUpstream:
                 if not await self._answer(head, body, reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            self.left_early.set()
+            self.caller_left.set()
         finally:
             self._open.discard(writer)
             writer.close()
@@ -150,10 +150,14 @@ class ScriptedUpstream:
             return False
         if fault == "silence":
             await reader.read(1)
-            self.left_early.set()
+            self.caller_left.set()
             return False
-        pace = self.paces(len(self.requests) - 1) if self.paces else Pace(self.first_s, self.word_s)
-        await asyncio.sleep(pace.first_s)
+        pace = (
+            self.paces(len(self.requests) - 1)
+            if self.paces
+            else Pace(self.first_token_s, self.per_word_s)
+        )
+        await asyncio.sleep(pace.first_token_s)
         if fault == "content_type":
             await _send(writer, 200, b"<html>hello</html>", kind="text/html")
             return True
@@ -164,7 +168,7 @@ class ScriptedUpstream:
             await _send(writer, 200, json.dumps(self._embeddings(body)).encode())
             return True
         said = self.script(body)
-        said = replace(said, text=of_length(said.text, pace.words))
+        said = replace(said, text=repeat_to_length(said.text, pace.words))
         if not body.get("stream"):
             text = (
                 b'{"choices": ['
@@ -175,14 +179,14 @@ class ScriptedUpstream:
                 writer, 200, text[: len(text) // 2] if fault == "cut" else text, length=len(text)
             )
             return fault != "cut"
-        return await self._stream(body, said, fault, pace.word_s, reader, writer)
+        return await self._stream(body, said, fault, pace.per_word_s, reader, writer)
 
     async def _stream(
         self,
         body: dict[str, Any],
-        said: Said,
+        said: ScriptedAnswer,
         fault: str,
-        word_s: float,
+        per_word_s: float,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
@@ -202,10 +206,10 @@ class ScriptedUpstream:
                     await _event(writer, json.dumps({"error": {"message": "secret detail"}}))
                 delta = {"content": word if number == 0 else f" {word}"}
                 await _event(writer, json.dumps(self._piece(body, delta, None)))
-                if word_s:
-                    done, _ = await asyncio.wait([gone], timeout=word_s)
+                if per_word_s:
+                    done, _ = await asyncio.wait([gone], timeout=per_word_s)
                     if done:
-                        self.left_early.set()
+                        self.caller_left.set()
                         return False
             for index, (name, arguments) in enumerate(said.tool_calls):
                 function = {"name": name, "arguments": arguments}
@@ -235,7 +239,7 @@ class ScriptedUpstream:
             "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
         }
 
-    def _whole(self, body: dict[str, Any], said: Said) -> dict[str, Any]:
+    def _whole(self, body: dict[str, Any], said: ScriptedAnswer) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": said.text}
         if said.tool_calls:
             message["tool_calls"] = [
@@ -253,7 +257,7 @@ class ScriptedUpstream:
         return {**whole, "usage": self._usage(body, said)} if self.report_usage else whole
 
     @staticmethod
-    def _usage(body: dict[str, Any], said: Said) -> dict[str, Any]:
+    def _usage(body: dict[str, Any], said: ScriptedAnswer) -> dict[str, Any]:
         read = sum(len(str(message.get("content") or "")) for message in body["messages"]) // 4 + 3
         return {
             "prompt_tokens": read,

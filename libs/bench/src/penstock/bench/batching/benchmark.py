@@ -58,7 +58,7 @@ from penstock.simulation.batch_queue import (
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
 from rich.console import Console
 
@@ -184,7 +184,7 @@ async def batcher_rig(echo: EchoAddresses) -> AsyncIterator[Rig]:
         config.write_text("{}")
         home = Path(os.environ.get("PENSTOCK_HOME", ".penstock")).resolve()
         plan = StackPlan(ports.free(), home, Path(folder), config, TOKEN)
-        supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
+        supervisor = Supervisor(LogStream(Console(quiet=True)), is_ready)
         peer = connect(plan.addresses["batcher"], BATCHER, token=TOKEN)
         try:
             await supervisor.start(plan.batcher_and_instance())

@@ -20,7 +20,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import OK
 from penstock.service.program import loop_factory
 from penstock.service.settings import ServiceSettings
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 TOKEN = "token-of-the-hop-benchmark"
@@ -46,7 +46,7 @@ class _Bare(inference_pb2_grpc.InferenceServiceServicer):
         return await _answer(request)
 
 
-class _Echo(QuietInstance):
+class _Echo(EmptyInstance):
     """The same answer behind a door; only `Compute` is asked for."""
 
     async def Compute(

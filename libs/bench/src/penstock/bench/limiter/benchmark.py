@@ -54,7 +54,7 @@ from penstock.service.store import (
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.process import Program, python_module
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
 from rich.console import Console
 
@@ -285,7 +285,7 @@ async def _three(
     folder.mkdir(parents=True)
     file = folder / "limits.yaml"
     file.write_text(yaml.safe_dump({"limits": {"rules": list(rules)}}))
-    supervisor = Supervisor(LogStream(Console(stderr=True), quiet=True), ready)
+    supervisor = Supervisor(LogStream(Console(stderr=True), quiet=True), is_ready)
     async with embedded_store(folder / "redis") as url:
         addresses = [list(ports.free().values())[index] for index in range(3)]
         env = {

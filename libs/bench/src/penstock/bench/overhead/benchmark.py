@@ -37,7 +37,7 @@ from penstock.service.program import loop_factory
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.stack import Stack
 from penstock.stack.supervisor import Supervisor
 from rich.console import Console
@@ -203,10 +203,10 @@ async def _path(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
         plan = StackPlan(
             ports.free(), Path(folder), Path(folder), config, TOKEN, profile="production"
         )
-        supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
+        supervisor = Supervisor(LogStream(Console(quiet=True)), is_ready)
         registrar = _registrar(plan, echo)
         try:
-            for stage in plan.deciding_path(traced=traced):
+            for stage in plan.request_path(traced=traced):
                 await supervisor.start(stage)
             async with open_channel(plan.addresses["router"]) as channel:
                 stack = Stack(

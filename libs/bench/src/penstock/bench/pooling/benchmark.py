@@ -42,10 +42,10 @@ from penstock.service.program import loop_factory
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.stack import Stack
 from penstock.stack.supervisor import Supervisor
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 from rich.console import Console
 
 UPSTREAM_S = 0.020
@@ -168,7 +168,7 @@ async def _upstream(authority: trustme.CA, tickets: int) -> AsyncIterator[str]:
     server_side.num_tickets = tickets
     authority.issue_cert("127.0.0.1").configure_cert(server_side)
     async with (
-        ScriptedUpstream(first_s=UPSTREAM_S, tls=server_side) as upstream,
+        ScriptedUpstream(first_token_s=UPSTREAM_S, tls=server_side) as upstream,
         _delayed(upstream.url) as url,
     ):
         yield url
@@ -205,7 +205,7 @@ async def _first_tokens(
     cancels; in milliseconds.
     """
     async with (
-        ScriptedUpstream(lambda _: Said("one two three four")) as upstream,
+        ScriptedUpstream(lambda _: ScriptedAnswer("one two three four")) as upstream,
         _path(folder, upstream.url) as stack,
     ):
         section = Upstream.model_validate(
@@ -226,7 +226,7 @@ async def _first_tokens(
                 lambda: _first(stack.router.GenerateStream(public, metadata=metadata)),
             )
             taken = await _in_turn(sides, calls)
-        upstream.word_s = 5.0
+        upstream.per_word_s = 5.0
         cancels = [
             await _cancelled(stack.router.GenerateStream(public, metadata=metadata), upstream)
             for _ in range(CANCELS)
@@ -260,11 +260,11 @@ async def _cancelled(stream: Any, upstream: ScriptedUpstream) -> float:
     """Milliseconds from a caller's cancel, after the first piece, until the upstream sees its
     connection closed.
     """
-    upstream.left_early.clear()
+    upstream.caller_left.clear()
     await anext(aiter(stream))
     began = time.perf_counter()
     stream.cancel()
-    await upstream.left_early.wait()
+    await upstream.caller_left.wait()
     return (time.perf_counter() - began) * 1e3
 
 
@@ -288,9 +288,9 @@ async def _path(folder: Path, url: str) -> AsyncIterator[Stack]:
     server = {"name": "up", "base_url": url, "models": [{"name": "chat"}]}
     config.write_text(yaml.safe_dump({"keys": {"api": [key]}, "upstreams": {"servers": [server]}}))
     plan = StackPlan(ports.free(), folder, folder, config, TOKEN, profile="production")
-    supervisor = Supervisor(LogStream(Console(quiet=True)), ready)
+    supervisor = Supervisor(LogStream(Console(quiet=True)), is_ready)
     try:
-        await supervisor.start(plan.bare_path())
+        await supervisor.start(plan.router_and_batcher())
         await supervisor.start((plan.upstream("up", redis_url="", otlp_endpoint=""),))
         async with open_channel(plan.addresses["router"]) as channel:
             stack = Stack(

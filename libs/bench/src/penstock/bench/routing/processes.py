@@ -35,7 +35,7 @@ from penstock.rpc.peers.stream import Peer, connect
 from penstock.rpc.registration import Registrar
 from penstock.service.program import loop_factory
 from penstock.service.settings import ServiceSettings
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 TOKEN, KEY, MODEL = "token-of-the-routing-benchmark", "psk-routing", "burn"
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -45,7 +45,7 @@ CALLERS = 16
 BURN_S = 0.004
 
 
-class Burner(QuietInstance):
+class Burner(EmptyInstance):
     """Answers after spending CPU, one request at a time, as a small model on one core does."""
 
     def __init__(self) -> None:

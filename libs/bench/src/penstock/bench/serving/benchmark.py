@@ -45,7 +45,7 @@ from penstock.bench.harness.report import Bound, Result, Table
 from penstock.models.samples import TEXTS
 from penstock.onnx.encoder import Floats, TextModel
 from penstock.onnx.session import SLOWER, OnnxSession
-from penstock.stack.process import POLL_WHERE_WAITED
+from penstock.stack.process import GRPC_EXPERIMENTS
 
 MODEL = "all-MiniLM-L6-v2"
 TOKENS, BATCH = 16, 32
@@ -307,7 +307,7 @@ async def _ours(home: Path, threads: int) -> AsyncIterator[Side]:
         "PENSTOCK_LISTEN": f"127.0.0.1:{port}",
         "PENSTOCK_COMPUTE_THREADS": str(threads),
         "PENSTOCK_OTLP_ENDPOINT": "",
-        "GRPC_EXPERIMENTS": POLL_WHERE_WAITED,  # as the supervisor and the images start it
+        "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,  # as the supervisor and the images start it
     }
     command = [sys.executable, "-m", "penstock.inference_onnx_quantized"]
     async with _served(command, environment, port, MODEL) as side:

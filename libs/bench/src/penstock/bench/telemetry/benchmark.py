@@ -40,7 +40,7 @@ from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.critical_path import critical_path
 from penstock.telemetry.spans.spans import Source, Tree, view
 from penstock.telemetry.store import Store
-from penstock.testkit.world import world
+from penstock.testkit.outside import outside_for_tests
 
 SPANS_IN_TRACE = 8
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -212,7 +212,7 @@ async def _service(**settings: object) -> AsyncIterator[tuple[str, UnaryPeer]]:
             "home": Path(folder),
         }
         made = TelemetrySettings(**told, **settings, grace_s=0)  # type: ignore[arg-type]
-        async with serving(build(made, world(made)), made) as address:
+        async with serving(build(made, outside_for_tests(made)), made) as address:
             peer = UnaryPeer(open_channel(address), SERVICE, token="bench")
             yield address, peer
             await peer.close()

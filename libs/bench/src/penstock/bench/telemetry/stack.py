@@ -32,7 +32,7 @@ from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 TENANT = "bench"
@@ -175,7 +175,7 @@ async def _stack(models: Path) -> AsyncIterator[Stack]:
         (home / "models").symlink_to(models.resolve())
         file = Path(folder) / "penstock.yaml"
         file.write_text(yaml.safe_dump(config))
-        async with running(ports.free(), home, file, {TENANT: KEY}, log) as stack:
+        async with run_stack(ports.free(), home, file, {TENANT: KEY}, log) as stack:
             yield stack
 
 

@@ -12,7 +12,7 @@ import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.stack.stack import Stack
-from penstock.stack.workload import AGENTS, requests
+from penstock.stack.workload import AGENTS, agent_requests
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +26,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     """Send both and show waits and batch sizes by priority; low work that the router sheds under
     load is counted, not hidden.
     """
-    texts = [request.text for request in requests()]
+    texts = [request.text for request in agent_requests()]
     low: list[common_pb2.Receipt] = []
     shed = 0
 

@@ -22,7 +22,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
 from penstock.stack.stack import Stack
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from rich.console import Console
 from rich.table import Table
 
@@ -101,7 +101,7 @@ CLOSERS = (
 )
 
 
-class Sorter(QuietInstance):
+class Sorter(EmptyInstance):
     """Answers with the intent of the last turn, as a slow and dear model would."""
 
     def __init__(self, truth: dict[str, str]) -> None:

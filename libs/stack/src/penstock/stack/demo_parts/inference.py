@@ -12,7 +12,7 @@ import numpy as np
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import TextModel
 from penstock.stack.stack import Stack
-from penstock.stack.workload import requests
+from penstock.stack.workload import agent_requests
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +34,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     except BadModel as error:
         console.print(f"left out: {error}")
         return {}
-    texts = [request.text for request in requests()][:TEXTS]
+    texts = [request.text for request in agent_requests()][:TEXTS]
     speeds = [await asyncio.to_thread(_ms_a_text, side, texts) for side in sides]
     sizes = [_bytes(models, name) for name in (ORIGINAL, MODEL)]
     right = [await asyncio.to_thread(_accuracy, side) for side in sides]
@@ -69,7 +69,7 @@ def _accuracy(model: TextModel) -> float:
     """Share of texts whose step has the nearest mean: means from one half of an agent's runs, texts
     from the other.
     """
-    asked = list(requests())
+    asked = list(agent_requests())
     vectors = np.concatenate([model.embed([request.text]) for request in asked])
     runs = np.array([int(request.run_id.rpartition("-")[2]) for request in asked])
     right = tested = 0

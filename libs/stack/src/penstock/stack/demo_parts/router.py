@@ -21,7 +21,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
 from penstock.stack.stack import Stack
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +36,7 @@ SETTLED_S = 1.5
 """The first part of the second phase, in which the router finds out; its shares are shown apart."""
 
 
-class Sleeper(QuietInstance):
+class Sleeper(EmptyInstance):
     """Answers each request after a while, one at a time, as a model on one core does."""
 
     def __init__(self) -> None:

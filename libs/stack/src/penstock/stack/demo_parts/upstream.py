@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from penstock.api.router.v1 import router_pb2
 from penstock.stack.stack import Stack
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +37,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     tenant = next(iter(stack.keys))
     with tempfile.TemporaryDirectory(prefix="penstock-demo-upstream-") as folder:
         async with ScriptedUpstream(
-            _answer, first_s=FIRST_S, word_s=WORD_S, key="demo-key"
+            _answer, first_token_s=FIRST_S, per_word_s=WORD_S, key="demo-key"
         ) as upstream:
             config = _configured(Path(folder), upstream.url)
             await stack.supervisor.start(
@@ -64,12 +64,12 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     }
 
 
-def _answer(body: dict[str, Any]) -> Said:
+def _answer(body: dict[str, Any]) -> ScriptedAnswer:
     """The same words, and what a provider's prefix cache would have read: all turns but the last
     two.
     """
     before = sum(len(str(message.get("content") or "")) for message in body["messages"][:-2]) // 4
-    return Said(ANSWER, cached_tokens=before)
+    return ScriptedAnswer(ANSWER, cached_tokens=before)
 
 
 def _configured(folder: Path, url: str) -> Path:

@@ -17,7 +17,7 @@ from penstock.stack.process import Program
 PROBE_S = 1.0
 
 
-async def ready(program: Program) -> bool:
+async def is_ready(program: Program) -> bool:
     """True when the program serves."""
     if program.address.startswith("redis+"):
         client = redis.asyncio.Redis.from_url(program.address.removeprefix("redis+"))

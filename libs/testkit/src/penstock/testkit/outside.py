@@ -11,7 +11,7 @@ from penstock.service.settings import ServiceSettings
 from penstock.service.store import open_store
 
 
-def world(
+def outside_for_tests(
     settings: ServiceSettings, *, clock: Clock | None = None, telemetry: Telemetry = NO_TELEMETRY
 ) -> Outside:
     """What `build(settings, …)` of any service takes; chance is seeded."""

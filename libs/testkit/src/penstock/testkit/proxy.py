@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 
-class Wire:
+class TcpProxy:
     """Relays TCP connections to `target`. `address` is where callers connect."""
 
     def __init__(self, target: str) -> None:
@@ -60,13 +60,13 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def wire_to(target: str) -> AsyncIterator[Wire]:
+async def tcp_proxy(target: str) -> AsyncIterator[TcpProxy]:
     """A wire to `target` (host:port), cut afterwards."""
-    wire = Wire(target)
-    server = await wire.serve()
+    proxy = TcpProxy(target)
+    server = await proxy.serve()
     try:
-        yield wire
+        yield proxy
     finally:
-        wire.cut()
+        proxy.cut()
         server.close()
         await server.wait_closed()
