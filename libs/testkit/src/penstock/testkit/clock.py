@@ -1,10 +1,12 @@
-"""A clock that moves only when a test moves it."""
+"""Clocks for tests: one that moves only when a test moves it, and one that never waits."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+
+from penstock.service.clock import SystemClock
 
 LOOP_TURNS = 20
 """Turns of the event loop after which every task that can run has run until its next wait."""
@@ -54,3 +56,18 @@ class FakeClock:
 async def _run_ready_tasks() -> None:
     for _ in range(LOOP_TURNS):
         await asyncio.sleep(0)
+
+
+class NoWaitClock(SystemClock):
+    """The machine's clock, whose sleeps return at once.
+
+    Attributes:
+        slept_s: the lengths of the sleeps, in order.
+    """
+
+    def __init__(self) -> None:
+        self.slept_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Record the sleep."""
+        self.slept_s.append(seconds)
