@@ -22,7 +22,7 @@ from penstock.bench.harness.report import Bound, Result, Table
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn, estimate_tokens
 from penstock.prompts.json_text import compact, minify
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.references import restored
+from penstock.prompts.references import resolve_references
 from penstock.prompts.stability import shared_prefix_bytes
 
 READ, WRITE = 0.1, 1.25
@@ -179,7 +179,7 @@ def _not_restored(turns: tuple[Turn, ...]) -> int:
     shaped = Optimiser(Policy(stable_prefix=False)).optimise(Conversation(turns)).conversation.turns
     for turn, sent in zip(turns, shaped, strict=True):
         if turn.role == "tool":
-            text = restored(sent.content, known.__getitem__)
+            text = resolve_references(sent.content, known.__getitem__)
             known.setdefault(turn.tool_call_id, compact(text) or text)
             failures += text != turn.content and _value(text) != _value(turn.content)
     return failures
