@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import psutil
 import yaml
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.stack import ports
+from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
 from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.stack import Stack, run_stack
@@ -26,10 +26,7 @@ async def stack_in(folder: Path, home: Path) -> AsyncIterator[Stack]:
     """A stack with its data in `folder` and the models of `home`; afterwards no process is left."""
     (folder / "models").symlink_to(home / "models")
     config = folder / "penstock.yaml"
-    api_keys = [
-        {"id": name, "organisation": name, "sha256": hashlib.sha256(key.encode()).hexdigest()}
-        for name, key in KEYS.items()
-    ]
+    api_keys = [api_key(name, key) for name, key in KEYS.items()]
     config.write_text(yaml.safe_dump({"keys": {"api": api_keys}}))
     before = set(psutil.Process().children(recursive=True))
     log = LogStream(Console(quiet=True))

@@ -6,7 +6,6 @@ The parts after the requests (one for each service) are the modules of `demo_par
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib
 import json
 import statistics
@@ -26,6 +25,7 @@ from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.cli.waterfall import waterfall
 from penstock.rpc.call import PRIORITIES
 from penstock.stack import ports
+from penstock.stack.configuration import api_key
 from penstock.stack.demo_parts import PARTS
 from penstock.stack.demo_parts.cache import PRICE as CACHE_PART_PRICE
 from penstock.stack.demo_parts.limiter import BUDGET, BUDGET_TENANT
@@ -84,10 +84,6 @@ async def demo(home: Path, console: Console) -> dict[str, float]:
 
 
 def _configuration(keys: dict[str, str]) -> dict[str, object]:
-    api_keys = [
-        {"id": tenant, "organisation": tenant, "sha256": hashlib.sha256(key.encode()).hexdigest()}
-        for tenant, key in keys.items()
-    ]
     wide_budget = {
         "name": "tenant-hour",
         "kind": "budget",
@@ -98,7 +94,7 @@ def _configuration(keys: dict[str, str]) -> dict[str, object]:
     small_budget = {**BUDGET, "organisation": BUDGET_TENANT}
     default_price = {"name": DEFAULT_MODEL, "input_microusd_per_mtok": 20_000}
     return {
-        "keys": {"api": api_keys},
+        "keys": {"api": [api_key(tenant, key) for tenant, key in keys.items()]},
         "limits": {"rules": [wide_budget, small_budget]},
         "prices": {"models": [default_price, CACHE_PART_PRICE, UPSTREAM_PART_PRICE]},
         "scaling": {"pools": [pool()]},

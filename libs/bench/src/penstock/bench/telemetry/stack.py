@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import random
 import statistics
@@ -36,6 +35,7 @@ from penstock.bench.telemetry.replay import FEATURES, KINDS
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
+from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
 from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.stack import Stack, run_stack
@@ -183,9 +183,8 @@ async def _run(models: Path, schedule: Schedule, rng: random.Random) -> StackRun
 
 @contextlib.asynccontextmanager
 async def _stack(models: Path) -> AsyncIterator[Stack]:
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
     config = {
-        "keys": {"api": [{"id": TENANT, "organisation": TENANT, "sha256": digest}]},
+        "keys": {"api": [api_key(TENANT, KEY)]},
         "prices": {"models": list(PRICES)},
     }
     log = LogStream(Console(stderr=True), quiet=True)
