@@ -32,7 +32,8 @@ MODEL, ORIGINAL = "all-MiniLM-L6-v2", "all-MiniLM-L6-v2-fp32"
 BATCH = 32
 BATCH_SIZES = (1, BATCH)
 INVARIANCE_TEXTS = 320
-GENERATED_LABELS = 8
+SUBJECTS = 8
+"""Subjects of the repository's samples, which vary fastest."""
 INT8, FP32, TORCH = "ONNX INT8, as shipped", "ONNX FP32", "torch FP32, eager"
 """Names of the sides."""
 BOUNDS = {
@@ -203,11 +204,19 @@ def _texts(options: Options) -> tuple[Labelled, Labelled]:
     """Texts to train and to test with: Banking77's own split, or samples of eight subjects."""
     train, test = banking77(options, "train"), banking77(options, "test")
     if train is None or test is None:
-        rows = [(text, str(index % GENERATED_LABELS)) for index, text in enumerate(TEXTS)]
-        return _labelled([row for index, row in enumerate(rows) if index % 4]), _labelled(rows[::4])
+        return _sample_texts()
     if options.quick:
         rng = random.Random(SEED)
         return _labelled(rng.sample(train, 600)), _labelled(rng.sample(test, 200))
+    return _labelled(train), _labelled(test)
+
+
+def _sample_texts() -> tuple[Labelled, Labelled]:
+    """The repository's samples with their subjects as labels; every fourth frame is tested."""
+    rows = [(text, str(index % SUBJECTS)) for index, text in enumerate(TEXTS)]
+    is_test = [index // SUBJECTS % 4 == 0 for index in range(len(rows))]
+    train = [row for row, tested in zip(rows, is_test, strict=True) if not tested]
+    test = [row for row, tested in zip(rows, is_test, strict=True) if tested]
     return _labelled(train), _labelled(test)
 
 
