@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.simulation.azure_trace import TraceRow, read_azure_trace
-from penstock.telemetry.spans.spans import Source, SpanView, Tree, Value
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
+from penstock.telemetry.window.trace_summary import SettledRequest, TraceSummary
 
 START_UNIX_S = 1_700_000_000.0
 MODEL = "chat"
@@ -128,24 +127,24 @@ class RequestSimulation:
         self._instances = Instances()
         self._number = 0
 
-    def run(self, calls: Iterator[TraceRow]) -> Iterator[tuple[float, RequestSeen]]:
+    def run(self, calls: Iterator[TraceRow]) -> Iterator[tuple[float, SettledRequest]]:
         """Pairs of (second of its end, settled request)."""
-        ends: list[tuple[float, int, RequestSeen]] = []
+        ends: list[tuple[float, int, SettledRequest]] = []
         for call in calls:
             while ends and ends[0][0] <= call.at_s:
-                end_s, _, seen = heapq.heappop(ends)
-                yield end_s, seen
-            seen = self._serve(call)
-            end_s = call.at_s + seen.summary.duration_ns / 1e9
-            heapq.heappush(ends, (end_s, self._number, seen))
+                end_s, _, request = heapq.heappop(ends)
+                yield end_s, request
+            request = self._serve(call)
+            end_s = call.at_s + request.summary.duration_ns / 1e9
+            heapq.heappush(ends, (end_s, self._number, request))
         while ends:
-            end_s, _, seen = heapq.heappop(ends)
-            yield end_s, seen
+            end_s, _, request = heapq.heappop(ends)
+            yield end_s, request
 
     def _strength(self, kind: str, now_s: float) -> float:
         return max((fault.strength_at(kind, now_s) for fault in self._faults), default=0.0)
 
-    def _serve(self, call: TraceRow) -> RequestSeen:
+    def _serve(self, call: TraceRow) -> SettledRequest:
         rng = self._rng
         is_hit = rng.random() < HIT_SHARE
         self._number += 1
@@ -155,10 +154,10 @@ class RequestSimulation:
             batcher=rng.lognormvariate(-0.5, 0.3),
         )
         attributes: dict[str, Value] = {
-            names.TIER: names.tier_of(call.input_tokens + call.output_tokens),
-            names.INPUT_TOKENS: call.input_tokens,
-            names.OUTPUT_TOKENS: call.output_tokens,
-            names.RESPONSE_MODEL: MODEL,
+            semconv.TIER: semconv.complexity_tier(call.input_tokens + call.output_tokens),
+            semconv.INPUT_TOKENS: call.input_tokens,
+            semconv.OUTPUT_TOKENS: call.output_tokens,
+            semconv.RESPONSE_MODEL: MODEL,
         }
         if is_hit:
             attributes |= self._hit_attributes(call.at_s)
@@ -166,10 +165,10 @@ class RequestSimulation:
         service, failed = self._compute(call)
         price = call.input_tokens + 2 * call.output_tokens
         attributes |= {
-            names.PAID: price,
-            names.FULL_PRICE: price,
-            names.QUEUED_MS: service.wait_s * 1e3,
-            names.CONFIDENCE: self._confidence(call.at_s),
+            semconv.PAID: price,
+            semconv.FULL_PRICE: price,
+            semconv.QUEUED_MS: service.wait_s * 1e3,
+            semconv.CONFIDENCE: self._confidence(call.at_s),
         }
         error = "UNAVAILABLE" if failed else ""
         return _settled(self._number, call.at_s, own_ms, service, attributes, error)
@@ -199,14 +198,14 @@ class RequestSimulation:
     def _hit_attributes(self, now_s: float) -> dict[str, Value]:
         rng = self._rng
         attributes: dict[str, Value] = {
-            names.CACHE_OUTCOME: "semantic_hit",
-            names.FULL_PRICE: 300,
-            names.PAID: 1,
-            names.CACHE_CONFIDENCE: min(0.999, rng.betavariate(60, 2)),
+            semconv.CACHE_OUTCOME: "semantic_hit",
+            semconv.FULL_PRICE: 300,
+            semconv.PAID: 1,
+            semconv.CACHE_CONFIDENCE: min(0.999, rng.betavariate(60, 2)),
         }
         if rng.random() < AUDITED_SHARE:
             agreeing = AGREEING_SHARE - self._strength("cache poisoning", now_s)
-            attributes[names.AGREEMENT] = float(rng.random() < agreeing)
+            attributes[semconv.AGREEMENT] = float(rng.random() < agreeing)
         return attributes
 
 
@@ -225,7 +224,7 @@ def _settled(
     service: Service | None,
     attributes: dict[str, Value],
     error: str,
-) -> RequestSeen:
+) -> SettledRequest:
     """A request as telemetry sees it; `service` is None for a hit."""
     start_ns = int((START_UNIX_S + now_s) * 1e9)
     children, end_ns = _child_spans(start_ns, own_ms, service, error)
@@ -241,7 +240,7 @@ def _settled(
         error,
         attributes,
     )
-    summary = Summary(
+    summary = TraceSummary(
         number.to_bytes(16, "big"),
         root.name,
         "router",
@@ -251,9 +250,9 @@ def _settled(
         tuple(sorted({span.source.service for span in children} | {"router"})),
         error,
         model=MODEL,
-        cache=str(attributes.get(names.CACHE_OUTCOME, "")),
+        cache=str(attributes.get(semconv.CACHE_OUTCOME, "")),
     )
-    return RequestSeen(summary, Tree([root, *children]))
+    return SettledRequest(summary, SpanTree([root, *children]))
 
 
 def _child_spans(

@@ -21,9 +21,8 @@ from penstock.api.router.v1 import router_pb2
 from penstock.bench.harness.data_sets import BANKING77, banking77
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.build import Models, assemble
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
 from penstock.prices.prices import Prices
 from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.stages import Found, finish
@@ -32,6 +31,7 @@ from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
+from penstock.testkit.outside import outside_for_tests
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 SEED = 9
@@ -127,13 +127,13 @@ async def _replay(folder: Path, requests: Sequence[str], rng: random.Random) -> 
     async with embedded_store(folder / "redis", "cache") as url:
         client = open_store(url)
         clock = SystemClock()
-        section = CacheSection()
-        entries = Entries(client, b"bench", section)
-        service = CacheServicer(
-            CacheSettings(internal_token="bench"), section, entries, None, clock
-        )
+        settings = CacheSettings(internal_token="bench")
+        outside = outside_for_tests(settings)
+        cache = assemble(settings, CacheSection(), client, outside, Models())
         lookups = [
-            CacheRecall(InProcessPeer(SERVICE, service, clock=clock), lambda: Prices({}), clock)
+            CacheRecall(
+                InProcessPeer(SERVICE, cache.servicer, clock=clock), lambda: Prices({}), clock
+            )
             for _ in range(ROUTERS)
         ]
         replay = Replay(lookups, requests)

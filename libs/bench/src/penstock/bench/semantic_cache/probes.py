@@ -34,7 +34,7 @@ def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
     served: dict[bool, list[bool]] = {True: [], False: []}
     held_out: list[bool] = []
     wrong_by_kind = Counter[str]()
-    first_answer = len(scope.classes.count)
+    first_answer = len(scope.classes.counts)
     for number, pair in enumerate(pairs):
         cached, new = vectors[2 * number], vectors[2 * number + 1]
         answer = first_answer + number
@@ -46,8 +46,8 @@ def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
         near.append(Neighbour(len(stored), answer, float(cached @ new), pair.cached))
         near.sort(key=lambda neighbour: -neighbour.similarity)
         scope.classes.insert(cached, [], answer)
-        verdict = scope.decide(new, pair.new, near, _NoAudits())
-        is_hit = verdict.serve and verdict.answer == answer
+        decision = scope.decide(new, pair.new, near, _NoAudits())
+        is_hit = decision.serve and decision.answer_class == answer
         served[pair.same].append(is_hit)
         if not pair.same:
             wrong_by_kind[pair.kind] += is_hit

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from penstock.bench.semantic_cache.data import Corpus
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticScope
+from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticPolicy
 from penstock.cache.semantic.index import VectorIndex
 
 WINDOW = 1_000
@@ -47,7 +47,7 @@ class StreamResult:
     requests: int
     hits: list[Hit]
     decision_s: float
-    scope: SemanticScope | None
+    scope: SemanticPolicy | None
     index: VectorIndex | None
     stored: list[tuple[int, str]]
 
@@ -108,7 +108,7 @@ class _Stream:
         self._corpus = corpus
         self._job = job
         self._audit = random.Random(job.seed + AUDIT_SEED_OFFSET)
-        self._scope = SemanticScope(width, job.bound)
+        self._scope = SemanticPolicy(width, job.bound)
         self._index = VectorIndex(width)
         self._answer_ids: dict[str, int] = {}
         self._stored: list[tuple[int, str]] = []
@@ -140,14 +140,14 @@ class _Stream:
             for place, similarity in self._index.search(vector, NEIGHBOURS)
         ]
         began_s = time.perf_counter()
-        verdict = self._scope.decide(vector, text, near, self._audit)
-        if verdict.serve:
-            self._hits.append(Hit(number, verdict.answer == truth))
+        decision = self._scope.decide(vector, text, near, self._audit)
+        if decision.serve:
+            self._hits.append(Hit(number, decision.answer_class == truth))
         else:
             label = self._judged(truth)
-            self._scope.learn(vector, text, label, verdict)
+            self._scope.learn(vector, text, label, decision)
         self._decision_s += time.perf_counter() - began_s
-        if not verdict.serve:
+        if not decision.serve:
             self._index.add(len(self._stored), vector)
             self._stored.append((label, text))
             self._exact[text] = truth

@@ -29,7 +29,7 @@ from penstock.bench.telemetry.nab import (
 )
 from penstock.bench.telemetry.replay import replay
 from penstock.bench.telemetry.stack import Schedule, run_with_faults
-from penstock.telemetry.detection.novelty import THETA, NoveltyStream
+from penstock.telemetry.detection.novelty import ALERT_LEVEL_NATS, NoveltyStream
 
 BOUNDS = {
     "nab_standard": Bound(">=", 70),
@@ -220,19 +220,19 @@ def _score_rows(streams: Sequence[Stream]) -> tuple[Scores, float]:
         row_scores = []
         for value in stream.values:
             score = detector.score(value)
-            detector.alert(score)
+            detector.should_alert(score)
             row_scores.append(score)
         scores.append((stream, row_scores))
     took_s = time.perf_counter() - started_s
     return scores, took_s / sum(len(stream.values) for stream in streams) * 1e6
 
 
-def _alerts(scores: Scores, theta: float = THETA) -> Alerts:
+def _alerts(scores: Scores, theta: float = ALERT_LEVEL_NATS) -> Alerts:
     """Each stream's alerts at a level in nats."""
     alerts: Alerts = []
     for stream, row_scores in scores:
         detector = NoveltyStream()
-        rows = [row for row, score in enumerate(row_scores) if detector.alert(score, theta)]
+        rows = [row for row, score in enumerate(row_scores) if detector.should_alert(score, theta)]
         alerts.append((stream, rows))
     return alerts
 
@@ -282,7 +282,9 @@ def _at_stricter_levels(scores: Scores, hit: int) -> list[tuple[int, int]]:
     """(windows hit, false alerts) of stricter levels, one for each recall below the detector's."""
     found: dict[int, int] = {}
     for step in range(1, 13):
-        judged = [score_file(stream, rows) for stream, rows in _alerts(scores, THETA + step)]
+        judged = [
+            score_file(stream, rows) for stream, rows in _alerts(scores, ALERT_LEVEL_NATS + step)
+        ]
         if 0 < _windows_hit(judged) < hit:
             found.setdefault(_windows_hit(judged), _false_alerts(judged))
     return list(found.items())[::2]

@@ -33,11 +33,12 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.critical_path import critical_path
-from penstock.telemetry.spans.spans import Source, Tree, view
-from penstock.telemetry.store import Store
+from penstock.telemetry.spans.spans import Source, SpanTree, read_span
+from penstock.telemetry.store import TelemetryStore
 from penstock.testkit.outside import outside_for_tests
 
 SPANS_PER_TRACE = 8
@@ -101,7 +102,7 @@ def run(options: Options) -> Result:
 
 def _recording(count: int) -> dict[str, Number]:
     """Microseconds of a span that is not made, sampled out, recorded: best of five rounds."""
-    telemetry = Telemetry("bench", "127.0.0.1:1", interval_s=3600, capacity=10)
+    telemetry = Telemetry("bench", "127.0.0.1:1", interval_s=3600, max_queued_spans=10)
     sides = {
         "span_none_us": (NO_TELEMETRY, Call()),
         "span_unsampled_us": (telemetry, Call(traceparent=format_traceparent(1, 2, False))),
@@ -116,8 +117,7 @@ def _recording(count: int) -> dict[str, Number]:
                 with side.span("penstock.api.x.v1.XService/Do", call, kind="server"):
                     pass
             best[name] = min(best[name], (time.perf_counter() - started_s) / spans * 1e6)
-    telemetry.ring.clear()
-    telemetry.close(0.1)
+    telemetry.close(0.0)
     return dict(best)
 
 
@@ -177,7 +177,7 @@ def _critical_paths(traces: int) -> dict[str, Number]:
     sources = {service: Source(service, "1") for service in SERVICES}
     for _ in range(traces):
         spans = generated_trace(rng, rng.randrange(1, 40))
-        tree = Tree([view(span, sources[service]) for span, service in spans])
+        tree = SpanTree([read_span(span, sources[service]) for span, service in spans])
         started_s = time.perf_counter()
         sections = critical_path(tree)
         spent_s += time.perf_counter() - started_s
@@ -248,7 +248,9 @@ async def _intake(spans: int) -> dict[str, Number]:
 
 def _settling_s(payloads: Sequence[bytes]) -> float:
     """Seconds to settle all these traces: rows, service graph, detectors, packing."""
-    store = Store(ManualClock(), WINDOW_BYTES, detectors=(MetricDetector(), RequestDetector()))
+    store = TelemetryStore(
+        ManualClock(), WINDOW_BYTES, DetectionPipeline((MetricDetector(), RequestDetector()))
+    )
     for payload in payloads:
         _put(store, payload)
     started_s = time.perf_counter()
@@ -275,17 +277,17 @@ class ManualClock:
         self.now_s += seconds
 
 
-def _put(store: Store, payload: bytes) -> None:
+def _put(store: TelemetryStore, payload: bytes) -> None:
     request = otlp.ExportTraceServiceRequest.FromString(payload)
     for resource in request.resource_spans:
-        source = store.window.source(
+        source = store.window.source_number(
             Source(resource.resource.attributes[0].value.string_value, "1")
         )
         for span in resource.scope_spans[0].spans:
             store.window.add(span, source, store.clock.monotonic())
 
 
-def _settle_all(store: Store) -> None:
+def _settle_all(store: TelemetryStore) -> None:
     """Let a minute pass, so that every trace is due, and settle all of them."""
     clock = store.clock
     assert isinstance(clock, ManualClock)
@@ -297,7 +299,7 @@ def _settle_all(store: Store) -> None:
 def _memory(spans: int) -> tuple[dict[str, Number], tuple[list[float], list[float]]]:
     """Resident megabytes a million spans, and the curve of megabytes by thousand spans."""
     process = psutil.Process()
-    store = Store(ManualClock(), WINDOW_BYTES)
+    store = TelemetryStore(ManualClock(), WINDOW_BYTES)
     gc.collect()
     before = process.memory_info().rss
     thousand_spans: list[float] = [0.0]

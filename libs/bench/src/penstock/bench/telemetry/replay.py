@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.simulation.requests import START_UNIX_S, Fault, RequestSimulation, arrivals
+from penstock.telemetry.detection.baseline import fit_baseline
+from penstock.telemetry.detection.downsampling import SAMPLE_INTERVAL_S
 from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.fitting import fit
-from penstock.telemetry.detection.incidents import Incident, IncidentBook
+from penstock.telemetry.detection.incidents import Incident, IncidentTracker
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.detection.quality import Quality
+from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.detection.request_detector import RequestDetector
-from penstock.telemetry.detection.sampling import SAMPLE_S
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.trace_summary import SettledRequest
 
 SERVICES = ("router", "cache", "batcher", "inference")
 KINDS = {
@@ -65,8 +65,8 @@ class Monitoring:
 
     detectors: list[Detector] = field(default_factory=list)
     requests: RequestDetector = field(default_factory=RequestDetector)
-    quality: Quality = field(default_factory=Quality)
-    book: IncidentBook = field(default_factory=IncidentBook)
+    quality: QualityMonitor = field(default_factory=QualityMonitor)
+    incidents: IncidentTracker = field(default_factory=IncidentTracker)
     findings: list[Finding] = field(default_factory=list)
     fitted_s: float = 0.0
     series: dict[SeriesKey, Series] = field(default_factory=lambda: defaultdict(Series))
@@ -75,33 +75,33 @@ class Monitoring:
     def __post_init__(self) -> None:
         self.detectors += [MetricDetector(), self.requests]
 
-    def observe(self, now_s: float, seen: RequestSeen) -> None:
+    def observe(self, now_s: float, request: SettledRequest) -> None:
         """Take a settled request, and do what is due by then."""
-        if now_s - self.sampled_s >= SAMPLE_S:
+        if now_s - self.sampled_s >= SAMPLE_INTERVAL_S:
             self._sample(now_s)
-        self._count(seen)
-        found = list(self.quality.take(seen))
+        self._count(request)
+        found = list(self.quality.observe_request(request))
         for detector in self.detectors:
-            found += detector.on_request(seen)
+            found += detector.observe_request(request)
         self._record(found)
-        if now_s - self.fitted_s >= REFIT_S and (asked := self.requests.due()) is not None:
+        if now_s - self.fitted_s >= REFIT_S and (fit := self.requests.next_fit()) is not None:
             self.fitted_s = now_s
-            self.requests.learnt(asked[0], fit(asked[1]))
+            self.requests.set_baseline(fit.group, fit_baseline(fit.sample))
 
     def _record(self, found: Sequence[Finding]) -> None:
         for finding in found:
             self.findings.append(finding)
-            self.book.take(finding)
+            self.incidents.report(finding)
 
-    def _count(self, seen: RequestSeen) -> None:
-        for span in seen.tree.spans:
+    def _count(self, request: SettledRequest) -> None:
+        for span in request.tree.spans:
             service = span.source.service
             self._add(service, LATENCY_METRIC, span.duration_ns / 1e9)
             self._add(service, "error share", float(bool(span.error)))
-        root = seen.tree.root.attributes
-        self._add("cache", "hit share", float(bool(seen.summary.cache)))
-        self._add("batcher", "queue wait", float(root.get(names.QUEUED_MS, 0.0)))
-        self._add("router", "tokens out", float(root.get(names.OUTPUT_TOKENS, 0.0)))
+        root = request.tree.root.attributes
+        self._add("cache", "hit share", float(bool(request.summary.cache)))
+        self._add("batcher", "queue wait", float(root.get(semconv.QUEUED_MS, 0.0)))
+        self._add("router", "tokens out", float(root.get(semconv.OUTPUT_TOKENS, 0.0)))
 
     def _add(self, service: str, metric: str, value: float) -> None:
         series = self.series[SeriesKey(service, metric)]
@@ -119,7 +119,7 @@ class Monitoring:
                 points.append((rate_key, series.count / length_s))
             for point_key, value in points:
                 for detector in self.detectors:
-                    self._record(detector.on_point(point_key, START_UNIX_S + now_s, value))
+                    self._record(detector.observe_sample(point_key, START_UNIX_S + now_s, value))
             self.series[key] = Series()
 
 
@@ -172,12 +172,12 @@ def replay(folder: Path | None, hours: float, seed: int) -> ReplayResult:
     rng = random.Random(seed)
     faults = plan_faults(rng, hours)
     monitoring = Monitoring()
-    for now_s, seen in RequestSimulation(faults, rng).run(arrivals(folder, rng, hours)):
+    for now_s, request in RequestSimulation(faults, rng).run(arrivals(folder, rng, hours)):
         if now_s >= hours * 3600:
             break  # nothing arrives any more; the last answers alone are no typical traffic
-        monitoring.observe(now_s, seen)
+        monitoring.observe(now_s, request)
     found = [(fault, _detection_delay_s(fault, monitoring.findings)) for fault in faults]
-    incidents = monitoring.book.all()
+    incidents = monitoring.incidents.newest_first()
     false_alerts = [incident for incident in incidents if not _is_explained(incident, faults)]
     return ReplayResult(found, false_alerts, hours * len(SERVICES))
 
@@ -185,7 +185,7 @@ def replay(folder: Path | None, hours: float, seed: int) -> ReplayResult:
 def _detection_delay_s(fault: Fault, findings: Sequence[Finding]) -> float | None:
     for finding in findings:
         at_s = finding.at_unix_s - START_UNIX_S
-        features = " ".join(blame.feature for blame in finding.blames)
+        features = " ".join(contribution.feature for contribution in finding.contributions)
         named = any(word in features for word in FEATURES[fault.kind])
         if fault.from_s <= at_s <= fault.to_s and named:
             return at_s - fault.from_s
