@@ -1,4 +1,4 @@
-"""Asks the recorders of all processes what they entered, and the stores which scripts they ran."""
+"""Records which functions all processes enter, and which scripts the stores run, during a call."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from penstock.bench.reading.traces.journey import Entered, Recording
 
 T = TypeVar("T")
 HOOK = Path(__file__).parent / "hook"
-SOCKETS = "READING_SOCKETS"
+SOCKETS_VARIABLE = "READING_SOCKETS"
 STORE = "store"
 NO_FUNCTIONS = ("<module>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
-"""What is no function to a reader: a module's first import, and parts of the function around."""
+"""Code objects that are no functions: a module's first import, and parts of the function around."""
 
 
 @contextlib.contextmanager
-def hooked(folder: Path) -> Iterator[None]:
-    """Have every Python process that starts meanwhile take a recorder's orders in a folder."""
+def recorded_processes(folder: Path) -> Iterator[None]:
+    """Start a recorder in every Python process that starts in the block; it listens in `folder`."""
     path = os.pathsep.join([str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", SOCKETS)}
-    os.environ.update({"PYTHONPATH": path, SOCKETS: str(folder)})
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", SOCKETS_VARIABLE)}
+    os.environ.update({"PYTHONPATH": path, SOCKETS_VARIABLE: str(folder)})
     try:
         yield
     finally:
@@ -43,21 +43,23 @@ class Recorders:
     """The recorders of the processes that listen in one folder, and the scripts of some stores."""
 
     def __init__(self, folder: Path, tree: SourceTree, stores: Sequence[str] = ()) -> None:
-        self._folder, self._tree, self._stores = folder, tree, stores
+        self._folder = folder
+        self._tree = tree
+        self._stores = stores
         self._scripts = tree.scripts()
 
     async def record(
-        self, act: Callable[[], Awaitable[T]], after_s: float = 0.0
+        self, action: Callable[[], Awaitable[T]], after_s: float = 0.0
     ) -> tuple[Recording, T]:
-        """Record while `act` runs and for `after_s` more; gives what it returned too."""
+        """Record while `action` runs and for `after_s` more; also returns its result."""
         async with contextlib.AsyncExitStack() as owned:
             monitors = [await owned.enter_async_context(_monitor(url)) for url in self._stores]
-            await self._tell_all(b"begin")
+            await self._send_to_all(b"begin")
             began_ns = time.monotonic_ns()
-            result = await act()
+            result = await action()
             answered_ns = time.monotonic_ns()
             await asyncio.sleep(after_s)
-            reports = await self._tell_all(b"end")
+            reports = await self._send_to_all(b"end")
         first_ns: dict[Entered, int] = {}
         for report in reports:
             self._add(first_ns, report)
@@ -81,19 +83,19 @@ class Recorders:
                 entered = Entered(STORE, self._scripts[digest], "the script", 0)
                 first_ns.setdefault(entered, at_ns)
 
-    async def _tell_all(self, word: bytes) -> list[dict[str, Any]]:
+    async def _send_to_all(self, command: bytes) -> list[dict[str, Any]]:
         return list(
-            await asyncio.gather(*(_tell(path, word) for path in self._folder.glob("*.sock")))
+            await asyncio.gather(*(_send(path, command) for path in self._folder.glob("*.sock")))
         )
 
 
-async def _tell(path: Path, word: bytes) -> dict[str, Any]:
+async def _send(path: Path, command: bytes) -> dict[str, Any]:
     """A recorder's answer; an empty report where the process has ended and left its socket."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
     except ConnectionRefusedError:
         return {"program": "", "functions": [], "classes": []}
-    writer.write(word)
+    writer.write(command)
     answer = json.loads(await reader.read())
     writer.close()
     return dict(answer)
@@ -103,9 +105,9 @@ async def _tell(path: Path, word: bytes) -> dict[str, Any]:
 async def _monitor(url: str) -> AsyncIterator[list[tuple[int, str]]]:
     """Scripts that a Redis runs while the block lasts: nanoseconds, and the SHA-1 of the text.
 
-    The server writes the lines in order, so that all have come when the monitor's own mark has.
+    The server sends the lines in order, so all have arrived once the mark echoed at the end has.
     """
-    ran: list[tuple[int, str]] = []
+    scripts: list[tuple[int, str]] = []
     client = redis.asyncio.Redis.from_url(url)
     mark = f"reading-{time.monotonic_ns()}"
     async with client.monitor() as monitor:
@@ -115,13 +117,13 @@ async def _monitor(url: str) -> AsyncIterator[list[tuple[int, str]]]:
                 name, _, rest = line["command"].partition(" ")
                 if name.upper() == "EVALSHA":
                     ago_ns = round((time.time() - line["time"]) * 1e9)
-                    ran.append((time.monotonic_ns() - ago_ns, rest.partition(" ")[0].lower()))
+                    scripts.append((time.monotonic_ns() - ago_ns, rest.partition(" ")[0].lower()))
                 elif mark in rest:
                     return
 
         reader = asyncio.create_task(read())
         try:
-            yield ran
+            yield scripts
             await client.echo(mark)
             await reader
         finally:
