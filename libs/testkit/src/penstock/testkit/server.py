@@ -31,7 +31,8 @@ async def serving(
     endpoints: Sequence[Endpoint], listen: str = "127.0.0.1:0", **options: object
 ) -> AsyncIterator[GrpcServer]:
     """A started server, stopped without grace afterwards; `options` are those of GrpcServer."""
-    server = GrpcServer("test", ServiceSettings(listen=listen), endpoints, **options)  # type: ignore[arg-type]  # options stay open
+    settings = ServiceSettings(listen=listen)
+    server = GrpcServer("test", settings, endpoints, **options)  # type: ignore[arg-type]  # any
     await server.start()
     try:
         yield server

@@ -38,20 +38,20 @@ def gptcache(folder: str, vectors: Vectors, threshold: float | None) -> Iterator
     A threshold is a similarity from 0 to 1.
     """
     import gptcache  # type: ignore[import-not-found]
+    from gptcache import manager  # type: ignore[import-not-found]
+    from gptcache import similarity_evaluation as evaluation  # type: ignore[import-not-found]
     from gptcache.adapter.api import get, init_similar_cache, put  # type: ignore[import-not-found]
-    from gptcache.manager import CacheBase, VectorBase, get_data_manager  # type: ignore[import-not-found]
-    from gptcache.similarity_evaluation import SearchDistanceEvaluation  # type: ignore[import-not-found]
 
     settings = {} if threshold is None else {"similarity_threshold": threshold}
     width = len(next(iter(vectors.values())))
-    base = CacheBase("sqlite", sql_url=f"sqlite:///{folder}/cache.db")
-    index = VectorBase("faiss", dimension=width, index_path=f"{folder}/cache.index")
+    base = manager.CacheBase("sqlite", sql_url=f"sqlite:///{folder}/cache.db")
+    index = manager.VectorBase("faiss", dimension=width, index_path=f"{folder}/cache.index")
     cache = gptcache.Cache()
     init_similar_cache(
         cache_obj=cache,
         embedding=_KnownEmbeddings(vectors),
-        data_manager=get_data_manager(base, index, max_size=1_000_000),
-        evaluation=SearchDistanceEvaluation(),
+        data_manager=manager.get_data_manager(base, index, max_size=1_000_000),
+        evaluation=evaluation.SearchDistanceEvaluation(),
         config=gptcache.Config(
             auto_flush=1_000_000, enable_token_counter=False, disable_report=True, **settings
         ),
