@@ -38,8 +38,8 @@ def gptcache(folder: str, vectors: Vectors, threshold: float | None) -> Iterator
     A threshold is a similarity from 0 to 1.
     """
     import gptcache  # type: ignore[import-not-found]
-    from gptcache import manager  # type: ignore[import-not-found]
-    from gptcache import similarity_evaluation as evaluation  # type: ignore[import-not-found]
+    from gptcache import manager
+    from gptcache import similarity_evaluation as evaluation
     from gptcache.adapter.api import get, init_similar_cache, put  # type: ignore[import-not-found]
 
     settings = {} if threshold is None else {"similarity_threshold": threshold}
