@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import Question
-from penstock.limiter.output_estimates import Kind, Outputs
-from penstock.limiter.rules import LimitsSection, Path, RuleSection, counters
+from penstock.limiter.counters import SpendPath, counters_of
+from penstock.limiter.output_estimates import CallGroup, OutputEstimates
+from penstock.limiter.rules import LimitsSection, RuleSection
+from penstock.limiter.script import Reservation
 from penstock.simulation.azure_trace import TraceRow
 from penstock.simulation.ledger import SimulatedLedger
 
@@ -155,10 +156,10 @@ class _Limiter:
 
     def __init__(self, section: LimitsSection) -> None:
         self._section = section
-        self._path = Path("a", model="m")
-        self._kind = Kind("a", "m")
+        self._path = SpendPath("a", model="m")
+        self._group = CallGroup("a", "m")
         self._ledger = SimulatedLedger("a")
-        self._outputs = Outputs(OUTPUT_QUANTILE)
+        self._estimates = OutputEstimates(OUTPUT_QUANTILE)
 
     def run(self, calls: Sequence[Arrival]) -> Spending:
         spending = Spending()
@@ -176,16 +177,17 @@ class _Limiter:
     def _reserve(self, number: int, call: Arrival) -> bool:
         now_s = START_S + call.at_s
         input_microusd = call.input_tokens * INPUT_MICROUSD
-        least = [1, call.input_tokens, input_microusd]
-        most = [1, call.input_tokens + MAX_TOKENS, input_microusd + MAX_TOKENS * OUTPUT_MICROUSD]
-        usual = self._outputs.usual(self._kind, most, least)
-        ask = Question(most, usual, least, HOLD_MS, call.priority)
-        path = counters(self._section, self._path, now_s)
-        reply = self._ledger.reserve(round(now_s * 1e6), str(number), path, ask)
-        return reply.verdict == pb.VERDICT_ALLOWED
+        max_output_microusd = MAX_TOKENS * OUTPUT_MICROUSD
+        min_cost = [1, call.input_tokens, input_microusd]
+        max_cost = [1, call.input_tokens + MAX_TOKENS, input_microusd + max_output_microusd]
+        expected_cost = self._estimates.expected_cost(self._group, max_cost, min_cost)
+        reservation = Reservation(max_cost, expected_cost, min_cost, HOLD_MS, call.priority)
+        counters = counters_of(self._section, self._path, now_s)
+        ruling = self._ledger.reserve(round(now_s * 1e6), str(number), counters, reservation)
+        return ruling.verdict == pb.VERDICT_ALLOWED
 
     def _settle(self, end_s: float, number: int, call: Arrival) -> None:
         spent = [1, call.input_tokens + call.output_tokens, call.cost_microusd]
         self._ledger.settle(round((START_S + end_s) * 1e6), str(number), spent)
         output_microusd = call.output_tokens * OUTPUT_MICROUSD
-        self._outputs.learn(self._kind, [0, call.output_tokens, output_microusd])
+        self._estimates.record(self._group, [0, call.output_tokens, output_microusd])

@@ -255,7 +255,7 @@ class CacheRecall:
             return 0
         size = sum(len(message.content) for message in task.generate.messages) // 4
         output = min(task.generate.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
-        return self._prices().most_microusd(model, size, output) or 0
+        return self._prices().cost_bound_microusd(model, size, output) or 0
 
     async def follow_stream(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
