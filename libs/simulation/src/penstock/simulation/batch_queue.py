@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.batcher.batch_formation import CostModel, FormerLimits, form
-from penstock.batcher.fair_queue import CRITICAL, HIGH, LOW, NORMAL, Entry, Scheduler
+from penstock.batcher.batch_formation import BatchLimits, CostModel, form_batch
+from penstock.batcher.fair_queue import CRITICAL, HIGH, LOW, NORMAL, FairQueue, WorkItem
 
 DEADLINES_S = {CRITICAL: 0.2, HIGH: 1.0, NORMAL: 2.0, LOW: 4.0}
 MIX = {CRITICAL: 0.1, HIGH: 0.2, NORMAL: 0.3, LOW: 0.4}
@@ -48,16 +48,16 @@ class Done:
     """What became of the requests: finish time by id for those served, and the batches."""
 
     finished_s: dict[int, float] = field(default_factory=dict)
-    batches: list[tuple[int, list[Entry]]] = field(default_factory=list)
+    batches: list[tuple[int, list[WorkItem]]] = field(default_factory=list)
     ended_s: float = 0.0
 
 
 class Discipline(Protocol):
     """Holds what waits and says what runs next."""
 
-    def push(self, entry: Entry) -> None: ...
+    def push(self, entry: WorkItem) -> None: ...
 
-    def next_batch(self, now: float) -> list[Entry]: ...
+    def next_batch(self, now: float) -> list[WorkItem]: ...
 
     def wake_s(self) -> float:
         """When it wants to be asked again although nothing arrives; infinite where it never
@@ -81,26 +81,26 @@ class Ours(Prompt):
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._cost = shape.cost()
-        self._scheduler = Scheduler()
+        self._scheduler = FairQueue()
 
     def __len__(self) -> int:
         return len(self._scheduler)
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         if len(self._scheduler) >= self._shape.queue and (
-            victim := self._scheduler.longest_flow_tail()
+            victim := self._scheduler.drop_candidate()
         ):
             self._scheduler.remove(victim.id)
         self._scheduler.push(entry)
 
-    def next_batch(self, now: float) -> list[Entry]:
-        self._scheduler.expire(now)
-        limits = FormerLimits(
+    def next_batch(self, now: float) -> list[WorkItem]:
+        self._scheduler.pop_expired(now)
+        limits = BatchLimits(
             self._shape.rows, 1 << 20, self._shape.batch_ms, self._shape.urgent_batch_ms
         )
-        batch = form(self._scheduler.ordered(self._shape.look_ahead), self._cost, limits)
+        batch = form_batch(self._scheduler.in_order(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
-            self._scheduler.serve(entry)
+            self._scheduler.take(entry)
             self._scheduler.codel.observe(now - entry.arrived_s, now)
         return batch
 
@@ -113,17 +113,17 @@ class Fifo(Prompt):
     def __init__(self, shape: Shape, size: int) -> None:
         self._shape = shape
         self._size = size
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[WorkItem] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         if len(self._queue) < self._shape.queue:
             self._queue.append(entry)
 
-    def next_batch(self, now: float) -> list[Entry]:
-        batch: list[Entry] = []
+    def next_batch(self, now: float) -> list[WorkItem]:
+        batch: list[WorkItem] = []
         while self._queue and len(batch) < self._size:
             entry = self._queue.popleft()
             if entry.deadline_s > now:
@@ -143,13 +143,13 @@ class Window(Fifo):
     def wake_s(self) -> float:
         return self._queue[0].arrived_s + self._window_s if self._queue else math.inf
 
-    def next_batch(self, now: float) -> list[Entry]:
+    def next_batch(self, now: float) -> list[WorkItem]:
         if len(self._queue) < self._size and now + 1e-12 < self.wake_s():
             return []
         return super().next_batch(now)
 
 
-def simulate(arrivals: Sequence[Entry], discipline: Discipline, shape: Shape) -> Done:
+def simulate(arrivals: Sequence[WorkItem], discipline: Discipline, shape: Shape) -> Done:
     """Run a worker over the arrivals, in order of their time, until all have ended."""
     cost, done, now, index = shape.cost(), Done(), 0.0, 0
     while index < len(arrivals) or len(discipline):
@@ -186,7 +186,7 @@ def entries(
     rng: random.Random,
     mix: dict[int, float] | None = None,
     lengths: Lengths = length,
-) -> list[Entry]:
+) -> list[WorkItem]:
     """Requests at these instants: class by `mix`, tenant with the first one ten times as busy,
     length by `lengths`.
 
@@ -201,7 +201,7 @@ def entries(
         tokens = lengths(rng)
         begin_by_s = instant + DEADLINES_S[priority] - cost.predict_ms(1, tokens) / 1e3
         tenant = str(rng.choices(range(TENANTS), weights)[0])
-        out.append(Entry(number, priority, tenant, "m", 1, tokens, instant, begin_by_s))
+        out.append(WorkItem(number, priority, tenant, "m", 1, tokens, instant, begin_by_s))
     return out
 
 
@@ -214,7 +214,7 @@ def poisson(rate: float, count: int, rng: random.Random) -> list[float]:
     return out
 
 
-def best_fifo(shape: Shape, make: Callable[[], list[Entry]]) -> tuple[int, float]:
+def best_fifo(shape: Shape, make: Callable[[], list[WorkItem]]) -> tuple[int, float]:
     """The batch size with which first-come serves the most tokens a second, and that rate, under
     saturation.
     """

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from penstock.batcher.batch_formation import CostModel
-from penstock.batcher.fair_queue import Entry
+from penstock.batcher.fair_queue import WorkItem
 
-OVERRUN = 1.25
+OVERRUN_RATIO = 1.25
 """A batch that takes so much longer than `max_batch_ms` halves the rows of the next."""
-NEWEST = 0.1
+NEWEST_GAP_WEIGHT = 0.1
 """Weight of the newest gap between arrivals in their mean."""
 
 
 @dataclass(slots=True)
-class Arrivals:
+class ArrivalGaps:
     """The mean gap between arrivals, from which the gain of a wait is expected."""
 
     gap_s: float = math.inf
@@ -28,11 +28,15 @@ class Arrivals:
     def note(self, now: float) -> None:
         """Somebody has come."""
         gap_s = now - self.last_s
-        self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + NEWEST * (gap_s - self.gap_s)
+        self.gap_s = (
+            gap_s
+            if math.isinf(self.gap_s)
+            else self.gap_s + NEWEST_GAP_WEIGHT * (gap_s - self.gap_s)
+        )
         self.last_s = now
 
-    def worth_waiting_s(
-        self, chosen: Sequence[Entry], cost: CostModel, most_s: float, now: float
+    def batch_delay_s(
+        self, chosen: Sequence[WorkItem], cost: CostModel, most_s: float, now: float
     ) -> float:
         """Seconds to wait for company: at most `most_s` after the head's arrival, never past the
         moment when the tightest of the batch must begin, and only where the fixed cost that company
@@ -61,7 +65,7 @@ class RowLimits:
 
     def ran(self, model: str, rows: int, over: float, most: int) -> None:
         """A batch of `rows` took `over` times what a batch may take."""
-        if rows > 1 and over > OVERRUN:
+        if rows > 1 and over > OVERRUN_RATIO:
             self.rows[model] = max(1.0, rows / 2)
         elif model in self.rows:
             self.rows[model] = min(float(most), self.rows[model] + 1.0)

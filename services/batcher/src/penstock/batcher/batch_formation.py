@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from penstock.batcher.fair_queue import CRITICAL, Entry
+from penstock.batcher.fair_queue import CRITICAL, WorkItem
 
-FORGET = 0.98
+FORGETTING_FACTOR = 0.98
 """Weight that older batches keep when a new one is learned from."""
 
 
@@ -32,7 +32,7 @@ class CostModel:
     def learn(self, rows: int, longest: int, took_ms: float) -> None:
         """Learn from a batch that has run."""
         x = float(rows * longest)
-        weight, sx, sy, sxx, sxy = (value * FORGET for value in self._sums)
+        weight, sx, sy, sxx, sxy = (value * FORGETTING_FACTOR for value in self._sums)
         weight, sx, sy, sxx, sxy = weight + 1, sx + x, sy + took_ms, sxx + x * x, sxy + x * took_ms
         self._sums = (weight, sx, sy, sxx, sxy)
         self.samples += 1
@@ -45,7 +45,7 @@ class CostModel:
 
 
 @dataclass(frozen=True)
-class FormerLimits:
+class BatchLimits:
     """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0:
     none), shorter with an urgent head.
     """
@@ -56,7 +56,9 @@ class FormerLimits:
     urgent_batch_ms: float = 0.0
 
 
-def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> list[Entry]:
+def form_batch(
+    candidates: Iterable[WorkItem], cost: CostModel, limits: BatchLimits
+) -> list[WorkItem]:
     """The next batch: the first candidate, others of its class that ride along cheaply, then those
     closest to it in length.
 
@@ -74,12 +76,12 @@ def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> 
     rest = [entry for entry in waiting[1:] if entry.model == head.model]
     if head.priority == CRITICAL:
         for entry in rest:
-            if entry.priority == CRITICAL and batch.rides_along(entry):
+            if entry.priority == CRITICAL and batch.adds_no_more_than_alone(entry):
                 batch.add(entry)
     taken = {entry.id for entry in batch.entries}
-    longest = _row_length(head)
-    for entry in sorted(rest, key=lambda entry: abs(_row_length(entry) - longest)):
-        if entry.id not in taken and batch.pays(entry):
+    longest = _tokens_per_row(head)
+    for entry in sorted(rest, key=lambda entry: abs(_tokens_per_row(entry) - longest)):
+        if entry.id not in taken and batch.keeps_throughput(entry):
             batch.add(entry)
     return batch.entries
 
@@ -87,11 +89,11 @@ def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> 
 class _Batch:
     """A batch while it is filled."""
 
-    def __init__(self, head: Entry, cost: CostModel, limits: FormerLimits) -> None:
+    def __init__(self, head: WorkItem, cost: CostModel, limits: BatchLimits) -> None:
         self.entries = [head]
         self._cost = cost
         self._limits = limits
-        self._rows, self._tokens, self._longest = head.rows, head.tokens, _row_length(head)
+        self._rows, self._tokens, self._longest = head.rows, head.tokens, _tokens_per_row(head)
         cap = (
             limits.urgent_batch_ms
             if head.priority == CRITICAL and limits.urgent_batch_ms
@@ -99,27 +101,27 @@ class _Batch:
         )
         self._cap_ms = max(cap, cost.predict_ms(head.rows, self._longest)) if cap else 0.0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: WorkItem) -> None:
         self.entries.append(entry)
         self._rows += entry.rows
         self._tokens += entry.tokens
-        self._longest = max(self._longest, _row_length(entry))
+        self._longest = max(self._longest, _tokens_per_row(entry))
 
-    def _with(self, entry: Entry) -> float | None:
+    def _with(self, entry: WorkItem) -> float | None:
         """Milliseconds of the batch with one more entry; None where a bound forbids it."""
-        rows, longest = self._rows + entry.rows, max(self._longest, _row_length(entry))
+        rows, longest = self._rows + entry.rows, max(self._longest, _tokens_per_row(entry))
         if rows > self._limits.rows or rows * longest > self._limits.tokens:
             return None
         then_ms = self._cost.predict_ms(rows, longest)
         return None if self._cap_ms and then_ms > self._cap_ms else then_ms
 
-    def rides_along(self, entry: Entry) -> bool:
+    def adds_no_more_than_alone(self, entry: WorkItem) -> bool:
         """The entry adds at most the time that it would take alone."""
         then_ms = self._with(entry)
-        alone_ms = self._cost.predict_ms(entry.rows, _row_length(entry))
+        alone_ms = self._cost.predict_ms(entry.rows, _tokens_per_row(entry))
         return then_ms is not None and then_ms - self._now_ms() <= alone_ms
 
-    def pays(self, entry: Entry) -> bool:
+    def keeps_throughput(self, entry: WorkItem) -> bool:
         """Real tokens per millisecond do not fall."""
         then_ms = self._with(entry)
         return (
@@ -131,12 +133,12 @@ class _Batch:
         return self._cost.predict_ms(self._rows, self._longest)
 
 
-def _row_length(entry: Entry) -> int:
+def _tokens_per_row(entry: WorkItem) -> int:
     return max(1, -(-entry.tokens // max(1, entry.rows)))
 
 
-def padding_waste(batch: Iterable[Entry]) -> float:
+def padding_waste(batch: Iterable[WorkItem]) -> float:
     """Share of a padded batch's tokens that are padding."""
     members = list(batch)
-    padded = sum(entry.rows for entry in members) * max(_row_length(entry) for entry in members)
+    padded = sum(entry.rows for entry in members) * max(_tokens_per_row(entry) for entry in members)
     return 1.0 - sum(entry.tokens for entry in members) / padded

@@ -5,8 +5,8 @@ Plain values; `now` is an argument; nothing waits here.
 Between classes: start-time fair queueing (Goyal, Vin and Cheng, 1996) with a burst credit, by which
 a class acts as strict priority while it stays inside its share and as a fair share beyond. Between
 tenants of a class: the same by tokens, without banked credit. Within a tenant: earliest deadline
-first. Ownership: the scheduler owns an entry from `push` until `pop`, `remove` or `expire` gives it
-back.
+first. Ownership: the scheduler owns an entry from `push` until `take`, `remove` or `pop_expired`
+gives it back.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import NamedTuple
 LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
 POSTPONED = "\x00postponed"
 """Flow of the entries that are served after all others of their class."""
-WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
-CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
+DEFAULT_WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
+BURST_CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
 """Tokens divided by weight that a class may be served ahead of its share when it comes back from
 idle.
 """
 
 
-class Entry(NamedTuple):
+class WorkItem(NamedTuple):
     """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the
     monotonic clock as `arrived_s` is.
 
@@ -72,7 +72,7 @@ class CoDel:
 @dataclass(slots=True)
 class _Tenant:
     finish: float = 0.0
-    heap: list[tuple[float, int, Entry]] = field(default_factory=list)
+    heap: list[tuple[float, int, WorkItem]] = field(default_factory=list)
     tokens: int = 0
 
 
@@ -86,13 +86,13 @@ class _Class:
     rows: int = 0
 
 
-class Scheduler:
+class FairQueue:
     """The waiting entries of one instance, in the order in which they should be served."""
 
     def __init__(
         self,
-        weights: Mapping[int, float] = WEIGHTS,
-        credits: Mapping[int, float] = CREDITS,  # noqa: A002
+        weights: Mapping[int, float] = DEFAULT_WEIGHTS,
+        credits: Mapping[int, float] = BURST_CREDITS,  # noqa: A002
         strict: bool = False,
     ) -> None:
         self.strict = strict
@@ -103,7 +103,7 @@ class Scheduler:
         }
         self._virtual = 0.0
         self._order = itertools.count()
-        self._live: dict[int, Entry] = {}
+        self._live: dict[int, WorkItem] = {}
         self._counts: Counter[tuple[str, int]] = Counter()
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class Scheduler:
         for priority, weight in weights.items():
             self._classes[priority].weight = weight
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         """Take an entry."""
         group = self._classes[entry.priority]
         if not group.rows:
@@ -154,7 +154,7 @@ class Scheduler:
         self._live[entry.id] = entry
         self._counts[entry.model, entry.priority] += 1
 
-    def remove(self, entry_id: int) -> Entry | None:
+    def remove(self, entry_id: int) -> WorkItem | None:
         """Give back an entry whose caller has gone; None where it is not here any more."""
         entry = self._live.pop(entry_id, None)
         if entry is not None:
@@ -169,14 +169,14 @@ class Scheduler:
         if entry is not None:
             self.push(entry._replace(tenant=POSTPONED))
 
-    def expire(self, now: float) -> list[Entry]:
+    def pop_expired(self, now: float) -> list[WorkItem]:
         """Give back every entry whose time is up."""
         late = [entry for entry in self._live.values() if entry.deadline_s <= now]
         for entry in late:
             self.remove(entry.id)
         return late
 
-    def ordered(self, most: int) -> Iterator[Entry]:
+    def in_order(self, most: int) -> Iterator[WorkItem]:
         """The next entries as the order stands, at most `most`, without serving any: the look-ahead
         of the batch former.
         """
@@ -207,7 +207,7 @@ class Scheduler:
         )
         return behind + [group for group in by_urgency if group not in behind]
 
-    def _tenant_order(self, tenant: _Tenant, most: int) -> list[Entry]:
+    def _tenant_order(self, tenant: _Tenant, most: int) -> list[WorkItem]:
         """Earliest deadline first; newest first while overloaded, because the oldest will not be in
         time anyway.
         """
@@ -221,7 +221,7 @@ class Scheduler:
             ]
         return [item[2] for item in heapq.nsmallest(most, live)]
 
-    def serve(self, entry: Entry) -> None:
+    def take(self, entry: WorkItem) -> None:
         """Take an entry out to be served, charged to its own class and tenant."""
         entry = self._live.pop(entry.id)
         group = self._classes[entry.priority]
@@ -239,13 +239,13 @@ class Scheduler:
             tenant.finish += entry.tokens
         self._forget(entry)
 
-    def longest_flow_tail(self, model: str = "", priority: int | None = None) -> Entry | None:
+    def drop_candidate(self, model: str = "", priority: int | None = None) -> WorkItem | None:
         """The newest entry of the flow that is longest for its class's weight: what a full queue
         drops. Of one model's entries, or one class's, where only that queue is full.
         """
         mixed = bool(model) and self.count(model) < len(self)
 
-        def waiting(tenant: _Tenant) -> Iterator[Entry]:
+        def waiting(tenant: _Tenant) -> Iterator[WorkItem]:
             of_any = (entry for _, _, entry in tenant.heap if entry.id in self._live)
             return (entry for entry in of_any if entry.model == model) if mixed else of_any
 
@@ -263,7 +263,7 @@ class Scheduler:
             return None
         return max(waiting(longest), key=lambda entry: (entry.arrived_s, entry.id))
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: WorkItem) -> None:
         group = self._classes[entry.priority]
         tenant = group.tenants[entry.tenant]
         group.rows -= entry.rows
@@ -275,7 +275,7 @@ class Scheduler:
             del group.tenants[entry.tenant]
 
 
-def refusal(entry: Entry, now: float, waiting_ms: float) -> str | None:
+def refusal(entry: WorkItem, now: float, waiting_ms: float) -> str | None:
     """Why an entry cannot be served in time: what is before it takes longer than it may wait for
     its beginning.
     """

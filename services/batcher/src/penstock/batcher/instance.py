@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import Member
+from penstock.batcher.queue import PendingRequest
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import OK
@@ -29,7 +29,7 @@ class PeerInstance:
         self._clock = clock
 
     async def run(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         """See queue.Instance."""
         start = 0
@@ -39,7 +39,7 @@ class PeerInstance:
             start += len(part)
 
     async def _run_part(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[inference_pb2.MemberResult, common_pb2.LoadReport]]:
         if len(members) == 1:
             request = inference_pb2.ComputeRequest(model=model, task=members[0].task)
@@ -60,5 +60,5 @@ class PeerInstance:
                 yield result, part.load
 
 
-def _bytes_of(member: Member) -> int:
+def _bytes_of(member: PendingRequest) -> int:
     return member.task.ByteSize() + CONTEXT_BYTES

@@ -4,7 +4,7 @@ each member exactly once.
 Ownership: a member belongs to the scheduler while it waits, to its batch while it runs; whoever
 owns it settles its future. A caller that has gone is forgotten by the queue while waiting, and
 ignored by its batch while running, so that it never spoils the others' answers. A stream is a batch
-of one whose slot belongs to its caller from its turn until the caller leaves `turn`.
+of one whose slot belongs to its caller from its turn until the caller leaves `stream_slot`.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import fair_queue as policy
-from penstock.batcher.batch_delay import Arrivals, RowLimits
-from penstock.batcher.batch_formation import CostModel, FormerLimits, form, padding_waste
+from penstock.batcher.batch_delay import ArrivalGaps, RowLimits
+from penstock.batcher.batch_formation import BatchLimits, CostModel, form_batch, padding_waste
 from penstock.batcher.concurrency import FixedLimit, GradientLimit
-from penstock.batcher.fair_queue import Entry, Scheduler
+from penstock.batcher.fair_queue import FairQueue, WorkItem
+from penstock.batcher.knobs import class_limits, class_weights
 from penstock.batcher.settings import KnobsSection
-from penstock.batcher.tuning import limits_of, weights_of
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
 from penstock.service.clock import Clock
 
 STREAM = "\x00stream"
 """Marks an entry's model so that a stream shares no batch."""
-SURE_SAMPLES = 16
-TRY_AGAIN_S = 1.0
+TRUSTED_SAMPLES = 16
+RETRY_REFUSED_S = 1.0
 """Batches after which the learnt cost is believed, and how long after the last one."""
 OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 OVERLOAD_CODES = frozenset(code.value[0] for code in OVERLOAD)
 
 
 @dataclass(frozen=True)
-class Served:
+class Answer:
     """A member's answer: result, its batch, and the instance's load."""
 
     result: inference_pb2.TaskResult
@@ -51,15 +51,15 @@ class Served:
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class PendingRequest:
     """A caller's work in the queue and the future that it awaits; a stream's future is done with an
     empty answer when its turn comes.
     """
 
-    entry: Entry
+    entry: WorkItem
     task: inference_pb2.Task
     call: Call
-    future: asyncio.Future[Served]
+    future: asyncio.Future[Answer]
     started_s: float | None = None
     left: asyncio.Event | None = None
     """Set when the caller of a stream has left; None for others."""
@@ -72,7 +72,7 @@ class _Batch:
     """A batch that runs in a task of its own."""
 
     task: asyncio.Task[None]
-    members: Sequence[Member]
+    members: Sequence[PendingRequest]
 
     def stop_if_deserted(self) -> None:
         """A member has left; work that nobody waits for any more is cancelled at the instance
@@ -86,7 +86,7 @@ class Instance(Protocol):
     """What the queue needs of the instance behind it."""
 
     def run(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         """Run a batch; yields (position, result, load) for each member as it gets ready."""
         ...
@@ -120,8 +120,8 @@ class InstanceQueue:
         self._clock = clock
         self._dropped = dropped
         self._formed = formed
-        self._scheduler = Scheduler()
-        self._members: dict[int, Member] = {}
+        self._scheduler = FairQueue()
+        self._members: dict[int, PendingRequest] = {}
         self._ids = itertools.count(1)
         self._batches: set[asyncio.Future[Any]] = set()
         self._delay: asyncio.TimerHandle | None = None
@@ -129,7 +129,7 @@ class InstanceQueue:
         self._in_force: KnobsSection | None = None
         self._postponable = 0
         self._tokens: Counter[str] = Counter()
-        self._arrivals = Arrivals()
+        self._arrivals = ArrivalGaps()
         self._learnt_s = -math.inf
         self._row_limits = RowLimits()
         self.costs: dict[str, CostModel] = {}
@@ -140,13 +140,13 @@ class InstanceQueue:
         return len(self._batches)
 
     @property
-    def waiting(self) -> Scheduler:
+    def waiting(self) -> FairQueue:
         """What waits, for display."""
         return self._scheduler
 
     async def submit(
         self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
-    ) -> Served:
+    ) -> Answer:
         """Wait for a turn and for the answer; `size` is (rows, tokens).
 
         Raises:
@@ -155,7 +155,7 @@ class InstanceQueue:
                 this member.
         """
         member = self._admit(task, model, call, size)
-        if self._idle and not self.knobs_of(model).max_queue_delay_microseconds:
+        if self._idle and not self.knobs_for(model).max_queue_delay_microseconds:
             with self._slot(member):
                 await self._run([member], "instance_free")
             return member.future.result()
@@ -170,7 +170,7 @@ class InstanceQueue:
             self._forget(member.entry.id)
 
     @contextlib.asynccontextmanager
-    async def turn(
+    async def stream_slot(
         self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
     ) -> AsyncIterator[common_pb2.BatchReceipt]:
         """Wait for a slot of the instance and hold it while the block runs; raises as `submit` does
@@ -201,7 +201,7 @@ class InstanceQueue:
         return len(self._batches) < self.limit.limit and not len(self._scheduler)
 
     @contextlib.contextmanager
-    def _slot(self, member: Member) -> Iterator[None]:
+    def _slot(self, member: PendingRequest) -> Iterator[None]:
         """A slot of an idle instance, held in its caller's own task: no queue, no task and no
         wake-up lie between the two.
 
@@ -221,22 +221,22 @@ class InstanceQueue:
             self._forget(member.entry.id)
             self._ended(member.future)
 
-    def _wait_for_turn(self, member: Member) -> None:
+    def _wait_for_turn(self, member: PendingRequest) -> None:
         self._scheduler.push(member.entry)
         self._pump()
 
-    def first_token(self, delay_ms: float) -> None:
+    def record_first_token(self, delay_ms: float) -> None:
         """The first piece of a stream came after so long."""
         self.limit.finished(delay_ms, self.running)
 
     def _admit(
         self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
-    ) -> Member:
+    ) -> PendingRequest:
         if self._closed:
             raise unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
         now = self._clock.monotonic()
         priority = call.priority or NORMAL
-        limits = limits_of(self.knobs_of(model), priority)
+        limits = class_limits(self.knobs_for(model), priority)
         self._arrivals.note(now)
         rows, tokens = size
         late_at_s = now + limits.timeout_s if limits.timeout_s else math.inf
@@ -249,7 +249,7 @@ class InstanceQueue:
         )
         begin_by_s = call.deadline_s - service_ms / 1e3
         deadline_s = begin_by_s if limits.delay else min(begin_by_s, late_at_s)
-        entry = Entry(
+        entry = WorkItem(
             next(self._ids),
             priority,
             call.principal.organisation,
@@ -270,7 +270,7 @@ class InstanceQueue:
         elif self._scheduler.count(model) >= limits.max_queue_size:
             self._drop_for(entry)
         late = late_at_s if limits.delay and limits.timeout_s else math.inf
-        member = Member(
+        member = PendingRequest(
             entry, task, call, asyncio.get_running_loop().create_future(), late_at_s=late
         )
         self._members[entry.id] = member
@@ -284,10 +284,10 @@ class InstanceQueue:
         could correct it.
         """
         return self._idle and (
-            self._cost(model).samples < SURE_SAMPLES or now - self._learnt_s >= TRY_AGAIN_S
+            self._cost(model).samples < TRUSTED_SAMPLES or now - self._learnt_s >= RETRY_REFUSED_S
         )
 
-    def _forget(self, entry_id: int) -> Member | None:
+    def _forget(self, entry_id: int) -> PendingRequest | None:
         """Take a member off the books; None where it has left already."""
         member = self._members.pop(entry_id, None)
         if member is not None:
@@ -304,12 +304,12 @@ class InstanceQueue:
         )
         return work_ms / self.limit.limit
 
-    def _drop_for(self, newcomer: Entry, priority: int | None = None) -> None:
+    def _drop_for(self, newcomer: WorkItem, priority: int | None = None) -> None:
         """Make room in a full queue, of the model or of one class of it: the longest flow for its
         weight loses its newest entry, or the newcomer is refused where that flow is its own.
         """
         self._dropped("queue_full")
-        victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
+        victim = self._scheduler.drop_candidate(newcomer.model, priority)
         full = exhausted(
             "the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3)
         )
@@ -320,7 +320,7 @@ class InstanceQueue:
             raise full
         self._settle(victim.id, full)
 
-    def _settle(self, entry_id: int, outcome: Served | Fault) -> None:
+    def _settle(self, entry_id: int, outcome: Answer | Fault) -> None:
         """End a member, once; a caller that has gone is not there any more."""
         member = self._forget(entry_id)
         if member is None or member.future.done():
@@ -342,7 +342,7 @@ class InstanceQueue:
             if not batch:
                 return
             for member in batch:
-                self._scheduler.serve(member.entry)
+                self._scheduler.take(member.entry)
                 self._scheduler.codel.observe(now - member.entry.arrived_s, now)
                 member.started_s = now
             if len(batch) > 1:
@@ -360,7 +360,7 @@ class InstanceQueue:
             task.add_done_callback(self._ended)
 
     def _drop_late(self, now: float) -> None:
-        for late in self._scheduler.expire(now):
+        for late in self._scheduler.pop_expired(now):
             self._dropped("timeout")
             self._settle(
                 late.id,
@@ -381,25 +381,27 @@ class InstanceQueue:
         if not self._closed:
             self._pump()
 
-    def _next_batch(self, now: float) -> tuple[list[Member], str]:
+    def _next_batch(self, now: float) -> tuple[list[PendingRequest], str]:
         if self._in_force is not self._knobs[""]:
             self._in_force = self._knobs[""]
-            self._scheduler.configure(weights_of(self._in_force), self._in_force.strict_priority)
-        head = next(self._scheduler.ordered(1), None)
+            self._scheduler.configure(class_weights(self._in_force), self._in_force.strict_priority)
+        head = next(self._scheduler.in_order(1), None)
         if head is None:
             return [], ""
         if head.model.endswith(STREAM):
             return [self._members[head.id]], "instance_free"
-        knobs = self.knobs_of(head.model)
+        knobs = self.knobs_for(head.model)
         rows_limit = self._row_limits.of(head.model, knobs.max_batch_size)
-        limits = FormerLimits(
+        limits = BatchLimits(
             rows_limit, knobs.max_batch_tokens, knobs.max_batch_ms, knobs.max_urgent_batch_ms
         )
         alone = len(self._scheduler) == 1
         chosen = (
             [head]
             if alone
-            else form(self._scheduler.ordered(knobs.look_ahead), self._cost(head.model), limits)
+            else form_batch(
+                self._scheduler.in_order(knobs.look_ahead), self._cost(head.model), limits
+            )
         )
         rows = sum(entry.rows for entry in chosen)
         reason = (
@@ -408,7 +410,7 @@ class InstanceQueue:
         most_s = knobs.max_queue_delay_microseconds / 1e6
         may_wait = most_s > 0 and reason != "full" and not self._scheduler.rows(policy.CRITICAL)
         wait_s = (
-            self._arrivals.worth_waiting_s(chosen, self._cost(head.model), most_s, now)
+            self._arrivals.batch_delay_s(chosen, self._cost(head.model), most_s, now)
             if may_wait
             else 0.0
         )
@@ -423,17 +425,17 @@ class InstanceQueue:
             self._delay.cancel()
         self._delay = asyncio.get_running_loop().call_later(seconds, self._pump)
 
-    async def _hold(self, member: Member) -> None:
+    async def _hold(self, member: PendingRequest) -> None:
         """A stream's turn: its slot is taken until its caller has left."""
         if member.future.done():
             return
         member.future.set_result(
-            Served(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport())
+            Answer(inference_pb2.TaskResult(), _streamed(member), common_pb2.LoadReport())
         )
         assert member.left is not None
         await member.left.wait()
 
-    async def _run(self, batch: list[Member], reason: str) -> None:
+    async def _run(self, batch: list[PendingRequest], reason: str) -> None:
         began = self._clock.monotonic()
         rows = sum(member.entry.rows for member in batch)
         model, overloaded = batch[0].entry.model, False
@@ -463,13 +465,13 @@ class InstanceQueue:
             rows, max(-(-member.entry.tokens // member.entry.rows) for member in batch), took_ms
         )
         self.limit.finished(took_ms / sum(member.entry.tokens for member in batch), self.running)
-        knobs = self.knobs_of(model)
+        knobs = self.knobs_for(model)
         if knobs.max_batch_ms:
             self._row_limits.ran(model, rows, took_ms / knobs.max_batch_ms, knobs.max_batch_size)
 
     def _finish(
         self,
-        member: Member,
+        member: PendingRequest,
         result: inference_pb2.MemberResult,
         load: common_pb2.LoadReport,
         batch: tuple[int, str],
@@ -480,9 +482,9 @@ class InstanceQueue:
         receipt = common_pb2.BatchReceipt(
             queued_ms=_queued_ms(member), batch_size=batch[0], release_reason=batch[1]
         )
-        self._settle(member.entry.id, Served(result.result, receipt, self.with_queue(load)))
+        self._settle(member.entry.id, Answer(result.result, receipt, self.load_report(load)))
 
-    def with_queue(self, load: common_pb2.LoadReport) -> common_pb2.LoadReport:
+    def load_report(self, load: common_pb2.LoadReport) -> common_pb2.LoadReport:
         """The instance's load with what waits here added: all that is in flight through this
         batcher, less the one that is answered.
         """
@@ -492,7 +494,7 @@ class InstanceQueue:
         report.queued = len(self._scheduler)
         return report
 
-    def knobs_of(self, model: str) -> KnobsSection:
+    def knobs_for(self, model: str) -> KnobsSection:
         """The knobs in force for a model."""
         return self._knobs.get(model.removesuffix(STREAM)) or self._knobs[""]
 
@@ -506,7 +508,7 @@ class InstanceQueue:
         """
         self._closed = True
         waiting = (
-            list(self._scheduler.ordered(len(self._scheduler))) if len(self._scheduler) else []
+            list(self._scheduler.in_order(len(self._scheduler))) if len(self._scheduler) else []
         )
         for entry in waiting:
             self._settle(
@@ -516,17 +518,17 @@ class InstanceQueue:
             self._delay.cancel()
         return len(waiting)
 
-    async def drained(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing runs."""
         while self._batches:
             await asyncio.wait(list(self._batches))
 
 
-def _queued_ms(member: Member) -> float:
+def _queued_ms(member: PendingRequest) -> float:
     return ((member.started_s or 0.0) - member.entry.arrived_s) * 1e3
 
 
-def _streamed(member: Member) -> common_pb2.BatchReceipt:
+def _streamed(member: PendingRequest) -> common_pb2.BatchReceipt:
     return common_pb2.BatchReceipt(
         queued_ms=_queued_ms(member), batch_size=1, release_reason="instance_free"
     )

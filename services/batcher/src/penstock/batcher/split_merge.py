@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import Served
+from penstock.batcher.queue import Answer
 from penstock.tasks.token_estimate import texts_tokens
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def parts(task: inference_pb2.Task, most_rows: int) -> list[inference_pb2.Task]:
     return pieces
 
 
-def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
+def task_size(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
     """(rows, tokens) of a task; tokens from its texts where the caller gave no estimate."""
     kind = task.WhichOneof("task")
     texts: Sequence[str] = ()
@@ -56,7 +56,7 @@ def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
     return rows, max(rows, estimated_tokens or texts_tokens(texts))
 
 
-async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_or_cancel(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All answers, or the first failure; then the others are cancelled, so that nothing is computed
     for nobody.
     """
@@ -69,7 +69,7 @@ async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def join(served: Sequence[Served]) -> Served:
+def join(served: Sequence[Answer]) -> Answer:
     """One answer from the parts', in their order: usage and compute time summed, the longest wait,
     the largest batch.
     """
@@ -87,4 +87,4 @@ def join(served: Sequence[Served]) -> Served:
         batch_size=max(part.receipt.batch_size for part in served),
         release_reason="split",
     )
-    return Served(whole, receipt, served[-1].load)
+    return Answer(whole, receipt, served[-1].load)

@@ -29,7 +29,7 @@ import psutil
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.batcher.batch_formation import padding_waste
-from penstock.batcher.fair_queue import Entry
+from penstock.batcher.fair_queue import WorkItem
 from penstock.bench.batching import padding as batching_padding
 from penstock.bench.batching.texts import sample_texts, trace_lengths
 from penstock.bench.harness.echo import SERVICE, TOKEN, EchoAddresses, echo_process
@@ -113,7 +113,7 @@ def _virtual(options: Options) -> dict[str, float]:
 def _shape_figures(
     shape: Shape, seed: int, count: int, prefix: str, lengths: Lengths
 ) -> dict[str, float]:
-    def make(instants: Iterable[float]) -> list[Entry]:
+    def make(instants: Iterable[float]) -> list[WorkItem]:
         return entries(instants, shape, random.Random(seed), lengths=lengths)
 
     size, tokens_per_s = best_fifo(shape, lambda: make(poisson(20_000, 4_000, random.Random(seed))))
@@ -142,7 +142,7 @@ def _shape_figures(
     return {prefix + name: value for name, value in figures.items()}
 
 
-def _tokens_per_s(done: Done, requests: Sequence[Entry]) -> float:
+def _tokens_per_s(done: Done, requests: Sequence[WorkItem]) -> float:
     return sum(entry.tokens for entry in requests if entry.id in done.finished_s) / done.ended_s
 
 

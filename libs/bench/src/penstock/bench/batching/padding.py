@@ -22,9 +22,9 @@ from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import InstanceQueue, Member
+from penstock.batcher.queue import InstanceQueue, PendingRequest
 from penstock.batcher.settings import KnobsSection
-from penstock.batcher.split_merge import size_of
+from penstock.batcher.split_merge import task_size
 from penstock.bench.batching.texts import LONGEST, mixed_texts
 from penstock.bench.harness.load import closed_loop
 from penstock.bench.harness.options import Options
@@ -106,7 +106,7 @@ class Ours:
         self._queue = InstanceQueue(self, 1, {"": KnobsSection(max_batch_size=ROWS)}, SystemClock())
 
     async def run(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         rows = [self._model.rows[member.task.embed.texts[0]] for member in members]
         self.tally.note(len(members) + len(self._queue.waiting), rows)
@@ -116,7 +116,7 @@ class Ours:
 
     async def ask(self, text: str) -> None:
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
-        await self._queue.submit(task, MODEL, Call(), size_of(task, 0))
+        await self._queue.submit(task, MODEL, Call(), task_size(task, 0))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from functools import partial
 
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.fair_queue import CRITICAL, LOW, WEIGHTS, Entry
+from penstock.batcher.fair_queue import CRITICAL, DEFAULT_WEIGHTS, LOW, WorkItem
 from penstock.bench.batching.benchmark import MODEL, batcher_rig
 from penstock.bench.batching.texts import sample_texts
 from penstock.bench.harness.echo import EchoAddresses, echo_process
@@ -148,37 +148,37 @@ def _one_seed(seed: int, count: int, options: Options) -> dict[str, float]:
     }
 
 
-def _latency_s(done: Done, entry: Entry) -> float:
+def _latency_s(done: Done, entry: WorkItem) -> float:
     finished = done.finished_s.get(entry.id)
     return float("inf") if finished is None else finished - entry.arrived_s
 
 
-def _p99_s(done: Done, arrived: Sequence[Entry]) -> float:
+def _p99_s(done: Done, arrived: Sequence[WorkItem]) -> float:
     """Dropped requests count as infinite."""
     return quantile([_latency_s(done, entry) for entry in arrived], 0.99)
 
 
-def _mean_s(done: Done, arrived: Sequence[Entry]) -> float:
+def _mean_s(done: Done, arrived: Sequence[WorkItem]) -> float:
     """Dropped requests count as their deadline."""
     return statistics.mean(
         min(_latency_s(done, entry), DEADLINES_S[entry.priority]) for entry in arrived
     )
 
 
-def _in_time(done: Done, arrived: Sequence[Entry]) -> float:
+def _in_time(done: Done, arrived: Sequence[WorkItem]) -> float:
     urgent = [entry for entry in arrived if entry.priority == CRITICAL]
     return sum(_latency_s(done, entry) <= DEADLINES_S[CRITICAL] + 1e-9 for entry in urgent) / len(
         urgent
     )
 
 
-def _rate(done: Done, arrived: Sequence[Entry]) -> float:
+def _rate(done: Done, arrived: Sequence[WorkItem]) -> float:
     return sum(entry.tokens for entry in arrived if entry.id in done.finished_s) / done.ended_s
 
 
 def _low_share(seed: int, count: int, shape: Shape, rate: float) -> float:
     """Share of the low class over its floor while every class alone is overloaded."""
-    mix = dict.fromkeys(WEIGHTS, 0.25)
+    mix = dict.fromkeys(DEFAULT_WEIGHTS, 0.25)
     arrivals = entries(
         poisson(rate * 4, count, random.Random(seed)), shape, random.Random(seed), mix
     )
@@ -186,7 +186,11 @@ def _low_share(seed: int, count: int, shape: Shape, rate: float) -> float:
     end = arrivals[-1].arrived_s
     served = [entry for entry in arrivals if done.finished_s.get(entry.id, float("inf")) <= end]
     low = sum(entry.tokens for entry in served if entry.priority == LOW)
-    return low / sum(entry.tokens for entry in served) / (WEIGHTS[LOW] / sum(WEIGHTS.values()))
+    return (
+        low
+        / sum(entry.tokens for entry in served)
+        / (DEFAULT_WEIGHTS[LOW] / sum(DEFAULT_WEIGHTS.values()))
+    )
 
 
 def _fairness(seed: int, count: int, shape: Shape, rate: float) -> tuple[float, float]:

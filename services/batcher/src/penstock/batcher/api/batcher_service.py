@@ -8,10 +8,10 @@ from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import fair_queue as policy
 from penstock.batcher.instance import PeerInstance
+from penstock.batcher.knobs import PRIORITY_NAMES, to_proto, with_changes
 from penstock.batcher.queue import InstanceQueue
 from penstock.batcher.settings import BatchingSection, KnobsSection
-from penstock.batcher.split_merge import join, parts, size_of, together
-from penstock.batcher.tuning import NAMES, changed, shown
+from penstock.batcher.split_merge import gather_or_cancel, join, parts, task_size
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
@@ -49,7 +49,7 @@ class BatcherServicer:
         self._drops = telemetry.counter(
             "penstock.batcher.dropped", "{member}", "Members dropped, by reason"
         )
-        for priority, name in NAMES.items():
+        for priority, name in PRIORITY_NAMES.items():
             self._watch(priority, name)
 
     def _watch(self, priority: int, name: str) -> None:
@@ -73,18 +73,18 @@ class BatcherServicer:
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         queue = self._queue(request.instance_id)
-        tasks = parts(request.task, queue.knobs_of(request.model).max_batch_size)
+        tasks = parts(request.task, queue.knobs_for(request.model).max_batch_size)
         with self._telemetry.span(
             "queue", call, attributes={"penstock.instance.id": request.instance_id}
         ) as span:
             if len(tasks) == 1:
-                size = size_of(request.task, request.estimated_tokens)
+                size = task_size(request.task, request.estimated_tokens)
                 whole = await queue.submit(request.task, request.model, span.call, size)
             else:
                 whole = join(
-                    await together(
+                    await gather_or_cancel(
                         [
-                            queue.submit(task, request.model, span.call, size_of(task, 0))
+                            queue.submit(task, request.model, span.call, task_size(task, 0))
                             for task in tasks
                         ]
                     )
@@ -100,18 +100,18 @@ class BatcherServicer:
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
         queue = self._queue(request.instance_id)
         asked = inference_pb2.ComputeStreamRequest(model=request.model, task=request.task)
-        size = size_of(request.task, request.estimated_tokens)
-        async with queue.turn(request.task, request.model, call, size) as receipt:
+        size = task_size(request.task, request.estimated_tokens)
+        async with queue.stream_slot(request.task, request.model, call, size) as receipt:
             began, first = self._clock.monotonic(), True
             async for part in self._peers[request.instance_id].stream("ComputeStream", asked, call):
                 if first:
-                    queue.first_token((self._clock.monotonic() - began) * 1e3)
+                    queue.record_first_token((self._clock.monotonic() - began) * 1e3)
                     first = False
                 answer = pb.ComputeStreamResponse(chunk=part.chunk)
                 if part.HasField("result"):
                     answer.result.CopyFrom(part.result)
                     answer.batch.CopyFrom(receipt)
-                    answer.load.CopyFrom(queue.with_queue(part.load))
+                    answer.load.CopyFrom(queue.load_report(part.load))
                 yield answer
 
     async def AttachInstance(
@@ -142,13 +142,13 @@ class BatcherServicer:
     async def ListQueues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
         rows = [self._row(instance_id) for instance_id in self._queues]
         return pb.ListQueuesResponse(
-            queues=rows, knobs={model: shown(knobs) for model, knobs in self._knobs.items()}
+            queues=rows, knobs={model: to_proto(knobs) for model, knobs in self._knobs.items()}
         )
 
     async def Configure(self, request: pb.ConfigureRequest, call: Call) -> pb.ConfigureResponse:
         current = self._knobs.get(request.model) or self._knobs[""]
-        self._knobs[request.model] = changed(current, request.knobs)
-        return pb.ConfigureResponse(knobs=shown(self._knobs[request.model]))
+        self._knobs[request.model] = with_changes(current, request.knobs)
+        return pb.ConfigureResponse(knobs=to_proto(self._knobs[request.model]))
 
     def reload(self, section: BatchingSection) -> None:
         """Put the file's knobs in force, for queues that wait already too; what `Configure` changed
@@ -176,7 +176,7 @@ class BatcherServicer:
         if queue is None:
             return 0
         returned = queue.close()
-        await queue.drained()
+        await queue.wait_idle()
         await self._peers.pop(instance_id).close()
         return returned
 
@@ -188,7 +188,7 @@ class BatcherServicer:
             concurrency=queue.limit.limit,
             running=queue.running,
         )
-        for priority in sorted(policy.WEIGHTS, reverse=True):
+        for priority in sorted(policy.DEFAULT_WEIGHTS, reverse=True):
             oldest_s = queue.waiting.oldest_s(priority)
             age_ms = 0 if oldest_s is None else round((now - oldest_s) * 1e3)
             row.classes.add(

@@ -10,7 +10,13 @@ import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.batch_formation import CostModel
-from penstock.batcher.queue import SURE_SAMPLES, TRY_AGAIN_S, InstanceQueue, Member, Served
+from penstock.batcher.queue import (
+    RETRY_REFUSED_S,
+    TRUSTED_SAMPLES,
+    Answer,
+    InstanceQueue,
+    PendingRequest,
+)
 from penstock.batcher.settings import KnobsSection, QueuePolicySection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
@@ -29,7 +35,7 @@ class Held:
         self.cancelled = 0
 
     async def run(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         self.batches.append(len(members))
         try:
@@ -67,7 +73,7 @@ def queue(instance: Held) -> InstanceQueue:
 
 def submit(
     queue: InstanceQueue, text: str = "x", tenant: str = "a", deadline_s: float = 60.0
-) -> asyncio.Task[Served]:
+) -> asyncio.Task[Answer]:
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
     call = Call(Principal(tenant), deadline_s=deadline_s)
     return asyncio.create_task(queue.submit(task, "m", call, (1, 10)))
@@ -167,7 +173,7 @@ async def test_a_full_queue_drops_from_the_longest_flow(
     refused = [item for item in outcomes if isinstance(item, Fault)]
     assert [item.reason for item in refused] == ["QUEUE_FULL", "QUEUE_FULL"]
     assert all(item.retry_after_s > 0 for item in refused)
-    assert isinstance(outcomes[7], Served)
+    assert isinstance(outcomes[7], Answer)
 
 
 async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_less_urgent(
@@ -178,7 +184,7 @@ async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_
         instance, 1, {"": KnobsSection(max_queue_size=4, queue_policies=small)}, FakeClock()
     )
 
-    def ask(priority: int) -> asyncio.Task[Served]:
+    def ask(priority: int) -> asyncio.Task[Answer]:
         return asyncio.create_task(
             queue.submit(TASK, "m", Call(Principal("a"), priority, deadline_s=60.0), (1, 10))
         )
@@ -198,7 +204,7 @@ async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_
     instance.release.set()
     outcomes = await asyncio.gather(running, *low, *urgent, return_exceptions=True)
     assert [item.reason for item in outcomes if isinstance(item, Fault)] == ["QUEUE_FULL"] * 2
-    assert all(isinstance(item, Served) for item in outcomes[4:])
+    assert all(isinstance(item, Answer) for item in outcomes[4:])
 
 
 async def test_a_full_queue_of_one_model_leaves_another_its_room(instance: Held) -> None:
@@ -211,7 +217,7 @@ async def test_a_full_queue_of_one_model_leaves_another_its_room(instance: Held)
     await settle()
     instance.release.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(item, Served) for item in outcomes] == [True, True, True, False, True]
+    assert [isinstance(item, Answer) for item in outcomes] == [True, True, True, False, True]
 
 
 async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(
@@ -220,7 +226,7 @@ async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(
     clock = FakeClock()
     queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
     instance.release.set()
-    for _ in range(SURE_SAMPLES):
+    for _ in range(TRUSTED_SAMPLES):
         await submit(queue)
     cost = queue.costs["m"]
     for _ in range(50):
@@ -229,13 +235,13 @@ async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(
     with pytest.raises(Fault, match="predicted") as caught:
         await submit(queue, deadline_s=1.0)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    await clock.advance(TRY_AGAIN_S)
+    await clock.advance(RETRY_REFUSED_S)
     assert (await submit(queue, deadline_s=clock.monotonic() + 1.0)).receipt.batch_size == 1
     assert cost.predict_ms(1, 10) < wrong_ms, "it was tried, and the cost corrected"
     instance.release.clear()
     running = submit(queue)
     await settle()
-    await clock.advance(TRY_AGAIN_S)
+    await clock.advance(RETRY_REFUSED_S)
     with pytest.raises(Fault):
         await submit(queue, deadline_s=clock.monotonic() + 1.0)
     instance.release.set()
@@ -250,8 +256,8 @@ async def test_time_that_runs_out_in_the_queue_fails_that_member_alone(instance:
     await clock.advance(10)
     instance.release.set()
     outcomes = await asyncio.gather(first, late, patient, return_exceptions=True)
-    assert isinstance(outcomes[0], Served)
-    assert isinstance(outcomes[2], Served)
+    assert isinstance(outcomes[0], Answer)
+    assert isinstance(outcomes[2], Answer)
     assert isinstance(outcomes[1], Fault)
     assert outcomes[1].code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -263,8 +269,8 @@ async def test_closing_returns_what_waits_and_finishes_what_runs(
     await settle()
     assert queue.close() == 1
     instance.release.set()
-    await queue.drained()
-    assert isinstance(await running, Served)
+    await queue.wait_idle()
+    assert isinstance(await running, Answer)
     with pytest.raises(Fault) as caught:
         await waiting
     assert caught.value.reason == "INSTANCE_LEAVING"
@@ -277,7 +283,7 @@ async def test_a_streams_slot_is_its_callers_until_it_leaves(
 ) -> None:
     instance.release.set()
     call = Call(Principal("a"), deadline_s=60.0)
-    async with queue.turn(TASK, "m", call, (1, 10)) as receipt:
+    async with queue.stream_slot(TASK, "m", call, (1, 10)) as receipt:
         waiting = submit(queue)
         await settle()
         assert receipt.batch_size == 1
@@ -290,7 +296,7 @@ async def test_a_cancelled_stream_gives_its_turn_back(queue: InstanceQueue, inst
     instance.release.set()
 
     async def stream() -> None:
-        async with queue.turn(TASK, "m", Call(Principal("a"), deadline_s=60.0), (1, 10)):
+        async with queue.stream_slot(TASK, "m", Call(Principal("a"), deadline_s=60.0), (1, 10)):
             await asyncio.Event().wait()
 
     first, second = asyncio.create_task(stream()), asyncio.create_task(stream())
@@ -298,14 +304,14 @@ async def test_a_cancelled_stream_gives_its_turn_back(queue: InstanceQueue, inst
     for task in (second, first):
         task.cancel()
     await settle()
-    assert isinstance(await submit(queue), Served)
+    assert isinstance(await submit(queue), Answer)
 
 
 async def test_overload_cuts_an_adaptive_limit_and_calm_raises_it(instance: Held) -> None:
     queue = InstanceQueue(instance, 8, {"": KnobsSection()}, FakeClock(), adaptive=True)
     assert queue.limit.limit == 8
     with pytest.raises(Fault):
-        async with queue.turn(TASK, "m", Call(deadline_s=60.0), (1, 10)):
+        async with queue.stream_slot(TASK, "m", Call(deadline_s=60.0), (1, 10)):
             raise unavailable("529")
     assert queue.limit.limit == 5
     for _ in range(200):
@@ -330,7 +336,7 @@ async def test_members_that_are_turned_away_cut_an_adaptive_limit_once_for_their
     async with asyncio.timeout(10):
         ended = await asyncio.gather(*running, *waiting, return_exceptions=True)
     assert instance.batches == [*[1] * 8, 3]
-    assert [isinstance(one, Served) for one in ended] == [*[True] * 9, False, False]
+    assert [isinstance(one, Answer) for one in ended] == [*[True] * 9, False, False]
     assert queue.limit.limit == 5
 
 
@@ -388,7 +394,7 @@ async def test_waiting_for_company_pays_or_is_not_done(instance: Held) -> None:
     await asyncio.gather(waiting, urgent)
 
 
-async def submit_critical(queue: InstanceQueue) -> Served:
+async def submit_critical(queue: InstanceQueue) -> Answer:
     return await queue.submit(TASK, "m", Call(Principal("a"), 4, deadline_s=600.0), (1, 10))
 
 

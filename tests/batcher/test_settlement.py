@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import InstanceQueue, Member, Served
+from penstock.batcher.queue import Answer, InstanceQueue, PendingRequest
 from penstock.batcher.settings import KnobsSection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, unavailable
@@ -44,7 +44,7 @@ class Mortal:
         self.answered: list[int] = []
 
     async def run(
-        self, model: str, members: Sequence[Member]
+        self, model: str, members: Sequence[PendingRequest]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
         alive = self.deaths
         await self._clock.sleep(0.010)
@@ -64,7 +64,7 @@ async def play(steps: list[tuple[str, int, int, float]]) -> None:
     tasks: list[asyncio.Task[object]] = []
 
     async def stream(call: Call) -> object:
-        async with queue.turn(TASK, "m", call, (1, 5)) as receipt:
+        async with queue.stream_slot(TASK, "m", call, (1, 5)) as receipt:
             await clock.sleep(0.02)
             return receipt
 
@@ -83,10 +83,10 @@ async def play(steps: list[tuple[str, int, int, float]]) -> None:
     await clock.advance(0)
     returned = queue.close()
     await clock.advance(5.0)
-    await queue.drained()
+    await queue.wait_idle()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(
-        isinstance(item, Served | Fault | asyncio.CancelledError | common_pb2.BatchReceipt)
+        isinstance(item, Answer | Fault | asyncio.CancelledError | common_pb2.BatchReceipt)
         for item in outcomes
     )
     assert len(instance.answered) == len(set(instance.answered)), "a member was answered twice"

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api.batcher.v1 import batcher_pb2 as pb
-from penstock.batcher.fair_queue import CRITICAL, HIGH, LOW, NORMAL, WEIGHTS
+from penstock.batcher.fair_queue import CRITICAL, DEFAULT_WEIGHTS, HIGH, LOW, NORMAL
 from penstock.batcher.settings import KnobsSection, QueuePolicySection
 from penstock.rpc.errors import invalid
 from pydantic import ValidationError
 
-NAMES: Mapping[int, str] = {CRITICAL: "critical", HIGH: "high", NORMAL: "normal", LOW: "low"}
+PRIORITY_NAMES: Mapping[int, str] = {
+    CRITICAL: "critical",
+    HIGH: "high",
+    NORMAL: "normal",
+    LOW: "low",
+}
 ACTIONS = {
     pb.TIMEOUT_ACTION_UNSPECIFIED: "reject",
     pb.TIMEOUT_ACTION_REJECT: "reject",
@@ -38,24 +43,25 @@ class ClassLimits:
     delay: bool
 
 
-def limits_of(knobs: KnobsSection, priority: int) -> ClassLimits:
+def class_limits(knobs: KnobsSection, priority: int) -> ClassLimits:
     """The limits of a class: its own where set, else the model's."""
-    own = knobs.queue_policies.get(NAMES[priority], _PLAIN)  # type: ignore[call-overload]
+    own = knobs.queue_policies.get(PRIORITY_NAMES[priority], _PLAIN)  # type: ignore[call-overload]
     timeout = own.default_timeout_microseconds or knobs.default_timeout_microseconds
     return ClassLimits(
         knobs.max_queue_size, own.max_queue_size, timeout / 1e6, own.timeout_action == "delay"
     )
 
 
-def weights_of(knobs: KnobsSection) -> dict[int, float]:
+def class_weights(knobs: KnobsSection) -> dict[int, float]:
     """Weight by class: configured, else the default."""
     return {
-        priority: getattr(knobs.queue_policies.get(name), "weight", 0.0) or WEIGHTS[priority]  # type: ignore[call-overload]
-        for priority, name in NAMES.items()
+        priority: getattr(knobs.queue_policies.get(name), "weight", 0.0)
+        or DEFAULT_WEIGHTS[priority]  # type: ignore[call-overload]
+        for priority, name in PRIORITY_NAMES.items()
     }
 
 
-def changed(current: KnobsSection, wanted: pb.Knobs) -> KnobsSection:
+def with_changes(current: KnobsSection, wanted: pb.Knobs) -> KnobsSection:
     """The knobs with those of a Configure request put in.
 
     Raises:
@@ -65,7 +71,9 @@ def changed(current: KnobsSection, wanted: pb.Knobs) -> KnobsSection:
     for field, value in wanted.ListFields():
         if field.name == "queue_policies":
             values["queue_policies"] |= {
-                NAMES[item.priority]: _policy(item) for item in value if _known(item.priority)
+                PRIORITY_NAMES[item.priority]: _policy(item)
+                for item in value
+                if _known(item.priority)
             }
         else:
             values[field.name] = tuple(value) if field.name == "preferred_batch_size" else value
@@ -79,7 +87,7 @@ def changed(current: KnobsSection, wanted: pb.Knobs) -> KnobsSection:
 
 
 def _known(priority: int) -> bool:
-    if priority not in NAMES:
+    if priority not in PRIORITY_NAMES:
         raise invalid("knobs.queue_policies.priority", f"{priority} is not a class; use 1 to 4")
     return True
 
@@ -97,7 +105,7 @@ def _policy(item: pb.QueuePolicy) -> dict[str, object]:
     }
 
 
-def shown(knobs: KnobsSection) -> pb.Knobs:
+def to_proto(knobs: KnobsSection) -> pb.Knobs:
     """The knobs as the contract shows them, every class with what holds for it."""
     row = pb.Knobs(
         max_batch_size=knobs.max_batch_size,
@@ -108,8 +116,8 @@ def shown(knobs: KnobsSection) -> pb.Knobs:
         look_ahead=knobs.look_ahead,
         strict_priority=knobs.strict_priority,
     )
-    for priority, weight in weights_of(knobs).items():
-        limits = limits_of(knobs, priority)
+    for priority, weight in class_weights(knobs).items():
+        limits = class_limits(knobs, priority)
         row.queue_policies.add(
             priority=priority,
             max_queue_size=limits.max_class_size or limits.max_queue_size,

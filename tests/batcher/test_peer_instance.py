@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.batcher.fair_queue import NORMAL, Entry
+from penstock.batcher.fair_queue import NORMAL, WorkItem
 from penstock.batcher.instance import CONTEXT_BYTES, INFERENCE, PeerInstance
-from penstock.batcher.queue import Member
+from penstock.batcher.queue import PendingRequest
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
@@ -41,12 +41,12 @@ def measured(task: pb.Task) -> pb.TaskResult:
     return pb.TaskResult(revision=str(len(task.embed.texts[0])))
 
 
-WAITING = Entry(1, NORMAL, "a", "m", 1, 10, 0.0, 100.0)
+WAITING = WorkItem(1, NORMAL, "a", "m", 1, 10, 0.0, 100.0)
 
 
-def member(size: int) -> Member:
+def member(size: int) -> PendingRequest:
     task = pb.Task(embed=pb.EmbedTask(texts=["x" * size]))
-    return Member(WAITING, task, Call(), asyncio.get_running_loop().create_future())
+    return PendingRequest(WAITING, task, Call(), asyncio.get_running_loop().create_future())
 
 
 async def run(sizes: list[int]) -> tuple[dict[int, str], list[int]]:
