@@ -1,5 +1,5 @@
-"""The batcher over a real server, with a scripted instance behind it: splitting, streams, knobs,
-what is refused.
+"""The batcher's service over a real server, with a scripted instance behind it: splitting, streams,
+knobs, what is refused, what is measured.
 """
 
 from __future__ import annotations
@@ -25,44 +25,15 @@ from penstock.rpc.errors import OK, Fault, invalid
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, peer_over, serving
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BatcherService"]
+PREFIX = "penstock.batcher."
 
 
-class Instruments(Telemetry):
-    """Keeps what is measured, by instrument."""
-
-    def __init__(self) -> None:
-        super().__init__("batcher")
-        self.values: defaultdict[str, list[tuple[float, object]]] = defaultdict(list)
-        self.gauges: dict[str, Callable[[], float]] = {}
-
-    def counter(self, name: str, unit: str, description: str) -> Any:
-        return SimpleNamespace(
-            add=lambda amount, attributes=None: self.values[name].append((amount, attributes))
-        )
-
-    def histogram(self, name: str, unit: str, description: str) -> Any:
-        return SimpleNamespace(
-            record=lambda amount, attributes=None: self.values[name].append((amount, attributes))
-        )
-
-    def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-        self.gauges[name] = read
-
-    def now(self, name: str) -> dict[str, float]:
-        """A gauge of every class."""
-        start = f"penstock.batcher.{name}."
-        return {
-            key.removeprefix(start): read()
-            for key, read in self.gauges.items()
-            if key.startswith(start)
-        }
-
-
-class Counting:
-    """An instance whose embedding of a text is its length; the text `bad` is refused."""
+class LengthInstance(QuietInstance):
+    """Embeds a text as its length, and refuses the text `bad`."""
 
     async def Compute(
         self, request: inference_pb2.ComputeRequest, call: Call
@@ -96,20 +67,18 @@ class Counting:
             chunk=last, result=inference_pb2.TaskResult(revision="1")
         )
 
-    ListModels = LoadModel = UnloadModel = Compute
-
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
-    section = BatchingSection(default=KnobsSection(max_batch_size=4))
+    """A batcher with the instance `i` attached; its batches have at most four rows."""
     servicer = BatcherServicer(
-        section,
+        BatchingSection(default=KnobsSection(max_batch_size=4)),
         lambda address: connect(address, INFERENCE, token=TOKEN),
         SystemClock(),
         NO_TELEMETRY,
     )
     async with (
-        serving([Endpoint(INFERENCE, Counting(), internal(TOKEN))]) as instance,
+        serving([Endpoint(INFERENCE, LengthInstance(), internal(TOKEN))]) as instance,
         peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as connected,
     ):
         attach = pb.AttachInstanceRequest(instance_id="i", address=instance.address, concurrency=2)
@@ -118,58 +87,78 @@ async def peer() -> AsyncIterator[Peer]:
         await servicer.close()
 
 
-def compute(*texts: str, instance_id: str = "i") -> pb.ComputeRequest:
+def compute_request(*texts: str, instance_id: str = "i") -> pb.ComputeRequest:
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=texts))
     return pb.ComputeRequest(instance_id=instance_id, model="m", task=task)
 
 
-async def test_a_batch_larger_than_ours_is_split_and_joined_in_order(peer: Peer) -> None:
+async def test_a_client_batch_larger_than_ours_is_split_and_merged_in_order(peer: Peer) -> None:
     texts = ["x" * size for size in range(1, 12)]
-    answer = await peer.call("Compute", compute(*texts), Call())
-    assert [item.values[0] for item in answer.result.embed.embeddings] == [
-        float(size) for size in range(1, 12)
-    ]
-    assert answer.result.usage.input_tokens == 11
-    assert answer.batch.release_reason == "split"
+    response = await peer.call("Compute", compute_request(*texts), Call())
+    lengths = [embedding.values[0] for embedding in response.result.embed.embeddings]
+    assert lengths == [float(size) for size in range(1, 12)]
+    assert response.result.usage.input_tokens == 11
+    assert response.batch.release_reason == "split"
 
 
-async def test_one_bad_part_fails_the_whole_and_nothing_hangs(peer: Peer) -> None:
+async def test_one_bad_part_fails_the_whole_and_leaves_nothing_behind(peer: Peer) -> None:
     with pytest.raises(Fault) as caught:
-        await peer.call("Compute", compute(*["x"] * 4, "bad", *["y"] * 6), Call())
+        await peer.call("Compute", compute_request(*["x"] * 4, "bad", *["y"] * 6), Call())
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert (await peer.call("Compute", compute("after"), Call())).result.embed.embeddings
+    assert (await peer.call("Compute", compute_request("after"), Call())).result.embed.embeddings
 
 
-async def test_a_stream_waits_its_turn_and_ends_with_its_receipt(peer: Peer) -> None:
-    request = pb.ComputeStreamRequest(
-        instance_id="i", model="m", task=inference_pb2.Task(generate=inference_pb2.GenerateTask())
-    )
-    got = [part async for part in peer.stream("ComputeStream", request, Call())]
-    assert [part.chunk.delta for part in got] == ["hello", ""]
-    assert got[-1].batch.batch_size == 1
-    assert got[-1].result.revision == "1"
+async def test_a_stream_ends_with_its_result_and_receipt(peer: Peer) -> None:
+    task = inference_pb2.Task(generate=inference_pb2.GenerateTask())
+    request = pb.ComputeStreamRequest(instance_id="i", model="m", task=task)
+    responses = [response async for response in peer.stream("ComputeStream", request, Call())]
+    assert [response.chunk.delta for response in responses] == ["hello", ""]
+    assert responses[-1].batch.batch_size == 1
+    assert responses[-1].result.revision == "1"
 
 
 async def test_an_instance_that_is_not_attached_is_unavailable(peer: Peer) -> None:
     with pytest.raises(Fault) as caught:
-        await peer.call("Compute", compute("x", instance_id="nobody"), Call())
+        await peer.call("Compute", compute_request("x", instance_id="nobody"), Call())
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_ATTACHED")
 
 
-async def test_knobs_change_while_running_and_are_shown(peer: Peer) -> None:
+@pytest.mark.parametrize(
+    ("instance_id", "address", "field"), [("", "unix:/x", "instance_id"), ("i", "", "address")]
+)
+async def test_attaching_names_the_empty_field(
+    peer: Peer, instance_id: str, address: str, field: str
+) -> None:
+    request = pb.AttachInstanceRequest(instance_id=instance_id, address=address)
+    with pytest.raises(Fault) as caught:
+        await peer.call("AttachInstance", request, Call())
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_knobs_are_changed_while_running_and_listed(peer: Peer) -> None:
     policy = pb.QueuePolicy(
         priority=1, max_queue_size=7, timeout_action=pb.TIMEOUT_ACTION_DELAY, weight=2.5
     )
-    knobs = pb.Knobs(
+    changes = pb.Knobs(
         max_batch_size=9, strict_priority=True, preferred_batch_size=[4, 8], queue_policies=[policy]
     )
-    answer = await peer.call("Configure", pb.ConfigureRequest(knobs=knobs), Call())
-    assert (answer.knobs.max_batch_size, answer.knobs.strict_priority) == (9, True)
-    low = next(item for item in answer.knobs.queue_policies if item.priority == 1)
+    response = await peer.call("Configure", pb.ConfigureRequest(knobs=changes), Call())
+    knobs = response.knobs
+    assert (knobs.max_batch_size, knobs.strict_priority) == (9, True)
+    assert list(knobs.preferred_batch_size) == [4, 8]
+    low = next(policy for policy in knobs.queue_policies if policy.priority == 1)
     assert (low.max_queue_size, low.timeout_action, low.weight) == (7, pb.TIMEOUT_ACTION_DELAY, 2.5)
     listed = await peer.call("ListQueues", pb.ListQueuesRequest(), Call())
-    assert listed.knobs[""] == answer.knobs
+    assert listed.knobs[""] == knobs
     assert [row.instance_id for row in listed.queues] == ["i"]
+
+
+async def test_a_models_own_knobs_stand_beside_the_default(peer: Peer) -> None:
+    request = pb.ConfigureRequest(model="m", knobs=pb.Knobs(max_batch_size=2))
+    await peer.call("Configure", request, Call())
+    listed = await peer.call("ListQueues", pb.ListQueuesRequest(), Call())
+    sizes = {model: knobs.max_batch_size for model, knobs in listed.knobs.items()}
+    assert sizes == {"": 4, "m": 2}
 
 
 @pytest.mark.parametrize(
@@ -184,24 +173,55 @@ async def test_knobs_change_while_running_and_are_shown(peer: Peer) -> None:
         ),
     ],
 )
-async def test_a_knob_that_cannot_be_is_named(peer: Peer, knobs: pb.Knobs, field: str) -> None:
+async def test_a_knob_with_a_bad_value_is_named(peer: Peer, knobs: pb.Knobs, field: str) -> None:
     with pytest.raises(Fault) as caught:
         await peer.call("Configure", pb.ConfigureRequest(knobs=knobs), Call())
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
-class Gate:
-    """A peer that answers when it is let."""
+class RecordingTelemetry(Telemetry):
+    """Keeps what is recorded, by instrument."""
 
     def __init__(self) -> None:
-        self.open = asyncio.Event()
+        super().__init__("batcher")
+        self.values: defaultdict[str, list[float]] = defaultdict(list)
+        self.drops: Counter[str] = Counter()
+        self.gauges: dict[str, Callable[[], float]] = {}
+
+    def counter(self, name: str, unit: str, description: str) -> Any:
+        def add(amount: int, attributes: dict[str, str]) -> None:
+            self.drops[attributes["reason"]] += amount
+
+        return SimpleNamespace(add=add)
+
+    def histogram(self, name: str, unit: str, description: str) -> Any:
+        return SimpleNamespace(record=self.values[name.removeprefix(PREFIX)].append)
+
+    def gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
+        self.gauges[name] = read
+
+    def by_class(self, gauge: str) -> dict[str, float]:
+        """A gauge's value for each priority class."""
+        start = f"{PREFIX}{gauge}."
+        return {
+            name.removeprefix(start): read()
+            for name, read in self.gauges.items()
+            if name.startswith(start)
+        }
+
+
+class GatedPeer:
+    """A peer to an instance that answers when its gate opens."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
 
     async def call(self, method: str, request: Any, call: Call) -> Any:
-        await self.open.wait()
+        await self.gate.wait()
         return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(revision="1"))
 
     async def stream(self, method: str, request: Any, call: Call) -> AsyncIterator[Any]:
-        await self.open.wait()
+        await self.gate.wait()
         for index in range(len(request.members)):
             row = inference_pb2.MemberResult(index=index, status=OK)
             yield inference_pb2.ComputeBatchResponse(results=[row])
@@ -210,56 +230,69 @@ class Gate:
         return None
 
 
-async def test_waits_sizes_padding_drops_depth_and_age_are_measured() -> None:
-    gate, clock, seen = Gate(), FakeClock(), Instruments()
-    servicer = BatcherServicer(
-        BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0)),
-        lambda _: gate,
-        clock,
-        seen,
-    )
-    await servicer.AttachInstance(
-        pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1), Call()
-    )
+class MeasuredBatcher:
+    """A batcher before one gated instance, in virtual time, with its metrics kept."""
 
-    def ask(text: str, priority: int, deadline_s: float = 60.0) -> asyncio.Task[pb.ComputeResponse]:
-        call = Call(Principal("acme"), priority, deadline_s=deadline_s)
-        return asyncio.create_task(servicer.Compute(compute(text), call))
+    def __init__(self) -> None:
+        self.peer, self.clock, self.metrics = GatedPeer(), FakeClock(), RecordingTelemetry()
+        section = BatchingSection(default=KnobsSection(max_queue_size=3, max_batch_ms=0))
+        self.servicer = BatcherServicer(section, lambda _: self.peer, self.clock, self.metrics)
 
-    running = ask("first", 2)
-    await settled()
-    waiting = [ask("four " * 4, 2), ask("five " * 4, 2), ask("late", 2, 1.5)]
-    await settled()
-    await clock.advance(1.0)
-    assert seen.now("depth") == {"low": 0, "normal": 3, "high": 0, "critical": 0}
-    assert seen.now("oldest_age") == {"low": 0, "normal": 1.0, "high": 0, "critical": 0}
+    async def attach(self) -> None:
+        request = pb.AttachInstanceRequest(instance_id="i", address="x", concurrency=1)
+        await self.servicer.AttachInstance(request, Call())
+
+    def submit(self, text: str, deadline_s: float = 60.0) -> asyncio.Task[pb.ComputeResponse]:
+        call = Call(Principal("acme"), deadline_s=deadline_s)
+        return asyncio.create_task(self.servicer.Compute(compute_request(text), call))
+
+
+@pytest.fixture
+async def batcher() -> AsyncIterator[MeasuredBatcher]:
+    made = MeasuredBatcher()
+    await made.attach()
+    yield made
+    await made.servicer.close()
+
+
+async def test_depth_and_age_of_what_waits_are_measured(batcher: MeasuredBatcher) -> None:
+    tasks = [batcher.submit("text") for _ in range(4)]
+    await batcher.clock.advance(1.0)
+    assert batcher.metrics.by_class("depth") == {"low": 0, "normal": 3, "high": 0, "critical": 0}
+    ages = {"low": 0, "normal": 1.0, "high": 0, "critical": 0}
+    assert batcher.metrics.by_class("oldest_age") == ages
+    batcher.peer.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_waits_batch_sizes_and_padding_are_measured(batcher: MeasuredBatcher) -> None:
+    running = batcher.submit("first")
+    await batcher.clock.advance(0)
+    waiting = [batcher.submit("four " * 4), batcher.submit("five " * 4)]
+    await batcher.clock.advance(2.0)
+    batcher.peer.gate.set()
+    responses = await asyncio.gather(running, *waiting)
+    assert batcher.metrics.values["queue_wait"] == [0.0, 2000.0, 2000.0]
+    assert batcher.metrics.values["batch_size"] == [1, 2, 2]
+    assert batcher.metrics.values["padding_waste"] == [0.0]
+    assert responses[1].batch.release_reason == "instance_free"
+
+
+async def test_drops_are_counted_by_reason(batcher: MeasuredBatcher) -> None:
+    served = [batcher.submit("text") for _ in range(3)]
+    late = batcher.submit("late", deadline_s=1.5)
+    await batcher.clock.advance(0)
     with pytest.raises(Fault, match="full"):
-        await ask("too much", 2)
-    await clock.advance(1.0)
-    gate.open.set()
-    outcomes = await asyncio.gather(running, *waiting, return_exceptions=True)
-    assert isinstance(outcomes[3], Fault)
-    drops = Counter(
-        attributes["reason"] for _, attributes in seen.values["penstock.batcher.dropped"]
-    )  # type: ignore[index]
-    assert drops == {"queue_full": 1, "timeout": 1}
-    assert [value for value, _ in seen.values["penstock.batcher.queue_wait"]] == [
-        0.0,
-        2000.0,
-        2000.0,
-    ]
-    assert [value for value, _ in seen.values["penstock.batcher.batch_size"]] == [1, 2, 2]
-    assert [value for value, _ in seen.values["penstock.batcher.padding_waste"]] == [0.0]
-    assert outcomes[1].batch.release_reason == "instance_free"  # type: ignore[union-attr]
-    rows = (await servicer.ListQueues(pb.ListQueuesRequest(), Call())).queues
-    assert (rows[0].instance_id, rows[0].running, sum(item.depth for item in rows[0].classes)) == (
-        "i",
-        0,
-        0,
-    )
-    await servicer.close()
+        await batcher.submit("one too many")
+    await batcher.clock.advance(2.0)
+    batcher.peer.gate.set()
+    await asyncio.gather(*served)
+    with pytest.raises(Fault):
+        await late
+    assert batcher.metrics.drops == {"queue_full": 1, "timeout": 1}
 
 
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
+async def test_an_idle_queue_is_listed_as_empty(batcher: MeasuredBatcher) -> None:
+    rows = (await batcher.servicer.ListQueues(pb.ListQueuesRequest(), Call())).queues
+    assert [(row.instance_id, row.running) for row in rows] == [("i", 0)]
+    assert sum(each.depth for each in rows[0].classes) == 0

@@ -1,4 +1,7 @@
-"""The queue on an instance that is told when to answer: grouping, handoffs, cancels, deaths."""
+"""The queue of one instance: grouping, who gets a slot, what is refused, cancels, a lost instance.
+
+The instance answers when its gate opens, and time is virtual.
+"""
 
 from __future__ import annotations
 
@@ -9,416 +12,456 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.batch_formation import CostModel
-from penstock.batcher.queue import (
-    RETRY_REFUSED_S,
-    TRUSTED_SAMPLES,
+from penstock.batcher.concurrency import FixedLimit, GradientLimit
+from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_profile import TRUSTED_FOR_S, TRUSTED_SAMPLES
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.pending_request import (
     Answer,
-    InstanceQueue,
+    InstanceResult,
     PendingRequest,
+    TaskSize,
 )
-from penstock.batcher.settings import KnobsSection, QueuePolicySection
+from penstock.batcher.settings import BatchingSection, KnobsSection, QueuePolicySection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable
 from penstock.testkit.clock import FakeClock
 
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
+SIZE = TaskSize(rows=1, tokens=10)
+LOW, NORMAL, CRITICAL = 1, 2, 4
+FAULTS = {
+    "bad": invalid("task.embed.texts[0]", "is bad"),
+    "limited": exhausted("too much", "429", 1.0),
+}
+"""What the instance answers to these texts."""
 
 
-class Held:
-    """An instance that answers when released; texts decide members' fates."""
+class GatedInstance:
+    """Answers when its gate opens."""
 
     def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.release = asyncio.Event()
-        self.dies = False
+        self.batch_sizes: list[int] = []
+        self.gate = asyncio.Event()
+        self.is_lost = False
         self.cancelled = 0
 
     async def run(
-        self, model: str, members: Sequence[PendingRequest]
-    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        self.batches.append(len(members))
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
+        self.batch_sizes.append(len(requests))
         try:
-            await self.release.wait()
+            await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if self.dies:
+        if self.is_lost:
             raise unavailable("the instance died")
-        for index, member in enumerate(members):
-            faults = {
-                "bad": invalid("task.embed.texts[0]", "is bad"),
-                "limited": exhausted("too much", "429", 1.0),
-            }
-            fault = faults.get(member.task.embed.texts[0])
+        for index, request in enumerate(requests):
+            fault = FAULTS.get(request.task.embed.texts[0])
             status = to_item_status(fault) if fault else OK
-            yield (
-                index,
-                inference_pb2.MemberResult(index=index, status=status),
-                common_pb2.LoadReport(concurrency=1),
-            )
+            result = inference_pb2.MemberResult(index=index, status=status)
+            yield index, result, common_pb2.LoadReport(concurrency=1)
 
 
 @pytest.fixture
-def instance() -> Held:
-    return Held()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def queue(instance: Held) -> InstanceQueue:
-    return InstanceQueue(
-        instance, 1, {"": KnobsSection(max_batch_size=4, max_queue_size=6)}, FakeClock()
-    )
+def instance() -> GatedInstance:
+    return GatedInstance()
+
+
+@pytest.fixture
+def queue(instance: GatedInstance, clock: FakeClock) -> InstanceQueue:
+    return queue_of(instance, clock, max_batch_size=4, max_queue_size=6)
+
+
+def queue_of(
+    instance: GatedInstance,
+    clock: FakeClock,
+    limit: FixedLimit | GradientLimit | None = None,
+    **knobs: object,
+) -> InstanceQueue:
+    section = BatchingSection(default=KnobsSection.model_validate(knobs))
+    return InstanceQueue(instance, limit or FixedLimit(1), KnobTable(section), clock)
 
 
 def submit(
-    queue: InstanceQueue, text: str = "x", tenant: str = "a", deadline_s: float = 60.0
+    queue: InstanceQueue,
+    text: str = "x",
+    tenant: str = "a",
+    priority: int = NORMAL,
+    model: str = "m",
+    deadline_s: float = 600.0,
 ) -> asyncio.Task[Answer]:
     task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
-    call = Call(Principal(tenant), deadline_s=deadline_s)
-    return asyncio.create_task(queue.submit(task, "m", call, (1, 10)))
+    call = Call(Principal(tenant), priority, deadline_s=deadline_s)
+    return asyncio.create_task(queue.submit(task, model, call, SIZE))
 
 
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
+async def run_until_blocked(clock: FakeClock) -> None:
+    """Let every task run until it waits for the gate, another task or the time."""
+    await clock.advance(0)
 
 
-async def test_an_idle_instance_is_used_at_once_and_what_waits_is_grouped(
-    queue: InstanceQueue, instance: Held
+async def test_an_idle_instance_is_used_at_once_and_waiting_requests_are_grouped(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
     tasks = [submit(queue) for _ in range(5)]
-    await settle()
-    assert instance.batches == [1]
-    instance.release.set()
-    served = await asyncio.gather(*tasks)
-    assert instance.batches == [1, 4]
-    assert [item.receipt.batch_size for item in served] == [1, 4, 4, 4, 4]
-    assert served[0].receipt.release_reason == "instance_free"
-    assert served[1].receipt.release_reason == "full"
+    await run_until_blocked(clock)
+    assert instance.batch_sizes == [1]
+    instance.gate.set()
+    answers = await asyncio.gather(*tasks)
+    assert instance.batch_sizes == [1, 4]
+    assert [answer.receipt.batch_size for answer in answers] == [1, 4, 4, 4, 4]
+    assert answers[0].receipt.release_reason == "instance_free"
+    assert answers[1].receipt.release_reason == "full"
 
 
-async def test_a_bad_member_spoils_nobody_else(queue: InstanceQueue, instance: Held) -> None:
+async def test_a_bad_request_spoils_no_other_of_its_batch(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
+) -> None:
     first = submit(queue)
-    await settle()
+    await run_until_blocked(clock)
     good, bad = submit(queue), submit(queue, "bad")
-    await settle()
-    instance.release.set()
+    await run_until_blocked(clock)
+    instance.gate.set()
     await asyncio.gather(first, good)
     with pytest.raises(Fault) as caught:
         await bad
     assert caught.value.field == "task.embed.texts[0]"
 
 
-async def test_a_cancelled_member_leaves_the_queue_and_the_batch(
-    queue: InstanceQueue, instance: Held
+async def test_a_cancelled_request_leaves_the_queue_or_frees_its_slot(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
     running, waiting, other = submit(queue), submit(queue), submit(queue)
-    await settle()
-    for task in (waiting, running):
-        task.cancel()
-    await settle()
-    assert (instance.batches, instance.cancelled) == ([1, 1], 1), (
-        "the instance is free at once for who still waits"
-    )
-    instance.release.set()
+    await run_until_blocked(clock)
+    waiting.cancel()
+    running.cancel()
+    await run_until_blocked(clock)
+    assert instance.batch_sizes == [1, 1], "the freed slot went to the request that still waits"
+    assert instance.cancelled == 1
+    instance.gate.set()
     assert (await other).receipt.batch_size == 1
 
 
-async def test_a_batch_goes_on_for_whoever_is_left_and_ends_when_nobody_is(
-    queue: InstanceQueue, instance: Held
+async def test_a_batch_runs_until_its_last_caller_has_left(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
     first = submit(queue)
-    await settle()
-    members = [submit(queue) for _ in range(3)]
-    await settle()
+    await run_until_blocked(clock)
+    batch = [submit(queue) for _ in range(3)]
+    await run_until_blocked(clock)
     first.cancel()
-    await settle()
-    assert (instance.batches, instance.cancelled) == ([1, 3], 1)
-    members[0].cancel()
-    await settle()
+    await run_until_blocked(clock)
+    assert (instance.batch_sizes, instance.cancelled) == ([1, 3], 1)
+    batch[0].cancel()
+    await run_until_blocked(clock)
     assert (queue.running, instance.cancelled) == (1, 1)
-    for member in members[1:]:
-        member.cancel()
-    await settle()
+    for task in batch[1:]:
+        task.cancel()
+    await run_until_blocked(clock)
     assert (queue.running, instance.cancelled) == (0, 2)
-    assert not any(cost.samples for cost in queue.costs.values()), (
-        "what was broken off does not say what batches cost"
-    )
 
 
-async def test_an_instances_death_returns_its_members_as_retryable(
-    queue: InstanceQueue, instance: Held
+async def test_nothing_is_learned_from_a_cancelled_batch(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
-    instance.dies = True
+    task = submit(queue)
+    await run_until_blocked(clock)
+    task.cancel()
+    await run_until_blocked(clock)
+    assert instance.cancelled == 1
+    assert not any(cost.samples for cost in queue.costs.values())
+
+
+async def test_requests_of_a_lost_instance_fail_as_retryable(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
+) -> None:
+    instance.is_lost = True
     tasks = [submit(queue) for _ in range(3)]
-    await settle()
-    instance.release.set()
+    await run_until_blocked(clock)
+    instance.gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(
-        isinstance(item, Fault) and item.code is grpc.StatusCode.UNAVAILABLE for item in outcomes
-    )
+    codes = [outcome.code for outcome in outcomes if isinstance(outcome, Fault)]
+    assert codes == [grpc.StatusCode.UNAVAILABLE] * 3
 
 
 async def test_a_full_queue_drops_from_the_longest_flow(
-    queue: InstanceQueue, instance: Held
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
     loud = [submit(queue, tenant="loud") for _ in range(7)]
-    await settle()
+    await run_until_blocked(clock)
     quiet = submit(queue, tenant="quiet")
     another = submit(queue, tenant="loud")
-    await settle()
-    instance.release.set()
+    await run_until_blocked(clock)
+    instance.gate.set()
     outcomes = await asyncio.gather(*loud, quiet, another, return_exceptions=True)
-    refused = [item for item in outcomes if isinstance(item, Fault)]
-    assert [item.reason for item in refused] == ["QUEUE_FULL", "QUEUE_FULL"]
-    assert all(item.retry_after_s > 0 for item in refused)
-    assert isinstance(outcomes[7], Answer)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
+    assert [fault.reason for fault in refused] == ["QUEUE_FULL", "QUEUE_FULL"]
+    assert all(fault.retry_after_s > 0 for fault in refused)
+    assert isinstance(quiet.result(), Answer)
 
 
-async def test_each_class_has_its_own_room_and_an_urgent_newcomer_drops_its_own_less_urgent(
-    instance: Held,
+async def test_a_class_has_its_own_limit_inside_the_models(
+    instance: GatedInstance, clock: FakeClock
 ) -> None:
-    small = {"low": QueuePolicySection(max_queue_size=2)}
-    queue = InstanceQueue(
-        instance, 1, {"": KnobsSection(max_queue_size=4, queue_policies=small)}, FakeClock()
-    )
-
-    def ask(priority: int) -> asyncio.Task[Answer]:
-        return asyncio.create_task(
-            queue.submit(TASK, "m", Call(Principal("a"), priority, deadline_s=60.0), (1, 10))
-        )
-
-    running = ask(2)
-    await settle()
-    low = [ask(1) for _ in range(3)]
-    await settle()
-    assert (queue.waiting.count("m", 1), low[2].done()) == (2, True), (
-        "the class is full, the queue is not"
-    )
-    urgent = [ask(4) for _ in range(3)]
-    await settle()
-    assert (queue.waiting.count("m", 1), queue.waiting.count("m", 4)) == (1, 3), (
-        "its tenant's low entries are the longest flow"
-    )
-    instance.release.set()
+    low_policy = {"low": QueuePolicySection(max_queue_size=2)}
+    queue = queue_of(instance, clock, max_queue_size=4, queue_policies=low_policy)
+    running = submit(queue)
+    await run_until_blocked(clock)
+    low = [submit(queue, priority=LOW) for _ in range(3)]
+    await run_until_blocked(clock)
+    assert queue.waiting.count("m", LOW) == 2
+    assert low[2].done(), "the class is full although the queue is not"
+    urgent = [submit(queue, priority=CRITICAL) for _ in range(3)]
+    await run_until_blocked(clock)
+    assert queue.waiting.count("m", LOW) == 1, "the tenant's low requests are the longest flow"
+    assert queue.waiting.count("m", CRITICAL) == 3
+    instance.gate.set()
     outcomes = await asyncio.gather(running, *low, *urgent, return_exceptions=True)
-    assert [item.reason for item in outcomes if isinstance(item, Fault)] == ["QUEUE_FULL"] * 2
-    assert all(isinstance(item, Answer) for item in outcomes[4:])
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Fault)]
+    assert reasons == ["QUEUE_FULL"] * 2
+    assert all(isinstance(task.result(), Answer) for task in urgent)
 
 
-async def test_a_full_queue_of_one_model_leaves_another_its_room(instance: Held) -> None:
-    queue = InstanceQueue(instance, 1, {"": KnobsSection(max_queue_size=2)}, FakeClock())
-    call = Call(Principal("a"), deadline_s=60.0)
-    tasks = [
-        asyncio.create_task(queue.submit(TASK, model, call, (1, 10)))
-        for model in ("m", "m", "m", "m", "n")
-    ]
-    await settle()
-    instance.release.set()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(item, Answer) for item in outcomes] == [True, True, True, False, True]
-
-
-async def test_what_would_be_late_is_refused_but_a_wrong_cost_is_not_for_ever(
-    instance: Held,
+async def test_a_full_queue_of_one_model_refuses_no_other_model(
+    instance: GatedInstance, clock: FakeClock
 ) -> None:
-    clock = FakeClock()
-    queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
-    instance.release.set()
-    for _ in range(TRUSTED_SAMPLES):
-        await submit(queue)
-    cost = queue.costs["m"]
-    for _ in range(50):
-        cost.learn(1, 10, 2_000.0)
-    wrong_ms = cost.predict_ms(1, 10)
+    queue = queue_of(instance, clock, max_queue_size=2)
+    tasks = [submit(queue, model=model) for model in ("m", "m", "m", "m", "n")]
+    await run_until_blocked(clock)
+    instance.gate.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, True, True, False, True]
+
+
+async def test_a_predicted_late_answer_is_refused(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock)
+    await learn_high_cost(queue, instance)
     with pytest.raises(Fault, match="predicted") as caught:
         await submit(queue, deadline_s=1.0)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    await clock.advance(RETRY_REFUSED_S)
-    assert (await submit(queue, deadline_s=clock.monotonic() + 1.0)).receipt.batch_size == 1
-    assert cost.predict_ms(1, 10) < wrong_ms, "it was tried, and the cost corrected"
-    instance.release.clear()
+
+
+async def test_an_idle_instance_is_tried_again_so_that_a_wrong_cost_corrects_itself(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock)
+    await learn_high_cost(queue, instance)
+    wrong_ms = queue.costs["m"].predict_ms(1, 10)
+    await clock.advance(TRUSTED_FOR_S)
+    answer = await submit(queue, deadline_s=clock.monotonic() + 1.0)
+    assert answer.receipt.batch_size == 1
+    assert queue.costs["m"].predict_ms(1, 10) < wrong_ms
+
+
+async def test_a_busy_instance_is_not_tried_for_a_late_request(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock)
+    await learn_high_cost(queue, instance)
+    instance.gate.clear()
     running = submit(queue)
-    await settle()
-    await clock.advance(RETRY_REFUSED_S)
-    with pytest.raises(Fault):
+    await run_until_blocked(clock)
+    await clock.advance(TRUSTED_FOR_S)
+    with pytest.raises(Fault, match="predicted"):
         await submit(queue, deadline_s=clock.monotonic() + 1.0)
-    instance.release.set()
+    instance.gate.set()
     await running
 
 
-async def test_time_that_runs_out_in_the_queue_fails_that_member_alone(instance: Held) -> None:
-    clock = FakeClock()
-    queue = InstanceQueue(instance, 1, {"": KnobsSection()}, clock)
+async def learn_high_cost(queue: InstanceQueue, instance: GatedInstance) -> None:
+    """Open the gate, and make the queue believe that a request takes 2 s."""
+    instance.gate.set()
+    for _ in range(TRUSTED_SAMPLES):
+        await submit(queue)
+    for _ in range(50):
+        queue.costs["m"].learn(1, 10, 2_000.0)
+
+
+async def test_a_deadline_that_expires_in_the_queue_fails_that_request_alone(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock)
     first, late, patient = submit(queue), submit(queue, deadline_s=5.0), submit(queue)
-    await settle()
     await clock.advance(10)
-    instance.release.set()
-    outcomes = await asyncio.gather(first, late, patient, return_exceptions=True)
-    assert isinstance(outcomes[0], Answer)
-    assert isinstance(outcomes[2], Answer)
-    assert isinstance(outcomes[1], Fault)
-    assert outcomes[1].code is grpc.StatusCode.DEADLINE_EXCEEDED
+    instance.gate.set()
+    await asyncio.gather(first, patient)
+    with pytest.raises(Fault, match="deadline expired in the batcher queue") as caught:
+        await late
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_closing_returns_what_waits_and_finishes_what_runs(
-    queue: InstanceQueue, instance: Held
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
     running, waiting = submit(queue), submit(queue)
-    await settle()
+    await run_until_blocked(clock)
     assert queue.close() == 1
-    instance.release.set()
+    instance.gate.set()
     await queue.wait_idle()
     assert isinstance(await running, Answer)
-    with pytest.raises(Fault) as caught:
-        await waiting
-    assert caught.value.reason == "INSTANCE_LEAVING"
-    with pytest.raises(Fault):
-        await submit(queue)
+    for refused in (waiting, submit(queue)):
+        with pytest.raises(Fault) as caught:
+            await refused
+        assert caught.value.reason == "INSTANCE_LEAVING"
 
 
 async def test_a_streams_slot_is_its_callers_until_it_leaves(
-    queue: InstanceQueue, instance: Held
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
 ) -> None:
-    instance.release.set()
-    call = Call(Principal("a"), deadline_s=60.0)
-    async with queue.stream_slot(TASK, "m", call, (1, 10)) as receipt:
+    instance.gate.set()
+    async with queue.stream_slot(TASK, "m", Call(deadline_s=60.0), SIZE) as receipt:
         waiting = submit(queue)
-        await settle()
+        await run_until_blocked(clock)
         assert receipt.batch_size == 1
-        assert not waiting.done()
         assert queue.running == 1
+        assert not waiting.done()
     assert (await waiting).receipt.batch_size == 1
 
 
-async def test_a_cancelled_stream_gives_its_turn_back(queue: InstanceQueue, instance: Held) -> None:
-    instance.release.set()
+async def test_a_cancelled_stream_gives_its_slot_back(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
+) -> None:
+    instance.gate.set()
 
     async def stream() -> None:
-        async with queue.stream_slot(TASK, "m", Call(Principal("a"), deadline_s=60.0), (1, 10)):
+        async with queue.stream_slot(TASK, "m", Call(deadline_s=60.0), SIZE):
             await asyncio.Event().wait()
 
-    first, second = asyncio.create_task(stream()), asyncio.create_task(stream())
-    await settle()
-    for task in (second, first):
-        task.cancel()
-    await settle()
+    running, waiting = asyncio.create_task(stream()), asyncio.create_task(stream())
+    await run_until_blocked(clock)
+    waiting.cancel()
+    running.cancel()
+    await run_until_blocked(clock)
     assert isinstance(await submit(queue), Answer)
 
 
-async def test_overload_cuts_an_adaptive_limit_and_calm_raises_it(instance: Held) -> None:
-    queue = InstanceQueue(instance, 8, {"": KnobsSection()}, FakeClock(), adaptive=True)
+async def test_an_overload_fault_of_a_stream_cuts_a_learned_limit(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock, GradientLimit(8))
     assert queue.limit.limit == 8
     with pytest.raises(Fault):
-        async with queue.stream_slot(TASK, "m", Call(deadline_s=60.0), (1, 10)):
+        async with queue.stream_slot(TASK, "m", Call(deadline_s=60.0), SIZE):
             raise unavailable("529")
     assert queue.limit.limit == 5
+
+
+def test_a_learned_limit_rises_while_delays_are_steady_and_falls_when_they_grow() -> None:
+    limit = GradientLimit(5)
     for _ in range(200):
-        queue.limit.finished(10.0, queue.limit.limit)
-    assert queue.limit.limit > 20
+        limit.record_delay(10.0, limit.limit)
+    assert limit.limit > 20
+    high = limit.limit
     for _ in range(30):
-        queue.limit.finished(100.0, queue.limit.limit)
-    assert queue.limit.limit < 60
+        limit.record_delay(100.0, limit.limit)
+    assert limit.limit < min(high, 60)
 
 
-async def test_members_that_are_turned_away_cut_an_adaptive_limit_once_for_their_batch(
-    instance: Held,
+async def test_overload_faults_of_a_batch_cut_a_learned_limit_once(
+    instance: GatedInstance, clock: FakeClock
 ) -> None:
-    queue = InstanceQueue(
-        instance, 8, {"": KnobsSection(max_batch_size=4)}, FakeClock(), adaptive=True
-    )
+    queue = queue_of(instance, clock, GradientLimit(8), max_batch_size=4)
     running = [submit(queue) for _ in range(8)]
-    await settle()
+    await run_until_blocked(clock)
     waiting = [submit(queue, text) for text in ("x", "limited", "limited")]
-    await settle()
-    instance.release.set()
-    async with asyncio.timeout(10):
-        ended = await asyncio.gather(*running, *waiting, return_exceptions=True)
-    assert instance.batches == [*[1] * 8, 3]
-    assert [isinstance(one, Answer) for one in ended] == [*[True] * 9, False, False]
+    await run_until_blocked(clock)
+    instance.gate.set()
+    outcomes = await asyncio.gather(*running, *waiting, return_exceptions=True)
+    assert instance.batch_sizes == [*[1] * 8, 3]
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [*[True] * 9, False, False]
     assert queue.limit.limit == 5
 
 
-async def test_a_queue_timeout_rejects_or_postpones(instance: Held) -> None:
-    clock = FakeClock()
+async def test_a_queue_timeout_rejects_or_postpones(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
     policies = {
         "normal": QueuePolicySection(
             default_timeout_microseconds=1_000_000, timeout_action="delay"
         ),
         "low": QueuePolicySection(default_timeout_microseconds=1_000_000),
     }
-    queue = InstanceQueue(
-        instance, 1, {"": KnobsSection(max_batch_size=1, queue_policies=policies)}, clock
-    )
+    queue = queue_of(instance, clock, max_batch_size=1, queue_policies=policies)
     order: list[str] = []
 
-    async def ask(name: str, priority: int) -> None:
-        await queue.submit(TASK, "m", Call(Principal(name), priority, deadline_s=600.0), (1, 10))
-        order.append(name)
+    def submit_named(name: str, priority: int) -> asyncio.Task[Answer]:
+        task = submit(queue, tenant=name, priority=priority)
+        task.add_done_callback(lambda done: done.exception() or order.append(name))
+        return task
 
-    first = asyncio.create_task(ask("first", 2))
-    await settle()
-    old, rejected = asyncio.create_task(ask("old", 2)), asyncio.create_task(ask("rejected", 1))
-    await settle()
+    first = submit_named("first", NORMAL)
+    await run_until_blocked(clock)
+    old, rejected = submit_named("old", NORMAL), submit_named("rejected", LOW)
     await clock.advance(2)
-    young = asyncio.create_task(ask("young", 2))
-    await settle()
-    instance.release.set()
-    outcomes = await asyncio.gather(first, old, young, rejected, return_exceptions=True)
+    young = submit_named("young", NORMAL)
+    await run_until_blocked(clock)
+    instance.gate.set()
+    await asyncio.gather(first, old, young)
     assert order == ["first", "young", "old"]
-    assert isinstance(outcomes[3], Fault)
-    assert outcomes[3].code is grpc.StatusCode.DEADLINE_EXCEEDED
+    with pytest.raises(Fault) as caught:
+        await rejected
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_waiting_for_company_pays_or_is_not_done(instance: Held) -> None:
-    clock = FakeClock()
-    knobs = KnobsSection(max_queue_delay_microseconds=2_000, max_batch_size=8)
-    queue = InstanceQueue(instance, 1, {"": knobs}, clock)
-    queue.costs["m"] = CostModel(8.0, 0.0)
+async def test_a_batch_is_kept_open_where_more_are_likely_and_nothing_urgent_waits(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    one_second = 1_000_000
+    queue = queue_of(instance, clock, max_queue_delay_microseconds=one_second, max_batch_size=8)
     alone = submit(queue)
-    await settle()
-    assert instance.batches == [1], "nobody else has come lately: company is not to be expected"
-    instance.release.set()
+    await run_until_blocked(clock)
+    assert instance.batch_sizes == [1], "without earlier arrivals no other is to be expected"
+    instance.gate.set()
     await alone
     for _ in range(60):
         await clock.advance(0.0001)
-        await submit_critical(queue)
-    instance.batches.clear()
-    waiting = submit(queue)
-    await settle()
-    assert instance.batches == [], "many come: a short wait saves more than it costs"
-    urgent = asyncio.create_task(submit_critical(queue))
-    await settle()
-    assert instance.batches == [2], "critical work never waits"
-    await asyncio.gather(waiting, urgent)
+        await submit(queue, priority=CRITICAL)
+    instance.batch_sizes.clear()
+    for _ in range(50):
+        queue.costs["m"].learn(1, 10, 8.0)
+        queue.costs["m"].learn(8, 10, 8.0)
+    kept_open = submit(queue)
+    await run_until_blocked(clock)
+    assert instance.batch_sizes == [], "arrivals are frequent and a batch has a fixed cost"
+    urgent = submit(queue, priority=CRITICAL)
+    await run_until_blocked(clock)
+    assert instance.batch_sizes == [2], "urgent requests are not delayed"
+    await asyncio.gather(kept_open, urgent)
 
 
-async def submit_critical(queue: InstanceQueue) -> Answer:
-    return await queue.submit(TASK, "m", Call(Principal("a"), 4, deadline_s=600.0), (1, 10))
+async def test_a_batch_that_overruns_its_time_makes_the_next_one_smaller(
+    instance: GatedInstance, clock: FakeClock
+) -> None:
+    queue = queue_of(instance, clock, max_batch_size=8, max_batch_ms=10.0)
+    overrunning = await start_batch(queue, instance, clock)
+    assert instance.batch_sizes[-1] == 8
+    await clock.advance(0.040)
+    instance.gate.set()
+    await asyncio.gather(*overrunning)
+    instance.gate.clear()
+    after = await start_batch(queue, instance, clock)
+    assert instance.batch_sizes[-1] < 8
+    instance.gate.set()
+    await asyncio.gather(*after)
 
 
-async def test_batches_that_run_over_their_time_get_smaller(instance: Held) -> None:
-    clock = FakeClock()
-    queue = InstanceQueue(
-        instance, 1, {"": KnobsSection(max_batch_size=8, max_batch_ms=10.0)}, clock
-    )
-    queue.costs["m"] = CostModel(0.0, 0.0)
+async def start_batch(
+    queue: InstanceQueue, instance: GatedInstance, clock: FakeClock
+) -> list[asyncio.Task[Answer]]:
+    """Let eight requests wait behind one, then cancel that one so that they are grouped."""
     first = submit(queue)
-    await settle()
-    tasks = [submit(queue) for _ in range(20)]
-    await settle()
-    instance.release.set()
-    await settle()
-    await asyncio.gather(first, *tasks)
-    assert instance.batches[1] == 8
-    queue._row_limits.ran("m", 8, 4.0, 8)
-    instance.release.clear()
-    instance.batches.clear()
-    first = submit(queue)
-    await settle()
-    tasks = [submit(queue) for _ in range(20)]
-    await settle()
-    instance.release.set()
-    await asyncio.gather(first, *tasks)
-    assert instance.batches[1] < 8
+    await run_until_blocked(clock)
+    waiting = [submit(queue) for _ in range(8)]
+    await run_until_blocked(clock)
+    first.cancel()
+    await run_until_blocked(clock)
+    return waiting

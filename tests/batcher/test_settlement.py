@@ -1,4 +1,4 @@
-"""Whatever happens, each member ends exactly once: random arrivals, cancels, deadlines and deaths
+"""Each request ends exactly once, whatever happens: random arrivals, cancels, deadlines and losses
 of the instance, in virtual time.
 """
 
@@ -11,13 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import Answer, InstanceQueue, PendingRequest
-from penstock.batcher.settings import KnobsSection
+from penstock.batcher.concurrency import FixedLimit
+from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.pending_request import (
+    Answer,
+    InstanceResult,
+    PendingRequest,
+    TaskSize,
+)
+from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, unavailable
 from penstock.testkit.clock import FakeClock
 
 TASK = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["x"]))
+SIZE = TaskSize(rows=1, tokens=5)
+KNOBS = KnobsSection(max_batch_size=3, max_queue_size=12)
+Step = tuple[str, int, int, float]
+"""Operation, priority or count, tenant, seconds to the deadline."""
 STEPS = st.lists(
     st.one_of(
         st.tuples(
@@ -29,75 +41,84 @@ STEPS = st.lists(
         st.tuples(st.just("stream"), st.integers(1, 4), st.integers(0, 3), st.just(60.0)),
         st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0), st.just(0.0)),
         st.tuples(st.just("advance"), st.integers(1, 30), st.just(0), st.just(0.0)),
-        st.tuples(st.just("die"), st.just(0), st.just(0), st.just(0.0)),
+        st.tuples(st.just("lose instance"), st.just(0), st.just(0), st.just(0.0)),
     ),
     max_size=40,
 )
 
 
-class Mortal:
-    """Takes 10 ms a batch; told to die, it loses the batches that run."""
+class LosableInstance:
+    """Takes 10 ms a batch. When it is lost, batches that run end after some of their results."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self.deaths = 0
+        self.losses = 0
         self.answered: list[int] = []
 
     async def run(
-        self, model: str, members: Sequence[PendingRequest]
-    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        alive = self.deaths
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
+        losses_before = self.losses
         await self._clock.sleep(0.010)
-        for index, member in enumerate(members):
-            if self.deaths != alive and index % 2:
+        for index, request in enumerate(requests):
+            if self.losses != losses_before and index % 2:
                 raise unavailable("the instance died")
-            self.answered.append(member.entry.id)
+            self.answered.append(request.item.id)
             yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
 
 
-async def play(steps: list[tuple[str, int, int, float]]) -> None:
-    clock = FakeClock()
-    instance = Mortal(clock)
-    queue = InstanceQueue(
-        instance, 2, {"": KnobsSection(max_batch_size=3, max_queue_size=12)}, clock
-    )
-    tasks: list[asyncio.Task[object]] = []
+class Scenario:
+    """A queue before a losable instance, and the callers that were started."""
 
-    async def stream(call: Call) -> object:
-        async with queue.stream_slot(TASK, "m", call, (1, 5)) as receipt:
-            await clock.sleep(0.02)
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.instance = LosableInstance(self.clock)
+        knobs = KnobTable(BatchingSection(default=KNOBS))
+        self.queue = InstanceQueue(self.instance, FixedLimit(2), knobs, self.clock)
+        self.callers: list[asyncio.Task[object]] = []
+
+    async def perform(self, step: Step) -> None:
+        operation, number, tenant, seconds = step
+        deadline_s = self.clock.monotonic() + seconds
+        call = Call(Principal(str(tenant)), number, deadline_s=deadline_s)
+        if operation == "submit":
+            submission = self.queue.submit(TASK, "m", call, SIZE)
+            self.callers.append(asyncio.ensure_future(submission))
+        elif operation == "stream":
+            self.callers.append(asyncio.ensure_future(self._stream(call)))
+        elif operation == "cancel" and self.callers:
+            self.callers[number % len(self.callers)].cancel()
+        elif operation == "advance":
+            await self.clock.advance(number / 1000)
+        elif operation == "lose instance":
+            self.instance.losses += 1
+
+    async def _stream(self, call: Call) -> object:
+        async with self.queue.stream_slot(TASK, "m", call, SIZE) as receipt:
+            await self.clock.sleep(0.02)
             return receipt
 
-    for what, first, tenant, seconds in steps:
-        call = Call(Principal(str(tenant)), first, deadline_s=clock.monotonic() + seconds)
-        if what == "submit":
-            tasks.append(asyncio.ensure_future(queue.submit(TASK, "m", call, (1, 5))))
-        elif what == "stream":
-            tasks.append(asyncio.ensure_future(stream(call)))
-        elif what == "cancel" and tasks:
-            tasks[first % len(tasks)].cancel()
-        elif what == "advance":
-            await clock.advance(first / 1000)
-        elif what == "die":
-            instance.deaths += 1
+
+async def check_that_each_ends_once(steps: list[Step]) -> None:
+    scenario = Scenario()
+    queue, clock = scenario.queue, scenario.clock
+    for step in steps:
+        await scenario.perform(step)
     await clock.advance(0)
     returned = queue.close()
     await clock.advance(5.0)
     await queue.wait_idle()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(
-        isinstance(item, Answer | Fault | asyncio.CancelledError | common_pb2.BatchReceipt)
-        for item in outcomes
-    )
-    assert len(instance.answered) == len(set(instance.answered)), "a member was answered twice"
-    assert returned <= len(tasks)
-    assert len(queue.waiting) == 0
-    assert queue.running == 0
-    assert queue._members == {}
-    assert all(count == 0 for count in queue._tokens.values())
+    outcomes = await asyncio.gather(*scenario.callers, return_exceptions=True)
+    ends = Answer | Fault | asyncio.CancelledError | common_pb2.BatchReceipt
+    assert all(isinstance(outcome, ends) for outcome in outcomes)
+    answered = scenario.instance.answered
+    assert len(answered) == len(set(answered)), "a request was answered twice"
+    assert returned <= len(scenario.callers)
+    assert (len(queue.waiting), queue.running) == (0, 0)
+    assert (queue.in_flight, queue.in_flight_tokens) == (0, 0)
 
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
-def test_each_member_ends_exactly_once(steps: list[tuple[str, int, int, float]]) -> None:
-    asyncio.run(play(steps))
+def test_each_request_ends_exactly_once(steps: list[Step]) -> None:
+    asyncio.run(check_that_each_ends_once(steps))

@@ -29,7 +29,7 @@ import psutil
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.batcher.batch_formation import padding_waste
-from penstock.batcher.fair_queue import WorkItem
+from penstock.batcher.work_item import WorkItem
 from penstock.bench.batching import padding as batching_padding
 from penstock.bench.batching.texts import sample_texts, trace_lengths
 from penstock.bench.harness.echo import SERVICE, TOKEN, EchoAddresses, echo_process

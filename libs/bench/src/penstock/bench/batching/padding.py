@@ -22,8 +22,11 @@ from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import InstanceQueue, PendingRequest
-from penstock.batcher.settings import KnobsSection
+from penstock.batcher.concurrency import FixedLimit
+from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.pending_request import InstanceResult, PendingRequest
+from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.batcher.split_merge import task_size
 from penstock.bench.batching.texts import LONGEST, mixed_texts
 from penstock.bench.harness.load import closed_loop
@@ -103,15 +106,16 @@ class Ours:
     def __init__(self, model: Model) -> None:
         self.tally = Tally()
         self._model = model
-        self._queue = InstanceQueue(self, 1, {"": KnobsSection(max_batch_size=ROWS)}, SystemClock())
+        knobs = KnobTable(BatchingSection(default=KnobsSection(max_batch_size=ROWS)))
+        self._queue = InstanceQueue(self, FixedLimit(1), knobs, SystemClock())
 
     async def run(
-        self, model: str, members: Sequence[PendingRequest]
-    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        rows = [self._model.rows[member.task.embed.texts[0]] for member in members]
-        self.tally.note(len(members) + len(self._queue.waiting), rows)
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
+        rows = [self._model.rows[request.task.embed.texts[0]] for request in requests]
+        self.tally.note(len(requests) + len(self._queue.waiting), rows)
         await self._model.run(rows)
-        for index in range(len(members)):
+        for index in range(len(requests)):
             yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
 
     async def ask(self, text: str) -> None:

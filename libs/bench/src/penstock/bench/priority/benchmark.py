@@ -19,7 +19,8 @@ from functools import partial
 
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.fair_queue import CRITICAL, DEFAULT_WEIGHTS, LOW, WorkItem
+from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.work_item import CRITICAL, LOW, WorkItem
 from penstock.bench.batching.benchmark import MODEL, batcher_rig
 from penstock.bench.batching.texts import sample_texts
 from penstock.bench.harness.echo import EchoAddresses, echo_process
