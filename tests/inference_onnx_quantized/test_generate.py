@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel, ModelFile, parse_card, write_card
 from penstock.onnx.chat_template import load_template
 from penstock.onnx.loading import load_model
 from penstock.onnx.session import BadInput
-from penstock.onnx.stops import StopStrings
+from penstock.onnx.stop_strings import StopStrings
 from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
@@ -40,18 +40,18 @@ STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 class Served:
     peer: Peer
     meter: LoadMeter
-    repository: Repository
+    repository: ModelRepository
 
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     write_decoder(tmp_path / "models" / "letters" / "1")
     write_decoder(tmp_path / "models" / "endless" / "1", "endless", endless=True)
-    repository = Repository(tmp_path / "models", 1 << 30, load_model)
+    repository = ModelRepository(tmp_path / "models", 1 << 30, load_model)
     repository.load("letters")
     repository.load("endless")
     meter = LoadMeter(1)
-    runner = Runner(1, meter, SystemClock())
+    runner = ComputeThreads(1, meter, SystemClock())
     settings = InferenceSettings(home=tmp_path, models=("letters",))
     servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
     async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as peer:

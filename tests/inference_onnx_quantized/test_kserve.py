@@ -23,9 +23,9 @@ from penstock.inference_onnx_quantized.api.kserve_service import (
     KServeServicer,
     orca_report,
 )
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.encoder import TextModel
 from penstock.service.clock import SystemClock
@@ -53,11 +53,11 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     write_identity(tmp_path / "models" / "same" / "1", "same")
     write_identity(tmp_path / "models" / "other" / "3", "other", {"FP32": 1})
     write_identity(tmp_path / "models" / "brain" / "1", "brain", BRAIN)
-    repository = Repository(tmp_path / "models", 1 << 30, TextModel.load)
+    repository = ModelRepository(tmp_path / "models", 1 << 30, TextModel.load)
     repository.load("same")
     repository.load("brain")
     meter, clock = LoadMeter(2), SystemClock()
-    runner = Runner(2, meter, clock)
+    runner = ComputeThreads(2, meter, clock)
     settings = InferenceSettings(
         home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN
     )

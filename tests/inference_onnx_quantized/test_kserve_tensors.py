@@ -75,7 +75,7 @@ def test_half_precision_travels_raw() -> None:
 def test_half_precision_has_no_typed_form(datatype: str) -> None:
     contents = kserve.InferTensorContents(fp32_contents=[1, 2, 3])
     with pytest.raises(Fault, match=r"inputs\[x\].datatype: .*raw_input_contents") as caught:
-        kserve_tensors.decode_typed(datatype, [3], contents, "inputs[x]")
+        kserve_tensors.decode_typed_contents(datatype, [3], contents, "inputs[x]")
     assert caught.value.code.name == "INVALID_ARGUMENT"
 
 
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_by_name(change: Change, field: str) -> Non
 def test_a_narrow_integer_out_of_range() -> None:
     contents = kserve.InferTensorContents(int_contents=[128])
     with pytest.raises(Fault, match="outside -128 to 127"):
-        kserve_tensors.decode_typed("INT8", [1], contents, "inputs[x]")
+        kserve_tensors.decode_typed_contents("INT8", [1], contents, "inputs[x]")
 
 
 def test_an_answer_is_raw_and_keeps_the_id() -> None:

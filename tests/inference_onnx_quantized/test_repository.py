@@ -13,23 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from identity import BRAIN, KINDS, write_identity
-from penstock.inference_onnx_quantized.repository import Repository
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.onnx import session
 from penstock.onnx.card import BadModel, checksum, parse_card, write_card
 from penstock.onnx.encoder import TextModel
-from penstock.onnx.session import usable
+from penstock.onnx.session import available_providers
 from penstock.rpc.errors import Fault
 
 ROW = {"in_FP32": np.ones((1, 3), dtype=np.float32)}
 
 
-def repository(folder: Path, budget: int, *names: str, padding: int = 10_000) -> Repository:
+def repository(folder: Path, budget: int, *names: str, padding: int = 10_000) -> ModelRepository:
     for name in names:
         write_identity(folder / name / "1", name, {"FP32": 1}, padding)
-    return Repository(folder, budget, TextModel.load)
+    return ModelRepository(folder, budget, TextModel.load)
 
 
-def loaded(models: Repository) -> list[str]:
+def loaded(models: ModelRepository) -> list[str]:
     return [item.card.name for item in models.loaded()]
 
 
@@ -129,15 +129,17 @@ def test_without_a_gpu_the_cpu_serves_after_one_warning(
     write_identity(tmp_path / "a" / "1", "a", {"FP32": 1})
     session._warn.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert usable(wanted) == ["CPUExecutionProvider"]
-        models = Repository(tmp_path, 1 << 20, lambda folder: TextModel.load(folder, 1, wanted))
+        assert available_providers(wanted) == ["CPUExecutionProvider"]
+        models = ModelRepository(
+            tmp_path, 1 << 20, lambda folder: TextModel.load(folder, 1, wanted)
+        )
         assert models.load("a").encoder.session.provider == "CPUExecutionProvider"
     assert len(caplog.records) == 1
     assert "TensorrtExecutionProvider, CUDAExecutionProvider (install the gpu extra)" in caplog.text
 
 
 def test_tensorrt_computes_in_half_precision() -> None:
-    assert session.with_options(["TensorrtExecutionProvider", "CPUExecutionProvider"]) == [
+    assert session.with_provider_options(["TensorrtExecutionProvider", "CPUExecutionProvider"]) == [
         ("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}),
         ("CPUExecutionProvider", {}),
     ]
@@ -174,7 +176,7 @@ def test_a_model_beyond_the_budget_is_not_even_read(tmp_path: Path) -> None:
     write_identity(tmp_path / "big" / "1", "big", {"FP32": 1}, 30_000)
     read: list[Path] = []
     with pytest.raises(BadModel, match="memory budget"):
-        Repository(
+        ModelRepository(
             tmp_path, 25_000, lambda folder: read.append(folder) or TextModel.load(folder)
         ).load("big")  # type: ignore[func-returns-value]
     assert not read

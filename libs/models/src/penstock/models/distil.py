@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penstock.models.export import load_encoder, need_torch
+from penstock.models.export import load_encoder, require_torch
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import Encoded, load_tokenizer
 
@@ -41,7 +41,7 @@ def distil(
         BadModel: torch is not installed, a layer is not there, or the architecture has no list of
             layers.
     """
-    need_torch()
+    require_torch()
     import torch
 
     torch.manual_seed(SEED)

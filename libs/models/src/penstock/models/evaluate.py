@@ -20,7 +20,7 @@ def cosines(a: Floats, b: Floats) -> Pairs:
     return result
 
 
-def neighbour_agreement(a: Floats, b: Floats) -> float:
+def nearest_neighbour_agreement(a: Floats, b: Floats) -> float:
     """Share of rows whose nearest other row is the same in both spaces."""
 
     def nearest(x: Floats) -> list[int]:
@@ -113,7 +113,7 @@ def compare(original: TextModel, quantised: TextModel, texts: Sequence[str]) -> 
     return {
         "cosine_mean": float(pairs.mean()),
         "cosine_min": float(pairs.min()),
-        "neighbour_agreement": neighbour_agreement(a, b),
+        "neighbour_agreement": nearest_neighbour_agreement(a, b),
         "spearman": spearman(a, b),
         "batch_invariance_cosine_min": batch_invariance(quantised, texts),
     }

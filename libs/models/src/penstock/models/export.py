@@ -38,7 +38,7 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def need_torch() -> None:
+def require_torch() -> None:
     """Raises BadModel, saying what to do, where torch and transformers are not installed."""
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:

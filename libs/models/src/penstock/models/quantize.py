@@ -47,7 +47,7 @@ class Recipe:
     reduce_range: bool | None = None
 
     @property
-    def seven_bits(self) -> bool:
+    def uses_seven_bits(self) -> bool:
         """Whether weights stay within 7 bits, so that sums of two products cannot saturate."""
         return reduce_range(cpu_features()) if self.reduce_range is None else self.reduce_range
 
@@ -58,7 +58,7 @@ class Recipe:
         kind = "static INT8 QDQ" if self.kind == "static" else "dynamic INT8"
         scales = "per channel" if self.per_channel else "per tensor"
         zero = "symmetric" if self.symmetric else "asymmetric"
-        return f"{kind}, {scales}, {zero}, reduce_range {self.seven_bits}"
+        return f"{kind}, {scales}, {zero}, reduce_range {self.uses_seven_bits}"
 
     def options(self) -> dict[str, Any]:
         """The arguments that both of onnxruntime's quantisers take."""
@@ -67,7 +67,7 @@ class Recipe:
         return {
             "weight_type": QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
             "per_channel": self.per_channel,
-            "reduce_range": self.seven_bits,
+            "reduce_range": self.uses_seven_bits,
         }
 
     def extra(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _FRAMES = (
     ),
 )
 
-TEXTS: tuple[str, ...] = tuple(
+SAMPLE_TEXTS: tuple[str, ...] = tuple(
     frame.format(subject) for frame, subject in product(_FRAMES, _SUBJECTS)
 )
 """64 texts of 4 to 60 words."""

@@ -14,11 +14,11 @@ from penstock.onnx.session import BadInput
 
 Turn = tuple[str, str]
 """Role and content."""
-Render = Callable[[Sequence[Turn]], str]
+RenderChat = Callable[[Sequence[Turn]], str]
 CONFIG, OWN_FILE = "tokenizer_config.json", "chat_template.jinja"
 
 
-def load_template(folder: Path) -> Render:
+def load_template(folder: Path) -> RenderChat:
     """How the folder's model wants a conversation: its chat template, or one turn a line where it
     has none.
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from penstock.onnx.card import BadModel, ModelCard, read_card
-from penstock.onnx.chat_template import Render, Turn, load_template
+from penstock.onnx.chat_template import RenderChat, Turn, load_template
 from penstock.onnx.encoder import RunCancelled, load_tokenizer, never
 from penstock.onnx.session import BadInput
-from penstock.onnx.stops import StopStrings
+from penstock.onnx.stop_strings import StopStrings
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
@@ -63,7 +63,7 @@ class Decoder:
 
     card: ModelCard
     tokenizer: Tokenizer
-    render: Render
+    render: RenderChat
     ends: frozenset[int]
     """Tokens that end an answer."""
     _library: Any

@@ -20,7 +20,7 @@ Encoded = tuple[list[int], list[int]]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 SUB_BATCH_ROWS = 32
-WARM_UP = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
+WARM_UP_TEXTS = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
 
 
 def never() -> bool:
@@ -124,7 +124,7 @@ class TextModel:
         A model of tensors gets one row of zeros, which it may refuse.
         """
         if self.tokenizer is not None:
-            self.embed(WARM_UP)
+            self.embed(WARM_UP_TEXTS)
             return
         with contextlib.suppress(BadInput):
             self.session.run({spec.name: _zeros(spec) for spec in self.session.inputs})

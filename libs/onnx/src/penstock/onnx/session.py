@@ -44,7 +44,7 @@ which holds every value exactly.
 """
 BFLOAT16, BFLOAT16_NUMBER = "tensor(bfloat16)", 16
 
-SLOWER = ["SkipLayerNormFusion"]
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """What onnxruntime does to a graph on loading and a CPU then computes more slowly: its fused layer
 norm goes element by element.
 """
@@ -100,12 +100,12 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            chosen = with_options(usable(providers))
+            chosen = with_provider_options(available_providers(providers))
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 options,
                 providers=chosen,
-                disabled_optimizers=SLOWER if len(chosen) == 1 else None,
+                disabled_optimizers=SLOW_FUSIONS if len(chosen) == 1 else None,
             )
         except Exception as error:
             raise BadModel(
@@ -114,7 +114,7 @@ class OnnxSession:
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self.provider: str = self._session.get_providers()[0]
-        if self.provider == CPU and any(name != CPU for name in usable(providers)):
+        if self.provider == CPU and any(name != CPU for name in available_providers(providers)):
             _warn(
                 "a GPU provider is installed but could not start, so the CPU serves; see the "
                 "driver and its libraries"
@@ -200,7 +200,7 @@ def from_bfloat16(halves: Array) -> Array:
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def usable(wanted: Sequence[str]) -> list[str]:
+def available_providers(wanted: Sequence[str]) -> list[str]:
     """The wanted providers that this build has, with CPU last; one warning in the life of the
     process names what is missing.
     """
@@ -211,7 +211,7 @@ def usable(wanted: Sequence[str]) -> list[str]:
     return [name for name in wanted if name in present and name != CPU] + [CPU]
 
 
-def with_options(providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def with_provider_options(providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Each provider with its settings: TensorRT computes in FP16 where that is exact enough for
     it.
     """

@@ -13,9 +13,9 @@ from penstock.hosting.service import Service
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
 from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
 from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.loading import load_model
@@ -30,13 +30,13 @@ SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 def build(settings: InferenceSettings, outside: Outside) -> Service:
     """Make the instance; `open` loads its models and raises CannotStart where one cannot be."""
-    repository = Repository(
+    repository = ModelRepository(
         settings.home / "models",
         settings.memory_budget_bytes,
         lambda folder: load_model(folder, 1, settings.providers),
     )
     meter = LoadMeter(settings.compute_threads)
-    runner = Runner(settings.compute_threads, meter, outside.clock)
+    runner = ComputeThreads(settings.compute_threads, meter, outside.clock)
     servicer = InferenceServicer(
         settings, repository, runner, meter, outside.clock, outside.telemetry
     )
@@ -75,7 +75,7 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
     )
 
 
-def _load_all(repository: Repository, settings: InferenceSettings) -> None:
+def _load_all(repository: ModelRepository, settings: InferenceSettings) -> None:
     for name in settings.models:
         try:
             repository.load(name)

@@ -13,13 +13,13 @@ import numpy as np
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
-TEMPERATURE = 0.07
+SOFTMAX_TEMPERATURE = 0.07
 """Divides cosines before the softmax over classes; the value sentence encoders are commonly trained
 with.
 """
 
-MOST_STOPS = 16
-MOST_OUTPUT_TOKENS = 1 << 20
+MAX_STOP_STRINGS = 16
+MAX_OUTPUT_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,73 +34,75 @@ class TextLimits:
 
 
 @dataclass(frozen=True)
-class Problem:
+class FieldViolation:
     """A field that the caller must mend."""
 
     field: str
     message: str
 
 
-def check_texts(texts: Sequence[str], limits: TextLimits, field: str) -> Problem | None:
+def check_texts(texts: Sequence[str], limits: TextLimits, field: str) -> FieldViolation | None:
     """The first thing wrong with a task's texts, before any token is counted."""
     if not texts:
-        return Problem(field, "needs at least one text")
+        return FieldViolation(field, "needs at least one text")
     if len(texts) > limits.max_texts:
-        return Problem(field, f"has {len(texts)} texts; at most {limits.max_texts} are allowed")
+        return FieldViolation(
+            field, f"has {len(texts)} texts; at most {limits.max_texts} are allowed"
+        )
     for index, text in enumerate(texts):
         if not text.strip():
-            return Problem(f"{field}[{index}]", "is empty")
+            return FieldViolation(f"{field}[{index}]", "is empty")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > limits.max_text_bytes:
-            return Problem(
+            return FieldViolation(
                 f"{field}[{index}]",
                 f"has {size} bytes; at most {limits.max_text_bytes} are allowed",
             )
     return None
 
 
-def check_lengths(lengths: Sequence[int], limits: TextLimits, field: str) -> Problem | None:
+def check_lengths(lengths: Sequence[int], limits: TextLimits, field: str) -> FieldViolation | None:
     """The first text that is longer than the model."""
     for index, length in enumerate(lengths):
         if length > limits.max_tokens:
-            return Problem(
+            return FieldViolation(
                 f"{field}[{index}]", f"has {length} tokens; the model takes {limits.max_tokens}"
             )
     return None
 
 
-def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> Problem | None:
+def check_examples(labels: Sequence[str], own_labels: Sequence[str]) -> FieldViolation | None:
     """Whether there is anything to choose from."""
     if not labels:
         return (
             None
             if own_labels
-            else Problem(
+            else FieldViolation(
                 "task.classify.examples", "are needed: this model has no classifier head of its own"
             )
         )
     if any(not label for label in labels):
-        return Problem("task.classify.examples", "has an example without a label")
+        return FieldViolation("task.classify.examples", "has an example without a label")
     if len(set(labels)) < 2:
-        return Problem("task.classify.examples", "need at least two labels")
+        return FieldViolation("task.classify.examples", "need at least two labels")
     return None
 
 
 def check_sampling(
     max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]
-) -> Problem | None:
+) -> FieldViolation | None:
     """The first thing wrong with how an answer is to be made."""
-    if max_tokens > MOST_OUTPUT_TOKENS:
-        return Problem(
-            "task.generate.max_tokens", f"is {max_tokens}; at most {MOST_OUTPUT_TOKENS} are allowed"
+    if max_tokens > MAX_OUTPUT_TOKENS:
+        return FieldViolation(
+            "task.generate.max_tokens", f"is {max_tokens}; at most {MAX_OUTPUT_TOKENS} are allowed"
         )
     if not 0 <= temperature <= 2:
-        return Problem("task.generate.temperature", "must be from 0 to 2")
+        return FieldViolation("task.generate.temperature", "must be from 0 to 2")
     if not 0 < top_p <= 1:
-        return Problem("task.generate.top_p", "must be above 0 and at most 1")
-    if len(stop) > MOST_STOPS or any(not text for text in stop):
-        return Problem(
-            "task.generate.stop", f"takes at most {MOST_STOPS} texts, none of them empty"
+        return FieldViolation("task.generate.top_p", "must be above 0 and at most 1")
+    if len(stop) > MAX_STOP_STRINGS or any(not text for text in stop):
+        return FieldViolation(
+            "task.generate.stop", f"takes at most {MAX_STOP_STRINGS} texts, none of them empty"
         )
     return None
 
@@ -112,7 +114,9 @@ def softmax(scores: Floats) -> Floats:
     return result
 
 
-def by_examples(texts: Floats, examples: Floats, labels: Sequence[str]) -> tuple[list[str], Floats]:
+def classify_by_examples(
+    texts: Floats, examples: Floats, labels: Sequence[str]
+) -> tuple[list[str], Floats]:
     """Class names in order of first mention, and for each text their probabilities: softmax of
     cosines to class centroids.
     """
@@ -121,7 +125,7 @@ def by_examples(texts: Floats, examples: Floats, labels: Sequence[str]) -> tuple
         [examples[[label == name for label in labels]].mean(axis=0) for name in names]
     )
     centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
-    return names, softmax((texts @ centroids.T) / np.float32(TEMPERATURE))
+    return names, softmax((texts @ centroids.T) / np.float32(SOFTMAX_TEMPERATURE))
 
 
 def best(

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from penstock.api.inference.v1 import inference_pb2
 from penstock.inference_onnx_quantized import classification as policy
 from penstock.inference_onnx_quantized import generation, tensors
-from penstock.inference_onnx_quantized.classification import Problem, TextLimits
-from penstock.inference_onnx_quantized.generation import Show, unseen
-from penstock.inference_onnx_quantized.repository import Loaded
-from penstock.inference_onnx_quantized.runner import Cancelled
+from penstock.inference_onnx_quantized.classification import FieldViolation, TextLimits
+from penstock.inference_onnx_quantized.compute_threads import Cancelled
+from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
+from penstock.inference_onnx_quantized.repository import LoadedModel
 from penstock.onnx.encoder import Encoded, Floats
 from penstock.onnx.session import BadInput
 from penstock.rpc.errors import internal, invalid
 
 
 def compute(
-    loaded: Loaded,
+    loaded: LoadedModel,
     task: inference_pb2.Task,
     limits: TextLimits,
     cancelled: Cancelled,
-    show: Show = unseen,
+    show: EmitChunk = discard_chunk,
 ) -> inference_pb2.TaskResult:
     """Run a task on a model, in a thread. `show` is given what is generated, piece by piece.
 
@@ -51,7 +51,7 @@ def compute(
 
 
 def _vectors(
-    loaded: Loaded,
+    loaded: LoadedModel,
     texts: Sequence[str],
     limits: TextLimits,
     field: str,
@@ -75,7 +75,7 @@ def _vectors(
 
 
 def _embed(
-    loaded: Loaded,
+    loaded: LoadedModel,
     task: inference_pb2.EmbedTask,
     limits: TextLimits,
     cancelled: Cancelled,
@@ -86,7 +86,7 @@ def _embed(
 
 
 def _classify(
-    loaded: Loaded,
+    loaded: LoadedModel,
     task: inference_pb2.ClassifyTask,
     limits: TextLimits,
     cancelled: Cancelled,
@@ -98,7 +98,7 @@ def _classify(
     if labels:
         texts = [example.text for example in task.examples]
         examples = _vectors(loaded, texts, limits, "task.classify.examples", cancelled, result)
-        names, probabilities = policy.by_examples(outputs, examples, labels)
+        names, probabilities = policy.classify_by_examples(outputs, examples, labels)
     else:
         names, probabilities = list(loaded.card.labels), policy.softmax(outputs)
     for row in probabilities.tolist():
@@ -108,7 +108,7 @@ def _classify(
 
 
 def _infer(
-    loaded: Loaded,
+    loaded: LoadedModel,
     task: inference_pb2.InferTask,
     limits: TextLimits,
     result: inference_pb2.TaskResult,
@@ -155,6 +155,6 @@ def _infer(
         result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
 
 
-def _raise_if(problem: Problem | None) -> None:
+def _raise_if(problem: FieldViolation | None) -> None:
     if problem is not None:
         raise invalid(problem.field, problem.message)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized import classification as policy
 from penstock.inference_onnx_quantized.classification import TextLimits
-from penstock.inference_onnx_quantized.repository import Loaded
-from penstock.inference_onnx_quantized.runner import Cancelled
+from penstock.inference_onnx_quantized.compute_threads import Cancelled
+from penstock.inference_onnx_quantized.repository import LoadedModel
 from penstock.onnx.decoder import Decoder, Sampling
 from penstock.onnx.session import BadInput
 from penstock.rpc.errors import invalid
 
-Show = Callable[[pb.GenerateChunk], object]
+EmitChunk = Callable[[pb.GenerateChunk], object]
 REASONS = {
     "": pb.FINISH_REASON_UNSPECIFIED,
     "stop": pb.FINISH_REASON_STOP,
@@ -25,17 +25,17 @@ REASONS = {
 UNSERVED = ("tools", "response_schema_json", "tool_choice")
 
 
-def unseen(chunk: pb.GenerateChunk) -> None:
+def discard_chunk(chunk: pb.GenerateChunk) -> None:
     """Where nobody watches the pieces."""
 
 
 def answer(
-    loaded: Loaded,
+    loaded: LoadedModel,
     task: pb.GenerateTask,
     limits: TextLimits,
     cancelled: Cancelled,
     result: pb.TaskResult,
-    show: Show,
+    show: EmitChunk,
 ) -> None:
     """Generate into `result`; each piece goes to `show` as soon as it is there.
 
@@ -61,7 +61,7 @@ def answer(
     result.generate.message.content = "".join(said)
 
 
-def _decoder(loaded: Loaded) -> Decoder:
+def _decoder(loaded: LoadedModel) -> Decoder:
     if not isinstance(loaded.model, Decoder):
         raise invalid("task", f"{loaded.card.name} does not generate")
     return loaded.model

@@ -30,7 +30,7 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in memory."""
 
     model: Model
@@ -52,14 +52,14 @@ class Loaded:
         return self.model
 
 
-class Repository:
+class ModelRepository:
     """All models below one folder. Blocking: callers run `load` in a thread."""
 
     def __init__(self, folder: Path, budget_bytes: int, load: Callable[[Path], Model]) -> None:
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._load = load
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         self._loading, self._changing = threading.Lock(), threading.Lock()
         self.failed: dict[str, str] = {}
 
@@ -73,12 +73,12 @@ class Repository:
             if path.is_dir() and _SAFE.fullmatch(path.name)
         )
 
-    def loaded(self) -> Sequence[Loaded]:
+    def loaded(self) -> Sequence[LoadedModel]:
         """Every model in memory, the least recently used first."""
         with self._changing:
             return list(self._loaded.values())
 
-    def get(self, name: str) -> Loaded:
+    def get(self, name: str) -> LoadedModel:
         """A model in memory.
 
         Raises:
@@ -94,7 +94,7 @@ class Repository:
             self._loaded.move_to_end(name)
             return found
 
-    def load(self, name: str, version: str = "") -> Loaded:
+    def load(self, name: str, version: str = "") -> LoadedModel:
         """Read, check and warm up a version, then make it the serving one.
 
         The old one serves until then and stays if this fails.
@@ -118,7 +118,7 @@ class Repository:
                 self._evict(name)
         return made
 
-    def _read(self, name: str, folder: Path) -> Loaded:
+    def _read(self, name: str, folder: Path) -> LoadedModel:
         """The budget is asked before a byte is loaded, of the sizes that the card vouches for."""
         size = sum(file.size_bytes for file in parse_card(folder).files.values())
         if size > self._budget_bytes:
@@ -133,9 +133,9 @@ class Repository:
         named = model.card.model_copy(
             update={"name": name, "version": folder.name}
         )  # a folder may have been copied
-        return Loaded(replace(model, card=named), size)
+        return LoadedModel(replace(model, card=named), size)
 
-    def unload(self, name: str) -> Loaded:
+    def unload(self, name: str) -> LoadedModel:
         """Stop handing a model out; raises as `get` does."""
         found = self.get(name)
         with self._changing:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from penstock.inference_onnx_quantized.classification import Floats
 
-REFERENCE = 256
+REFERENCE_EMBEDDINGS = 256
 """Embeddings whose mean direction is what later ones are compared with."""
 
 
@@ -42,5 +42,5 @@ class Typicality:
             self._sum, self._seen = np.zeros_like(unit), 0
         self._sum += unit
         self._seen += 1
-        if self._seen == REFERENCE:
+        if self._seen == REFERENCE_EMBEDDINGS:
             self._unit = self._sum / np.maximum(np.linalg.norm(self._sum), 1e-12)

@@ -9,7 +9,7 @@ import random
 import statistics
 
 from penstock.bench.harness.options import Options
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.simulation.batch_queue import Lengths, length
 
 LONGEST = 256
@@ -20,7 +20,7 @@ MEDIAN = 24
 def sample_texts(options: Options) -> list[str]:
     """Banking77's test texts; without the data, the samples of the repository."""
     if options.data is None or options.source("banking77") == "generated":
-        return list(TEXTS)
+        return list(SAMPLE_TEXTS)
     with (options.data / "banking77" / "test.csv").open(newline="", encoding="utf-8") as file:
         return [row["text"] for row in csv.DictReader(file)]
 

@@ -25,7 +25,7 @@ import onnx
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.models.evaluate import batch_invariance, cosines
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.encoder import Floats, TextModel
 
 SEED = 20260301
@@ -119,7 +119,7 @@ def _speed(
         (name, size): [] for name in sides for size in (1, BATCH)
     }
     for side in sides.values():
-        side(TEXTS[:BATCH])
+        side(SAMPLE_TEXTS[:BATCH])
     for _ in range(rounds):
         chosen = sorted(rng.sample(texts, min(count, len(texts))), key=len)
         for size in (1, BATCH):
@@ -191,7 +191,7 @@ def _texts(options: Options) -> tuple[Labelled, Labelled]:
     here.
     """
     if options.data is None or options.source("banking77") == "generated":
-        labelled = [(text, index % 8) for index, text in enumerate(TEXTS)]
+        labelled = [(text, index % 8) for index, text in enumerate(SAMPLE_TEXTS)]
         return _split([item for index, item in enumerate(labelled) if index % 4]), _split(
             labelled[::4]
         )

@@ -5,7 +5,7 @@ Each request is one text of 16 tokens. Sides take turns within each round; a fig
 over the rounds. Triton runs in the peers' environment (`make peers`); where that is missing its
 figures are absent. The client runs on the same cores as the servers. Our server runs as its
 supervisor starts it, Triton with the runtime as that comes. `vs_triton_as_ours_rps` gives Triton's
-runtime the one setting that ours has (penstock.onnx.session.SLOWER: a fusion left out that is
+runtime the one setting that ours has (penstock.onnx.session.SLOW_FUSIONS: a fusion left out that is
 slower on a CPU), as does the loop.
 
 `of_bare_runtime` sets requests of one text against a loop over batches of 32, so three things are
@@ -42,9 +42,9 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.bench.harness.load import Measured, closed_loop
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.encoder import Floats, TextModel
-from penstock.onnx.session import SLOWER, OnnxSession
+from penstock.onnx.session import SLOW_FUSIONS, OnnxSession
 from penstock.stack.process import POLL_WHERE_WAITED
 
 MODEL = "all-MiniLM-L6-v2"
@@ -85,7 +85,7 @@ async def _run(options: Options) -> Result:
         sides = {OURS: await stack.enter_async_context(_ours(home, threads))}
         notes = _busy(os.getloadavg()[0], threads)
         try:
-            for name, slower in ((TRITON, ()), (AS_OURS, SLOWER)):
+            for name, slower in ((TRITON, ()), (AS_OURS, SLOW_FUSIONS)):
                 sides[name] = await stack.enter_async_context(
                     _triton(folder / "model.onnx", threads, slower)
                 )
@@ -205,7 +205,7 @@ def _result(runs: Runs, threads: int, options: Options, notes: tuple[str, ...]) 
 
 def _rows(options: Options, model: TextModel) -> list[kserve.ModelInferRequest]:
     """Requests of 16 tokens each, the model's name left open."""
-    texts = list(TEXTS)
+    texts = list(SAMPLE_TEXTS)
     if options.data is not None and options.source("banking77") != "generated":
         with (options.data / "banking77" / "test.csv").open(newline="", encoding="utf-8") as file:
             texts = [row["text"] for row in csv.DictReader(file)]

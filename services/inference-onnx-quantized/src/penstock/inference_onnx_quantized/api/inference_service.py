@@ -10,10 +10,10 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.classification import TextLimits
 from penstock.inference_onnx_quantized.compute import compute
-from penstock.inference_onnx_quantized.generation import Show, unseen
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Loaded, Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.inference_onnx_quantized.typicality import Typicality
 from penstock.onnx.card import BadModel
@@ -33,8 +33,8 @@ class InferenceServicer:
     def __init__(
         self,
         settings: InferenceSettings,
-        repository: Repository,
-        runner: Runner,
+        repository: ModelRepository,
+        runner: ComputeThreads,
         meter: LoadMeter,
         clock: Clock,
         telemetry: Telemetry,
@@ -123,11 +123,11 @@ class InferenceServicer:
         """The loaded models, for registration."""
         return [_row(loaded, READY) for loaded in self._repository.loaded()]
 
-    def _model(self, name: str) -> Loaded:
+    def _model(self, name: str) -> LoadedModel:
         return self._repository.get(name or self._settings.models[0])
 
     async def _member(
-        self, index: int, member: pb.BatchMember, model: Loaded, call: Call
+        self, index: int, member: pb.BatchMember, model: LoadedModel, call: Call
     ) -> pb.MemberResult:
         try:
             async with asyncio.timeout(max(0.0, call.remaining_s(self._clock.monotonic()))):
@@ -138,7 +138,7 @@ class InferenceServicer:
             return pb.MemberResult(index=index, status=to_item_status(error))
 
     async def _generate(
-        self, model: Loaded, task: pb.Task, call: Call
+        self, model: LoadedModel, task: pb.Task, call: Call
     ) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
         """Pieces as the thread makes them.
 
@@ -160,7 +160,7 @@ class InferenceServicer:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _compute(
-        self, model: Loaded, task: pb.Task, call: Call, show: Show = unseen
+        self, model: LoadedModel, task: pb.Task, call: Call, show: EmitChunk = discard_chunk
     ) -> pb.TaskResult:
         limits = TextLimits(
             self._settings.max_texts,
@@ -193,7 +193,7 @@ class InferenceServicer:
             span.set(semantics.TYPICALITY, cosine)
 
 
-def _row(loaded: Loaded, state: pb.ModelState) -> pb.Model:
+def _row(loaded: LoadedModel, state: pb.ModelState) -> pb.Model:
     card = loaded.card
     return pb.Model(
         name=card.name,

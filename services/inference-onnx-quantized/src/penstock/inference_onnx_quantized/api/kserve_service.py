@@ -21,10 +21,10 @@ from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
 from penstock.inference_onnx_quantized.api import kserve_tensors
-from penstock.inference_onnx_quantized.api.kserve_statistics import Counts
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Loaded, Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.api.kserve_statistics import ModelCounts
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.session import BadInput
@@ -45,8 +45,8 @@ class KServeServicer:
     def __init__(
         self,
         settings: InferenceSettings,
-        repository: Repository,
-        runner: Runner,
+        repository: ModelRepository,
+        runner: ComputeThreads,
         meter: LoadMeter,
         clock: Clock,
         report: Callable[[], common_pb2.LoadReport],
@@ -54,7 +54,7 @@ class KServeServicer:
         self._settings, self._repository, self._runner = settings, repository, runner
         self._meter, self._clock, self._report = meter, clock, report
         self._token = settings.internal_token if settings.kserve_needs_token() else ""
-        self._counts: dict[tuple[str, str], Counts] = {}
+        self._counts: dict[tuple[str, str], ModelCounts] = {}
         self._reported_s, self._last = -math.inf, ((TRAILER, b""),)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -149,7 +149,7 @@ class KServeServicer:
                 else self._repository.loaded()
             )
             keys = [(loaded.card.name, loaded.card.version) for loaded in chosen]
-            rows = [self._counts.get(key, Counts()).row(*key) for key in keys]
+            rows = [self._counts.get(key, ModelCounts()).row(*key) for key in keys]
             return kserve.ModelStatisticsResponse(model_stats=rows)
 
     async def RepositoryIndex(
@@ -205,7 +205,7 @@ class KServeServicer:
         loaded = self._model(request.model_name, request.model_version)
         counts = self._counts.get(key := (loaded.card.name, loaded.card.version))
         if counts is None:
-            counts = self._counts[key] = Counts()
+            counts = self._counts[key] = ModelCounts()
         began = self._clock.monotonic()
         self._meter.accepted(1)
         try:
@@ -224,7 +224,7 @@ class KServeServicer:
         return answer
 
     def _compute(
-        self, loaded: Loaded, request: kserve.ModelInferRequest
+        self, loaded: LoadedModel, request: kserve.ModelInferRequest
     ) -> tuple[kserve.ModelInferResponse, int]:
         """In a thread: bytes to arrays, the model, arrays to bytes."""
         session, settings = loaded.encoder.session, self._settings
@@ -244,7 +244,7 @@ class KServeServicer:
         rows = max((array.shape[0] for array in given.values() if array.ndim), default=1)
         return kserve_tensors.response(request, loaded.card.version, answers, session.outputs), rows
 
-    def _model(self, name: str, version: str) -> Loaded:
+    def _model(self, name: str, version: str) -> LoadedModel:
         if version and not version.isdigit():
             raise invalid(
                 "model_version",

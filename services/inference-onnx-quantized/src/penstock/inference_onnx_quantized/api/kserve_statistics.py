@@ -10,7 +10,7 @@ from penstock.api.kserve import inference_pb2 as kserve
 
 
 @dataclass
-class Counts:
+class ModelCounts:
     """Sums since the model was first asked: numbers of requests and rows, nanoseconds."""
 
     requests: int = 0

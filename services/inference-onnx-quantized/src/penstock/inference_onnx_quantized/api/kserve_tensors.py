@@ -102,13 +102,13 @@ def _array(
     if "shared_memory_region" in tensor.parameters:
         raise invalid(f"{field}.parameters", "shared memory is not served here; send the contents")
     if raw is None:
-        return decode_typed(tensor.datatype, tuple(tensor.shape), tensor.contents, field)
+        return decode_typed_contents(tensor.datatype, tuple(tensor.shape), tensor.contents, field)
     if tensor.HasField("contents") and tensor.contents.ListFields():
         raise invalid(f"{field}.contents", "must not be given together with raw_input_contents")
     return tensors.decode(tensor.datatype, tuple(tensor.shape), raw, field)
 
 
-def decode_typed(
+def decode_typed_contents(
     datatype: str, shape: Sequence[int], contents: kserve.InferTensorContents, field: str
 ) -> Array:
     """The array of typed contents.

@@ -17,17 +17,17 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
 
-REASONS = {
+FINISH_REASONS = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
     "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
     "function_call": pb.FINISH_REASON_TOOL_CALLS,
     "content_filter": pb.FINISH_REASON_FILTERED,
 }
-BYTES_A_TOKEN = 4
+BYTES_PER_TOKEN = 4
 OVERLOADED = 529
-LONGEST_RETRY_S = 300.0
-ODD = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+MAX_RETRY_AFTER_S = 300.0
+SHAPE_ERRORS = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 """What reading a JSON value raises that is not of the shape it should be."""
 DONE = "[DONE]"
 
@@ -117,7 +117,7 @@ def answer(body: bytes, sent: pb.GenerateTask) -> pb.TaskResult:
     data = _object(body)
     try:
         return _answer(data, sent)
-    except ODD:
+    except SHAPE_ERRORS:
         raise malformed("the answer is not a chat completion") from None
 
 
@@ -134,7 +134,7 @@ def _answer(data: dict[str, Any], sent: pb.GenerateTask) -> pb.TaskResult:
             name=str(function.get("name", "")),
             arguments_json=str(function.get("arguments") or "{}"),
         )
-    result.generate.finish_reason = REASONS.get(reason, pb.FINISH_REASON_STOP)
+    result.generate.finish_reason = FINISH_REASONS.get(reason, pb.FINISH_REASON_STOP)
     result.usage.CopyFrom(usage(data.get("usage"), sent, message.content))
     return result
 
@@ -156,7 +156,7 @@ def embeddings(body: bytes, sent: pb.EmbedTask) -> pb.TaskResult:
         result.embed.embeddings.add(values=vector)
     told = (data.get("usage") or {}).get("prompt_tokens")
     result.usage.input_tokens = (
-        told if isinstance(told, int) else sum(len(text) for text in sent.texts) // BYTES_A_TOKEN
+        told if isinstance(told, int) else sum(len(text) for text in sent.texts) // BYTES_PER_TOKEN
     )
     result.usage.estimated = not isinstance(told, int)
     return result
@@ -166,12 +166,12 @@ def usage(told: Any, sent: pb.GenerateTask, said: str) -> common_pb2.Usage:
     """Tokens by tier as reported; estimated at four bytes each, and marked so, where the upstream
     does not say.
     """
-    with contextlib.suppress(*ODD):
+    with contextlib.suppress(*SHAPE_ERRORS):
         return _told(told)
     size = sum(len(message.content) for message in sent.messages)
     return common_pb2.Usage(
-        input_tokens=max(1, size // BYTES_A_TOKEN),
-        output_tokens=len(said) // BYTES_A_TOKEN,
+        input_tokens=max(1, size // BYTES_PER_TOKEN),
+        output_tokens=len(said) // BYTES_PER_TOKEN,
         estimated=True,
     )
 
@@ -195,7 +195,7 @@ def _told(told: Any) -> common_pb2.Usage:
 
 
 @dataclass
-class Streamed:
+class ChatStream:
     """A chat answer that arrives as server-sent events (WHATWG HTML, section 9.2).
 
     Feed lines; ask for the result at the end.
@@ -230,7 +230,7 @@ class Streamed:
         choices = event.get("choices") or ()
         try:
             return self._choice(choices[0]) if choices else ""
-        except ODD:
+        except SHAPE_ERRORS:
             raise malformed("an event is not a chat chunk") from None
 
     def _choice(self, choice: Any) -> str:
@@ -259,7 +259,7 @@ class Streamed:
         message.role, message.content = "assistant", said
         for _, (name_id, name, arguments) in sorted(self.calls.items()):
             message.tool_calls.add(id=name_id, name=name, arguments_json=arguments or "{}")
-        result.generate.finish_reason = REASONS.get(self.reason, pb.FINISH_REASON_STOP)
+        result.generate.finish_reason = FINISH_REASONS.get(self.reason, pb.FINISH_REASON_STOP)
         result.usage.CopyFrom(usage(self.told, self.sent, said))
         chunk = pb.GenerateChunk(
             tool_calls=message.tool_calls, finish_reason=result.generate.finish_reason
@@ -299,7 +299,7 @@ def retry_after_s(value: str, now_unix_s: float) -> float:
             seconds = parsedate_to_datetime(value).timestamp() - now_unix_s
         except (TypeError, ValueError):
             return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_S) if math.isfinite(seconds) else 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else 0.0
 
 
 def malformed(what: str) -> Fault:

@@ -15,23 +15,23 @@ from typing import Any
 
 import httpcore
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.protocols.openai_chat import Streamed, malformed, refusal
+from penstock.inference_upstream.protocols.openai_chat import ChatStream, malformed, refusal
 from penstock.inference_upstream.settings import Upstream
-from penstock.inference_upstream.transport.pool import Pool
+from penstock.inference_upstream.transport.pool import ConnectionPool
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.errors import Fault, unavailable
 from penstock.service.clock import Clock
 
-BROKEN = (
+CONNECTION_ERRORS = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ConnectionNotAvailable,
     httpcore.ProxyError,
     ssl.SSLError,
 )
-ENDED_BADLY = (TimeoutError, httpcore.TimeoutException, *BROKEN, Fault)
-LINE_BYTES = 1 << 20
-END_S = 0.05
+BODY_END_ERRORS = (TimeoutError, httpcore.TimeoutException, *CONNECTION_ERRORS, Fault)
+MAX_LINE_BYTES = 1 << 20
+BODY_END_TIMEOUT_S = 0.05
 """How long an upstream that has said `[DONE]` may take to end its body; later its connection is
 closed.
 """
@@ -52,7 +52,7 @@ class Client:
         key = upstream.key()
         self._headers = [("content-type", "application/json"), ("accept-encoding", "identity")]
         self._headers += [("authorization", f"Bearer {key}")] if key else []
-        self._pool = Pool(upstream)
+        self._pool = ConnectionPool(upstream)
         self.calls = self.errors = 0
         self.in_flight = 0
         self._watch(telemetry)
@@ -126,7 +126,7 @@ class Client:
 
         Leaving the iterator closes the upstream's connection.
         """
-        streamed, rest = Streamed(sent), b""
+        streamed, rest = ChatStream(sent), b""
         async with self._call("/chat/completions", body) as response:
             self._typed(response, "text/event-stream")
             pieces = self._pieces(response)
@@ -134,7 +134,7 @@ class Client:
                 # Lines are cut as bytes: a character may be split over two pieces.
                 lines = (rest + piece).split(b"\n")
                 rest = lines.pop()
-                if len(rest) > LINE_BYTES:
+                if len(rest) > MAX_LINE_BYTES:
                     raise malformed("an event is too long")
                 for line in lines:
                     added = streamed.line(line.decode("utf-8", "replace").rstrip("\r"))
@@ -146,8 +146,8 @@ class Client:
             yield last
             yield result
             # Only a body that was read to its end leaves a connection that can be used again.
-            with contextlib.suppress(*ENDED_BADLY):
-                async with asyncio.timeout(END_S):
+            with contextlib.suppress(*BODY_END_ERRORS):
+                async with asyncio.timeout(BODY_END_TIMEOUT_S):
                     async for _ in pieces:
                         pass
 
@@ -173,7 +173,7 @@ class Client:
             raise self._failed("has fallen silent", "UPSTREAM_SILENT") from None
         except httpcore.ConnectError:
             raise self._failed("cannot be reached", "UPSTREAM_UNREACHABLE") from None
-        except BROKEN:
+        except CONNECTION_ERRORS:
             raise self._failed("broke the connection", "UPSTREAM_RESET") from None
         except Fault:
             self.errors += 1

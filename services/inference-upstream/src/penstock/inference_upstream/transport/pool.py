@@ -17,17 +17,17 @@ from typing import Any
 
 import httpcore
 from penstock.inference_upstream.settings import Upstream
-from penstock.inference_upstream.transport.cancel import reset_stream
-from penstock.inference_upstream.transport.tls_sessions import Sessions
+from penstock.inference_upstream.transport.stream_reset import reset_stream
+from penstock.inference_upstream.transport.tls_sessions import TlsSessions
 from penstock.service.clock import Clock
 
-SWEEPS_A_KEEPALIVE = 4
+SWEEPS_PER_KEEPALIVE = 4
 """An idle connection outlives its time by a quarter of it at most."""
-LEAST_SWEEP_S = 0.1
+MIN_SWEEP_S = 0.1
 
 
 @dataclass(eq=False)
-class _Held:
+class _CountedPool:
     """A pool with the calls that it carries."""
 
     pool: httpcore.AsyncConnectionPool
@@ -35,7 +35,7 @@ class _Held:
     calls: int = 0
 
 
-class Pool:
+class ConnectionPool:
     """Persistent connections, over HTTP/2 where that is asked for and offered, within the bounds of
     the upstream's section.
     """
@@ -48,13 +48,13 @@ class Pool:
             if upstream.ca_file
             else httpcore.default_ssl_context()
         )
-        self.sessions = Sessions(self._trust)
+        self.sessions = TlsSessions(self._trust)
         self.opened = 0
         self.waiting = 0
         self._held = self._made()
-        self._aside: set[_Held] = set()
+        self._aside: set[_CountedPool] = set()
 
-    def _made(self) -> _Held:
+    def _made(self) -> _CountedPool:
         upstream = self._upstream
         pool = httpcore.AsyncConnectionPool(
             ssl_context=self._trust,
@@ -63,7 +63,7 @@ class Pool:
             keepalive_expiry=upstream.keepalive_s,
             http2=upstream.http2,
         )
-        return _Held(pool, time.monotonic())
+        return _CountedPool(pool, time.monotonic())
 
     @property
     def open(self) -> int:
@@ -93,7 +93,7 @@ class Pool:
         Raises httpcore's exceptions.
         """
         held = await self._current()
-        told = _Told(self, held.pool)
+        told = _RequestTrace(self, held.pool)
         held.calls += 1
         try:
             extensions = {"timeout": timeouts, "trace": told.event}
@@ -108,7 +108,7 @@ class Pool:
                 self._aside.discard(held)
                 await held.pool.aclose()
 
-    async def _current(self) -> _Held:
+    async def _current(self) -> _CountedPool:
         old = self._held
         if time.monotonic() - old.born_s >= self._upstream.refresh_s:
             self._held = self._made()
@@ -133,7 +133,7 @@ class Pool:
     async def keep(self, clock: Clock) -> None:
         """Sweep as long as the pool lives, whether it is used or not."""
         while True:
-            await clock.sleep(max(LEAST_SWEEP_S, self._upstream.keepalive_s / SWEEPS_A_KEEPALIVE))
+            await clock.sleep(max(MIN_SWEEP_S, self._upstream.keepalive_s / SWEEPS_PER_KEEPALIVE))
             await self.sweep()
 
     async def close(self) -> None:
@@ -142,12 +142,12 @@ class Pool:
             await held.pool.aclose()
 
 
-class _Told:
+class _RequestTrace:
     """What httpcore tells of one request: that it has a connection, that one was set up, and that
     it is left before its end.
     """
 
-    def __init__(self, pool: Pool, carrier: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, carrier: httpcore.AsyncConnectionPool) -> None:
         self._pool, self._carrier = pool, carrier
         self._waits = True
         self._ended = False

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-KEPT = 32
-FULL_AGAIN_S = 3600.0
+MAX_SESSIONS = 32
+MAX_RESUMPTION_AGE_S = 3600.0
 """After so long the server must show its certificate again: a resumed handshake does not, and it
 may have ended since.
 """
 
 
-class Left(NamedTuple):
+class SavedSession(NamedTuple):
     """A session, the host name that it was agreed with, and when that host last showed its
     certificate.
     """
@@ -31,7 +31,7 @@ class Left(NamedTuple):
     session: ssl.SSLSession
 
 
-class Sessions:
+class TlsSessions:
     """What the connections of one context leave for later ones to the same host name; the oldest
     goes where there are too many.
 
@@ -45,14 +45,14 @@ class Sessions:
         self.now = now
         self.resumed = 0
         """Handshakes that a session has shortened."""
-        self._left: deque[Left] = deque(maxlen=KEPT)
-        context.sslobject_class = type("Resuming", (_Resuming,), {"sessions": self})
+        self._left: deque[SavedSession] = deque(maxlen=MAX_SESSIONS)
+        context.sslobject_class = type("Resuming", (_ResumingSslObject,), {"sessions": self})
 
-    def take(self, host: str | None) -> Left | None:
+    def take(self, host: str | None) -> SavedSession | None:
         """The newest session with this host, which is kept no longer; None where there is none that
         is new enough.
         """
-        least_s = self.now() - FULL_AGAIN_S
+        least_s = self.now() - MAX_RESUMPTION_AGE_S
         found = next(
             (
                 left
@@ -65,7 +65,7 @@ class Sessions:
             self._left.remove(found)
         return found
 
-    def leave(self, left: Left) -> None:
+    def leave(self, left: SavedSession) -> None:
         """Keep a session for a later connection."""
         self._left.append(left)
 
@@ -73,15 +73,15 @@ class Sessions:
         return len(self._left)
 
 
-class _Resuming(ssl.SSLObject):
+class _ResumingSslObject(ssl.SSLObject):
     """A client's TLS object that resumes where it can.
 
     The standard library makes it without `__init__`, hence the defaults.
     """
 
-    sessions: Sessions
+    sessions: TlsSessions
     _began = _read = False
-    _taken: Left | None = None
+    _taken: SavedSession | None = None
     _proved_s = 0.0
 
     def do_handshake(self) -> None:
@@ -102,5 +102,7 @@ class _Resuming(ssl.SSLObject):
         if not self._read:
             self._read = True
             if self.session is not None:
-                self.sessions.leave(Left(self.server_hostname, self._proved_s, self.session))
+                self.sessions.leave(
+                    SavedSession(self.server_hostname, self._proved_s, self.session)
+                )
         return data

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.runner import Cancelled, Runner
+from penstock.inference_onnx_quantized.compute_threads import Cancelled, ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
 from penstock.service.clock import SystemClock
 
 
@@ -20,14 +20,14 @@ def meter() -> LoadMeter:
 
 
 @pytest.fixture
-def runner(meter: LoadMeter) -> Iterator[Runner]:
-    made = Runner(1, meter, SystemClock())
+def runner(meter: LoadMeter) -> Iterator[ComputeThreads]:
+    made = ComputeThreads(1, meter, SystemClock())
     yield made
     made.close()
     assert meter.running == 0
 
 
-async def test_outcomes_come_back_to_their_callers(runner: Runner) -> None:
+async def test_outcomes_come_back_to_their_callers(runner: ComputeThreads) -> None:
     found = await asyncio.gather(
         *(runner.run(lambda _, number=number: number) for number in range(200))
     )
@@ -35,7 +35,7 @@ async def test_outcomes_come_back_to_their_callers(runner: Runner) -> None:
     assert all(seconds >= 0 for _, seconds in found)
 
 
-async def test_a_failure_is_its_callers_alone(runner: Runner) -> None:
+async def test_a_failure_is_its_callers_alone(runner: ComputeThreads) -> None:
     def fail(_: Cancelled) -> None:
         raise ValueError("no")
 
@@ -44,7 +44,7 @@ async def test_a_failure_is_its_callers_alone(runner: Runner) -> None:
     assert (await runner.run(lambda _: 1))[0] == 1
 
 
-async def test_what_nobody_waits_for_is_not_begun(runner: Runner) -> None:
+async def test_what_nobody_waits_for_is_not_begun(runner: ComputeThreads) -> None:
     gate, ran = threading.Event(), []
     first = asyncio.create_task(runner.run(lambda _: gate.wait(30)))
     second = asyncio.create_task(runner.run(lambda _: ran.append("second")))
@@ -58,7 +58,7 @@ async def test_what_nobody_waits_for_is_not_begun(runner: Runner) -> None:
 
 
 async def test_running_work_sees_the_cancel_and_the_slot_is_free(
-    runner: Runner, meter: LoadMeter
+    runner: ComputeThreads, meter: LoadMeter
 ) -> None:
     begun, seen = threading.Event(), threading.Event()
 
@@ -77,7 +77,7 @@ async def test_running_work_sees_the_cancel_and_the_slot_is_free(
 
 
 async def test_the_end_waits_for_what_runs(meter: LoadMeter) -> None:
-    runner, gate, done = Runner(1, meter, SystemClock()), threading.Event(), []
+    runner, gate, done = ComputeThreads(1, meter, SystemClock()), threading.Event(), []
     task = asyncio.create_task(runner.run(lambda _: (gate.wait(30), done.append(1))))
     await asyncio.sleep(0)
     gate.set()

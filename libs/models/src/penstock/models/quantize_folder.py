@@ -25,14 +25,14 @@ from penstock.models.quantize import (
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
-PROBE = 24
+PROBE_TEXTS = 24
 """Texts by which single layers are tried."""
-MOST_FLOAT = 4
+MAX_FLOAT_LAYERS = 4
 Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Judge:
+class QualityFloors:
     """By what a quantised model is judged: texts, labelled ones where there are any, and the least
     that each figure may be.
     """
@@ -56,7 +56,7 @@ class Judge:
 
 
 def quantize_folder(
-    source: Path, target: Path, recipe: Recipe, judge: Judge, step: Step
+    source: Path, target: Path, recipe: Recipe, judge: QualityFloors, step: Step
 ) -> ModelCard:
     """Write to `target` the INT8 form of a floating-point text model; static ranges are calibrated
     on the judge's texts.
@@ -84,8 +84,8 @@ def quantize_folder(
             if not (short := judge.short(figures)):
                 break
             if ranked is None:
-                ranked = attempt.by_harm()
-            if len(kept) == min(MOST_FLOAT, len(ranked)):
+                ranked = attempt.layers_by_gain()
+            if len(kept) == min(MAX_FLOAT_LAYERS, len(ranked)):
                 raise BadModel(
                     f"with {len(kept)} layers in floating point {'; '.join(short)}; not published"
                 )
@@ -136,11 +136,11 @@ class _Attempt:
         write_card(target, self.card(target, kept))
         return target
 
-    def by_harm(self) -> list[str]:
+    def layers_by_gain(self) -> list[str]:
         """Layers, the one first whose stay in floating point brings the answers nearest to the
         original's.
         """
-        probe = self.texts[:PROBE]
+        probe = self.texts[:PROBE_TEXTS]
         wanted = self.original.embed(probe)
         gain: dict[str, float] = {}
         names = matmul_nodes(self.source / self.original.card.model)

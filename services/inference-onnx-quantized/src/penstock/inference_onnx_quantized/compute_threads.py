@@ -16,7 +16,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from penstock.inference_onnx_quantized.load import LoadMeter
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
 from penstock.service.clock import Clock
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class _Job:
             self.future.set_exception(self.error)
 
 
-class Runner:
+class ComputeThreads:
     """Owns the threads.
 
     A cancelled await stops the work at its next question of `cancelled`, and its slot is free then.

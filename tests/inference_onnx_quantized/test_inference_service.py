@@ -15,9 +15,9 @@ import pytest
 from identity import write_identity, write_nan
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import RunCancelled, TextModel
@@ -40,17 +40,17 @@ def loaded(home: Path) -> TextModel:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, home: Path) -> Repository:
+def repository(tmp_path: Path, home: Path) -> ModelRepository:
     shutil.copytree(home / "models" / MODEL, tmp_path / "models" / MODEL)
-    repository = Repository(tmp_path / "models", 1 << 30, TextModel.load)
+    repository = ModelRepository(tmp_path / "models", 1 << 30, TextModel.load)
     repository.load(MODEL)
     return repository
 
 
 @pytest.fixture
-async def peer(repository: Repository, tmp_path: Path) -> AsyncIterator[Peer]:
+async def peer(repository: ModelRepository, tmp_path: Path) -> AsyncIterator[Peer]:
     meter = LoadMeter(2)
-    runner = Runner(2, meter, SystemClock())
+    runner = ComputeThreads(2, meter, SystemClock())
     settings = InferenceSettings(home=tmp_path, max_texts=8, max_tensor_bytes=8 << 10)
     servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
     async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as connected:
@@ -188,7 +188,7 @@ async def test_what_cannot_be_computed_names_its_field(
 
 
 async def test_what_a_broken_model_says_never_leaves(
-    peer: Peer, repository: Repository, tmp_path: Path
+    peer: Peer, repository: ModelRepository, tmp_path: Path
 ) -> None:
     """Its weights give NaN; the other model goes on."""
     folder = tmp_path / "models" / "broken" / "1"
@@ -200,7 +200,7 @@ async def test_what_a_broken_model_says_never_leaves(
 
 
 async def test_tensors_have_a_limit_in_and_out(
-    peer: Peer, repository: Repository, tmp_path: Path
+    peer: Peer, repository: ModelRepository, tmp_path: Path
 ) -> None:
     write_identity(tmp_path / "models" / "same" / "1", "same", {"FP32": 1})
     repository.load("same")
@@ -211,7 +211,7 @@ async def test_tensors_have_a_limit_in_and_out(
 
 
 async def test_a_model_loads_beside_the_answers(
-    peer: Peer, repository: Repository, tmp_path: Path
+    peer: Peer, repository: ModelRepository, tmp_path: Path
 ) -> None:
     """Over the wire, while callers ask: each is answered, by the old version or the new one."""
     shutil.copytree(tmp_path / "models" / MODEL / "1", tmp_path / "models" / MODEL / "2")
@@ -279,7 +279,7 @@ def test_rows_of_like_length_go_together(loaded: TextModel) -> None:
 
 
 def test_a_changed_file_is_refused_and_the_old_version_serves(
-    repository: Repository, tmp_path: Path
+    repository: ModelRepository, tmp_path: Path
 ) -> None:
     second = tmp_path / "models" / MODEL / "2"
     shutil.copytree(tmp_path / "models" / MODEL / "1", second)
@@ -297,7 +297,7 @@ def test_a_changed_file_is_refused_and_the_old_version_serves(
     [("../secrets", ""), (MODEL, "../../x"), ("", ""), ("absent", ""), (MODEL, "9")],
 )
 def test_names_that_lead_out_or_nowhere_are_refused(
-    repository: Repository, name: str, version: str
+    repository: ModelRepository, name: str, version: str
 ) -> None:
     with pytest.raises(Fault) as caught:
         repository.load(name, version)
@@ -308,17 +308,17 @@ def test_the_least_recently_used_model_leaves(tmp_path: Path, home: Path) -> Non
     for name in ("a", "b", "c"):
         shutil.copytree(home / "models" / MODEL, tmp_path / name)
     size = 24 << 20
-    repository = Repository(tmp_path, 2 * size, TextModel.load)
+    repository = ModelRepository(tmp_path, 2 * size, TextModel.load)
     for name in ("a", "b"):
         repository.load(name)
     repository.get("a")
     repository.load("c")
     assert {name for name in ("a", "b", "c") if _has(repository, name)} == {"a", "c"}
     with pytest.raises(BadModel, match="memory budget"):
-        Repository(tmp_path, 1000, TextModel.load).load("a")
+        ModelRepository(tmp_path, 1000, TextModel.load).load("a")
 
 
-def _has(repository: Repository, name: str) -> bool:
+def _has(repository: ModelRepository, name: str) -> bool:
     try:
         repository.get(name)
     except Fault:

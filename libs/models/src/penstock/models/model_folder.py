@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from penstock.models.export import OPSET, export, fuse, load_classifier, load_encoder, need_torch
+from penstock.models.export import OPSET, export, fuse, load_classifier, load_encoder, require_torch
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 from penstock.onnx.session import OnnxSession
 
 Task = Literal["embed", "classify", "pair", "infer"]
-SERVED: dict[str, tuple[str, ...]] = {
+SERVED_TASKS: dict[str, tuple[str, ...]] = {
     "embed": ("embed", "classify", "infer"),
     "classify": ("classify", "infer"),
     "pair": ("infer",),
@@ -34,12 +34,12 @@ SERVED: dict[str, tuple[str, ...]] = {
 texts' tokens as tensors.
 """
 LONGEST = 1 << 15
-MOST_DIFFERENCE = 1e-3
+MAX_DIFFERENCE = 1e-3
 Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """What the user says of a model; what is empty is read from its files."""
 
     task: Task
@@ -50,7 +50,7 @@ class Wanted:
     labels: tuple[str, ...] = ()
 
 
-def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) -> ModelCard:
+def from_hugging_face(source: Path, target: Path, wanted: ExportOptions, step: Step) -> ModelCard:
     """Write to `target` the fused FP32 ONNX form of the model in `source`, compared with the
     original in torch.
 
@@ -63,7 +63,7 @@ def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) ->
         raise BadModel(
             f"{source / 'tokenizer.json'}: is missing; save the fast tokenizer of this model there"
         )
-    need_torch()
+    require_torch()
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
         plain, made = Path(scratch) / "plain.onnx", Path(scratch) / "made"
         made.mkdir()
@@ -83,7 +83,7 @@ def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) ->
         write_card(made, card)
         step("comparing with the original")
         worst = _difference(module, TextModel.load(made))
-        if worst > MOST_DIFFERENCE:
+        if worst > MAX_DIFFERENCE:
             raise BadModel(
                 f"the exported graph differs from the original by {worst:.2g}; not published"
             )
@@ -97,7 +97,7 @@ def from_hugging_face(source: Path, target: Path, wanted: Wanted, step: Step) ->
     return card
 
 
-def from_onnx(source: Path, target: Path, wanted: Wanted) -> ModelCard:
+def from_onnx(source: Path, target: Path, wanted: ExportOptions) -> ModelCard:
     """Write to `target` a folder around the user's own ONNX file, checked and loaded once.
 
     Raises:
@@ -129,7 +129,7 @@ def from_onnx(source: Path, target: Path, wanted: Wanted) -> ModelCard:
     return card
 
 
-def _module(source: Path, wanted: Wanted) -> Any:
+def _module(source: Path, wanted: ExportOptions) -> Any:
     try:
         if wanted.task == "embed":
             return load_encoder(source, wanted.pooling or _pooling(source))
@@ -163,14 +163,14 @@ def _checked(source: Path, target: Path) -> int:
     )
 
 
-def _try(model: TextModel, wanted: Wanted) -> None:
+def _try(model: TextModel, wanted: ExportOptions) -> None:
     unknown = [spec.name for spec in model.session.inputs if spec.name not in GIVEN]
     if unknown:
         raise BadModel(
             f"input {unknown[0]!r} is not one of {', '.join(GIVEN)}, which a text model "
             "takes; use --task infer"
         )
-    answer = model.embed(TEXTS[:2])
+    answer = model.embed(SAMPLE_TEXTS[:2])
     if answer.ndim != 2:
         raise BadModel(
             f"the first output has {answer.ndim} dimensions a batch; {wanted.task} needs "
@@ -193,7 +193,7 @@ def _difference(module: Any, model: TextModel) -> float:
     import torch
 
     worst = 0.0
-    for ids, types in model.encode(TEXTS[::7]):
+    for ids, types in model.encode(SAMPLE_TEXTS[::7]):
         rows = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
         with torch.inference_mode():
             expected = module(*(torch.tensor([rows[name]]) for name in module.takes)).numpy()
@@ -201,7 +201,7 @@ def _difference(module: Any, model: TextModel) -> float:
     return worst
 
 
-def _card(folder: Path, target: Path, wanted: Wanted, sources: Sequence[str]) -> ModelCard:
+def _card(folder: Path, target: Path, wanted: ExportOptions, sources: Sequence[str]) -> ModelCard:
     session = OnnxSession(folder / "model.onnx")
     files = {
         path.name: checksum(path)
@@ -213,7 +213,7 @@ def _card(folder: Path, target: Path, wanted: Wanted, sources: Sequence[str]) ->
     return ModelCard(
         name=place.parent.name,
         version=place.name,
-        tasks=SERVED[wanted.task],
+        tasks=SERVED_TASKS[wanted.task],
         model="model.onnx",
         tokenizer="tokenizer.json" if "tokenizer.json" in files else "",
         max_input_tokens=wanted.max_tokens if "tokenizer.json" in files else 0,
@@ -231,7 +231,7 @@ def _card(folder: Path, target: Path, wanted: Wanted, sources: Sequence[str]) ->
     )
 
 
-def _labels(config: dict[str, Any], wanted: Wanted) -> tuple[str, ...]:
+def _labels(config: dict[str, Any], wanted: ExportOptions) -> tuple[str, ...]:
     if wanted.task != "classify":
         return ()
     named = config.get("id2label") or {}

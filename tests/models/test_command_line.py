@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from penstock.models.__main__ import main
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import read_card
 from penstock.onnx.encoder import TextModel
 
@@ -18,7 +18,7 @@ from penstock.onnx.encoder import TextModel
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
-    path.write_text("\n".join(text for text in TEXTS[:8]))
+    path.write_text("\n".join(text for text in SAMPLE_TEXTS[:8]))
     return path
 
 
@@ -51,7 +51,7 @@ def test_a_head_classifies_in_one_run(home: Path, tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["text", "category"])
         writer.writerows(
-            [(text, "invoice" if "invoice" in text else "other") for text in TEXTS[:16]]
+            [(text, "invoice" if "invoice" in text else "other") for text in SAMPLE_TEXTS[:16]]
         )
     source = home / "models" / "all-MiniLM-L6-v2" / "1"
     assert (
