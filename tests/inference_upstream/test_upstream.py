@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,15 @@ class Rig:
 
     async def whole(self, made: pb.Task) -> pb.TaskResult:
         return (await self.service.Compute(pb.ComputeRequest(model="chat", task=made), CALL)).result
+
+    async def batch(self, *members: pb.BatchMember) -> dict[int, int]:
+        """The status code of each member, by its position."""
+        request = pb.ComputeBatchRequest(model="chat", members=members)
+        return {
+            result.index: result.status.code
+            async for response in self.service.ComputeBatch(request, CALL)
+            for result in response.results
+        }
 
     async def stream(self, made: pb.Task) -> tuple[list[str], pb.TaskResult | None]:
         heard, result = [], None
@@ -394,6 +404,31 @@ async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:
             heard, result = await rig.stream(task())
     assert result is not None
     assert "".join(heard) == result.generate.message.content == said
+
+
+async def test_a_member_of_a_batch_ends_at_its_own_deadline_and_leaves_the_upstream() -> None:
+    async with (
+        ScriptedUpstream(faults=deque(["silence"])) as upstream,
+        Rig(upstream, silence_timeout_ms=3_600_000) as rig,
+    ):
+        codes = await rig.batch(batch_member(left_s=0.2))
+        assert codes == {0: grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
+        await upstream.left_early.wait()
+        assert rig.client.in_flight == 0
+        assert await rig.batch(batch_member(left_s=60.0)) == {0: 0}
+
+
+async def test_a_member_that_is_late_already_is_not_sent_upstream() -> None:
+    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+        codes = await rig.batch(batch_member(left_s=0.0), batch_member(left_s=60.0))
+        assert codes == {0: grpc.StatusCode.DEADLINE_EXCEEDED.value[0], 1: 0}
+        assert len(upstream.requests) == 1
+
+
+def batch_member(left_s: float) -> pb.BatchMember:
+    now = time.monotonic()
+    context = Call(deadline_s=now + left_s).to_context(now)
+    return pb.BatchMember(task=task(), context=context)
 
 
 async def test_bad_requests_name_the_field_and_reach_nobody() -> None:

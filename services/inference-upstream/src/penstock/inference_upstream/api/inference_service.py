@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -13,8 +12,9 @@ from penstock.inference_upstream.protocols import openai_chat as policy
 from penstock.inference_upstream.settings import UpstreamModel
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import Telemetry
+from penstock.rpc.batch_members import serve_members
 from penstock.rpc.call import Call
-from penstock.rpc.errors import OK, failed_precondition, invalid, not_found, to_item_status
+from penstock.rpc.errors import failed_precondition, invalid, not_found
 from penstock.rpc.spans import Own
 from penstock.service.clock import Clock
 
@@ -60,31 +60,13 @@ class UpstreamServicer:
     async def ComputeBatch(
         self, request: pb.ComputeBatchRequest, call: Call
     ) -> AsyncIterator[pb.ComputeBatchResponse]:
-        now = self._clock.monotonic()
-        tasks = [
-            asyncio.create_task(
-                self._member(
-                    index, request.model, member.task, Call.from_context(member.context, now)
-                )
-            )
-            for index, member in enumerate(request.members)
-        ]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield pb.ComputeBatchResponse(results=[await done], load=self.load())
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async def compute_member(task: pb.Task, member: Call) -> pb.TaskResult:
+            return await self._compute(request.model, task, member)
 
-    async def _member(self, index: int, model: str, task: pb.Task, call: Call) -> pb.MemberResult:
-        row = pb.MemberResult(index=index)
-        try:
-            row.result.CopyFrom(await self._compute(model, task, call))
-            row.status.CopyFrom(OK)
-        except Exception as error:
-            row.status.CopyFrom(to_item_status(error))
-        return row
+        served = serve_members(request.members, compute_member, self._clock)
+        async with aclosing(served) as results:
+            async for result in results:
+                yield pb.ComputeBatchResponse(results=[result], load=self.load())
 
     async def _compute(self, name: str, task: pb.Task, call: Call) -> pb.TaskResult:
         model, began = self._model(name, task), time.perf_counter()
