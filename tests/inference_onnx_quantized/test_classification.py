@@ -1,22 +1,25 @@
-"""What is refused, by which field; labels by example; probabilities."""
+"""Checks of a task's texts and examples; labels by example; probabilities; typicality."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from penstock.inference_onnx_quantized.classification import (
+    all_finite,
+    classify_by_examples,
+    softmax,
+    top_labels,
+)
+from penstock.inference_onnx_quantized.request_checks import (
     FieldViolation,
-    TextLimits,
-    best,
+    TaskLimits,
     check_examples,
     check_lengths,
     check_texts,
-    classify_by_examples,
-    softmax,
 )
 from penstock.inference_onnx_quantized.typicality import REFERENCE_EMBEDDINGS, Typicality
 
-LIMITS = TextLimits(max_texts=2, max_text_bytes=8, max_tokens=5)
+LIMITS = TaskLimits(max_texts=2, max_text_bytes=8, max_tokens=5)
 
 
 @pytest.mark.parametrize(
@@ -31,20 +34,19 @@ LIMITS = TextLimits(max_texts=2, max_text_bytes=8, max_tokens=5)
         (["12345678"], None),
     ],
 )
-def test_texts(texts: list[str], field: str | None) -> None:
-    problem = check_texts(texts, LIMITS, "t")
-    assert (problem.field if problem else None) == field
+def test_a_violation_names_the_text(texts: list[str], field: str | None) -> None:
+    violation = check_texts(texts, LIMITS, "t")
+    assert (violation.field if violation else None) == field
 
 
-def test_a_text_longer_than_the_model_is_named() -> None:
+def test_a_text_longer_than_the_model_takes_is_named() -> None:
     assert check_lengths([5, 5], LIMITS, "t") is None
-    assert check_lengths([5, 6], LIMITS, "t") == FieldViolation(
-        "t[1]", "has 6 tokens; the model takes 5"
-    )
+    expected = FieldViolation("t[1]", "has 6 tokens; the model takes 5")
+    assert check_lengths([5, 6], LIMITS, "t") == expected
 
 
 @pytest.mark.parametrize(
-    ("labels", "own", "good"),
+    ("labels", "head_labels", "allowed"),
     [
         ([], ["x", "y"], True),
         ([], [], False),
@@ -53,42 +55,70 @@ def test_a_text_longer_than_the_model_is_named() -> None:
         (["a", "b"], [], True),
     ],
 )
-def test_examples(labels: list[str], own: list[str], good: bool) -> None:
-    assert (check_examples(labels, own) is None) is good
+def test_there_must_be_labels_to_choose_from(
+    labels: list[str], head_labels: list[str], allowed: bool
+) -> None:
+    assert (check_examples(labels, head_labels) is None) is allowed
 
 
-def test_the_nearest_class_is_the_most_probable() -> None:
-    examples = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
-    names, probabilities = classify_by_examples(
-        np.eye(3, dtype=np.float32), examples, ["x", "x", "y", "z"]
-    )
-    assert names == ["x", "y", "z"]
+def test_the_label_with_the_nearest_examples_is_the_most_probable() -> None:
+    texts = np.eye(3, dtype=np.float32)
+    examples = texts[[0, 0, 1, 2]]
+    labels, probabilities = classify_by_examples(texts, examples, ["x", "x", "y", "z"])
+    assert labels == ["x", "y", "z"]
     assert probabilities.argmax(1).tolist() == [0, 1, 2]
     assert np.allclose(probabilities.sum(1), 1)
 
 
-def test_best_is_ordered_and_ties_go_by_name() -> None:
-    assert best([0.25, 0.5, 0.25], ["c", "b", "a"], 3) == [("b", 0.5), ("a", 0.25), ("c", 0.25)]
-    assert len(best([0.5, 0.5], ["a", "b"], 0)) == 1
+def test_the_best_labels_are_ordered_and_ties_go_by_name() -> None:
+    ranked = top_labels([0.25, 0.5, 0.25], ["c", "b", "a"], 3)
+    assert ranked == [("b", 0.5), ("a", 0.25), ("c", 0.25)]
 
 
-def test_softmax_survives_large_scores() -> None:
+def test_without_a_number_only_the_best_label_is_given() -> None:
+    assert len(top_labels([0.5, 0.5], ["a", "b"], 0)) == 1
+
+
+def test_the_softmax_of_large_scores_does_not_overflow() -> None:
     assert np.allclose(softmax(np.array([[1e4, 1e4]], dtype=np.float32)), 0.5)
 
 
-def test_typicality_is_told_after_its_reference_and_falls_when_what_is_asked_moves() -> None:
-    rng, usual = np.random.default_rng(3), Typicality()
-    near = np.eye(8)[0] * 3.0
-    assert [usual.of(list(near + rng.normal(0, 0.3, 8))) for _ in range(REFERENCE_EMBEDDINGS)] == [
-        None
-    ] * REFERENCE_EMBEDDINGS
-    same, moved = usual.of(list(near)), usual.of(list(np.eye(8)[1]))
-    assert same is not None and moved is not None and same > 0.95 and abs(moved) < 0.1
+LARGEST = np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([1.0, -1.0], True),
+        ([LARGEST] * 3, True),
+        ([1.0, np.nan], False),
+        ([np.inf, -np.inf], False),
+        ([np.inf, 1.0], False),
+    ],
+)
+def test_nan_and_infinite_values_are_found(values: list[float], finite: bool) -> None:
+    assert all_finite(np.array(values, dtype=np.float32)) is finite
+
+
+def test_typicality_falls_when_the_texts_change() -> None:
+    rng, typicality = np.random.default_rng(3), Typicality()
+    usual = np.eye(8)[0] * 3.0
+    while_learning = [
+        typicality.score(list(usual + rng.normal(0, 0.3, 8))) for _ in range(REFERENCE_EMBEDDINGS)
+    ]
+    assert while_learning == [None] * REFERENCE_EMBEDDINGS
+    same, moved = typicality.score(list(usual)), typicality.score(list(np.eye(8)[1]))
+    assert same is not None
+    assert same > 0.95
+    assert moved is not None
+    assert abs(moved) < 0.1
 
 
 @pytest.mark.parametrize("odd", [[0.0] * 8, [float("nan")] * 8, [1.0] * 7, []])
-def test_typicality_of_what_is_no_such_embedding_is_not_told(odd: list[float]) -> None:
-    usual = Typicality()
+def test_a_vector_without_direction_or_of_another_dimension_has_no_typicality(
+    odd: list[float],
+) -> None:
+    typicality = Typicality()
     for _ in range(REFERENCE_EMBEDDINGS):
-        usual.of([1.0] * 8)
-    assert usual.of(odd) is None
+        typicality.score([1.0] * 8)
+    assert typicality.score(odd) is None

@@ -1,6 +1,4 @@
-"""The compute threads: outcomes, failures, cancels while waiting and while running, and an end that
-loses nothing.
-"""
+"""The compute threads: outcomes, failures, cancels before and during the work, and a clean end."""
 
 from __future__ import annotations
 
@@ -13,6 +11,9 @@ from penstock.inference_onnx_quantized.compute_threads import Cancelled, Compute
 from penstock.inference_onnx_quantized.load_meter import LoadMeter
 from penstock.service.clock import SystemClock
 
+WAIT_S = 30
+"""Ends a test that would otherwise hang."""
+
 
 @pytest.fixture
 def meter() -> LoadMeter:
@@ -20,45 +21,47 @@ def meter() -> LoadMeter:
 
 
 @pytest.fixture
-def runner(meter: LoadMeter) -> Iterator[ComputeThreads]:
+def threads(meter: LoadMeter) -> Iterator[ComputeThreads]:
+    """One thread."""
     made = ComputeThreads(1, meter, SystemClock())
     yield made
     made.close()
     assert meter.running == 0
 
 
-async def test_outcomes_come_back_to_their_callers(runner: ComputeThreads) -> None:
-    found = await asyncio.gather(
-        *(runner.run(lambda _, number=number: number) for number in range(200))
-    )
-    assert [result for result, _ in found] == list(range(200))
-    assert all(seconds >= 0 for _, seconds in found)
+async def test_outcomes_come_back_to_their_callers(threads: ComputeThreads) -> None:
+    work = (threads.run(lambda _, number=number: number) for number in range(200))
+    outcomes = await asyncio.gather(*work)
+    assert [result for result, _ in outcomes] == list(range(200))
+    assert all(seconds >= 0 for _, seconds in outcomes)
 
 
-async def test_a_failure_is_its_callers_alone(runner: ComputeThreads) -> None:
+async def test_a_failure_reaches_its_caller_and_the_thread_goes_on(
+    threads: ComputeThreads,
+) -> None:
     def fail(_: Cancelled) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await runner.run(fail)
-    assert (await runner.run(lambda _: 1))[0] == 1
+        await threads.run(fail)
+    assert (await threads.run(lambda _: 1))[0] == 1
 
 
-async def test_what_nobody_waits_for_is_not_begun(runner: ComputeThreads) -> None:
+async def test_cancelled_work_that_has_not_begun_is_not_begun(threads: ComputeThreads) -> None:
     gate, ran = threading.Event(), []
-    first = asyncio.create_task(runner.run(lambda _: gate.wait(30)))
-    second = asyncio.create_task(runner.run(lambda _: ran.append("second")))
-    await asyncio.sleep(0)
+    first = asyncio.create_task(threads.run(lambda _: gate.wait(WAIT_S)))
+    second = asyncio.create_task(threads.run(lambda _: ran.append("second")))
+    await asyncio.sleep(0)  # lets both be queued
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
     gate.set()
     await first
-    await runner.run(lambda _: ran.append("third"))
+    await threads.run(lambda _: ran.append("third"))
     assert ran == ["third"]
 
 
-async def test_running_work_sees_the_cancel_and_the_slot_is_free(
-    runner: ComputeThreads, meter: LoadMeter
+async def test_running_work_sees_its_cancel_and_frees_the_slot(
+    threads: ComputeThreads, meter: LoadMeter
 ) -> None:
     begun, seen = threading.Event(), threading.Event()
 
@@ -68,19 +71,24 @@ async def test_running_work_sees_the_cancel_and_the_slot_is_free(
             pass
         seen.set()
 
-    task = asyncio.create_task(runner.run(work))
-    await asyncio.to_thread(begun.wait, 30)
+    task = asyncio.create_task(threads.run(work))
+    await asyncio.to_thread(begun.wait, WAIT_S)
     assert meter.running == 1
     task.cancel()
-    assert (await runner.run(lambda _: "next"))[0] == "next"
+    assert (await threads.run(lambda _: "next"))[0] == "next"
     assert seen.is_set()
 
 
-async def test_the_end_waits_for_what_runs(meter: LoadMeter) -> None:
-    runner, gate, done = ComputeThreads(1, meter, SystemClock()), threading.Event(), []
-    task = asyncio.create_task(runner.run(lambda _: (gate.wait(30), done.append(1))))
-    await asyncio.sleep(0)
+async def test_closing_waits_for_what_runs(meter: LoadMeter) -> None:
+    threads, gate, ended = ComputeThreads(1, meter, SystemClock()), threading.Event(), []
+
+    def work(_: Cancelled) -> None:
+        gate.wait(WAIT_S)
+        ended.append(True)
+
+    task = asyncio.create_task(threads.run(work))
+    await asyncio.sleep(0)  # lets it be queued
     gate.set()
-    await asyncio.to_thread(runner.close)
-    assert done == [1]
+    await asyncio.to_thread(threads.close)
+    assert ended == [True]
     await task

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +33,12 @@ from penstock.testkit.server import TOKEN, peer_over
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 MODEL = "all-MiniLM-L6-v2"
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.fixture(scope="session")
-def loaded(home: Path) -> TextModel:
+def text_model(home: Path) -> TextModel:
     return TextModel.load(home / "models" / MODEL / "1")
 
 
@@ -49,68 +52,84 @@ def repository(tmp_path: Path, home: Path) -> ModelRepository:
 
 @pytest.fixture
 async def peer(repository: ModelRepository, tmp_path: Path) -> AsyncIterator[Peer]:
-    meter = LoadMeter(2)
-    runner = ComputeThreads(2, meter, SystemClock())
     settings = InferenceSettings(home=tmp_path, max_texts=8, max_tensor_bytes=8 << 10)
-    servicer = InferenceServicer(settings, repository, runner, meter, SystemClock(), NO_TELEMETRY)
-    async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as connected:
-        yield connected
+    async with connected(settings, repository) as made:
+        yield made
+
+
+@asynccontextmanager
+async def connected(
+    settings: InferenceSettings, repository: ModelRepository
+) -> AsyncIterator[Peer]:
+    """A peer to a service with two compute threads, which have nothing left to do at the end."""
+    meter, clock = LoadMeter(2), SystemClock()
+    threads = ComputeThreads(2, meter, clock)
+    servicer = InferenceServicer(settings, repository, threads, meter, clock, NO_TELEMETRY)
+    async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as peer:
+        yield peer
     assert (meter.in_flight, meter.running) == (0, 0)
-    runner.close()
+    threads.close()
 
 
 def embed(*texts: str) -> pb.Task:
     return pb.Task(embed=pb.EmbedTask(texts=texts))
 
 
-async def ask(peer: Peer, task: pb.Task, model: str = "") -> pb.ComputeResponse:
-    answer: pb.ComputeResponse = await peer.call(
-        "Compute", pb.ComputeRequest(model=model, task=task), Call()
-    )
-    return answer
+def infer(*inputs: pb.Tensor) -> pb.Task:
+    return pb.Task(infer=pb.InferTask(inputs=inputs))
 
 
-async def refused(peer: Peer, task: pb.Task, model: str = "") -> Fault:
+async def compute(peer: Peer, task: pb.Task, model: str = "") -> pb.ComputeResponse:
+    request = pb.ComputeRequest(model=model, task=task)
+    response: pb.ComputeResponse = await peer.call("Compute", request, Call())
+    return response
+
+
+async def fault_of(peer: Peer, task: pb.Task, model: str = "") -> Fault:
     with pytest.raises(Fault) as caught:
-        await ask(peer, task, model)
+        await compute(peer, task, model)
     return caught.value
 
 
-async def test_like_texts_have_like_vectors(peer: Peer) -> None:
-    answer = await ask(
-        peer, embed("how do I reset my password", "I forgot my password", "the weather in Oslo")
-    )
-    a, b, c = (np.array(item.values) for item in answer.result.embed.embeddings)
+async def test_similar_texts_have_similar_embeddings(peer: Peer) -> None:
+    texts = ("how do I reset my password", "I forgot my password", "the weather in Oslo")
+    response = await compute(peer, embed(*texts))
+    a, b, c = (np.array(item.values) for item in response.result.embed.embeddings)
     assert a.shape == (384,)
     assert abs(np.linalg.norm(a) - 1) < 1e-3
     assert a @ b > 0.6 > a @ c
-    assert answer.result.usage.input_tokens > 10
-    assert answer.result.compute_ms > 0
-    assert answer.load.concurrency == 2
+
+
+async def test_an_answer_carries_usage_time_and_load(peer: Peer) -> None:
+    response = await compute(peer, embed("how do I reset my password"))
+    assert response.result.usage.input_tokens > 5
+    assert response.result.compute_ms > 0
+    assert response.load.concurrency == 2
 
 
 async def test_an_answer_does_not_depend_on_its_neighbours(peer: Peer) -> None:
-    alone = (await ask(peer, embed("a lease that ends in autumn"))).result.embed.embeddings[0]
-    texts = ["x", "a lease that ends in autumn", "a much longer text " * 20]
-    assert (await ask(peer, embed(*texts))).result.embed.embeddings[1] == alone
+    text = "a lease that ends in autumn"
+    alone = (await compute(peer, embed(text))).result.embed.embeddings[0]
+    among_others = await compute(peer, embed("x", text, "a much longer text " * 20))
+    assert among_others.result.embed.embeddings[1] == alone
 
 
-async def test_labels_by_example(peer: Peer) -> None:
+async def test_a_text_is_classified_by_labelled_examples(peer: Peer) -> None:
     examples = [
         pb.LabelledExample(label="refund", text="give me my money back"),
         pb.LabelledExample(label="refund", text="I want a refund"),
         pb.LabelledExample(label="login", text="I cannot sign in"),
     ]
-    task = pb.Task(
-        classify=pb.ClassifyTask(texts=["please return what I paid"], examples=examples, top_k=2)
-    )
-    labels = (await ask(peer, task)).result.classify.classifications[0].labels
+    texts = ["please return what I paid"]
+    task = pb.Task(classify=pb.ClassifyTask(texts=texts, examples=examples, top_k=2))
+    labels = (await compute(peer, task)).result.classify.classifications[0].labels
     assert [label.label for label in labels] == ["refund", "login"]
     assert sum(label.score for label in labels) == pytest.approx(1, abs=1e-4)
 
 
-async def test_raw_tensors(peer: Peer, loaded: TextModel) -> None:
-    ids, types = loaded.encode(["hello"])[0]
+async def test_tensors_give_the_same_embedding_as_text(peer: Peer, text_model: TextModel) -> None:
+    ids, types = text_model.encode(["hello"])[0]
+    columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
     inputs = [
         pb.Tensor(
             name=name,
@@ -118,24 +137,19 @@ async def test_raw_tensors(peer: Peer, loaded: TextModel) -> None:
             shape=[1, len(ids)],
             data=np.array(values, dtype=np.int64).tobytes(),
         )
-        for name, values in (
-            ("input_ids", ids),
-            ("attention_mask", [1] * len(ids)),
-            ("token_type_ids", types),
-        )
+        for name, values in columns.items()
     ]
-    output = (await ask(peer, pb.Task(infer=pb.InferTask(inputs=inputs)))).result.infer.outputs[0]
-    assert (output.name, output.datatype, list(output.shape)) == (
-        "sentence_embedding",
-        "FP32",
-        [1, 384],
-    )
-    assert np.allclose(
-        np.frombuffer(output.data, dtype=np.float32), loaded.embed(["hello"])[0], atol=1e-6
-    )
+    output = (await compute(peer, infer(*inputs))).result.infer.outputs[0]
+    assert (output.name, output.datatype) == ("sentence_embedding", "FP32")
+    assert list(output.shape) == [1, 384]
+    vector = np.frombuffer(output.data, dtype=np.float32)
+    assert np.allclose(vector, text_model.embed(["hello"])[0], atol=1e-6)
 
 
-GOOD = np.ones((1, 3), dtype=np.int64).tobytes()
+def ids_tensor(shape: list[int], datatype: str = "INT64") -> pb.Tensor:
+    """An input of three ids, in whatever shape it claims to be."""
+    data = np.ones(3, dtype=np.int64).tobytes()
+    return pb.Tensor(name="input_ids", datatype=datatype, shape=shape, data=data)
 
 
 @pytest.mark.parametrize(
@@ -148,137 +162,106 @@ GOOD = np.ones((1, 3), dtype=np.int64).tobytes()
         (pb.Task(), "task"),
         (pb.Task(generate=pb.GenerateTask()), "task"),
         (pb.Task(classify=pb.ClassifyTask(texts=["x"])), "task.classify.examples"),
-        (pb.Task(infer=pb.InferTask(inputs=[pb.Tensor(name="nope")])), "task.infer.inputs[0].name"),
-        (
-            pb.Task(infer=pb.InferTask(inputs=[pb.Tensor(name="input_ids", datatype="INT65")])),
-            "task.infer.inputs[0].datatype",
-        ),
-        (
-            pb.Task(
-                infer=pb.InferTask(
-                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 4], data=GOOD)]
-                )
-            ),
-            "task.infer.inputs[0].data",
-        ),
-        (
-            pb.Task(
-                infer=pb.InferTask(
-                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[3], data=GOOD)]
-                )
-            ),
-            "task.infer.inputs[0].shape",
-        ),
-        (
-            pb.Task(
-                infer=pb.InferTask(
-                    inputs=[pb.Tensor(name="input_ids", datatype="INT64", shape=[1, 3], data=GOOD)]
-                )
-            ),
-            "task.infer.inputs",
-        ),
+        (infer(pb.Tensor(name="nope")), "task.infer.inputs[0].name"),
+        (infer(ids_tensor([1, 3], "INT65")), "task.infer.inputs[0].datatype"),
+        (infer(ids_tensor([1, 4])), "task.infer.inputs[0].data"),
+        (infer(ids_tensor([3])), "task.infer.inputs[0].shape"),
+        (infer(ids_tensor([1, 3])), "task.infer.inputs"),
     ],
 )
-async def test_what_cannot_be_computed_names_its_field(
+async def test_a_task_that_cannot_be_computed_names_its_field(
     peer: Peer, task: pb.Task, field: str
 ) -> None:
-    fault = await refused(peer, task)
-    assert (fault.code, fault.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
-    assert (await ask(peer, embed("still here"))).result.embed.embeddings
+    fault = await fault_of(peer, task)
+    assert (fault.code, fault.field) == (INVALID_ARGUMENT, field)
+    assert (await compute(peer, embed("still here"))).result.embed.embeddings
 
 
-async def test_what_a_broken_model_says_never_leaves(
+async def test_nan_never_leaves_and_other_models_go_on(
     peer: Peer, repository: ModelRepository, tmp_path: Path
 ) -> None:
-    """Its weights give NaN; the other model goes on."""
     folder = tmp_path / "models" / "broken" / "1"
     write_nan(folder, tmp_path / "models" / MODEL / "1" / "tokenizer.json")
     repository.load("broken")
-    fault = await refused(peer, embed("hello"), "broken")
-    assert (fault.code, "NaN" in fault.message) == (grpc.StatusCode.INTERNAL, True)
-    assert (await ask(peer, embed("hello"))).result.embed.embeddings
+    fault = await fault_of(peer, embed("hello"), "broken")
+    assert fault.code is grpc.StatusCode.INTERNAL
+    assert "NaN" in fault.message
+    assert (await compute(peer, embed("hello"))).result.embed.embeddings
 
 
-async def test_tensors_have_a_limit_in_and_out(
+async def test_tensors_beyond_the_limit_are_refused(
     peer: Peer, repository: ModelRepository, tmp_path: Path
 ) -> None:
     write_identity(tmp_path / "models" / "same" / "1", "same", {"FP32": 1})
     repository.load("same")
     data = np.ones((1 << 10, 3), dtype=np.float32)
     tensor = pb.Tensor(name="in_FP32", datatype="FP32", shape=data.shape, data=data.tobytes())
-    fault = await refused(peer, pb.Task(infer=pb.InferTask(inputs=[tensor])), "same")
-    assert (fault.code, fault.field) == (grpc.StatusCode.INVALID_ARGUMENT, "task.infer.inputs")
+    fault = await fault_of(peer, infer(tensor), "same")
+    assert (fault.code, fault.field) == (INVALID_ARGUMENT, "task.infer.inputs")
 
 
-async def test_a_model_loads_beside_the_answers(
-    peer: Peer, repository: ModelRepository, tmp_path: Path
-) -> None:
-    """Over the wire, while callers ask: each is answered, by the old version or the new one."""
+async def test_a_version_is_loaded_while_requests_are_answered(peer: Peer, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "models" / MODEL / "1", tmp_path / "models" / MODEL / "2")
-    asked = [asyncio.create_task(ask(peer, embed(f"text {number}"))) for number in range(24)]
-    loaded = await peer.call("LoadModel", pb.LoadModelRequest(name=MODEL), Call())
-    after = await ask(peer, embed("after"))
-    revisions = {(await task).result.revision[0] for task in asked}
-    assert loaded.model.revision.startswith("2-")
+    during = [asyncio.create_task(compute(peer, embed(f"text {number}"))) for number in range(24)]
+    response = await peer.call("LoadModel", pb.LoadModelRequest(name=MODEL), Call())
+    after = await compute(peer, embed("after"))
+    versions = {(await task).result.revision[0] for task in during}
+    assert response.model.revision.startswith("2-")
     assert after.result.revision.startswith("2-")
-    assert revisions <= {"1", "2"}
+    assert versions <= {"1", "2"}
 
 
 async def test_an_unknown_model_is_not_found(peer: Peer) -> None:
-    fault = await refused(peer, embed("x"), "gpt-9")
+    fault = await fault_of(peer, embed("x"), "gpt-9")
     assert (fault.code, fault.field) == (grpc.StatusCode.NOT_FOUND, "model")
 
 
-async def test_each_member_of_a_batch_has_its_own_fate(peer: Peer) -> None:
-    good = Call(deadline_s=time.monotonic() + 30).to_context(time.monotonic())
-    late = Call(deadline_s=0).to_context(time.monotonic())
+async def test_each_member_of_a_batch_has_its_own_status(peer: Peer) -> None:
+    now = time.monotonic()
+    in_time = Call(deadline_s=now + 30).to_context(now)
+    too_late = Call(deadline_s=0).to_context(now)
     members = [
-        pb.BatchMember(context=good, task=embed("one")),
-        pb.BatchMember(context=good, task=embed("")),
-        pb.BatchMember(context=late, task=embed("two")),
+        pb.BatchMember(context=in_time, task=embed("one")),
+        pb.BatchMember(context=in_time, task=embed("")),
+        pb.BatchMember(context=too_late, task=embed("two")),
     ]
-    stream = peer.stream("ComputeBatch", pb.ComputeBatchRequest(members=members), Call())
-    codes = {row.index: row.status.code async for part in stream for row in part.results}
-    assert codes == {
-        0: 0,
-        1: grpc.StatusCode.INVALID_ARGUMENT.value[0],
-        2: grpc.StatusCode.DEADLINE_EXCEEDED.value[0],
-    }
+    responses = peer.stream("ComputeBatch", pb.ComputeBatchRequest(members=members), Call())
+    codes = {row.index: row.status.code async for part in responses for row in part.results}
+    assert codes == {0: 0, 1: INVALID_ARGUMENT.value[0], 2: DEADLINE_EXCEEDED.value[0]}
 
 
-async def test_a_cancelled_task_stops_at_the_next_row(peer: Peer) -> None:
-    tasks = [asyncio.create_task(ask(peer, embed(*["word " * 200] * 8))) for _ in range(4)]
-    await asyncio.sleep(0)
+async def test_cancelled_tasks_leave_the_service_free(peer: Peer) -> None:
+    tasks = [asyncio.create_task(compute(peer, embed(*["word " * 200] * 8))) for _ in range(4)]
+    await asyncio.sleep(0)  # lets them be sent
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (await ask(peer, embed("after"))).result.embed.embeddings
+    assert (await compute(peer, embed("after"))).result.embed.embeddings
 
 
-def test_cancel_is_asked_between_rows(loaded: TextModel) -> None:
+def test_a_cancel_is_seen_between_two_rows(text_model: TextModel) -> None:
     answers = iter([False, False, True])
+    rows = text_model.encode(["one", "two", "three", "four"])
     with pytest.raises(RunCancelled):
-        loaded.run(loaded.encode(["one", "two", "three", "four"]), lambda: next(answers))
+        text_model.run(rows, lambda: next(answers))
     assert not list(answers)
 
 
-def test_rows_of_like_length_go_together(loaded: TextModel) -> None:
-    """Where rows may share a run: sorted by length, 32 at a time, answers in the order of the
-    questions.
-    """
-    together = replace(loaded, card=loaded.card.model_copy(update={"rows_singly": False}))
+def test_rows_that_may_run_together_run_by_length_and_come_back_in_order(
+    text_model: TextModel,
+) -> None:
+    card = text_model.card.model_copy(update={"rows_singly": False})
+    together = replace(text_model, card=card)
     texts = [f"{'word ' * (1 + number * 7 % 40)}{number}" for number in range(70)]
-    asked: list[bool] = []
-    vectors = together.run(together.encode(texts), lambda: bool(asked.append(True)))
-    assert len(asked) == 3
-    alone = loaded.embed(texts)
-    cosines = (
-        (vectors * alone).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(alone, axis=1)
-    )
-    assert cosines.min() > 0.95
+    runs: list[bool] = []
+    vectors = together.run(together.encode(texts), lambda: bool(runs.append(True)))
+    assert len(runs) == 3, "70 rows, at most 32 a run"
+    alone = text_model.embed(texts)
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(alone, axis=1)
+    assert ((vectors * alone).sum(1) / norms).min() > 0.95
 
 
-def test_a_changed_file_is_refused_and_the_old_version_serves(
+def test_a_changed_file_of_the_real_model_is_refused(
     repository: ModelRepository, tmp_path: Path
 ) -> None:
     second = tmp_path / "models" / MODEL / "2"
@@ -293,34 +276,12 @@ def test_a_changed_file_is_refused_and_the_old_version_serves(
 
 
 @pytest.mark.parametrize(
-    ("name", "version"),
-    [("../secrets", ""), (MODEL, "../../x"), ("", ""), ("absent", ""), (MODEL, "9")],
+    ("name", "version", "field"),
+    [("", "", "name"), ("absent", "", "name"), (MODEL, "9", "version")],
 )
-def test_names_that_lead_out_or_nowhere_are_refused(
-    repository: ModelRepository, name: str, version: str
+def test_a_model_or_version_that_is_not_there_is_named(
+    repository: ModelRepository, name: str, version: str, field: str
 ) -> None:
     with pytest.raises(Fault) as caught:
         repository.load(name, version)
-    assert caught.value.field in ("name", "version")
-
-
-def test_the_least_recently_used_model_leaves(tmp_path: Path, home: Path) -> None:
-    for name in ("a", "b", "c"):
-        shutil.copytree(home / "models" / MODEL, tmp_path / name)
-    size = 24 << 20
-    repository = ModelRepository(tmp_path, 2 * size, TextModel.load)
-    for name in ("a", "b"):
-        repository.load(name)
-    repository.get("a")
-    repository.load("c")
-    assert {name for name in ("a", "b", "c") if _has(repository, name)} == {"a", "c"}
-    with pytest.raises(BadModel, match="memory budget"):
-        ModelRepository(tmp_path, 1000, TextModel.load).load("a")
-
-
-def _has(repository: ModelRepository, name: str) -> bool:
-    try:
-        repository.get(name)
-    except Fault:
-        return False
-    return True
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.NOT_FOUND, field)

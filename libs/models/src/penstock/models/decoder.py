@@ -16,7 +16,7 @@ from penstock.models.export import require_torch
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
-from penstock.onnx.decoder import CONFIG, Decoder, Sampling
+from penstock.onnx.decoder import GENAI_CONFIG, Decoder, Sampling
 
 KEPT = (".onnx", ".data", ".json", ".jinja")
 LONGEST = 1 << 15
@@ -98,7 +98,9 @@ def _build(source: Path, made: Path, cache: Path, precision: str) -> None:
 def _context(made: Path) -> int:
     return min(
         LONGEST,
-        int(json.loads((made / CONFIG).read_text(encoding="utf-8"))["model"]["context_length"]),
+        int(
+            json.loads((made / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["context_length"]
+        ),
     )
 
 

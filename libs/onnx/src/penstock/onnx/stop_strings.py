@@ -1,4 +1,4 @@
-"""Where a growing text ends: stop strings that may lie across tokens. Plain values only."""
+"""Stop strings in a text that grows piece by piece, where one may lie across pieces."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Given text piece by piece, says what may be shown: nothing of a stop string, and nothing that
-    may yet become one.
+    """Ends a growing text before the first stop string.
+
+    Text that may be the beginning of a stop string is kept back until it is known whether it is.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
-        self._held = ""
-        self.met = False
-        """True once a stop string was seen; nothing is to be shown after that."""
+        self._kept_back = ""
+        self.is_found = False
+        """True once a stop string was found; all text after that is to be ignored."""
 
-    def show(self, piece: str) -> str:
-        """The text that `piece` makes safe to show."""
-        text = self._held + piece
-        found = min((place for stop in self._stops if (place := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
-            self.met, self._held = True, ""
-            return text[:found]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+    def push(self, piece: str) -> str:
+        """Add a piece; returns the text that is now known to lie before any stop string."""
+        text = self._kept_back + piece
+        positions = [text.find(stop) for stop in self._stops]
+        first = min((position for position in positions if position >= 0), default=-1)
+        if first >= 0:
+            self.is_found = True
+            self._kept_back = ""
+            return text[:first]
+        kept = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._kept_back = text[len(text) - kept :]
+        return text[: len(text) - kept]
 
-    def rest(self) -> str:
-        """What was held back, when no more text comes."""
-        held, self._held = self._held, ""
-        return held
+    def flush(self) -> str:
+        """The text that was kept back, when no more pieces come."""
+        text = self._kept_back
+        self._kept_back = ""
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next(
-        (
-            size
-            for size in range(min(len(stop) - 1, len(text)), 0, -1)
-            if text.endswith(stop[:size])
-        ),
-        0,
-    )
+    """Length of the longest end of `text` with which `stop` begins, shorter than `stop`."""
+    for size in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
