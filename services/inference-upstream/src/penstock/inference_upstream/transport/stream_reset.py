@@ -1,10 +1,10 @@
-"""Telling an HTTP/2 server that a caller has left: RST_STREAM, which httpcore 1.0 does not send.
+"""Ends one HTTP/2 stream by RST_STREAM, which httpcore 1.0 does not send.
 
-HTTP/1.1's closed connection says it.
+Without it an upstream goes on computing an answer that nobody reads. Over HTTP/1.1 the closed
+connection tells the upstream.
 
-The one place that reaches into httpcore: the library has no public way to end one stream of a
-shared connection, and without one an upstream goes on computing for nobody. A test with a real
-HTTP/2 server notices when a newer httpcore differs.
+This is the one place that uses private attributes of httpcore, which has no public way to end one
+stream of a shared connection. A test with a real HTTP/2 server fails if a newer httpcore differs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import h2.errors
 import h2.exceptions
 import httpcore
 
+CONNECTION_OVER = (h2.exceptions.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException)
+
 
 async def reset_stream(pool: httpcore.AsyncConnectionPool, trace: object, stream_id: int) -> None:
-    """End the stream of the request that has this trace extension; nothing where the connection is
-    over.
+    """End the stream of the request that carries this trace extension; do nothing where its
+    connection is over.
     """
-    for held in list(pool._requests):
-        connection: Any = getattr(held.connection, "_connection", None)
-        if held.request.extensions.get("trace") != trace or not isinstance(
-            connection, httpcore.AsyncHTTP2Connection
-        ):
-            continue
-        with contextlib.suppress(
-            h2.exceptions.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException
-        ):
-            connection._h2_state.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
-            await connection._write_outgoing_data(held.request)
+    for pending in list(pool._requests):
+        connection: Any = getattr(pending.connection, "_connection", None)
+        is_http2 = isinstance(connection, httpcore.AsyncHTTP2Connection)
+        if is_http2 and pending.request.extensions.get("trace") == trace:
+            with contextlib.suppress(*CONNECTION_OVER):
+                connection._h2_state.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+                await connection._write_outgoing_data(pending.request)
