@@ -1,4 +1,4 @@
-"""Fused layer norms taken apart again, for the CPU."""
+"""Fused layer norms written as additions and a norm again, for the CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from penstock.models.layer_norm import apart
+from penstock.models.layer_norm import unfuse
 
 WIDTH = 8
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -56,17 +56,17 @@ def run(model: onnx.ModelProto) -> list[Floats]:
     ],
 )
 @pytest.mark.parametrize("outputs", [["y"], ["y", "", "", "total"]])
-def test_a_norm_taken_apart_computes_the_same(inputs: list[str], outputs: list[str]) -> None:
+def test_an_unfused_norm_computes_the_same(inputs: list[str], outputs: list[str]) -> None:
     model = graph(inputs, outputs)
     before = run(model)
-    assert apart(model) == 1
+    assert unfuse(model) == 1
     assert "SkipLayerNormalization" not in {node.op_type for node in model.graph.node}
     for old, new in zip(before, run(model), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-5)
 
 
-def test_a_norm_whose_mean_is_wanted_and_other_nodes_stay_as_they_are() -> None:
+def test_a_norm_whose_mean_is_used_stays_as_it_is() -> None:
     model = graph(["x", "skip", "scale", "shift"], ["y", "mean"])
     before = model.SerializeToString(deterministic=True)
-    assert apart(model) == 0
+    assert unfuse(model) == 0
     assert model.SerializeToString(deterministic=True) == before

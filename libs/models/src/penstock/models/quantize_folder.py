@@ -1,20 +1,23 @@
-"""Quantise until a floor holds: the layers that hurt most stay in floating point; below the floor
-nothing is published.
+"""Quantises a model folder and publishes it only where it keeps the quality floors.
+
+Where a floor is missed, the layers that lose most by quantisation stay in floating point, one after
+another, until the floors are met or too many layers would stay.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penstock.models.evaluate import compare, cosines, labelled
+from penstock.models.evaluate import cosines
 from penstock.models.machine import machine
 from penstock.models.publish import publish_new
+from penstock.models.quality_floors import QualityFloors
 from penstock.models.quantize import (
     Recipe,
     matmul_nodes,
@@ -28,137 +31,125 @@ from penstock.onnx.encoder import TextModel
 PROBE_TEXTS = 24
 """Texts by which single layers are tried."""
 MAX_FLOAT_LAYERS = 4
-Step = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class QualityFloors:
-    """By what a quantised model is judged: texts, labelled ones where there are any, and the least
-    that each figure may be.
-    """
-
-    texts: Sequence[str]
-    floors: Mapping[str, float]
-    labelled: tuple[Sequence[str], Sequence[str]] = field(default=((), ()))
-
-    def figures(self, original: TextModel, quantised: TextModel) -> dict[str, float]:
-        """Everything that can be compared."""
-        found = compare(original, quantised, self.texts)
-        return found | (labelled(original, quantised, *self.labelled) if self.labelled[0] else {})
-
-    def short(self, figures: Mapping[str, float]) -> list[str]:
-        """Each figure that is below its floor, said in words."""
-        return [
-            f"{name} is {figures[name]:.4f}, below the floor {least}"
-            for name, least in self.floors.items()
-            if not figures[name] >= least
-        ]
+MODEL_FILE = "model.onnx"
+ShowStep = Callable[[str], None]
 
 
 def quantize_folder(
-    source: Path, target: Path, recipe: Recipe, judge: QualityFloors, step: Step
+    source: Path, target: Path, recipe: Recipe, floors: QualityFloors, show_step: ShowStep
 ) -> ModelCard:
-    """Write to `target` the INT8 form of a floating-point text model; static ranges are calibrated
-    on the judge's texts.
+    """Write to `target` the quantised form of the floating-point text model in `source`.
 
-    Where a floor is missed, the layers that gain most by staying in floating point do, at most
-    four.
+    Static ranges are calibrated on the texts of `floors`.
 
     Raises:
-        BadModel: the floors cannot be met; nothing is written.
+        BadModel: the model takes no texts, the quantiser cannot take it, or the floors cannot be
+            met; nothing is written.
     """
     original = TextModel.load(source)
     if original.tokenizer is None:
         raise BadModel(
-            f"{source}: takes tensors only; there are no texts to compare by, so it cannot be "
-            "judged"
+            f"{source}: takes tensors only; without texts to compare by it cannot be judged"
         )
     with tempfile.TemporaryDirectory(prefix="penstock-quantise-") as scratch:
-        attempt = _Attempt(original, source, Path(scratch), recipe, judge.texts, step)
-        kept: list[str] = []
-        ranked: list[str] | None = None
-        while True:
-            step(f"quantising, {len(kept)} layers in floating point")
-            made = attempt.quantised(f"try-{len(kept)}", kept)
-            figures = judge.figures(original, TextModel.load(made))
-            if not (short := judge.short(figures)):
-                break
-            if ranked is None:
-                ranked = attempt.layers_by_gain()
-            if len(kept) == min(MAX_FLOAT_LAYERS, len(ranked)):
-                raise BadModel(
-                    f"with {len(kept)} layers in floating point {'; '.join(short)}; not published"
-                )
-            kept = ranked[: len(kept) + 1]
-        sizes = [
-            (folder / name).stat().st_size
-            for folder, name in ((source, original.card.model), (made, "model.onnx"))
-        ]
-        figures |= {"size_ratio": sizes[0] / sizes[1], "layers_in_floating_point": float(len(kept))}
+        quantiser = _Quantiser(original, source, Path(scratch), recipe, floors.texts, show_step)
+        folder, float_layers, figures = _search(quantiser, floors)
+        original_bytes = (source / original.card.model).stat().st_size
+        quantised_bytes = (folder / MODEL_FILE).stat().st_size
+        figures["size_ratio"] = original_bytes / quantised_bytes
+        figures["layers_in_floating_point"] = float(len(float_layers))
         place = target.resolve()
-        named = {"name": place.parent.name, "version": place.name, "figures": figures}
-        card = attempt.card(made, kept).model_copy(update=named)
-        write_card(made, card)
-        publish_new(made, target)
+        update = {"name": place.parent.name, "version": place.name, "figures": figures}
+        card = quantiser.card(folder, float_layers).model_copy(update=update)
+        write_card(folder, card)
+        publish_new(folder, target)
     return card
 
 
+def _search(
+    quantiser: _Quantiser, floors: QualityFloors
+) -> tuple[Path, list[str], dict[str, float]]:
+    """The first folder that meets the floors, its layers in floating point, and its figures."""
+    float_layers: list[str] = []
+    ranked: list[str] | None = None
+    while True:
+        quantiser.show_step(f"quantising, {len(float_layers)} layers in floating point")
+        folder = quantiser.quantise(f"try-{len(float_layers)}", float_layers)
+        figures = floors.measure(quantiser.original, TextModel.load(folder))
+        missed = floors.missed(figures)
+        if not missed:
+            return folder, float_layers, figures
+        if ranked is None:
+            ranked = quantiser.layers_by_gain()
+        if len(float_layers) == min(MAX_FLOAT_LAYERS, len(ranked)):
+            raise BadModel(
+                f"with {len(float_layers)} layers in floating point {'; '.join(missed)}; "
+                "not published"
+            )
+        float_layers = ranked[: len(float_layers) + 1]
+
+
 @dataclass(frozen=True)
-class _Attempt:
-    """One model, one recipe: folders quantised with these or those layers left alone."""
+class _Quantiser:
+    """Quantises one model by one recipe, with some layers left in floating point."""
 
     original: TextModel
     source: Path
-    work: Path
+    scratch: Path
     recipe: Recipe
     texts: Sequence[str]
-    step: Step
+    show_step: ShowStep
 
-    def quantised(self, name: str, kept: Sequence[str]) -> Path:
-        target = self.work / name
-        target.mkdir()
+    def quantise(self, name: str, float_layers: Sequence[str]) -> Path:
+        """A new model folder below `scratch`, with these layers in floating point."""
+        folder = self.scratch / name
+        folder.mkdir()
+        self._quantise_graph(folder / MODEL_FILE, float_layers)
+        tokenizer = self.original.card.tokenizer
+        shutil.copy(self.source / tokenizer, folder / tokenizer)
+        write_card(folder, self.card(folder, float_layers))
+        return folder
+
+    def _quantise_graph(self, target: Path, float_layers: Sequence[str]) -> None:
         graph = self.source / self.original.card.model
         try:
             if self.recipe.kind == "static":
-                batches = _batches(self.original, self.texts)
-                quantize_static(graph, target / "model.onnx", batches, self.recipe, kept)
+                batches = _calibration_batches(self.original, self.texts)
+                quantize_static(graph, target, batches, self.recipe, float_layers)
             elif self.recipe.kind == "fp16":
-                to_fp16(graph, target / "model.onnx", kept)
+                to_fp16(graph, target, float_layers)
             else:
-                quantize_dynamic(graph, target / "model.onnx", self.recipe, kept)
+                quantize_dynamic(graph, target, self.recipe, float_layers)
         except Exception as error:
             raise BadModel(
                 f"{graph}: the quantiser cannot take it ({type(error).__name__}: {error})"
             ) from error
-        shutil.copy(
-            self.source / self.original.card.tokenizer, target / self.original.card.tokenizer
-        )
-        write_card(target, self.card(target, kept))
-        return target
 
     def layers_by_gain(self) -> list[str]:
-        """Layers, the one first whose stay in floating point brings the answers nearest to the
-        original's.
+        """All layers, the one first that brings the answers nearest to the original's by staying in
+        floating point.
         """
         probe = self.texts[:PROBE_TEXTS]
-        wanted = self.original.embed(probe)
-        gain: dict[str, float] = {}
+        original = self.original.embed(probe)
+        cosine: dict[str, float] = {}
         names = matmul_nodes(self.source / self.original.card.model)
         for number, name in enumerate(names):
-            self.step(f"trying layer {number + 1} of {len(names)} in floating point")
-            folder = self.quantised(f"layer-{number}", [name])
-            gain[name] = float(cosines(wanted, TextModel.load(folder).embed(probe)).mean())
+            self.show_step(f"trying layer {number + 1} of {len(names)} in floating point")
+            folder = self.quantise(f"layer-{number}", [name])
+            cosine[name] = float(cosines(original, TextModel.load(folder).embed(probe)).mean())
             shutil.rmtree(folder)
-        return sorted(gain, key=lambda name: -gain[name])
+        return sorted(cosine, key=lambda name: -cosine[name])
 
-    def card(self, folder: Path, kept: Sequence[str]) -> ModelCard:
+    def card(self, folder: Path, float_layers: Sequence[str]) -> ModelCard:
+        """The card of a folder made by `quantise`."""
         before = self.original.card
-        files = {name: checksum(folder / name) for name in ("model.onnx", before.tokenizer)}
+        description = self.recipe.describe()
+        if float_layers:
+            description += f"; in floating point: {', '.join(float_layers)}"
         update = {
-            "model": "model.onnx",
-            "files": files,
-            "quantisation": self.recipe.describe()
-            + (f"; in floating point: {', '.join(kept)}" if kept else ""),
+            "model": MODEL_FILE,
+            "files": {name: checksum(folder / name) for name in (MODEL_FILE, before.tokenizer)},
+            "quantisation": description,
             "rows_singly": before.rows_singly or self.recipe.kind == "dynamic",
             "machine": machine(),
             "sources": (*before.sources, f"{before.name} {before.revision}"),
@@ -166,12 +157,13 @@ class _Attempt:
         return before.model_copy(update=update)
 
 
-def _batches(model: TextModel, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _calibration_batches(model: TextModel, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Each text as a batch of one."""
     for ids, types in model.encode(texts):
-        row = np.array([ids], dtype=np.int64)
-        given = {
-            "input_ids": row,
-            "attention_mask": np.ones_like(row),
+        input_ids = np.array([ids], dtype=np.int64)
+        arrays = {
+            "input_ids": input_ids,
+            "attention_mask": np.ones_like(input_ids),
             "token_type_ids": np.array([types], dtype=np.int64),
         }
-        yield {spec.name: given[spec.name] for spec in model.session.inputs}
+        yield {spec.name: arrays[spec.name] for spec in model.session.inputs}

@@ -1,5 +1,5 @@
-"""Texts to calibrate with and to compare by when the user brings none: short and long, many
-subjects, our own.
+"""Sample texts to calibrate with and to compare by, where the user brings none: short and long ones
+of many subjects.
 """
 
 from __future__ import annotations
