@@ -1,5 +1,5 @@
-"""The batching knobs in force, and their forms: configuration file, contract, and what the queue
-asks of them.
+"""The batching knobs in force, and their forms: in the configuration file, in the contract, and as
+the limits and weights that the queue reads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Client batches that are larger than one of ours: split into parts, and their answers merged."""
+"""Client batches larger than `max_batch_size`: split into parts, and their answers merged."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def compute(
     kind = task.WhichOneof("task")
     if kind not in model.card.tasks:
         served = ", ".join(model.card.tasks)
-        asked = f"is {kind}" if kind else "is empty"
-        raise invalid("task", f"{asked}; model {model.card.name} serves {served}")
+        problem = f"is {kind}" if kind else "is empty"
+        raise invalid("task", f"{problem}; model {model.card.name} serves {served}")
     if kind == "generate":
         result = generation.generate(model, task.generate, limits, cancelled, emit)
         result.revision = model.card.revision

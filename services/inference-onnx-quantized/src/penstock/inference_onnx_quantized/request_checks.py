@@ -28,7 +28,7 @@ class TaskLimits:
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field that the caller must mend, and what is wrong with it."""
+    """A field that the caller must correct, and what is wrong with it."""
 
     field: str
     message: str

@@ -1,7 +1,7 @@
 """The requests of one instance that are admitted and not settled, waiting or running.
 
-The one place that settles a request, by its answer or a fault, and so the place where "exactly
-once" holds: a request is settled by whoever takes it off the books first.
+The one place that settles a request, by its answer or a fault. A settled request is removed, so a
+second attempt to settle it does nothing: each request ends exactly once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Backlog:
         return [self._requests[item.id] for item in items]
 
     def forget(self, item_id: int) -> PendingRequest | None:
-        """Take a request off the books; None where it has been settled or forgotten before."""
+        """Remove a request without an outcome; None where it has been removed before."""
         request = self._requests.pop(item_id, None)
         if request is not None:
             self._discount(request.item)

@@ -20,7 +20,7 @@ def status_fault(status: int, headers: Mapping[str, str], now_unix_s: float) -> 
     """What an HTTP status other than 200 means.
 
     408, 409, 429 and 5xx may succeed elsewhere or later; the others are for the caller or the
-    operator to mend.
+    operator to correct.
     """
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:

@@ -40,8 +40,8 @@ def chat_request(
 
     Args:
         model: the model's name at the upstream.
-        resumes: whether the server continues an assistant's turn that ends the conversation; it is
-            then asked to.
+        resumes: whether the server can continue an assistant's turn that ends the conversation; the
+            request then says so.
 
     Raises:
         Fault: INVALID_ARGUMENT naming a field that should be JSON and is not.

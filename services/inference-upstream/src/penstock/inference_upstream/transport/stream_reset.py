@@ -1,7 +1,7 @@
 """Ends one HTTP/2 stream by RST_STREAM, which httpcore 1.0 does not send.
 
-Without it an upstream goes on computing an answer that nobody reads. Over HTTP/1.1 the closed
-connection tells the upstream.
+Without it an upstream goes on computing an answer that nobody reads. Over HTTP/1.1 closing the
+connection has the same effect.
 
 This is the one place that uses private attributes of httpcore, which has no public way to end one
 stream of a shared connection. A test with a real HTTP/2 server fails if a newer httpcore differs.
