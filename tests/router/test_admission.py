@@ -17,10 +17,11 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.router.v1 import router_pb2
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.output_estimates import FEWEST
+from penstock.limiter.output_estimates import MIN_SAMPLES
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
+from penstock.limiter.store.connection import StoreTimings
+from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission, refusal
 from penstock.router.requests.work import Work
@@ -28,8 +29,10 @@ from penstock.router.stages import Admitted, Spent, finish
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.peers.in_process import InProcessPeer
-from penstock.service.store import embedded_store, open_store
+from penstock.service.store import embedded_store
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.cuttable_store import CuttableStore
+from penstock.testkit.eventually import eventually
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 PRICE = ModelPrice(
@@ -74,7 +77,8 @@ class Counting:
 class Rig:
     admission: LimiterAdmission
     limiter: LimiterServicer
-    store: Store
+    store: LedgerStore
+    connection: CuttableStore
     peer: Counting
     clock: FakeClock
 
@@ -104,14 +108,17 @@ async def rigs(tmp_path: Path) -> AsyncIterator[Any]:
     async with embedded_store(tmp_path / "redis", "cache") as url:
 
         def make(*rules: dict[str, object], loss: Any = "closed") -> Rig:
-            clock, client = FakeClock(1_800_000_000.0), open_store(url)
-            store = Store(client, clock, 5.0, 1.0, now_us=lambda: round(clock.time() * 1e6))
+            clock, connection = FakeClock(1_800_000_000.0), CuttableStore(url)
+            client: Any = connection
+            store = LedgerStore(
+                client, clock, StoreTimings(5.0, 1.0), now_us=lambda: round(clock.time() * 1e6)
+            )
             section = LimitsSection.model_validate({"rules": list(rules)})
             prices = PricesSection(models=(PRICE,))
             limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
             peer = Counting(InProcessPeer(LIMITER, limiter, clock=clock))
-            admission = LimiterAdmission(peer, lambda: Prices.of(prices), clock, loss)
-            made.append(Rig(admission, limiter, store, peer, clock))
+            admission = LimiterAdmission(peer, lambda: Prices.from_section(prices), clock, loss)
+            made.append(Rig(admission, limiter, store, connection, peer, clock))
             return made[-1]
 
         yield make
@@ -198,7 +205,7 @@ async def test_what_a_call_may_say_is_expected_by_what_it_asked_for(rigs: Any) -
     rig: Rig = rigs(budget("tokens", 1_000_000, holds="expected"))
     automatic, named = router_pb2.CallOptions(model="auto"), router_pb2.CallOptions(model="chat")
     for options, tokens in ((automatic, 100), (named, 25)):
-        for _ in range(FEWEST):
+        for _ in range(MIN_SAMPLES):
             admitted = await rig.admission.admit(call(), options, CHAT)
             await finish(rig.admission.settle(admitted, receipt(tokens), None))
     committed, _ = await rig.state()
@@ -270,16 +277,13 @@ async def test_a_lost_limiter_leaves_the_lease_and_then_the_rule(rigs: Any) -> N
 async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(rigs: Any) -> None:
     rig: Rig = rigs(budget("tokens", 100_000))
     await rig.admission.admit(call(), OPTIONS, EMBED)
-    real, rig.store.client = rig.store.client, open_store("unix:///nowhere.sock", retries=0)
+    rig.connection.cut()
     for _ in range(30):  # past the part of the share at which it is renewed
         await rig.admission.admit(call(), OPTIONS, EMBED)
         await asyncio.sleep(0)
-    while rig.store._probe is None:
-        await asyncio.sleep(0)
+    await eventually(lambda: rig.store.is_lost)
     await rig.admission.admit(call(), OPTIONS, EMBED)
     assert set(rig.peer.calls) == {"GrantLease", "RenewLease"}
-    await rig.store.client.aclose()
-    rig.store.client = real
 
 
 @pytest.mark.parametrize(("lost", "left_s", "reserved"), [(1, 10.0, True), (2, 10.0, False)])

@@ -16,7 +16,7 @@ from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.stages import Found, NotFound, finish
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
-from penstock.tasks.answer_keys import STALE
+from penstock.tasks.answer_keys import STALE_RULE
 from penstock.testkit.clock import FakeClock
 
 OPTIONS = router_pb2.CallOptions()
@@ -66,7 +66,7 @@ class Shelf:
     def _hit(self, request: pb.LookUpRequest, key: bytes) -> pb.LookUpResponse:
         rule = "exact"
         if self.stale_once:
-            rule = STALE
+            rule = STALE_RULE
         receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT, rule=rule)
         if self.alike:
             outcome = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
@@ -80,7 +80,7 @@ class Shelf:
             self.stale, found.token, found.receipt.rule = (
                 self.stale - 1,
                 request.token,
-                f"{STALE}, fetched anew",
+                f"{STALE_RULE}, fetched anew",
             )
             self.owed[request.token], self.stale_once = key, True
         return found

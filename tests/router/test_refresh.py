@@ -16,7 +16,7 @@ from penstock.router.settings import RouterSettings
 from penstock.router.stages import Found, Later, NoRecall, NotFound
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
-from penstock.tasks.answer_keys import STALE
+from penstock.tasks.answer_keys import STALE_RULE
 from penstock.testkit.chats import chat
 from penstock.testkit.instance import QuietInstance
 
@@ -46,7 +46,9 @@ class OneStale(NoRecall):
         model: str,
         request_id: str,
     ) -> Found | NotFound:
-        receipt = common_pb2.CacheReceipt(rule=STALE, outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT)
+        receipt = common_pb2.CacheReceipt(
+            rule=STALE_RULE, outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT
+        )
         if self.found:
             return Found(
                 inference_pb2.TaskResult(revision="old"), receipt, refresh=NotFound("owed")
@@ -106,7 +108,11 @@ async def test_a_stale_answer_is_served_and_a_call_outside_the_run_brings_the_ne
         else:
             request = pb.GenerateRequest(task=task, options=options)
             receipt = (await routed.stub.Generate(request, metadata=routed.metadata)).receipt
-    assert (receipt.revision, receipt.cache.rule, receipt.cost.paid_microusd) == ("old", STALE, 0)
+    assert (receipt.revision, receipt.cache.rule, receipt.cost.paid_microusd) == (
+        "old",
+        STALE_RULE,
+        0,
+    )
     assert [(token, revision) for token, revision, _ in recall.stored] == [("owed", "new")]
     (call,) = instance.calls
     assert (call.principal.organisation, call.run_id) == ("acme", "")

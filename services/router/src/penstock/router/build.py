@@ -76,7 +76,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     clock, telemetry = outside.clock, outside.telemetry
     sections = _Sections(settings)
     keys = KeyRing(sections.keys.api)
-    prices = Current(Prices.of(sections.prices))
+    prices = Current(Prices.from_section(sections.prices))
     models = Models(sections.routes, settings.default_model, prices.get)
     store = outside.open_store(settings.redis_url) if settings.redis_url else None
     registry = Registry(settings, store, clock)
@@ -144,7 +144,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
         keys.replace(fresh.keys.api)
         models.replace(fresh.routes)
-        prices.replace(Prices.of(fresh.prices))
+        prices.replace(Prices.from_section(fresh.prices))
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
     return Router(service, registry, attempts, models, pipeline, jobs)

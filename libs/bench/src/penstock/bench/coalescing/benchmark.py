@@ -21,9 +21,8 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.build import Models, assemble
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
 from penstock.prices.prices import Prices
 from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.stages import Found, finish
@@ -32,6 +31,7 @@ from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
+from penstock.testkit.world import world
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 CALLERS = 64
@@ -115,13 +115,13 @@ def run(options: Options) -> Result:
 
 async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Replay:
     async with embedded_store(folder / "redis", "cache") as url:
-        client, clock, section = open_store(url), SystemClock(), CacheSection()
-        entries = Entries(client, b"bench", section)
-        service = CacheServicer(
-            CacheSettings(internal_token="bench"), section, entries, None, clock
-        )
+        client, clock = open_store(url), SystemClock()
+        settings = CacheSettings(internal_token="bench")
+        cache = assemble(settings, CacheSection(), client, world(settings), Models())
         recalls = [
-            CacheRecall(InProcessPeer(SERVICE, service, clock=clock), lambda: Prices({}), clock)
+            CacheRecall(
+                InProcessPeer(SERVICE, cache.servicer, clock=clock), lambda: Prices({}), clock
+            )
             for _ in range(2)
         ]
         replay = Replay(recalls, asked)

@@ -144,7 +144,7 @@ class LimiterAdmission:
     ) -> Admitted | tuple[Path, Vector, bool]:
         """From a lease in hand; otherwise what the limiter has to be asked for."""
         path = (call.principal, work.model, call.priority)
-        money = self._prices().most_microusd(work.model, work.input_bound, work.output_tokens)
+        money = self._prices().cost_bound_microusd(work.model, work.input_bound, work.output_tokens)
         tokens, cost = work.input_bound + work.output_tokens, money or 0
         if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
             raise exhausted(
@@ -320,8 +320,12 @@ class LimiterAdmission:
         self, call: Call, work: Work, output: int, route: str, ends_s: float
     ) -> tuple[Admitted | None, pb.Decision]:
         prices, name = self._prices(), secrets.token_hex(12)
-        money = prices.most_microusd(work.model, work.input_bound, output)
-        least = (1, work.input_tokens, prices.most_microusd(work.model, work.input_tokens, 0) or 0)
+        money = prices.cost_bound_microusd(work.model, work.input_bound, output)
+        least = (
+            1,
+            work.input_tokens,
+            prices.cost_bound_microusd(work.model, work.input_tokens, 0) or 0,
+        )
         most = (1, work.input_bound + output, money or 0)
         request = pb.ReserveRequest(
             hold_id=name,
@@ -407,7 +411,8 @@ class LimiterAdmission:
         if spent is None:
             return None
         cost = (
-            self._prices().most_microusd(spent.model, spent.input_tokens, spent.output_tokens) or 0
+            self._prices().cost_bound_microusd(spent.model, spent.input_tokens, spent.output_tokens)
+            or 0
         )
         return 1, spent.input_tokens + spent.output_tokens, cost
 

@@ -28,7 +28,7 @@ from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
-from penstock.tasks.answer_keys import STALE, UNASKED, tenant_of
+from penstock.tasks.answer_keys import KNOWN_MISS_RULE, STALE_RULE, tenant_of
 
 COPY_S = 1.0
 COPY_BYTES = 32 << 20
@@ -204,7 +204,7 @@ class CacheRecall:
         if not answer.HasField("result"):
             return NotFound(token, answer.receipt, savings=tuple(answer.savings))
         saved = answer.savings[0] if answer.savings else common_pb2.Saving()
-        stale = answer.receipt.rule.startswith(STALE)
+        stale = answer.receipt.rule.startswith(STALE_RULE)
         if answer.receipt.outcome == common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
             flight.rule, flight.alike = "coalesced: semantic", answer.receipt
         elif stale:
@@ -255,7 +255,7 @@ class CacheRecall:
             return 0
         size = sum(len(message.content) for message in task.generate.messages) // 4
         output = min(task.generate.max_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
-        return self._prices().most_microusd(model, size, output) or 0
+        return self._prices().cost_bound_microusd(model, size, output) or 0
 
     async def follow_stream(
         self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
@@ -415,4 +415,4 @@ def _key(
 BYPASSED = NotFound(
     None, common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass")
 )
-KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=UNASKED)
+KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=KNOWN_MISS_RULE)

@@ -106,7 +106,7 @@ class PromptShape:
         if not any(decision.applied for decision in done.decisions):
             return facts(task, notes=notes)
         saved = done.tokens_before - done.tokens_after
-        cost = (self._prices().most_microusd(model, saved, 0) or 0) if saved > 0 else 0
+        cost = (self._prices().cost_bound_microusd(model, saved, 0) or 0) if saved > 0 else 0
         saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=cost)
         applied = sorted({decision.transform for decision in done.decisions if decision.applied})
         note = (

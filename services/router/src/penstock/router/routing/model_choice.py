@@ -114,7 +114,7 @@ class Models:
 
     def price_of(self, name: str, work: Work) -> int:
         """Estimated micro-dollars of this work on a model; 0 when it has no price."""
-        return self._prices().most_microusd(name, work.input_tokens, work.output_tokens) or 0
+        return self._prices().cost_bound_microusd(name, work.input_tokens, work.output_tokens) or 0
 
     @staticmethod
     def _once(names: Sequence[str]) -> tuple[str, ...]:
