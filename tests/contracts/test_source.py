@@ -38,14 +38,8 @@ BANNED = {"utils", "util", "common", "helpers", "helper", "base", "manager", "im
 PURE = [
     ROOT / path
     for path in (
-        "services/batcher/src/penstock/batcher/batch_delay.py",
-        "services/batcher/src/penstock/batcher/batch_formation.py",
-        "services/batcher/src/penstock/batcher/cost_model.py",
         "services/batcher/src/penstock/batcher/fair_queue.py",
-        "services/batcher/src/penstock/batcher/queue/next_batch.py",
         "services/inference-onnx-quantized/src/penstock/inference_onnx_quantized/classification.py",
-        "services/inference-onnx-quantized/src/penstock/inference_onnx_quantized/request_checks.py",
-        "services/inference-upstream/src/penstock/inference_upstream/protocols/faults.py",
         "services/inference-upstream/src/penstock/inference_upstream/protocols/openai_chat.py",
         "services/limiter/src/penstock/limiter/calendar_windows.py",
         "services/limiter/src/penstock/limiter/counters.py",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from penstock.batcher.cost_model import CostModel
 from penstock.batcher.work_item import WorkItem
+from penstock.service.purity import pure
 
 NEWEST_GAP_WEIGHT = 0.1
 """Weight of the newest gap in the exponentially weighted mean."""
@@ -39,6 +40,7 @@ class ArrivalGaps:
             self.mean_s += NEWEST_GAP_WEIGHT * (gap_s - self.mean_s)
 
 
+@pure
 def batch_delay_s(
     batch: Sequence[WorkItem], cost: CostModel, gaps: ArrivalGaps, max_delay_s: float, now: float
 ) -> float:

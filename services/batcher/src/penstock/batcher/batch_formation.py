@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from penstock.batcher.cost_model import CostModel
 from penstock.batcher.work_item import CRITICAL, WorkItem
+from penstock.service.purity import pure
 
 OVERRUN_RATIO = 1.25
 """A batch that takes this many times what a batch may take halves the rows of the next one."""
@@ -63,6 +64,7 @@ class RowLimits:
             self.rows[model] = min(float(max_rows), self.rows[model] + 1.0)
 
 
+@pure
 def form_batch(
     candidates: Iterable[WorkItem], cost: CostModel, limits: BatchLimits
 ) -> list[WorkItem]:
@@ -139,6 +141,7 @@ def tokens_per_row(item: WorkItem) -> int:
     return max(1, -(-item.tokens // max(1, item.rows)))
 
 
+@pure
 def padding_waste(batch: Iterable[WorkItem]) -> float:
     """Share of a padded batch's tokens that are padding, 0 to 1."""
     items = list(batch)

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue.pending_request import Answer, TaskSize
+from penstock.service.purity import pure
 from penstock.tasks.token_estimate import texts_tokens
 
 T = TypeVar("T")
 
 
+@pure
 def split(task: inference_pb2.Task, max_rows: int) -> list[inference_pb2.Task]:
     """The task in parts of at most `max_rows` texts; a task without texts is one part."""
     kind = task.WhichOneof("task")
@@ -40,6 +42,7 @@ def _classify_part(task: inference_pb2.ClassifyTask, texts: Sequence[str]) -> in
     return inference_pb2.Task(classify=part)
 
 
+@pure
 def task_size(task: inference_pb2.Task, estimated_tokens: int) -> TaskSize:
     """Rows and tokens of a task; the tokens are estimated from its texts where the caller gave no
     estimate (0).
@@ -70,6 +73,7 @@ async def gather_or_cancel(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pure
 def merge(answers: Sequence[Answer]) -> Answer:
     """One answer from those of the parts, in their order.
 

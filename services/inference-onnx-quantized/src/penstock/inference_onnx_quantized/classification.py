@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from penstock.onnx.encoder import Floats
+from penstock.service.purity import pure
 
 SOFTMAX_TEMPERATURE = 0.07
 """Divides cosines before the softmax over classes; the value that sentence encoders are commonly
@@ -23,6 +24,7 @@ def softmax(scores: Floats) -> Floats:
     return probabilities
 
 
+@pure
 def classify_by_examples(
     texts: Floats, examples: Floats, labels: Sequence[str]
 ) -> tuple[list[str], Floats]:
@@ -44,6 +46,7 @@ def classify_by_examples(
     return names, softmax((texts @ centroids.T) / np.float32(SOFTMAX_TEMPERATURE))
 
 
+@pure
 def top_labels(
     probabilities: Sequence[float], labels: Sequence[str], top_k: int
 ) -> list[tuple[str, float]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.service.purity import pure
+
 MAX_STOP_STRINGS = 16
 MAX_OUTPUT_TOKENS = 1 << 20
 
@@ -34,6 +36,7 @@ class FieldViolation:
     message: str
 
 
+@pure
 def check_texts(texts: Sequence[str], limits: TaskLimits, field: str) -> FieldViolation | None:
     """What is wrong with a task's texts, before any token is counted."""
     if not texts:
@@ -50,6 +53,7 @@ def check_texts(texts: Sequence[str], limits: TaskLimits, field: str) -> FieldVi
     return None
 
 
+@pure
 def check_text_bytes(text: str, limits: TaskLimits, field: str) -> FieldViolation | None:
     """Whether a text has more UTF-8 bytes than are allowed."""
     size = len(text.encode("utf-8", "surrogatepass"))
@@ -59,6 +63,7 @@ def check_text_bytes(text: str, limits: TaskLimits, field: str) -> FieldViolatio
     return None
 
 
+@pure
 def check_lengths(lengths: Sequence[int], limits: TaskLimits, field: str) -> FieldViolation | None:
     """Which text has more tokens than the model takes."""
     for index, length in enumerate(lengths):
@@ -68,6 +73,7 @@ def check_lengths(lengths: Sequence[int], limits: TaskLimits, field: str) -> Fie
     return None
 
 
+@pure
 def check_examples(labels: Sequence[str], head_labels: Sequence[str]) -> FieldViolation | None:
     """Whether there are labels to choose from: those of the examples, or without examples those of
     the model's own classifier head.
@@ -85,6 +91,7 @@ def check_examples(labels: Sequence[str], head_labels: Sequence[str]) -> FieldVi
     return None
 
 
+@pure
 def check_sampling(
     max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]
 ) -> FieldViolation | None:

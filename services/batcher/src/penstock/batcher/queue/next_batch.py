@@ -16,6 +16,7 @@ from penstock.batcher.knobs import KnobTable
 from penstock.batcher.queue.instance_profile import InstanceProfile
 from penstock.batcher.settings import KnobsSection
 from penstock.batcher.work_item import CRITICAL, WorkItem
+from penstock.service.purity import pure
 
 ReleaseReason = Literal["full", "delay", "instance_free"]
 """Why a batch was closed, for its receipt: it had all the rows that it may have, or a preferred
@@ -46,6 +47,7 @@ class NothingWaits:
 Decision = StartBatch | WaitForMore | NothingWaits
 
 
+@pure
 def next_batch(
     waiting: FairQueue, profile: InstanceProfile, gaps: ArrivalGaps, knobs: KnobTable, now: float
 ) -> Decision:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
+from penstock.service.purity import pure
 
 OVERLOADED_STATUS = 529
 """Anthropic's HTTP status for an overloaded server."""
@@ -40,6 +41,7 @@ def status_fault(status: int, headers: Mapping[str, str], now_unix_s: float) -> 
     return fault
 
 
+@pure
 def retry_after_s(value: str, now_unix_s: float) -> float:
     """Seconds of a `retry-after` header, which is a number or a date (RFC 9110, 10.2.3).
 

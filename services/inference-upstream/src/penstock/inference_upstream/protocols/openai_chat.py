@@ -16,6 +16,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.faults import malformed
 from penstock.rpc.errors import invalid, unavailable
+from penstock.service.purity import pure
 
 FINISH_REASONS = {
     "stop": pb.FINISH_REASON_STOP,
@@ -71,6 +72,7 @@ def chat_request(
     return body
 
 
+@pure
 def embeddings_request(task: pb.EmbedTask, model: str) -> dict[str, Any]:
     """The body of `POST /embeddings`."""
     return {"model": model, "input": list(task.texts), "encoding_format": "float"}
@@ -181,6 +183,7 @@ def parse_embeddings(body: bytes, task: pb.EmbedTask) -> pb.TaskResult:
     return result
 
 
+@pure
 def parse_usage(usage: Any, task: pb.GenerateTask, answer: str) -> common_pb2.Usage:
     """Tokens by price tier as the upstream reports them in `usage`.
 
