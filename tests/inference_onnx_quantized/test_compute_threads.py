@@ -47,11 +47,17 @@ async def test_a_failure_reaches_its_caller_and_the_thread_goes_on(
     assert (await threads.run(lambda _: 1))[0] == 1
 
 
-async def test_cancelled_work_that_has_not_begun_is_not_begun(threads: ComputeThreads) -> None:
-    gate, ran = threading.Event(), []
-    first = asyncio.create_task(threads.run(lambda _: gate.wait(WAIT_S)))
+async def test_cancelled_work_that_has_not_started_never_starts(threads: ComputeThreads) -> None:
+    started, gate = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold_the_thread(_: Cancelled) -> None:
+        started.set()
+        gate.wait(WAIT_S)
+
+    first = asyncio.create_task(threads.run(hold_the_thread))
     second = asyncio.create_task(threads.run(lambda _: ran.append("second")))
-    await asyncio.sleep(0)  # lets both be queued
+    await asyncio.to_thread(started.wait, WAIT_S)
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
     gate.set()
@@ -63,16 +69,16 @@ async def test_cancelled_work_that_has_not_begun_is_not_begun(threads: ComputeTh
 async def test_running_work_sees_its_cancel_and_frees_the_slot(
     threads: ComputeThreads, meter: LoadMeter
 ) -> None:
-    begun, seen = threading.Event(), threading.Event()
+    started, seen = threading.Event(), threading.Event()
 
     def work(cancelled: Cancelled) -> None:
-        begun.set()
+        started.set()
         while not cancelled():
             pass
         seen.set()
 
     task = asyncio.create_task(threads.run(work))
-    await asyncio.to_thread(begun.wait, WAIT_S)
+    await asyncio.to_thread(started.wait, WAIT_S)
     assert meter.running == 1
     task.cancel()
     assert (await threads.run(lambda _: "next"))[0] == "next"
@@ -80,14 +86,17 @@ async def test_running_work_sees_its_cancel_and_frees_the_slot(
 
 
 async def test_closing_waits_for_what_runs(meter: LoadMeter) -> None:
-    threads, gate, ended = ComputeThreads(1, meter, SystemClock()), threading.Event(), []
+    threads = ComputeThreads(1, meter, SystemClock())
+    started, gate = threading.Event(), threading.Event()
+    ended: list[bool] = []
 
     def work(_: Cancelled) -> None:
+        started.set()
         gate.wait(WAIT_S)
         ended.append(True)
 
     task = asyncio.create_task(threads.run(work))
-    await asyncio.sleep(0)  # lets it be queued
+    await asyncio.to_thread(started.wait, WAIT_S)
     gate.set()
     await asyncio.to_thread(threads.close)
     assert ended == [True]

@@ -29,6 +29,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import SystemClock
+from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, peer_over
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
@@ -51,18 +52,25 @@ def repository(tmp_path: Path, home: Path) -> ModelRepository:
 
 
 @pytest.fixture
-async def peer(repository: ModelRepository, tmp_path: Path) -> AsyncIterator[Peer]:
+def meter() -> LoadMeter:
+    return LoadMeter(2)
+
+
+@pytest.fixture
+async def peer(
+    repository: ModelRepository, meter: LoadMeter, tmp_path: Path
+) -> AsyncIterator[Peer]:
     settings = InferenceSettings(home=tmp_path, max_texts=8, max_tensor_bytes=8 << 10)
-    async with connected(settings, repository) as made:
-        yield made
+    async with connected(settings, repository, meter) as connection:
+        yield connection
 
 
 @asynccontextmanager
 async def connected(
-    settings: InferenceSettings, repository: ModelRepository
+    settings: InferenceSettings, repository: ModelRepository, meter: LoadMeter
 ) -> AsyncIterator[Peer]:
     """A peer to a service with two compute threads, which have nothing left to do at the end."""
-    meter, clock = LoadMeter(2), SystemClock()
+    clock = SystemClock()
     threads = ComputeThreads(2, meter, clock)
     servicer = InferenceServicer(settings, repository, threads, meter, clock, NO_TELEMETRY)
     async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as peer:
@@ -230,9 +238,9 @@ async def test_each_member_of_a_batch_has_its_own_status(peer: Peer) -> None:
     assert codes == {0: 0, 1: INVALID_ARGUMENT.value[0], 2: DEADLINE_EXCEEDED.value[0]}
 
 
-async def test_cancelled_tasks_leave_the_service_free(peer: Peer) -> None:
+async def test_cancelled_tasks_leave_the_service_free(peer: Peer, meter: LoadMeter) -> None:
     tasks = [asyncio.create_task(compute(peer, embed(*["word " * 200] * 8))) for _ in range(4)]
-    await asyncio.sleep(0)  # lets them be sent
+    await eventually(lambda: meter.in_flight, every_s=0.001)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

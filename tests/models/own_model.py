@@ -56,8 +56,8 @@ def write_onnx(
         "matrix": rng.normal(size=(16, width)).astype(np.float32),
     }
     nodes = [
-        helper.make_node("Gather", ["words", ids], ["found"]),
-        helper.make_node(operator, ["found"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Gather", ["words", ids], ["word_vectors"]),
+        helper.make_node(operator, ["word_vectors"], ["mean"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["mean", "matrix"], ["answer"], name="matrix"),
     ]
     inputs = [helper.make_tensor_value_info(ids, TensorProto.INT64, ["rows", "length"])]

@@ -30,16 +30,16 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own_model(tmp_path: Path) -> Path:
     """An ONNX file with a tokenizer beside it, as a user might bring."""
     write_onnx(tmp_path / "own.onnx")
     write_tokenizer(tmp_path / "tokenizer.json")
     return tmp_path / "own.onnx"
 
 
-def test_the_card_of_an_imported_encoder_says_what_it_is(own: Path, tmp_path: Path) -> None:
+def test_the_card_of_an_imported_encoder_says_what_it_is(own_model: Path, tmp_path: Path) -> None:
     target = tmp_path / "mine-fp32" / "1"
-    assert run("export", own, target, "--licence", "mine", "--max-tokens", 64) == 0
+    assert run("export", own_model, target, "--licence", "mine", "--max-tokens", 64) == 0
     card = read_card(target)
     assert (card.name, card.opset, card.dimension) == ("mine-fp32", 17, 4)
     assert card.tasks == ("embed", "classify", "infer")
@@ -48,9 +48,9 @@ def test_the_card_of_an_imported_encoder_says_what_it_is(own: Path, tmp_path: Pa
     assert (target / "card.md").read_text().startswith("# mine-fp32 1")
 
 
-def test_an_imported_encoder_can_be_quantised(own: Path, tmp_path: Path) -> None:
+def test_an_imported_encoder_can_be_quantised(own_model: Path, tmp_path: Path) -> None:
     fp32, int8 = tmp_path / "mine-fp32" / "1", tmp_path / "mine" / "1"
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     assert run("quantize", fp32, int8, "--floor", 0.99, "--per-tensor", "--asymmetric") == 0
     card = read_card(int8)
     assert card.quantisation.startswith("dynamic INT8, per tensor, asymmetric, reduce_range ")
@@ -62,10 +62,10 @@ def test_an_imported_encoder_can_be_quantised(own: Path, tmp_path: Path) -> None
     ("kind", "words", "min_ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)]
 )
 def test_a_model_can_be_quantised_in_other_ways(
-    own: Path, tmp_path: Path, kind: str, words: str, min_ratio: float
+    own_model: Path, tmp_path: Path, kind: str, words: str, min_ratio: float
 ) -> None:
     fp32, quantised = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     floors = ("--floor", 0.95, "--floor-spearman", 0.9)
     assert run("quantize", fp32, quantised, "--kind", kind, *floors) == 0
     card = read_card(quantised)
@@ -89,19 +89,19 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def test_a_floor_on_agreement_needs_labelled_texts(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     assert run("quantize", fp32, target, "--floor", 0, "--floor-agreement", 0.5) == 2
     assert "needs labelled texts" in capsys.readouterr().err
 
 
 def test_below_a_floor_nothing_is_published(
-    own: Path, tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+    own_model: Path, tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     floors = ("--floor", 0, "--floor-agreement", 1.01, "--labelled", labelled)
     assert run("quantize", fp32, target, *floors) == 2
     assert "agreement is 1.0000, below the floor 1.01" in capsys.readouterr().err
@@ -109,10 +109,10 @@ def test_below_a_floor_nothing_is_published(
 
 
 def test_labelled_texts_give_accuracy_and_agreement(
-    own: Path, tmp_path: Path, labelled: Path
+    own_model: Path, tmp_path: Path, labelled: Path
 ) -> None:
     fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     floors = ("--floor", 0, "--floor-agreement", 0.5, "--floor-accuracy", 0.5)
     assert run("quantize", fp32, target, *floors, "--labelled", labelled) == 0
     figures = read_card(target).figures
@@ -120,10 +120,10 @@ def test_labelled_texts_give_accuracy_and_agreement(
     assert of_labels | {"spearman", "cosine_mean"} <= figures.keys()
 
 
-def test_the_layers_that_lose_most_stay_in_floating_point(own: Path, tmp_path: Path) -> None:
+def test_the_layers_that_lose_most_stay_in_floating_point(own_model: Path, tmp_path: Path) -> None:
     """The floor lies between what all layers in INT8 give and what one in floating point gives."""
     fp32, all_int8, mixed = (tmp_path / "mine" / version for version in ("1", "2", "3"))
-    assert run("export", own, fp32) == 0
+    assert run("export", own_model, fp32) == 0
     assert run("quantize", fp32, all_int8, "--per-tensor", "--floor", 0) == 0
     assert run("quantize", fp32, mixed, "--per-tensor", "--floor", 0.99999) == 0
     before, after = read_card(all_int8), read_card(mixed)
@@ -133,9 +133,11 @@ def test_the_layers_that_lose_most_stay_in_floating_point(own: Path, tmp_path: P
     assert "in floating point: " in after.quantisation
 
 
-def test_an_imported_classifier_has_the_labels_that_are_given(own: Path, tmp_path: Path) -> None:
+def test_an_imported_classifier_has_the_labels_that_are_given(
+    own_model: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "kinds" / "1"
-    assert run("export", own, target, "--task", "classify", "--labels", "a,b, c,d") == 0
+    assert run("export", own_model, target, "--task", "classify", "--labels", "a,b, c,d") == 0
     assert read_card(target).labels == ("a", "b", "c", "d")
 
 
@@ -156,10 +158,14 @@ def test_a_model_of_tensors_needs_no_tokenizer_and_cannot_be_judged(tmp_path: Pa
     ],
 )
 def test_options_that_do_not_fit_the_file_are_refused(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    own_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
 ) -> None:
     target = tmp_path / "x" / "1"
-    assert run("export", own, target, *arguments) == 2
+    assert run("export", own_model, target, *arguments) == 2
     assert words in capsys.readouterr().err
     assert not target.exists()
 
@@ -177,14 +183,14 @@ def test_options_that_do_not_fit_the_file_are_refused(
     ],
 )
 def test_a_bad_file_is_refused_and_nothing_is_written(
-    own: Path,
+    own_model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[Path], object],
     words: str,
 ) -> None:
-    damage(own)
-    assert run("export", own, tmp_path / "x" / "1") == 2
+    damage(own_model)
+    assert run("export", own_model, tmp_path / "x" / "1") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
@@ -234,9 +240,9 @@ def test_a_hugging_face_directory_of_each_task_is_imported(
 ) -> None:
     source, target = tmp_path / "hf", tmp_path / "made" / "1"
     write_hugging_face(kind, source)
-    ended = run_process("export", source, target, "--task", task)
-    assert ended.returncode == 0, ended.stderr
-    figures = json.loads(ended.stdout)
+    completed = run_process("export", source, target, "--task", task)
+    assert completed.returncode == 0, completed.stderr
+    figures = json.loads(completed.stdout)
     assert figures["export_difference_max"] < 1e-4
     if kind == "bert":
         assert figures["attention_layers_fused"] == 2
@@ -257,16 +263,16 @@ def test_a_hugging_face_directory_of_each_task_is_imported(
 def test_a_built_decoder_answers(tmp_path: Path, precision: str) -> None:
     source, target = tmp_path / "hf", tmp_path / "talker" / "1"
     write_hugging_face("llama", source)
-    ended = run_process("decoder", source, target, "--precision", precision)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["tried_tokens"] >= 1
+    completed = run_process("decoder", source, target, "--precision", precision)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["tried_tokens"] >= 1
     card = read_card(target)
     assert (card.tasks, card.quantisation) == (("generate",), precision)
 
 
 @pytest.fixture
-def lessons(tmp_path: Path) -> Path:
-    """Texts to teach a student with."""
+def training_texts(tmp_path: Path) -> Path:
+    """Texts from which a student learns."""
     texts = ["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"]
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(texts * 20))
@@ -274,24 +280,30 @@ def lessons(tmp_path: Path) -> Path:
 
 
 @NEEDS_TORCH
-def test_a_layer_that_is_not_there_cannot_be_kept(tmp_path: Path, lessons: Path) -> None:
+def test_a_layer_that_is_not_there_cannot_be_kept(tmp_path: Path, training_texts: Path) -> None:
     write_hugging_face("bert", tmp_path / "hf")
-    ended = run_process(
-        "distil", tmp_path / "hf", tmp_path / "student", "--texts", lessons, "--layers", "0,2"
+    completed = run_process(
+        "distil",
+        tmp_path / "hf",
+        tmp_path / "student",
+        "--texts",
+        training_texts,
+        "--layers",
+        "0,2",
     )
-    assert ended.returncode == 2
-    assert "layers must be from 0 to 1" in ended.stderr
+    assert completed.returncode == 2
+    assert "layers must be from 0 to 1" in completed.stderr
 
 
 @NEEDS_TORCH
 def test_a_student_has_fewer_layers_learns_and_can_be_imported(
-    tmp_path: Path, lessons: Path
+    tmp_path: Path, training_texts: Path
 ) -> None:
     student = tmp_path / "student"
     write_hugging_face("bert", tmp_path / "hf")
-    options = ("--texts", lessons, "--layers", "1", "--epochs", 20)
-    ended = run_process("distil", tmp_path / "hf", student, *options)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["cosine_to_teacher"] > 0.9
+    options = ("--texts", training_texts, "--layers", "1", "--epochs", 20)
+    completed = run_process("distil", tmp_path / "hf", student, *options)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["cosine_to_teacher"] > 0.9
     assert json.loads((student / "config.json").read_text())["num_hidden_layers"] == 1
     assert run_process("export", student, tmp_path / "made" / "1").returncode == 0

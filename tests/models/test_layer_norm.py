@@ -22,21 +22,21 @@ def graph(inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
     node = helper.make_node(
         "SkipLayerNormalization", inputs, outputs, "norm", domain="com.microsoft", epsilon=1e-3
     )
-    shaped = ["rows", "tokens", WIDTH]
-    given = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in ("x", "skip")
+    shape = ["rows", "tokens", WIDTH]
+    graph_inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "skip")
     ]
-    wanted = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shaped) for name in outputs if name
+    graph_outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs if name
     ]
-    whole = helper.make_graph([node], "one", given, wanted, weights)
-    versions = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(whole, opset_imports=versions, ir_version=8)
+    one_node_graph = helper.make_graph([node], "one", graph_inputs, graph_outputs, weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(one_node_graph, opset_imports=opsets, ir_version=8)
 
 
 def run(model: onnx.ModelProto) -> list[Floats]:
     random = np.random.default_rng(2)
-    given = {
+    inputs_by_name = {
         name: random.standard_normal((2, 3, WIDTH)).astype(np.float32) for name in ("x", "skip")
     }
     session = onnxruntime.InferenceSession(
@@ -44,7 +44,7 @@ def run(model: onnx.ModelProto) -> list[Floats]:
         providers=["CPUExecutionProvider"],
         disabled_optimizers=["SkipLayerNormFusion"],
     )
-    return list(session.run(None, given))
+    return list(session.run(None, inputs_by_name))
 
 
 @pytest.mark.parametrize(

@@ -131,13 +131,13 @@ def _quantize(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
         symmetric=not arguments.asymmetric,
         reduce_range=REDUCE_RANGE[arguments.reduce_range],
     )
-    wanted = {
+    options = {
         "cosine_mean": arguments.floor,
         "accuracy_kept": arguments.floor_accuracy,
         "agreement": arguments.floor_agreement,
         "spearman": arguments.floor_spearman,
     }
-    floors = {name: floor for name, floor in wanted.items() if floor is not None}
+    floors = {name: floor for name, floor in options.items() if floor is not None}
     if arguments.labelled is None and floors.keys() & {"accuracy_kept", "agreement"}:
         raise BadModel(
             "a floor on accuracy or agreement needs labelled texts; name them with --labelled"

@@ -39,12 +39,14 @@ def _unfused(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     The fourth output, where it is used, is the sum itself.
     """
     names = [*node.input, "", ""]
-    given, skip, scale, shift, bias = names[:5]
+    summand, skip, scale, shift, bias = names[:5]
     total = node.output[3] if len(node.output) > 3 and node.output[3] else f"{node.output[0]}_sum"
     if bias:
-        yield helper.make_node("Add", [given, bias], [f"{total}_biased"], name=f"{node.name}_bias")
-        given = f"{total}_biased"
-    yield helper.make_node("Add", [given, skip], [total], name=f"{node.name}_sum")
+        yield helper.make_node(
+            "Add", [summand, bias], [f"{total}_biased"], name=f"{node.name}_bias"
+        )
+        summand = f"{total}_biased"
+    yield helper.make_node("Add", [summand, skip], [total], name=f"{node.name}_sum")
     epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
     inputs = [total, scale, shift] if shift else [total, scale]
     yield helper.make_node(

@@ -1,4 +1,4 @@
-"""Puts a finished model folder into the repository in one step: nobody ever reads half a model."""
+"""Puts a finished model folder into the repository in one step; no reader sees half of one."""
 
 from __future__ import annotations
 

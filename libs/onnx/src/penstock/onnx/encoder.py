@@ -94,7 +94,7 @@ class TextModel:
         Rows of similar length run together, unless the card says that rows run singly.
 
         Args:
-            cancelled: asked between two runs.
+            cancelled: called between two runs.
 
         Raises:
             RunCancelled: `cancelled` returned True.

@@ -153,8 +153,8 @@ class OnnxSession:
 
     def _run_ort_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
         """Run on the runtime's own values: numpy arrays cannot say that they are bfloat16."""
-        given = {name: self._to_ort_value(name, value) for name, value in inputs.items()}
-        outputs = self._session.run_with_ort_values(list(names), given)
+        ort_inputs = {name: self._to_ort_value(name, value) for name, value in inputs.items()}
+        outputs = self._session.run_with_ort_values(list(names), ort_inputs)
         return [
             self._from_ort_value(name, value) for name, value in zip(names, outputs, strict=True)
         ]

@@ -23,7 +23,7 @@ INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 
 class PeerInstance:
-    """An instance reached through a Peer. Owner of the peer: whoever dialled it."""
+    """An instance reached through a Peer. The code that dialled the peer owns it."""
 
     def __init__(self, peer: Peer, clock: Clock) -> None:
         self._peer = peer

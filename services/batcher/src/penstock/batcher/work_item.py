@@ -34,5 +34,5 @@ class WorkItem(NamedTuple):
         return self.model == other.model and self.is_streamed == other.is_streamed
 
     def can_begin_in_time(self, now: float, wait_ms: float) -> bool:
-        """Whether the item is begun by its `deadline_s` if it first waits `wait_ms`."""
+        """Whether the item would start by its `deadline_s` after waiting `wait_ms`."""
         return wait_ms <= (self.deadline_s - now) * 1e3

@@ -48,7 +48,7 @@ def compute(
     """Compute a task.
 
     Args:
-        cancelled: asked between two rows or tokens.
+        cancelled: called between two rows or tokens.
         emit: takes each chunk of a generated answer as soon as it is there.
 
     Raises:

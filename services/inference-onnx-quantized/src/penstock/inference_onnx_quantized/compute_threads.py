@@ -21,7 +21,7 @@ from penstock.service.clock import Clock
 
 T = TypeVar("T")
 Cancelled = Callable[[], bool]
-"""Whether nobody waits for the work any more; asked by the work between two steps."""
+"""Whether the caller has cancelled; the work calls it between two steps."""
 
 
 class _Job:

@@ -1,4 +1,4 @@
-"""What a task may ask for: bounds of texts, examples and sampling, before anything is computed.
+"""What a task may contain: bounds of texts, examples and sampling, before anything is computed.
 
 Plain values; each check returns the first violation that it finds.
 """

@@ -1,4 +1,4 @@
-"""How typical a text is of what this model was asked first, as one number.
+"""How typical a text is of the first texts that this model embedded, as one number.
 
 When the distribution of texts moves, the mean of this number moves with it: a cheap sign of drift.
 """
