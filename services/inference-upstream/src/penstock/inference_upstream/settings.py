@@ -44,7 +44,7 @@ class UpstreamModel(Section):
     max_input_tokens: int = Field(128_000, ge=1)
 
     @property
-    def name_there(self) -> str:
+    def name_at_upstream(self) -> str:
         """Its name at the upstream."""
         return self.upstream_name or self.name
 
@@ -79,6 +79,7 @@ class Upstream(Section):
     ca_file: Path | None = None
     """PEM file of the certificate authorities to trust; none: those that certifi lists."""
     most_answer_bytes: int = Field(8 << 20, ge=1)
+    """Bytes that a whole answer may have."""
     resumes: bool = False
     """True for a server (vLLM, SGLang) that continues an assistant's turn at the end of a
     conversation, so that a cut answer can go on there.

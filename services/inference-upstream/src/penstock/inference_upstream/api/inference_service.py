@@ -83,7 +83,7 @@ class UpstreamServicer:
                 state=pb.MODEL_STATE_READY,
                 tasks=model.tasks,
                 max_input_tokens=model.max_input_tokens,
-                revision=model.name_there,
+                revision=model.name_at_upstream,
             )
             for model in self._models.values()
         ]
@@ -120,7 +120,7 @@ class UpstreamServicer:
         return result
 
     async def _embed(self, model: UpstreamModel, task: pb.EmbedTask) -> pb.TaskResult:
-        body = openai_chat.embeddings_request(task, model.name_there)
+        body = openai_chat.embeddings_request(task, model.name_at_upstream)
         return openai_chat.parse_embeddings(await self._client.post("/embeddings", body), task)
 
     async def _generate(self, model: UpstreamModel, task: pb.GenerateTask) -> pb.TaskResult:
@@ -131,7 +131,9 @@ class UpstreamServicer:
         self, model: UpstreamModel, task: pb.GenerateTask, *, stream: bool
     ) -> dict[str, object]:
         resumes = self._client.upstream.resumes
-        return openai_chat.chat_request(task, model.name_there, stream=stream, resumes=resumes)
+        return openai_chat.chat_request(
+            task, model.name_at_upstream, stream=stream, resumes=resumes
+        )
 
     def _model(self, name: str, task: pb.Task) -> UpstreamModel:
         """The model of that name, the first where it is empty; it must serve the task's kind."""
@@ -150,6 +152,6 @@ class UpstreamServicer:
 
     def _attributes(self, model: UpstreamModel) -> Own:
         return {
-            "gen_ai.request.model": model.name_there,
+            "gen_ai.request.model": model.name_at_upstream,
             "server.address": self._client.upstream.name,
         }
