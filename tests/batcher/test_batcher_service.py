@@ -25,14 +25,14 @@ from penstock.rpc.errors import OK, Fault, invalid
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.server import TOKEN, peer_over, serving
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BatcherService"]
 PREFIX = "penstock.batcher."
 
 
-class LengthInstance(QuietInstance):
+class LengthInstance(EmptyInstance):
     """Embeds a text as its length, and refuses the text `bad`."""
 
     async def Compute(

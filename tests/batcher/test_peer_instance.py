@@ -14,13 +14,13 @@ from penstock.rpc.call import Call
 from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.server import TOKEN, peer_over
 
 ITEM = WorkItem(1, NORMAL, "a", "m", 1, 10, 0.0, 100.0)
 
 
-class MeasuringInstance(QuietInstance):
+class MeasuringInstance(EmptyInstance):
     """Answers each task with the size of its text, last first, and counts the members of each
     message.
     """

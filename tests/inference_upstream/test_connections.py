@@ -52,7 +52,7 @@ async def test_an_idle_connection_is_closed_although_no_call_comes() -> None:
         await call(pool, upstream.url)
         assert pool.open == 1
         sweeper = asyncio.create_task(pool.sweep_forever(SystemClock()))
-        await eventually(lambda: not pool.open and not upstream.open)
+        await eventually(lambda: not pool.open and not upstream.open_connections)
         sweeper.cancel()
         await call(pool, upstream.url)
         assert (pool.opened, upstream.connections) == (2, 2)
@@ -65,7 +65,7 @@ async def four_calls(pool: ConnectionPool, url: str) -> None:
 
 
 async def test_the_pool_grows_to_the_calls_at_once() -> None:
-    async with ScriptedUpstream(first_s=0.01) as upstream:
+    async with ScriptedUpstream(first_token_s=0.01) as upstream:
         pool = pool_of(upstream.url)
         await asyncio.gather(*(four_calls(pool, upstream.url) for _ in range(40)))
         assert pool.opened == pool.open == upstream.connections == 40
@@ -73,7 +73,7 @@ async def test_the_pool_grows_to_the_calls_at_once() -> None:
 
 
 async def test_the_pool_shrinks_to_the_connections_in_use() -> None:
-    async with ScriptedUpstream(first_s=0.01) as upstream:
+    async with ScriptedUpstream(first_token_s=0.01) as upstream:
         pool = pool_of(upstream.url, keepalive_s=0.3)
         sweeper = asyncio.create_task(pool.sweep_forever(SystemClock()))
         await asyncio.gather(*(four_calls(pool, upstream.url) for _ in range(8)))
@@ -135,7 +135,7 @@ async def test_one_http2_connection_carries_many_calls_at_once(
     async with Http2Upstream(tls.context) as upstream:
         pool = pool_of(upstream.url, http2=True, ca_file=tls.ca_file)
         assert b"over two" in await call(pool, upstream.url)
-        upstream.wait_for = 8
+        upstream.min_concurrent = 8
         answers = await asyncio.gather(*(call(pool, upstream.url) for _ in range(8)))
         assert all(b"over two" in answer for answer in answers)
         assert (pool.opened, upstream.connections, upstream.protocols) == (1, 1, ["h2"])
@@ -149,13 +149,13 @@ async def test_a_caller_that_leaves_ends_its_own_http2_stream_and_no_other(
     async with Http2Upstream(tls.context) as upstream:
         pool = pool_of(upstream.url, http2=True, ca_file=tls.ca_file)
         await call(pool, upstream.url)
-        upstream.wait_for = 2
+        upstream.min_concurrent = 2
         leaving = asyncio.create_task(call(pool, upstream.url))
         await eventually(lambda: len(upstream.requests) == 2)
         leaving.cancel()
         second_stream = 3
         assert await upstream.resets.get() == second_stream
-        upstream.wait_for = 1
+        upstream.min_concurrent = 1
         assert b"over two" in await call(pool, upstream.url)
         assert upstream.connections == 1
         await pool.close()

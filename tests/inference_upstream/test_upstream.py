@@ -27,8 +27,8 @@ from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig
 from penstock.testkit.eventually import eventually
-from penstock.testkit.pace import Pace, modelled, traced
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.pace import Pace, log_normal_paces, trace_paces
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -93,8 +93,10 @@ class UpstreamRig:
 
 
 async def test_a_whole_and_a_streamed_answer_are_the_same_with_tokens_by_price_tier() -> None:
-    def script(body: dict[str, Any]) -> Said:
-        return Said(str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5)
+    def script(body: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer(
+            str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5
+        )
 
     async with ScriptedUpstream(script) as upstream, UpstreamRig(upstream) as rig:
         whole = await rig.whole(task())
@@ -124,8 +126,8 @@ async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
 
 async def test_tools_schemas_and_parameters_are_sent_and_tool_calls_come_back() -> None:
 
-    def script(_: dict[str, Any]) -> Said:
-        return Said("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
+    def script(_: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
 
     made = task(
         max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find"
@@ -146,13 +148,15 @@ async def test_tools_schemas_and_parameters_are_sent_and_tool_calls_come_back() 
 
 async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_one() -> None:
     trace = [Pace(words=2), Pace(0.001, 0.001, words=5)]
-    async with ScriptedUpstream(paces=traced(trace)) as upstream, UpstreamRig(upstream) as rig:
+    async with ScriptedUpstream(paces=trace_paces(trace)) as upstream, UpstreamRig(upstream) as rig:
         deltas = [(await rig.stream(task()))[0] for _ in range(3)]
         assert [len(words) for words in deltas] == [2, 5, 2]
         assert "".join(deltas[1]) == "one two three one two"
         whole = await rig.whole(task())
         assert whole.usage.output_tokens == 5
-    model, again, other = (modelled(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2))
+    model, again, other = (
+        log_normal_paces(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2)
+    )
     drawn = [model(number) for number in range(400)]
     assert (
         drawn
@@ -160,7 +164,7 @@ async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_
         != [other(number) for number in range(400)]
     )
     assert 40 < statistics.median(pace.words for pace in drawn) < 60
-    assert 0.025 < statistics.median(pace.first_s for pace in drawn) < 0.036
+    assert 0.025 < statistics.median(pace.first_token_s for pace in drawn) < 0.036
 
 
 async def test_vectors_come_in_the_order_of_the_texts() -> None:
@@ -212,8 +216,8 @@ async def test_each_fault_has_its_code_and_reason_and_the_next_call_works(
 
 async def test_a_stream_with_an_error_or_without_a_finish_reason_is_not_an_answer() -> None:
 
-    def cut(_: dict[str, Any]) -> Said:
-        return Said("one two", finish_reason="")
+    def cut(_: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer("one two", finish_reason="")
 
     async with (
         ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream,
@@ -238,7 +242,7 @@ async def test_an_upstream_that_does_not_listen_is_unreachable() -> None:
 
 async def test_a_call_that_gets_no_connection_is_not_sent() -> None:
     async with (
-        ScriptedUpstream(word_s=3600.0) as upstream,
+        ScriptedUpstream(per_word_s=3600.0) as upstream,
         UpstreamRig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
@@ -252,14 +256,14 @@ async def test_a_call_that_gets_no_connection_is_not_sent() -> None:
 
 async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
     async with (
-        ScriptedUpstream(word_s=3600.0) as upstream,
+        ScriptedUpstream(per_word_s=3600.0) as upstream,
         UpstreamRig(upstream, silence_timeout_ms=3_600_000) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         assert (await anext(pieces)).chunk.delta == "one"
         await pieces.aclose()  # type: ignore[attr-defined]
         # No word is due for an hour, so the upstream sees nothing but the end of the call.
-        await upstream.left_early.wait()
+        await upstream.caller_left.wait()
         assert len(upstream.requests) == 1
         assert rig.client.in_flight == 0
 
@@ -362,7 +366,10 @@ async def test_open_and_busy_connections_and_waiting_calls_are_measured() -> Non
 
 
 async def test_after_refresh_s_new_calls_get_new_connections_and_running_ones_keep_theirs() -> None:
-    async with ScriptedUpstream(word_s=0.01) as upstream, UpstreamRig(upstream, refresh_s=0) as rig:
+    async with (
+        ScriptedUpstream(per_word_s=0.01) as upstream,
+        UpstreamRig(upstream, refresh_s=0) as rig,
+    ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
         await rig.whole(task())
@@ -408,7 +415,7 @@ async def test_a_member_of_a_batch_ends_at_its_own_deadline_and_leaves_the_upstr
     ):
         codes = await rig.batch(batch_member(left_s=0.2))
         assert codes == {0: grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
-        await upstream.left_early.wait()
+        await upstream.caller_left.wait()
         assert rig.client.in_flight == 0
         assert await rig.batch(batch_member(left_s=60.0)) == {0: 0}
 

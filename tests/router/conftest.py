@@ -37,8 +37,8 @@ from penstock.router.stages import (
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
+from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN, serving
-from penstock.testkit.world import world
 
 KEY = "psk-test-key"
 METADATA = (("authorization", f"Bearer {KEY}"),)
@@ -110,7 +110,7 @@ async def _start(
                 "redis_url": "the test's own" if store is not None else "",
             }
         )
-        outside = world(made)
+        outside = outside_for_tests(made)
         if store is not None:
             outside = replace(outside, open_store=lambda _: store)
         stages = Stages(admission or OpenAdmission(), recall or NoRecall(), shape or NoShape())

@@ -19,13 +19,13 @@ from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import internal as internal_fault
 from penstock.rpc.errors import unavailable
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 METADATA = (("authorization", "Bearer psk-test-key"),)
 CALLS = 1000
 
 
-class Moody(QuietInstance):
+class Moody(EmptyInstance):
     """An instance that answers, dawdles, fails or cuts, by lot."""
 
     def __init__(self, rng: Random) -> None:

@@ -24,7 +24,7 @@ from penstock.rpc.errors import exhausted, unavailable
 from penstock.rpc.peers.stream import connect, open_channel
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.server import TOKEN
 
 KEY = "psk-test-key"
@@ -33,7 +33,7 @@ MODEL = "m"
 READY = inference_pb2.MODEL_STATE_READY
 
 
-class Scripted(QuietInstance):
+class Scripted(EmptyInstance):
     """An inference servicer that answers, refuses, hangs or cuts its stream as told."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
 from penstock.tasks.answer_keys import STALE_RULE
 from penstock.testkit.chats import chat
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 MODEL = "m"
 PRICES = {
@@ -71,7 +71,7 @@ class OneStale(NoRecall):
         return None
 
 
-class Instance(QuietInstance):
+class Instance(EmptyInstance):
     """Answers with a new revision, or not."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.testkit.clock import FakeClock
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.server import TOKEN
 
 from .conftest import METADATA, Routed
@@ -26,7 +26,7 @@ from .conftest import METADATA, Routed
 AUTH = (("penstock-token", TOKEN),)
 
 
-class Instance(QuietInstance):
+class Instance(EmptyInstance):
     """Answers every embed task with one vector."""
 
     async def Compute(

@@ -15,9 +15,9 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
-from penstock.prompts.conversation import Conversation, Decision, Optimised, ToolSpec, Turn
+from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.prefix import Prefix, Prefixes
+from penstock.prompts.prefix import PrefixHistory, SharedPrefix
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.stages import PREFIX_NOTE, PROMPT_OPTIMISER, Shaped
@@ -38,7 +38,7 @@ class PromptShape:
     ) -> None:
         self._prices = prices
         self._embedder_of = embedder
-        self._prefixes = Prefixes()
+        self._prefixes = PrefixHistory()
         self.replace(section)
 
     def replace(self, section: PromptsSection) -> None:
@@ -80,7 +80,7 @@ class PromptShape:
                 done = await asyncio.to_thread(optimiser.optimise, sent)
             else:
                 done = optimiser.optimise(sent)
-            prefix = self._prefixes.sent(_key(call, options, models[0], sent), done.conversation)
+            prefix = self._prefixes.record(_key(call, options, models[0], sent), done.conversation)
             shaped = self._shaped(task, done, prefix, models[0])
         except Exception:
             log.exception("a prompt was left as it was")
@@ -97,7 +97,7 @@ class PromptShape:
         return replace(shaped, not_for=tuple(others)) if shaped.task is not task else shaped
 
     def _shaped(
-        self, task: inference_pb2.Task, done: Optimised, prefix: Prefix, model: str
+        self, task: inference_pb2.Task, done: OptimisedPrompt, prefix: SharedPrefix, model: str
     ) -> Shaped:
         counted = "estimated" if done.estimated else "counted by its tokenizer"
         decisions = (*done.decisions, prefix.decision(done.tokens_after))
