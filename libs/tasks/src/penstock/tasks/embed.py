@@ -1,0 +1,52 @@
+"""`embed`: texts to vectors. Each text is a row; answers depend on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.tasks.kind import Estimate, Task, TaskResult, text_rows
+from penstock.tasks.texts import check_texts
+from penstock.tasks.token_estimate import texts_tokens
+
+
+class Embed:
+    """See Kind."""
+
+    name = "embed"
+    operation = "embeddings"
+    repeatable = True
+    conversational = False
+    cheap = True
+    open_ended = False
+
+    def validate(self, task: Task, at: str) -> None:
+        check_texts(task.embed.texts, at)
+
+    def public_field(self, field: str) -> str:
+        return field.removeprefix("task.embed.")
+
+    def estimate(self, task: Task) -> Estimate:
+        texts = task.embed.texts
+        return text_rows(task, texts, texts_tokens(texts))
+
+    def split(self, task: Task, max_rows: int) -> list[Task]:
+        texts = task.embed.texts
+        if len(texts) <= max_rows:
+            return [task]
+        return [
+            Task(embed=inference_pb2.EmbedTask(texts=texts[start : start + max_rows]))
+            for start in range(0, len(texts), max_rows)
+        ]
+
+    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+        for part in parts:
+            into.embed.embeddings.extend(part.embed.embeddings)
+
+    def confidence(self, result: TaskResult) -> float | None:
+        return None
+
+    def unkept_because(
+        self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
+    ) -> str:
+        return ""

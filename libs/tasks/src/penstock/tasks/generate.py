@@ -1,0 +1,79 @@
+"""`generate`: a conversation is continued, whole or piece by piece. One piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.rpc.errors import internal, invalid
+from penstock.tasks.kind import BYTES_PER_TOKEN, OVERHEAD_TOKENS, Estimate, Task, TaskResult
+
+ROLES = frozenset({"system", "user", "assistant", "tool"})
+UNKEPT_ENDS = {
+    inference_pb2.FINISH_REASON_LENGTH: "truncated",
+    inference_pb2.FINISH_REASON_FILTERED: "filtered",
+    inference_pb2.FINISH_REASON_UNSPECIFIED: "not ended",
+}
+
+
+class Generate:
+    """See Kind."""
+
+    name = "generate"
+    operation = "chat"
+    repeatable = False
+    conversational = True
+    cheap = False
+    open_ended = True
+
+    def validate(self, task: Task, at: str) -> None:
+        asked = task.generate
+        if not asked.messages:
+            raise invalid(f"{at}messages", "needs at least one message")
+        for index, message in enumerate(asked.messages):
+            _check_message(message, f"{at}messages[{index}].")
+        if asked.HasField("temperature") and not 0 <= asked.temperature <= 2:
+            raise invalid(f"{at}temperature", "must lie between 0 and 2")
+        if asked.HasField("top_p") and not 0 < asked.top_p <= 1:
+            raise invalid(f"{at}top_p", "must lie above 0 and at most at 1")
+
+    def public_field(self, field: str) -> str:
+        inner = "task.generate."
+        return f"task.{field.removeprefix(inner)}" if field.startswith(inner) else field
+
+    def estimate(self, task: Task) -> Estimate:
+        asked = task.generate
+        text = sum(len(message.content) for message in asked.messages)
+        bound = task.ByteSize() + OVERHEAD_TOKENS * max(1, len(asked.messages))
+        return Estimate(1, max(1, text // BYTES_PER_TOKEN), asked.max_tokens, bound)
+
+    def split(self, task: Task, max_rows: int) -> list[Task]:
+        return [task]
+
+    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+        raise internal("a generate task has no parts")
+
+    def confidence(self, result: TaskResult) -> float | None:
+        return None
+
+    def unkept_because(
+        self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
+    ) -> str:
+        asked, answer = task.generate, result.generate
+        if why := UNKEPT_ENDS.get(answer.finish_reason):
+            return why
+        harmless = {tool.name for tool in asked.tools if tool.read_only}
+        if any(call.name not in harmless for call in answer.message.tool_calls):
+            return "tool call with side effects"
+        if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
+            return "temperature"
+        return ""
+
+
+def _check_message(message: inference_pb2.Message, at: str) -> None:
+    if message.role not in ROLES:
+        raise invalid(f"{at}role", f"{message.role!r} is not one of {', '.join(sorted(ROLES))}")
+    if not message.content and not message.tool_calls and message.role != "tool":
+        raise invalid(f"{at}content", "is empty")
+    if message.role == "tool" and not message.tool_call_id:
+        raise invalid(f"{at}tool_call_id", "is empty")
