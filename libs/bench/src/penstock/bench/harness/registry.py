@@ -12,6 +12,7 @@ BENCHMARKS: tuple[str, ...] = (
     "pooling",
     "priority",
     "quantization",
+    "reading",
     "routing",
     "semantic-cache",
     "scaling",

@@ -1,0 +1,1 @@
+"""What the benchmark looks for in the sources: by syntax and names, nothing is run."""

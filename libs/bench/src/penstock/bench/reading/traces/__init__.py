@@ -1,0 +1,1 @@
+"""What the benchmark records: functions that running services enter on a journey."""
