@@ -14,6 +14,7 @@ import pytest
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import BadRequest, Busy, Penstock, PenstockSync, Run
 from penstock.client.errors import of_fault
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 
 ADDRESS, KEY = "127.0.0.1:1", "psk-client"
@@ -119,19 +120,13 @@ async def test_a_request_larger_than_a_message_says_what_fits(plain: bool) -> No
 
 def test_an_error_travels_between_processes() -> None:
     error = of_fault(
-        Fault(
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "no more",
-            reason="RATE",
-            field="f",
-            retry_after_s=2.0,
-        )
+        Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0)
     )
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy).keys()) == (Busy, str(error), vars(error).keys())
     assert (copy.code, copy.field, copy.reason, copy.retry_after_s) == (
         "RESOURCE_EXHAUSTED",
         "f",
-        "RATE",
+        "RATE_LIMITED",
         2.0,
     )

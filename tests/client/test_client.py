@@ -26,6 +26,7 @@ from penstock.client import (
     Refused,
     Unavailable,
 )
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 from penstock.testkit.router import HANG, KEY, ScriptedRouter
 
@@ -69,13 +70,13 @@ async def test_many_at_once(client: Penstock) -> None:
 async def test_each_error_says_what_to_do_and_is_not_tried_again(
     client: Penstock, router: ScriptedRouter, code: grpc.StatusCode, kind: type[PenstockError]
 ) -> None:
-    router.faults = [Fault(code, "texts[2]: no", field="texts[2]", reason="WHY", retry_after_s=2.0)]
+    router.faults = [Fault(Reason[code.name], "texts[2]: no", field="texts[2]", retry_after_s=2.0)]
     with pytest.raises(kind) as caught:
         await client.embed(["x"])
     assert type(caught.value) is kind
     assert (caught.value.field, caught.value.reason, caught.value.retry_after_s) == (
         "texts[2]",
-        "WHY",
+        code.name,
         2.0,
     )
     assert kind.advice in str(caught.value)
@@ -85,9 +86,9 @@ async def test_each_error_says_what_to_do_and_is_not_tried_again(
 async def test_unavailable_is_tried_again_and_then_told(
     client: Penstock, router: ScriptedRouter, clock: Any
 ) -> None:
-    router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 2
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 2
     assert (await client.embed(["x"])).embeddings
-    router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 5
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 5
     with pytest.raises(Unavailable):
         await client.embed(["x"])
     assert len(router.calls) == 3 + 4
@@ -99,7 +100,7 @@ async def test_a_cut_stream_raises_and_is_not_begun_again(
 ) -> None:
     task = inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content="hi")])
     assert [part.chunk.delta async for part in client.generate_stream(task)] == ["a", "b", "c"]
-    router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "cut")]
+    router.faults = [Fault(Reason.UNAVAILABLE, "cut")]
     with pytest.raises(Unavailable):
         _ = [part async for part in client.generate_stream("hi", model="m")]
     assert len(router.calls) == 2
@@ -108,7 +109,7 @@ async def test_a_cut_stream_raises_and_is_not_begun_again(
 async def test_a_stream_that_has_not_begun_is_tried_again(
     client: Penstock, router: ScriptedRouter
 ) -> None:
-    router.faults = [Fault(grpc.StatusCode.UNAVAILABLE, "no")] * 2
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 2
     assert [part.chunk.delta async for part in client.generate_stream("hi")] == ["a", "b", "c"]
     assert len(router.calls) == 3
 

@@ -8,17 +8,22 @@ import random
 import grpc
 import pytest
 from penstock.client.retries import FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S, pause_s
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 
-GONE = Fault(grpc.StatusCode.UNAVAILABLE, "gone")
+GONE = Fault(Reason.UNAVAILABLE, "gone")
 RNG = random.Random(7)
 
 
 @pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE]
+    "code", [
+        code
+        for code in grpc.StatusCode
+        if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+    ]
 )
 def test_nothing_but_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
-    assert pause_s(Fault(code, "no"), 0, 9, math.inf, RNG) is None
+    assert pause_s(Fault(Reason[code.name], "no"), 0, 9, math.inf, RNG) is None
 
 
 def test_pauses_grow_up_to_a_bound_and_are_jittered() -> None:
@@ -30,7 +35,7 @@ def test_pauses_grow_up_to_a_bound_and_are_jittered() -> None:
 
 
 def test_the_server_is_never_asked_sooner_than_it_says() -> None:
-    later = Fault(grpc.StatusCode.UNAVAILABLE, "later", retry_after_s=3.0)
+    later = Fault(Reason.UNAVAILABLE, "later", retry_after_s=3.0)
     assert all((pause_s(later, 0, 1, math.inf, RNG) or 0) >= 3.0 for _ in range(20))
 
 

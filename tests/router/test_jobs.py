@@ -19,6 +19,7 @@ from penstock.router.jobs.jobs import Jobs
 from penstock.router.runs.runs import RUN_CANCELLED
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, invalid, unavailable
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
@@ -129,12 +130,12 @@ async def test_what_is_unavailable_is_tried_again_and_what_is_wrong_is_not(make:
 async def test_only_the_run_or_the_caller_cancels_a_job(make: Make) -> None:
     """Something on the way that goes down may say CANCELLED too: the job goes on."""
     server = Server()
-    server.faults = [Fault(grpc.StatusCode.CANCELLED, "going down")]
+    server.faults = [Fault(Reason.CANCELLED, "going down")]
     jobs = make(server)
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_SUCCEEDED, 2)
     server.faults = [
-        Fault(grpc.StatusCode.CANCELLED, "the run r was cancelled", reason=RUN_CANCELLED)
+        Fault(Reason.RUN_CANCELLED, "the run r was cancelled")
     ]
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_CANCELLED, 3)

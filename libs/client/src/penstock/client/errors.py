@@ -6,7 +6,7 @@ One table from gRPC codes.
 from __future__ import annotations
 
 import grpc
-from penstock.rpc.errors import CODES, Fault, failed_precondition, invalid
+from penstock.rpc.errors import Fault, failed_precondition, invalid
 
 
 class PenstockError(Exception):
@@ -23,20 +23,12 @@ class PenstockError(Exception):
         self._fault = fault
         self.code = fault.code.name
         self.field = fault.field
-        self.reason = fault.reason
+        self.reason = str(fault.reason)
         self.retry_after_s = fault.retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors travel between processes, out of a pool of workers for one."""
-        fault = self._fault
-        return _again, (
-            type(self),
-            fault.code.value[0],
-            fault.message,
-            fault.reason,
-            fault.field,
-            fault.retry_after_s,
-        )
+        return type(self), (self._fault,)
 
 
 class BadRequest(PenstockError):
@@ -120,15 +112,3 @@ def not_open(message: str) -> NotOpen:
     """The client is not open here."""
     return NotOpen(failed_precondition("", message))
 
-
-def _again(
-    kind: type[PenstockError],
-    code: int,
-    message: str,
-    reason: str,
-    field: str,
-    retry_after_s: float,
-) -> PenstockError:
-    return kind(
-        Fault(CODES[code], message, reason=reason, field=field, retry_after_s=retry_after_s)
-    )

@@ -29,6 +29,7 @@ from penstock.batcher.fair_queue import Entry, Scheduler
 from penstock.batcher.settings import KnobsSection
 from penstock.batcher.tuning import limits_of, weights_of
 from penstock.rpc.call import NORMAL, Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
 from penstock.service.clock import Clock
 
@@ -233,7 +234,7 @@ class InstanceQueue:
         self, task: inference_pb2.Task, model: str, call: Call, size: tuple[int, int]
     ) -> Member:
         if self._closed:
-            raise unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
+            raise unavailable("the instance is leaving", reason=Reason.INSTANCE_LEAVING)
         now = self._clock.monotonic()
         priority = call.priority or NORMAL
         limits = limits_of(self.knobs_of(model), priority)
@@ -311,7 +312,7 @@ class InstanceQueue:
         self._dropped("queue_full")
         victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
         full = exhausted(
-            "the queue is full", "QUEUE_FULL", retry_after_s=max(0.05, self._waiting_ms() / 1e3)
+            "the queue is full", Reason.QUEUE_FULL, retry_after_s=max(0.05, self._waiting_ms() / 1e3)
         )
         if victim is None or (victim.priority, victim.tenant) == (
             newcomer.priority,
@@ -450,7 +451,7 @@ class InstanceQueue:
         finally:
             for member in batch:
                 self._settle(
-                    member.entry.id, unavailable("the instance gave no answer", reason="NO_ANSWER")
+                    member.entry.id, unavailable("the instance gave no answer", reason=Reason.NO_ANSWER)
                 )
         if overloaded:
             # A member that was turned away took no time to speak of: the batch teaches nothing but
@@ -510,7 +511,7 @@ class InstanceQueue:
         )
         for entry in waiting:
             self._settle(
-                entry.id, unavailable("the instance is leaving", reason="INSTANCE_LEAVING")
+                entry.id, unavailable("the instance is leaving", reason=Reason.INSTANCE_LEAVING)
             )
         if self._delay is not None:
             self._delay.cancel()

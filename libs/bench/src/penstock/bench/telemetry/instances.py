@@ -18,6 +18,7 @@ from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
@@ -83,7 +84,7 @@ class Spoilt(Sleeper):
         async with self._slots:
             await asyncio.sleep(seconds)
         if self._rng.random() < self.failing:
-            raise Fault(grpc.StatusCode.INTERNAL, "this instance fails on purpose")
+            raise Fault(Reason.INTERNAL, "this instance fails on purpose")
         result = inference_pb2.TaskResult(revision="bench", compute_ms=seconds * 1e3)
         result.usage.input_tokens = 20
         if request.task.HasField("classify"):

@@ -344,16 +344,9 @@ class StreamPeer:
         self._credits -= count - room
         return count - room
 
-    def _fail_all(self, reason: Fault) -> None:
+    def _fail_all(self, why: Fault) -> None:
         waiting, self._waiting = self._waiting, {}
         self._outbox.clear()
         self._cancelled.clear()
         for waiter in waiting.values():
-            waiter.fail(
-                Fault(
-                    reason.code,
-                    reason.message,
-                    reason=reason.reason,
-                    retry_after_s=reason.retry_after_s,
-                )
-            )
+            waiter.fail(Fault(why.reason, why.message, retry_after_s=why.retry_after_s))

@@ -21,6 +21,7 @@ from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.auth import internal as by_token
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
@@ -50,7 +51,7 @@ class Flaky(Sleeper):
         self, request: inference_pb2.ComputeRequest, call: Call
     ) -> inference_pb2.ComputeResponse:
         if self.failing:
-            raise Fault(grpc.StatusCode.INTERNAL, "this instance fails on purpose")
+            raise Fault(Reason.INTERNAL, "this instance fails on purpose")
         return await super().Compute(request, call)
 
 

@@ -14,6 +14,7 @@ from penstock.batcher.split_merge import join, parts, size_of, together
 from penstock.batcher.tuning import NAMES, changed, shown
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
@@ -166,7 +167,7 @@ class BatcherServicer:
         queue = self._queues.get(instance_id)
         if queue is None:
             raise unavailable(
-                f"no instance {instance_id!r} is attached here", reason="NOT_ATTACHED"
+                f"no instance {instance_id!r} is attached here", reason=Reason.NOT_ATTACHED
             )
         return queue
 

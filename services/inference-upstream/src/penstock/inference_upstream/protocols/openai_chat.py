@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
 
 REASONS = {
@@ -223,7 +224,7 @@ class Streamed:
         event = _object(data.encode())
         if "error" in event:
             raise unavailable(
-                "the upstream broke off with an error of its own", reason="UPSTREAM_ERROR"
+                "the upstream broke off with an error of its own", reason=Reason.UPSTREAM_ERROR
             )
         self.model = str(event.get("model") or self.model)
         self.told = event.get("usage") or self.told
@@ -253,7 +254,7 @@ class Streamed:
         Raises UNAVAILABLE for a stream that was cut: it is never passed on as complete.
         """
         if not self.reason:
-            raise unavailable("the upstream's stream was cut before its end", reason="STREAM_CUT")
+            raise unavailable("the upstream's stream was cut before its end", reason=Reason.STREAM_CUT)
         result = pb.TaskResult(revision=self.model)
         message, said = result.generate.message, "".join(self.text)
         message.role, message.content = "assistant", said
@@ -274,18 +275,26 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
     """
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:
-        return exhausted("the upstream limits its rate", "UPSTREAM_RATE_LIMITED", wait_s or 1.0)
+        return exhausted("the upstream limits its rate", Reason.UPSTREAM_RATE_LIMITED, wait_s or 1.0)
     if status in (408, 409, OVERLOADED) or status >= 500:
-        return unavailable(f"the upstream answered {status}", wait_s or 0.5, f"UPSTREAM_{status}")
+        return unavailable(
+            f"the upstream answered {status}", wait_s or 0.5, Reason.UPSTREAM_OVERLOADED
+        )
     if status in (401, 403):
-        return failed_precondition("", "the upstream refuses the key that is configured for it")
+        return failed_precondition(
+            "",
+            "the upstream refuses the key that is configured for it",
+            Reason.UPSTREAM_CREDENTIALS,
+        )
     if status == 404:
-        return failed_precondition("model", "the upstream does not know this model")
+        return failed_precondition(
+            "model", "the upstream does not know this model", Reason.UPSTREAM_NO_MODEL
+        )
     if status == 413:
-        return invalid("task.messages", "are too long for the upstream")
-    fault = invalid("task", f"the upstream refuses the request ({status})")
-    fault.reason = f"UPSTREAM_{status}"
-    return fault
+        return invalid(
+            "task.messages", "are too long for the upstream", Reason.UPSTREAM_TOO_LONG
+        )
+    return invalid("task", f"the upstream refuses the request ({status})", Reason.UPSTREAM_REFUSED)
 
 
 def retry_after_s(value: str, now_unix_s: float) -> float:
@@ -304,7 +313,7 @@ def retry_after_s(value: str, now_unix_s: float) -> float:
 
 def malformed(what: str) -> Fault:
     """The upstream does not speak the protocol."""
-    return unavailable(f"the upstream's answer is malformed: {what}", reason="UPSTREAM_MALFORMED")
+    return unavailable(f"the upstream's answer is malformed: {what}", reason=Reason.UPSTREAM_MALFORMED)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from penstock.inference_upstream.protocols.openai_chat import Streamed, malforme
 from penstock.inference_upstream.settings import Upstream
 from penstock.inference_upstream.transport.pool import Pool
 from penstock.otel.telemetry import Telemetry
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, unavailable
 from penstock.service.clock import Clock
 
@@ -166,22 +167,22 @@ class Client:
                     raise refusal(response.status, _headers(response), time.time())
                 yield response
         except httpcore.ConnectTimeout:
-            raise self._failed("cannot be reached in time", "UPSTREAM_UNREACHABLE") from None
+            raise self._failed("cannot be reached in time", Reason.UPSTREAM_UNREACHABLE) from None
         except httpcore.PoolTimeout:
-            raise self._failed("has no free connection", "UPSTREAM_POOL_FULL") from None
+            raise self._failed("has no free connection", Reason.UPSTREAM_POOL_FULL) from None
         except httpcore.TimeoutException:
-            raise self._failed("has fallen silent", "UPSTREAM_SILENT") from None
+            raise self._failed("has fallen silent", Reason.UPSTREAM_SILENT) from None
         except httpcore.ConnectError:
-            raise self._failed("cannot be reached", "UPSTREAM_UNREACHABLE") from None
+            raise self._failed("cannot be reached", Reason.UPSTREAM_UNREACHABLE) from None
         except BROKEN:
-            raise self._failed("broke the connection", "UPSTREAM_RESET") from None
+            raise self._failed("broke the connection", Reason.UPSTREAM_RESET) from None
         except Fault:
             self.errors += 1
             raise
         finally:
             self.in_flight -= 1
 
-    def _failed(self, what: str, reason: str) -> Fault:
+    def _failed(self, what: str, reason: Reason) -> Fault:
         self.errors += 1
         return unavailable(f"the upstream {self.upstream.name} {what}", 0.5, reason)
 
@@ -192,7 +193,7 @@ class Client:
             if size > self.upstream.most_answer_bytes:
                 raise unavailable(
                     f"the upstream's answer is larger than {self.upstream.most_answer_bytes} bytes",
-                    reason="UPSTREAM_TOO_LARGE",
+                    reason=Reason.UPSTREAM_TOO_LARGE,
                 )
             yield piece
 

@@ -24,6 +24,7 @@ from penstock.limiter.store import Store, StoreLost
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.prices.prices import MTOK, Prices, PricesSection
 from penstock.rpc.call import Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import invalid, unavailable
 from penstock.service.clock import Clock
 
@@ -291,7 +292,7 @@ class LimiterServicer:
             yield
         except StoreLost:
             raise unavailable(
-                "the store of the books does not answer", RETRY_LOST_MS / 1e3, "STORE_UNAVAILABLE"
+                "the store of the books does not answer", RETRY_LOST_MS / 1e3, Reason.STORE_UNAVAILABLE
             ) from None
 
     def path(self, call: Call, model: str) -> Path:

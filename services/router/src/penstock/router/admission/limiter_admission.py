@@ -25,6 +25,7 @@ from penstock.prices.prices import Prices
 from penstock.router.requests.work import Work
 from penstock.router.stages import Admitted, Later, Spent
 from penstock.rpc.call import Call, Principal
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, denied, exhausted, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
@@ -514,15 +515,13 @@ def refusal(decision: pb.Decision) -> Fault:
             f"{rule} counts money and the model has no price: ask for one that ListModels shows, "
             "or add it to `prices` in the file"
         )
-        return Fault(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"options.model: {told}{helped}",
+        return Fault(Reason.FAILED_PRECONDITION, f"options.model: {told}{helped}",
             reason=reason,
             field="options.model",
         )
     if verdict == pb.VERDICT_NEVER:
         told = f"{rule}: this call is larger than the limit; trying again does not help{helped}"
-        return Fault(grpc.StatusCode.FAILED_PRECONDITION, told, reason=reason)
+        return Fault(Reason.FAILED_PRECONDITION, told, reason=reason)
     if verdict == pb.VERDICT_DRAINED:
         return denied("the organisation is being drained by its operator", reason)
     if verdict == pb.VERDICT_STORE_UNAVAILABLE:

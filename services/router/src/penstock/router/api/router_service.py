@@ -23,6 +23,7 @@ from penstock.router.runs.runs import Runs
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import Continuation
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.service.clock import Clock
 
@@ -181,7 +182,7 @@ class RouterServicer:
 
     def _job_service(self) -> Jobs:
         if self._jobs is None:
-            raise unavailable("jobs need Redis, and none is configured", reason="NO_REDIS")
+            raise unavailable("jobs need Redis, and none is configured", reason=Reason.NO_STORE)
         return self._jobs
 
     async def SendFeedback(

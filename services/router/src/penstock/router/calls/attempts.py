@@ -41,6 +41,7 @@ from penstock.router.routing.strategies import (
 )
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, unavailable
 from penstock.service.clock import Clock
 
@@ -150,7 +151,7 @@ class Attempts:
                             else piece
                         )
                 if outcome is not Outcome.SUCCESS:
-                    raise unavailable("the answer was cut before its end", reason="STREAM_CUT")
+                    raise unavailable("the answer was cut before its end", reason=Reason.STREAM_CUT)
                 return
             except Fault as fault:
                 outcome = self._blame(fault)
@@ -196,9 +197,7 @@ class Attempts:
         """
         fleet = self._registry.fleets.get(model)
         if fleet is None:
-            raise Fault(
-                grpc.StatusCode.NOT_FOUND,
-                f"options.model: no instance serves {model!r}",
+            raise Fault(Reason.NOT_FOUND, f"options.model: no instance serves {model!r}",
                 reason=NO_MODEL,
                 field="options.model",
             )
@@ -278,7 +277,7 @@ class Attempts:
         limit_s = self._settings.queue_limit_s(trip.call.priority)
         if wait_s and (why := policy.shed(wait_s, trip.call.remaining_s(now), limit_s)):
             self._count("shed")
-            raise exhausted(f"shed: {why}", reason="SHED", retry_after_s=min(wait_s, 60.0))
+            raise exhausted(f"shed: {why}", reason=Reason.SHED, retry_after_s=min(wait_s, 60.0))
 
     async def _held(self, trip: Trip, fleet: Fleet) -> tuple[Fleet, Pick]:
         """Late binding: hold the call until an instance has room for it or none can serve it."""
@@ -368,7 +367,7 @@ class Attempts:
         return unavailable(
             f"no instance can serve {model!r} now ({why})",
             retry_after_s=pick.retry_after_s,
-            reason="NO_INSTANCE",
+            reason=Reason.NO_INSTANCE,
         )
 
     async def _hedged(self, trip: Trip, fleet: Fleet, pick: Pick, member: Member) -> Computed:

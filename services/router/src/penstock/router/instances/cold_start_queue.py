@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import exhausted
 from penstock.service.clock import Clock
 
@@ -92,7 +93,7 @@ class WaitingRoom:
         if self._waiting[model] >= MOST:
             raise exhausted(
                 f"{MOST} calls wait for the first instance of {model!r}",
-                reason="SHED",
+                reason=Reason.SHED,
                 retry_after_s=5.0,
             )
         self._waiting[model] += 1

@@ -21,6 +21,7 @@ from penstock.router.jobs.job_store import CALLBACKS, CHANGED, STREAM, JobStore,
 from penstock.router.runs.runs import RUN_CANCELLED
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import (
     Fault,
     deadline_exceeded,
@@ -211,7 +212,7 @@ class Jobs:
         try:
             if taken.attempts > self._settings.job_attempts:
                 raise unavailable(
-                    f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED"
+                    f"given up after {taken.attempts - 1} attempts", reason=Reason.ATTEMPTS_EXHAUSTED
                 )
             while call.remaining_s(self._clock.monotonic()) > 0:
                 try:
@@ -300,5 +301,5 @@ def _in_words() -> Iterator[None]:
         yield
     except LOST:
         raise unavailable(
-            "jobs need Redis, and it does not answer", retry_after_s=1.0, reason="NO_REDIS"
+            "jobs need Redis, and it does not answer", retry_after_s=1.0, reason=Reason.NO_STORE
         ) from None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import grpc
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.call import Call
+from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, exhausted
 from penstock.service.clock import Clock
 
@@ -163,10 +164,8 @@ class Runs:
         self._ended.discard(task)
         if self._run(key).cancelled:
             return _cancelled(key[1])
-        return Fault(
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"the time of run {key[1]} is up",
-            reason="RUN_DEADLINE",
+        return Fault(Reason.DEADLINE_EXCEEDED, f"the time of run {key[1]} is up",
+            reason=Reason.RUN_DEADLINE,
         )
 
     def _stop(self, task: asyncio.Task[object]) -> None:
@@ -216,4 +215,4 @@ class Part:
 
 
 def _cancelled(run_id: str) -> Fault:
-    return Fault(grpc.StatusCode.CANCELLED, f"the run {run_id} was cancelled", reason=RUN_CANCELLED)
+    return Fault(Reason.CANCELLED, f"the run {run_id} was cancelled", reason=RUN_CANCELLED)
