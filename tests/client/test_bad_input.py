@@ -9,13 +9,12 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import BadRequest, Busy, Penstock, PenstockSync, Run
 from penstock.client.errors import of_fault
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 
 ADDRESS, KEY = "127.0.0.1:1", "psk-client"
 Act = Callable[[Penstock], Any]

@@ -26,8 +26,8 @@ from penstock.client import (
     Refused,
     Unavailable,
 )
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 from penstock.testkit.router import HANG, KEY, ScriptedRouter
 
 

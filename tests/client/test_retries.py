@@ -8,8 +8,8 @@ import random
 import grpc
 import pytest
 from penstock.client.retries import FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S, pause_s
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 
 GONE = Fault(Reason.UNAVAILABLE, "gone")
 RNG = random.Random(7)

@@ -16,11 +16,10 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.call_state import Outcome
 from penstock.router.jobs.jobs import Jobs
-from penstock.router.runs.runs import RUN_CANCELLED
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, invalid, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
 

@@ -106,6 +106,17 @@ def internal(message: str) -> Fault:
     return Fault(Reason.INTERNAL, message)
 
 
+def consequences_of(error: BaseException) -> Consequences:
+    """What follows from a call that ended so, without a word in the log."""
+    if isinstance(error, Fault):
+        return error.consequences
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return TABLE[Reason.CANCELLED]
+    if isinstance(error, TimeoutError):
+        return TABLE[Reason.DEADLINE_EXCEEDED]
+    return TABLE[Reason.INTERNAL]
+
+
 def to_fault(error: BaseException) -> Fault:
     """Any exception as a Fault.
 
@@ -179,7 +190,8 @@ def from_item_status(status: common_pb2.ItemStatus) -> Fault:
 
 
 def to_rpc_status(fault: Fault) -> status_pb2.Status:
-    """google.rpc.Status with ErrorInfo, and with BadRequest and RetryInfo where they say something.
+    """google.rpc.Status with ErrorInfo, and with BadRequest and RetryInfo where they say
+    something.
     """
     details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN)]
     if fault.field:

@@ -28,7 +28,9 @@ class Retry(Enum):
     ELSEWHERE = "elsewhere"
     """At another instance of the same model: this one did not do the work."""
     IF_REPEATABLE = "if repeatable"
-    """At another instance, for tasks that may be computed twice: this one may have done the work."""
+    """At another instance, for tasks that may be computed twice: this one may have done the
+    work.
+    """
 
 
 class Verdict(Enum):
@@ -50,7 +52,9 @@ class Charge(Enum):
     SAID = "said"
     """Its input and what was said, if anything was said; otherwise nothing."""
     SENT = "sent"
-    """Its input and what was said, once it was sent to an instance: the work was or is being done."""
+    """Its input and what was said, once it was sent to an instance: the work was or is being
+    done.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class Reason(StrEnum):
     REFUSED = "REFUSED"
     """A limit refuses the call for a reason that this router does not know yet."""
     LIMITS_UNAVAILABLE = "LIMITS_UNAVAILABLE"
-    """The limiter's store does not answer, and a rule refuses calls without it."""
+    """The limiter or its store does not answer, and calls are refused without it."""
     COST_CEILING = "COST_CEILING"
     """The call may cost more than its caller allows for it."""
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
@@ -224,7 +228,7 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.DRAINED: _caller(Code.PERMISSION_DENIED),
     Reason.REFUSED: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
     Reason.LIMITS_UNAVAILABLE: Consequences(Code.UNAVAILABLE, later=True),
-    Reason.COST_CEILING: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
+    Reason.COST_CEILING: _caller(Code.RESOURCE_EXHAUSTED),
     Reason.STORE_UNAVAILABLE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.RUN_CANCELLED: _caller(Code.CANCELLED),
     Reason.RUN_BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED),

@@ -29,8 +29,8 @@ from penstock.batcher.fair_queue import Entry, Scheduler
 from penstock.batcher.settings import KnobsSection
 from penstock.batcher.tuning import limits_of, weights_of
 from penstock.rpc.call import NORMAL, Call
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, from_item_status, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 STREAM = "\x00stream"

@@ -11,15 +11,14 @@ import random
 from collections.abc import AsyncIterator
 from itertools import product
 
-import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
 from penstock.stack.demo_parts.cache import CLOSERS, INTENTS, OPENERS, SYSTEM, Sorter

@@ -21,9 +21,9 @@ from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.auth import internal as by_token
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.reasons import Reason
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
 from penstock.stack.demo_parts.router import SERVICE, Sleeper

@@ -14,9 +14,9 @@ from penstock.batcher.split_merge import join, parts, size_of, together
 from penstock.batcher.tuning import NAMES, changed, shown
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.peers.stream import Peer
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
+from penstock.rpc.reasons import Reason
 
 REASONS = {
     "stop": pb.FINISH_REASON_STOP,

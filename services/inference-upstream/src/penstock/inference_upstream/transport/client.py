@@ -19,8 +19,8 @@ from penstock.inference_upstream.protocols.openai_chat import Streamed, malforme
 from penstock.inference_upstream.settings import Upstream
 from penstock.inference_upstream.transport.pool import Pool
 from penstock.otel.telemetry import Telemetry
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 BROKEN = (

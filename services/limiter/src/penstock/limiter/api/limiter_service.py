@@ -24,8 +24,8 @@ from penstock.limiter.store import Store, StoreLost
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.prices.prices import MTOK, Prices, PricesSection
 from penstock.rpc.call import Call
-from penstock.rpc.reasons import Reason
 from penstock.rpc.errors import invalid, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ settles it exactly once, after the answer has left; what a Miss owes the cache a
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -17,7 +16,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.prices.prices import Prices
-from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.attempts import Attempts, Served
 from penstock.router.calls.receipt import ReceiptBuilder
 from penstock.router.calls.state import CallState, Outcome
 from penstock.router.requests.resolved import ResolvedRequest, Task
@@ -35,7 +34,7 @@ from penstock.router.stages import (
     perform,
 )
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, to_fault, unavailable
+from penstock.rpc.errors import Fault, consequences_of, internal, unavailable
 from penstock.rpc.reasons import Charge, Reason
 from penstock.rpc.spans import Own, Span
 from penstock.service.background import Background
@@ -66,7 +65,7 @@ class Pipeline:
         prices: Current[Prices],
         losses: Sequence[Losses] = (),
     ) -> None:
-        self.attempts = attempts
+        self._attempts = attempts
         self._admission, self._lookup, self._shape = stages
         self._clock = clock
         self._telemetry = telemetry
@@ -88,9 +87,7 @@ class Pipeline:
             self._later(self._admission.settle(admitted, outcome.receipt, None))
             return outcome
 
-    async def run(
-        self, request: ResolvedRequest, call: Call, owed: Miss | None = None
-    ) -> Outcome:
+    async def run(self, request: ResolvedRequest, call: Call, owed: Miss | None = None) -> Outcome:
         """Serve a request; raises Fault.
 
         `owed`: nothing is looked up, and the answer is stored for this.
@@ -117,10 +114,8 @@ class Pipeline:
         await self._shape_prompt(state)
         outcome: Outcome | None = None
         try:
-            served = await self.attempts.compute(state)
-            outcome = self._finish(state, served.result, state.receipt.finished(
-                served.result, self._prices.get(), self._elapsed_ms(state), served.route, served.batch
-            ))
+            served = await self._attempts.compute(state)
+            outcome = self._finish(state, served)
             return outcome
         finally:
             self._store(found, outcome)
@@ -183,19 +178,16 @@ class Pipeline:
     async def _pieces(
         self, state: CallState, admitted: Admitted, found: Miss | Bypass
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
-        async with aclosing(self.attempts.stream(state)) as pieces:
+        async with aclosing(self._attempts.stream(state)) as pieces:
             async for piece in pieces:
                 if piece.chunk is not None:
-                    state.said_bytes += len(piece.chunk.delta)
+                    state.said_bytes += len(piece.chunk.delta.encode())
                     await self._admission.extend(admitted, state.said_bytes // BYTES_PER_TOKEN)
                     if isinstance(found, Miss):
                         self._lookup.publish(found.ticket, piece.chunk)
                     yield piece.chunk
-                if piece.served is not None:
-                    served = piece.served
-                    yield self._finish(state, served.result, state.receipt.finished(
-                        served.result, self._prices.get(), self._elapsed_ms(state), served.route, served.batch
-                    ))
+                if piece.result is not None:
+                    yield self._finish(state, piece)
 
     def _span(self, request: ResolvedRequest, call: Call) -> Span:
         attributes: Own = {
@@ -230,9 +222,7 @@ class Pipeline:
         return admitted
 
     async def _look_up(self, state: CallState) -> LookUp:
-        found = await self._lookup.look_up(
-            state.span.call, state.request, state.receipt.request_id
-        )
+        found = await self._lookup.look_up(state.span.call, state.request, state.receipt.request_id)
         if not isinstance(found, Hit):
             state.receipt.looked_up(found)
         return found
@@ -260,9 +250,7 @@ class Pipeline:
             ends_s = self._clock.monotonic() + REFRESH_S
             call = state.span.call._replace(run_id="", step="", deadline_s=ends_s)
             self._later(self._refresh(state.request, call, Miss(hit.refresh)))
-        return self._finish(state, hit.result, state.receipt.finished(
-            hit.result, self._prices.get(), self._elapsed_ms(state)
-        ))
+        return self._finish(state, Served(hit.result))
 
     async def _refresh(self, request: ResolvedRequest, call: Call, owed: Miss) -> None:
         """Fetch a new answer for a stale one: a call of its own, with its own receipt, outside the
@@ -275,18 +263,19 @@ class Pipeline:
             # has no effect.
             await perform(self._lookup.store(owed.ticket, None, None))
 
-    def _elapsed_ms(self, state: CallState) -> float:
-        return (self._clock.monotonic() - state.began_s) * 1e3
-
-    @staticmethod
-    def _finish(
-        state: CallState, result: inference_pb2.TaskResult, receipt: common_pb2.Receipt
-    ) -> Outcome:
-        span = state.span
+    def _finish(self, state: CallState, served: Served) -> Outcome:
+        """The outcome of an answer that was computed or, without a route, reused."""
+        result, span = served.result, state.span
+        if result is None:
+            raise internal("an answer ended without a result")
+        total_ms = (self._clock.monotonic() - state.began_s) * 1e3
+        receipt = state.receipt.finished(
+            result, self._prices.get(), total_ms, served.route, served.batch
+        )
         span.set(names.INPUT_TOKENS, result.usage.input_tokens)
         span.set(names.OUTPUT_TOKENS, result.usage.output_tokens)
         span.set(names.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
-        if span.recorded and receipt.HasField("route"):
+        if span.recorded and served.route is not None:
             confidence = state.request.kind.confidence(result)
             if confidence is not None:
                 span.set(names.CONFIDENCE, confidence)
@@ -299,7 +288,9 @@ class Pipeline:
             self._later(self._lookup.store(found.ticket, result, receipt))
 
     def _later(self, deferred: Deferred) -> None:
-        """Do what follows the answer; a failure there is the stage's to report, not the caller's."""
+        """Do what follows the answer; a failure there is the stage's to report, not the
+        caller's.
+        """
         if deferred is not None:
             self._after.start(deferred)
 
@@ -316,8 +307,7 @@ def spent_by(state: CallState, error: BaseException) -> Spent | None:
     """What a call that failed has cost: its input and what it said, once it said something or the
     work may still be done; nothing when it was refused.
     """
-    left = isinstance(error, GeneratorExit)
-    sent = left or to_fault_quietly(error).consequences.charge is Charge.SENT
+    sent = consequences_of(error).charge is Charge.SENT
     if not state.said_bytes and not (sent and state.attempts):
         return None
     request = state.request

@@ -38,6 +38,7 @@ class ReceiptBuilder:
         "_cache",
         "_hedged",
         "_notes",
+        "_prefix_note",
         "_savings",
         "_shaped_notes",
         "_shaped_savings",
@@ -53,6 +54,7 @@ class ReceiptBuilder:
         self._notes: list[str] = []
         self._savings: list[common_pb2.Saving] = []
         self._shaped_notes: tuple[str, ...] = ()
+        self._prefix_note = ""
         self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
         self._cache: common_pb2.CacheReceipt | None = None
         self._hedged = False
@@ -72,19 +74,16 @@ class ReceiptBuilder:
 
     def shaped(self, shaped: Shaped) -> None:
         """The prompt was looked at, and perhaps shaped."""
-        prefix = (shaped.prefix_note,) if shaped.prefix_note else ()
-        self._shaped_notes = (*shaped.notes, *prefix)
+        self._shaped_notes, self._prefix_note = shaped.notes, shaped.prefix_note
         self._shaped_savings = shaped.savings
 
     def go_on_with(self, model: str, *, shaped: bool) -> None:
         """A spare model serves; `shaped`: with the prompt as it was shaped, if it was."""
-        if self._shaped_notes:
-            unknown = f"prefix: nothing is known of what {model} was sent before"
-            if shaped:
-                self._shaped_notes = (*self._shaped_notes[:-1], unknown)
-            else:
-                unchanged = f"prompt: as it was sent, {model} has another rule"
-                self._shaped_notes, self._shaped_savings = (unknown, unchanged), ()
+        if self._prefix_note:
+            self._prefix_note = f"prefix: nothing is known of what {model} was sent before"
+        if not shaped:
+            unchanged = f"prompt: as it was sent, {model} has another rule"
+            self._shaped_notes, self._shaped_savings = (unchanged,), ()
         self.model = model
 
     def hedged(self) -> None:
@@ -109,7 +108,7 @@ class ReceiptBuilder:
             compute_ms=result.compute_ms,
             total_ms=total_ms,
             usage=result.usage,
-            notes=(*self._notes, *self._shaped_notes),
+            notes=self._all_notes(),
             savings=(*self._savings, *self._shaped_savings),
             cache=self._cache,
             batch=batch,
@@ -118,6 +117,12 @@ class ReceiptBuilder:
             self._write_route(receipt.route, route)
         self._write_cost(receipt, prices, reused=route is None)
         return receipt
+
+    def _all_notes(self) -> list[str]:
+        if not self._shaped_notes and not self._prefix_note:
+            return self._notes
+        notes = [*self._notes, *self._shaped_notes]
+        return [*notes, self._prefix_note] if self._prefix_note else notes
 
     def _write_route(self, message: common_pb2.RouteReceipt, route: Route) -> None:
         message.instance_id, message.reason = route.instance_id, route.reason

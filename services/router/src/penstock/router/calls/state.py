@@ -54,7 +54,7 @@ class CallState:
         task = request.task
         if self.unshaped is not None and model in self.unshaped_for:
             task = self.unshaped
-            self.prefix_blocks = None
+        self.prefix_blocks = None
         self.receipt.go_on_with(model, shaped=task is request.task)
         self.tried.clear()
         self.request = request._replace(model=model, task=task)

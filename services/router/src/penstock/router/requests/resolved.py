@@ -11,7 +11,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.rpc.errors import Fault
 from penstock.tasks.kind import Estimate, Kind
-from penstock.tasks.kinds import EMBED
+from penstock.tasks.kinds import EMBED, kind_of
 
 Task = inference_pb2.Task
 DIGEST_BYTES = 16
@@ -56,6 +56,12 @@ def sized(kind: Kind, task: Task, at: str) -> SizedTask:
     """Validate and measure a task; `at` is put before the names of its fields. Raises Fault."""
     kind.validate(task, at)
     return SizedTask(kind, task, kind.estimate(task))
+
+
+def sized_any(task: Task) -> SizedTask:
+    """The same for a task of any kind; its kind's name is part of the names of its fields."""
+    kind = kind_of(task)
+    return sized(kind, task, f"task.{kind.name}.")
 
 
 def digest_of(task: Task) -> bytes:

@@ -30,7 +30,7 @@ class Why(Enum):
     TRIED = "tried already"
     SAFER_IS_FREE = "spot: a safer instance is free for this stream"
     LACKS_CAPABILITY = "lacks"
-    TOO_LONG = "lacks room for so many tokens"
+    TOO_LONG = "lacks room for"
 
 
 UNABLE = frozenset({Why.LACKS_CAPABILITY, Why.TOO_LONG})
@@ -225,7 +225,9 @@ def expected_wait_s(member: Member) -> float:
 
 def queue_wait_s(fleet: Fleet, ahead: int) -> float:
     """Seconds that a call that queues now would wait while `ahead` calls go before it."""
-    rate = sum(one.concurrency * one.speed for one in fleet.members if not (one.lost or one.leaving))
+    rate = sum(
+        one.concurrency * one.speed for one in fleet.members if not (one.lost or one.leaving)
+    )
     return (ahead + 1) / rate if rate > 0.0 else 0.0
 
 

@@ -1,8 +1,8 @@
 """Late binding: requests wait in the router, and each instance gets as many as it has slots.
 
 It needs one router that sees every request, and a round trip to the instances that is short against
-the service time; some requests more than slots cover the round trip. Elsewhere the least added delay
-decides better, and is used.
+the service time; some requests more than slots cover the round trip. Elsewhere the least added
+delay decides better, and is used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The default strategy: send the request where it adds the least delay to everybody.
 
-With h(k) = k · max(1, k / C) the requests that k requests delay each other by at C slots, an instance
-of speed v with n in flight is scored [h(n + 1) − h(n)] / v (see the decision on least added delay).
+With h(k) = k · max(1, k / C) the requests that k requests delay each other by at C slots, an
+instance of speed v with n in flight is scored [h(n + 1) − h(n)] / v (see the decision on least
+added delay).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class LeastAddedDelay(Forgetful):
 
 
 def sized_delay(member: Member, size: float) -> float:
-    """The same for a request of `size` mean requests: it waits for those before it, works, and those
-    after it wait for its size.
+    """The same for a request of `size` mean requests: it waits for those before it, works, and
+    those after it wait for its size.
     """
     n, slots = member.own + member.others, member.concurrency
     if n < slots:

@@ -43,16 +43,18 @@ class LookUpRequest(_message.Message):
     def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., embedder_revision: _Optional[str] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class LookUpResponse(_message.Message):
-    __slots__ = ("result", "receipt", "savings", "token")
+    __slots__ = ("result", "receipt", "savings", "token", "stale")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     SAVINGS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     result: _inference_pb2.TaskResult
     receipt: _common_pb2.CacheReceipt
     savings: _containers.RepeatedCompositeFieldContainer[_common_pb2.Saving]
     token: bytes
-    def __init__(self, result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.CacheReceipt, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[_common_pb2.Saving, _Mapping]]] = ..., token: _Optional[bytes] = ...) -> None: ...
+    stale: bool
+    def __init__(self, result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.CacheReceipt, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[_common_pb2.Saving, _Mapping]]] = ..., token: _Optional[bytes] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class StoreRequest(_message.Message):
     __slots__ = ("token", "result", "paid_microusd", "tags", "ttl_ms")
