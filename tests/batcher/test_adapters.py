@@ -11,7 +11,7 @@ from penstock.batcher.instance import CONTEXT_BYTES, INFERENCE, PeerInstance
 from penstock.batcher.queue import Member
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
+from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
 from penstock.testkit.instance import QuietInstance
@@ -58,7 +58,7 @@ async def run(sizes: list[int]) -> tuple[dict[int, str], list[int]]:
 
 
 async def test_a_batch_larger_than_a_message_goes_in_parts_and_each_member_gets_its_own() -> None:
-    third, alone = LARGEST_REQUEST_BYTES // 3 - CONTEXT_BYTES - 100, LARGEST_REQUEST_BYTES - 100
+    third, alone = MAX_REQUEST_BYTES // 3 - CONTEXT_BYTES - 100, MAX_REQUEST_BYTES - 100
     sizes = [third, third + 1, third + 2, 7, alone, 5, 6]
     answers, groups = await run(sizes)
     assert answers == {index: str(size) for index, size in enumerate(sizes)}

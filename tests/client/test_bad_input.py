@@ -118,9 +118,7 @@ async def test_a_request_larger_than_a_message_says_what_fits(plain: bool) -> No
 
 
 def test_an_error_travels_between_processes() -> None:
-    error = of_fault(
-        Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0)
-    )
+    error = of_fault(Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0))
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy).keys()) == (Busy, str(error), vars(error).keys())
     assert (copy.code, copy.field, copy.reason, copy.retry_after_s) == (

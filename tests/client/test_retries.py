@@ -16,11 +16,12 @@ RNG = random.Random(7)
 
 
 @pytest.mark.parametrize(
-    "code", [
+    "code",
+    [
         code
         for code in grpc.StatusCode
         if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
-    ]
+    ],
 )
 def test_nothing_but_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
     assert pause_s(Fault(Reason[code.name], "no"), 0, 9, math.inf, RNG) is None

@@ -133,9 +133,7 @@ async def test_only_the_run_or_the_caller_cancels_a_job(make: Make) -> None:
     jobs = make(server)
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_SUCCEEDED, 2)
-    server.faults = [
-        Fault(Reason.RUN_CANCELLED, "the run r was cancelled")
-    ]
+    server.faults = [Fault(Reason.RUN_CANCELLED, "the run r was cancelled")]
     done = await ended(jobs, (await jobs.submit(request(), ACME)).id)
     assert (done.state, len(server.served)) == (pb.JOB_STATE_CANCELLED, 3)
 

@@ -19,7 +19,7 @@ from penstock.router.caching.cache_lookup import CacheRecall
 from penstock.router.caching.known_keys import Kept
 from penstock.router.stages import NotFound, finish
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
+from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.rpc.errors import unavailable
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES, exact_key, tenant_of
 from penstock.testkit.clock import FakeClock
@@ -193,7 +193,7 @@ async def test_closing_brings_what_waits() -> None:
 
 async def test_answers_that_are_more_than_one_message_are_brought_in_parts() -> None:
     recall, counter, clock = await started()
-    large = inference_pb2.TaskResult(revision="x" * (LARGEST_REQUEST_BYTES // 3))
+    large = inference_pb2.TaskResult(revision="x" * (MAX_REQUEST_BYTES // 3))
     for text in "abcde":
         found = await missed(recall, text)
         await finish(recall.store(found.token, large, None))

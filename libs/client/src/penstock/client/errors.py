@@ -111,4 +111,3 @@ def bad(field: str, message: str) -> BadRequest:
 def not_open(message: str) -> NotOpen:
     """The client is not open here."""
     return NotOpen(failed_precondition("", message))
-

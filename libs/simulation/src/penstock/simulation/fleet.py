@@ -13,15 +13,11 @@ from dataclasses import dataclass, field
 
 from penstock.router.calls.attempts import RETRIES_SAVED
 from penstock.router.instances.registry import LEARNING
-from penstock.router.routing.fleet import Fleet, Learning, Member, Outcome
-from penstock.router.routing.instance_choice import Budget, choose
-from penstock.router.routing.strategies import (
-    STRATEGIES,
-    Ask,
-    LateBinding,
-    LeastAddedDelay,
-    Strategy,
-)
+from penstock.router.routing.choice import Chosen, ExtrasBudget, Queued, choose
+from penstock.router.routing.fleet import Fleet, Learning, Member
+from penstock.router.routing.strategies import STRATEGIES
+from penstock.router.routing.strategy import Answer, RequestFeatures
+from penstock.rpc.reasons import Verdict
 
 SERVICE_S = 0.05
 """Mean service time of the fastest instance: S."""
@@ -40,7 +36,7 @@ class Job:
     tried: set[str] = field(default_factory=set)
     tries: int = 0
     sent: float = 0.0
-    ask: Ask = field(default_factory=Ask)
+    features: RequestFeatures = RequestFeatures()
     work: float = 1.0
     mark: object = None
 
@@ -123,7 +119,7 @@ class Server:
 
 
 class Router:
-    """One router's view: its fleet, its strategy, its budgets, what it holds back."""
+    """One router's view: its fleet, its strategy, its budgets, what waits in it."""
 
     def __init__(
         self, servers: Sequence[Server], strategy: str, routers: int, seed: int, learning: Learning
@@ -131,17 +127,10 @@ class Router:
         self.fleet = Fleet(learning, service_s=SERVICE_S, routers=routers)
         self.fleet.members = [Member(server.name, server.slots, proven=True) for server in servers]
         self.members = {member.id: member for member in self.fleet.members}
-        self._strategy: Strategy = STRATEGIES[strategy]()
-        self._otherwise: Strategy = LeastAddedDelay()
+        self.strategy = STRATEGIES[strategy]()
         self.rng = random.Random(seed)
-        self.retries = Budget(0.1, RETRIES_SAVED)
-        self.held: deque[Job] = deque()
-
-    @property
-    def strategy(self) -> Strategy:
-        """As in the serving router: late binding where it fits, the default elsewhere."""
-        late = isinstance(self._strategy, LateBinding)
-        return self._otherwise if late and not self._strategy.fits(self.fleet) else self._strategy  # type: ignore[attr-defined]
+        self.retries = ExtrasBudget(0.1, RETRIES_SAVED)
+        self.queue: deque[Job] = deque()
 
 
 @dataclass
@@ -257,16 +246,15 @@ class Simulation:
 
     def _route(self, job: Job) -> None:
         router = job.router
-        pick = choose(
-            router.fleet, router.strategy, job.ask, self.now, router.rng, without=job.tried
+        choice = choose(
+            router.fleet, router.strategy, job.features, self.now, router.rng, tried=job.tried
         )
-        if pick.member is None:
-            if pick.held:
-                router.held.append(job)
-            else:
-                self.log.latencies.append((job.arrived, math.inf))
-            return
-        self._send(job, pick.member)
+        if isinstance(choice, Chosen):
+            self._send(job, choice.member)
+        elif isinstance(choice, Queued):
+            router.queue.append(job)
+        else:
+            self.log.latencies.append((job.arrived, math.inf))
 
     def _send(self, job: Job, member: Member) -> None:
         if not job.tries:
@@ -308,16 +296,18 @@ class Simulation:
             self._answered(job, server, in_flight, utilization)
 
     def _answered(self, job: Job, server: Server, in_flight: int, utilization: float) -> None:
-        member = job.router.members[server.name]
-        job.router.fleet.end(member, self.now, Outcome.SUCCESS, self.now - job.sent, job.work)
+        router, took_s = job.router, self.now - job.sent
+        member = router.members[server.name]
+        router.fleet.succeed(member, self.now, took_s, job.work)
         if not self.world.frozen[0] <= self.now < self.world.frozen[1]:
             member.report(in_flight, 0, utilization, self.now)
-        job.router.fleet.went(self.world.round_trip_s)
+        answer = Answer(self.now, took_s, self.world.round_trip_s)
+        router.strategy.answered(member, router.fleet, answer)
         self.log.latencies.append((job.arrived, self.now - job.arrived))
         self._release(job.router)
 
     def _failed(self, job: Job, member: Member) -> None:
-        job.router.fleet.end(member, self.now, Outcome.GONE)
+        job.router.fleet.fail(member, self.now, Verdict.GONE)
         if job.tries < MOST_TRIES and job.router.retries.spend():
             self._route(job)
         else:
@@ -325,8 +315,8 @@ class Simulation:
         self._release(job.router)
 
     def _release(self, router: Router) -> None:
-        if router.held:
-            self._route(router.held.popleft())
+        if router.queue:
+            self._route(router.queue.popleft())
 
     def slow(self, names: Sequence[str], speed: float) -> None:
         for name in names:

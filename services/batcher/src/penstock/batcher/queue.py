@@ -312,7 +312,9 @@ class InstanceQueue:
         self._dropped("queue_full")
         victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
         full = exhausted(
-            "the queue is full", Reason.QUEUE_FULL, retry_after_s=max(0.05, self._waiting_ms() / 1e3)
+            "the queue is full",
+            Reason.QUEUE_FULL,
+            retry_after_s=max(0.05, self._waiting_ms() / 1e3),
         )
         if victim is None or (victim.priority, victim.tenant) == (
             newcomer.priority,
@@ -451,7 +453,8 @@ class InstanceQueue:
         finally:
             for member in batch:
                 self._settle(
-                    member.entry.id, unavailable("the instance gave no answer", reason=Reason.NO_ANSWER)
+                    member.entry.id,
+                    unavailable("the instance gave no answer", reason=Reason.NO_ANSWER),
                 )
         if overloaded:
             # A member that was turned away took no time to speak of: the batch teaches nothing but

@@ -341,7 +341,7 @@ class Store:
             return
         self._slow = True
         self._tell_whether_it_answers()
-        self._gather.give_up(StoreLost("slow"))
+        self._gather.fail_all(StoreLost("slow"))
 
     def _tell_whether_it_answers(self) -> None:
         (self._answers.clear if self._slow or self._probe is not None else self._answers.set)()

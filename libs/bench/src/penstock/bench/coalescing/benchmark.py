@@ -1,4 +1,4 @@
-"""Coalescing: a Zipf replay by 64 callers through two routers' recall and one cache; no request is
+"""Coalescing: a Zipf replay by 64 callers through two routers' look-up stages and one cache; no request is
 computed twice while its answer is good.
 
 The routers' stage, the cache service and its Redis are the real ones, in one process; the upstream
@@ -25,13 +25,16 @@ from penstock.cache.api.cache_service import CacheServicer
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.storage.entries import Entries
 from penstock.prices.prices import Prices
-from penstock.router.caching.cache_lookup import CacheRecall
-from penstock.router.stages import Found, finish
+from penstock.router.caching.cache_lookup import CacheLookUp
+from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.stages import Hit, Miss, perform
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
+from penstock.service.current import Current
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
+from penstock.tasks.kinds import EMBED
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 CALLERS = 64
@@ -44,8 +47,8 @@ BOUNDS = {"duplicate_upstream_calls": Bound("<=", 0), "redundant_cut": Bound(">=
 class Replay:
     """The callers, and what the upstream has been asked."""
 
-    def __init__(self, recalls: list[CacheRecall], texts: list[str]) -> None:
-        self.recalls, self.texts = recalls, texts
+    def __init__(self, look_ups: list[CacheLookUp], texts: list[str]) -> None:
+        self.look_ups, self.texts = look_ups, texts
         self.computed: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.left = 0
@@ -55,7 +58,7 @@ class Replay:
 
         async def caller(number: int) -> None:
             for text in waiting:
-                asked = asyncio.create_task(self._ask(self.recalls[number % 2], text))
+                asked = asyncio.create_task(self._ask(self.look_ups[number % 2], text))
                 if rng.random() < LEAVE:
                     await asyncio.wait([asked], timeout=UPSTREAM_S / 2)
                     self.left += asked.cancel()
@@ -63,15 +66,16 @@ class Replay:
 
         await asyncio.gather(*(caller(number) for number in range(CALLERS)))
 
-    async def _ask(self, recall: CacheRecall, text: str) -> None:
+    async def _ask(self, look_up: CacheLookUp, text: str) -> None:
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
         call = Call(Principal("bench"))
-        looked = await recall.look_up(call, router_pb2.CallOptions(), task, "m", "")
-        if isinstance(looked, Found):
-            self.outcomes[
-                common_pb2.CacheOutcome.Name(looked.cache.outcome).removeprefix("CACHE_OUTCOME_")
-            ] += 1
+        request = ResolvedRequest(router_pb2.CallOptions(), EMBED, task, "m", EMBED.estimate(task))
+        found = await look_up.look_up(call, request, "")
+        if isinstance(found, Hit):
+            name = common_pb2.CacheOutcome.Name(found.cache.outcome)
+            self.outcomes[name.removeprefix("CACHE_OUTCOME_")] += 1
             return
+        assert isinstance(found, Miss)
         result = None
         try:
             await asyncio.sleep(UPSTREAM_S)
@@ -80,7 +84,9 @@ class Replay:
             self.outcomes["MISS"] += 1
         finally:
             await asyncio.shield(
-                finish(recall.store(looked.token, result, common_pb2.Receipt() if result else None))
+                perform(
+                    look_up.store(found.ticket, result, common_pb2.Receipt() if result else None)
+                )
             )
 
 
@@ -120,14 +126,14 @@ async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Repla
         service = CacheServicer(
             CacheSettings(internal_token="bench"), section, entries, None, clock
         )
-        recalls = [
-            CacheRecall(InProcessPeer(SERVICE, service, clock=clock), lambda: Prices({}), clock)
+        look_ups = [
+            CacheLookUp(InProcessPeer(SERVICE, service, clock=clock), Current(Prices({})), clock)
             for _ in range(2)
         ]
-        replay = Replay(recalls, asked)
+        replay = Replay(look_ups, asked)
         await replay.run(rng)
-        for recall in recalls:
-            await recall.close()
+        for look_up in look_ups:
+            await look_up.close()
         await client.aclose()
     return replay
 

@@ -36,13 +36,14 @@ from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store import Store
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
-from penstock.router.requests.work import Work
-from penstock.router.stages import finish
+from penstock.router.requests.resolved import ResolvedRequest, Task
+from penstock.router.stages import perform
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import Peer, connect
 from penstock.service.clock import SystemClock
+from penstock.service.current import Current
 from penstock.service.program import loop_factory
 from penstock.service.store import (
     EmbeddedStore,
@@ -56,6 +57,8 @@ from penstock.stack.log import LogStream
 from penstock.stack.process import Program, python_module
 from penstock.stack.ready import ready
 from penstock.stack.supervisor import Supervisor
+from penstock.tasks.kind import Estimate
+from penstock.tasks.kinds import EMBED
 from rich.console import Console
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
@@ -112,7 +115,9 @@ SIX = [
     },
 ]
 CALLER = Call(Principal("acme", "core", "ann", "k1", ("batch",)), deadline_s=1e12)
-WORK = Work("embed", "m", 1, 20, 0, 100)
+REQUEST = ResolvedRequest(
+    router_pb2.CallOptions(), EMBED, Task(), "m", Estimate(1, 20, 0, input_bound=100)
+)
 PRICES = PricesSection(models=(ModelPrice(name="m", input_microusd_per_mtok=20_000),))
 STRICT = {
     "name": "strict",
@@ -169,7 +174,7 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
         store = Store(client, clock, 5.0)
         limiter = LimiterServicer(LimiterSettings(), _section(SIX), PRICES, store, clock)
         admission = LimiterAdmission(
-            InProcessPeer(LIMITER, limiter, clock=clock), lambda: Prices.of(PRICES), clock
+            InProcessPeer(LIMITER, limiter, clock=clock), Current(Prices.of(PRICES)), clock
         )
         rates = [
             await _admissions(admission, 500 if quick else 5_000) for _ in range(3 if quick else 20)
@@ -198,24 +203,23 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
 
 
 async def _admissions(admission: LimiterAdmission, count: int) -> float:
-    options = router_pb2.CallOptions()
-    await finish(admission.settle(await admission.admit(CALLER, options, WORK), None, None))
+    await perform(admission.settle(await admission.admit(CALLER, REQUEST), None, None))
     began = time.perf_counter()
-    admitted = [await admission.admit(CALLER, options, WORK) for _ in range(count)]
+    admitted = [await admission.admit(CALLER, REQUEST) for _ in range(count)]
     taken = time.perf_counter() - began
     for one in admitted:
-        await finish(admission.settle(one, None, None))
+        await perform(admission.settle(one, None, None))
     return count / taken
 
 
 async def _single(admission: LimiterAdmission, count: int) -> dict[str, float]:
     """Time of single admissions from a held lease, each settled before the next, untimed."""
-    options, taken = router_pb2.CallOptions(), list[float]()
+    taken = list[float]()
     for _ in range(count):
         began = time.perf_counter()
-        admitted = await admission.admit(CALLER, options, WORK)
+        admitted = await admission.admit(CALLER, REQUEST)
         taken.append((time.perf_counter() - began) * 1e6)
-        await finish(admission.settle(admitted, None, None))
+        await perform(admission.settle(admitted, None, None))
     return {"decision_p99_us": quantile(taken, 0.99), "decision_p50_us": statistics.median(taken)}
 
 

@@ -22,9 +22,11 @@ from penstock.bench.routing import late_binding as routing_late
 from penstock.bench.routing import prefix as routing_prefix
 from penstock.bench.routing import processes as routing_fleet
 from penstock.router.instances.registry import LEARNING
-from penstock.router.routing.fleet import Fleet, Member, Outcome
-from penstock.router.routing.instance_choice import choose
-from penstock.router.routing.strategies import STRATEGIES, Ask, LeastAddedDelay
+from penstock.router.routing.choice import Chosen, choose
+from penstock.router.routing.fleet import Fleet, Member
+from penstock.router.routing.least_added_delay import LeastAddedDelay
+from penstock.router.routing.strategies import STRATEGIES
+from penstock.router.routing.strategy import RequestFeatures
 from penstock.simulation.fleet import SERVICE_S, Simulation, World, at_load
 
 OURS, BASE = "least_added_delay", "round_robin"
@@ -313,13 +315,13 @@ def _pick_us(candidates: int = 16, picks: int = 20_000) -> float:
         began = time.perf_counter()
         for _ in range(100):
             now += SERVICE_S / 14
-            member = choose(fleet, rule, Ask(), now, rng).member
-            assert member is not None
-            fleet.begin(member, now)
-            running.append((now, member))
+            choice = choose(fleet, rule, RequestFeatures(), now, rng)
+            assert isinstance(choice, Chosen)
+            fleet.begin(choice.member, now)
+            running.append((now, choice.member))
             if len(running) > 12:
                 sent, done = running.pop(0)
-                fleet.end(done, now, Outcome.SUCCESS, now - sent)
+                fleet.succeed(done, now, now - sent)
         times.append((time.perf_counter() - began) * 1e4)
     return statistics.median(times)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from penstock.bench.harness.options import Options
 from penstock.router.calls.affinity import PrefixIndex
 from penstock.router.instances.registry import LEARNING
+from penstock.router.routing.choice import Chosen, choose
 from penstock.router.routing.fleet import Member
-from penstock.router.routing.instance_choice import choose
-from penstock.router.routing.strategies import Ask
+from penstock.router.routing.strategy import RequestFeatures
 from penstock.simulation.fleet import SERVICE_S, Job, Simulation, World
 
 INSTANCES = 16
@@ -116,10 +116,11 @@ class PrefixFleet(Simulation):
             for member in fleet.members
         }
         if self._affine:
-            job.ask = Ask(sizes=sizes)
-        pick = choose(fleet, self.routers[0].strategy, job.ask, self.now, self.routers[0].rng)
-        assert pick.member is not None
-        self._serve(job, record, pick.member, sizes)
+            job.features = RequestFeatures(sizes=sizes)
+        router = self.routers[0]
+        choice = choose(fleet, router.strategy, job.features, self.now, router.rng)
+        assert isinstance(choice, Chosen)
+        self._serve(job, record, choice.member, sizes)
 
     def _serve(self, job: Job, record: Record, member: Member, sizes: dict[str, float]) -> None:
         found = self._held.matched(member.id, record.blocks)

@@ -254,7 +254,9 @@ class Streamed:
         Raises UNAVAILABLE for a stream that was cut: it is never passed on as complete.
         """
         if not self.reason:
-            raise unavailable("the upstream's stream was cut before its end", reason=Reason.STREAM_CUT)
+            raise unavailable(
+                "the upstream's stream was cut before its end", reason=Reason.STREAM_CUT
+            )
         result = pb.TaskResult(revision=self.model)
         message, said = result.generate.message, "".join(self.text)
         message.role, message.content = "assistant", said
@@ -275,7 +277,9 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
     """
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:
-        return exhausted("the upstream limits its rate", Reason.UPSTREAM_RATE_LIMITED, wait_s or 1.0)
+        return exhausted(
+            "the upstream limits its rate", Reason.UPSTREAM_RATE_LIMITED, wait_s or 1.0
+        )
     if status in (408, 409, OVERLOADED) or status >= 500:
         return unavailable(
             f"the upstream answered {status}", wait_s or 0.5, Reason.UPSTREAM_OVERLOADED
@@ -291,9 +295,7 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
             "model", "the upstream does not know this model", Reason.UPSTREAM_NO_MODEL
         )
     if status == 413:
-        return invalid(
-            "task.messages", "are too long for the upstream", Reason.UPSTREAM_TOO_LONG
-        )
+        return invalid("task.messages", "are too long for the upstream", Reason.UPSTREAM_TOO_LONG)
     return invalid("task", f"the upstream refuses the request ({status})", Reason.UPSTREAM_REFUSED)
 
 
@@ -313,7 +315,9 @@ def retry_after_s(value: str, now_unix_s: float) -> float:
 
 def malformed(what: str) -> Fault:
     """The upstream does not speak the protocol."""
-    return unavailable(f"the upstream's answer is malformed: {what}", reason=Reason.UPSTREAM_MALFORMED)
+    return unavailable(
+        f"the upstream's answer is malformed: {what}", reason=Reason.UPSTREAM_MALFORMED
+    )
 
 
 def _object(body: bytes) -> dict[str, Any]:

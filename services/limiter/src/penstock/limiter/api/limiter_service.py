@@ -292,7 +292,9 @@ class LimiterServicer:
             yield
         except StoreLost:
             raise unavailable(
-                "the store of the books does not answer", RETRY_LOST_MS / 1e3, Reason.STORE_UNAVAILABLE
+                "the store of the books does not answer",
+                RETRY_LOST_MS / 1e3,
+                Reason.STORE_UNAVAILABLE,
             ) from None
 
     def path(self, call: Call, model: str) -> Path:
