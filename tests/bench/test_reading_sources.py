@@ -211,7 +211,7 @@ def test_what_is_declared_pure_and_touches_the_world_is_found(body: str, act: st
         text = f"import logging\n\n@pure\ndef decide():\n    inner()\n\n{inner}"
         act = "inner: uses logging.info"
     found = purity([source(text)])
-    assert found.declared == 1
+    assert len(found.declared) == 1
     assert act in {place.code for place in found.impure}
     assert {place.function for place in found.impure} == {"decide"}
 

@@ -36,7 +36,7 @@ class Job:
     tried: set[str] = field(default_factory=set)
     tries: int = 0
     sent: float = 0.0
-    features: RequestFeatures = RequestFeatures()
+    features: RequestFeatures = field(default_factory=RequestFeatures)
     work: float = 1.0
     mark: object = None
 

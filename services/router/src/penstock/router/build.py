@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
@@ -65,7 +66,6 @@ class Router:
     selection: Selection
     models: Models
     pipeline: Pipeline
-    jobs: Jobs | None
 
 
 def build(settings: RouterSettings, outside: Outside) -> Service:
@@ -103,12 +103,20 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     outbox = Outbox() if store is not None else None
     runs = Runs(clock, outbox)
     calls = CallHandler(keys, models, registry, pipeline, runs)
-    jobs = Jobs(settings, store, calls.serve_job, clock) if store is not None else None
-    run_stream = None
+    shared = None
     if store is not None and outbox is not None:
-        run_stream = RunStream(store, runs, outbox, clock)
+        jobs = Jobs(settings, store, calls.serve_job, clock)
+        shared = _Shared(store, jobs, RunStream(store, runs, outbox, clock))
     servicer = RouterServicer(
-        settings, calls, registry, selection, pipeline, clock, models, runs, jobs
+        settings,
+        calls,
+        registry,
+        selection,
+        pipeline,
+        clock,
+        models,
+        runs,
+        shared.jobs if shared is not None else None,
     )
     endpoints = [
         Endpoint(ROUTER, servicer, keys.authenticate, public=True),
@@ -132,20 +140,17 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
-        if jobs is not None and run_stream is not None:
-            run_stream.start()
-            jobs.start()
+        if shared is not None:
+            shared.start()
 
     async def close() -> None:
-        if jobs is not None:
-            await jobs.close()
+        if shared is not None:
+            await shared.jobs.close()
         await background.close()
         await pipeline.drained()
-        for stage in (admission, look_up, backends, run_stream):
+        for stage in (admission, look_up, backends, shared):
             if stage is not None:
                 await stage.close()
-        if store is not None:
-            await store.aclose()
 
     def reload() -> None:
         fresh = _Sections(settings)
@@ -155,7 +160,25 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         prices.replace(Prices.of(fresh.prices))
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
-    return Router(service, registry, selection, models, pipeline, jobs)
+    return Router(service, registry, selection, models, pipeline)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What routers share through the store."""
+
+    store: redis.asyncio.Redis
+    jobs: Jobs
+    run_stream: RunStream
+
+    def start(self) -> None:
+        self.run_stream.start()
+        self.jobs.start()
+
+    async def close(self) -> None:
+        """Close what is left when jobs have been closed."""
+        await self.run_stream.close()
+        await self.store.aclose()
 
 
 class _Sections:

@@ -1,5 +1,5 @@
-"""Coalescing: a Zipf replay by 64 callers through two routers' look-up stages and one cache; no request is
-computed twice while its answer is good.
+"""Coalescing: a Zipf replay by 64 callers through two routers' look-ups and one cache; no request
+is computed twice while its answer is good.
 
 The routers' stage, the cache service and its Redis are the real ones, in one process; the upstream
 is a pause of 20 ms that counts. A tenth of the callers leave in the middle, so that leads are

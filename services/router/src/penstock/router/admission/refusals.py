@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.rpc.errors import Fault, denied, exhausted, failed_precondition, unavailable
 from penstock.rpc.reasons import Reason
+from penstock.service.purity import pure
 
 EXHAUSTED = {
     pb.VERDICT_RATE_LIMITED: (Reason.RATE_LIMITED, "is used up for now"),
@@ -13,6 +14,7 @@ EXHAUSTED = {
 }
 
 
+@pure
 def refusal(decision: pb.Decision) -> Fault:
     """The fault of a decision that refuses."""
     rule = f"limit {decision.rule}" if decision.rule else "a limit"

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from penstock.rpc.reasons import Consequences, Retry
+from penstock.service.purity import pure
 
 
 class Step(Enum):
@@ -37,6 +38,7 @@ class Means(NamedTuple):
     spare_models: bool
 
 
+@pure
 def next_step(failure: Consequences, means: Means) -> Step:
     """What to do after a failure."""
     if failure.retry is Retry.HERE and means.attempts < 2 * means.max_instances:

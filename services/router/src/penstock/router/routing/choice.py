@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.strategy import WAIT, Pick, RequestFeatures, Strategy
+from penstock.service.purity import pure
 
 MAX_CANDIDATES = 32
 """Candidates that are all looked at; of more, so many are taken at random."""
@@ -121,6 +122,7 @@ Fits = Callable[[str], Exclusion | None]
 """Why an instance, by its id, is not to serve this request; None when it may."""
 
 
+@pure
 def choose(
     fleet: Fleet,
     strategy: Strategy,
@@ -176,6 +178,7 @@ def _filtered(
     return candidates, excluded
 
 
+@pure
 def closed_because(member: Member, fleet: Fleet, now: float) -> Why | None:
     """Why an instance may take nothing now; None when it may."""
     if member.lost:
@@ -215,6 +218,7 @@ def _retry_after_s(fleet: Fleet, now: float) -> float:
     return max(0.05, min(back, default=1.0))
 
 
+@pure
 def expected_wait_s(member: Member) -> float:
     """Seconds that a request sent now would wait there before its own service, at the learned
     speed.
@@ -223,6 +227,7 @@ def expected_wait_s(member: Member) -> float:
     return max(0.0, over) / (member.concurrency * member.speed) if member.speed > 0.0 else 0.0
 
 
+@pure
 def queue_wait_s(fleet: Fleet, ahead: int) -> float:
     """Seconds that a call that queues now would wait while `ahead` calls go before it."""
     rate = sum(
@@ -238,6 +243,7 @@ class TooLong(Enum):
     FOR_CLASS = "the queue is longer than this priority may join"
 
 
+@pure
 def too_long(wait_s: float, remaining_s: float, limit_s: float) -> TooLong | None:
     """Whether a request should be refused before it queues.
 

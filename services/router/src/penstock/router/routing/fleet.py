@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from penstock.rpc.reasons import Verdict
+from penstock.service.purity import pure
 
 LATENCIES_KEPT, LATENCIES_NEEDED, LATENCIES_BETWEEN = 256, 64, 32
 """Latencies that the 95th percentile is taken of, how many it needs, and how often it is taken."""
@@ -54,6 +55,7 @@ class Health:
     slow_start_successes: int = 16
 
 
+@pure
 class Member:
     """One instance. `own` is exact: each `begin` is followed by one `succeed` or `fail`."""
 
@@ -133,6 +135,7 @@ class Member:
             self.concurrency = concurrency
 
 
+@pure
 class Fleet:
     """The instances of one model, and what is learned by comparing them."""
 

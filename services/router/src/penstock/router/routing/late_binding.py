@@ -22,12 +22,14 @@ from penstock.router.routing.strategy import (
     ScoredPick,
     lowest,
 )
+from penstock.service.purity import pure
 
 ROUND_TRIPS = 128
 MIN_ROUND_TRIPS = 8
 """Answers that must have come before their shortest round trip says something."""
 
 
+@pure
 class LateBinding:
     """See the head of this module."""
 

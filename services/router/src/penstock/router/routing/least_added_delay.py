@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.strategy import Forgetful, Pick, RequestFeatures, ScoredPick, lowest
+from penstock.service.purity import pure
 
 TIE = 0.001
 """Weight of what is in flight among instances that would add the same delay."""
 
 
+@pure
 class LeastAddedDelay(Forgetful):
     """See the head of this module."""
 
@@ -47,6 +49,7 @@ class LeastAddedDelay(Forgetful):
         return ScoredPick(scores, lowest(scores, rng), self.why)
 
 
+@pure
 def sized_delay(member: Member, size: float) -> float:
     """The same for a request of `size` mean requests: it waits for those before it, works, and
     those after it wait for its size.

@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping
 
 from penstock.api.router.v1 import router_pb2
 from penstock.router.routing.fleet import Fleet
+from penstock.service.purity import pure
 
 OLD_S = 3_600.0
 """Spot that has lasted for an hour is likelier to last on than spot that has just come."""
 
 
+@pure
 def unsafe_for_streams(
     fleet: Fleet,
     instances: Mapping[str, router_pb2.Instance],

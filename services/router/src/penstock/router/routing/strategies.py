@@ -23,8 +23,10 @@ from penstock.router.routing.strategy import (
     Strategy,
     lowest,
 )
+from penstock.service.purity import pure
 
 
+@pure
 class RoundRobin(Forgetful):
     """Each in turn, from a start taken at random."""
 
@@ -44,6 +46,7 @@ class RoundRobin(Forgetful):
         return ScoredPick([0.0] * len(candidates), self._turn % len(candidates), Pick.IN_TURN)
 
 
+@pure
 class LeastRequests(Forgetful):
     """Join the shortest queue, over all candidates."""
 
@@ -60,6 +63,7 @@ class LeastRequests(Forgetful):
         return ScoredPick(scores, lowest(scores, rng), Pick.LOWEST_SCORE)
 
 
+@pure
 class PowerOfTwo(Forgetful):
     """The shorter queue of two taken at random (Mitzenmacher 2001)."""
 
@@ -80,6 +84,7 @@ class PowerOfTwo(Forgetful):
         return ScoredPick(scores, better, Pick.BETTER_OF_TWO)
 
 
+@pure
 class PeakEwma:
     """Latency, quick to rise and slow to fall, times requests in flight (Finagle), over all."""
 
@@ -118,6 +123,7 @@ class PeakEwma:
         self._peaks[member.id] = (peak_s, answer.now)
 
 
+@pure
 class WeightedByUtilization(Forgetful):
     """Weighted round robin; a candidate's weight is its rate over its reported utilisation (gRFC
     A58), by stride.
@@ -161,6 +167,7 @@ def _cost(member: Member) -> float:
     return member.utilization / max(rate, 1e-9)
 
 
+@pure
 class WeightedSum(Forgetful):
     """Performance 40 %, load 30 %, match of complexity 20 %, priority 10 %."""
 
@@ -186,6 +193,7 @@ class WeightedSum(Forgetful):
         return ScoredPick(scores, lowest(scores, rng), Pick.LOWEST_SCORE)
 
 
+@pure
 class HotCold(Forgetful):
     """Prequal's rule (Wydrowski et al. 2024) with exact counts and modelled latency.
 
