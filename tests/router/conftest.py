@@ -1,12 +1,13 @@
-"""A real router with real instances behind it, in process: what is asked, who serves and how is the
-test's.
+"""A real router with real instances behind it, in this process, over real connections.
+
+Each test says what is asked, who serves and how; `start_router` does the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,20 +21,13 @@ from penstock.api.router.v1 import router_pb2_grpc
 from penstock.hosting.life import serving as hosted
 from penstock.prices.prices import ModelPrice
 from penstock.router.build import Stages, assemble
-from penstock.router.calls.attempts import Attempts
+from penstock.router.calls.selection import Selection
 from penstock.router.instances.backends import INFERENCE
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import digest
 from penstock.router.routing.model_choice import Models
 from penstock.router.settings import RouterSettings, RoutesSection
-from penstock.router.stages import (
-    AdmissionStage,
-    NoRecall,
-    NoShape,
-    OpenAdmission,
-    RecallStage,
-    ShapeStage,
-)
+from penstock.router.stages import AdmissionStage, LookUpStage, NoShape, ShapeStage
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
@@ -41,17 +35,25 @@ from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.world import world
 
 KEY = "psk-test-key"
+"""The API key of the organisation `acme`; its priority is at most high."""
 METADATA = (("authorization", f"Bearer {KEY}"),)
+KEYS = [
+    {"id": "k1", "sha256": digest(KEY), "organisation": "acme", "priority_ceiling": "high"},
+]
 TASKS = ("embed", "classify", "generate")
+LEASE_MS = 3_600_000
+"""Instances are registered by tests and send no heartbeats."""
+JOINED_SUCCESSES = 3
+"""An instance with so many successes is no newcomer any more."""
 
 
 @dataclass
 class Routed:
-    """A router that serves, and what a test may look into."""
+    """A router that serves, and its public parts."""
 
     stub: router_pb2_grpc.RouterServiceStub
     registry: Registry
-    attempts: Attempts
+    selection: Selection
     models: Models
     address: str
     stack: contextlib.AsyncExitStack
@@ -66,17 +68,20 @@ class Routed:
         await self.registry.register(
             pb.Instance(id=name, address=server.address, models=[ready], concurrency=concurrency)
         )
-        self.registry.members[name].successes = 3
+        self.registry.members[name].successes = JOINED_SUCCESSES
+
+    @contextlib.contextmanager
+    def occupied(self, name: str, requests: int) -> Iterator[None]:
+        """Count so many requests more at an instance than it was given."""
+        member = self.registry.members[name]
+        member.own += requests
+        try:
+            yield
+        finally:
+            member.own -= requests
 
 
 StartRouter = Callable[..., AbstractAsyncContextManager[Routed]]
-
-
-KEYS = [
-    {"id": "k1", "sha256": digest(KEY), "organisation": "acme", "priority_ceiling": "high"},
-]
-LEASE_MS = 3_600_000
-"""Instances are registered by tests and send no heartbeats."""
 
 
 @contextlib.asynccontextmanager
@@ -84,25 +89,19 @@ async def _start(
     settings: RouterSettings,
     *,
     admission: AdmissionStage | None = None,
+    look_up: LookUpStage | None = None,
+    shape: ShapeStage | None = None,
     routes: RoutesSection | None = None,
     prices: Mapping[str, ModelPrice] | None = None,
     store: redis.asyncio.Redis | None = None,
-    shape: ShapeStage | None = None,
-    recall: RecallStage | None = None,
 ) -> AsyncIterator[Routed]:
-    told: dict[str, object] = {"keys": {"api": KEYS}}
-    if routes is not None:
-        told["routes"] = routes.model_dump(mode="json")
-    if prices:
-        rows = [price.model_dump(mode="json", exclude_none=True) for price in prices.values()]
-        told["prices"] = {"models": rows}
     async with contextlib.AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        file = Path(folder) / "penstock.yaml"
-        file.write_text(yaml.safe_dump(told))
-        made = settings.model_copy(
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config_file = folder / "penstock.yaml"
+        config_file.write_text(yaml.safe_dump(_sections(routes, prices)))
+        own = settings.model_copy(
             update={
-                "config_file": file,
+                "config_file": config_file,
                 "listen": "127.0.0.1:0",
                 "internal_token": TOKEN,
                 "lease_ms": LEASE_MS,
@@ -110,22 +109,35 @@ async def _start(
                 "redis_url": "the test's own" if store is not None else "",
             }
         )
-        outside = world(made)
+        outside = world(own)
         if store is not None:
             outside = replace(outside, open_store=lambda _: store)
-        stages = Stages(admission or OpenAdmission(), recall or NoRecall(), shape or NoShape())
-        router = assemble(made, outside, stages)
-        address = await stack.enter_async_context(hosted(router.service, made))
+        router = assemble(own, outside, Stages(admission, look_up, shape or NoShape()))
+        address = await stack.enter_async_context(hosted(router.service, own))
         channel = await stack.enter_async_context(open_channel(address))
         stub = router_pb2_grpc.RouterServiceStub(channel)
-        yield Routed(stub, router.registry, router.attempts, router.models, address, stack)
+        yield Routed(stub, router.registry, router.selection, router.models, address, stack)
         await router.pipeline.drained()
-    assert all(item.own == 0 for item in router.registry.members.values())
+    in_flight = {name: member.own for name, member in router.registry.members.items()}
+    assert not any(in_flight.values()), in_flight
+
+
+def _sections(
+    routes: RoutesSection | None, prices: Mapping[str, ModelPrice] | None
+) -> dict[str, object]:
+    """The configuration file of a router with the key above."""
+    sections: dict[str, object] = {"keys": {"api": KEYS}}
+    if routes is not None:
+        sections["routes"] = routes.model_dump(mode="json")
+    if prices:
+        rows = [price.model_dump(mode="json", exclude_none=True) for price in prices.values()]
+        sections["prices"] = {"models": rows}
+    return sections
 
 
 @pytest.fixture
 def start_router() -> StartRouter:
-    """Starts a router with these settings for as long as the context lasts; afterwards no count may
-    be left.
+    """Starts a router with these settings for as long as the context lasts; afterwards every
+    count of requests in flight must be zero.
     """
     return _start

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.kind import Estimate, Task, TaskResult, text_rows
-from penstock.tasks.texts import check_texts
-from penstock.tasks.token_estimate import texts_tokens
+from penstock.tasks.kind import Estimate, Task, TaskResult
+from penstock.tasks.texts import check_texts, text_estimate, texts_tokens
 
 
 class Classify:
@@ -29,7 +28,7 @@ class Classify:
     def estimate(self, task: Task) -> Estimate:
         asked = task.classify
         tokens = texts_tokens(asked.texts) + texts_tokens(item.text for item in asked.examples)
-        return text_rows(task, asked.texts, tokens)
+        return text_estimate(task, asked.texts, tokens)
 
     def split(self, task: Task, max_rows: int) -> list[Task]:
         whole = task.classify

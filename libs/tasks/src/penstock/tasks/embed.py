@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.kind import Estimate, Task, TaskResult, text_rows
-from penstock.tasks.texts import check_texts
-from penstock.tasks.token_estimate import texts_tokens
+from penstock.tasks.kind import Estimate, Task, TaskResult
+from penstock.tasks.texts import check_texts, text_estimate, texts_tokens
 
 
 class Embed:
@@ -28,7 +27,7 @@ class Embed:
 
     def estimate(self, task: Task) -> Estimate:
         texts = task.embed.texts
-        return text_rows(task, texts, texts_tokens(texts))
+        return text_estimate(task, texts, texts_tokens(texts))
 
     def split(self, task: Task, max_rows: int) -> list[Task]:
         texts = task.embed.texts

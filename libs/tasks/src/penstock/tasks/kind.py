@@ -90,9 +90,3 @@ class Kind(Protocol):
             asked_for: whether the caller asks for reuse in so many words.
         """
         ...
-
-
-def text_rows(task: Task, texts: Sequence[str], tokens: int) -> Estimate:
-    """The estimate of a task that is texts, computed one by one."""
-    rows = max(1, len(texts))
-    return Estimate(rows, max(1, tokens), 0, task.ByteSize() + OVERHEAD_TOKENS * rows)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue import Served
-from penstock.tasks.token_estimate import texts_tokens
+from penstock.tasks.texts import texts_tokens
 
 T = TypeVar("T")
 

@@ -157,7 +157,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
         keys.replace(fresh.keys.api)
         models.replace(fresh.routes)
-        prices.replace(Prices.of(fresh.prices))
+        prices.value = Prices.of(fresh.prices)
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
     return Router(service, registry, selection, models, pipeline)

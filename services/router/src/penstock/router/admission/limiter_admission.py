@@ -92,7 +92,7 @@ class LimiterAdmission:
     def _demand(self, call: Call, request: ResolvedRequest) -> Demand:
         estimate, model = request.estimate, request.model
         bound, output = estimate.input_bound, estimate.output_tokens
-        price = self._prices.get().most_microusd(model, bound, output)
+        price = self._prices.value.most_microusd(model, bound, output)
         cost = price or 0
         options = request.options
         if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
@@ -145,7 +145,7 @@ class LimiterAdmission:
         output = request.estimate.output_tokens
         left_open = request.kind.open_ended and output == 0
         if left_open:
-            price = self._prices.get().models.get(request.model)
+            price = self._prices.value.models.get(request.model)
             output = price.max_output_tokens if price else 0
         admitted, decision = await self._hold(call, request, output, ends_s)
         hint = decision.max_tokens_hint
@@ -158,7 +158,7 @@ class LimiterAdmission:
     async def _hold(
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
     ) -> tuple[Admitted | None, pb.Decision]:
-        prices, estimate, hold_id = self._prices.get(), request.estimate, secrets.token_hex(12)
+        prices, estimate, hold_id = self._prices.value, request.estimate, secrets.token_hex(12)
         money = prices.most_microusd(request.model, estimate.input_bound, output)
         least = prices.most_microusd(request.model, estimate.input_tokens, 0) or 0
         amounts = (1, estimate.input_bound + output, money or 0)
@@ -230,7 +230,7 @@ class LimiterAdmission:
         if spent is None:
             return None
         model, input_tokens, output_tokens = spent
-        cost = self._prices.get().most_microusd(model, input_tokens, output_tokens) or 0
+        cost = self._prices.value.most_microusd(model, input_tokens, output_tokens) or 0
         return 1, input_tokens + output_tokens, cost
 
     async def keep(self) -> None:

@@ -162,7 +162,7 @@ class CacheLookUp:
             return 0
         estimate = request.estimate
         output = min(estimate.output_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
-        prices = self._prices.get()
+        prices = self._prices.value
         return prices.most_microusd(request.model, estimate.input_tokens, output) or 0
 
     async def follow_stream(

@@ -270,7 +270,7 @@ class Pipeline:
             raise internal("an answer ended without a result")
         total_ms = (self._clock.monotonic() - state.began_s) * 1e3
         receipt = state.receipt.finished(
-            result, self._prices.get(), total_ms, served.route, served.batch
+            result, self._prices.value, total_ms, served.route, served.batch
         )
         span.set(names.INPUT_TOKENS, result.usage.input_tokens)
         span.set(names.OUTPUT_TOKENS, result.usage.output_tokens)
