@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from penstock.service.store import embedded_store, open_store
 from penstock.tasks.kind import Estimate, Kind
 from penstock.tasks.kinds import EMBED, GENERATE
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.eventually import eventually
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 PRICES = PricesSection(
@@ -44,7 +46,7 @@ PRICES = PricesSection(
 """Of `chat` an input token costs 1 micro-dollar and an output token 2; `mini` has no price."""
 
 
-def request(kind: Kind, model: str, estimate: Estimate, **options: Any) -> ResolvedRequest:
+def request(kind: Kind, model: str, estimate: Estimate, /, **options: Any) -> ResolvedRequest:
     """A request of this size; `options` are the caller's."""
     given = router_pb2.CallOptions(**options)
     return ResolvedRequest(given, kind, inference_pb2.Task(), model, estimate)
@@ -148,6 +150,18 @@ class Limited:
         rule = usage.rules[0]
         return _total(rule.committed), _total(rule.held)
 
+    async def close(self) -> None:
+        """Return every lease and settle what is still to be settled, in virtual time."""
+        closing = asyncio.create_task(self.admission.close())
+
+        async def closed() -> bool:
+            await self.clock.advance(1.0)
+            return closing.done()
+
+        await eventually(closed, every_s=0)
+        await closing
+        await self.store.close()
+
     async def assert_books_balance(self) -> None:
         """Nothing in the ledger contradicts the counters."""
         _, differences = await self.store.verify("acme")
@@ -184,5 +198,4 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
 
         yield start
         for limited in started:
-            await limited.admission.close()
-            await limited.store.close()
+            await limited.close()

@@ -9,6 +9,7 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.router.stages import Spent
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
+from penstock.service.store import open_store
 from penstock.testkit.eventually import eventually
 
 from .conftest import CHAT, SHORT_TEXT, Limited, StartLimited, budget, call, receipt
@@ -144,8 +145,6 @@ async def renewal_in_vain(limited: Limited) -> None:
 async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(
     start_limited: StartLimited,
 ) -> None:
-    from penstock.service.store import open_store
-
     limited = start_limited(budget("tokens", 100_000))
     await limited.admit(SHORT_TEXT)
     real, limited.store.client = (

@@ -10,6 +10,10 @@ from penstock.rpc.reasons import Reason
 
 FROM_A_NEWER_LIMITER = 99
 WAIT_MS = 2_500
+UNPRICED = (
+    "options.model: limit month counts money and the model has no price: ask for one that "
+    "ListModels shows, or add it to `prices` in the file"
+)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +51,7 @@ WAIT_MS = 2_500
             pb.VERDICT_UNPRICED,
             Reason.NO_PRICE,
             Code.FAILED_PRECONDITION,
-            "options.model: limit month counts money and the model has no price: ask for one that "
-            "ListModels shows, or add it to `prices` in the file",
+            UNPRICED,
             0.0,
         ),
         (

@@ -1,25 +1,24 @@
 """Streams and instances that go away: a safer instance is preferred, a cut answer goes on where one
-can, else the caller hears of it.
+can, and where none can the caller hears of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.resuming import RESUMES
-from penstock.router.routing.fleet import Fleet, Member
-from penstock.router.routing.spot_avoidance import OLD_S, risky
+from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
+from penstock.router.instances.backends import Computed
+from penstock.router.routing.spot_avoidance import OLD_S
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
 from penstock.testkit.instance import QuietInstance
 
-from .conftest import METADATA, Routed
+from ..conftest import METADATA, Routed, StartRouter
 
 WORDS = ["one ", "two ", "three ", "four"]
 
@@ -28,7 +27,8 @@ class Speaker(QuietInstance):
     """Counts to four, from where the conversation ends; breaks off after so many words."""
 
     def __init__(self, after: int = 9, calls_tool: bool = False) -> None:
-        self.after, self.calls_tool = after, calls_tool
+        self.after = after
+        self.calls_tool = calls_tool
         self.tasks: list[inference_pb2.GenerateTask] = []
 
     async def ComputeStream(
@@ -53,7 +53,7 @@ class Speaker(QuietInstance):
 
 
 @pytest.fixture
-async def routed(start_router: Callable[..., Any]) -> AsyncIterator[Routed]:
+async def routed(start_router: StartRouter) -> AsyncIterator[Routed]:
     async with start_router(RouterSettings(listen="127.0.0.1:0")) as found:
         yield found
 
@@ -90,11 +90,11 @@ async def test_a_cut_answer_goes_on_where_an_instance_can(routed: Routed) -> Non
     ]
     assert second.tasks[0].max_tokens == 98
     receipt = parts[-1].receipt
-    assert (
-        receipt.route.instance_id == "second"
-        and "resumed after 8 characters: UNAVAILABLE" in receipt.notes
-    )
-    assert receipt.usage.estimated and receipt.usage.output_tokens == 4
+    assert receipt.route.instance_id == "second"
+    assert "resumed after 8 characters: UNAVAILABLE" in receipt.notes
+    assert receipt.usage.estimated
+    assert receipt.usage.output_tokens == 4
+    assert routed.selection.branches["resumed"] == 1
 
 
 async def test_an_answer_that_breaks_twice_goes_on_twice(routed: Routed) -> None:
@@ -107,13 +107,8 @@ async def test_an_answer_that_breaks_twice_goes_on_twice(routed: Routed) -> None
     assert parts[-1].receipt.route.instance_id == "c"
 
 
-@pytest.mark.parametrize("why", ["nobody can", "nobody else", "a tool was called"])
-async def test_where_none_can_go_on_the_caller_hears_of_it(routed: Routed, why: str) -> None:
-    await join(routed, "first", Speaker(after=2, calls_tool=why == "a tool was called"), RESUMES)
-    if why != "nobody else":
-        await join(
-            routed, "second", Speaker(), *([] if why == "nobody can" else [RESUMES]), spot=True
-        )
+async def heard_before_the_fault(routed: Routed) -> list[str]:
+    """What a caller hears of a stream that then fails as UNAVAILABLE."""
     heard: list[str] = []
     message = inference_pb2.Message(role="user", content="count")
     request = pb.GenerateStreamRequest(
@@ -122,7 +117,26 @@ async def test_where_none_can_go_on_the_caller_hears_of_it(routed: Routed, why: 
     with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
         async for part in routed.stub.GenerateStream(request, metadata=METADATA, timeout=10):
             heard.append(part.chunk.delta)  # noqa: PERF401 - what came before the fault counts
-    assert heard == WORDS[:2]
+    return heard
+
+
+async def test_where_no_instance_can_resume_the_caller_hears_of_the_cut(routed: Routed) -> None:
+    await join(routed, "first", Speaker(after=2), RESUMES)
+    await join(routed, "second", Speaker(), spot=True)
+    assert await heard_before_the_fault(routed) == WORDS[:2]
+
+
+async def test_where_there_is_no_other_instance_the_caller_hears_of_the_cut(
+    routed: Routed,
+) -> None:
+    await join(routed, "first", Speaker(after=2), RESUMES)
+    assert await heard_before_the_fault(routed) == WORDS[:2]
+
+
+async def test_where_a_tool_was_called_the_caller_hears_of_the_cut(routed: Routed) -> None:
+    await join(routed, "first", Speaker(after=2, calls_tool=True), RESUMES)
+    await join(routed, "second", Speaker(), RESUMES, spot=True)
+    assert await heard_before_the_fault(routed) == WORDS[:2]
 
 
 async def test_a_stream_goes_to_the_safer_instance_while_that_is_free(routed: Routed) -> None:
@@ -131,27 +145,59 @@ async def test_a_stream_goes_to_the_safer_instance_while_that_is_free(routed: Ro
     for _ in range(6):
         await stream(routed)
     assert (len(cheap.tasks), len(safe.tasks)) == (0, 6)
-    routed.registry.members["safe"].own += 20
-    try:
+    with routed.occupied("safe", requests=20):
         await stream(routed)
-    finally:
-        routed.registry.members["safe"].own -= 20
     assert len(cheap.tasks) == 1
 
 
-def test_safety_is_on_demand_then_old_spot_then_young() -> None:
-    fleet = Fleet()
-    fleet.members = [Member(name, 1, proven=True) for name in ("paid", "old", "young")]
-    spot = pb.Instance(tenancy=pb.TENANCY_SPOT)
-    instances = {"paid": pb.Instance(), "old": spot, "young": spot}
-    since, now = {"paid": 0.0, "old": 0.0, "young": OLD_S}, OLD_S + 60.0
+def says(delta: str = "", **more: object) -> inference_pb2.GenerateChunk:
+    return inference_pb2.GenerateChunk(delta=delta, **more)  # type: ignore[arg-type]
 
-    def left_alone(*busy: str) -> frozenset[str]:
-        for member in fleet.members:
-            member.own = int(member.id in busy)
-        return risky(fleet, instances, since, now, ())
 
-    assert left_alone() == {"old", "young"}
-    assert left_alone("paid") == {"young"}
-    assert left_alone("paid", "old") == left_alone("paid", "old", "young") == frozenset()
-    assert risky(fleet, dict.fromkeys(instances, spot), {}, now, ()) == frozenset()
+def test_an_answer_that_was_delivered_as_text_can_be_gone_on_with() -> None:
+    delivered = Delivered()
+    assert not delivered.begun
+    for chunk in (says(), says("one "), says("two")):
+        delivered.add(chunk)
+    assert (delivered.begun, delivered.whole, delivered.text) == (True, True, "one two")
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        says(tool_calls=[inference_pb2.ToolCall(name="f")]),
+        says(finish_reason=inference_pb2.FINISH_REASON_STOP),
+    ],
+)
+def test_what_text_cannot_hold_cannot_be_gone_on_with(chunk: inference_pb2.GenerateChunk) -> None:
+    delivered = Delivered()
+    delivered.add(chunk)
+    delivered.add(says("more"))
+    assert not delivered.whole
+
+
+@pytest.mark.parametrize(("max_tokens", "left"), [(0, 0), (100, 98), (2, 1), (1, 1)])
+def test_the_rest_of_an_answer_has_what_is_left_of_its_length(max_tokens: int, left: int) -> None:
+    task = inference_pb2.Task()
+    task.generate.messages.add(role="user", content="count")
+    task.generate.max_tokens = max_tokens
+    rest = continued(task, "one two ").generate
+    assert rest.max_tokens == left
+    assert [(turn.role, turn.content) for turn in rest.messages] == [
+        ("user", "count"),
+        ("assistant", "one two "),
+    ]
+    assert len(task.generate.messages) == 1, "the task itself is left as it is"
+
+
+def test_the_last_piece_holds_the_whole_answer_and_estimates_the_first_part() -> None:
+    result = inference_pb2.TaskResult()
+    result.generate.message.content = "three four"
+    result.usage.input_tokens, result.usage.output_tokens = 5, 2
+    whole = joined(Computed(result), "one two ", 7).result
+    assert whole is not None
+    assert whole.generate.message.content == "one two three four"
+    assert (whole.usage.input_tokens, whole.usage.output_tokens) == (5 + 7, 2 + 8 // 4)
+    assert whole.usage.estimated
+    piece = Computed(None, chunk=says("x"))
+    assert joined(piece, "one two ", 7) is piece

@@ -4,7 +4,6 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,13 +11,16 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.prices.prices import ModelPrice
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.settings import RouterSettings
-from penstock.router.stages import Found, Later, NoRecall, NotFound
+from penstock.router.stages import Deferred, Hit, LookUp, Miss, NoLookUp
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
 from penstock.tasks.answer_keys import STALE
 from penstock.testkit.chats import chat
 from penstock.testkit.instance import QuietInstance
+
+from ..conftest import StartRouter
 
 MODEL = "m"
 PRICES = {
@@ -28,59 +30,48 @@ PRICES = {
 }
 
 
-class OneStale(NoRecall):
-    """Has one stale answer, and notes what is stored for it.
+class OneStaleAnswer(NoLookUp):
+    """A look-up that has one stale answer, for which a new one is owed."""
 
-    `rule` and `cost` are of the receipts.
-    """
+    def __init__(self) -> None:
+        self.stored: list[tuple[object, str]] = []
+        """Tickets and the revision of what came for them; empty where nothing came."""
 
-    def __init__(self, found: bool = True, cost: int = 0) -> None:
-        self.found, self.cost = found, cost
-        self.stored: list[tuple[object, str, int]] = []
-
-    async def look_up(
-        self,
-        call: Call,
-        options: pb.CallOptions,
-        task: inference_pb2.Task,
-        model: str,
-        request_id: str,
-    ) -> Found | NotFound:
+    async def look_up(self, call: Call, request: ResolvedRequest, request_id: str) -> LookUp:
         receipt = common_pb2.CacheReceipt(rule=STALE, outcome=common_pb2.CACHE_OUTCOME_EXACT_HIT)
-        if self.found:
-            return Found(
-                inference_pb2.TaskResult(revision="old"), receipt, refresh=NotFound("owed")
-            )
-        receipt = common_pb2.CacheReceipt(
-            outcome=common_pb2.CACHE_OUTCOME_MISS, cost_microusd=self.cost
-        )
-        saving = common_pb2.Saving(technique="semantic_cache", microusd=-self.cost)
-        return NotFound("missed", receipt, savings=(saving,))
+        return Hit(inference_pb2.TaskResult(revision="old"), receipt, refresh="owed")
 
     def store(
         self,
-        token: object,
+        ticket: object,
         result: inference_pb2.TaskResult | None,
         receipt: common_pb2.Receipt | None,
-    ) -> Later:
-        self.stored.append(
-            (token, result.revision if result else "", receipt.cost.paid_microusd if receipt else 0)
-        )
+    ) -> Deferred:
+        self.stored.append((ticket, result.revision if result is not None else ""))
         return None
+
+
+class CostlyMiss(NoLookUp):
+    """A look-up that finds nothing, and costs something."""
+
+    async def look_up(self, call: Call, request: ResolvedRequest, request_id: str) -> LookUp:
+        receipt = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, cost_microusd=3)
+        saving = common_pb2.Saving(technique="semantic_cache", microusd=-3)
+        return Miss("missed", receipt, savings=(saving,))
 
 
 class Instance(QuietInstance):
     """Answers with a new revision, or not."""
 
     def __init__(self) -> None:
-        self.down = False
+        self.is_down = False
         self.calls: list[Call] = []
 
     async def Compute(
         self, request: inference_pb2.ComputeRequest, call: Call
     ) -> inference_pb2.ComputeResponse:
         self.calls.append(call)
-        if self.down:
+        if self.is_down:
             raise unavailable("no")
         result = inference_pb2.TaskResult(revision="new")
         result.usage.input_tokens = 1_000
@@ -93,11 +84,11 @@ class Instance(QuietInstance):
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_stale_answer_is_served_and_a_call_outside_the_run_brings_the_new_one(
-    start_router: Callable[..., Any], streamed: bool
+    start_router: StartRouter, streamed: bool
 ) -> None:
-    recall, instance = OneStale(), Instance()
+    look_up, instance = OneStaleAnswer(), Instance()
     options, task = pb.CallOptions(run_id="r1", step="s"), chat("hello").generate
-    async with start_router(RouterSettings(default_model=MODEL), recall=recall) as routed:
+    async with start_router(RouterSettings(default_model=MODEL), look_up=look_up) as routed:
         await routed.join("a", instance, MODEL)
         if streamed:
             request = pb.GenerateStreamRequest(task=task, options=options)
@@ -107,31 +98,30 @@ async def test_a_stale_answer_is_served_and_a_call_outside_the_run_brings_the_ne
             request = pb.GenerateRequest(task=task, options=options)
             receipt = (await routed.stub.Generate(request, metadata=routed.metadata)).receipt
     assert (receipt.revision, receipt.cache.rule, receipt.cost.paid_microusd) == ("old", STALE, 0)
-    assert [(token, revision) for token, revision, _ in recall.stored] == [("owed", "new")]
+    assert look_up.stored == [("owed", "new")]
     (call,) = instance.calls
     assert (call.principal.organisation, call.run_id) == ("acme", "")
 
 
-async def test_a_refresh_that_fails_is_nobodys_failure_and_is_no_longer_owed(
-    start_router: Callable[..., Any],
+async def test_a_refresh_that_fails_fails_nobody_and_is_no_longer_owed(
+    start_router: StartRouter,
 ) -> None:
-    recall, instance = OneStale(), Instance()
-    instance.down = True
-    async with start_router(RouterSettings(default_model=MODEL), recall=recall) as routed:
+    look_up, instance = OneStaleAnswer(), Instance()
+    instance.is_down = True
+    async with start_router(RouterSettings(default_model=MODEL), look_up=look_up) as routed:
         await routed.join("a", instance, MODEL)
         answer = await routed.stub.Generate(
             pb.GenerateRequest(task=chat("hello").generate), metadata=routed.metadata
         )
         assert answer.receipt.revision == "old"
-    assert {(token, revision) for token, revision, _ in recall.stored} == {("owed", "")}
+    assert set(look_up.stored) == {("owed", "")}
 
 
 async def test_what_asking_the_cache_cost_is_paid_and_the_rows_still_add_up(
-    start_router: Callable[..., Any],
+    start_router: StartRouter,
 ) -> None:
-    recall = OneStale(found=False, cost=3)
     async with start_router(
-        RouterSettings(default_model=MODEL), recall=recall, prices=PRICES
+        RouterSettings(default_model=MODEL), look_up=CostlyMiss(), prices=PRICES
     ) as routed:
         await routed.join("a", Instance(), MODEL)
         answer = await routed.stub.Generate(

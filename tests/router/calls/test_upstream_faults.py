@@ -1,8 +1,8 @@
-"""An upstream's fault on its whole way: through the upstream service and the batcher to the router,
-charged once and remembered.
+"""An upstream's fault on its whole way: through the upstream service and the batcher to the router.
+It is tried elsewhere, charged once, and remembered by score and batcher.
 
-Real servers in process: scripted upstreams, one upstream service before each, one batcher before
-them all, one router with a real limiter.
+Real servers in this process: scripted upstreams, an upstream service in front of each, one batcher
+in front of them all, and a router with a real limiter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,13 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
+from penstock.service.current import Current
 from penstock.service.store import embedded_store, open_store
+from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.upstream import ScriptedUpstream
+
+from ..conftest import JOINED_SUCCESSES, Routed, StartRouter
 
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
@@ -78,17 +83,18 @@ class Books:
         """Requests, tokens and micro-dollars, once nothing is held any more; the ledger says the
         same.
         """
-        async with asyncio.timeout(20):
-            while True:
-                asked = await self.limiter.GetUsage(
-                    limiter_pb2.GetUsageRequest(), Call(Principal("acme"))
-                )
-                rows = {row.rule: row for row in asked.rules}
-                held = [row.held for row in asked.rules]
-                if not any(amount.requests or amount.tokens or amount.microusd for amount in held):
-                    break
-                await asyncio.sleep(0.01)
-        assert (await self.store.verify("acme"))[1] == []
+
+        async def settled() -> dict[str, limiter_pb2.RuleUsage]:
+            usage = await self.limiter.GetUsage(
+                limiter_pb2.GetUsageRequest(), Call(Principal("acme"))
+            )
+            held = [row.held for row in usage.rules]
+            assert not any(one.requests or one.tokens or one.microusd for one in held), held
+            return {row.rule: row for row in usage.rules}
+
+        rows = await eventually(settled, timeout_s=20)
+        _, differences = await self.store.verify("acme")
+        assert differences == []
         return (
             rows["requests"].committed.requests,
             rows["tokens"].committed.tokens,
@@ -98,17 +104,17 @@ class Books:
 
 @dataclass
 class Rig:
-    """A router with what a test may look into; instances by the name of their upstream."""
+    """A router with its batcher and limiter; instances have the name of their upstream."""
 
-    router: Any
+    router: Routed
     batcher: BatcherServicer
     books: Books
 
     async def join(
         self, name: str, model: str, faults: deque[Any], **knobs: Any
     ) -> ScriptedUpstream:
-        """An upstream that has these faults, with its service, known to the router as one that is
-        proven.
+        """An upstream that has these faults, with its service, which the router takes for one that
+        is proven.
         """
         stack = self.router.stack
         upstream = await stack.enter_async_context(ScriptedUpstream(faults=faults))
@@ -134,7 +140,7 @@ class Rig:
                 tenancy=pb.TENANCY_UPSTREAM,
             )
         )
-        self.router.registry.members[name].successes = 3
+        self.router.registry.members[name].successes = JOINED_SUCCESSES
         return upstream
 
     async def slots(self) -> dict[str, int]:
@@ -147,8 +153,11 @@ class Rig:
         return {name: member.failures for name, member in self.router.registry.members.items()}
 
 
+StartRig = Callable[..., AbstractAsyncContextManager[Rig]]
+
+
 @pytest.fixture
-def start_rig(start_router: Any, tmp_path: Path) -> Any:
+def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
     @contextlib.asynccontextmanager
     async def start(**more: Any) -> AsyncIterator[Rig]:
         clock = SystemClock()
@@ -160,19 +169,15 @@ def start_rig(start_router: Any, tmp_path: Path) -> Any:
         )
         async with (
             serving([Endpoint(BATCHER, batcher, internal(TOKEN))]) as server,
-            embedded_store(tmp_path / "redis", "cache") as url,
+            embedded_store(tmp_path / "store", "cache") as url,
         ):
-            settings, store = (
-                RouterSettings(batcher_address=server.address),
-                Store(open_store(url), clock, 5.0, 1.0),
-            )
-            section, table = (
-                LimitsSection.model_validate({"rules": RULES}),
-                PricesSection(models=(*PRICES.values(),)),
-            )
-            limiter = LimiterServicer(LimiterSettings(), section, table, store, clock)
+            settings = RouterSettings(batcher_address=server.address)
+            store = Store(open_store(url), clock, 5.0, 1.0)
+            section = LimitsSection.model_validate({"rules": RULES})
+            prices = PricesSection(models=tuple(PRICES.values()))
+            limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
             admission = LimiterAdmission(
-                InProcessPeer(LIMITER, limiter), lambda: Prices(PRICES), clock
+                InProcessPeer(LIMITER, limiter), Current(Prices(PRICES)), clock
             )
             async with start_router(settings, admission=admission, prices=PRICES, **more) as router:
                 yield Rig(router, batcher, Books(limiter, store))
@@ -207,7 +212,7 @@ def asking(model: str, *words: str) -> pb.GenerateRequest:
     ],
 )
 async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_and_batcher(
-    start_rig: Any, fault: str
+    start_rig: StartRig, fault: str
 ) -> None:
     faults: deque[Any] = deque([fault])  # shared: whichever upstream is asked first has it
     knobs = {"silence_timeout_ms": 500} if fault == "silence" else {}
@@ -243,7 +248,7 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
     ],
 )
 async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_nobody(
-    start_rig: Any, fault: str, code: grpc.StatusCode
+    start_rig: StartRig, fault: str, code: grpc.StatusCode
 ) -> None:
     async with start_rig() as rig:
         upstreams = [await rig.join(name, "small", deque([fault])) for name in ("a", "b")]
@@ -276,7 +281,7 @@ def cost_of(heard: str) -> int:
     ("fault", "said"), [("cut", "one two"), ("malformed", "one"), ("error_event", "one")]
 )
 async def test_a_broken_stream_ends_in_an_error_and_is_charged_for_what_it_said_and_no_more(
-    start_rig: Any, fault: str, said: str
+    start_rig: StartRig, fault: str, said: str
 ) -> None:
     async with start_rig() as rig:
         upstreams = [await rig.join(name, "small", deque([fault])) for name in ("a", "b")]
@@ -295,7 +300,7 @@ async def test_a_broken_stream_ends_in_an_error_and_is_charged_for_what_it_said_
 
 @pytest.mark.parametrize("fault", ["429", "529", "reset", "content_type"])
 async def test_a_stream_that_fails_before_its_first_piece_is_tried_elsewhere_and_charged_once(
-    start_rig: Any, fault: str
+    start_rig: StartRig, fault: str
 ) -> None:
     faults: deque[Any] = deque([fault])
     async with start_rig() as rig:
@@ -308,7 +313,7 @@ async def test_a_stream_that_fails_before_its_first_piece_is_tried_elsewhere_and
 
 
 async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_what_was_said(
-    start_rig: Any,
+    start_rig: StartRig,
 ) -> None:
     async with start_rig() as rig:
         upstream = await rig.join("a", "small", deque())
@@ -325,14 +330,14 @@ async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_wha
 
 
 async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
-    start_rig: Any,
+    start_rig: StartRig,
 ) -> None:
     rules = (
         ShapingRule(model="big", lossless=False, stable_prefix=False),
         ShapingRule(model="small"),
     )
     routes = RoutesSection(models=(ModelRoute(name="small"), ModelRoute(name="big", quality=0.9)))
-    shape = PromptShape(PromptsSection(rules=rules), lambda: Prices(PRICES))
+    shape = PromptShape(PromptsSection(rules=rules), Current(Prices(PRICES)))
     async with start_rig(shape=shape, routes=routes) as rig:
         small = await rig.join("a", "small", deque(["", "429"]))
         big = await rig.join("b", "big", deque())
