@@ -1,114 +1,137 @@
-"""Cache services on a real Redis, with an embedder of words."""
+"""Caches on a real Redis, with an embedder that knows words only."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.api.cache_service import CacheServicer
-from penstock.cache.semantic.learning_log import Lessons
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.build import Cache, Models, assemble
+from penstock.cache.semantic.embedder import Embedder
+from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
-from penstock.cache.storage.replicas import Replicas
 from penstock.rpc.call import Call, Principal
-from penstock.service.clock import Clock, SystemClock
+from penstock.service.clock import Clock
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.eventually import eventually
+from penstock.testkit.world import world
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 WIDTH = 16
 INTENTS = ("pay", "lost", "open", "limit", "rate", "help")
 
 
+def embed(text: str) -> np.ndarray:
+    """A direction for each first word, and a little of one for each length of a text."""
+    by_word = np.random.default_rng(zlib.crc32(text.split()[0].encode()))
+    by_length = np.random.default_rng(len(text))
+    vector = by_word.normal(size=WIDTH) + 0.25 * by_length.normal(size=WIDTH)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
 class Rig:
-    """Cache services on one store; their embedder gives each first word its own direction."""
+    """Makes caches on one store, and calls them."""
 
-    def __init__(self, url: str) -> None:
-        self.client = open_store(url)
-        self.tiers: list[SemanticTier] = []
-        self.replicas: list[Replicas] = []
+    embed = staticmethod(embed)
 
-    async def make(self, clock: Clock | None = None, **section: Any) -> CacheServicer:
-        knobs, clock = CacheSection(**{"probes_per_s": 1e6, **section}), clock or SystemClock()
-        entries = Entries(self.client, b"secret", knobs, Random(2))
-        replicas = Replicas(entries)
-        await replicas.start()
-        self.replicas.append(replicas)
-        embedder = Embedder("words@1", WIDTH, self.embed)
-        tier = SemanticTier(
-            Lessons(self.client, knobs.lessons_bytes), knobs, embedder, Random(1), clock
-        )
-        await tier.start()
-        self.tiers.append(tier)
-        return CacheServicer(CacheSettings(internal_token="secret"), knobs, entries, tier, clock)
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.client = client
+        self._opened: list[Cache] = []
 
-    @staticmethod
-    def embed(text: str) -> np.ndarray:
-        """The same text always has the same vector."""
-        rng = np.random.default_rng(zlib.crc32(text.split()[0].encode()))
-        other = np.random.default_rng(len(text))
-        vector = rng.normal(size=WIDTH) + 0.25 * other.normal(size=WIDTH)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
+    async def make(
+        self,
+        clock: Clock | None = None,
+        max_loaded_scopes: int = MAX_LOADED_SCOPES,
+        **section: Any,
+    ) -> Cache:
+        """An open cache; `section` are values of the section `cache`."""
+        embedder = Embedder("words@1", WIDTH, embed)
+        models = Models(embedder, max_loaded_scopes=max_loaded_scopes)
+        return await self.open(models, clock, **section)
+
+    async def open(self, models: Models, clock: Clock | None = None, **section: Any) -> Cache:
+        """An open cache with these models."""
+        cache = self.assemble(self.client, models, clock, **section)
+        await cache.open()
+        self._opened.append(cache)
+        return cache
 
     @staticmethod
-    async def look(
-        cache: CacheServicer, task: inference_pb2.Task, call: Call = ANN, **more: Any
+    def assemble(
+        client: redis.asyncio.Redis, models: Models, clock: Clock | None = None, **section: Any
+    ) -> Cache:
+        """A cache that is not open."""
+        settings = CacheSettings(internal_token="secret")
+        values = CacheSection(**{"probes_per_s": 1e6, **section})
+        return assemble(settings, values, client, world(settings, clock=clock), models)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(cache.close() for cache in self._opened))
+
+    @staticmethod
+    async def look_up(
+        cache: Cache, task: inference_pb2.Task, call: Call = ANN, **more: Any
     ) -> pb.LookUpResponse:
-        return await cache.LookUp(asking(task, **more), call)
+        """A look-up; for `more` see `asking`."""
+        return await cache.servicer.LookUp(asking(task, **more), call)
 
     @staticmethod
     async def store(
-        cache: CacheServicer,
+        cache: Cache,
         missed: pb.LookUpResponse,
         answer: inference_pb2.TaskResult,
         call: Call = ANN,
         **more: Any,
     ) -> pb.StoreResponse:
+        """Bring the answer to a look-up that missed; `more` are fields of the request."""
         request = pb.StoreRequest(token=missed.token, result=answer, paid_microusd=400, **more)
-        return await cache.Store(request, call)
+        return await cache.servicer.Store(request, call)
 
-    async def keep(
+    async def add(
         self,
-        cache: CacheServicer,
+        cache: Cache,
         task: inference_pb2.Task,
         answer: inference_pb2.TaskResult,
         call: Call = ANN,
         **more: Any,
     ) -> pb.StoreResponse:
-        missed = await self.look(cache, task, call, **more)
+        """A look-up that misses, and its answer."""
+        missed = await self.look_up(cache, task, call, **more)
         assert missed.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS
         return await self.store(cache, missed, answer, call)
 
     @staticmethod
-    async def until(what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not what():
-                await asyncio.sleep(0.005)
+    def learnt_entries(cache: Cache) -> int:
+        """Entries in the semantic scopes in memory."""
+        assert cache.semantic_cache is not None
+        return sum(len(scope) for scope in cache.semantic_cache.loaded_scopes)
 
-    async def warm(self, cache: CacheServicer, prompts: int = 420) -> list[str]:
-        """Ask and teach until likeness is served, and right; the prompts that were."""
-        rng, served, stored = Random(4), list[str](), 0
-        tier = cache.likeness.tier
-        assert tier is not None
+    async def until_learnt(self, cache: Cache, entries: int) -> None:
+        """Wait until the semantic scopes in memory hold so many entries."""
+        await eventually(lambda: self.learnt_entries(cache) == entries, 20.0)
+
+    async def teach(self, cache: Cache, prompts: int = 420) -> list[str]:
+        """Look up and answer prompts of a few intents until similar ones are served; returns the
+        prompts that were, all of them with the right answer.
+        """
+        rng = Random(4)
+        served: list[str] = []
+        stored = 0
         for _ in range(prompts):
             intent = rng.choice(INTENTS)
-            text = (
-                f"{intent} "
-                f"{'please ' * rng.randint(0, 8)}{rng.choice(['now', 'my card', 'soon'])} "
-                f"{'x' * rng.randint(1, 40)}"
-            )
-            found = await self.look(cache, chat(text))
+            text = prompt_of(intent, rng)
+            found = await self.look_up(cache, chat(text))
             if found.receipt.outcome == common_pb2.CACHE_OUTCOME_SEMANTIC_HIT:
                 served.append(text)
                 assert json.loads(found.result.generate.message.content)["intent"] == intent
@@ -116,19 +139,22 @@ class Rig:
                 await self.store(cache, found, said(json.dumps({"intent": intent})))
                 stored += 1
                 if stored % 10 == 0:
-                    expected = stored
-                    await self.until(
-                        lambda count=expected: (
-                            sum(len(held.index) for held in tier.scopes()) == count
-                        )
-                    )
+                    await self.until_learnt(cache, stored)
         return served
+
+
+def prompt_of(intent: str, rng: Random) -> str:
+    """A random prompt of an intent, which is its first word."""
+    please = "please " * rng.randint(0, 8)
+    end = rng.choice(["now", "my card", "soon"])
+    return f"{intent} {please}{end} {'x' * rng.randint(1, 40)}"
 
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with embedded_store(tmp_path / "redis", "cache") as url:
-        made = Rig(url)
+        client = open_store(url)
+        made = Rig(client)
         yield made
-        await asyncio.gather(*(one.close() for one in (*made.tiers, *made.replicas)))
-        await made.client.aclose()
+        await made.close()
+        await client.aclose()

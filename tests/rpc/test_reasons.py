@@ -69,7 +69,7 @@ UPSTREAM_SILENT       UNAVAILABLE          ELSEWHERE      other  yes    GONE    
 UPSTREAM_RESET        UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 UPSTREAM_ERROR        UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 UPSTREAM_MALFORMED    UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_TOO_LARGE    FAILED_PRECONDITION  NOWHERE        same   no     NOTHING  SAID
+UPSTREAM_TOO_LARGE    UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 """
 
 

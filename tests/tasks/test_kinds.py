@@ -12,8 +12,7 @@ from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
 from penstock.tasks.kind import OVERHEAD_TOKENS, Estimate, Kind, Task, TaskResult
 from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, KINDS, kind_of
-from penstock.tasks.texts import MAX_TEXTS
-from penstock.tasks.texts import text_tokens
+from penstock.tasks.texts import MAX_TEXTS, text_tokens
 
 ALL = tuple(KINDS.values())
 

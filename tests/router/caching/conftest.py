@@ -20,10 +20,12 @@ from penstock.router.stages import Hit, LookUp, Miss
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
 from penstock.service.current import Current
-from penstock.tasks.answer_keys import FINGERPRINT_BYTES, STALE, exact_key, tenant_of
+from penstock.tasks.answer_keys import FINGERPRINT_BYTES, exact_key, tenant_of
 from penstock.tasks.kind import Task, TaskResult
 from penstock.tasks.kinds import kind_of
 from penstock.testkit.clock import FakeClock
+
+STALE = "exact: stale"
 
 ACME = Call(Principal("acme"), deadline_s=1e12)
 BOLT = Call(Principal("bolt"), deadline_s=1e12)

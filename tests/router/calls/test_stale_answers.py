@@ -16,11 +16,12 @@ from penstock.router.settings import RouterSettings
 from penstock.router.stages import Deferred, Hit, LookUp, Miss, NoLookUp
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
-from penstock.tasks.answer_keys import STALE
 from penstock.testkit.chats import chat
 from penstock.testkit.instance import QuietInstance
 
 from ..conftest import StartRouter
+
+STALE = "exact: stale"
 
 MODEL = "m"
 PRICES = {

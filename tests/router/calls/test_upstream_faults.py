@@ -161,29 +161,32 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
     @contextlib.asynccontextmanager
     async def start(**more: Any) -> AsyncIterator[Rig]:
         clock = SystemClock()
-        batcher = BatcherServicer(
-            BatchingSection(),
-            lambda address: connect(address, INFERENCE, token=TOKEN),
-            clock,
-            NO_TELEMETRY,
-        )
-        async with (
-            serving([Endpoint(BATCHER, batcher, internal(TOKEN))]) as server,
-            embedded_store(tmp_path / "store", "cache") as url,
-        ):
-            settings = RouterSettings(batcher_address=server.address)
+        async with contextlib.AsyncExitStack() as stack:
+            url = await stack.enter_async_context(embedded_store(tmp_path / "store", "cache"))
             store = Store(open_store(url), clock, 5.0, 1.0)
+            stack.push_async_callback(store.close)
+            batcher = BatcherServicer(
+                BatchingSection(),
+                lambda address: connect(address, INFERENCE, token=TOKEN),
+                clock,
+                NO_TELEMETRY,
+            )
+            stack.push_async_callback(batcher.close)
             section = LimitsSection.model_validate({"rules": RULES})
             prices = PricesSection(models=tuple(PRICES.values()))
             limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
             admission = LimiterAdmission(
                 InProcessPeer(LIMITER, limiter), Current(Prices(PRICES)), clock
             )
-            async with start_router(settings, admission=admission, prices=PRICES, **more) as router:
-                yield Rig(router, batcher, Books(limiter, store))
-            await admission.close()
-            await batcher.close()
-            await store.close()
+            stack.push_async_callback(admission.close)
+            server = await stack.enter_async_context(
+                serving([Endpoint(BATCHER, batcher, internal(TOKEN))])
+            )
+            settings = RouterSettings(batcher_address=server.address)
+            router = await stack.enter_async_context(
+                start_router(settings, admission=admission, prices=PRICES, **more)
+            )
+            yield Rig(router, batcher, Books(limiter, store))
 
     return start
 
@@ -225,18 +228,13 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
         receipt = answer.receipt
         assert receipt.route.attempts == 2
         assert [len(upstream.requests) for upstream in upstreams.values()] == [1, 1]
-        served, failed = (
-            receipt.route.instance_id,
-            ({*upstreams} - {receipt.route.instance_id}).pop(),
-        )
+        served = receipt.route.instance_id
+        [failed] = {*upstreams} - {served}
         assert rig.failures() == {served: 0, failed: 1}
         slots = await rig.slots()
         assert slots[failed] < SLOTS <= slots[served]
-        assert (
-            receipt.cost.paid_microusd
-            == receipt.usage.input_tokens + receipt.usage.output_tokens
-            == 7 + 4
-        )
+        assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (7, 4)
+        assert receipt.cost.paid_microusd == 7 + 4
         assert await rig.books.charged() == (1, 11, 11)
 
 
@@ -329,6 +327,20 @@ async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_wha
         assert rig.failures() == {"a": 0}
 
 
+def with_tool_result(rows: int) -> tuple[pb.GenerateRequest, str]:
+    """A question to `auto` after a tool's result that can be said in fewer tokens, and the result
+    itself.
+    """
+    request = asking("auto", "what is in stock")
+    request.task.messages.add(role="assistant").tool_calls.add(
+        id="c1", name="find", arguments_json="{}"
+    )
+    items = [{"name": f"item {number}", "count": number} for number in range(rows)]
+    content = json.dumps(items, indent=4)
+    request.task.messages.add(role="tool", content=content, tool_call_id="c1")
+    return request, content
+
+
 async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_the_prompt_as_it_came(
     start_rig: StartRig,
 ) -> None:
@@ -341,31 +353,29 @@ async def test_auto_is_shaped_by_the_chosen_models_rule_and_its_fallback_gets_th
     async with start_rig(shape=shape, routes=routes) as rig:
         small = await rig.join("a", "small", deque(["", "429"]))
         big = await rig.join("b", "big", deque())
-        request = asking("auto", "what is in stock")
-        request.task.messages.add(role="assistant").tool_calls.add(
-            id="c1", name="find", arguments_json="{}"
-        )
-        sent = json.dumps(
-            [{"name": f"item {number}", "count": number} for number in range(40)], indent=4
-        )
-        request.task.messages.add(role="tool", content=sent, tool_call_id="c1")
-        first = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
-        second = await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
+        request, content = with_tool_result(rows=40)
+        first, second = [
+            await rig.router.stub.Generate(request, metadata=rig.router.metadata, timeout=20)
+            for _ in range(2)
+        ]
+
         assert first.receipt.model == "small"
         shaped = small.requests[0]["messages"][-1]["content"]
-        assert len(shaped) < len(sent)
-        assert json.loads(shaped) == json.loads(sent)
+        assert len(shaped) < len(content)
+        assert json.loads(shaped) == json.loads(content)
         assert [saving.technique for saving in first.receipt.savings] == ["prompt_optimiser"]
+
         assert second.receipt.model == "big"
-        assert big.requests[0]["messages"][-1]["content"] == sent
+        assert big.requests[0]["messages"][-1]["content"] == content
         assert not second.receipt.savings
-        assert "prompt: as it was sent, big has another rule" in second.receipt.notes
-        told = [note for note in second.receipt.notes if note.startswith("prefix: ")]
-        assert told == ["prefix: nothing is known of what big was sent before"]
-        told = [answer.receipt for answer in (first, second)]
-        tokens = sum(receipt.usage.input_tokens + receipt.usage.output_tokens for receipt in told)
-        assert await rig.books.charged() == (
-            2,
-            tokens,
-            sum(receipt.cost.paid_microusd for receipt in told),
-        )
+        assert [
+            note for note in second.receipt.notes if note.startswith(("prompt: ", "prefix: "))
+        ] == [
+            "prompt: as it was sent, big has another rule",
+            "prefix: nothing is known of what big was sent before",
+        ]
+
+        receipts = [answer.receipt for answer in (first, second)]
+        tokens = sum(one.usage.input_tokens + one.usage.output_tokens for one in receipts)
+        paid_microusd = sum(one.cost.paid_microusd for one in receipts)
+        assert await rig.books.charged() == (2, tokens, paid_microusd)

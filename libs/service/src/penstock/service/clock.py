@@ -28,3 +28,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def unix_ms(clock: Clock) -> int:
+    """The time in milliseconds since 1970."""
+    return round(clock.time() * 1000)

@@ -1,6 +1,8 @@
-"""Keys of answers that may be reused: all that an answer may depend on, hashed under a secret.
+"""Keys of reusable answers, and the tenants that may share them: one form for the cache and its
+callers.
 
-One form for the cache and its callers.
+A key is a keyed hash of all that an answer may depend on, so that equal keys mean equal requests
+and nobody can guess the key of another tenant's request.
 """
 
 from __future__ import annotations
@@ -11,24 +13,36 @@ from penstock.rpc.call import Principal
 
 KEY_BYTES = 16
 FINGERPRINT_BYTES = 8
-"""So much of a key tells callers whether it may have an answer."""
-UNASKED = "miss: known not to be kept"
-"""The rule of a miss that no look-up was spent on, in receipts and counters."""
-STALE = "exact: stale"
-"""How the rule begins of an answer that is served past its time while a new one is fetched."""
+"""The leading bytes of a key by which callers know whether the cache may have an answer."""
+KNOWN_MISS_RULE = "miss: known not to be kept"
+"""The rule of a miss without a look-up, in receipts and counters."""
 TENANT_SEPARATOR = "\x1f"
 FORMAT = b"2"
-"""Version of the canonical form: a change of it leaves old entries unfound."""
+"""Version of the keys' canonical form: entries stored under another version are not found."""
 
 
 def tenant_of(principal: Principal) -> str:
-    """Who may share answers: callers of one organisation, team and set of tags."""
+    """The tenant of a principal: callers of the same organisation, team and tags share answers."""
     return TENANT_SEPARATOR.join((principal.organisation, principal.team, *sorted(principal.tags)))
 
 
-def keyed(secret: bytes, *parts: bytes) -> str:
-    """BLAKE2b (RFC 7693) under a secret, over parts of unambiguous length, so that keys cannot be
-    guessed across tenants.
+def covers(principal: Principal, tenant: str) -> bool:
+    """Whether figures of a tenant are a principal's.
+
+    A principal with a team or tags covers its own tenant, one of an organisation alone all tenants
+    of that organisation, and an empty one everybody.
+    """
+    if not principal.organisation:
+        return True
+    if principal.team or principal.tags:
+        return tenant == tenant_of(principal)
+    return tenant.partition(TENANT_SEPARATOR)[0] == principal.organisation
+
+
+def keyed_hash(secret: bytes, *parts: bytes) -> str:
+    """BLAKE2b (RFC 7693) of the parts under a secret, in hexadecimal.
+
+    Each part is preceded by its length, so that different parts never make the same input.
     """
     digest = hashlib.blake2b(key=secret[:64], digest_size=KEY_BYTES)
     for part in (FORMAT, *parts):
@@ -37,22 +51,25 @@ def keyed(secret: bytes, *parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def salt_of(secret: bytes) -> bytes:
-    """What `exact_key` wants of a secret: callers may know it, and learn nothing else that the
-    secret protects.
+def key_salt(secret: bytes) -> bytes:
+    """The salt for `exact_key`, derived from the cache's secret.
+
+    Callers may know it: it reveals nothing else that the secret protects.
     """
-    return bytes.fromhex(keyed(secret, b"exact"))
+    return bytes.fromhex(keyed_hash(secret, b"exact"))
 
 
 def exact_key(
     salt: bytes, tenant: str, namespace: str, model: str, context: bytes, task: bytes
 ) -> str:
-    """The key of a request: everything that the answer may depend on.
+    """The key of a request: the hash of everything that its answer may depend on.
 
     Args:
-        salt: from `salt_of`.
+        salt: from `key_salt`.
+        tenant: from `tenant_of`.
+        namespace: the caller's own division of its tenant; empty for the default one.
         model: name and revision.
-        context: digest of the surroundings that are not part of the task; empty for none.
+        context: digest of what the answer depends on and the task does not hold; empty for none.
         task: the task in deterministic serialisation.
     """
-    return keyed(salt, tenant.encode(), namespace.encode(), model.encode(), context, task)
+    return keyed_hash(salt, tenant.encode(), namespace.encode(), model.encode(), context, task)

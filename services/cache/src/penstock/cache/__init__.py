@@ -1,1 +1,1 @@
-"""Is there an answer that may be reused?"""
+"""The cache: answers that may be reused, exact ones and those to similar requests."""

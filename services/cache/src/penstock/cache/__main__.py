@@ -1,4 +1,4 @@
-"""`python -m penstock.cache`."""
+"""`python -m penstock.cache`: serve the cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from penstock.hosting.life import run_service
 
 
 def main() -> None:
+    """Run the cache until it is told to stop."""
     run_service(NAME, CacheSettings, build, "Is there an answer that may be reused?")
 
 

@@ -1,74 +1,159 @@
-"""The assembly of the cache: entries in the store, the semantic tier where there is an embedder."""
+"""The assembly of the cache: entries in the store, and the semantic cache where there is an
+embedder.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
-import numpy as np
+import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2
 from penstock.cache.api.cache_service import CacheServicer
-from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.judge import OpenAiJudge
-from penstock.cache.semantic.learning_log import Lessons
-from penstock.cache.semantic.semantic_cache import Embedder, SemanticTier
+from penstock.cache.lookups.answer_writer import AnswerWriter
+from penstock.cache.lookups.corrections import Corrections
+from penstock.cache.lookups.lookups import Lookups
+from penstock.cache.lookups.parts import CacheParts
+from penstock.cache.lookups.pending import PendingLookups
+from penstock.cache.lookups.semantic_learning import SemanticLearning
+from penstock.cache.lookups.semantic_lookup import SemanticLookup
+from penstock.cache.semantic.embedder import Embedder, load_embedder
+from penstock.cache.semantic.judge import Judge, OpenAiJudge
+from penstock.cache.semantic.learning_log import LearningLog
+from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
+from penstock.cache.semantic.semantic_cache import SemanticCache
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
-from penstock.cache.storage.replicas import Replicas
+from penstock.cache.statistics import CacheStatistics
+from penstock.cache.storage.entry_store import EntryStore
+from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
 from penstock.onnx.card import BadModel
-from penstock.onnx.encoder import TextModel
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.service.clock import Clock
+from penstock.service.current import Current
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
+from penstock.tasks.answer_keys import key_salt
 
 NAME = "cache"
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Models:
+    """The models that the semantic cache uses.
+
+    Without an embedder only exact answers are served; without a judge nothing is learnt from free
+    text. `max_loaded_scopes` is how many semantic scopes are kept in memory.
+    """
+
+    embedder: Embedder | None = None
+    judge: Judge | None = None
+    max_loaded_scopes: int = MAX_LOADED_SCOPES
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An assembled cache without a port. Owner: whoever opens it closes it."""
+
+    servicer: CacheServicer
+    entries: EntryStore
+    pending: PendingLookups
+    statistics: CacheStatistics
+    semantic_cache: SemanticCache | None
+    section: Current[CacheSection]
+    replicas: ReplicaFollower
+    judge: Judge | None
+
+    async def open(self) -> None:
+        """Read what the store holds, and follow what other replicas do."""
+        await self.replicas.start()
+        if self.semantic_cache is not None:
+            await self.semantic_cache.start()
+
+    async def close(self) -> None:
+        """End background work. The store's client belongs to whoever made it."""
+        if self.judge is not None:
+            await self.judge.close()
+        if self.semantic_cache is not None:
+            await self.semantic_cache.close()
+        await self.replicas.close()
+
+    def reload(self, section: CacheSection) -> None:
+        """Put another section in force; scopes in memory keep their error bound."""
+        self.section.value = section
+        self.entries.reload(section)
+        if self.semantic_cache is not None:
+            self.semantic_cache.learning_log.max_bytes = section.lessons_bytes
+
+
 def build(settings: CacheSettings, outside: Outside) -> Service:
-    """Make the cache; raises BadConfig, and CannotStart where no store or embedder can be had."""
+    """Make the cache's service.
+
+    Raises:
+        BadConfig: the `cache` section of the file is wrong.
+        CannotStart: there is no store, or the embedder cannot be loaded.
+    """
     if not settings.redis_url:
         raise CannotStart(
-            "the cache keeps its entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
+            "the cache stores entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
         )
-    client, section = outside.open_store(settings.redis_url), _section(settings)
-    entries = Entries(client, (settings.secret or settings.internal_token).encode(), section)
-    replicas = Replicas(entries)
-    lessons = Lessons(client, section.lessons_bytes)
-    tier = _tier(settings, section, lessons, outside.clock)
+    section = _section(settings)
+    client = outside.open_store(settings.redis_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
-    servicer = CacheServicer(
-        settings, section, entries, tier, outside.clock, judge, outside.telemetry
-    )
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
-
-    async def open_() -> None:
-        await replicas.start()
-        if tier is not None:
-            await tier.start()
+    cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
+    endpoint = Endpoint(SERVICE, cache.servicer, internal(settings.internal_token))
 
     async def close() -> None:
-        if judge is not None:
-            await judge.close()
-        if tier is not None:
-            await tier.close()
-        await replicas.close()
+        await cache.close()
         await client.aclose()
 
     return Service(
         NAME,
         [GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)],
         [endpoint],
-        open=open_,
+        open=cache.open,
         close=close,
-        reload=lambda: servicer.reload(_section(settings)),
+        reload=lambda: cache.reload(_section(settings)),
+    )
+
+
+def assemble(
+    settings: CacheSettings,
+    section: CacheSection,
+    client: redis.asyncio.Redis,
+    outside: Outside,
+    models: Models,
+) -> Cache:
+    """Make a cache on a store, with these models."""
+    secret = (settings.secret or settings.internal_token).encode()
+    current = Current(section)
+    entries = EntryStore(client, secret, section, outside.rng)
+    semantic_cache = _semantic_cache(current, client, outside, models)
+    statistics = CacheStatistics(entries, semantic_cache, outside.telemetry)
+    pending = PendingLookups(outside.clock)
+    parts = CacheParts(entries, pending, statistics, current, outside.clock, key_salt(secret))
+    semantic_lookup = SemanticLookup(semantic_cache, secret, current, outside.clock)
+    learning = SemanticLearning(semantic_cache, entries, models.judge, outside.telemetry)
+    servicer = CacheServicer(
+        parts,
+        Lookups(parts, semantic_lookup, settings.coalesce_ms / 1e3),
+        AnswerWriter(parts, learning),
+        Corrections(parts, learning),
+    )
+    return Cache(
+        servicer,
+        entries,
+        pending,
+        statistics,
+        semantic_cache,
+        current,
+        ReplicaFollower(entries),
+        models.judge,
     )
 
 
@@ -76,38 +161,45 @@ def _section(settings: CacheSettings) -> CacheSection:
     return load_section(settings.config_file, "cache", CacheSection)
 
 
-def _tier(
-    settings: CacheSettings, section: CacheSection, lessons: Lessons, clock: Clock
-) -> SemanticTier | None:
-    """The semantic tier with the newest revision of its embedder; None, and a warning, where there
-    is none.
+def _semantic_cache(
+    section: Current[CacheSection],
+    client: redis.asyncio.Redis,
+    outside: Outside,
+    models: Models,
+) -> SemanticCache | None:
+    if models.embedder is None:
+        return None
+    return SemanticCache(
+        LearningLog(client, section.value.lessons_bytes),
+        section,
+        models.embedder,
+        outside.rng,
+        outside.clock,
+        max_loaded_scopes=models.max_loaded_scopes,
+    )
+
+
+def _embedder(settings: CacheSettings) -> Embedder | None:
+    """The newest revision of the embedder; None, and a warning, where there is none.
+
+    Raises:
+        CannotStart: it cannot be loaded.
     """
     folder = settings.home / "models" / settings.embedder
-    revisions = (
-        sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name))
-        if settings.embedder
-        else []
-    )
+    revisions = sorted(folder.glob("*"), key=_revision_order) if settings.embedder else []
     if not revisions:
         log.warning(
-            "no embedder %r in %s: exact answers only (make model builds one)",
+            "no embedder %r in %s: only exact answers are served (make model builds one)",
             settings.embedder,
             folder.parent,
         )
         return None
-    return SemanticTier(
-        lessons, section, _embedder(settings.embedder, revisions[-1]), Random(), clock
-    )
-
-
-def _embedder(name: str, folder: Path) -> Embedder:
     try:
-        model = TextModel.load(folder)
+        return load_embedder(settings.embedder, revisions[-1])
     except BadModel as error:
         raise CannotStart(f"the embedder cannot be loaded: {error}") from None
 
-    def embed(text: str) -> Floats:
-        vector = model.embed([text])[0]
-        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
 
-    return Embedder(f"{name}@{folder.name}", len(embed("width")), embed)
+def _revision_order(folder: Path) -> tuple[int, str]:
+    """Revisions are numbers: a longer name is a larger one."""
+    return len(folder.name), folder.name

@@ -21,9 +21,8 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.cache.api.cache_service import CacheServicer
+from penstock.cache.build import Models, assemble
 from penstock.cache.settings import CacheSection, CacheSettings
-from penstock.cache.storage.entries import Entries
 from penstock.prices.prices import Prices
 from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.requests.resolved import ResolvedRequest
@@ -35,6 +34,7 @@ from penstock.service.current import Current
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
 from penstock.tasks.kinds import EMBED
+from penstock.testkit.world import world
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 CALLERS = 64
@@ -121,13 +121,13 @@ def run(options: Options) -> Result:
 
 async def _replayed(folder: Path, asked: list[str], rng: random.Random) -> Replay:
     async with embedded_store(folder / "redis", "cache") as url:
-        client, clock, section = open_store(url), SystemClock(), CacheSection()
-        entries = Entries(client, b"bench", section)
-        service = CacheServicer(
-            CacheSettings(internal_token="bench"), section, entries, None, clock
-        )
+        client, clock = open_store(url), SystemClock()
+        settings = CacheSettings(internal_token="bench")
+        cache = assemble(settings, CacheSection(), client, world(settings), Models())
         look_ups = [
-            CacheLookUp(InProcessPeer(SERVICE, service, clock=clock), Current(Prices({})), clock)
+            CacheLookUp(
+                InProcessPeer(SERVICE, cache.servicer, clock=clock), Current(Prices({})), clock
+            )
             for _ in range(2)
         ]
         replay = Replay(look_ups, asked)

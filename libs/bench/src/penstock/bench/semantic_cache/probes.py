@@ -31,7 +31,7 @@ def traps(warm: Outcome, model: TextModel) -> dict[str, float]:
     served: dict[bool, list[bool]] = {True: [], False: []}
     held_back: list[bool] = []
     missed_by_kind: dict[str, int] = {}
-    answer = len(scope.classes.count)
+    answer = len(scope.classes.counts)
     for number, pair in enumerate(made):
         cached, new = vectors[2 * number], vectors[2 * number + 1]
         scope.classes.grow(answer + number + 1)
@@ -42,8 +42,8 @@ def traps(warm: Outcome, model: TextModel) -> dict[str, float]:
         near.append(Neighbour(len(kept), answer + number, float(cached @ new), pair.cached))
         near.sort(key=lambda one: -one.similarity)
         scope.classes.insert(cached, [], answer + number)
-        verdict = scope.decide(new, pair.new, near, _Never())
-        hit = verdict.serve and verdict.answer == answer + number
+        decision = scope.decide(new, pair.new, near, _Never())
+        hit = decision.serve and decision.answer_class == answer + number
         served[pair.same].append(hit)
         if pair.held_back and not pair.same:
             held_back.append(hit)

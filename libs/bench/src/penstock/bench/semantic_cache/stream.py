@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from penstock.bench.semantic_cache.data import Corpus
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticScope
+from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticPolicy
 from penstock.cache.semantic.index import VectorIndex
 
 WINDOW = 1_000
@@ -28,7 +28,7 @@ class Outcome:
     requests: int
     hits: list[tuple[int, bool]]
     decision_s: float
-    scope: SemanticScope | None
+    scope: SemanticPolicy | None
     index: VectorIndex | None
     kept: list[tuple[int, str]]
 
@@ -67,7 +67,7 @@ def stream(
         weights = [1 / (rank + 1) ** zipf for rank in range(len(order))]
         order = rng.choices(order, weights, k=len(order))
     scope, index = (
-        SemanticScope(corpus.vectors.shape[1], bound),
+        SemanticPolicy(corpus.vectors.shape[1], bound),
         VectorIndex(corpus.vectors.shape[1]),
     )
     ids: dict[str, int] = {}
@@ -86,14 +86,14 @@ def stream(
             for place, value in index.search(vector, NEIGHBOURS)
         ]
         began = time.perf_counter()
-        verdict = scope.decide(vector, text, near, audit)
-        if verdict.serve:
-            hits.append((number, verdict.answer == truth))
+        decision = scope.decide(vector, text, near, audit)
+        if decision.serve:
+            hits.append((number, decision.answer_class == truth))
         else:
             label = truth if audit.random() >= judge_errs else audit.randrange(len(ids))
-            scope.learn(vector, text, label, verdict)
+            scope.learn(vector, text, label, decision)
         spent += time.perf_counter() - began
-        if not verdict.serve:
+        if not decision.serve:
             index.add(len(kept), vector)
             kept.append((label, text))
             exact[text] = truth

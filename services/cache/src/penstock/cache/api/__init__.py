@@ -1,1 +1,4 @@
-"""The gRPC service of the cache: messages to values and back."""
+"""The gRPC service of the cache.
+
+Imports the other subjects; none imports it.
+"""

@@ -1,4 +1,4 @@
-"""One look-up: checks, requests in flight, misses that are owed an answer, the semantic question.
+"""What the RPCs do: look-ups in their steps, storing answers, corrections by callers.
 
-Imports semantic and storage.
+Imports `semantic`, `storage` and `statistics`.
 """

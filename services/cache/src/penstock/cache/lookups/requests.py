@@ -1,4 +1,4 @@
-"""What must be right in a request, by field. Plain checks, nothing else."""
+"""Checks of requests: each raises INVALID_ARGUMENT for the first field that is wrong."""
 
 from __future__ import annotations
 
@@ -7,86 +7,109 @@ from collections.abc import Iterable
 
 import numpy as np
 from penstock.api.cache.v1 import cache_pb2 as pb
+from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.semantic_cache import Embedder
+from penstock.cache.semantic.embedder import Embedder
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid
+from penstock.tasks.answer_keys import exact_key
 
-MOST_ANSWERS = 1_000
+MAX_ANSWERS = 1_000
+MIN_TOKEN_BYTES = 12
+MAX_TOKEN_BYTES = 32
+TAG_SEPARATOR = "\x1f"
+
+
+def request_key(salt: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task) -> str:
+    """The key under which a request's answer is stored, see `exact_key`."""
+    body = task.SerializeToString(deterministic=True)
+    return exact_key(salt, tenant, scope.namespace, scope.model, scope.context_sha256, body)
 
 
 def check_caller(call: Call) -> None:
-    """No principal, no cache."""
+    """Check that the call has a principal, whose tenant the answers belong to."""
     if not call.principal.organisation:
         raise invalid(
-            "context.principal.organisation", "is empty: without a principal there is no cache"
+            "context.principal.organisation", "is empty; the cache serves principals only"
         )
 
 
 def check_look_up(request: pb.LookUpRequest) -> None:
-    """Raise INVALID_ARGUMENT for the first field that cannot be."""
+    """Check a look-up, except for its vector."""
     if not request.scope.model:
         raise invalid("scope.model", "is empty")
-    if request.token and not 12 <= len(request.token) <= 32:
-        raise invalid("token", "must have 12 to 32 bytes")
+    if request.token and not MIN_TOKEN_BYTES <= len(request.token) <= MAX_TOKEN_BYTES:
+        raise invalid("token", f"must have {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} bytes")
     if request.task.WhichOneof("task") is None:
         raise invalid("task", "is empty")
     if request.HasField("max_error_rate") and not 0 <= request.max_error_rate <= 1:
         raise invalid("max_error_rate", "must lie between 0 and 1")
-    for name in ("max_age_ms", "full_price_microusd"):
-        if getattr(request, name) < 0:
-            raise invalid(name, "is negative")
+    _check_not_negative(request.max_age_ms, "max_age_ms")
+    _check_not_negative(request.full_price_microusd, "full_price_microusd")
     if request.embedder_revision and not request.vector:
         raise invalid("vector", "is empty, but embedder_revision is not")
 
 
-def ready_vector(request: pb.LookUpRequest, embedder: Embedder) -> Floats | None:
-    """The unit vector that a look-up carries; None where it carries none.
+def given_vector(request: pb.LookUpRequest, embedder: Embedder) -> Floats | None:
+    """The vector of the prompt that a look-up carries, scaled to length 1; None for none.
 
-    Raises INVALID_ARGUMENT for one that cannot be compared.
+    Raises:
+        Fault: INVALID_ARGUMENT for one that cannot be compared with the embedder's own.
     """
     if not request.vector:
         return None
     if request.embedder_revision != embedder.revision:
         raise invalid(
             "embedder_revision",
-            f"is {request.embedder_revision!r}: this cache embeds with {embedder.revision!r}",
+            f"is {request.embedder_revision!r}; this cache embeds with {embedder.revision!r}",
         )
     if len(request.vector) != embedder.width:
         raise invalid(
             "vector",
-            f"has {len(request.vector)} numbers; {embedder.revision} makes {embedder.width}",
+            f"has {len(request.vector)} values; {embedder.revision} makes {embedder.width}",
         )
     vector = np.array(request.vector, np.float32)
     norm = float(np.linalg.norm(vector))
     if not math.isfinite(norm) or norm == 0.0:
-        raise invalid("vector", "has no direction")
+        raise invalid("vector", "has no direction: its length is 0 or not finite")
     return np.asarray(vector / norm, np.float32)
 
 
 def check_store(request: pb.StoreRequest) -> None:
-    """Raise INVALID_ARGUMENT for the first field that cannot be."""
-    for name in ("paid_microusd", "ttl_ms"):
-        if getattr(request, name) < 0:
-            raise invalid(name, "is negative")
-    check_tags(request.tags, "tags")
+    """Check an answer to a look-up that missed."""
+    _check_not_negative(request.paid_microusd, "paid_microusd")
+    _check_not_negative(request.ttl_ms, "ttl_ms")
+    _check_tags(request.tags, "tags")
 
 
-def check_tags(tags: Iterable[str], field: str) -> None:
-    """Control characters are the cache's own."""
-    for at, tag in enumerate(tags):
-        if "\x1f" in tag:
-            raise invalid(f"{field}[{at}]", "has a control character")
+def check_store_all(request: pb.StoreAllRequest) -> None:
+    """Check a batch of answers; one bad answer refuses the batch."""
+    if len(request.answers) > MAX_ANSWERS:
+        raise invalid("answers", f"has {len(request.answers)}; at most {MAX_ANSWERS} are allowed")
+    for number, answer in enumerate(request.answers):
+        field = f"answers[{number}]"
+        if not answer.scope.model:
+            raise invalid(f"{field}.scope.model", "is empty")
+        for name in ("task", "result"):
+            if not answer.HasField(name):
+                raise invalid(f"{field}.{name}", "is empty")
+        _check_not_negative(answer.paid_microusd, f"{field}.paid_microusd")
+        _check_tags(answer.tags, f"{field}.tags")
 
 
-def check_answers(request: pb.StoreAllRequest) -> None:
-    """Raise INVALID_ARGUMENT for the first answer that cannot be: a batch is refused whole."""
-    if len(request.answers) > MOST_ANSWERS:
-        raise invalid("answers", f"are {len(request.answers)}: {MOST_ANSWERS} at most")
-    for at, one in enumerate(request.answers):
-        for name in ("scope.model", "task", "result"):
-            if not (one.scope.model if name == "scope.model" else one.HasField(name)):
-                raise invalid(f"answers[{at}].{name}", "is empty")
-        if one.paid_microusd < 0:
-            raise invalid(f"answers[{at}].paid_microusd", "is negative")
-        check_tags(one.tags, f"answers[{at}].tags")
+def check_feedback(request: pb.SendFeedbackRequest) -> None:
+    """Check a report on an answer."""
+    if not request.request_id:
+        raise invalid("request_id", "is empty")
+
+
+def _check_tags(tags: Iterable[str], field: str) -> None:
+    """Refuse the control character with which the cache's own tags begin."""
+    for number, tag in enumerate(tags):
+        if TAG_SEPARATOR in tag:
+            raise invalid(f"{field}[{number}]", "has the control character U+001F")
+
+
+def _check_not_negative(value: int, field: str) -> None:
+    if value < 0:
+        raise invalid(field, "is negative")

@@ -1,162 +1,101 @@
-"""Asking for likeness, and teaching it: where that is allowed and worth it, what the tier says, and
-what a called request has shown.
+"""The semantic step of a look-up: asked where it is possible, worth its cost and within the
+tenant's rate.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.lookups.pending import Owed, Served
-from penstock.cache.lookups.requests import ready_vector
-from penstock.cache.semantic.gate import MOST_CHARACTERS
-from penstock.cache.semantic.judge import Judge
-from penstock.cache.semantic.learning_log import Lesson
-from penstock.cache.semantic.lookup_value import Probes, Worth
-from penstock.cache.semantic.scope import answer_class, prompt_of
-from penstock.cache.semantic.semantic_cache import SemanticTier
+from penstock.cache.lookups.requests import given_vector
+from penstock.cache.semantic.gate import MAX_CHARACTERS
+from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
+from penstock.cache.semantic.scope import Prompt, prompt_of
+from penstock.cache.semantic.semantic_cache import Candidate, SemanticCache
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.entries import Entries
-from penstock.otel import attributes as semantics
-from penstock.otel.telemetry import Telemetry
+from penstock.service.clock import Clock
+from penstock.service.current import Current
 
 NO_EMBEDDER = "semantic_off: no embedder"
 
 
-class Likeness:
-    """The semantic tier as the door sees it. Without a tier every answer is `NO_EMBEDDER`."""
+@dataclass(frozen=True, slots=True)
+class SemanticResult:
+    """What the semantic step found.
+
+    `rule` says why not, where the semantic cache was not asked; `candidate` is None then, and
+    `scope_key` and `text` (the prompt's) are empty.
+    """
+
+    rule: str
+    scope_key: str = ""
+    text: str = ""
+    candidate: Candidate | None = None
+
+
+NOT_ASKED = SemanticResult("")
+
+
+class SemanticLookup:
+    """Asks the semantic cache. Without one, every result is `NO_EMBEDDER`."""
 
     def __init__(
         self,
-        tier: SemanticTier | None,
-        entries: Entries,
+        semantic_cache: SemanticCache | None,
         secret: bytes,
-        judge: Judge | None,
-        telemetry: Telemetry,
+        section: Current[CacheSection],
+        clock: Clock,
     ) -> None:
-        self.tier = tier
-        self._entries = entries
+        self._semantic_cache = semantic_cache
         self._secret = secret
-        self._worth, self._probes = Worth(), Probes()
-        self.judge = judge
-        """Who says whether two free answers are the same; without one, free text is exact only."""
-        self._agreement = telemetry.histogram(
-            semantics.AGREEMENT, "1", "Audited answers that the model gave again"
-        )
+        self._section = section
+        self._clock = clock
+        self._lookup_value = LookupValue()
+        self._probe_limiter = ProbeLimiter()
 
-    def check(self, request: pb.LookUpRequest) -> None:
-        """Raise INVALID_ARGUMENT for a ready vector that cannot be compared."""
-        if self.tier is not None:
-            ready_vector(request, self.tier.embedder)
+    def check_vector(self, request: pb.LookUpRequest) -> None:
+        """Check the vector that a look-up carries, if any.
 
-    async def ask(self, owed: Owed, section: CacheSection, now: float) -> str:
-        """Ask the tier where that is allowed and worth it; the rule for the receipt.
-
-        What it found is in `owed` then.
+        Raises:
+            Fault: INVALID_ARGUMENT for one that cannot be compared.
         """
-        request, tier = owed.request, self.tier
-        if tier is None:
-            return NO_EMBEDDER
-        prompt = prompt_of(
-            self._secret, owed.tenant, request.scope, request.task, tier.embedder.revision
-        )
+        if self._semantic_cache is not None:
+            given_vector(request, self._semantic_cache.embedder)
+
+    async def find(self, tenant: str, request: pb.LookUpRequest) -> SemanticResult:
+        """What the semantic cache finds for a request, or why it was not asked."""
+        semantic_cache = self._semantic_cache
+        if semantic_cache is None:
+            return SemanticResult(NO_EMBEDDER)
+        embedder = semantic_cache.embedder
+        prompt = prompt_of(self._secret, tenant, request.scope, request.task, embedder.revision)
         if prompt is None:
-            return "miss"
-        if len(prompt.text) > MOST_CHARACTERS:
+            return SemanticResult("miss")
+        refusal = self._refusal(tenant, request, prompt)
+        if refusal:
+            return SemanticResult(refusal)
+        candidate = await semantic_cache.find(
+            prompt.scope_key,
+            prompt.text,
+            given_vector(request, embedder),
+            request.max_error_rate if request.HasField("max_error_rate") else None,
+        )
+        return SemanticResult(candidate.decision.rule, prompt.scope_key, prompt.text, candidate)
+
+    def record(self, result: SemanticResult, *, is_hit: bool) -> None:
+        """Count a semantic look-up that was made, and whether it has served an answer."""
+        if result.candidate is not None:
+            self._lookup_value.record(result.scope_key, is_hit=is_hit)
+
+    def _refusal(self, tenant: str, request: pb.LookUpRequest, prompt: Prompt) -> str:
+        """The rule for which the semantic cache is not asked; empty where it is."""
+        section = self._section.value
+        if len(prompt.text) > MAX_CHARACTERS:
             return "semantic_off: the prompt is too long to compare"
-        if not self._worth.pays(
+        if not self._lookup_value.exceeds_cost(
             prompt.scope_key, request.full_price_microusd, section.lookup_microusd
         ):
             return "semantic_off: saves less than it costs"
-        if not self._probes.may(owed.tenant, section.probes_per_s, now):
+        if not self._probe_limiter.take(tenant, section.probes_per_s, self._clock.monotonic()):
             return "semantic_off: too many look-ups of this caller"
-        bound = request.max_error_rate if request.HasField("max_error_rate") else None
-        owed.scope_key, owed.text = prompt.scope_key, prompt.text
-        owed.candidate = await tier.decide(
-            prompt.scope_key, prompt.text, ready_vector(request, tier.embedder), bound
-        )
-        return owed.candidate.verdict.rule
-
-    def ended(self, owed: Owed, *, hit: bool) -> None:
-        """A look-up that asked for likeness has been answered by it, or not."""
-        if owed.scope_key:
-            self._worth.asked(owed.scope_key, hit)
-
-    async def teach(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """Tell every replica what this call has shown; why not, where the answer is free text and
-        nobody has judged it.
-        """
-        if self.tier is None or owed.candidate is None:
-            return ""
-        name = answer_class(owed.request.task, result) or await self._judged(owed, result)
-        if not name:
-            return f"semantic_off: {'the judge gave no verdict' if self.judge else 'no judge'}"
-        found, scope = owed.candidate, owed.request.scope
-        verdict = found.verdict
-        seen = {
-            "answer": found.answer,
-            "probability": verdict.probability,
-            "audit": verdict.audit,
-            "features": verdict.features,
-            "gate": verdict.gate,
-        }
-        if found.answer and verdict.audit:
-            self._agreement.record(
-                float(found.answer == name), {semantics.REQUEST_MODEL: scope.model}
-            )
-        await self.tier.lessons.teach(
-            Lesson(
-                "learn",
-                owed.tenant,
-                owed.scope_key,
-                owed.key,
-                owed.text,
-                name,
-                found.vector,
-                seen if found.answer else None,
-                scope.namespace,
-                scope.model,
-                scope.context_sha256,
-            )
-        )
         return ""
-
-    async def _judged(self, owed: Owed, result: inference_pb2.TaskResult) -> str:
-        """The cluster of a free answer: the nearest class whose answer the judge calls the same,
-        else its own; empty for no verdict.
-        """
-        message = result.generate.message
-        if (
-            self.judge is None
-            or message.tool_calls
-            or not message.content.strip()
-            or owed.candidate is None
-        ):
-            return ""
-        for name, key in owed.candidate.rivals:
-            entry = await self._entries.get(owed.tenant, key, 0, 0)
-            if entry is None:
-                continue
-            same = await self.judge.same(
-                owed.text, entry.result.generate.message.content, message.content
-            )
-            if same is None:
-                return ""
-            if same:
-                return name
-        return f"text:{owed.key}"
-
-    async def complained(self, served: Served) -> None:
-        """A caller says that an answer was wrong: every replica forgets its entry, and counts the
-        hit against its class.
-        """
-        if self.tier is not None and served.scope_key:
-            seen = {"answer": served.answer, "probability": served.probability}
-            lesson = Lesson("wrong", served.tenant, served.scope_key, served.key, verdict=seen)
-            await self.tier.lessons.teach(lesson)
-
-    async def removed(self, tenant: str, keys: set[str]) -> None:
-        """Entries have been removed: every replica forgets them."""
-        for key in keys if self.tier is not None else ():
-            assert self.tier is not None
-            for scope_key in self.tier.scopes_with(key):
-                await self.tier.lessons.teach(Lesson("remove", tenant, scope_key, key))

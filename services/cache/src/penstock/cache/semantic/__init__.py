@@ -1,4 +1,4 @@
-"""The semantic decision: may the answer of a like request be reused?
+"""Semantic reuse: may the answer to a similar request be reused?
 
-Imports storage for what is kept.
+Imports `storage`, for the errors of the store that the learning log shares with it.
 """

@@ -1,9 +1,11 @@
-"""What is known of the answers of one scope: centroids, records of right and wrong, a linear
-discriminant and a word model. Plain numpy.
+"""What one scope has learnt about its answer classes, each of which is one answer under a dense
+number from 0.
 
-LDA: Fisher 1936 with a covariance shrunk towards a ball (after Ledoit and Wolf 2004, its weight a
-function of the count). Word model: multinomial naive Bayes over unigrams and bigrams with a
-Dirichlet prior on the background frequencies.
+For each class: its centroid, its record of right and wrong votes, a linear discriminant over
+vectors, and a word model. The discriminant is Fisher's (1936), with a covariance shrunk towards a
+multiple of the identity (after Ledoit and Wolf 2004, with a weight that depends on the number of
+vectors only). The word model is multinomial naive Bayes over unigrams and bigrams, with a Dirichlet
+prior on the background frequencies.
 """
 
 from __future__ import annotations
@@ -15,180 +17,208 @@ from collections.abc import Sequence
 import numpy as np
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-FITTED = 20_000
-"""Latest vectors that the discriminant is fitted on."""
-REFIT = 250
+MAX_FITTED_VECTORS = 20_000
+"""The discriminant is fitted on the latest vectors only."""
+FIT_EVERY_INSERTS = 250
 """Inserts between two fits of the discriminant."""
-TOLERATED, TOLERANT = 1, 10
-"""So many contradictions that did not matter, and so many for each that did, before a class is
-trusted beyond the gate.
+MIN_TOLERATED = 1
+MIN_TOLERATED_PER_FAULT = 10
+"""A class is served in spite of a contradiction once it has been right in spite of that kind so
+often, and so often for each time it was wrong.
 """
-DIRICHLET = 5.0
-CLIP_LDA, CLIP_WORDS = 10.0, 8.0
+DIRICHLET_WEIGHT = 5.0
+MAX_LOG_ODDS = 10.0
+MAX_WORD_MARGIN = 8.0
+MARGIN_WITHOUT_RIVAL = 0.02
+"""Margin of a class over the best other one where there is no other."""
+MIN_NORM = 1e-9
 
 
-class Classes:
-    """Statistics by answer class (a dense number from 0).
+class AnswerClasses:
+    """Statistics of all answer classes of a scope.
 
-    Grows by inserts; memory is one vector and one table of words a class.
+    It grows with each insert; memory is one vector and one table of words a class. `suspects` are
+    classes that an audit or a caller has found wrong, until a call shows one of their answers to be
+    right.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.count = np.zeros(0, np.int64)
-        self.sums = np.zeros((0, width), np.float32)
-        self._norms = np.zeros(0, np.float32)
-        self.right: list[float] = []
-        self.wrong: list[float] = []
+        self.counts = np.zeros(0, np.int64)
         self.suspects: set[int] = set()
-        """Classes that an audit or a caller has found wrong, until a call shows one of their
-        answers to be right.
+        self.words = WordModel()
+        self._sums = np.zeros((0, width), np.float32)
+        self._norms = np.zeros(0, np.float32)
+        self._right: list[int] = []
+        self._wrong: list[int] = []
+        self._contradictions: list[dict[str, list[int]]] = []
+        """By class and kind of contradiction: how often the class was right, and how often
+        wrong.
         """
-        self._kinds: list[dict[str, list[int]]] = []
-        """By class and kind of contradiction: how often the class was right all the same, and how
-        often not.
-        """
-        self.words = Words()
         self._inserts = 0
-        self._vectors: deque[Floats] = deque(maxlen=FITTED)
-        self._labels: deque[int] = deque(maxlen=FITTED)
+        self._vectors: deque[Floats] = deque(maxlen=MAX_FITTED_VECTORS)
+        self._vector_classes: deque[int] = deque(maxlen=MAX_FITTED_VECTORS)
         self._weights: Floats | None = None
         self._offsets: Floats | None = None
-        self._known: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None = None
+        self._fitted: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None = None
+        """The classes that the discriminant knows, in rising order."""
 
-    def grow(self, classes: int) -> None:
-        """Make room for so many classes."""
-        more = classes - len(self.count)
-        if more > 0:
-            self.count = np.concatenate([self.count, np.zeros(more, np.int64)])
-            self.sums = np.concatenate([self.sums, np.zeros((more, self.width), np.float32)])
-            self._norms = np.concatenate([self._norms, np.full(more, 1e-9, np.float32)])
-            self.right += [0.0] * more
-            self.wrong += [0.0] * more
-            self._kinds += [{} for _ in range(more)]
-            self.words.grow(classes)
+    def grow(self, class_count: int) -> None:
+        """Make room for classes 0 to `class_count` - 1."""
+        more = class_count - len(self.counts)
+        if more <= 0:
+            return
+        self.counts = np.concatenate([self.counts, np.zeros(more, np.int64)])
+        self._sums = np.concatenate([self._sums, np.zeros((more, self.width), np.float32)])
+        self._norms = np.concatenate([self._norms, np.full(more, MIN_NORM, np.float32)])
+        self._right += [0] * more
+        self._wrong += [0] * more
+        self._contradictions += [{} for _ in range(more)]
+        self.words.grow(class_count)
 
-    def insert(self, vector: Floats, tokens: Sequence[str], answer: int) -> None:
-        """A verified answer of this class."""
-        self.grow(answer + 1)
-        self.count[answer] += 1
-        self.sums[answer] += vector
-        self._norms[answer] = max(float(np.linalg.norm(self.sums[answer])), 1e-9)
-        self.words.insert(tokens, answer)
+    def insert(self, vector: Floats, tokens: Sequence[str], answer_class: int) -> None:
+        """Add a prompt whose answer is known to be of this class."""
+        self.grow(answer_class + 1)
+        self.counts[answer_class] += 1
+        self._sums[answer_class] += vector
+        norm = float(np.linalg.norm(self._sums[answer_class]))
+        self._norms[answer_class] = max(norm, MIN_NORM)
+        self.words.insert(tokens, answer_class)
         self._vectors.append(vector)
-        self._labels.append(answer)
+        self._vector_classes.append(answer_class)
         self._inserts += 1
-        if self._inserts % REFIT == 0:
-            self._fit()
+        if self._inserts % FIT_EVERY_INSERTS == 0:
+            self._fit_discriminant()
 
-    def record(self, answer: int, right: bool) -> None:
-        """A call has shown whether this class would have been the right answer."""
-        if right:
-            self.right[answer] += 1
-            self.suspects.discard(answer)
+    def record_vote(self, answer_class: int, is_right: bool) -> None:
+        """Note whether a call has shown a vote for this class to be right."""
+        if is_right:
+            self._right[answer_class] += 1
+            self.suspects.discard(answer_class)
         else:
-            self.wrong[answer] += 1
+            self._wrong[answer_class] += 1
 
-    def contradicted(self, answer: int, kind: str, right: bool) -> None:
-        """A prompt contradicted the class's nearest one in this way; a call has shown whether the
-        answer was the class's all the same.
+    def record_contradiction(self, answer_class: int, kind: str, is_right: bool) -> None:
+        """Note whether the class was right in spite of a contradiction of this kind."""
+        outcomes = self._contradictions[answer_class].setdefault(kind, [0, 0])
+        outcomes[0 if is_right else 1] += 1
+
+    def tolerates(self, answer_class: int, kind: str) -> bool:
+        """Whether the class's answer has proved not to depend on contradictions of this kind."""
+        right, wrong = self._contradictions[answer_class].get(kind, (0, 0))
+        return right >= MIN_TOLERATED and right >= MIN_TOLERATED_PER_FAULT * wrong
+
+    def reliability(self, answer_class: int) -> float:
+        """Log odds that a vote for the class is right, by its own record."""
+        return math.log((self._right[answer_class] + 2.0) / (self._wrong[answer_class] + 0.5))
+
+    def centroid(self, vector: Floats, answer_class: int) -> tuple[float, float]:
+        """The cosine to the class's centroid, and its margin over the best other class."""
+        cosines = self._sums @ vector / self._norms
+        own = float(cosines[answer_class])
+        if len(cosines) == 1:
+            return own, MARGIN_WITHOUT_RIVAL
+        cosines[answer_class] = -1.0
+        return own, own - float(cosines.max())
+
+    def discriminant(self, vector: Floats, answer_class: int) -> tuple[float, float]:
+        """Log odds of the class by the discriminant, and 1 where it is its first choice, else 0.
+
+        Both are 0 before the first fit and for a class that was not fitted.
         """
-        self._kinds[answer].setdefault(kind, [0, 0])[0 if right else 1] += 1
-
-    def tolerates(self, answer: int, kind: str) -> bool:
-        """True once the class has shown that its answer does not depend on this kind of thing."""
-        right, wrong = self._kinds[answer].get(kind, (0, 0))
-        return right >= TOLERATED and right >= TOLERANT * wrong
-
-    def reliability(self, answer: int) -> float:
-        """Log odds of the class's own record."""
-        return math.log((self.right[answer] + 2.0) / (self.wrong[answer] + 0.5))
-
-    def centroid(self, vector: Floats, answer: int) -> tuple[float, float]:
-        """Cosine to the class's centroid, and its margin over the best other one."""
-        cosines = self.sums @ vector / self._norms
-        own = float(cosines[answer])
-        cosines[answer] = -1.0
-        return own, own - float(cosines.max()) if len(cosines) > 1 else 0.02
-
-    def discriminant(self, vector: Floats, answer: int) -> tuple[float, float]:
-        """Log odds of the class by the discriminant, and 1 where it is its first choice; both 0
-        before the first fit or for a new class.
-        """
-        if self._weights is None or self._offsets is None or self._known is None:
+        if self._weights is None or self._offsets is None or self._fitted is None:
             return 0.0, 0.0
-        place = np.searchsorted(self._known, answer)
-        if place >= len(self._known) or self._known[place] != answer:
+        place = np.searchsorted(self._fitted, answer_class)
+        if place >= len(self._fitted) or self._fitted[place] != answer_class:
             return 0.0, 0.0
         scores = (self._weights @ vector + self._offsets) / 2.0
         scores -= scores.max()
-        chances = np.exp(scores)
-        chance = float(chances[place] / chances.sum())
-        odds = math.log(max(chance, 1e-9) / max(1.0 - chance, 1e-9))
-        return min(max(odds, -CLIP_LDA), CLIP_LDA), float(scores[place] == 0.0)
+        likelihoods = np.exp(scores)
+        probability = float(likelihoods[place] / likelihoods.sum())
+        log_odds = math.log(max(probability, 1e-9) / max(1.0 - probability, 1e-9))
+        return min(max(log_odds, -MAX_LOG_ODDS), MAX_LOG_ODDS), float(scores[place] == 0.0)
 
-    def _fit(self) -> None:
-        labels = np.asarray(self._labels)
-        known = np.flatnonzero(np.bincount(labels, minlength=len(self.count)) >= 2)
-        if len(known) < 2:
+    def _fit_discriminant(self) -> None:
+        """Fit the discriminant on the classes that have at least two vectors."""
+        labels = np.asarray(self._vector_classes)
+        fitted = np.flatnonzero(np.bincount(labels, minlength=len(self.counts)) >= 2)
+        if len(fitted) < 2:
             return
-        vectors = np.asarray(self._vectors, np.float32)
-        keep = np.isin(labels, known)
-        x, y = vectors[keep], np.searchsorted(known, labels[keep])
-        sizes = np.bincount(y, minlength=len(known)).astype(np.float64)
-        sums = np.zeros((len(known), self.width))
-        np.add.at(sums, y, x)
-        inner = x - (sums / sizes[:, None])[y].astype(np.float32)
-        spare = max(len(x) - len(known), 1)
-        covariance = (inner.T @ inner).astype(np.float64) / spare
-        share = min(0.9, 0.1 + 0.9 * self.width / (self.width + spare))
-        covariance = (1 - share) * covariance + share * np.trace(covariance) / self.width * np.eye(
-            self.width
-        )
-        centre = x.mean(axis=0)
-        means = (sums + centre) / (sizes + 1.0)[:, None]
-        solved = np.linalg.solve(covariance, means.T).T
-        self._weights = solved.astype(np.float32)
-        self._offsets = (-0.5 * np.einsum("ij,ij->i", solved, means)).astype(np.float32)
-        self._known = known.astype(np.int64)
+        is_fitted = np.isin(labels, fitted)
+        vectors = np.asarray(self._vectors, np.float32)[is_fitted]
+        places = np.searchsorted(fitted, labels[is_fitted])
+        sizes = np.bincount(places, minlength=len(fitted)).astype(np.float64)[:, None]
+        sums = np.zeros((len(fitted), self.width))
+        np.add.at(sums, places, vectors)
+        deviations = vectors - (sums / sizes)[places].astype(np.float32)
+        covariance = _shrunk_covariance(deviations, max(len(vectors) - len(fitted), 1))
+        # Each mean is drawn towards the overall mean with the weight of one vector.
+        means = (sums + vectors.mean(axis=0)) / (sizes + 1.0)
+        weights = np.linalg.solve(covariance, means.T).T
+        self._weights = weights.astype(np.float32)
+        self._offsets = (-0.5 * np.einsum("ij,ij->i", weights, means)).astype(np.float32)
+        self._fitted = fitted.astype(np.int64)
 
 
-class Words:
-    """Naive Bayes over words and pairs, with sparse counts: a score costs what the prompt's own
-    words have been seen in.
+def _shrunk_covariance(
+    deviations: Floats, degrees_of_freedom: int
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The pooled covariance of deviations from class means, shrunk towards a multiple of the
+    identity.
+    """
+    width = deviations.shape[1]
+    covariance = (deviations.T @ deviations).astype(np.float64) / degrees_of_freedom
+    shrinkage = min(0.9, 0.1 + 0.9 * width / (width + degrees_of_freedom))
+    identity = np.trace(covariance) / width * np.eye(width)
+    return np.asarray((1 - shrinkage) * covariance + shrinkage * identity)
+
+
+class WordModel:
+    """Naive Bayes over words and pairs of words.
+
+    Counts are sparse: scoring a prompt costs what the classes that have seen its words cost.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, Counter[int]] = {}
+        self._class_counts: dict[str, Counter[int]] = {}
+        """By token: how often each class has seen it."""
         self._background: Counter[str] = Counter()
         self._total = 0
-        self._sizes = np.zeros(0, np.float64)
+        self._class_sizes = np.zeros(0, np.float64)
 
-    def grow(self, classes: int) -> None:
-        """Make room for so many classes."""
-        self._sizes = np.concatenate([self._sizes, np.zeros(classes - len(self._sizes))])
+    def grow(self, class_count: int) -> None:
+        """Make room for classes 0 to `class_count` - 1."""
+        more = np.zeros(class_count - len(self._class_sizes))
+        self._class_sizes = np.concatenate([self._class_sizes, more])
 
-    def insert(self, tokens: Sequence[str], answer: int) -> None:
+    def insert(self, tokens: Sequence[str], answer_class: int) -> None:
         """Count a prompt's tokens for its class."""
         for token in tokens:
-            self._seen.setdefault(token, Counter())[answer] += 1
+            self._class_counts.setdefault(token, Counter())[answer_class] += 1
         self._background.update(tokens)
         self._total += len(tokens)
-        self._sizes[answer] += len(tokens)
+        self._class_sizes[answer_class] += len(tokens)
 
-    def margin(self, tokens: Sequence[str], answer: int) -> tuple[float, float]:
-        """Mean-length-scaled log likelihood of the class less that of the best other one, and its
-        sign.
+    def margin(self, tokens: Sequence[str], answer_class: int) -> tuple[float, float]:
+        """Log likelihood of the class less that of the best other one, scaled by the prompt's
+        length, and the sign of that difference.
         """
-        known = [token for token in tokens if token in self._seen]
-        scores = -len(tokens) * np.log(self._sizes + DIRICHLET)
-        for token in known:
-            frequency = DIRICHLET * self._background[token] / self._total
-            for label, count in self._seen[token].items():
-                scores[label] += math.log1p(count / frequency)
+        scores = self._log_likelihoods(tokens)
         if len(scores) < 2:
             return 0.0, 0.0
-        own = float(scores[answer])
-        scores[answer] = -np.inf
-        value = (own - float(scores.max())) / math.sqrt(len(tokens) + 1.0)
-        return min(max(value, -CLIP_WORDS), CLIP_WORDS), math.copysign(1.0, value)
+        own = float(scores[answer_class])
+        scores[answer_class] = -np.inf
+        margin = (own - float(scores.max())) / math.sqrt(len(tokens) + 1.0)
+        return min(max(margin, -MAX_WORD_MARGIN), MAX_WORD_MARGIN), math.copysign(1.0, margin)
+
+    def _log_likelihoods(
+        self, tokens: Sequence[str]
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        scores = -len(tokens) * np.log(self._class_sizes + DIRICHLET_WEIGHT)
+        for token in tokens:
+            if token not in self._class_counts:
+                continue
+            prior = DIRICHLET_WEIGHT * self._background[token] / self._total
+            for answer_class, count in self._class_counts[token].items():
+                scores[answer_class] += math.log1p(count / prior)
+        return np.asarray(scores)

@@ -1,194 +1,200 @@
-"""The semantic decision of one scope: the vote of the nearest neighbours, gated, made a
-probability, compared with a threshold. Plain.
+"""The decision of one semantic scope: may the answer of a similar prompt be served?
 
-Every called request teaches: was the voted answer the right one? Votes count answer classes; a
-class's newest verified entry is served.
+1. The nearest cached prompts vote for the answer class of theirs, weighted by similarity.
+2. A gate refuses the winner where its nearest prompt contradicts the new one (`gate`).
+3. What is known of the vote becomes features, and these a probability of being right (`threshold`).
+4. The winner is served from a threshold on, except for audits and for classes found wrong lately.
+
+Every request that is not served is called, and its true answer teaches the scope whether the vote
+was right. Votes are for answer classes; the entry served is the newest verified one of the class.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
-from penstock.cache.semantic.classes import Classes, Floats
-from penstock.cache.semantic.gate import conflict, tokens
-from penstock.cache.semantic.threshold import Calibration, Threshold
+from penstock.cache.semantic.classes import AnswerClasses, Floats
+from penstock.cache.semantic.gate import contradiction, tokens
+from penstock.cache.semantic.threshold import Calibration, ServingThreshold
 
 NEIGHBOURS = 32
+"""Nearest prompts that vote."""
 TEMPERATURE = 0.1
-TOP = 3
-NO_RIVAL = 0.02
-"""Margin over the best other answer where all neighbours agree: that of the last neighbour, and
-this.
+"""A neighbour's vote weighs exp((similarity - best similarity) / this)."""
+TOP_SIMILARITIES = 3
+"""Similarities of the winning class whose mean is a feature."""
+MARGIN_WITHOUT_RIVAL = 0.02
+"""Where all neighbours agree, the best rival is taken to be this much less similar than the last of
+them.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A cached entry near the new prompt: its place in the scope, its answer class, its similarity
-    and its text.
+    """A cached prompt near the new one.
+
+    `vector_id` names it within its scope; `similarity` is the cosine of the two prompts' vectors.
     """
 
-    place: int
-    answer: int
+    vector_id: int
+    answer_class: int
     similarity: float
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was decided.
+class SemanticDecision:
+    """What was decided, and on what evidence; the evidence is learnt from if the request is called.
 
-    `serve` is false for an audit too; a call that follows is taught with this.
+    `serve` is False for an audit: the request is called although it would have been served.
+    `rule` is what the receipt says. `answer_class` is the class voted for, -1 for none.
+    `contradiction` is the kind of contradiction for which the gate refused; empty for none.
     """
 
     serve: bool
     rule: str
-    answer: int = -1
+    answer_class: int = -1
     probability: float = 0.0
     similarity: float = 0.0
-    audit: bool = False
+    is_audit: bool = False
     features: tuple[float, ...] = ()
-    gate: str = ""
-    """The contradiction that kept it from being served."""
+    contradiction: str = ""
 
 
-class SemanticScope:
-    """The learnt state of one scope.
+class SemanticPolicy:
+    """What one scope has learnt, and how it decides.
 
-    `bound`: largest share of wrong answers among hits, a target with an audited bound.
+    `bound` is the largest share of errors among hits: a target with an audited bound.
     """
 
     def __init__(self, width: int, bound: float) -> None:
-        self.classes = Classes(width)
+        self.classes = AnswerClasses(width)
         self.calibration = Calibration()
-        self.threshold = Threshold(bound)
+        self.threshold = ServingThreshold(bound)
 
     def decide(
         self,
         vector: Floats,
         text: str,
-        near: Sequence[Neighbour],
+        neighbours: Sequence[Neighbour],
         rng: Random,
         bound: float | None = None,
-    ) -> Verdict:
-        """Decide for one prompt. `near`: nearest first. A caller's own bound may only tighten."""
-        if not near:
-            return Verdict(False, "miss: nothing near")
-        answer, features = self._features(vector, text, near)
-        probability = self.calibration.probability(np.array(features))
-        similarity = near[0].similarity
-        reason = self._gate(text, near, answer)
-        if reason and not self.classes.tolerates(answer, reason):
-            return Verdict(
-                False,
-                f"gate: {reason}",
-                answer,
-                probability,
-                similarity,
-                features=features,
-                gate=reason,
-            )
-        if not self.calibration.ready:
-            return Verdict(
-                False, "miss: learning", answer, probability, similarity, features=features
-            )
-        self.threshold.see(probability)
-        if not self.threshold.would_serve(probability, bound):
-            return Verdict(
-                False, "miss: not sure enough", answer, probability, similarity, features=features
-            )
-        if (
-            self.threshold.broken
-        ):  # every would-be hit is called, and audits the scope until it has recovered
-            return Verdict(
-                False,
-                "miss: audits broke the bound",
-                answer,
-                probability,
-                similarity,
-                True,
-                features,
-            )
-        if answer in self.classes.suspects:  # not drawn at random: no part of the audits
-            return Verdict(
-                False,
-                "miss: found wrong lately",
-                answer,
-                probability,
-                similarity,
-                features=features,
-            )
-        if self.threshold.audit(rng):
-            return Verdict(False, "audit", answer, probability, similarity, True, features)
-        return Verdict(True, "semantic", answer, probability, similarity, features=features)
+    ) -> SemanticDecision:
+        """Decide for one prompt.
 
-    @staticmethod
-    def _gate(text: str, near: Sequence[Neighbour], answer: int) -> str:
-        """Why the nearest prompt with the voted answer may not speak for this one; empty where it
-        may.
+        Args:
+            vector: the prompt's embedding, of length 1.
+            neighbours: the nearest first.
+            rng: draws audits.
+            bound: the caller's own error bound; it may only tighten the scope's.
         """
-        return next(
-            (conflict(text, neighbour.text) for neighbour in near if neighbour.answer == answer), ""
+        if not neighbours:
+            return SemanticDecision(serve=False, rule="miss: nothing near")
+        evidence = self._evidence(vector, text, neighbours)
+        kind = _contradiction_with_class(text, neighbours, evidence.answer_class)
+        if kind and not self.classes.tolerates(evidence.answer_class, kind):
+            return replace(evidence, rule=f"gate: {kind}", contradiction=kind)
+        if not self.calibration.is_ready:
+            return replace(evidence, rule="miss: learning")
+        self.threshold.observe(evidence.probability)
+        if not self.threshold.would_serve(evidence.probability, bound):
+            return replace(evidence, rule="miss: not sure enough")
+        if self.threshold.is_broken:
+            # Every would-be hit is called, and audits the scope until it has recovered.
+            return replace(evidence, rule="miss: audits broke the bound", is_audit=True)
+        if evidence.answer_class in self.classes.suspects:
+            # Not drawn at random, so the call is no audit.
+            return replace(evidence, rule="miss: found wrong lately")
+        if self.threshold.draw_audit(rng):
+            return replace(evidence, rule="audit", is_audit=True)
+        return replace(evidence, serve=True, rule="semantic")
+
+    def learn(
+        self, vector: Floats, text: str, answer_class: int, decision: SemanticDecision
+    ) -> None:
+        """Learn the true answer class of a prompt that was not served, from its call."""
+        if decision.features:
+            self._learn_vote(decision, is_right=decision.answer_class == answer_class)
+        self.classes.insert(vector, tokens(text), answer_class)
+
+    def record_complaint(self, answer_class: int, probability: float) -> None:
+        """Note that a caller reported a served answer of this class as wrong."""
+        self.classes.record_vote(answer_class, is_right=False)
+        self.classes.suspects.add(answer_class)
+        self.threshold.record_complaint(probability)
+
+    def _learn_vote(self, decision: SemanticDecision, *, is_right: bool) -> None:
+        self.calibration.learn(np.array(decision.features), is_right)
+        self.classes.record_vote(decision.answer_class, is_right)
+        if decision.contradiction:
+            self.classes.record_contradiction(
+                decision.answer_class, decision.contradiction, is_right
+            )
+        if decision.is_audit:
+            self.threshold.record_audit(decision.probability, is_right)
+            if not is_right:
+                self.classes.suspects.add(decision.answer_class)
+
+    def _evidence(
+        self, vector: Floats, text: str, neighbours: Sequence[Neighbour]
+    ) -> SemanticDecision:
+        """The winner of the vote and what is known of it, not yet decided on."""
+        answer_class, features = self._vote(vector, text, neighbours)
+        return SemanticDecision(
+            serve=False,
+            rule="",
+            answer_class=answer_class,
+            probability=self.calibration.probability(np.array(features)),
+            similarity=neighbours[0].similarity,
+            features=features,
         )
 
-    def _features(
-        self, vector: Floats, text: str, near: Sequence[Neighbour]
+    def _vote(
+        self, vector: Floats, text: str, neighbours: Sequence[Neighbour]
     ) -> tuple[int, tuple[float, ...]]:
-        best, votes, found = near[0].similarity, dict[int, float](), dict[int, list[float]]()
-        for neighbour in near:
+        """The answer class with most votes, and the features of the vote.
+
+        Features stand in the learning log: their number and order must not change.
+        """
+        best = neighbours[0].similarity
+        votes: dict[int, float] = {}
+        similarities: dict[int, list[float]] = {}
+        for neighbour in neighbours:
             weight = math.exp((neighbour.similarity - best) / TEMPERATURE)
-            votes[neighbour.answer] = votes.get(neighbour.answer, 0.0) + weight
-            found.setdefault(neighbour.answer, []).append(neighbour.similarity)
-        answer = max(votes, key=lambda label: votes[label])
-        own, total = found[answer], sum(votes.values())
+            votes[neighbour.answer_class] = votes.get(neighbour.answer_class, 0.0) + weight
+            similarities.setdefault(neighbour.answer_class, []).append(neighbour.similarity)
+        winner = max(votes, key=lambda answer_class: votes[answer_class])
+        own = similarities[winner]
         rival = max(
-            (values[0] for label, values in found.items() if label != answer),
-            default=near[-1].similarity - NO_RIVAL,
+            (values[0] for answer_class, values in similarities.items() if answer_class != winner),
+            default=neighbours[-1].similarity - MARGIN_WITHOUT_RIVAL,
         )
-        centroid, centroid_margin = self.classes.centroid(vector, answer)
-        odds, first_choice = self.classes.discriminant(vector, answer)
-        words, words_agree = self.classes.words.margin(tokens(text), answer)
-        return answer, (
+        total = sum(votes.values())
+        # Answers that were never seen twice vary: such prompts belong to no class.
+        unique = sum(weight for label, weight in votes.items() if self.classes.counts[label] == 1)
+        return winner, (
             best,
             own[0],
             own[0] - rival,
-            votes[answer] / total,
+            votes[winner] / total,
             best - own[0],
-            math.log1p(float(self.classes.count[answer])),
-            sum(own[:TOP]) / len(own[:TOP]),
-            self.classes.reliability(answer),
-            centroid,
-            centroid_margin,
-            odds,
-            first_choice,
-            words,
-            words_agree,
-            # Where neighbours' answers were never seen twice, answers vary: such prompts are out of
-            # any class's scope.
-            sum(weight for label, weight in votes.items() if self.classes.count[label] == 1)
-            / total,
+            math.log1p(float(self.classes.counts[winner])),
+            sum(own[:TOP_SIMILARITIES]) / len(own[:TOP_SIMILARITIES]),
+            self.classes.reliability(winner),
+            *self.classes.centroid(vector, winner),
+            *self.classes.discriminant(vector, winner),
+            *self.classes.words.margin(tokens(text), winner),
+            unique / total,
         )
 
-    def learn(self, vector: Floats, text: str, answer: int, verdict: Verdict) -> None:
-        """A call has brought the true answer class of a prompt that was not served."""
-        if verdict.features:
-            right = verdict.answer == answer
-            self.calibration.learn(np.array(verdict.features), right)
-            self.classes.record(verdict.answer, right)
-            if verdict.gate:
-                self.classes.contradicted(verdict.answer, verdict.gate, right)
-            if verdict.audit:
-                self.threshold.audited(verdict.probability, right)
-                if not right:
-                    self.classes.suspects.add(verdict.answer)
-        self.classes.insert(vector, tokens(text), answer)
 
-    def reported_wrong(self, answer: int, probability: float) -> None:
-        """A caller says that a served answer was wrong: it counts as an audit that failed."""
-        self.classes.record(answer, False)
-        self.classes.suspects.add(answer)
-        self.threshold.reported(probability)
+def _contradiction_with_class(text: str, neighbours: Sequence[Neighbour], answer_class: int) -> str:
+    """The kind of contradiction between a prompt and the nearest one of a class; empty for none."""
+    for neighbour in neighbours:
+        if neighbour.answer_class == answer_class:
+            return contradiction(text, neighbour.text)
+    return ""

@@ -1,10 +1,13 @@
-"""The gate: does a cached prompt say something that contradicts the new one?
+"""The gate: does a cached prompt contradict the new one?
 
-Plain text rules, no embedding.
+Embeddings of prompts that differ in a number, a name, a direction or a negation only are nearly
+equal, although the answers differ (see the pairs in the benchmark `semantic_cache`). So these
+details are compared as text, without an embedding.
 
-It fires on a conflict, where each side carries a value that the other lacks, and not on absence.
-What similarity cannot see is just this: a number, a name, a direction, a negation (see the trap set
-of the benchmark). Every pattern is bounded, so that reading is linear.
+The gate fires where each prompt has a detail that the other lacks, not where only one of them has
+it: "transfer 50" contradicts "transfer 500", and does not contradict "make a transfer". Every
+regular expression has bounded repetitions, so that the time to read a prompt is linear in its
+length.
 """
 
 from __future__ import annotations
@@ -15,14 +18,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-MOST_CHARACTERS = 2_000
-"""Longer prompts are not compared at all: they say too much for one sentence's rules."""
-GLUED = re.compile(
+MAX_CHARACTERS = 2_000
+"""Longer prompts are not compared: these rules are made for a sentence or two."""
+NUMBER_WITH_UNIT = re.compile(
     r"(?<=\d)(am|pm|k|m|mb|gb|tb|kg|km|cm|mm|g|h|min|s|ms|usd|eur|gbp)\b", re.IGNORECASE
 )
 IDENTIFIER = re.compile(
-    r"https?://\S{1,400}|[\w.+-]{1,64}@[\w-]{1,64}\.[\w.]{1,64}|(?:/[\w.-]{1,64}){2,12}|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b0x[0-9a-f]{1,64}\b|"
-    r"\b(?=[\w-]{0,40}\d)(?=[\w-]{0,40}[a-z])[a-z0-9]{1,40}(?:[-_][a-z0-9]{1,40}){0,6}\b|#\w{1,40}",
+    r"https?://\S{1,400}"  # a URL
+    r"|[\w.+-]{1,64}@[\w-]{1,64}\.[\w.]{1,64}"  # an e-mail address
+    r"|(?:/[\w.-]{1,64}){2,12}"  # a path
+    r"|\b[0-9a-f]{8}-[0-9a-f-]{27}\b"  # a UUID
+    r"|\b0x[0-9a-f]{1,64}\b"  # a hexadecimal number
+    # a name of letters and digits, such as A-1023
+    r"|\b(?=[\w-]{0,40}\d)(?=[\w-]{0,40}[a-z])[a-z0-9]{1,40}(?:[-_][a-z0-9]{1,40}){0,6}\b"
+    r"|#\w{1,40}",  # a hashtag or ticket number
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"[$€£]?\d[\d,]{0,20}(?:[.:/]\d{1,20}){0,3}\s?(?:%|percent\b)?")
@@ -31,43 +40,46 @@ QUOTED = re.compile(
 )
 WORD = re.compile(r"[a-z]{1,40}(?:'[a-z]{1,10})?", re.IGNORECASE)
 CAPITALISED = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{1,40}|\b[A-Z]{2,20}\b")
-TURN = re.compile(r"\b([\w$€£]{1,40}) (?:to|into|in) ([\w$€£]{1,40})\b", re.IGNORECASE)
-FROM_TO = re.compile(
+CONVERSION = re.compile(r"\b([\w$€£]{1,40}) (?:to|into|in) ([\w$€£]{1,40})\b", re.IGNORECASE)
+DIRECTION = re.compile(
     r"\bfrom ([\w$€£]{1,40})(?: \w{1,40}){0,3}? (?:to|into|in) ([\w$€£]{1,40})", re.IGNORECASE
 )
 
 
-def _set(text: str) -> frozenset[str]:
+def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-NUMBER_WORDS = _set(
+NUMBER_WORDS = _words(
     "one two three four five six seven eight nine ten eleven twelve twenty thirty forty "
     "fifty hundred thousand million "
     "first second third fourth fifth half twice double triple once"
 )
-TIMES = _set(
+TIMES = _words(
     "today tomorrow yesterday tonight monday tuesday wednesday thursday friday saturday "
     "sunday january february march april june july "
     "august september october november december morning afternoon evening noon midnight "
     "weekend weekly daily monthly yearly annual hourly "
     "spring summer autumn winter am pm"
 )
-UNITS = _set(
+UNITS = _words(
     "celsius fahrenheit kelvin km kilometers kilometres miles meters metres feet inches cm "
     "mm kg kilograms grams pounds ounces lbs liters "
     "litres gallons seconds minutes hours days weeks months years dollars euros usd eur gbp "
     "jpy yen chf aud cad inr bitcoin mb gb tb kb"
 )
-AUXILIARIES = _set(
+AUXILIARIES = _words(
     "do does did don't doesn't didn't can can't could couldn't will won't would wouldn't "
     "should shouldn't is isn't are aren't was wasn't "
     "were weren't has hasn't have haven't had hadn't be been must mustn't may might"
 )
-MOST_OTHER_WORDS = 2
-NEGATIONS = _set("not no never without none neither nor cannot nothing")
+MAX_OTHER_WORDS = 2
+"""Other words, beside negations and auxiliaries, in which two prompts may differ for a negation to
+contradict.
+"""
+NEGATIONS = _words("not no never without none neither nor cannot nothing")
 OPPOSITES = tuple(
-    (_set(one), _set(other))
+    (_words(one), _words(other))
     for one, other in (
         ("enable activate unlock unblock unfreeze", "disable deactivate lock block freeze"),
         ("increase raise higher grow", "decrease lower reduce shrink"),
@@ -113,14 +125,18 @@ OPPOSITES = tuple(
         ("positive", "negative"),
     )
 )
-"""Words that turn a prompt round. Pairs whose members have other common senses (left, right, on,
-off, up, down) are left out on purpose.
+"""Groups of words with opposite meanings. Words that also have other common meanings (left, right,
+on, off, up, down) are left out on purpose.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a prompt says that must not be contradicted."""
+    """The details of a prompt that another one may contradict, all in lower case.
+
+    `negations` is their number modulo 2. `directions` are the ends of "from x to y", `conversions`
+    those of "x to y".
+    """
 
     numbers: frozenset[str]
     identifiers: frozenset[str]
@@ -131,104 +147,120 @@ class Facts:
     words: frozenset[str]
     negations: int
     directions: frozenset[tuple[str, str]]
-    turns: frozenset[tuple[str, str]]
+    conversions: frozenset[tuple[str, str]]
 
 
 @lru_cache(maxsize=8_192)
-def facts(text: str) -> Facts:
-    """Read a prompt's facts."""
-    text = GLUED.sub(r" \1", text)
-    quoted = frozenset(
-        _plain(next(part for part in found if part)) for found in QUOTED.findall(text)
-    )
-    identifiers = frozenset(
-        found.lower() for found in IDENTIFIER.findall(text) if not found.isalpha()
-    )
-    rest = IDENTIFIER.sub(" ", text)
+def facts_of(text: str) -> Facts:
+    """The details of a prompt."""
+    text = NUMBER_WITH_UNIT.sub(r" \1", text)
+    without_identifiers = IDENTIFIER.sub(" ", text)
     words = [word.lower() for word in WORD.findall(text)]
     known = frozenset(words)
-    numbers = frozenset(re.sub(r"[\s,]", "", found) for found in NUMBER.findall(rest)) | (
-        known & NUMBER_WORDS
-    )
+    names = frozenset(found.lower() for found in CAPITALISED.findall(text))
     return Facts(
-        numbers,
-        identifiers,
-        quoted,
-        known & TIMES,
-        known & UNITS,
-        frozenset(found.lower() for found in CAPITALISED.findall(text)) - TIMES - {"i"},
-        known,
-        sum(word in NEGATIONS or word.endswith("n't") for word in words) % 2,
-        frozenset((a.lower(), b.lower()) for a, b in FROM_TO.findall(text)),
-        frozenset((a.lower(), b.lower()) for a, b in TURN.findall(text)),
+        numbers=_numbers(without_identifiers) | (known & NUMBER_WORDS),
+        identifiers=frozenset(
+            found.lower() for found in IDENTIFIER.findall(text) if not found.isalpha()
+        ),
+        quoted=_quoted(text),
+        times=known & TIMES,
+        units=known & UNITS,
+        names=names - TIMES - {"i"},
+        words=known,
+        negations=sum(word in NEGATIONS or word.endswith("n't") for word in words) % 2,
+        directions=_pairs(DIRECTION, text),
+        conversions=_pairs(CONVERSION, text),
     )
 
 
-def conflict(new: str, cached: str) -> str:
-    """The first contradiction between two prompts, as a reason for the receipt; empty for none."""
+def contradiction(new: str, cached: str) -> str:
+    """The kind of the first contradiction between two prompts, in words; empty for none."""
     if new == cached:
         return ""
-    a, b = facts(new), facts(cached)
-    return next((name for name, clash in CHECKS if clash(a, b)), "")
+    new_facts = facts_of(new)
+    cached_facts = facts_of(cached)
+    return next((kind for kind, check in CHECKS if check(new_facts, cached_facts)), "")
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+def _numbers(text: str) -> frozenset[str]:
+    return frozenset(re.sub(r"[\s,]", "", found) for found in NUMBER.findall(text))
 
 
-def _both(a: frozenset[str], b: frozenset[str]) -> bool:
+def _quoted(text: str) -> frozenset[str]:
+    """Quoted texts in lower case, with single spaces."""
+    texts = (next(part for part in groups if part) for groups in QUOTED.findall(text))
+    return frozenset(" ".join(found.lower().split()) for found in texts)
+
+
+def _pairs(pattern: re.Pattern[str], text: str) -> frozenset[tuple[str, str]]:
+    return frozenset((first.lower(), second.lower()) for first, second in pattern.findall(text))
+
+
+def _both_differ(a: frozenset[str], b: frozenset[str]) -> bool:
+    """Whether each has something that the other lacks."""
     return bool(a - b) and bool(b - a)
 
 
-def _direction(a: Facts, b: Facts) -> bool:
-    return any((right, left) in b.turns | b.directions for left, right in a.turns | a.directions)
+def _is_reversed(a: Facts, b: Facts) -> bool:
+    """One goes from x to y, the other from y to x."""
+    pairs = b.conversions | b.directions
+    return any((last, first) in pairs for first, last in a.conversions | a.directions)
 
 
-def _opposites(a: Facts, b: Facts) -> bool:
+def _has_other_end(a: Facts, b: Facts) -> bool:
+    """One goes from x to y, the other from x to z."""
+    if not a.directions or not b.directions or a.directions & b.directions:
+        return False
+    return bool(_ends(a) & _ends(b))
+
+
+def _ends(facts: Facts) -> frozenset[str]:
+    return frozenset(end for pair in facts.directions for end in pair)
+
+
+def _has_opposite_word(a: Facts, b: Facts) -> bool:
+    """One has only words of one group, the other only words of the opposite group."""
     return any(
-        (a.words & one and not a.words & other and b.words & other and not b.words & one)
-        or (a.words & other and not a.words & one and b.words & one and not b.words & other)
+        (_has_only(a, one, other) and _has_only(b, other, one))
+        or (_has_only(a, other, one) and _has_only(b, one, other))
         for one, other in OPPOSITES
     )
 
 
-def _negated(a: Facts, b: Facts) -> bool:
-    """One denies what the other says: their words are otherwise nearly the same.
+def _has_only(facts: Facts, group: frozenset[str], opposite: frozenset[str]) -> bool:
+    return bool(facts.words & group) and not facts.words & opposite
 
-    In longer rewordings a negation alone says little.
+
+def _is_negated(a: Facts, b: Facts) -> bool:
+    """One denies what the other says, and their words are otherwise nearly the same.
+
+    Between longer rewordings a negation alone does not show a contradiction.
     """
     if a.negations == b.negations:
         return False
-    return len((a.words ^ b.words) - NEGATIONS - AUXILIARIES) <= MOST_OTHER_WORDS
-
-
-def _order(a: Facts, b: Facts) -> bool:
-    """Direction given by different ends: from here to there against from here to elsewhere."""
-    return bool(
-        a.directions and b.directions and not a.directions & b.directions and _ends(a) & _ends(b)
-    )
-
-
-def _ends(facts_: Facts) -> frozenset[str]:
-    return frozenset(end for pair in facts_.directions for end in pair)
+    return len((a.words ^ b.words) - NEGATIONS - AUXILIARIES) <= MAX_OTHER_WORDS
 
 
 Check = Callable[[Facts, Facts], bool]
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("number differs", lambda a, b: _both(a.numbers, b.numbers)),
-    ("identifier differs", lambda a, b: _both(a.identifiers, b.identifiers)),
-    ("quoted text differs", lambda a, b: _both(a.quoted, b.quoted)),
-    ("time differs", lambda a, b: _both(a.times, b.times)),
-    ("unit differs", lambda a, b: _both(a.units, b.units)),
-    ("direction is reversed", _direction),
-    ("direction differs", _order),
-    ("opposite word", _opposites),
-    ("negation differs", _negated),
-    ("name differs", lambda a, b: _both(a.names, b.names)),
+    ("number differs", lambda a, b: _both_differ(a.numbers, b.numbers)),
+    ("identifier differs", lambda a, b: _both_differ(a.identifiers, b.identifiers)),
+    ("quoted text differs", lambda a, b: _both_differ(a.quoted, b.quoted)),
+    ("time differs", lambda a, b: _both_differ(a.times, b.times)),
+    ("unit differs", lambda a, b: _both_differ(a.units, b.units)),
+    ("direction is reversed", _is_reversed),
+    ("direction differs", _has_other_end),
+    ("opposite word", _has_opposite_word),
+    ("negation differs", _is_negated),
+    ("name differs", lambda a, b: _both_differ(a.names, b.names)),
 )
+"""Kinds of contradiction, as receipts and statistics name them, in the order in which they are
+checked.
+"""
 
 
 def tokens(text: str) -> list[str]:
-    """Words and pairs of neighbouring words, for the word model."""
+    """The words and pairs of adjacent words of a text in lower case, for the word model."""
     words = [word.lower() for word in WORD.findall(text)]
-    return words + [f"{one} {two}" for one, two in pairwise(words)]
+    return words + [f"{first} {second}" for first, second in pairwise(words)]

@@ -1,13 +1,20 @@
-"""The vectors of one scope in FAISS: flat while small, a graph (HNSW) beyond, and lists of bytes
-where a graph would take too long.
+"""The nearest vectors of one scope, by FAISS.
 
-All use is on the one worker thread; FAISS itself runs one thread. A graph cannot forget: removed
-places are tombstones that a search skips, and too many of them make the index anew.
+The kind of index depends on the number of vectors: exhaustive search while there are few, an HNSW
+graph (Malkov and Yashunin 2018) beyond, and inverted lists of 8-bit vectors where building a graph
+would take too long.
+
+A graph cannot remove vectors. Removed ones stay in it, searches skip them, and the index is rebuilt
+once their share is too large.
+
+An index is used on one thread, and FAISS and BLAS are held to one thread each: the matrices of a
+single decision are so small that a second thread costs more than it saves.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -15,99 +22,115 @@ import numpy as np
 from penstock.cache.semantic.classes import Floats
 from threadpoolctl import threadpool_limits
 
-FLAT_UP_TO = 20_000
-HNSW_LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 96
-GRAPH_UP_TO = 250_000
-LISTS, LISTS_SEARCHED, TRAINED_ON = 2_048, 24, 100_000
-MOST_DEAD = 0.3
+HNSW_LINKS = 32
+HNSW_BUILD_EFFORT = 80
+HNSW_SEARCH_EFFORT = 96
+MAX_TRAINING_VECTORS = 100_000
+"""Vectors on which the centres of inverted lists are trained, about."""
+MAX_REMOVED_SHARE = 0.3
+MIN_REMOVED = 64
+"""An index is rebuilt when this many vectors are removed, and more than that share of all."""
 faiss.omp_set_num_threads(1)
-threadpool_limits(
-    1, "blas"
-)  # one decision's matrices are small: a second thread costs more than it brings
+threadpool_limits(1, "blas")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSizes:
+    """Up to how many vectors each kind of index is used, and the shape of inverted lists."""
+
+    max_flat: int = 20_000
+    max_graph: int = 250_000
+    list_count: int = 2_048
+    lists_searched: int = 24
+
+
+DEFAULT_SIZES = IndexSizes()
 
 
 class VectorIndex:
-    """Unit vectors by place (0, 1, …); places never change while they live."""
+    """Unit vectors by a caller's number for each (0, 1, …), which it keeps until it is removed."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, sizes: IndexSizes = DEFAULT_SIZES) -> None:
         self._width = width
+        self._sizes = sizes
         self._index: Any = faiss.IndexFlatIP(width)
-        self._outgrown_at: float = FLAT_UP_TO
-        self._places: list[int] = []
-        """Place of each row of the index."""
-        self._dead: set[int] = set()
+        self._max_rows: float = sizes.max_flat
+        """Rows beyond which another kind of index is used."""
+        self._row_ids: list[int] = []
+        """The vector of each row of the index."""
+        self._removed: set[int] = set()
+        """Vectors that still have a row, and are not to be found."""
         self._vectors: dict[int, Floats] = {}
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def __contains__(self, place: int) -> bool:
-        return place in self._vectors
+    def __contains__(self, vector_id: int) -> bool:
+        return vector_id in self._vectors
 
-    def add(self, place: int, vector: Floats) -> None:
-        """Keep a vector."""
-        self._vectors[place] = vector
+    def add(self, vector_id: int, vector: Floats) -> None:
+        """Add a vector of length 1."""
+        self._vectors[vector_id] = vector
         self._index.add(vector[None])
-        self._places.append(place)
-        if len(self._places) > self._outgrown_at:
-            self._build()
+        self._row_ids.append(vector_id)
+        if len(self._row_ids) > self._max_rows:
+            self._rebuild()
 
     def extend(self, vectors: Floats) -> None:
-        """Keep many vectors at once, at the places that follow."""
+        """Add many vectors at once, under the numbers that follow the largest one."""
         first = max(self._vectors, default=-1) + 1
         self._vectors.update({first + number: vector for number, vector in enumerate(vectors)})
-        self._build()
+        self._rebuild()
 
-    def remove(self, place: int) -> None:
-        """Forget a vector."""
-        if self._vectors.pop(place, None) is None:
+    def remove(self, vector_id: int) -> None:
+        """Remove a vector, if it is there."""
+        if self._vectors.pop(vector_id, None) is None:
             return
-        self._dead.add(place)
-        if len(self._dead) > max(64, MOST_DEAD * len(self._places)):
-            self._build()
+        self._removed.add(vector_id)
+        if len(self._removed) > max(MIN_REMOVED, MAX_REMOVED_SHARE * len(self._row_ids)):
+            self._rebuild()
 
-    def search(self, vector: Floats, most: int) -> list[tuple[int, float]]:
-        """Places and cosines of the nearest, nearest first."""
-        if not self._places:
+    def search(self, vector: Floats, count: int) -> list[tuple[int, float]]:
+        """The `count` nearest vectors and their cosines, nearest first."""
+        if not self._row_ids:
             return []
-        wanted = min(most + min(len(self._dead), most), len(self._places))
-        similar, rows = self._index.search(vector[None], wanted)
+        wanted = min(count + min(len(self._removed), count), len(self._row_ids))
+        cosines, rows = self._index.search(vector[None], wanted)
         found = [
-            (self._places[row], float(value))
-            for value, row in zip(similar[0], rows[0], strict=True)
-            if row >= 0 and self._places[row] not in self._dead
+            (self._row_ids[row], float(cosine))
+            for cosine, row in zip(cosines[0], rows[0], strict=True)
+            if row >= 0 and self._row_ids[row] not in self._removed
         ]
-        return found[:most]
+        return found[:count]
 
-    def _build(self) -> None:
-        self._places = list(self._vectors)
-        self._dead = set()
-        rows = (
-            np.stack([self._vectors[place] for place in self._places])
-            if self._places
-            else np.zeros((0, self._width), np.float32)
-        )
-        self._index, self._outgrown_at = self._kind(rows)
+    def _rebuild(self) -> None:
+        self._row_ids = list(self._vectors)
+        self._removed = set()
+        rows = np.zeros((0, self._width), np.float32)
+        if self._row_ids:
+            rows = np.stack([self._vectors[vector_id] for vector_id in self._row_ids])
+        self._index, self._max_rows = self._empty_index(rows)
         self._index.add(rows)
 
-    def _kind(self, rows: Floats) -> tuple[Any, float]:
-        """An empty index of the kind that so many rows want, and the number of rows from which
-        another kind is better.
+    def _empty_index(self, rows: Floats) -> tuple[Any, float]:
+        """An empty index of the kind that suits these rows, and the largest number of rows that it
+        suits.
         """
-        if len(rows) <= FLAT_UP_TO:
-            return faiss.IndexFlatIP(self._width), FLAT_UP_TO
-        if len(rows) <= GRAPH_UP_TO:
+        if len(rows) <= self._sizes.max_flat:
+            return faiss.IndexFlatIP(self._width), self._sizes.max_flat
+        if len(rows) <= self._sizes.max_graph:
             graph = faiss.IndexHNSWFlat(self._width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-            graph.hnsw.efConstruction, graph.hnsw.efSearch = BUILD_EFFORT, SEARCH_EFFORT
-            return graph, GRAPH_UP_TO
-        self._coarse = faiss.IndexFlatIP(self._width)  # FAISS keeps a bare pointer to it
+            graph.hnsw.efConstruction = HNSW_BUILD_EFFORT
+            graph.hnsw.efSearch = HNSW_SEARCH_EFFORT
+            return graph, self._sizes.max_graph
+        self._coarse = faiss.IndexFlatIP(self._width)  # FAISS keeps only a pointer to it
         lists = faiss.IndexIVFScalarQuantizer(
             self._coarse,
             self._width,
-            LISTS,
+            self._sizes.list_count,
             faiss.ScalarQuantizer.QT_8bit,
             faiss.METRIC_INNER_PRODUCT,
         )
-        lists.train(rows[:: max(1, len(rows) // TRAINED_ON)])
-        lists.nprobe = LISTS_SEARCHED
+        lists.train(rows[:: max(1, len(rows) // MAX_TRAINING_VECTORS)])
+        lists.nprobe = self._sizes.lists_searched
         return lists, math.inf

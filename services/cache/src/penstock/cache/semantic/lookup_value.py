@@ -1,54 +1,58 @@
-"""Whether likeness may be asked about: does it save more than it costs, and has this caller not
-asked too often? Plain, bounded.
+"""May a semantic look-up be made? Only where it is expected to save more than it costs, and within
+each tenant's rate.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from penstock.service.bounded_map import BoundedMap
 
-HIT_PRIOR, PRIOR_WEIGHT = 0.3, 20
-LEAST_RATE = 0.05
-"""A scope that has not hit so far is still given this much, or it would never be asked again."""
-MOST_SCOPES = 20_000
-MOST_CALLERS = 20_000
+PRIOR_HIT_RATE = 0.3
+PRIOR_LOOKUPS = 20
+"""Weight of the prior, in look-ups."""
+MIN_HIT_RATE = 0.05
+"""The lowest hit rate assumed, so that a scope without hits so far is still asked for expensive
+calls.
+"""
+MAX_SCOPES = 20_000
+MAX_TENANTS = 20_000
 
 
-class Worth:
-    """Hits and look-ups of each scope."""
+class LookupValue:
+    """What semantic look-ups are worth in each scope, by their hit rate so far."""
 
     def __init__(self) -> None:
-        self._scopes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._hits_and_lookups: BoundedMap[str, tuple[int, int]] = BoundedMap(MAX_SCOPES)
 
-    def asked(self, scope_key: str, hit: bool) -> None:
-        """A look-up in a scope has ended."""
-        hits, asked = self._scopes.pop(scope_key, (0, 0))
-        self._scopes[scope_key] = (hits + hit, asked + 1)
-        if len(self._scopes) > MOST_SCOPES:
-            self._scopes.popitem(last=False)
+    def record(self, scope_key: str, *, is_hit: bool) -> None:
+        """Count a look-up in a scope."""
+        hits, lookups = self._hits_and_lookups.peek(scope_key, (0, 0))
+        self._hits_and_lookups.put(scope_key, (hits + is_hit, lookups + 1))
 
-    def pays(self, scope_key: str, price_microusd: int, cost_microusd: int) -> bool:
-        """True where the scope's hit rate so far times the price is more than a look-up costs."""
-        hits, asked = self._scopes.get(scope_key, (0, 0))
-        rate = (hits + HIT_PRIOR * PRIOR_WEIGHT) / (asked + PRIOR_WEIGHT)
-        return max(rate, LEAST_RATE) * price_microusd > cost_microusd
+    def exceeds_cost(self, scope_key: str, price_microusd: int, cost_microusd: int) -> bool:
+        """Whether the expected saving, hit rate times price, is larger than a look-up's cost."""
+        hits, lookups = self._hits_and_lookups.peek(scope_key, (0, 0))
+        hit_rate = (hits + PRIOR_HIT_RATE * PRIOR_LOOKUPS) / (lookups + PRIOR_LOOKUPS)
+        return max(hit_rate, MIN_HIT_RATE) * price_microusd > cost_microusd
 
 
-class Probes:
-    """A token bucket of one second's worth for each tenant: guessing what others have asked must be
-    slow.
+class ProbeLimiter:
+    """A token bucket for each tenant that holds one second's worth of semantic look-ups.
+
+    It keeps a caller from finding out quickly, by trying similar prompts, what others of its tenant
+    have asked.
     """
 
     def __init__(self) -> None:
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: BoundedMap[str, tuple[float, float]] = BoundedMap(MAX_TENANTS)
+        """By tenant: look-ups left, and when that was so."""
 
-    def may(self, tenant: str, rate: float, now: float) -> bool:
-        """Take one look-up out of the tenant's bucket; false where it is empty.
+    def take(self, tenant: str, rate_per_s: float, now: float) -> bool:
+        """Take a look-up from the tenant's bucket; False where it is empty.
 
-        A bucket that was not used for longest is full again.
+        A bucket that was evicted is full again.
         """
-        level, at = self._levels.pop(tenant, (rate, now))
-        level = min(rate, level + (now - at) * rate)
-        self._levels[tenant] = (level - 1.0 if level >= 1.0 else level, now)
-        if len(self._levels) > MOST_CALLERS:
-            self._levels.popitem(last=False)
-        return level >= 1.0
+        left, at = self._buckets.peek(tenant, (rate_per_s, now))
+        left = min(rate_per_s, left + (now - at) * rate_per_s)
+        is_allowed = left >= 1.0
+        self._buckets.put(tenant, (left - 1.0 if is_allowed else left, now))
+        return is_allowed

@@ -1,6 +1,4 @@
-"""What the semantic tier can say of itself: audited precision, and what other thresholds would have
-done. Plain.
-"""
+"""Reports on semantic scopes: audited precision, and what other thresholds would have served."""
 
 from __future__ import annotations
 
@@ -8,56 +6,66 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.semantic.scope_state import Held
+from penstock.cache.semantic.scope_state import ScopeState
 from penstock.cache.semantic.threshold import precision_of
-from penstock.cache.storage.tally import belongs
 from penstock.rpc.call import Principal
 from penstock.rpc.errors import not_found
+from penstock.tasks.answer_keys import covers
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
-    """Share of audited hits that were right, the lower end of its 95 % interval, and the audits
-    that it rests on.
+class AuditSummary:
+    """The share of audited hits that were right, the lower end of its 95 % interval, and the number
+    of audits.
     """
 
     precision: float
-    low: float
+    precision_low: float
     audits: int
 
 
-def audited(scopes: Iterable[Held]) -> Audited:
+def audit_summary(scopes: Iterable[ScopeState]) -> AuditSummary:
     """The audits of all these scopes together."""
-    thresholds = [held.learnt.threshold for held in scopes]
-    audits = sum(threshold.audits for threshold in thresholds)
-    return Audited(
-        *precision_of(sum(threshold.audited_right for threshold in thresholds), audits), audits
-    )
+    thresholds = [scope.policy.threshold for scope in scopes]
+    audits = sum(threshold.audit_count for threshold in thresholds)
+    right = sum(threshold.right_audit_count for threshold in thresholds)
+    precision, precision_low = precision_of(right, audits)
+    return AuditSummary(precision, precision_low, audits)
 
 
-def owned(scopes: Iterable[Held], principal: Principal, scope: pb.Scope) -> list[Held]:
-    """The scopes of a principal that are of this namespace, model (with its revision where one is
-    said) and surroundings.
+def scopes_of(
+    scopes: Iterable[ScopeState], principal: Principal, wanted: pb.Scope
+) -> list[ScopeState]:
+    """The scopes that a principal covers and that match every field set in `wanted`.
+
+    A model without a revision matches all its revisions.
     """
     return [
-        held
-        for held in scopes
-        if belongs(held.tenant, principal)
-        and scope.namespace in ("", held.namespace)
-        and scope.model in ("", held.model, held.model.partition("@")[0])
-        and scope.context_sha256 in (b"", held.context)
+        scope
+        for scope in scopes
+        if covers(principal, scope.tenant)
+        and wanted.namespace in ("", scope.namespace)
+        and wanted.model in ("", scope.model, scope.model.partition("@")[0])
+        and wanted.context_sha256 in (b"", scope.context_sha256)
     ]
 
 
-def trade_off(scopes: Sequence[Held]) -> pb.GetTradeOffResponse:
-    """The curve of the largest of the scopes. Raises NOT_FOUND where there is none."""
-    held = max(scopes, key=lambda one: len(one.index), default=None)
-    if held is None:
-        raise not_found("scope", "no semantic scope of it has learnt anything yet")
+def trade_off(scopes: Sequence[ScopeState]) -> pb.GetTradeOffResponse:
+    """The trade-off of the scope with most entries.
+
+    Raises:
+        Fault: NOT_FOUND without scopes.
+    """
+    largest = max(scopes, key=len, default=None)
+    if largest is None:
+        raise not_found(
+            "scope", "no semantic scope of this tenant that matches it has learnt anything yet"
+        )
+    threshold = largest.policy.threshold
     points = [
         pb.TradeOffPoint(
             threshold=point.threshold, hit_rate=point.hit_rate, error_rate=point.error_rate
         )
-        for point in held.learnt.threshold.trade_off()
+        for point in threshold.trade_off()
     ]
-    return pb.GetTradeOffResponse(points=points, threshold=held.learnt.threshold.theta)
+    return pb.GetTradeOffResponse(points=points, threshold=threshold.value)

@@ -1,6 +1,8 @@
-"""What must be equal before likeness may be asked about, an answer's class, and what is never kept.
+"""How the semantic cache sees a request and its answer.
 
-Plain.
+A semantic scope is all that must be equal for answers to be reused by similarity: tenant,
+namespace, model, context digest, embedder, and the whole request except its last user turn. Only
+that last turn may differ.
 """
 
 from __future__ import annotations
@@ -10,14 +12,12 @@ from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.answer_keys import keyed
+from penstock.tasks.answer_keys import keyed_hash
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The part of a request that may differ inside a semantic scope, and the key of all the
-    rest.
-    """
+    """The last user turn of a request, and the key of the semantic scope that the rest makes."""
 
     scope_key: str
     text: str
@@ -26,10 +26,9 @@ class Prompt:
 def prompt_of(
     secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task, embedder: str
 ) -> Prompt | None:
-    """The semantic view of a generate task whose last turn is the user's; None for anything else.
+    """The prompt of a `generate` task whose last turn is the user's; None for any other task.
 
-    `embedder`: name and revision of what makes the vectors, since those of another one are not
-    comparable.
+    `embedder` is its name and revision: vectors of different embedders cannot be compared.
     """
     if task.WhichOneof("task") != "generate" or not task.generate.messages:
         return None
@@ -39,7 +38,7 @@ def prompt_of(
     rest = inference_pb2.GenerateTask()
     rest.CopyFrom(task.generate)
     del rest.messages[-1]
-    key = keyed(
+    key = keyed_hash(
         secret,
         b"scope",
         tenant.encode(),
@@ -52,50 +51,31 @@ def prompt_of(
     return Prompt(key, last.content)
 
 
-def answer_class(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:
-    """The canonical value of a closed answer: a JSON value, or tool calls by name and arguments;
-    empty for free text.
+def canonical_answer(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:
+    """The canonical form of a closed answer, equal for equal answers; empty for free text.
+
+    Closed answers are JSON values, and tool calls with their names and arguments.
     """
     message = result.generate.message
     if message.tool_calls:
-        calls = [[call.name, _json(call.arguments_json or "{}")] for call in message.tool_calls]
-        return "" if any(value is None for _, value in calls) else _canonical(["tool", calls])
-    value = _json(message.content)
-    closed = bool(task.generate.response_schema_json) or isinstance(value, dict | list)
-    return _canonical(["json", value]) if closed and value is not None else ""
-
-
-def never_kept(
-    task: inference_pb2.Task,
-    result: inference_pb2.TaskResult,
-    max_temperature: float,
-    *,
-    asked_for: bool,
-) -> str:
-    """Why an answer must not be kept; empty where it may."""
-    if task.WhichOneof("task") != "generate":
+        calls = [[call.name, _parsed(call.arguments_json or "{}")] for call in message.tool_calls]
+        if any(arguments is None for _, arguments in calls):
+            return ""
+        return _canonical_json(["tool", calls])
+    value = _parsed(message.content)
+    is_closed = bool(task.generate.response_schema_json) or isinstance(value, dict | list)
+    if value is None or not is_closed:
         return ""
-    asked, answer = task.generate, result.generate
-    if answer.finish_reason == inference_pb2.FINISH_REASON_LENGTH:
-        return "truncated"
-    if answer.finish_reason == inference_pb2.FINISH_REASON_FILTERED:
-        return "filtered"
-    if answer.finish_reason == inference_pb2.FINISH_REASON_UNSPECIFIED:
-        return "not ended"
-    harmless = {tool.name for tool in asked.tools if tool.read_only}
-    if any(call.name not in harmless for call in answer.message.tool_calls):
-        return "tool call with side effects"
-    if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
-        return "temperature"
-    return ""
+    return _canonical_json(["json", value])
 
 
-def _json(text: str) -> object:
+def _parsed(text: str) -> object:
+    """The value of a JSON text; None where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def _canonical(value: object) -> str:
+def _canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

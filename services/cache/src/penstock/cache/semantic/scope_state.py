@@ -1,5 +1,7 @@
-"""One semantic scope in memory: its index, what it has learnt, and which entry each class of
-answers is served by. Plain.
+"""One semantic scope in memory: its vectors, what it has learnt, and the entry of each answer
+class.
+
+It changes by events of the learning log only, so it can leave memory and be rebuilt from them.
 """
 
 from __future__ import annotations
@@ -9,112 +11,153 @@ from collections.abc import Sequence
 
 import numpy as np
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticScope, Verdict
+from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticDecision, SemanticPolicy
 from penstock.cache.semantic.index import VectorIndex
-from penstock.cache.semantic.learning_log import Lesson
+from penstock.cache.semantic.learning_log import (
+    LEARN,
+    REMOVE,
+    WRONG,
+    LearningEvent,
+    LoggedEvent,
+    RecordedDecision,
+)
+
+NO_DECISION = SemanticDecision(serve=False, rule="")
 
 
-class Held:
-    """Built from lessons alone, so that it may leave memory and be built again."""
+class ScopeState:
+    """The state of one scope. Beyond `max_entries` the oldest entry leaves.
 
-    def __init__(self, width: int, bound: float, most_entries: int, first: Lesson) -> None:
-        self.learnt = SemanticScope(width, bound)
-        self.index = VectorIndex(width)
-        self.tenant, self.namespace, self.model, self.context = (
-            first.tenant,
-            first.namespace,
-            first.model,
-            first.context,
-        )
-        self.ids: deque[str] = deque(maxlen=most_entries)
-        """The lessons that it was built from."""
-        self.used_s = 0.0
-        """When it was last asked or taught."""
-        self.places: dict[str, int] = {}
-        """Places of entries by entry key."""
-        self.newest: dict[int, str] = {}
-        """Entry that a class is served by."""
-        self.answers: dict[int, int] = {}
-        """Class of each place."""
-        self._most_entries = most_entries
-        self._classes: dict[str, int] = {}
-        self._names: list[str] = []
+    Args:
+        width: numbers in a vector.
+        bound: the largest share of errors among hits, see `SemanticPolicy`.
+        first: any event of the scope: tenant, namespace, model and context are the same in all.
+    """
+
+    def __init__(self, width: int, bound: float, max_entries: int, first: LearningEvent) -> None:
+        self.tenant = first.tenant
+        self.namespace = first.namespace
+        self.model = first.model
+        self.context_sha256 = first.context_sha256
+        self.policy = SemanticPolicy(width, bound)
+        self.event_ids: deque[str] = deque(maxlen=max_entries)
+        """The events that the scope was built from."""
+        self.last_used_s = 0.0
+        """When it was last asked or taught, by the monotonic clock."""
+        self._index = VectorIndex(width)
+        self._max_entries = max_entries
+        self._class_numbers: dict[str, int] = {}
+        """By canonical answer."""
+        self._canonical_answers: list[str] = []
+        """By class number."""
+        self._newest_entries: dict[int, str] = {}
+        """By class number: the key of the entry that it is served by."""
+        self._vector_ids: dict[str, int] = {}
+        """By entry key."""
+        self._vector_classes: dict[int, int] = {}
         self._texts: dict[int, str] = {}
-        self._next = 0
+        """By vector."""
+        self._next_vector_id = 0
 
-    def near(self, vector: Floats) -> list[Neighbour]:
-        """The nearest entries, nearest first."""
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self._index)
+
+    def __contains__(self, entry_key: str) -> bool:
+        return entry_key in self._vector_ids
+
+    @property
+    def answer_classes(self) -> list[int]:
+        """The answer class of each entry, in the order in which they were learnt."""
+        return [answer_class for _, answer_class in sorted(self._vector_classes.items())]
+
+    def neighbours(self, vector: Floats) -> list[Neighbour]:
+        """The nearest cached prompts that vote, nearest first."""
         return [
-            Neighbour(place, self.answers[place], similarity, self._texts[place])
-            for place, similarity in self.index.search(vector, NEIGHBOURS)
+            Neighbour(vector_id, self._vector_classes[vector_id], cosine, self._texts[vector_id])
+            for vector_id, cosine in self._index.search(vector, NEIGHBOURS)
         ]
 
-    def name(self, answer: int) -> str:
-        """The canonical answer of a class number; empty where there is none."""
-        return self._names[answer] if 0 <= answer < len(self._names) else ""
+    def canonical_answer(self, answer_class: int) -> str:
+        """The canonical answer of a class; empty for a number that is no class."""
+        if 0 <= answer_class < len(self._canonical_answers):
+            return self._canonical_answers[answer_class]
+        return ""
 
-    def rivals(self, answers: Sequence[int], most: int) -> tuple[tuple[str, str], ...]:
-        """The first of these classes that an entry stands for, with it."""
-        known = [answer for answer in dict.fromkeys(answers) if answer in self.newest]
-        return tuple((self.name(answer), self.newest[answer]) for answer in known[:most])
+    def newest_entry(self, answer_class: int) -> str:
+        """The key of the entry that a class is served by; empty where it has none."""
+        return self._newest_entries.get(answer_class, "")
 
-    def take(self, at: str, lesson: Lesson) -> None:
-        """Learn, or forget, what a lesson says."""
-        self.ids.append(at)
-        if lesson.kind == "learn" and lesson.vector is not None:
-            self._learn(lesson, lesson.vector)
-        elif lesson.kind in ("remove", "wrong"):
-            self._forget(lesson)
-
-    def _learn(self, lesson: Lesson, vector: Floats) -> None:
-        answer = self._classes.setdefault(lesson.answer_class, len(self._classes))
-        if answer == len(self._names):
-            self._names.append(lesson.answer_class)
-        self.learnt.learn(vector, lesson.text, answer, self._verdict(lesson))
-        place, self._next = self._next, self._next + 1
-        self.index.add(place, np.array(vector))
-        self._texts[place], self.answers[place], self.places[lesson.key] = (
-            lesson.text,
-            answer,
-            place,
-        )
-        self.newest[answer] = lesson.key
-        if len(self._texts) > self._most_entries:
-            self._remove(min(self._texts))
-
-    def _verdict(self, lesson: Lesson) -> Verdict:
-        """What was decided of the prompt.
-
-        The class that was voted may have left the stream: such a lesson teaches its answer alone.
+    def classes_with_entries(
+        self, answer_classes: Sequence[int], count: int
+    ) -> tuple[tuple[str, str], ...]:
+        """The canonical answers and entry keys of the first `count` of these classes that have an
+        entry, each once.
         """
-        seen = lesson.verdict or {}
-        if seen.get("answer") not in self._classes:
-            return Verdict(False, "")
-        return Verdict(
-            False,
-            "",
-            self._classes[seen["answer"]],
-            seen.get("probability", 0.0),
-            0.0,
-            bool(seen.get("audit")),
-            tuple(seen.get("features", ())),
-            seen.get("gate", ""),
+        served = [one for one in dict.fromkeys(answer_classes) if one in self._newest_entries]
+        return tuple(
+            (self.canonical_answer(one), self._newest_entries[one]) for one in served[:count]
         )
 
-    def _forget(self, lesson: Lesson) -> None:
-        place = self.places.pop(lesson.key, None)
-        seen = lesson.verdict or {}
-        if lesson.kind == "wrong" and seen.get("answer", "") in self._classes:
-            self.learnt.reported_wrong(
-                self._classes[seen["answer"]], float(seen.get("probability", 1.0))
-            )
-        answer = next((one for one, key in self.newest.items() if key == lesson.key), None)
-        if answer is not None:
-            del self.newest[answer]
-        if place is not None:
-            self._remove(place)
+    def apply(self, logged: LoggedEvent) -> None:
+        """Learn an event, or forget what it says."""
+        self.event_ids.append(logged.event_id)
+        event = logged.event
+        if event.kind == LEARN and event.vector is not None:
+            self._learn(event, event.vector)
+        elif event.kind == WRONG:
+            self._record_complaint(event.decision)
+            self._forget_entry(event.key)
+        elif event.kind == REMOVE:
+            self._forget_entry(event.key)
 
-    def _remove(self, place: int) -> None:
-        self.index.remove(place)
-        self._texts.pop(place, None)
-        self.answers.pop(place, None)
+    def _learn(self, event: LearningEvent, vector: Floats) -> None:
+        answer_class = self._class_numbers.setdefault(event.answer, len(self._class_numbers))
+        if answer_class == len(self._canonical_answers):
+            self._canonical_answers.append(event.answer)
+        self.policy.learn(vector, event.text, answer_class, self._decision(event.decision))
+        self._newest_entries[answer_class] = event.key
+        vector_id = self._next_vector_id
+        self._next_vector_id += 1
+        self._index.add(vector_id, np.array(vector))
+        self._texts[vector_id] = event.text
+        self._vector_classes[vector_id] = answer_class
+        self._vector_ids[event.key] = vector_id
+        if len(self._texts) > self._max_entries:
+            self._remove_vector(min(self._texts))
+
+    def _decision(self, recorded: RecordedDecision | None) -> SemanticDecision:
+        """A recorded decision with this scope's class numbers.
+
+        Where the class that was voted for has left the log, only the true answer is learnt.
+        """
+        if recorded is None or recorded.answer not in self._class_numbers:
+            return NO_DECISION
+        return SemanticDecision(
+            serve=False,
+            rule="",
+            answer_class=self._class_numbers[recorded.answer],
+            probability=recorded.probability,
+            is_audit=recorded.is_audit,
+            features=recorded.features,
+            contradiction=recorded.contradiction,
+        )
+
+    def _record_complaint(self, recorded: RecordedDecision | None) -> None:
+        if recorded is not None and recorded.answer in self._class_numbers:
+            answer_class = self._class_numbers[recorded.answer]
+            self.policy.record_complaint(answer_class, recorded.probability)
+
+    def _forget_entry(self, entry_key: str) -> None:
+        for answer_class, key in self._newest_entries.items():
+            if key == entry_key:
+                del self._newest_entries[answer_class]
+                break
+        vector_id = self._vector_ids.pop(entry_key, None)
+        if vector_id is not None:
+            self._remove_vector(vector_id)
+
+    def _remove_vector(self, vector_id: int) -> None:
+        self._index.remove(vector_id)
+        self._texts.pop(vector_id, None)
+        self._vector_classes.pop(vector_id, None)

@@ -1,9 +1,6 @@
-"""The semantic tier: the scopes of one replica, fed by the stream of lessons alone: replicas agree,
-no restart forgets.
+"""The semantic cache of one replica: its scopes in memory, which follow the learning log.
 
-Embedding, search and learning happen on one worker thread, which alone touches the scopes. Small
-scopes that nobody asks leave memory; the ids of their lessons stay, and they are built again when
-they are asked.
+Embedding, search and learning run on one worker thread, and only that thread touches the scopes.
 """
 
 from __future__ import annotations
@@ -11,245 +8,203 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import TypeVar
 
 from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.decision import Verdict
-from penstock.cache.semantic.learning_log import Lesson, Lessons, Row
-from penstock.cache.semantic.scope_state import Held
+from penstock.cache.semantic.decision import SemanticDecision
+from penstock.cache.semantic.embedder import Embedder
+from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
+from penstock.cache.semantic.scope_state import ScopeState
+from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes
 from penstock.cache.settings import CacheSection
-from penstock.cache.storage.entries import STORE_AWAY
+from penstock.cache.storage.entry_store import STORE_ERRORS
 from penstock.service.clock import Clock
+from penstock.service.current import Current
 
 log = logging.getLogger(__name__)
-SCOPES_IN_MEMORY = 1_000
-LOOKED_AT = 16
-"""The smallest of so many that were not used for longest leaves first."""
-SMALL, IDLE_S = 1_000, 3_600.0
-"""A scope of fewer entries leaves when it has not been used for so long."""
-AWAY_IDS = 1_000_000
-"""Ids of lessons that are remembered of scopes that have left; the scope that left first is
-forgotten first.
-"""
-FOLLOW_WAIT_MS = 200
-PAUSE_S = 0.5
-RIVALS = 3
+READ_WAIT_MS = 200
+RETRY_S = 0.5
+"""Pause after the store has not answered."""
+MAX_RIVALS = 3
+FIRST_EVENT = "0"
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
-    """What embeds prompts: its name and revision as `name@revision`, the width of its vectors, and
-    how.
-    """
-
-    revision: str
-    width: int
-    embed: Callable[[str], Floats]
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """What the tier found: the verdict, the vector it was made with, and the entry that would be
-    served.
+    """What the semantic cache found for a prompt.
+
+    `vector` is the prompt's. `key` is the entry that would be served, empty for none, and `answer`
+    its canonical answer. `rivals` are canonical answers and entry keys of the nearest classes, the
+    one voted for first: a free answer may be the same as one of theirs. `embed_ms` is 0 where the
+    vector was given.
     """
 
-    verdict: Verdict
+    decision: SemanticDecision
     vector: Floats
     key: str = ""
     answer: str = ""
-    """The voted class's canonical answer."""
     rivals: tuple[tuple[str, str], ...] = ()
-    """The nearest classes and the entries that they are served by, the voted one first: what a free
-    answer may be the same as.
-    """
     embed_ms: float = 0.0
 
+    def without_entry(self) -> Candidate:
+        """The same where the entry to be served has left the store."""
+        return replace(self, key="", rivals=())
 
-class SemanticTier:
-    """All scopes of one replica. Owner: whoever starts it closes it."""
+
+class SemanticCache:
+    """All semantic scopes of one replica. Owner: whoever starts it closes it."""
 
     def __init__(
-        self, lessons: Lessons, section: CacheSection, embedder: Embedder, rng: Random, clock: Clock
+        self,
+        learning_log: LearningLog,
+        section: Current[CacheSection],
+        embedder: Embedder,
+        rng: Random,
+        clock: Clock,
+        *,
+        max_loaded_scopes: int = MAX_LOADED_SCOPES,
     ) -> None:
-        self.lessons = lessons
-        self.section = section
+        self.learning_log = learning_log
         self.embedder = embedder
-        self._rng, self._clock = rng, clock
-        self._scopes: OrderedDict[str, Held] = OrderedDict()
-        self._away: OrderedDict[str, list[str]] = OrderedDict()
-        self._away_ids = 0
-        self._wanted: set[str] = set()
+        self._rng = rng
+        self._scopes = Scopes(section, embedder.width, clock, max_loaded_scopes)
         self._worker = ThreadPoolExecutor(1, "semantic")
-        self._at = "0"
-        self._closing = False
+        self._position = FIRST_EVENT
+        """The latest event that was read."""
+        self._requested: set[str] = set()
+        """Unloaded scopes that have been asked for."""
+        self._is_closing = False
         self._follower: asyncio.Task[None] | None = None
 
-    def reload(self, section: CacheSection) -> None:
-        """Put a new section in force; scopes in memory keep their bound."""
-        self.section, self.lessons.most_bytes = section, section.lessons_bytes
-
     async def start(self) -> None:
-        """Learn everything again, then follow."""
-        while rows := await self.lessons.after(self._at, None):
-            await self._take(rows)
-        self._follower = asyncio.create_task(self._follow(), name="follow lessons")
+        """Learn all that the log holds, then follow it in the background."""
+        while events := await self.learning_log.read_after(self._position, None):
+            await self._apply(events)
+        self._follower = asyncio.create_task(self._follow(), name="follow the learning log")
 
     async def close(self) -> None:
-        """Stop following."""
-        self._closing = True
+        """Stop following the log.
+
+        The follower is not cancelled: the store's client may swallow a cancellation inside its
+        blocking read, which ends by itself within `READ_WAIT_MS`.
+        """
+        self._is_closing = True
         if self._follower is not None:
-            # No cancellation: the client may swallow it inside its blocking read, which ends by
-            # itself soon.
             await asyncio.wait([self._follower])
         self._worker.shutdown(wait=True)
 
-    async def decide(
+    async def find(
         self, scope_key: str, text: str, vector: Floats | None, bound: float | None
     ) -> Candidate:
-        """Embed where no ready vector came, search, decide."""
-        return await self._work(lambda: self._decide(scope_key, text, vector, bound))
+        """Embed a prompt, unless its vector is given, and decide whether an answer may be reused.
 
-    async def read(self, look: Callable[[list[Held]], R]) -> R:
-        """What `look` makes of the scopes in memory, on the thread that changes them."""
-        return await self._work(lambda: look(list(self._scopes.values())))
+        `bound` is the caller's own error bound, None for the configured one.
+        """
+        return await self._on_worker(partial(self._find, scope_key, text, vector, bound))
 
-    def scopes(self) -> list[Held]:
-        """Every scope in memory; only to look at what does not change in size."""
-        return list(self._scopes.values())
+    async def read(self, view: Callable[[list[ScopeState]], R]) -> R:
+        """What `view` returns for the loaded scopes, called on the thread that changes them."""
+        return await self._on_worker(lambda: view(self.loaded_scopes))
 
-    def names(self) -> list[str]:
-        """Keys of the scopes in memory."""
-        return list(self._scopes)
+    @property
+    def loaded_scopes(self) -> list[ScopeState]:
+        """The scopes in memory, the least recently used first.
 
-    def scopes_with(self, key: str) -> list[str]:
-        """Keys of the scopes in memory that an entry belongs to."""
-        return [name for name, held in list(self._scopes.items()) if key in held.places]
+        Another thread changes them: only read values of them that are replaced as a whole.
+        """
+        return list(self._scopes.loaded.values())
 
-    async def _work(self, what: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, what)
+    @property
+    def loaded_scope_keys(self) -> list[str]:
+        """The keys of the scopes in memory, in the same order."""
+        return list(self._scopes.loaded)
 
-    def _decide(
+    @property
+    def unloaded_event_count(self) -> int:
+        """Number of events of scopes that are not in memory."""
+        return self._scopes.unloaded_event_count
+
+    def scope_keys_with(self, entry_key: str) -> list[str]:
+        """The keys of the scopes in memory that an entry belongs to."""
+        return [key for key, state in list(self._scopes.loaded.items()) if entry_key in state]
+
+    async def _on_worker(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _find(
         self, scope_key: str, text: str, vector: Floats | None, bound: float | None
     ) -> Candidate:
         embed_ms = 0.0
         if vector is None:
-            began = time.perf_counter()
+            started = time.perf_counter()
             vector = self.embedder.embed(text)
-            embed_ms = (time.perf_counter() - began) * 1e3
-        held = self._scopes.get(scope_key)
-        if held is None:
-            rule = "miss: nothing near"
-            if scope_key in self._away:
-                self._wanted.add(scope_key)
-                rule = "miss: the scope is being read again"
-            return Candidate(Verdict(False, rule), vector, embed_ms=embed_ms)
-        self._used(scope_key, held)
-        near = held.near(vector)
-        verdict = held.learnt.decide(vector, text, near, self._rng, bound)
-        rivals = held.rivals([verdict.answer, *(one.answer for one in near)], RIVALS)
-        key = held.newest.get(verdict.answer, "")
-        return Candidate(verdict, vector, key, held.name(verdict.answer), rivals, embed_ms)
-
-    async def _follow(self) -> None:
-        while not self._closing:
-            try:
-                rows = await self.lessons.after(self._at, FOLLOW_WAIT_MS)
-                if rows and self._at != "0" and not await self.lessons.holds(self._at):
-                    await self._anew()
-                    continue
-                await self._take(rows)
-                await self._bring_back()
-            except STORE_AWAY as error:
-                log.warning("the store does not answer (%s); lessons wait", type(error).__name__)
-                await asyncio.sleep(PAUSE_S)
-
-    async def _anew(self) -> None:
-        """Lessons have left the stream before they were read: forget all, and learn again what the
-        stream still holds.
-        """
-        log.warning("the stream of lessons has a gap: every scope is learnt anew")
-        await self._work(self._forget_all)
-        self._at = "0"
-
-    def _forget_all(self) -> None:
-        self._scopes.clear()
-        self._away.clear()
-        self._away_ids = 0
-
-    async def _take(self, rows: Sequence[Row]) -> None:
-        await self._work(lambda: self._learn_all(rows))
-        if rows:
-            self._at = rows[-1][0]
-
-    async def _bring_back(self) -> None:
-        """Build scopes again that have left memory and are asked for.
-
-        No lesson of theirs is read meanwhile: this loop reads them all.
-        """
-        while self._wanted:
-            scope_key = self._wanted.pop()
-            rows = await self.lessons.of(self._away.get(scope_key, ()))
-            await self._work(lambda scope_key=scope_key, rows=rows: self._build(scope_key, rows))  # type: ignore[misc]
-
-    def _build(self, scope_key: str, rows: Sequence[Row]) -> None:
-        self._away_ids -= len(self._away.pop(scope_key, ()))
-        for at, lesson in rows:
-            self._held(lesson).take(at, lesson)
-        self._tidy()
-
-    def _learn_all(self, rows: Sequence[Row]) -> None:
-        for at, lesson in rows:
-            if lesson.scope_key in self._away:
-                self._away[lesson.scope_key].append(at)
-                self._away_ids += 1
-            else:
-                self._held(lesson).take(at, lesson)
-        self._tidy()
-
-    def _held(self, lesson: Lesson) -> Held:
-        held = self._scopes.get(lesson.scope_key)
-        if held is None:
-            section = self.section
-            held = Held(self.embedder.width, section.max_error_rate, section.scope_entries, lesson)
-            self._scopes[lesson.scope_key] = held
-            if len(self._scopes) > SCOPES_IN_MEMORY:
-                self._leave(self._smallest())
-        self._used(lesson.scope_key, held)
-        return held
-
-    def _used(self, scope_key: str, held: Held) -> None:
-        held.used_s = self._clock.monotonic()
-        self._scopes.move_to_end(scope_key)
-
-    def _smallest(self) -> str:
-        oldest = [name for name, _ in zip(self._scopes, range(LOOKED_AT), strict=False)]
-        return min(
-            oldest[: max(1, len(self._scopes) - 1)], key=lambda name: len(self._scopes[name].index)
+            embed_ms = (time.perf_counter() - started) * 1e3
+        state = self._scopes.use(scope_key)
+        if state is None:
+            return Candidate(self._without_scope(scope_key), vector, embed_ms=embed_ms)
+        neighbours = state.neighbours(vector)
+        decision = state.policy.decide(vector, text, neighbours, self._rng, bound)
+        voted = [decision.answer_class, *(one.answer_class for one in neighbours)]
+        return Candidate(
+            decision,
+            vector,
+            state.newest_entry(decision.answer_class),
+            state.canonical_answer(decision.answer_class),
+            state.classes_with_entries(voted, MAX_RIVALS),
+            embed_ms,
         )
 
-    def _tidy(self) -> None:
-        """Let small scopes go that nobody has used for long; the first of all is the one that was
-        not used for longest.
-        """
-        until = self._clock.monotonic() - IDLE_S
-        idle = []
-        for name, held in self._scopes.items():
-            if held.used_s > until:
-                break
-            if len(held.index) < SMALL:
-                idle.append(name)
-        for name in idle:
-            self._leave(name)
+    def _without_scope(self, scope_key: str) -> SemanticDecision:
+        if not self._scopes.is_unloaded(scope_key):
+            return SemanticDecision(serve=False, rule="miss: nothing near")
+        self._requested.add(scope_key)
+        return SemanticDecision(serve=False, rule="miss: the scope is being read again")
 
-    def _leave(self, scope_key: str) -> None:
-        self._away[scope_key] = list(self._scopes.pop(scope_key).ids)
-        self._away_ids += len(self._away[scope_key])
-        while self._away_ids > AWAY_IDS:
-            _, ids = self._away.popitem(last=False)
-            self._away_ids -= len(ids)
+    async def _follow(self) -> None:
+        while not self._is_closing:
+            try:
+                await self._follow_once()
+            except STORE_ERRORS as error:
+                log.warning(
+                    "learning log: the store does not answer (%s); reading again in %g s",
+                    type(error).__name__,
+                    RETRY_S,
+                )
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow_once(self) -> None:
+        events = await self.learning_log.read_after(self._position, READ_WAIT_MS)
+        if events and await self._has_gap():
+            log.warning("learning log: events left before they were read; relearning all scopes")
+            await self._on_worker(self._scopes.clear)
+            self._position = FIRST_EVENT
+            return
+        await self._apply(events)
+        await self._reload_requested()
+
+    async def _has_gap(self) -> bool:
+        """Whether events after the latest one read may have left the log."""
+        if self._position == FIRST_EVENT:
+            return False
+        return not await self.learning_log.contains(self._position)
+
+    async def _apply(self, events: Sequence[LoggedEvent]) -> None:
+        await self._on_worker(partial(self._scopes.apply, events))
+        if events:
+            self._position = events[-1].event_id
+
+    async def _reload_requested(self) -> None:
+        """Rebuild the unloaded scopes that were asked for.
+
+        None of their events is missed meanwhile, since only this task reads events.
+        """
+        while self._requested:
+            scope_key = self._requested.pop()
+            events = await self.learning_log.read(self._scopes.unloaded_events(scope_key))
+            await self._on_worker(partial(self._scopes.rebuild, scope_key, events))

@@ -1,14 +1,18 @@
-"""How sure is sure enough: the calibrated probability, and the threshold that tunes itself to the
-user's bound. Plain.
+"""When is a cached answer likely enough to be right? A calibrated probability, and a threshold on
+that probability which adjusts itself to the configured error bound.
 
-What is promised is a target with an audited bound, never a guarantee: the expected error among
-would-be hits is kept at or below the bound, corrected by what audits have shown, which may tighten
-it and never loosens it.
+`Calibration` turns the features of a voted answer into the probability that the answer is right.
+`ServingThreshold` chooses the lowest probability that may be served such that the expected share of
+errors among hits stays within the bound. That expectation is corrected by audits, that is, by
+would-be hits that are called all the same: errors found by audits may raise the threshold, and
+audits never lower it below what the calibration says. The result is a target with an audited
+bound, not a guarantee.
 
-Labels come from prompts that were not sure enough, and from few audits, each of which stands for
-many hits. With such a weight an audit would bend the curve by chance, so that it weighs as any
-label does. The price is a known bias: of 10 errors that the curve expects among hits, 5 to 7 come.
-`PRIOR` is what is believed of that ratio before audits have spoken.
+Audits carry the same weight as any other label when the calibration is fitted. Each audit stands
+for many hits, but weighting it by their number would let single audits bend the curve by chance.
+The price is a known bias: of 10 errors that the calibration expects among hits, 5 to 7 occur.
+`PRIOR_ERROR_RATIO` is the ratio that is assumed until audits have been made
+(docs/decisions/0024-what-an-audit-weighs.md).
 """
 
 from __future__ import annotations
@@ -23,218 +27,249 @@ from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
 Row = np.ndarray[tuple[int], np.dtype[np.float64]]
-FIRST_LABELS = 150
-"""No hit before so many labels."""
-REFITS = (50, 100, 150)
-REFIT_EVERY = 50
-LABELS_KEPT = 1_200
-"""The latest labels only: the more a scope holds, the surer the same similarities are. Chosen on
-shuffles that no page reports.
+Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+MIN_LABELS = 150
+"""Labels that a scope needs before it serves anything."""
+FIRST_FITS = (50, 100, 150)
+"""Numbers of labels at which the calibration is fitted first."""
+FIT_EVERY = 50
+"""Labels between two later fits."""
+MAX_LABELS = 1_200
+"""Only the latest labels are used: the more entries a scope holds, the more reliable the same
+similarity is. Chosen on shuffles that no benchmark page reports.
 """
-LAPSE = 0.0045
-"""No similarity rules out that a cached answer was wrong: never surer than 1 less this. Chosen, as
-`PRIOR`, like `LABELS_KEPT`.
+LAPSE_RATE = 0.0045
+"""Share of cached answers that are wrong whatever the similarity; no probability exceeds 1 less
+this. Chosen like `MAX_LABELS`, as is `PRIOR_ERROR_RATIO`.
 """
 MODERATION = 0.3 * math.pi / 8.0
-"""How much doubt moves a probability towards a half: less than in full, which would keep a scope
-that is never wrong from serving.
+"""How strongly uncertain weights move a probability towards one half. Full moderation (pi / 8)
+would keep a scope that makes no errors from serving.
 """
-LEAST_SPREAD = 1e-3
-"""A feature that has not varied says nothing yet."""
-FLAT_RIDGE = 1e-3
-"""The bias is not held towards 0; this keeps its curvature from vanishing."""
+MIN_SPREAD = 1e-3
+"""A feature whose standard deviation is smaller has not varied yet and is not scaled."""
+BIAS_RIDGE = 1e-3
+"""The bias is not regularised; this keeps its curvature from being zero."""
 AUDIT_SHARE = 0.015
-TIGHTENED_SHARE, TIGHTENED_FOR = 0.15, 60
-"""After a failed audit so many would-be hits are looked at more closely (tightened inspection, as
-in ISO 2859): where one answer has changed, others may have.
+"""Share of would-be hits that are audited."""
+TIGHTENED_AUDIT_SHARE = 0.15
+TIGHTENED_INSPECTIONS = 60
+"""After a failed audit this many would-be hits are audited at the higher share (tightened
+inspection, as in ISO 2859), since other answers may have changed as well.
 """
 WINDOW = 1_000
-RETUNE_EVERY = 20
-PSEUDO = 8.0
-"""Expected errors that the prior weighs as much as."""
-PRIOR, MOST_KAPPA = 0.7, 4.0
-"""Errors over expected ones among hits, before audits have spoken and at least; and at most."""
-FADE = 0.998
-"""Weight of an audit after the next one."""
+"""Latest probabilities from which the threshold is chosen."""
+TUNE_EVERY = 20
+"""Probabilities between two choices of the threshold."""
+PRIOR_ERROR_RATIO = 0.7
+"""Observed over expected errors among hits, before there are audits; also the lowest value used."""
+MAX_ERROR_RATIO = 4.0
+PRIOR_EXPECTED_ERRORS = 8.0
+"""Weight of the prior, in expected errors."""
+AUDIT_DECAY = 0.998
+"""Factor by which each further audit reduces the weight of the earlier ones."""
 RECENT_AUDITS = 100
 BREAK_LEVEL = 0.01
-"""The bound counts as broken when the latest audits would be so unlikely under it (Clopper and
-Pearson).
+"""The bound counts as broken when the latest audits would be this improbable under it (Clopper and
+Pearson 1934).
 """
-OFF = 2.0
-"""A threshold that nothing reaches."""
+UNREACHABLE = 2.0
+"""A threshold that no probability reaches."""
 
 
 class Calibration:
-    """From features to the probability that the voted answer is right: ridge logistic regression on
-    standardised features.
+    """The probability that a voted answer is right, by ridge logistic regression on standardised
+    features.
 
-    Few labels, and features unlike those of any label, leave the weights in doubt; that doubt
-    moderates the probability (MacKay 1992). A lapse rate keeps the sure ones from being surer than
-    answers are (as in psychometric functions: Wichmann and Hill 2001).
+    With few labels, or features unlike those of any label, the weights are uncertain; that
+    uncertainty moderates the probability (MacKay 1992). A lapse rate keeps it from exceeding the
+    share of answers that are right at all (as in psychometric functions: Wichmann and Hill 2001).
     """
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[Row, bool]] = deque(maxlen=LABELS_KEPT)
-        self._centre: Row | None = None
-        self._spread = self._weights = np.zeros(0)
-        """The weights' last is the bias."""
-        self._doubt = np.zeros((0, 0))
-        """Covariance of the weights by Laplace's approximation."""
-        self.labels = 0
+        self.label_count = 0
+        self._labels: deque[tuple[Row, bool]] = deque(maxlen=MAX_LABELS)
+        self._mean: Row | None = None
+        self._spread = np.zeros(0)
+        self._weights = np.zeros(0)
+        """One for each feature, and the bias."""
+        self._covariance: Matrix = np.zeros((0, 0))
+        """Of the weights, by Laplace's approximation."""
 
-    def learn(self, features: Row, right: bool) -> None:
-        """A call has shown whether the voted answer was right."""
-        self._rows.append((features, right))
-        self.labels += 1
-        if self.labels in REFITS or (
-            self.labels > REFITS[-1] and (self.labels - REFITS[-1]) % REFIT_EVERY == 0
+    @property
+    def is_ready(self) -> bool:
+        """True once there are enough labels to serve by."""
+        return self.label_count >= MIN_LABELS and self._mean is not None
+
+    def learn(self, features: Row, is_right: bool) -> None:
+        """Add a label: whether the answer that was voted with these features was right."""
+        self._labels.append((features, is_right))
+        self.label_count += 1
+        past_first_fits = self.label_count - FIRST_FITS[-1]
+        if self.label_count in FIRST_FITS or (
+            past_first_fits > 0 and past_first_fits % FIT_EVERY == 0
         ):
             self._fit()
 
-    @property
-    def ready(self) -> bool:
-        """True once there are labels enough to serve by."""
-        return self.labels >= FIRST_LABELS and self._centre is not None
-
     def probability(self, features: Row) -> float:
-        """Chance that the voted answer is right, 0 to 1; 0 before the first fit."""
-        if self._centre is None:
+        """The probability, 0 to 1, that an answer with these features is right; 0 before a fit."""
+        if self._mean is None:
             return 0.0
-        row = np.append((features - self._centre) / self._spread, 1.0)
-        score = float(row @ self._weights) / math.sqrt(
-            1.0 + MODERATION * float(row @ self._doubt @ row)
-        )
-        return (1.0 - LAPSE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
+        row = np.append((features - self._mean) / self._spread, 1.0)
+        variance = float(row @ self._covariance @ row)
+        score = float(row @ self._weights) / math.sqrt(1.0 + MODERATION * variance)
+        return (1.0 - LAPSE_RATE) / (1.0 + math.exp(-max(min(score, 30.0), -30.0)))
 
     def _fit(self) -> None:
-        rights = np.array([right for _, right in self._rows])
-        if rights.all() or not rights.any():
+        is_right = np.array([right for _, right in self._labels])
+        if is_right.all() or not is_right.any():
             return
-        x = np.array([features for features, _ in self._rows])
-        centre, spread = x.mean(axis=0), x.std(axis=0)
-        spread[spread < LEAST_SPREAD] = 1.0
-        x = (x - centre) / spread
-        model = LogisticRegression(C=1.0, max_iter=200).fit(x, rights)
-        chances = model.predict_proba(x)[:, 1]
-        rows = np.column_stack([x, np.ones(len(x))])
-        curvature = (rows * (chances * (1.0 - chances))[:, None]).T @ rows
-        curvature += np.diag([*[1.0] * x.shape[1], FLAT_RIDGE])
-        self._centre, self._spread, self._doubt = centre, spread, np.linalg.inv(curvature)
+        features = np.array([features for features, _ in self._labels])
+        mean = features.mean(axis=0)
+        spread = features.std(axis=0)
+        spread[spread < MIN_SPREAD] = 1.0
+        scaled = (features - mean) / spread
+        model = LogisticRegression(C=1.0, max_iter=200).fit(scaled, is_right)
+        self._mean = mean
+        self._spread = spread
         self._weights = np.append(model.coef_[0], model.intercept_[0])
+        self._covariance = _weight_covariance(scaled, model.predict_proba(scaled)[:, 1])
+
+
+def _weight_covariance(scaled: Matrix, probabilities: Row) -> Matrix:
+    """Laplace's approximation: the inverse curvature of the regularised log likelihood."""
+    rows = np.column_stack([scaled, np.ones(len(scaled))])
+    curvature = (rows * (probabilities * (1.0 - probabilities))[:, None]).T @ rows
+    curvature += np.diag([*[1.0] * scaled.shape[1], BIAS_RIDGE])
+    return np.asarray(np.linalg.inv(curvature), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One threshold and what it would have come to in the window."""
+class TradeOffPoint:
+    """What a threshold would have meant for the latest look-ups: the share served, and the expected
+    share of errors among them.
+    """
 
     threshold: float
     hit_rate: float
     error_rate: float
 
 
-class Threshold:
-    """The lowest probability that is served, for one bound on the error among hits."""
+class ServingThreshold:
+    """The lowest probability that is served, for one bound on the share of errors among hits.
+
+    `is_broken` is True while the latest audits contradict the bound; the scope then serves exact
+    answers only.
+    """
 
     def __init__(self, bound: float) -> None:
         self.bound = bound
-        self.theta = OFF
-        self.audits = 0
-        self.audited_right = 0
-        self.broken = False
-        """True while the latest audits speak against the bound: exact answers only until they do
-        not.
-        """
-        self._tightened = 0
-        """Would-be hits that are still to be looked at more closely."""
-        self._recent: deque[bool] = deque(maxlen=RECENT_AUDITS)
-        self._window: deque[float] = deque(maxlen=WINDOW)
-        self._errors = 0.0
-        self._expected = 0.0
-        self._since = 0
+        self.value = UNREACHABLE
+        self.audit_count = 0
+        self.right_audit_count = 0
+        self.is_broken = False
+        self._tightened_left = 0
+        """Would-be hits that are still to be audited at the higher share."""
+        self._recent_audits: deque[bool] = deque(maxlen=RECENT_AUDITS)
+        self._probabilities: deque[float] = deque(maxlen=WINDOW)
+        self._observed_errors = 0.0
+        self._expected_errors = 0.0
+        self._since_tuned = 0
 
     @property
-    def kappa(self) -> float:
-        """What expected errors are multiplied by: audited over expected ones, held towards the
-        prior (the mean of a gamma distribution).
+    def error_ratio(self) -> float:
+        """Observed over expected errors, shrunk towards the prior (mean of a gamma
+        distribution).
         """
-        return min(
-            max((self._errors + PSEUDO * PRIOR) / (self._expected + PSEUDO), PRIOR), MOST_KAPPA
-        )
+        observed = self._observed_errors + PRIOR_EXPECTED_ERRORS * PRIOR_ERROR_RATIO
+        expected = self._expected_errors + PRIOR_EXPECTED_ERRORS
+        return min(max(observed / expected, PRIOR_ERROR_RATIO), MAX_ERROR_RATIO)
 
-    def see(self, probability: float) -> None:
-        """A would-be candidate came by."""
-        self._window.append(probability)
-        self._since += 1
-        if self._since >= RETUNE_EVERY:
-            self._since = 0
-            self.theta = self._tuned()
-
-    def _tuned(self) -> float:
-        ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
-        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
-        fitting = np.flatnonzero(errors <= self.bound)
-        return float(ordered[fitting[-1]]) if len(fitting) else OFF
+    def observe(self, probability: float) -> None:
+        """Note the probability of a candidate that passed the gate; now and then tune the value."""
+        self._probabilities.append(probability)
+        self._since_tuned += 1
+        if self._since_tuned >= TUNE_EVERY:
+            self._since_tuned = 0
+            self.value = self._tuned()
 
     def would_serve(self, probability: float, bound: float | None = None) -> bool:
-        """True from the threshold on.
+        """Whether a probability reaches the threshold.
 
-        A caller's tighter bound also wants the single answer to be that sure.
+        A caller's tighter `bound` also requires this one answer's error probability to be within
+        it; a looser one changes nothing.
         """
-        return probability >= self.theta and (
-            bound is None or bound >= self.bound or 1.0 - probability <= bound
-        )
+        if probability < self.value:
+            return False
+        return bound is None or bound >= self.bound or 1.0 - probability <= bound
 
-    def audit(self, rng: Random) -> bool:
-        """Draw whether a would-be hit is called all the same."""
-        share = TIGHTENED_SHARE if self._tightened else AUDIT_SHARE
-        self._tightened = max(0, self._tightened - 1)
+    def draw_audit(self, rng: Random) -> bool:
+        """Draw whether a would-be hit is audited, that is, called all the same."""
+        share = TIGHTENED_AUDIT_SHARE if self._tightened_left else AUDIT_SHARE
+        self._tightened_left = max(0, self._tightened_left - 1)
         return rng.random() < share
 
-    def audited(self, probability: float, right: bool) -> None:
-        """An audit came back."""
-        self.audits += 1
-        self.audited_right += right
-        if not right:
-            self._tightened = TIGHTENED_FOR
-        self._recent.append(right)
-        wrong, count = self._recent.count(False), len(self._recent)
-        self.broken = (
-            wrong > 0 and float(beta.ppf(BREAK_LEVEL, wrong, count - wrong + 1)) > self.bound
-        )
-        self._errors = self._errors * FADE + (not right)
-        self._expected = self._expected * FADE + (1.0 - probability)
+    def record_audit(self, probability: float, is_right: bool) -> None:
+        """Note the result of an audit of a would-be hit with this probability."""
+        self.audit_count += 1
+        self.right_audit_count += is_right
+        if not is_right:
+            self._tightened_left = TIGHTENED_INSPECTIONS
+        self._recent_audits.append(is_right)
+        self.is_broken = self._is_bound_broken()
+        self._record_error(probability, is_wrong=not is_right)
 
-    def reported(self, probability: float) -> None:
-        """A caller says that a hit was wrong: it tightens the threshold, but is no random sample
-        and no part of the audited precision.
+    def record_complaint(self, probability: float) -> None:
+        """Note that a caller reported a hit as wrong.
+
+        This raises the threshold. It is not a random sample, so the audited precision leaves it
+        out.
         """
-        self._errors = self._errors * FADE + 1.0
-        self._expected = self._expected * FADE + (1.0 - probability)
+        self._record_error(probability, is_wrong=True)
 
-    def precision(self) -> tuple[float, float]:
-        """Audited share of right hits and its lower bound."""
-        return precision_of(self.audited_right, self.audits)
-
-    def trade_off(self, points: int = 21) -> list[Point]:
-        """What other thresholds would have served in the window, from the most careful to the
-        boldest.
-        """
-        if not self._window:
+    def trade_off(self, points: int = 21) -> list[TradeOffPoint]:
+        """What other thresholds would have served in the window, the highest threshold first."""
+        if not self._probabilities:
             return []
-        ordered = np.sort(np.fromiter(self._window, np.float64))[::-1]
-        errors = self.kappa * np.cumsum(1.0 - ordered) / np.arange(1, len(ordered) + 1)
+        ordered, errors = self._error_curve()
         places = np.unique(np.linspace(0, len(ordered) - 1, points).astype(int))
         return [
-            Point(float(ordered[at]), (at + 1) / len(ordered), float(min(errors[at], 1.0)))
-            for at in places
+            TradeOffPoint(
+                float(ordered[place]), (place + 1) / len(ordered), float(min(errors[place], 1.0))
+            )
+            for place in places
         ]
+
+    def _tuned(self) -> float:
+        ordered, errors = self._error_curve()
+        within_bound = np.flatnonzero(errors <= self.bound)
+        return float(ordered[within_bound[-1]]) if len(within_bound) else UNREACHABLE
+
+    def _error_curve(self) -> tuple[Row, Row]:
+        """The window's probabilities in falling order, and the share of errors expected among all
+        down to each.
+        """
+        ordered = np.sort(np.fromiter(self._probabilities, np.float64))[::-1]
+        counts = np.arange(1, len(ordered) + 1)
+        return ordered, self.error_ratio * np.cumsum(1.0 - ordered) / counts
+
+    def _is_bound_broken(self) -> bool:
+        audits = len(self._recent_audits)
+        wrong = self._recent_audits.count(False)
+        if wrong == 0:
+            return False
+        return float(beta.ppf(BREAK_LEVEL, wrong, audits - wrong + 1)) > self.bound
+
+    def _record_error(self, probability: float, *, is_wrong: bool) -> None:
+        self._observed_errors = self._observed_errors * AUDIT_DECAY + is_wrong
+        self._expected_errors = self._expected_errors * AUDIT_DECAY + (1.0 - probability)
 
 
 def precision_of(right: int, audits: int) -> tuple[float, float]:
-    """Share of audits that were right and the lower end of its 95 % interval (Clopper and Pearson,
-    one-sided); 0, 0 without audits.
+    """The share of audits that were right, and the lower end of its one-sided 95 % interval
+    (Clopper and Pearson 1934); both 0 without audits.
     """
     if audits == 0:
         return 0.0, 0.0
-    return right / audits, float(beta.ppf(0.05, right, audits - right + 1)) if right else 0.0
+    low = float(beta.ppf(0.05, right, audits - right + 1)) if right else 0.0
+    return right / audits, low

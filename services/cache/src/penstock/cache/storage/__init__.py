@@ -1,4 +1,4 @@
-"""Entries in the store: kept, bounded, listed, invalidated.
+"""Entries in the store: written, read, limited in bytes, listed and invalidated.
 
 Imports nothing of the other subjects.
 """

@@ -27,7 +27,7 @@ from penstock.rpc.peers.stream import Peer
 from penstock.service.background import Background
 from penstock.service.clock import Clock
 from penstock.service.current import Current
-from penstock.tasks.answer_keys import UNASKED, tenant_of
+from penstock.tasks.answer_keys import KNOWN_MISS_RULE, tenant_of
 
 EXPECTED_OUTPUT_TOKENS = 256
 """Length that an answer is priced at before it is there, at most."""
@@ -36,7 +36,7 @@ GONE_RECEIPT = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED
 BYPASSED = Bypass(
     common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_BYPASSED, rule="asked to bypass")
 )
-KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=UNASKED)
+KNOWN_MISSING = common_pb2.CacheReceipt(outcome=common_pb2.CACHE_OUTCOME_MISS, rule=KNOWN_MISS_RULE)
 
 
 @dataclass(slots=True)
