@@ -13,7 +13,7 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, to_fault
 
-from .conftest import Routed
+from .routed import Routed
 from .scripted import Behaviour, ScriptedInstance
 
 MODEL = "m"
@@ -25,9 +25,9 @@ def embed(*texts: str, **options: Any) -> pb.EmbedRequest:
     return pb.EmbedRequest(texts=texts or ["hello"], options=pb.CallOptions(**options))
 
 
-def conversation(**options: Any) -> pb.GenerateStreamRequest:
+def conversation(content: str = "hi", **options: Any) -> pb.GenerateStreamRequest:
     """A request to say something, piece by piece."""
-    message = inference_pb2.Message(role="user", content="hi")
+    message = inference_pb2.Message(role="user", content=content)
     task = inference_pb2.GenerateTask(messages=[message])
     return pb.GenerateStreamRequest(task=task, options=pb.CallOptions(**options))
 
@@ -52,10 +52,10 @@ class Rig:
         )
         return answer
 
-    async def stream(self, **options: Any) -> list[pb.GenerateStreamResponse]:
+    async def stream(self, content: str = "hi", **options: Any) -> list[pb.GenerateStreamResponse]:
         """Have something said."""
         parts = self.routed.stub.GenerateStream(
-            conversation(**options), metadata=self.routed.metadata, timeout=20
+            conversation(content, **options), metadata=self.routed.metadata, timeout=20
         )
         return [part async for part in parts]
 

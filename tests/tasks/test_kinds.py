@@ -306,11 +306,11 @@ TOOLS = [pb.Tool(name="look", read_only=True), pb.Tool(name="pay")]
     ],
 )
 def test_an_answer_is_not_kept_because(task: Task, result: TaskResult, why: str) -> None:
-    assert kind_of(task).unkept_because(task, result, 0.5, asked_for=False) == why
+    assert kind_of(task).unstorable_because(task, result, 0.5, asked_for=False) == why
 
 
 def test_a_caller_that_asks_for_reuse_accepts_sampled_answers_and_nothing_else() -> None:
     hot = generate(temperature=2.0)
-    assert GENERATE.unkept_because(hot, answered(), 0.5, asked_for=True) == ""
+    assert GENERATE.unstorable_because(hot, answered(), 0.5, asked_for=True) == ""
     cut = answered(pb.FINISH_REASON_LENGTH)
-    assert GENERATE.unkept_because(hot, cut, 0.5, asked_for=True) == "truncated"
+    assert GENERATE.unstorable_because(hot, cut, 0.5, asked_for=True) == "truncated"

@@ -11,8 +11,8 @@ from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
 from penstock.testkit.server import TOKEN
 
-from ..conftest import KEY, METADATA
 from ..rig import Rig, embed, fault_of
+from ..routed import KEY, METADATA
 
 ANN = KeySection(
     id="k1",

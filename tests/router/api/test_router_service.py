@@ -16,8 +16,8 @@ from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import connect, open_channel
 from penstock.rpc.reasons import Reason
 
-from ..conftest import METADATA
 from ..rig import MODEL, Rig, embed, fault_of
+from ..routed import METADATA
 from ..scripted import Behaviour
 
 

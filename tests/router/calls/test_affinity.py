@@ -25,7 +25,7 @@ from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.testkit.instance import QuietInstance
 
-from ..conftest import Routed, StartRouter
+from ..routed import Routed, StartRouter
 
 MODEL = "m"
 PROMPT = "You answer for a shop that sells bicycles. " * (4 * BLOCK_BYTES // 40)

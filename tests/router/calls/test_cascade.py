@@ -20,7 +20,7 @@ from penstock.rpc.errors import Fault, exhausted, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.testkit.instance import QuietInstance
 
-from ..conftest import Routed, StartRouter
+from ..routed import Routed, StartRouter
 
 TOKENS = 1_000_000
 """Of every answer: a price for a million tokens is then the price of a call."""

@@ -21,7 +21,7 @@ from penstock.rpc.errors import unavailable
 from penstock.testkit.eventually import eventually
 from penstock.testkit.instance import QuietInstance
 
-from ..conftest import METADATA, StartRouter
+from ..routed import METADATA, StartRouter
 
 CALLS = 1000
 

@@ -18,7 +18,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
 from penstock.testkit.instance import QuietInstance
 
-from ..conftest import METADATA, Routed, StartRouter
+from ..routed import METADATA, Routed, StartRouter
 
 WORDS = ["one ", "two ", "three ", "four"]
 

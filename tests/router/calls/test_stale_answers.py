@@ -19,7 +19,7 @@ from penstock.rpc.errors import unavailable
 from penstock.testkit.chats import chat
 from penstock.testkit.instance import QuietInstance
 
-from ..conftest import StartRouter
+from ..routed import StartRouter
 
 STALE = "exact: stale"
 

@@ -50,7 +50,7 @@ from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, serving
 from penstock.testkit.upstream import ScriptedUpstream
 
-from ..conftest import JOINED_SUCCESSES, Routed, StartRouter
+from ..routed import JOINED_SUCCESSES, Routed, StartRouter
 
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.kind import Estimate, Task, TaskResult
+from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult
 from penstock.tasks.texts import check_texts, text_estimate, texts_tokens
 
 
@@ -54,7 +54,10 @@ class Classify:
         best = [item.labels[0].score for item in result.classify.classifications if item.labels]
         return min(best, default=1.0)
 
-    def unkept_because(
+    def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
         return ""
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.kind import Estimate, Task, TaskResult
+from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult
 from penstock.tasks.texts import check_texts, text_estimate, texts_tokens
 
 
@@ -45,7 +45,10 @@ class Embed:
     def confidence(self, result: TaskResult) -> float | None:
         return None
 
-    def unkept_because(
+    def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
         return ""
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        return None

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
-from penstock.tasks.kind import BYTES_PER_TOKEN, OVERHEAD_TOKENS, Estimate, Task, TaskResult
+from penstock.tasks.kind import (
+    BYTES_PER_TOKEN,
+    OVERHEAD_TOKENS,
+    Estimate,
+    SimilarPart,
+    Task,
+    TaskResult,
+)
 
 ROLES = frozenset({"system", "user", "assistant", "tool"})
-UNKEPT_ENDS = {
+UNFINISHED = {
     inference_pb2.FINISH_REASON_LENGTH: "truncated",
     inference_pb2.FINISH_REASON_FILTERED: "filtered",
     inference_pb2.FINISH_REASON_UNSPECIFIED: "not ended",
@@ -56,11 +63,11 @@ class Generate:
     def confidence(self, result: TaskResult) -> float | None:
         return None
 
-    def unkept_because(
+    def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
         asked, answer = task.generate, result.generate
-        if why := UNKEPT_ENDS.get(answer.finish_reason):
+        if why := UNFINISHED.get(answer.finish_reason):
             return why
         harmless = {tool.name for tool in asked.tools if tool.read_only}
         if any(call.name not in harmless for call in answer.message.tool_calls):
@@ -68,6 +75,16 @@ class Generate:
         if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
             return "temperature"
         return ""
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        """The last turn, where it is the user's."""
+        messages = task.generate.messages
+        if not messages or messages[-1].role != "user" or not messages[-1].content.strip():
+            return None
+        rest = inference_pb2.GenerateTask()
+        rest.CopyFrom(task.generate)
+        del rest.messages[-1]
+        return SimilarPart(messages[-1].content, rest.SerializeToString(deterministic=True))
 
 
 def _check_message(message: inference_pb2.Message, at: str) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.rpc.errors import internal, invalid
-from penstock.tasks.kind import BYTES_PER_TOKEN, OVERHEAD_TOKENS, Estimate, Task, TaskResult
+from penstock.tasks.kind import (
+    BYTES_PER_TOKEN,
+    OVERHEAD_TOKENS,
+    Estimate,
+    SimilarPart,
+    Task,
+    TaskResult,
+)
 
 
 class Infer:
@@ -40,7 +47,10 @@ class Infer:
     def confidence(self, result: TaskResult) -> float | None:
         return None
 
-    def unkept_because(
+    def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
         return ""
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        return None

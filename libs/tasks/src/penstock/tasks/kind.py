@@ -28,6 +28,15 @@ class Estimate(NamedTuple):
     """Input tokens that the task cannot exceed, whatever the tokenizer: its bytes and overhead."""
 
 
+class SimilarPart(NamedTuple):
+    """What of a task may differ when an answer is reused by similarity."""
+
+    text: str
+    """The part that is compared."""
+    rest: bytes
+    """All else, in a form that is equal for equal rests."""
+
+
 class Kind(Protocol):
     """One kind of task. Implementations are values without state."""
 
@@ -80,13 +89,17 @@ class Kind(Protocol):
         """How sure the answer is of itself, 0 to 1; None for kinds that do not say."""
         ...
 
-    def unkept_because(
+    def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
-        """Why an answer must not be kept; empty where it may.
+        """Why an answer must not be stored for reuse; empty where it may.
 
         Args:
-            max_temperature: answers sampled at more are kept only where reuse is asked for.
+            max_temperature: answers sampled at more are stored only where reuse is asked for.
             asked_for: whether the caller asks for reuse in so many words.
         """
+        ...
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        """What may differ when an answer is reused by similarity; None where none may be."""
         ...

@@ -17,36 +17,7 @@ from penstock.cache.storage.invalidation import tags_of
 from penstock.rpc.errors import not_found
 from penstock.service.clock import unix_ms
 from penstock.tasks.answer_keys import KNOWN_MISS_RULE
-
-UNFINISHED = {
-    inference_pb2.FINISH_REASON_LENGTH: "truncated",
-    inference_pb2.FINISH_REASON_FILTERED: "filtered",
-    inference_pb2.FINISH_REASON_UNSPECIFIED: "not ended",
-}
-
-
-def refusal_reason(
-    task: inference_pb2.Task,
-    result: inference_pb2.TaskResult,
-    max_temperature: float,
-    *,
-    asked_for: bool,
-) -> str:
-    """Why an answer must not be stored; empty where it may.
-
-    `asked_for`: the caller explicitly asked for reuse, so that the temperature does not matter.
-    """
-    if task.WhichOneof("task") != "generate":
-        return ""
-    request = task.generate
-    answer = result.generate
-    if answer.finish_reason in UNFINISHED:
-        return UNFINISHED[answer.finish_reason]
-    read_only = {tool.name for tool in request.tools if tool.read_only}
-    if any(call.name not in read_only for call in answer.message.tool_calls):
-        return "tool call with side effects"
-    is_hot = request.HasField("temperature") and request.temperature > max_temperature
-    return "temperature" if is_hot and not asked_for else ""
+from penstock.tasks.kinds import kind_of
 
 
 class AnswerWriter:
@@ -88,9 +59,7 @@ class AnswerWriter:
         for answer in request.answers:
             namespace = answer.scope.namespace
             self._parts.statistics.record_lookup(tenant, namespace, KNOWN_MISS_RULE)
-            refusal = refusal_reason(
-                answer.task, answer.result, self._max_temperature, asked_for=answer.asked_for
-            )
+            refusal = self._unstorable(answer.task, answer.result, answer.asked_for)
             if refusal:
                 self._parts.statistics.record_refusal(tenant, namespace, refusal)
             else:
@@ -99,9 +68,11 @@ class AnswerWriter:
             stored = await self._parts.entries.put(tenant, entries, self._ttl_ms)
             return pb.StoreAllResponse(stored=stored)
 
-    @property
-    def _max_temperature(self) -> float:
-        return self._parts.section.value.max_temperature
+    def _unstorable(
+        self, task: inference_pb2.Task, result: inference_pb2.TaskResult, asked_for: bool
+    ) -> str:
+        max_temperature = self._parts.section.value.max_temperature
+        return kind_of(task).unstorable_because(task, result, max_temperature, asked_for=asked_for)
 
     @property
     def _ttl_ms(self) -> int:
@@ -112,12 +83,8 @@ class AnswerWriter:
         if not request.HasField("result"):
             return "no answer"
         lookup = ticket.lookup
-        refusal = refusal_reason(
-            lookup.request.task,
-            request.result,
-            self._max_temperature,
-            asked_for=lookup.request.asked_for,
-        )
+        asked_for = lookup.request.asked_for
+        refusal = self._unstorable(lookup.request.task, request.result, asked_for)
         if refusal:
             self._parts.statistics.record_refusal(lookup.tenant, lookup.namespace, refusal)
         return refusal

@@ -136,6 +136,10 @@ class Selection:
         """An instance of the model has room: whoever waits for that looks again."""
         self._queue.wake(model)
 
+    def waiting(self, model: str) -> int:
+        """Calls that wait in the router until an instance of the model has room."""
+        return self._queue.count(model)
+
     def forget(self, instance_id: str) -> None:
         """The instance has gone for good."""
         self._affinity.forget(instance_id)
