@@ -105,7 +105,7 @@ async def test_a_cancel_reaches_the_instance(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("method", "request_", "code", "field_name"),
     [
-        ("SubmitJob", submission(""), grpc.StatusCode.INVALID_ARGUMENT, "texts"),
+        ("SubmitJob", submission(""), grpc.StatusCode.INVALID_ARGUMENT, "task.embed.texts"),
         ("SubmitJob", pb.SubmitJobRequest(), grpc.StatusCode.INVALID_ARGUMENT, "task"),
         ("SubmitJob", submission(deadline_ms=-5), grpc.StatusCode.INVALID_ARGUMENT, "deadline_ms"),
         (

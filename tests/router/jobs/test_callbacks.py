@@ -17,7 +17,7 @@ import trustme
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.call_state import Outcome
+from penstock.router.calls.state import Outcome
 from penstock.router.jobs.callbacks import HttpsPost
 from penstock.router.jobs.jobs import CALLBACK_TRIES, Jobs, callbacks
 from penstock.router.settings import RouterSettings

@@ -14,7 +14,7 @@ import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.call_state import Outcome
+from penstock.router.calls.state import Outcome
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal

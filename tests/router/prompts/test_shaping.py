@@ -16,15 +16,17 @@ from penstock.prompts.selection import Embedder
 from penstock.router.prompts.passages import LocalEmbedder, load_model
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.prompts.shaping import PromptShape
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Shaped
 from penstock.rpc.call import Call, Principal
+from penstock.service.current import Current
 from penstock.service.settings import BadConfig, load_section
+from penstock.tasks.kinds import kind_of
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 PRICES = Prices({"chat": ModelPrice(name="chat", input_microusd_per_mtok=3_000_000)})
-OPTIONS = router_pb2.CallOptions(model="chat")
 ANN = Call(Principal("acme"))
 PREFIX = "prefix: no earlier prompt of this conversation is known (0%), estimated"
 
@@ -46,11 +48,31 @@ def chat(system: str = "You help. ") -> inference_pb2.Task:
     return task
 
 
+def request(task: inference_pb2.Task) -> ResolvedRequest:
+    kind = kind_of(task)
+    options = router_pb2.CallOptions(model="auto")
+    return ResolvedRequest(options, kind, task, "chat", kind.estimate(task))
+
+
+async def shape_or_none(
+    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
+) -> Shaped | None:
+    return await stage.shape(call, request(task), models or ("chat",))
+
+
+async def shape(
+    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
+) -> Shaped:
+    shaped = await shape_or_none(stage, task, *models, call=call)
+    assert shaped is not None
+    return shaped
+
+
 def shaped(
     task: inference_pb2.Task, *rules: ShapingRule
 ) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
     section = PromptsSection(rules=rules) if rules else PromptsSection()
-    done = asyncio.run(PromptShape(section, lambda: PRICES).shape(ANN, OPTIONS, task, ["chat"]))
+    done = asyncio.run(shape(PromptShape(section, Current(PRICES)), task))
     return done.task, done.notes, sum(saving.microusd for saving in done.savings)
 
 
@@ -81,13 +103,17 @@ def test_a_clock_in_the_instructions_moves_behind_everything_else_and_pairs_stay
     assert (messages[3].role, messages[3].tool_call_id) == ("tool", "c1")
 
 
-def test_other_tasks_and_other_tenants_are_left_alone() -> None:
-    embed = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=["a"]))
-    assert shaped(embed) == (embed, (), 0)
+def test_other_tenants_are_left_alone() -> None:
     task = chat()
-    assert shaped(task, ShapingRule(organisation="other")) == (task, (), 0)
-    off = ShapingRule(stable_prefix=False, lossless=False)
-    assert shaped(task, off) == (task, (PREFIX,), 0)
+    section = PromptsSection(rules=(ShapingRule(organisation="other"),))
+    assert asyncio.run(shape_or_none(PromptShape(section, Current(PRICES)), task)) is None
+
+
+def test_a_rule_that_changes_nothing_says_how_much_of_the_prompt_is_known() -> None:
+    task = chat()
+    off = PromptsSection(rules=(ShapingRule(stable_prefix=False, lossless=False),))
+    done = asyncio.run(shape(PromptShape(off, Current(PRICES)), task))
+    assert (done.task, done.notes, done.prefix_note) == (task, (), PREFIX)
 
 
 def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(
@@ -140,20 +166,15 @@ def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_fo
     )
 
 
-async def shaped_by(
-    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
-) -> Shaped:
-    return await stage.shape(call, router_pb2.CallOptions(model="auto"), task, models or ("chat",))
-
-
 async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken() -> Prices:
-        raise RuntimeError("no prices")
+    class BrokenPrices(Prices):
+        def most_microusd(self, *_: object) -> int:
+            raise RuntimeError("no prices")
 
     task = chat()
-    done = await PromptShape(PromptsSection(), broken).shape(ANN, OPTIONS, task, ["chat"])
+    done = await shape(PromptShape(PromptsSection(), Current(BrokenPrices({}))), task)
     assert done.task is task
     assert (done.notes, done.savings) == (
         ("prompt optimiser failed; the prompt is as it was sent",),
@@ -167,31 +188,31 @@ async def test_a_fallback_with_another_rule_gets_the_prompt_as_it_came() -> None
         ShapingRule(model="big", lossless=False, stable_prefix=False),
         ShapingRule(model="small"),
     )
-    stage = PromptShape(PromptsSection(rules=(careful, eager)), lambda: PRICES)
+    stage = PromptShape(PromptsSection(rules=(careful, eager)), Current(PRICES))
     task = chat()
-    assert (await shaped_by(stage, task, "big", "small")).task is task
-    done = await shaped_by(stage, task, "small", "big", "other")
+    assert (await shape(stage, task, "big", "small")).task is task
+    done = await shape(stage, task, "small", "big", "other")
     assert done.task != task
     assert done.not_for == ("big", "other")
-    assert (await shaped_by(stage, task, "auto")).task is task
+    assert await shape_or_none(stage, task, "auto") is None
 
 
 async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_already() -> None:
-    stage = PromptShape(PromptsSection(), lambda: PRICES)
+    stage = PromptShape(PromptsSection(), Current(PRICES))
     run = Call(Principal("acme"), run_id="r1")
     task = chat("You help. " * 400)
-    first = await shaped_by(stage, task, call=run)
-    assert (first.prefix_share, first.notes[-1]) == (0.0, PREFIX)
+    first = await shape(stage, task, call=run)
+    assert (first.prefix_share, first.prefix_note) == (0.0, PREFIX)
     task.generate.messages.add(role="user", content="and what else, " * 80)
-    second = await shaped_by(stage, task, call=run)
+    second = await shape(stage, task, call=run)
     size = len(first.task.generate.SerializeToString()) / len(
         second.task.generate.SerializeToString()
     )
     assert second.prefix_share == pytest.approx(size, abs=0.1)
-    assert f"({second.prefix_share:.0%})" in second.notes[-1]
+    assert f"({second.prefix_share:.0%})" in second.prefix_note
     assert second.decisions[-1].startswith("prompt prefix_share: ")
     for other in (Call(Principal("acme"), run_id="r2"), Call(Principal("other"), run_id="r1")):
-        assert (await shaped_by(stage, task, call=other)).prefix_share == 0.0
+        assert (await shape(stage, task, call=other)).prefix_share == 0.0
 
 
 PASSAGES = "\n\n".join(
@@ -223,7 +244,7 @@ def selecting(folder: Path, load: Embedder | Exception) -> tuple[PromptShape, li
         return made[-1]
 
     section = PromptsSection(rules=(ShapingRule(keep_share=0.5),), embedder=folder)
-    return PromptShape(section, lambda: PRICES, embedder), made
+    return PromptShape(section, Current(PRICES), embedder), made
 
 
 def metals(texts: Sequence[str]) -> list[list[float]]:
@@ -233,13 +254,10 @@ def metals(texts: Sequence[str]) -> list[list[float]]:
 
 async def test_the_local_embedder_selects_what_words_alone_would_not(tmp_path: Path) -> None:
     stage, _ = selecting(tmp_path, metals)
-    kept = (await shaped_by(stage, asking("which metal"))).task.generate.messages[2].content
+    kept = (await shape(stage, asking("which metal"))).task.generate.messages[2].content
     assert "zinc" in kept and "tea" not in kept
-    by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), lambda: PRICES)
-    assert (
-        "tea"
-        in (await shaped_by(by_words, asking("which metal"))).task.generate.messages[2].content
-    )
+    by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), Current(PRICES))
+    assert "tea" in (await shape(by_words, asking("which metal"))).task.generate.messages[2].content
 
 
 async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
@@ -248,7 +266,7 @@ async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
     stage, _ = selecting(tmp_path, RuntimeError("no such model"))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            done = await shaped_by(stage, asking("speaks of zinc"))
+            done = await shape(stage, asking("speaks of zinc"))
             assert "zinc" in done.task.generate.messages[2].content
             assert done.notes[-1] == "prompt: passages by BM25 alone, the embedder cannot be used"
     assert [record.message for record in caplog.records] == [
@@ -284,18 +302,18 @@ def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
             "rules": [{"templates": ["terms"]}],
         }
     )
-    stage = PromptShape(section, lambda: PRICES)
-    done = asyncio.run(shaped_by(stage, task))
+    stage = PromptShape(section, Current(PRICES))
+    done = asyncio.run(shape(stage, task))
     assert done.task.generate.messages[0].content == TERMS
     assert done.task.generate.messages[2].content == "Found one.\n(The usual terms.)\nThat is all."
     assert done.task.generate.tools[0].description == "finds. (The usual terms.)"
     assert "template terms" in done.notes[0]
     assert done.decisions[0].startswith("tools[0] template terms: ")
-    assert asyncio.run(shaped_by(stage, done.task)).task is done.task
+    assert asyncio.run(shape(stage, done.task)).task is done.task
     unasked = section.model_copy(update={"rules": (ShapingRule(),)})
     assert (
         TERMS
-        in asyncio.run(shaped_by(PromptShape(unasked, lambda: PRICES), task))
+        in asyncio.run(shape(PromptShape(unasked, Current(PRICES)), task))
         .task.generate.messages[2]
         .content
     )
@@ -335,12 +353,12 @@ def test_templates_that_cannot_be_are_refused_by_name(
 async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(
     tmp_path: Path,
 ) -> None:
-    stage = PromptShape(PromptsSection(rules=()), lambda: PRICES)
+    stage = PromptShape(PromptsSection(rules=()), Current(PRICES))
     task = chat()
-    assert (await shaped_by(stage, task)).task is task
+    assert await shape_or_none(stage, task) is None
     stage.replace(PromptsSection())
-    assert (await shaped_by(stage, task)).task is not task
+    assert (await shape(stage, task)).task is not task
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(BadConfig):
         stage.replace(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
-    assert (await shaped_by(stage, task)).task is not task
+    assert (await shape(stage, task)).task is not task

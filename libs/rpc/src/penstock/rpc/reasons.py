@@ -249,7 +249,7 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.UPSTREAM_RESET: _gone(),
     Reason.UPSTREAM_ERROR: _gone(),
     Reason.UPSTREAM_MALFORMED: _gone(),
-    Reason.UPSTREAM_TOO_LARGE: _caller(Code.FAILED_PRECONDITION),
+    Reason.UPSTREAM_TOO_LARGE: _gone(),
 }
 
 _KNOWN = {reason.value: reason for reason in Reason}
