@@ -42,7 +42,7 @@ class Held:
         for index, member in enumerate(members):
             faults = {
                 "bad": invalid("task.embed.texts[0]", "is bad"),
-                "limited": exhausted("too much", "429", 1.0),
+                "limited": exhausted("too much", retry_after_s=1.0),
             }
             fault = faults.get(member.task.embed.texts[0])
             status = to_item_status(fault) if fault else OK

@@ -20,6 +20,7 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, exhausted, invalid
 from penstock.rpc.item_session import ITEM_WINDOW
 from penstock.rpc.peers.stream import Peer, connect, open_channel
+from penstock.rpc.reasons import Reason
 from penstock.testkit.instance import QuietInstance
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
 from penstock.testkit.wire import wire_to
@@ -61,7 +62,7 @@ class Scripted(QuietInstance):
         if model == "invalid":
             raise invalid("task.embed.texts[3]", "is empty")
         if model == "busy":
-            raise exhausted("the queue is full", "QUEUE_FULL", 1.5)
+            raise exhausted("the queue is full", reason=Reason.QUEUE_FULL, retry_after_s=1.5)
         if model == "bug":
             raise RuntimeError(SECRET)
         if model == "huge":

@@ -31,7 +31,8 @@ async def test_telemetry_killed_requests_still_flow(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("telemetry", "telemetry unavailable"), ("redis-ledger", "Redis")]
+    ("name", "said"),
+    [("telemetry", "telemetry unavailable"), ("redis-ledger", "the store is unavailable")],
 )
 async def test_what_is_lost_is_said_in_the_receipt_and_requests_still_flow(
     stack: Stack, name: str, said: str

@@ -45,7 +45,7 @@ class ScriptedInstance(QuietInstance):
             case Behaviour.IS_DOWN:
                 raise unavailable("no")
             case Behaviour.IS_FULL:
-                raise exhausted("the queue is full", Reason.QUEUE_FULL, 1.0)
+                raise exhausted("the queue is full", reason=Reason.QUEUE_FULL, retry_after_s=1.0)
             case Behaviour.IS_SICK:
                 raise internal("out of memory")
             case Behaviour.REFUSES_TEXT:

@@ -78,8 +78,8 @@ def test_a_fault_without_a_reason_has_the_general_one_of_its_code(
         not_found("f", "m", Reason.NO_MODEL),
         failed_precondition("f", "m", Reason.NO_PRICE),
         denied("m", Reason.DRAINED),
-        exhausted("m", Reason.SHED, 2.0),
-        unavailable("m", 2.0, Reason.NO_ANSWER),
+        exhausted("m", reason=Reason.SHED, retry_after_s=2.0),
+        unavailable("m", retry_after_s=2.0, reason=Reason.NO_ANSWER),
     ],
     ids=lambda fault: fault.reason.name,
 )
@@ -89,8 +89,8 @@ def test_a_fault_has_the_code_and_consequences_of_its_reason(fault: Fault) -> No
 
 
 def test_a_wait_is_part_of_what_says_that_there_is_one() -> None:
-    assert exhausted("m", Reason.SHED, 2.0).retry_after_s == 2.0
-    assert unavailable("m", 2.0).retry_after_s == 2.0
+    assert exhausted("m", reason=Reason.SHED, retry_after_s=2.0).retry_after_s == 2.0
+    assert unavailable("m", retry_after_s=2.0).retry_after_s == 2.0
 
 
 @given(FAULTS)
@@ -149,7 +149,9 @@ def test_a_failed_plain_call_tells_the_whole_fault(fault: Fault) -> None:
 
 
 def test_a_failed_plain_call_without_details_has_its_codes_general_reason() -> None:
-    bare = to_fault(failed_call(unavailable("gone", 2.0, Reason.NO_ANSWER), metadata=False))
+    bare = to_fault(
+        failed_call(unavailable("gone", retry_after_s=2.0, reason=Reason.NO_ANSWER), metadata=False)
+    )
     assert parts(bare) == (Reason.UNAVAILABLE, "gone", "", 0.0)
     mute = grpc.aio.AioRpcError(Code.ABORTED, grpc.aio.Metadata(), grpc.aio.Metadata())
     assert parts(to_fault(mute)) == (Reason.ABORTED, "aborted", "", 0.0)
@@ -170,7 +172,7 @@ def test_any_exception_becomes_a_fault(error: BaseException, reason: Reason) -> 
 
 
 def test_a_fault_stays_itself() -> None:
-    fault = exhausted("full", Reason.QUEUE_FULL)
+    fault = exhausted("full", reason=Reason.QUEUE_FULL)
     assert to_fault(fault) is fault
     assert consequences_of(fault) is TABLE[Reason.QUEUE_FULL]
     assert consequences_of(GeneratorExit()) is TABLE[Reason.CANCELLED]

@@ -27,7 +27,7 @@ TOKENS = 1_000_000
 PRICES = {"small": 100, "middle": 1_000, "large": 9_000}
 FLOOR = 0.8
 DOWN = unavailable("no")
-SPENT = exhausted("enough for today", Reason.BUDGET_EXHAUSTED)
+SPENT = exhausted("enough for today", reason=Reason.BUDGET_EXHAUSTED)
 
 
 class Labels(QuietInstance):

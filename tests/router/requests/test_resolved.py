@@ -143,7 +143,7 @@ def test_a_fault_of_an_instance_names_the_field_as_the_public_request_does(
 
 
 def test_the_rest_of_a_fault_is_kept_and_one_of_other_fields_is_left_as_it_is() -> None:
-    busy = unavailable("task.embed.texts: busy", 2.5)
+    busy = unavailable("task.embed.texts: busy", retry_after_s=2.5)
     busy.field = "task.embed.texts"
     public = in_public_words(EMBED, busy)
     assert (public.reason, public.retry_after_s) == (busy.reason, 2.5)

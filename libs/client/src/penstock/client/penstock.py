@@ -262,7 +262,11 @@ class Penstock:
         if error.code != "UNAVAILABLE":
             return error
         return of_fault(
-            unavailable(f"{self._address}: {fault.message}", fault.retry_after_s, fault.reason)
+            unavailable(
+                f"{self._address}: {fault.message}",
+                retry_after_s=fault.retry_after_s,
+                reason=fault.reason,
+            )
         )
 
     def _as_call(self, run: Run) -> Call:

@@ -83,14 +83,14 @@ def denied(message: str, reason: Reason = Reason.PERMISSION_DENIED) -> Fault:
 
 
 def exhausted(
-    message: str, reason: Reason = Reason.RESOURCE_EXHAUSTED, retry_after_s: float = 0.0
+    message: str, *, reason: Reason = Reason.RESOURCE_EXHAUSTED, retry_after_s: float = 0.0
 ) -> Fault:
     """A rate, a budget or a queue is used up; with `retry_after_s` it will refill."""
     return Fault(reason, message, retry_after_s=retry_after_s)
 
 
 def unavailable(
-    message: str, retry_after_s: float = 0.0, reason: Reason = Reason.UNAVAILABLE
+    message: str, *, reason: Reason = Reason.UNAVAILABLE, retry_after_s: float = 0.0
 ) -> Fault:
     """Nothing can serve this now; another instance or another moment may."""
     return Fault(reason, message, retry_after_s=retry_after_s)

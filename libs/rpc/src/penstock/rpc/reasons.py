@@ -70,6 +70,11 @@ class Consequences:
     verdict: Verdict = Verdict.NOTHING
     charge: Charge = Charge.SAID
 
+    @property
+    def overload(self) -> bool:
+        """Whether it says, coming from an instance, that this has more to do than it can take."""
+        return self.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE)
+
 
 class Reason(StrEnum):
     """Why a call failed. The values are what travels; none is ever given another meaning."""

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher import fair_queue as policy
@@ -38,8 +37,6 @@ STREAM = "\x00stream"
 SURE_SAMPLES = 16
 TRY_AGAIN_S = 1.0
 """Batches after which the learnt cost is believed, and how long after the last one."""
-OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
-OVERLOAD_CODES = frozenset(code.value[0] for code in OVERLOAD)
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ class InstanceQueue:
                 self._wait_for_turn(member)
                 yield (await member.future).receipt
         except Fault as fault:
-            if member.started_s is not None and fault.code in OVERLOAD:
+            if member.started_s is not None and fault.consequences.overload:
                 self.limit.overloaded()
             raise
         finally:
@@ -313,7 +310,7 @@ class InstanceQueue:
         victim = self._scheduler.longest_flow_tail(newcomer.model, priority)
         full = exhausted(
             "the queue is full",
-            Reason.QUEUE_FULL,
+            reason=Reason.QUEUE_FULL,
             retry_after_s=max(0.05, self._waiting_ms() / 1e3),
         )
         if victim is None or (victim.priority, victim.tenant) == (
@@ -442,10 +439,10 @@ class InstanceQueue:
         model, overloaded = batch[0].entry.model, False
         try:
             async for position, result, load in self._instance.run(model, batch):
-                overloaded = overloaded or result.status.code in OVERLOAD_CODES
+                overloaded = overloaded or _says_overload(result.status)
                 self._finish(batch[position], result, load, (rows, reason))
         except Fault as fault:
-            if fault.code in OVERLOAD:
+            if fault.consequences.overload:
                 self.limit.overloaded()
             for member in batch:
                 self._settle(member.entry.id, fault)
@@ -524,6 +521,10 @@ class InstanceQueue:
         """Wait until nothing runs."""
         while self._batches:
             await asyncio.wait(list(self._batches))
+
+
+def _says_overload(status: common_pb2.ItemStatus) -> bool:
+    return bool(status.code) and from_item_status(status).consequences.overload
 
 
 def _queued_ms(member: Member) -> float:

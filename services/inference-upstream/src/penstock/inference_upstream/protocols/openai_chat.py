@@ -278,11 +278,15 @@ def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:
         return exhausted(
-            "the upstream limits its rate", Reason.UPSTREAM_RATE_LIMITED, wait_s or 1.0
+            "the upstream limits its rate",
+            reason=Reason.UPSTREAM_RATE_LIMITED,
+            retry_after_s=wait_s or 1.0,
         )
     if status in (408, 409, OVERLOADED) or status >= 500:
         return unavailable(
-            f"the upstream answered {status}", wait_s or 0.5, Reason.UPSTREAM_OVERLOADED
+            f"the upstream answered {status}",
+            retry_after_s=wait_s or 0.5,
+            reason=Reason.UPSTREAM_OVERLOADED,
         )
     if status in (401, 403):
         return failed_precondition(

@@ -184,7 +184,9 @@ class Client:
 
     def _failed(self, what: str, reason: Reason) -> Fault:
         self.errors += 1
-        return unavailable(f"the upstream {self.upstream.name} {what}", 0.5, reason)
+        return unavailable(
+            f"the upstream {self.upstream.name} {what}", retry_after_s=0.5, reason=reason
+        )
 
     async def _pieces(self, response: httpcore.Response) -> AsyncIterator[bytes]:
         size = 0

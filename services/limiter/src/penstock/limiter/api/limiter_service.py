@@ -293,8 +293,8 @@ class LimiterServicer:
         except StoreLost:
             raise unavailable(
                 "the store of the books does not answer",
-                RETRY_LOST_MS / 1e3,
-                Reason.STORE_UNAVAILABLE,
+                retry_after_s=RETRY_LOST_MS / 1e3,
+                reason=Reason.STORE_UNAVAILABLE,
             ) from None
 
     def path(self, call: Call, model: str) -> Path:

@@ -100,7 +100,7 @@ class LimiterAdmission:
                 f"options.max_cost_microusd: this call may cost {cost} micro-dollars, "
                 f"{options.max_cost_microusd} are allowed"
             )
-            raise exhausted(message, Reason.COST_CEILING)
+            raise exhausted(message, reason=Reason.COST_CEILING)
         path = SpendPath(call.principal, model, call.priority)
         return Demand(path, (1, bound + output, cost), price is None)
 

@@ -34,10 +34,10 @@ def refusal(decision: pb.Decision) -> Fault:
             return denied("the organisation is being drained by its operator", Reason.DRAINED)
         case pb.VERDICT_STORE_UNAVAILABLE:
             why = f"{rule}: the store of the limits does not answer"
-            return unavailable(why, wait_s, Reason.LIMITS_UNAVAILABLE)
+            return unavailable(why, retry_after_s=wait_s, reason=Reason.LIMITS_UNAVAILABLE)
     # A verdict that this router does not know yet is a refusal all the same.
     reason, what = EXHAUSTED.get(decision.verdict, (Reason.REFUSED, "refuses the call"))
-    return exhausted(f"{rule} {what}{hints}", reason, wait_s)
+    return exhausted(f"{rule} {what}{hints}", reason=reason, retry_after_s=wait_s)
 
 
 def _hints(decision: pb.Decision) -> str:

@@ -164,7 +164,9 @@ class Pipeline:
         try:
             if followed:
                 raise unavailable(
-                    "the identical request in flight failed; retry", 0.1, Reason.FOLLOWED_BROKE
+                    "the identical request in flight failed; retry",
+                    retry_after_s=0.1,
+                    reason=Reason.FOLLOWED_BROKE,
                 )
             await self._shape_prompt(state)
             async with aclosing(self._pieces(state, admitted, found)) as items:

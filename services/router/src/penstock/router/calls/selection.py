@@ -210,7 +210,7 @@ class Selection:
         if why is not None:
             self.count("shed")
             retry_after_s = min(wait_s, MAX_RETRY_AFTER_S)
-            raise exhausted(f"shed: {why.value}", Reason.SHED, retry_after_s)
+            raise exhausted(f"shed: {why.value}", reason=Reason.SHED, retry_after_s=retry_after_s)
 
     def _fits(
         self, model: str, needs: frozenset[str], tokens: int, unsafe: frozenset[str] = frozenset()
@@ -246,7 +246,7 @@ def _fault_of(model: str, choice: NoInstance) -> Fault:
     shown = choice.excluded[:EXCLUSIONS_SHOWN]
     why = "; ".join(f"{one.instance_id}: {one.text}" for one in shown) or choice.branch
     message = f"no instance can serve {model!r} now ({why})"
-    return unavailable(message, choice.retry_after_s, Reason.NO_INSTANCE)
+    return unavailable(message, retry_after_s=choice.retry_after_s, reason=Reason.NO_INSTANCE)
 
 
 def _session_key(state: CallState) -> SessionKey | None:

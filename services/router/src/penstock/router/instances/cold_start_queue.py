@@ -93,7 +93,7 @@ class ColdStartQueue:
             return False
         if self._waiting[model] >= MAX_WAITING:
             message = f"{MAX_WAITING} calls wait for the first instance of {model!r}"
-            raise exhausted(message, Reason.SHED, RETRY_AFTER_S)
+            raise exhausted(message, reason=Reason.SHED, retry_after_s=RETRY_AFTER_S)
         self._waiting[model] += 1
         try:
             while self.is_open(model):

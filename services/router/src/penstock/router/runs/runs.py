@@ -66,7 +66,7 @@ class Runs:
             raise _cancelled(call.run_id)
         if 0 <= run.max_microusd <= run.spent_microusd:
             message = f"the run {call.run_id} has spent its {run.max_microusd} micro-dollars"
-            raise exhausted(message, Reason.RUN_BUDGET_EXHAUSTED)
+            raise exhausted(message, reason=Reason.RUN_BUDGET_EXHAUSTED)
         if call.deadline_s <= run.deadline_s:
             return call
         return call._replace(deadline_s=run.deadline_s)
