@@ -188,7 +188,7 @@ async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
         "ScalerService",
         "GetStats",
         "GetUsage",
-        "Scoreboard",
+        "GetScoreboard",
         "ListQueues",
     ):
         assert name not in await page.text()

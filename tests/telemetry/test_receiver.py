@@ -114,7 +114,7 @@ async def test_bad_points_are_refused_one_by_one_and_what_is_not_kept_is_said(
             assert "rising bounds" in answer.partial_success.error_message
             assert "summaries" in answer.partial_success.error_message
     for name, points in (("app.heat", 2), ("app.wait", 2), ("app.odd", 0), ("", 0)):
-        found = await telemetry.peer.call("Metrics", pb.MetricsRequest(name=name), Call())
+        found = await telemetry.peer.call("GetMetrics", pb.GetMetricsRequest(name=name), Call())
         assert sum(len(series.points) for series in found.series) == points, name
 
 
@@ -122,7 +122,7 @@ async def test_what_is_sent_twice_is_held_once(telemetry: Running) -> None:
     payload = request(made(1), made(2, 1)).SerializeToString()
     await export(telemetry.address, payload, compression=grpc.Compression.Gzip)
     await export(telemetry.address, payload)
-    intake = await telemetry.peer.call("Intake", pb.IntakeRequest(), Call())
+    intake = await telemetry.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     assert (intake.held_spans, intake.duplicate_spans) == (2, 2)
 
 
@@ -159,7 +159,7 @@ async def test_an_overload_says_when_to_try_again(tmp_path: Path) -> None:
         packed = dict(refused[0].trailing_metadata() or ())["grpc-status-details-bin"]
         details = status_pb2.Status.FromString(packed).details  # type: ignore[arg-type]
         assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details)
-        intake = await service.peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await service.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
         assert intake.refused_exports == len(refused)
 
 
@@ -215,16 +215,16 @@ async def test_our_own_sender_end_to_end(telemetry: Running) -> None:
     assert (
         trace.spans[2].attributes["rpc.method"] == "penstock.api.batcher.v1.BatcherService/Compute"
     )
-    savings = await telemetry.peer.call("Savings", pb.SavingsRequest(), Call())
+    savings = await telemetry.peer.call("GetSavings", pb.GetSavingsRequest(), Call())
     assert (savings.calls, savings.paid_microusd, savings.full_price_microusd) == (1, 30, 100)
     assert [(part.technique, part.microusd) for part in savings.rows] == [("exact_cache", 70)]
     assert (savings.unattributed_microusd, savings.unbalanced) == (0, 0)
-    costs = await telemetry.peer.call("Costs", pb.CostsRequest(by=pb.COST_BY_RUN), Call())
+    costs = await telemetry.peer.call("GetCosts", pb.GetCostsRequest(by=pb.COST_BY_RUN), Call())
     assert [(part.key, part.calls, part.paid_microusd) for part in costs.rows] == [("run-7", 1, 30)]
     assert [(part.technique, part.microusd) for part in costs.rows[0].savings] == [
         ("exact_cache", 70)
     ]
-    overview = await telemetry.peer.call("Overview", pb.OverviewRequest(), Call())
+    overview = await telemetry.peer.call("GetOverview", pb.GetOverviewRequest(), Call())
     assert [part.service for part in overview.rows] == ["batcher", "router"]
     assert all(part.p99_ms > 0 and part.success == 1 for part in overview.rows)
 
@@ -234,8 +234,8 @@ async def test_queries_refuse_strangers_and_bad_questions(telemetry: Running) ->
         ("GetTrace", pb.GetTraceRequest(trace_id="xyz")),
         ("GetTrace", pb.GetTraceRequest(trace_id="abc")),
         ("SearchTraces", pb.SearchTracesRequest(limit=5000)),
-        ("CriticalPath", pb.CriticalPathRequest(from_percentile=80, to_percentile=20)),
-        ("Savings", pb.SavingsRequest(window=pb.Window(from_unix_ms=10, to_unix_ms=5))),
+        ("GetCriticalPath", pb.GetCriticalPathRequest(from_percentile=80, to_percentile=20)),
+        ("GetSavings", pb.GetSavingsRequest(window=pb.Window(from_unix_ms=10, to_unix_ms=5))),
     ):
         with pytest.raises(Fault) as caught:
             await telemetry.peer.call(question, asked, Call())
@@ -252,13 +252,15 @@ async def test_what_came_in_is_forwarded_and_survives_a_receiver_that_is_away(
     async with running(tmp_path / "far") as far:
         async with running(tmp_path / "near", forward_endpoint="127.0.0.1:1") as near:
             await export(near.address, request(made(1)).SerializeToString())
-            intake = await near.peer.call("Intake", pb.IntakeRequest(), Call())
+            intake = await near.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
             assert (intake.forward_queue, intake.forwarded) == (1, 0)
         async with running(tmp_path / "near", forward_endpoint=far.address) as near:
             async with asyncio.timeout(10):
-                while not (await near.peer.call("Intake", pb.IntakeRequest(), Call())).forwarded:
+                while not (
+                    await near.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
+                ).forwarded:
                     await asyncio.sleep(0.01)
-        assert (await far.peer.call("Intake", pb.IntakeRequest(), Call())).spans == 1
+        assert (await far.peer.call("GetIntake", pb.GetIntakeRequest(), Call())).spans == 1
 
 
 async def test_content_in_events_and_logs_is_neither_kept_nor_forwarded(tmp_path: Path) -> None:

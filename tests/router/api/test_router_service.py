@@ -121,7 +121,7 @@ async def test_models_are_listed_with_their_tasks_and_ready_instances(rig: Rig) 
 
 async def test_the_score_board_shows_every_instance_with_its_signals(rig: Rig) -> None:
     await rig.embed()
-    board = await rig.routed.stub.Scoreboard(pb.ScoreboardRequest(), metadata=METADATA)
+    board = await rig.routed.stub.GetScoreboard(pb.GetScoreboardRequest(), metadata=METADATA)
     assert board.strategy == "least_added_delay"
     assert board.branches == {"lowest score": 1}
     assert {row.instance.id for row in board.rows} == {"a", "b"}
@@ -135,8 +135,8 @@ async def test_the_score_board_shows_every_instance_with_its_signals(rig: Rig) -
 
 
 async def test_the_score_board_of_a_model_that_nobody_serves_is_refused(rig: Rig) -> None:
-    request = pb.ScoreboardRequest(model="gone")
-    fault = await fault_of(rig.routed.stub.Scoreboard(request, metadata=METADATA))
+    request = pb.GetScoreboardRequest(model="gone")
+    fault = await fault_of(rig.routed.stub.GetScoreboard(request, metadata=METADATA))
     assert fault.reason is Reason.NO_MODEL
 
 

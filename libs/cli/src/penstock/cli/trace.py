@@ -89,17 +89,17 @@ async def _answer(options: argparse.Namespace, console: Console) -> None:
 async def screen(peer: UnaryPeer) -> Group:
     """One picture of `top`."""
     overview, requests, incidents, savings = await asyncio.gather(
-        peer.call("Overview", pb.OverviewRequest(), Call()),
+        peer.call("GetOverview", pb.GetOverviewRequest(), Call()),
         peer.call("SearchTraces", pb.SearchTracesRequest(limit=12), Call()),
         peer.call("ListIncidents", pb.ListIncidentsRequest(open_only=True), Call()),
-        peer.call("Savings", pb.SavingsRequest(), Call()),
+        peer.call("GetSavings", pb.GetSavingsRequest(), Call()),
     )
     return Group(
         _services(overview), "", _requests(requests), "", _incidents(incidents), _money(savings)
     )
 
 
-def _services(overview: pb.OverviewResponse) -> Table:
+def _services(overview: pb.GetOverviewResponse) -> Table:
     table = Table(
         "service", "instances", "calls/s", "success", "p50 ms", "p99 ms", "last minute", box=None
     )
@@ -140,7 +140,7 @@ def _incidents(found: pb.ListIncidentsResponse) -> Table | str:
     return table
 
 
-def _money(savings: pb.SavingsResponse) -> str:
+def _money(savings: pb.GetSavingsResponse) -> str:
     saved = savings.full_price_microusd - savings.paid_microusd
     return (
         f"paid ${savings.paid_microusd / 1e6:.6f}, saved ${saved / 1e6:.6f} in {savings.calls} "

@@ -100,7 +100,7 @@ BACKGROUND = (
     "TelemetryService/",
     "/AttachInstance",
     "/ComputeBatch",
-    "/Scoreboard",
+    "/GetScoreboard",
     "/ListModels",
     "/ListQueues",
 )

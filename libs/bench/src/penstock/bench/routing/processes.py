@@ -128,7 +128,7 @@ def _stack(strategy: str, folder: Path) -> Iterator[str]:
 async def _ready(peer: Peer) -> None:
     for _ in range(200):
         with contextlib.suppress(Exception):
-            board = await peer.call("Scoreboard", router_pb2.ScoreboardRequest(), _call())
+            board = await peer.call("GetScoreboard", router_pb2.GetScoreboardRequest(), _call())
             if len(board.rows) == INSTANCES:
                 return
         await asyncio.sleep(0.1)

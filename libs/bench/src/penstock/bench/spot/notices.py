@@ -113,8 +113,8 @@ async def _notice(stack: Stack, pool: str, number: int) -> bool:
 async def _wait_for(stack: Stack, instance: str, there: bool) -> None:
     end = time.monotonic() + STEP_S
     while time.monotonic() < end:
-        board = await stack.router.Scoreboard(
-            router_pb2.ScoreboardRequest(), metadata=stack.metadata(TENANT)
+        board = await stack.router.GetScoreboard(
+            router_pb2.GetScoreboardRequest(), metadata=stack.metadata(TENANT)
         )
         if (instance in {row.instance.id for row in board.rows}) == there:
             return

@@ -227,7 +227,7 @@ async def _intake(spans: int) -> dict[str, Number]:
         for payload in payloads:
             await stub(payload)
         taken_s = time.perf_counter() - started
-        intake = await peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
         found = await peer.call("SearchTraces", pb.SearchTracesRequest(limit=1), Call())
         settled = await _settling(payloads)
     assert intake.spans == spans // SPANS_IN_TRACE * SPANS_IN_TRACE and found.traces
@@ -328,7 +328,7 @@ async def _lost(calls: int) -> dict[str, Number]:
                 await asyncio.sleep(0.01)
         spent_s = time.perf_counter() - started
         await asyncio.to_thread(telemetry.close, 30.0)
-        intake = await peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     sent = 2 * calls
     return {
         "sampled_spans_lost": (sent - intake.spans) / sent,

@@ -269,5 +269,5 @@ async def _streams(stack: Stack) -> float:
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         metadata = ((TOKEN_KEY, stack.internal_token),)
-        metrics = await telemetry.Metrics(pb.MetricsRequest(name=STREAMS), metadata=metadata)
+        metrics = await telemetry.GetMetrics(pb.GetMetricsRequest(name=STREAMS), metadata=metadata)
     return max((series.points[-1].value for series in metrics.series if series.points), default=0.0)

@@ -138,8 +138,8 @@ async def _load(stack: Stack, tenant: str, seconds: float) -> Phase:
             served[answer.receipt.route.instance_id] += 1
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    board = await stack.router.Scoreboard(
-        router_pb2.ScoreboardRequest(model=MODEL), metadata=metadata
+    board = await stack.router.GetScoreboard(
+        router_pb2.GetScoreboardRequest(model=MODEL), metadata=metadata
     )
     return Phase(served, latencies, {row.instance.id: row.candidate.score for row in board.rows})
 

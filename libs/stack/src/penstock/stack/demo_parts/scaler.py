@@ -117,8 +117,8 @@ async def _wait_for(stack: Stack, instance: str, seconds: float, there: bool = T
     end = time.monotonic() + seconds
     tenant = next(iter(stack.keys))
     while time.monotonic() < end:
-        board = await stack.router.Scoreboard(
-            router_pb2.ScoreboardRequest(), metadata=stack.metadata(tenant)
+        board = await stack.router.GetScoreboard(
+            router_pb2.GetScoreboardRequest(), metadata=stack.metadata(tenant)
         )
         if (instance in {row.instance.id for row in board.rows}) == there:
             return True

@@ -59,9 +59,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        savings = await telemetry.Savings(telemetry_pb2.SavingsRequest(), metadata=metadata)
-        path = await telemetry.CriticalPath(
-            telemetry_pb2.CriticalPathRequest(name="RouterService"), metadata=metadata
+        savings = await telemetry.GetSavings(telemetry_pb2.GetSavingsRequest(), metadata=metadata)
+        path = await telemetry.GetCriticalPath(
+            telemetry_pb2.GetCriticalPathRequest(name="RouterService"), metadata=metadata
         )
         console.print(_money(savings))
         console.print(_time(path))
@@ -81,7 +81,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     }
 
 
-def _money(found: telemetry_pb2.SavingsResponse) -> Table:
+def _money(found: telemetry_pb2.GetSavingsResponse) -> Table:
     table = Table(
         "ledger",
         "micro-dollars",
@@ -95,7 +95,7 @@ def _money(found: telemetry_pb2.SavingsResponse) -> Table:
     return table
 
 
-def _time(found: telemetry_pb2.CriticalPathResponse) -> Table:
+def _time(found: telemetry_pb2.GetCriticalPathResponse) -> Table:
     table = Table(
         "service", "operation", "share", title=f"what {found.traces:,} answers waited for"
     )

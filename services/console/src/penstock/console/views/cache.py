@@ -21,14 +21,16 @@ HITS = ("exact", "semantic", "coalesced")
 async def cache(sources: Sources, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
     costs, traces, quality = await asyncio.gather(
-        sources.ask("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
+        sources.ask(
+            "telemetry", "GetCosts", pb.GetCostsRequest(by=pb.COST_BY_CACHE), pb.GetCostsResponse
+        ),
         sources.ask(
             "telemetry",
             "SearchTraces",
             pb.SearchTracesRequest(name="RouterService", limit=200),
             pb.SearchTracesResponse,
         ),
-        sources.ask("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
+        sources.ask("telemetry", "GetQuality", pb.GetQualityRequest(), pb.GetQualityResponse),
     )
     if costs is None or traces is None:
         return away(sources, "telemetry")
@@ -74,7 +76,10 @@ async def _audits(sources: Sources) -> Sequence[Block]:
     answer.
     """
     tenants = await sources.ask(
-        "telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=1), pb.CostsResponse
+        "telemetry",
+        "GetCosts",
+        pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=1),
+        pb.GetCostsResponse,
     )
     tenant = tenants.rows[0].key if tenants and tenants.rows else ""
     stats, curve = await asyncio.gather(

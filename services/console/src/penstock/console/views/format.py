@@ -38,13 +38,15 @@ def away(sources: Sources, service: str) -> list[Block]:
 
 async def metric_charts(sources: Sources, prefix: str, title: str) -> list[Block]:
     """A chart of every metric whose name begins so."""
-    names = await sources.ask("telemetry", "Metrics", pb.MetricsRequest(), pb.MetricsResponse)
+    names = await sources.ask(
+        "telemetry", "GetMetrics", pb.GetMetricsRequest(), pb.GetMetricsResponse
+    )
     blocks: list[Block] = []
     for name in names.names if names else ():
         if not name.startswith(prefix):
             continue
         found = await sources.ask(
-            "telemetry", "Metrics", pb.MetricsRequest(name=name), pb.MetricsResponse
+            "telemetry", "GetMetrics", pb.GetMetricsRequest(name=name), pb.GetMetricsResponse
         )
         lines = {
             series_name(series): [(float(p.unix_ms), p.value) for p in series.points]

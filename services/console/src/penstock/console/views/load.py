@@ -25,7 +25,10 @@ RECENT_S = 600.0
 async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
     """When do we run out?"""
     tenants = await sources.ask(
-        "telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_TENANT, limit=6), pb.CostsResponse
+        "telemetry",
+        "GetCosts",
+        pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=6),
+        pb.GetCostsResponse,
     )
     if tenants is None:
         return away(sources, "telemetry")
@@ -35,7 +38,10 @@ async def budgets(sources: Sources, _: Query) -> Sequence[Block]:
     for row in tenants.rows:
         spent, usage = await asyncio.gather(
             sources.ask(
-                "telemetry", "Savings", pb.SavingsRequest(tenant=row.key), pb.SavingsResponse
+                "telemetry",
+                "GetSavings",
+                pb.GetSavingsRequest(tenant=row.key),
+                pb.GetSavingsResponse,
             ),
             sources.ask(
                 "limiter",
@@ -140,7 +146,7 @@ def _rule_row(tenant: str, rule: limiter_pb2.RuleUsage, rate: float) -> Row:
 async def scaling(sources: Sources, _: Query) -> Sequence[Block]:
     """Did scaling act in time?"""
     found, decided = await asyncio.gather(
-        sources.ask("telemetry", "Savings", pb.SavingsRequest(), pb.SavingsResponse),
+        sources.ask("telemetry", "GetSavings", pb.GetSavingsRequest(), pb.GetSavingsResponse),
         sources.ask(
             "scaler",
             "ListDecisions",
@@ -194,7 +200,10 @@ async def _pool(
             scaler_pb2.GetForecastResponse,
         ),
         sources.ask(
-            "telemetry", "Metrics", pb.MetricsRequest(name=f"{WORK}{pool}"), pb.MetricsResponse
+            "telemetry",
+            "GetMetrics",
+            pb.GetMetricsRequest(name=f"{WORK}{pool}"),
+            pb.GetMetricsResponse,
         ),
     )
     if ahead is None:

@@ -13,8 +13,8 @@ from penstock.console.views.format import Query, Row, away, dollars
 
 async def savings(sources: Sources, query: Query) -> Sequence[Block]:
     """Is it worth it?"""
-    asked = pb.SavingsRequest(tenant=query.get("tenant", ""))
-    found = await sources.ask("telemetry", "Savings", asked, pb.SavingsResponse)
+    asked = pb.GetSavingsRequest(tenant=query.get("tenant", ""))
+    found = await sources.ask("telemetry", "GetSavings", asked, pb.GetSavingsResponse)
     if found is None:
         return away(sources, "telemetry")
     saved = found.full_price_microusd - found.paid_microusd
@@ -68,7 +68,7 @@ async def _costs(sources: Sources) -> list[Block]:
         ("By tier", pb.COST_BY_TIER),
     ):
         found = await sources.ask(
-            "telemetry", "Costs", pb.CostsRequest(by=by, limit=12), pb.CostsResponse
+            "telemetry", "GetCosts", pb.GetCostsRequest(by=by, limit=12), pb.GetCostsResponse
         )
         rows: list[Row] = [
             [

@@ -54,8 +54,8 @@ class View:
 async def overview(sources: Sources, query: Query) -> Sequence[Block]:
     """Is anything wrong now?"""
     found, intake, incidents = await asyncio.gather(
-        sources.ask("telemetry", "Overview", pb.OverviewRequest(), pb.OverviewResponse),
-        sources.ask("telemetry", "Intake", pb.IntakeRequest(), pb.IntakeResponse),
+        sources.ask("telemetry", "GetOverview", pb.GetOverviewRequest(), pb.GetOverviewResponse),
+        sources.ask("telemetry", "GetIntake", pb.GetIntakeRequest(), pb.GetIntakeResponse),
         sources.ask(
             "telemetry",
             "ListIncidents",
@@ -117,7 +117,10 @@ def _sparks(sparks: Mapping[str, list[tuple[float, float]]]) -> dict[str, object
 async def scoreboard(sources: Sources, _: Query) -> Sequence[Block]:
     """Why did the router choose that?"""
     found = await sources.ask(
-        "router", "Scoreboard", router_pb2.ScoreboardRequest(), router_pb2.ScoreboardResponse
+        "router",
+        "GetScoreboard",
+        router_pb2.GetScoreboardRequest(),
+        router_pb2.GetScoreboardResponse,
     )
     if found is None:
         return away(sources, "router")
@@ -240,9 +243,13 @@ async def traces(sources: Sources, query: Query) -> Sequence[Block]:
 async def graph(sources: Sources, _: Query) -> Sequence[Block]:
     """Who calls whom?"""
     found, path, tiers = await asyncio.gather(
-        sources.ask("telemetry", "ServiceGraph", pb.ServiceGraphRequest(), pb.ServiceGraphResponse),
-        sources.ask("telemetry", "CriticalPath", pb.CriticalPathRequest(), pb.CriticalPathResponse),
-        sources.ask("telemetry", "Latencies", pb.LatenciesRequest(), pb.LatenciesResponse),
+        sources.ask(
+            "telemetry", "GetServiceGraph", pb.GetServiceGraphRequest(), pb.GetServiceGraphResponse
+        ),
+        sources.ask(
+            "telemetry", "GetCriticalPath", pb.GetCriticalPathRequest(), pb.GetCriticalPathResponse
+        ),
+        sources.ask("telemetry", "GetLatencies", pb.GetLatenciesRequest(), pb.GetLatenciesResponse),
     )
     if found is None:
         return away(sources, "telemetry")

@@ -114,7 +114,9 @@ class RouterServicer:
             jobs = await self._jobs.cancel_run(request.run_id, call)
         return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
-    async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
+    async def GetScoreboard(
+        self, request: pb.GetScoreboardRequest, call: Call
+    ) -> pb.GetScoreboardResponse:
         names = [request.model] if request.model else sorted(self._registry.fleets)
         now, members = self._clock.monotonic(), self._registry.members
         rows: dict[str, pb.ScoreboardRow] = {}
@@ -122,7 +124,7 @@ class RouterServicer:
             choice = self._selection.preview(name, RequestFeatures(), frozenset(), 0)
             for candidate in candidates_to_proto(choice, members, now):
                 rows.setdefault(candidate.instance_id, self._row(candidate))
-        return pb.ScoreboardResponse(
+        return pb.GetScoreboardResponse(
             rows=rows.values(),
             strategy=self._settings.strategy,
             branches=self._selection.branches,

@@ -246,8 +246,10 @@ class Demand:
         """What is known now; None where a service is not there to ask."""
         if self._batcher is None or self._telemetry is None:
             return None
-        by = telemetry_pb2.CostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=1000)
-        rows: telemetry_pb2.CostsResponse = await self._telemetry.call("Costs", by, self._call())
+        by = telemetry_pb2.GetCostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=1000)
+        rows: telemetry_pb2.GetCostsResponse = await self._telemetry.call(
+            "GetCosts", by, self._call()
+        )
         queues: batcher_pb2.ListQueuesResponse = await self._batcher.call(
             "ListQueues", batcher_pb2.ListQueuesRequest(), self._call()
         )
@@ -282,7 +284,7 @@ class Demand:
         return Call(deadline_s=self._clock.monotonic() + RPC_S)
 
 
-def _seen(rows: telemetry_pb2.CostsResponse, queues: batcher_pb2.ListQueuesResponse) -> Seen:
+def _seen(rows: telemetry_pb2.GetCostsResponse, queues: batcher_pb2.ListQueuesResponse) -> Seen:
     costs: dict[str, tuple[float, float]] = {}
     waiting: dict[str, float] = {}
     concurrency: dict[str, float] = {}

@@ -52,9 +52,9 @@ class TelemetryServicer:
         found = questions.search(self._store, request)
         return pb.SearchTracesResponse(traces=[answers.summary(row) for row in found])
 
-    async def CriticalPath(
-        self, request: pb.CriticalPathRequest, call: Call
-    ) -> pb.CriticalPathResponse:
+    async def GetCriticalPath(
+        self, request: pb.GetCriticalPathRequest, call: Call
+    ) -> pb.GetCriticalPathResponse:
         """See the contract."""
         high = request.to_percentile or 100.0
         if not 0 <= request.from_percentile < high <= 100:
@@ -62,46 +62,50 @@ class TelemetryServicer:
         trees = questions.sample_trees(self._store, request, high)
         return await asyncio.to_thread(answers.critical_path_table, trees)
 
-    async def ServiceGraph(
-        self, request: pb.ServiceGraphRequest, call: Call
-    ) -> pb.ServiceGraphResponse:
+    async def GetServiceGraph(
+        self, request: pb.GetServiceGraphRequest, call: Call
+    ) -> pb.GetServiceGraphResponse:
         """See the contract."""
         return answers.edges(
             questions.edges(self._store, *questions.period(request.window, self._now()))
         )
 
-    async def Savings(self, request: pb.SavingsRequest, call: Call) -> pb.SavingsResponse:
+    async def GetSavings(self, request: pb.GetSavingsRequest, call: Call) -> pb.GetSavingsResponse:
         """See the contract."""
         period = questions.period(request.window, self._now())
         return account_answers.savings(self._store.ledger.over_time(*period, request.tenant))
 
-    async def Costs(self, request: pb.CostsRequest, call: Call) -> pb.CostsResponse:
+    async def GetCosts(self, request: pb.GetCostsRequest, call: Call) -> pb.GetCostsResponse:
         """See the contract."""
         key = questions.cost_key(request.by)
         rows = self._store.ledger.by(key, request.tenant, request.run_id)
         return account_answers.costs(rows[: request.limit or 100])
 
-    async def Latencies(self, request: pb.LatenciesRequest, call: Call) -> pb.LatenciesResponse:
+    async def GetLatencies(
+        self, request: pb.GetLatenciesRequest, call: Call
+    ) -> pb.GetLatenciesResponse:
         """See the contract."""
         return answers.latencies(
             questions.latencies(self._store, *questions.period(request.window, self._now()))
         )
 
-    async def Overview(self, request: pb.OverviewRequest, call: Call) -> pb.OverviewResponse:
+    async def GetOverview(
+        self, request: pb.GetOverviewRequest, call: Call
+    ) -> pb.GetOverviewResponse:
         """See the contract."""
         from_s, to_s = questions.period(request.window, self._now())
         if not request.window.from_unix_ms:
             from_s = to_s - 60.0
         return answers.overview(self._store.series, from_s, to_s)
 
-    async def Metrics(self, request: pb.MetricsRequest, call: Call) -> pb.MetricsResponse:
+    async def GetMetrics(self, request: pb.GetMetricsRequest, call: Call) -> pb.GetMetricsResponse:
         """See the contract."""
         if not request.name:
-            return pb.MetricsResponse(names=self._store.series.names())
+            return pb.GetMetricsResponse(names=self._store.series.names())
         period = questions.period(request.window, self._now())
         return answers.series(self._store.series.find(request.name, request.service), *period)
 
-    async def Quality(self, request: pb.QualityRequest, call: Call) -> pb.QualityResponse:
+    async def GetQuality(self, request: pb.GetQualityRequest, call: Call) -> pb.GetQualityResponse:
         """See the contract."""
         return answers.quality(self._store.quality.rows())
 
@@ -145,7 +149,7 @@ class TelemetryServicer:
             yield pb.WatchRequestsResponse(trace=answers.summary(row), skipped=skipped)
             skipped = 0
 
-    async def Intake(self, request: pb.IntakeRequest, call: Call) -> pb.IntakeResponse:
+    async def GetIntake(self, request: pb.GetIntakeRequest, call: Call) -> pb.GetIntakeResponse:
         """See the contract."""
         return answers.intake(self._store, self._forwarder)
 

@@ -21,7 +21,7 @@ def _saving_rows(account: Account) -> list[pb.SavingsRow]:
     ]
 
 
-def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
+def savings(steps: Sequence[tuple[int, Account]]) -> pb.GetSavingsResponse:
     """The ledger; its rows and what is unattributed add up to full price less paid."""
     total = added(account for _, account in steps)
     points = [
@@ -34,7 +34,7 @@ def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
         )
         for start_s, account in steps
     ]
-    return pb.SavingsResponse(
+    return pb.GetSavingsResponse(
         calls=total.calls,
         paid_microusd=total.paid_microusd,
         full_price_microusd=total.full_price_microusd,
@@ -45,9 +45,9 @@ def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
     )
 
 
-def costs(rows: Sequence[Total]) -> pb.CostsResponse:
+def costs(rows: Sequence[Total]) -> pb.GetCostsResponse:
     """Cost by key."""
-    return pb.CostsResponse(rows=[_cost(row.key, row.account) for row in rows])
+    return pb.GetCostsResponse(rows=[_cost(row.key, row.account) for row in rows])
 
 
 def _cost(key: str, account: Account) -> pb.CostRow:

@@ -74,7 +74,7 @@ def _rows(store: Store) -> Iterator[Summary]:
     yield from window.summaries()
 
 
-def sample_trees(store: Store, request: pb.CriticalPathRequest, high: float) -> list[Tree]:
+def sample_trees(store: Store, request: pb.GetCriticalPathRequest, high: float) -> list[Tree]:
     """Traces of the window within the percentiles of duration."""
     asked = pb.SearchTracesRequest(window=request.window, name=request.name, limit=100_000)
     rows = sorted(search(store, asked), key=lambda row: row.duration_ns)

@@ -87,7 +87,7 @@ def _span(tree: Tree, row: SpanView, depth: int, spent: Mapping[str, int]) -> pb
     )
 
 
-def critical_path_table(trees: Sequence[Tree]) -> pb.CriticalPathResponse:
+def critical_path_table(trees: Sequence[Tree]) -> pb.GetCriticalPathResponse:
     """Critical paths added up by service and operation."""
     total: dict[tuple[str, str], int] = {}
     count: dict[tuple[str, str], int] = {}
@@ -105,12 +105,12 @@ def critical_path_table(trees: Sequence[Tree]) -> pb.CriticalPathResponse:
         )
         for key, ns in sorted(total.items(), key=lambda item: -item[1])
     ]
-    return pb.CriticalPathResponse(rows=rows, traces=len(trees))
+    return pb.GetCriticalPathResponse(rows=rows, traces=len(trees))
 
 
 def edges(
     found: Mapping[tuple[str, str], tuple[Distribution, Distribution]],
-) -> pb.ServiceGraphResponse:
+) -> pb.GetServiceGraphResponse:
     """Who calls whom, busiest first."""
     rows = [
         pb.Edge(
@@ -126,10 +126,10 @@ def edges(
             found.items(), key=lambda item: -item[1][0].count
         )
     ]
-    return pb.ServiceGraphResponse(edges=rows)
+    return pb.GetServiceGraphResponse(edges=rows)
 
 
-def latencies(found: Mapping[tuple[str, str], Distribution]) -> pb.LatenciesResponse:
+def latencies(found: Mapping[tuple[str, str], Distribution]) -> pb.GetLatenciesResponse:
     """Latency by operation and tier."""
     order = [tier for _, tier in names.TIERS]
     keys = sorted(
@@ -146,15 +146,15 @@ def latencies(found: Mapping[tuple[str, str], Distribution]) -> pb.LatenciesResp
         )
         for key in keys
     ]
-    return pb.LatenciesResponse(rows=rows)
+    return pb.GetLatenciesResponse(rows=rows)
 
 
-def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.OverviewResponse:
+def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.GetOverviewResponse:
     """Every service in one row, from the counts that each sends of all its calls."""
     by_service: dict[str, list[Series]] = {}
     for held in window.find(names.RPC_SERVER_DURATION):
         by_service.setdefault(held.key.service, []).append(held)
-    return pb.OverviewResponse(
+    return pb.GetOverviewResponse(
         rows=[_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
     )
 
@@ -187,9 +187,9 @@ def _row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb
     )
 
 
-def series(found: Sequence[Series], from_s: float, to_s: float) -> pb.MetricsResponse:
+def series(found: Sequence[Series], from_s: float, to_s: float) -> pb.GetMetricsResponse:
     """Series with their points in the period."""
-    return pb.MetricsResponse(series=[_series(held, from_s, to_s) for held in found])
+    return pb.GetMetricsResponse(series=[_series(held, from_s, to_s) for held in found])
 
 
 def _series(held: Series, from_s: float, to_s: float) -> pb.Series:
@@ -203,9 +203,9 @@ def _series(held: Series, from_s: float, to_s: float) -> pb.Series:
     )
 
 
-def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.QualityResponse:
+def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.GetQualityResponse:
     """Measures against their reference."""
-    return pb.QualityResponse(
+    return pb.GetQualityResponse(
         rows=[
             pb.QualityRow(
                 model=model,
@@ -248,10 +248,10 @@ def incident(row: Incident) -> pb.Incident:
     )
 
 
-def intake(store: Store, forwarder: Forwarder | None) -> pb.IntakeResponse:
+def intake(store: Store, forwarder: Forwarder | None) -> pb.GetIntakeResponse:
     """What came in and what became of it."""
     window, counts = store.window, store.counts
-    return pb.IntakeResponse(
+    return pb.GetIntakeResponse(
         spans=counts.spans,
         rejected_spans=counts.rejected_spans,
         duplicate_spans=window.duplicates,

@@ -437,7 +437,7 @@ class Candidate(_message.Message):
     state: InstanceState
     def __init__(self, instance_id: _Optional[str] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[Signal, _Mapping]]] = ..., filtered_reason: _Optional[str] = ..., state: _Optional[_Union[InstanceState, str]] = ...) -> None: ...
 
-class ScoreboardRequest(_message.Message):
+class GetScoreboardRequest(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -457,7 +457,7 @@ class ScoreboardRow(_message.Message):
     in_flight: int
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., picks: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ...) -> None: ...
 
-class ScoreboardResponse(_message.Message):
+class GetScoreboardResponse(_message.Message):
     __slots__ = ("rows", "strategy", "branches")
     class BranchesEntry(_message.Message):
         __slots__ = ("key", "value")

@@ -95,10 +95,10 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackResponse.FromString,
                 _registered_method=True)
-        self.Scoreboard = channel.unary_unary(
-                '/penstock.api.router.v1.RouterService/Scoreboard',
-                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.FromString,
+        self.GetScoreboard = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/GetScoreboard',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.FromString,
                 _registered_method=True)
         self.ExplainRoute = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/ExplainRoute',
@@ -200,7 +200,7 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Scoreboard(self, request, context):
+    def GetScoreboard(self, request, context):
         """Shows every instance's performance score with its inputs and their ages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -285,10 +285,10 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackResponse.SerializeToString,
             ),
-            'Scoreboard': grpc.unary_unary_rpc_method_handler(
-                    servicer.Scoreboard,
-                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.SerializeToString,
+            'GetScoreboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetScoreboard,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.SerializeToString,
             ),
             'ExplainRoute': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainRoute,
@@ -637,7 +637,7 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
-    def Scoreboard(request,
+    def GetScoreboard(request,
             target,
             options=(),
             channel_credentials=None,
@@ -650,9 +650,9 @@ class RouterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.router.v1.RouterService/Scoreboard',
-            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.SerializeToString,
-            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.FromString,
+            '/penstock.api.router.v1.RouterService/GetScoreboard',
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.FromString,
             options,
             channel_credentials,
             insecure,
