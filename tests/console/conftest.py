@@ -1,5 +1,6 @@
-"""A stack with the console on free ports, requests it has served, and a browser; skipped with a
-reason where there is no browser.
+"""A stack with the console on free ports, requests that it has served, and a browser.
+
+Tests that need the browser are skipped, with the reason, where there is none.
 """
 
 from __future__ import annotations
@@ -35,6 +36,21 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         pytest.skip("no chromium on this machine; Debian's package is `chromium`")
     folder = tmp_path_factory.mktemp("stack")
     (folder / "models").symlink_to(home / "models")
+    config = folder / "penstock.yaml"
+    config.write_text(yaml.safe_dump(_configuration()))
+    async with running(
+        ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
+    ) as started:
+        await started.wait_for_instances(MODEL, 2, "acme")
+        await asyncio.gather(*(_embed(started, number) for number in range(20)))
+        for number in range(5):
+            await _embed(started, number)
+        await _export_failing_service(started.addresses["telemetry"])
+        yield started
+
+
+def _configuration() -> dict[str, object]:
+    """One caller with a budget, a price, and a pool that scales soon."""
     key = {
         "id": "console",
         "organisation": "acme",
@@ -47,35 +63,22 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         "limit": 1_000_000,
         "window": "hour",
     }
-    price = {"name": MODEL, "input_microusd_per_mtok": 20_000_000}
-    config = folder / "penstock.yaml"
-    pool = {"name": MODEL, "interval_s": 1.0, "capacity": 0.001}
-    sections = {
+    return {
         "keys": {"api": [key]},
         "limits": {"rules": [budget]},
-        "prices": {"models": [price]},
-        "scaling": {"pools": [pool]},
+        "prices": {"models": [{"name": MODEL, "input_microusd_per_mtok": 20_000_000}]},
+        "scaling": {"pools": [{"name": MODEL, "interval_s": 1.0, "capacity": 0.001}]},
     }
-    config.write_text(yaml.safe_dump(sections))
-    async with running(
-        ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
-    ) as started:
-        await started.wait_for_instances(MODEL, 2, "acme")
-        await asyncio.gather(*(_ask(started, number) for number in range(20)))
-        for number in range(5):
-            await _ask(started, number)
-        await _break(started.addresses["telemetry"])
-        yield started
 
 
-async def _ask(stack: Stack, number: int) -> None:
+async def _embed(stack: Stack, number: int) -> None:
     options = pb.CallOptions(run_id=f"run-{number % 3}")
     request = pb.EmbedRequest(options=options, texts=[f"step {number} of an agent"])
     await stack.router.Embed(request, metadata=stack.metadata("acme"), timeout=20)
 
 
-async def _break(address: str) -> None:
-    """A foreign service whose requests begin to fail: what an incident is made of."""
+async def _export_failing_service(address: str) -> None:
+    """Spans of a service outside Penstock whose requests begin to fail, for an incident."""
     request = otlp.ExportTraceServiceRequest()
     resource = request.resource_spans.add()
     resource.resource.attributes.add(key="service.name").value.string_value = "shop"

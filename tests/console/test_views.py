@@ -1,6 +1,4 @@
-"""Every view of the console in a real browser without network, against a running stack, by what a
-reader sees.
-"""
+"""Every view of the console in a real browser without network, against a running stack."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from .browser import Page
 
 pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
-SHOWS = {
+EXPECTED_TEXTS = {
     "/": (
         "Is anything wrong now?",
         "open incidents",
@@ -78,7 +76,7 @@ SHOWS = {
         "shop ShopService/Order",
     ),
 }
-CHARTS = {
+WITH_CHARTS = {
     "/",
     "/savings",
     "/cache",
@@ -95,12 +93,12 @@ def address(stack: Stack, path: str) -> str:
     return f"http://{stack.addresses['console']}{path}"
 
 
-@pytest.mark.parametrize("path", SHOWS)
-async def test_a_view_shows_what_it_is_for(stack: Stack, page: Page, path: str) -> None:
+@pytest.mark.parametrize("path", EXPECTED_TEXTS)
+async def test_a_view_answers_its_question(stack: Stack, page: Page, path: str) -> None:
     await page.open(address(stack, path))
-    for text in SHOWS[path]:
+    for text in EXPECTED_TEXTS[path]:
         await page.until(f"document.body.innerText.includes({text!r})")
-    if path in CHARTS:
+    if path in WITH_CHARTS:
         await page.until(
             "!!document.querySelector('canvas, svg') && "
             "document.querySelector('canvas').width > 100"
@@ -109,14 +107,14 @@ async def test_a_view_shows_what_it_is_for(stack: Stack, page: Page, path: str) 
     assert page.errors == [] and page.outside == []
 
 
-async def test_a_view_changes_by_itself(stack: Stack, page: Page) -> None:
+async def test_a_view_refreshes_by_itself(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/"))
     read = "[...document.querySelectorAll('.tile')].map(t => t.innerText).join()"
     before = await page.eval(read)
     await page.until(f"{read} !== {before!r}", timeout_s=15.0)
 
 
-async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(
+async def test_a_request_links_to_its_waterfall_with_critical_path_and_cost(
     stack: Stack, page: Page
 ) -> None:
     await page.open(address(stack, "/traces?name=Embed&run_id=run-1"))
@@ -135,15 +133,11 @@ async def test_a_request_leads_to_its_waterfall_with_critical_path_and_cost(
         "[...document.querySelectorAll('table.waterfall tbody tr')].reduce((s, r) => s + "
         "parseFloat(r.cells[3].innerText), 0)"
     )
-    assert critical == pytest.approx(float(tiles["took"]), abs=0.1), (
-        "the sections add up to the whole"
-    )
+    assert critical == pytest.approx(float(tiles["took"]), abs=0.1)
     assert await page.eval("document.querySelectorAll('.lane b').length") > 3
 
 
-async def test_keys_open_views_and_turn_the_light_and_the_address_holds_it(
-    stack: Stack, page: Page
-) -> None:
+async def test_keys_open_views_and_the_address_holds_the_theme(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/"))
     await page.until("!!window.socket?.connected")
     await page.press("4")
@@ -158,7 +152,7 @@ async def test_keys_open_views_and_turn_the_light_and_the_address_holds_it(
     assert await page.until(f"{background} === 'rgb(255, 255, 255)'")
 
 
-async def test_filters_put_themselves_into_the_address(stack: Stack, page: Page) -> None:
+async def test_filters_stand_in_the_address(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/traces"))
     await page.eval("document.querySelector('input[name=service]').value = 'shop'")
     await page.eval("document.querySelector('form.filters button').click()")
@@ -169,7 +163,7 @@ async def test_filters_put_themselves_into_the_address(stack: Stack, page: Page)
     await page.until("!document.body.innerText.includes('RouterService')")
 
 
-async def test_yes_or_no_is_a_tick_that_the_address_holds(stack: Stack, page: Page) -> None:
+async def test_a_checkbox_stands_in_the_address(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/traces"))
     await page.eval("document.querySelector('input[name=errors]').click()")
     await page.eval("document.querySelector('form.filters button').click()")
@@ -180,7 +174,7 @@ async def test_yes_or_no_is_a_tick_that_the_address_holds(stack: Stack, page: Pa
     await page.until("!document.body.innerText.includes('RouterService/Embed')")
 
 
-async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
+async def test_the_consoles_own_calls_leave_no_trace(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/traces?name=Service/&all=1"))
     await page.until("document.body.innerText.includes('RouterService/Embed')")
     for name in (
@@ -194,16 +188,6 @@ async def test_looking_on_leaves_no_trace(stack: Stack, page: Page) -> None:
         assert name not in await page.text()
 
 
-async def test_a_service_that_is_away_is_named_and_the_page_lives_on(
-    stack: Stack, page: Page
-) -> None:
-    await stack.supervisor.stop_one("batcher", grace_s=0.0)
-    await page.open(address(stack, "/queues"))
-    await page.until("document.body.innerText.includes('batcher gives no answer')")
-    await page.open(address(stack, "/"))
-    await page.until("document.body.innerText.includes('Services')")
-
-
-async def test_a_photograph_can_be_taken(page: Page, tmp_path: Path) -> None:
-    await page.photograph(tmp_path / "page.png")
+async def test_a_screenshot_can_be_saved(page: Page, tmp_path: Path) -> None:
+    await page.save_screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"

@@ -23,6 +23,9 @@ DECISIONS = {
     "penstock.router.routing.spot_avoidance": {"unsafe_for_streams"},
     "penstock.router.calls.retries": {"next_step"},
     "penstock.router.admission.refusals": {"refusal"},
+    "penstock.limiter.calendar_windows": {"calendar_window"},
+    "penstock.limiter.counters": {"counters_of"},
+    "penstock.limiter.hints": {"max_tokens_hint", "cheaper_model_hint"},
 }
 """Decisions that must carry the marker `pure`; whatever else carries it is checked as well."""
 

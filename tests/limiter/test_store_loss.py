@@ -1,286 +1,244 @@
-"""The store goes away: it refuses, hangs, or cannot write.
+"""A store that is lost: it hangs, refuses connections, or cannot write.
 
-Nobody waits for long, rules decide, and the books are right when it is back.
+Callers do not wait for it, rules decide, and the ledger is right when the store is back.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import grpc
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.admin_service import AdminServicer
-from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.patience import EACH_S, LEARNT, Patience
-from penstock.limiter.store import Store
-from penstock.rpc.call import Call, Principal
+from penstock.limiter.store.connection import MIN_BATCHES, PER_CALL_S, Patience
 from penstock.rpc.errors import Fault
-from penstock.service.store import open_store
+from penstock.testkit.eventually import eventually
 
 Limiters = Any
-ANN = Call(Principal("acme", "core", "ann"), deadline_s=1e12)
-MONEY = {
-    "name": "month",
-    "kind": "budget",
-    "counts": "microusd",
-    "limit": 1_000,
-    "window": "month",
-    "calendar": True,
-    "adaptive": False,
-}
-OPEN = {**MONEY, "store_loss": "open"}
-NOWHERE = "unix:///nowhere.sock"
+"""The fixture of conftest.py, and `Limiter`, what it makes."""
+Limiter = Any
+PATIENCE_S = 0.05
+"""A hang of the store is noticed after this time."""
+SUBJECT = pb.Subject(rule="month", organisation="acme", value="acme")
 
 
-async def reserve(
-    limiter: LimiterServicer, name: str, cost: int, least: int = 0, call: Call = ANN
-) -> int:
-    request = pb.ReserveRequest(
-        hold_id=name, amount=pb.Amount(microusd=cost), least=pb.Amount(microusd=least)
-    )
-    return int((await limiter.Reserve(request, call)).decision.verdict)
+async def quick_limiter(limiters: Limiters, store_loss: str) -> Limiter:
+    """A limiter whose store is known to be quick, so that a hang is soon noticed."""
+    limiter = limiters.with_budget(adaptive=False, store_loss=store_loss, patience_s=PATIENCE_S)
+    await limiter.store.connect()
+    return limiter
 
 
-async def commit(limiter: LimiterServicer, name: str, cost: int) -> bool:
-    return (
-        await limiter.Commit(pb.CommitRequest(hold_id=name, spent=pb.Amount(microusd=cost)), ANN)
-    ).settled
-
-
-async def state(limiter: LimiterServicer) -> tuple[int, int]:
-    row = (await limiter.GetUsage(pb.GetUsageRequest(), ANN)).rules[0]
-    return row.committed.microusd, row.held.microusd
-
-
-async def paid(store: Store) -> None:
-    """Wait until nothing is owed any more."""
-    while store._owed:
-        await store.client.ping()
-
-
-class Hung:
-    """A limiter whose store is stopped (SIGSTOP) between `stop` and `go_on`."""
-
-    def __init__(self, limiters: Limiters, **rule: object) -> None:
-        self.limiter = limiters.make([{**MONEY, **rule}])
-        self.store: Store = limiters.stores[-1]
-        self.store._patience = Patience(0.003, 5.0)
-        self.pid = 0
-
-    async def stop(self) -> None:
-        self.pid = int((await self.store.client.info("server"))["process_id"])
-        for number in range(LEARNT):  # the store is known to be quick
-            await reserve(self.limiter, f"warm{number}", 1)
-            await self.limiter.Release(pb.ReleaseRequest(hold_id=f"warm{number}"), ANN)
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-
-async def test_a_store_that_hangs_is_known_by_its_silence_and_books_are_right_after(
+async def test_calls_pass_a_hanging_store_by_open_rules_and_the_ledger_is_right_after(
     limiters: Limiters,
 ) -> None:
-    hung = Hung(limiters, store_loss="open")
-    await hung.stop()
-    try:
-        passed = [await reserve(hung.limiter, name, 100, least=40) for name in ("a", "b", "c")]
+    limiter = await quick_limiter(limiters, "open")
+    async with await limiters.stopped_store():
+        verdicts = [(await limiter.reserve(name, 100, 40)).verdict for name in ("a", "b", "c")]
         with pytest.raises(Fault, match="does not answer"):
-            await commit(hung.limiter, "b", 30)
-        assert hung.store._slow  # the batch is still in flight: nobody waited for it to fail
-    finally:
-        hung.go_on()
-    assert passed == [pb.VERDICT_ALLOWED] * 3
-    await paid(hung.store)
-    # The first hold was in flight and was taken after all; the second has been booked by the store
-    # itself, the third is not settled yet.
-    assert await state(hung.limiter) == (30, 100)
-    assert await commit(hung.limiter, "a", 70)
-    assert await commit(hung.limiter, "c", 20)
-    assert not await commit(hung.limiter, "b", 30)
-    assert await state(hung.limiter) == (120, 0)
-    assert await hung.store.verify("acme") == (await ledger(hung.store), [])
+            await limiter.commit("b", 30)
+        assert limiter.store.is_slow  # the batch is in flight: nobody waited for it to fail
+    assert verdicts == [pb.VERDICT_ALLOWED] * 3
+    await limiter.until_nothing_is_owed()
+    # The store has taken the first hold, which was in flight; the owed commit of the second is
+    # booked; the third is not settled yet.
+    assert await limiter.usage() == (30, 100)
+    assert await limiter.commit("a", 70)
+    assert await limiter.commit("c", 20)
+    assert not await limiter.commit("b", 30)
+    assert await limiter.usage() == (120, 0)
+    _, differing = await limiter.store.verify("acme")
+    assert differing == []
 
 
-async def test_what_was_refused_for_silence_holds_nothing_after(limiters: Limiters) -> None:
-    hung = Hung(limiters, store_loss="closed")
-    await hung.stop()
-    try:
-        soon = ANN._replace(deadline_s=limiters.clock.monotonic() + 0.05)
-        assert await reserve(hung.limiter, "a", 100, 40, soon) == pb.VERDICT_STORE_UNAVAILABLE
-        assert await reserve(hung.limiter, "b", 100, 0, soon) == pb.VERDICT_STORE_UNAVAILABLE
-    finally:
-        hung.go_on()
-    await paid(hung.store)
-    assert await state(hung.limiter) == (0, 0)
+async def test_a_call_that_a_hanging_store_refused_holds_nothing_after(limiters: Limiters) -> None:
+    limiter = await quick_limiter(limiters, "closed")
+    soon = limiter.caller._replace(deadline_s=limiters.clock.monotonic() + 0.05)
+    async with await limiters.stopped_store():
+        for name in ("a", "b"):
+            refused = await limiter.reserve(name, 100, call=soon)
+            assert refused.verdict == pb.VERDICT_STORE_UNAVAILABLE
+    await limiter.until_nothing_is_owed()
+    assert await limiter.usage() == (0, 0)
 
 
-async def test_a_commit_that_meets_a_lost_store_is_booked_when_it_is_back(
+async def test_a_commit_that_meets_a_lost_store_is_booked_once_when_it_is_back(
     limiters: Limiters,
 ) -> None:
-    limiter, store = limiters.make([OPEN]), limiters.stores[-1]
-    real, store.client = store.client, open_store(NOWHERE, retries=0)
-    assert await reserve(limiter, "a", 300) == pb.VERDICT_ALLOWED
+    limiter = limiters.with_budget(store_loss="open")
+    limiter.connection.cut()
+    assert (await limiter.reserve("a", 300)).verdict == pb.VERDICT_ALLOWED
     for _ in range(2):  # a caller who tries again
         with pytest.raises(Fault) as failed:
-            await commit(limiter, "a", 120)
-        assert (failed.value.code, failed.value.reason) == (
-            grpc.StatusCode.UNAVAILABLE,
-            "STORE_UNAVAILABLE",
-        )
-    await store.client.aclose()
-    store.client = real
-    while store._probe is not None:
-        await limiters.clock.advance(1.0)
-        await real.ping()
-    await paid(store)
-    assert await state(limiter) == (120, 0)
-    assert not await commit(limiter, "a", 120)
-    assert await state(limiter) == (120, 0)
+            await limiter.commit("a", 120)
+        assert failed.value.code == grpc.StatusCode.UNAVAILABLE
+        assert failed.value.reason == "STORE_UNAVAILABLE"
+    limiter.connection.mend()
+    await limiter.until_found_again()
+    await limiter.until_nothing_is_owed()
+    assert await limiter.usage() == (120, 0)
+    assert not await limiter.commit("a", 120)
+    assert await limiter.usage() == (120, 0)
 
 
-async def test_an_open_lease_of_a_lost_store_is_booked_when_it_is_returned(
+async def test_a_lease_that_a_lost_store_could_not_grant_is_booked_once_when_it_is_returned(
     limiters: Limiters,
 ) -> None:
-    limiter, store = limiters.make([OPEN]), limiters.stores[-1]
-    real, store.client = store.client, open_store(NOWHERE, retries=0)
-    granted = await limiter.GrantLease(
-        pb.GrantLeaseRequest(lease_id="l", wanted=pb.Amount(microusd=50)), ANN
-    )
-    assert granted.granted.microusd > 10**15
-    await store.client.aclose()
-    store.client = real
-    while store._probe is not None:
-        await limiters.clock.advance(1.0)
-        await real.ping()
-    await limiter.ReturnLease(
-        pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=70)), ANN
-    )
-    await limiter.ReturnLease(
-        pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=70)), ANN
-    )
-    assert await state(limiter) == (70, 0)
+    limiter = limiters.with_budget(store_loss="open")
+    limiter.connection.cut()
+    assert (await limiter.lease("l", 50)).granted.microusd > 10**15
+    limiter.connection.mend()
+    await limiter.until_found_again()
+    for _ in range(2):
+        await limiter.return_lease("l", 70)
+    assert await limiter.usage() == (70, 0)
+
+
+async def test_without_the_store_a_closed_rule_refuses_and_usage_is_unavailable(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(store_loss="closed")
+    limiter.connection.cut()
+    soon = limiter.caller._replace(deadline_s=limiters.clock.monotonic() + 0.05)
+    refused = await limiter.reserve("a", 300, call=soon)
+    assert refused.verdict == pb.VERDICT_STORE_UNAVAILABLE
+    assert refused.retry_after_ms == 1_000
+    with pytest.raises(Fault, match="does not answer") as failed:
+        await limiter.usage()
+    assert failed.value.code == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_store_that_comes_back_is_found_without_a_caller(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(store_loss="open")
+    limiter.connection.cut()
+    assert (await limiter.reserve("a", 5)).verdict == pb.VERDICT_ALLOWED
+    limiter.connection.mend()
+    await limiter.until_found_again()
+    await limiter.reserve("b", 7)
+    assert await limiter.usage() == (0, 7)
+    assert await limiter.commit("a", 3)
+    assert await limiter.usage() == (3, 7)
 
 
 @pytest.mark.parametrize(
-    "broken", [("maxmemory", "1"), ("min-replicas-to-write", "3")], ids=["no memory", "no replicas"]
+    ("setting", "value"),
+    [("maxmemory", "1"), ("min-replicas-to-write", "3")],
+    ids=["no memory", "no replicas"],
 )
 async def test_a_store_that_cannot_write_is_lost(
-    limiters: Limiters, broken: tuple[str, str]
+    limiters: Limiters, setting: str, value: str
 ) -> None:
-    limiter, store = limiters.make([OPEN]), limiters.stores[-1]
-    await reserve(limiter, "a", 10)
-    await store.client.config_set(*broken)
-    assert await reserve(limiter, "b", 10) == pb.VERDICT_ALLOWED
-    assert store._probe is not None
-    await store.client.config_set(broken[0], "0")
-    while store._probe is not None:
-        await limiters.clock.advance(1.0)
-        await store.client.ping()
-    await commit(limiter, "b", 4)
-    assert await state(limiter) == (4, 10)
+    limiter = limiters.with_budget(store_loss="open")
+    await limiter.reserve("a", 10)
+    await limiters.client.config_set(setting, value)
+    assert (await limiter.reserve("b", 10)).verdict == pb.VERDICT_ALLOWED
+    assert limiter.store.is_lost
+    await limiters.client.config_set(setting, "0")
+    await limiter.until_found_again()
+    await limiter.commit("b", 4)
+    assert await limiter.usage() == (4, 10)
 
 
-async def test_operators_are_told_that_the_store_is_away(limiters: Limiters) -> None:
-    limiter, store = limiters.make([MONEY]), limiters.stores[-1]
-    real, store.client = store.client, open_store(NOWHERE, retries=0)
-    admin, subject = (
-        AdminServicer(limiter, store, limiters.clock),
-        pb.Subject(rule="month", organisation="acme", value="acme"),
-    )
-    path, why = pb.Path(organisation="acme"), "because"
-    for asked in (
-        admin.SetLimit(pb.SetLimitRequest(subject=subject, limit=5, reason=why), ANN),
-        admin.ResetUsage(pb.ResetUsageRequest(subject=subject, reason=why), ANN),
-        admin.DrainOrganisation(
-            pb.DrainOrganisationRequest(organisation="acme", drain=True, reason=why), ANN
+async def test_operators_get_unavailable_while_the_store_is_lost(limiters: Limiters) -> None:
+    limiter = limiters.with_budget()
+    admin = AdminServicer(limiter.service, limiter.store)
+    limiter.connection.cut()
+    drain = pb.DrainOrganisationRequest(organisation="acme", drain=True, reason="because")
+    for answer in (
+        admin.SetLimit(
+            pb.SetLimitRequest(subject=SUBJECT, limit=5, reason="because"), limiter.caller
         ),
-        admin.ListChanges(pb.ListChangesRequest(), ANN),
-        admin.VerifyLedger(pb.VerifyLedgerRequest(organisation="acme"), ANN),
-        admin.ShowUsage(pb.ShowUsageRequest(path=path), ANN),
+        admin.ResetUsage(pb.ResetUsageRequest(subject=SUBJECT, reason="because"), limiter.caller),
+        admin.DrainOrganisation(drain, limiter.caller),
+        admin.ListChanges(pb.ListChangesRequest(), limiter.caller),
+        admin.VerifyLedger(pb.VerifyLedgerRequest(organisation="acme"), limiter.caller),
+        admin.ShowUsage(pb.ShowUsageRequest(path=pb.Path(organisation="acme")), limiter.caller),
     ):
         with pytest.raises(Fault) as failed:
-            await asked
-        assert (failed.value.code, failed.value.reason) == (
-            grpc.StatusCode.UNAVAILABLE,
-            "STORE_UNAVAILABLE",
-        )
-    await store.client.aclose()
-    store.client = real
+            await answer
+        assert failed.value.code == grpc.StatusCode.UNAVAILABLE
+        assert failed.value.reason == "STORE_UNAVAILABLE"
 
 
-async def test_an_operator_whose_clock_is_a_window_ahead_books_in_the_stores(
+async def test_an_operator_whose_clock_is_a_window_ahead_corrects_the_window_of_the_store(
     limiters: Limiters,
 ) -> None:
-    limiter, store = limiters.make([MONEY]), limiters.stores[-1]
-    await reserve(limiter, "a", 300)
-    await commit(limiter, "a", 300)
-    true_us = round(limiters.clock.time() * 1e6)
-    store._now_us = lambda: true_us
+    store_time_s = limiters.clock.time()
+    rule = {"name": "month", "kind": "budget", "counts": "microusd", "limit": 1_000}
+    limiter = limiters.make(
+        {**rule, "window": "month", "calendar": True}, store_time_s=lambda: store_time_s
+    )
+    admin = AdminServicer(limiter.service, limiter.store)
+    await limiter.reserve("a", 300)
+    await limiter.commit("a", 300)
     await limiters.clock.advance(40 * 86_400)
-    admin, subject = (
-        AdminServicer(limiter, store, limiters.clock),
-        pb.Subject(rule="month", organisation="acme", value="acme"),
-    )
-    adjusted = await admin.AdjustUsage(
-        pb.AdjustUsageRequest(subject=subject, amount=-100, reason="goodwill"), ANN
-    )
-    assert adjusted.committed == 200
-    assert await state(limiter) == (200, 0)
-    assert (await store.verify("acme"))[1] == []
+    request = pb.AdjustUsageRequest(subject=SUBJECT, amount=-100, reason="goodwill")
+    assert (await admin.AdjustUsage(request, limiter.caller)).committed == 200
+    assert await limiter.usage() == (200, 0)
+    assert (await limiter.store.verify("acme"))[1] == []
 
 
-async def test_a_store_that_forgot_everything_is_told_what_was_spent_and_lends_nothing_until_then(
+async def test_a_store_that_lost_its_data_grants_no_lease_for_one_leases_time(
     limiters: Limiters,
 ) -> None:
-    limiter, store = limiters.make([MONEY]), limiters.stores[-1]
-    asked = pb.GrantLeaseRequest(
-        lease_id="l", wanted=pb.Amount(microusd=200), least=pb.Amount(microusd=10)
-    )
-    assert (await limiter.GrantLease(asked, ANN)).granted.microusd == 200
-    assert await reserve(limiter, "a", 100) == pb.VERDICT_ALLOWED
-    await store.client.flushall()
-    await store.client.script_flush()
-    learning = await limiter.GrantLease(
-        pb.GrantLeaseRequest(lease_id="m", wanted=asked.wanted, least=asked.least), ANN
-    )
-    assert (learning.decision.verdict, learning.reserve_each, learning.ttl_ms) == (
-        pb.VERDICT_ALLOWED,
-        True,
-        5_000,
-    )
-    assert await state(limiter) == (0, 0)
-    assert await reserve(limiter, "b", 100) == pb.VERDICT_ALLOWED
-    for _ in range(2):
-        await limiter.ReturnLease(
-            pb.ReturnLeaseRequest(lease_id="l", spent=pb.Amount(microusd=150)), ANN
-        )
-        await commit(limiter, "a", 60)
-    assert await state(limiter) == (150 + 60, 100)
+    limiter = limiters.with_budget(adaptive=False)
+    assert (await limiter.lease("l", 200)).granted.microusd == 200
+    await limiters.client.flushall()
+    await limiters.client.script_flush()
+    recovering = await limiter.lease("m", 200)
+    assert recovering.decision.verdict == pb.VERDICT_ALLOWED
+    assert recovering.reserve_each
+    assert recovering.ttl_ms == 5_000
+    assert await limiter.usage() == (0, 0)
+    assert (await limiter.reserve("b", 100)).verdict == pb.VERDICT_ALLOWED
     await limiters.clock.advance(5.0)
-    again = await limiter.GrantLease(
-        pb.GrantLeaseRequest(lease_id="n", wanted=asked.wanted, least=asked.least), ANN
-    )
-    assert (again.reserve_each, again.granted.microusd > 0) == (False, True)
+    granted = await limiter.lease("n", 200)
+    assert not granted.reserve_each
+    assert granted.granted.microusd > 0
 
 
-async def ledger(store: Store) -> int:
-    return int(await store.client.xlen("penstock:limiter:{acme}:ledger"))
+async def test_what_a_store_has_forgotten_is_booked_once_when_it_is_settled(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(adaptive=False)
+    await limiter.lease("l", 200)
+    await limiter.reserve("a", 100)
+    await limiters.client.flushall()
+    await limiters.client.script_flush()
+    for _ in range(2):
+        await limiter.return_lease("l", 150)
+        await limiter.commit("a", 60)
+    assert await limiter.usage() == (150 + 60, 0)
+
+
+async def test_closing_during_a_call_leaves_no_probe_behind(limiters: Limiters) -> None:
+    limiter = await quick_limiter(limiters, "open")
+    async with await limiters.stopped_store():
+        assert (await limiter.reserve("a", 5)).verdict == pb.VERDICT_ALLOWED
+        await limiter.store.close()
+        await eventually(lambda: not limiter.store.is_slow)  # the call in flight has failed
+        assert not limiter.store.is_lost
+
+
+def test_patience_is_the_longest_while_a_store_is_not_known() -> None:
+    assert Patience(PATIENCE_S, 0.25).allowance_s(1) == 0.25
 
 
 def test_patience_is_short_for_a_quick_store_and_grows_with_a_slow_one() -> None:
-    patience = Patience(0.003, 0.25)
-    assert patience.for_batch(1) == 0.25  # nothing is known yet
-    for _ in range(LEARNT):
-        patience.learn(2, 0.001)
-    assert patience.for_batch(1) == pytest.approx(0.003 + EACH_S)
-    patience.learn(1, 0.04 + EACH_S)
-    assert patience.for_batch(10) == pytest.approx(0.08 + 10 * EACH_S)
-    patience.learn(1, 60.0)
-    assert patience.for_batch(1) == 0.25
+    patience = Patience(PATIENCE_S, 0.25)
+    for _ in range(MIN_BATCHES):
+        patience.record(2, 0.001)
+    assert patience.allowance_s(1) == pytest.approx(PATIENCE_S + PER_CALL_S)
+    patience.record(1, 0.1 + PER_CALL_S)
+    assert patience.allowance_s(10) == pytest.approx(0.2 + 10 * PER_CALL_S)
+    patience.record(1, 60.0)
+    assert patience.allowance_s(1) == 0.25
+
+
+def test_patience_is_short_again_once_a_store_has_been_quick_for_long() -> None:
+    patience = Patience(PATIENCE_S, 0.25)
+    patience.record(1, 60.0)
     for _ in range(100):
-        patience.learn(1, 0.0005)
-    assert patience.for_batch(1) == pytest.approx(0.003 + EACH_S)
+        patience.record(1, 0.0005)
+    assert patience.allowance_s(1) == pytest.approx(PATIENCE_S + PER_CALL_S)

@@ -1,6 +1,4 @@
-"""From tokens to micro-dollars: tiers, rounding, and the difference between no price and the price
-0.
-"""
+"""From tokens to micro-dollars: kinds of tokens, rounding, and no price against the price 0."""
 
 from __future__ import annotations
 
@@ -12,13 +10,13 @@ from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from pydantic import ValidationError
 
 PRICE = ModelPrice(
-    name="tiers",
+    name="model",
     input_microusd_per_mtok=3_000_000,
     output_microusd_per_mtok=15_000_000,
     cached_input_microusd_per_mtok=300_000,
     written_input_microusd_per_mtok=3_750_000,
 )
-PRICES = Prices.of(PricesSection(models=(PRICE, ModelPrice(name="free"))))
+PRICES = Prices.from_section(PricesSection(models=(PRICE, ModelPrice(name="free"))))
 
 
 @pytest.mark.parametrize(
@@ -33,19 +31,19 @@ PRICES = Prices.of(PricesSection(models=(PRICE, ModelPrice(name="free"))))
         ({}, 0),
     ],
 )
-def test_each_tier_has_its_price(usage: dict[str, int], paid: int) -> None:
-    assert PRICES.paid_microusd("tiers", common_pb2.Usage(**usage)) == paid
+def test_each_kind_of_token_has_its_price(usage: dict[str, int], paid: int) -> None:
+    assert PRICES.paid_microusd("model", common_pb2.Usage(**usage)) == paid
 
 
-def test_no_price_is_not_the_price_nothing() -> None:
+def test_no_price_is_not_the_price_0() -> None:
     usage = common_pb2.Usage(input_tokens=5)
     assert PRICES.paid_microusd("free", usage) == 0
-    assert PRICES.paid_microusd("unheard", usage) is None
-    assert PRICES.most_microusd("unheard", 1, 1) is None
+    assert PRICES.paid_microusd("unlisted", usage) is None
+    assert PRICES.cost_bound_microusd("unlisted", 1, 1) is None
 
 
 @given(st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999), st.integers(0, 9_999))
-def test_what_is_paid_never_exceeds_the_most(
+def test_what_is_paid_never_exceeds_the_bound(
     plain: int, cached: int, written: int, output: int
 ) -> None:
     usage = common_pb2.Usage(
@@ -54,15 +52,13 @@ def test_what_is_paid_never_exceeds_the_most(
         written_input_tokens=written,
         output_tokens=output,
     )
-    paid, most = (
-        PRICES.paid_microusd("tiers", usage),
-        PRICES.most_microusd("tiers", usage.input_tokens, output),
-    )
+    paid = PRICES.paid_microusd("model", usage)
+    bound = PRICES.cost_bound_microusd("model", usage.input_tokens, output)
     assert paid is not None
-    assert most is not None
-    assert paid <= most
+    assert bound is not None
+    assert paid <= bound
 
 
-def test_a_price_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValidationError, match="name stands twice: a"):
+def test_two_prices_of_one_model_are_refused() -> None:
+    with pytest.raises(ValidationError, match="duplicate model name: a"):
         PricesSection(models=(ModelPrice(name="a"), ModelPrice(name="a")))

@@ -1,14 +1,14 @@
-"""A telemetry service in this process, on a free port, and spans to send it."""
+"""A telemetry service in this process, on a free port, and spans to make trees of."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.hosting.life import serving
 from penstock.rpc.peers.stream import Peer, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
@@ -23,8 +23,8 @@ LOCAL = Source("router", "r1")
 
 
 @dataclass
-class Running:
-    """Where the service is, and a peer to ask it."""
+class RunningTelemetry:
+    """Where the service is, and a peer to query it by."""
 
     address: str
     peer: Peer
@@ -32,35 +32,35 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, clock: Clock | None = None, **settings: object
-) -> AsyncIterator[Running]:
+    folder: Path, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[RunningTelemetry]:
     """A telemetry service for the length of the block."""
-    told = {
+    values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "internal_token": TOKEN,
         "prometheus_listen": "",
         "home": folder,
         **settings,
     }
-    made = TelemetrySettings(**told, grace_s=0)  # type: ignore[arg-type]
+    made = TelemetrySettings(**values, grace_s=0)
     async with serving(build(made, world(made, clock=clock)), made) as address:
         peer = UnaryPeer(open_channel(address), SERVICE, token=TOKEN)
         try:
-            yield Running(address, peer)
+            yield RunningTelemetry(address, peer)
         finally:
             await peer.close()
 
 
 @pytest.fixture
-async def telemetry(tmp_path: Path) -> AsyncIterator[Running]:
+async def telemetry(tmp_path: Path) -> AsyncIterator[RunningTelemetry]:
     async with running(tmp_path) as service:
         yield service
 
 
 def span(
     name: str,
-    start: int,
-    end: int,
+    start_ns: int,
+    end_ns: int,
     parent: str = "",
     *,
     source: Source = LOCAL,
@@ -68,10 +68,6 @@ def span(
     error: str = "",
     **attributes: Value,
 ) -> SpanView:
-    """A span whose identifier is its name; times in nanoseconds."""
-    said = {key.replace("__", "."): value for key, value in attributes.items()}
-    return SpanView(name, parent, source, name, kind, start, end, error, said)
-
-
-def names(trace: pb.GetTraceResponse) -> Iterator[str]:
-    return (held.name for held in trace.spans)
+    """A span whose identifier is its name; `a__b=1` is the attribute `a.b`."""
+    named = {key.replace("__", "."): value for key, value in attributes.items()}
+    return SpanView(name, parent, source, name, kind, start_ns, end_ns, error, named)

@@ -1,5 +1,5 @@
-"""Telemetry starts before whoever reports to it and stops after them, so that no last batch is
-lost.
+"""Telemetry starts before the services that report to it and stops after them, so that their last
+exports are not lost.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from penstock.stack import ports
 from penstock.stack.plan import StackPlan
 
 
-def test_telemetry_starts_before_all_who_report_to_it_and_so_stops_after_them(
-    tmp_path: Path,
-) -> None:
+def test_telemetry_starts_before_every_service_that_reports_to_it(tmp_path: Path) -> None:
+    """The supervisor stops what it started last first, so the stopping order follows."""
     plan = StackPlan(ports.documented(), tmp_path, tmp_path, tmp_path / "penstock.yaml", "token")
     order = [program for stage in plan.stages() for program in stage]
-    place = [program.name for program in order].index("telemetry")
+    position = [program.name for program in order].index("telemetry")
     reporting = [
         at for at, program in enumerate(order) if program.env.get("PENSTOCK_OTLP_ENDPOINT")
     ]
-    assert reporting and min(reporting) > place, "the supervisor stops the last started first"
+    assert reporting
+    assert min(reporting) > position

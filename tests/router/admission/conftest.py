@@ -17,7 +17,8 @@ from penstock.api.router.v1 import router_pb2
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
+from penstock.limiter.store.connection import StoreTimings
+from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.requests.resolved import ResolvedRequest
@@ -26,10 +27,11 @@ from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.current import Current
-from penstock.service.store import embedded_store, open_store
+from penstock.service.store import embedded_store
 from penstock.tasks.kind import Estimate, Kind
 from penstock.tasks.kinds import EMBED, GENERATE
 from penstock.testkit.clock import FakeClock
+from penstock.testkit.cuttable_store import CuttableStore
 from penstock.testkit.eventually import eventually
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
@@ -127,7 +129,8 @@ class Limited:
 
     admission: LimiterAdmission
     limiter: LimiterServicer
-    store: Store
+    store: LedgerStore
+    connection: CuttableStore
     peer: ObservedPeer
     clock: FakeClock
 
@@ -185,15 +188,20 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
             *rules: dict[str, object], on_loss: Literal["closed", "open"] = "closed"
         ) -> Limited:
             clock = FakeClock(1_800_000_000.0)
-            store = Store(
-                open_store(url), clock, 5.0, 1.0, now_us=lambda: round(clock.time() * 1e6)
+            connection = CuttableStore(url)
+            client: Any = connection
+            store = LedgerStore(
+                client,
+                clock,
+                StoreTimings(5.0, 1.0),
+                now_us=lambda: round(clock.time() * 1e6),
             )
             section = LimitsSection.model_validate({"rules": list(rules)})
             limiter = LimiterServicer(LimiterSettings(), section, PRICES, store, clock)
             peer = ObservedPeer(InProcessPeer(LIMITER, limiter, clock=clock))
-            prices = Current(Prices.of(PRICES))
+            prices = Current(Prices.from_section(PRICES))
             admission = LimiterAdmission(peer, prices, clock, on_loss)
-            started.append(Limited(admission, limiter, store, peer, clock))
+            started.append(Limited(admission, limiter, store, connection, peer, clock))
             return started[-1]
 
         yield start

@@ -9,7 +9,6 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.router.stages import Spent
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
-from penstock.service.store import open_store
 from penstock.testkit.eventually import eventually
 
 from .conftest import CHAT, SHORT_TEXT, Limited, StartLimited, budget, call, receipt
@@ -147,12 +146,8 @@ async def test_a_lease_outlives_a_renewal_that_the_lost_store_cannot_grant(
 ) -> None:
     limited = start_limited(budget("tokens", 100_000))
     await limited.admit(SHORT_TEXT)
-    real, limited.store.client = (
-        limited.store.client,
-        open_store("unix:///nowhere.sock", retries=0),
-    )
+    limited.connection.cut()
     await renewal_in_vain(limited)
     await limited.admit(SHORT_TEXT)
     assert set(limited.peer.calls) == {"GrantLease", "RenewLease"}
-    await limited.store.client.aclose()
-    limited.store.client = real
+    limited.connection.mend()

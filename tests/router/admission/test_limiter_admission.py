@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from penstock.limiter.output_estimates import FEWEST
+from penstock.limiter.output_estimates import MIN_SAMPLES
 from penstock.router.admission.limiter_admission import EXTEND_TOKENS
 from penstock.router.stages import Admitted, Spent
 from penstock.rpc.errors import Fault
@@ -38,7 +38,7 @@ async def test_what_a_call_may_say_is_expected_by_its_task_and_the_model_that_it
         for model in ("auto", "chat", "x" * 500)
     )
     for asked, tokens in ((automatic, 100), (named, 25)):
-        for _ in range(FEWEST):
+        for _ in range(MIN_SAMPLES):
             await limited.settle(await limited.admit(asked), receipt(tokens))
     committed, _ = await limited.books()
     for asked, expected in ((automatic, 100), (named, 25), (other, 100)):

@@ -31,7 +31,8 @@ from penstock.inference_upstream.transport.client import Client
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
+from penstock.limiter.store.connection import StoreTimings
+from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
@@ -77,7 +78,7 @@ class Books:
     """The limiter and its store: what was charged."""
 
     limiter: LimiterServicer
-    store: Store
+    store: LedgerStore
 
     async def charged(self) -> tuple[int, int, int]:
         """Requests, tokens and micro-dollars, once nothing is held any more; the ledger says the
@@ -163,7 +164,7 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
         clock = SystemClock()
         async with contextlib.AsyncExitStack() as stack:
             url = await stack.enter_async_context(embedded_store(tmp_path / "store", "cache"))
-            store = Store(open_store(url), clock, 5.0, 1.0)
+            store = LedgerStore(open_store(url), clock, StoreTimings(5.0, 1.0))
             stack.push_async_callback(store.close)
             batcher = BatcherServicer(
                 BatchingSection(),

@@ -170,7 +170,7 @@ async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class BrokenPrices(Prices):
-        def most_microusd(self, *_: object) -> int:
+        def cost_bound_microusd(self, *_: object) -> int:
             raise RuntimeError("no prices")
 
     task = chat()

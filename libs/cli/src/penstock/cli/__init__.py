@@ -1,1 +1,1 @@
-"""The command `penstock`. Asks running services over their public APIs."""
+"""The command `penstock`: traces and a live overview of a running Penstock, in the terminal."""

@@ -1,11 +1,8 @@
-"""`penstock`: the command.
-
-`penstock trace ID` draws a trace, `penstock top` shows what happens now.
-"""
+"""`python -m penstock.cli` is the command `penstock`."""
 
 from __future__ import annotations
 
-from penstock.cli.trace import main
+from penstock.cli.command import main
 
 if __name__ == "__main__":
     main()

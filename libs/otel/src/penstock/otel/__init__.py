@@ -1,4 +1,4 @@
 """Spans, counts and their export by OpenTelemetry.
 
-Implements the tracer that `penstock.rpc` asks for.
+Implements the `Tracer` of `penstock.rpc.spans`.
 """

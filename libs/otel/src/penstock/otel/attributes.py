@@ -1,16 +1,12 @@
-"""The one table of attribute names: OpenTelemetry's RPC and GenAI conventions, and our own below
-`penstock.`.
+"""The one table of attribute and metric names: OpenTelemetry's for RPC and generative AI, and our
+own below `penstock.`.
 
-RPC names are those of the release candidate, GenAI names those of semantic-conventions-genai as of
-October 2026 (stability: development).
+RPC names are those of the release candidate of the RPC conventions. Names of generative AI are
+those of semantic-conventions-genai of October 2026, all of stability "development": a newer draft
+changes this table and nothing else. Import it as `semconv`.
 """
 
 from __future__ import annotations
-
-VERSION = "genai-2026-10, rpc-rc"
-"""Every GenAI item is still of stability Development: a newer draft changes this table and nothing
-else.
-"""
 
 RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"
@@ -21,25 +17,19 @@ RPC_SERVER_DURATION = "rpc.server.call.duration"
 RPC_CLIENT_DURATION = "rpc.client.call.duration"
 
 OPERATION = "gen_ai.operation.name"
-PROVIDER = "gen_ai.provider.name"
 REQUEST_MODEL = "gen_ai.request.model"
 RESPONSE_MODEL = "gen_ai.response.model"
-FINISH_REASONS = "gen_ai.response.finish_reasons"
-CONVERSATION = "gen_ai.conversation.id"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
-WRITTEN_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 
 TENANT = "penstock.tenant"
 RUN = "penstock.run.id"
 STEP = "penstock.run.step"
 PRIORITY = "penstock.priority"
-HOST = "penstock.host.boot_id"
-"""The running kernel a process is on: the same in every container of a machine, which names of
-hosts are not.
-"""
+HOST_BOOT_ID = "penstock.host.boot_id"
+"""The running kernel: the same in every container of a machine, unlike host names."""
 INSTANCE = "penstock.instance.id"
 ROUTE_REASON = "penstock.route.reason"
 ROUTE_SCORE = "penstock.route.score"
@@ -54,38 +44,36 @@ SAVED = "penstock.saved.microusd"
 SAVED_MS = "penstock.saved.ms"
 TECHNIQUE = "penstock.technique"
 WAITED_ON = "penstock.waited_on"
-REASON = "penstock.reason"
+"""False on a span that its parent did not wait for."""
 KEPT = "penstock.kept"
-REQUEST = "penstock.request_id"
+"""Why a span of a trace that is not sampled is exported: `error` or `slow`."""
+REQUEST_ID = "penstock.request_id"
 MODEL = "penstock.model"
 TIER = "penstock.tier"
 CACHE_RULE = "penstock.cache.rule"
 CONFIDENCE = "penstock.confidence"
-"""How sure a model is of its answer; how sure the cache was stands in CACHE_CONFIDENCE."""
+"""A model's confidence in its answer, 0 to 1; the cache's confidence is CACHE_CONFIDENCE."""
 CACHE_CONFIDENCE = "penstock.cache.confidence"
 TYPICALITY = "penstock.embedding.typicality"
-"""Cosine of an answer's embedding to the mean of its model's first ones: how usual what is asked
-is.
-"""
+"""Cosine between the embedding of an answer and the mean of its model's first embeddings."""
 PROMPT_PREFIX_SHARE = "penstock.prompt.prefix_share"
-"""Estimated share of a prompt that a provider can read from its prefix cache; what it did read is
-CACHED_TOKENS.
+"""Estimated share of a prompt that a provider can read from its prefix cache, 0 to 1; what it did
+read is CACHED_TOKENS.
 """
 PROMPT_DECISIONS = "penstock.prompt.decisions"
 """What was done to each block of a prompt and why, a line each; no text of the prompt."""
 SPAN_DURATION = "penstock.span.duration"
 CALLS = "penstock.calls"
 AGREEMENT = "penstock.agreement"
+"""Whether the model gives again the answer that the cache reused: 1 or 0, or a mean of those."""
 CONTEXT_WINDOW = "penstock.context_window_tokens"
 UNBALANCED = "penstock.unbalanced_receipts"
 LATENCY_MS = "penstock.latency_ms"
 DROPPED_SPANS = "penstock.telemetry.dropped_spans"
 
-INPUT_MESSAGES = "gen_ai.input.messages"
-OUTPUT_MESSAGES = "gen_ai.output.messages"
-CONTENT = (
-    INPUT_MESSAGES,
-    OUTPUT_MESSAGES,
+CONTENT_ATTRIBUTES = (
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
     "gen_ai.system_instructions",
     "gen_ai.tool.definitions",
     "gen_ai.tool.call.arguments",
@@ -95,7 +83,7 @@ CONTENT = (
 )
 """Attributes that hold what people wrote: never recorded unless a tenant opts in."""
 
-BACKGROUND = (
+BACKGROUND_RPCS = (
     "RegistryService/",
     "TelemetryService/",
     "/AttachInstance",
@@ -104,14 +92,14 @@ BACKGROUND = (
     "/ListModels",
     "/ListQueues",
 )
-"""Parts of RPC names that nobody's request makes: heartbeats, carriers of many items, looking on.
-They begin no trace.
+"""Parts of the names of RPCs that no request causes: heartbeats, batches of many items, queries of
+the console. They begin no trace.
 """
 
 TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
-"""Complexity tier of a call by its tokens, in and out; above the last bound it is `huge`."""
+"""(most tokens, complexity tier); above the last it is `huge`."""
 
 
-def tier_of(tokens: int) -> str:
-    """The complexity tier of a call with this many tokens."""
-    return next((name for bound, name in TIERS if tokens <= bound), "huge")
+def complexity_tier(tokens: int) -> str:
+    """The complexity tier of a call with this many tokens, input and output together."""
+    return next((name for most, name in TIERS if tokens <= most), "huge")

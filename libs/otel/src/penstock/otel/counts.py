@@ -1,5 +1,12 @@
-"""What is counted for every call, recorded or not: how long spans took, and what calls cost and
-saved. No export lives here.
+"""What is counted for every call, sampled or not: how long spans took, and what calls cost and
+saved.
+
+Durations are counted in histograms whose buckets grow with the duration: four to each doubling, so
+that any quantile is known within a fifth of its value. The bucket of a duration is found by
+shifting bits, without a logarithm, because it is done for every span.
+
+Costs are counted in accounts, one for each (tenant, run, step, model, cache outcome, tier), which
+are emptied at each export.
 """
 
 from __future__ import annotations
@@ -10,44 +17,47 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.rpc.call import Call
 
-OCTAVE = 4
-"""Buckets for each doubling of a duration: a value is known within a fifth."""
+BUCKETS_PER_DOUBLING = 4
 
-LEAST_BITS = 13
+MIN_BITS = 13
 """Durations below 2**13 ns, about 8 µs, share the first bucket."""
 
-BUCKETS = (36 - LEAST_BITS) * OCTAVE + 2
-"""The last bucket takes everything above 2**36 ns, 69 s."""
+MAX_BITS = 36
+"""Durations above 2**36 ns, about 69 s, share the last bucket."""
 
-MOST_ACCOUNTS = 10_000
-"""Different (tenant, run, step, model, …) between two exports; beyond it runs and steps are no
-longer told apart.
-"""
+BUCKETS = (MAX_BITS - MIN_BITS) * BUCKETS_PER_DOUBLING + 2
+
+MAX_ACCOUNTS = 10_000
+"""Accounts between two exports; calls beyond it are counted without their run and step."""
+
+AttributeValue = str | int | float | bool
 
 
-def bounds_s() -> list[float]:
+def bucket_bounds_s() -> list[float]:
     """Upper bounds of all buckets but the last, in seconds."""
-    edges = [
-        2.0 ** (LEAST_BITS + step // OCTAVE) * (1 + step % OCTAVE / OCTAVE)
-        for step in range(BUCKETS - 1)
-    ]
-    return [edge / 1e9 for edge in edges]
+    bounds = []
+    for index in range(BUCKETS - 1):
+        doublings, quarter = divmod(index, BUCKETS_PER_DOUBLING)
+        bound_ns = 2.0 ** (MIN_BITS + doublings) * (1 + quarter / BUCKETS_PER_DOUBLING)
+        bounds.append(bound_ns / 1e9)
+    return bounds
 
 
-def bucket_of(duration_ns: int) -> int:
-    """Index of the bucket of a duration: four to a doubling, found by shifting and no logarithm."""
+def bucket_index(duration_ns: int) -> int:
+    """The index of the bucket that a duration belongs to."""
     bits = duration_ns.bit_length()
-    if bits <= LEAST_BITS:
+    if bits <= MIN_BITS:
         return 0
-    index = (bits - LEAST_BITS - 1) * OCTAVE + ((duration_ns >> (bits - 3)) & 3) + 1
+    quarter = (duration_ns >> (bits - 3)) & 3  # the two bits after the leading one
+    index = (bits - MIN_BITS - 1) * BUCKETS_PER_DOUBLING + quarter + 1
     return index if index < BUCKETS else BUCKETS - 1
 
 
-class Duration:
-    """The distribution of one span name, kind and code."""
+class DurationHistogram:
+    """How long the spans of one name, kind and code took."""
 
     __slots__ = ("buckets", "count", "sum_ns")
 
@@ -57,26 +67,27 @@ class Duration:
         self.buckets = [0] * BUCKETS
 
 
-class Durations:
-    """Distributions of all spans by (name, kind, code).
+class DurationHistograms:
+    """A histogram for each (span name, kind, code) since the process began.
 
-    Written by the event loop, read by the exporter's thread.
+    Written on the event loop, read by the exporter's thread.
     """
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str], Duration] = {}
+        self.rows: dict[tuple[str, str, str], DurationHistogram] = {}
 
     def add(self, name: str, kind: str, code: str, duration_ns: int) -> None:
+        """Count one span; `code` is empty when it did not fail."""
         row = self.rows.get((name, kind, code))
         if row is None:
-            row = self.rows[name, kind, code] = Duration()
+            row = self.rows[name, kind, code] = DurationHistogram()
         row.count += 1
         row.sum_ns += duration_ns
-        row.buckets[bucket_of(duration_ns)] += 1
+        row.buckets[bucket_index(duration_ns)] += 1
 
 
 class AccountKey(NamedTuple):
-    """What money and tokens are told apart by."""
+    """What an account is for; a field is empty where a call does not say."""
 
     tenant: str
     run_id: str
@@ -88,7 +99,7 @@ class AccountKey(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """Sums of one key since the last export."""
+    """Sums over calls."""
 
     calls: int = 0
     paid_microusd: int = 0
@@ -98,11 +109,14 @@ class Account:
     cached_tokens: int = 0
     latency_ms: float = 0.0
     unbalanced: int = 0
+    """Receipts whose savings do not add up to full price less paid."""
     saved_microusd: dict[str, int] = field(default_factory=dict)
+    """By technique."""
     saved_ms: dict[str, float] = field(default_factory=dict)
+    """By technique."""
 
     def merge(self, other: Account) -> None:
-        """Add another's sums."""
+        """Add the sums of another account."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for technique, microusd in other.saved_microusd.items():
@@ -124,16 +138,17 @@ _SUMS = (
 
 
 class Accounts:
-    """Money, tokens and savings of every call since the last export, whatever was sampled."""
+    """Cost, tokens and savings of every call since the last export."""
 
     def __init__(self) -> None:
-        self._rows: dict[AccountKey, Account] = {}
+        self._accounts: dict[AccountKey, Account] = {}
 
     def add(self, call: Call, receipt: common_pb2.Receipt) -> None:
         """Count one receipt."""
-        account = self._row(key_of(call, receipt))
-        usage, cost = receipt.usage, receipt.cost
-        paid, full_price, parts = cost.paid_microusd, cost.full_price_microusd, 0
+        account = self._account(account_key(call, receipt))
+        usage = receipt.usage
+        paid = receipt.cost.paid_microusd
+        full_price = receipt.cost.full_price_microusd
         account.calls += 1
         account.paid_microusd += paid
         account.full_price_microusd += full_price
@@ -141,77 +156,81 @@ class Accounts:
         account.output_tokens += usage.output_tokens
         account.cached_tokens += usage.cached_input_tokens
         account.latency_ms += receipt.total_ms
+        saved = 0
         for saving in receipt.savings:
-            name, microusd = saving.technique, saving.microusd
-            parts += microusd
-            account.saved_microusd[name] = account.saved_microusd.get(name, 0) + microusd
-            account.saved_ms[name] = account.saved_ms.get(name, 0.0) + saving.saved_ms
-        account.unbalanced += parts != full_price - paid
+            technique = saving.technique
+            microusd = saving.microusd
+            saved += microusd
+            account.saved_microusd[technique] = account.saved_microusd.get(technique, 0) + microusd
+            account.saved_ms[technique] = account.saved_ms.get(technique, 0.0) + saving.saved_ms
+        account.unbalanced += saved != full_price - paid
 
-    def take(self) -> dict[AccountKey, Account]:
-        """The sums since the last take; counting begins anew."""
-        taken, self._rows = self._rows, {}
-        return taken
+    def drain(self) -> dict[AccountKey, Account]:
+        """The accounts since the last drain; counting begins anew."""
+        drained, self._accounts = self._accounts, {}
+        return drained
 
-    def put_back(self, rows: Mapping[AccountKey, Account]) -> None:
-        """Count again what could not be exported."""
-        for key, account in rows.items():
-            self._row(key).merge(account)
+    def restore(self, accounts: Mapping[AccountKey, Account]) -> None:
+        """Count again what was drained and could not be exported."""
+        for key, account in accounts.items():
+            self._account(key).merge(account)
 
-    def _row(self, key: AccountKey) -> Account:
-        account = self._rows.get(key)
+    def _account(self, key: AccountKey) -> Account:
+        account = self._accounts.get(key)
         if account is None:
-            if len(self._rows) >= MOST_ACCOUNTS:
+            if len(self._accounts) >= MAX_ACCOUNTS:
                 key = key._replace(run_id="", step="")
-            account = self._rows.setdefault(key, Account())
+            account = self._accounts.setdefault(key, Account())
         return account
 
 
-def key_of(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
-    """What a receipt is counted under."""
+def account_key(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
+    """The account that a receipt is counted in."""
     usage = receipt.usage
-    tier = names.tier_of(usage.input_tokens + usage.output_tokens)
-    cache = _outcome(receipt.cache.outcome)
     return AccountKey(
-        call.principal.organisation, call.run_id, call.step, receipt.model, cache, tier
+        call.principal.organisation,
+        call.run_id,
+        call.step,
+        receipt.model,
+        _cache_outcome(receipt.cache.outcome),
+        semconv.complexity_tier(usage.input_tokens + usage.output_tokens),
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _outcome(number: int) -> str:
-    if (
-        number not in common_pb2.CacheOutcome.values()
-        or number == common_pb2.CACHE_OUTCOME_UNSPECIFIED
-    ):
+def _cache_outcome(number: int) -> str:
+    """The name of a CacheOutcome, such as `exact_hit`; empty for none and for unknown ones."""
+    unspecified = number == common_pb2.CACHE_OUTCOME_UNSPECIFIED
+    if unspecified or number not in common_pb2.CacheOutcome.values():
         return ""
     return common_pb2.CacheOutcome.Name(number).removeprefix("CACHE_OUTCOME_").lower()
 
 
-def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, str | int | float | bool]:
-    """A receipt as span attributes; what it leaves empty is left out."""
+def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, AttributeValue]:
+    """A receipt as span attributes, without those that are empty or zero."""
     usage, route, batch = receipt.usage, receipt.route, receipt.batch
-    said: dict[str, str | int | float | bool] = {
-        names.REQUEST: receipt.request_id,
-        names.RESPONSE_MODEL: receipt.model,
-        names.INPUT_TOKENS: usage.input_tokens,
-        names.OUTPUT_TOKENS: usage.output_tokens,
-        names.CACHED_TOKENS: usage.cached_input_tokens,
-        names.REASONING_TOKENS: usage.reasoning_tokens,
-        names.TIER: names.tier_of(usage.input_tokens + usage.output_tokens),
-        names.CACHE_OUTCOME: _outcome(receipt.cache.outcome),
-        names.CACHE_RULE: receipt.cache.rule,
-        names.CACHE_CONFIDENCE: receipt.cache.confidence,
-        names.INSTANCE: route.instance_id,
-        names.ROUTE_REASON: route.reason,
-        names.ROUTE_SCORE: route.score,
-        names.ATTEMPTS: route.attempts,
-        names.QUEUED_MS: batch.queued_ms,
-        names.BATCH_SIZE: batch.batch_size,
-        names.COMPUTE_MS: receipt.compute_ms,
-        names.PAID: receipt.cost.paid_microusd,
-        names.FULL_PRICE: receipt.cost.full_price_microusd,
+    attributes: dict[str, AttributeValue] = {
+        semconv.REQUEST_ID: receipt.request_id,
+        semconv.RESPONSE_MODEL: receipt.model,
+        semconv.INPUT_TOKENS: usage.input_tokens,
+        semconv.OUTPUT_TOKENS: usage.output_tokens,
+        semconv.CACHED_TOKENS: usage.cached_input_tokens,
+        semconv.REASONING_TOKENS: usage.reasoning_tokens,
+        semconv.TIER: semconv.complexity_tier(usage.input_tokens + usage.output_tokens),
+        semconv.CACHE_OUTCOME: _cache_outcome(receipt.cache.outcome),
+        semconv.CACHE_RULE: receipt.cache.rule,
+        semconv.CACHE_CONFIDENCE: receipt.cache.confidence,
+        semconv.INSTANCE: route.instance_id,
+        semconv.ROUTE_REASON: route.reason,
+        semconv.ROUTE_SCORE: route.score,
+        semconv.ATTEMPTS: route.attempts,
+        semconv.QUEUED_MS: batch.queued_ms,
+        semconv.BATCH_SIZE: batch.batch_size,
+        semconv.COMPUTE_MS: receipt.compute_ms,
+        semconv.PAID: receipt.cost.paid_microusd,
+        semconv.FULL_PRICE: receipt.cost.full_price_microusd,
     }
     for saving in receipt.savings:
-        said[f"{names.SAVED}.{saving.technique}"] = saving.microusd
-        said[f"{names.SAVED_MS}.{saving.technique}"] = saving.saved_ms
-    return {key: value for key, value in said.items() if value not in ("", 0)}
+        attributes[f"{semconv.SAVED}.{saving.technique}"] = saving.microusd
+        attributes[f"{semconv.SAVED_MS}.{saving.technique}"] = saving.saved_ms
+    return {key: value for key, value in attributes.items() if value not in ("", 0)}

@@ -1,5 +1,6 @@
-"""Sending what was recorded: one background thread that turns it into OTLP with the standard
-exporters. Nothing here runs on the loop.
+"""Sending what was recorded: one background thread that gives it to OpenTelemetry's own exporters.
+
+Nothing here runs on the event loop.
 """
 
 from __future__ import annotations
@@ -21,62 +22,71 @@ from opentelemetry.sdk.metrics.export import (
     MetricExportResult,
     MetricsData,
     ResourceMetrics,
+    ScopeMetrics,
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from penstock.otel import attributes as names
-from penstock.otel.metrics import counted
-from penstock.otel.process_metrics import ProcessFigures
-from penstock.otel.recorded import EndedSpan, Recorded
+from penstock.otel import attributes as semconv
+from penstock.otel.counts import AttributeValue
+from penstock.otel.metrics import counts_as_metrics
+from penstock.otel.process_metrics import ProcessMetrics
+from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.rpc.peers.stream import NO_PROXY
 from penstock.service.boot_id import boot_id
 
 log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope("penstock", "0.1.0")
-KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
-BATCH = 2048
-"""Spans in one Export at most."""
-
-RECORDED = TraceFlags(TraceFlags.SAMPLED)
-METRICS_EVERY = 2
-"""Metrics go out with every second export of spans."""
+SPAN_KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+MAX_SPANS_PER_EXPORT = 2048
+SPAN_EXPORTS_PER_METRIC_EXPORT = 2
 
 
 class Exporter:
-    """The thread and what it sends through. Owner: the Telemetry that made it stops it."""
+    """The exporting thread and its connections. Owner: the Telemetry that made it stops it.
 
-    def __init__(self, recorded: Recorded, interval_s: float) -> None:
-        self._recorded = recorded
+    Args:
+        recorder: what is taken from.
+        endpoint: `host:port` or `unix:/path` of the receiver.
+        resource: who is sending, see `resource_of`.
+        interval_s: seconds between exports of spans.
+    """
+
+    def __init__(
+        self, recorder: Recorder, endpoint: str, resource: Resource, interval_s: float
+    ) -> None:
+        self._recorder = recorder
+        self._endpoint = endpoint
+        self._resource = resource
         self._interval_s = interval_s
-        self.resource = Resource(_who(recorded))
-        how: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (NO_PROXY,)}
-        self._spans = OTLPSpanExporter(recorded.endpoint, **how)
-        self._metrics = OTLPMetricExporter(recorded.endpoint, **how)
+        options: dict[str, Any] = {"insecure": True, "timeout": 5, "channel_options": (NO_PROXY,)}
+        self._spans = OTLPSpanExporter(endpoint, **options)
+        self._metrics = OTLPMetricExporter(endpoint, **options)
         self._reader = InMemoryMetricReader()
-        self._provider = MeterProvider([self._reader], self.resource, shutdown_on_exit=False)
+        self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")
-        for gauge in ProcessFigures().gauges():
+        for gauge in ProcessMetrics().gauges():
             self.add_gauge(*gauge)
-        self._began_ns = time.time_ns()
-        self._offset_ns = time.time_ns() - time.perf_counter_ns()
+        self._started_ns = time.time_ns()
+        self._unix_offset_ns = time.time_ns() - time.perf_counter_ns()
         self._stop = threading.Event()
-        self.failing = False
+        self.is_failing = False
+        """Whether the last export failed."""
         self._thread = threading.Thread(target=self._run, name="telemetry-export", daemon=True)
-        for noisy in ("opentelemetry.exporter", "opentelemetry.sdk"):
-            logging.getLogger(noisy).setLevel(
-                logging.CRITICAL
-            )  # `_say` says it once instead of at every attempt
+        for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
+            # These log every failed attempt; `_note_result` logs when the state changes.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def start(self) -> None:
         """Begin to export."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Send what waits, for at most `timeout_s`, and end the thread."""
+        """Export what waits, for at most `timeout_s`, and end the thread."""
         self._stop.set()
         self._thread.join(timeout_s)
         self._spans.shutdown()
@@ -84,7 +94,7 @@ class Exporter:
         self._thread.join(timeout_s)
 
     def add_gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
-        """Register an observable gauge."""
+        """Export what `read` returns with every export of metrics."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             yield Observation(read())
@@ -94,104 +104,109 @@ class Exporter:
     def _run(self) -> None:
         rounds = 0
         while not self._stop.wait(self._interval_s):
-            self._send_spans()
+            self._export_spans()
             rounds += 1
-            if rounds % METRICS_EVERY == 0:
-                self._send_metrics()
-        self._send_spans()
-        self._send_metrics()
+            if rounds % SPAN_EXPORTS_PER_METRIC_EXPORT == 0:
+                self._export_metrics()
+        self._export_spans()
+        self._export_metrics()
 
-    def _send_spans(self) -> None:
-        ring = self._recorded.ring
-        while ring:
-            batch = [ring.popleft() for _ in range(min(BATCH, len(ring)))]
-            sent = self._spans.export([self._readable(ended) for ended in batch])
-            self._say(sent is SpanExportResult.SUCCESS, len(batch))
-            if sent is not SpanExportResult.SUCCESS:
+    def _export_spans(self) -> None:
+        queue = self._recorder.ended_spans
+        while queue:
+            batch = [queue.popleft() for _ in range(min(MAX_SPANS_PER_EXPORT, len(queue)))]
+            result = self._spans.export([self._readable_span(ended) for ended in batch])
+            delivered = result is SpanExportResult.SUCCESS
+            self._note_result(delivered, len(batch))
+            if not delivered:
                 return
 
-    def _send_metrics(self) -> None:
-        accounts = self._recorded.accounts.take()
-        now_ns, lost = time.time_ns(), self._recorded.dropped
-        scopes = counted(self._recorded.durations, lost, accounts, (self._began_ns, now_ns))
-        theirs = self._reader.get_metrics_data()
-        for resource in theirs.resource_metrics if theirs else ():
-            scopes += (
-                resource.scope_metrics
-            )  # one resource: the encoder keeps only the last of equal ones
-        sent = self._metrics.export(MetricsData([ResourceMetrics(self.resource, scopes, "")]))
-        if sent is not MetricExportResult.SUCCESS:
-            self._recorded.accounts.put_back(accounts)
-        self._say(sent is MetricExportResult.SUCCESS, 0)
+    def _export_metrics(self) -> None:
+        recorder = self._recorder
+        accounts = recorder.accounts.drain()
+        period_ns = (self._started_ns, time.time_ns())
+        scopes = counts_as_metrics(recorder.durations, recorder.dropped_spans, accounts, period_ns)
+        # All under one resource: of equal resources the encoder keeps only the last.
+        scopes += self._instruments()
+        data = MetricsData([ResourceMetrics(self._resource, scopes, "")])
+        delivered = self._metrics.export(data) is MetricExportResult.SUCCESS
+        if not delivered:
+            recorder.accounts.restore(accounts)
+        self._note_result(delivered, 0)
 
-    def _say(self, sent: bool, spans: int) -> None:
-        """Count what was lost and log once when the receiver goes away and once when it is back."""
-        if not sent:
-            self._recorded.dropped += spans
-        if sent is self.failing and not self._stop.is_set():
-            self.failing = not sent
-            told = (
-                "takes telemetry again"
-                if sent
-                else "does not take telemetry; requests go on without it"
-            )
-            log.warning(
-                "%s %s; %d spans lost so far", self._recorded.endpoint, told, self._recorded.dropped
-            )
+    def _instruments(self) -> list[ScopeMetrics]:
+        """The counters, histograms and gauges that the service made."""
+        data = self._reader.get_metrics_data()
+        if data is None:
+            return []
+        return [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
 
-    def _readable(self, ended: EndedSpan) -> ReadableSpan:
-        trace_id, parent = int(ended.trace_id, 16), None
-        if ended.parent_id:
-            parent = SpanContext(
-                trace_id, int(ended.parent_id, 16), is_remote=False, trace_flags=RECORDED
-            )
+    def _note_result(self, delivered: bool, spans: int) -> None:
+        """Count lost spans; log when the receiver stops taking exports and when it takes them
+        again.
+        """
+        if not delivered:
+            self._recorder.dropped_spans += spans
+        if delivered is self.is_failing and not self._stop.is_set():
+            self.is_failing = not delivered
+            if delivered:
+                event = "takes telemetry again"
+            else:
+                event = "does not take telemetry, calls go on without it"
+            dropped = self._recorder.dropped_spans
+            log.warning("%s %s; %d spans dropped so far", self._endpoint, event, dropped)
+
+    def _readable_span(self, ended: EndedSpan) -> ReadableSpan:
+        """The span as OpenTelemetry's exporter takes it, in Unix time."""
+        trace_id = int(ended.trace_id, 16)
+        parent = _span_context(trace_id, ended.parent_id) if ended.parent_id else None
+        status = Status(StatusCode.ERROR, ended.code) if ended.code else Status(StatusCode.UNSET)
         return ReadableSpan(
             name=ended.name.rpartition(".")[2] if "/" in ended.name else ended.name,
-            context=SpanContext(
-                trace_id, int(ended.span_id, 16), is_remote=False, trace_flags=RECORDED
-            ),
+            context=_span_context(trace_id, ended.span_id),
             parent=parent,
-            resource=self.resource,
+            resource=self._resource,
             attributes=_attributes(ended),
-            kind=KINDS[ended.kind],
-            status=Status(StatusCode.ERROR, ended.code) if ended.code else Status(StatusCode.UNSET),
-            start_time=ended.start_ns + self._offset_ns,
-            end_time=ended.end_ns + self._offset_ns,
+            kind=SPAN_KINDS[ended.kind],
+            status=status,
+            start_time=ended.start_ns + self._unix_offset_ns,
+            end_time=ended.end_ns + self._unix_offset_ns,
             instrumentation_scope=SCOPE,
         )
 
 
-def _who(recorded: Recorded) -> dict[str, str | int]:
-    instance = recorded.instance or f"{socket.gethostname()}:{os.getpid()}"
-    who: dict[str, str | int] = {
-        "service.name": recorded.service,
-        "service.instance.id": instance,
+def resource_of(service: str, instance: str = "") -> Resource:
+    """The OpenTelemetry resource of this process."""
+    attributes: dict[str, str | int] = {
+        "service.name": service,
+        "service.instance.id": instance or f"{socket.gethostname()}:{os.getpid()}",
         "process.pid": os.getpid(),
     }
     if host := boot_id():
-        who[names.HOST] = host
-    return who
+        attributes[semconv.HOST_BOOT_ID] = host
+    return Resource(attributes)
 
 
-def _attributes(ended: EndedSpan) -> dict[str, str | int | float | bool]:
+def _span_context(trace_id: int, span_id: str) -> SpanContext:
+    return SpanContext(trace_id, int(span_id, 16), is_remote=False, trace_flags=SAMPLED)
+
+
+def _attributes(ended: EndedSpan) -> dict[str, AttributeValue]:
+    """The span's own attributes, with what its call and its result say."""
     call = ended.call
-    said: dict[str, str | int | float | bool] = dict(ended.attributes or {})
+    attributes: dict[str, AttributeValue] = dict(ended.attributes or {})
     if "/" in ended.name and ended.kind != "internal":
-        said |= {
-            names.RPC_SYSTEM: "grpc",
-            names.RPC_METHOD: ended.name,
-            names.RPC_STATUS: ended.code or "OK",
-        }
+        attributes[semconv.RPC_SYSTEM] = "grpc"
+        attributes[semconv.RPC_METHOD] = ended.name
+        attributes[semconv.RPC_STATUS] = ended.code or "OK"
     if ended.code:
-        said[names.ERROR_TYPE] = ended.reason or ended.code
+        attributes[semconv.ERROR_TYPE] = ended.reason or ended.code
     optional = {
-        names.TENANT: call.principal.organisation,
-        names.RUN: call.run_id,
-        names.STEP: call.step,
-        names.KEPT: ended.kept,
+        semconv.TENANT: call.principal.organisation,
+        semconv.RUN: call.run_id,
+        semconv.STEP: call.step,
+        semconv.KEPT: ended.kept_because,
     }
-    return (
-        said
-        | {key: value for key, value in optional.items() if value}
-        | {names.PRIORITY: call.priority}
-    )
+    attributes.update({name: value for name, value in optional.items() if value})
+    attributes[semconv.PRIORITY] = call.priority
+    return attributes

@@ -1,7 +1,4 @@
-"""What this process takes of its machine: processor, memory, threads.
-
-Reads the kernel's own counts; decides nothing.
-"""
+"""CPU, memory and threads of this process, as the kernel and Python count them."""
 
 from __future__ import annotations
 
@@ -10,45 +7,54 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 STATM = Path("/proc/self/statm")
-Gauge = tuple[str, str, str, Callable[[], float]]
 
 
-class ProcessFigures:
-    """The figures by their OpenTelemetry names; those that the machine does not tell are left
-    out.
-    """
+class Gauge(NamedTuple):
+    """A metric that is read when it is exported."""
+
+    name: str
+    unit: str
+    description: str
+    read: Callable[[], float]
+
+
+class ProcessMetrics:
+    """Gauges with OpenTelemetry's names for processes."""
 
     def __init__(self) -> None:
-        self._read_s = time.monotonic()
-        self._used_s = time.process_time()
+        self._read_at_s = time.monotonic()
+        self._cpu_s = time.process_time()
 
-    def utilization(self) -> float:
-        """Processors used since it was last asked: 1.0 is one of them all the time."""
-        now, used = time.monotonic(), time.process_time()
-        share = (used - self._used_s) / max(now - self._read_s, 1e-9)
-        self._read_s, self._used_s = now, used
-        return share
+    def cpu_utilization(self) -> float:
+        """CPUs used since the last call of this method, on average; 1.0 is one CPU fully used."""
+        now_s = time.monotonic()
+        cpu_s = time.process_time()
+        utilization = (cpu_s - self._cpu_s) / max(now_s - self._read_at_s, 1e-9)
+        self._read_at_s = now_s
+        self._cpu_s = cpu_s
+        return utilization
 
     def gauges(self) -> Iterator[Gauge]:
-        """(name, unit, description, how to read it)."""
-        yield (
+        """The gauges that this machine has numbers for."""
+        yield Gauge(
             "process.cpu.utilization",
             "1",
             "Processors used; 1 is one of them all the time.",
-            self.utilization,
+            self.cpu_utilization,
         )
-        yield (
-            "process.thread.count",
-            "{thread}",
-            "Threads of Python's own.",
-            lambda: float(threading.active_count()),
-        )
+        yield Gauge("process.thread.count", "{thread}", "Threads of Python's own.", _threads)
         if STATM.exists():
-            yield "process.memory.usage", "By", "Memory that is resident.", resident_bytes
+            yield Gauge("process.memory.usage", "By", "Memory that is resident.", resident_bytes)
+
+
+def _threads() -> float:
+    return float(threading.active_count())
 
 
 def resident_bytes() -> float:
-    """Bytes of this process in memory."""
-    return float(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    """Resident memory of this process, in bytes."""
+    pages = int(STATM.read_text().split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,5 +1,5 @@
-"""What models cost: the `prices` section of the file, and the arithmetic from tokens to integer
-micro-dollars. Plain.
+"""What models cost: the section `prices` of the configuration file, and the arithmetic from tokens
+to micro-dollars. Amounts are integers; a cost is rounded up once.
 """
 
 from __future__ import annotations
@@ -11,123 +11,116 @@ from penstock.api.common.v1 import common_pb2
 from penstock.service.settings import Section
 from pydantic import Field, field_validator
 
-MTOK = 1_000_000
-"""Prices are quoted for so many tokens."""
+TOKENS_PER_MTOK = 1_000_000
+"""Prices are quoted for a million tokens."""
 
 
 class ModelPrice(Section):
-    """Prices of one model in micro-dollars a million tokens.
+    """Prices of one model, in micro-dollars a million tokens.
 
-    A tier that is not said costs what its plain tokens cost.
+    Tokens of a kind without a price of its own cost what other input or output tokens cost.
     """
 
     name: str = Field(min_length=1, max_length=128)
     input_microusd_per_mtok: int = Field(0, ge=0)
     output_microusd_per_mtok: int = Field(0, ge=0)
     cached_input_microusd_per_mtok: int | None = Field(None, ge=0)
+    """Input that the provider reads from its prefix cache."""
     written_input_microusd_per_mtok: int | None = Field(None, ge=0)
+    """Input that the provider writes to its prefix cache."""
     reasoning_microusd_per_mtok: int | None = Field(None, ge=0)
     max_output_tokens: int = Field(4_096, ge=1)
-    """Longest answer that the model gives: what a call without `max_tokens` may cause."""
+    """The longest answer that the model gives: what a call without `max_tokens` may cause."""
 
     @property
-    def cached(self) -> int:
-        return (
-            self.input_microusd_per_mtok
-            if self.cached_input_microusd_per_mtok is None
-            else self.cached_input_microusd_per_mtok
-        )
+    def cached_input_price(self) -> int:
+        """Price of input that is read from the prefix cache, in micro-dollars a million tokens."""
+        price = self.cached_input_microusd_per_mtok
+        return self.input_microusd_per_mtok if price is None else price
 
     @property
-    def written(self) -> int:
-        return (
-            self.input_microusd_per_mtok
-            if self.written_input_microusd_per_mtok is None
-            else self.written_input_microusd_per_mtok
-        )
+    def written_input_price(self) -> int:
+        """Price of input that is written to the prefix cache, in micro-dollars a million tokens."""
+        price = self.written_input_microusd_per_mtok
+        return self.input_microusd_per_mtok if price is None else price
 
     @property
-    def reasoning(self) -> int:
-        return (
-            self.output_microusd_per_mtok
-            if self.reasoning_microusd_per_mtok is None
-            else self.reasoning_microusd_per_mtok
-        )
+    def reasoning_price(self) -> int:
+        """Price of reasoning tokens, in micro-dollars a million tokens."""
+        price = self.reasoning_microusd_per_mtok
+        return self.output_microusd_per_mtok if price is None else price
 
 
 class PricesSection(Section):
-    """`prices:` of the file."""
+    """The section `prices` of the file."""
 
     models: tuple[ModelPrice, ...] = ()
 
     @field_validator("models")
     @classmethod
-    def _once(cls, models: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
+    def _has_unique_names(cls, models: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
         names = [model.name for model in models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"name stands twice: {', '.join(twice)}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"duplicate model name: {', '.join(repeated)}")
         return models
 
 
 @dataclass(frozen=True)
 class Prices:
-    """The prices in force.
+    """The prices in force, by model.
 
-    A model that stands nowhere has no price, which is not the same as the price 0.
+    A model that is not listed has no price, which is not the same as the price 0.
     """
 
     models: Mapping[str, ModelPrice]
 
     @classmethod
-    def of(cls, section: PricesSection) -> Prices:
+    def from_section(cls, section: PricesSection) -> Prices:
+        """The prices of a section of the file."""
         return cls({model.name: model for model in section.models})
 
     def paid_microusd(self, model: str, usage: common_pb2.Usage) -> int | None:
-        """What these tokens cost, each in its own tier, rounded up once; None for a model without a
-        price.
+        """What the tokens of a call cost, each at the price of its kind, in micro-dollars; None for
+        a model without a price.
         """
         price = self.models.get(model)
         if price is None:
             return None
         plain = max(0, usage.input_tokens - usage.cached_input_tokens - usage.written_input_tokens)
-        spoken = max(0, usage.output_tokens - usage.reasoning_tokens)
-        total = (
+        visible = max(0, usage.output_tokens - usage.reasoning_tokens)
+        return _rounded_up_microusd(
             plain * price.input_microusd_per_mtok
-            + usage.cached_input_tokens * price.cached
-            + usage.written_input_tokens * price.written
-            + spoken * price.output_microusd_per_mtok
-            + usage.reasoning_tokens * price.reasoning
+            + usage.cached_input_tokens * price.cached_input_price
+            + usage.written_input_tokens * price.written_input_price
+            + visible * price.output_microusd_per_mtok
+            + usage.reasoning_tokens * price.reasoning_price
         )
-        return up(total)
 
-    def most_microusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
-        """The most that so many tokens can cost, whatever their tiers; None for a model without a
-        price.
+    def cost_bound_microusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """The most that so many tokens can cost, whatever their kind, in micro-dollars; None for a
+        model without a price.
         """
         price = self.models.get(model)
         if price is None:
             return None
-        dearest_in = max(price.input_microusd_per_mtok, price.written)
-        dearest_out = max(price.output_microusd_per_mtok, price.reasoning)
-        return up(input_tokens * dearest_in + output_tokens * dearest_out)
+        dearest_input = max(price.input_microusd_per_mtok, price.written_input_price)
+        dearest_output = max(price.output_microusd_per_mtok, price.reasoning_price)
+        return _rounded_up_microusd(input_tokens * dearest_input + output_tokens * dearest_output)
 
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
         """What the provider's prefix cache saved of the plain input price, less what writing to it
-        cost above that price.
+        cost above that price, in micro-dollars; 0 for a model without a price.
         """
         price = self.models.get(model)
         if price is None:
             return 0
         plain = price.input_microusd_per_mtok
-        saved = usage.cached_input_tokens * (plain - price.cached) - usage.written_input_tokens * (
-            price.written - plain
-        )
-        return saved // MTOK
+        saved = usage.cached_input_tokens * (plain - price.cached_input_price)
+        added = usage.written_input_tokens * (price.written_input_price - plain)
+        return (saved - added) // TOKENS_PER_MTOK
 
 
-def up(total: int) -> int:
-    """Micro-dollars from token-prices of a million tokens, rounded up: a price is never
-    forgotten.
-    """
-    return -(-total // MTOK)
+def _rounded_up_microusd(total: int) -> int:
+    """Whole micro-dollars of a total of tokens times prices."""
+    return -(-total // TOKENS_PER_MTOK)

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from penstock.limiter.decisions import Question, Reply
-from penstock.limiter.rules import Counter, organisation_prefix
-from penstock.limiter.script import SCRIPT, Rows, arguments, reserved, to_reserve
+from penstock.limiter.counters import Amounts, Counter, organisation_prefix
+from penstock.limiter.script import (
+    SCRIPT,
+    PathRows,
+    Reservation,
+    Ruling,
+    ScriptReply,
+    parse_reserved,
+    parse_settled,
+    reserve_arguments,
+    to_json,
+)
 from penstock.simulation.store_model import StoreModel
 
-LEDGER_KEPT = 1_000
+MAX_LEDGER_ENTRIES = 1_000
 
 
 class SimulatedLedger:
-    """Reserves and settles by `ledger.lua`; time is an argument, Unix microseconds, and never runs
-    backwards.
+    """Reserves and settles by the ledger script.
+
+    Time is an argument, Unix microseconds, and must not run backwards.
     """
 
     def __init__(self, organisation: str) -> None:
         self._prefix = organisation_prefix(organisation)
-        self._model = StoreModel()
+        self._store = StoreModel()
 
-    def reserve(self, now_us: int, hold_id: str, path: Sequence[Counter], ask: Question) -> Reply:
+    def reserve(
+        self, now_us: int, hold_id: str, path: Sequence[Counter], reservation: Reservation
+    ) -> Ruling:
         """Hold what a call may cost, on every counter of its path or on none."""
-        return reserved(self._run(now_us, "reserve", to_reserve(hold_id, path, ask)))
+        arguments = reserve_arguments(hold_id, path, reservation)
+        return parse_reserved(self._run(now_us, "reserve", arguments))
 
     def settle(
-        self, now_us: int, hold_id: str, spent: Sequence[int], path: Sequence[Counter] = ()
+        self, now_us: int, hold_id: str, spent: Amounts, path: Sequence[Counter] = ()
     ) -> bool:
-        """Book what a hold has really cost; False where it had ended before or is not known."""
-        found = self._run(now_us, "settle", arguments(hold_id, list(spent), Rows(path)))
-        return bool(found[0] > 0)
+        """Book what a hold has really cost; False if it had ended before or is not known."""
+        arguments = to_json(hold_id, spent, PathRows(path))
+        return parse_settled(self._run(now_us, "settle", arguments)).was_open
 
-    def _run(self, now_us: int, operation: str, text: str) -> list[Any]:
-        self._model.now_ms = now_us // 1000
-        given = (operation, now_us, self._prefix, text, LEDGER_KEPT)
-        return self._model.eval(SCRIPT, [f"{self._prefix}holds"], given)
+    def _run(self, now_us: int, operation: str, arguments: str) -> ScriptReply:
+        self._store.now_ms = now_us // 1000
+        parameters = (operation, now_us, self._prefix, arguments, MAX_LEDGER_ENTRIES)
+        return self._store.eval(SCRIPT, [f"{self._prefix}holds"], parameters)

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from penstock.otel import attributes as names
-from penstock.telemetry.spans.spans import Source, SpanView, Tree, Value
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary
+from penstock.otel import attributes as semconv
+from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
+from penstock.telemetry.window.trace_summary import SettledRequest, TraceSummary
 
 START_UNIX_S = 1_700_000_000.0
 MODEL = "chat"
@@ -120,9 +119,11 @@ class World:
         """How strong a kind of fault is now."""
         return max((fault.at(kind, now_s) for fault in self._faults), default=0.0)
 
-    def run(self, calls: Iterator[tuple[float, int, int]]) -> Iterator[tuple[float, RequestSeen]]:
+    def run(
+        self, calls: Iterator[tuple[float, int, int]]
+    ) -> Iterator[tuple[float, SettledRequest]]:
         """(second of its end, request)."""
-        ends: list[tuple[float, int, RequestSeen]] = []
+        ends: list[tuple[float, int, SettledRequest]] = []
         for now_s, tokens_in, tokens_out in calls:
             while ends and ends[0][0] <= now_s:
                 end_s, _, seen = heapq.heappop(ends)
@@ -133,7 +134,7 @@ class World:
             end_s, _, seen = heapq.heappop(ends)
             yield end_s, seen
 
-    def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> RequestSeen:
+    def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> SettledRequest:
         rng, hit = self._rng, self._rng.random() < HIT_SHARE
         self._number += 1
         own_ms = [
@@ -142,10 +143,10 @@ class World:
             rng.lognormvariate(-0.5, 0.3),
         ]
         said: dict[str, Value] = {
-            names.TIER: names.tier_of(tokens_in + tokens_out),
-            names.INPUT_TOKENS: tokens_in,
-            names.OUTPUT_TOKENS: tokens_out,
-            names.RESPONSE_MODEL: MODEL,
+            semconv.TIER: semconv.complexity_tier(tokens_in + tokens_out),
+            semconv.INPUT_TOKENS: tokens_in,
+            semconv.OUTPUT_TOKENS: tokens_out,
+            semconv.RESPONSE_MODEL: MODEL,
         }
         if hit:
             self._say_hit(said, now_s)
@@ -160,10 +161,10 @@ class World:
         seconds *= 0.02 if failed else 1.0
         wait_s = self._fleet.hold(instance, now_s, seconds)
         said |= {
-            names.PAID: tokens_in + 2 * tokens_out,
-            names.FULL_PRICE: tokens_in + 2 * tokens_out,
+            semconv.PAID: tokens_in + 2 * tokens_out,
+            semconv.FULL_PRICE: tokens_in + 2 * tokens_out,
         }
-        said |= {names.QUEUED_MS: wait_s * 1e3, names.CONFIDENCE: self._confidence(now_s)}
+        said |= {semconv.QUEUED_MS: wait_s * 1e3, semconv.CONFIDENCE: self._confidence(now_s)}
         name = f"inference-{instance}-{int((now_s + 900.0 * instance) // REPLACED_S)}"
         return _seen(
             self._number,
@@ -182,10 +183,10 @@ class World:
 
     def _say_hit(self, said: dict[str, Value], now_s: float) -> None:
         rng = self._rng
-        said |= {names.CACHE_OUTCOME: "semantic_hit", names.FULL_PRICE: 300, names.PAID: 1}
-        said[names.CACHE_CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
+        said |= {semconv.CACHE_OUTCOME: "semantic_hit", semconv.FULL_PRICE: 300, semconv.PAID: 1}
+        said[semconv.CACHE_CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
         if rng.random() < AUDITED:
-            said[names.AGREEMENT] = float(
+            said[semconv.AGREEMENT] = float(
                 rng.random() < AGREED - self.strength("cache poisoning", now_s)
             )
 
@@ -197,7 +198,7 @@ def _seen(
     served: tuple[str, float, float] | None,
     said: dict[str, Value],
     error: str,
-) -> RequestSeen:
+) -> SettledRequest:
     """A request's spans: router over cache, and over batcher and an instance where it was no
     hit.
     """
@@ -226,8 +227,8 @@ def _seen(
         said,
     )
     services = tuple(sorted({span.source.service for span in spans} | {"router"}))
-    cache = str(said.get(names.CACHE_OUTCOME, ""))
-    summary = Summary(
+    cache = str(said.get(semconv.CACHE_OUTCOME, ""))
+    summary = TraceSummary(
         number.to_bytes(16, "big"),
         root.name,
         "router",
@@ -239,7 +240,7 @@ def _seen(
         model=MODEL,
         cache=cache,
     )
-    return RequestSeen(summary, Tree([root, *spans]))
+    return SettledRequest(summary, SpanTree([root, *spans]))
 
 
 def _span(

@@ -1,9 +1,9 @@
-"""A model of the store in virtual time that runs the scripts which ship: Lua 5.1 through `lupa`, on
-plain Python data.
+"""A model of the store in virtual time that runs the limiter's script as it ships: Lua 5.1 through
+`lupa`, on plain Python data.
 
-It has the commands that `ledger.lua` uses, with Redis' meaning, and no others; an unknown one
-raises. Expiry follows the model's own time. For simulations and benchmarks in virtual time;
-services run on a real store.
+It has the commands that the script uses, with the meaning that they have in Redis, and no others.
+Keys expire by the model's own time. It serves simulations and benchmarks; services run on a real
+store.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from typing import Any
 
 from lupa import lua51
 
-Reply = Any
-
 
 class StoreModel:
-    """Keys and values in memory. `now_ms` is the model's time, which its owner moves."""
+    """Keys and values in memory; `now_ms` is the model's time, which its owner moves.
+
+    A method `_command` is the Redis command of that name: texts in, and a Lua value out.
+    """
 
     def __init__(self) -> None:
         self.now_ms = 0
         self._values: dict[str, Any] = {}
         self._expires_ms: dict[str, int] = {}
-        self._entries = 0
+        self._added_entries = 0
         self._scripts: dict[str, Callable[..., Any]] = {}
         self._lua = lua51.LuaRuntime(unpack_returned_tuples=True, encoding="utf-8")
         self._table = self._lua.table_from
-        environment = self._lua.globals()
-        environment.redis = self._table({"call": self._call})
-        environment.cjson = self._table({"decode": self._decode, "encode": self._encode})
+        lua_globals = self._lua.globals()
+        lua_globals.redis = self._table({"call": self._call})
+        lua_globals.cjson = self._table({"decode": self._decode, "encode": self._encode})
 
-    def eval(self, script: str, keys: Sequence[str], arguments: Sequence[object]) -> list[Reply]:
-        """Run a script and return its reply as redis-py would, with texts as bytes."""
+    def eval(self, script: str, keys: Sequence[str], arguments: Sequence[object]) -> list[Any]:
+        """Run a script; returns its reply as redis-py does, with texts as bytes."""
         run = self._scripts.get(script)
         if run is None:
             run = self._scripts[script] = self._lua.eval(f"function(KEYS, ARGV) {script} end")
-        found = run(self._table(list(keys)), self._table([str(part) for part in arguments]))
-        return [part.encode() if isinstance(part, str) else part for part in found.values()]
+        reply = run(self._table(list(keys)), self._table([str(part) for part in arguments]))
+        return [part.encode() if isinstance(part, str) else part for part in reply.values()]
 
     def _decode(self, text: str) -> Any:
         return self._to_lua(json.loads(text))
@@ -61,15 +62,17 @@ class StoreModel:
     def _call(self, command: str, *arguments: Any) -> Any:
         method = getattr(self, f"_{command.lower()}", None)
         if method is None:
-            raise NotImplementedError(f"the store model has no {command}")
+            raise NotImplementedError(f"the store model does not have the command {command}")
         return method(*(_text(part) for part in arguments))
 
-    def _at(self, key: str, kind: type[Any]) -> Any:
-        """The value of a key, made where there is none."""
-        self._alive(key)
-        return self._values.setdefault(key, kind())
+    def _value(self, key: str) -> dict[str, Any]:
+        """The hash, set, sorted set or stream of a key; an empty one is made if there is none."""
+        self._is_alive(key)
+        value: dict[str, Any] = self._values.setdefault(key, {})
+        return value
 
-    def _alive(self, key: str) -> bool:
+    def _is_alive(self, key: str) -> bool:
+        """Whether a key exists; deletes it if it has expired."""
         if self._expires_ms.get(key, self.now_ms + 1) <= self.now_ms:
             self._del(key)
         return key in self._values
@@ -78,7 +81,7 @@ class StoreModel:
         return self._table([self.now_ms // 1000, self.now_ms % 1000 * 1000])
 
     def _get(self, key: str) -> Any:
-        return self._values[key] if self._alive(key) else False
+        return self._values[key] if self._is_alive(key) else False
 
     def _set(self, key: str, value: str, *options: str) -> str:
         self._values[key] = value
@@ -92,58 +95,57 @@ class StoreModel:
         return int(self._values.pop(key, None) is not None)
 
     def _exists(self, key: str) -> int:
-        return int(self._alive(key))
+        return int(self._is_alive(key))
 
     def _pexpire(self, key: str, milliseconds: str) -> int:
         self._expires_ms[key] = self.now_ms + int(milliseconds)
         return 1
 
     def _hget(self, key: str, field: str) -> Any:
-        return self._values[key].get(field, False) if self._alive(key) else False
+        return self._values[key].get(field, False) if self._is_alive(key) else False
 
     def _hmget(self, key: str, *fields: str) -> Any:
-        row = self._values[key] if self._alive(key) else {}
+        row = self._values[key] if self._is_alive(key) else {}
         return self._table([row.get(field, False) for field in fields])
 
     def _hset(self, key: str, *pairs: str) -> int:
-        self._at(key, dict).update(zip(pairs[::2], pairs[1::2], strict=True))
+        self._value(key).update(zip(pairs[::2], pairs[1::2], strict=True))
         return len(pairs) // 2
 
     def _hincrby(self, key: str, field: str, amount: str) -> int:
-        row = self._at(key, dict)
+        row = self._value(key)
         row[field] = str(int(row.get(field, "0")) + int(amount))
         return int(row[field])
 
     def _hdel(self, key: str, field: str) -> int:
-        return int(self._at(key, dict).pop(field, None) is not None)
+        return int(self._value(key).pop(field, None) is not None)
 
     def _hgetall(self, key: str) -> Any:
-        row = self._values[key] if self._alive(key) else {}
+        row = self._values[key] if self._is_alive(key) else {}
         return self._table([part for pair in row.items() for part in pair])
 
     def _sadd(self, key: str, member: str) -> int:
-        self._at(key, dict)[member] = True
+        self._value(key)[member] = True
         return 1
 
     def _smembers(self, key: str) -> Any:
-        return self._table(list(self._at(key, dict)))
+        return self._table(list(self._value(key)))
 
     def _zadd(self, key: str, score: str, member: str) -> int:
-        self._at(key, dict)[member] = float(score)
+        self._value(key)[member] = float(score)
         return 1
 
     def _zrem(self, key: str, member: str) -> int:
-        return int(self._at(key, dict).pop(member, None) is not None)
+        return int(self._value(key).pop(member, None) is not None)
 
     def _zcard(self, key: str) -> int:
-        return len(self._at(key, dict))
+        return len(self._value(key))
 
     def _zrangebyscore(self, key: str, low: str, high: str, *limit: str) -> Any:
         assert low == "-inf"
-        found = sorted(
-            (score, name) for name, score in self._at(key, dict).items() if score <= float(high)
-        )
-        names = [name for _, name in found]
+        scores = self._value(key).items()
+        by_score = sorted((score, name) for name, score in scores if score <= float(high))
+        names = [name for _, name in by_score]
         if limit:
             begin, count = int(limit[1]), int(limit[2])
             names = names[begin : begin + count]
@@ -151,31 +153,34 @@ class StoreModel:
 
     def _xadd(self, key: str, name: str, *fields: str) -> str:
         assert name == "*"
-        self._entries += 1
-        entry = f"{self.now_ms}-{self._entries}"
-        self._at(key, dict)[entry] = fields
+        self._added_entries += 1
+        entry = f"{self.now_ms}-{self._added_entries}"
+        self._value(key)[entry] = fields
         return entry
 
     def _xlen(self, key: str) -> int:
-        return len(self._at(key, dict))
+        return len(self._value(key))
 
     def _xdel(self, key: str, entry: str) -> int:
-        return int(self._at(key, dict).pop(entry, None) is not None)
+        return int(self._value(key).pop(entry, None) is not None)
 
     def _xrange(self, key: str, low: str, high: str, *count: str) -> Any:
-        return self._rows(list(self._at(key, dict).items()), count)
+        return self._entries(list(self._value(key).items()), count)
 
     def _xrevrange(self, key: str, high: str, low: str, *count: str) -> Any:
-        return self._rows(list(reversed(self._at(key, dict).items())), count)
+        return self._entries(list(reversed(self._value(key).items())), count)
 
-    def _rows(self, rows: list[tuple[str, tuple[str, ...]]], count: tuple[str, ...]) -> Any:
-        kept = rows[: int(count[1])] if count else rows
+    def _entries(self, rows: list[tuple[str, tuple[str, ...]]], count: tuple[str, ...]) -> Any:
+        """Entries of a stream as Lua tables of id and fields; `count` is `COUNT n` or empty."""
+        if count:
+            rows = rows[: int(count[1])]
         return self._table(
-            [self._table([entry, self._table(list(fields))]) for entry, fields in kept]
+            [self._table([entry, self._table(list(fields))]) for entry, fields in rows]
         )
 
 
 def _text(value: Any) -> str:
+    """A Lua value as the text that Redis would be sent."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The assembly of the console: the services that it asks, and its pages on one HTTP port."""
+"""The assembly of the console: connections to the services, and its pages on one HTTP port."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from nicegui import ui
 from penstock.console.guard import Guard, is_loopback
 from penstock.console.page import add_pages
+from penstock.console.service_clients import ServiceClients
 from penstock.console.settings import ConsoleSettings
-from penstock.console.sources import Sources
 from penstock.hosting.http_port import HttpPort
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -17,16 +17,20 @@ NAME = "console"
 
 
 def build(settings: ConsoleSettings, outside: Outside) -> Service:
-    """Make the console; raises CannotStart where strangers would see it."""
+    """Make the console from its settings and the outside world.
+
+    Raises:
+        CannotStart: it would listen beyond loopback without a token.
+    """
     host = settings.listen.rpartition(":")[0]
     if not is_loopback(host) and not settings.console_token:
         raise CannotStart(
             f"{settings.listen} is not on loopback; set PENSTOCK_CONSOLE_TOKEN to let others "
             "see the console"
         )
-    sources = Sources(settings, outside)
+    clients = ServiceClients(settings, outside)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_pages(sources, settings.refresh_s)
+    add_pages(clients, settings.refresh_s)
     ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
     port = HttpPort(settings.listen, Guard(app, settings.console_token))
-    return Service(NAME, [port], close=sources.close)
+    return Service(NAME, [port], close=clients.close)

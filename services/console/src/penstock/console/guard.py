@@ -1,6 +1,6 @@
-"""Who may see the page: anybody on loopback, else who holds the token.
+"""Who may see the page: with a token its holders, without one anybody on loopback.
 
-Also the headers that keep the page to itself.
+It also adds the headers that keep the page to its own origin.
 """
 
 from __future__ import annotations
@@ -13,21 +13,29 @@ from typing import Any
 from urllib.parse import parse_qs
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "penstock-console"
+CONTENT_SECURITY_POLICY = (
+    b"default-src 'self'; "
+    b"script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    b"style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data: blob:; "
+    b"font-src 'self' data:; "
+    b"frame-ancestors 'none'; "
+    b"form-action 'self'; "
+    b"base-uri 'self'"
+)
+"""No other origin: everything the page needs comes from the installed packages."""
+
 HEADERS = {
-    b"content-security-policy": (
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src "
-        b"'self' 'unsafe-inline';"
-        b" img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'; "
-        b"form-action 'self'; base-uri 'self'"
-    ),
+    b"content-security-policy": CONTENT_SECURITY_POLICY,
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
 }
-"""No origin but our own: what the page needs comes out of its own wheel."""
+UNAUTHORIZED = b"open this page with ?token=..., the console's token\n"
 
 
 def is_loopback(host: str) -> bool:
@@ -42,8 +50,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets in callers on loopback who ask for a loopback name (so that no foreign page can reach
-    in), or holders of the token.
+    """An ASGI application around another that answers 401 to whoever may not see the page.
+
+    Without a token, the name that the browser asked for must be a loopback name: a foreign page
+    whose name resolves to this machine cannot get in.
+
+    Args:
+        app: the application.
+        token: empty: none is needed.
     """
 
     def __init__(self, app: App, token: str) -> None:
@@ -54,21 +68,20 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        given = self._given(scope)
-        if not self._may(scope, given):
+        from_query = _query_token(scope)
+        if not self._is_allowed(scope, from_query or _cookie_token(scope)):
             await _refuse(scope, send)
             return
-        setting = given if self._token and given == _query_token(scope) else ""
-        await self._app(scope, receive, _with_headers(send, setting))
+        cookie_token = from_query if self._token else ""
+        await self._app(scope, receive, _with_headers(send, cookie_token))
 
-    def _given(self, scope: Scope) -> str:
-        return _query_token(scope) or _cookie_token(scope)
-
-    def _may(self, scope: Scope, given: str) -> bool:
+    def _is_allowed(self, scope: Scope, token: str) -> bool:
         if self._token:
-            return hmac.compare_digest(given.encode(), self._token.encode())
+            return hmac.compare_digest(token.encode(), self._token.encode())
         host = _header(scope, b"host")
-        return is_loopback(host if host.endswith("]") else host.rpartition(":")[0] or host)
+        if not host.endswith("]"):  # an IPv6 address without port
+            host = host.rpartition(":")[0] or host
+        return is_loopback(host)
 
 
 def _header(scope: Scope, name: bytes) -> str:
@@ -95,21 +108,18 @@ async def _refuse(scope: Scope, send: Send) -> None:
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send(
-        {
-            "type": "http.response.body",
-            "body": b"open this page with ?token=..., the console's token\n",
-        }
-    )
+    await send({"type": "http.response.body", "body": UNAUTHORIZED})
 
 
-def _with_headers(send: Send, token: str) -> Send:
-    async def answer(message: MutableMapping[str, Any]) -> None:
+def _with_headers(send: Send, cookie_token: str) -> Send:
+    """A `send` that adds HEADERS, and a cookie with the token unless it is empty."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *HEADERS.items()]
-            if token:
-                cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode("latin-1")
-                message["headers"].append((b"set-cookie", cookie))
+            if cookie_token:
+                cookie = f"{COOKIE}={cookie_token}; HttpOnly; SameSite=Strict; Path=/"
+                message["headers"].append((b"set-cookie", cookie.encode("latin-1")))
         await send(message)
 
-    return answer
+    return send_with_headers

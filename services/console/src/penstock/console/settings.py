@@ -1,4 +1,4 @@
-"""The console's knobs, from the environment."""
+"""The settings of the console, from the environment."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class ConsoleSettings(ServiceSettings):
     )
     scaler_address: str = Field("127.0.0.1:7076", description="scaler, for forecasts and decisions")
     api_key: str = Field(
-        "", repr=False, description="key for the router's public door, for the score board"
+        "", repr=False, description="key for the router's public port, for the score board"
     )
     refresh_s: float = Field(2.0, ge=0.25, description="seconds between refreshes of a view")

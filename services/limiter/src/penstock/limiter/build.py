@@ -10,12 +10,12 @@ from penstock.api.limiter.v1 import limiter_pb2
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
-from penstock.limiter.api.admin_service import AdminServicer, operator
+from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
+from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -24,37 +24,30 @@ from penstock.service.settings import load_section
 
 NAME = "limiter"
 SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
+CLIENT_TIMEOUT_S = 1.0
+"""Longest wait of the store's client itself, for operations that run no script."""
 
 
 def build(settings: LimiterSettings, outside: Outside) -> Service:
     """Make the limiter; raises BadConfig, and CannotStart where no store is set."""
     if not settings.redis_url:
         raise CannotStart(
-            "the limiter keeps its ledger in Redis: set PENSTOCK_REDIS_URL (make up does)"
+            "the limiter keeps its ledger in Redis: set PENSTOCK_REDIS_URL (`make up` does)"
         )
-    store = _store(settings, outside)
-    servicer = LimiterServicer(
+    client = outside.open_store(settings.redis_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
+    store = LedgerStore(client, outside.clock, settings.store_timings())
+    limiter = LimiterServicer(
         settings, *_sections(settings), store, outside.clock, outside.telemetry
     )
-    endpoint = Endpoint(SERVICES["LimiterService"], servicer, internal(settings.internal_token))
+    endpoint = Endpoint(SERVICES["LimiterService"], limiter, internal(settings.internal_token))
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     return Service(
         NAME,
-        [*_other_ports(settings, servicer, store, outside), own],
+        [*_other_ports(settings, limiter, store), own],
         [endpoint],
-        open=store.warm,
+        open=store.connect,
         close=store.close,
-        reload=lambda: servicer.reload(*_sections(settings)),
-    )
-
-
-def _store(settings: LimiterSettings, outside: Outside) -> Store:
-    return Store(
-        outside.open_store(settings.redis_url, timeout_s=1.0, retries=0),
-        outside.clock,
-        settings.store_timeout_ms / 1e3,
-        settings.store_pause_ms / 1e3,
-        patience_s=settings.store_patience_ms / 1e3,
+        reload=lambda: limiter.reload(*_sections(settings)),
     )
 
 
@@ -64,13 +57,13 @@ def _sections(settings: LimiterSettings) -> tuple[LimitsSection, PricesSection]:
 
 
 def _other_ports(
-    settings: LimiterSettings, limiter: LimiterServicer, store: Store, outside: Outside
+    settings: LimiterSettings, limiter: LimiterServicer, store: LedgerStore
 ) -> Iterator[Port]:
     """The operators' port and Envoy's, each on an address of its own."""
     if settings.admin_listen:
-        admin = AdminServicer(limiter, store, outside.clock)
-        operators = operator(settings.operators())
-        endpoint = Endpoint(SERVICES["LimiterAdminService"], admin, operators)
+        admin = AdminServicer(limiter, store)
+        authenticate = operator_authenticator(settings.operators_by_secret())
+        endpoint = Endpoint(SERVICES["LimiterAdminService"], admin, authenticate)
         own = settings.model_copy(update={"listen": settings.admin_listen})
         yield GrpcServer("limiter-admin", own, [endpoint])
     if settings.envoy_listen:

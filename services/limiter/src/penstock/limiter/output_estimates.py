@@ -1,5 +1,8 @@
-"""What calls of a kind usually cost beyond their input: quantiles of the latest ones, by
-organisation, model and route. Plain.
+"""What calls are expected to cost beyond their input: quantiles of earlier calls.
+
+Outputs of calls for the same purpose are alike, so samples are kept by organisation, model and
+route. A route with few samples is estimated by all calls of its model, and a model with few samples
+by the most that a call may cost. Costs are requests, tokens and micro-dollars, in this order.
 """
 
 from __future__ import annotations
@@ -10,21 +13,24 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-KEPT = 512
-FEWEST = 20
-"""With fewer observations than this, the most that a call may cost is what is held for it."""
-KINDS = 4_096
-"""Kinds that are remembered, 12 kB each at most."""
-ROUTES = 64
-"""Routes that are remembered of one model, so that who makes up routes crowds out only those of its
-own.
+from penstock.limiter.counters import Amounts
+
+SAMPLES_PER_GROUP = 512
+"""The latest calls of a group that are kept."""
+MIN_SAMPLES = 20
+"""Groups with fewer samples have no estimate."""
+MAX_GROUPS = 4_096
+"""Groups that are remembered, each in 12 kB at most."""
+MAX_ROUTES_PER_MODEL = 64
+"""Routes that are remembered of one model, so that a caller who makes up routes displaces only
+routes of its own.
 """
-REFRESH = 16
-"""A quantile is computed again after so many observations."""
+REFRESH_EVERY_SAMPLES = 16
+"""A quantile is computed again after so many samples."""
 
 
-class Kind(NamedTuple):
-    """Calls whose outputs are alike. Without a route it is every call of the model."""
+class CallGroup(NamedTuple):
+    """Calls whose outputs are alike; without a route, all calls of the model."""
 
     organisation: str
     model: str
@@ -32,81 +38,92 @@ class Kind(NamedTuple):
 
 
 @dataclass
-class Seen:
-    """The latest calls of a kind: requests, tokens and micro-dollars beyond the input."""
+class CostSamples:
+    """The latest calls of a group, each with its cost beyond the input, and their quantile."""
 
     latest: tuple[array[int], ...] = field(
         default_factory=lambda: tuple(array("q") for _ in range(3))
     )
     count: int = 0
-    known: list[int] | None = None
+    estimate: list[int] | None = None
+    """None while there are too few samples."""
 
-    def learn(self, beyond: list[int], quantile: float) -> None:
-        for values, value in zip(self.latest, beyond, strict=True):
-            if len(values) < KEPT:
+    def record(self, cost: Amounts, quantile: float) -> None:
+        """Add a call; a negative cost counts as 0."""
+        for values, value in zip(self.latest, cost, strict=True):
+            if len(values) < SAMPLES_PER_GROUP:
                 values.append(max(value, 0))
             else:
-                values[self.count % KEPT] = max(value, 0)
+                values[self.count % SAMPLES_PER_GROUP] = max(value, 0)
         self.count += 1
-        if self.count >= FEWEST and (self.known is None or self.count % REFRESH == 0):
-            self.known = [_quantile(values, quantile) for values in self.latest]
+        is_due = self.estimate is None or self.count % REFRESH_EVERY_SAMPLES == 0
+        if self.count >= MIN_SAMPLES and is_due:
+            self.estimate = [_quantile(values, quantile) for values in self.latest]
 
 
-class Outputs:
-    """Learns quantiles of output costs.
+class OutputEstimates:
+    """Estimates by group.
 
-    Memory is bounded: the kind that was used longest ago is forgotten first.
+    Memory is bounded: the group that was used longest ago is forgotten first.
+
+    Args:
+        quantile: the part of earlier calls that an estimate covers, above 0 and below 1.
     """
 
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
-        self._seen: OrderedDict[Kind, Seen] = OrderedDict()
-        self._routes: dict[Kind, OrderedDict[Kind, None]] = {}
+        self._samples: OrderedDict[CallGroup, CostSamples] = OrderedDict()
+        self._routes: dict[CallGroup, OrderedDict[CallGroup, None]] = {}
         """The routes of each model, the one that was used longest ago first."""
 
-    def learn(self, kind: Kind, beyond: list[int]) -> None:
-        """Note what one call cost beyond its input, for its route and for its model: requests,
-        tokens, micro-dollars.
-        """
-        model = kind._replace(route="")
-        for each in dict.fromkeys((kind, model)):
-            self._seen.setdefault(each, Seen()).learn(beyond, self._quantile)
-            self._seen.move_to_end(each)
-        if kind != model:
-            routes = self._routes.setdefault(model, OrderedDict())
-            routes[kind] = None
-            routes.move_to_end(kind)
-            if len(routes) > ROUTES:
-                self._forget(next(iter(routes)))
-        while len(self._seen) > KINDS:
-            self._forget(next(iter(self._seen)))
-
-    def usual(self, kind: Kind, most: list[int], least: list[int]) -> list[int]:
-        """What to hold for an expected rule: the input and the quantile of what comes out, never
-        above the most.
-
-        A route that has been seen too seldom is taken for like the model's other calls; a model
-        that has, for as dear as can be.
-        """
-        for each in (kind, kind._replace(route="")):
-            seen = self._seen.get(each)
-            if seen is not None and seen.known is not None:
-                return [
-                    min(top, low + out)
-                    for top, low, out in zip(most, least, seen.known, strict=True)
-                ]
-        return list(most)
-
     def __len__(self) -> int:
-        """Kinds that are remembered."""
-        return len(self._seen)
+        """The number of groups that are remembered."""
+        return len(self._samples)
 
-    def _forget(self, kind: Kind) -> None:
-        del self._seen[kind]
-        model = kind._replace(route="")
+    @property
+    def models_with_routes(self) -> int:
+        """The number of models whose routes are remembered."""
+        return len(self._routes)
+
+    def record(self, group: CallGroup, output_cost: Amounts) -> None:
+        """Record what one call cost beyond its input, for its route and for its model."""
+        model = group._replace(route="")
+        for each in dict.fromkeys((group, model)):
+            self._samples.setdefault(each, CostSamples()).record(output_cost, self._quantile)
+            self._samples.move_to_end(each)
+        if group != model:
+            self._use_route(model, group)
+        while len(self._samples) > MAX_GROUPS:
+            self._forget(next(iter(self._samples)))
+
+    def expected_cost(self, group: CallGroup, max_cost: Amounts, min_cost: Amounts) -> list[int]:
+        """What a call is expected to cost: its input (`min_cost`) and the estimate of its group, at
+        most `max_cost`; `max_cost` if neither route nor model has an estimate.
+        """
+        for each in (group, group._replace(route="")):
+            samples = self._samples.get(each)
+            if samples is not None and samples.estimate is not None:
+                return [
+                    min(most, least + output)
+                    for most, least, output in zip(
+                        max_cost, min_cost, samples.estimate, strict=True
+                    )
+                ]
+        return list(max_cost)
+
+    def _use_route(self, model: CallGroup, route: CallGroup) -> None:
+        routes = self._routes.setdefault(model, OrderedDict())
+        routes[route] = None
+        routes.move_to_end(route)
+        if len(routes) > MAX_ROUTES_PER_MODEL:
+            self._forget(next(iter(routes)))
+
+    def _forget(self, group: CallGroup) -> None:
+        del self._samples[group]
+        model = group._replace(route="")
         routes = self._routes.get(model)
         if routes is not None:
-            routes.pop(kind, None)
+            routes.pop(group, None)
             if not routes:
                 del self._routes[model]
 

@@ -78,7 +78,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     clock, telemetry = outside.clock, outside.telemetry
     sections = _Sections(settings)
     keys = KeyRing(sections.keys.api)
-    prices = Current(Prices.of(sections.prices))
+    prices = Current(Prices.from_section(sections.prices))
     models = Models(sections.routes, settings.default_model, prices)
     store = outside.open_store(settings.redis_url) if settings.redis_url else None
     registry = Registry(settings, store, clock)
@@ -157,7 +157,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
         keys.replace(fresh.keys.api)
         models.replace(fresh.routes)
-        prices.value = Prices.of(fresh.prices)
+        prices.value = Prices.from_section(fresh.prices)
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
     return Router(service, registry, selection, models, pipeline)

@@ -1,6 +1,6 @@
-"""The assembly of telemetry: the store, what is taken in, detectors, what is passed on.
+"""The assembly of telemetry: the store, what comes in, detectors, what is passed on.
 
-It records no spans of itself.
+Telemetry records no spans of itself.
 """
 
 from __future__ import annotations
@@ -15,77 +15,89 @@ from penstock.service.background import Background
 from penstock.service.boot_id import boot_id
 from penstock.service.clock import Clock
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
+from penstock.telemetry.detection.cpu_pressure import CpuPressure
+from penstock.telemetry.detection.incidents import IncidentTracker
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.detection.pressure import Pressure
-from penstock.telemetry.detection.refitting import keep_fitting
+from penstock.telemetry.detection.pipeline import DetectionPipeline
+from penstock.telemetry.detection.refitting import refit_baselines
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.export.prometheus import PrometheusPort
 from penstock.telemetry.export.webhook import Webhook
-from penstock.telemetry.ingest.host_metrics import watch_host, watch_pressure
-from penstock.telemetry.ingest.otlp_service import MOST_BYTES, NAMES, Receiver
+from penstock.telemetry.ingest.host_metrics import record_cpu_pressure, record_host_metrics
+from penstock.telemetry.ingest.otlp_service import MAX_EXPORT_BYTES, SERVICE_NAMES, OtlpReceiver
 from penstock.telemetry.settings import TelemetrySettings
-from penstock.telemetry.store import Store
+from penstock.telemetry.spans.redaction import ContentPolicy
+from penstock.telemetry.store import TelemetryStore
 
 NAME = "telemetry"
 SERVICE = telemetry_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 
 
 def build(settings: TelemetrySettings, outside: Outside) -> Service:
-    """Make telemetry."""
+    """Make telemetry from its settings and the outside world."""
     clock = outside.clock
-    pressure = Pressure(boot_id())
+    pressure = CpuPressure(boot_id())
     requests = RequestDetector(pressure)
+    webhook = _webhook(settings, clock)
+    incidents = IncidentTracker((webhook.enqueue,) if webhook is not None else ())
+    detection = DetectionPipeline((MetricDetector(), requests), incidents)
+    store = TelemetryStore(clock, settings.telemetry_window_bytes, detection)
     forwarder = _forwarder(settings, clock)
-    webhook = Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
-    store = Store(
-        clock,
-        settings.telemetry_window_bytes,
-        content_tenants=settings.content_tenants,
-        detectors=(MetricDetector(), requests),
-        on_incident=(webhook.put,) if settings.alert_webhook_url else (),
-        forward=forwarder.put if forwarder is not None else None,
-    )
-    receiver = Receiver(store, settings.telemetry_pending_spans)
+    content = ContentPolicy(settings.content_tenants)
+    forward = forwarder.enqueue if forwarder is not None else None
+    receiver = OtlpReceiver(store, content, forward, settings.telemetry_pending_spans)
     servicer = TelemetryServicer(store, forwarder)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
-    own = GrpcServer(
-        NAME,
-        settings,
-        [endpoint],
-        foreign=[receiver.add_to],
-        foreign_names=NAMES,
-        clock=clock,
-        limits=ServerLimits(max_message_bytes=MOST_BYTES),
-    )
-    scraped = settings.prometheus_listen
-    ports: list[Port] = [PrometheusPort(scraped, store), own] if scraped else [own]
     background = Background()
 
     async def open_() -> None:
+        record = store.record_host_metric
         background.start(store.run(), "settle traces")
-        background.start(watch_host(store.take_host, clock), "host metrics")
-        background.start(watch_pressure(pressure, store.take_host, clock), "host pressure")
-        background.start(keep_fitting(requests, clock), "fit detectors")
-        background.start(webhook.run(), "webhook")
+        background.start(record_host_metrics(record, clock), "host metrics")
+        background.start(record_cpu_pressure(pressure, record, clock), "host pressure")
+        background.start(refit_baselines(requests, clock), "fit baselines")
+        if webhook is not None:
+            background.start(webhook.run(), "webhook")
         if forwarder is not None:
             background.start(forwarder.run(), "forwarding")
 
     async def close() -> None:
         await background.close()
-        await webhook.close()
+        if webhook is not None:
+            await webhook.close()
         if forwarder is not None:
             await forwarder.close()
 
+    ports: list[Port] = [_own_port(settings, endpoint, receiver, clock)]
+    if settings.prometheus_listen:
+        ports.insert(0, PrometheusPort(settings.prometheus_listen, store))
     return Service(NAME, ports, [endpoint], open=open_, close=close)
+
+
+def _own_port(
+    settings: TelemetrySettings, endpoint: Endpoint, receiver: OtlpReceiver, clock: Clock
+) -> GrpcServer:
+    """The port of OTLP and of the queries."""
+    return GrpcServer(
+        NAME,
+        settings,
+        [endpoint],
+        foreign=[receiver.add_to],
+        foreign_names=SERVICE_NAMES,
+        clock=clock,
+        limits=ServerLimits(max_message_bytes=MAX_EXPORT_BYTES),
+    )
+
+
+def _webhook(settings: TelemetrySettings, clock: Clock) -> Webhook | None:
+    if not settings.alert_webhook_url:
+        return None
+    return Webhook(settings.alert_webhook_url, settings.alert_webhook_secret, clock)
 
 
 def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
     if not settings.forward_endpoint:
         return None
-    return Forwarder(
-        settings.forward_endpoint,
-        settings.home / "forward",
-        settings.forward_queue_bytes,
-        clock,
-    )
+    folder = settings.home / "forward"
+    return Forwarder(settings.forward_endpoint, folder, settings.forward_queue_bytes, clock)

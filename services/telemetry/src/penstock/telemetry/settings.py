@@ -1,11 +1,11 @@
-"""The telemetry service's knobs, from the environment."""
+"""The settings of telemetry, from the environment."""
 
 from __future__ import annotations
 
 from typing import Self
 
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
-from penstock.telemetry.export.webhook import problem
+from penstock.telemetry.export.webhook import webhook_problem
 from pydantic import Field, field_validator, model_validator
 
 
@@ -23,13 +23,13 @@ class TelemetrySettings(ServiceSettings):
     telemetry_pending_spans: int = Field(
         200_000,
         ge=1,
-        description="spans in exports being taken; beyond it senders are told to try again",
+        description="spans in exports being taken; beyond it exports are refused with UNAVAILABLE",
     )
     prometheus_listen: str = Field(
         "127.0.0.1:9464", description="host:port of Prometheus text; empty: none"
     )
     forward_endpoint: str = Field(
-        "", description="host:port that gets every export too, over OTLP; empty: none"
+        "", description="host:port that every export is forwarded to, over OTLP; empty: none"
     )
     forward_queue_bytes: int = Field(
         256 << 20, ge=1 << 20, description="bytes on disk that wait to be forwarded"
@@ -39,7 +39,7 @@ class TelemetrySettings(ServiceSettings):
     )
 
     alert_webhook_url: str = Field(
-        "", description="address that is told of incidents by POST; empty: none"
+        "", description="address that incidents are posted to; empty: none"
     )
     alert_webhook_secret: str = Field(
         "", repr=False, description="secret that the webhook's messages are signed with"
@@ -51,11 +51,12 @@ class TelemetrySettings(ServiceSettings):
     _split = field_validator("content_tenants", "alert_webhook_hosts", mode="before")(split_commas)
 
     @model_validator(mode="after")
-    def _webhook(self) -> Self:
+    def _check_webhook(self) -> Self:
         if not self.alert_webhook_url:
             return self
-        if wrong := problem(
+        problem = webhook_problem(
             self.alert_webhook_url, self.alert_webhook_secret, self.alert_webhook_hosts
-        ):
-            raise ValueError(f"PENSTOCK_ALERT_WEBHOOK_URL {wrong}")
+        )
+        if problem:
+            raise ValueError(f"PENSTOCK_ALERT_WEBHOOK_URL {problem}")
         return self

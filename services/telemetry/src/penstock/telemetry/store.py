@@ -1,47 +1,53 @@
-"""Everything telemetry holds, and the one place where it changes: windows, ledger, incidents,
-counts, and the round that settles traces.
+"""Everything that telemetry holds, and the round in which traces settle.
+
+Traces and metrics are kept in bounded windows, costs in the ledger. Every quarter of a second the
+traces that have been quiet settle: they are counted in the statistics, shown to the detectors and
+packed.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.otel import attributes as names
-from penstock.otel.metrics import ACCOUNTS
+from penstock.otel import attributes as semconv
+from penstock.otel.metrics import ACCOUNTS_SCOPE
 from penstock.service.clock import Clock
-from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.incidents import Incident, IncidentBook
-from penstock.telemetry.detection.quality import Quality
-from penstock.telemetry.detection.sampling import Sampler
+from penstock.service.subscribers import Subscribers, Subscription
+from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.ledger.ledger import Ledger
-from penstock.telemetry.spans.redaction import Content
-from penstock.telemetry.spans.spans import Source
-from penstock.telemetry.subscribers import Followers
-from penstock.telemetry.window.analysis import Analysis
-from penstock.telemetry.window.series import Point, Series, SeriesWindow
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
-from penstock.telemetry.window.traces import Summary, Window
+from penstock.telemetry.spans.spans import Source, SpanTree
+from penstock.telemetry.window.retention import Retention
+from penstock.telemetry.window.series import Point, SeriesKey, SeriesWindow
+from penstock.telemetry.window.trace_statistics import TraceStatistics
+from penstock.telemetry.window.trace_summary import (
+    SettledRequest,
+    TraceSummary,
+    summarise_trace,
+)
+from penstock.telemetry.window.traces import TraceWindow
 
 ROUND_S = 0.25
-STATE_EVERY_S = 5.0
-MOST_TENANTS = 50
-"""Tenants whose money is shown as metrics; the ledger itself answers for all."""
+MAX_SETTLED_PER_ROUND = 400
+"""Traces that settle before other calls get their turn."""
 
-SETTLED_A_ROUND = 400
-"""Traces settled before others get their turn."""
+OWN_METRICS_EVERY_S = 5.0
+MAX_TENANTS_IN_METRICS = 50
+"""Tenants whose costs are shown as metrics; queries of the ledger know all."""
 
+MAX_QUEUED_TRACES = 1000
+"""Settled traces that may wait for one subscriber."""
 
-def _forward_nowhere(kind: str, payload: bytes) -> None:
-    """What is taken in goes no further."""
+Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass
-class Counts:
-    """What came in."""
+class IntakeCounts:
+    """What came in since the start."""
 
     spans: int = 0
     rejected_spans: int = 0
@@ -49,139 +55,120 @@ class Counts:
     refused_exports: int = 0
 
 
-class Store:
-    """The state of the service. Owner: the service's main, which runs `run` and cancels it."""
+class OwnMetric(NamedTuple):
+    """A metric that only telemetry knows."""
+
+    name: str
+    """Without `penstock.`."""
+    value: float
+    unit: str = ""
+    labels: Labels = ()
+
+
+class TelemetryStore:
+    """The state of the service. Owner: whoever made it runs `run` and cancels it.
+
+    Args:
+        clock: for the rounds and the time of costs.
+        max_bytes: of packed traces.
+        detection: what is shown metrics and settled requests.
+        seed: of the chance by which ordinary traces are kept.
+    """
 
     def __init__(
         self,
         clock: Clock,
         max_bytes: int,
-        *,
-        content_tenants: tuple[str, ...] = (),
-        detectors: Sequence[Detector] = (),
-        on_incident: Sequence[Callable[[Incident], None]] = (),
-        forward: Callable[[str, bytes], None] | None = None,
+        detection: DetectionPipeline | None = None,
         seed: int = 0,
     ) -> None:
         self.clock = clock
-        self.window = Window(max_bytes)
+        self.window = TraceWindow(max_bytes)
+        self.statistics = TraceStatistics()
         self.series = SeriesWindow()
         self.ledger = Ledger()
-        self.incidents = IncidentBook()
-        self.quality = Quality()
-        self.counts = Counts()
-        self.content = Content(content_tenants)
-        self.analysis = Analysis(self.window, random.Random(seed), self._show_request)
-        self.detectors = detectors
-        self.forward = forward or _forward_nowhere
-        """Takes each export as it came in, with its kind."""
-        self._on_incident = on_incident
-        self._sampler = Sampler()
-        self._where: dict[str, str] = {}
-        self._state_written_s = 0.0
-        self._followers = Followers[Summary](1000)
+        self.counts = IntakeCounts()
+        self.detection = detection or DetectionPipeline()
+        self._retention = Retention(random.Random(seed))
+        self._subscribers = Subscribers[TraceSummary](MAX_QUEUED_TRACES)
+        self._own_metrics_written_s = 0.0
 
-    def take_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
-        """Take metrics of one sender; increments of accounts go to the ledger and no series keeps
-        them.
+    def ingest_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
+        """Take metrics of one sender.
+
+        Increments of accounts go to the ledger, and no series is made of them.
         """
         for scope in scopes:
-            if scope.scope.name == ACCOUNTS.name:
-                self.ledger.take(f"{source.service}/{source.instance}", scope, self.clock.time())
+            if scope.scope.name == ACCOUNTS_SCOPE.name:
+                sender = f"{source.service}/{source.instance}"
+                self.ledger.record(sender, scope, self.clock.time())
                 continue
             for metric in scope.metrics:
-                for series, point in self.series.take(source.service, source.instance, metric):
-                    self._show_point(series, point)
+                for series, point in self.series.record(source.service, source.instance, metric):
+                    self.detection.observe_point(series, point)
 
-    def take_host(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
-        """Take a figure of the machine; it is watched as any sender's."""
-        self._show_point(self.series.write(key, "", unit, unix_s, value), Point(unix_s, value))
-
-    def _show_point(self, series: Series, point: Point) -> None:
-        if series.key.metric == names.AGREEMENT and point.seen:
-            model = dict(series.key.labels).get(names.REQUEST_MODEL, "")
-            mean = min(1.0, max(0.0, point.value))
-            self._find(
-                self.quality.take_audits(series.key.service, model, point.seen, mean, point.unix_s)
-            )
-        if not self.detectors:
-            return
-        for key, value in self._sampler.take(series, point):
-            for detector in self.detectors:
-                self._find(detector.on_point(key, point.unix_s, value))
-
-    def _show_request(self, seen: RequestSeen) -> bool:
-        self._find(self.quality.take(seen))
-        for section in seen.sections:
-            self._where[section.span.source.service] = (
-                f"{section.span.source.service} {section.span.name}"
-            )
-        found = False
-        for detector in self.detectors:
-            findings = detector.on_request(seen)
-            self._find(findings)
-            found = found or bool(findings)
-        return found
-
-    def _find(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            where = finding.critical_section or self._where.get(finding.service, "")
-            self._tell(self.incidents.take(replace(finding, critical_section=where)))
-
-    def _tell(self, incident: Incident) -> None:
-        for tell in self._on_incident:
-            tell(incident)
+    def record_host_metric(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
+        """Take a metric of this machine; detectors see it like any sender's."""
+        series = self.series.record_gauge(key, "", unit, unix_s, value)
+        self.detection.observe_point(series, Point(unix_s, value))
 
     def settle(self) -> int:
-        """Settle what is due; returns how many traces were."""
-        due = self.window.due(self.clock.monotonic(), SETTLED_A_ROUND)
+        """Settle the traces that are due; returns how many."""
+        due = self.window.due_to_settle(self.clock.monotonic(), MAX_SETTLED_PER_ROUND)
         for trace_id in due:
-            summary = self.analysis.settle(trace_id)
-            self._followers.tell(summary)
+            self._subscribers.publish(self._settle(trace_id))
         return len(due)
 
+    def _settle(self, trace_id: bytes) -> TraceSummary:
+        """Count a trace, show it to the detectors when it is a request, and pack it."""
+        tree = SpanTree(self.window.spans(trace_id))
+        summary = summarise_trace(trace_id, tree)
+        self.statistics.add(tree)
+        is_anomalous = False
+        if tree.root.kind == "server":
+            is_anomalous = self.detection.observe_request(SettledRequest(summary, tree))
+        kept_by_sender = str(tree.root.attributes.get(semconv.KEPT, ""))
+        summary.kept = self._retention.reason(summary, kept_by_sender, is_anomalous)
+        self.window.settle(trace_id, summary)
+        return summary
+
     async def run(self) -> None:
-        """Settle traces and close quiet incidents for ever."""
+        """Settle traces and close quiet incidents until it is cancelled."""
         while True:
-            await self.clock.sleep(0.0 if self.settle() >= SETTLED_A_ROUND else ROUND_S)
-            for closed in self.incidents.close_quiet(self.clock.time()):
-                self._tell(closed)
-            self._write_state()
+            settled = self.settle()
+            await self.clock.sleep(0.0 if settled >= MAX_SETTLED_PER_ROUND else ROUND_S)
+            self.detection.incidents.close_quiet(self.clock.time())
+            self.write_own_metrics()
 
-    def _write_state(self) -> None:
-        now = self.clock.time()
-        if now - self._state_written_s < STATE_EVERY_S:
+    def write_own_metrics(self) -> None:
+        """Write telemetry's own metrics as series, at most every OWN_METRICS_EVERY_S."""
+        now_s = self.clock.time()
+        if now_s - self._own_metrics_written_s < OWN_METRICS_EVERY_S:
             return
-        self._state_written_s = now
-        for name, value, unit, labels in self._own_figures():
-            self.series.write(
-                SeriesKey("telemetry", f"penstock.{name}", labels), "", unit, now, value
-            )
+        self._own_metrics_written_s = now_s
+        for metric in self._own_metrics():
+            key = SeriesKey("telemetry", f"penstock.{metric.name}", metric.labels)
+            self.series.record_gauge(key, "", metric.unit, now_s, metric.value)
 
-    def _own_figures(self) -> Iterator[tuple[str, float, str, tuple[tuple[str, str], ...]]]:
-        """(name, value, unit, labels) of what is known here alone: detectors, incidents, money by
-        tenant and technique.
-        """
-        for detector in self.detectors:
-            for name, value in detector.state().items():
-                yield f"anomaly.{name}", value, "", ()
-        yield (
-            "incidents.open",
-            float(sum(incident.open for incident in self.incidents.all())),
-            "",
-            (),
-        )
-        for total in self.ledger.by(lambda key: key.tenant)[:MOST_TENANTS]:
-            tenant = ((names.TENANT, total.key),)
-            yield "ledger.paid", total.account.paid_microusd / 1e6, "USD", tenant
-            yield "ledger.full_price", total.account.full_price_microusd / 1e6, "USD", tenant
-            for technique, amount in total.account.saved_microusd.items():
-                yield "ledger.saved", amount / 1e6, "USD", (*tenant, (names.TECHNIQUE, technique))
+    def _own_metrics(self) -> Iterator[OwnMetric]:
+        """Detectors, incidents, and costs by tenant and technique."""
+        for name, value in self.detection.metrics():
+            yield OwnMetric(name, value)
+        for total in self.ledger.totals_by(lambda key: key.tenant)[:MAX_TENANTS_IN_METRICS]:
+            account = total.account
+            tenant = ((semconv.TENANT, total.key),)
+            yield OwnMetric("ledger.paid", account.paid_microusd / 1e6, "USD", tenant)
+            yield OwnMetric("ledger.full_price", account.full_price_microusd / 1e6, "USD", tenant)
+            for technique, microusd in account.saved_microusd.items():
+                labels = (*tenant, (semconv.TECHNIQUE, technique))
+                yield OwnMetric("ledger.saved", microusd / 1e6, "USD", labels)
 
-    def follow(self) -> AsyncIterator[Summary]:
-        """Traces as they settle; a follower that does not keep up misses some."""
-        return self._followers.follow()
+    def subscribe(
+        self, accepts: Callable[[TraceSummary], bool]
+    ) -> AbstractContextManager[Subscription[TraceSummary]]:
+        """Receive traces as they settle, those that `accepts` is true for."""
+        return self._subscribers.subscribe(accepts)
 
     def lost_by_senders(self) -> int:
-        """Spans that senders say they dropped."""
-        return int(sum(series.total for series in self.series.find(names.DROPPED_SPANS)))
+        """The number of spans that senders report as dropped."""
+        return int(sum(series.total for series in self.series.find(semconv.DROPPED_SPANS)))

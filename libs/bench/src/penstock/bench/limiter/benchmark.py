@@ -33,7 +33,8 @@ from penstock.bench.limiter import budget as limiter_budget
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
-from penstock.limiter.store import Store
+from penstock.limiter.store.connection import StoreTimings
+from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.requests.resolved import ResolvedRequest, Task
@@ -171,10 +172,12 @@ async def _in_process(folder: Folder, quick: bool) -> dict[str, float]:
     """
     async with embedded_store(folder) as url:
         client, clock = open_store(url, retries=0), SystemClock()
-        store = Store(client, clock, 5.0)
+        store = LedgerStore(client, clock, StoreTimings(timeout_s=5.0))
         limiter = LimiterServicer(LimiterSettings(), _section(SIX), PRICES, store, clock)
         admission = LimiterAdmission(
-            InProcessPeer(LIMITER, limiter, clock=clock), Current(Prices.of(PRICES)), clock
+            InProcessPeer(LIMITER, limiter, clock=clock),
+            Current(Prices.from_section(PRICES)),
+            clock,
         )
         rates = [
             await _admissions(admission, 500 if quick else 5_000) for _ in range(3 if quick else 20)
@@ -235,13 +238,7 @@ async def _store_down(folder: Folder, quick: bool) -> dict[str, float]:
     try:
         await wait_ready(client, process)
         settings = LimiterSettings()
-        store = Store(
-            client,
-            clock,
-            settings.store_timeout_ms / 1e3,
-            settings.store_pause_ms / 1e3,
-            patience_s=settings.store_patience_ms / 1e3,
-        )
+        store = LedgerStore(client, clock, settings.store_timings())
         rules = [{**rule, "store_loss": "open"} for rule in SIX]
         limiter = LimiterServicer(settings, _section(rules), PricesSection(), store, clock)
         seconds = 1.0 if quick else 5.0

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.decisions import Question
-from penstock.limiter.output_estimates import Kind, Outputs
-from penstock.limiter.rules import LimitsSection, Path, RuleSection, counters
+from penstock.limiter.counters import SpendPath, counters_of
+from penstock.limiter.output_estimates import CallGroup, OutputEstimates
+from penstock.limiter.rules import LimitsSection, RuleSection
+from penstock.limiter.script import Reservation
 from penstock.simulation.ledger import SimulatedLedger
 
 START_S = 1_800_000_000
@@ -31,6 +32,8 @@ re-reads its whole history.
 """
 MIX = {1: 0.3, 2: 0.4, 3: 0.2, 4: 0.1}
 TOKENS_A_S = 50.0
+HOLD_MS = 600_000
+GROUP = CallGroup("a", "m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,27 +134,22 @@ def limited(
         holds=holds,
         adaptive=adaptive,
     )
-    section, path, books, outputs = (
-        LimitsSection(rules=(rule,)),
-        Path("a", model="m"),
-        SimulatedLedger("a"),
-        Outputs(0.9),
-    )
-    outcome, ends, kind = _empty(), list[tuple[float, int]](), Kind("a", "m")
+    section = LimitsSection(rules=(rule,))
+    path = SpendPath("a", model="m")
+    ledger = SimulatedLedger("a")
+    estimates = OutputEstimates(0.9)
+    outcome = _empty()
+    ends: list[tuple[float, int]] = []
     for number, call in enumerate(calls):
         while ends and ends[0][0] <= call.at_s:
-            _settle(books, outputs, heapq.heappop(ends), calls, kind)
-        now = START_S + call.at_s
-        least = [1, call.input_tokens, call.input_tokens * INPUT]
-        most = [
-            1,
-            call.input_tokens + MAX_TOKENS,
-            (call.input_tokens * INPUT) + MAX_TOKENS * OUTPUT,
-        ]
-        ask = Question(most, outputs.usual(kind, most, least), least, 600_000, call.priority)
+            at_s, ended = heapq.heappop(ends)
+            _settle(ledger, estimates, calls[ended], str(ended), at_s)
+        now_s = START_S + call.at_s
+        counters = counters_of(section, path, now_s)
+        reservation = _reservation(call, estimates)
         outcome.asked[call.priority] += 1
-        reply = books.reserve(round(now * 1e6), str(number), counters(section, path, now), ask)
-        if reply.verdict == pb.VERDICT_ALLOWED:
+        ruling = ledger.reserve(round(now_s * 1e6), str(number), counters, reservation)
+        if ruling.verdict == pb.VERDICT_ALLOWED:
             outcome.served[call.priority] += 1
             window = int(call.at_s // WINDOW_S)
             outcome.spent[window] = outcome.spent.get(window, 0) + call.paid
@@ -159,21 +157,19 @@ def limited(
     return outcome
 
 
+def _reservation(call: Arrival, estimates: OutputEstimates) -> Reservation:
+    min_cost = [1, call.input_tokens, call.input_tokens * INPUT]
+    max_cost = [1, min_cost[1] + MAX_TOKENS, min_cost[2] + MAX_TOKENS * OUTPUT]
+    expected_cost = estimates.expected_cost(GROUP, max_cost, min_cost)
+    return Reservation(max_cost, expected_cost, min_cost, HOLD_MS, call.priority)
+
+
 def _settle(
-    books: SimulatedLedger,
-    outputs: Outputs,
-    end: tuple[float, int],
-    calls: Sequence[Arrival],
-    kind: Kind,
+    ledger: SimulatedLedger, estimates: OutputEstimates, call: Arrival, hold_id: str, at_s: float
 ) -> None:
-    at, number = end
-    call = calls[number]
-    books.settle(
-        round((START_S + at) * 1e6),
-        str(number),
-        [1, call.input_tokens + call.output_tokens, call.paid],
-    )
-    outputs.learn(kind, [0, call.output_tokens, call.output_tokens * OUTPUT])
+    spent = [1, call.input_tokens + call.output_tokens, call.paid]
+    ledger.settle(round((START_S + at_s) * 1e6), hold_id, spent)
+    estimates.record(GROUP, [0, call.output_tokens, call.output_tokens * OUTPUT])
 
 
 def _empty() -> Outcome:

@@ -28,7 +28,7 @@ from penstock.bench.telemetry.nab import (
 )
 from penstock.bench.telemetry.replay import replay
 from penstock.bench.telemetry.stack import Times, watch
-from penstock.telemetry.detection.novelty import THETA, NoveltyStream
+from penstock.telemetry.detection.novelty import ALERT_LEVEL_NATS, NoveltyStream
 
 BOUNDS = {
     "nab_standard": Bound(">=", 70),
@@ -208,7 +208,7 @@ def _scores(found: Sequence[Stream]) -> tuple[list[tuple[Stream, list[float]]], 
         detector, row = NoveltyStream(), []
         for value in stream.values:
             score = detector.score(value)
-            detector.alert(score)
+            detector.should_alert(score)
             row.append(score)
         scored.append((stream, row))
     return scored, (time.perf_counter() - started) / sum(
@@ -216,13 +216,15 @@ def _scores(found: Sequence[Stream]) -> tuple[list[tuple[Stream, list[float]]], 
     ) * 1e6
 
 
-def _alerts(scored: Sequence[tuple[Stream, list[float]]], theta: float = THETA) -> Alerts:
+def _alerts(
+    scored: Sequence[tuple[Stream, list[float]]], theta: float = ALERT_LEVEL_NATS
+) -> Alerts:
     """Each stream's alerts at a level."""
     found: Alerts = []
     for stream, scores in scored:
         budget = NoveltyStream()
         found.append(
-            (stream, [row for row, score in enumerate(scores) if budget.alert(score, theta)])
+            (stream, [row for row, score in enumerate(scores) if budget.should_alert(score, theta)])
         )
     return found
 
@@ -274,7 +276,9 @@ def _at_other_levels(
     """(windows hit, false alerts) of stricter levels, one for each recall below the detector's."""
     found: dict[int, int] = {}
     for step in range(1, 13):
-        outcomes = [judge(stream, alerts) for stream, alerts in _alerts(scored, THETA + step)]
+        outcomes = [
+            judge(stream, alerts) for stream, alerts in _alerts(scored, ALERT_LEVEL_NATS + step)
+        ]
         if 0 < _hits(outcomes) < hits:
             found.setdefault(_hits(outcomes), _false(outcomes))
     return list(found.items())[::2]

@@ -35,11 +35,12 @@ from penstock.rpc.peers.unary import UnaryPeer
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.detection.findings import Detector
 from penstock.telemetry.detection.metric_detector import MetricDetector
+from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.critical_path import critical_path
-from penstock.telemetry.spans.spans import Source, Tree, view
-from penstock.telemetry.store import Store
+from penstock.telemetry.spans.spans import Source, SpanTree, read_span
+from penstock.telemetry.store import TelemetryStore
 from penstock.testkit.world import world
 
 SPANS_IN_TRACE = 8
@@ -102,7 +103,7 @@ def _recording(count: int) -> dict[str, Number]:
     """Microseconds of one span: none, sampled out, recorded; the best of five interleaved
     rounds.
     """
-    telemetry = Telemetry("bench", "127.0.0.1:1", interval_s=3600, capacity=10)
+    telemetry = Telemetry("bench", "127.0.0.1:1", interval_s=3600, max_queued_spans=10)
     sides = {
         "span_none_us": (NO_TELEMETRY, Call()),
         "span_unsampled_us": (telemetry, Call(traceparent=format_traceparent(1, 2, False))),
@@ -116,8 +117,7 @@ def _recording(count: int) -> dict[str, Number]:
                 with side.span("penstock.api.x.v1.XService/Do", call, kind="server"):
                     pass
             best[name] = min(best[name], (time.perf_counter() - started) / (count // 5) * 1e6)
-    telemetry.ring.clear()
-    telemetry.close(0.1)
+    telemetry.close(0.0)
     return dict(best)
 
 
@@ -167,9 +167,9 @@ def _critical_paths(traces: int) -> dict[str, Number]:
     rng, worst, spent = random.Random(7), 0, 0.0
     sources = {service: Source(service, "1") for service in SERVICES}
     for _ in range(traces):
-        tree = Tree(
+        tree = SpanTree(
             [
-                view(span, sources[service])
+                read_span(span, sources[service])
                 for span, service in generated_trace(rng, rng.randrange(1, 40))
             ]
         )
@@ -261,24 +261,24 @@ class _Later:
         self.now += seconds
 
 
-def _filled(payloads: list[bytes], detectors: Sequence[Detector] = ()) -> Store:
-    store = Store(_Later(), 4 << 30, detectors=detectors)
+def _filled(payloads: list[bytes], detectors: Sequence[Detector] = ()) -> TelemetryStore:
+    store = TelemetryStore(_Later(), 4 << 30, DetectionPipeline(detectors))
     for payload in payloads:
         _put(store, payload)
     return store
 
 
-def _put(store: Store, payload: bytes) -> None:
+def _put(store: TelemetryStore, payload: bytes) -> None:
     request = otlp.ExportTraceServiceRequest.FromString(payload)
     for resource in request.resource_spans:
-        source = store.window.source(
+        source = store.window.source_number(
             Source(resource.resource.attributes[0].value.string_value, "1")
         )
         for span in resource.scope_spans[0].spans:
             store.window.add(span, source, store.clock.monotonic())
 
 
-def _settle_all(store: Store) -> None:
+def _settle_all(store: TelemetryStore) -> None:
     clock = store.clock
     assert isinstance(clock, _Later)
     clock.now += 60.0
@@ -288,7 +288,7 @@ def _settle_all(store: Store) -> None:
 
 def _memory(spans: int) -> tuple[dict[str, Number], tuple[list[float], list[float]]]:
     """Resident megabytes with a million spans held."""
-    process, store = psutil.Process(), Store(_Later(), 4 << 30)
+    process, store = psutil.Process(), TelemetryStore(_Later(), 4 << 30)
     gc.collect()
     before = process.memory_info().rss
     xs: list[float] = [0.0]

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.simulation.requests import START_UNIX_S, Fault, World, arrivals
+from penstock.telemetry.detection.baseline import fit_baseline
+from penstock.telemetry.detection.downsampling import SAMPLE_INTERVAL_S
 from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.fitting import fit
-from penstock.telemetry.detection.incidents import Incident, IncidentBook
+from penstock.telemetry.detection.incidents import Incident, IncidentTracker
 from penstock.telemetry.detection.metric_detector import MetricDetector
-from penstock.telemetry.detection.quality import Quality
+from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.detection.request_detector import RequestDetector
-from penstock.telemetry.detection.sampling import SAMPLE_S
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.trace_summary import SettledRequest
 
 SERVICES = ("router", "cache", "batcher", "inference")
 KINDS = {
@@ -56,8 +56,8 @@ class Watched:
 
     detectors: list[Detector] = field(default_factory=list)
     requests: RequestDetector = field(default_factory=RequestDetector)
-    quality: Quality = field(default_factory=Quality)
-    book: IncidentBook = field(default_factory=IncidentBook)
+    quality: QualityMonitor = field(default_factory=QualityMonitor)
+    book: IncidentTracker = field(default_factory=IncidentTracker)
     findings: list[Finding] = field(default_factory=list)
     fitted_s: float = 0.0
     streams: dict[SeriesKey, list[float]] = field(
@@ -68,33 +68,33 @@ class Watched:
     def __post_init__(self) -> None:
         self.detectors += [MetricDetector(), self.requests]
 
-    def take(self, now_s: float, seen: RequestSeen) -> None:
+    def take(self, now_s: float, seen: SettledRequest) -> None:
         """A request that has settled, and whatever is due by now."""
-        if now_s - self.sampled_s >= SAMPLE_S:
+        if now_s - self.sampled_s >= SAMPLE_INTERVAL_S:
             self._sample(now_s)
         self._count(seen)
-        found = list(self.quality.take(seen))
+        found = list(self.quality.observe_request(seen))
         for detector in self.detectors:
-            found += detector.on_request(seen)
+            found += detector.observe_request(seen)
         self._find(found)
-        if now_s - self.fitted_s >= 1.0 and (asked := self.requests.due()) is not None:
+        if now_s - self.fitted_s >= 1.0 and (fit := self.requests.next_fit()) is not None:
             self.fitted_s = now_s
-            self.requests.learnt(asked[0], fit(asked[1]))
+            self.requests.set_baseline(fit.group, fit_baseline(fit.sample))
 
     def _find(self, found: Sequence[Finding]) -> None:
         for finding in found:
             self.findings.append(finding)
-            self.book.take(finding)
+            self.book.report(finding)
 
-    def _count(self, seen: RequestSeen) -> None:
+    def _count(self, seen: SettledRequest) -> None:
         for span in seen.tree.spans:
             service = span.source.service
             self._add(service, "rpc.server.call.duration", span.duration_ns / 1e9)
             self._add(service, "error share", float(bool(span.error)))
         root = seen.tree.root.attributes
         self._add("cache", "hit share", float(bool(seen.summary.cache)))
-        self._add("batcher", "queue wait", float(root.get(names.QUEUED_MS, 0.0)))
-        self._add("router", "tokens out", float(root.get(names.OUTPUT_TOKENS, 0.0)))
+        self._add("batcher", "queue wait", float(root.get(semconv.QUEUED_MS, 0.0)))
+        self._add("router", "tokens out", float(root.get(semconv.OUTPUT_TOKENS, 0.0)))
 
     def _add(self, service: str, metric: str, value: float) -> None:
         held = self.streams[SeriesKey(service, metric)]
@@ -109,7 +109,7 @@ class Watched:
                 told.append((SeriesKey(key.service, key.metric + ":rate"), count / length_s))
             for series, value in told:
                 for detector in self.detectors:
-                    self._find(detector.on_point(series, START_UNIX_S + now_s, value))
+                    self._find(detector.observe_sample(series, START_UNIX_S + now_s, value))
             self.streams[key] = [0.0, 0.0]
 
 
@@ -156,14 +156,16 @@ def replay(folder: Path | None, hours: float, seed: int) -> Replayed:
             break
         watched.take(now_s, seen)
     found = [(fault, _found(fault, watched.findings)) for fault in faults]
-    false = [incident for incident in watched.book.all() if not _explained(incident, faults)]
+    false = [
+        incident for incident in watched.book.newest_first() if not _explained(incident, faults)
+    ]
     return Replayed(found, false, hours * len(SERVICES))
 
 
 def _found(fault: Fault, findings: Sequence[Finding]) -> float | None:
     for finding in findings:
         at_s = finding.at_unix_s - START_UNIX_S
-        blamed = " ".join(blame.feature for blame in finding.blames)
+        blamed = " ".join(contribution.feature for contribution in finding.contributions)
         if fault.from_s <= at_s <= fault.to_s and any(
             word in blamed for word in FEATURES[fault.kind]
         ):

@@ -1,1 +1,1 @@
-"""The views: each asks the services one question and gives blocks. No drawing here."""
+"""The views: each asks the services one question and returns blocks. Nothing is drawn here."""

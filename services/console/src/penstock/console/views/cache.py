@@ -1,51 +1,72 @@
-"""The view of the cache: what it answered, how right it was, and what another threshold would have
-given.
+"""The cache: what it answered, how often audits found it right, what another threshold would
+give.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.console.sources import Sources
-from penstock.console.views import charts
-from penstock.console.views.blocks import Block, Cell, Chart, Note, Rows, Tile, Tiles
-from penstock.console.views.format import Query, Row, away, dollars, metric_charts
+from penstock.console.drawing import charts
+from penstock.console.drawing.blocks import Block, Cell, Chart, Row, Rows, Tile, Tiles
+from penstock.console.drawing.format import Query, dollars
+from penstock.console.service_clients import ServiceClients
+from penstock.console.views.metric_charts import metric_charts
+from penstock.console.views.unavailable import unavailable
 
-HITS = ("exact", "semantic", "coalesced")
-"""How the rules of answered look-ups begin."""
+HIT_RULES = ("exact", "semantic", "coalesced")
+"""How the names of the rules begin by which a look-up was answered."""
+
+NO_LOOKUP = "no look-up"
+RECENT_REQUESTS = 200
 
 
-async def cache(sources: Sources, _: Query) -> Sequence[Block]:
+async def show_cache(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
-    costs, traces, quality = await asyncio.gather(
-        sources.ask(
+    costs, requests, quality = await asyncio.gather(
+        clients.call(
             "telemetry", "GetCosts", pb.GetCostsRequest(by=pb.COST_BY_CACHE), pb.GetCostsResponse
         ),
-        sources.ask(
+        clients.call(
             "telemetry",
             "SearchTraces",
-            pb.SearchTracesRequest(name="RouterService", limit=200),
+            pb.SearchTracesRequest(name="RouterService", limit=RECENT_REQUESTS),
             pb.SearchTracesResponse,
         ),
-        sources.ask("telemetry", "GetQuality", pb.GetQualityRequest(), pb.GetQualityResponse),
+        clients.call("telemetry", "GetQuality", pb.GetQualityRequest(), pb.GetQualityResponse),
     )
-    if costs is None or traces is None:
-        return away(sources, "telemetry")
-    rows: list[Row] = [
-        [row.key or "not asked", f"{row.calls:,}", f"{row.mean_ms:.2f}", dollars(row.paid_microusd)]
-        for row in costs.rows
+    if costs is None or requests is None:
+        return unavailable(clients, "telemetry")
+    return [
+        *await _cache_blocks(clients),
+        _outcomes(costs.rows),
+        _latencies(requests.traces),
+        *await metric_charts(clients, "penstock.cache", "Cache"),
+        _quality(quality.rows if quality else ()),
     ]
+
+
+def _outcomes(costs: Iterable[pb.CostRow]) -> Rows:
+    rows: list[Row] = [
+        [row.key or NO_LOOKUP, f"{row.calls:,}", f"{row.mean_ms:.2f}", dollars(row.paid_microusd)]
+        for row in costs
+    ]
+    columns = ("outcome", "calls", "mean ms", "paid")
+    return Rows("Outcomes", columns, rows, "no call has been counted yet")
+
+
+def _latencies(requests: Iterable[pb.TraceSummary]) -> Chart:
     dots: dict[str, list[tuple[float, float]]] = {}
-    for trace in traces.traces:
-        dots.setdefault(trace.cache or "not asked", []).append(
-            (float(trace.start_unix_ms), trace.duration_ms)
-        )
-    options = charts.scatter(dots, "time", "ms")
-    options["xAxis"] = {"type": "time"}
-    drifts: list[Row] = [
+    for row in requests:
+        dot = (float(row.start_unix_ms), row.duration_ms)
+        dots.setdefault(row.cache or NO_LOOKUP, []).append(dot)
+    return Chart("Latency of recent requests by outcome", charts.dots_over_time(dots, "ms"))
+
+
+def _quality(measures: Iterable[pb.QualityRow]) -> Rows:
+    rows: list[Row] = [
         [
             row.model,
             row.measure,
@@ -53,40 +74,20 @@ async def cache(sources: Sources, _: Query) -> Sequence[Block]:
             Cell(f"{row.now:.3f}", bad=row.drifted),
             str(row.observations),
         ]
-        for row in (quality.rows if quality else ())
+        for row in measures
     ]
-    return [
-        *await _audits(sources),
-        Rows(
-            "Outcomes",
-            ("outcome", "calls", "mean ms", "paid"),
-            rows,
-            "no call has been counted yet",
-        ),
-        Chart("Latency of recent requests by outcome", options),
-        *await metric_charts(sources, "penstock.cache", "Cache"),
-        Rows(
-            "Against the reference period", ("model", "measure", "reference", "now", "seen"), drifts
-        ),
-    ]
+    columns = ("model", "measure", "reference", "now", "observations")
+    return Rows("Against the reference period", columns, rows)
 
 
-async def _audits(sources: Sources) -> Sequence[Block]:
-    """What the cache says of itself, for the tenant with the most calls; a note where it gives no
-    answer.
-    """
-    tenants = await sources.ask(
-        "telemetry",
-        "GetCosts",
-        pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=1),
-        pb.GetCostsResponse,
-    )
-    tenant = tenants.rows[0].key if tenants and tenants.rows else ""
-    stats, curve = await asyncio.gather(
-        sources.ask(
+async def _cache_blocks(clients: ServiceClients) -> list[Block]:
+    """What the cache itself reports, for the tenant that has paid most."""
+    tenant = await _largest_tenant(clients)
+    stats, trade_off = await asyncio.gather(
+        clients.call(
             "cache", "GetStats", cache_pb2.GetStatsRequest(), cache_pb2.GetStatsResponse, tenant
         ),
-        sources.ask(
+        clients.call(
             "cache",
             "GetTradeOff",
             cache_pb2.GetTradeOffRequest(),
@@ -95,49 +96,46 @@ async def _audits(sources: Sources) -> Sequence[Block]:
         ),
     )
     if stats is None:
-        return [
-            Note(
-                f"the cache gives no answer: {sources.refused.get('cache', 'not asked yet')}",
-                bad=True,
-            )
-        ]
-    looked = sum(stats.lookups.values())
-    hits = sum(number for rule, number in stats.lookups.items() if rule.partition(":")[0] in HITS)
-    right = f"{stats.audited_precision:.1%}" if stats.audits else "not yet audited"
-    blocks: list[Block] = [
-        Tiles(
-            [
-                Tile("look-ups", f"{looked:,}", f"{hits / looked:.1%} answered" if looked else ""),
-                Tile(
-                    "audited hits right",
-                    right,
-                    f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits"
-                    if stats.audits
-                    else "",
-                ),
-                Tile("entries", f"{stats.entries:,}", f"{stats.bytes / 1e6:,.1f} MB"),
-                Tile("saved, net", dollars(stats.saved_microusd), f"{stats.saved_ms / 1e3:,.2f} s"),
-            ]
-        )
-    ]
-    rules: list[Row] = [
-        [rule, f"{number:,}"]
-        for rule, number in sorted(stats.lookups.items(), key=lambda row: -row[1])
-    ]
-    blocks.append(
-        Rows(
-            "Look-ups by rule", ("rule", "look-ups"), rows=rules, empty="nothing was looked up yet"
-        )
-    )
-    if curve is not None and curve.points:
-        lines = {
-            "hit rate": [(point.threshold, point.hit_rate) for point in curve.points],
-            "wrong among hits": [(point.threshold, point.error_rate) for point in curve.points],
-        }
-        blocks.append(
-            Chart(
-                f"Threshold in force {curve.threshold:.3f}, and what others would give",
-                charts.curve(lines, "threshold"),
-            )
-        )
+        return unavailable(clients, "cache")
+    blocks: list[Block] = [Tiles(_tiles(stats)), _lookups(stats)]
+    if trade_off is not None and trade_off.points:
+        blocks.append(_trade_off(trade_off))
     return blocks
+
+
+async def _largest_tenant(clients: ServiceClients) -> str:
+    request = pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=1)
+    response = await clients.call("telemetry", "GetCosts", request, pb.GetCostsResponse)
+    return response.rows[0].key if response and response.rows else ""
+
+
+def _tiles(stats: cache_pb2.GetStatsResponse) -> list[Tile]:
+    lookups = sum(stats.lookups.values())
+    hits = sum(
+        count for rule, count in stats.lookups.items() if rule.partition(":")[0] in HIT_RULES
+    )
+    precision, audits = "not yet audited", ""
+    if stats.audits:
+        precision = f"{stats.audited_precision:.1%}"
+        audits = f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits"
+    return [
+        Tile("look-ups", f"{lookups:,}", f"{hits / lookups:.1%} answered" if lookups else ""),
+        Tile("audited hits right", precision, audits),
+        Tile("entries", f"{stats.entries:,}", f"{stats.bytes / 1e6:,.1f} MB"),
+        Tile("saved, net", dollars(stats.saved_microusd), f"{stats.saved_ms / 1e3:,.2f} s"),
+    ]
+
+
+def _lookups(stats: cache_pb2.GetStatsResponse) -> Rows:
+    most_first = sorted(stats.lookups.items(), key=lambda item: -item[1])
+    rows: list[Row] = [[rule, f"{count:,}"] for rule, count in most_first]
+    return Rows("Look-ups by rule", ("rule", "look-ups"), rows, "nothing was looked up yet")
+
+
+def _trade_off(trade_off: cache_pb2.GetTradeOffResponse) -> Chart:
+    lines = {
+        "hit rate": [(point.threshold, point.hit_rate) for point in trade_off.points],
+        "wrong among hits": [(point.threshold, point.error_rate) for point in trade_off.points],
+    }
+    title = f"Threshold in force {trade_off.threshold:.3f}, and what others would give"
+    return Chart(title, charts.curve(lines, "threshold"))

@@ -1,14 +1,17 @@
-"""Envoy's rate limit service, version 3: descriptors in, a verdict for each and for all out.
+"""Envoy's rate limit service, version 3: descriptors in, a code for each of them and for all out.
 
-In time: late is open or closed by rule.
+Every descriptor that a rule limits is one rate counter. Nothing is counted unless every descriptor
+passes, which differs from Envoy's reference service on purpose: there, a refused request uses up
+the limits of the descriptors that would have passed.
 
-Differs from the reference service on purpose: nothing is counted unless every descriptor passes.
+Envoy waits 20 ms by default and then decides without an answer. So each call waits for the store
+only as long as that leaves time, and otherwise the rules' `store_loss` decides.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import grpc
@@ -16,188 +19,261 @@ from google.protobuf import duration_pb2
 from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.limiter_service import LimiterServicer
-from penstock.limiter.decisions import Question, Reply, Usage
-from penstock.limiter.rules import SECONDS, Counter, EnvoyRule, organisation_prefix
-from penstock.limiter.store import Store, StoreLost
+from penstock.limiter.calendar_windows import UNIT_SECONDS
+from penstock.limiter.counters import NOTHING, REQUESTS, RateCounter, organisation_prefix
+from penstock.limiter.holds import STORE_LOST_RETRY_MS
+from penstock.limiter.rules import EnvoyRule
+from penstock.limiter.script import CounterUsage, Reservation, Ruling
+from penstock.limiter.store.errors import StoreLost
+from penstock.limiter.store.ledger_store import LedgerStore
 
-ANSWER_S = 0.010
-"""Longest wait for the store: half of the 20 ms that Envoy waits by default before it does as it
-likes; the rest is for the way.
-"""
+MAX_STORE_WAIT_S = 0.010
+"""Longest wait for the store: half of the time that Envoy waits by default."""
 RETURN_S = 0.005
 """Left for the way back to a caller that says how long it waits."""
-MOST_DESCRIPTORS = 64
-PERIODS_S = {1: 1, 2: 60, 3: 3_600, 4: 86_400, 5: SECONDS["month"], 6: 365 * 86_400, 7: 604_800}
-"""Length of a unit by its number in the protocol (which is not in the order of time)."""
+MAX_DESCRIPTORS = 64
+UNIT_LENGTHS_S: dict[int, int] = {
+    rls.SECOND: 1,
+    rls.MINUTE: 60,
+    rls.HOUR: 3_600,
+    rls.DAY: 86_400,
+    rls.WEEK: 604_800,
+    rls.MONTH: UNIT_SECONDS["month"],
+    rls.YEAR: 365 * 86_400,
+}
+"""Length of each unit of the protocol."""
+UNITS_BY_LENGTH = {length_s: unit for unit, length_s in UNIT_LENGTHS_S.items()}
+SPEND_NOW = Reservation(NOTHING, NOTHING, NOTHING, ttl_ms=0)
+"""Spends each counter's `own_amount`; nobody settles it."""
+OK = rls.RateLimitResponse.OK
+OVER_LIMIT = rls.RateLimitResponse.OVER_LIMIT
+
+DescriptorCounters = Sequence[RateCounter | None]
+"""The counter of each descriptor; None where nothing limits it."""
+Usages = Mapping[str, CounterUsage]
+"""Usage by counter key."""
 
 
 class EnvoyServicer:
     """envoy.service.ratelimit.v3.RateLimitService."""
 
-    def __init__(self, limiter: LimiterServicer, store: Store, answer_s: float = ANSWER_S) -> None:
-        self._limiter, self._store, self._answer_s = limiter, store, answer_s
+    def __init__(
+        self,
+        limiter: LimiterServicer,
+        store: LedgerStore,
+        max_store_wait_s: float = MAX_STORE_WAIT_S,
+    ) -> None:
+        self._limiter = limiter
+        self._store = store
+        self._max_store_wait_s = max_store_wait_s
 
     async def ShouldRateLimit(
         self, request: rls.RateLimitRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> rls.RateLimitResponse:
         """Decide; aborts with INVALID_ARGUMENT for a request without domain or descriptors."""
-        if not request.domain or not 0 < len(request.descriptors) <= MOST_DESCRIPTORS:
-            field = "descriptors" if request.domain else "domain"
-            said = f"{field}: needs {'1 to 64 descriptors' if request.domain else 'a name'}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
-        found = [self._counter(request, descriptor) for descriptor in request.descriptors]
-        rows = _once(found)
+        problem = _problem(request)
+        if problem:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        counters = [self._counter(request, descriptor) for descriptor in request.descriptors]
+        merged = _merge_repeated(counters)
         try:
-            async with asyncio.timeout(self._wait_s(context.time_remaining())):
-                reply, states = await self._ask(request.domain, rows)
+            async with asyncio.timeout(self._store_wait_s(context.time_remaining())):
+                ruling, usages = await self._spend(request.domain, merged)
         except (StoreLost, TimeoutError):
-            shut = next((index for index, row in enumerate(rows) if row.store_loss == "closed"), -1)
-            verdict = pb.VERDICT_ALLOWED if shut < 0 else pb.VERDICT_STORE_UNAVAILABLE
-            reply, states = Reply(verdict, shut, 1000), [Usage(row.limit, 0, 0, 0) for row in rows]
-        return _response(found, rows, states, reply)
+            ruling, usages = _rule_without_store(merged)
+        by_key = {counter.key: usage for counter, usage in zip(merged, usages, strict=True)}
+        return _response(counters, merged, by_key, ruling)
 
-    def _wait_s(self, left_s: float | None) -> float:
-        """Time for the store.
+    def _store_wait_s(self, left_s: float | None) -> float:
+        """How long to wait for the store.
 
-        What a caller still waits counts from its call's arrival, wherever that has queued since.
+        Args:
+            left_s: how long the caller still waits, counted from the arrival of its call, wherever
+                that has been queued since; None: it does not say.
         """
-        return (
-            self._answer_s if left_s is None else min(self._answer_s, max(0.0, left_s - RETURN_S))
-        )
+        if left_s is None:
+            return self._max_store_wait_s
+        return min(self._max_store_wait_s, max(0.0, left_s - RETURN_S))
 
-    async def _ask(self, domain: str, rows: Sequence[Counter]) -> tuple[Reply, list[Usage]]:
-        if not rows:
-            return Reply(pb.VERDICT_ALLOWED), []
-        nothing = [0, 0, 0]
-        ask = Question(nothing, nothing, nothing, 0)
+    async def _spend(
+        self, domain: str, counters: Sequence[RateCounter]
+    ) -> tuple[Ruling, list[CounterUsage]]:
+        """Spend, and read the counters afterwards; both go to the store in one batch."""
+        if not counters:
+            return Ruling(pb.VERDICT_ALLOWED), []
         organisation = _organisation(domain)
-        reply, states = await asyncio.gather(
-            self._store.reserve(organisation, "", rows, ask), self._store.usage(organisation, rows)
+        ruling, usages = await asyncio.gather(
+            self._store.reserve(organisation, "", counters, SPEND_NOW),
+            self._store.usage(organisation, counters),
         )
-        return reply, states
+        return ruling, usages
 
     def _counter(
         self, request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor
-    ) -> Counter | None:
-        """The counter of a descriptor: its own limit, else the first rule that fits; None where
-        nothing limits it.
+    ) -> RateCounter | None:
+        """The counter of a descriptor: by the limit that it brings, else by the first rule that
+        fits; None where nothing limits it.
         """
+        section = self._limiter.counters.section
         rule = next(
-            (
-                rule
-                for rule in self._limiter.section.envoy
-                if _fits(rule, request.domain, descriptor)
-            ),
-            None,
+            (rule for rule in section.envoy if _applies(rule, request.domain, descriptor)), None
         )
-        limit, period_s = (rule.requests_per_unit, SECONDS[rule.unit]) if rule else (0, 0)
-        if descriptor.HasField("limit") and descriptor.limit.unit in PERIODS_S:
-            limit, period_s = descriptor.limit.requests_per_unit, PERIODS_S[descriptor.limit.unit]
-        elif rule is None:
+        limit = _limit(rule, descriptor)
+        if limit is None:
             return None
-        value = "|".join(
+        requests, period_s = limit
+        entries = "|".join(
             f"{len(entry.key)}:{entry.key}={entry.value}" for entry in descriptor.entries
         )
-        hits = (
-            descriptor.hits_addend.value
-            if descriptor.HasField("hits_addend")
-            else request.hits_addend or 1
-        )
-        return Counter(
-            f"{organisation_prefix(_organisation(request.domain))}c:envoy:{period_s}:{value}",
-            (rule.name if rule else "") or value,
-            "rate",
-            0,
-            max(limit, 1),
-            shadow=self._limiter.section.shadow or (rule is not None and rule.shadow),
+        prefix = organisation_prefix(_organisation(request.domain))
+        return RateCounter(
+            key=f"{prefix}c:envoy:{period_s}:{entries}",
+            rule=(rule.name if rule else "") or entries,
+            dimension=REQUESTS,
+            limit=max(requests, 1),
+            is_shadow=section.shadow or (rule is not None and rule.shadow),
             store_loss=rule.store_loss if rule else "open",
-            start=period_s * 1_000_000,
-            end=limit,
-            amount=hits,
+            period_us=period_s * 1_000_000,
+            burst=requests,
+            own_amount=_hits(request, descriptor),
         )
 
 
-def _once(found: Sequence[Counter | None]) -> list[Counter]:
-    """Each counter once, with all that is asked of it: descriptors that are the same are counted
-    together, and pass together or not.
-    """
-    rows: dict[str, Counter] = {}
-    for counter in found:
-        if counter is not None:
-            before = rows.get(counter.key)
-            rows[counter.key] = (
-                replace(counter, amount=before.amount + counter.amount) if before else counter
-            )
-    return list(rows.values())
+def _problem(request: rls.RateLimitRequest) -> str:
+    """What is wrong with a request, and in which field; empty if nothing is."""
+    if not request.domain:
+        return "domain: must not be empty"
+    if not 0 < len(request.descriptors) <= MAX_DESCRIPTORS:
+        return f"descriptors: must have 1 to {MAX_DESCRIPTORS} elements"
+    return ""
 
 
 def _organisation(domain: str) -> str:
+    """Where the counters of a domain are kept, apart from those of organisations."""
     return f"envoy/{domain}"
 
 
-def _fits(rule: EnvoyRule, domain: str, descriptor: rls.RateLimitDescriptor) -> bool:
+def _applies(rule: EnvoyRule, domain: str, descriptor: rls.RateLimitDescriptor) -> bool:
     if rule.domain != domain or len(rule.descriptor) != len(descriptor.entries):
         return False
     pairs = zip(rule.descriptor, descriptor.entries, strict=True)
     return all(wanted in (entry.key, f"{entry.key}={entry.value}") for wanted, entry in pairs)
 
 
-def _response(
-    found: Sequence[Counter | None], rows: Sequence[Counter], states: Sequence[Usage], reply: Reply
-) -> rls.RateLimitResponse:
-    passed = reply.verdict == pb.VERDICT_ALLOWED
-    response = rls.RateLimitResponse(
-        overall_code=rls.RateLimitResponse.OK if passed else rls.RateLimitResponse.OVER_LIMIT
-    )
-    by_key = {row.key: state for row, state in zip(rows, states, strict=True)}
-    asked = {row.key: row.amount for row in rows}
-    for counter in found:
-        status = response.statuses.add(code=rls.RateLimitResponse.OK)
+def _limit(rule: EnvoyRule | None, descriptor: rls.RateLimitDescriptor) -> tuple[int, int] | None:
+    """Requests and the seconds in which they are allowed."""
+    own = descriptor.limit
+    if descriptor.HasField("limit") and own.unit in UNIT_LENGTHS_S:
+        return own.requests_per_unit, UNIT_LENGTHS_S[own.unit]
+    if rule is None:
+        return None
+    return rule.requests_per_unit, UNIT_SECONDS[rule.unit]
+
+
+def _hits(request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor) -> int:
+    if descriptor.HasField("hits_addend"):
+        return descriptor.hits_addend.value
+    return request.hits_addend or 1
+
+
+def _merge_repeated(counters: DescriptorCounters) -> list[RateCounter]:
+    """Each counter once, with the hits of all its descriptors: descriptors that are the same pass
+    together or not at all.
+    """
+    merged: dict[str, RateCounter] = {}
+    for counter in counters:
         if counter is None:
             continue
-        state = by_key[counter.key]
-        left = max(0, counter.end - state.committed)
-        status.current_limit.requests_per_unit = counter.end
-        status.current_limit.name = counter.rule
-        seconds = counter.start // 1_000_000
-        status.current_limit.unit = next(
-            unit for unit, length in PERIODS_S.items() if length == seconds
-        )  # type: ignore[assignment]
-        status.limit_remaining = left
-        status.duration_until_reset.CopyFrom(
-            _duration(state.committed * counter.start / counter.limit / 1e6)
-        )
-        if not passed and not counter.shadow and asked[counter.key] > left:
-            status.code = rls.RateLimitResponse.OVER_LIMIT
-    if not passed and not any(
-        status.code == rls.RateLimitResponse.OVER_LIMIT for status in response.statuses
-    ):
-        key = rows[max(reply.at, 0)].key
-        response.statuses[
-            [row.key if row else "" for row in found].index(key)
-        ].code = rls.RateLimitResponse.OVER_LIMIT
-    _headers(response, by_key, rows)
+        before = merged.get(counter.key)
+        hits = _own_amount(counter) + (_own_amount(before) if before else 0)
+        merged[counter.key] = replace(counter, own_amount=hits)
+    return list(merged.values())
+
+
+def _own_amount(counter: RateCounter) -> int:
+    return counter.own_amount or 0
+
+
+def _rule_without_store(counters: Sequence[RateCounter]) -> tuple[Ruling, list[CounterUsage]]:
+    """What the rules' `store_loss` says, and counters of which nothing is known to be used."""
+    usages = [CounterUsage(counter.limit, 0, 0, 0) for counter in counters]
+    for index, counter in enumerate(counters):
+        if counter.store_loss == "closed":
+            return Ruling(pb.VERDICT_STORE_UNAVAILABLE, index, STORE_LOST_RETRY_MS), usages
+    return Ruling(pb.VERDICT_ALLOWED), usages
+
+
+def _response(
+    counters: DescriptorCounters, merged: Sequence[RateCounter], usages: Usages, ruling: Ruling
+) -> rls.RateLimitResponse:
+    is_allowed = ruling.verdict == pb.VERDICT_ALLOWED
+    response = rls.RateLimitResponse(overall_code=OK if is_allowed else OVER_LIMIT)
+    response.statuses.extend(_status(counter, usages) for counter in counters)
+    if not is_allowed:
+        for index in _over_limit(counters, merged, usages, ruling):
+            response.statuses[index].code = OVER_LIMIT
+    _add_headers(response, merged, usages)
     return response
 
 
-def _headers(
-    response: rls.RateLimitResponse, states: dict[str, Usage], rows: Sequence[Counter]
+def _over_limit(
+    counters: DescriptorCounters, merged: Sequence[RateCounter], usages: Usages, ruling: Ruling
+) -> list[int]:
+    """Indexes of the descriptors to blame for a refusal: those without enough left, or else the
+    first one of the counter that decided.
+    """
+    hits = {counter.key: _own_amount(counter) for counter in merged}
+    over_limit = [
+        index
+        for index, counter in enumerate(counters)
+        if counter is not None
+        and not counter.is_shadow
+        and hits[counter.key] > _remaining(counter, usages)
+    ]
+    if over_limit:
+        return over_limit
+    decided = merged[max(ruling.counter_index, 0)].key
+    return [[counter.key if counter else "" for counter in counters].index(decided)]
+
+
+def _status(counter: RateCounter | None, usages: Usages) -> rls.RateLimitResponse.DescriptorStatus:
+    status = rls.RateLimitResponse.DescriptorStatus(code=OK)
+    if counter is None:
+        return status
+    committed = usages[counter.key].committed
+    status.current_limit.requests_per_unit = counter.burst
+    status.current_limit.name = counter.rule
+    unit = UNITS_BY_LENGTH[counter.period_us // 1_000_000]
+    status.current_limit.unit = unit  # type: ignore[assignment] # the stubs want their enumeration
+    status.limit_remaining = _remaining(counter, usages)
+    reset_s = committed * counter.period_us / counter.limit / 1e6
+    status.duration_until_reset.CopyFrom(_duration(reset_s))
+    return status
+
+
+def _remaining(counter: RateCounter, usages: Usages) -> int:
+    return max(0, counter.burst - usages[counter.key].committed)
+
+
+def _add_headers(
+    response: rls.RateLimitResponse, counters: Sequence[RateCounter], usages: Usages
 ) -> None:
-    """The tightest limit as `ratelimit-limit`, `-remaining`, `-reset` (IETF
+    """Add the tightest limit as `ratelimit-limit`, `-remaining` and `-reset` (IETF
     draft-polli-ratelimit-headers-03).
     """
-    if not rows:
+    if not counters:
         return
-    tightest = min(rows, key=lambda row: row.end - states[row.key].committed)
-    used = states[tightest.key].committed
+    tightest = min(counters, key=lambda counter: counter.burst - usages[counter.key].committed)
+    committed = usages[tightest.key].committed
+    reset_s = -(-committed * tightest.period_us // tightest.limit // 1_000_000)
     for name, value in (
-        ("ratelimit-limit", tightest.end),
-        ("ratelimit-remaining", max(0, tightest.end - used)),
-        ("ratelimit-reset", -(-used * tightest.start // tightest.limit // 1_000_000)),
+        ("ratelimit-limit", tightest.burst),
+        ("ratelimit-remaining", _remaining(tightest, usages)),
+        ("ratelimit-reset", reset_s),
     ):
         response.response_headers_to_add.add(key=name, value=str(value))
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
-    whole = int(seconds)
-    return duration_pb2.Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    whole_s = int(seconds)
+    return duration_pb2.Duration(seconds=whole_s, nanos=int((seconds - whole_s) * 1e9))

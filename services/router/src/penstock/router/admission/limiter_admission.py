@@ -92,7 +92,7 @@ class LimiterAdmission:
     def _demand(self, call: Call, request: ResolvedRequest) -> Demand:
         estimate, model = request.estimate, request.model
         bound, output = estimate.input_bound, estimate.output_tokens
-        price = self._prices.value.most_microusd(model, bound, output)
+        price = self._prices.value.cost_bound_microusd(model, bound, output)
         cost = price or 0
         options = request.options
         if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
@@ -159,8 +159,8 @@ class LimiterAdmission:
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
     ) -> tuple[Admitted | None, pb.Decision]:
         prices, estimate, hold_id = self._prices.value, request.estimate, secrets.token_hex(12)
-        money = prices.most_microusd(request.model, estimate.input_bound, output)
-        least = prices.most_microusd(request.model, estimate.input_tokens, 0) or 0
+        money = prices.cost_bound_microusd(request.model, estimate.input_bound, output)
+        least = prices.cost_bound_microusd(request.model, estimate.input_tokens, 0) or 0
         amounts = (1, estimate.input_bound + output, money or 0)
         reserve = pb.ReserveRequest(
             hold_id=hold_id,
@@ -230,7 +230,7 @@ class LimiterAdmission:
         if spent is None:
             return None
         model, input_tokens, output_tokens = spent
-        cost = self._prices.value.most_microusd(model, input_tokens, output_tokens) or 0
+        cost = self._prices.value.cost_bound_microusd(model, input_tokens, output_tokens) or 0
         return 1, input_tokens + output_tokens, cost
 
     async def keep(self) -> None:

@@ -163,7 +163,7 @@ class CacheLookUp:
         estimate = request.estimate
         output = min(estimate.output_tokens or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
         prices = self._prices.value
-        return prices.most_microusd(request.model, estimate.input_tokens, output) or 0
+        return prices.cost_bound_microusd(request.model, estimate.input_tokens, output) or 0
 
     async def follow_stream(
         self, call: Call, request: ResolvedRequest

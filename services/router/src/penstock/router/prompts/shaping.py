@@ -110,7 +110,7 @@ class PromptShape:
         before, after = optimised.tokens_before, optimised.tokens_after
         note = f"prompt: {', '.join(applied)}; {before} to {after} tokens, {counted}"
         saved = max(0, before - after)
-        saved_microusd = self._prices.value.most_microusd(model, saved, 0) or 0
+        saved_microusd = self._prices.value.cost_bound_microusd(model, saved, 0) or 0
         saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=saved_microusd)
         return replace(
             unchanged,

@@ -118,7 +118,7 @@ class Models:
     def _price_microusd(self, name: str, estimate: Estimate) -> int:
         """Estimated price of a task on a model; 0 when the model has none."""
         prices = self._prices.value
-        return prices.most_microusd(name, estimate.input_tokens, estimate.output_tokens) or 0
+        return prices.cost_bound_microusd(name, estimate.input_tokens, estimate.output_tokens) or 0
 
 
 def _once(names: Sequence[str]) -> tuple[str, ...]:

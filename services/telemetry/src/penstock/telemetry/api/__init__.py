@@ -1,1 +1,1 @@
-"""The gRPC service of the queries: messages to values and back."""
+"""The gRPC service of the queries."""

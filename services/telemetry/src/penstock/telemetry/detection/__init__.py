@@ -1,1 +1,4 @@
-"""Anomaly detectors, and the incidents that their findings become. Imports window and spans."""
+"""Anomalies: detectors over metrics and requests, drift of quality, and incidents made of findings.
+
+Imports spans and window.
+"""

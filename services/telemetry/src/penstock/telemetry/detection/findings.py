@@ -1,6 +1,6 @@
-"""The seam of the anomaly detectors: what they are shown and what they find.
+"""What a detector is given and what it reports.
 
-No detector here; incidents are `incidents.py`.
+Incidents are made of findings in `incidents.py`.
 """
 
 from __future__ import annotations
@@ -9,55 +9,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.trace_summary import SettledRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Blame:
-    """One feature's part in a finding; the subject is the metric series or the group of requests
-    that shows it.
-    """
+class Contribution:
+    """One feature's part in a finding."""
 
     feature: str
     share: float
+    """Its share of the distance from what was expected, 0 to 1."""
     value: float
     expected: float
     subject: str = ""
+    """The metric series or request group that shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a detector says at one moment.
-
-    `severity` is minus the decimal logarithm of the chance.
-    """
+    """What a detector reports at one moment: something that is not as it was."""
 
     service: str
     subject: str
+    """The metric series or request group that shows it."""
     detector: str
+    """`metric`, `requests` or `drift`."""
     at_unix_s: float
     severity: float
+    """Minus the decimal logarithm of the probability that it is chance."""
     text: str
-    blames: tuple[Blame, ...] = ()
+    """In one sentence, for a person."""
+    contributions: tuple[Contribution, ...] = ()
+    """The largest share first."""
     critical_section: str = ""
+    """`service operation` where the time goes; empty when not known."""
     trace_ids: tuple[str, ...] = ()
 
 
 class Detector(Protocol):
-    """What a detector must answer.
+    """A detector of anomalies.
 
-    Both are called on the event loop and must be quick; fitting belongs in a thread.
+    It is called on the event loop, so each call must be quick: slow work belongs in a thread.
     """
 
-    def on_point(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
-        """A metric stream's value, every 15 seconds."""
+    def observe_sample(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
+        """Take a metric's value, one every 15 seconds."""
         ...
 
-    def on_request(self, seen: RequestSeen) -> Sequence[Finding]:
-        """A request that has settled."""
+    def observe_request(self, request: SettledRequest) -> Sequence[Finding]:
+        """Take a request that has settled."""
         ...
 
-    def state(self) -> Mapping[str, float]:
-        """Numbers for Prometheus, such as the streams watched and the seconds of the last fit."""
+    def metrics(self) -> Mapping[str, float]:
+        """Metrics of the detector itself, by name."""
         ...

@@ -1,30 +1,38 @@
-"""Incidents: what findings become.
+"""Incidents: the findings of one service within minutes of each other, merged.
 
-Findings of one service within minutes are one, in which each subject is named. No detector here.
+An incident opens with its first finding, grows when a finding brings a new subject, and closes when
+nothing more is found.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.subscribers import Followers
+from penstock.service.subscribers import Subscribers, Subscription
+from penstock.telemetry.detection.findings import Contribution, Finding
 
-MERGE_S = 300.0
-"""Findings of one service this close together are one incident."""
+MERGE_WITHIN_S = 300.0
+"""A finding this close to its service's last one belongs to the same incident."""
 
-CLOSE_S = 120.0
-"""An incident is closed when nothing was found for this long."""
+CLOSE_AFTER_S = 120.0
+"""An incident closes when nothing more was found for so long."""
 
-MOST_INCIDENTS = 1000
-MOST_BLAMES = 10
+MAX_INCIDENTS = 1000
+MAX_CONTRIBUTIONS = 10
+MAX_TRACE_IDS = 20
+MAX_QUEUED_UPDATES = 100
+"""Updates that may wait for one subscriber."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Findings of one service merged; frozen, so that a watcher's copy does not change under it."""
+    """Merged findings of one service, as they stand at one moment.
+
+    Fields that a finding has too are those of the worst finding.
+    """
 
     id: str
     service: str
@@ -35,117 +43,141 @@ class Incident:
     severity: float
     text: str
     open: bool = True
-    blames: tuple[Blame, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
+    """Of all findings, the worst finding's first."""
     critical_section: str = ""
     trace_ids: tuple[str, ...] = ()
     alerts: int = 1
-    grew: bool = False
-    """Whether the last finding brought a subject that was not blamed before: something more went
+    """Findings merged."""
+    has_new_subject: bool = False
+    """Whether the last finding brought a subject that no earlier one had: something more went
     wrong.
     """
 
 
-@dataclass
-class IncidentBook:
-    """All incidents, and those who watch them."""
+class IncidentTracker:
+    """All incidents, and everybody who receives their updates.
 
-    _incidents: OrderedDict[str, Incident] = field(default_factory=OrderedDict)
-    _watchers: Followers[Incident] = field(default_factory=lambda: Followers(100))
-    _count: int = 0
+    Args:
+        listeners: called with each incident as it opens, changes and closes; they must not block.
+    """
 
-    def take(self, finding: Finding) -> Incident:
-        """Merge a finding into its service's incident, or open one."""
-        near = [
+    def __init__(self, listeners: Sequence[Callable[[Incident], None]] = ()) -> None:
+        self._listeners = listeners
+        self._incidents: OrderedDict[str, Incident] = OrderedDict()
+        self._subscribers = Subscribers[Incident](MAX_QUEUED_UPDATES)
+        self._opened = 0
+
+    def report(self, finding: Finding) -> Incident:
+        """Merge a finding into its service's incident, or open one; returns the incident."""
+        recent = [
             incident
             for incident in self._incidents.values()
             if incident.service == finding.service
-            and finding.at_unix_s - incident.last_unix_s <= MERGE_S
+            and finding.at_unix_s - incident.last_unix_s <= MERGE_WITHIN_S
         ]
-        incident = _merged(near[-1], finding) if near else self._opened(finding)
-        self._put(incident)
+        incident = merge(recent[-1], finding) if recent else self._open(finding)
+        self._publish(incident)
         return incident
 
-    def _opened(self, finding: Finding) -> Incident:
-        self._count += 1
+    def close_quiet(self, unix_s: float) -> list[Incident]:
+        """Close incidents of which nothing more was found; returns those closed now."""
+        quiet = [
+            replace(incident, open=False)
+            for incident in self._incidents.values()
+            if incident.open and unix_s - incident.last_unix_s > CLOSE_AFTER_S
+        ]
+        for incident in quiet:
+            self._publish(incident)
+        return quiet
+
+    def newest_first(self) -> list[Incident]:
+        """All incidents, open and closed."""
+        return sorted(self._incidents.values(), key=lambda incident: -incident.opened_unix_s)
+
+    @property
+    def open_count(self) -> int:
+        """The number of open incidents."""
+        return sum(incident.open for incident in self._incidents.values())
+
+    def subscribe(
+        self, accepts: Callable[[Incident], bool]
+    ) -> AbstractContextManager[Subscription[Incident]]:
+        """Receive incidents as they open, change and close, those that `accepts` is true for."""
+        return self._subscribers.subscribe(accepts)
+
+    def _open(self, finding: Finding) -> Incident:
+        self._opened += 1
         return Incident(
-            f"inc-{int(finding.at_unix_s):x}-{self._count}",
+            f"inc-{int(finding.at_unix_s):x}-{self._opened}",
             finding.service,
             finding.subject,
             finding.detector,
-            finding.at_unix_s,
-            finding.at_unix_s,
-            finding.severity,
-            finding.text,
-            blames=_named(finding),
+            opened_unix_s=finding.at_unix_s,
+            last_unix_s=finding.at_unix_s,
+            severity=finding.severity,
+            text=finding.text,
+            contributions=_with_subject(finding),
             critical_section=finding.critical_section,
             trace_ids=finding.trace_ids,
         )
 
-    def close_quiet(self, unix_s: float) -> list[Incident]:
-        """Close incidents of which nothing more was found; gives those closed now."""
-        quiet = [
-            replace(incident, open=False)
-            for incident in self._incidents.values()
-            if incident.open and unix_s - incident.last_unix_s > CLOSE_S
-        ]
-        for incident in quiet:
-            self._put(incident)
-        return quiet
-
-    def _put(self, incident: Incident) -> None:
+    def _publish(self, incident: Incident) -> None:
         self._incidents[incident.id] = incident
-        while len(self._incidents) > MOST_INCIDENTS:
+        while len(self._incidents) > MAX_INCIDENTS:
             self._incidents.popitem(last=False)
-        self._watchers.tell(incident)
-
-    def all(self) -> list[Incident]:
-        """Newest first."""
-        return sorted(self._incidents.values(), key=lambda incident: -incident.opened_unix_s)
-
-    def watch(self) -> AsyncIterator[Incident]:
-        """Incidents as they open and change; a watcher that does not keep up misses some."""
-        return self._watchers.follow()
+        self._subscribers.publish(incident)
+        for listener in self._listeners:
+            listener(incident)
 
 
-def _named(finding: Finding) -> tuple[Blame, ...]:
-    return tuple(
-        replace(blame, subject=blame.subject or finding.subject) for blame in finding.blames
-    )
-
-
-def _both(first: Sequence[Blame], second: Sequence[Blame]) -> tuple[Blame, ...]:
-    """The blames of two findings, the worse one's first, so that whatever joins an incident is
-    named in it; each once.
-
-    Where there are too many, every subject keeps its first.
-    """
-    every = {(blame.subject, blame.feature): blame for blame in reversed((*first, *second))}
-    ordered = [
-        every[key]
-        for key in dict.fromkeys((blame.subject, blame.feature) for blame in (*first, *second))
-    ]
-    if len(ordered) <= MOST_BLAMES:
-        return tuple(ordered)
-    heads = {blame.subject: blame for blame in reversed(ordered)}
-    rest = [blame for blame in ordered if heads[blame.subject] is not blame]
-    return tuple(
-        [*(blame for blame in ordered if heads[blame.subject] is blame), *rest][:MOST_BLAMES]
-    )
-
-
-def _merged(incident: Incident, finding: Finding) -> Incident:
-    worse = finding.severity > incident.severity
-    blames = _named(finding)
-    known = {blame.subject for blame in incident.blames}
+def merge(incident: Incident, finding: Finding) -> Incident:
+    """The incident with one more finding."""
+    contributions = _with_subject(finding)
+    known = {part.subject for part in incident.contributions}
+    if finding.severity > incident.severity:
+        text = finding.text
+        merged = _merge_contributions(contributions, incident.contributions)
+    else:
+        text = incident.text
+        merged = _merge_contributions(incident.contributions, contributions)
     return replace(
         incident,
         open=True,
         last_unix_s=max(incident.last_unix_s, finding.at_unix_s),
         severity=max(incident.severity, finding.severity),
-        text=finding.text if worse else incident.text,
-        blames=_both(blames, incident.blames) if worse else _both(incident.blames, blames),
+        text=text,
+        contributions=merged,
         critical_section=incident.critical_section or finding.critical_section,
-        trace_ids=tuple(dict.fromkeys((*incident.trace_ids, *finding.trace_ids)))[:20],
+        trace_ids=tuple(dict.fromkeys((*incident.trace_ids, *finding.trace_ids)))[:MAX_TRACE_IDS],
         alerts=incident.alerts + 1,
-        grew=any(blame.subject not in known for blame in blames),
+        has_new_subject=any(part.subject not in known for part in contributions),
     )
+
+
+def _with_subject(finding: Finding) -> tuple[Contribution, ...]:
+    """The finding's contributions, each with its subject."""
+    return tuple(
+        replace(part, subject=part.subject or finding.subject) for part in finding.contributions
+    )
+
+
+def _merge_contributions(
+    worse: Sequence[Contribution], other: Sequence[Contribution]
+) -> tuple[Contribution, ...]:
+    """The contributions of two findings, the worse one's first, each (subject, feature) once.
+
+    Where there are too many, the first of every subject comes before all others, so that every
+    subject of the incident is named.
+    """
+    unique: dict[tuple[str, str], Contribution] = {}
+    for part in (*worse, *other):
+        unique.setdefault((part.subject, part.feature), part)
+    ordered = list(unique.values())
+    if len(ordered) <= MAX_CONTRIBUTIONS:
+        return tuple(ordered)
+    first_of_subject: dict[str, Contribution] = {}
+    for part in ordered:
+        first_of_subject.setdefault(part.subject, part)
+    rest = [part for part in ordered if first_of_subject[part.subject] is not part]
+    return tuple([*first_of_subject.values(), *rest][:MAX_CONTRIBUTIONS])

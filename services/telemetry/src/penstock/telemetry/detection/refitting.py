@@ -1,20 +1,20 @@
-"""Keeps the request detector's idea of what is usual fresh, in a thread. Decides nothing."""
+"""The background task that keeps the request detector's baselines fresh."""
 
 from __future__ import annotations
 
 import asyncio
 
 from penstock.service.clock import Clock
-from penstock.telemetry.detection.fitting import fit
+from penstock.telemetry.detection.baseline import fit_baseline
 from penstock.telemetry.detection.request_detector import RequestDetector
 
-EVERY_S = 1.0
+INTERVAL_S = 1.0
 
 
-async def keep_fitting(detector: RequestDetector, clock: Clock) -> None:
-    """Fit one group at a time, for ever; never on the event loop."""
+async def refit_baselines(detector: RequestDetector, clock: Clock) -> None:
+    """Fit one group at a time, in a thread; runs until it is cancelled."""
     while True:
-        if (asked := detector.due()) is not None:
-            group, sample = asked
-            detector.learnt(group, await asyncio.to_thread(fit, sample))
-        await clock.sleep(EVERY_S)
+        if (fit := detector.next_fit()) is not None:
+            baseline = await asyncio.to_thread(fit_baseline, fit.sample)
+            detector.set_baseline(fit.group, baseline)
+        await clock.sleep(INTERVAL_S)

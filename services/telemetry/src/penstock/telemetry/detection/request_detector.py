@@ -1,9 +1,16 @@
-"""The detector of requests: robust distance, calibrated, grouped by CUSUM; errors by a CUSUM of
-their own. Plain; fitting is asked for.
+"""The detector of requests: finds groups of requests that have become slower, costlier, less
+certain, or that fail more often than usual.
 
-A request of a group adds `surprise - ALLOWED` to the group's sum, which never falls below zero
-(Page 1954). Above LEVEL, for longer than a burst lasts, the group is abnormal. Errors are counted
-likewise against the group's own usual error rate.
+Distance. Each request is a vector of features, see `request_features`. Its surprisal against the
+group's baseline, less an allowance, is added to the group's CUSUM (Page 1954): a sum that never
+falls below zero. One odd request does not lift it far; many in a row do. The group is abnormal when
+the sum is above its alert level for longer than a burst lasts. Before that, what CPU pressure
+explains is taken off a request's latency.
+
+Errors. Each request adds its log likelihood ratio of a bad error rate against the usual one to a
+second CUSUM.
+
+What stays abnormal for ADOPT_AFTER_S is the new normal: the group learns its baseline anew.
 """
 
 from __future__ import annotations
@@ -11,225 +18,282 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from penstock.telemetry.detection.findings import Blame, Finding
-from penstock.telemetry.detection.fitting import Usual
-from penstock.telemetry.detection.pressure import Pressure
+from penstock.telemetry.detection.baseline import Baseline
+from penstock.telemetry.detection.cpu_pressure import CpuPressure
+from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.group_state import CusumState, GroupState
 from penstock.telemetry.detection.request_features import (
     FEATURES,
-    FLOORS,
-    TIMES,
-    Group,
-    Values,
-    Vector,
-    plain,
-    vectors,
+    MIN_DIFFERENCES,
+    SLOWDOWN_WEIGHTS,
+    FeatureValues,
+    FeatureVector,
+    RequestGroup,
+    feature_vectors,
+    in_unit,
 )
-from penstock.telemetry.detection.request_watch import Excursion, Watch
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.trace_summary import SettledRequest
 
-MOST_GROUPS = 1000
-FIRST_FIT = 128
-ALLOWED = 2.0
-LEVEL = 25.0
+MAX_GROUPS = 1000
+FIRST_FIT_SIZE = 128
+"""Requests in a group's sample before its first baseline is fitted."""
+
+ALLOWANCE_NATS = 2.0
+"""Surprisal that does not lift the distance CUSUM."""
+
+DISTANCE_LEVEL_NATS = 25.0
+LEARNING_LEVEL_NATS = DISTANCE_LEVEL_NATS / 3
+"""Above this, requests are too suspect to learn a baseline from."""
+
 BURST_S = 5.0
-ERROR_LEVEL = 14.0
-ERRORS_FROM = 50
-"""Requests from which a group's first error rate is learnt."""
+"""A rise of the distance CUSUM that is shorter is no anomaly."""
 
-REPEAT_S = 30.0
-ADOPT_S = 1200.0
-"""What has been abnormal for so long is the new usual: the group starts anew."""
+ERROR_LEVEL_NATS = 14.0
+ERROR_LEARNING_REQUESTS = 50
+"""Requests of a group from which its error rate is first learned."""
+
+REPEAT_AFTER_S = 30.0
+"""While a group is abnormal, a finding is repeated this often at most."""
+
+ADOPT_AFTER_S = 1200.0
+MIN_CONTRIBUTION_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FitRequest:
+    """A group whose baseline is to be fitted, and what to fit it to."""
+
+    group: RequestGroup
+    sample: tuple[FeatureValues, ...]
 
 
 class RequestDetector:
-    """See `Detector`. Whoever owns it asks for `due` groups and gives back what was fitted."""
+    """See `Detector`.
 
-    def __init__(self, pressure: Pressure | None = None, most: int = MOST_GROUPS) -> None:
-        self._pressure = pressure or Pressure()
-        self._most = most
-        self._watches: OrderedDict[Group, Watch] = OrderedDict()
+    Baselines are fitted elsewhere, because fitting is slow: whoever owns the detector asks for
+    `next_fit` again and again, and returns each result by `set_baseline`.
+
+    Args:
+        pressure: CPU pressure of this machine.
+        max_groups: beyond it, the group without a request for longest is forgotten.
+    """
+
+    def __init__(self, pressure: CpuPressure | None = None, max_groups: int = MAX_GROUPS) -> None:
+        self._pressure = pressure or CpuPressure()
+        self._max_groups = max_groups
+        self._groups: OrderedDict[RequestGroup, GroupState] = OrderedDict()
         self._alerts = 0
         self._fits = 0
 
-    def on_point(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
-        """Nothing: metrics are another detector's."""
+    def observe_sample(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
+        """Nothing: this detector looks at requests only."""
         return ()
 
-    def on_request(self, seen: RequestSeen) -> Sequence[Finding]:
-        """Weigh a settled request in each service it went through."""
-        now_s = (seen.summary.start_ns + seen.summary.duration_ns) / 1e9
-        found: list[Finding] = []
-        for vector in vectors(seen):
-            found += self._errors(vector, self._watch(vector.errors), now_s, seen)
+    def observe_request(self, request: SettledRequest) -> Sequence[Finding]:
+        """Compare a request with its group, in each process on its critical path."""
+        findings: list[Finding] = []
+        for vector in feature_vectors(request):
+            findings += self._observe_error(vector, request)
             if not vector.failed:
-                found += self._distance(vector, self._watch(vector.group), now_s, seen)
-        return found
+                findings += self._observe_distance(vector, request)
+        return findings
 
-    def _watch(self, group: Group) -> Watch:
-        watch = self._watches.get(group)
-        if watch is None:
-            watch = self._watches[group] = Watch()
-            if len(self._watches) > self._most:
-                self._watches.popitem(last=False)
-        else:
-            self._watches.move_to_end(group)
-        return watch
-
-    def _errors(
-        self, vector: Vector, watch: Watch, now_s: float, seen: RequestSeen
-    ) -> Sequence[Finding]:
-        watch.requests += 1
-        usual = min(0.5, max(0.01, watch.error_rate))
-        feared = min(0.9, max(0.15, 4.0 * usual))
-        step = (
-            math.log(feared / usual) if vector.failed else math.log((1.0 - feared) / (1.0 - usual))
-        )
-        excursion = watch.failing
-        learning = watch.requests <= ERRORS_FROM
-        excursion.add(0.0 if learning else step, now_s, 2.0 * ERROR_LEVEL)
-        if learning or excursion.level < ERROR_LEVEL / 2 or now_s - excursion.began_s > ADOPT_S:
-            watch.error_rate += (vector.failed - watch.error_rate) * max(
-                0.001, 1.0 / (watch.requests + 10)
-            )
+    def _observe_error(self, vector: FeatureVector, request: SettledRequest) -> Sequence[Finding]:
+        now_s = request.end_unix_s
+        state = self._state(vector.error_group)
+        cusum = state.error_cusum
+        state.requests += 1
+        is_learning = state.requests <= ERROR_LEARNING_REQUESTS
+        ratio = 0.0 if is_learning else error_log_likelihood_ratio(state.error_rate, vector.failed)
+        cusum.add(ratio, now_s, 2.0 * ERROR_LEVEL_NATS)
+        is_calm = cusum.level < ERROR_LEVEL_NATS / 2
+        if is_learning or is_calm or now_s - cusum.began_s > ADOPT_AFTER_S:
+            state.count_error(vector.failed)
         if vector.failed:
-            excursion.traces.append(seen.summary.trace_id.hex())
-            excursion.parts[0] += 1.0
-        if (
-            excursion.level < watch.raised(ERROR_LEVEL, now_s)
-            or now_s - excursion.told_s < REPEAT_S
-        ):
+            cusum.failures += 1
+            cusum.trace_ids.append(request.summary.trace_id.hex())
+        if not _may_alert(cusum, state.alert_level(ERROR_LEVEL_NATS, now_s), now_s):
             return ()
-        self._tell(watch, excursion, now_s)
-        share = excursion.parts[0] / max(excursion.parts[0], excursion.requests)
-        text = (
-            f"{vector.errors}: {share:.0%} of {excursion.requests} requests failed; "
-            f"{watch.error_rate:.1%} is usual"
-        )
-        blame = Blame("error_rate", 1.0, share, watch.error_rate)
-        return (_finding(vector, now_s, excursion, text, (blame,)),)
+        self._count_alert(state, cusum, now_s)
+        return (_error_finding(vector, cusum, state.error_rate, now_s),)
 
-    def _distance(
-        self, vector: Vector, watch: Watch, now_s: float, seen: RequestSeen
+    def _observe_distance(
+        self, vector: FeatureVector, request: SettledRequest
     ) -> Sequence[Finding]:
-        excursion = watch.slow
-        waited = math.log(self._pressure.stretch(vector.host, seen.summary.start_ns / 1e9, now_s))
-        if watch.usual is not None:
-            values = _unhurried(vector.values, max(0.0, waited - watch.sample.waited))
-            parts = watch.usual.parts(values)
-            surprise = watch.usual.surprise(sum(parts))
-            if excursion.add(surprise - ALLOWED, now_s, 2.0 * LEVEL):
-                _remember(excursion, parts, values, surprise, seen)
-        if excursion.level < LEVEL / 3:
-            watch.sample.take(vector.values, waited, now_s)
-        level = watch.raised(LEVEL, now_s)
-        if (
-            excursion.level < level
-            or now_s - excursion.began_s < BURST_S
-            or now_s - excursion.told_s < REPEAT_S
-        ):
+        now_s = request.end_unix_s
+        state = self._state(vector.group)
+        cusum = state.distance_cusum
+        log_slowdown = self._log_slowdown(vector, request)
+        if state.baseline is not None:
+            excess = max(0.0, log_slowdown - state.sample.mean_log_slowdown)
+            values = without_slowdown(vector.values, excess)
+            _add_distance(cusum, state.baseline, values, request)
+        if cusum.level < LEARNING_LEVEL_NATS:
+            state.sample.offer(vector.values, log_slowdown, now_s)
+        age_s = now_s - cusum.began_s
+        level = state.alert_level(DISTANCE_LEVEL_NATS, now_s)
+        if age_s < BURST_S or not _may_alert(cusum, level, now_s):
             return ()
-        if now_s - excursion.began_s > ADOPT_S:
-            self._watches[vector.group] = Watch(
-                alerts=watch.alerts, alerts_s=now_s, error_rate=watch.error_rate
-            )
+        if age_s > ADOPT_AFTER_S:
+            self._groups[vector.group] = state.restarted(now_s)
             return ()
-        blames = _blames(excursion, watch.usual)
-        if not blames:
+        contributions = _contributions(cusum, state.baseline)
+        if not contributions:
             return ()
-        self._tell(watch, excursion, now_s)
-        text = f"{vector.group}: {_words(blames[0])} over {excursion.requests} requests"
-        return (_finding(vector, now_s, excursion, text, blames),)
+        self._count_alert(state, cusum, now_s)
+        return (_distance_finding(vector, cusum, contributions, now_s),)
 
-    def _tell(self, watch: Watch, excursion: Excursion, now_s: float) -> None:
-        if excursion.told_s == -math.inf:
-            watch.alerts += 1.0
+    def _log_slowdown(self, vector: FeatureVector, request: SettledRequest) -> float:
+        """Logarithm of the factor by which CPU pressure may have slowed the request down."""
+        start_s = request.summary.start_ns / 1e9
+        return math.log(self._pressure.slowdown(vector.host, start_s, request.end_unix_s))
+
+    def _state(self, group: RequestGroup) -> GroupState:
+        state = self._groups.get(group)
+        if state is None:
+            state = self._groups[group] = GroupState()
+            if len(self._groups) > self._max_groups:
+                self._groups.popitem(last=False)
+        else:
+            self._groups.move_to_end(group)
+        return state
+
+    def _count_alert(self, state: GroupState, cusum: CusumState, now_s: float) -> None:
+        """Count an alert once for each rise of a CUSUM, however often its finding is repeated."""
+        if cusum.alerted_s == -math.inf:
+            state.count_alert(now_s)
             self._alerts += 1
-        excursion.told_s = now_s
+        cusum.alerted_s = now_s
 
-    def due(self) -> tuple[Group, tuple[Values, ...]] | None:
-        """A group whose sample has grown by half since it was fitted, with the sample; None when
-        there is none.
+    def next_fit(self) -> FitRequest | None:
+        """A group to fit: one without a baseline and with a large enough sample, or one whose
+        sample is half new since the last fit. None when there is no such group.
         """
-        for group, watch in self._watches.items():
-            sample = watch.sample
-            held = len(sample.values)
-            if held >= FIRST_FIT and sample.fresh >= (held // 2 if watch.usual else FIRST_FIT):
-                sample.fresh = 0
-                return group, tuple(sample.values)
+        for group, state in self._groups.items():
+            sample = state.sample
+            size = len(sample.values)
+            needed = size // 2 if state.baseline else FIRST_FIT_SIZE
+            if size >= FIRST_FIT_SIZE and sample.new_since_fit >= needed:
+                sample.new_since_fit = 0
+                return FitRequest(group, tuple(sample.values))
         return None
 
-    def learnt(self, group: Group, usual: Usual) -> None:
-        """Take what was fitted."""
-        if (watch := self._watches.get(group)) is not None:
-            watch.usual = usual
+    def set_baseline(self, group: RequestGroup, baseline: Baseline) -> None:
+        """Use a fitted baseline; ignored when the group was forgotten meanwhile."""
+        if (state := self._groups.get(group)) is not None:
+            state.baseline = baseline
             self._fits += 1
 
-    def state(self) -> Mapping[str, float]:
-        """Groups watched, those fitted, fits and alerts so far."""
-        fitted = sum(watch.usual is not None for watch in self._watches.values())
+    def metrics(self) -> Mapping[str, float]:
+        """Groups, groups with a baseline, fits and alerts so far."""
+        fitted = sum(state.baseline is not None for state in self._groups.values())
         return {
-            "groups": len(self._watches),
+            "groups": len(self._groups),
             "groups_fitted": fitted,
             "fits": self._fits,
             "request_alerts": self._alerts,
         }
 
 
-def _unhurried(values: Values, waited: float) -> Values:
-    """A request as it would have been had the host been no busier than usual: `waited` is the
-    logarithm of the factor.
+def error_log_likelihood_ratio(error_rate: float, failed: bool) -> float:
+    """How much one request speaks for a bad error rate against the usual one, in nats.
+
+    Bad is four times the usual rate, at least 15 %.
     """
-    if waited == 0.0:
+    usual = min(0.5, max(0.01, error_rate))
+    bad = min(0.9, max(0.15, 4.0 * usual))
+    return math.log(bad / usual) if failed else math.log((1.0 - bad) / (1.0 - usual))
+
+
+def without_slowdown(values: FeatureValues, log_slowdown: float) -> FeatureValues:
+    """A request's values as they would be had it not been slowed down by this factor."""
+    if log_slowdown == 0.0:
         return values
-    return tuple(value - waited * time for value, time in zip(values, TIMES, strict=True))
+    return tuple(
+        value - log_slowdown * weight
+        for value, weight in zip(values, SLOWDOWN_WEIGHTS, strict=True)
+    )
 
 
-def _remember(
-    excursion: Excursion, parts: Values, values: Values, surprise: float, seen: RequestSeen
+def _add_distance(
+    cusum: CusumState, baseline: Baseline, values: FeatureValues, request: SettledRequest
 ) -> None:
-    """What went into a sum: parts and values weigh as much as they surprise."""
-    for index, (part, value) in enumerate(zip(parts, values, strict=True)):
-        excursion.parts[index] += max(0.0, part)
-        excursion.values[index] += value
-    if surprise > ALLOWED:
-        excursion.traces.append(seen.summary.trace_id.hex())
+    """Add a request's surprisal to the CUSUM, and remember what it is made of."""
+    parts = baseline.distance_parts(values)
+    surprisal = baseline.surprisal(sum(parts))
+    max_level = 2.0 * DISTANCE_LEVEL_NATS
+    if not cusum.add(surprisal - ALLOWANCE_NATS, request.end_unix_s, max_level):
+        return
+    cusum.add_values(parts, values)
+    if surprisal > ALLOWANCE_NATS:
+        cusum.trace_ids.append(request.summary.trace_id.hex())
 
 
-def _blames(excursion: Excursion, usual: Usual | None) -> tuple[Blame, ...]:
-    """Features by their part of the distance, the largest first; none below a twentieth or below
-    what means anything.
+def _may_alert(cusum: CusumState, level: float, now_s: float) -> bool:
+    return cusum.level >= level and now_s - cusum.alerted_s >= REPEAT_AFTER_S
+
+
+def _contributions(cusum: CusumState, baseline: Baseline | None) -> tuple[Contribution, ...]:
+    """Features by their share of the distance, the largest first.
+
+    Left out are those with less than MIN_CONTRIBUTION_SHARE and those whose mean is closer to the
+    baseline than MIN_DIFFERENCES.
     """
-    whole = sum(excursion.parts)
-    if usual is None or whole <= 0.0:
+    distance = sum(cusum.part_sums)
+    if baseline is None or distance <= 0.0:
         return ()
-    found = []
-    for index, part in enumerate(excursion.parts):
-        mean = excursion.values[index] / excursion.requests
-        if part / whole >= 0.05 and abs(mean - usual.centre[index]) >= FLOORS[index]:
-            expected = plain(index, usual.centre[index])
-            found.append(Blame(FEATURES[index], part / whole, plain(index, mean), expected))
-    return tuple(sorted(found, key=lambda blame: -blame.share))
+    contributions = []
+    for index, part in enumerate(cusum.part_sums):
+        mean = cusum.value_sums[index] / cusum.requests
+        centre = baseline.centre[index]
+        is_large = abs(mean - centre) >= MIN_DIFFERENCES[index]
+        if is_large and part / distance >= MIN_CONTRIBUTION_SHARE:
+            value, expected = in_unit(index, mean), in_unit(index, centre)
+            contributions.append(Contribution(FEATURES[index], part / distance, value, expected))
+    return tuple(sorted(contributions, key=lambda part: -part.share))
 
 
-def _words(blame: Blame) -> str:
-    return f"{blame.feature} {blame.value:.3g} where {blame.expected:.3g} is usual"
+def _error_finding(
+    vector: FeatureVector, cusum: CusumState, usual_rate: float, now_s: float
+) -> Finding:
+    share = cusum.failures / max(cusum.failures, cusum.requests)
+    text = (
+        f"{vector.error_group}: {share:.0%} of {cusum.requests} requests failed; "
+        f"{usual_rate:.1%} is usual"
+    )
+    contribution = Contribution("error_rate", 1.0, share, usual_rate)
+    return _finding(vector, cusum, text, (contribution,), now_s)
+
+
+def _distance_finding(
+    vector: FeatureVector, cusum: CusumState, contributions: tuple[Contribution, ...], now_s: float
+) -> Finding:
+    largest = contributions[0]
+    text = (
+        f"{vector.group}: {largest.feature} {largest.value:.3g} where {largest.expected:.3g} is "
+        f"usual over {cusum.requests} requests"
+    )
+    return _finding(vector, cusum, text, contributions, now_s)
 
 
 def _finding(
-    vector: Vector, now_s: float, excursion: Excursion, text: str, blames: tuple[Blame, ...]
+    vector: FeatureVector,
+    cusum: CusumState,
+    text: str,
+    contributions: tuple[Contribution, ...],
+    now_s: float,
 ) -> Finding:
-    subject, severity = str(vector.group), excursion.level / math.log(10.0)
-    traces = tuple(excursion.traces)
     return Finding(
         vector.group.service,
-        subject,
+        str(vector.group),
         "requests",
         now_s,
-        severity,
-        text,
-        blames,
-        vector.section,
-        traces,
+        severity=cusum.level / math.log(10.0),
+        text=text,
+        contributions=contributions,
+        critical_section=vector.section,
+        trace_ids=tuple(cusum.trace_ids),
     )

@@ -1,33 +1,34 @@
-"""What the request detector looks at: one vector for each service that a request's critical path
-went through. Plain.
+"""Features of a request for the request detector: one vector for each process on its critical
+path.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.spans import Source, SpanView, error_origin
-from penstock.telemetry.window.settled import RequestSeen
+from penstock.telemetry.window.trace_summary import SettledRequest
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
-"""Each in its own unit; vectors hold the first three as logarithms. Confidence is the model's: the
-cache's own jumps whenever it calibrates itself, and whether its answers are right is what audits
-say.
+"""Vectors hold the first three as logarithms.
+
+Confidence is the model's. The cache's confidence is left out, because it jumps whenever the cache
+calibrates itself; whether reused answers are right is what audits say.
 """
 
-TIMES = (1.0, 1.0, 0.0, 0.0)
-"""Which of them a host that is short of processors makes worse."""
+SLOWDOWN_WEIGHTS = (1.0, 1.0, 0.0, 0.0)
+"""Whether CPU pressure makes a feature larger."""
 
-WORSE = (1.0, 1.0, 1.0, -1.0)
-"""Which way is worse: only what got worse is an incident."""
+WORSE_DIRECTIONS = (1.0, 1.0, 1.0, -1.0)
+"""In which direction a feature gets worse; a change for the better is no anomaly."""
 
-FLOORS = (0.10, 0.10, 0.05, 0.02)
-"""Differences below these mean nothing, however steady a feature has been."""
+MIN_DIFFERENCES = (0.10, 0.10, 0.05, 0.02)
+"""A smaller difference from the baseline means nothing, however steady a feature has been."""
 
-CALLERS = {
+CALLER_ERROR_CODES = {
     "ALREADY_EXISTS",
     "CANCELLED",
     "FAILED_PRECONDITION",
@@ -38,122 +39,137 @@ CALLERS = {
     "RESOURCE_EXHAUSTED",
     "UNAUTHENTICATED",
 }
-"""Codes by which a service says that the caller erred, gave up or asked too much: its own health
-they say nothing of.
+"""Codes that speak of the caller: it erred, gave up, or asked for too much. They are no failures of
+the service.
 """
 
-Values = tuple[float, ...]
+FeatureValues = tuple[float, ...]
+"""One value for each of FEATURES."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Requests that are alike: by the instance that served, model, complexity tier and how the
-    cache took part.
-    """
+class RequestGroup:
+    """Requests that are compared with each other; texts are empty where they do not apply."""
 
     service: str
     instance: str
     model: str
-    tier: str
-    cache: str
+    tier: str = ""
+    cache: str = ""
+    operation: str = ""
 
     def __str__(self) -> str:
-        instance = "" if ":" in self.instance or self.instance == self.service else self.instance
-        return " ".join(
-            part for part in (self.service, instance, self.model, self.tier, self.cache) if part
+        named = self.instance != self.service and ":" not in self.instance
+        parts = (
+            self.service,
+            self.instance if named else "",
+            self.model,
+            self.tier,
+            self.cache,
+            self.operation,
         )
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
-class Vector:
-    """One request in one service: its features, the part of the critical path where it spent most,
-    whether it failed there.
+class FeatureVector:
+    """One request in one process."""
 
-    Failures are counted in `errors`, a group by operation: a request that fails has no receipt, so
-    no tier and no cache outcome.
+    group: RequestGroup
+    """By model, tier and cache outcome: where its features are compared."""
+    error_group: RequestGroup
+    """By model and operation: where failures are counted. A failed request has no receipt, so
+    neither tier nor cache outcome.
     """
-
-    group: Group
-    errors: Group
-    values: Values
+    values: FeatureValues
     section: str
+    """`service operation` where this process spent most time on the critical path."""
     failed: bool
+    """Whether the request's error began in this process, and is not the caller's."""
     host: str = ""
+    """Boot identifier of the machine."""
 
 
-def vectors(seen: RequestSeen) -> Iterator[Vector]:
-    """The services on the critical path, each with the time spent in itself; the root's also with
-    cost, queue and confidence.
+def feature_vectors(request: SettledRequest) -> Iterator[FeatureVector]:
+    """One vector for each process on the critical path.
+
+    Its latency is the time spent in the process itself. Queue wait, cost and confidence stand in
+    the spans that carry them: those of the process that answered.
     """
-    origin = error_origin(seen.tree)
-    root = seen.tree.root
-    tier = str(root.attributes.get(names.TIER, ""))
-    model = seen.summary.model or _asked_for(seen)
-    own: dict[Source, dict[str, int]] = {}
-    for section in seen.sections:
-        span = section.span
-        spent = own.setdefault(span.source, {})
-        spent[span.name] = spent.get(span.name, 0) + section.end_ns - section.start_ns
-    for source, spent in own.items():
-        service, instance = source.service, source.instance
-        said = _said(seen, service, instance)
-        group = Group(service, instance, model, tier, seen.summary.cache)
-        errors = Group(service, instance, model, root.name, "")
-        longest = max(spent, key=lambda name: spent[name])
-        failed = (
-            origin is not None
-            and origin.error not in CALLERS
-            and origin.source.service == service
-            and origin.source.instance == instance
+    origin = error_origin(request.tree)
+    root = request.tree.root
+    tier = str(root.attributes.get(semconv.TIER, ""))
+    model = request.summary.model or _requested_model(request)
+    for source, spent_ns in _own_time(request).items():
+        longest = max(spent_ns, key=lambda name: spent_ns[name])
+        yield FeatureVector(
+            RequestGroup(source.service, source.instance, model, tier, request.summary.cache),
+            RequestGroup(source.service, source.instance, model, operation=root.name),
+            _values(sum(spent_ns.values()), _numbers(request, source)),
+            f"{source.service} {longest}",
+            _failed_in(source, origin),
+            source.host,
         )
-        values = _values(sum(spent.values()), said)
-        yield Vector(group, errors, values, f"{service} {longest}", failed, source.host)
 
 
-def _asked_for(seen: RequestSeen) -> str:
-    """The model that a request was bound for, where no answer says who gave it."""
-    told = (
-        str(span.attributes.get(name, ""))
-        for span in seen.tree.spans
-        for name in (names.REQUEST_MODEL, names.MODEL)
+def _own_time(request: SettledRequest) -> dict[Source, dict[str, int]]:
+    """Nanoseconds on the critical path by process and operation."""
+    own: dict[Source, dict[str, int]] = {}
+    for section in request.critical_path:
+        span = section.span
+        spent_ns = own.setdefault(span.source, {})
+        spent_ns[span.name] = spent_ns.get(span.name, 0) + section.end_ns - section.start_ns
+    return own
+
+
+def _failed_in(source: Source, origin: SpanView | None) -> bool:
+    return (
+        origin is not None
+        and origin.error not in CALLER_ERROR_CODES
+        and origin.source.service == source.service
+        and origin.source.instance == source.instance
     )
-    return next((model for model in told if model), "")
 
 
-def _said(seen: RequestSeen, service: str, instance: str) -> dict[str, float]:
-    """The numbers that a service's spans of this request carry."""
-    found: dict[str, float] = {}
-    for span in seen.tree.spans:
-        if span.source.service == service and span.source.instance == instance:
-            _read(span, found)
-    return found
+def _requested_model(request: SettledRequest) -> str:
+    """The model that was asked for, where no answer says which model gave it."""
+    for span in request.tree.spans:
+        for name in (semconv.REQUEST_MODEL, semconv.MODEL):
+            if model := str(span.attributes.get(name, "")):
+                return model
+    return ""
 
 
-def _read(span: SpanView, into: dict[str, float]) -> None:
-    for name in (
-        names.QUEUED_MS,
-        names.PAID,
-        names.CONFIDENCE,
-        names.INPUT_TOKENS,
-        names.OUTPUT_TOKENS,
-    ):
-        value = span.attributes.get(name)
-        if isinstance(value, int | float):
-            into.setdefault(name, float(value))
+def _numbers(request: SettledRequest, source: Source) -> dict[str, float]:
+    """The numbers that a process's spans of this request carry; of each the first."""
+    numbers: dict[str, float] = {}
+    for span in request.tree.spans:
+        if span.source.service != source.service or span.source.instance != source.instance:
+            continue
+        for name in (
+            semconv.QUEUED_MS,
+            semconv.PAID,
+            semconv.CONFIDENCE,
+            semconv.INPUT_TOKENS,
+            semconv.OUTPUT_TOKENS,
+        ):
+            value = span.attributes.get(name)
+            if isinstance(value, int | float):
+                numbers.setdefault(name, float(value))
+    return numbers
 
 
-def _values(own_ns: int, said: dict[str, float]) -> Values:
-    tokens = said.get(names.INPUT_TOKENS, 0.0) + said.get(names.OUTPUT_TOKENS, 0.0)
-    cost = said.get(names.PAID, 0.0) / tokens if tokens else 0.0
-    queue_ms = max(0.0, said.get(names.QUEUED_MS, 0.0))
+def _values(own_ns: int, numbers: Mapping[str, float]) -> FeatureValues:
+    tokens = numbers.get(semconv.INPUT_TOKENS, 0.0) + numbers.get(semconv.OUTPUT_TOKENS, 0.0)
+    cost_per_token = numbers.get(semconv.PAID, 0.0) / tokens if tokens else 0.0
     return (
         math.log(max(own_ns, 1000) / 1e6),
-        math.log1p(queue_ms),
-        math.log1p(max(0.0, cost)),
-        said.get(names.CONFIDENCE, 0.0),
+        math.log1p(max(0.0, numbers.get(semconv.QUEUED_MS, 0.0))),
+        math.log1p(max(0.0, cost_per_token)),
+        numbers.get(semconv.CONFIDENCE, 0.0),
     )
 
 
-def plain(feature: int, value: float) -> float:
-    """A vector's value in the feature's own unit."""
+def in_unit(feature: int, value: float) -> float:
+    """A value of a vector in the unit of its feature, which is given by index."""
     return (math.exp, math.expm1, math.expm1, float)[feature](value)

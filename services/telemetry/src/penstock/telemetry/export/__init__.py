@@ -1,1 +1,1 @@
-"""Passing telemetry on: OTLP, Prometheus, a webhook."""
+"""What telemetry passes on: OTLP exports, Prometheus text, incidents by webhook."""

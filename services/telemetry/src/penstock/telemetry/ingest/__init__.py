@@ -1,1 +1,1 @@
-"""Taking telemetry in: OTLP from any exporter, figures of this machine."""
+"""What comes in: OTLP from any exporter, and metrics of this machine."""

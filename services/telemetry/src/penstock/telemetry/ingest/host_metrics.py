@@ -1,5 +1,6 @@
-"""Figures of the machine and of this process: processor, its pressure, memory, and GPUs where NVML
-finds some. Reads only.
+"""Metrics of this machine and of this process: CPU and its pressure, memory, network, GPUs.
+
+GPUs are read through NVML, where there is one.
 """
 
 from __future__ import annotations
@@ -7,45 +8,57 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
-from penstock.otel.process_metrics import ProcessFigures
+from penstock.otel.process_metrics import ProcessMetrics
 from penstock.service.clock import Clock
-from penstock.telemetry.detection.pressure import NEAR_S, Pressure
-from penstock.telemetry.window.series_key import SeriesKey
+from penstock.telemetry.detection.cpu_pressure import READ_INTERVAL_S, CpuPressure
+from penstock.telemetry.window.series import SeriesKey
 
-EVERY_S = 5.0
-PRESSURE = Path("/proc/pressure/cpu")
-SERVICE = "host"
-OWN = "telemetry"
-Reading = tuple[str, str, float, tuple[tuple[str, str], ...]]
+INTERVAL_S = 5.0
+CPU_PRESSURE_FILE = Path("/proc/pressure/cpu")
+HOST_SERVICE = "host"
+OWN_SERVICE = "telemetry"
+
+Record = Callable[[SeriesKey, str, float, float], None]
+"""Takes a series, its unit, the Unix time in seconds and the value."""
 
 
-def machine() -> Iterator[Reading]:
-    """(metric, unit, value, labels) of processor and memory."""
+class Reading(NamedTuple):
+    """One metric of the machine."""
+
+    metric: str
+    unit: str
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def machine_metrics() -> Iterator[Reading]:
+    """CPU, memory and network."""
     memory = psutil.virtual_memory()
-    yield "system.cpu.utilization", "1", psutil.cpu_percent() / 100, ()
-    yield "system.memory.usage", "By", float(memory.total - memory.available), ()
-    yield "system.memory.utilization", "1", memory.percent / 100, ()
-    yield "system.network.io", "By", float(sum(psutil.net_io_counters()[:2])), ()
+    network = psutil.net_io_counters()
+    yield Reading("system.cpu.utilization", "1", psutil.cpu_percent() / 100)
+    yield Reading("system.memory.usage", "By", float(memory.total - memory.available))
+    yield Reading("system.memory.utilization", "1", memory.percent / 100)
+    yield Reading("system.network.io", "By", float(network.bytes_sent + network.bytes_recv))
 
 
 class Gpus:
-    """GPU figures through NVML; none on a machine without."""
+    """GPU metrics through NVML; none on a machine without."""
 
     def __init__(self) -> None:
         self._handles: list[object] = []
-        with contextlib.suppress(
-            Exception
-        ):  # no library, no driver and no GPU all mean the same here
+        # Without the library, the driver or a GPU there is nothing to read, whatever the error.
+        with contextlib.suppress(Exception):
             import pynvml
 
             pynvml.nvmlInit()
             count = pynvml.nvmlDeviceGetCount()
             self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
 
-    def read(self) -> Iterator[Reading]:
-        """Use, memory and power of each GPU."""
+    def metrics(self) -> Iterator[Reading]:
+        """Utilization, memory and power of each GPU; what a GPU does not report is left out."""
         if not self._handles:
             return
         import pynvml
@@ -53,54 +66,47 @@ class Gpus:
         for index, handle in enumerate(self._handles):
             labels = (("gpu", str(index)),)
             with contextlib.suppress(pynvml.NVMLError):
-                yield (
-                    "hw.gpu.utilization",
-                    "1",
-                    pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
-                    labels,
-                )
-                yield (
-                    "hw.gpu.memory.usage",
-                    "By",
-                    float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
-                    labels,
-                )
-                yield "hw.power", "W", pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, labels
+                utilization = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                yield Reading("hw.gpu.utilization", "1", utilization, labels)
+                used_bytes = float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+                yield Reading("hw.gpu.memory.usage", "By", used_bytes, labels)
+                watts = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+                yield Reading("hw.power", "W", watts, labels)
 
 
-def waited_s(path: Path = PRESSURE) -> float | None:
-    """Seconds since the start in which some task waited for a processor, as the kernel counts them;
-    None where it does not.
+def cpu_wait_s(path: Path = CPU_PRESSURE_FILE) -> float | None:
+    """Seconds in which some task waited for a CPU, as the kernel counts them since the start.
+
+    None where the kernel does not.
     """
     try:
-        first = path.read_text().splitlines()[0]
-        return int(first.rpartition("total=")[2]) / 1e6
+        first_line = path.read_text().splitlines()[0]
+        return int(first_line.rpartition("total=")[2]) / 1e6
     except (OSError, ValueError, IndexError):
         return None
 
 
-Write = Callable[[SeriesKey, str, float, float], None]
-"""Takes a series, its unit, the Unix time and the value."""
-
-
-async def watch_host(write: Write, clock: Clock) -> None:
-    """Write the machine's figures every few seconds, for ever."""
-    gpus, own = Gpus(), list(ProcessFigures().gauges())
+async def record_host_metrics(record: Record, clock: Clock) -> None:
+    """Record metrics of the machine and of this process; runs until it is cancelled."""
+    gpus = Gpus()
+    own_gauges = list(ProcessMetrics().gauges())
     while True:
-        for metric, unit, value, labels in (*machine(), *gpus.read()):
-            write(SeriesKey(SERVICE, metric, labels), unit, clock.time(), value)
-        for metric, unit, _, read in own:
-            write(SeriesKey(OWN, metric), unit, clock.time(), read())
-        await clock.sleep(EVERY_S)
+        for reading in (*machine_metrics(), *gpus.metrics()):
+            series = SeriesKey(HOST_SERVICE, reading.metric, reading.labels)
+            record(series, reading.unit, clock.time(), reading.value)
+        for gauge in own_gauges:
+            record(SeriesKey(OWN_SERVICE, gauge.name), gauge.unit, clock.time(), gauge.read())
+        await clock.sleep(INTERVAL_S)
 
 
-async def watch_pressure(
-    pressure: Pressure, write: Write, clock: Clock, path: Path = PRESSURE
+async def record_cpu_pressure(
+    pressure: CpuPressure, record: Record, clock: Clock, path: Path = CPU_PRESSURE_FILE
 ) -> None:
-    """Read how long tasks wait for a processor, as often as the kernel adds it up, for ever; at
-    once over where it does not.
+    """Read and record CPU pressure until it is cancelled; returns at once where the kernel has no
+    such counter.
     """
-    while (total := waited_s(path)) is not None:
-        share = pressure.add(clock.time(), total)
-        write(SeriesKey(SERVICE, "system.cpu.pressure"), "1", clock.time(), share)
-        await clock.sleep(NEAR_S)
+    while (waited_s := cpu_wait_s(path)) is not None:
+        now_s = clock.time()
+        share = pressure.add(now_s, waited_s)
+        record(SeriesKey(HOST_SERVICE, "system.cpu.pressure"), "1", now_s, share)
+        await clock.sleep(READ_INTERVAL_S)

@@ -1,1 +1,1 @@
-"""Questions to the store, and its values turned into messages."""
+"""Queries of the store, and its values as messages."""

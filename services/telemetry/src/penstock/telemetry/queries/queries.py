@@ -1,26 +1,31 @@
-"""What a query asks, turned into looks at the store. Reads only."""
+"""The queries behind TelemetryService: each checks its request and reads the store."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel.counts import AccountKey
-from penstock.rpc.errors import invalid
-from penstock.telemetry.spans.spans import Tree
-from penstock.telemetry.store import Store
-from penstock.telemetry.window.analysis import summarise
-from penstock.telemetry.window.statistics import Distribution
-from penstock.telemetry.window.traces import Summary
+from penstock.rpc.errors import invalid, not_found
+from penstock.telemetry.detection.incidents import Incident
+from penstock.telemetry.spans.spans import SpanTree
+from penstock.telemetry.store import TelemetryStore
+from penstock.telemetry.window.distributions import Distribution
+from penstock.telemetry.window.trace_statistics import Edge
+from penstock.telemetry.window.trace_summary import TraceSummary, summarise_trace
 
-MOST_ROWS = 1000
-OPEN_LOOKED_AT = 1000
-PATHS = 1000
-"""Traces whose critical paths are added up at most, drawn evenly from those that match."""
+MAX_ROWS = 1000
+DEFAULT_ROWS = 50
+MAX_OPEN_TRACES_SEARCHED = 1000
+MAX_CRITICAL_PATHS = 1000
+"""Traces whose critical paths are added up, drawn at random when more match."""
 
-KEYS: dict[int, Callable[[AccountKey], str]] = {
+MIN_TRACE_ID_DIGITS = 6
+
+COST_KEYS: dict[int, Callable[[AccountKey], str]] = {
     pb.COST_BY_UNSPECIFIED: lambda key: key.tenant,
     pb.COST_BY_TENANT: lambda key: key.tenant,
     pb.COST_BY_RUN: lambda key: key.run_id,
@@ -31,27 +36,67 @@ KEYS: dict[int, Callable[[AccountKey], str]] = {
 }
 
 
-def period(window: pb.Window, now: float) -> tuple[float, float]:
-    """The window asked for in Unix seconds."""
-    from_s, to_s = window.from_unix_ms / 1e3, window.to_unix_ms / 1e3 or now + 1.0
+def period_s(window: pb.Window, now_s: float) -> tuple[float, float]:
+    """(start, end) of a request's window in Unix seconds.
+
+    Raises:
+        Fault: the window ends before it starts.
+    """
+    from_s = window.from_unix_ms / 1e3
+    to_s = window.to_unix_ms / 1e3 or now_s + 1.0
     if from_s > to_s:
         raise invalid("window.from_unix_ms", "lies after window.to_unix_ms")
     return from_s, to_s
 
 
 def cost_key(by: int) -> Callable[[AccountKey], str]:
-    """What rows of cost are told apart by."""
-    if by not in KEYS:
+    """By which part of an account's key costs are added up.
+
+    Raises:
+        Fault: the number is not a CostBy.
+    """
+    if by not in COST_KEYS:
         raise invalid("by", "is not a known CostBy")
-    return KEYS[by]
+    return COST_KEYS[by]
 
 
-def search(store: Store, request: pb.SearchTracesRequest) -> list[Summary]:
-    """Matching traces, newest first; open ones are summed up as they stand."""
-    from_s, to_s = period(request.window, store.clock.time())
+def find_trace(store: TelemetryStore, id_or_prefix: str) -> tuple[bytes, SpanTree]:
+    """The trace with this identifier, or whose identifier begins so, and its spans.
+
+    Raises:
+        Fault: it is not an identifier, more than one trace begins so, or none is held.
+    """
+    prefix = id_or_prefix.lower()
+    is_hexadecimal = set(prefix) <= set("0123456789abcdef")
+    if not is_hexadecimal or not MIN_TRACE_ID_DIGITS <= len(prefix) <= 32:
+        raise invalid("trace_id", f"must be {MIN_TRACE_ID_DIGITS} to 32 hexadecimal digits")
+    found = store.window.find(prefix)
+    if len(found) > 1:
+        raise invalid("trace_id", "more than one trace begins so; give more digits")
+    spans = store.window.spans(found[0]) if found else []
+    if not spans:
+        raise not_found("trace_id", "no such trace is held; it may be too old or was not recorded")
+    return found[0], SpanTree(spans)
+
+
+def search_traces(store: TelemetryStore, request: pb.SearchTracesRequest) -> list[TraceSummary]:
+    """Matching traces, the newest first; open ones as they stand.
+
+    Raises:
+        Fault: the limit is too large or the window ends before it starts.
+    """
+    if request.limit > MAX_ROWS:
+        raise invalid("limit", f"at most {MAX_ROWS}")
+    return _search(store, request, request.limit or DEFAULT_ROWS)
+
+
+def _search(
+    store: TelemetryStore, request: pb.SearchTracesRequest, limit: int
+) -> list[TraceSummary]:
+    from_s, to_s = period_s(request.window, store.clock.time())
     from_ns, to_ns = int(from_s * 1e9), int(to_s * 1e9)
 
-    def matches(row: Summary) -> bool:
+    def matches(row: TraceSummary) -> bool:
         return (
             from_ns <= row.start_ns <= to_ns
             and (not request.service or request.service in row.services)
@@ -62,48 +107,72 @@ def search(store: Store, request: pb.SearchTracesRequest) -> list[Summary]:
             and row.duration_ns >= request.min_duration_ms * 1e6
         )
 
-    found = itertools.islice(filter(matches, _rows(store)), request.limit or 50)
+    found = itertools.islice(filter(matches, _summaries(store)), limit)
     return sorted(found, key=lambda row: -row.start_ns)
 
 
-def _rows(store: Store) -> Iterator[Summary]:
+def _summaries(store: TelemetryStore) -> Iterator[TraceSummary]:
+    """Open traces as they stand, then settled ones."""
     window = store.window
-    for trace_id in window.open_ids()[:OPEN_LOOKED_AT]:
+    for trace_id in window.open_ids()[:MAX_OPEN_TRACES_SEARCHED]:
         if spans := window.spans(trace_id):
-            yield summarise(trace_id, Tree(spans))
+            yield summarise_trace(trace_id, SpanTree(spans))
     yield from window.summaries()
 
 
-def sample_trees(store: Store, request: pb.GetCriticalPathRequest, high: float) -> list[Tree]:
-    """Traces of the window within the percentiles of duration."""
-    asked = pb.SearchTracesRequest(window=request.window, name=request.name, limit=100_000)
-    rows = sorted(search(store, asked), key=lambda row: row.duration_ns)
-    first, last = (
-        int(len(rows) * request.from_percentile / 100),
-        int(len(rows) * high / 100 + 0.999999),
-    )
+def trees_in_percentiles(
+    store: TelemetryStore, request: pb.GetCriticalPathRequest
+) -> list[SpanTree]:
+    """The matching traces whose duration lies within the request's percentiles.
+
+    Raises:
+        Fault: the percentiles do not make a range within 0 to 100.
+    """
+    high = request.to_percentile or 100.0
+    if not 0 <= request.from_percentile < high <= 100:
+        raise invalid("from_percentile", "must lie below to_percentile, both within 0 to 100")
+    matching = pb.SearchTracesRequest(window=request.window, name=request.name)
+    rows = _search(store, matching, limit=100_000)
+    rows.sort(key=lambda row: row.duration_ns)
+    first = int(len(rows) * request.from_percentile / 100)
+    last = math.ceil(len(rows) * high / 100 - 1e-6)
     rows = rows[first:last]
-    if len(rows) > PATHS:
-        rows = random.Random(0).sample(rows, PATHS)
+    if len(rows) > MAX_CRITICAL_PATHS:
+        rows = random.Random(0).sample(rows, MAX_CRITICAL_PATHS)
     spans = [store.window.spans(row.trace_id) for row in rows]
-    return [Tree(held) for held in spans if held]
+    return [SpanTree(of_trace) for of_trace in spans if of_trace]
 
 
-def edges(
-    store: Store, from_s: float, to_s: float
-) -> dict[tuple[str, str], tuple[Distribution, Distribution]]:
-    """(client, server) → the server's times and what the hop added."""
-    found: dict[tuple[str, str], tuple[Distribution, Distribution]] = {}
-    for _, key, (served, hop) in store.analysis.edges.between(from_s, to_s):
-        both = found.setdefault(key, (Distribution(), Distribution()))
-        both[0].merge(served)
-        both[1].merge(hop)
+def edges(store: TelemetryStore, from_s: float, to_s: float) -> dict[tuple[str, str], Edge]:
+    """Calls between services in a period, by (client, server)."""
+    found: dict[tuple[str, str], Edge] = {}
+    for _, key, edge in store.statistics.edges.between(from_s, to_s):
+        found.setdefault(key, Edge()).merge(edge)
     return found
 
 
-def latencies(store: Store, from_s: float, to_s: float) -> dict[tuple[str, str], Distribution]:
-    """(operation, tier) → times."""
+def latencies(
+    store: TelemetryStore, from_s: float, to_s: float
+) -> dict[tuple[str, str], Distribution]:
+    """Durations of requests in a period, by (operation, complexity tier)."""
     found: dict[tuple[str, str], Distribution] = {}
-    for _, key, held in store.analysis.latencies.between(from_s, to_s):
-        found.setdefault(key, Distribution()).merge(held)
+    for _, key, durations in store.statistics.latencies.between(from_s, to_s):
+        found.setdefault(key, Distribution()).merge(durations)
     return found
+
+
+def incidents(store: TelemetryStore, request: pb.ListIncidentsRequest) -> list[Incident]:
+    """Incidents that were open at some time of the request's window, the newest first.
+
+    Raises:
+        Fault: the window ends before it starts.
+    """
+    from_s, to_s = period_s(request.window, store.clock.time())
+    return [
+        incident
+        for incident in store.detection.incidents.newest_first()
+        if request.service in ("", incident.service)
+        and (incident.open or not request.open_only)
+        and incident.opened_unix_s <= to_s
+        and incident.last_unix_s >= from_s
+    ]

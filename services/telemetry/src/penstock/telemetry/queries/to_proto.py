@@ -1,4 +1,4 @@
-"""What the store holds, turned into messages. Conversion only."""
+"""The store's values as messages of `penstock.api.telemetry.v1`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 from penstock.telemetry.detection.incidents import Incident
-from penstock.telemetry.detection.quality import Measure
-from penstock.telemetry.spans.critical_path import critical_path, time_in
-from penstock.telemetry.spans.spans import SpanView, Tree, error_origin, waited_on
-from penstock.telemetry.window.analysis import summarise
-from penstock.telemetry.window.series import Series, SeriesWindow, labels_of
-from penstock.telemetry.window.statistics import Distribution, quantile
-from penstock.telemetry.window.traces import Summary
+from penstock.telemetry.detection.quality import QualityMeasure
+from penstock.telemetry.spans.critical_path import critical_ns_by_span, critical_path
+from penstock.telemetry.spans.spans import SpanTree, SpanView, error_origin, is_waited_on
+from penstock.telemetry.window.distributions import Distribution, quantile
+from penstock.telemetry.window.series import Series, SeriesWindow, series_labels
+from penstock.telemetry.window.trace_statistics import Edge
+from penstock.telemetry.window.trace_summary import TraceSummary, summarise_trace
 
 if TYPE_CHECKING:
     from penstock.telemetry.export.forwarding import Forwarder
-    from penstock.telemetry.store import Store
+    from penstock.telemetry.store import TelemetryStore
 
-SPARKS = 12
-"""Steps of a spark line: of a minute, five seconds each, so that every sender has reported in each.
-"""
+SPARK_STEPS = 12
+"""Steps of a sparkline: five seconds each in a minute, so that every sender reports in each."""
 
 
-def summary(row: Summary) -> pb.TraceSummary:
+def trace_summary(row: TraceSummary) -> pb.TraceSummary:
     """A trace in one row."""
     return pb.TraceSummary(
         trace_id=row.trace_id.hex(),
@@ -47,181 +46,197 @@ def summary(row: Summary) -> pb.TraceSummary:
     )
 
 
-def trace(trace_id: bytes, tree: Tree, settled: Summary | None) -> pb.GetTraceResponse:
-    """A trace with its critical path and the origin of its error."""
+def trace(trace_id: bytes, tree: SpanTree, settled: TraceSummary | None) -> pb.GetTraceResponse:
+    """A trace with its critical path and the origin of its error.
+
+    `settled` is its row when it has settled.
+    """
     path = critical_path(tree)
-    spent = time_in(path)
+    critical_ns = critical_ns_by_span(path)
     origin = error_origin(tree)
     sections = [
         pb.Section(
-            span_id=part.span.span_id,
-            offset_ns=part.start_ns - tree.root.start_ns,
-            duration_ns=part.end_ns - part.start_ns,
+            span_id=section.span.span_id,
+            offset_ns=section.start_ns - tree.root.start_ns,
+            duration_ns=section.end_ns - section.start_ns,
         )
-        for part in path
+        for section in path
     ]
     return pb.GetTraceResponse(
-        summary=summary(settled or summarise(trace_id, tree)),
-        spans=[_span(tree, row, depth, spent) for row, depth in tree.in_order()],
+        summary=trace_summary(settled or summarise_trace(trace_id, tree)),
+        spans=[_span(tree, span, depth, critical_ns) for span, depth in tree.in_order()],
         critical_path=sections,
         error_origin_span_id=origin.span_id if origin else "",
     )
 
 
-def _span(tree: Tree, row: SpanView, depth: int, spent: Mapping[str, int]) -> pb.Span:
-    parent = tree.by_id.get(row.parent_id)
+def _span(tree: SpanTree, span: SpanView, depth: int, critical_ns: Mapping[str, int]) -> pb.Span:
+    parent = tree.by_id.get(span.parent_id)
     return pb.Span(
-        span_id=row.span_id,
-        parent_id=row.parent_id,
-        service=row.source.service,
-        instance=row.source.instance,
-        name=row.name,
-        kind=row.kind,
-        start_unix_ns=row.start_ns,
-        duration_ns=row.duration_ns,
-        error=row.error,
-        waited_on=parent is None or waited_on(parent, row),
-        attributes={key: str(value) for key, value in row.attributes.items()},
+        span_id=span.span_id,
+        parent_id=span.parent_id,
+        service=span.source.service,
+        instance=span.source.instance,
+        name=span.name,
+        kind=span.kind,
+        start_unix_ns=span.start_ns,
+        duration_ns=span.duration_ns,
+        error=span.error,
+        waited_on=parent is None or is_waited_on(parent, span),
+        attributes={key: str(value) for key, value in span.attributes.items()},
         depth=depth,
-        critical_ns=spent.get(row.span_id, 0),
+        critical_ns=critical_ns.get(span.span_id, 0),
     )
 
 
-def critical_path_table(trees: Sequence[Tree]) -> pb.GetCriticalPathResponse:
-    """Critical paths added up by service and operation."""
-    total: dict[tuple[str, str], int] = {}
-    count: dict[tuple[str, str], int] = {}
+def critical_path_table(trees: Sequence[SpanTree]) -> pb.GetCriticalPathResponse:
+    """The critical paths of many traces, added up by service and operation."""
+    total_ns: dict[tuple[str, str], int] = {}
+    traces: dict[tuple[str, str], int] = {}
     for tree in trees:
         sections = critical_path(tree)
-        for part in sections:
-            key = (part.span.source.service, part.span.name)
-            total[key] = total.get(key, 0) + part.end_ns - part.start_ns
-        for key in {(part.span.source.service, part.span.name) for part in sections}:
-            count[key] = count.get(key, 0) + 1
-    whole = sum(total.values()) or 1
+        keys = [(section.span.source.service, section.span.name) for section in sections]
+        for key, section in zip(keys, sections, strict=True):
+            total_ns[key] = total_ns.get(key, 0) + section.end_ns - section.start_ns
+        for key in set(keys):
+            traces[key] = traces.get(key, 0) + 1
+    sum_ns = sum(total_ns.values()) or 1
     rows = [
         pb.CriticalPathRow(
-            service=key[0], name=key[1], total_ms=ns / 1e6, share=ns / whole, traces=count[key]
+            service=key[0], name=key[1], total_ms=ns / 1e6, share=ns / sum_ns, traces=traces[key]
         )
-        for key, ns in sorted(total.items(), key=lambda item: -item[1])
+        for key, ns in sorted(total_ns.items(), key=lambda item: -item[1])
     ]
     return pb.GetCriticalPathResponse(rows=rows, traces=len(trees))
 
 
-def edges(
-    found: Mapping[tuple[str, str], tuple[Distribution, Distribution]],
-) -> pb.GetServiceGraphResponse:
-    """Who calls whom, busiest first."""
-    rows = [
-        pb.Edge(
-            client=client,
-            server=server,
-            calls=served.count,
-            errors=served.errors,
-            p50_ms=served.quantile_ms(0.5),
-            p99_ms=served.quantile_ms(0.99),
-            hop_p50_ms=hop.quantile_ms(0.5),
-        )
-        for (client, server), (served, hop) in sorted(
-            found.items(), key=lambda item: -item[1][0].count
-        )
-    ]
-    return pb.GetServiceGraphResponse(edges=rows)
-
-
-def latencies(found: Mapping[tuple[str, str], Distribution]) -> pb.GetLatenciesResponse:
-    """Latency by operation and tier."""
-    order = [tier for _, tier in names.TIERS]
-    keys = sorted(
-        found, key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order))
+def service_graph(edges: Mapping[tuple[str, str], Edge]) -> pb.GetServiceGraphResponse:
+    """Who calls whom, the busiest first."""
+    busiest_first = sorted(edges.items(), key=lambda item: -item[1].server.count)
+    return pb.GetServiceGraphResponse(
+        edges=[
+            pb.Edge(
+                client=client,
+                server=server,
+                calls=edge.server.count,
+                errors=edge.server.errors,
+                p50_ms=edge.server.quantile_ms(0.5),
+                p99_ms=edge.server.quantile_ms(0.99),
+                hop_p50_ms=edge.hop.quantile_ms(0.5),
+            )
+            for (client, server), edge in busiest_first
+        ]
     )
-    rows = [
-        pb.LatencyRow(
-            name=key[0],
-            tier=key[1],
-            requests=found[key].count,
-            errors=found[key].errors,
-            p50_ms=found[key].quantile_ms(0.5),
-            p99_ms=found[key].quantile_ms(0.99),
-        )
-        for key in keys
-    ]
-    return pb.GetLatenciesResponse(rows=rows)
+
+
+def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.GetLatenciesResponse:
+    """Latency by operation and complexity tier, the smaller tiers first."""
+    order = {tier: number for number, (_, tier) in enumerate(semconv.TIERS)}
+
+    def operation_then_tier(key: tuple[str, str]) -> tuple[str, int]:
+        name, tier = key
+        return name, order.get(tier, len(order))
+
+    return pb.GetLatenciesResponse(
+        rows=[
+            pb.LatencyRow(
+                name=key[0],
+                tier=key[1],
+                requests=by_operation[key].count,
+                errors=by_operation[key].errors,
+                p50_ms=by_operation[key].quantile_ms(0.5),
+                p99_ms=by_operation[key].quantile_ms(0.99),
+            )
+            for key in sorted(by_operation, key=operation_then_tier)
+        ]
+    )
 
 
 def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.GetOverviewResponse:
-    """Every service in one row, from the counts that each sends of all its calls."""
+    """Every service in one row, from the durations that each sends of all its calls."""
     by_service: dict[str, list[Series]] = {}
-    for held in window.find(names.RPC_SERVER_DURATION):
-        by_service.setdefault(held.key.service, []).append(held)
+    for series in window.find(semconv.RPC_SERVER_DURATION):
+        by_service.setdefault(series.key.service, []).append(series)
     return pb.GetOverviewResponse(
-        rows=[_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
+        rows=[_service_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
     )
 
 
-def _row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb.ServiceRow:
+def _service_row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb.ServiceRow:
     buckets: dict[int, int] = {}
-    count = failed = 0
-    step_s = max((to_s - from_s) / SPARKS, 0.001)
-    sparks = [0] * SPARKS
-    for held in rows:
-        # Who gives up, such as the loser of a hedge, was not failed.
-        good = dict(held.key.labels).get(names.RPC_STATUS, "OK") in ("OK", "CANCELLED")
-        for point in held.points:
+    calls = failed = 0
+    step_s = max((to_s - from_s) / SPARK_STEPS, 0.001)
+    calls_by_step = [0] * SPARK_STEPS
+    for series in rows:
+        # A cancelled call did not fail: its caller gave up, as with the loser of a hedge.
+        status = dict(series.key.labels).get(semconv.RPC_STATUS, "OK")
+        succeeded = status in ("OK", "CANCELLED")
+        for point in series.points:
             if not from_s <= point.unix_s <= to_s:
                 continue
-            count += point.seen
-            failed += 0 if good else point.seen
-            sparks[min(int((point.unix_s - from_s) / step_s), SPARKS - 1)] += point.seen
-            for index, number in point.buckets:
-                buckets[index] = buckets.get(index, 0) + number
-    bounds = rows[0].bounds
+            calls += point.observations
+            failed += 0 if succeeded else point.observations
+            step = min(int((point.unix_s - from_s) / step_s), SPARK_STEPS - 1)
+            calls_by_step[step] += point.observations
+            for index, count in point.buckets:
+                buckets[index] = buckets.get(index, 0) + count
+    bounds_s = rows[0].bounds
     return pb.ServiceRow(
         service=service,
-        instances=len({held.instance for held in rows}),
-        calls_per_s=count / max(to_s - from_s, 0.001),
-        success=1.0 - failed / count if count else 1.0,
-        p50_ms=quantile(buckets, count, 0.5, bounds) * 1e3,
-        p99_ms=quantile(buckets, count, 0.99, bounds) * 1e3,
-        spark=[number / step_s for number in sparks],
+        instances=len({series.instance for series in rows}),
+        calls_per_s=calls / max(to_s - from_s, 0.001),
+        success=1.0 - failed / calls if calls else 1.0,
+        p50_ms=quantile(buckets, calls, 0.5, bounds_s) * 1e3,
+        p99_ms=quantile(buckets, calls, 0.99, bounds_s) * 1e3,
+        spark=[count / step_s for count in calls_by_step],
     )
 
 
-def series(found: Sequence[Series], from_s: float, to_s: float) -> pb.GetMetricsResponse:
-    """Series with their points in the period."""
-    return pb.GetMetricsResponse(series=[_series(held, from_s, to_s) for held in found])
+def metrics(found: Sequence[Series], from_s: float, to_s: float) -> pb.GetMetricsResponse:
+    """Series with their points in a period."""
+    return pb.GetMetricsResponse(series=[_series(series, from_s, to_s) for series in found])
 
 
-def _series(held: Series, from_s: float, to_s: float) -> pb.Series:
+def _series(series: Series, from_s: float, to_s: float) -> pb.Series:
     points = [
-        pb.Point(unix_ms=int(p.unix_s * 1000), value=p.value, count=p.seen, p50=p.p50, p99=p.p99)
-        for p in held.points
-        if from_s <= p.unix_s <= to_s
+        pb.Point(
+            unix_ms=int(point.unix_s * 1000),
+            value=point.value,
+            count=point.observations,
+            p50=point.p50,
+            p99=point.p99,
+        )
+        for point in series.points
+        if from_s <= point.unix_s <= to_s
     ]
     return pb.Series(
-        name=held.key.metric, unit=held.unit, kind=held.kind, labels=labels_of(held), points=points
+        name=series.key.metric,
+        unit=series.unit,
+        kind=series.kind,
+        labels=series_labels(series),
+        points=points,
     )
 
 
-def quality(rows: Iterable[tuple[str, str, Measure]]) -> pb.GetQualityResponse:
-    """Measures against their reference."""
+def quality(rows: Iterable[tuple[str, str, QualityMeasure]]) -> pb.GetQualityResponse:
+    """Measures of models against their reference."""
     return pb.GetQualityResponse(
         rows=[
             pb.QualityRow(
                 model=model,
                 measure=name,
-                reference=row.mean,
-                now=row.now,
-                observations=row.observations,
-                drifted=row.drifted and row.observations > row.reference,
+                reference=measure.reference_mean,
+                now=measure.recent_mean,
+                observations=measure.observations,
+                drifted=measure.has_drifted and measure.observations > measure.reference_size,
             )
-            for model, name, row in rows
+            for model, name, measure in rows
         ]
     )
 
 
 def incident(row: Incident) -> pb.Incident:
-    """An incident."""
+    """An incident as it stands."""
     return pb.Incident(
         id=row.id,
         service=row.service,
@@ -234,13 +249,13 @@ def incident(row: Incident) -> pb.Incident:
         summary=row.text,
         contributions=[
             pb.Contribution(
-                feature=b.feature,
-                share=b.share,
-                value=b.value,
-                expected=b.expected,
-                subject=b.subject,
+                feature=part.feature,
+                share=part.share,
+                value=part.value,
+                expected=part.expected,
+                subject=part.subject,
             )
-            for b in row.blames
+            for part in row.contributions
         ],
         critical_section=row.critical_section,
         trace_ids=row.trace_ids,
@@ -248,21 +263,21 @@ def incident(row: Incident) -> pb.Incident:
     )
 
 
-def intake(store: Store, forwarder: Forwarder | None) -> pb.GetIntakeResponse:
+def intake(store: TelemetryStore, forwarder: Forwarder | None) -> pb.GetIntakeResponse:
     """What came in and what became of it."""
     window, counts = store.window, store.counts
     return pb.GetIntakeResponse(
         spans=counts.spans,
         rejected_spans=counts.rejected_spans,
-        duplicate_spans=window.duplicates,
+        duplicate_spans=window.duplicate_spans,
         held_spans=window.held_spans,
         held_traces=len(window),
-        released_traces=window.released,
-        metric_points=store.series.points_taken,
+        released_traces=window.released_traces,
+        metric_points=store.series.metric_points,
         log_records=counts.log_records,
         refused_exports=counts.refused_exports,
         held_bytes=window.packed_bytes,
-        forward_queue=forwarder.waiting if forwarder else 0,
+        forward_queue=forwarder.queued if forwarder else 0,
         forwarded=forwarder.sent if forwarder else 0,
         forward_dropped=forwarder.dropped if forwarder else 0,
         lost_by_senders=store.lost_by_senders(),

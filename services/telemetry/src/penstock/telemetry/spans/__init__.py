@@ -1,3 +1,4 @@
-"""Spans as plain values, read out of OTLP messages: trees, critical paths, what is removed from
-them.
+"""Spans as plain values, read from OTLP messages: trees, critical paths, what is removed from them.
+
+Imports nothing of the other subjects.
 """

@@ -1,27 +1,30 @@
-"""The critical path of a trace: which span the answer was waiting for, at every moment.
+"""The critical path of a trace: at every moment, the span that the answer was waiting for.
 
-Plain and iterative.
+The algorithm is that of Jaeger and of CRISP (USENIX ATC 2022). It walks back in time from the end
+of the root. At each moment it goes into the child that ended last before it; where there is none,
+the time back to the start belongs to the span itself. The result is a list of sections that cover
+the root's time exactly, without overlap.
 
-The algorithm is that of Jaeger and CRISP (USENIX ATC 2022) with three mends: bounds are inclusive,
-so that back-to-back spans are not lost; nothing recurses; and only children that were waited on
-count. The sections tile the root's time exactly.
+It differs from the published one in three points. A child that ends exactly where the next one
+begins counts, so that spans one right after another are not lost. It uses a stack instead of
+recursion, so that long chains do not overflow. And only children that were waited on count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.telemetry.spans.spans import SpanView, Tree, waited_on
+from penstock.telemetry.spans.spans import SpanTree, SpanView, is_waited_on
 
-OVERLAP = 100
-"""A child may end later than the moment we look at by a hundredth of its own length: clocks and
-timers are not exact (CRISP).
+OVERRUN_DIVISOR = 100
+"""A child may end later than the moment looked at by a hundredth of its own duration, because
+clocks and timers are not exact (CRISP).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A stretch of time spent in one span itself; Unix nanoseconds."""
+    """A stretch of the critical path, spent in one span itself; Unix nanoseconds."""
 
     span: SpanView
     start_ns: int
@@ -29,72 +32,75 @@ class Section:
 
 
 class _Frame:
-    """A span whose time from `low` back from `cursor` is still to be told."""
+    """A span whose time from `low_ns` to `cursor_ns` has not been assigned yet."""
 
-    __slots__ = ("children", "cursor", "low", "next", "span")
+    __slots__ = ("_children", "_next", "cursor_ns", "low_ns", "span")
 
-    def __init__(self, tree: Tree, span: SpanView, low: int, cursor: int) -> None:
+    def __init__(self, tree: SpanTree, span: SpanView, low_ns: int, cursor_ns: int) -> None:
         self.span = span
-        self.low = low
-        self.cursor = cursor
+        self.low_ns = low_ns
+        self.cursor_ns = cursor_ns
         inside = [
             child
-            for child in tree.of(span)
-            if child.end_ns > low
-            and child.start_ns < cursor
+            for child in tree.children_of(span)
+            if child.end_ns > low_ns
+            and child.start_ns < cursor_ns
             and child.end_ns > child.start_ns
-            and waited_on(span, child)
+            and is_waited_on(span, child)
         ]
-        self.children = sorted(inside, key=lambda child: child.end_ns, reverse=True)
-        self.next = 0
+        self._children = sorted(inside, key=lambda child: child.end_ns, reverse=True)
+        self._next = 0
 
-    def last_child(self) -> SpanView | None:
-        """The child that ended last at or before the cursor, and has not been looked at."""
-        while self.next < len(self.children):
-            child = self.children[self.next]
-            self.next += 1
-            late = child.end_ns - self.cursor
-            other_clock = self.next == 1 and self.span.source != child.source
-            if child.start_ns < self.cursor and (
-                late <= child.duration_ns // OVERLAP or other_clock
-            ):
+    def pop_last_child(self) -> SpanView | None:
+        """The child that ended last at or before the cursor, of those not yet returned.
+
+        The first child looked at may end later when another process recorded it, for its clock may
+        be ahead.
+        """
+        while self._next < len(self._children):
+            child = self._children[self._next]
+            self._next += 1
+            overrun_ns = child.end_ns - self.cursor_ns
+            other_clock = self._next == 1 and self.span.source != child.source
+            in_time = overrun_ns <= child.duration_ns // OVERRUN_DIVISOR or other_clock
+            if child.start_ns < self.cursor_ns and in_time:
                 return child
         return None
 
 
-def critical_path(tree: Tree) -> list[Section]:
-    """Sections in order of time; they do not overlap and their lengths sum to the root's
-    duration.
+def critical_path(tree: SpanTree) -> list[Section]:
+    """The sections of the critical path in order of time.
+
+    They do not overlap, and their lengths sum to the root's duration.
     """
     root = tree.root
     sections: list[Section] = []
     frames = [_Frame(tree, root, root.start_ns, max(root.start_ns, root.end_ns))]
     while frames:
         frame = frames[-1]
-        child = frame.last_child()
+        child = frame.pop_last_child()
         if child is None:
-            _tell(sections, frame.span, frame.low, frame.cursor)
+            _append_section(sections, frame.span, frame.low_ns, frame.cursor_ns)
             frames.pop()
             continue
-        end = min(child.end_ns, frame.cursor)
-        start = max(child.start_ns, frame.low)
-        _tell(sections, frame.span, end, frame.cursor)
-        frame.cursor = start
-        frames.append(_Frame(tree, child, start, end))
+        end_ns = min(child.end_ns, frame.cursor_ns)
+        start_ns = max(child.start_ns, frame.low_ns)
+        _append_section(sections, frame.span, end_ns, frame.cursor_ns)
+        frame.cursor_ns = start_ns
+        frames.append(_Frame(tree, child, start_ns, end_ns))
     sections.reverse()
     return sections
 
 
-def _tell(sections: list[Section], span: SpanView, start_ns: int, end_ns: int) -> None:
+def _append_section(sections: list[Section], span: SpanView, start_ns: int, end_ns: int) -> None:
     if end_ns > start_ns:
         sections.append(Section(span, start_ns, end_ns))
 
 
-def time_in(sections: list[Section]) -> dict[str, int]:
-    """Nanoseconds of the path by span identifier."""
-    spent: dict[str, int] = {}
+def critical_ns_by_span(sections: list[Section]) -> dict[str, int]:
+    """Nanoseconds on the critical path by span identifier."""
+    critical_ns: dict[str, int] = {}
     for section in sections:
-        spent[section.span.span_id] = (
-            spent.get(section.span.span_id, 0) + section.end_ns - section.start_ns
-        )
-    return spent
+        span_id = section.span.span_id
+        critical_ns[span_id] = critical_ns.get(span_id, 0) + section.end_ns - section.start_ns
+    return critical_ns

@@ -1,7 +1,4 @@
-"""Spans as plain values, read out of OTLP messages, and the tree they make.
-
-No storing, no clock.
-"""
+"""Spans as plain values, read from OTLP messages, and the tree that the spans of a trace make."""
 
 from __future__ import annotations
 
@@ -10,36 +7,40 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.otel import attributes as names
+from penstock.otel import attributes as semconv
 
 Value = str | int | float | bool
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
-ERROR = trace_pb2.Status.STATUS_CODE_ERROR
+"""By OTLP's number; 0 is unspecified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who recorded: `service.name` and `service.instance.id` of the resource, and the machine where
-    the sender tells it.
-    """
+    """The process that recorded a span, as its OTLP resource names it."""
 
     service: str
+    """`service.name`."""
     instance: str
+    """`service.instance.id`."""
     host: str = ""
+    """Boot identifier of the machine; empty where the sender does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpanView:
-    """One operation; times in Unix nanoseconds, `error` a code's name or empty."""
+    """One operation of one process; times in Unix nanoseconds."""
 
     span_id: str
     parent_id: str
+    """Empty for a root."""
     source: Source
     name: str
     kind: str
+    """One of KINDS."""
     start_ns: int
     end_ns: int
     error: str
+    """Name of a gRPC code, `ERROR` where the sender gives none; empty when it did not fail."""
     attributes: Mapping[str, Value]
 
     @property
@@ -47,26 +48,26 @@ class SpanView:
         return self.end_ns - self.start_ns
 
 
-def plain(value: AnyValue) -> Value:
-    """An OTLP value; lists and maps as text."""
+def plain_value(value: AnyValue) -> Value:
+    """An OTLP value as Python's own; lists and maps as text."""
     which = value.WhichOneof("value")
     if which is None:
         return ""
-    held = getattr(value, which)
-    return held if isinstance(held, str | int | float | bool) else str(held)
+    content = getattr(value, which)
+    return content if isinstance(content, str | int | float | bool) else str(content)
 
 
 def plain_attributes(pairs: Iterable[KeyValue]) -> dict[str, Value]:
     """OTLP attributes as a dictionary."""
-    return {pair.key: plain(pair.value) for pair in pairs}
+    return {pair.key: plain_value(pair.value) for pair in pairs}
 
 
-def view(span: trace_pb2.Span, source: Source) -> SpanView:
+def read_span(span: trace_pb2.Span, source: Source) -> SpanView:
     """Read one OTLP span."""
     attributes = plain_attributes(span.attributes)
     error = ""
-    if span.status.code == ERROR:
-        status = str(attributes.get(names.RPC_STATUS, ""))
+    if span.status.code == trace_pb2.Status.STATUS_CODE_ERROR:
+        status = str(attributes.get(semconv.RPC_STATUS, ""))
         error = status if status not in ("", "OK") else "ERROR"
     return SpanView(
         span.span_id.hex(),
@@ -81,77 +82,82 @@ def view(span: trace_pb2.Span, source: Source) -> SpanView:
     )
 
 
-class Tree:
-    """Spans of one trace with their children, each list in order of start.
+class SpanTree:
+    """The spans of one trace with their children, each list in order of start.
 
-    A span whose parent is not here is a root.
+    A span whose parent is missing is a root.
     """
 
     def __init__(self, spans: Sequence[SpanView]) -> None:
         self.spans = sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
         self.by_id = {span.span_id: span for span in self.spans}
-        self.children: dict[str, list[SpanView]] = {}
+        self._children: dict[str, list[SpanView]] = {}
         roots = []
         for span in self.spans:
             if span.parent_id in self.by_id and span.parent_id != span.span_id:
-                self.children.setdefault(span.parent_id, []).append(span)
+                self._children.setdefault(span.parent_id, []).append(span)
             else:
                 roots.append(span)
         self.roots = roots or self.spans[:1]
         self.root = min(
             self.roots, key=lambda span: (bool(span.parent_id), span.start_ns, -span.end_ns)
         )
-        """The span that stands for the trace: one without a parent before one whose parent is
-        missing, then the earliest.
+        """The span that stands for the trace: the earliest root without a parent, else the earliest
+        whose parent is missing.
         """
 
-    def of(self, span: SpanView) -> list[SpanView]:
-        """The children of a span."""
-        return self.children.get(span.span_id, [])
+    def children_of(self, span: SpanView) -> list[SpanView]:
+        """The children of a span, in order of start."""
+        return self._children.get(span.span_id, [])
 
     def in_order(self) -> list[tuple[SpanView, int]]:
-        """Every span with its depth, as a waterfall shows them: parents first, then by start."""
+        """Every span with its depth below a root: parents before children, then by start."""
         others = [root for root in self.roots if root is not self.root]
         rows: list[tuple[SpanView, int]] = []
         stack = [(span, 0) for span in [*reversed(others), self.root]]
-        seen: set[str] = set()
+        visited: set[str] = set()
         while stack:
             span, depth = stack.pop()
-            if span.span_id in seen:
+            if span.span_id in visited:
                 continue
-            seen.add(span.span_id)
+            visited.add(span.span_id)
             rows.append((span, depth))
-            stack.extend((child, depth + 1) for child in reversed(self.of(span)))
+            stack.extend((child, depth + 1) for child in reversed(self.children_of(span)))
         return rows
 
 
-def waited_on(parent: SpanView, child: SpanView) -> bool:
+def is_waited_on(parent: SpanView, child: SpanView) -> bool:
     """Whether the parent waited for the child.
 
-    It did not when the child says so, when it was cancelled and the parent was not (the loser of a
-    hedge), when it is a consumer's work, or when it outlives a parent of the same process: whoever
-    awaits a call cannot end before it.
+    It did not when the child says so, when the child was cancelled and the parent was not (the
+    loser of a hedge), when the child is a consumer's work, or when it outlives a parent of the same
+    process: whoever awaits a call cannot end before it.
     """
-    said = child.attributes.get(names.WAITED_ON)
-    if said is not None:
-        return said not in (False, "false")
+    declared = child.attributes.get(semconv.WAITED_ON)
+    if declared is not None:
+        return declared not in (False, "false")
     if child.kind == "consumer" or (child.error == "CANCELLED" and parent.error != "CANCELLED"):
         return False
     return child.source != parent.source or child.end_ns <= parent.end_ns + child.duration_ns // 100
 
 
-def error_origin(tree: Tree) -> SpanView | None:
-    """The span in which the root's error began: from the root down, the child that failed first;
-    None when the root did not fail.
+def error_origin(tree: SpanTree) -> SpanView | None:
+    """The span in which the root's error began; None when the root did not fail.
+
+    From the root down it follows the child that failed first, with the same error where there is
+    one.
     """
-    span, origin = tree.root, None
-    seen: set[str] = set()
-    while span.error and span.span_id not in seen:
+    span = tree.root
+    origin = None
+    visited: set[str] = set()
+    while span.error and span.span_id not in visited:
         origin = span
-        seen.add(span.span_id)
-        failed = [child for child in tree.of(span) if child.error and waited_on(span, child)]
+        visited.add(span.span_id)
+        failed = [
+            child for child in tree.children_of(span) if child.error and is_waited_on(span, child)
+        ]
         if not failed:
             break
-        same = [child for child in failed if child.error == span.error]
-        span = min(same or failed, key=lambda child: child.end_ns)
+        same_error = [child for child in failed if child.error == span.error]
+        span = min(same_error or failed, key=lambda child: child.end_ns)
     return origin

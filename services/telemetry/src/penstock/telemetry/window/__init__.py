@@ -1,4 +1,4 @@
-"""The bounded windows of traces and metric series, and what is added up from them.
+"""The bounded windows of traces and of metric series, and statistics over traces.
 
-Imports spans.
+Imports the spans.
 """

@@ -1,6 +1,6 @@
-"""What telemetry decides: whether to take an export, and how long a trace is worth keeping.
+"""Which traces are worth keeping longer than others when the window is full.
 
-Plain values in and out.
+A tail-sampling rule: it is decided when a trace has settled, from what is then known of it.
 """
 
 from __future__ import annotations
@@ -8,47 +8,80 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-RETRY_S = 1.0
+from penstock.telemetry.window.distributions import Distribution
+from penstock.telemetry.window.trace_summary import TraceSummary
 
+RESERVOIR_SIZE = 50
+"""Ordinary traces of each route that are kept beyond the others."""
 
-def refuse(pending_spans: int, incoming_spans: int, limit: int) -> float:
-    """Seconds after which an export should be tried again because too much is waiting; 0 takes
-    it.
-    """
-    return RETRY_S if pending_spans and pending_spans + incoming_spans > limit else 0.0
+MIN_ROUTE_TRACES = 100
+"""Traces of a route before its 99th percentile says which are slow."""
+
+MAX_ROUTES = 1000
+
+EVICTION_ORDER = ("", "reservoir", "anomalous", "slow", "error")
+"""Reasons to keep a trace, the first to be released first; within a reason the oldest goes first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What is known of a trace when it has settled."""
+class TraceFacts:
+    """What is known of a settled trace."""
 
     error: str
     duration_ms: float
     route_p99_ms: float
-    route_seen: int
-    anomalous: bool = False
+    route_traces: int
+    """Traces of the same route so far."""
+    is_anomalous: bool = False
     kept_by_sender: str = ""
+    """Why its sender exported it although it was not sampled; empty for a sampled one."""
 
 
-def worth(outcome: Outcome, reservoir: int, rng: random.Random) -> str:
-    """Why to keep a trace beyond the others: `error`, `slow`, `anomalous`, `reservoir`; empty for
-    an ordinary one.
+def retention_reason(facts: TraceFacts, reservoir_size: int, rng: random.Random) -> str:
+    """Why to keep a trace beyond ordinary ones: a member of EVICTION_ORDER; empty for an ordinary
+    one.
 
-    The reservoir is Vitter's algorithm R for each route: any one trace of a route is in it with the
-    same chance.
+    The reservoir is Vitter's algorithm R: every trace of a route is in it with the same
+    probability.
     """
-    if outcome.error:
+    if facts.error:
         return "error"
-    if outcome.anomalous:
+    if facts.is_anomalous:
         return "anomalous"
-    if outcome.kept_by_sender == "slow" or (
-        outcome.route_seen >= 100 and outcome.duration_ms > outcome.route_p99_ms
-    ):
+    is_slow = facts.route_traces >= MIN_ROUTE_TRACES and facts.duration_ms > facts.route_p99_ms
+    if is_slow or facts.kept_by_sender == "slow":
         return "slow"
-    return "reservoir" if rng.random() * max(outcome.route_seen, 1) < reservoir else ""
+    in_reservoir = rng.random() * max(facts.route_traces, 1) < reservoir_size
+    return "reservoir" if in_reservoir else ""
 
 
-EVICTED_FIRST = ("", "reservoir", "anomalous", "slow", "error")
-"""Order in which kinds of traces are let go when the window is full; the oldest of a kind goes
-first.
-"""
+class Retention:
+    """Applies `retention_reason` to each trace as it settles, with the durations of its route."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._routes: dict[str, Distribution] = {}
+
+    def reason(self, summary: TraceSummary, kept_by_sender: str, is_anomalous: bool) -> str:
+        """Why to keep this trace; counts its duration for its route."""
+        route = self._route(summary.name)
+        route.add(summary.duration_ns)
+        facts = TraceFacts(
+            summary.error,
+            summary.duration_ns / 1e6,
+            route.quantile_ms(0.99),
+            route.count,
+            is_anomalous,
+            kept_by_sender,
+        )
+        return retention_reason(facts, RESERVOIR_SIZE, self._rng)
+
+    def _route(self, name: str) -> Distribution:
+        """The durations of a route; of routes beyond the bound nothing is remembered."""
+        route = self._routes.get(name)
+        if route is None:
+            route = Distribution()
+            if len(self._routes) < MAX_ROUTES:
+                self._routes[name] = route
+        return route

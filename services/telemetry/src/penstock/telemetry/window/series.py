@@ -1,5 +1,8 @@
-"""The bounded window of metrics: series of points, cumulative counts turned into what happened
-since the previous point. No gRPC.
+"""The bounded window of metrics: series of points, one for each metric, instance and set of labels.
+
+Senders report sums and histograms as running totals. A point holds what happened since the previous
+one, so that rates and quantiles can be read from it; the series beside its points holds the last
+running totals, which Prometheus is shown.
 """
 
 from __future__ import annotations
@@ -11,85 +14,94 @@ from typing import NamedTuple
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.telemetry.spans.spans import plain_attributes
-from penstock.telemetry.window.series_key import SeriesKey
-from penstock.telemetry.window.statistics import quantile
+from penstock.telemetry.window.distributions import quantile
 
-MOST_SERIES = 20_000
-POINTS = 720
-"""Points kept of each series: an hour at one every five seconds."""
+MAX_SERIES = 20_000
+MAX_POINTS = 720
+"""Points of each series: an hour at one every five seconds."""
 
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesKey:
+    """A metric of a service with its labels, over all instances."""
+
+    service: str
+    metric: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
 class Point(NamedTuple):
-    """One value; for a histogram the mean, count and quantiles since the previous point, and its
-    buckets by index.
-    """
+    """A value at a moment; of a histogram, what was observed since the previous point."""
 
     unix_s: float
     value: float
-    seen: int = 0
+    """Of a histogram the mean."""
+    observations: int = 0
     p50: float = 0.0
     p99: float = 0.0
     buckets: tuple[tuple[int, int], ...] = ()
+    """(index, count) of the buckets that are not empty."""
 
 
 @dataclass(slots=True)
 class Series:
-    """One stream.
-
-    `total`, `count` and `buckets` are the last cumulative state, which Prometheus is shown.
-
-    `kind` is `histogram`, `sum` (of what only grows) or `gauge`.
-    """
+    """The points of one metric, instance and set of labels, and its last running totals."""
 
     key: SeriesKey
     instance: str
     unit: str
     kind: str
-    points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS))
+    """`histogram`, `sum` (of what only grows) or `gauge`."""
+    points: deque[Point] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
     total: float = 0.0
+    """The last value; of a histogram the sum of all observations."""
     count: int = 0
     bounds: list[float] = field(default_factory=list)
     buckets: list[int] = field(default_factory=list)
     start_ns: int = 0
+    """Since when a histogram's totals count, as its sender says."""
 
 
 class SeriesWindow:
-    """All series, the least recently written forgotten when there are too many."""
+    """All series; beyond `max_series`, the one not written for longest is forgotten."""
 
-    def __init__(self, most: int = MOST_SERIES) -> None:
-        self._most = most
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
         self._series: OrderedDict[tuple[SeriesKey, str], Series] = OrderedDict()
-        self.points_taken = 0
+        self.metric_points = 0
+        """Points written so far."""
 
-    def take(
+    def record(
         self, service: str, instance: str, metric: metrics_pb2.Metric
     ) -> Iterator[tuple[Series, Point]]:
-        """Take a metric's points; yields what is new of each series."""
+        """Write a metric's points as they are iterated; yields each with its series."""
         kind = metric.WhichOneof("data")
         if kind == "histogram":
             cumulative = metric.histogram.aggregation_temporality == CUMULATIVE
-            for shape in metric.histogram.data_points:
-                series = self._at(service, instance, metric, kind, shape)
-                yield series, self._histogram(series, shape, cumulative)
+            for histogram in metric.histogram.data_points:
+                series = self._series_of(service, instance, metric, kind, histogram)
+                yield series, _record_histogram(series, histogram, cumulative)
         elif kind in ("gauge", "sum"):
-            delta = kind == "sum" and metric.sum.aggregation_temporality != CUMULATIVE
-            shown = "sum" if kind == "sum" and metric.sum.is_monotonic else "gauge"
+            is_delta = kind == "sum" and metric.sum.aggregation_temporality != CUMULATIVE
+            grows = kind == "sum" and metric.sum.is_monotonic
             for number in getattr(metric, kind).data_points:
-                series = self._at(service, instance, metric, shown, number)
-                yield series, self._number(series, number, delta)
+                series = self._series_of(
+                    service, instance, metric, "sum" if grows else "gauge", number
+                )
+                yield series, _record_number(series, number, is_delta)
 
-    def write(
+    def record_gauge(
         self, key: SeriesKey, instance: str, unit: str, unix_s: float, value: float
     ) -> Series:
-        """Write a gauge of telemetry's own."""
-        series = self._named(key, instance, unit, "gauge")
+        """Write a value of telemetry's own."""
+        series = self._named_series(key, instance, unit, "gauge")
         series.total = value
         series.points.append(Point(unix_s, value))
         return series
 
-    def _at(
+    def _series_of(
         self,
         service: str,
         instance: str,
@@ -97,58 +109,28 @@ class SeriesWindow:
         kind: str,
         point: metrics_pb2.NumberDataPoint | metrics_pb2.HistogramDataPoint,
     ) -> Series:
-        labels = tuple(
-            sorted((name, str(value)) for name, value in plain_attributes(point.attributes).items())
-        )
-        return self._named(SeriesKey(service, metric.name, labels), instance, metric.unit, kind)
+        attributes = plain_attributes(point.attributes)
+        labels = tuple(sorted((name, str(value)) for name, value in attributes.items()))
+        key = SeriesKey(service, metric.name, labels)
+        return self._named_series(key, instance, metric.unit, kind)
 
-    def _named(self, key: SeriesKey, instance: str, unit: str, kind: str) -> Series:
-        self.points_taken += 1
+    def _named_series(self, key: SeriesKey, instance: str, unit: str, kind: str) -> Series:
+        self.metric_points += 1
         series = self._series.get((key, instance))
         if series is None:
             series = self._series[key, instance] = Series(key, instance, unit, kind)
-            if len(self._series) > self._most:
+            if len(self._series) > self._max_series:
                 self._series.popitem(last=False)
         else:
             self._series.move_to_end((key, instance))
         return series
 
-    def _number(self, series: Series, point: metrics_pb2.NumberDataPoint, delta: bool) -> Point:
-        value = float(point.as_int if point.WhichOneof("value") == "as_int" else point.as_double)
-        series.total = series.total + value if delta else value
-        taken = Point(point.time_unix_nano / 1e9, series.total)
-        series.points.append(taken)
-        return taken
-
-    def _histogram(
-        self, series: Series, point: metrics_pb2.HistogramDataPoint, cumulative: bool
-    ) -> Point:
-        bounds, buckets = list(point.explicit_bounds), list(point.bucket_counts)
-        restarted = series.start_ns != point.start_time_unix_nano or bounds != series.bounds
-        if not cumulative or restarted or point.count < series.count:
-            since, count, total = buckets, point.count, point.sum
-        else:
-            since = [now - before for now, before in zip(buckets, series.buckets, strict=True)]
-            count, total = point.count - series.count, point.sum - series.total
-        if cumulative or not series.buckets or bounds != series.bounds:
-            series.buckets, series.count, series.total = buckets, point.count, point.sum
-        else:
-            series.buckets = [a + b for a, b in zip(series.buckets, buckets, strict=True)]
-            series.count, series.total = series.count + point.count, series.total + point.sum
-        series.bounds, series.start_ns = bounds, point.start_time_unix_nano
-        sparse = {index: held for index, held in enumerate(since) if held > 0}
-        mean = total / count if count else 0.0
-        p50, p99 = quantile(sparse, count, 0.5, bounds), quantile(sparse, count, 0.99, bounds)
-        taken = Point(point.time_unix_nano / 1e9, mean, count, p50, p99, tuple(sparse.items()))
-        series.points.append(taken)
-        return taken
-
-    def names(self) -> list[str]:
-        """Metric names held."""
+    def metric_names(self) -> list[str]:
+        """The names of all metrics."""
         return sorted({key.metric for key, _ in self._series})
 
     def find(self, metric: str, service: str = "") -> list[Series]:
-        """Series of a metric."""
+        """The series of a metric, of one service or of all."""
         return [
             series
             for (key, _), series in self._series.items()
@@ -160,6 +142,80 @@ class SeriesWindow:
         return list(self._series.values())
 
 
-def labels_of(series: Series) -> Mapping[str, str]:
-    """A series' labels with its service and instance."""
+def _record_number(series: Series, number: metrics_pb2.NumberDataPoint, is_delta: bool) -> Point:
+    value = number_value(number)
+    series.total = series.total + value if is_delta else value
+    point = Point(number.time_unix_nano / 1e9, series.total)
+    series.points.append(point)
+    return point
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What a histogram has counted, in a period or since its start."""
+
+    buckets: list[int]
+    count: int
+    total: float
+
+
+def _record_histogram(
+    series: Series, histogram: metrics_pb2.HistogramDataPoint, cumulative: bool
+) -> Point:
+    bounds = list(histogram.explicit_bounds)
+    reported = _Totals(list(histogram.bucket_counts), histogram.count, histogram.sum)
+    new = reported
+    if cumulative and _continues(series, histogram, bounds):
+        new = _Totals(
+            [now - before for now, before in zip(reported.buckets, series.buckets, strict=True)],
+            reported.count - series.count,
+            reported.total - series.total,
+        )
+    running = reported
+    if not cumulative and series.buckets and bounds == series.bounds:
+        running = _Totals(
+            [sum(pair) for pair in zip(series.buckets, reported.buckets, strict=True)],
+            series.count + reported.count,
+            series.total + reported.total,
+        )
+    series.buckets = running.buckets
+    series.count = running.count
+    series.total = running.total
+    series.bounds = bounds
+    series.start_ns = histogram.start_time_unix_nano
+    point = _histogram_point(histogram.time_unix_nano / 1e9, new, bounds)
+    series.points.append(point)
+    return point
+
+
+def _continues(
+    series: Series, histogram: metrics_pb2.HistogramDataPoint, bounds: list[float]
+) -> bool:
+    """Whether running totals go on from the series' last: the sender has not restarted."""
+    return (
+        series.start_ns == histogram.start_time_unix_nano
+        and bounds == series.bounds
+        and histogram.count >= series.count
+    )
+
+
+def _histogram_point(unix_s: float, new: _Totals, bounds: list[float]) -> Point:
+    buckets = {index: count for index, count in enumerate(new.buckets) if count > 0}
+    return Point(
+        unix_s,
+        new.total / new.count if new.count else 0.0,
+        new.count,
+        quantile(buckets, new.count, 0.5, bounds),
+        quantile(buckets, new.count, 0.99, bounds),
+        tuple(buckets.items()),
+    )
+
+
+def number_value(number: metrics_pb2.NumberDataPoint) -> float:
+    """The value of a point, whichever of its two types it has."""
+    return float(number.as_int if number.WhichOneof("value") == "as_int" else number.as_double)
+
+
+def series_labels(series: Series) -> Mapping[str, str]:
+    """A series' labels, with its service and instance."""
     return {"service": series.key.service, "instance": series.instance, **dict(series.key.labels)}

@@ -1,9 +1,9 @@
 """The bounded window of traces: open while their spans arrive, packed once they have settled.
 
-Nothing here knows gRPC.
-
-An open trace holds the sender's messages as they are; a settled one is compressed with a dictionary
-of the names that spans repeat.
+An open trace holds the senders' messages as they came. A trace settles when no span of it has come
+for a few seconds: its spans are then compressed, with a dictionary of the names that spans repeat,
+and only its summary can be searched. When the packed traces exceed the window, the least worth
+keeping go first, see `penstock.telemetry.window.retention`.
 """
 
 from __future__ import annotations
@@ -14,197 +14,191 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.trace.v1 import trace_pb2
-from penstock.otel import attributes as semantics
-from penstock.telemetry.spans.spans import Source, SpanView, view
-from penstock.telemetry.window.retention import EVICTED_FIRST
+from penstock.otel import attributes as semconv
+from penstock.telemetry.spans.spans import Source, SpanView, read_span
+from penstock.telemetry.window.retention import EVICTION_ORDER
+from penstock.telemetry.window.trace_summary import TraceSummary
 
-DICTIONARY = (
-    " ".join(
-        str(value)
-        for name, value in sorted(vars(semantics).items())
-        if name.isupper() and isinstance(value, str)
-    ).encode()
-    + b"penstock.api.RouterService/Embed BatcherService/Compute InferenceService/Compute grpc OK"
+_ATTRIBUTE_NAMES = " ".join(
+    value
+    for name, value in sorted(vars(semconv).items())
+    if name.isupper() and isinstance(value, str)
 )
+DICTIONARY = (
+    _ATTRIBUTE_NAMES
+    + "penstock.api.RouterService/Embed BatcherService/Compute InferenceService/Compute grpc OK"
+).encode()
+"""What zlib may refer to without having seen it in the trace."""
 
-Raw = tuple[trace_pb2.Span, int]
-
-
-@dataclass(slots=True)
-class Summary:
-    """A settled trace in one row; what searching looks at."""
-
-    trace_id: bytes
-    name: str
-    service: str
-    start_ns: int
-    duration_ns: int
-    spans: int
-    services: tuple[str, ...]
-    error: str
-    tenant: str = ""
-    run_id: str = ""
-    step: str = ""
-    model: str = ""
-    cache: str = ""
-    paid_microusd: int = 0
-    saved_microusd: int = 0
-    kept: str = ""
+StoredSpan = tuple[trace_pb2.Span, int]
+"""A span and the number of its source."""
 
 
 @dataclass(slots=True)
-class _Open:
-    last_s: float
+class _OpenTrace:
     first_s: float
-    spans: dict[bytes, Raw] = field(default_factory=dict)
+    last_s: float
+    spans: dict[bytes, StoredSpan] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class _Settled:
-    summary: Summary
-    packed: bytes
+class _PackedTrace:
+    summary: TraceSummary
+    data: bytes
 
 
-class Window:
-    """Traces of the recent past, at most `max_bytes` of them packed."""
+class TraceWindow:
+    """Traces of the recent past.
 
-    def __init__(self, max_bytes: int, grace_s: float = 3.0, longest_open_s: float = 30.0) -> None:
+    Args:
+        max_bytes: of packed traces; open ones come on top.
+        quiet_s: a trace settles when no span of it has come for so long.
+        max_open_s: a trace that is never quiet settles after so long.
+    """
+
+    def __init__(self, max_bytes: int, quiet_s: float = 3.0, max_open_s: float = 30.0) -> None:
         self._max_bytes = max_bytes
-        self._grace_s = grace_s
-        self._longest_open_s = longest_open_s
-        self._open: OrderedDict[bytes, _Open] = OrderedDict()
-        self._settled: OrderedDict[bytes, _Settled] = OrderedDict()
-        self._queues: dict[str, deque[bytes]] = {kept: deque() for kept in EVICTED_FIRST}
+        self._quiet_s = quiet_s
+        self._max_open_s = max_open_s
+        self._open: OrderedDict[bytes, _OpenTrace] = OrderedDict()
+        """The one that a span came for last stands last."""
+        self._packed: OrderedDict[bytes, _PackedTrace] = OrderedDict()
+        """In order of settling."""
+        self._eviction_queues: dict[str, deque[bytes]] = {kept: deque() for kept in EVICTION_ORDER}
         self._sources: list[Source] = []
-        self._source_index: dict[Source, int] = {}
+        self._source_numbers: dict[Source, int] = {}
         self._swept_s = 0.0
         self.packed_bytes = 0
         self.held_spans = 0
-        self.released = 0
-        self.duplicates = 0
+        self.released_traces = 0
+        self.duplicate_spans = 0
 
-    def source(self, source: Source) -> int:
-        """The number under which a sender's spans are stored."""
-        if source not in self._source_index:
-            self._source_index[source] = len(self._sources)
+    def source_number(self, source: Source) -> int:
+        """The number under which a source's spans are stored."""
+        number = self._source_numbers.get(source)
+        if number is None:
+            number = self._source_numbers[source] = len(self._sources)
             self._sources.append(source)
-        return self._source_index[source]
+        return number
 
-    def add(self, span: trace_pb2.Span, source: int, now: float) -> bool:
-        """Take a span; False when it was here already."""
-        trace_id = span.trace_id
-        trace = self._open.get(trace_id)
-        if trace is None:
-            trace = self._open[trace_id] = _Open(now, now)
-            if trace_id in self._settled:
-                trace.spans = self._take_back(trace_id)
-        elif trace.last_s != now:
-            trace.last_s = now
-            self._open.move_to_end(trace_id)
+    def add(self, span: trace_pb2.Span, source: int, now_s: float) -> bool:
+        """Store a span that came at `now_s` (monotonic); False when it was here already."""
+        trace = self._open_trace(span.trace_id, now_s)
         if span.span_id in trace.spans:
-            self.duplicates += 1
+            self.duplicate_spans += 1
             return False
         trace.spans[span.span_id] = (span, source)
         self.held_spans += 1
         return True
 
-    def _take_back(self, trace_id: bytes) -> dict[bytes, Raw]:
-        """A settled trace whose spans go on arriving becomes open again."""
-        settled = self._settled.pop(trace_id)
-        self.packed_bytes -= len(settled.packed)
-        return {span.span_id: (span, source) for span, source in _unpack(settled.packed)}
+    def _open_trace(self, trace_id: bytes, now_s: float) -> _OpenTrace:
+        """The open trace that a span came for; a settled one becomes open again."""
+        trace = self._open.get(trace_id)
+        if trace is None:
+            trace = self._open[trace_id] = _OpenTrace(now_s, now_s)
+            packed = self._packed.pop(trace_id, None)
+            if packed is not None:
+                self.packed_bytes -= len(packed.data)
+                trace.spans = {
+                    span.span_id: (span, source) for span, source in _unpack(packed.data)
+                }
+        elif trace.last_s != now_s:
+            trace.last_s = now_s
+            self._open.move_to_end(trace_id)
+        return trace
 
-    def due(self, now: float, most: int) -> list[bytes]:
-        """Open traces that are quiet, at most `most`; at times also those that have been open too
-        long.
-        """
-        ready: list[bytes] = []
+    def due_to_settle(self, now_s: float, limit: int) -> list[bytes]:
+        """Up to `limit` open traces that are quiet, and now and then those open for too long."""
+        due: list[bytes] = []
         for trace_id, trace in self._open.items():
-            if len(ready) >= most or trace.last_s > now - self._grace_s:
+            if len(due) >= limit or trace.last_s > now_s - self._quiet_s:
                 break
-            ready.append(trace_id)
-        if now - self._swept_s >= self._longest_open_s / 6:
-            self._swept_s = now
-            ready += [
-                key
-                for key, trace in self._open.items()
-                if trace.first_s <= now - self._longest_open_s
-            ]
-        return list(dict.fromkeys(ready))
+            due.append(trace_id)
+        if now_s - self._swept_s >= self._max_open_s / 6:
+            self._swept_s = now_s
+            opened_before = now_s - self._max_open_s
+            due += [key for key, trace in self._open.items() if trace.first_s <= opened_before]
+        return list(dict.fromkeys(due))
 
-    def settle(self, trace_id: bytes, summary: Summary) -> None:
-        """Pack an open trace and let older ones go where the window is full."""
+    def settle(self, trace_id: bytes, summary: TraceSummary) -> None:
+        """Pack an open trace, and release others where the window is full."""
         trace = self._open.pop(trace_id)
-        packed = _pack(trace.spans)
-        self._settled[trace_id] = _Settled(summary, packed)
-        self._queues[summary.kept].append(trace_id)
-        self.packed_bytes += len(packed)
-        while self.packed_bytes > self._max_bytes and len(self._settled) > 1:
+        data = _pack(trace.spans)
+        self._packed[trace_id] = _PackedTrace(summary, data)
+        self._eviction_queues[summary.kept].append(trace_id)
+        self.packed_bytes += len(data)
+        while self.packed_bytes > self._max_bytes and len(self._packed) > 1:
             self._release_one()
 
     def _release_one(self) -> None:
-        for kept in EVICTED_FIRST:
-            queue = self._queues[kept]
+        """Release the oldest trace of the kind least worth keeping.
+
+        A queue may name traces that were reopened and settled as another kind; those are skipped.
+        """
+        for kept in EVICTION_ORDER:
+            queue = self._eviction_queues[kept]
             while queue:
                 trace_id = queue.popleft()
-                settled = self._settled.get(trace_id)
-                if settled is not None and settled.summary.kept == kept:
-                    del self._settled[trace_id]
-                    self.packed_bytes -= len(settled.packed)
-                    self.held_spans -= settled.summary.spans
-                    self.released += 1
+                packed = self._packed.get(trace_id)
+                if packed is not None and packed.summary.kept == kept:
+                    del self._packed[trace_id]
+                    self.packed_bytes -= len(packed.data)
+                    self.held_spans -= packed.summary.spans
+                    self.released_traces += 1
                     return
 
     def spans(self, trace_id: bytes) -> list[SpanView]:
         """The spans of a trace, open or settled; empty when it is not here."""
+        return [
+            read_span(span, self._sources[source]) for span, source in self._stored_spans(trace_id)
+        ]
+
+    def _stored_spans(self, trace_id: bytes) -> Iterator[StoredSpan]:
         if (trace := self._open.get(trace_id)) is not None:
-            return [view(span, self._sources[source]) for span, source in trace.spans.values()]
-        if (settled := self._settled.get(trace_id)) is not None:
-            return [view(span, self._sources[source]) for span, source in _unpack(settled.packed)]
-        return []
+            yield from trace.spans.values()
+        elif (packed := self._packed.get(trace_id)) is not None:
+            yield from _unpack(packed.data)
 
     def find(self, prefix: str) -> list[bytes]:
-        """Identifiers that begin with these hexadecimal digits, two at most."""
+        """Up to two trace identifiers that begin with these hexadecimal digits."""
         found: list[bytes] = []
-        for ids in (self._open, self._settled):
+        for ids in (self._open, self._packed):
             for trace_id in reversed(ids):
                 if trace_id.hex().startswith(prefix) and len(found) < 2:
                     found.append(trace_id)
         return found
 
-    def summaries(self) -> Iterator[Summary]:
+    def summaries(self) -> Iterator[TraceSummary]:
         """Settled traces, the last settled first."""
-        for settled in reversed(self._settled.values()):
-            yield settled.summary
+        for packed in reversed(self._packed.values()):
+            yield packed.summary
 
     def open_ids(self) -> list[bytes]:
-        """Open traces, the last heard of first."""
+        """Open traces, the one that a span came for last first."""
         return list(reversed(self._open))
 
-    def summary(self, trace_id: bytes) -> Summary | None:
-        """The row of a settled trace."""
-        settled = self._settled.get(trace_id)
-        return settled.summary if settled else None
+    def summary(self, trace_id: bytes) -> TraceSummary | None:
+        """The row of a settled trace; None while it is open or when it is not here."""
+        packed = self._packed.get(trace_id)
+        return packed.summary if packed else None
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._settled)
+        return len(self._open) + len(self._packed)
 
 
-def _pack(spans: dict[bytes, Raw]) -> bytes:
-    """Spans by source in one compressed message; the source's number stands in the schema
-    address.
-    """
+def _pack(spans: dict[bytes, StoredSpan]) -> bytes:
+    """Spans by source in one compressed OTLP message, with the source's number as schema URL."""
     by_source: dict[int, list[trace_pb2.Span]] = {}
     for span, source in spans.values():
         by_source.setdefault(source, []).append(span)
     data = trace_pb2.TracesData()
     for source, members in by_source.items():
         data.resource_spans.add(schema_url=str(source)).scope_spans.add().spans.extend(members)
-    packer = zlib.compressobj(1, zdict=DICTIONARY)
-    return packer.compress(data.SerializeToString()) + packer.flush()
+    compressor = zlib.compressobj(1, zdict=DICTIONARY)
+    return compressor.compress(data.SerializeToString()) + compressor.flush()
 
 
-def _unpack(packed: bytes) -> Iterator[Raw]:
+def _unpack(packed: bytes) -> Iterator[StoredSpan]:
     data = trace_pb2.TracesData.FromString(zlib.decompressobj(zdict=DICTIONARY).decompress(packed))
     for resource in data.resource_spans:
         for span in resource.scope_spans[0].spans:

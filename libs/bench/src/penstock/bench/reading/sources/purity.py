@@ -45,7 +45,13 @@ WORLD = frozenset(
 )
 """Modules of which pure code uses nothing."""
 ALLOWED = frozenset(
-    {"random.Random", "numpy.random.Generator", "numpy.random.default_rng", "os.path"}
+    {
+        "random.Random",
+        "numpy.random.Generator",
+        "numpy.random.default_rng",
+        "os.path",
+        "urllib.parse",
+    }
 )
 BUILT_IN = frozenset({"breakpoint", "eval", "exec", "input", "open", "print"})
 NOW = frozenset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,10 +86,6 @@ class SourceTree:
             ours = name in self._by_path and not name.startswith(NOT_ON_A_JOURNEY)
             self._on_journeys[file] = name if ours else ""
         return self._on_journeys[file]
-
-    def scripts(self) -> dict[str, str]:
-        """Paths of the Lua files by the SHA-1 under which a store runs them."""
-        return {hashlib.sha1(one.text.encode()).hexdigest(): one.path for one in self.lua}
 
 
 def repository() -> Path:

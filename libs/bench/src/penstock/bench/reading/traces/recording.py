@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio
 from penstock.bench.reading.sources.tree import SourceTree
 from penstock.bench.reading.traces.journey import Entered, Recording
+from penstock.limiter.script import SCRIPT, files_of
 
 T = TypeVar("T")
 HOOK = Path(__file__).parent / "hook"
@@ -21,6 +23,17 @@ SOCKETS = "READING_SOCKETS"
 STORE = "store"
 NO_FUNCTIONS = ("<module>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
 """What is no function to a reader: a module's first import, and parts of the function around."""
+LEDGER = "services/limiter/src/penstock/limiter/ledger"
+"""Folder of the files that the limiter joins to the ledger script."""
+LEDGER_DIGEST = hashlib.sha1(SCRIPT.encode()).hexdigest()
+
+
+class ScriptRun(NamedTuple):
+    """One run of a script by a store: when, the SHA-1 of its text, and its first argument."""
+
+    at_ns: int
+    digest: str
+    operation: str
 
 
 @contextlib.contextmanager
@@ -44,7 +57,6 @@ class Recorders:
 
     def __init__(self, folder: Path, tree: SourceTree, stores: Sequence[str] = ()) -> None:
         self._folder, self._tree, self._stores = folder, tree, stores
-        self._scripts = tree.scripts()
 
     async def record(
         self, act: Callable[[], Awaitable[T]], after_s: float = 0.0
@@ -61,8 +73,8 @@ class Recorders:
         first_ns: dict[Entered, int] = {}
         for report in reports:
             self._add(first_ns, report)
-        for commands in monitors:
-            self._add_scripts(first_ns, commands)
+        for runs in monitors:
+            _add_scripts(first_ns, runs)
         return Recording(first_ns, answered_ns, (answered_ns - began_ns) / 1e9), result
 
     def _add(self, first_ns: dict[Entered, int], report: dict[str, Any]) -> None:
@@ -73,18 +85,18 @@ class Recorders:
                 entered = Entered(program, path, name, line)
                 first_ns[entered] = min(at_ns, first_ns.get(entered, at_ns))
 
-    def _add_scripts(
-        self, first_ns: dict[Entered, int], commands: Sequence[tuple[int, str]]
-    ) -> None:
-        for at_ns, digest in commands:
-            if digest in self._scripts:
-                entered = Entered(STORE, self._scripts[digest], "the script", 0)
-                first_ns.setdefault(entered, at_ns)
-
     async def _tell_all(self, word: bytes) -> list[dict[str, Any]]:
         return list(
             await asyncio.gather(*(_tell(path, word) for path in self._folder.glob("*.sock")))
         )
+
+
+def _add_scripts(first_ns: dict[Entered, int], runs: Sequence[ScriptRun]) -> None:
+    for run in runs:
+        if run.digest == LEDGER_DIGEST:
+            for name in files_of(run.operation):
+                entered = Entered(STORE, f"{LEDGER}/{name}.lua", "the script", 0)
+                first_ns.setdefault(entered, run.at_ns)
 
 
 async def _tell(path: Path, word: bytes) -> dict[str, Any]:
@@ -100,12 +112,12 @@ async def _tell(path: Path, word: bytes) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _monitor(url: str) -> AsyncIterator[list[tuple[int, str]]]:
-    """Scripts that a Redis runs while the block lasts: nanoseconds, and the SHA-1 of the text.
+async def _monitor(url: str) -> AsyncIterator[list[ScriptRun]]:
+    """Scripts, each with one key, that a Redis runs while the block lasts.
 
     The server writes the lines in order, so that all have come when the monitor's own mark has.
     """
-    ran: list[tuple[int, str]] = []
+    runs: list[ScriptRun] = []
     client = redis.asyncio.Redis.from_url(url)
     mark = f"reading-{time.monotonic_ns()}"
     async with client.monitor() as monitor:
@@ -115,13 +127,15 @@ async def _monitor(url: str) -> AsyncIterator[list[tuple[int, str]]]:
                 name, _, rest = line["command"].partition(" ")
                 if name.upper() == "EVALSHA":
                     ago_ns = round((time.time() - line["time"]) * 1e9)
-                    ran.append((time.monotonic_ns() - ago_ns, rest.partition(" ")[0].lower()))
+                    digest, _, _, operation, *_ = f"{rest}   ".split(" ")
+                    at_ns = time.monotonic_ns() - ago_ns
+                    runs.append(ScriptRun(at_ns, digest.lower(), operation))
                 elif mark in rest:
                     return
 
         reader = asyncio.create_task(read())
         try:
-            yield ran
+            yield runs
             await client.echo(mark)
             await reader
         finally:

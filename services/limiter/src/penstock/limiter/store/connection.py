@@ -1,0 +1,294 @@
+"""The connection to the ledger's store: runs script calls in batches, also when the store is slow
+or lost.
+
+A store that refuses connections or cannot write is noticed at once. One that hangs (stopped, cut
+off, swapped out) is noticed only by its silence, so each batch has an allowance of time, learned
+from the batches before it (`Patience`). The store is
+
+- *slow* from when a batch has used up its allowance until that batch is answered. Its callers get
+  StoreLost at once; the batch stays in flight, and the store may still run it.
+- *lost* from when a batch fails, or takes longer than `timeout_s`, until a probe in the background
+  is answered.
+
+Meanwhile new calls raise StoreLost without being sent, so nobody waits for a store that does not
+answer. A caller that can wait says for how long: its call is sent again as soon as the store
+answers. That is safe because every operation is idempotent by the hold's id. Settlements that could
+not be sent are owed, and sent when the store answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis.asyncio
+from penstock.limiter.counters import organisation_prefix
+from penstock.limiter.script import SCRIPT, PathRows, ScriptCall, ScriptReply, to_json
+from penstock.limiter.store.errors import STORE_ERRORS, StoreLost, script_failure
+from penstock.limiter.store.owed_settlements import OwedSettlements
+from penstock.rpc.errors import Fault
+from penstock.rpc.micro_batch import MicroBatcher
+from penstock.service.clock import Clock
+from redis.exceptions import NoScriptError
+
+log = logging.getLogger(__name__)
+PER_CALL_S = 5e-4
+"""Part of an allowance for each call of a batch: three times what the script takes."""
+MIN_BATCHES = 2
+"""Batches after which a store's pace is known; until then the longest allowance applies."""
+FADING = 0.9
+"""Part of the slowest batch's time that is left after one more batch."""
+SLOWNESS_FACTOR = 2.0
+"""A batch may take this many times as long as the slowest recent one."""
+TIMER_TURNS = 4
+"""An allowance ends after this many turns of the loop's timer, so that a stall of this process does
+not count against the store.
+"""
+BATCH_CALL_S = 2e-4
+"""Added to the timeout of a batch for each of its calls."""
+PROBE_KEY = "penstock:limiter:probe"
+NO_COUNTERS = ScriptCall("usage", organisation_prefix(""), to_json(PathRows(())))
+"""A script call that does nothing."""
+
+
+@dataclass(frozen=True)
+class StoreTimings:
+    """How long the store is waited for.
+
+    Args:
+        timeout_s: a batch that takes longer is given up, and the store is lost.
+        probe_pause_s: time between two probes of a lost store.
+        patience_s: the shortest allowance of a batch, for a store that has been quick; None:
+            `timeout_s`.
+    """
+
+    timeout_s: float = 0.25
+    probe_pause_s: float = 1.0
+    patience_s: float | None = None
+
+
+class Patience:
+    """Learns the pace of a store, and allows batches time by it.
+
+    Args:
+        min_s: the shortest allowance, besides what each call is allowed.
+        max_s: the longest allowance, and the first ones.
+    """
+
+    def __init__(self, min_s: float, max_s: float) -> None:
+        self._min_s = min_s
+        self._max_s = max_s
+        self._slowest_s = 0.0
+        self._batches = 0
+
+    def record(self, calls: int, took_s: float) -> None:
+        """Record what a batch of `calls` took; one that was late counts too."""
+        self._batches += 1
+        batch_s = min(took_s, self._max_s) - PER_CALL_S * calls
+        self._slowest_s = max(batch_s, self._slowest_s * FADING)
+
+    def allowance_s(self, calls: int) -> float:
+        """How long a batch of `calls` may take before its callers are answered without it."""
+        if self._batches < MIN_BATCHES:
+            return self._max_s
+        recent_s = max(self._min_s, SLOWNESS_FACTOR * self._slowest_s)
+        return min(self._max_s, recent_s + PER_CALL_S * calls)
+
+
+class StoreConnection:
+    """Runs script calls on a store; owns the client.
+
+    Args:
+        now_us: the time that the script is given; 0 means the store's own clock.
+        max_ledger_entries: entries of each ledger that are kept before older ones are folded.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        clock: Clock,
+        timings: StoreTimings,
+        now_us: Callable[[], int],
+        max_ledger_entries: int,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._timings = timings
+        self._now_us = now_us
+        self._max_ledger_entries = max_ledger_entries
+        min_s = timings.timeout_s if timings.patience_s is None else timings.patience_s
+        self._patience = Patience(min_s, timings.timeout_s)
+        self._batches: MicroBatcher[ScriptCall, ScriptReply] = MicroBatcher(self._run_batch)
+        self._script_sha = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.Task[None] | None = None
+        """Runs while the store is lost."""
+        self._is_slow = False
+        self._is_closed = False
+        self._answering = asyncio.Event()
+        """Set while the store is neither slow nor lost."""
+        self._answering.set()
+        self.restarted_s = -math.inf
+        """When the store was last found to have been restarted, by the monotonic clock."""
+        self.owed = OwedSettlements(self._batches)
+
+    @property
+    def is_slow(self) -> bool:
+        """True while a batch in flight has used up its allowance."""
+        return self._is_slow
+
+    @property
+    def is_lost(self) -> bool:
+        """True from a failure of the store until a probe is answered."""
+        return self._probe is not None
+
+    async def connect(self) -> None:
+        """Connect and learn the store's pace before the first caller; a lost store is probed."""
+        try:
+            async with asyncio.timeout(self._timings.timeout_s):
+                await self._warm_up()
+        except STORE_ERRORS as error:
+            self._lose(error)
+
+    async def run(self, call: ScriptCall, wait_s: float = 0.0) -> ScriptReply:
+        """The reply of one script call.
+
+        Args:
+            wait_s: how long to wait for a slow or lost store to answer, and then run it again.
+
+        Raises:
+            StoreLost: the store does not answer.
+        """
+        ends_s = asyncio.get_running_loop().time() + wait_s
+        while True:
+            try:
+                return await self._run_once(call)
+            except StoreLost:
+                if not wait_s or not await self._answers_before(ends_s):
+                    raise
+
+    async def close(self) -> None:
+        """Stop probing and sending, and close the client."""
+        self._is_closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self.owed.close()
+        await self._client.aclose()
+
+    async def _run_once(self, call: ScriptCall) -> ScriptReply:
+        if not self._answering.is_set():
+            raise StoreLost
+        try:
+            return await self._batches(call)
+        except Fault as fault:
+            raise StoreLost(fault.message) from None
+
+    async def _answers_before(self, ends_s: float) -> bool:
+        """Wait until the store answers; False if it does not by `ends_s` of the loop's time."""
+        try:
+            async with asyncio.timeout_at(ends_s):
+                await self._answering.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _run_batch(self, batch: Sequence[ScriptCall]) -> list[ScriptReply | Fault]:
+        if self._probe is not None:
+            raise StoreLost
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        self._start_timer(self._patience.allowance_s(len(batch)) / TIMER_TURNS, TIMER_TURNS)
+        try:
+            async with asyncio.timeout(self._timings.timeout_s + BATCH_CALL_S * len(batch)):
+                replies = await self._evaluate(batch)
+        except STORE_ERRORS as error:
+            self._lose(error)
+            raise StoreLost(type(error).__name__) from None
+        finally:
+            self._stop_timer()
+        self._patience.record(len(batch), loop.time() - began_s)
+        if self.owed.pending:
+            self.owed.send_soon()
+        return replies
+
+    def _start_timer(self, turn_s: float, turns: int) -> None:
+        """When the turns are over, the store is slow, and callers of the batch get StoreLost."""
+        if turns:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(turn_s, self._start_timer, turn_s, turns - 1)
+            return
+        self._is_slow = True
+        self._update_answering()
+        self._batches.fail_all(StoreLost("slow"))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._is_slow = False
+        self._update_answering()
+
+    def _update_answering(self) -> None:
+        if self._is_slow or self._probe is not None:
+            self._answering.clear()
+        else:
+            self._answering.set()
+
+    def _lose(self, error: Exception) -> None:
+        if self._is_closed:
+            return  # a batch that was in flight has lost its connection
+        log.warning(
+            "the ledger's store does not answer (%s): applying each rule's `store_loss` setting",
+            type(error).__name__,
+        )
+        self._probe = asyncio.create_task(self._probe_until_answered(), name="probe the store")
+        self._update_answering()
+
+    async def _probe_until_answered(self) -> None:
+        while True:
+            with contextlib.suppress(*STORE_ERRORS, RuntimeError):
+                async with asyncio.timeout(self._timings.timeout_s):
+                    # A store that cannot write keeps no ledger, so the probe writes.
+                    await self._client.set(PROBE_KEY, 1, px=1_000)
+                    await self._warm_up()
+                log.warning("the ledger's store answers again: its rules decide")
+                self._probe = None
+                self._update_answering()
+                if self.owed.pending:
+                    self.owed.send_soon()
+                return
+            await self._clock.sleep(self._timings.probe_pause_s)
+
+    async def _warm_up(self) -> None:
+        """Connect, load the script, and learn the pace from calls that do nothing."""
+        loop = asyncio.get_running_loop()
+        await self._evaluate([NO_COUNTERS])
+        for _ in range(MIN_BATCHES):
+            began_s = loop.time()
+            await self._evaluate([NO_COUNTERS])
+            self._patience.record(1, loop.time() - began_s)
+
+    async def _evaluate(self, batch: Sequence[ScriptCall]) -> list[ScriptReply | Fault]:
+        """Send a batch to the store, and load the script if the store does not have it."""
+        if not self._script_sha:
+            self._script_sha = await self._client.script_load(SCRIPT)
+        pipe = self._client.pipeline(transaction=False)
+        now_us = str(self._now_us())
+        for operation, prefix, arguments in batch:
+            values = (operation, now_us, prefix, arguments, self._max_ledger_entries)
+            pipe.evalsha(self._script_sha, 1, prefix + "holds", *values)
+        replies = await pipe.execute(raise_on_error=False)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # The store was restarted or its scripts were flushed: nothing of the batch has run, and
+            # what the store wrote last may be lost.
+            self._script_sha = ""
+            self.restarted_s = self._clock.monotonic()
+            return await self._evaluate(batch)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise script_failure(reply)
+        return replies

@@ -1,0 +1,78 @@
+"""From what telemetry takes in to incidents: shows it to every detector and collects the
+findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from penstock.otel import attributes as semconv
+from penstock.telemetry.detection.downsampling import Downsampler
+from penstock.telemetry.detection.findings import Detector, Finding
+from penstock.telemetry.detection.incidents import IncidentTracker
+from penstock.telemetry.detection.quality import QualityMonitor
+from penstock.telemetry.window.series import Point, Series
+from penstock.telemetry.window.trace_summary import SettledRequest
+
+
+class DetectionPipeline:
+    """All detectors, the quality of answers, and the incidents that their findings make.
+
+    Args:
+        detectors: each is shown every metric sample and every settled request.
+        incidents: where findings become incidents.
+    """
+
+    def __init__(
+        self, detectors: Sequence[Detector] = (), incidents: IncidentTracker | None = None
+    ) -> None:
+        self.detectors = detectors
+        self.incidents = incidents or IncidentTracker()
+        self.quality = QualityMonitor()
+        self._downsampler = Downsampler()
+        self._critical_sections: dict[str, str] = {}
+        """By service: where its last request spent time on the critical path."""
+
+    def observe_point(self, series: Series, point: Point) -> None:
+        """Take a metric's point."""
+        if series.key.metric == semconv.AGREEMENT and point.observations:
+            self._report(self._audits(series, point))
+        if not self.detectors:
+            return
+        for key, value in self._downsampler.add(series, point):
+            for detector in self.detectors:
+                self._report(detector.observe_sample(key, point.unix_s, value))
+
+    def observe_request(self, request: SettledRequest) -> bool:
+        """Take a settled request; returns whether a detector reported something of it."""
+        self._report(self.quality.observe_request(request))
+        for section in request.critical_path:
+            service = section.span.source.service
+            self._critical_sections[service] = f"{service} {section.span.name}"
+        is_anomalous = False
+        for detector in self.detectors:
+            findings = detector.observe_request(request)
+            self._report(findings)
+            is_anomalous = is_anomalous or bool(findings)
+        return is_anomalous
+
+    def metrics(self) -> Iterator[tuple[str, float]]:
+        """(name, value) of the detectors' own metrics and of open incidents."""
+        for detector in self.detectors:
+            for name, value in detector.metrics().items():
+                yield f"anomaly.{name}", value
+        yield "incidents.open", float(self.incidents.open_count)
+
+    def _audits(self, series: Series, point: Point) -> Iterable[Finding]:
+        """A point of audited answers: how many were audited, and the mean of their agreement."""
+        model = dict(series.key.labels).get(semconv.REQUEST_MODEL, "")
+        agreement = min(1.0, max(0.0, point.value))
+        return self.quality.observe_audits(
+            series.key.service, model, point.observations, agreement, point.unix_s
+        )
+
+    def _report(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            section = finding.critical_section or self._critical_sections.get(finding.service, "")
+            self.incidents.report(replace(finding, critical_section=section))
