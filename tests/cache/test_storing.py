@@ -94,7 +94,6 @@ async def test_a_bad_store_is_refused_by_field_and_its_token_stays_valid(rig: An
     missed = await rig.look_up(cache, chat("x"))
     for field, request in (
         ("paid_microusd", pb.StoreRequest(token=missed.token, paid_microusd=-1)),
-        ("ttl_ms", pb.StoreRequest(token=missed.token, ttl_ms=-1)),
         ("tags[1]", pb.StoreRequest(token=missed.token, tags=["a", "\x1fnamespace:b"])),
     ):
         with pytest.raises(Fault) as refused:

@@ -47,7 +47,7 @@ class AnswerWriter:
         # Those who wait get the answer before it is written.
         pending.finish(ticket.lookup, entry)
         with unavailable_without_store():
-            return await self._write(ticket, entry, request.ttl_ms or self._ttl_ms)
+            return await self._write(ticket, entry)
 
     async def store_all(self, request: pb.StoreAllRequest, tenant: str) -> pb.StoreAllResponse:
         """Store answers of one tenant that nobody looked up.
@@ -89,9 +89,9 @@ class AnswerWriter:
             self._parts.statistics.record_refusal(lookup.tenant, lookup.namespace, refusal)
         return refusal
 
-    async def _write(self, ticket: LookupTicket, entry: Entry, ttl_ms: int) -> pb.StoreResponse:
+    async def _write(self, ticket: LookupTicket, entry: Entry) -> pb.StoreResponse:
         lookup = ticket.lookup
-        if not await self._parts.entries.put(lookup.tenant, [entry], ttl_ms):
+        if not await self._parts.entries.put(lookup.tenant, [entry], self._ttl_ms):
             return pb.StoreResponse(reason="too large")
         not_learnt = await self._learning.learn(ticket, entry.result)
         if not_learnt:

@@ -47,7 +47,6 @@ class Lookups:
             Fault: INVALID_ARGUMENT for a vector that cannot be compared.
         """
         started = time.perf_counter()
-        self._semantic_lookup.check_vector(request)
         tenant = tenant_of(call.principal)
         key = request_key(self._parts.key_salt, tenant, request.scope, request.task)
         lookup = Lookup(tenant, key, request)

@@ -6,6 +6,7 @@ Calls whose length is open may outlive a lease, so they hold for themselves.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -24,6 +25,8 @@ from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 from penstock.service.current import Current
+
+log = logging.getLogger(__name__)
 
 ADMIT_SHARE, MAX_ADMIT_S = 0.5, 4.0
 """Part of a call's time that its admission may take, and the most of it: a store that is slow for a
@@ -219,9 +222,22 @@ class LimiterAdmission:
         call = Call(ticket.call.principal, ticket.call.priority)
         if booked is None:
             release = pb.ReleaseRequest(hold_id=ticket.hold_id)
-            return self._limiter.repeat("Release", release, call)
-        commit = pb.CommitRequest(hold_id=ticket.hold_id, spent=to_amount(booked))
-        return self._limiter.repeat("Commit", commit, call)
+            return self._release(release, call)
+        return self._commit(pb.CommitRequest(hold_id=ticket.hold_id, spent=to_amount(booked)), call)
+
+    async def _release(self, release: pb.ReleaseRequest, call: Call) -> None:
+        await self._limiter.repeat("Release", release, call)
+
+    async def _commit(self, commit: pb.CommitRequest, call: Call) -> None:
+        answer: pb.CommitResponse | None = await self._limiter.repeat("Commit", commit, call)
+        if answer is not None and not answer.settled:
+            log.warning(
+                "hold %s of %s had expired or was settled before its call ended; what differs from "
+                "%d micro-dollars was booked as an adjustment",
+                commit.hold_id,
+                call.principal.organisation,
+                commit.spent.microusd,
+            )
 
     def _booked(self, receipt: common_pb2.Receipt | None, spent: Spent | None) -> Amounts | None:
         if receipt is not None:

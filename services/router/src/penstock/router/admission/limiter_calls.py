@@ -67,15 +67,15 @@ class LimiterCalls:
                 raise LimiterUnreachable from None
             raise
 
-    async def repeat(self, method: str, request: Message, call: Call) -> None:
-        """Ask again while the limiter is away; for what is safe to repeat. A hold's or a lease's
-        expiry is the last resort.
+    async def repeat(self, method: str, request: Message, call: Call) -> Any:
+        """Ask again while the limiter is away; for what is safe to repeat. None where it stays
+        away: the expiry of a hold or lease is the last resort.
         """
         for pause_s in AGAIN_S:
             await self._clock.sleep(pause_s)
             with contextlib.suppress(Fault):
-                await self.ask(method, request, call)
-                return
+                return await self.ask(method, request, call)
+        return None
 
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do work beside the caller; `close` waits for it."""

@@ -99,7 +99,9 @@ class RouterServicer:
                 != pb.INSTANCE_STATE_LOST
             )
             for model in instance.models:
-                row = models.setdefault(model.name, pb.AvailableModel(name=model.name))
+                row = models.get(model.name) or models.setdefault(
+                    model.name, self._models.described(model.name)
+                )
                 row.tasks[:] = sorted({*row.tasks, *model.tasks})
                 row.max_input_tokens = max(row.max_input_tokens, model.max_input_tokens)
                 row.ready_instances += ready and model.state == inference_pb2.MODEL_STATE_READY

@@ -6,6 +6,7 @@ An instance with a batcher is called through it, and attached there before the f
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from penstock.rpc.reasons import Reason
 
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+log = logging.getLogger(__name__)
 Dial = Callable[[str, ServiceDescriptor], Peer]
 
 
@@ -130,7 +132,14 @@ class Backends:
         self._attaching.pop(instance_id, None)
         if attached is not None:
             request = batcher_pb2.DetachInstanceRequest(instance_id=instance_id)
-            await self._peer(attached[0], BATCHER).call("DetachInstance", request, Call())
+            answer: batcher_pb2.DetachInstanceResponse = await self._peer(
+                attached[0], BATCHER
+            ).call("DetachInstance", request, Call())
+            log.info(
+                "instance %s is detached; %d queued requests were given back to be tried elsewhere",
+                instance_id,
+                answer.returned,
+            )
 
     def _peer(self, address: str, service: ServiceDescriptor) -> Peer:
         if address not in self._peers:

@@ -115,6 +115,15 @@ class Models:
             tally[0] += correct
             tally[1] += 1
 
+    def described(self, name: str) -> router_pb2.AvailableModel:
+        """A model's row in a list of models, with its prices."""
+        model = router_pb2.AvailableModel(name=name)
+        price = self._prices.value.models.get(name)
+        if price is not None:
+            model.input_microusd_per_mtok = price.input_microusd_per_mtok
+            model.output_microusd_per_mtok = price.output_microusd_per_mtok
+        return model
+
     def _price_microusd(self, name: str, estimate: Estimate) -> int:
         """Estimated price of a task on a model; 0 when the model has none."""
         prices = self._prices.value

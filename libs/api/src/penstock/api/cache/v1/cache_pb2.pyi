@@ -19,14 +19,12 @@ class Scope(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., model: _Optional[str] = ..., context_sha256: _Optional[bytes] = ...) -> None: ...
 
 class LookUpRequest(_message.Message):
-    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "vector", "embedder_revision", "request_id", "asked_for", "token")
+    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "request_id", "asked_for", "token")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MAX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_ERROR_RATE_FIELD_NUMBER: _ClassVar[int]
     FULL_PRICE_MICROUSD_FIELD_NUMBER: _ClassVar[int]
-    VECTOR_FIELD_NUMBER: _ClassVar[int]
-    EMBEDDER_REVISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -35,12 +33,10 @@ class LookUpRequest(_message.Message):
     max_age_ms: int
     max_error_rate: float
     full_price_microusd: int
-    vector: _containers.RepeatedScalarFieldContainer[float]
-    embedder_revision: str
     request_id: str
     asked_for: bool
     token: bytes
-    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., embedder_revision: _Optional[str] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class LookUpResponse(_message.Message):
     __slots__ = ("result", "receipt", "savings", "token", "stale")
@@ -57,18 +53,16 @@ class LookUpResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.CacheReceipt, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[_common_pb2.Saving, _Mapping]]] = ..., token: _Optional[bytes] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class StoreRequest(_message.Message):
-    __slots__ = ("token", "result", "paid_microusd", "tags", "ttl_ms")
+    __slots__ = ("token", "result", "paid_microusd", "tags")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
-    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     result: _inference_pb2.TaskResult
     paid_microusd: int
     tags: _containers.RepeatedScalarFieldContainer[str]
-    ttl_ms: int
-    def __init__(self, token: _Optional[bytes] = ..., result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., paid_microusd: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, token: _Optional[bytes] = ..., result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., paid_microusd: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StoreResponse(_message.Message):
     __slots__ = ("stored", "reason")
