@@ -1,7 +1,7 @@
 # Every target is a thin line over a script or a module; `make` alone lists them.
 VENV ?= .venv
 PY := $(VENV)/bin/python
-BUF := node_modules/.bin/buf
+CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
 .PHONY: help setup gen gen-check fmt lint type imports test check model up demo bench peers xds clean
 
@@ -18,21 +18,25 @@ gen-check: setup ## fail when the stubs are stale
 	@scripts/gen-check $(PY)
 
 fmt: setup ## format code and contracts
-	@$(VENV)/bin/ruff format -q . && $(VENV)/bin/ruff check -q --fix . ; scripts/buf format -w
+	@$(VENV)/bin/ruff format -q .
+	@$(VENV)/bin/ruff check -q --fix . || true
+	@scripts/buf format -w
 
-lint: setup ## judge code and contracts
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && scripts/buf lint
+lint: setup ## check the style of code and contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@scripts/buf lint
 
 type: setup ## check the types
 	@scripts/type $(VENV)
 
-imports: setup ## check who imports whom
-	@$(VENV)/bin/lint-imports --no-cache --show-timings >/dev/null || $(VENV)/bin/lint-imports --no-cache
+imports: setup ## check which package imports which
+	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
 
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
-check: lint type imports gen-check ## every gate that is not a test
+check: lint type imports gen-check ## every check that is not a test
 
 model: setup ## export and quantise the default model into .penstock/
 	@scripts/model $(VENV)
@@ -40,17 +44,18 @@ model: setup ## export and quantise the default model into .penstock/
 up: setup model ## run everything in the foreground
 	@$(PY) -m penstock.stack up
 
-demo: setup model ## the main job, end to end, with its figures
+demo: setup model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo
 
 bench: setup model ## run all benchmarks and write docs/benchmarks/
 	@$(PY) -m penstock.bench all --write docs/benchmarks
 
-peers: ## make .venv-peers with the servers we compare against
+peers: ## make .venv-peers with what benchmarks compare with
 	@scripts/peers
 
 xds: ## make .venv-xds with Envoy's own stubs, for the test of an unmodified rate limit client
-	@python3 -m venv .venv-xds && .venv-xds/bin/pip install -q xds-protos==1.85.0
+	@python3 -m venv .venv-xds
+	@.venv-xds/bin/pip install -q xds-protos==1.85.0
 
-clean: ## remove what the targets made; keeps .penstock/ data
-	@rm -rf $(VENV) .venv-peers node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove what the targets made, except the models and data in .penstock/
+	@rm -rf $(VENV) .venv-peers .venv-xds node_modules $(CACHES)

@@ -1,4 +1,4 @@
-"""From the generated stubs alone: an embedding and its receipt.
+"""An embedding and its receipt, by generated stubs alone.
 
 `make up` first; then `.venv/bin/python docs/examples/embed.py`.
 """
@@ -19,12 +19,11 @@ with grpc.insecure_channel(ADDRESS) as channel:
         texts=["where is my order"], options=router_pb2.CallOptions(run_id="example", step="1")
     )
     answer = router.Embed(request, metadata=(("authorization", f"Bearer {KEY}"),), timeout=10)
-    print(
-        len(answer.embeddings[0].values),
-        "values from",
-        answer.receipt.route.instance_id or "the cache",
-    )
-    print(
-        f"{answer.receipt.total_ms:.1f} ms, {answer.receipt.cost.paid_microusd} "
-        f"micro-dollars, trace {answer.receipt.trace_id}"
-    )
+
+receipt = answer.receipt
+instance = receipt.route.instance_id or "the cache"
+print(f"{len(answer.embeddings[0].values)} values from {instance}")
+print(
+    f"{receipt.total_ms:.1f} ms, {receipt.cost.paid_microusd} micro-dollars, "
+    f"trace {receipt.trace_id}"
+)

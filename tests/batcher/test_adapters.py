@@ -14,11 +14,11 @@ from penstock.rpc.call import Call
 from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.server import TOKEN, peer_over
 
 
-class Measuring(QuietInstance):
+class Measuring(EmptyInstance):
     """Answers each member with the size of its text, and counts what came together."""
 
     def __init__(self) -> None:

@@ -14,12 +14,12 @@ from penstock.bench.reading.sources.tree import SourceTree
 from penstock.bench.reading.traces.journey import (
     Entered,
     Recording,
-    beyond,
-    entered_always,
-    entered_ever,
-    journey,
+    build_journey,
+    entered_in_all,
+    entered_in_any,
+    without_read,
 )
-from penstock.bench.reading.traces.recording import Recorders, hooked
+from penstock.bench.reading.traces.recording import Recorders, recorded_processes
 
 MODULE = '''
 """Two functions, one in the other, a decorated one, and two kinds of values."""
@@ -88,15 +88,15 @@ def recording(*rows: tuple[Entered, int], answered: int = 100) -> Recording:
 def test_only_what_every_repeat_enters_before_the_answer_is_on_the_journey() -> None:
     first = recording((OUTER, 10), (INNER, 20), (REMEMBERED, 30), (POINT, 110))
     second = recording((OUTER, 15), (INNER, 101), (POINT, 40))
-    assert entered_always([first, second]) == {OUTER}
-    assert entered_always([first, second], answered=False) == {OUTER, INNER, POINT}
-    assert entered_ever([first, second]) == {OUTER, INNER, REMEMBERED, POINT}
-    assert entered_always([]) == frozenset()
+    assert entered_in_all([first, second]) == {OUTER}
+    assert entered_in_all([first, second], answered=False) == {OUTER, INNER, POINT}
+    assert entered_in_any([first, second]) == {OUTER, INNER, REMEMBERED, POINT}
+    assert entered_in_all([]) == frozenset()
 
 
 def test_what_was_read_in_one_program_is_not_read_again_in_another() -> None:
     elsewhere = entered("outer", 17, program="other")
-    assert beyond([elsewhere, INNER], [OUTER]) == {INNER}
+    assert without_read([elsewhere, INNER], [OUTER]) == {INNER}
 
 
 def test_a_line_is_counted_once_and_a_constructed_class_opens_its_file(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_line_is_counted_once_and_a_constructed_class_opens_its_file(tmp_path:
         "the script", 0, program="store", file="services/shop/src/penstock/shop/rule.lua"
     )
     order = recording((clock, 1), (OUTER, 2), (INNER, 3), (REMEMBERED, 4), (POINT, 5), (script, 6))
-    made = journey("Buy", set(order.first_ns), order, tree, later=[POINT])
+    made = build_journey("Buy", set(order.first_ns), order, tree, later=[POINT])
     assert made.files == 3
     assert made.function_lines == 2 + 7 + 3, "the inner function's lines are the outer one's too"
     assert [(row.program, row.enters_at, row.functions, row.classes) for row in made.opened] == [
@@ -115,7 +115,7 @@ def test_a_line_is_counted_once_and_a_constructed_class_opens_its_file(tmp_path:
         ("store", "the script", 0, 1),
     ]
     assert made.later == []
-    only = journey("Values", {POINT}, order, tree)
+    only = build_journey("Values", {POINT}, order, tree)
     assert (only.files, only.function_lines) == (1, 0)
 
 
@@ -123,8 +123,8 @@ def test_the_longest_file_of_all_journeys_is_named_with_its_journeys(tmp_path: P
     tree = sources(tmp_path)
     order = recording((OUTER, 1), (REMEMBERED, 2))
     buy, sell = (
-        journey("Buy", {OUTER}, order, tree),
-        journey("Sell", {OUTER, REMEMBERED}, order, tree),
+        build_journey("Buy", {OUTER}, order, tree),
+        build_journey("Sell", {OUTER, REMEMBERED}, order, tree),
     )
     figures, tables = of_journeys({"embed": buy, "lease": sell})
     assert figures["embed_files"] == figures["lease_files"] == 1
@@ -156,7 +156,7 @@ async def test_a_recorder_notes_functions_and_constructed_classes_between_begin_
         f"import sys; sys.path.insert(0, {str(tmp_path / 'services/shop/src')!r}); import runpy; "
         "runpy.run_path(sys.argv[1])"
     )
-    with hooked(sockets):
+    with recorded_processes(sockets):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -188,13 +188,13 @@ async def test_a_recorder_notes_functions_and_constructed_classes_between_begin_
         key=lambda name: next(at for one, at in recorded.first_ns.items() if one.name == name),
     )
     assert order == ["outer", "outer.<locals>.inner", "Point", "Pair"]
-    assert entered_always([recorded]) == set(recorded.first_ns)
+    assert entered_in_all([recorded]) == set(recorded.first_ns)
 
 
 async def test_a_process_that_has_ended_is_on_no_journey(tmp_path: Path) -> None:
     sockets = tmp_path / "sockets"
     sockets.mkdir()
-    with hooked(sockets):
+    with recorded_processes(sockets):
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", "pass")
         await process.wait()
 

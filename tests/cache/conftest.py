@@ -23,9 +23,9 @@ from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.rpc.call import Call, Principal
 from penstock.service.clock import Clock
 from penstock.service.store import embedded_store, open_store
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 from penstock.testkit.eventually import eventually
-from penstock.testkit.world import world
+from penstock.testkit.outside import outside_for_tests
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 WIDTH = 16
@@ -74,7 +74,7 @@ class Rig:
         """A cache that is not open."""
         settings = CacheSettings(internal_token="secret")
         values = CacheSection(**{"probes_per_s": 1e6, **section})
-        return assemble(settings, values, client, world(settings, clock=clock), models)
+        return assemble(settings, values, client, outside_for_tests(settings, clock=clock), models)
 
     async def close(self) -> None:
         await asyncio.gather(*(cache.close() for cache in self._opened))
@@ -83,8 +83,8 @@ class Rig:
     async def look_up(
         cache: Cache, task: inference_pb2.Task, call: Call = ANN, **more: Any
     ) -> pb.LookUpResponse:
-        """A look-up; for `more` see `asking`."""
-        return await cache.servicer.LookUp(asking(task, **more), call)
+        """A look-up; for `more` see `look_up_request`."""
+        return await cache.servicer.LookUp(look_up_request(task, **more), call)
 
     @staticmethod
     async def store(
@@ -136,7 +136,7 @@ class Rig:
                 served.append(text)
                 assert json.loads(found.result.generate.message.content)["intent"] == intent
             elif found.receipt.outcome == common_pb2.CACHE_OUTCOME_MISS:
-                await self.store(cache, found, said(json.dumps({"intent": intent})))
+                await self.store(cache, found, chat_result(json.dumps({"intent": intent})))
                 stored += 1
                 if stored % 10 == 0:
                     await self.until_learnt(cache, stored)

@@ -8,7 +8,7 @@ import numpy as np
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.cache.storage.eviction import S3Fifo
 from penstock.rpc.call import Call, Principal
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.eventually import eventually
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -23,7 +23,7 @@ def long_text(number: int) -> str:
 async def test_bytes_stay_within_the_limit_also_after_a_restart(rig: Any) -> None:
     cache = await rig.make(tenant_bytes=LIMIT)
     for number in range(40):
-        await rig.add(cache, chat(f"q{number}"), said(long_text(number)))
+        await rig.add(cache, chat(f"q{number}"), chat_result(long_text(number)))
     assert cache.entries.size_bytes <= LIMIT
     restarted = await rig.make(tenant_bytes=LIMIT)
     assert restarted.entries.size_bytes == cache.entries.size_bytes
@@ -34,7 +34,7 @@ async def test_the_limit_holds_for_all_replicas_together(rig: Any) -> None:
     """Each replica by itself stores less than the limit."""
     caches = [await rig.make(tenant_bytes=LIMIT, total_bytes=1 << 20) for _ in range(2)]
     for number in range(40):
-        await rig.add(caches[number % 2], chat(f"q{number}"), said(long_text(number)))
+        await rig.add(caches[number % 2], chat(f"q{number}"), chat_result(long_text(number)))
 
     async def bytes_in_store() -> int:
         names = [name async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")]
@@ -73,7 +73,7 @@ async def test_a_group_holds_only_keys_of_entries_that_are_stored(rig: Any) -> N
 
     async def add(text: str, body: str = "x", cache: Any = cache) -> None:
         missed = await rig.look_up(cache, chat(text))
-        await rig.store(cache, missed, said(body), tags=["t"])
+        await rig.store(cache, missed, chat_result(body), tags=["t"])
 
     await add("long", cache=long_lived)
     await add("short")

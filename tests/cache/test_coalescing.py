@@ -10,7 +10,7 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.cache.build import Cache
 from penstock.rpc.call import Call, Principal
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
@@ -40,7 +40,7 @@ async def test_followers_get_the_leaders_answer_and_one_takes_over_when_it_fails
     assert len(done) == 1
     second = done.pop().result()
     assert second.receipt.outcome == MISS
-    await rig.store(cache, second, said("yes"))
+    await rig.store(cache, second, chat_result("yes"))
     for task in waiting:
         found = await task
         assert (found.receipt.rule, found.result.generate.message.content) == ("coalesced", "yes")
@@ -60,7 +60,7 @@ async def test_a_refresh_without_an_answer_does_not_end_another_callers_look_up(
     """A stale answer is too old for a caller that wants a newer one: that caller leads."""
     clock = FakeClock(time.time())
     cache = await rig.make(clock, ttl_s=10, ttl_jitter=0, stale_while_revalidate_s=60)
-    await rig.add(cache, chat("same"), said("old"))
+    await rig.add(cache, chat("same"), chat_result("old"))
     await clock.advance(11)
     refresh = await rig.look_up(cache, chat("same"))
     leader = await rig.look_up(cache, chat("same"), max_age_ms=1_000)
@@ -68,5 +68,5 @@ async def test_a_refresh_without_an_answer_does_not_end_another_callers_look_up(
     follower = asyncio.create_task(rig.look_up(cache, chat("same"), max_age_ms=1_000))
     await eventually(lambda: cache.pending.waiting_count == 1)
     await store_nothing(cache, refresh)
-    await rig.store(cache, leader, said("new"))
+    await rig.store(cache, leader, chat_result("new"))
     assert (await follower).result.generate.message.content == "new"

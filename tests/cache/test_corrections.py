@@ -10,7 +10,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.cache.build import Cache
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 from penstock.testkit.eventually import eventually
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -31,7 +31,7 @@ async def removed(cache: Cache, call: Call = ANN, **more: Any) -> int:
 
 async def test_an_answer_reported_as_wrong_is_removed_by_its_own_tenant_only(rig: Any) -> None:
     cache = await rig.make()
-    await rig.add(cache, chat("hello"), said("wrong"))
+    await rig.add(cache, chat("hello"), chat_result("wrong"))
     await rig.look_up(cache, chat("hello"), request_id="r1")
     assert not await quarantined(cache, EVE)
     assert not await quarantined(cache, correct=True)
@@ -50,7 +50,7 @@ async def test_entries_are_removed_by_tag_and_by_model(rig: Any) -> None:
     cache = await rig.make()
     for number in range(4):
         missed = await rig.look_up(cache, chat(f"q{number}"), model=f"chat@{number % 2}")
-        await rig.store(cache, missed, said("x"), tags=["a" if number < 3 else "b"])
+        await rig.store(cache, missed, chat_result("x"), tags=["a" if number < 3 else "b"])
     assert await removed(cache, tags=["b"]) == 1
     assert await removed(cache, tags=["a"], model="chat") == 3
 
@@ -63,7 +63,7 @@ async def test_entries_are_removed_by_scope_and_by_revision_where_one_is_named(r
         ("two", "chat@1"),
         ("", "chat@1"),
     ):
-        await rig.add(cache, chat("q"), said("x"), namespace=namespace, model=model)
+        await rig.add(cache, chat("q"), chat_result("x"), namespace=namespace, model=model)
     assert await removed(cache, EVE, scope=pb.Scope(namespace="one")) == 0
     assert await removed(cache, scope=pb.Scope(namespace="one", model="chat@2")) == 1
     assert await removed(cache, scope=pb.Scope(namespace="one")) == 1
@@ -74,10 +74,10 @@ async def test_entries_are_removed_by_scope_and_by_revision_where_one_is_named(r
 async def test_entries_are_removed_by_context_digest(rig: Any) -> None:
     cache = await rig.make()
     for number in (1, 2):
-        request = asking(chat("hello"))
+        request = look_up_request(chat("hello"))
         request.scope.context_sha256 = bytes([number]) * 32
         missed = await cache.servicer.LookUp(request, ANN)
-        await rig.store(cache, missed, said("x"))
+        await rig.store(cache, missed, chat_result("x"))
     scope = pb.Scope(context_sha256=b"\x01" * 32)
     assert await removed(cache, EVE, scope=scope) == 0
     assert await removed(cache, scope=scope) == 1
@@ -89,8 +89,8 @@ async def test_entries_are_removed_by_the_ids_in_receipts_and_no_replica_serves_
 ) -> None:
     cache, other = await rig.make(), await rig.make()
     missed = await rig.look_up(cache, chat("pay now"))
-    await rig.store(cache, missed, said('{"intent": "pay"}'))
-    await rig.add(cache, chat("pay now", "You are brief."), said('{"intent": "pay"}'))
+    await rig.store(cache, missed, chat_result('{"intent": "pay"}'))
+    await rig.add(cache, chat("pay now", "You are brief."), chat_result('{"intent": "pay"}'))
     hit = await rig.look_up(cache, chat("pay now"))
     for replica in (cache, other):
         await rig.until_learnt(replica, 2)

@@ -12,7 +12,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 from penstock.testkit.clock import FakeClock
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -22,7 +22,7 @@ MISS = common_pb2.CACHE_OUTCOME_MISS
 
 async def test_the_same_request_is_served_and_the_receipt_says_what_it_saved(rig: Any) -> None:
     cache = await rig.make()
-    assert (await rig.add(cache, chat("hello"), said("hi"))).stored
+    assert (await rig.add(cache, chat("hello"), chat_result("hi"))).stored
     hit = await rig.look_up(cache, chat("hello"))
     assert (hit.receipt.outcome, hit.receipt.rule) == (EXACT, "exact")
     assert hit.result.generate.message.content == "hi"
@@ -48,7 +48,7 @@ async def test_answers_do_not_cross_tenants_roles_prompts_tools_parameters_or_mo
     rig: Any, call: Call, task: inference_pb2.Task, more: dict[str, Any]
 ) -> None:
     cache = await rig.make()
-    await rig.add(cache, chat("hello"), said('{"intent": 1}'))
+    await rig.add(cache, chat("hello"), chat_result('{"intent": 1}'))
     assert (await rig.look_up(cache, task, call, **more)).receipt.outcome == MISS
 
 
@@ -58,14 +58,14 @@ async def test_requests_with_different_earlier_turns_are_different(rig: Any) -> 
     for task in (first, second):
         task.generate.messages.add(role="assistant", content="ok")
         task.generate.messages.add(role="user", content="what is its capital")
-    await rig.add(cache, first, said('{"city": "Paris"}'))
+    await rig.add(cache, first, chat_result('{"city": "Paris"}'))
     assert (await rig.look_up(cache, second)).receipt.outcome == MISS
 
 
 async def test_an_answer_older_than_the_caller_accepts_is_a_miss(rig: Any) -> None:
     clock = FakeClock(time.time())
     cache = await rig.make(clock)
-    await rig.add(cache, chat("hello"), said("hi"))
+    await rig.add(cache, chat("hello"), chat_result("hi"))
     await clock.advance(0.03)
     found = await rig.look_up(cache, chat("hello"), max_age_ms=60_000)
     assert (found.receipt.outcome, found.receipt.age_ms) == (EXACT, 30)
@@ -85,7 +85,7 @@ async def test_classification_is_never_served_by_similarity(rig: Any) -> None:
 @pytest.mark.parametrize(
     ("request_", "call", "field"),
     [
-        (asking(chat("x")), Call(), "context.principal.organisation"),
+        (look_up_request(chat("x")), Call(), "context.principal.organisation"),
         (pb.LookUpRequest(task=chat("x")), ANN, "scope.model"),
         (pb.LookUpRequest(scope=pb.Scope(model="m")), ANN, "task"),
     ],

@@ -11,18 +11,18 @@ from penstock.cache.build import Cache, Models
 from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.judge import MAX_CHARACTERS, OpenAiJudge
 from penstock.cache.settings import CacheSection, JudgeSection
-from penstock.testkit.chats import chat, said
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.chats import chat, chat_result
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 from pydantic import ValidationError
 
 
-def same_last_word(body: dict[str, Any]) -> Said:
+def same_last_word(body: dict[str, Any]) -> ScriptedAnswer:
     """Yes where both answers end with the same word."""
     text = body["messages"][-1]["content"]
     one, other = (
         text.split(f"<{name}>\n")[1].split(f"\n</{name}>")[0] for name in ("first", "second")
     )
-    return Said("Yes." if one.split()[-1] == other.split()[-1] else "no")
+    return ScriptedAnswer("Yes." if one.split()[-1] == other.split()[-1] else "no")
 
 
 def judge_at(url: str) -> OpenAiJudge:
@@ -34,7 +34,7 @@ def judge_at(url: str) -> OpenAiJudge:
     [("yes", True), ("No.", False), ("perhaps", None), ("", None), ("yes and no", None)],
 )
 async def test_only_a_plain_yes_or_no_is_a_verdict(word: str, verdict: bool | None) -> None:
-    async with ScriptedUpstream(lambda body: Said(word)) as upstream:
+    async with ScriptedUpstream(lambda body: ScriptedAnswer(word)) as upstream:
         judge = judge_at(upstream.url)
         assert await judge.are_equivalent("q", "a", "b") is verdict
         assert upstream.requests[0]["temperature"] == 0
@@ -47,7 +47,7 @@ async def test_only_a_plain_yes_or_no_is_a_verdict(word: str, verdict: bool | No
 async def test_a_judge_that_fails_gives_no_verdict_and_texts_are_not_logged(
     fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ScriptedUpstream(lambda body: Said("yes")) as upstream:
+    async with ScriptedUpstream(lambda body: ScriptedAnswer("yes")) as upstream:
         upstream.faults.append(fault)
         judge = judge_at(upstream.url)
         assert await judge.are_equivalent("private prompt", "a", "b") is None
@@ -66,7 +66,7 @@ def test_a_bad_judge_section_is_refused_with_the_name_of_its_field() -> None:
 
 async def add_free_answer(rig: Any, cache: Cache, prompt: str, answer: str) -> str:
     """Look up and answer a prompt; returns why nothing was learnt."""
-    stored = await rig.add(cache, chat(prompt), said(answer))
+    stored = await rig.add(cache, chat(prompt), chat_result(answer))
     assert stored.stored
     return str(stored.reason)
 

@@ -21,13 +21,13 @@ from penstock.cache.semantic.learning_log import (
 from penstock.cache.semantic.scope_state import ScopeState
 from penstock.cache.semantic.semantic_cache import SemanticCache
 from penstock.rpc.call import Call, Principal
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.eventually import eventually
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
-PAY = said('{"intent": "pay"}')
-LOST = said('{"intent": "lost"}')
+PAY = chat_result('{"intent": "pay"}')
+LOST = chat_result('{"intent": "lost"}')
 
 
 def semantic(cache: Cache) -> SemanticCache:

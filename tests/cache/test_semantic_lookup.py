@@ -16,7 +16,7 @@ from penstock.cache.build import Models
 from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 SEMANTIC, MISS = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT, common_pb2.CACHE_OUTCOME_MISS
@@ -74,7 +74,7 @@ async def test_a_bad_look_up_is_refused_by_field_and_nobody_waits_for_it(
 ) -> None:
     cache = await rig.make()
     with pytest.raises(Fault, match=words) as refused:
-        await cache.servicer.LookUp(asking(chat("x"), **more), ANN)
+        await cache.servicer.LookUp(look_up_request(chat("x"), **more), ANN)
     assert (refused.value.code, refused.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert not cache.statistics.totals.all.lookups_by_rule
     assert cache.pending.waiting_count == 0
@@ -89,7 +89,7 @@ async def test_a_semantic_look_up_is_charged_whether_it_hits_or_misses(rig: Any)
     (cost,) = missed.savings
     assert (cost.technique, cost.microusd) == ("semantic_cache", -3)
     assert -cost.saved_ms == missed.receipt.lookup_ms >= missed.receipt.embed_ms
-    await rig.store(cache, missed, said('{"intent": "pay"}'))
+    await rig.store(cache, missed, chat_result('{"intent": "pay"}'))
     exact = await rig.look_up(cache, chat("pay now"))
     assert (exact.receipt.cost_microusd, exact.savings[0].microusd) == (0, 400)
     unpriced = await rig.look_up(cache, chat("pay soon"), price=0)
@@ -142,7 +142,7 @@ async def test_a_look_up_that_costs_too_much_or_has_a_long_prompt_is_not_semanti
 async def test_without_an_embedder_every_look_up_is_exact(rig: Any) -> None:
     cache = await rig.open(Models())
     assert (await rig.look_up(cache, chat("x"))).receipt.rule == "semantic_off: no embedder"
-    assert (await rig.add(cache, chat("y"), said("z"))).reason == ""
+    assert (await rig.add(cache, chat("y"), chat_result("z"))).reason == ""
 
 
 def test_the_value_of_look_ups_follows_the_hit_rate_of_their_scope() -> None:

@@ -10,7 +10,7 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.cache.settings import CacheSection
 from penstock.rpc.call import Call, Principal
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 from penstock.testkit.clock import FakeClock
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ async def cache_with_stale_entry(rig: Any, **section: Any) -> tuple[Any, FakeClo
     """A cache with one entry that is past its time; Redis, by its own clock, has it still."""
     clock = FakeClock(time.time())
     cache = await rig.make(clock, ttl_s=FRESH_S, ttl_jitter=0, **section)
-    await rig.add(cache, chat("hello"), said("old"))
+    await rig.add(cache, chat("hello"), chat_result("old"))
     await clock.advance(FRESH_S + 1)
     return cache, clock
 
@@ -37,7 +37,7 @@ async def test_a_stale_answer_is_served_while_one_caller_fetches_the_new_one(rig
     assert {one.result.generate.message.content for one in (first, *others)} == {"old"}
     assert first.token
     assert not any(other.token for other in others)
-    assert (await rig.store(cache, first, said("new"))).stored
+    assert (await rig.store(cache, first, chat_result("new"))).stored
     again = await rig.look_up(cache, chat("hello"))
     assert (again.receipt.rule, again.result.generate.message.content) == ("exact", "new")
 
@@ -70,7 +70,7 @@ async def test_without_a_configured_window_no_stale_answer_is_served(rig: Any) -
 async def test_entries_stored_together_expire_at_different_times(rig: Any) -> None:
     cache = await rig.make(ttl_s=1_000, ttl_jitter=0.5)
     for number in range(30):
-        await rig.add(cache, chat(f"q{number}"), said("x"))
+        await rig.add(cache, chat(f"q{number}"), chat_result("x"))
     lives = [
         await rig.client.pttl(name)
         async for name in rig.client.scan_iter(match="penstock:cache:*:e:*")

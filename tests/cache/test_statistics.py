@@ -10,7 +10,7 @@ from penstock.cache.statistics import MAX_OWNERS, TenantTotals
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.answer_keys import tenant_of
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 BOB = Call(Principal("acme", team="sales"))
@@ -21,7 +21,7 @@ ACME = Call(Principal("acme"))
 async def test_figures_are_those_of_the_callers_tenant_and_the_namespace(rig: Any) -> None:
     cache = await rig.make()
     for call, namespace in ((ANN, ""), (ANN, "b"), (BOB, ""), (EVE, "")):
-        await rig.add(cache, chat("hello"), said("hi"), call, namespace=namespace)
+        await rig.add(cache, chat("hello"), chat_result("hi"), call, namespace=namespace)
         await rig.look_up(cache, chat("hello"), call, namespace=namespace)
 
     async def exact(call: Call, namespace: str = "") -> tuple[int, int]:
@@ -47,7 +47,7 @@ async def test_figures_are_those_of_the_callers_tenant_and_the_namespace(rig: An
 async def test_audits_are_those_of_the_callers_tenant_and_the_namespace(rig: Any) -> None:
     cache = await rig.make()
     for call in (ANN, EVE):
-        await rig.add(cache, chat("pay now"), said('{"intent": "pay"}'), call)
+        await rig.add(cache, chat("pay now"), chat_result('{"intent": "pay"}'), call)
     await rig.until_learnt(cache, 2)
     (mine,) = (
         scope
@@ -85,12 +85,12 @@ async def test_a_trade_off_is_that_of_the_largest_matching_scope(rig: Any) -> No
     ):
         for text in ("pay now", "lost card", "open when")[: number + 1]:
             await rig.add(
-                cache, chat(text), said('{"intent": 1}'), namespace=namespace, model=model
+                cache, chat(text), chat_result('{"intent": 1}'), namespace=namespace, model=model
             )
-    request = asking(chat("pay now"))
+    request = look_up_request(chat("pay now"))
     request.scope.context_sha256 = digest
     missed = await cache.servicer.LookUp(request, ANN)
-    await rig.store(cache, missed, said('{"intent": 1}'))
+    await rig.store(cache, missed, chat_result('{"intent": 1}'))
     await rig.until_learnt(cache, 7)
     for scope in cache.semantic_cache.loaded_scopes:
         scope.policy.threshold.value = 0.9 if scope.context_sha256 else len(scope) / 10

@@ -13,7 +13,7 @@ from penstock.cache.build import Models
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.service.store import open_store
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 MISS = common_pb2.CACHE_OUTCOME_MISS
@@ -26,9 +26,9 @@ async def test_without_a_store_look_ups_miss_and_other_calls_are_unavailable(
     cache = rig.assemble(client, Models())
     missed = await rig.look_up(cache, chat("x"))
     assert missed.receipt.outcome == MISS
-    answer = pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=said("x"))
+    answer = pb.Answer(scope=pb.Scope(model="m"), task=chat("x"), result=chat_result("x"))
     for call in (
-        cache.servicer.Store(pb.StoreRequest(token=missed.token, result=said("x")), ANN),
+        cache.servicer.Store(pb.StoreRequest(token=missed.token, result=chat_result("x")), ANN),
         cache.servicer.Invalidate(pb.InvalidateRequest(model="chat"), ANN),
         cache.servicer.StoreAll(pb.StoreAllRequest(answers=[answer]), ANN),
         cache.servicer.ListKeys(pb.ListKeysRequest(), ANN),

@@ -15,7 +15,7 @@ from penstock.cache.semantic.scope import canonical_answer
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.tasks.kinds import GENERATE
-from penstock.testkit.chats import chat, said
+from penstock.testkit.chats import chat, chat_result
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 EXACT = common_pb2.CACHE_OUTCOME_EXACT_HIT
@@ -39,11 +39,11 @@ def answer(text: str, **more: Any) -> pb.Answer:
 @pytest.mark.parametrize(
     ("task", "answer", "reason"),
     [
-        (chat("a"), said("cut", inference_pb2.FINISH_REASON_LENGTH), "truncated"),
-        (chat("a"), said("", inference_pb2.FINISH_REASON_FILTERED), "filtered"),
-        (chat("a"), said("", inference_pb2.FINISH_REASON_UNSPECIFIED), "not ended"),
-        (chat("a", temperature=0.9), said("x"), "temperature"),
-        (chat("a", temperature=0.2), said("x"), ""),
+        (chat("a"), chat_result("cut", inference_pb2.FINISH_REASON_LENGTH), "truncated"),
+        (chat("a"), chat_result("", inference_pb2.FINISH_REASON_FILTERED), "filtered"),
+        (chat("a"), chat_result("", inference_pb2.FINISH_REASON_UNSPECIFIED), "not ended"),
+        (chat("a", temperature=0.9), chat_result("x"), "temperature"),
+        (chat("a", temperature=0.2), chat_result("x"), ""),
     ],
 )
 async def test_unfit_answers_are_not_stored(
@@ -57,12 +57,12 @@ async def test_unfit_answers_are_not_stored(
 
 def test_an_answer_at_a_high_temperature_is_stored_where_the_caller_asked_for_it() -> None:
     hot = chat("a", temperature=0.9)
-    assert GENERATE.unstorable_because(hot, said("x"), 0.3, asked_for=False) == "temperature"
-    assert GENERATE.unstorable_because(hot, said("x"), 0.3, asked_for=True) == ""
+    assert GENERATE.unstorable_because(hot, chat_result("x"), 0.3, asked_for=False) == "temperature"
+    assert GENERATE.unstorable_because(hot, chat_result("x"), 0.3, asked_for=True) == ""
 
 
 def test_a_tool_call_is_stored_only_where_the_tool_is_read_only() -> None:
-    call = said("")
+    call = chat_result("")
     call.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
     read_only = chat("x", tools=[inference_pb2.Tool(name="find", read_only=True)])
     other = chat("x", tools=[inference_pb2.Tool(name="find")])
@@ -74,12 +74,12 @@ def test_a_tool_call_is_stored_only_where_the_tool_is_read_only() -> None:
 
 
 def test_equal_closed_answers_have_one_canonical_form_and_free_text_has_none() -> None:
-    call = said("")
+    call = chat_result("")
     call.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
     assert json.loads(canonical_answer(chat("x"), call)) == ["tool", [["find", {"a": 2, "b": 1}]]]
-    one, other = said('{"b":1,"a":2}'), said('{"a": 2, "b": 1}')
+    one, other = chat_result('{"b":1,"a":2}'), chat_result('{"a": 2, "b": 1}')
     assert canonical_answer(chat("x"), one) == canonical_answer(chat("x"), other) != ""
-    assert canonical_answer(chat("x"), said("free text")) == ""
+    assert canonical_answer(chat("x"), chat_result("free text")) == ""
 
 
 async def test_a_token_that_was_not_given_is_refused(rig: Any) -> None:
@@ -99,7 +99,7 @@ async def test_a_bad_store_is_refused_by_field_and_its_token_stays_valid(rig: An
         with pytest.raises(Fault) as refused:
             await cache.servicer.Store(request, ANN)
         assert refused.value.field == field
-    assert (await rig.store(cache, missed, said("x"))).stored
+    assert (await rig.store(cache, missed, chat_result("x"))).stored
 
 
 async def test_an_answer_that_nobody_looked_up_is_found_by_its_tenant_only(rig: Any) -> None:
@@ -122,7 +122,7 @@ async def test_unfit_answers_of_a_batch_are_left_out_and_the_others_stored(rig: 
     truncated = pb.Answer(
         scope=pb.Scope(model="chat"),
         task=chat("hello"),
-        result=said("hi", inference_pb2.FINISH_REASON_LENGTH),
+        result=chat_result("hi", inference_pb2.FINISH_REASON_LENGTH),
     )
     large = answer("b")
     large.result.embed.embeddings.add().values.extend(np.random.default_rng(1).normal(size=30_000))

@@ -15,8 +15,8 @@ from penstock.cli.waterfall import waterfall
 from penstock.hosting.life import serving
 from penstock.telemetry.build import build
 from penstock.telemetry.settings import TelemetrySettings
+from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN
-from penstock.testkit.world import world
 from rich.console import Console
 
 
@@ -26,7 +26,7 @@ async def options(tmp_path: Path) -> AsyncIterator[list[str]]:
     settings = TelemetrySettings(
         listen="127.0.0.1:0", internal_token=TOKEN, prometheus_listen="", home=tmp_path, grace_s=0
     )
-    async with serving(build(settings, world(settings)), settings) as address:
+    async with serving(build(settings, outside_for_tests(settings)), settings) as address:
         yield ["--address", address, "--token", TOKEN]
 
 

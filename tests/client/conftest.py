@@ -1,27 +1,17 @@
-"""A scripted router behind a real door, for every test of the client."""
+"""A scripted router behind a public endpoint, for every test of the client."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 import pytest
-from penstock.service.clock import SystemClock
+from penstock.testkit.clock import NoWaitClock
 from penstock.testkit.router import ScriptedRouter, serving_router
 
 
-class Hurried(SystemClock):
-    """The machine's clock, but nobody sleeps: it is written down for how long."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-
-
 @pytest.fixture
-def clock() -> Hurried:
-    return Hurried()
+def clock() -> NoWaitClock:
+    return NoWaitClock()
 
 
 @pytest.fixture

@@ -1,6 +1,4 @@
-"""What a caller gives by mistake is refused before anything is sent, by the name of the field and
-with what to do.
-"""
+"""Mistakes of the caller are refused before anything is sent, with the field and what to do."""
 
 from __future__ import annotations
 
@@ -12,12 +10,13 @@ from typing import Any
 import pytest
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import BadRequest, Busy, Penstock, PenstockSync, Run
-from penstock.client.errors import of_fault
+from penstock.client.errors import from_fault
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
 
 ADDRESS, KEY = "127.0.0.1:1", "psk-client"
-Act = Callable[[Penstock], Any]
+MIB = 1 << 20
+Use = Callable[[Penstock], Any]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ Act = Callable[[Penstock], Any]
     ],
 )
 @pytest.mark.parametrize("kind", [Penstock, PenstockSync])
-def test_an_address_that_is_none(kind: type[Penstock], address: str) -> None:
+def test_an_invalid_address_is_refused_with_an_example(kind: type[Penstock], address: str) -> None:
     with pytest.raises(BadRequest, match="host:port or unix:/path, such as") as caught:
         kind(address, KEY)
     assert caught.value.field == "address"
@@ -44,12 +43,12 @@ def test_an_address_that_is_none(kind: type[Penstock], address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["localhost:7070", "[::1]:7070", "router.penstock.svc:7070", "unix:/run/p.sock"]
 )
-def test_an_address_that_is_one(address: str) -> None:
+def test_a_valid_address_is_accepted(address: str) -> None:
     Penstock(address, KEY)
 
 
 @pytest.mark.parametrize("key", ["", "psk-1\n", "psk-ü", "psk\0", None, b"psk"])
-def test_a_key_that_no_header_can_carry(key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(BadRequest) as caught:
         Penstock(ADDRESS, key)
     assert caught.value.field == "key"
@@ -57,13 +56,13 @@ def test_a_key_that_no_header_can_carry(key: str) -> None:
 
 
 @pytest.mark.parametrize("retries", [-1, 1.5, "2"])
-def test_retries_that_are_no_number(retries: int) -> None:
+def test_retries_must_be_a_whole_number(retries: int) -> None:
     with pytest.raises(BadRequest, match="retries: "):
         Penstock(ADDRESS, KEY, retries=retries)
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("arguments", "field"),
     [
         ({"priority": "urgent"}, "priority"),
         ({"timeout_s": 0}, "timeout_s"),
@@ -72,58 +71,56 @@ def test_retries_that_are_no_number(retries: int) -> None:
         ({"timeout_s": "5"}, "timeout_s"),
     ],
 )
-def test_a_run_that_cannot_be(given: dict[str, Any], field: str) -> None:
+def test_a_run_with_an_invalid_value_is_refused(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        Penstock.run(**given)
+        Penstock.run(**arguments)
     assert caught.value.field == field
     with pytest.raises(BadRequest):
-        Run("id", **given)
+        Run("id", **arguments)
 
 
 @pytest.mark.parametrize(
-    ("act", "field"),
+    ("use", "field"),
     [
-        (lambda it: it.embed("one text"), "texts"),
-        (lambda it: it.embed(None), "texts"),
-        (lambda it: it.embed(5), "texts"),
-        (lambda it: it.embed(["a", 5]), "texts[1]"),
-        (lambda it: it.embed(["a", b"bytes"]), "texts[1]"),
-        (lambda it: it.embed(["a", "half \ud800"]), "texts[1]"),
-        (lambda it: it.embed(["a"], options=pb.CallOptions(run_id="r")), "options.run_id"),
-        (lambda it: it.classify("one text"), "texts"),
-        (lambda it: it.classify(["a"], ["x"]), "examples"),
-        (lambda it: it.classify(["a"], {"late": "one text"}), "examples['late']"),
-        (lambda it: it.classify(["a"], {"late": [1]}), "examples['late'][0]"),
-        (lambda it: it.classify(["a"], {5: ["x"]}), "examples"),
-        (lambda it: it.classify(["a"], top_k=-1), "top_k"),
-        (lambda it: it.classify(["a"], top_k=1.5), "top_k"),
-        (lambda it: it.generate(None), "task"),
-        (lambda it: it.call("Exchange", pb.EmbedRequest()), "method"),
-        (lambda it: it.call("Nothing", pb.EmbedRequest()), "method"),
+        (lambda client: client.embed("one text"), "texts"),
+        (lambda client: client.embed(None), "texts"),
+        (lambda client: client.embed(5), "texts"),
+        (lambda client: client.embed(["a", 5]), "texts[1]"),
+        (lambda client: client.embed(["a", b"bytes"]), "texts[1]"),
+        (lambda client: client.embed(["a", "half \ud800"]), "texts[1]"),
+        (lambda client: client.embed(["a"], options=pb.CallOptions(run_id="r")), "options.run_id"),
+        (lambda client: client.classify("one text"), "texts"),
+        (lambda client: client.classify(["a"], ["x"]), "examples"),
+        (lambda client: client.classify(["a"], {"late": "one text"}), "examples['late']"),
+        (lambda client: client.classify(["a"], {"late": [1]}), "examples['late'][0]"),
+        (lambda client: client.classify(["a"], {5: ["x"]}), "examples"),
+        (lambda client: client.classify(["a"], top_k=-1), "top_k"),
+        (lambda client: client.classify(["a"], top_k=1.5), "top_k"),
+        (lambda client: client.generate(None), "task"),
+        (lambda client: client.call("Exchange", pb.EmbedRequest()), "method"),
+        (lambda client: client.call("Nothing", pb.EmbedRequest()), "method"),
     ],
 )
-async def test_a_value_that_cannot_be_sent(act: Act, field: str) -> None:
+async def test_a_value_that_cannot_be_sent_is_refused_by_its_field(use: Use, field: str) -> None:
     async with Penstock(ADDRESS, KEY) as client:
         with pytest.raises(BadRequest) as caught:
-            await act(client)
+            await use(client)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["stream", "plain"])
-async def test_a_request_larger_than_a_message_says_what_fits(plain: bool) -> None:
+async def test_a_request_that_is_too_large_is_refused_with_advice(plain: bool) -> None:
     async with Penstock(ADDRESS, KEY, plain=plain) as client:
         with pytest.raises(BadRequest, match="fewer or smaller inputs"):
-            await client.embed(["x" * (5 << 20)])
+            await client.embed(["x" * 5 * MIB])
 
 
-def test_an_error_travels_between_processes() -> None:
-    error = of_fault(Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0))
+def test_errors_can_be_pickled() -> None:
+    fault = Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0)
+    error = from_fault(fault)
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), vars(copy).keys()) == (Busy, str(error), vars(error).keys())
-    assert (copy.code, copy.field, copy.reason, copy.retry_after_s) == (
-        "RESOURCE_EXHAUSTED",
-        "f",
-        "RATE_LIMITED",
-        2.0,
-    )
+    assert type(copy) is Busy
+    assert str(copy) == str(error)
+    assert (copy.code, copy.field, copy.reason) == ("RESOURCE_EXHAUSTED", "f", "RATE_LIMITED")
+    assert copy.retry_after_s == 2.0

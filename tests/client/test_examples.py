@@ -1,6 +1,6 @@
-"""The examples of docs/examples, run as their first lines say, against a real door.
+"""The examples of docs/examples, run as their first lines say, against a scripted router.
 
-Go and TypeScript run where their tools are.
+The Go and TypeScript examples run where a folder with their tools and stubs is named.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from penstock.testkit.router import KEY, TRACE_ID, ScriptedRouter
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-SOON_S = 120
+WAIT_S = 120
 
 
-async def said(address: str, folder: Path, *command: str) -> str:
+async def run_example(address: str, folder: Path, *command: str) -> str:
     """What the example prints."""
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -28,38 +28,41 @@ async def said(address: str, folder: Path, *command: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), SOON_S)
-    assert process.returncode == 0, out.decode()
-    return out.decode()
+    output, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
-def brought(variable: str, within: str, example: str) -> Path:
-    """The folder that the variable names, with its tools and generated stubs, and the example put
-    into it.
+def prepared_folder(variable: str, tool: str, example: str) -> Path:
+    """The folder that an environment variable names, with the example copied into it.
+
+    Skips the test where the folder lacks the tool or the generated stubs.
     """
     folder = Path(os.environ.get(variable, ""))
-    for needed in (within, "gen/penstock/api/router/v1"):
+    for needed in (tool, "gen/penstock/api/router/v1"):
         if not (folder / needed).exists():
             pytest.skip(f"{variable} names no folder prepared as the first lines of {example} say")
     shutil.copy(EXAMPLES / example, folder)
     return folder
 
 
-def judge(out: str, router: ScriptedRouter) -> None:
-    assert out.splitlines() == ["1 values from one", f"1.5 ms, 7 micro-dollars, trace {TRACE_ID}"]
+def check(output: str, router: ScriptedRouter) -> None:
+    expected = ["1 values from one", f"1.5 ms, 7 micro-dollars, trace {TRACE_ID}"]
+    assert output.splitlines() == expected
     ((options, _),) = router.calls
     assert (options.run_id, options.step) == ("example", "1")
 
 
-async def test_python(address: str, router: ScriptedRouter) -> None:
-    judge(await said(address, ROOT, sys.executable, str(EXAMPLES / "embed.py")), router)
+async def test_the_python_example(address: str, router: ScriptedRouter) -> None:
+    script = str(EXAMPLES / "embed.py")
+    check(await run_example(address, ROOT, sys.executable, script), router)
 
 
-async def test_typescript(address: str, router: ScriptedRouter) -> None:
-    folder = brought("PENSTOCK_NODE_TOOLS", "node_modules/tsx", "embed.ts")
-    judge(await said(address, folder, "npx", "tsx", "embed.ts"), router)
+async def test_the_typescript_example(address: str, router: ScriptedRouter) -> None:
+    folder = prepared_folder("PENSTOCK_NODE_TOOLS", "node_modules/tsx", "embed.ts")
+    check(await run_example(address, folder, "npx", "tsx", "embed.ts"), router)
 
 
-async def test_go(address: str, router: ScriptedRouter) -> None:
-    folder = brought("PENSTOCK_GO_TOOLS", "go.mod", "embed.go")
-    judge(await said(address, folder, "go", "run", "embed.go"), router)
+async def test_the_go_example(address: str, router: ScriptedRouter) -> None:
+    folder = prepared_folder("PENSTOCK_GO_TOOLS", "go.mod", "embed.go")
+    check(await run_example(address, folder, "go", "run", "embed.go"), router)

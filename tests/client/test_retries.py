@@ -1,4 +1,4 @@
-"""When the client tries again, as a plain decision."""
+"""When the client retries, as a pure decision."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ import random
 
 import grpc
 import pytest
-from penstock.client.retries import FIRST_PAUSE_S, GROWTH, LONGEST_PAUSE_S, pause_s
+from penstock.client.retries import FIRST_PAUSE_S, GROWTH, MAX_PAUSE_S, retry_pause_s
 from penstock.rpc.errors import Fault
-from penstock.rpc.reasons import Reason
+from penstock.rpc.reasons import TABLE, Reason
 
-GONE = Fault(Reason.UNAVAILABLE, "gone")
+UNAVAILABLE = Fault(Reason.UNAVAILABLE, "gone")
 RNG = random.Random(7)
 
 
 @pytest.mark.parametrize(
-    "code",
-    [
-        code
-        for code in grpc.StatusCode
-        if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
-    ],
+    "reason",
+    [reason for reason in Reason if TABLE[reason].code is not grpc.StatusCode.UNAVAILABLE],
 )
-def test_nothing_but_unavailable_is_tried_again(code: grpc.StatusCode) -> None:
-    assert pause_s(Fault(Reason[code.name], "no"), 0, 9, math.inf, RNG) is None
+def test_only_unavailable_is_retried(reason: Reason) -> None:
+    assert retry_pause_s(Fault(reason, "no"), 0, 9, math.inf, RNG) is None
 
 
-def test_pauses_grow_up_to_a_bound_and_are_jittered() -> None:
+def test_pauses_are_jittered_and_grow_up_to_a_bound() -> None:
     for attempt in range(60):
-        most = min(FIRST_PAUSE_S * GROWTH**attempt, LONGEST_PAUSE_S)
-        pauses = {pause_s(GONE, attempt, 100, math.inf, RNG) for _ in range(20)}
-        assert len(pauses) == 20
-        assert all(pause is not None and most / 2 <= pause <= most for pause in pauses)
+        longest_s = min(FIRST_PAUSE_S * GROWTH**attempt, MAX_PAUSE_S)
+        pauses_s = {retry_pause_s(UNAVAILABLE, attempt, 100, math.inf, RNG) for _ in range(20)}
+        assert len(pauses_s) == 20
+        for pause_s in pauses_s:
+            assert pause_s is not None and longest_s / 2 <= pause_s <= longest_s
 
 
-def test_the_server_is_never_asked_sooner_than_it_says() -> None:
-    later = Fault(Reason.UNAVAILABLE, "later", retry_after_s=3.0)
-    assert all((pause_s(later, 0, 1, math.inf, RNG) or 0) >= 3.0 for _ in range(20))
+def test_no_pause_is_shorter_than_the_server_asks_for() -> None:
+    fault = Fault(Reason.UNAVAILABLE, "later", retry_after_s=3.0)
+    pauses_s = [retry_pause_s(fault, 0, 1, math.inf, RNG) for _ in range(20)]
+    assert all(pause_s is not None and pause_s >= 3.0 for pause_s in pauses_s)
 
 
-def test_no_pause_outlasts_the_call_and_attempts_are_counted() -> None:
-    assert pause_s(GONE, 0, 2, 0.001, RNG) is None
-    assert pause_s(GONE, 2, 2, math.inf, RNG) is None
-    assert pause_s(GONE, 0, 0, math.inf, RNG) is None
+def test_no_pause_is_longer_than_the_time_left() -> None:
+    assert retry_pause_s(UNAVAILABLE, 0, 2, 0.001, RNG) is None
+
+
+def test_the_number_of_retries_is_bounded() -> None:
+    assert retry_pause_s(UNAVAILABLE, 2, 2, math.inf, RNG) is None
+    assert retry_pause_s(UNAVAILABLE, 0, 0, math.inf, RNG) is None

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 from .browser import Page, browsing, executable
@@ -38,7 +38,7 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     (folder / "models").symlink_to(home / "models")
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump(_configuration()))
-    async with running(
+    async with run_stack(
         ports.free(), folder, config, {"acme": KEY}, LogStream(Console(quiet=True))
     ) as started:
         await started.wait_for_instances(MODEL, 2, "acme")

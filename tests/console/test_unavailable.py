@@ -10,7 +10,7 @@ from penstock.console.drawing.blocks import Note
 from penstock.console.service_clients import ServiceClients
 from penstock.console.settings import ConsoleSettings
 from penstock.console.views.views import VIEWS, View
-from penstock.testkit.world import world
+from penstock.testkit.outside import outside_for_tests
 
 NOWHERE = "127.0.0.1:1"
 
@@ -27,7 +27,7 @@ async def clients(tmp_path: Path) -> AsyncIterator[ServiceClients]:
         cache_address=NOWHERE,
         scaler_address=NOWHERE,
     )
-    clients = ServiceClients(settings, world(settings))
+    clients = ServiceClients(settings, outside_for_tests(settings))
     yield clients
     await clients.close()
 

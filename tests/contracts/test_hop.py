@@ -21,9 +21,9 @@ from penstock.rpc.errors import Fault, exhausted, invalid
 from penstock.rpc.item_session import ITEM_WINDOW
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.reasons import Reason
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
+from penstock.testkit.proxy import tcp_proxy
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
-from penstock.testkit.wire import wire_to
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 WIRES: tuple[Transport, ...] = ("unix-stream", "tcp-stream", "unix-unary", "tcp-unary")
@@ -32,7 +32,7 @@ SECRET = "the password is swordfish"
 CALLER = Principal("acme", "support", "kim", "key-1", ("gold",))
 
 
-class Scripted(QuietInstance):
+class Scripted(EmptyInstance):
     """An inference servicer whose behaviour the request's model name asks for."""
 
     def __init__(self) -> None:
@@ -292,14 +292,14 @@ async def test_a_dead_peer_is_unavailable_and_a_new_one_is_found(servicer: Scrip
 async def test_a_connection_that_breaks_under_a_write_may_be_tried_again(
     servicer: Scripted,
 ) -> None:
-    async with serving([door(servicer)]) as server, wire_to(server.address) as wire:
-        peer = connect(wire.address, SERVICE, token=TOKEN)
+    async with serving([door(servicer)]) as server, tcp_proxy(server.address) as proxy:
+        peer = connect(proxy.address, SERVICE, token=TOKEN)
         assert (await peer.call("Compute", ask("first"), Call())).result.revision == "first"
-        wire.stall()
+        proxy.stall()
         large = inference_pb2.ComputeRequest(model="x" * 4_000_000)
         writing = asyncio.create_task(peer.call("Compute", large, Call()))
-        await asyncio.wait_for(wire.stalled.wait(), 5)
-        wire.cut()
+        await asyncio.wait_for(proxy.stalled.wait(), 5)
+        proxy.cut()
         with pytest.raises(Fault) as caught:
             await writing
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE

@@ -1,7 +1,6 @@
-"""Tilt's files, evaluated by a Starlark interpreter with recording stubs; the local commands are
-then run as Tilt would.
+"""The Tiltfiles: their resources against deploy/services.yaml, and their commands run for real.
 
-Not checked here: Tilt itself, which is not installed.
+Tilt itself is not installed; see `tilt_recorder`.
 """
 
 from __future__ import annotations
@@ -13,197 +12,194 @@ import re
 import shlex
 import signal
 import subprocess
-import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import starlark
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
 from penstock.stack import ports
+from penstock.testkit.eventually import eventually
+from services_file import FILE, ROOT, differences, host_port, package_of
+from tilt_recorder import TiltRecorder
 
-ROOT = Path(__file__).parents[2]
-STARTED_S = 60.0
-
-
-class Recorder:
-    """Tilt's functions as stubs that write down what they were called with."""
-
-    def __init__(self, k8s: bool) -> None:
-        self.k8s, self.calls = k8s, list[tuple[str, tuple[Any, ...], dict[str, Any]]]()
-
-    def evaluate(self, name: str = "Tiltfile") -> starlark.FrozenModule:
-        module, path = starlark.Module(), ROOT / "tilt" / name
-        for function in (
-            "local_resource",
-            "docker_build",
-            "k8s_yaml",
-            "kustomize",
-            "k8s_resource",
-            "probe",
-            "tcp_socket_action",
-            "exec_action",
-            "link",
-            "_define_bool",
-            "_parse",
-        ):
-            module.add_callable(function, self._stub(function))
-        module["TRIGGER_MODE_MANUAL"] = "manual"
-        text = (
-            path.read_text()
-            .replace("config.define_bool", "_define_bool")
-            .replace("config.parse", "_parse")
-        )
-        text = text.replace("config.main_dir", f"'{ROOT}/tilt'")
-        dialect = starlark.Dialect.extended()
-        dialect.enable_keyword_only_arguments = True
-        dialect.enable_top_level_stmt = True
-        syntax = starlark.parse(str(path), text, dialect)
-        loader = starlark.FileLoader(lambda wanted: self.evaluate(wanted.removeprefix("./")))
-        starlark.eval(module, syntax, starlark.Globals.standard(), loader)
-        return module.freeze()
-
-    def _stub(self, function: str) -> Any:
-        def called(*args: Any, **named: Any) -> Any:
-            self.calls.append((function, args, named))
-            return {"k8s": self.k8s} if function == "_parse" else function
-
-        return called
-
-    def of(self, function: str) -> dict[str, dict[str, Any]]:
-        return {args[0]: named for name, args, named in self.calls if name == function}
+START_S = 60.0
+TILT = ROOT / "tilt"
+BY_HAND = "inference-upstream"
+Resource = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def resources() -> dict[str, dict[str, Any]]:
-    tilt = Recorder(k8s=False)
-    tilt.evaluate()
-    return tilt.of("local_resource")
+def resources() -> dict[str, Resource]:
+    """Every local resource by name."""
+    return TiltRecorder(k8s=False).by_name("local_resource")
 
 
-def test_tilt_has_every_service_with_readiness_links_labels_and_live_reload(
-    resources: dict[str, dict[str, Any]],
+@pytest.fixture(scope="module")
+def services(resources: dict[str, Resource]) -> dict[str, Resource]:
+    """The resources that run a service, by the service."""
+    return {service_of(row): row for row in resources.values() if "serve_env" in row}
+
+
+def service_of(resource: Resource) -> str:
+    packages = {package_of(service): service for service in FILE.services}
+    return packages[resource["serve_cmd"].split("-m penstock.")[1]]
+
+
+def test_every_service_is_a_resource(services: dict[str, Resource]) -> None:
+    assert set(services) == set(FILE.services)
+
+
+def test_every_service_has_the_ports_and_addresses_of_its_entry(
+    services: dict[str, Resource],
 ) -> None:
-    services = {folder.name for folder in (ROOT / "services").iterdir()}
-    run = {
-        row["serve_cmd"].split("-m penstock.")[1].replace("_", "-")
-        for row in resources.values()
-        if "serve_env" in row
+    by_port = {entry.port: name for name, entry in FILE.services.items()}
+
+    def service_at(address: str) -> str:
+        return by_port[host_port(address)[1]]
+
+    problems = [
+        problem
+        for service, row in services.items()
+        for problem in differences(service, row["serve_env"], service_at)
+    ]
+    assert problems == []
+
+
+def test_a_service_restarts_when_its_own_code_or_a_library_of_its_changes(
+    services: dict[str, Resource],
+) -> None:
+    for service, row in services.items():
+        folders = {(TILT / path).resolve() for path in row["deps"]}
+        assert ROOT / "services" / service / "src" in folders
+        libraries = {path.parent.name for path in folders if path.parent.parent == ROOT / "libs"}
+        assert libraries == FILE.libraries_of(service), service
+        assert all(path.exists() for path in folders), service
+
+
+def test_a_service_waits_for_its_store_for_telemetry_and_for_those_that_it_calls(
+    services: dict[str, Resource], resources: dict[str, Resource]
+) -> None:
+    names = {
+        service: name
+        for name, row in resources.items()
+        for service in services
+        if services[service] is row
     }
-    assert run == services
-    for row in resources.values():
-        assert row["labels"]
-        assert all(needed in resources for needed in row.get("resource_deps", ()))
-        assert all((ROOT / "tilt" / path).exists() for path in row.get("deps", ()))
-        if "serve_cmd" in row:
-            assert row["readiness_probe"] == "probe"
-    assert all(len(resources[name]["links"]) == 1 for name in ("console", "telemetry"))
+    for service, row in services.items():
+        waits_for = set(row["resource_deps"])
+        assert waits_for <= set(resources), service
+        assert ("redis" in waits_for) == (FILE.services[service].store is not None)
+        assert (names["telemetry"] in waits_for) == (service != "telemetry")
+        callees = {"router"} if service == "console" else FILE.services[service].calls
+        assert {names[callee] for callee in callees} <= waits_for, service
+
+
+def test_resources_have_labels_readiness_checks_and_links(
+    resources: dict[str, Resource], services: dict[str, Resource]
+) -> None:
+    assert all(row["labels"] for row in resources.values())
+    assert all(row["readiness_probe"] for row in resources.values() if "serve_cmd" in row)
+    with_links = {service for service, row in services.items() if row["links"]}
+    assert with_links == {"console", "telemetry"}
+
+
+def test_what_needs_more_configuration_is_started_by_hand(
+    resources: dict[str, Resource], services: dict[str, Resource]
+) -> None:
+    by_hand = {service for service, row in services.items() if not row["auto_init"]}
+    assert by_hand == {BY_HAND}
     assert (resources["demo"]["auto_init"], resources["demo"]["trigger_mode"]) == (False, "manual")
 
 
-def libraries_of(member: Path) -> set[str]:
-    """The libraries that a member of this repository needs, with those that it needs through them
-    and by choice of a runtime.
-    """
-    project = tomllib.loads((member / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project.get("optional-dependencies", {}).get("cpu", ())]
-    direct = {match[1] for text in asked if (match := re.match(r"penstock-([a-z]+)", text))}
-    return direct | {name for library in direct for name in libraries_of(ROOT / "libs" / library)}
+@pytest.mark.parametrize("name", ["setup", "demo"])
+def test_a_command_that_ends_is_a_make_target(resources: dict[str, Resource], name: str) -> None:
+    targets = resources[name]["cmd"].split()[1:]
+    dry_run = subprocess.run(
+        ["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert dry_run.returncode == 0, dry_run.stderr
 
 
-def test_services_reload_when_their_own_code_or_a_library_changes(
-    resources: dict[str, dict[str, Any]],
-) -> None:
-    for name, row in resources.items():
-        if "serve_env" in row:
-            module = row["serve_cmd"].split("-m penstock.")[1]
-            folders = [(ROOT / "tilt" / path).resolve() for path in row["deps"]]
-            assert any(
-                (folder / "penstock" / module / "__main__.py").exists() for folder in folders
-            ), name
-            watched = {
-                folder.parent.name for folder in folders if folder.parent.parent == ROOT / "libs"
-            }
-            assert watched == libraries_of(ROOT / "services" / module.replace("_", "-")), name
+def test_with_k8s_tilt_builds_every_deployed_image_and_deploys_the_dev_overlay() -> None:
+    tilt = TiltRecorder(k8s=True)
+    images = tilt.by_name("docker_build")
+    assert {row["build_args"]["SERVICE"] for row in images.values()} == {*FILE.services} - {BY_HAND}
+    base = (ROOT / "deploy/k8s/base").glob("*.yaml")
+    deployed = re.findall(r"image: (penstock/\S+)", "".join(path.read_text() for path in base))
+    assert set(images) == set(deployed)
+    (folder,) = tilt.first_arguments("kustomize")
+    assert (TILT / folder / "kustomization.yaml").exists()
 
 
-def test_the_commands_that_end_do_what_make_knows(resources: dict[str, dict[str, Any]]) -> None:
-    for name in ("setup", "demo"):
-        planned = subprocess.run(
-            ["make", "-n", *resources[name]["cmd"].split()[1:]],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert planned.returncode == 0, planned.stderr
+def test_with_k8s_models_are_loaded_once_their_claim_is_there() -> None:
+    models = TiltRecorder(k8s=True).by_name("local_resource")["models"]
+    assert models["resource_deps"] == ["redis"]
+    script = models["cmd"].split(" && ")[1]
+    assert os.access(ROOT / script, os.X_OK)
 
 
-def _elsewhere(
-    resources: dict[str, dict[str, Any]], folder: Path, home: Path
-) -> dict[str, dict[str, Any]]:
-    """The resources on free ports, with sockets and data in `folder`, so that the test meets
-    nobody.
-    """
-    swap = {
+@dataclass(frozen=True)
+class LocalProcess:
+    """A resource that serves, on free ports and with its data in a folder of the test."""
+
+    argv: list[str]
+    waits_for: set[str]
+    env: dict[str, str]
+
+    async def is_ready(self, socket: Path) -> bool:
+        """Whether the port accepts a connection, or the socket for Redis, as Tilt checks it."""
+        listen = self.env.get("PENSTOCK_LISTEN")
+        if listen:
+            host, port = host_port(listen)
+            _, writer = await asyncio.open_connection(host, port)
+        else:
+            _, writer = await asyncio.open_unix_connection(socket)
+        writer.close()
+        return True
+
+
+def on_free_ports(
+    resources: Mapping[str, Resource], folder: Path, home: Path
+) -> dict[str, LocalProcess]:
+    """The resources that start by themselves, moved where they meet nobody."""
+    socket = ".penstock/tilt.sock"
+    moved = {
         **dict(zip(ports.documented().values(), ports.free().values(), strict=True)),
-        f"unix://{ROOT}/tilt/../.penstock/tilt.sock": f"unix://{folder}/tilt.sock",
+        f"unix://{TILT}/../{socket}": f"unix://{folder}/tilt.sock",
     }
-    return {
-        name: {
-            "argv": shlex.split(
-                row["serve_cmd"].replace(".penstock/tilt.sock", f"{folder}/tilt.sock")
-            ),
-            "needs": [*row["resource_deps"]],
-            "env": {key: swap.get(value, value) for key, value in row.get("serve_env", {}).items()}
-            | {"PENSTOCK_HOME": str(home if "inference" in name or name == "cache" else folder)},
-        }
-        for name, row in resources.items()
-        if "serve_cmd" in row and row.get("auto_init", True)
-    }
-
-
-async def _answers(row: dict[str, Any], folder: Path) -> None:
-    """Wait as Tilt's readiness probe does: for the socket of Redis, or for the service's port."""
-    host, _, port = row["env"].get("PENSTOCK_LISTEN", "").partition(":")
-    async with asyncio.timeout(STARTED_S):
-        while True:
-            with contextlib.suppress(OSError):
-                reached = (
-                    asyncio.open_connection(host, int(port))
-                    if port
-                    else asyncio.open_unix_connection(folder / "tilt.sock")
-                )
-                _, writer = await reached
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
+    processes = {}
+    for name, row in resources.items():
+        if "serve_cmd" not in row or not row.get("auto_init", True):
+            continue
+        service = service_of(row) if "serve_env" in row else ""
+        reads_models = bool(service) and FILE.services[service].models
+        env = {key: moved.get(value, value) for key, value in row.get("serve_env", {}).items()}
+        env["PENSTOCK_HOME"] = str(home if reads_models else folder)
+        argv = shlex.split(row["serve_cmd"].replace(socket, f"{folder}/tilt.sock"))
+        processes[name] = LocalProcess(argv, set(row["resource_deps"]), env)
+    return processes
 
 
 @contextlib.asynccontextmanager
-async def _running(
-    rows: dict[str, dict[str, Any]], folder: Path
+async def running(
+    processes: Mapping[str, LocalProcess], folder: Path
 ) -> AsyncIterator[dict[str, asyncio.subprocess.Process]]:
+    """Start each process once those that it waits for are ready; terminate all at the end."""
     children: dict[str, asyncio.subprocess.Process] = {}
     try:
-        while len(children) < len(rows):
-            ready = [
+        while len(children) < len(processes):
+            startable = [
                 name
-                for name, row in rows.items()
-                if name not in children and {*row["needs"]} <= {"setup", *children}
+                for name, process in processes.items()
+                if name not in children and process.waits_for <= {"setup", *children}
             ]
-            assert ready, "resources need each other in a circle"
-            for name in ready:
-                children[name] = await asyncio.create_subprocess_exec(
-                    *rows[name]["argv"],
-                    cwd=ROOT,
-                    env={**os.environ, **rows[name]["env"]},
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.DEVNULL,
-                )
-            await asyncio.gather(*(_answers(rows[name], folder) for name in ready))
+            assert startable, "resources wait for each other in a circle"
+            for name in startable:
+                children[name] = await start(processes[name])
+            await asyncio.gather(*(wait_ready(processes[name], folder) for name in startable))
         yield children
     finally:
         for child in reversed(children.values()):
@@ -212,44 +208,37 @@ async def _running(
             await child.wait()
 
 
+async def start(process: LocalProcess) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *process.argv,
+        cwd=ROOT,
+        env={**os.environ, **process.env},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+
+async def wait_ready(process: LocalProcess, folder: Path) -> None:
+    socket = folder / "tilt.sock"
+    await eventually(lambda: process.is_ready(socket), START_S, every_s=0.05, not_yet=(OSError,))
+
+
 @pytest.mark.processes
-async def test_every_local_command_runs_and_together_they_answer(
-    resources: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, home: Path
+async def test_the_local_commands_run_and_serve_a_call(
+    resources: dict[str, Resource], tmp_path_factory: pytest.TempPathFactory, home: Path
 ) -> None:
     folder = tmp_path_factory.mktemp("t")
-    rows = _elsewhere(resources, folder, home)
-    async with _running(rows, folder) as children:
-        address = rows["router"]["env"]["PENSTOCK_LISTEN"]
+    processes = on_free_ports(resources, folder, home)
+    async with running(processes, folder) as children:
+        address = processes["router"].env["PENSTOCK_LISTEN"]
         async with grpc.aio.insecure_channel(address) as channel:
-            router = router_pb2_grpc.RouterServiceStub(channel)
-            answer = await router.Embed(
+            answer = await router_pb2_grpc.RouterServiceStub(channel).Embed(
                 router_pb2.EmbedRequest(texts=["where is my order"]),
                 metadata=(("authorization", "Bearer psk-development"),),
-                timeout=STARTED_S,
+                timeout=START_S,
                 wait_for_ready=True,
             )
         assert len(answer.embeddings[0].values) == 384
-        assert all(child.returncode is None for child in children.values())
-    assert {name: child.returncode for name, child in children.items() if child.returncode} == {}
-
-
-def test_tilt_builds_every_image_and_deploys_the_dev_overlay() -> None:
-    tilt = Recorder(k8s=True)
-    tilt.evaluate()
-    images = tilt.of("docker_build")
-    assert all(
-        (ROOT / "services" / row["build_args"]["SERVICE"]).is_dir() for row in images.values()
-    )
-    folder = next(args[0] for name, args, _ in tilt.calls if name == "kustomize")
-    assert (ROOT / "tilt" / folder / "kustomization.yaml").exists()
-    deployed = {
-        *re.findall(
-            r"image: (penstock/\S+)",
-            "".join(path.read_text() for path in (ROOT / "deploy/k8s/base").glob("*.yaml")),
-        )
-    }
-    assert deployed == {*images}
-    models = tilt.of("local_resource")["models"]
-    assert models["resource_deps"] == ["redis"]  # else the namespace may not be there yet
-    script = models["cmd"].split(" && ")[1]
-    assert os.access(ROOT / script, os.X_OK)
+        assert [name for name, child in children.items() if child.returncode is not None] == []
+    failed = {name: child.returncode for name, child in children.items() if child.returncode}
+    assert failed == {}

@@ -26,7 +26,7 @@ from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
 from penstock.service.store import embedded_store, open_store
 from penstock.stack.process import Child, Program, python_module
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 TOKEN, KEY, MODEL = "token-of-the-fault-test", "psk-fault", "sleeper"
 METADATA = (("authorization", f"Bearer {KEY}"),)
@@ -37,7 +37,7 @@ WORK_S = 0.15
 """Long enough that slots are taken at every kill: one between jobs proves nothing."""
 
 
-class Sleeper(QuietInstance):
+class Sleeper(EmptyInstance):
     """Answers after a while."""
 
     async def Compute(

@@ -20,8 +20,8 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.call import PRIORITIES
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
-from penstock.stack.workload import AGENTS, AgentRequest, examples, requests
+from penstock.stack.stack import Stack, run_stack
+from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
 from rich.console import Console
 
 MODEL = "all-MiniLM-L6-v2"
@@ -49,7 +49,7 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     }
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": api}, "limits": {"rules": [budget]}}))
-    async with running(
+    async with run_stack(
         ports.free(), folder, config, keys, LogStream(Console(quiet=True))
     ) as started:
         await started.wait_for_instances(MODEL, 2, TENANTS[0])
@@ -74,7 +74,7 @@ async def send(stack: Stack, request: AgentRequest) -> None:
     be granted.
     """
     options = pb.CallOptions(
-        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency]
+        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.priority]
     )
     metadata = stack.metadata(request.tenant)
     if request.task == "embed":
@@ -84,7 +84,7 @@ async def send(stack: Stack, request: AgentRequest) -> None:
         return
     known = [
         inference_pb2.LabelledExample(label=label, text=text)
-        for label, text in examples(request.tenant)
+        for label, text in labelled_examples(request.tenant)
     ]
     classify = pb.ClassifyRequest(texts=[request.text], examples=known, options=options)
     await stack.router.Classify(classify, metadata=metadata, timeout=20)
@@ -93,7 +93,7 @@ async def send(stack: Stack, request: AgentRequest) -> None:
 async def test_a_store_that_stops_for_300_ms_now_and_then_costs_no_request_of_the_demo(
     stack: Stack,
 ) -> None:
-    waiting, errors = list(requests()), list[str]()
+    waiting, errors = list(agent_requests()), list[str]()
 
     async def caller() -> None:
         while waiting:

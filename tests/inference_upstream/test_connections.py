@@ -48,7 +48,7 @@ async def test_an_idle_connection_is_closed_though_no_call_comes() -> None:
         assert pool.open == 1
         keeper = asyncio.create_task(pool.keep(SystemClock()))
         async with asyncio.timeout(20):
-            while pool.open or upstream.open:
+            while pool.open or upstream.open_connections:
                 await asyncio.sleep(0.01)
         keeper.cancel()
         await call(pool, upstream.url)
@@ -57,7 +57,7 @@ async def test_an_idle_connection_is_closed_though_no_call_comes() -> None:
 
 
 async def test_the_pool_grows_to_the_calls_at_once_and_shrinks_to_what_is_left_of_them() -> None:
-    async with ScriptedUpstream(first_s=0.01) as upstream:
+    async with ScriptedUpstream(first_token_s=0.01) as upstream:
         pool = pool_of(upstream.url)
 
         async def caller() -> None:
@@ -109,7 +109,7 @@ async def test_one_http2_connection_carries_many_calls_at_once(
     async with Http2Upstream(trust[0]) as upstream:
         pool = pool_of(upstream.url, http2=True, ca_file=trust[1])
         assert b"over two" in await call(pool, upstream.url)
-        upstream.wait_for = 8
+        upstream.min_concurrent = 8
         answers = await asyncio.gather(*(call(pool, upstream.url) for _ in range(8)))
         assert all(b"over two" in answer for answer in answers)
         assert (pool.opened, upstream.connections, upstream.protocols) == (1, 1, ["h2"])
@@ -123,14 +123,14 @@ async def test_a_caller_that_leaves_ends_its_own_http2_stream_and_no_other(
     async with Http2Upstream(trust[0]) as upstream:
         pool = pool_of(upstream.url, http2=True, ca_file=trust[1])
         await call(pool, upstream.url)
-        upstream.wait_for = 2
+        upstream.min_concurrent = 2
         leaving = asyncio.create_task(call(pool, upstream.url))
         async with asyncio.timeout(20):
             while len(upstream.requests) < 2:
                 await asyncio.sleep(0)
             leaving.cancel()
             assert await upstream.resets.get() == 3
-        upstream.wait_for = 1
+        upstream.min_concurrent = 1
         assert b"over two" in await call(pool, upstream.url)
         assert upstream.connections == 1
         await pool.close()

@@ -29,8 +29,8 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig
-from penstock.testkit.pace import Pace, modelled, traced
-from penstock.testkit.upstream import Said, ScriptedUpstream
+from penstock.testkit.pace import Pace, log_normal_paces, trace_paces
+from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -86,8 +86,10 @@ class Rig:
 
 
 async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() -> None:
-    def script(body: dict[str, Any]) -> Said:
-        return Said(str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5)
+    def script(body: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer(
+            str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5
+        )
 
     async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
         whole = await rig.whole(task())
@@ -116,7 +118,8 @@ async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
 
 
 async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> None:
-    script = lambda _: Said("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")  # noqa: E731
+    answer = ScriptedAnswer("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
+    script = lambda _: answer  # noqa: E731
     made = task(
         max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find"
     )
@@ -136,13 +139,15 @@ async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> 
 
 async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_one() -> None:
     trace = [Pace(words=2), Pace(0.001, 0.001, words=5)]
-    async with ScriptedUpstream(paces=traced(trace)) as upstream, Rig(upstream) as rig:
+    async with ScriptedUpstream(paces=trace_paces(trace)) as upstream, Rig(upstream) as rig:
         heard = [(await rig.stream(task()))[0] for _ in range(3)]
         assert [len(words) for words in heard] == [2, 5, 2]
         assert "".join(heard[1]) == "one two three one two"
         whole = await rig.whole(task())
         assert whole.usage.output_tokens == 5
-    model, again, other = (modelled(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2))
+    model, again, other = (
+        log_normal_paces(seed, Pace(0.03, 0.002, words=50)) for seed in (1, 1, 2)
+    )
     drawn = [model(number) for number in range(400)]
     assert (
         drawn
@@ -150,7 +155,7 @@ async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_
         != [other(number) for number in range(400)]
     )
     assert 40 < statistics.median(pace.words for pace in drawn) < 60
-    assert 0.025 < statistics.median(pace.first_s for pace in drawn) < 0.036
+    assert 0.025 < statistics.median(pace.first_token_s for pace in drawn) < 0.036
 
 
 async def test_vectors_come_in_the_order_of_the_texts() -> None:
@@ -201,7 +206,7 @@ async def test_each_fault_has_one_outcome_and_the_next_call_works(
 
 
 async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answers() -> None:
-    cut = lambda _: Said("one two", finish_reason="")  # noqa: E731
+    cut = lambda _: ScriptedAnswer("one two", finish_reason="")  # noqa: E731
     async with (
         ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream,
         Rig(upstream) as rig,
@@ -225,7 +230,7 @@ async def test_an_upstream_that_is_not_there_cannot_be_reached() -> None:
 
 async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> None:
     async with (
-        ScriptedUpstream(word_s=3600.0) as upstream,
+        ScriptedUpstream(per_word_s=3600.0) as upstream,
         Rig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
@@ -239,14 +244,14 @@ async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> N
 
 async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
     async with (
-        ScriptedUpstream(word_s=3600.0) as upstream,
+        ScriptedUpstream(per_word_s=3600.0) as upstream,
         Rig(upstream, silence_timeout_ms=3_600_000) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         assert (await anext(pieces)).chunk.delta == "one"
         await pieces.aclose()  # type: ignore[attr-defined]
         # No word is due for seconds: what the upstream sees next can only be the closed connection.
-        await upstream.left_early.wait()
+        await upstream.caller_left.wait()
         assert len(upstream.requests) == 1
         assert rig.client.in_flight == 0
 
@@ -351,7 +356,7 @@ async def test_the_pool_tells_who_is_open_busy_and_waiting() -> None:
 
 
 async def test_new_calls_get_new_connections_after_a_while_and_running_ones_end_on_theirs() -> None:
-    async with ScriptedUpstream(word_s=0.01) as upstream, Rig(upstream, refresh_s=0) as rig:
+    async with ScriptedUpstream(per_word_s=0.01) as upstream, Rig(upstream, refresh_s=0) as rig:
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
         await rig.whole(task())

@@ -1,6 +1,4 @@
-"""The optimiser: what may change, what may never, and that a prefix once sent stays the same
-bytes.
-"""
+"""The optimiser: what may change, what never does, and that a prefix once sent stays the same."""
 
 from __future__ import annotations
 
@@ -18,50 +16,52 @@ from penstock.prompts.templates import Template
 
 SYSTEM = (
     "Current time: 2026-03-01T10:00:{:02d}Z\n"
-    "Request id: 1f0c6f0e-93a1-4b8e-9a51-0f5d2c7e{:04d}\nYou book flights. The sale ends "
-    "2026-03-05."
+    "Request id: 1f0c6f0e-93a1-4b8e-9a51-0f5d2c7e{:04d}\n"
+    "You book flights. The sale ends 2026-03-05."
 )
 PRETTY = json.dumps({"flights": [{"number": "HAT136", "price": 1.50}] * 6}, indent=2)
+TOOLS = (
+    ToolSpec("search", "find", '{"type": "object", "required": ["to"]}'),
+    ToolSpec("book", "buy", '{"b": 1, "a": 2}'),
+)
 
 
-def _call(number: int, turns: tuple[Turn, ...]) -> Conversation:
-    tools = (
-        ToolSpec("search", "find", '{"type": "object", "required": ["to"]}'),
-        ToolSpec("book", "buy", '{"b": 1, "a": 2}'),
-    )
-    return Conversation(
-        (Turn("system", SYSTEM.format(number, number)), *turns),
-        tools if number % 2 else tools[::-1],
-    )
+def agent_call(number: int, turns: tuple[Turn, ...]) -> Conversation:
+    """The `number`-th call of an agent whose system prompt and order of tools change each time."""
+    system = Turn("system", SYSTEM.format(number, number))
+    return Conversation((system, *turns), TOOLS if number % 2 else TOOLS[::-1])
 
 
-def _text(conversation: Conversation) -> str:
+def text_of(conversation: Conversation) -> str:
     return repr(conversation.tools) + repr(conversation.turns)
 
 
-def test_the_next_call_shares_the_whole_prefix() -> None:
+def optimise(turns: Sequence[Turn], policy: Policy) -> tuple[Turn, ...]:
+    return Optimiser(policy).optimise(Conversation(tuple(turns))).conversation.turns
+
+
+def test_the_next_call_begins_with_the_same_tools_and_turns() -> None:
     history = (
         Turn("user", "to Oslo"),
         Turn("assistant", ""),
         Turn("tool", PRETTY, tool_call_id="c1"),
         Turn("user", "the early one"),
     )
+    first_sent, second_sent = agent_call(1, history[:1]), agent_call(2, history)
     optimiser = Optimiser(Policy())
-    first = optimiser.optimise(_call(1, history[:1])).conversation
-    second = optimiser.optimise(_call(2, history)).conversation
+    first = optimiser.optimise(first_sent).conversation
+    second = optimiser.optimise(second_sent).conversation
     assert first.tools == second.tools
     assert first.turns[:2] == second.turns[:2]
-    assert (
-        first.turns[-1].content.startswith(NOTE)
-        and "2026-03-01T10:00:01Z" in first.turns[-1].content
-    )
-    before = shared_prefix_bytes(_text(_call(1, history[:1])), _text(_call(2, history)))
-    assert shared_prefix_bytes(_text(first), _text(second)) > before
+    shared_before = shared_prefix_bytes(text_of(first_sent), text_of(second_sent))
+    assert shared_prefix_bytes(text_of(first), text_of(second)) > shared_before
 
 
-def test_nothing_moved_is_lost() -> None:
-    conversation = _call(3, (Turn("user", "hello"),))
+def test_volatile_lines_move_to_a_last_turn() -> None:
+    conversation = agent_call(3, (Turn("user", "hello"),))
     shaped = Optimiser(Policy()).optimise(conversation).conversation
+    assert shaped.turns[-1].content.startswith(NOTE)
+    assert "2026-03-01T10:00:03Z" in shaped.turns[-1].content
     for line in conversation.turns[0].content.split("\n"):
         assert any(line in turn.content for turn in shaped.turns)
 
@@ -76,7 +76,7 @@ def test_nothing_moved_is_lost() -> None:
         "Use id 42 for tests",
     ],
 )
-def test_meaning_is_not_moved(line: str) -> None:
+def test_lines_with_a_meaning_do_not_move(line: str) -> None:
     assert split_volatile(line) == (line, ())
 
 
@@ -95,27 +95,23 @@ TURNS = st.lists(
     ),
     max_size=6,
 )
-
-
 POLICIES = st.builds(
     Policy,
     stable_prefix=st.booleans(),
     lossless=st.booleans(),
-    least_gain_tokens=st.integers(0, 20),
-    least_repeat_bytes=st.integers(0, 300),
+    min_gain_tokens=st.integers(0, 20),
+    min_repeat_bytes=st.integers(0, 300),
     named_values=st.booleans(),
-    least_value_bytes=st.integers(20, 300),
+    min_value_bytes=st.integers(20, 300),
     templates=st.sampled_from(
         [(), (Template("hat", "HAT136", "H"),), (Template("line", "line\n\n", "l"),)]
     ),
 )
-"""All that loses nothing, and templates; what selection leaves depends on the words of the
-question.
-"""
+"""Every transform but lossy selection, which a second pass may apply to its own result."""
 
 
 @given(TURNS, POLICIES)
-def test_it_is_idempotent_and_deterministic(turns: list[Turn], policy: Policy) -> None:
+def test_the_optimiser_is_deterministic_and_idempotent(turns: list[Turn], policy: Policy) -> None:
     optimiser = Optimiser(policy)
     once = optimiser.optimise(Conversation(tuple(turns)))
     assert optimiser.optimise(Conversation(tuple(turns))) == once
@@ -123,17 +119,13 @@ def test_it_is_idempotent_and_deterministic(turns: list[Turn], policy: Policy) -
 
 
 @given(TURNS, POLICIES, st.sampled_from([1.0, 0.4]))
-def test_only_tool_results_change_and_nothing_before_a_breakpoint(
+def test_only_tool_results_behind_the_last_breakpoint_change(
     turns: list[Turn], policy: Policy, keep_share: float
 ) -> None:
-    shaped = (
-        Optimiser(replace(policy, stable_prefix=False, keep_share=keep_share))
-        .optimise(Conversation(tuple(turns)))
-        .conversation.turns
-    )
-    last = max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)
+    shaped = optimise(turns, replace(policy, stable_prefix=False, keep_share=keep_share))
+    last_breakpoint = max((n for n, turn in enumerate(turns) if turn.breakpoint), default=-1)
     for index, (before, after) in enumerate(zip(turns, shaped, strict=True)):
-        if before.role != "tool" or index <= last:
+        if before.role != "tool" or index <= last_breakpoint:
             assert before == after
 
 
@@ -148,128 +140,103 @@ def test_only_tool_results_change_and_nothing_before_a_breakpoint(
         '{"code": "a  b", "a": 1, "a": 2}',
     ],
 )
-def test_code_and_doubtful_json_keep_their_bytes(text: str) -> None:
-    shaped = (
-        Optimiser(Policy(least_gain_tokens=0))
-        .optimise(Conversation((Turn("tool", text),)))
-        .conversation
-    )
-    assert shaped.turns[0].content == text
+def test_code_lists_and_ambiguous_json_keep_their_bytes(text: str) -> None:
+    (shaped,) = optimise([Turn("tool", text)], Policy(min_gain_tokens=0))
+    assert shaped.content == text
 
 
-def test_a_repeat_points_to_the_first_and_small_ones_stay() -> None:
-    big = "x" * 300
-    turns = (
-        Turn("tool", big, "c1"),
-        Turn("tool", big, "c2"),
-        Turn("tool", "ok", "c3"),
-        Turn("tool", "ok", "c4"),
-    )
-    shaped = Optimiser(Policy()).optimise(Conversation(turns)).conversation.turns
-    assert [turn.content for turn in shaped] == [
-        big,
+def test_a_repeated_result_becomes_a_reference_and_a_short_one_does_not() -> None:
+    large = "x" * 300
+    texts = (large, large, "ok", "ok")
+    turns = [Turn("tool", text, f"c{n}") for n, text in enumerate(texts, start=1)]
+    assert [turn.content for turn in optimise(turns, Policy())] == [
+        large,
         "[same as the result of tool call c1]",
         "ok",
         "ok",
     ]
 
 
-def test_repeated_log_lines_are_counted_with_both_stamps() -> None:
+def test_repeated_log_lines_become_one_line_with_both_timestamps() -> None:
     log = "\n".join(f"2026-01-01T00:00:{second:02d}Z retry failed" for second in range(30))
-    shaped = (
-        Optimiser(Policy())
-        .optimise(Conversation((Turn("tool", log),)))
-        .conversation.turns[0]
-        .content
-    )
-    assert (
-        shaped
-        == "2026-01-01T00:00:00Z retry failed [repeated 30 times, last at 2026-01-01T00:00:29Z]"
+    (shaped,) = optimise([Turn("tool", log)], Policy())
+    assert shaped.content == (
+        "2026-01-01T00:00:00Z retry failed [repeated 30 times, last at 2026-01-01T00:00:29Z]"
     )
 
 
-def test_lossy_selection_is_off_unless_asked_for_and_spares_pinned_turns() -> None:
-    text = "\n\n".join(
-        [
-            "The harbour opened in 1902 and serves grain ships.",
-            "Cats sleep long.",
-            "Bread needs yeast and time.",
-        ]
-        * 2
-    )
+def test_lossy_selection_is_off_by_default_and_leaves_pinned_turns_alone() -> None:
+    passages = [
+        "The harbour opened in 1902 and serves grain ships.",
+        "Cats sleep long.",
+        "Bread needs yeast and time.",
+    ]
+    text = "\n\n".join(passages * 2)
     turns = (
         Turn("user", "When did the harbour open?"),
         Turn("tool", text, "c1"),
         Turn("tool", text + " ", "c2", pinned=True),
     )
-    assert Optimiser(Policy()).optimise(Conversation(turns)).conversation.turns[1].content == text
-    shaped = Optimiser(Policy(keep_share=0.4)).optimise(Conversation(turns)).conversation.turns
-    assert "1902" in shaped[1].content and "passages left out" in shaped[1].content
+    assert optimise(turns, Policy())[1].content == text
+    shaped = optimise(turns, Policy(keep_share=0.4))
+    assert "1902" in shaped[1].content
+    assert "passages left out" in shaped[1].content
     assert "Bread" in shaped[2].content
 
 
 @given(TURNS, POLICIES)
-def test_every_turn_has_a_decision(turns: list[Turn], policy: Policy) -> None:
+def test_every_turn_has_a_decision_and_an_applied_one_changed_something(
+    turns: list[Turn], policy: Policy
+) -> None:
     result = Optimiser(policy).optimise(Conversation(tuple(turns)))
-    decided = {decision.block for decision in result.decisions}
-    assert decided >= {f"turns[{index}]" for index in range(len(turns))}
-    assert not any(
-        decision.applied for decision in result.decisions
-    ) or result.conversation.turns != tuple(turns)
+    blocks = {decision.block for decision in result.decisions}
+    assert blocks >= {f"turns[{index}]" for index in range(len(turns))}
+    if any(decision.applied for decision in result.decisions):
+        assert result.conversation.turns != tuple(turns)
 
 
-def test_what_is_left_alone_says_why() -> None:
+def test_an_untouched_turn_has_the_reason_in_its_decision() -> None:
     turns = (
         Turn("system", "Be brief."),
         Turn("tool", PRETTY, "c1", breakpoint=True),
         Turn("user", "go"),
         Turn("tool", "ok", "c2"),
     )
-    told = Optimiser(Policy()).optimise(Conversation(turns)).decisions
-    before = "stands before a provider's breakpoint"
-    assert [one.reason for one in told] == [
-        before,
-        before,
+    decisions = Optimiser(Policy()).optimise(Conversation(turns)).decisions
+    assert [decision.reason for decision in decisions] == [
+        "stands before a provider's breakpoint",
+        "stands before a provider's breakpoint",
         "user text is never touched",
         "nothing to shorten",
     ]
-    assert [one.tokens_before for one in told] == [one.tokens_after for one in told]
+    assert all(decision.tokens_before == decision.tokens_after for decision in decisions)
 
 
-def test_a_block_whose_transform_fails_keeps_its_bytes_and_the_others_are_shaped() -> None:
-    def broken(question: str, passages: Sequence[str]) -> Sequence[float]:
+def test_a_failing_transform_leaves_its_block_and_the_others_are_shaped() -> None:
+    def failing_similarity(question: str, passages: Sequence[str]) -> Sequence[float]:
         raise RuntimeError("no embedder")
 
-    passages = "\n\n".join(
-        f"Passage {number} tells of harbours and of ships." for number in range(8)
-    )
+    passages = "\n\n".join(f"Passage {n} tells of harbours and of ships." for n in range(8))
     turns = (
         Turn("user", "Which harbour?"),
         Turn("tool", passages + "   ", "c1"),
         Turn("tool", PRETTY, "c2"),
     )
-    result = Optimiser(Policy(keep_share=0.5), similarity=broken).optimise(Conversation(turns))
+    optimiser = Optimiser(Policy(keep_share=0.5), similarity=failing_similarity)
+    result = optimiser.optimise(Conversation(turns))
     assert result.conversation.turns[1] == turns[1]
-    assert result.conversation.turns[2].content == json.dumps(
-        json.loads(PRETTY), separators=(",", ":")
-    )
-    told = {
-        decision.block: decision.reason
-        for decision in result.decisions
-        if decision.transform == "fault"
-    }
-    assert told == {"turns[1]": "kept as sent after RuntimeError"}
-    assert not any(
-        decision.applied for decision in result.decisions if decision.block == "turns[1]"
-    )
+    minified = json.dumps(json.loads(PRETTY), separators=(",", ":"))
+    assert result.conversation.turns[2].content == minified
+    of_failed = [decision for decision in result.decisions if decision.block == "turns[1]"]
+    assert [(decision.transform, decision.reason) for decision in of_failed] == [
+        ("fault", "kept as sent after RuntimeError")
+    ]
 
 
-def test_every_block_has_its_decision_and_counts_add_up() -> None:
-    result = Optimiser(Policy()).optimise(
-        _call(1, (Turn("user", "go"), Turn("tool", PRETTY, "c1")))
-    )
-    assert {decision.transform for decision in result.decisions if decision.applied} >= {
-        "volatile_last",
-        "json",
-    }
-    assert result.estimated and result.tokens_after < result.tokens_before
+def test_the_result_says_which_transforms_were_applied_and_that_tokens_are_estimated() -> None:
+    turns = (Turn("user", "go"), Turn("tool", PRETTY, "c1"))
+    result = Optimiser(Policy()).optimise(agent_call(1, turns))
+    applied = {decision.transform for decision in result.decisions if decision.applied}
+    assert applied >= {"volatile_last", "json"}
+    assert result.estimated
+    assert result.tokens_after < result.tokens_before

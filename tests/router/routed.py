@@ -30,8 +30,8 @@ from penstock.router.stages import AdmissionStage, LookUpStage, NoShape, ShapeSt
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
+from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN, serving
-from penstock.testkit.world import world
 
 KEY = "psk-test-key"
 """The API key of the organisation `acme`; its priority is at most high."""
@@ -111,7 +111,7 @@ async def start(
                 "redis_url": "the test's own" if store is not None else "",
             }
         )
-        outside = world(own)
+        outside = outside_for_tests(own)
         if store is not None:
             outside = replace(outside, open_store=lambda _: store)
         router = assemble(own, outside, Stages(admission, look_up, shape or NoShape()))

@@ -10,7 +10,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import exhausted, internal, invalid, unavailable
 from penstock.rpc.reasons import Reason
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 
 class Behaviour(Enum):
@@ -25,7 +25,7 @@ class Behaviour(Enum):
     CUTS_STREAMS = "cuts its streams"
 
 
-class ScriptedInstance(QuietInstance):
+class ScriptedInstance(EmptyInstance):
     """Embeds everything as [1.0], and says "one two " to every conversation."""
 
     def __init__(self) -> None:

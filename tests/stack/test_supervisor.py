@@ -1,81 +1,86 @@
-"""The supervisor on real processes: order, restart, refusal, and no process left."""
+"""The supervisor on real processes: order, restarts, refused configurations, and the stop."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import psutil
 import pytest
 from penstock.service.program import CannotStart
-from penstock.stack.process import POLL_WHERE_WAITED, Program
+from penstock.stack.process import GRPC_EXPERIMENTS, Program
 from penstock.stack.supervisor import RestartPolicy, Supervisor
+from penstock.testkit.eventually import eventually
 
-SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+PRINT_VARIABLE = "import os; print('got', os.environ['GRPC_EXPERIMENTS']); " + SLEEP
+REFUSE = "import sys; print('no port'); sys.exit(2)"
 
 
 class Lines:
-    """A line sink that can be waited on."""
+    """A line sink that remembers what it got."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
-        self._changed = asyncio.Event()
 
     def __call__(self, name: str, line: str) -> None:
         self.seen.append((name, line))
-        self._changed.set()
 
-    async def until(self, name: str, part: str, times: int = 1) -> None:
-        async with asyncio.timeout(20):
-            while sum(1 for who, line in self.seen if who == name and part in line) < times:
-                self._changed.clear()
-                await self._changed.wait()
+    def count(self, name: str, part: str) -> int:
+        """Number of lines of a process that contain `part`."""
+        return sum(process == name and part in line for process, line in self.seen)
+
+    async def wait_for(self, name: str, part: str, times: int = 1) -> None:
+        await eventually(lambda: self.count(name, part) >= times)
 
 
-def _program(name: str, code: str) -> Program:
+def program(name: str, code: str) -> Program:
     return Program(name, (sys.executable, "-u", "-c", code))
 
 
-async def _ready(program: Program) -> bool:
+async def always(program: Program) -> bool:
     return True
 
 
-async def test_a_crashed_program_is_started_again_and_said_so() -> None:
+async def never(program: Program) -> bool:
+    return False
+
+
+async def test_a_crashed_program_is_restarted_and_the_log_says_so() -> None:
     lines = Lines()
-    supervisor = Supervisor(lines, _ready, RestartPolicy(first_s=0.01))
-    await supervisor.start((_program("worker", SLEEPER),))
-    await lines.until("worker", "up")
+    supervisor = Supervisor(lines, always, RestartPolicy(initial_s=0.01))
+    await supervisor.start((program("worker", SLEEP),))
+    await lines.wait_for("worker", "up")
     child = supervisor.child("worker")
     assert child is not None
     child.kill()
-    await lines.until("penstock", "worker ended (signal 9)")
-    await lines.until("worker", "up", times=2)
+    await lines.wait_for("penstock", "worker ended (signal 9); restarting in 0.01 s")
+    await lines.wait_for("worker", "up", times=2)
     await supervisor.stop()
 
 
-@pytest.mark.parametrize(("set_here", "seen"), [(None, POLL_WHERE_WAITED), ("mine", "mine")])
-async def test_programs_poll_where_they_wait_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, set_here: str | None, seen: str
+@pytest.mark.parametrize(
+    ("own_value", "seen"), [(None, GRPC_EXPERIMENTS), ("mine", "mine")], ids=["unset", "set"]
+)
+async def test_programs_get_the_polling_variable_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, own_value: str | None, seen: str
 ) -> None:
-    if set_here is None:
+    if own_value is None:
         monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
     else:
-        monkeypatch.setenv("GRPC_EXPERIMENTS", set_here)
+        monkeypatch.setenv("GRPC_EXPERIMENTS", own_value)
     lines = Lines()
-    supervisor = Supervisor(lines, _ready)
-    await supervisor.start(
-        (_program("one", f"import os; print('got', os.environ['GRPC_EXPERIMENTS']); {SLEEPER}"),)
-    )
-    await lines.until("one", f"got {seen}")
+    supervisor = Supervisor(lines, always)
+    await supervisor.start((program("one", PRINT_VARIABLE),))
+    await lines.wait_for("one", f"got {seen}")
     await supervisor.stop()
 
 
-async def test_stopping_leaves_no_process() -> None:
+async def test_no_process_is_left_after_the_stop() -> None:
     lines = Lines()
-    supervisor = Supervisor(lines, _ready)
-    await supervisor.start((_program("one", SLEEPER), _program("two", SLEEPER)))
-    await lines.until("one", "up")
-    await lines.until("two", "up")
+    supervisor = Supervisor(lines, always)
+    await supervisor.start((program("one", SLEEP), program("two", SLEEP)))
+    await lines.wait_for("one", "up")
+    await lines.wait_for("two", "up")
     pids = [child.pid for name in ("one", "two") if (child := supervisor.child(name))]
     await supervisor.stop()
     assert len(pids) == 2
@@ -83,29 +88,23 @@ async def test_stopping_leaves_no_process() -> None:
 
 
 async def test_a_program_that_refuses_its_configuration_ends_the_start() -> None:
-    async def never(program: Program) -> bool:
-        return False
-
     lines = Lines()
     supervisor = Supervisor(lines, never)
-    with pytest.raises(CannotStart, match="cannot start as it is configured"):
-        await supervisor.start((_program("bad", "import sys; print('no port'); sys.exit(2)"),))
+    with pytest.raises(CannotStart, match="bad refused its configuration"):
+        await supervisor.start((program("bad", REFUSE),))
     await supervisor.stop()
     assert ("bad", "no port") in lines.seen
 
 
-async def test_one_that_never_gets_ready_is_named() -> None:
-    async def never(program: Program) -> bool:
-        return False
-
+async def test_a_program_that_never_becomes_ready_is_named() -> None:
     supervisor = Supervisor(Lines(), never)
-    with pytest.raises(CannotStart, match="slow is not ready"):
-        await supervisor.start((_program("slow", SLEEPER),), timeout_s=0.2)
+    with pytest.raises(CannotStart, match=r"slow is not ready after 0\.2 s"):
+        await supervisor.start((program("slow", SLEEP),), timeout_s=0.2)
     await supervisor.stop()
 
 
 @pytest.mark.parametrize(
     ("crashes", "delay_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 15.0), (1000, 15.0)]
 )
-def test_the_wait_doubles_up_to_a_limit(crashes: int, delay_s: float) -> None:
+def test_the_restart_delay_doubles_up_to_a_limit(crashes: int, delay_s: float) -> None:
     assert RestartPolicy().delay_s(crashes) == delay_s

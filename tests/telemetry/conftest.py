@@ -16,8 +16,8 @@ from penstock.service.clock import Clock
 from penstock.telemetry.build import SERVICE, build
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.spans import Source, SpanView, Value
+from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN
-from penstock.testkit.world import world
 
 LOCAL = Source("router", "r1")
 
@@ -43,7 +43,7 @@ async def running(
         **settings,
     }
     made = TelemetrySettings(**values, grace_s=0)
-    async with serving(build(made, world(made, clock=clock)), made) as address:
+    async with serving(build(made, outside_for_tests(made, clock=clock)), made) as address:
         peer = UnaryPeer(open_channel(address), SERVICE, token=TOKEN)
         try:
             yield RunningTelemetry(address, peer)

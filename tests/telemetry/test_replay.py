@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
-from penstock.bench.telemetry.replay import planned
-from penstock.simulation.requests import Fault, World, arrivals
+from penstock.bench.telemetry.replay import plan_faults
+from penstock.simulation.requests import Fault, RequestSimulation, arrivals
 from penstock.telemetry.spans.critical_path import critical_path
 
 
 def test_requests_come_in_order_and_their_critical_paths_add_up() -> None:
     rng, before = random.Random(1), 0.0
-    for end_s, seen in World([], rng).run(arrivals(None, rng, 0.05)):
+    for end_s, seen in RequestSimulation([], rng).run(arrivals(None, rng, 0.05)):
         assert end_s >= before
         before = end_s
         sections = critical_path(seen.tree)
@@ -23,7 +23,7 @@ def test_a_slow_instance_is_slow_while_the_fault_lasts_and_only_it() -> None:
     def mean_s(faults: list[Fault]) -> dict[str, float]:
         rng = random.Random(2)
         spent: dict[str, list[float]] = {}
-        for _, seen in World(faults, rng).run(arrivals(None, rng, 0.2)):
+        for _, seen in RequestSimulation(faults, rng).run(arrivals(None, rng, 0.2)):
             for span in seen.tree.spans:
                 if span.source.service == "inference":
                     spent.setdefault(span.source.instance[:11], []).append(span.duration_ns / 1e9)
@@ -35,7 +35,7 @@ def test_a_slow_instance_is_slow_while_the_fault_lasts_and_only_it() -> None:
 
 
 def test_faults_leave_calm_between_them_and_come_in_all_kinds() -> None:
-    faults = planned(random.Random(3), 4.0)
+    faults = plan_faults(random.Random(3), 4.0)
     assert {fault.kind for fault in faults} == {
         "slow instance",
         "error burst",

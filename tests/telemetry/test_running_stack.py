@@ -5,10 +5,10 @@ benchmark's.
 from __future__ import annotations
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.bench.telemetry.stack import Injected, Watched
+from penstock.bench.telemetry.stack import InjectedFault, StackRun
 
 
-def told(
+def incident(
     name: str, opened_s: float, last_s: float, *features: str, model: str = "bench-failing"
 ) -> pb.Incident:
     blamed = [
@@ -23,40 +23,46 @@ def told(
     )
 
 
-FAULT = Injected("error burst", 1000.0, 1120.0)
+FAULT = InjectedFault("error burst", 1000.0, 1120.0)
 
 
 def test_a_fault_is_found_when_an_incident_comes_to_blame_what_it_changes() -> None:
     late, grown = (
-        told("a", 1030.0, 1030.0, "error_rate"),
-        told("b", 900.0, 1010.0, "latency_ms", "error_rate"),
+        incident("a", 1030.0, 1030.0, "error_rate"),
+        incident("b", 900.0, 1010.0, "latency_ms", "error_rate"),
     )
-    assert FAULT.found([late]) == 30.0
-    assert FAULT.found([told("b", 900.0, 990.0, "latency_ms"), grown, late]) == 10.0
+    assert FAULT.detection_delay_s([late]) == 30.0
+    assert FAULT.detection_delay_s([incident("b", 900.0, 990.0, "latency_ms"), grown, late]) == 10.0
 
 
 def test_another_feature_another_time_or_an_older_blame_is_no_finding() -> None:
-    assert FAULT.found([]) is None
-    assert FAULT.found([told("a", 1030.0, 1030.0, "latency_ms")]) is None
-    assert FAULT.found([told("a", 1130.0, 1130.0, "error_rate")]) is None
-    before, after = told("a", 900.0, 990.0, "error_rate"), told("a", 900.0, 1030.0, "error_rate")
-    assert FAULT.found([before, after]) is None
-    assert FAULT.found([told("a", 1030.0, 1030.0, "error_rate", model="bench-slow")]) is None
-    closed = told("a", 900.0, 990.0, "error_rate")
+    assert FAULT.detection_delay_s([]) is None
+    assert FAULT.detection_delay_s([incident("a", 1030.0, 1030.0, "latency_ms")]) is None
+    assert FAULT.detection_delay_s([incident("a", 1130.0, 1130.0, "error_rate")]) is None
+    before, after = (
+        incident("a", 900.0, 990.0, "error_rate"),
+        incident("a", 900.0, 1030.0, "error_rate"),
+    )
+    assert FAULT.detection_delay_s([before, after]) is None
+    assert (
+        FAULT.detection_delay_s([incident("a", 1030.0, 1030.0, "error_rate", model="bench-slow")])
+        is None
+    )
+    closed = incident("a", 900.0, 990.0, "error_rate")
     closed.state = pb.INCIDENT_STATE_CLOSED
-    assert FAULT.found([before, closed, after]) == 30.0
+    assert FAULT.detection_delay_s([before, closed, after]) == 30.0
 
 
 def test_an_open_incident_that_comes_to_blame_another_model_has_found_its_fault() -> None:
-    before = told("b", 900.0, 990.0, "error_rate", model="bench-slow")
-    grown = told("b", 900.0, 1010.0, "error_rate", model="bench-slow")
-    grown.contributions.append(told("", 0.0, 0.0, "error_rate").contributions[0])
-    assert FAULT.found([before, grown]) == 10.0
+    before = incident("b", 900.0, 990.0, "error_rate", model="bench-slow")
+    grown = incident("b", 900.0, 1010.0, "error_rate", model="bench-slow")
+    grown.contributions.append(incident("", 0.0, 0.0, "error_rate").contributions[0])
+    assert FAULT.detection_delay_s([before, grown]) == 10.0
 
 
 def test_only_incidents_outside_faults_and_their_aftermath_are_false_and_each_counts_once() -> None:
     moments = (900.0, 1000.0, 1150.0, 1181.0, 1400.0)
-    updates = [told(str(at), at, at, "latency_ms") for at in moments]
-    watched = Watched([FAULT], [*updates, *updates], 720.0, 100, 0.0, 60.0)
-    assert [row.id for row in watched.false()] == ["900.0", "1181.0", "1400.0"]
+    updates = [incident(str(at), at, at, "latency_ms") for at in moments]
+    watched = StackRun([FAULT], [*updates, *updates], 720.0, 100, 0.0, 60.0)
+    assert [row.id for row in watched.false_alerts()] == ["900.0", "1181.0", "1400.0"]
     assert watched.service_hours == 1.0

@@ -23,7 +23,7 @@ from penstock.router.instances.registry import LEARNING
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..routed import Routed, StartRouter
 
@@ -145,7 +145,7 @@ def test_an_instance_that_has_gone_holds_nothing_when_another_takes_its_name() -
     assert affinity.sizes(None, ("h", "1"), known) is None
 
 
-class Chat(QuietInstance):
+class Chat(EmptyInstance):
     """Answers at once."""
 
     async def Compute(

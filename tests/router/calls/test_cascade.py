@@ -18,7 +18,7 @@ from penstock.router.stages import Admitted, OpenAdmission
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, exhausted, unavailable
 from penstock.rpc.reasons import Reason
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..routed import Routed, StartRouter
 
@@ -30,7 +30,7 @@ DOWN = unavailable("no")
 SPENT = exhausted("enough for today", reason=Reason.BUDGET_EXHAUSTED)
 
 
-class Labels(QuietInstance):
+class Labels(EmptyInstance):
     """A model that is always so sure, or cannot be asked."""
 
     def __init__(self, confidence: float) -> None:

@@ -19,14 +19,14 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import internal as internal_fault
 from penstock.rpc.errors import unavailable
 from penstock.testkit.eventually import eventually
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..routed import METADATA, StartRouter
 
 CALLS = 1000
 
 
-class Unreliable(QuietInstance):
+class Unreliable(EmptyInstance):
     """An instance that answers, stalls, fails or cuts its stream, by lot."""
 
     def __init__(self, rng: Random) -> None:

@@ -16,14 +16,14 @@ from penstock.router.routing.spot_avoidance import OLD_S
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..routed import METADATA, Routed, StartRouter
 
 WORDS = ["one ", "two ", "three ", "four"]
 
 
-class Speaker(QuietInstance):
+class Speaker(EmptyInstance):
     """Counts to four, from where the conversation ends; breaks off after so many words."""
 
     def __init__(self, after: int = 9, calls_tool: bool = False) -> None:

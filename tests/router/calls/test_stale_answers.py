@@ -17,7 +17,7 @@ from penstock.router.stages import Deferred, Hit, LookUp, Miss, NoLookUp
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
 from penstock.testkit.chats import chat
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..routed import StartRouter
 
@@ -61,7 +61,7 @@ class CostlyMiss(NoLookUp):
         return Miss("missed", receipt, savings=(saving,))
 
 
-class Instance(QuietInstance):
+class Instance(EmptyInstance):
     """Answers with a new revision, or not."""
 
     def __init__(self) -> None:

@@ -316,14 +316,14 @@ async def test_a_callers_cancel_closes_the_upstreams_call_and_is_charged_for_wha
 ) -> None:
     async with start_rig() as rig:
         upstream = await rig.join("a", "small", deque())
-        upstream.word_s = 3600.0
+        upstream.per_word_s = 3600.0
         stream = streaming(rig)
         async for piece in stream:
             if piece.chunk.delta:
                 break
         stream.cancel()
         async with asyncio.timeout(20):
-            await upstream.left_early.wait()
+            await upstream.caller_left.wait()
         assert await rig.books.charged() == (1, cost_of("one"), cost_of("one"))
         assert rig.failures() == {"a": 0}
 

@@ -18,7 +18,7 @@ from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.reasons import Reason
 from penstock.testkit.eventually import eventually
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import EmptyInstance
 
 from ..rig import MODEL, embed, fault_of
 from ..routed import Routed, StartRouter
@@ -28,7 +28,7 @@ SETTINGS = RouterSettings(default_model=MODEL, strategy="late_binding")
 
 
 @dataclass
-class Gate(QuietInstance):
+class Gate(EmptyInstance):
     """An instance that answers once it is opened, and records what is there."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)

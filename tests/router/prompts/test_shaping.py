@@ -328,14 +328,14 @@ def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
             [],
             "'a': text is not shorter than part",
         ),
-        ([{"name": "a", "part": "x" * 40, "text": "y"}] * 2, [], "'a' stands there twice"),
+        ([{"name": "a", "part": "x" * 40, "text": "y"}] * 2, [], "'a' is defined twice"),
         (
             [
                 {"name": "a", "part": "x" * 90, "text": "y" * 40},
                 {"name": "b", "part": "y" * 40, "text": "z"},
             ],
             [],
-            "'a': text holds the part of template 'b'",
+            "'a': text contains the part of template 'b'",
         ),
     ],
 )

@@ -1,4 +1,1 @@
-"""The benchmarks, a folder each.
-
-`harness` is what they share, `peers` what runs in other environments.
-"""
+"""The benchmarks: a folder for each, `harness` for what they share, `peers` for other programs."""

@@ -1,6 +1,4 @@
-"""`python -m penstock.bench NAME`: runs one benchmark or all, prints its figures, writes its
-page.
-"""
+"""`python -m penstock.bench NAME`: run one benchmark or all, print figures, write pages."""
 
 from __future__ import annotations
 
@@ -24,23 +22,23 @@ def _load(name: str) -> ModuleType:
     return importlib.import_module(f"penstock.bench.{name.replace('-', '_')}.benchmark")
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="penstock.bench",
-        description="Measure Penstock; each figure is a ratio taken in one run.",
+        description="Measure Penstock. Comparisons are ratios of two sides of the same run.",
     )
     parser.add_argument(
         "name",
         choices=[*BENCHMARKS, "all", "list"],
-        help="benchmark to run, `all` of them, or `list` them",
+        help="the benchmark to run, or `all` of them, or `list` to list them",
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=_default_data(),
-        help="folder of public data sets (default: $PENSTOCK_DATA)",
+        help="folder of public data sets (default: $PENSTOCK_DATA; else generated data)",
     )
-    parser.add_argument("--json", action="store_true", help="print the last line only")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -50,24 +48,22 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part",
         default="",
-        help="only this part of a benchmark that has it; --write puts it into the page that is "
-        "there",
+        help="run only this part of a benchmark that has parts; --write then changes the page "
+        "that is there",
     )
     return parser
 
 
 def _default_data() -> Path | None:
-    return Path(os.environ["PENSTOCK_DATA"]) if os.environ.get("PENSTOCK_DATA") else None
+    folder = os.environ.get("PENSTOCK_DATA")
+    return Path(folder) if folder else None
 
 
 def _show(name: str, result: report.Result, console: Console) -> None:
     table = Table("figure", "asked", "got", "", title=name)
     for key, value in result.figures.items():
         bound = result.bounds.get(key)
-        verdict = (
-            "" if bound is None else ("[green]met[/]" if bound.holds(value) else "[red]short[/]")
-        )
-        table.add_row(key, str(bound or ""), f"{value:.5g}", verdict)
+        table.add_row(key, str(bound or ""), f"{value:.5g}", _verdict(bound, value))
     console.print(table)
     for extra in result.tables:
         shown = Table(*extra.columns, title=extra.title)
@@ -78,28 +74,33 @@ def _show(name: str, result: report.Result, console: Console) -> None:
         console.print(f"- {note}")
 
 
-def _run_one(name: str, options: Options, write: Path | None) -> None:
+def _verdict(bound: report.Bound | None, value: report.Number) -> str:
+    if bound is None:
+        return ""
+    return "[green]met[/]" if bound.holds(value) else "[red]short[/]"
+
+
+def _run_one(name: str, options: Options, folder: Path | None) -> None:
     module = _load(name)
     result: report.Result = module.run(options)
     if not options.json:
         _show(name, result, Console())
-    if write is not None and options.part:
-        page = write / f"{name}.md"
-        said = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
-        page.write_text(report.merged(page.read_text(), result.figures, result.bounds, said))
-    elif write is not None:
-        write.mkdir(parents=True, exist_ok=True)
-        plots = report.draw(name, result, write)
-        (write / f"{name}.md").write_text(
-            report.markdown(name, module.__doc__ or "", result, plots)
+    if folder is not None and options.part:
+        page = folder / f"{name}.md"
+        how = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by `--part {options.part}`"
+        page.write_text(
+            report.with_remeasured(page.read_text(), result.figures, result.bounds, how)
         )
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        plots = report.draw(name, result, folder)
+        page_text = report.markdown(name, module.__doc__ or "", result, plots)
+        (folder / f"{name}.md").write_text(page_text)
     print(report.last_line(name, result), flush=True)
 
 
 def _run_all(arguments: argparse.Namespace) -> int:
-    """Each benchmark in a process of its own, so that none inherits another's threads and
-    caches.
-    """
+    """Run each benchmark in a process of its own, so that none inherits threads or caches."""
     failed = []
     for name in BENCHMARKS:
         print(f"== {name}", flush=True)
@@ -113,19 +114,25 @@ def _run_all(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _problem(arguments: argparse.Namespace) -> str:
+    """What is wrong with the arguments; empty for nothing."""
+    if arguments.data is not None and not arguments.data.is_dir():
+        return f"--data {arguments.data} is not a folder"
+    name, part = arguments.name, arguments.part
+    if part and (name == "all" or part not in getattr(_load(name), "PARTS", ())):
+        return f"{name} has no part {part!r}"
+    return ""
+
+
 def main() -> int:
-    arguments = _arguments().parse_args()
+    """Run the command line; return the exit status."""
+    arguments = _parser().parse_args()
     if arguments.name == "list":
         for name in BENCHMARKS:
             print(f"{name:16} {(_load(name).__doc__ or '').strip().splitlines()[0]}")
         return 0
-    if arguments.data is not None and not arguments.data.is_dir():
-        print(f"penstock.bench: --data {arguments.data} is not a folder", file=sys.stderr)
-        return 2
-    if arguments.part and (
-        arguments.name == "all" or arguments.part not in getattr(_load(arguments.name), "PARTS", ())
-    ):
-        print(f"penstock.bench: {arguments.name} has no part {arguments.part!r}", file=sys.stderr)
+    if problem := _problem(arguments):
+        print(f"penstock.bench: {problem}", file=sys.stderr)
         return 2
     if arguments.name == "all":
         return _run_all(arguments)

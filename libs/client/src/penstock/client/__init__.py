@@ -1,9 +1,8 @@
-"""The Python client: `Penstock` for asyncio, `PenstockSync` for everybody else.
+"""The Python client: `Penstock` for asyncio, `PenstockSync` for code without it.
 
-Three lines to a result:
+from penstock.client import PenstockSync
 
-from penstock.client import PenstockSync with PenstockSync("127.0.0.1:7070", "psk-development") as
-penstock:
+with PenstockSync("127.0.0.1:7070", "psk-development") as penstock:
     print(penstock.embed(["where is my order"]).embeddings[0].values[:3])
 """
 

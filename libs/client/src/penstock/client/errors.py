@@ -1,6 +1,6 @@
-"""What can go wrong for a caller, a class for each thing to do about it.
+"""The errors of the client: one class for each thing that a caller can do about a failure.
 
-One table from gRPC codes.
+A table maps gRPC codes to classes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from penstock.rpc.errors import Fault, failed_precondition, invalid
 class PenstockError(Exception):
     """A call failed.
 
-    `field` names what to mend, `reason` is stable text for programs, `retry_after_s` when to come
-    back (0: unknown).
+    Attributes:
+        code: name of the gRPC code.
+        field: the field of the request to correct; empty where it is none.
+        reason: a stable text for programs.
+        retry_after_s: seconds to wait before a retry; 0: unknown.
+        advice: what to do; the same for all errors of a class.
     """
 
-    advice = "look at the message; if it stays, show it to who runs Penstock"
+    advice = "read the message; if the error persists, show it to whoever operates Penstock"
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(f"{fault.message} ({self.advice})")
@@ -27,24 +31,24 @@ class PenstockError(Exception):
         self.retry_after_s = fault.retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors travel between processes, out of a pool of workers for one."""
+        """Errors travel between processes, for instance out of a pool of workers."""
         return type(self), (self._fault,)
 
 
 class BadRequest(PenstockError):
-    """The request cannot be served as it is."""
+    """The request is invalid."""
 
-    advice = "mend the named field; sending it again unchanged fails again"
+    advice = "correct the named field; the unchanged request fails again"
 
 
 class Refused(PenstockError):
-    """The key is missing, unknown or may not do this."""
+    """The API key is missing, unknown or not allowed to do this."""
 
-    advice = "check the API key and what it may do"
+    advice = "check the API key and its permissions"
 
 
 class NotFound(PenstockError):
-    """What the request names does not exist."""
+    """The request names something that does not exist."""
 
     advice = "ask for one that exists; list_models() shows the models"
 
@@ -56,31 +60,30 @@ class Busy(PenstockError):
 
 
 class DeadlineExceeded(PenstockError):
-    """The time was up before the answer was there."""
+    """The answer was not ready in time."""
 
     advice = "give the call more time with run=client.run(timeout_s=...), or make it smaller"
 
 
 class Unavailable(PenstockError):
-    """Nothing could serve the call now, retries included."""
+    """No router or instance could serve the call, retries included."""
 
     advice = (
-        "see that a router runs at this address, then try again; list_models() shows what is ready"
+        "check that a router runs at this address, then retry; list_models() shows the models "
+        "that are ready"
     )
 
 
 class Cancelled(PenstockError):
     """The call or its run was cancelled."""
 
-    advice = "nothing to do: it was asked for"
+    advice = "nothing to do: the cancellation was requested"
 
 
 class NotOpen(PenstockError):
-    """The client cannot be used here: it was closed, or it belongs to another event loop or
-    process.
-    """
+    """The client was closed, or it belongs to another event loop or process."""
 
-    advice = "open one here: every event loop and every process has its own"
+    advice = "open a client here: every event loop and every process needs its own"
 
 
 _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
@@ -98,16 +101,16 @@ _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
 }
 
 
-def of_fault(fault: Fault) -> PenstockError:
-    """The error that a caller sees for a fault."""
+def from_fault(fault: Fault) -> PenstockError:
+    """The error that a caller gets for a fault."""
     return _CLASSES.get(fault.code, PenstockError)(fault)
 
 
-def bad(field: str, message: str) -> BadRequest:
-    """What the caller gave cannot be sent."""
+def bad_request(field: str, message: str) -> BadRequest:
+    """The error for an argument that cannot be sent."""
     return BadRequest(invalid(field, message))
 
 
 def not_open(message: str) -> NotOpen:
-    """The client is not open here."""
+    """The error for a client that cannot be used here."""
     return NotOpen(failed_precondition("", message))

@@ -1,7 +1,6 @@
 """The asyncio client.
 
-Concurrent calls share one multiplexed stream to the router; `plain=True` makes a unary call each
-instead.
+Concurrent calls share one multiplexed stream to the router; with `plain=True` each is a unary call.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import requests
 from penstock.client.background import check_process
-from penstock.client.errors import PenstockError, bad, not_open, of_fault
-from penstock.client.retries import pause_s
-from penstock.client.run import Priority, Run, new_run
+from penstock.client.errors import PenstockError, bad_request, from_fault, not_open
+from penstock.client.retries import retry_pause_s
+from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
 from penstock.rpc.call import PRIORITIES, Call
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.peers.stream import Peer, connect, open_channel
@@ -29,26 +28,29 @@ from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
+CONTROL_TIMEOUT_S = 5
+"""Seconds for calls that need no model."""
 
 
 class Penstock:
-    """A connection to a router, made with the first call.
+    """A connection to a router, opened by the first call.
 
-    Use it as an async context manager, or `close` it.
+    Use it as an async context manager, or call `close`. It belongs to the event loop of its first
+    call.
 
-    Every method takes `run`, which says run id, step, priority and the time of each call (default:
-    an id of its own, 30 s), and those that ask a model take `options`, for everything else that the
-    contract's CallOptions can say. Every failure is a PenstockError.
+    Every method takes `run` (run id, step, priority and timeout of each call; by default a run of
+    its own with 30 s). Methods that call a model take `options`, a CallOptions message, for
+    everything else. Every failure is a PenstockError.
 
     Args:
         address: `host:port` or `unix:/path` of the router.
         key: API key.
-        retries: further attempts after UNAVAILABLE, with jittered back-off, about a second in all:
-            the time a router needs to start again; never after any other error, never for a stream
-            that has begun.
-        plain: a unary call each instead of the shared stream.
-        clock: where time comes from.
-        rng: what jitters the back-off.
+        retries: further attempts after UNAVAILABLE, with jittered back-off; three take about a
+            second, the time that a router needs to restart. Other errors are never retried, nor is
+            a stream that has begun.
+        plain: make unary calls instead of using the shared stream.
+        clock: source of time.
+        rng: for the jitter of the back-off.
 
     Raises:
         BadRequest: address, key or retries cannot be used.
@@ -76,7 +78,9 @@ class Penstock:
         self._closed = False
 
     @staticmethod
-    def run(step: str = "", priority: Priority = "normal", timeout_s: float = 30.0) -> Run:
+    def run(
+        step: str = "", priority: Priority = "normal", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Run:
         """Begin an agent run with an id of its own."""
         return new_run(step, priority, timeout_s)
 
@@ -88,11 +92,11 @@ class Penstock:
         run: Run | None = None,
         options: pb.CallOptions | None = None,
     ) -> pb.EmbedResponse:
-        """Turn texts into vectors."""
+        """Embed texts: one vector for each."""
         run = run or new_run()
         request = pb.EmbedRequest(
-            options=requests.options_of(model, run, options),
-            texts=requests.texts_of("texts", texts),
+            options=requests.call_options(model, run, options),
+            texts=requests.checked_texts("texts", texts),
         )
         answer: pb.EmbedResponse = await self.call("Embed", request, run)
         return answer
@@ -107,13 +111,16 @@ class Penstock:
         run: Run | None = None,
         options: pb.CallOptions | None = None,
     ) -> pb.ClassifyResponse:
-        """Choose labels for texts, by `examples` (texts by label) or the model's own head."""
+        """Label texts, by `examples` (texts by label) or by the model's own head.
+
+        Each text gets its `top_k` best labels.
+        """
         run = run or new_run()
         request = pb.ClassifyRequest(
-            options=requests.options_of(model, run, options),
-            texts=requests.texts_of("texts", texts),
-            examples=requests.labelled(examples),
-            top_k=requests.count_of(top_k),
+            options=requests.call_options(model, run, options),
+            texts=requests.checked_texts("texts", texts),
+            examples=requests.labelled_examples(examples),
+            top_k=requests.checked_top_k(top_k),
         )
         answer: pb.ClassifyResponse = await self.call("Classify", request, run)
         return answer
@@ -126,10 +133,10 @@ class Penstock:
         run: Run | None = None,
         options: pb.CallOptions | None = None,
     ) -> pb.GenerateResponse:
-        """Continue a conversation, or answer a text, and return the whole answer."""
+        """Continue a conversation, or answer a text; return the whole answer."""
         run = run or new_run()
         request = pb.GenerateRequest(
-            options=requests.options_of(model, run, options), task=requests.conversation(task)
+            options=requests.call_options(model, run, options), task=requests.generate_task(task)
         )
         answer: pb.GenerateResponse = await self.call("Generate", request, run)
         return answer
@@ -144,25 +151,26 @@ class Penstock:
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Continue a conversation piece by piece; the last piece has the receipt.
 
-        A cut stream raises, it never just ends.
+        A stream that breaks raises; it never ends without a receipt.
         """
         run = run or new_run()
         request = pb.GenerateStreamRequest(
-            options=requests.options_of(model, run, options), task=requests.conversation(task)
+            options=requests.call_options(model, run, options), task=requests.generate_task(task)
         )
-        call, begun = self._as_call(run), False
+        call = self._to_call(run)
+        begun = False
         for attempt in itertools.count():
             try:
-                async with contextlib.aclosing(
-                    self._open().stream("GenerateStream", request, call)
-                ) as parts:  # type: ignore[type-var]
+                stream = self._open().stream("GenerateStream", request, call)
+                async with contextlib.aclosing(stream) as parts:  # type: ignore[type-var]  # a generator
                     async for part in parts:
                         begun = True
                         yield part
                 return
             except Fault as fault:
-                wait_s = self._pause_s(fault, self._retries if begun else attempt, call)
-            await self._clock.sleep(wait_s)
+                # A stream that has begun counts as the last attempt.
+                pause_s = self._pause_s(fault, self._retries if begun else attempt, call)
+            await self._clock.sleep(pause_s)
 
     async def infer(
         self,
@@ -174,44 +182,47 @@ class Penstock:
     ) -> pb.InferResponse:
         """Run a model on raw tensors."""
         run = run or new_run()
-        request = pb.InferRequest(options=requests.options_of(model, run, options), task=task)
+        request = pb.InferRequest(options=requests.call_options(model, run, options), task=task)
         answer: pb.InferResponse = await self.call("Infer", request, run)
         return answer
 
     async def list_models(self) -> pb.ListModelsResponse:
-        """The models that can be asked for."""
-        answer: pb.ListModelsResponse = await self.call(
-            "ListModels", pb.ListModelsRequest(), new_run(timeout_s=5)
-        )
+        """List the models that can be called."""
+        run = new_run(timeout_s=CONTROL_TIMEOUT_S)
+        answer: pb.ListModelsResponse = await self.call("ListModels", pb.ListModelsRequest(), run)
         return answer
 
     async def cancel_run(self, run: Run) -> int:
-        """Cancel every call of a run; returns how many there were."""
+        """Cancel all calls of a run that are in flight; return their number."""
         request = pb.CancelRunRequest(run_id=run.id)
-        answer: pb.CancelRunResponse = await self.call("CancelRun", request, new_run(timeout_s=5))
+        own_run = new_run(timeout_s=CONTROL_TIMEOUT_S)
+        answer: pb.CancelRunResponse = await self.call("CancelRun", request, own_run)
         return answer.cancelled_calls
 
     async def call(self, method: str, request: Message, run: Run | None = None) -> Any:
-        """Any other unary RPC of RouterService by its name, such as SendFeedback or GetJob; returns
-        its response message.
+        """Call any unary RPC of RouterService by its name; return its response message.
 
-        It may be sent more than once, so a SubmitJob should carry an idempotency token.
+        The request may be sent more than once, so a SubmitJob should have an idempotency token.
+
+        Raises:
+            BadRequest: there is no such unary RPC.
         """
         if method not in ROUTER.methods_by_name or ROUTER.methods_by_name[method].server_streaming:
-            raise bad("method", f"{method!r} is not a unary RPC of {ROUTER.full_name}")
-        call = self._as_call(run or new_run())
+            raise bad_request("method", f"{method!r} is not a unary RPC of {ROUTER.full_name}")
+        call = self._to_call(run or new_run())
         for attempt in itertools.count():
             try:
                 return await self._open().call(method, request, call)
             except Fault as fault:
-                wait_s = self._pause_s(fault, attempt, call)
-            await self._clock.sleep(wait_s)
+                pause_s = self._pause_s(fault, attempt, call)
+            await self._clock.sleep(pause_s)
         raise AssertionError("the loop above returns or raises")
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail. Closing again does nothing."""
         self._closed = True
-        peer, self._peer = self._peer, None
+        peer = self._peer
+        self._peer = None
         if peer is not None:
             await peer.close()
 
@@ -227,49 +238,51 @@ class Penstock:
         await self.close()
 
     def _open(self) -> Peer:
-        """The connection, which belongs to the event loop of its first call."""
+        """The connection; the first call opens it and binds it to the running event loop."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise not_open("the client was closed")
         if self._peer is None:
             check_process()
             self._loop = loop
-            self._peer = (
-                UnaryPeer(
-                    open_channel(self._address), ROUTER, metadata=self._metadata, clock=self._clock
-                )
-                if self._plain
-                else connect(self._address, ROUTER, metadata=self._metadata, clock=self._clock)
-            )
+            self._peer = self._new_peer()
         elif loop is not self._loop:
             raise not_open(
-                "the client was opened in another event loop, in an earlier asyncio.run perhaps"
+                "the client was opened in another event loop, perhaps in an earlier asyncio.run"
             )
         return self._peer
 
-    def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
-        """Seconds until the next attempt; raises what the caller is told when there is none."""
-        if self._closed:
-            raise not_open("the client was closed while the call was under way") from None
-        left_s = call.remaining_s(self._clock.monotonic())
-        wait_s = pause_s(fault, attempt, self._retries, left_s, self._rng)
-        if wait_s is None:
-            raise self._told(fault) from None
-        return wait_s
+    def _new_peer(self) -> Peer:
+        if self._plain:
+            channel = open_channel(self._address)
+            return UnaryPeer(channel, ROUTER, metadata=self._metadata, clock=self._clock)
+        return connect(self._address, ROUTER, metadata=self._metadata, clock=self._clock)
 
-    def _told(self, fault: Fault) -> PenstockError:
-        error = of_fault(fault)
+    def _pause_s(self, fault: Fault, attempt: int, call: Call) -> float:
+        """Seconds until the next attempt.
+
+        Raises:
+            PenstockError: there is no further attempt.
+        """
+        if self._closed:
+            raise not_open("the client was closed while the call was in flight") from None
+        left_s = call.remaining_s(self._clock.monotonic())
+        pause_s = retry_pause_s(fault, attempt, self._retries, left_s, self._rng)
+        if pause_s is None:
+            raise self._to_error(fault) from None
+        return pause_s
+
+    def _to_error(self, fault: Fault) -> PenstockError:
+        """The error for a fault; an UNAVAILABLE names the address."""
+        error = from_fault(fault)
         if error.code != "UNAVAILABLE":
             return error
-        return of_fault(
-            unavailable(
-                f"{self._address}: {fault.message}",
-                retry_after_s=fault.retry_after_s,
-                reason=fault.reason,
-            )
+        message = f"{self._address}: {fault.message}"
+        return from_fault(
+            unavailable(message, retry_after_s=fault.retry_after_s, reason=fault.reason)
         )
 
-    def _as_call(self, run: Run) -> Call:
+    def _to_call(self, run: Run) -> Call:
         return Call(
             priority=PRIORITIES[run.priority],
             run_id=run.id,

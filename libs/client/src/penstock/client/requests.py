@@ -1,6 +1,7 @@
-"""Makes requests of what a caller gives.
+"""Requests made from a caller's arguments.
 
-What cannot be sent raises BadRequest with the field's name, before anything leaves.
+An argument that cannot be sent raises BadRequest with the name of its field, before anything is
+sent.
 """
 
 from __future__ import annotations
@@ -10,101 +11,135 @@ from collections.abc import Mapping, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.client.errors import bad
+from penstock.client.errors import bad_request
 from penstock.client.run import Run
 from penstock.rpc.call import PRIORITIES
 
 ADDRESS = re.compile(r"unix:.+|(\[[0-9a-fA-F:.]+\]|[^/:\s]+):\d{1,5}")
-OF_THE_RUN = ("run_id", "step", "priority")
-MOST_LABELS = 2**32 - 1
+RUN_FIELDS = ("run_id", "step", "priority")
+"""Fields of CallOptions that the argument `run` gives."""
+MAX_LABELS = 2**32 - 1
 
 
 def check_connection(address: str, key: str, retries: int) -> None:
-    """Raises BadRequest where no connection can be made with these."""
+    """Check the arguments of a client.
+
+    Raises:
+        BadRequest: one of them cannot be used.
+    """
     if not isinstance(address, str) or not ADDRESS.fullmatch(address):
-        raise bad("address", f"{address!r} is not host:port or unix:/path, such as 127.0.0.1:7070")
+        raise bad_request(
+            "address", f"{address!r} is not host:port or unix:/path, such as 127.0.0.1:7070"
+        )
     if not isinstance(key, str) or not key:
-        raise bad("key", "is empty; give the API key (`make up` prints the one of development)")
+        raise bad_request("key", "is empty; give an API key (`make up` prints a development key)")
     if not (key.isascii() and key.isprintable()):
-        raise bad(
+        raise bad_request(
             "key",
-            "has characters that no API key has; was a line end or a quotation mark copied "
-            "with it?",
+            "has characters that no API key has; check for a line break or a quotation mark that "
+            "was copied with it",
         )
     if not isinstance(retries, int) or retries < 0:
-        raise bad("retries", f"{retries!r} is not a whole number of 0 or more")
+        raise bad_request("retries", f"{retries!r} is not a whole number of 0 or more")
 
 
-def options_of(model: str, run: Run, options: pb.CallOptions | None) -> pb.CallOptions:
-    """The call's options: what the caller gave, the model if one is named, and the run."""
-    made = pb.CallOptions(
+def call_options(model: str, run: Run, options: pb.CallOptions | None) -> pb.CallOptions:
+    """The options of a call: those of the caller, with the run, and with `model` where it is given.
+
+    Raises:
+        BadRequest: `options` has a field that `run` gives.
+    """
+    merged = pb.CallOptions(
         model=model, run_id=run.id, step=run.step, priority=PRIORITIES[run.priority]
     )
     if options is not None:
-        for field in OF_THE_RUN:
+        for field in RUN_FIELDS:
             if getattr(options, field):
-                raise bad(f"options.{field}", "is what `run` says; give it there")
-        made.MergeFrom(options)
-        made.model = model or options.model
-    return made
+                raise bad_request(f"options.{field}", "is given by `run`; set it there")
+        merged.MergeFrom(options)
+        merged.model = model or options.model
+    return merged
 
 
-def texts_of(field: str, texts: Sequence[str]) -> list[str]:
-    """The texts, each of them a text that can be written in UTF-8."""
+def checked_texts(field: str, texts: Sequence[str]) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+        BadRequest: it is no list, or one of the texts cannot be sent.
+    """
     if isinstance(texts, str | bytes):
-        raise bad(field, "is a single text; give a list, such as [text]")
+        raise bad_request(field, "is a single text; give a list, such as [text]")
     try:
         listed = list(texts)
     except TypeError:
-        raise bad(field, f"is {_kind(texts)}, not a list of texts") from None
+        raise bad_request(field, f"is {_type_of(texts)}, not a list of texts") from None
     for number, text in enumerate(listed):
-        text_of(f"{field}[{number}]", text)
+        checked_text(f"{field}[{number}]", text)
     return listed
 
 
-def text_of(field: str, text: str) -> str:
-    """The text, if it is one that can be written in UTF-8."""
+def checked_text(field: str, text: str) -> str:
+    """The text.
+
+    Raises:
+        BadRequest: it is no string, or one that UTF-8 cannot encode.
+    """
     if not isinstance(text, str):
-        raise bad(field, f"is {_kind(text)}, not a text")
+        raise bad_request(field, f"is {_type_of(text)}, not a text")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise bad(
+            raise bad_request(
                 field,
-                f"has half a surrogate pair at character {error.start}, which no UTF-8 can hold",
+                f"has half a surrogate pair at character {error.start}, which UTF-8 cannot encode",
             ) from None
     return text
 
 
-def labelled(examples: Mapping[str, Sequence[str]] | None) -> list[inference_pb2.LabelledExample]:
-    """Examples of classes, one message each."""
+def labelled_examples(
+    examples: Mapping[str, Sequence[str]] | None,
+) -> list[inference_pb2.LabelledExample]:
+    """The example texts by label as messages; none for None.
+
+    Raises:
+        BadRequest: it is no mapping, or one of the texts cannot be sent.
+    """
     if examples is None:
         return []
     if not isinstance(examples, Mapping):
-        raise bad("examples", f"is {_kind(examples)}, not a mapping of labels to lists of texts")
+        raise bad_request(
+            "examples", f"is {_type_of(examples)}, not a mapping of labels to lists of texts"
+        )
     return [
-        inference_pb2.LabelledExample(label=text_of("examples", label), text=text)
-        for label, group in examples.items()
-        for text in texts_of(f"examples[{label!r}]", group)
+        inference_pb2.LabelledExample(label=checked_text("examples", label), text=text)
+        for label, texts in examples.items()
+        for text in checked_texts(f"examples[{label!r}]", texts)
     ]
 
 
-def count_of(top_k: int) -> int:
-    """How many labels are wanted."""
-    if not isinstance(top_k, int) or not 0 <= top_k <= MOST_LABELS:
-        raise bad("top_k", f"{top_k!r} is not a whole number of 0 or more")
+def checked_top_k(top_k: int) -> int:
+    """The number of labels to return.
+
+    Raises:
+        BadRequest: it is no whole number of 0 or more.
+    """
+    if not isinstance(top_k, int) or not 0 <= top_k <= MAX_LABELS:
+        raise bad_request("top_k", f"{top_k!r} is not a whole number of 0 or more")
     return top_k
 
 
-def conversation(task: inference_pb2.GenerateTask | str) -> inference_pb2.GenerateTask:
-    """What to continue; a text alone is a conversation of one user's turn."""
+def generate_task(task: inference_pb2.GenerateTask | str) -> inference_pb2.GenerateTask:
+    """The task itself, or a conversation of one user message for a text.
+
+    Raises:
+        BadRequest: the text cannot be sent.
+    """
     if isinstance(task, inference_pb2.GenerateTask):
         return task
-    return inference_pb2.GenerateTask(
-        messages=[inference_pb2.Message(role="user", content=text_of("task", task))]
-    )
+    message = inference_pb2.Message(role="user", content=checked_text("task", task))
+    return inference_pb2.GenerateTask(messages=[message])
 
 
-def _kind(value: object) -> str:
+def _type_of(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"

@@ -1,6 +1,4 @@
-"""The same client for code without asyncio: `Penstock` runs on a loop in a thread of its own;
-methods wait for it.
-"""
+"""The client for code without asyncio: `Penstock` on an event loop in a background thread."""
 
 from __future__ import annotations
 
@@ -16,15 +14,15 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client.background import Background
 from penstock.client.errors import NotOpen, not_open
 from penstock.client.penstock import Penstock
-from penstock.client.run import Priority, Run, new_run
+from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
 
 T = TypeVar("T")
 
 
 class PenstockSync:
-    """A connection to a router, for threads, scripts and notebooks.
+    """A connection to a router, for threads, scripts and notebooks; threads may share one.
 
-    Share one among threads; see Penstock for the arguments.
+    Arguments and methods are those of Penstock.
 
     Raises:
         BadRequest: address, key or retries cannot be used.
@@ -33,11 +31,13 @@ class PenstockSync:
 
     def __init__(self, address: str, key: str, *, retries: int = 3, plain: bool = False) -> None:
         self._client = Penstock(address, key, retries=retries, plain=plain)
-        self._background = Background.share()
+        self._background = Background.acquire()
         self._closed = False
 
     @staticmethod
-    def run(step: str = "", priority: Priority = "normal", timeout_s: float = 30.0) -> Run:
+    def run(
+        step: str = "", priority: Priority = "normal", timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Run:
         """Begin an agent run with an id of its own."""
         return new_run(step, priority, timeout_s)
 
@@ -91,11 +91,11 @@ class PenstockSync:
         """See Penstock.generate_stream."""
         parts: Any = self._client.generate_stream(task, model=model, run=run, options=options)
         try:
-            while (part := self._wait(_next(parts))) is not None:
+            while (part := self._wait(_next_part(parts))) is not None:
                 yield part
         finally:
-            # Not waited for: an iterator that was left is closed by whoever collects it, at the end
-            # of the program perhaps.
+            # Not awaited: an abandoned iterator is closed by the garbage collector, perhaps at the
+            # end of the program.
             with contextlib.suppress(RuntimeError, NotOpen):
                 self._background.start(parts.aclose())
 
@@ -123,7 +123,7 @@ class PenstockSync:
         return self._wait(self._client.call(method, request, run))
 
     def close(self) -> None:
-        """Close the connection; the last client to do so ends the thread.
+        """Close the connection; the last client to be closed ends the thread.
 
         Closing again does nothing.
         """
@@ -131,7 +131,7 @@ class PenstockSync:
             return
         self._closed = True
         self._background.start(self._client.close()).result()
-        self._background.give_back()
+        self._background.release()
 
     def __enter__(self) -> PenstockSync:
         return self
@@ -144,17 +144,17 @@ class PenstockSync:
     ) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result; leaving early, by Ctrl-C for one, cancels the call."""
-        future = self._background.start(work)
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a result; leaving early, for instance by Ctrl-C, cancels the call."""
+        future = self._background.start(coroutine)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise not_open("the client was closed while the call was under way") from None
+            raise not_open("the client was closed while the call was in flight") from None
         finally:
             future.cancel()
 
 
-async def _next(parts: Any) -> pb.GenerateStreamResponse | None:
+async def _next_part(parts: Any) -> pb.GenerateStreamResponse | None:
     part: pb.GenerateStreamResponse | None = await anext(parts, None)
     return part

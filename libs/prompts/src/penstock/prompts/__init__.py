@@ -1,4 +1,4 @@
-"""The prompt optimiser: a conversation in, one that costs less out.
+"""The prompt optimiser: takes a conversation and returns one that costs less.
 
-Plain; imports nothing of ours.
+Pure functions and plain values; imports nothing else of Penstock.
 """

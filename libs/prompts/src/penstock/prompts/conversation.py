@@ -1,7 +1,4 @@
-"""The values that the optimiser takes and gives back: turns, tools, policy, decisions.
-
-No transform lives here.
-"""
+"""The values that the optimiser takes and returns: conversation, policy, decisions."""
 
 from __future__ import annotations
 
@@ -13,12 +10,21 @@ from penstock.prompts.templates import Template
 
 Role = Literal["system", "user", "assistant", "tool"]
 TokenCounter = Callable[[str], int]
-"""Counts the tokens of a text, by the model's own tokenizer where one is configured."""
+"""Counts the tokens of a text."""
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. `pinned` text is the caller's to keep: it is never selected away."""
+    """One message.
+
+    Attributes:
+        role: a Role; other roles are treated like text that must not change.
+        content: its text.
+        tool_call_id: in a tool's result, the call that it answers.
+        breakpoint: a provider's cache breakpoint stands behind it.
+        pinned: the caller's own text; lossy transforms leave it alone.
+    """
 
     role: str
     content: str
@@ -38,8 +44,9 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt: tools, then turns, oldest first, in the order in which providers match prefixes
-    (tools, system, messages).
+    """A prompt: its tools, and its turns from the oldest to the newest.
+
+    Providers match prefixes in this order: tools, system, messages.
     """
 
     turns: tuple[Turn, ...]
@@ -48,29 +55,32 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be done for a tenant and model. Lossy selection is off unless asked for.
+    """What may be done to the prompts of a tenant and model. Lossy transforms are off by default.
 
-    `least_gain_tokens`: a transform that saves less than this is not worth a changed block.
-    `least_repeat_bytes`: shorter repeats are left alone. `named_values`: an object or array of
-    `least_value_bytes` that an earlier tool result holds is said by its name there. `keep_share`:
-    share of a passage block's tokens that lossy selection keeps, 0 to 1; 1 switches it off.
-    `templates`: known parts of tool descriptions and tool results that are said in the operator's
-    shorter words; lossy.
+    Attributes:
+        stable_prefix: order tools and move volatile lines behind the conversation.
+        lossless: shorten tool results without loss.
+        min_gain_tokens: a transform that saves fewer tokens is not applied.
+        min_repeat_bytes: shorter repeated results are left alone.
+        named_values: replace objects and arrays of earlier tool results by references to them.
+        min_value_bytes: shorter objects and arrays are left alone.
+        keep_share: share of a tool result's tokens that lossy selection keeps, 0 to 1; 1 is off.
+        templates: known long texts with the shorter ones to replace them; lossy.
     """
 
     stable_prefix: bool = True
     lossless: bool = True
-    least_gain_tokens: int = 4
-    least_repeat_bytes: int = 200
+    min_gain_tokens: int = 4
+    min_repeat_bytes: int = 200
     named_values: bool = True
-    least_value_bytes: int = 160
+    min_value_bytes: int = 160
     keep_share: float = 1.0
     templates: tuple[Template, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was done to one block and why; `block` is a path such as `turns[3]` or `tools`."""
+    """What was done to one block, and why; `block` is a path such as `turns[3]` or `tools`."""
 
     block: str
     transform: str
@@ -81,10 +91,10 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimised:
-    """The prompt to send, with the account of how it came to be.
+class OptimisedPrompt:
+    """The prompt to send, and the decisions that led to it.
 
-    `estimated`: the counts are estimates.
+    `estimated` says that the token counts are estimates.
     """
 
     conversation: Conversation
@@ -95,5 +105,6 @@ class Optimised:
 
 
 def estimate_tokens(text: str) -> int:
-    """About four UTF-8 bytes a token: the stated estimate where no tokenizer is configured."""
-    return (len(text.encode("utf-8", "surrogatepass")) + 3) // 4
+    """About four UTF-8 bytes a token, rounded up: the estimate where no tokenizer is configured."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return (size + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN

@@ -1,6 +1,7 @@
-"""JSON made shorter without a change of value, proved for each text.
+"""JSON texts made shorter, or put in order, without a change of value.
 
-Anything doubtful is left as it is.
+Every result is proved by reading it again. Text that readers of JSON disagree about (duplicate
+keys, NaN) is left as it is.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ _STRING_OR_SPACE = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t\r\n]+')
 
 
 class _Lexeme(str):
-    """A number as it was written: 1.0, 1 and 1e0 are different texts and stay so."""
+    """A number as it is written: 1.0, 1 and 1e0 are different lexemes and stay different."""
 
     __slots__ = ()
 
 
-class _NotPlain(ValueError):
-    """The text holds something that JSON readers disagree about."""
+class _Ambiguous(ValueError):
+    """Readers of JSON disagree about the text."""
 
 
 def minify(text: str) -> str | None:
-    """Remove the blank space between tokens; string contents and number lexemes keep their bytes.
+    """The text without whitespace between tokens; strings and numbers keep their bytes.
 
-    Returns None where the text is not one JSON object or array, has duplicate keys or NaN, or gains
-    nothing.
+    None where the text is not one JSON object or array, is ambiguous, or has no such whitespace.
     """
     shorter = compact(text)
     return shorter if shorter is not None and len(shorter) < len(text) else None
 
 
 def compact(text: str) -> str | None:
-    """The text without blank space between tokens, proved to have the same value; None where it is
-    not one plain object or array.
+    """The text without whitespace between tokens, also where there is none.
+
+    None where it is not one JSON object or array, or is ambiguous.
     """
     if text.lstrip()[:1] not in ("{", "["):
         return None
@@ -50,12 +51,13 @@ def compact(text: str) -> str | None:
 
 
 def _read(text: str) -> Any:
+    """The value with numbers as lexemes and objects as ordered pairs."""
     return json.loads(
         text,
         parse_float=_number,
         parse_int=_number,
-        parse_constant=_refuse,
-        object_pairs_hook=_pairs,
+        parse_constant=_refuse_constant,
+        object_pairs_hook=_object,
     )
 
 
@@ -63,58 +65,57 @@ def _number(lexeme: str) -> tuple[str, _Lexeme]:
     return ("number", _Lexeme(lexeme))
 
 
-def _refuse(constant: str) -> Any:
-    raise _NotPlain(constant)
+def _refuse_constant(constant: str) -> Any:
+    raise _Ambiguous(constant)
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise _NotPlain("duplicate key")
+def _object(pairs: list[tuple[str, Any]]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    _require_unique_keys(pairs)
     return ("object", tuple(pairs))
 
 
-def sort_keys(text: str) -> str | None:
-    """A schema with its object keys in order and no blank space, so that equal schemas are equal
-    bytes; None if it is not plain JSON.
+def _require_unique_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _Ambiguous("duplicate key")
 
-    Only for schemas that our own side serialises: the order of an object's keys carries no meaning
-    in JSON Schema.
+
+def sort_keys(text: str) -> str | None:
+    """A JSON text with the keys of its objects in order and without whitespace.
+
+    Equal schemas become equal bytes. It is for JSON Schema only, where the order of keys has no
+    meaning. None where the text is no JSON, or is ambiguous.
     """
     try:
         value = json.loads(
             text,
-            parse_float=_keep,
-            parse_int=_keep,
-            parse_constant=_refuse,
-            object_pairs_hook=_unique,
+            parse_float=_RawNumber,
+            parse_int=_RawNumber,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_dict,
         )
     except (ValueError, RecursionError):
         return None
     return _write(value)
 
 
-class _Kept:
-    """A number that is written back as it was read."""
+class _RawNumber:
+    """A number that is written as it was read."""
 
     def __init__(self, lexeme: str) -> None:
         self.lexeme = lexeme
 
 
-def _keep(lexeme: str) -> _Kept:
-    return _Kept(lexeme)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise _NotPlain("duplicate key")
+def _unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _require_unique_keys(pairs)
     return dict(pairs)
 
 
 def _write(value: Any) -> str:
-    if isinstance(value, _Kept):
+    if isinstance(value, _RawNumber):
         return value.lexeme
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_write(key)}:{_write(value[key])}" for key in sorted(value)) + "}"
+        members = (f"{_write(key)}:{_write(value[key])}" for key in sorted(value))
+        return "{" + ",".join(members) + "}"
     if isinstance(value, list):
         return "[" + ",".join(_write(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False)

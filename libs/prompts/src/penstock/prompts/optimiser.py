@@ -1,23 +1,23 @@
-"""Applies a policy to a conversation, block by block: deterministic, idempotent, and back to the
-original bytes on any doubt.
+"""Applies a policy to a conversation, block by block.
 
-What a turn becomes depends on that turn and the ones before it only, so that the next call's prefix
-is the same bytes. Never touched: user, assistant and system text (but for whole volatile lines
-moved), tool calls and their pairing, and all up to a provider's breakpoint. Templates hold to that
-too: they replace known parts of tool descriptions and tool results alone.
+Deterministic and idempotent; where a transform raises, the block keeps its original bytes.
+
+What a turn becomes depends only on that turn and the turns before it, so the next call of the
+conversation has the same prefix. Never changed are: the text of users, assistants and the system
+(except whole volatile lines that move), tool calls and their pairing with results, and everything
+before a provider's breakpoint. Templates replace parts of tool descriptions and tool results only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 from penstock.prompts.conversation import (
     Conversation,
     Decision,
-    Optimised,
+    OptimisedPrompt,
     Policy,
     TokenCounter,
     ToolSpec,
@@ -25,18 +25,18 @@ from penstock.prompts.conversation import (
     estimate_tokens,
 )
 from penstock.prompts.json_text import compact
-from penstock.prompts.lossless import TEXT_TRANSFORMS, without_escapes
-from penstock.prompts.references import WHOLE, Said
-from penstock.prompts.selection import Similarity, paragraphs, ranked, select
+from penstock.prompts.lossless import TEXT_TRANSFORMS, strip_escapes
+from penstock.prompts.references import RESULT_REFERENCE, ReferenceIndex, ToolResult
+from penstock.prompts.selection import Similarity, rank_passages, select_passages, split_passages
 from penstock.prompts.stability import with_stable_prefix
-from penstock.prompts.templates import replaced
+from penstock.prompts.templates import apply_template
 
 Block = TypeVar("Block")
 LEFT_OUT = "[{} of {} passages left out]"
 
 
 class Optimiser:
-    """A policy with its token counter and, for lossy selection, its embedder.
+    """A policy with its token counter and, for lossy selection, a similarity.
 
     Holds no state between calls.
     """
@@ -48,198 +48,53 @@ class Optimiser:
         similarity: Similarity | None = None,
     ) -> None:
         self._policy = policy
-        self._estimated = count is None
+        self._is_estimate = count is None
         self._count = count or estimate_tokens
         self._similarity = similarity
 
-    def optimise(self, conversation: Conversation) -> Optimised:
-        """Give the prompt to send.
+    def optimise(self, conversation: Conversation) -> OptimisedPrompt:
+        """The prompt to send for a conversation, with a decision for each block."""
+        shaping = _Shaping(self._policy, self._count, self._similarity)
+        shaped = shaping.shape(conversation)
+        sizes = [self._count(turn.content) if turn.content else 0 for turn in conversation.turns]
+        tokens_before = shaping.tool_tokens(conversation) + sum(sizes)
+        is_changed = any(decision.applied for decision in shaping.decisions)
+        tokens_after = shaping.tokens(shaped) if is_changed else tokens_before
+        decided = {decision.block for decision in shaping.decisions}
+        untouched = _untouched_turns(conversation, sizes, decided)
+        decisions = (*shaping.decisions, *untouched)
+        return OptimisedPrompt(shaped, decisions, tokens_before, tokens_after, self._is_estimate)
 
-        On any fault of a transform the block keeps its original bytes.
-        """
-        decisions: list[Decision] = []
+
+class _Shaping:
+    """The shaping of one conversation; `decisions` grows as it goes."""
+
+    def __init__(self, policy: Policy, count: TokenCounter, similarity: Similarity | None) -> None:
+        self.decisions: list[Decision] = []
+        self._policy = policy
+        self._count = count
+        self._similarity = similarity
+        self._references = ReferenceIndex(policy)
+        self._question = ""
+
+    def shape(self, conversation: Conversation) -> Conversation:
+        """The conversation as it is to be sent."""
         shaped = conversation
         if self._policy.stable_prefix:
-            shaped = self._or_as_sent(
-                "prompt", conversation, lambda made: self._stable(conversation, made), decisions
+            shaped = self._or_original(
+                "prompt", conversation, lambda: self._stabilised(conversation)
             )
-        tools = self._or_as_sent(
-            "tools", shaped.tools, lambda made: self._described(shaped, made), decisions
-        )
-        shaped = Conversation(self._turns(shaped.turns, decisions), tools)
-        sizes = [self._count(turn.content) if turn.content else 0 for turn in conversation.turns]
-        before = self._tools_size(conversation) + sum(sizes)
-        changed = any(decision.applied for decision in decisions)
-        after = self._size(shaped) if changed else before
-        decisions += _left_alone(conversation, sizes, {decision.block for decision in decisions})
-        return Optimised(shaped, tuple(decisions), before, after, self._estimated)
+        prompt = shaped
+        tools = self._or_original("tools", prompt.tools, lambda: self._shaped_tools(prompt))
+        return Conversation(self._shaped_turns(prompt.turns), tools)
 
-    def _or_as_sent(
-        self,
-        block: str,
-        sent: Block,
-        shape: Callable[[list[Decision]], Block],
-        decisions: list[Decision],
-    ) -> Block:
-        """The block as `shape` makes it; as it was sent, with a decision that says so, where that
-        raises.
-        """
-        made: list[Decision] = []
-        try:
-            shaped = shape(made)
-        except Exception as fault:
-            decisions.append(
-                Decision(block, "fault", False, f"kept as sent after {type(fault).__name__}", 0, 0)
-            )
-            return sent
-        decisions += made
-        return shaped
-
-    def _stable(self, conversation: Conversation, decisions: list[Decision]) -> Conversation:
-        shaped, moved = with_stable_prefix(conversation)
-        if not moved and shaped.tools == conversation.tools:
-            return conversation
-        before, after = self._size(conversation), self._size(shaped)
-        if shaped.tools != conversation.tools:
-            decisions.append(
-                Decision(
-                    "tools", "stable_order", True, "tools and schema keys in order", before, after
-                )
-            )
-        if moved:
-            decisions.append(
-                Decision(
-                    "turns[0]",
-                    "volatile_last",
-                    True,
-                    f"{moved} volatile lines moved",
-                    before,
-                    after,
-                )
-            )
-        return shaped
-
-    def _described(
-        self, conversation: Conversation, decisions: list[Decision]
-    ) -> tuple[ToolSpec, ...]:
-        """The tools with templates in their descriptions; a breakpoint stands behind all tools, so
-        none are touched before one.
-        """
-        if not self._policy.templates or any(turn.breakpoint for turn in conversation.turns):
-            return conversation.tools
-        return tuple(
-            replace(
-                tool, description=self._by_template(f"tools[{index}]", tool.description, decisions)
-            )
-            for index, tool in enumerate(conversation.tools)
-        )
-
-    def _by_template(self, block: str, text: str, decisions: list[Decision]) -> str:
-        for template in self._policy.templates:
-            shorter = replaced(text, template, self._policy.templates)
-            text = self._keep_if_shorter(
-                block, f"template {template.name}", text, shorter, decisions
-            )
-        return text
-
-    def _turns(self, turns: tuple[Turn, ...], decisions: list[Decision]) -> tuple[Turn, ...]:
-        first = _after_breakpoint(turns)
-        said = Said(self._policy)
-        question = ""
-        out: list[Turn] = []
-        for index, turn in enumerate(turns):
-            if turn.role == "user":
-                question = turn.content
-            if turn.role != "tool":
-                out.append(turn)
-            elif index < first:
-                plain = compact(turn.content)
-                said.learn(said.result(turn, plain or turn.content, plain is not None))
-                out.append(turn)
-            else:
-                block, context = f"turns[{index}]", (question, said)
-                shape = partial(self._tool_result, turn, block, context)
-                out.append(
-                    replace(turn, content=self._or_as_sent(block, turn.content, shape, decisions))
-                )
-        return tuple(out)
-
-    def _tool_result(
-        self, turn: Turn, block: str, context: tuple[str, Said], decisions: list[Decision]
-    ) -> str:
-        question, said = context
-        text, result = turn.content, None
-        if self._policy.templates and not turn.pinned and compact(text) is None:
-            text = self._by_template(block, text, decisions)
-        if self._policy.lossless:
-            text, plain = self._shortened(block, text, decisions)
-            result = said.result(turn, text if plain is None else plain, plain is not None)
-            if repeat_of := said.repeat_of(result):
-                shorter = self._keep_if_shorter(
-                    block, "reference", text, WHOLE.format(repeat_of), decisions
-                )
-                if shorter is not text:
-                    return shorter
-            text = self._keep_if_shorter(
-                block, "named_values", text, said.by_name(result), decisions
-            )
-        whole = text
-        if self._policy.keep_share < 1.0 and question and not turn.pinned:
-            text = self._keep_if_shorter(
-                block, "select", text, self._selected(question, text), decisions
-            )
-        if result is not None and text is whole:
-            # What was selected away could not be pointed to.
-            said.learn(result)
-        return text
-
-    def _shortened(
-        self, block: str, text: str, decisions: list[Decision]
-    ) -> tuple[str, str | None]:
-        """The text by itself without loss; and as JSON without blank space, where it is JSON."""
-        text = self._keep_if_shorter(block, "escapes", text, without_escapes(text), decisions)
-        plain = compact(text)
-        if plain is not None:
-            shorter = plain if len(plain) < len(text) else None
-            return self._keep_if_shorter(block, "json", text, shorter, decisions), plain
-        for name, transform in TEXT_TRANSFORMS:
-            text = self._keep_if_shorter(block, name, text, transform(text), decisions)
-        return text, None
-
-    def _keep_if_shorter(
-        self, block: str, transform: str, before: str, after: str | None, decisions: list[Decision]
-    ) -> str:
-        if after is None:
-            return before
-        old, new = self._count(before), self._count(after)
-        applied = old - new >= self._policy.least_gain_tokens
-        reason = (
-            "fewer tokens"
-            if applied
-            else f"gains {old - new} tokens, fewer than {self._policy.least_gain_tokens}"
-        )
-        decisions.append(Decision(block, transform, applied, reason, old, new if applied else old))
-        return after if applied else before
-
-    def _selected(self, question: str, text: str) -> str | None:
-        passages = paragraphs(text)
-        if len(passages) < 2 or passages[-1].startswith("["):
-            return None
-        kept = select(
-            ranked(question, passages, self._similarity),
-            [self._count(passage) for passage in passages],
-            self._policy.keep_share,
-        )
-        if len(kept) == len(passages):
-            return None
-        note = LEFT_OUT.format(len(passages) - len(kept), len(passages))
-        return "\n\n".join([*(passages[index] for index in kept), note])
-
-    def _size(self, conversation: Conversation) -> int:
+    def tokens(self, conversation: Conversation) -> int:
+        """Tokens of a whole prompt."""
         turns = sum(self._count(turn.content) for turn in conversation.turns if turn.content)
-        return self._tools_size(conversation) + turns
+        return self.tool_tokens(conversation) + turns
 
-    def _tools_size(self, conversation: Conversation) -> int:
+    def tool_tokens(self, conversation: Conversation) -> int:
+        """Tokens of a prompt's tools."""
         texts = (
             text
             for tool in conversation.tools
@@ -247,25 +102,170 @@ class Optimiser:
         )
         return sum(self._count(text) for text in texts if text)
 
+    def _or_original(self, block: str, original: Block, shape: Callable[[], Block]) -> Block:
+        """The block as `shape` returns it.
 
-def _left_alone(
-    conversation: Conversation, sizes: list[int], decided: set[str]
-) -> Iterator[Decision]:
-    """A decision for each turn that has none so far: why nothing was done to it."""
-    first = _after_breakpoint(conversation.turns)
-    for index, turn in enumerate(conversation.turns):
-        if (block := f"turns[{index}]") not in decided:
-            if index < first:
-                why = "stands before a provider's breakpoint"
+        Where it raises, the original, and one decision that says so in place of its others.
+        """
+        known = len(self.decisions)
+        try:
+            return shape()
+        except Exception as error:
+            del self.decisions[known:]
+            reason = f"kept as sent after {type(error).__name__}"
+            self.decisions.append(Decision(block, "fault", False, reason, 0, 0))
+            return original
+
+    def _stabilised(self, conversation: Conversation) -> Conversation:
+        shaped, moved = with_stable_prefix(conversation)
+        reordered = shaped.tools != conversation.tools
+        if not moved and not reordered:
+            return conversation
+        sizes = (self.tokens(conversation), self.tokens(shaped))
+        if reordered:
+            reason = "tools and schema keys in order"
+            self.decisions.append(Decision("tools", "stable_order", True, reason, *sizes))
+        if moved:
+            reason = f"{moved} volatile lines moved"
+            self.decisions.append(Decision("turns[0]", "volatile_last", True, reason, *sizes))
+        return shaped
+
+    def _shaped_tools(self, conversation: Conversation) -> tuple[ToolSpec, ...]:
+        """The tools with templates applied to their descriptions.
+
+        A provider's breakpoint stands behind all tools, so with any breakpoint none is changed.
+        """
+        has_breakpoint = any(turn.breakpoint for turn in conversation.turns)
+        if not self._policy.templates or has_breakpoint:
+            return conversation.tools
+        return tuple(
+            replace(tool, description=self._by_templates(f"tools[{index}]", tool.description))
+            for index, tool in enumerate(conversation.tools)
+        )
+
+    def _shaped_turns(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        first_changeable = _after_last_breakpoint(turns)
+        shaped: list[Turn] = []
+        for index, turn in enumerate(turns):
+            if turn.role == "user":
+                self._question = turn.content
+            if turn.role != "tool":
+                shaped.append(turn)
+            elif index < first_changeable:
+                self._index_unchanged(turn)
+                shaped.append(turn)
             else:
-                why = (
-                    "nothing to shorten"
-                    if turn.role == "tool"
-                    else f"{turn.role} text is never touched"
-                )
-            yield Decision(block, "none", False, why, sizes[index], sizes[index])
+                shaped.append(replace(turn, content=self._shaped_result(turn, f"turns[{index}]")))
+        return tuple(shaped)
+
+    def _index_unchanged(self, turn: Turn) -> None:
+        """Let later results refer to a tool result that is sent as it is."""
+        plain = compact(turn.content)
+        result = self._references.result(turn, plain or turn.content, plain is not None)
+        self._references.add(result)
+
+    def _shaped_result(self, turn: Turn, block: str) -> str:
+        return self._or_original(block, turn.content, lambda: self._tool_result(turn, block))
+
+    def _tool_result(self, turn: Turn, block: str) -> str:
+        """One tool result: templates, then lossless transforms, then lossy selection."""
+        text = turn.content
+        if self._policy.templates and not turn.pinned and compact(text) is None:
+            text = self._by_templates(block, text)
+        result: ToolResult | None = None
+        if self._policy.lossless:
+            text, plain = self._without_loss(block, text)
+            result = self._references.result(
+                turn, text if plain is None else plain, plain is not None
+            )
+            if reference := self._reference_to_repeated(block, text, result):
+                return reference
+            with_references = self._references.replace_values(result)
+            text = self._keep_if_shorter(block, "named_values", text, with_references)
+        before_selection = text
+        if self._policy.keep_share < 1.0 and self._question and not turn.pinned:
+            text = self._keep_if_shorter(block, "select", text, self._selected(text))
+        if result is not None and text is before_selection:
+            # Later results cannot refer to passages that were left out.
+            self._references.add(result)
+        return text
+
+    def _reference_to_repeated(self, block: str, text: str, result: ToolResult) -> str:
+        """The reference to an earlier result that this one repeats; empty for none."""
+        repeated = self._references.find_repeated(result)
+        if not repeated:
+            return ""
+        reference = RESULT_REFERENCE.format(repeated)
+        shorter = self._keep_if_shorter(block, "reference", text, reference)
+        return shorter if shorter is not text else ""
+
+    def _without_loss(self, block: str, text: str) -> tuple[str, str | None]:
+        """The text shortened by itself; and, where it is JSON, the text without whitespace."""
+        text = self._keep_if_shorter(block, "escapes", text, strip_escapes(text))
+        plain = compact(text)
+        if plain is not None:
+            shorter = plain if len(plain) < len(text) else None
+            return self._keep_if_shorter(block, "json", text, shorter), plain
+        for name, transform in TEXT_TRANSFORMS:
+            text = self._keep_if_shorter(block, name, text, transform(text))
+        return text, None
+
+    def _by_templates(self, block: str, text: str) -> str:
+        for template in self._policy.templates:
+            shorter = apply_template(text, template, self._policy.templates)
+            text = self._keep_if_shorter(block, f"template {template.name}", text, shorter)
+        return text
+
+    def _selected(self, text: str) -> str | None:
+        """The passages that the question needs; None where all of them stay."""
+        passages = split_passages(text)
+        if len(passages) < 2 or passages[-1].startswith("["):
+            return None
+        ranking = rank_passages(self._question, passages, self._similarity)
+        sizes = [self._count(passage) for passage in passages]
+        kept = select_passages(ranking, sizes, self._policy.keep_share)
+        if len(kept) == len(passages):
+            return None
+        note = LEFT_OUT.format(len(passages) - len(kept), len(passages))
+        return "\n\n".join([*(passages[index] for index in kept), note])
+
+    def _keep_if_shorter(self, block: str, transform: str, before: str, after: str | None) -> str:
+        """`after` where it saves enough tokens, else `before`, with a decision; None: no change."""
+        if after is None:
+            return before
+        tokens_before = self._count(before)
+        tokens_after = self._count(after)
+        gain = tokens_before - tokens_after
+        if gain >= self._policy.min_gain_tokens:
+            self.decisions.append(
+                Decision(block, transform, True, "fewer tokens", tokens_before, tokens_after)
+            )
+            return after
+        reason = f"gains {gain} tokens, fewer than {self._policy.min_gain_tokens}"
+        self.decisions.append(
+            Decision(block, transform, False, reason, tokens_before, tokens_before)
+        )
+        return before
 
 
-def _after_breakpoint(turns: tuple[Turn, ...]) -> int:
-    """The first turn behind the last breakpoint of a provider."""
+def _untouched_turns(
+    conversation: Conversation, sizes: Sequence[int], decided: set[str]
+) -> Iterator[Decision]:
+    """A decision for each turn that has none yet, with the reason for leaving it alone."""
+    first_changeable = _after_last_breakpoint(conversation.turns)
+    for index, turn in enumerate(conversation.turns):
+        block = f"turns[{index}]"
+        if block in decided:
+            continue
+        if index < first_changeable:
+            reason = "stands before a provider's breakpoint"
+        elif turn.role == "tool":
+            reason = "nothing to shorten"
+        else:
+            reason = f"{turn.role} text is never touched"
+        yield Decision(block, "none", False, reason, sizes[index], sizes[index])
+
+
+def _after_last_breakpoint(turns: tuple[Turn, ...]) -> int:
+    """Position of the first turn behind the last provider's breakpoint."""
     return 1 + max((index for index, turn in enumerate(turns) if turn.breakpoint), default=-1)

@@ -1,90 +1,91 @@
-"""How much of a prompt a provider can read from its prefix cache: estimated from the prompt that
-the same conversation sent before.
+"""How much of a prompt a provider can read from its prefix cache.
 
-Deterministic, no clock. An estimate: no provider's shortest prefix, time to live or eviction is
-known here; what was really read stands in the usage that the provider reports.
+Estimated from the previous prompt of the same conversation. A provider's minimum length, time to
+live and eviction are not known here; the usage that it reports has what was really read.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from penstock.prompts.conversation import Conversation, Decision
 
 BLOCK_BYTES = 512
-"""About 128 tokens: the step in which OpenAI's prompt caching grows. Only whole blocks count as
-readable, and a prompt's own last rest.
+"""About 128 tokens, the step in which OpenAI's prompt cache grows. Prompts are compared block by
+block; the last block of a prompt may be shorter.
 """
-KEPT = 4096
-"""Conversations that are remembered, the latest used; a block is 8 bytes, so a prompt of 100 KB
-takes 1.6 KB.
-"""
+DIGEST_BYTES = 8
+MAX_CONVERSATIONS = 4096
+"""Conversations remembered; of a prompt of 100 KB, 1.6 KB are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
-    """`share`: part of the prompt's bytes, 0 to 1, that stood at the head of the conversation's
-    previous prompt; `known`: there was one.
+class SharedPrefix:
+    """What a prompt shares with the conversation's previous prompt.
+
+    Attributes:
+        share: part of the prompt's bytes, 0 to 1, that the previous prompt began with.
+        has_previous: whether a previous prompt is known.
     """
 
     share: float
-    known: bool
+    has_previous: bool
 
     def decision(self, tokens: int) -> Decision:
-        """The line of the record; `tokens` is the prompt's size, and what is left after it is to be
-        read in full.
-        """
-        read = round(self.share * tokens)
-        reason = (
-            f"{read} of {tokens} tokens stood at the head of this conversation's previous prompt"
-            if self.known
-            else "no earlier prompt of this conversation is known"
-        )
-        return Decision("prompt", "prefix_share", False, reason, tokens, tokens - read)
+        """The shared prefix as a decision; `tokens` is the size of the prompt."""
+        shared = round(self.share * tokens)
+        if self.has_previous:
+            reason = (
+                f"{shared} of {tokens} tokens stood at the head of this conversation's previous "
+                "prompt"
+            )
+        else:
+            reason = "no earlier prompt of this conversation is known"
+        return Decision("prompt", "prefix_share", False, reason, tokens, tokens - shared)
 
 
-class Prefixes:
-    """The blocks of the previous prompt of each conversation, by a key that the caller chooses;
-    bounded.
+class PrefixHistory:
+    """The previous prompt of each conversation, as digests of its blocks.
+
+    Conversations are known by a key of the caller's choice; the least recently used are forgotten.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
+    def __init__(self, max_conversations: int = MAX_CONVERSATIONS) -> None:
+        self._max_conversations = max_conversations
         self._blocks: OrderedDict[Hashable, tuple[bytes, ...]] = OrderedDict()
 
-    def sent(self, key: Hashable, conversation: Conversation) -> Prefix:
-        """Compare a prompt that is about to be sent with the previous one, and remember it in its
-        place.
-        """
+    def record(self, key: Hashable, conversation: Conversation) -> SharedPrefix:
+        """Remember a prompt that is about to be sent; compare it with the previous one."""
         text = serialised(conversation)
         blocks = tuple(
-            hashlib.blake2b(text[start : start + BLOCK_BYTES], digest_size=8).digest()
+            hashlib.blake2b(text[start : start + BLOCK_BYTES], digest_size=DIGEST_BYTES).digest()
             for start in range(0, len(text), BLOCK_BYTES)
         )
         previous = self._blocks.pop(key, None)
         self._blocks[key] = blocks
-        if len(self._blocks) > self._kept:
+        if len(self._blocks) > self._max_conversations:
             self._blocks.popitem(last=False)
         if previous is None or not blocks:
-            return Prefix(0.0, previous is not None)
-        same = next(
-            (
-                at
-                for at, pair in enumerate(zip(previous, blocks, strict=False))
-                if pair[0] != pair[1]
-            ),
-            None,
-        )
-        shared = min(len(previous), len(blocks)) if same is None else same
-        return Prefix(min(1.0, shared * BLOCK_BYTES / len(text)), True)
+            return SharedPrefix(0.0, previous is not None)
+        shared_bytes = _shared_blocks(previous, blocks) * BLOCK_BYTES
+        return SharedPrefix(min(1.0, shared_bytes / len(text)), True)
+
+
+def _shared_blocks(previous: Sequence[bytes], blocks: Sequence[bytes]) -> int:
+    """Number of leading blocks that are equal."""
+    for position, (before, now) in enumerate(zip(previous, blocks, strict=False)):
+        if before != now:
+            return position
+    return min(len(previous), len(blocks))
 
 
 def serialised(conversation: Conversation) -> bytes:
-    """The prompt as bytes in the order in which providers match prefixes: tools, then turns; the
-    same for equal prompts only.
+    """The prompt as bytes, in the order in which providers match prefixes.
+
+    Different prompts give different bytes.
     """
     fields = [
         part

@@ -1,9 +1,12 @@
-"""Values that a conversation holds already, said by name: `[same as $.flights[0] in the result of
-tool call c1]`. Plain text in, text out.
+"""Values and results that a conversation already has, replaced by references to them.
 
-Works on spans of the text itself, so that what stays keeps its bytes: strings their escapes,
-numbers their lexemes. Only whole objects and arrays are replaced, and only by a name under which
-the same bytes stand in an earlier turn; `restored` is the way back.
+A tool result that repeats an earlier one becomes `[same as the result of tool call c1]`; an object
+or array in it that stands in an earlier result becomes
+`"[same as $.flights[0] in the result of tool call c1]"`.
+
+All of this works on spans of the text, so that what stays keeps its bytes: strings their escapes,
+numbers their digits. Only whole objects and arrays are replaced, and only by a reference to the
+same bytes in an earlier turn. `resolve_references` is the inverse.
 """
 
 from __future__ import annotations
@@ -16,21 +19,22 @@ from typing import NamedTuple
 from penstock.prompts.conversation import Policy, Turn
 
 MARK = "[same as "
-WHOLE = MARK + "the result of tool call {}]"
-NAMED = '"' + MARK + '{} in the result of tool call {}]"'
+RESULT_REFERENCE = MARK + "the result of tool call {}]"
+VALUE_REFERENCE = '"' + MARK + '{} in the result of tool call {}]"'
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^"{}\[\],:]+')
-_NAMED = re.compile(
+_VALUE_REFERENCE = re.compile(
     r'"\[same as (\$[\w.\[\]-]*) in the result of tool call ([\w.:-]{1,64})\]"', re.ASCII
 )
-_WHOLE = re.compile(r"\[same as the result of tool call ([\w.:-]{1,64})\]", re.ASCII)
-_KEY = re.compile(r"[\w-]+", re.ASCII)
+_RESULT_REFERENCE = re.compile(r"\[same as the result of tool call ([\w.:-]{1,64})\]", re.ASCII)
+_PLAIN_KEY = re.compile(r"[\w-]+", re.ASCII)
 _CALL_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
-class Value(NamedTuple):
-    """An object or array in a text: its span, and its path such as `$.flights[0]`; that is empty
-    below a key without a plain name.
+class JsonValue(NamedTuple):
+    """An object or array in a text: its span, and its path such as `$.flights[0]`.
+
+    The path is empty below a key that has other characters than letters, digits, `_` and `-`.
     """
 
     start: int
@@ -38,155 +42,165 @@ class Value(NamedTuple):
     path: str
 
 
-def values(text: str) -> Iterator[Value]:
-    """Objects and arrays of a JSON text without blank space, the inner ones before those around
-    them.
-    """
-    open_at: list[tuple[int, str]] = []
+def json_values(text: str) -> Iterator[JsonValue]:
+    """Objects and arrays of a JSON text without whitespace, inner ones before outer ones."""
+    open_values: list[tuple[int, str]] = []
     path, key, index = "$", "", [0]
     for token in _TOKEN.finditer(text):
         sign = token.group()
         if sign in ("{", "["):
-            if open_at:
-                path = _below(open_at[-1][1], key if text[open_at[-1][0]] == "{" else index[-1])
-            open_at.append((token.start(), path))
+            if open_values:
+                parent_start, parent_path = open_values[-1]
+                path = _child_path(parent_path, key if text[parent_start] == "{" else index[-1])
+            open_values.append((token.start(), path))
             index.append(0)
         elif sign in ("}", "]"):
-            start, path = open_at.pop()
+            start, path = open_values.pop()
             index.pop()
-            yield Value(start, token.end(), path)
+            yield JsonValue(start, token.end(), path)
         elif sign == ",":
             index[-1] += 1
         elif sign[0] == '"' and text[token.end() : token.end() + 1] == ":":
             key = sign[1:-1]
 
 
-def _below(path: str, step: str | int) -> str:
+def _child_path(path: str, step: str | int) -> str:
     if not path:
         return ""
     if isinstance(step, int):
         return f"{path}[{step}]"
-    return f"{path}.{step}" if _KEY.fullmatch(step) else ""
+    return f"{path}.{step}" if _PLAIN_KEY.fullmatch(step) else ""
 
 
-class Named:
-    """Values of the turns so far, by their bytes; `found` are those of the text that is given.
+class ValueIndex:
+    """References to the objects and arrays of earlier results, by their bytes.
 
-    One for each conversation.
+    One for each conversation. Values shorter than `min_bytes` are ignored.
     """
 
-    def __init__(self, least_bytes: int) -> None:
-        self._least = least_bytes
-        self._names: dict[str, str] = {}
+    def __init__(self, min_bytes: int) -> None:
+        self._min_bytes = min_bytes
+        self._references: dict[str, str] = {}
 
-    def learn(self, text: str, found: Sequence[Value], tool_call_id: str) -> None:
-        """What stands in this result can be pointed to from later ones; the first place of a value
-        counts.
-        """
-        for value in found:
-            if value.path and value.end - value.start >= self._least:
-                self._names.setdefault(
-                    text[value.start : value.end], NAMED.format(value.path, tool_call_id)
-                )
+    def add(self, text: str, values: Sequence[JsonValue], tool_call_id: str) -> None:
+        """Let later results refer to the values of this text; a value's first place counts."""
+        for value in values:
+            if value.path and value.end - value.start >= self._min_bytes:
+                reference = VALUE_REFERENCE.format(value.path, tool_call_id)
+                self._references.setdefault(text[value.start : value.end], reference)
 
-    def replaced(self, text: str, found: Sequence[Value]) -> str | None:
-        """The text with the largest values that are known by name; None where there is none, or
-        where it has names already.
+    def replace(self, text: str, values: Sequence[JsonValue]) -> str | None:
+        """The text with its largest known values replaced by references.
+
+        None where no value is known, or where the text has references already.
         """
-        if MARK in text or not self._names:
+        if MARK in text or not self._references:
             return None
-        out: list[str] = []
+        pieces: list[str] = []
         end = 0
-        for value in sorted(self._known(text, found), key=lambda known: (known.start, -known.end)):
+        known = self._known(text, values)
+        for value in sorted(known, key=lambda value: (value.start, -value.end)):
             if value.start >= end:
-                out += [text[end : value.start], self._names[text[value.start : value.end]]]
+                reference = self._references[text[value.start : value.end]]
+                pieces += [text[end : value.start], reference]
                 end = value.end
-        return "".join([*out, text[end:]]) if out else None
+        return "".join([*pieces, text[end:]]) if pieces else None
 
-    def _known(self, text: str, found: Sequence[Value]) -> Iterator[Value]:
-        for value in found:
+    def _known(self, text: str, values: Sequence[JsonValue]) -> Iterator[JsonValue]:
+        """Values with a reference that is shorter than they are, but not the whole text."""
+        for value in values:
             size = value.end - value.start
-            if size >= self._least and len(
-                self._names.get(text[value.start : value.end], text)
-            ) < size < len(text):
+            if size < self._min_bytes or size >= len(text):
+                continue
+            reference = self._references.get(text[value.start : value.end])
+            if reference is not None and len(reference) < size:
                 yield value
 
 
-class Result(NamedTuple):
-    """A tool result as later ones may repeat it: shortened by itself, with its values where it is
-    JSON, and under the name of its call.
+class ToolResult(NamedTuple):
+    """A tool result as later ones may refer to it.
+
+    Attributes:
+        text: shortened by itself.
+        values: its objects and arrays, where it is JSON.
+        name: the id of its call; empty where it cannot be referred to.
     """
 
     text: str
-    found: Sequence[Value]
+    values: Sequence[JsonValue]
     name: str
 
 
-class Said:
-    """Tool results so far that later ones may point to. One for each conversation.
+class ReferenceIndex:
+    """The tool results so far that later ones may refer to. One for each conversation.
 
-    A name means the first result of its call: a second one under the same name neither points
-    anywhere nor is pointed to, and what a turn becomes depends on those before it only.
+    A call id stands for the first result under it. A second result under the same id neither refers
+    to others nor is referred to, so that what a turn becomes depends only on the turns before it.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._names: set[str] = set()
-        self._whole: dict[bytes, str] = {}
-        self._named = Named(policy.least_value_bytes)
+        self._results: dict[bytes, str] = {}
+        self._values = ValueIndex(policy.min_value_bytes)
 
-    def result(self, turn: Turn, text: str, is_json: bool) -> Result:
-        """The turn's result; its name is taken from then on."""
+    def result(self, turn: Turn, text: str, is_json: bool) -> ToolResult:
+        """The turn's result with the text `text`; from now on its call id is taken."""
         name = turn.tool_call_id
-        usable = name not in self._names and _CALL_ID.fullmatch(name) is not None
+        is_usable = name not in self._names and _CALL_ID.fullmatch(name) is not None
         self._names.add(name)
-        long = (
+        has_values = (
             is_json
+            and is_usable
             and self._policy.named_values
-            and usable
-            and len(text) >= self._policy.least_value_bytes
+            and len(text) >= self._policy.min_value_bytes
         )
-        return Result(text, tuple(values(text)) if long else (), name if usable else "")
+        values = tuple(json_values(text)) if has_values else ()
+        return ToolResult(text, values, name if is_usable else "")
 
-    def repeat_of(self, result: Result) -> str:
-        """The call whose result this one repeats, where that is worth a reference; empty for none,
-        and for what is a reference already.
+    def find_repeated(self, result: ToolResult) -> str:
+        """The call whose result this one repeats; empty for none.
+
+        Short results and results that are references already repeat none.
         """
-        if _WHOLE.fullmatch(result.text):
+        if _RESULT_REFERENCE.fullmatch(result.text) or not result.name:
             return ""
-        long = len(result.text.encode("utf-8", "surrogatepass")) >= self._policy.least_repeat_bytes
-        return self._whole.get(_digest(result.text), "") if long and result.name else ""
+        size = len(result.text.encode("utf-8", "surrogatepass"))
+        if size < self._policy.min_repeat_bytes:
+            return ""
+        return self._results.get(_digest(result.text), "")
 
-    def by_name(self, result: Result) -> str | None:
-        """The result with the values that stand in earlier ones said by name; None where there is
-        none.
-        """
-        return self._named.replaced(result.text, result.found)
+    def replace_values(self, result: ToolResult) -> str | None:
+        """The result with references in place of values of earlier results; None for none."""
+        return self._values.replace(result.text, result.values)
 
-    def learn(self, result: Result) -> None:
-        """Later results may point to this one."""
+    def add(self, result: ToolResult) -> None:
+        """Let later results refer to this one."""
         if result.name:
-            self._whole.setdefault(_digest(result.text), result.name)
-            self._named.learn(result.text, result.found, result.name)
+            self._results.setdefault(_digest(result.text), result.name)
+            self._values.add(result.text, result.values, result.name)
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def restored(text: str, result_of: Callable[[str], str]) -> str:
-    """The text with every name replaced by what it stands for; `result_of` gives a tool call's
-    restored result without blank space.
+def resolve_references(text: str, result_of: Callable[[str], str]) -> str:
+    """The text with every reference replaced by what it stands for.
+
+    Args:
+        text: a tool result of an optimised conversation.
+        result_of: the resolved result of a tool call, without whitespace.
 
     Raises:
-        KeyError: a name stands for nothing.
+        KeyError: a reference stands for nothing.
     """
-    if whole := _WHOLE.fullmatch(text):
+    if whole := _RESULT_REFERENCE.fullmatch(text):
         return result_of(whole.group(1))
 
-    def said(name: re.Match[str]) -> str:
-        origin = result_of(name.group(2))
-        found = {value.path: origin[value.start : value.end] for value in values(origin)}
-        return found[name.group(1)]
+    def value_of(reference: re.Match[str]) -> str:
+        result = result_of(reference.group(2))
+        values = {value.path: result[value.start : value.end] for value in json_values(result)}
+        return values[reference.group(1)]
 
-    return _NAMED.sub(said, text)
+    return _VALUE_REFERENCE.sub(value_of, text)

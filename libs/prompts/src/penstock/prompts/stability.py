@@ -1,8 +1,7 @@
-"""Prefix stability: the same tools and instructions are the same bytes in every call, and what
-changes stands last.
+"""Prefix stability: equal tools and instructions become equal bytes in every call.
 
-Providers match byte-exact prefixes in the order tools, system, messages; a clock in the first line
-makes every call a miss.
+Providers cache prefixes that match byte for byte, in the order tools, system, messages. A clock in
+the first line of the system prompt makes every call a miss, so such lines move to the end.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ _VOLATILE_LINE = re.compile(
 
 
 def stable_tools(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
-    """Tools by name, their schemas with keys in order; a schema that is not plain JSON keeps its
-    bytes.
+    """The tools in order of name, the keys of their schemas in order.
+
+    A schema that is not plain JSON keeps its bytes.
     """
     ordered = sorted(tools, key=lambda tool: (tool.name, tool.description, tool.parameters))
     return tuple(
@@ -38,11 +38,11 @@ def stable_tools(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
 
 
 def split_volatile(instructions: str) -> tuple[str, tuple[str, ...]]:
-    """Part a system prompt into its stable text and its volatile lines.
+    """A system prompt without its volatile lines, and these lines.
 
-    Only whole lines of the form `label: value` move, and only where the value is an instant with a
-    time of day, an epoch or an identifier: a date or a number inside a sentence is meaning, not
-    noise.
+    A line is volatile where all of it has the form `label: value` and the value is an instant with
+    a time of day, an epoch or an identifier. A date or a number within a sentence is part of the
+    meaning and stays.
     """
     stable: list[str] = []
     volatile: list[str] = []
@@ -52,10 +52,10 @@ def split_volatile(instructions: str) -> tuple[str, tuple[str, ...]]:
 
 
 def with_stable_prefix(conversation: Conversation) -> tuple[Conversation, int]:
-    """Order the tools and move volatile lines of the leading system turns behind everything else.
+    """The conversation with ordered tools and the volatile lines of its system prompt at the end.
 
-    Returns the conversation and how many lines moved. A conversation with a provider breakpoint in
-    its system turns keeps them.
+    Only the leading system turns before a provider's breakpoint are changed. Returns the number of
+    lines moved as well.
     """
     turns = list(conversation.turns)
     moved: list[str] = []
@@ -72,12 +72,14 @@ def with_stable_prefix(conversation: Conversation) -> tuple[Conversation, int]:
 
 
 def shared_prefix_bytes(earlier: str, later: str) -> int:
-    """How many leading bytes two serialised prompts share: what a provider's prefix cache can
-    read.
-    """
-    a, b = earlier.encode("utf-8", "surrogatepass"), later.encode("utf-8", "surrogatepass")
+    """Number of leading bytes that two serialised prompts share."""
+    a = earlier.encode("utf-8", "surrogatepass")
+    b = later.encode("utf-8", "surrogatepass")
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[:middle] == b[:middle] else (low, middle - 1)
+        if a[:middle] == b[:middle]:
+            low = middle
+        else:
+            high = middle - 1
     return low

@@ -1,4 +1,4 @@
-"""Fleets, markets, queues and a model of the store in virtual time, for benchmarks and tests.
+"""Simulations in virtual time around the serving code, for benchmarks, tests and replays.
 
-Runs the code that serves.
+A fleet of instances, a batch queue, the spot market, traced requests, and a model of the store.
 """

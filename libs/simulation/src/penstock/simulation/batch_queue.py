@@ -1,29 +1,44 @@
-"""One worker in virtual time: requests arrive, a discipline orders and groups them, a cost says how
-long a batch takes.
+"""One worker in virtual time: requests arrive, a queue discipline orders and groups them.
+
+The time of a batch is `base + per_token · rows · longest` milliseconds, as on a model that pads.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from penstock.batcher.batch_formation import CostModel, FormerLimits, form
 from penstock.batcher.fair_queue import CRITICAL, HIGH, LOW, NORMAL, Entry, Scheduler
 
 DEADLINES_S = {CRITICAL: 0.2, HIGH: 1.0, NORMAL: 2.0, LOW: 4.0}
-MIX = {CRITICAL: 0.1, HIGH: 0.2, NORMAL: 0.3, LOW: 0.4}
+PRIORITY_SHARES = {CRITICAL: 0.1, HIGH: 0.2, NORMAL: 0.3, LOW: 0.4}
 TENANTS = 11
+BUSY_TENANT_WEIGHT = 10.0
 """Tenant 0 sends ten times what each of the others sends."""
+MEDIAN_TOKENS, P99_TOKENS, MAX_TOKENS = 24, 200, 2000
+P99_SIGMAS = 2.326
+"""The 99th percentile of a normal distribution, in standard deviations."""
+FIRST_COME_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A cost shape: t = base + per_token · rows · longest milliseconds, and what the batcher is
-    told of it.
+class CostShape:
+    """What a batch costs, and the batcher's limits for it.
+
+    Attributes:
+        name: for people.
+        base_ms: milliseconds of any batch.
+        per_token_ms: milliseconds of each padded token.
+        queue: requests that may wait.
+        look_ahead: waiting requests among which a batch is formed.
+        rows: rows of a batch at most.
+        batch_ms: predicted milliseconds of a batch at most.
+        urgent_batch_ms: the same for a batch with critical requests.
     """
 
     name: str
@@ -36,49 +51,53 @@ class Shape:
     urgent_batch_ms: float
 
     def cost(self) -> CostModel:
+        """The batcher's own cost model with these constants."""
         return CostModel(self.base_ms, self.per_token_ms)
 
 
-CPU = Shape("cpu", 1.0, 0.19, 256, 64, 32, 12.0, 8.0)
-GPU = Shape("gpu", 8.0, 0.004, 1024, 512, 64, 14.0, 14.0)
+CPU = CostShape("cpu", 1.0, 0.19, 256, 64, 32, 12.0, 8.0)
+GPU = CostShape("gpu", 8.0, 0.004, 1024, 512, 64, 14.0, 14.0)
 
 
 @dataclass
-class Done:
-    """What became of the requests: finish time by id for those served, and the batches."""
+class Served:
+    """What became of the requests.
+
+    Attributes:
+        finished_s: finish time by id, for those that were served.
+        batches: each batch with the number of requests that waited when it was formed.
+        ended_s: end of the last batch.
+    """
 
     finished_s: dict[int, float] = field(default_factory=dict)
     batches: list[tuple[int, list[Entry]]] = field(default_factory=list)
     ended_s: float = 0.0
 
 
-class Discipline(Protocol):
-    """Holds what waits and says what runs next."""
+class QueueDiscipline(ABC):
+    """Holds waiting requests and chooses what runs next."""
 
-    def push(self, entry: Entry) -> None: ...
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of waiting requests."""
 
-    def next_batch(self, now: float) -> list[Entry]: ...
+    @abstractmethod
+    def push(self, entry: Entry) -> None:
+        """Take a request; what does not fit is dropped."""
 
-    def wake_s(self) -> float:
-        """When it wants to be asked again although nothing arrives; infinite where it never
-        waits.
-        """
-        ...
-
-    def __len__(self) -> int: ...
-
-
-class Prompt:
-    """A discipline that never waits for company."""
+    @abstractmethod
+    def next_batch(self, now_s: float) -> list[Entry]:
+        """The requests to run now; empty to wait."""
 
     def wake_s(self) -> float:
+        """When `next_batch` is due although nothing arrives; infinite where it never waits."""
         return math.inf
 
 
-class Ours(Prompt):
-    """The serving code's own scheduler and batch former."""
+class FairBatching(QueueDiscipline):
+    """The scheduler and batch former of the serving batcher."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: CostShape) -> None:
         self._shape = shape
         self._cost = shape.cost()
         self._scheduler = Scheduler()
@@ -87,30 +106,32 @@ class Ours(Prompt):
         return len(self._scheduler)
 
     def push(self, entry: Entry) -> None:
-        if len(self._scheduler) >= self._shape.queue and (
-            victim := self._scheduler.longest_flow_tail()
-        ):
+        """Take a request; where the queue is full, the longest flow loses its newest."""
+        is_full = len(self._scheduler) >= self._shape.queue
+        if is_full and (victim := self._scheduler.longest_flow_tail()):
             self._scheduler.remove(victim.id)
         self._scheduler.push(entry)
 
-    def next_batch(self, now: float) -> list[Entry]:
-        self._scheduler.expire(now)
+    def next_batch(self, now_s: float) -> list[Entry]:
+        """A batch by priority, fairness and predicted cost."""
+        self._scheduler.expire(now_s)
         limits = FormerLimits(
             self._shape.rows, 1 << 20, self._shape.batch_ms, self._shape.urgent_batch_ms
         )
         batch = form(self._scheduler.ordered(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
             self._scheduler.serve(entry)
-            self._scheduler.codel.observe(now - entry.arrived_s, now)
+            self._scheduler.codel.observe(now_s - entry.arrived_s, now_s)
         return batch
 
 
-class Fifo(Prompt):
-    """First come, first served in batches of at most `size`; what cannot meet its deadline is
-    dropped, a full queue refuses newcomers.
+class FirstCome(QueueDiscipline):
+    """First come, first served, in batches of at most `size`.
+
+    Requests that cannot meet their deadline are dropped, a full queue refuses new ones.
     """
 
-    def __init__(self, shape: Shape, size: int) -> None:
+    def __init__(self, shape: CostShape, size: int) -> None:
         self._shape = shape
         self._size = size
         self._queue: deque[Entry] = deque()
@@ -119,111 +140,127 @@ class Fifo(Prompt):
         return len(self._queue)
 
     def push(self, entry: Entry) -> None:
+        """Take a request where there is room."""
         if len(self._queue) < self._shape.queue:
             self._queue.append(entry)
 
-    def next_batch(self, now: float) -> list[Entry]:
+    def next_batch(self, now_s: float) -> list[Entry]:
+        """The oldest requests that are not too late."""
         batch: list[Entry] = []
         while self._queue and len(batch) < self._size:
             entry = self._queue.popleft()
-            if entry.deadline_s > now:
+            if entry.deadline_s > now_s:
                 batch.append(entry)
         return batch
 
 
-class Window(Fifo):
-    """First come, first served, but a batch that is not full waits until its oldest request is
-    `window_s` old.
+class FixedWindow(FirstCome):
+    """First come, first served; a batch that is not full waits for `window_s`.
+
+    The wait is counted from the arrival of the oldest request.
     """
 
-    def __init__(self, shape: Shape, size: int, window_s: float) -> None:
+    def __init__(self, shape: CostShape, size: int, window_s: float) -> None:
         super().__init__(shape, size)
         self._window_s = window_s
 
     def wake_s(self) -> float:
+        """The end of the oldest request's window."""
         return self._queue[0].arrived_s + self._window_s if self._queue else math.inf
 
-    def next_batch(self, now: float) -> list[Entry]:
-        if len(self._queue) < self._size and now + 1e-12 < self.wake_s():
+    def next_batch(self, now_s: float) -> list[Entry]:
+        """A full batch, or what there is at the end of the window."""
+        is_full = len(self._queue) >= self._size
+        if not is_full and now_s + 1e-12 < self.wake_s():
             return []
-        return super().next_batch(now)
+        return super().next_batch(now_s)
 
 
-def simulate(arrivals: Sequence[Entry], discipline: Discipline, shape: Shape) -> Done:
-    """Run a worker over the arrivals, in order of their time, until all have ended."""
-    cost, done, now, index = shape.cost(), Done(), 0.0, 0
+def simulate(arrivals: Sequence[Entry], discipline: QueueDiscipline, shape: CostShape) -> Served:
+    """Run a worker over the arrivals, given in order of time, until no request is left."""
+    cost = shape.cost()
+    served = Served()
+    now_s = 0.0
+    index = 0
     while index < len(arrivals) or len(discipline):
-        while index < len(arrivals) and arrivals[index].arrived_s <= now:
+        while index < len(arrivals) and arrivals[index].arrived_s <= now_s:
             discipline.push(arrivals[index])
             index += 1
         waiting = len(discipline)
-        batch = discipline.next_batch(now)
+        batch = discipline.next_batch(now_s)
         if not batch:
             arrival_s = arrivals[index].arrived_s if index < len(arrivals) else math.inf
             next_s = min(arrival_s, discipline.wake_s())
             if math.isfinite(next_s):
-                now = max(now, next_s)
+                now_s = max(now_s, next_s)
             continue
-        done.batches.append((waiting, batch))
-        now += cost.predict_ms(len(batch), max(entry.tokens for entry in batch)) / 1e3
+        served.batches.append((waiting, batch))
+        now_s += cost.predict_ms(len(batch), max(entry.tokens for entry in batch)) / 1e3
         for entry in batch:
-            done.finished_s[entry.id] = now
-    done.ended_s = now
-    return done
-
-
-def length(rng: random.Random) -> int:
-    """Tokens of a request: lognormal, median 24, 99th percentile 200."""
-    return max(1, min(2000, round(24 * math.exp(rng.gauss(0, math.log(200 / 24) / 2.326)))))
+            served.finished_s[entry.id] = now_s
+    served.ended_s = now_s
+    return served
 
 
 Lengths = Callable[[random.Random], int]
+"""Draws the tokens of a request."""
 
 
-def entries(
-    instants: Iterable[float],
-    shape: Shape,
+def log_normal_length(rng: random.Random) -> int:
+    """Tokens of a request: log-normal with a median of 24 and a 99th percentile of 200."""
+    sigma = math.log(P99_TOKENS / MEDIAN_TOKENS) / P99_SIGMAS
+    return max(1, min(MAX_TOKENS, round(MEDIAN_TOKENS * math.exp(rng.gauss(0, sigma)))))
+
+
+def requests_at(
+    instants_s: Iterable[float],
+    shape: CostShape,
     rng: random.Random,
-    mix: dict[int, float] | None = None,
-    lengths: Lengths = length,
+    priority_shares: dict[int, float] | None = None,
+    lengths: Lengths = log_normal_length,
 ) -> list[Entry]:
-    """Requests at these instants: class by `mix`, tenant with the first one ten times as busy,
-    length by `lengths`.
+    """Requests at these instants, with drawn priority, tokens and tenant.
 
-    The deadline is the last moment at which a request can be begun and still be in time.
+    A request's deadline is the last moment at which it can be begun and still be in time.
     """
-    mix = mix or MIX
+    shares = priority_shares or PRIORITY_SHARES
     cost = shape.cost()
-    weights = [10.0, *[1.0] * (TENANTS - 1)]
-    out = []
-    for number, instant in enumerate(instants):
-        priority = rng.choices(list(mix), list(mix.values()))[0]
+    tenant_weights = [BUSY_TENANT_WEIGHT, *[1.0] * (TENANTS - 1)]
+    requests = []
+    for number, instant_s in enumerate(instants_s):
+        priority = rng.choices(list(shares), list(shares.values()))[0]
         tokens = lengths(rng)
-        begin_by_s = instant + DEADLINES_S[priority] - cost.predict_ms(1, tokens) / 1e3
-        tenant = str(rng.choices(range(TENANTS), weights)[0])
-        out.append(Entry(number, priority, tenant, "m", 1, tokens, instant, begin_by_s))
-    return out
+        begin_by_s = instant_s + DEADLINES_S[priority] - cost.predict_ms(1, tokens) / 1e3
+        tenant = str(rng.choices(range(TENANTS), tenant_weights)[0])
+        requests.append(Entry(number, priority, tenant, "m", 1, tokens, instant_s, begin_by_s))
+    return requests
 
 
-def poisson(rate: float, count: int, rng: random.Random) -> list[float]:
-    """`count` instants of a Poisson process of `rate` a second."""
-    now, out = 0.0, []
+def poisson(rate_per_s: float, count: int, rng: random.Random) -> list[float]:
+    """`count` instants of a Poisson process, in seconds."""
+    now_s = 0.0
+    instants_s = []
     for _ in range(count):
-        now += rng.expovariate(rate)
-        out.append(now)
-    return out
+        now_s += rng.expovariate(rate_per_s)
+        instants_s.append(now_s)
+    return instants_s
 
 
-def best_fifo(shape: Shape, make: Callable[[], list[Entry]]) -> tuple[int, float]:
-    """The batch size with which first-come serves the most tokens a second, and that rate, under
-    saturation.
+def best_first_come(shape: CostShape, make: Callable[[], list[Entry]]) -> tuple[int, float]:
+    """The batch size with which first come serves the most tokens a second, and that rate.
+
+    `make` gives the same saturating requests each time.
     """
     rates = {}
-    for size in (1, 2, 4, 8, 16, 32, 64):
+    for size in FIRST_COME_BATCHES:
         arrivals = make()
-        done = simulate(arrivals, Fifo(shape, size), shape)
-        rates[size] = (
-            sum(entry.tokens for entry in arrivals if entry.id in done.finished_s) / done.ended_s
-        )
+        served = simulate(arrivals, FirstCome(shape, size), shape)
+        rates[size] = tokens_per_s(served, arrivals)
     best = max(rates, key=lambda size: rates[size])
     return best, rates[best]
+
+
+def tokens_per_s(served: Served, arrivals: Sequence[Entry]) -> float:
+    """Tokens of the served requests a second."""
+    tokens = sum(entry.tokens for entry in arrivals if entry.id in served.finished_s)
+    return tokens / served.ended_s

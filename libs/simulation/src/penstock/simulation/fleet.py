@@ -1,5 +1,6 @@
-"""A fleet in virtual time: arrivals, routers with the policy that serves, instances that queue or
-share. Seeded; nothing waits.
+"""A fleet in virtual time: arrivals, routers with the serving policy, and instances.
+
+Seeded; nothing waits in real time.
 """
 
 from __future__ import annotations
@@ -20,32 +21,48 @@ from penstock.router.routing.strategy import Answer, RequestFeatures
 from penstock.rpc.reasons import Verdict
 
 SERVICE_S = 0.05
-"""Mean service time of the fastest instance: S."""
-FAIL_S = 0.001
-"""How fast a failing instance fails."""
-MOST_TRIES = 3
+"""Mean service time of the fastest instance; tables call it S."""
+FAILURE_S = 0.001
+"""After this time a failing instance answers with its failure."""
+MAX_ATTEMPTS = 3
+RETRY_SHARE = 0.1
+UTILIZATION_WINDOW_S = 10.0 * SERVICE_S
+SIZE_SIGMA = math.sqrt(math.log(2.0))
+"""Sizes are log-normal with a coefficient of variation of 1."""
 
 
 @dataclass(slots=True)
-class Job:
-    """One request: when it came, how much work it is in seconds at speed 1, who routes it."""
+class SimulatedRequest:
+    """One request.
 
-    arrived: float
-    size: float
-    router: Router
+    Attributes:
+        arrived_s: when it came.
+        size_s: its work, in seconds on an instance of speed 1.
+        router: the router that serves it.
+        tried: instances that it was sent to.
+        attempts: number of times that it was sent.
+        sent_s: when it was sent last.
+        features: what the strategy knows of it.
+        work: its work relative to others, for the strategy's learning.
+        payload: of a subclass of FleetSimulation.
+    """
+
+    arrived_s: float
+    size_s: float
+    router: SimulatedRouter
     tried: set[str] = field(default_factory=set)
-    tries: int = 0
-    sent: float = 0.0
+    attempts: int = 0
+    sent_s: float = 0.0
     features: RequestFeatures = field(default_factory=RequestFeatures)
     work: float = 1.0
-    mark: object = None
+    payload: object = None
 
 
-class Server:
-    """An instance.
+class SimulatedInstance:
+    """An instance with `slots`.
 
-    `slots` requests at a time in order (`shared` false), or all at once, each at min(1, slots / n)
-    (processor sharing).
+    It serves `slots` requests at a time in order of arrival; with `shared` it serves all at once,
+    each at a rate of min(1, slots / n) (processor sharing).
     """
 
     def __init__(self, name: str, slots: int, speed: float, shared: bool) -> None:
@@ -56,279 +73,333 @@ class Server:
         self.failing = False
         self.utilization = 0.0
         self.version = 0
-        self.completed = 0
-        self.busy_s = 0.0
-        self._virtual = 0.0
-        self._at = 0.0
+        self._work_s = 0.0
+        self._now_s = 0.0
         self._order = 0
-        self._running: list[tuple[float, int, Job]] = []
-        self._queue: deque[Job] = deque()
+        self._running: list[tuple[float, int, SimulatedRequest]] = []
+        self._queue: deque[SimulatedRequest] = deque()
 
     @property
     def in_flight(self) -> int:
+        """Requests that run or wait."""
         return len(self._running) + len(self._queue)
 
-    def move(self, now: float) -> None:
-        """Let work be done until now."""
-        passed, self._at = now - self._at, now
-        if passed <= 0.0:
+    def advance(self, now_s: float) -> None:
+        """Let the running requests make progress until now."""
+        passed_s = now_s - self._now_s
+        self._now_s = now_s
+        if passed_s <= 0.0:
             return
         busy = min(1.0, len(self._running) / self.slots)
-        self.busy_s += busy * passed
-        self.utilization += (1.0 - math.exp(-passed / (10.0 * SERVICE_S))) * (
-            busy - self.utilization
-        )
+        weight = 1.0 - math.exp(-passed_s / UTILIZATION_WINDOW_S)
+        self.utilization += weight * (busy - self.utilization)
         if self._running:
-            self._virtual += passed * self._rate()
+            self._work_s += passed_s * self._rate()
 
     def _rate(self) -> float:
+        """Seconds of work a second for each running request."""
         return self.speed * (min(1.0, self.slots / len(self._running)) if self.shared else 1.0)
 
-    def add(self, job: Job, now: float) -> None:
-        self.move(now)
+    def add(self, request: SimulatedRequest, now_s: float) -> None:
+        """Begin a request, or let it wait for a slot."""
+        self.advance(now_s)
         if self.shared or len(self._running) < self.slots:
-            self._start(job)
+            self._start(request)
         else:
-            self._queue.append(job)
+            self._queue.append(request)
         self.version += 1
 
-    def _start(self, job: Job) -> None:
+    def _start(self, request: SimulatedRequest) -> None:
         self._order += 1
-        heapq.heappush(self._running, (self._virtual + job.size, self._order, job))
+        done_at_work_s = self._work_s + request.size_s
+        heapq.heappush(self._running, (done_at_work_s, self._order, request))
 
-    def next_end(self) -> float:
-        """When the next request is done, as things are now."""
+    def next_end_s(self) -> float:
+        """When the next request ends, unless something changes; infinite where none runs."""
         if not self._running:
             return math.inf
-        return self._at + max(0.0, self._running[0][0] - self._virtual) / self._rate()
+        return self._now_s + max(0.0, self._running[0][0] - self._work_s) / self._rate()
 
-    def finish(self, now: float) -> Job:
-        """Take out the request that is done now."""
-        self.move(now)
-        _, _, job = heapq.heappop(self._running)
+    def finish(self, now_s: float) -> SimulatedRequest:
+        """Take out the request that ends now."""
+        self.advance(now_s)
+        _, _, request = heapq.heappop(self._running)
         if self._queue:
             self._start(self._queue.popleft())
         self.version += 1
-        self.completed += 1
-        return job
+        return request
 
-    def change_speed(self, speed: float, now: float) -> None:
-        self.move(now)
+    def change_speed(self, speed: float, now_s: float) -> None:
+        """Run at another speed from now on."""
+        self.advance(now_s)
         self.speed = speed
         self.version += 1
 
 
-class Router:
-    """One router's view: its fleet, its strategy, its budgets, what waits in it."""
+class SimulatedRouter:
+    """One router: its view of the fleet, its strategy, its retry budget, its late-binding queue."""
 
     def __init__(
-        self, servers: Sequence[Server], strategy: str, routers: int, seed: int, learning: Learning
+        self,
+        instances: Sequence[SimulatedInstance],
+        strategy: str,
+        routers: int,
+        seed: int,
+        learning: Learning,
     ) -> None:
         self.fleet = Fleet(learning, service_s=SERVICE_S, routers=routers)
-        self.fleet.members = [Member(server.name, server.slots, proven=True) for server in servers]
+        self.fleet.members = [
+            Member(instance.name, instance.slots, proven=True) for instance in instances
+        ]
         self.members = {member.id: member for member in self.fleet.members}
         self.strategy = STRATEGIES[strategy]()
         self.rng = random.Random(seed)
-        self.retries = ExtrasBudget(0.1, RETRIES_SAVED)
-        self.queue: deque[Job] = deque()
+        self.retries = ExtrasBudget(RETRY_SHARE, RETRIES_SAVED)
+        self.queue: deque[SimulatedRequest] = deque()
 
 
 @dataclass
-class Log:
-    """What happened: (arrival, latency) of each request, infinite where it failed; and every
-    pick.
+class SimulationLog:
+    """What happened.
+
+    Attributes:
+        latencies_s: (arrival, latency) of each request; infinite where it failed.
+        picks: (time, instance) of each attempt.
     """
 
-    latencies: list[tuple[float, float]] = field(default_factory=list)
+    latencies_s: list[tuple[float, float]] = field(default_factory=list)
     picks: list[tuple[float, str]] = field(default_factory=list)
 
-    def quantile(self, share: float, since: float = 0.0, until: float = math.inf) -> float:
-        """In service times."""
-        values = sorted(latency for arrived, latency in self.latencies if since <= arrived < until)
-        return (
-            values[min(len(values) - 1, int(share * len(values)))] / SERVICE_S
-            if values
-            else math.nan
+    def quantile(self, share: float, since_s: float = 0.0, until_s: float = math.inf) -> float:
+        """A quantile of the latencies of arrivals in this time, in mean service times."""
+        values = sorted(
+            latency_s for arrived_s, latency_s in self.latencies_s if since_s <= arrived_s < until_s
         )
+        if not values:
+            return math.nan
+        return values[min(len(values) - 1, int(share * len(values)))] / SERVICE_S
 
-    def share(self, name: str, since: float, until: float) -> float:
-        picked = [who for at, who in self.picks if since <= at < until]
+    def share(self, name: str, since_s: float, until_s: float) -> float:
+        """An instance's share of the picks in this time."""
+        picked = [instance for at_s, instance in self.picks if since_s <= at_s < until_s]
         return picked.count(name) / max(1, len(picked))
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     """What to simulate.
 
-    `rate` in requests a second; `events` happen at their time, given the simulation.
+    Attributes:
+        speeds: of the instances.
+        rate_per_s: requests a second.
+        seconds: length of the arrivals.
+        slots: of each instance.
+        shared: processor sharing instead of queueing.
+        routers: number of routers, among which requests are spread at random.
+        seed: of everything.
+        learning: the constants of the routers' learning.
+        events: (time, action on the simulation).
+        no_reports_s: load reports are not delivered between these times.
+        round_trip_s: from the router to an instance and back.
     """
 
     speeds: tuple[float, ...]
-    rate: float
+    rate_per_s: float
     seconds: float
     slots: int = 1
     shared: bool = False
     routers: int = 1
     seed: int = 1
     learning: Learning = LEARNING
-    events: tuple[tuple[float, Callable[[Simulation], None]], ...] = ()
-    frozen: tuple[float, float] = (math.inf, math.inf)
-    """No fresh load report is delivered between these times."""
+    events: tuple[tuple[float, Callable[[FleetSimulation], None]], ...] = ()
+    no_reports_s: tuple[float, float] = (math.inf, math.inf)
     round_trip_s: float = 0.0
-    """From the router to an instance and back; half of it each way."""
 
 
-def at_load(
+def scenario_at_load(
     speeds: tuple[float, ...],
     load: float,
     seconds: float,
     slots: int = 1,
     seed: int = 1,
     routers: int = 1,
-) -> World:
-    """An open-loop world at a share of what the fleet can serve at most."""
-    rate = load * sum(speeds) * slots / SERVICE_S
-    return World(speeds, rate, seconds, slots=slots, shared=slots > 1, seed=seed, routers=routers)
+) -> Scenario:
+    """An open-loop scenario at a share of what the fleet can serve at most."""
+    rate_per_s = load * sum(speeds) * slots / SERVICE_S
+    return Scenario(
+        speeds, rate_per_s, seconds, slots=slots, shared=slots > 1, seed=seed, routers=routers
+    )
 
 
-class Simulation:
-    """Runs a world with one strategy."""
+class FleetSimulation:
+    """Runs a scenario with one strategy. Subclasses may override `arrivals` and `route`."""
 
-    def __init__(self, world: World, strategy: str) -> None:
-        self.world = world
-        self.servers = [
-            Server(f"i{number:02d}", world.slots, speed, world.shared)
-            for number, speed in enumerate(world.speeds)
+    def __init__(self, scenario: Scenario, strategy: str) -> None:
+        self.scenario = scenario
+        self.instances = [
+            self._new_instance(number, speed) for number, speed in enumerate(scenario.speeds)
         ]
-        self.by_name = {server.name: server for server in self.servers}
+        self.by_name = {instance.name: instance for instance in self.instances}
         self.routers = [
-            Router(
-                self.servers, strategy, world.routers, world.seed * 1000 + number, world.learning
+            SimulatedRouter(
+                self.instances,
+                strategy,
+                scenario.routers,
+                scenario.seed * 1000 + number,
+                scenario.learning,
             )
-            for number in range(world.routers)
+            for number in range(scenario.routers)
         ]
-        self.log = Log()
-        self.now = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self.log = SimulationLog()
+        self.now_s = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
 
-    def run(self) -> Log:
+    def _new_instance(self, number: int, speed: float) -> SimulatedInstance:
+        return SimulatedInstance(f"i{number:02d}", self.scenario.slots, speed, self.scenario.shared)
+
+    def run(self) -> SimulationLog:
         """Serve every arrival to its end."""
-        for at, event in self.world.events:
-            self.at(at, lambda event=event: event(self))  # type: ignore[misc]
-        for arrival in self._arrivals():
-            while self._heap and self._heap[0][0] <= arrival.arrived:
+        for at_s, event in self.scenario.events:
+            self.at(at_s, lambda event=event: event(self))  # type: ignore[misc]  # bound per event
+        for request in self.arrivals():
+            while self._events and self._events[0][0] <= request.arrived_s:
                 self._step()
-            self.now = arrival.arrived
-            self._route(arrival)
-        while self._heap:
+            self.now_s = request.arrived_s
+            self.route(request)
+        while self._events:
             self._step()
         return self.log
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
+    def at(self, at_s: float, action: Callable[[], None]) -> None:
+        """Do something at a time."""
         self._order += 1
-        heapq.heappush(self._heap, (when, self._order, what))
+        heapq.heappush(self._events, (at_s, self._order, action))
 
     def _step(self) -> None:
-        self.now, _, what = heapq.heappop(self._heap)
-        what()
+        self.now_s, _, action = heapq.heappop(self._events)
+        action()
 
-    def _arrivals(self) -> list[Job]:
-        rng, now = random.Random(self.world.seed), 0.0
-        jobs: list[Job] = []
-        sigma = math.sqrt(math.log(2.0))
+    def arrivals(self) -> list[SimulatedRequest]:
+        """Poisson arrivals with log-normal sizes, in order of time."""
+        rng = random.Random(self.scenario.seed)
+        now_s = 0.0
+        requests: list[SimulatedRequest] = []
         while True:
-            now += rng.expovariate(self.world.rate)
-            if now >= self.world.seconds:
-                return jobs
-            size = SERVICE_S * rng.lognormvariate(-sigma * sigma / 2.0, sigma)
-            jobs.append(Job(now, size, self.routers[rng.randrange(len(self.routers))]))
+            now_s += rng.expovariate(self.scenario.rate_per_s)
+            if now_s >= self.scenario.seconds:
+                return requests
+            size_s = SERVICE_S * rng.lognormvariate(-SIZE_SIGMA * SIZE_SIGMA / 2.0, SIZE_SIGMA)
+            router = self.routers[rng.randrange(len(self.routers))]
+            requests.append(SimulatedRequest(now_s, size_s, router))
 
-    def _route(self, job: Job) -> None:
-        router = job.router
+    def route(self, request: SimulatedRequest) -> None:
+        """Send a request where its router decides, queue it there, or let it fail."""
+        router = request.router
         choice = choose(
-            router.fleet, router.strategy, job.features, self.now, router.rng, tried=job.tried
+            router.fleet,
+            router.strategy,
+            request.features,
+            self.now_s,
+            router.rng,
+            tried=request.tried,
         )
         if isinstance(choice, Chosen):
-            self._send(job, choice.member)
+            self.send(request, choice.member)
         elif isinstance(choice, Queued):
-            router.queue.append(job)
+            router.queue.append(request)
         else:
-            self.log.latencies.append((job.arrived, math.inf))
+            self.log.latencies_s.append((request.arrived_s, math.inf))
 
-    def _send(self, job: Job, member: Member) -> None:
-        if not job.tries:
-            job.router.retries.earn()
-        job.tries += 1
-        job.tried.add(member.id)
-        job.sent = self.now
-        job.router.fleet.begin(member, self.now)
-        self.log.picks.append((self.now, member.id))
-        server = self.by_name[member.id]
-        if server.failing:
-            self.at(self.now + FAIL_S, lambda: self._failed(job, member))
-        elif self.world.round_trip_s:
-            self.at(self.now + self.world.round_trip_s / 2, lambda: self._arrive(job, server))
+    def send(self, request: SimulatedRequest, member: Member) -> None:
+        """Send a request to an instance."""
+        if not request.attempts:
+            request.router.retries.earn()
+        request.attempts += 1
+        request.tried.add(member.id)
+        request.sent_s = self.now_s
+        request.router.fleet.begin(member, self.now_s)
+        self.log.picks.append((self.now_s, member.id))
+        instance = self.by_name[member.id]
+        one_way_s = self.scenario.round_trip_s / 2
+        if instance.failing:
+            self.at(self.now_s + FAILURE_S, lambda: self._failed(request, member))
+        elif one_way_s:
+            self.at(self.now_s + one_way_s, lambda: self._arrive(request, instance))
         else:
-            self._arrive(job, server)
+            self._arrive(request, instance)
 
-    def _arrive(self, job: Job, server: Server) -> None:
-        server.add(job, self.now)
-        self._watch(server)
+    def _arrive(self, request: SimulatedRequest, instance: SimulatedInstance) -> None:
+        instance.add(request, self.now_s)
+        self._schedule_end(instance)
 
-    def _watch(self, server: Server) -> None:
-        """See the server's next end; a later change makes this look stale, and then it does
-        nothing.
-        """
-        end = server.next_end()
-        if end < math.inf:
-            version = server.version
-            self.at(end, lambda: self._ended(server) if server.version == version else None)
+    def _schedule_end(self, instance: SimulatedInstance) -> None:
+        """Schedule the instance's next end; it is ignored if the instance changes before."""
+        end_s = instance.next_end_s()
+        if end_s < math.inf:
+            version = instance.version
+            self.at(end_s, lambda: self._end_if_unchanged(instance, version))
 
-    def _ended(self, server: Server) -> None:
-        job = server.finish(self.now)
-        self._watch(server)
-        in_flight, utilization = server.in_flight, server.utilization
-        if self.world.round_trip_s:
-            back = self.now + self.world.round_trip_s / 2
-            self.at(back, lambda: self._answered(job, server, in_flight, utilization))
+    def _end_if_unchanged(self, instance: SimulatedInstance, version: int) -> None:
+        if instance.version != version:
+            return
+        request = instance.finish(self.now_s)
+        self._schedule_end(instance)
+        in_flight = instance.in_flight
+        utilization = instance.utilization
+        one_way_s = self.scenario.round_trip_s / 2
+        if one_way_s:
+            self.at(
+                self.now_s + one_way_s,
+                lambda: self._answered(request, instance, in_flight, utilization),
+            )
         else:
-            self._answered(job, server, in_flight, utilization)
+            self._answered(request, instance, in_flight, utilization)
 
-    def _answered(self, job: Job, server: Server, in_flight: int, utilization: float) -> None:
-        router, took_s = job.router, self.now - job.sent
-        member = router.members[server.name]
-        router.fleet.succeed(member, self.now, took_s, job.work)
-        if not self.world.frozen[0] <= self.now < self.world.frozen[1]:
-            member.report(in_flight, 0, utilization, self.now)
-        answer = Answer(self.now, took_s, self.world.round_trip_s)
+    def _answered(
+        self,
+        request: SimulatedRequest,
+        instance: SimulatedInstance,
+        in_flight: int,
+        utilization: float,
+    ) -> None:
+        """The answer reaches the router, with the instance's load when it ended."""
+        router = request.router
+        member = router.members[instance.name]
+        took_s = self.now_s - request.sent_s
+        router.fleet.succeed(member, self.now_s, took_s, request.work)
+        silent_from_s, silent_to_s = self.scenario.no_reports_s
+        if not silent_from_s <= self.now_s < silent_to_s:
+            member.report(in_flight, 0, utilization, self.now_s)
+        answer = Answer(self.now_s, took_s, self.scenario.round_trip_s)
         router.strategy.answered(member, router.fleet, answer)
-        self.log.latencies.append((job.arrived, self.now - job.arrived))
-        self._release(job.router)
+        self.log.latencies_s.append((request.arrived_s, self.now_s - request.arrived_s))
+        self._route_queued(router)
 
-    def _failed(self, job: Job, member: Member) -> None:
-        job.router.fleet.fail(member, self.now, Verdict.GONE)
-        if job.tries < MOST_TRIES and job.router.retries.spend():
-            self._route(job)
+    def _failed(self, request: SimulatedRequest, member: Member) -> None:
+        request.router.fleet.fail(member, self.now_s, Verdict.GONE)
+        if request.attempts < MAX_ATTEMPTS and request.router.retries.spend():
+            self.route(request)
         else:
-            self.log.latencies.append((job.arrived, math.inf))
-        self._release(job.router)
+            self.log.latencies_s.append((request.arrived_s, math.inf))
+        self._route_queued(request.router)
 
-    def _release(self, router: Router) -> None:
+    def _route_queued(self, router: SimulatedRouter) -> None:
         if router.queue:
-            self._route(router.queue.popleft())
+            self.route(router.queue.popleft())
 
-    def slow(self, names: Sequence[str], speed: float) -> None:
+    def set_speed(self, names: Sequence[str], speed: float) -> None:
+        """Change the speed of instances."""
         for name in names:
-            self.by_name[name].change_speed(speed, self.now)
-            self._watch(self.by_name[name])
+            self.by_name[name].change_speed(speed, self.now_s)
+            self._schedule_end(self.by_name[name])
 
-    def join(self, speed: float) -> str:
-        """A new instance, known to nobody."""
-        server = Server(f"i{len(self.servers):02d}", self.world.slots, speed, self.world.shared)
-        self.servers.append(server)
-        self.by_name[server.name] = server
+    def add_instance(self, speed: float) -> str:
+        """Add an instance of which the routers know nothing; return its name."""
+        instance = self._new_instance(len(self.instances), speed)
+        self.instances.append(instance)
+        self.by_name[instance.name] = instance
         for router in self.routers:
-            router.members[server.name] = Member(server.name, server.slots, self.now)
-            router.fleet.members.append(router.members[server.name])
-        return server.name
+            router.members[instance.name] = Member(instance.name, instance.slots, self.now_s)
+            router.fleet.members.append(router.members[instance.name])
+        return instance.name

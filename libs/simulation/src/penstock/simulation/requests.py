@@ -1,251 +1,291 @@
-"""A small fleet in virtual time, whose requests come from a published trace of LLM calls: what the
-fault replay shows to the detectors.
+"""A small fleet in virtual time whose settled requests the anomaly detectors are replayed on.
 
-Router, cache, batcher and four inference instances with slots. Arrivals and token counts are the
-trace's own (Azure 2023, conversation), times of a prompt and of a token those of a published table
-(SageServe, Llama 2 70B on A100); service times scatter, load swells and ebbs, an instance is
-replaced every hour. Nothing in it knows how it is watched.
+A router, a cache, a batcher and four inference instances with slots. Arrivals and token counts come
+from a published trace (Azure 2023, conversation), the times of a prompt and of a token from a
+published table (SageServe: Llama 2 70B on A100). Service times scatter, load rises and falls, and
+each instance is replaced every hour. Nothing here knows how it is monitored.
 """
 
 from __future__ import annotations
 
-import csv
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.otel import attributes as semconv
+from penstock.simulation.azure_trace import TraceRow, read_azure_trace
 from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
 from penstock.telemetry.window.trace_summary import SettledRequest, TraceSummary
 
 START_UNIX_S = 1_700_000_000.0
 MODEL = "chat"
-PROMPT_S_PER_TOKEN = 0.196 / 512
-TOKEN_S = 0.0549
-SCATTER = 0.12
+PROMPT_TOKEN_S = 0.196 / 512
+OUTPUT_TOKEN_S = 0.0549
+SERVICE_TIME_SPREAD = 0.12
+"""Standard deviation of the logarithm of service times."""
 INSTANCES, SLOTS = 4, 24
-HIT_SHARE, AUDITED, AGREED = 0.30, 0.10, 0.98
-CONFIDENCE, CONFIDENCE_SCATTER = 0.86, 0.05
-SWELL = 0.25
-REPLACED_S = 3600.0
+SLOW_INSTANCE, FAILING_INSTANCE = 0, 1
+ERROR_SHARE = 0.001
+FAILED_AFTER_SHARE = 0.02
+"""A failed request ends after this share of its service time."""
+HIT_SHARE, AUDITED_SHARE, AGREEING_SHARE = 0.30, 0.10, 0.98
+CONFIDENCE, CONFIDENCE_SPREAD = 0.86, 0.05
+DRIFT_S = 120.0
+"""Confidence sinks over this time when it drifts."""
+LOAD_SWING = 0.25
+LOAD_PERIOD_S = 5400.0
+LOAD_SWING_S = 1500.0
+"""How far the trace's clock runs ahead and behind, at a load swing of 1."""
+REPLACED_EVERY_S = 3600.0
+REPLACEMENT_STAGGER_S = 900.0
+GENERATED_RATE_PER_S = 5.4
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, from when to when; `strength` is the kind's own."""
+    """A fault: its kind, from when to when in virtual seconds, and its strength.
+
+    What the strength means depends on the kind.
+    """
 
     kind: str
     from_s: float
     to_s: float
     strength: float
 
-    def at(self, kind: str, now_s: float) -> float:
-        """Its strength if it is of this kind and on; else 0."""
+    def strength_at(self, kind: str, now_s: float) -> float:
+        """Its strength where it is of this kind and active; else 0."""
         return self.strength if self.kind == kind and self.from_s <= now_s < self.to_s else 0.0
 
 
 @dataclass
-class Fleet:
-    """The instances: when each slot is free again."""
+class Instances:
+    """The slots of each instance, by the time at which each is free again."""
 
-    free: list[list[float]] = field(
+    free_at_s: list[list[float]] = field(
         default_factory=lambda: [[0.0] * SLOTS for _ in range(INSTANCES)]
     )
 
-    def take(self, now_s: float, rng: random.Random) -> int:
-        """The instance with the fewest requests in flight, any of those that have as few."""
-        loads = [sum(free > now_s for free in slots) for slots in self.free]
+    def least_loaded(self, now_s: float, rng: random.Random) -> int:
+        """An instance with the fewest requests in flight, at random among equals."""
+        loads = [sum(free > now_s for free in slots) for slots in self.free_at_s]
         return rng.choice([number for number, load in enumerate(loads) if load == min(loads)])
 
-    def hold(self, number: int, now_s: float, seconds: float) -> float:
-        """Seconds that a request waits before it holds a slot."""
-        start = max(now_s, heapq.heappop(self.free[number]))
-        heapq.heappush(self.free[number], start + seconds)
-        return start - now_s
+    def occupy(self, number: int, now_s: float, seconds: float) -> float:
+        """Occupy the first free slot for so many seconds; return the seconds waited for it."""
+        start_s = max(now_s, heapq.heappop(self.free_at_s[number]))
+        heapq.heappush(self.free_at_s[number], start_s + seconds)
+        return start_s - now_s
 
 
-def arrivals(
-    folder: Path | None, rng: random.Random, hours: float
-) -> Iterator[tuple[float, int, int]]:
-    """(second, tokens in, tokens out), the trace's hour again and again, its clock running slower
-    and faster.
+def arrivals(data: Path | None, rng: random.Random, hours: float) -> Iterator[TraceRow]:
+    """The trace's hour repeated over so many hours, its clock running slower and faster.
+
+    Without a data folder, an hour of generated requests like the trace's.
     """
-    rows = _trace(folder / "azure-llm-2023" / "conv.csv") if folder else _made(rng)
-    length = rows[-1][0] + 1.0
-    for turn in range(math.ceil(hours * 3600 / length) + 1):
-        for at, tokens_in, tokens_out in rows:
-            raw = turn * length + at
-            now = raw + SWELL * 1500.0 * math.sin(raw / 5400.0 * math.tau) / math.tau
-            if now >= hours * 3600:
+    rows = read_azure_trace(data) if data else _generated_hour(rng)
+    length_s = rows[-1].at_s + 1.0
+    for repetition in range(math.ceil(hours * 3600 / length_s) + 1):
+        for row in rows:
+            trace_s = repetition * length_s + row.at_s
+            swing = LOAD_SWING * LOAD_SWING_S * math.sin(trace_s / LOAD_PERIOD_S * math.tau)
+            now_s = trace_s + swing / math.tau
+            if now_s >= hours * 3600:
                 return
-            yield max(0.0, now), tokens_in, tokens_out
+            yield row._replace(at_s=max(0.0, now_s))
 
 
-def _trace(path: Path) -> list[tuple[float, int, int]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    times = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
-    return [
-        (at - times[0], int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-        for at, row in zip(times, rows, strict=True)
-    ]
-
-
-def _made(rng: random.Random) -> list[tuple[float, int, int]]:
-    """An hour of arrivals like the trace's, where there is none."""
-    at, rows = 0.0, []
-    while at < 3600.0:
-        at += rng.expovariate(5.4)
-        rows.append(
-            (at, int(rng.lognormvariate(6.5, 0.9)) + 1, int(rng.lognormvariate(5.0, 0.7)) + 1)
-        )
+def _generated_hour(rng: random.Random) -> list[TraceRow]:
+    at_s = 0.0
+    rows = []
+    while at_s < 3600.0:
+        at_s += rng.expovariate(GENERATED_RATE_PER_S)
+        input_tokens = int(rng.lognormvariate(6.5, 0.9)) + 1
+        output_tokens = int(rng.lognormvariate(5.0, 0.7)) + 1
+        rows.append(TraceRow(at_s, input_tokens, output_tokens))
     return rows
 
 
-class World:
-    """Requests as they settle, in order of their ends."""
+class Service(NamedTuple):
+    """How an instance served a request: its name, the wait for a slot, and the service time."""
 
-    def __init__(self, faults: list[Fault], rng: random.Random) -> None:
+    instance: str
+    wait_s: float
+    seconds: float
+
+
+class RequestSimulation:
+    """Serves calls and yields them as settled requests, in the order of their ends."""
+
+    def __init__(self, faults: Sequence[Fault], rng: random.Random) -> None:
         self._faults = faults
         self._rng = rng
-        self._fleet = Fleet()
+        self._instances = Instances()
         self._number = 0
 
-    def strength(self, kind: str, now_s: float) -> float:
-        """How strong a kind of fault is now."""
-        return max((fault.at(kind, now_s) for fault in self._faults), default=0.0)
-
-    def run(
-        self, calls: Iterator[tuple[float, int, int]]
-    ) -> Iterator[tuple[float, SettledRequest]]:
-        """(second of its end, request)."""
+    def run(self, calls: Iterator[TraceRow]) -> Iterator[tuple[float, SettledRequest]]:
+        """Pairs of (second of its end, settled request)."""
         ends: list[tuple[float, int, SettledRequest]] = []
-        for now_s, tokens_in, tokens_out in calls:
-            while ends and ends[0][0] <= now_s:
-                end_s, _, seen = heapq.heappop(ends)
-                yield end_s, seen
-            seen = self._request(now_s, tokens_in, tokens_out)
-            heapq.heappush(ends, (now_s + seen.summary.duration_ns / 1e9, self._number, seen))
+        for call in calls:
+            while ends and ends[0][0] <= call.at_s:
+                end_s, _, request = heapq.heappop(ends)
+                yield end_s, request
+            request = self._serve(call)
+            end_s = call.at_s + request.summary.duration_ns / 1e9
+            heapq.heappush(ends, (end_s, self._number, request))
         while ends:
-            end_s, _, seen = heapq.heappop(ends)
-            yield end_s, seen
+            end_s, _, request = heapq.heappop(ends)
+            yield end_s, request
 
-    def _request(self, now_s: float, tokens_in: int, tokens_out: int) -> SettledRequest:
-        rng, hit = self._rng, self._rng.random() < HIT_SHARE
+    def _strength(self, kind: str, now_s: float) -> float:
+        return max((fault.strength_at(kind, now_s) for fault in self._faults), default=0.0)
+
+    def _serve(self, call: TraceRow) -> SettledRequest:
+        rng = self._rng
+        is_hit = rng.random() < HIT_SHARE
         self._number += 1
-        own_ms = [
-            rng.lognormvariate(0.0, 0.3),
-            rng.lognormvariate(0.5, 0.3),
-            rng.lognormvariate(-0.5, 0.3),
-        ]
-        said: dict[str, Value] = {
-            semconv.TIER: semconv.complexity_tier(tokens_in + tokens_out),
-            semconv.INPUT_TOKENS: tokens_in,
-            semconv.OUTPUT_TOKENS: tokens_out,
+        own_ms = OwnTimes(
+            router=rng.lognormvariate(0.0, 0.3),
+            cache=rng.lognormvariate(0.5, 0.3),
+            batcher=rng.lognormvariate(-0.5, 0.3),
+        )
+        attributes: dict[str, Value] = {
+            semconv.TIER: semconv.complexity_tier(call.input_tokens + call.output_tokens),
+            semconv.INPUT_TOKENS: call.input_tokens,
+            semconv.OUTPUT_TOKENS: call.output_tokens,
             semconv.RESPONSE_MODEL: MODEL,
         }
-        if hit:
-            self._say_hit(said, now_s)
-            return _seen(self._number, now_s, own_ms[:2], None, said, "")
-        instance = self._fleet.take(now_s, rng)
-        seconds = tokens_in * PROMPT_S_PER_TOKEN + tokens_out * TOKEN_S
-        slow = self.strength("slow instance", now_s) if instance == 0 else 0.0
-        seconds *= rng.lognormvariate(0.0, SCATTER) * (slow or 1.0)
-        failed = rng.random() < max(
-            0.001, self.strength("error burst", now_s) if instance == 1 else 0.0
-        )
-        seconds *= 0.02 if failed else 1.0
-        wait_s = self._fleet.hold(instance, now_s, seconds)
-        said |= {
-            semconv.PAID: tokens_in + 2 * tokens_out,
-            semconv.FULL_PRICE: tokens_in + 2 * tokens_out,
+        if is_hit:
+            attributes |= self._hit_attributes(call.at_s)
+            return _settled(self._number, call.at_s, own_ms, None, attributes, "")
+        service, failed = self._compute(call)
+        price = call.input_tokens + 2 * call.output_tokens
+        attributes |= {
+            semconv.PAID: price,
+            semconv.FULL_PRICE: price,
+            semconv.QUEUED_MS: service.wait_s * 1e3,
+            semconv.CONFIDENCE: self._confidence(call.at_s),
         }
-        said |= {semconv.QUEUED_MS: wait_s * 1e3, semconv.CONFIDENCE: self._confidence(now_s)}
-        name = f"inference-{instance}-{int((now_s + 900.0 * instance) // REPLACED_S)}"
-        return _seen(
-            self._number,
-            now_s,
-            own_ms,
-            (name, wait_s, seconds),
-            said,
-            "UNAVAILABLE" if failed else "",
-        )
+        error = "UNAVAILABLE" if failed else ""
+        return _settled(self._number, call.at_s, own_ms, service, attributes, error)
+
+    def _compute(self, call: TraceRow) -> tuple[Service, bool]:
+        """The service by an instance, and whether it failed."""
+        rng = self._rng
+        now_s = call.at_s
+        number = self._instances.least_loaded(now_s, rng)
+        seconds = call.input_tokens * PROMPT_TOKEN_S + call.output_tokens * OUTPUT_TOKEN_S
+        slowdown = self._strength("slow instance", now_s) if number == SLOW_INSTANCE else 0.0
+        seconds *= rng.lognormvariate(0.0, SERVICE_TIME_SPREAD) * (slowdown or 1.0)
+        errors = self._strength("error burst", now_s) if number == FAILING_INSTANCE else 0.0
+        failed = rng.random() < max(ERROR_SHARE, errors)
+        seconds *= FAILED_AFTER_SHARE if failed else 1.0
+        wait_s = self._instances.occupy(number, now_s, seconds)
+        generation = int((now_s + REPLACEMENT_STAGGER_S * number) // REPLACED_EVERY_S)
+        return Service(f"inference-{number}-{generation}", wait_s, seconds), failed
 
     def _confidence(self, now_s: float) -> float:
-        drifted = self.strength("drift", now_s)
-        began = next((fault.from_s for fault in self._faults if fault.at("drift", now_s)), now_s)
-        middle = CONFIDENCE - drifted * min(1.0, (now_s - began) / 120.0)
-        return min(0.999, max(0.001, self._rng.gauss(middle, CONFIDENCE_SCATTER)))
+        lost = self._strength("drift", now_s)
+        starts_s = (fault.from_s for fault in self._faults if fault.strength_at("drift", now_s))
+        began_s = next(starts_s, now_s)
+        mean = CONFIDENCE - lost * min(1.0, (now_s - began_s) / DRIFT_S)
+        return min(0.999, max(0.001, self._rng.gauss(mean, CONFIDENCE_SPREAD)))
 
-    def _say_hit(self, said: dict[str, Value], now_s: float) -> None:
+    def _hit_attributes(self, now_s: float) -> dict[str, Value]:
         rng = self._rng
-        said |= {semconv.CACHE_OUTCOME: "semantic_hit", semconv.FULL_PRICE: 300, semconv.PAID: 1}
-        said[semconv.CACHE_CONFIDENCE] = min(0.999, rng.betavariate(60, 2))
-        if rng.random() < AUDITED:
-            said[semconv.AGREEMENT] = float(
-                rng.random() < AGREED - self.strength("cache poisoning", now_s)
-            )
+        attributes: dict[str, Value] = {
+            semconv.CACHE_OUTCOME: "semantic_hit",
+            semconv.FULL_PRICE: 300,
+            semconv.PAID: 1,
+            semconv.CACHE_CONFIDENCE: min(0.999, rng.betavariate(60, 2)),
+        }
+        if rng.random() < AUDITED_SHARE:
+            agreeing = AGREEING_SHARE - self._strength("cache poisoning", now_s)
+            attributes[semconv.AGREEMENT] = float(rng.random() < agreeing)
+        return attributes
 
 
-def _seen(
+class OwnTimes(NamedTuple):
+    """Milliseconds that a request spends in services other than the instance."""
+
+    router: float
+    cache: float
+    batcher: float
+
+
+def _settled(
     number: int,
     now_s: float,
-    own_ms: list[float],
-    served: tuple[str, float, float] | None,
-    said: dict[str, Value],
+    own_ms: OwnTimes,
+    service: Service | None,
+    attributes: dict[str, Value],
     error: str,
 ) -> SettledRequest:
-    """A request's spans: router over cache, and over batcher and an instance where it was no
-    hit.
-    """
-    start = int((START_UNIX_S + now_s) * 1e9)
-    looked = start + int(own_ms[0] * 1e6)
-    found = looked + int(own_ms[1] * 1e6)
-    spans, end = [_span("cache", "cache", "CacheService/Lookup", looked, found, "")], found
-    if served is not None:
-        name, wait_s, seconds = served
-        began = found + int((own_ms[2] / 1e3 + wait_s) * 1e9)
-        end = began + int(seconds * 1e9)
-        spans.append(_span("batcher", "batcher", "BatcherService/Compute", found, end, error))
-        spans.append(
-            _span("inference", name, "InferenceService/Compute", began, end, error, "batcher")
-        )
-    end += int(own_ms[0] * 0.3e6)
+    """A request as telemetry sees it; `service` is None for a hit."""
+    start_ns = int((START_UNIX_S + now_s) * 1e9)
+    children, end_ns = _child_spans(start_ns, own_ms, service, error)
+    end_ns += int(own_ms.router * 0.3e6)
     root = SpanView(
         "router",
         "",
         Source("router", "router"),
         "RouterService/Generate",
         "server",
-        start,
-        end,
+        start_ns,
+        end_ns,
         error,
-        said,
+        attributes,
     )
-    services = tuple(sorted({span.source.service for span in spans} | {"router"}))
-    cache = str(said.get(semconv.CACHE_OUTCOME, ""))
     summary = TraceSummary(
         number.to_bytes(16, "big"),
         root.name,
         "router",
-        start,
-        end - start,
-        len(spans) + 1,
-        services,
+        start_ns,
+        end_ns - start_ns,
+        len(children) + 1,
+        tuple(sorted({span.source.service for span in children} | {"router"})),
         error,
         model=MODEL,
-        cache=cache,
+        cache=str(attributes.get(semconv.CACHE_OUTCOME, "")),
     )
-    return SettledRequest(summary, SpanTree([root, *spans]))
+    return SettledRequest(summary, SpanTree([root, *children]))
+
+
+def _child_spans(
+    start_ns: int, own_ms: OwnTimes, service: Service | None, error: str
+) -> tuple[list[SpanView], int]:
+    """The spans below the router's, and the end of the last one."""
+    cache_start_ns = start_ns + int(own_ms.router * 1e6)
+    cache_end_ns = cache_start_ns + int(own_ms.cache * 1e6)
+    cache = _span("cache", "cache", "CacheService/Lookup", (cache_start_ns, cache_end_ns), "")
+    if service is None:
+        return [cache], cache_end_ns
+    compute_start_ns = cache_end_ns + int((own_ms.batcher / 1e3 + service.wait_s) * 1e9)
+    end_ns = compute_start_ns + int(service.seconds * 1e9)
+    batcher = _span("batcher", "batcher", "BatcherService/Compute", (cache_end_ns, end_ns), error)
+    instance = _span(
+        "inference",
+        service.instance,
+        "InferenceService/Compute",
+        (compute_start_ns, end_ns),
+        error,
+        parent="batcher",
+    )
+    return [cache, batcher, instance], end_ns
 
 
 def _span(
-    service: str, instance: str, name: str, start: int, end: int, error: str, parent: str = "router"
+    service: str,
+    instance: str,
+    name: str,
+    start_end_ns: tuple[int, int],
+    error: str,
+    *,
+    parent: str = "router",
 ) -> SpanView:
-    return SpanView(
-        service, parent, Source(service, instance), name, "server", start, end, error, {}
-    )
+    source = Source(service, instance)
+    return SpanView(service, parent, source, name, "server", *start_end_ns, error, {})

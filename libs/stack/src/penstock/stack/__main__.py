@@ -1,4 +1,4 @@
-"""`python -m penstock.stack up | demo | redis`: the whole of Penstock on this machine."""
+"""`python -m penstock.stack up | demo | redis`: all of Penstock on this machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import NoReturn
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import EmbeddedStore
-from penstock.stack.demo import demo, last_line
+from penstock.stack.demo import demo, result_line
+from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.up import up
 from rich.console import Console
 
-MODEL_CARD = "models/all-MiniLM-L6-v2/1/card.json"
+MODEL_CARD = f"models/{DEFAULT_MODEL}/1/card.json"
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
+PIPE_WIDTH = 132
+"""Columns where the output is no terminal: rich's default of 80 would cut the trace."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,27 +32,31 @@ def _parser() -> argparse.ArgumentParser:
         "--home",
         type=Path,
         default=Path(os.environ.get("PENSTOCK_HOME", ".penstock")),
-        help="models and data",
+        help="folder of models and data (default: $PENSTOCK_HOME, else .penstock)",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("up", help="everything in the foreground, until Ctrl-C")
-    start.add_argument(
+    up_command = commands.add_parser("up", help="run every service in the foreground until Ctrl-C")
+    up_command.add_argument(
         "--config",
         type=Path,
         default=Path("deploy/penstock.yaml"),
-        help="keys, limits, prices and routes",
+        help="YAML file of keys, limits, prices and routes (default: deploy/penstock.yaml)",
     )
-    store = commands.add_parser(
-        "redis", help="the embedded Redis alone, in the foreground, for a stack that others run"
+    redis_command = commands.add_parser(
+        "redis", help="run only the embedded Redis in the foreground"
     )
-    store.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
-    show = commands.add_parser("demo", help="the main job, end to end, with its figures")
-    show.add_argument("--json", action="store_true", help="print the last line only")
+    redis_command.add_argument(
+        "--socket", type=Path, required=True, help="path of the unix socket to serve on"
+    )
+    demo_command = commands.add_parser("demo", help="send 400 agent requests and show the figures")
+    demo_command.add_argument(
+        "--json", action="store_true", help="print only the last line, a JSON object"
+    )
     return parser
 
 
 def _become_redis(data: Path, socket: Path) -> NoReturn:
-    """Replace this process by the server, so that signals are its own.
+    """Replace this process by the Redis server, so that signals reach it directly.
 
     Raises:
         CannotStart: no server can be found, or the folder cannot be written.
@@ -56,10 +65,25 @@ def _become_redis(data: Path, socket: Path) -> NoReturn:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStart(
-            f"{data}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME"
+            f"{data}: {error.strerror}; name a writable folder with PENSTOCK_HOME"
         ) from None
     command = EmbeddedStore(data.resolve(), socket).command()
     os.execv(command[0], command)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "redis":
+        _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
+    if not (arguments.home / MODEL_CARD).exists():
+        raise CannotStart(f"no model in {arguments.home}; run `make model`")
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = Console(highlight=False, width=width)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        if arguments.command == "up":
+            runner.run(up(arguments.home, arguments.config, console))
+        else:
+            progress = Console(quiet=True) if arguments.json else console
+            print(result_line(runner.run(demo(arguments.home, progress))), flush=True)
 
 
 def _refuse(problems: list[str]) -> int:
@@ -69,30 +93,15 @@ def _refuse(problems: list[str]) -> int:
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    """Run the command line; return the exit status."""
     try:
-        if arguments.command == "redis":
-            _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
-        if not (arguments.home / MODEL_CARD).exists():
-            raise CannotStart(f"no model in {arguments.home}; run `make model`")
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            # A terminal tells its width; a pipe has none, and eighty columns cut the waterfall.
-            console = (
-                Console(highlight=False)
-                if sys.stdout.isatty()
-                else Console(highlight=False, width=132)
-            )
-            if arguments.command == "up":
-                runner.run(up(arguments.home, arguments.config, console))
-            else:
-                quiet = Console(quiet=True) if arguments.json else console
-                print(last_line(runner.run(demo(arguments.home, quiet))), flush=True)
+        _run(_parser().parse_args())
     except BadConfig as error:
         return _refuse(error.problems)
     except CannotStart as error:
         return _refuse([str(error)])
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

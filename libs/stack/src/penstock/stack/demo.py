@@ -1,11 +1,11 @@
-"""`make demo`: a stack on free ports, 400 agent requests through the public door, what they cost in
-time, and one of them as a trace.
+"""`make demo`: a stack on free ports, 400 agent requests, their latencies, and one of them traced.
+
+The parts after the requests (one for each service) are the modules of `demo_parts`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib
 import json
 import statistics
@@ -21,47 +21,51 @@ import yaml
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
+from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.cli.waterfall import waterfall
-from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import PRIORITIES
-from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
+from penstock.stack.configuration import api_key
 from penstock.stack.demo_parts import PARTS
-from penstock.stack.demo_parts.cache import PRICE as SORTER_PRICE
-from penstock.stack.demo_parts.limiter import BUDGET as SHORT_BUDGET
-from penstock.stack.demo_parts.limiter import TENANT as SHORT
+from penstock.stack.demo_parts.cache import PRICE as CACHE_PART_PRICE
+from penstock.stack.demo_parts.limiter import BUDGET, BUDGET_TENANT
 from penstock.stack.demo_parts.scaler import pool
-from penstock.stack.demo_parts.upstream import PRICE as CHAT_PRICE
+from penstock.stack.demo_parts.upstream import PRICE as UPSTREAM_PART_PRICE
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
-from penstock.stack.workload import AGENTS, AgentRequest, examples, requests
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.stack import Stack, run_stack
+from penstock.stack.traces import fetch_trace, services_in
+from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-MODEL = "all-MiniLM-L6-v2"
-CONCURRENT = 8
-FIRST = 12
-NAMESPACE = f"demo-{time.time_ns()}"
-"""The cache outlives a demo: each begins cold."""
+CALLERS = 8
 DEADLINE_S = 30.0
-TRACE_WAIT_S = 10.0
+TRACED_REQUESTS = 12
+"""The first requests, among which the trace to show is chosen."""
+CACHE_NAMESPACE = f"demo-{time.time_ns()}"
+"""New for each demo, because the cache outlives it."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A request that came back: its time at the caller in milliseconds and its receipt."""
+    """A request that was answered: its latency at the caller and its receipt."""
 
     request: AgentRequest
-    client_ms: float
+    latency_ms: float
     receipt: common_pb2.Receipt
 
 
 async def demo(home: Path, console: Console) -> dict[str, float]:
-    """Run the demo and return its figures; a stack that cannot start shows its log."""
+    """Run the demo and return its figures by name; on a failure, print the stack's log first.
+
+    Raises:
+        CannotStart: the stack does not start.
+    """
     log = LogStream(console, quiet=True)
-    keys = {tenant: f"psk-{tenant}-demo" for tenant in (*(agent.tenant for agent in AGENTS), SHORT)}
+    tenants = (*(agent.tenant for agent in AGENTS), BUDGET_TENANT)
+    keys = {tenant: f"psk-{tenant}-demo" for tenant in tenants}
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
         config_file = Path(folder) / "penstock.yaml"
         config_file.write_text(yaml.safe_dump(_configuration(keys)))
@@ -69,8 +73,10 @@ async def demo(home: Path, console: Console) -> dict[str, float]:
             "[bold]penstock demo[/]: starting the services on free ports, two inference instances"
         )
         try:
-            async with running(ports.free(), home, config_file, keys, log) as stack:
-                await stack.wait_for_instances(MODEL, stack.plan.instances, AGENTS[0].tenant)
+            async with run_stack(ports.free(), home, config_file, keys, log) as stack:
+                await stack.wait_for_instances(
+                    DEFAULT_MODEL, stack.plan.instances, AGENTS[0].tenant
+                )
                 return await _run(stack, console)
         except BaseException:
             log.replay()
@@ -78,42 +84,37 @@ async def demo(home: Path, console: Console) -> dict[str, float]:
 
 
 def _configuration(keys: dict[str, str]) -> dict[str, object]:
-    api = [
-        {"id": tenant, "organisation": tenant, "sha256": hashlib.sha256(key.encode()).hexdigest()}
-        for tenant, key in keys.items()
-    ]
-    budgets = [
-        {
-            "name": "tenant-hour",
-            "kind": "budget",
-            "counts": "tokens",
-            "limit": 10_000_000,
-            "window": "hour",
-        },
-        {**SHORT_BUDGET, "organisation": SHORT},
-    ]
-    prices = [{"name": MODEL, "input_microusd_per_mtok": 20_000}, SORTER_PRICE, CHAT_PRICE]
+    wide_budget = {
+        "name": "tenant-hour",
+        "kind": "budget",
+        "counts": "tokens",
+        "limit": 10_000_000,
+        "window": "hour",
+    }
+    small_budget = {**BUDGET, "organisation": BUDGET_TENANT}
+    default_price = {"name": DEFAULT_MODEL, "input_microusd_per_mtok": 20_000}
     return {
-        "keys": {"api": api},
-        "limits": {"rules": budgets},
-        "prices": {"models": prices},
+        "keys": {"api": [api_key(tenant, key) for tenant, key in keys.items()]},
+        "limits": {"rules": [wide_budget, small_budget]},
+        "prices": {"models": [default_price, CACHE_PART_PRICE, UPSTREAM_PART_PRICE]},
         "scaling": {"pools": [pool()]},
     }
 
 
 async def _run(stack: Stack, console: Console) -> dict[str, float]:
     answered, errors = await _send_all(stack, console)
-    _show(answered, console)
-    trace = await _first_trace(stack, answered)
+    _show_latencies(answered, console)
+    _show_distribution(answered, console)
+    trace = await _most_complete_trace(stack, answered)
     console.print()
     console.print(waterfall(trace))
-    latencies = sorted(item.client_ms for item in answered)
+    latencies = sorted(item.latency_ms for item in answered)
     figures: dict[str, float] = {
         "requests": len(answered) + errors,
         "errors": errors,
-        "services_in_trace": len(services_of(trace)),
+        "services_in_trace": len(services_in(trace)),
         "p50_ms": round(statistics.median(latencies), 2),
-        "p99_ms": round(latencies[int(0.99 * len(latencies))], 2),
+        "p99_ms": round(_p99(latencies), 2),
     }
     for name in PARTS:
         part = importlib.import_module(f"penstock.stack.demo_parts.{name}")
@@ -123,11 +124,12 @@ async def _run(stack: Stack, console: Console) -> dict[str, float]:
 
 
 async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int]:
+    """Send the whole workload; return what was answered and the number of errors."""
     answered: list[Answered] = []
     errors = 0
-    waiting = list(requests())
+    waiting = list(agent_requests())
     with Progress(console=console) as progress:
-        task = progress.add_task(
+        bar = progress.add_task(
             f"{len(waiting)} requests of {len(AGENTS)} tenants", total=len(waiting)
         )
 
@@ -139,103 +141,86 @@ async def _send_all(stack: Stack, console: Console) -> tuple[list[Answered], int
                 except grpc.aio.AioRpcError as error:
                     errors += 1
                     console.print(f"[red]{error.code().name}[/]: {error.details()}")
-                progress.advance(task)
+                progress.advance(bar)
 
-        await asyncio.gather(*(caller() for _ in range(CONCURRENT)))
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
     return answered, errors
 
 
 async def _send(stack: Stack, request: AgentRequest) -> Answered:
+    started_s = time.perf_counter()
+    receipt = await _call(stack, request)
+    return Answered(request, (time.perf_counter() - started_s) * 1e3, receipt)
+
+
+async def _call(stack: Stack, request: AgentRequest) -> common_pb2.Receipt:
     options = router_pb2.CallOptions(
-        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.urgency]
+        run_id=request.run_id, step=request.step, priority=PRIORITIES[request.priority]
     )
-    options.cache.namespace = NAMESPACE
-    how = {"metadata": stack.metadata(request.tenant), "timeout": DEADLINE_S}
-    began = time.perf_counter()
+    options.cache.namespace = CACHE_NAMESPACE
+    texts = [request.text]
+    metadata = stack.metadata(request.tenant)
+    receipt: common_pb2.Receipt
     if request.task == "embed":
-        answer = await stack.router.Embed(
-            router_pb2.EmbedRequest(options=options, texts=[request.text]), **how
-        )
-    else:
-        labelled = [
-            inference_pb2.LabelledExample(label=label, text=text)
-            for label, text in examples(request.tenant)
-        ]
-        message = router_pb2.ClassifyRequest(
-            options=options, texts=[request.text], examples=labelled
-        )
-        answer = await stack.router.Classify(message, **how)
-    return Answered(request, (time.perf_counter() - began) * 1e3, answer.receipt)
+        embed = router_pb2.EmbedRequest(options=options, texts=texts)
+        receipt = (await stack.router.Embed(embed, metadata=metadata, timeout=DEADLINE_S)).receipt
+        return receipt
+    examples = [
+        inference_pb2.LabelledExample(label=label, text=text)
+        for label, text in labelled_examples(request.tenant)
+    ]
+    classify = router_pb2.ClassifyRequest(options=options, texts=texts, examples=examples)
+    receipt = (await stack.router.Classify(classify, metadata=metadata, timeout=DEADLINE_S)).receipt
+    return receipt
 
 
-def _show(answered: Sequence[Answered], console: Console) -> None:
-    stages = {
-        "at the caller": [item.client_ms for item in answered],
-        "in the router, all told": [item.receipt.total_ms for item in answered],
-        "in the queue": [item.receipt.batch.queued_ms for item in answered],
-        "in the model": [item.receipt.compute_ms for item in answered],
+def _show_latencies(answered: Sequence[Answered], console: Console) -> None:
+    receipts = [item.receipt for item in answered]
+    places = {
+        "at the caller": [item.latency_ms for item in answered],
+        "in the router, total": [receipt.total_ms for receipt in receipts],
+        "in the batcher's queue": [receipt.batch.queued_ms for receipt in receipts],
+        "in the model": [receipt.compute_ms for receipt in receipts],
     }
-    table = Table("where", "p50 ms", "p99 ms", "max ms", title="Latency by stage")
-    for name, values in stages.items():
-        ordered = sorted(values)
-        shown = (statistics.median(ordered), ordered[int(0.99 * len(ordered))], ordered[-1])
-        table.add_row(name, *(f"{value:.2f}" for value in shown))
+    table = Table("where", "p50 ms", "p99 ms", "max ms", title="Latency")
+    for name, values in places.items():
+        row = (statistics.median(values), _p99(values), max(values))
+        table.add_row(name, *(f"{value:.2f}" for value in row))
     console.print(table)
+
+
+def _show_distribution(answered: Sequence[Answered], console: Console) -> None:
     sizes = Counter(item.receipt.batch.batch_size for item in answered)
-    shares = Counter(item.receipt.route.instance_id for item in answered)
-    console.print(
-        "batch sizes: "
-        + ", ".join(f"{size} rows × {count}" for size, count in sorted(sizes.items()))
+    instances = Counter(item.receipt.route.instance_id for item in answered)
+    shown_sizes = (f"{size} rows × {count}" for size, count in sorted(sizes.items()))
+    shown_shares = (
+        f"{name} {count / len(answered):.0%}" for name, count in sorted(instances.items())
     )
-    total = sum(shares.values())
-    console.print(
-        "instances: "
-        + ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(shares.items()))
-    )
+    console.print("batch sizes: " + ", ".join(shown_sizes))
+    console.print("instances: " + ", ".join(shown_shares))
 
 
-async def _first_trace(
+def _p99(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[int(0.99 * len(ordered))]
+
+
+async def _most_complete_trace(
     stack: Stack, answered: Sequence[Answered]
 ) -> telemetry_pb2.GetTraceResponse:
-    """One of the first requests, which nothing was leased or known for, so that it went to
-    everybody who decides.
+    """The trace with the most services among the first requests.
+
+    Later requests draw on a lease and on what the router knows of the cache, so they call fewer
+    services.
     """
     best = telemetry_pb2.GetTraceResponse()
-    for item in answered[:FIRST]:
-        trace = await trace_of(stack, item.receipt.trace_id)
-        if len(services_of(trace)) > len(services_of(best)):
+    for item in answered[:TRACED_REQUESTS]:
+        trace = await fetch_trace(stack, item.receipt.trace_id)
+        if len(services_in(trace)) > len(services_in(best)):
             best = trace
     return best
 
 
-def services_of(trace: telemetry_pb2.GetTraceResponse) -> set[str]:
-    """The services whose spans telemetry holds of a trace."""
-    return {span.service for span in trace.spans}
-
-
-async def trace_of(
-    stack: Stack, trace_id: str, services: int = 3
-) -> telemetry_pb2.GetTraceResponse:
-    """A trace as telemetry received it, once spans of so many services are there; what there is
-    after ten seconds.
-    """
-    metadata = ((TOKEN_KEY, stack.internal_token),)
-    async with open_channel(stack.addresses["telemetry"]) as channel:
-        stub = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        trace = telemetry_pb2.GetTraceResponse()
-        end = time.monotonic() + TRACE_WAIT_S
-        while time.monotonic() < end and len(services_of(trace)) < services:
-            await asyncio.sleep(0.2)
-            try:
-                trace = await stub.GetTrace(
-                    telemetry_pb2.GetTraceRequest(trace_id=trace_id), metadata=metadata, timeout=5
-                )
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-    return trace
-
-
-def last_line(figures: dict[str, float]) -> str:
-    """The demo's last line on standard output."""
+def result_line(figures: dict[str, float]) -> str:
+    """The last line of the demo's standard output: its figures as JSON."""
     return json.dumps({"bench": "demo", "figures": figures})

@@ -1,4 +1,4 @@
-"""The one log stream: each line behind its service's name in its own colour."""
+"""The log of a stack: the lines of all processes, each after its name in a colour of its own."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ COLOURS = (
     "bright_yellow",
     "bright_blue",
 )
+MAX_RECENT_LINES = 200
+NAME_WIDTH = 22
 
 
 class LogStream:
-    """A line sink that prints to a console, and keeps the newest lines for when something goes
-    wrong.
-    """
+    """A line sink that prints to a console and remembers the last lines.
 
-    KEPT_LINES = 200
+    With `quiet` it prints nothing; `replay` shows the remembered lines after a failure.
+    """
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
         self._colours: dict[str, str] = {"penstock": "bold white"}
-        self._kept: list[Text] = []
+        self._recent: list[Text] = []
 
     def __call__(self, name: str, line: str) -> None:
         colour = self._colours.setdefault(name, COLOURS[(len(self._colours) - 1) % len(COLOURS)])
-        text = Text.assemble((f"{name:>22} │ ", colour), line)
-        self._kept = [*self._kept[-self.KEPT_LINES :], text]
+        text = Text.assemble((f"{name:>{NAME_WIDTH}} │ ", colour), line)
+        self._recent = [*self._recent[1 - MAX_RECENT_LINES :], text]
         if not self._quiet:
             self._console.print(text, soft_wrap=True)
 
     def replay(self) -> None:
-        """Print what was kept back while quiet."""
-        for text in self._kept:
+        """Print the remembered lines."""
+        for text in self._recent:
             self._console.print(text, soft_wrap=True)

@@ -1,6 +1,7 @@
-"""What a stack consists of: each process with its variables, in the order in which they start.
+"""What a stack consists of: each process with its variables, in the order of starting.
 
-Plain values; nothing is started here.
+Plain values; nothing is started here. deploy/services.yaml also says which services there are, whom
+each calls and on which port; a test compares the two.
 """
 
 from __future__ import annotations
@@ -8,15 +9,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
+from penstock.stack.readiness import STORE_SCHEME
+
+Stage = tuple[Program, ...]
+"""Programs that do not need each other and start together."""
+StoreName = Literal["ledger", "cache"]
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+STANDALONE = {"redis_url": "", "otlp_endpoint": ""}
+"""Settings of a service that runs without a store and without telemetry."""
+SINGLE_THREADED_LIBRARIES = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""All processes share the cores, and services have thread pools of their own."""
 
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The choices of one stack: addresses by name, folders, secrets, and how many inference
-    instances.
+    """The choices of one stack.
+
+    Attributes:
+        addresses: `host:port` by the names of `ports.PORTS`.
+        home: folder of models and data.
+        sockets: folder of the embedded stores' unix sockets.
+        config_file: the YAML file for all services.
+        token: secret of the internal ports.
+        redis_url: store for everything; empty: two embedded ones.
+        instances: number of inference instances, at most two.
+        profile: `development` or `production`.
+        api_key: key with which the console calls the router.
+        upstream_name: the upstream of `config_file` that gets a process; empty: none.
     """
 
     addresses: Mapping[str, str]
@@ -29,150 +57,120 @@ class StackPlan:
     profile: str = "development"
     api_key: str = ""
     upstream_name: str = ""
-    """The upstream of the file that a process is started before; empty for none."""
 
-    def stages(self) -> tuple[tuple[Program, ...], ...]:
-        """Programs that may start together, stage after stage."""
-        stages: list[tuple[Program, ...]] = [] if self.redis_url else [tuple(self._redis())]
-        stages.append(
-            (self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)
-        )
-        stages.append(
-            (self._service("batcher", "batcher"), self.limiter(), self._service("cache", "cache"))
-        )
-        deciders = {
-            "limiter_address": self.addresses["limiter"],
-            "cache_address": self.addresses["cache"],
-        }
-        stages.append((self._router(**deciders),))
-        instances = (self.inference(number) for number in range(1, self.instances + 1))
-        before = (self.upstream(self.upstream_name),) if self.upstream_name else ()
-        stages.append((*instances, *before, self.scaler(), self.console()))
-        return tuple(stages)
-
-    def console(self) -> Program:
-        """The page over all services; it asks whoever is there and says who is not."""
-        asked = {
-            f"{name}_address": self.addresses[name]
-            for name in ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
-        }
-        page = self._service("console", "console", **asked, api_key=self.api_key)
-        return replace(page, address=f"http://{self.addresses['console']}/")
-
-    def bare_path(self) -> tuple[Program, ...]:
-        """Router and batcher alone, without Redis and telemetry: what a call cannot do without."""
-        alone = {"redis_url": "", "otlp_endpoint": ""}
-        return (self._service("batcher", "batcher", **alone), self._router(**alone))
-
-    def deciding_path(self, *, traced: bool) -> tuple[tuple[Program, ...], ...]:
-        """All that decides about a call, as processes: Redis, cache, limiter, batcher, router; with
-        telemetry behind them or without.
-        """
-        silent = {} if traced else {"otlp_endpoint": ""}
-        deciders = {
-            "limiter_address": self.addresses["limiter"],
-            "cache_address": self.addresses["cache"],
-        }
-        first = (
-            self._service("batcher", "batcher", **silent),
-            self._service("limiter", "limiter", **silent),
-        )
-        telemetry = [
-            (self._service("telemetry", "telemetry", prometheus_listen=self.addresses["metrics"]),)
-        ]
+    def stages(self) -> tuple[Stage, ...]:
+        """The whole stack; the programs of one stage may start together."""
+        instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
+        upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         return (
-            tuple(self._redis()),
-            *(telemetry if traced else []),
-            (*first, self._service("cache", "cache", **silent)),
-            (self._router(**deciders, **silent),),
+            *(() if self.redis_url else (self._stores(),)),
+            (self._telemetry(),),
+            (self._service("batcher"), self._limiter(), self._service("cache")),
+            (self._router(**self._addresses_of("cache", "limiter")),),
+            (*instances, *upstream, self._scaler(), self._console()),
         )
 
-    def batcher_and_instance(self) -> tuple[Program, ...]:
-        """A batcher and one instance that nobody has registered, for measuring the two alone."""
-        alone = {"redis_url": "", "otlp_endpoint": ""}
-        instance = self.inference(1, router_address="", **alone)
-        return (self._service("batcher", "batcher", **alone), instance)
+    def router_and_batcher(self) -> Stage:
+        """The least that a call needs beside an instance: no store, no telemetry."""
+        return (self._service("batcher", **STANDALONE), self._router(**STANDALONE))
 
-    def _router(self, **changes: str) -> Program:
-        return self._service(
-            "router", "router", batcher_address=self.addresses["batcher"], **changes
+    def request_path(self, *, traced: bool) -> tuple[Stage, ...]:
+        """Every process that a call passes before an instance, with or without telemetry."""
+        settings = {} if traced else {"otlp_endpoint": ""}
+        return (
+            self._stores(),
+            *(((self._telemetry(),),) if traced else ()),
+            (
+                self._service("batcher", **settings),
+                self._service("limiter", **settings),
+                self._service("cache", **settings),
+            ),
+            (self._router(**self._addresses_of("cache", "limiter"), **settings),),
         )
 
-    def limiter(self) -> Program:
-        """The limiter, with the operators' door beside it; the internal token is the operator's
-        secret on a developer's machine.
-        """
-        operators = {
-            "admin_listen": self.addresses["limiter-admin"],
-            "admin_tokens": f"developer={self.token}",
-        }
-        return self._service("limiter", "limiter", **operators)
+    def batcher_and_instance(self) -> Stage:
+        """A batcher and one instance that registers nowhere, to measure the two alone."""
+        return (
+            self._service("batcher", **STANDALONE),
+            self.instance(1, router_address="", **STANDALONE),
+        )
 
-    def scaler(self) -> Program:
-        """The scaler; its pools stand in the file's `scaling` section, and run here, beside the
-        instances that are always there.
-        """
-        asked = {
-            f"{name}_address": self.addresses[name] for name in ("batcher", "router", "telemetry")
-        }
-        asked |= {
-            "local_pool": "all-MiniLM-L6-v2",
-            "local_command": "{python} -u -m penstock.inference_onnx_quantized",
-            "local_beside": str(self.instances),
-        }
-        return self._service("scaler", "scaler", **asked)
-
-    def upstream(self, name: str, **changes: str) -> Program:
-        """The service before one upstream of the file."""
-        known = {"upstream": name, "router_address": self.addresses["router"], **changes}
-        return self._service("inference-upstream", "inference_upstream", **known)
-
-    def inference(self, number: int, **changes: str) -> Program:
-        """One instance of the default model."""
+    def instance(self, number: int, **settings: str) -> Program:
+        """One instance of the default model; `number` counts from 1."""
         name = f"inference-{number}"
-        return self._service(
-            name,
-            "inference_onnx_quantized",
-            **{
-                "instance_id": name,
-                "router_address": self.addresses["router"],
-                "compute_threads": "1",
-                **changes,
-            },
-        )
+        defaults = {
+            "instance_id": name,
+            "compute_threads": "1",
+            **self._addresses_of("router"),
+        }
+        return self._service(name, "inference_onnx_quantized", **{**defaults, **settings})
+
+    def upstream(self, name: str, **settings: str) -> Program:
+        """The service for one upstream of the configuration file."""
+        defaults = {"upstream": name, **self._addresses_of("router")}
+        return self._service("inference-upstream", **{**defaults, **settings})
 
     @property
     def ledger_url(self) -> str:
-        """Redis that never forgets: registry, budgets, jobs."""
+        """The store that never evicts: registry, budgets, jobs."""
         return self.redis_url or self._embedded("ledger").url
 
     @property
     def cache_url(self) -> str:
-        """Redis that is bounded: cached answers."""
+        """The store of bounded size: cached answers."""
         return self.redis_url or self._embedded("cache").url
 
-    def _redis(self) -> list[Program]:
-        return [
-            Program(
-                f"redis-{kind}",
-                tuple(self._embedded(kind).command()),
-                {},
-                f"redis+{self._embedded(kind).url}",
-            )
-            for kind in ("ledger", "cache")
-        ]
+    def _router(self, **settings: str) -> Program:
+        return self._service("router", **self._addresses_of("batcher"), **settings)
 
-    def _embedded(self, kind: str) -> EmbeddedStore:
-        folder = self.home / "redis" / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedStore(
-            folder.resolve(),
-            self.sockets / f"{kind}.sock",
-            "ledger" if kind == "ledger" else "cache",
+    def _telemetry(self) -> Program:
+        return self._service("telemetry", prometheus_listen=self.addresses["metrics"])
+
+    def _limiter(self) -> Program:
+        """The limiter and its operators' port, whose secret is the internal token here."""
+        return self._service(
+            "limiter",
+            admin_listen=self.addresses["limiter-admin"],
+            admin_tokens=f"developer={self.token}",
         )
 
-    def _service(self, name: str, module: str, **changes: str) -> Program:
-        own = {
+    def _scaler(self) -> Program:
+        """The scaler; it starts further instances of the default model on this machine."""
+        return self._service(
+            "scaler",
+            local_pool=DEFAULT_MODEL,
+            local_command="{python} -u -m penstock.inference_onnx_quantized",
+            local_beside=str(self.instances),
+            **self._addresses_of("batcher", "router", "telemetry"),
+        )
+
+    def _console(self) -> Program:
+        """The console, which shows the services that answer and names those that do not."""
+        callees = ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
+        program = self._service("console", api_key=self.api_key, **self._addresses_of(*callees))
+        return replace(program, address=f"http://{self.addresses['console']}/")
+
+    def _addresses_of(self, *services: str) -> dict[str, str]:
+        """The settings by which a service finds others, such as `router_address`."""
+        return {f"{name}_address": self.addresses[name] for name in services}
+
+    def _stores(self) -> Stage:
+        return (self._store("ledger"), self._store("cache"))
+
+    def _store(self, name: StoreName) -> Program:
+        store = self._embedded(name)
+        return Program(
+            f"redis-{name}", tuple(store.command()), address=f"{STORE_SCHEME}{store.url}"
+        )
+
+    def _embedded(self, name: StoreName) -> EmbeddedStore:
+        folder = self.home / "redis" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock", name)
+
+    def _service(self, name: str, module: str = "", **settings: str) -> Program:
+        """A service as a process; `module` is its package, by default that of its name."""
+        values = {
             "listen": self.addresses[name],
             "profile": self.profile,
             "config_file": str(self.config_file),
@@ -180,16 +178,12 @@ class StackPlan:
             "otlp_endpoint": "" if name == "telemetry" else self.addresses["telemetry"],
             "internal_token": self.token,
             "home": str(self.home),
-            **changes,
+            **settings,
         }
-        env = {f"PENSTOCK_{key.upper()}": value for key, value in own.items()}
-        # One thread for each math library: the processes share the cores, and the services have
-        # their own pools.
-        threads = {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+        variables = {f"PENSTOCK_{key.upper()}": value for key, value in values.items()}
         return Program(
-            name, python_module(f"penstock.{module}"), {**threads, **env}, self.addresses[name]
+            name,
+            python_module(f"penstock.{module or name.replace('-', '_')}"),
+            {**SINGLE_THREADED_LIBRARIES, **variables},
+            self.addresses[name],
         )

@@ -1,5 +1,6 @@
-"""Where each service answers: the documented ports, or free ones for a stack that must not collide
-with another.
+"""The addresses of the processes of a stack: on the documented ports, or on free ones.
+
+A stack on free ports cannot collide with another one on the same machine.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
+LOOPBACK = "127.0.0.1"
 PORTS: Mapping[str, int] = {
     "router": 7070,
     "cache": 7071,
@@ -18,42 +20,53 @@ PORTS: Mapping[str, int] = {
     "inference-upstream": 7077,
     "limiter-admin": 7078,
     "console": 7080,
-    "kserve-1": 7081,
-    "kserve-2": 7082,
     "telemetry": 4317,
     "metrics": 9464,
 }
+"""Process to port; `limiter-admin` and `metrics` are second ports of limiter and telemetry.
+
+A test compares them with deploy/services.yaml.
+"""
 
 
 def documented() -> dict[str, str]:
-    """The addresses of `make up`."""
-    return {name: f"127.0.0.1:{port}" for name, port in PORTS.items()}
+    """The addresses of `make up`: each process on its documented port."""
+    return {name: f"{LOOPBACK}:{port}" for name, port in PORTS.items()}
 
 
 def free() -> dict[str, str]:
-    """Addresses on ports that are free now.
+    """Addresses on ports that are free now, for the same processes as `documented`.
 
-    All are held at once while choosing, so no two are the same.
+    All ports are bound at the same time while they are chosen, so no two are the same.
     """
-    holders = {name: socket.socket() for name in PORTS}
+    sockets = {name: socket.socket() for name in PORTS}
     try:
-        for holder in holders.values():
-            holder.bind(("127.0.0.1", 0))
-        return {name: f"127.0.0.1:{holder.getsockname()[1]}" for name, holder in holders.items()}
+        for bound in sockets.values():
+            bound.bind((LOOPBACK, 0))
+        return {name: f"{LOOPBACK}:{bound.getsockname()[1]}" for name, bound in sockets.items()}
     finally:
-        for holder in holders.values():
-            holder.close()
+        for bound in sockets.values():
+            bound.close()
 
 
-def taken(addresses: Mapping[str, str]) -> dict[str, str]:
-    """Those of the addresses that somebody listens on already, by name."""
-    found = {}
-    for name, address in addresses.items():
-        host, _, port = address.rpartition(":")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, int(port)))
-            except OSError:
-                found[name] = address
-    return found
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as bound:
+        bound.bind((LOOPBACK, 0))
+        return int(bound.getsockname()[1])
+
+
+def in_use(addresses: Mapping[str, str]) -> dict[str, str]:
+    """Those of the addresses, by name, on which another process listens."""
+    return {name: address for name, address in addresses.items() if not _can_bind(address)}
+
+
+def _can_bind(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+    return True

@@ -1,6 +1,6 @@
-"""One child process: started, its lines passed on, stopped.
+"""One child process: started, its output passed on line by line, stopped.
 
-What to do when it ends is decided elsewhere.
+The supervisor decides when; nothing here restarts anything.
 """
 
 from __future__ import annotations
@@ -17,20 +17,29 @@ from penstock.service.child_process import die_with_parent
 
 LineSink = Callable[[str, str], None]
 """Takes (process name, one line of its output)."""
+MAX_LINE_BYTES = 1 << 20
 
-POLL_WHERE_WAITED = (
+GRPC_EXPERIMENTS = (
     "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
 )
-"""gRPC's own thread that waits for completions polls the sockets too, instead of a pool that hands
-each event to it: one wake-up less for every message (docs/decisions/0021-polling.md). Read when
-gRPC is imported, so that the parent sets it.
+"""The value of the variable GRPC_EXPERIMENTS for services.
+
+It lets the thread that waits for gRPC's completions poll the sockets itself, which saves one thread
+switch a message (docs/decisions/0008-polling.md). gRPC reads it when it is imported, so the parent
+process has to set it.
 """
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: a name for the log, the command, the variables added to the environment, and
-    where it answers.
+    """What to run.
+
+    Attributes:
+        name: its name in the log.
+        command: the command line.
+        env: variables added to the environment of this process.
+        address: where it answers, for the readiness check: `host:port` of a gRPC service,
+            `http://…` of a page, `redis+unix://…` of a store.
     """
 
     name: str
@@ -40,59 +49,55 @@ class Program:
 
 
 def python_module(module: str) -> tuple[str, ...]:
-    """The command that runs a module with this interpreter, unbuffered so that lines come as they
-    are written.
-    """
+    """The command that runs a module with this interpreter, with unbuffered output."""
     return (sys.executable, "-u", "-m", module)
 
 
 class Child:
-    """A running program.
-
-    Its owner must await `stop`; a killed owner takes the child with it (Linux).
-    """
+    """A running program. Its owner must await `stop`; on Linux it dies with its owner."""
 
     def __init__(
         self, program: Program, process: asyncio.subprocess.Process, sink: LineSink
     ) -> None:
         self.program = program
         self._process = process
-        self._pump = asyncio.create_task(self._pass_lines(sink))
+        self._output_task = asyncio.create_task(self._forward_output(sink))
 
     @classmethod
     async def start(cls, program: Program, sink: LineSink) -> Child:
+        """Start the program; `sink` takes its standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *die_with_parent(program.command),
-            env={"GRPC_EXPERIMENTS": POLL_WHERE_WAITED, **os.environ, **program.env},
+            env={"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS, **os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            limit=1 << 20,
+            limit=MAX_LINE_BYTES,
         )
         return cls(program, process, sink)
 
     @property
     def pid(self) -> int:
+        """The process id."""
         return self._process.pid
 
-    @property
-    def running(self) -> bool:
-        return self._process.returncode is None
-
     async def wait(self) -> int:
-        """Wait for its end and for its last line; the exit status is negative after a signal."""
+        """Wait for the end of the process and of its output; return the exit status.
+
+        The status is negative after a signal.
+        """
         status = await self._process.wait()
-        await self._pump
+        await self._output_task
         return status
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Send SIGKILL, as a crash would end it."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def stop(self, grace_s: float) -> int:
-        """Ask it to end, wait `grace_s`, then end it."""
+        """Send SIGTERM, and SIGKILL where it still runs after `grace_s`; return the exit status."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -101,7 +106,7 @@ class Child:
             self.kill()
             return await self.wait()
 
-    async def _pass_lines(self, sink: LineSink) -> None:
+    async def _forward_output(self, sink: LineSink) -> None:
         assert self._process.stdout is not None
         while line := await self._read_line(self._process.stdout):
             sink(self.program.name, line.decode(errors="replace").rstrip())

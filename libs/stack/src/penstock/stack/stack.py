@@ -1,7 +1,4 @@
-"""A running stack: started from a plan, asked for its parts, stopped.
-
-One owner: whoever entered it.
-"""
+"""A running stack: started from a plan, used through `Stack`, stopped by whoever started it."""
 
 from __future__ import annotations
 
@@ -23,11 +20,12 @@ from penstock.service.settings import read_file
 from penstock.service.store import socket_folder
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
+from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
 
 TOKEN_FILE = "internal-token"
-MODEL_READY_S = 60.0
+INSTANCES_READY_S = 60.0
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,41 +39,47 @@ class Stack:
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Where each service answers, by name."""
+        """Where each process answers, by the names of `ports.PORTS`."""
         return self.plan.addresses
 
     @property
     def internal_token(self) -> str:
-        """What internal ports ask for."""
+        """The secret of the internal ports."""
         return self.plan.token
 
     def metadata(self, tenant: str) -> tuple[tuple[str, str], ...]:
-        """The metadata of a tenant's calls."""
+        """The gRPC metadata of a tenant's calls."""
         return (("authorization", f"Bearer {self.keys[tenant]}"),)
 
     async def wait_for_instances(self, model: str, count: int, tenant: str) -> None:
-        """Wait until so many instances serve a model.
+        """Wait until `count` instances serve a model; `tenant` is whose key asks.
 
         Raises:
             CannotStart: they do not within a minute.
         """
-        end = time.monotonic() + MODEL_READY_S
-        while time.monotonic() < end:
-            answer = await self.router.ListModels(
-                router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
-            )
-            if any(row.name == model and row.ready_instances >= count for row in answer.models):
-                return
-            await asyncio.sleep(0.1)
-        raise CannotStart(f"{count} instances of {model} are not ready after {MODEL_READY_S:g} s")
+        end_s = time.monotonic() + INSTANCES_READY_S
+        while await self._ready_instances(model, tenant) < count:
+            if time.monotonic() >= end_s:
+                raise CannotStart(
+                    f"{count} instances of {model} are not ready after {INSTANCES_READY_S:g} s"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _ready_instances(self, model: str, tenant: str) -> int:
+        answer = await self.router.ListModels(
+            router_pb2.ListModelsRequest(), metadata=self.metadata(tenant)
+        )
+        return max((row.ready_instances for row in answer.models if row.name == model), default=0)
 
 
 def internal_token(home: Path) -> str:
-    """The token of this home's internal ports: from PENSTOCK_INTERNAL_TOKEN, else kept in a file
-    that only its owner reads.
+    """The secret of the internal ports of the stack in `home`.
+
+    It is PENSTOCK_INTERNAL_TOKEN, or the content of a file that only its owner can read and that is
+    made here.
 
     Raises:
-        CannotStart: the home cannot be written.
+        CannotStart: the folder cannot be written.
     """
     given = os.environ.get("PENSTOCK_INTERNAL_TOKEN")
     if given:
@@ -89,43 +93,50 @@ def internal_token(home: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise CannotStart(
-            f"{path}: {error.strerror}; name a folder that can be written by PENSTOCK_HOME"
+            f"{path}: {error.strerror}; name a writable folder with PENSTOCK_HOME"
         ) from None
 
 
 def _first_upstream(config_file: Path) -> str:
-    """Name of the first upstream in the file; further ones need a process of their own, started by
-    hand or by the orchestrator.
+    """Name of the first upstream in the file, or an empty string.
+
+    Only the first gets a process here; others are started by hand or by an orchestrator.
     """
     servers = (read_file(config_file).get("upstreams") or {}).get("servers") or [{}]
     return str(servers[0].get("name", ""))
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def run_stack(
     addresses: Mapping[str, str],
     home: Path,
     config_file: Path,
     keys: Mapping[str, str],
     log: LogStream,
 ) -> AsyncIterator[Stack]:
-    """Start a stack, yield it when it serves, stop it; no process is left."""
-    upstream = _first_upstream(config_file)
-    token = internal_token(home)
-    sockets = socket_folder()
-    redis_url = os.environ.get("PENSTOCK_REDIS_URL", "")
-    api_key = next(iter(keys.values()), "")
+    """Start a stack, yield it once it serves, and stop all its processes afterwards.
+
+    Args:
+        addresses: see `ports.documented` and `ports.free`.
+        home: folder of models and data.
+        config_file: the YAML file for all services.
+        keys: API keys by tenant; the console uses the first.
+        log: takes the output of all processes.
+
+    Raises:
+        CannotStart: a process refused to start or is not ready in time.
+    """
     plan = StackPlan(
-        addresses,
-        home,
-        sockets,
-        config_file,
-        token,
-        redis_url,
-        api_key=api_key,
-        upstream_name=upstream,
+        addresses=addresses,
+        home=home,
+        sockets=socket_folder(),
+        config_file=config_file,
+        token=internal_token(home),
+        redis_url=os.environ.get("PENSTOCK_REDIS_URL", ""),
+        api_key=next(iter(keys.values()), ""),
+        upstream_name=_first_upstream(config_file),
     )
-    supervisor = Supervisor(log, ready)
+    supervisor = Supervisor(log, is_ready)
     channel: grpc.aio.Channel | None = None
     try:
         for stage in plan.stages():
@@ -136,4 +147,4 @@ async def running(
         if channel is not None:
             await channel.close()
         await supervisor.stop()
-        shutil.rmtree(sockets, ignore_errors=True)
+        shutil.rmtree(plan.sockets, ignore_errors=True)

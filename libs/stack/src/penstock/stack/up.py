@@ -1,4 +1,4 @@
-"""`make up`: everything in the foreground, one log stream, until Ctrl-C."""
+"""`make up`: the whole stack in the foreground, with one log, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import NoReturn
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.stack import TOKEN_FILE, Stack, run_stack
 from rich.console import Console
 
+TENANT = "development"
 DEVELOPMENT_KEY = "psk-development"
-SHOWN = (
+ANNOUNCED = (
     "router",
     "cache",
     "limiter",
@@ -26,30 +28,26 @@ SHOWN = (
     "telemetry",
     "metrics",
 )
+"""The addresses that are printed once everything serves."""
 
 
 async def up(home: Path, config_file: Path, console: Console) -> None:
-    """Run until SIGINT or SIGTERM, which are heard from the first moment on.
+    """Run the stack until SIGINT or SIGTERM; both are handled from the first moment on.
 
     Raises:
-        CannotStart: a port is in use, or something refuses to start or gives up later.
+        CannotStart: a port is in use, or a process refuses to start, now or later.
     """
     addresses = ports.documented()
-    if taken := ports.taken(addresses):
-        names = ", ".join(f"{address} ({name})" for name, address in taken.items())
-        raise CannotStart(
-            f"already in use: {names}; stop what listens there, another `make up` perhaps "
-            "(`ss -ltnp`)"
-        )
-    asked = asyncio.Event()
+    _require_free(addresses)
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_requested.set)
     log = LogStream(console)
     serving = asyncio.create_task(_serve(addresses, home, config_file, console, log))
-    stop = asyncio.create_task(asked.wait())
-    await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
+    stopping = asyncio.create_task(stop_requested.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not serving.done():
         log("penstock", "stopping")
         serving.cancel()
@@ -59,26 +57,38 @@ async def up(home: Path, config_file: Path, console: Console) -> None:
     log("penstock", "stopped; no process is left")
 
 
+def _require_free(addresses: Mapping[str, str]) -> None:
+    if in_use := ports.in_use(addresses):
+        names = ", ".join(f"{address} ({name})" for name, address in in_use.items())
+        raise CannotStart(
+            f"already in use: {names}; stop the process that listens there, perhaps another "
+            "`make up` (`ss -ltnp` lists them)"
+        )
+
+
 async def _serve(
     addresses: Mapping[str, str], home: Path, config_file: Path, console: Console, log: LogStream
 ) -> NoReturn:
-    """Start, announce, and stay until something gives up; whoever cancels this waits for the last
-    process to end.
+    """Start the stack, print where it answers, and run until a process gives up.
+
+    Cancelling this returns once the last process has ended.
+
+    Raises:
+        CannotStart: a process refused to start, now or at a restart.
     """
-    keys = {"development": DEVELOPMENT_KEY}
-    async with running(addresses, home, config_file, keys, log) as stack:
-        await stack.wait_for_instances("all-MiniLM-L6-v2", stack.plan.instances, "development")
+    async with run_stack(addresses, home, config_file, {TENANT: DEVELOPMENT_KEY}, log) as stack:
+        await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
         _announce(stack, console)
-        raise CannotStart(await stack.supervisor.failed())
+        raise CannotStart(await stack.supervisor.wait_for_failure())
 
 
 def _announce(stack: Stack, console: Console) -> None:
-    rows = "  ".join(f"{name} [bold]{stack.addresses[name]}[/]" for name in SHOWN)
-    token = stack.plan.home / "internal-token"
+    addresses = "  ".join(f"{name} [bold]{stack.addresses[name]}[/]" for name in ANNOUNCED)
     page = f"http://{stack.addresses['console']}/"
-    console.print(f"\n[bold green]ready[/]  {rows}")
+    token = stack.plan.home / TOKEN_FILE
+    console.print(f"\n[bold green]ready[/]  {addresses}")
     console.print(f"       console [bold]{page}[/]")
     console.print(
-        f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   Ctrl-C "
-        "stops everything\n"
+        f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   "
+        "Ctrl-C stops everything\n"
     )

@@ -1,6 +1,6 @@
 """The demo's 400 agent requests: four tenants, ten runs each, ten steps a run.
 
-Text and order only; nothing is sent here.
+Texts and their order; nothing is sent here.
 """
 
 from __future__ import annotations
@@ -10,41 +10,45 @@ from dataclasses import dataclass
 from typing import Literal
 
 Task = Literal["embed", "classify"]
-Urgency = Literal["low", "normal", "high", "critical"]
+Priority = Literal["low", "normal", "high", "critical"]
 
 
 @dataclass(frozen=True)
 class AgentRequest:
-    """One call of an agent: who, which run and step, how urgent, and the text."""
+    """One call of an agent: its tenant, run, step, task, priority and text."""
 
     tenant: str
     run_id: str
     step: str
     task: Task
-    urgency: Urgency
+    priority: Priority
     text: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """A kind of call that an agent makes in each of its runs; `{}` takes the run's subject."""
+    """A call that an agent makes in each of its runs; `{}` in `text` stands for the subject."""
 
     name: str
     task: Task
-    urgency: Urgency
+    priority: Priority
     text: str
 
 
 @dataclass(frozen=True)
 class Agent:
-    """One tenant's agent: what its runs are about, the steps of a run, and the labels it sorts
-    texts into.
+    """One tenant's agent.
+
+    Attributes:
+        subjects: what its runs are about, one run each.
+        steps: the calls of each run, in order.
+        labelled_examples: (label, text) pairs by which it classifies.
     """
 
     tenant: str
     subjects: tuple[str, ...]
     steps: tuple[Step, ...]
-    examples: tuple[tuple[str, str], ...]
+    labelled_examples: tuple[tuple[str, str], ...]
 
 
 SUPPORT = Agent(
@@ -206,19 +210,17 @@ LEGAL = Agent(
 AGENTS = (SUPPORT, OPERATIONS, SHOP, LEGAL)
 
 
-def requests() -> Iterator[AgentRequest]:
-    """All 400 requests, the tenants' runs interleaved as they would arrive from four busy
-    agents.
-    """
-    for number in range(10):
+def agent_requests() -> Iterator[AgentRequest]:
+    """All 400 requests in order, the runs of the four tenants interleaved."""
+    for run in range(10):
         for position in range(10):
             for agent in AGENTS:
                 step = agent.steps[position]
-                run_id = f"{agent.tenant}-run-{number + 1:02d}"
-                text = step.text.format(agent.subjects[number])
-                yield AgentRequest(agent.tenant, run_id, step.name, step.task, step.urgency, text)
+                run_id = f"{agent.tenant}-run-{run + 1:02d}"
+                text = step.text.format(agent.subjects[run])
+                yield AgentRequest(agent.tenant, run_id, step.name, step.task, step.priority, text)
 
 
-def examples(tenant: str) -> tuple[tuple[str, str], ...]:
-    """The (label, text) pairs by which a tenant's agent sorts texts."""
-    return next(agent.examples for agent in AGENTS if agent.tenant == tenant)
+def labelled_examples(tenant: str) -> tuple[tuple[str, str], ...]:
+    """The (label, text) pairs by which a tenant's agent classifies."""
+    return next(agent.labelled_examples for agent in AGENTS if agent.tenant == tenant)

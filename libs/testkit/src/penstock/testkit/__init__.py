@@ -1,3 +1,1 @@
-"""What tests share: fakes that pass the suites of what they stand for, scripted upstreams, servers
-for the length of a test.
-"""
+"""What tests share: fakes, scripted upstreams, a TCP proxy, and servers for one test."""

@@ -1,4 +1,4 @@
-"""A chat as a task, and what was said to it as a result."""
+"""Messages of a short chat: the task, its result, and the look-up of it in the cache."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from penstock.api.cache.v1 import cache_pb2
 from penstock.api.inference.v1 import inference_pb2
 
 STOP = inference_pb2.FINISH_REASON_STOP
+COMPUTE_MS = 50
+PRICE_MICROUSD = 500
 
 
-def chat(text: str, system: str = "You sort requests.", **more: Any) -> inference_pb2.Task:
-    """One system message and one of the user; `more` are fields of the task."""
+def chat(text: str, system: str = "You sort requests.", **fields: Any) -> inference_pb2.Task:
+    """A generate task of one system and one user message; `fields` are further ones of the task."""
     task = inference_pb2.Task()
     task.generate.messages.add(role="system", content=system)
     task.generate.messages.add(role="user", content=text)
-    for name, value in more.items():
+    for name, value in fields.items():
         if name == "tools":
             task.generate.tools.extend(value)
         else:
@@ -23,19 +25,27 @@ def chat(text: str, system: str = "You sort requests.", **more: Any) -> inferenc
     return task
 
 
-def said(text: str, reason: int = STOP) -> inference_pb2.TaskResult:
-    """An answer of one text that took 50 ms."""
-    result = inference_pb2.TaskResult(compute_ms=50)
-    result.generate.message.role, result.generate.message.content = "assistant", text
-    result.generate.finish_reason = reason  # type: ignore[assignment]
+def chat_result(
+    text: str, finish_reason: inference_pb2.FinishReason = STOP
+) -> inference_pb2.TaskResult:
+    """The result of a generate task: one text that took 50 ms."""
+    result = inference_pb2.TaskResult(compute_ms=COMPUTE_MS)
+    result.generate.message.role = "assistant"
+    result.generate.message.content = text
+    result.generate.finish_reason = finish_reason
     return result
 
 
-def asking(task: inference_pb2.Task, **more: Any) -> cache_pb2.LookUpRequest:
-    """A look-up of a dear model; `more` are fields of it, and `model` and `namespace` of its
-    scope.
+def look_up_request(task: inference_pb2.Task, **fields: Any) -> cache_pb2.LookUpRequest:
+    """A look-up of a task whose answer costs 500 micro-dollars.
+
+    `model` and `namespace` are fields of its scope, `price` is the full price in micro-dollars, all
+    other fields are the request's own.
     """
-    scope = cache_pb2.Scope(model=more.pop("model", "chat"), namespace=more.pop("namespace", ""))
+    scope = cache_pb2.Scope(
+        model=fields.pop("model", "chat"), namespace=fields.pop("namespace", "")
+    )
+    price_microusd = fields.pop("price", PRICE_MICROUSD)
     return cache_pb2.LookUpRequest(
-        scope=scope, task=task, full_price_microusd=more.pop("price", 500), **more
+        scope=scope, task=task, full_price_microusd=price_microusd, **fields
     )

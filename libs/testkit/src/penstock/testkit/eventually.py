@@ -11,12 +11,32 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 TIMEOUT_S = 10.0
 """Long enough for a busy machine; a check that holds takes only as long as it needs."""
 EVERY_S = 0.02
+
+
+@overload
+async def eventually(
+    check: Callable[[], Awaitable[T]],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    every_s: float = EVERY_S,
+    not_yet: tuple[type[Exception], ...] = (),
+) -> T: ...
+
+
+@overload
+async def eventually(
+    check: Callable[[], T],
+    timeout_s: float = TIMEOUT_S,
+    *,
+    every_s: float = EVERY_S,
+    not_yet: tuple[type[Exception], ...] = (),
+) -> T: ...
 
 
 async def eventually(

@@ -1,6 +1,4 @@
-"""A router that answers as it is told: what stands behind the door that a client is tested
-against.
-"""
+"""A scripted router behind a public endpoint, for tests of clients."""
 
 from __future__ import annotations
 
@@ -21,12 +19,17 @@ ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 KEY = "psk-client"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 HANG = "hang"
-"""The text that is never answered, and the conversation whose second piece never comes."""
+"""A text that is never answered; as a conversation, its second piece never comes."""
 
 
 class ScriptedRouter:
-    """Embeds a text as its length, streams three pieces, and fails as often as `faults` says; its
-    other methods are never called.
+    """Embeds a text as its length and streams three pieces; other methods must not be called.
+
+    Attributes:
+        faults: raised one by one by the next calls, in order.
+        calls: the options and the context of every call so far.
+        hanging: set once a call for HANG waits.
+        cancelled: set once a waiting call has been cancelled.
     """
 
     def __init__(self) -> None:
@@ -42,22 +45,19 @@ class ScriptedRouter:
             raise self.faults.pop(0)
         if HANG in request.texts:
             await self._hang()
-        return pb.EmbedResponse(
-            embeddings=[
-                inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts
-            ],
-            receipt=common_pb2.Receipt(
-                trace_id=TRACE_ID,
-                total_ms=1.5,
-                route=common_pb2.RouteReceipt(instance_id="one"),
-                cost=common_pb2.Cost(paid_microusd=7),
-            ),
+        receipt = common_pb2.Receipt(
+            trace_id=TRACE_ID,
+            total_ms=1.5,
+            route=common_pb2.RouteReceipt(instance_id="one"),
+            cost=common_pb2.Cost(paid_microusd=7),
         )
+        embeddings = [inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts]
+        return pb.EmbedResponse(embeddings=embeddings, receipt=receipt)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        """See RouterService."""
+        """See RouterService; `faults` come after the last piece where a model is named."""
         self.calls.append((request.options, call))
         if self.faults and not request.options.model:
             raise self.faults.pop(0)
@@ -78,15 +78,19 @@ class ScriptedRouter:
 
     def __getattr__(self, name: str) -> object:
         if name in ROUTER.methods_by_name:
-            return self._unused
+            return self._not_scripted
         raise AttributeError(name)
 
-    async def _unused(self, request: object, call: Call) -> None:
-        raise AssertionError("not part of these tests")
+    async def _not_scripted(self, request: object, call: Call) -> None:
+        raise AssertionError("the scripted router has no such method")
 
 
 def authenticate(metadata: Metadata) -> Call:
-    """Lets in whoever has KEY."""
+    """Accept KEY.
+
+    Raises:
+        Fault: UNAUTHENTICATED for any other key.
+    """
     if metadata.get("authorization") != f"Bearer {KEY}":
         raise unauthenticated("the API key is not known")
     return Call(Principal("acme"))
@@ -94,6 +98,6 @@ def authenticate(metadata: Metadata) -> Call:
 
 @contextlib.asynccontextmanager
 async def serving_router(router: ScriptedRouter) -> AsyncIterator[str]:
-    """The address of a public door with this router behind it."""
+    """Serve the router at a public endpoint; yields the address."""
     async with serving([Endpoint(ROUTER, router, authenticate, public=True)]) as server:
         yield server.address

@@ -1,4 +1,4 @@
-"""A real server on a free port or socket for the length of a test, and peers towards it."""
+"""A real server on a free port or socket for one test, and peers that call it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ TRANSPORTS: tuple[Transport, ...] = (
 async def serving(
     endpoints: Sequence[Endpoint], listen: str = "127.0.0.1:0", **options: object
 ) -> AsyncIterator[GrpcServer]:
-    """A started server; stopped without grace afterwards."""
-    server = GrpcServer("test", ServiceSettings(listen=listen), endpoints, **options)  # type: ignore[arg-type]
+    """A started server, stopped without grace afterwards; `options` are those of GrpcServer."""
+    settings = ServiceSettings(listen=listen)
+    server = GrpcServer("test", settings, endpoints, **options)  # type: ignore[arg-type]  # any
     await server.start()
     try:
         yield server
@@ -41,20 +42,23 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def peer_over(
-    transport: Transport, door: Endpoint, token: str = TOKEN
+    transport: Transport, endpoint: Endpoint, token: str = TOKEN
 ) -> AsyncIterator[Peer]:
-    """A peer to `door` over the transport asked for; server and connection are gone afterwards."""
+    """A peer that calls `endpoint` over a transport; server and connection end with the block."""
     if transport == "in-process":
-        local = InProcessPeer(door.service, door.servicer)
+        local = InProcessPeer(endpoint.service, endpoint.servicer)
         yield local
         await local.close()
         return
     with tempfile.TemporaryDirectory(prefix="ps-") as folder:
         listen = f"unix:{Path(folder) / 's'}" if transport.startswith("unix") else "127.0.0.1:0"
-        async with serving([door], listen) as server:
-            if transport.endswith("stream"):
-                peer: Peer = connect(server.address, door.service, token=token)
-            else:
-                peer = UnaryPeer(open_channel(server.address), door.service, token=token)
+        async with serving([endpoint], listen) as server:
+            peer = _remote_peer(transport, server.address, endpoint, token)
             yield peer
             await peer.close()
+
+
+def _remote_peer(transport: Transport, address: str, endpoint: Endpoint, token: str) -> Peer:
+    if transport.endswith("stream"):
+        return connect(address, endpoint.service, token=token)
+    return UnaryPeer(open_channel(address), endpoint.service, token=token)

@@ -1,25 +1,27 @@
-"""A scripted upstream: a small HTTP/1.1 server that speaks OpenAI's chat and embedding protocol,
-with faults on demand. Deterministic.
+"""A scripted upstream: a small HTTP/1.1 server with OpenAI's chat and embedding protocol.
 
-Answers come from a function of the request; pauses are given; every fault that a real server has
-shown can be asked for, one a request.
+Deterministic: answers are a function of the request, pauses are given, and faults that real servers
+have shown can be asked for, one a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-from penstock.testkit.pace import Pace, Paces, of_length
+from penstock.testkit import openai_messages as messages
+from penstock.testkit.openai_messages import Json, ScriptedAnswer
+from penstock.testkit.pace import Pace, Paces, repeat_to_length
 
-FaultName = Literal[
+__all__ = ["ScriptedAnswer", "ScriptedUpstream", "UpstreamFault"]
+
+UpstreamFault = Literal[
     "400",
     "401",
     "403",
@@ -40,265 +42,243 @@ FaultName = Literal[
     "oversized",
     "error_event",
 ]
-WIDTH = 8
+"""A status, or: the connection is reset; nothing is ever answered; the body is no JSON; the answer
+ends in its middle; the answer is HTML; the answer is 1 MiB long; the stream has an error event.
+"""
+ERROR_BODY = json.dumps({"error": {"message": "secret detail"}})
+OVERSIZED_BODY = b'{"choices": "' + b"x" * (1 << 20) + b'"}'
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 
 
-@dataclass(frozen=True)
-class Said:
-    """One answer: its text, and the tokens that it reports."""
-
-    text: str
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    tool_calls: tuple[tuple[str, str], ...] = ()
-    finish_reason: str = "stop"
-
-
-def echo(body: dict[str, Any]) -> Said:
-    """Repeats the last turn."""
-    return Said(str(body["messages"][-1]["content"]))
+def repeat_last_message(body: Json) -> ScriptedAnswer:
+    """Answer with the content of the last message."""
+    return ScriptedAnswer(str(body["messages"][-1]["content"]))
 
 
 @dataclass
 class ScriptedUpstream:
-    """The server. Owner: whoever enters it; `url` is its address then."""
+    """The server, an async context manager.
 
-    script: Callable[[dict[str, Any]], Said] = echo
-    first_s: float = 0.0
-    """Seconds to the first piece."""
-    word_s: float = 0.0
-    """Seconds between words."""
+    Attributes:
+        script: the answer to a chat request's body.
+        first_token_s: seconds to the first piece.
+        per_word_s: seconds between words.
+        paces: both, and the lengths of answers, request by request, in place of the two above.
+        key: the API key to require; empty: any.
+        tls: a server's TLS context; None: plain HTTP.
+        report_usage: whether answers have token counts.
+        faults: taken one for each request, in order; an empty string is no fault.
+        requests: the request bodies so far.
+        connections: number of connections accepted so far.
+        caller_left: set when a caller closes its connection before the answer has ended.
+        url: the base URL, while it serves.
+    """
+
+    script: Callable[[Json], ScriptedAnswer] = repeat_last_message
+    first_token_s: float = 0.0
+    per_word_s: float = 0.0
     paces: Paces | None = None
-    """Both, and the lengths of answers, request by request; in place of the two above."""
     key: str = ""
     tls: ssl.SSLContext | None = None
     report_usage: bool = True
-    faults: deque[FaultName] = field(default_factory=deque)
-    """Taken one for each request, in order; an empty string for none."""
-    requests: list[dict[str, Any]] = field(default_factory=list)
+    faults: deque[UpstreamFault] = field(default_factory=deque)
+    requests: list[Json] = field(default_factory=list)
     connections: int = 0
-    left_early: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a caller closes its connection before the answer has ended."""
+    caller_left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
-    _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
-    def open(self) -> int:
-        """Connections that are open now."""
-        return len(self._open)
+    def open_connections(self) -> int:
+        """Number of connections that are open now."""
+        return len(self._writers)
 
     async def __aenter__(self) -> ScriptedUpstream:
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.tls)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in list(self._open):
+        for writer in list(self._writers):
             writer.transport.abort()
         await asyncio.sleep(0)
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def take_fault(self, head: dict[str, str]) -> str:
+        """The fault of the next request, which has these headers; empty for none."""
+        fault = self.faults.popleft() if self.faults else ""
+        authorised = not self.key or head.get("authorization") == f"Bearer {self.key}"
+        return fault if authorised else "401"
+
+    def pace(self) -> Pace:
+        """The pace of the newest request."""
+        if self.paces is None:
+            return Pace(self.first_token_s, self.per_word_s)
+        return self.paces(len(self.requests) - 1)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._open.add(writer)
+        self._writers.add(writer)
+        connection = _Connection(self, reader, writer)
         try:
-            while head := await self._head(reader):
-                length = int(head.get("content-length", "0"))
-                body = json.loads(await reader.readexactly(length) or b"{}")
-                if not await self._answer(head, body, reader, writer):
-                    return
+            while await connection.serve_request():
+                pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            self.left_early.set()
+            self.caller_left.set()
         finally:
-            self._open.discard(writer)
+            self._writers.discard(writer)
             writer.close()
 
-    @staticmethod
-    async def _head(reader: asyncio.StreamReader) -> dict[str, str]:
-        first = await reader.readline()
+
+@dataclass(frozen=True)
+class _Connection:
+    """One connection: reads requests and writes answers."""
+
+    upstream: ScriptedUpstream
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def serve_request(self) -> bool:
+        """Answer the next request; false where the connection is to end."""
+        head = await self._read_head()
+        if not head:
+            return False
+        length = int(head.get("content-length", "0"))
+        body = json.loads(await self.reader.readexactly(length) or b"{}")
+        self.upstream.requests.append(body)
+        fault = self.upstream.take_fault(head)
+        if fault.isdigit():
+            await self._send(ERROR_BODY.encode(), status=int(fault), extra="retry-after: 2\r\n")
+            return True
+        if fault == "reset":
+            self.writer.transport.abort()
+            return False
+        if fault == "silence":
+            await self.reader.read(1)
+            self.upstream.caller_left.set()
+            return False
+        pace = self.upstream.pace()
+        await asyncio.sleep(pace.first_token_s)
+        return await self._answer(head["path"], body, fault, pace)
+
+    async def _read_head(self) -> dict[str, str]:
+        """The headers of the next request in lower case, and its `path`; empty at the end."""
+        first = await self.reader.readline()
         if not first:
             return {}
         head = {"path": first.split()[1].decode()}
-        while line := (await reader.readline()).strip():
+        while line := (await self.reader.readline()).strip():
             name, _, value = line.decode().partition(":")
             head[name.lower()] = value.strip()
         return head
 
-    async def _answer(
-        self,
-        head: dict[str, str],
-        body: dict[str, Any],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> bool:
-        """Answer one request; false ends the connection."""
-        self.requests.append(body)
-        fault = self.faults.popleft() if self.faults else ""
-        if self.key and head.get("authorization") != f"Bearer {self.key}":
-            fault = "401"
-        if fault.isdigit():
-            await _send(
-                writer,
-                int(fault),
-                b'{"error": {"message": "secret detail"}}',
-                extra="retry-after: 2\r\n",
-            )
-            return True
-        if fault == "reset":
-            writer.transport.abort()
-            return False
-        if fault == "silence":
-            await reader.read(1)
-            self.left_early.set()
-            return False
-        pace = self.paces(len(self.requests) - 1) if self.paces else Pace(self.first_s, self.word_s)
-        await asyncio.sleep(pace.first_s)
+    async def _answer(self, path: str, body: Json, fault: str, pace: Pace) -> bool:
         if fault == "content_type":
-            await _send(writer, 200, b"<html>hello</html>", kind="text/html")
+            await self._send(b"<html>hello</html>", content_type="text/html")
             return True
         if fault == "oversized":
-            await _send(writer, 200, b'{"choices": "' + b"x" * (1 << 20) + b'"}', kind=_kind(body))
-            return True
-        if head["path"].endswith("/embeddings"):
-            await _send(writer, 200, json.dumps(self._embeddings(body)).encode())
-            return True
-        said = self.script(body)
-        said = replace(said, text=of_length(said.text, pace.words))
-        if not body.get("stream"):
-            text = (
-                b'{"choices": ['
-                if fault == "malformed"
-                else json.dumps(self._whole(body, said)).encode()
+            streamed = body.get("stream")
+            await self._send(
+                OVERSIZED_BODY,
+                content_type="text/event-stream" if streamed else "application/json",
             )
-            await _send(
-                writer, 200, text[: len(text) // 2] if fault == "cut" else text, length=len(text)
-            )
-            return fault != "cut"
-        return await self._stream(body, said, fault, pace.word_s, reader, writer)
+            return True
+        if path.endswith("/embeddings"):
+            await self._send(json.dumps(messages.embeddings(body)).encode())
+            return True
+        answer = self.upstream.script(body)
+        answer = replace(answer, text=repeat_to_length(answer.text, pace.words))
+        if body.get("stream"):
+            return await self._stream(body, answer, fault, pace.per_word_s)
+        return await self._send_whole(body, answer, fault)
 
-    async def _stream(
-        self,
-        body: dict[str, Any],
-        said: Said,
-        fault: str,
-        word_s: float,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> bool:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: "
-            b"chunked\r\n\r\n"
-        )
-        gone = asyncio.ensure_future(reader.read(1))
-        words = said.text.split(" ")
-        try:
-            for number, word in enumerate(words):
-                if fault == "cut" and number == max(1, len(words) // 2):
-                    return False
-                if fault == "malformed" and number == 1:
-                    await _event(writer, "{not json")
-                if fault == "error_event" and number == 1:
-                    await _event(writer, json.dumps({"error": {"message": "secret detail"}}))
-                delta = {"content": word if number == 0 else f" {word}"}
-                await _event(writer, json.dumps(self._piece(body, delta, None)))
-                if word_s:
-                    done, _ = await asyncio.wait([gone], timeout=word_s)
-                    if done:
-                        self.left_early.set()
-                        return False
-            for index, (name, arguments) in enumerate(said.tool_calls):
-                function = {"name": name, "arguments": arguments}
-                delta_call = {
-                    "tool_calls": [{"index": index, "id": f"call-{index}", "function": function}]
-                }
-                await _event(writer, json.dumps(self._piece(body, delta_call, None)))
-            await _event(writer, json.dumps(self._piece(body, {}, said.finish_reason)))
-            if self.report_usage:
-                last = {"model": body["model"], "choices": [], "usage": self._usage(body, said)}
-                await _event(writer, json.dumps(last))
-            await _event(writer, "[DONE]")
-            writer.write(b"0\r\n\r\n")
-            await writer.drain()
-        finally:
-            if not gone.done():
-                gone.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await gone
+    async def _send_whole(self, body: Json, answer: ScriptedAnswer, fault: str) -> bool:
+        report_usage = self.upstream.report_usage
+        content = json.dumps(messages.completion(body, answer, report_usage=report_usage)).encode()
+        if fault == "malformed":
+            content = b'{"choices": ['
+        if fault == "cut":
+            await self._send(content[: len(content) // 2], length=len(content))
+            return False
+        await self._send(content)
         return True
 
-    def _piece(
-        self, body: dict[str, Any], delta: dict[str, Any], reason: str | None
-    ) -> dict[str, Any]:
-        return {
-            "model": body["model"],
-            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
-        }
+    async def _stream(
+        self, body: Json, answer: ScriptedAnswer, fault: str, per_word_s: float
+    ) -> bool:
+        self.writer.write(STREAM_HEAD)
+        caller_left = asyncio.ensure_future(self.reader.read(1))
+        try:
+            if not await self._stream_words(body, answer, fault, per_word_s, caller_left):
+                return False
+            for index, (name, arguments) in enumerate(answer.tool_calls):
+                await self._send_event(messages.tool_call_chunk(body, index, name, arguments))
+            await self._send_event(messages.chunk(body, {}, answer.finish_reason))
+            if self.upstream.report_usage:
+                await self._send_event(messages.usage_chunk(body, answer))
+            await self._send_text_event("[DONE]")
+            self.writer.write(b"0\r\n\r\n")
+            await self.writer.drain()
+        finally:
+            if not caller_left.done():
+                caller_left.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await caller_left
+        return True
 
-    def _whole(self, body: dict[str, Any], said: Said) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": said.text}
-        if said.tool_calls:
-            message["tool_calls"] = [
-                {
-                    "id": f"call-{index}",
-                    "type": "function",
-                    "function": {"name": name, "arguments": arguments},
-                }
-                for index, (name, arguments) in enumerate(said.tool_calls)
-            ]
-        whole = {
-            "model": body["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
-        }
-        return {**whole, "usage": self._usage(body, said)} if self.report_usage else whole
+    async def _stream_words(
+        self,
+        body: Json,
+        answer: ScriptedAnswer,
+        fault: str,
+        per_word_s: float,
+        caller_left: asyncio.Future[bytes],
+    ) -> bool:
+        """Send the answer's words; false where the stream ends before the last."""
+        words = answer.text.split(" ")
+        for number, word in enumerate(words):
+            if fault == "cut" and number == max(1, len(words) // 2):
+                return False
+            if fault == "malformed" and number == 1:
+                await self._send_text_event("{not json")
+            if fault == "error_event" and number == 1:
+                await self._send_text_event(ERROR_BODY)
+            content = word if number == 0 else f" {word}"
+            await self._send_event(messages.chunk(body, {"content": content}))
+            if per_word_s:
+                done, _ = await asyncio.wait([caller_left], timeout=per_word_s)
+                if done:
+                    self.upstream.caller_left.set()
+                    return False
+        return True
 
-    @staticmethod
-    def _usage(body: dict[str, Any], said: Said) -> dict[str, Any]:
-        read = sum(len(str(message.get("content") or "")) for message in body["messages"]) // 4 + 3
-        return {
-            "prompt_tokens": read,
-            "completion_tokens": len(said.text.split(" ")) + said.reasoning_tokens,
-            "prompt_tokens_details": {"cached_tokens": min(said.cached_tokens, read)},
-            "completion_tokens_details": {"reasoning_tokens": said.reasoning_tokens},
-        }
+    async def _send(
+        self,
+        content: bytes,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        extra: str = "",
+        length: int | None = None,
+    ) -> None:
+        """Send a whole response; `length` is the content-length where it is not the true one."""
+        size = len(content) if length is None else length
+        head = (
+            f"HTTP/1.1 {status} X\r\n"
+            f"content-type: {content_type}\r\n"
+            f"content-length: {size}\r\n"
+            f"{extra}\r\n"
+        )
+        self.writer.write(head.encode() + content)
+        await self.writer.drain()
 
-    @staticmethod
-    def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
-        rows = [
-            {
-                "index": index,
-                "embedding": [
-                    byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:WIDTH]
-                ],
-            }
-            for index, text in enumerate(body["input"])
-        ]
-        return {
-            "model": body["model"],
-            "data": rows[::-1],
-            "usage": {"prompt_tokens": sum(map(len, body["input"])) // 4},
-        }
+    async def _send_event(self, message: Json) -> None:
+        await self._send_text_event(json.dumps(message))
 
-
-def _kind(body: dict[str, Any]) -> str:
-    return "text/event-stream" if body.get("stream") else "application/json"
-
-
-async def _send(
-    writer: asyncio.StreamWriter,
-    status: int,
-    body: bytes,
-    kind: str = "application/json",
-    extra: str = "",
-    length: int = -1,
-) -> None:
-    size = len(body) if length < 0 else length
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{extra}\r\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-
-
-async def _event(writer: asyncio.StreamWriter, data: str) -> None:
-    text = f"data: {data}\n\n".encode()
-    writer.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
-    await writer.drain()
+    async def _send_text_event(self, data: str) -> None:
+        event = f"data: {data}\n\n".encode()
+        self.writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+        await self.writer.drain()

@@ -1,23 +1,21 @@
-"""Padding where the model pads: the original FP32 model runs a batch as one rectangle, in the
-serving queue and first come, first served.
+"""Padding on a model that pads: the serving queue against first come, first served.
 
-Both sides get the same texts of mixed lengths from the same number of callers, in turns. The queue,
-its scheduler, its former and the cost that it learns are those that serve; lengths are estimated
-from bytes as in serving, and padding is counted in the model's own tokens. Only batches built while
-at least a full batch was waiting count: before an idle model there is nothing to choose from.
+The original FP32 model runs a batch as one rectangle. Both sides get the same texts of mixed
+lengths from the same number of callers, in turns. Queue, scheduler, batch former and learned cost
+are those that serve; lengths are estimated from bytes as in serving, and padding is counted in the
+model's own tokens. Only batches built while at least a full batch was waiting count, because before
+an idle model there is nothing to choose from.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
@@ -25,9 +23,10 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.queue import InstanceQueue, Member
 from penstock.batcher.settings import KnobsSection
 from penstock.batcher.split_merge import size_of
-from penstock.bench.batching.texts import LONGEST, mixed_texts
+from penstock.bench.batching.texts import MAX_MODEL_TOKENS, mixed_texts
 from penstock.bench.harness.load import closed_loop
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import home_folder
 from penstock.onnx.encoder import Encoded, TextModel
 from penstock.rpc.call import Call
 from penstock.rpc.errors import OK
@@ -41,66 +40,78 @@ TEXTS = 2_000
 
 @dataclass
 class Tally:
-    """Batches that were built while a full one was waiting, and all tokens that were computed in
-    how many seconds.
+    """Tokens of the batches.
+
+    Attributes:
+        real_tokens: of batches built while a full one was waiting.
+        padded_tokens: of the same batches, padding included.
+        tokens: of all batches.
     """
 
-    real: int = 0
-    padded: int = 0
+    real_tokens: int = 0
+    padded_tokens: int = 0
     tokens: int = 0
-    seconds: float = 0.0
 
-    def note(self, candidates: int, rows: Sequence[Encoded]) -> None:
+    def add(self, waiting: int, rows: Sequence[Encoded]) -> None:
+        """Count a batch that was built while so many rows were waiting, its own included."""
         lengths = [len(ids) for ids, _ in rows]
         self.tokens += sum(lengths)
-        if candidates >= ROWS:
-            self.real += sum(lengths)
-            self.padded += len(lengths) * max(lengths)
+        if waiting >= ROWS:
+            self.real_tokens += sum(lengths)
+            self.padded_tokens += len(lengths) * max(lengths)
 
     @property
     def waste(self) -> float:
-        if not self.padded:
-            raise ValueError("the load never filled a batch, so its padding says nothing")
-        return 1.0 - self.real / self.padded
+        """Share of padding.
 
-    @property
-    def rate(self) -> float:
-        return self.tokens / self.seconds
+        Raises:
+            ValueError: a full batch was never waiting.
+        """
+        if not self.padded_tokens:
+            raise ValueError("the load never filled a batch, so its padding cannot be measured")
+        return 1.0 - self.real_tokens / self.padded_tokens
 
 
 @dataclass
-class Model:
-    """The model that pads, and what each text is to it."""
+class PaddingModel:
+    """The model that pads, and the token ids of each text."""
 
     model: TextModel
-    rows: dict[str, Encoded]
+    encoded: dict[str, Encoded]
 
     @classmethod
-    def load(cls, texts: Sequence[str]) -> Model:
-        home = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "models"
-        model = TextModel.load(home / MODEL / "1")
+    def load(cls, texts: Sequence[str]) -> PaddingModel:
+        """Load the model and encode the texts.
+
+        Raises:
+            ValueError: the model does not pad.
+        """
+        model = TextModel.load(home_folder() / "models" / MODEL / "1")
         if model.card.rows_singly:
             raise ValueError(f"{MODEL} runs its rows singly and pads nothing")
-        coded = [(ids[:LONGEST], types[:LONGEST]) for ids, types in model.encode(texts)]
-        return cls(model, dict(zip(texts, coded, strict=True)))
+        encoded = [
+            (ids[:MAX_MODEL_TOKENS], types[:MAX_MODEL_TOKENS]) for ids, types in model.encode(texts)
+        ]
+        return cls(model, dict(zip(texts, encoded, strict=True)))
 
     async def run(self, rows: Sequence[Encoded]) -> None:
-        """One batch, one rectangle."""
+        """Compute one batch as one rectangle."""
         await asyncio.to_thread(self.model.run, rows)
 
 
 class Side(Protocol):
-    """Serves texts."""
+    """One way of batching, with its tally."""
 
     tally: Tally
 
-    async def ask(self, text: str) -> None: ...
+    async def serve(self, text: str) -> None:
+        """Return once the text has been computed."""
 
 
-class Ours:
-    """The serving queue before the model; it learns the model's cost as it goes."""
+class ServingQueue:
+    """The serving queue before the model; it learns the model's cost."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: PaddingModel) -> None:
         self.tally = Tally()
         self._model = model
         self._queue = InstanceQueue(self, 1, {"": KnobsSection(max_batch_size=ROWS)}, SystemClock())
@@ -108,73 +119,74 @@ class Ours:
     async def run(
         self, model: str, members: Sequence[Member]
     ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        rows = [self._model.rows[member.task.embed.texts[0]] for member in members]
-        self.tally.note(len(members) + len(self._queue.waiting), rows)
+        """Compute a batch for the queue."""
+        rows = [self._model.encoded[member.task.embed.texts[0]] for member in members]
+        self.tally.add(len(members) + len(self._queue.waiting), rows)
         await self._model.run(rows)
         for index in range(len(members)):
             yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
 
-    async def ask(self, text: str) -> None:
+    async def serve(self, text: str) -> None:
+        """Queue a text and wait for it."""
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
         await self._queue.submit(task, MODEL, Call(), size_of(task, 0))
 
 
-@dataclass
-class Fifo:
-    """First come, first served, as many as there are up to a full batch."""
+class FirstComeQueue:
+    """First come, first served, as many rows as wait, up to a full batch."""
 
-    model: Model
-    tally: Tally = field(default_factory=Tally)
-    _waiting: deque[tuple[str, asyncio.Future[None]]] = field(default_factory=deque)
-    _running: asyncio.Task[None] | None = None
+    def __init__(self, model: PaddingModel) -> None:
+        self.tally = Tally()
+        self._model = model
+        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._running: asyncio.Task[None] | None = None
 
-    async def ask(self, text: str) -> None:
+    async def serve(self, text: str) -> None:
+        """Queue a text and wait for it."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((text, done))
         if self._running is None:
-            self._running = asyncio.create_task(self._work())
+            self._running = asyncio.create_task(self._run_until_empty())
         await done
 
-    async def _work(self) -> None:
+    async def _run_until_empty(self) -> None:
         while self._waiting:
-            candidates = len(self._waiting)
-            batch = [self._waiting.popleft() for _ in range(min(ROWS, candidates))]
-            rows = [self.model.rows[text] for text, _ in batch]
-            self.tally.note(candidates, rows)
-            await self.model.run(rows)
+            waiting = len(self._waiting)
+            batch = [self._waiting.popleft() for _ in range(min(ROWS, waiting))]
+            rows = [self._model.encoded[text] for text, _ in batch]
+            self.tally.add(waiting, rows)
+            await self._model.run(rows)
             for _, done in batch:
                 done.set_result(None)
         self._running = None
 
 
 def measure(options: Options) -> dict[str, float]:
-    """`padding_waste` and `padding_waste_fifo`, and the real tokens a second of one over the
-    other.
-    """
+    """Padding of both sides, and the tokens a second of ours over those of first come."""
     texts = mixed_texts(options, TEXTS, random.Random(1))
-    return asyncio.run(_measure(Model.load(texts), texts, options))
+    return asyncio.run(_measure(PaddingModel.load(texts), texts, options))
 
 
-async def _measure(model: Model, texts: Sequence[str], options: Options) -> dict[str, float]:
+async def _measure(model: PaddingModel, texts: Sequence[str], options: Options) -> dict[str, float]:
     rounds, seconds = (1, 2.0) if options.quick else (3, 8.0)
-    ours, fifo = Ours(model), Fifo(model)
+    ours = ServingQueue(model)
+    first_come = FirstComeQueue(model)
     await _load(ours, texts, seconds / 4)  # the queue learns what a batch costs
     ours.tally = Tally()
     gains = []
     for _ in range(rounds):
-        rates = [await _load(side, texts, seconds) for side in (ours, fifo)]
+        rates = [await _load(side, texts, seconds) for side in (ours, first_come)]
         gains.append(rates[0] / rates[1])
     return {
         "padding_waste": ours.tally.waste,
-        "padding_waste_fifo": fifo.tally.waste,
+        "padding_waste_fifo": first_come.tally.waste,
         "fp32_vs_fifo_tokens": statistics.median(gains),
     }
 
 
 async def _load(side: Side, texts: Sequence[str], seconds: float) -> float:
     """Tokens a second of one turn."""
-    before, began = side.tally.tokens, time.perf_counter()
-    await closed_loop(lambda number: side.ask(texts[number % len(texts)]), CALLERS, seconds)
-    took = time.perf_counter() - began
-    side.tally.seconds += took
-    return (side.tally.tokens - before) / took
+    tokens_before = side.tally.tokens
+    began_s = time.perf_counter()
+    await closed_loop(lambda number: side.serve(texts[number % len(texts)]), CALLERS, seconds)
+    return (side.tally.tokens - tokens_before) / (time.perf_counter() - began_s)

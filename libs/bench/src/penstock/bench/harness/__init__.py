@@ -1,1 +1,1 @@
-"""What benchmarks share: options, load, results, their pages."""
+"""What benchmarks share: options, data sets, load, processes, results and their pages."""

@@ -1,5 +1,6 @@
-"""The other side of `hop` and `overhead`: a bare grpc.aio echo and the same servicer behind a door,
-in a process of its own.
+"""The other side of `hop` and `overhead`: two echo servers in a process of their own.
+
+One is a bare grpc.aio server, the other has the same servicer behind an Endpoint of ours.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import OK
 from penstock.service.program import loop_factory
 from penstock.service.settings import ServiceSettings
-from penstock.testkit.instance import QuietInstance
+from penstock.testkit.instance import INFERENCE, EmptyInstance
 
-SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 TOKEN = "token-of-the-hop-benchmark"
 SLOW = "slow"
+"""The model whose answers take SLOW_S."""
 SLOW_S = 0.5
 ANSWER = inference_pb2.ComputeResponse(
     result=inference_pb2.TaskResult(revision="echo", compute_ms=0.1)
@@ -37,7 +38,7 @@ async def _answer(request: inference_pb2.ComputeRequest) -> inference_pb2.Comput
     return ANSWER
 
 
-class _Bare(inference_pb2_grpc.InferenceServiceServicer):
+class _BareServicer(inference_pb2_grpc.InferenceServiceServicer):
     """What one would write with grpcio alone."""
 
     async def Compute(
@@ -46,8 +47,8 @@ class _Bare(inference_pb2_grpc.InferenceServiceServicer):
         return await _answer(request)
 
 
-class _Echo(QuietInstance):
-    """The same answer behind a door; only `Compute` is asked for."""
+class _EchoInstance(EmptyInstance):
+    """The same answer for an Endpoint."""
 
     async def Compute(
         self, request: inference_pb2.ComputeRequest, call: Call
@@ -66,21 +67,21 @@ class _Echo(QuietInstance):
 
 @dataclass(frozen=True)
 class EchoAddresses:
-    """Where the two echoes answer."""
+    """`host:port` of the bare server and of the one with our Endpoint."""
 
     bare: str
-    door: str
+    endpoint: str
 
 
 @contextlib.contextmanager
 def echo_process() -> Iterator[EchoAddresses]:
-    """Run both echoes in a child; it ends with its standard input."""
+    """Run both servers in a child process, which ends when its standard input is closed."""
     command = [sys.executable, "-m", "penstock.bench.harness.echo"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdin is not None
     try:
-        bare, door = child.stdout.readline().split()
-        yield EchoAddresses(bare, door)
+        bare, endpoint = child.stdout.readline().split()
+        yield EchoAddresses(bare, endpoint)
     finally:
         child.stdin.close()
         child.wait(timeout=10)
@@ -88,12 +89,11 @@ def echo_process() -> Iterator[EchoAddresses]:
 
 async def _serve() -> None:
     bare = grpc.aio.server()
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(_Bare(), bare)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(_BareServicer(), bare)
     port = bare.add_insecure_port("127.0.0.1:0")
     await bare.start()
-    server = GrpcServer(
-        "echo", ServiceSettings(listen="127.0.0.1:0"), [Endpoint(SERVICE, _Echo(), internal(TOKEN))]
-    )
+    endpoint = Endpoint(INFERENCE, _EchoInstance(), internal(TOKEN))
+    server = GrpcServer("echo", ServiceSettings(listen="127.0.0.1:0"), [endpoint])
     await server.start()
     print(f"127.0.0.1:{port} {server.address}", flush=True)
     await asyncio.to_thread(sys.stdin.read)

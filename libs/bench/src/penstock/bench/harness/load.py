@@ -1,6 +1,4 @@
-"""Closed-loop load: so many callers, each asking again as soon as it is answered, for so many
-seconds.
-"""
+"""Closed-loop load: so many callers, each of which calls again as soon as it is answered."""
 
 from __future__ import annotations
 
@@ -10,21 +8,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-Ask = Callable[[int], Awaitable[object]]
-"""Sends one request; the argument counts requests over all callers."""
+Send = Callable[[int], Awaitable[object]]
+"""Sends one request; the argument counts the requests of all callers, from 0."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoadResult:
     """Answers a second, and the latencies in milliseconds by request number."""
 
     rps: float
     latencies_ms: dict[int, float]
 
-    def p50_ms(self, keep: Callable[[int], bool] = lambda _: True) -> float:
-        """Median latency of the requests that `keep` names."""
+    def p50_ms(self, include: Callable[[int], bool] = lambda _: True) -> float:
+        """Median latency of the requests for whose number `include` is true."""
         return statistics.median(
-            value for number, value in self.latencies_ms.items() if keep(number)
+            latency for number, latency in self.latencies_ms.items() if include(number)
         )
 
 
@@ -34,20 +32,20 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def closed_loop(ask: Ask, callers: int, seconds: float) -> Measured:
-    """Run `callers` callers for `seconds`; requests begun in that time are all waited for."""
-    latencies: dict[int, float] = {}
-    began = time.perf_counter()
-    end = began + seconds
+async def closed_loop(send: Send, callers: int, seconds: float) -> LoadResult:
+    """Load with `callers` callers for `seconds`; requests begun in that time are awaited."""
+    latencies_ms: dict[int, float] = {}
+    began_s = time.perf_counter()
+    end_s = began_s + seconds
     count = 0
 
     async def caller() -> None:
         nonlocal count
-        while (start := time.perf_counter()) < end:
-            number, count = count, count + 1
-            await ask(number)
-            latencies[number] = (time.perf_counter() - start) * 1e3
+        while (start_s := time.perf_counter()) < end_s:
+            number = count
+            count += 1
+            await send(number)
+            latencies_ms[number] = (time.perf_counter() - start_s) * 1e3
 
     await asyncio.gather(*(caller() for _ in range(callers)))
-    in_time = sum(1 for _ in latencies)
-    return Measured(in_time / (time.perf_counter() - began), latencies)
+    return LoadResult(len(latencies_ms) / (time.perf_counter() - began_s), latencies_ms)

@@ -1,18 +1,22 @@
-"""What a benchmark is told: where data lies, and whether to be quick."""
+"""The options of a benchmark's run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+GENERATED = "generated"
+
 
 @dataclass(frozen=True)
 class Options:
-    """`data`: folder of public data sets or None for the built-in generator.
+    """What the command line gives.
 
-    `quick`: prove only that it runs.
-
-    `part`: only this part of a benchmark that has parts (its `PARTS`); empty for all.
+    Attributes:
+        data: folder of public data sets; None: generated data.
+        quick: only show that the benchmark runs; its figures prove nothing.
+        json: print the last line only.
+        part: the only part to run, one of the module's PARTS; empty: all.
     """
 
     data: Path | None = None
@@ -21,5 +25,11 @@ class Options:
     part: str = ""
 
     def source(self, folder: str) -> str:
-        """What `context.data` says: the data set's name, or that it was generated."""
-        return folder if self.data is not None and (self.data / folder).exists() else "generated"
+        """The name of a data set for `context.data`, or `generated` where it is not there."""
+        return folder if self.folder(folder) is not None else GENERATED
+
+    def folder(self, name: str) -> Path | None:
+        """The folder of a data set, or None where it is not there."""
+        if self.data is None or not (self.data / name).exists():
+            return None
+        return self.data / name

@@ -1,6 +1,4 @@
-"""What a long benchmark says while it runs: a line for each part, on standard error, so that the
-last line of output stays the figures.
-"""
+"""Progress of a long benchmark on standard error; the last line of output stays the figures."""
 
 from __future__ import annotations
 
@@ -9,5 +7,5 @@ from datetime import UTC, datetime
 
 
 def say(text: str) -> None:
-    """Say what begins now."""
+    """Print a line with the time."""
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The names of the benchmarks, in the order in which `all` runs them.
 
-One line each: module `penstock.bench.<name>`.
+`penstock.bench.<name>.benchmark` is the module of each, with `_` for `-`.
 """
 
 BENCHMARKS: tuple[str, ...] = (

@@ -1,4 +1,4 @@
-"""What a benchmark gives back, and how it is printed and written. No measuring lives here."""
+"""The result of a benchmark, and how it is printed and written. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 Number = float | int
+VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure is asked to reach: at least or at most a number."""
+    """What a figure has to reach; `op` is `>=` or `<=`."""
 
-    op: str
+    op: Literal[">=", "<="]
     value: float
 
     def holds(self, figure: Number) -> bool:
+        """Whether the figure reaches it."""
         return figure >= self.value if self.op == ">=" else figure <= self.value
 
     def __str__(self) -> str:
@@ -28,7 +31,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to print beside the figures, losses included."""
+    """Rows to print beside the figures, also where we do worse than others."""
 
     title: str
     columns: tuple[str, ...]
@@ -37,19 +40,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines or bars to draw: label → (x values, y values)."""
+    """Lines or bars (`kind`) to draw; `series` is label → (x values, y values)."""
 
     title: str
     x_label: str
     y_label: str
     series: Mapping[str, tuple[list[float], list[float]]]
-    kind: str = "line"
+    kind: Literal["line", "bar"] = "line"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures by name (ratios and counts without unit, else the unit is in the name), and the
-    circumstances they were made in.
+    """What a benchmark measured.
+
+    Attributes:
+        figures: by name; names of ratios and counts have no unit, others end with it.
+        bounds: what figures have to reach, by name.
+        context: data, seeds, sizes and other circumstances.
+        tables: beside the figures.
+        plots: drawn for the page.
+        notes: sentences for the page.
     """
 
     figures: Mapping[str, Number]
@@ -61,82 +71,76 @@ class Result:
 
 
 def machine() -> dict[str, object]:
-    """Describe the machine without naming it: processor, cores, Python, system."""
-    model = next(
-        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")),
-        platform.processor(),
-    )
-    flags = next(
-        (line.split(":", 1)[1].split() for line in _cpuinfo() if line.startswith("flags")), []
-    )
-    wide = [
-        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags
-    ]
+    """The processor, its cores and vector features, and the version of Python; no host name."""
+    flags = _cpuinfo("flags").split()
     return {
-        "cpu": model,
+        "cpu": _cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
-        "features": wide,
+        "features": [feature for feature in VECTOR_FEATURES if feature in flags],
         "python": platform.python_version(),
     }
 
 
-def _cpuinfo() -> list[str]:
+def _cpuinfo(field: str) -> str:
+    """The first value of a field in /proc/cpuinfo; empty where there is none."""
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def last_line(name: str, result: Result) -> str:
-    """The one JSON object that ends every benchmark's standard output."""
+    """The JSON object that ends every benchmark's standard output."""
     figures = {key: _rounded(value) for key, value in result.figures.items()}
-    return json.dumps(
-        {"bench": name, "figures": figures, "context": {**machine(), **result.context}}, default=str
-    )
+    context = {**machine(), **result.context}
+    return json.dumps({"bench": name, "figures": figures, "context": context}, default=str)
 
 
 def _rounded(value: Number) -> Number:
     return value if isinstance(value, int) else float(f"{value:.5g}")
 
 
-def markdown(name: str, help_text: str, result: Result, plots: list[str]) -> str:
-    """The page of one benchmark: figures against their bounds, tables, plots, circumstances."""
-    lines = [
-        f"# {name}",
-        "",
-        help_text.strip(),
-        "",
-        "| figure | asked | got | |",
-        "|---|---|---|---|",
-    ]
-    lines += [_row(key, value, result.bounds.get(key)) for key, value in result.figures.items()]
+def markdown(name: str, description: str, result: Result, plots: list[str]) -> str:
+    """The page of a benchmark: figures with their bounds, tables, plots, notes, circumstances."""
+    figures = (_row(key, value, result.bounds.get(key)) for key, value in result.figures.items())
+    lines = [f"# {name}", "", description.strip(), ""]
+    lines += ["| figure | asked | got | |", "|---|---|---|---|", *figures]
     for table in result.tables:
-        lines += [
-            "",
-            f"## {table.title}",
-            "",
-            "| " + " | ".join(table.columns) + " |",
-            "|---" * len(table.columns) + "|",
-        ]
-        lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table.rows]
+        lines += _table(table)
     for path in plots:
         lines += ["", f"![{path}]({path})"]
     if result.notes:
-        lines += ["", "## Notes", ""] + [f"- {note}" for note in result.notes]
+        lines += ["", "## Notes", "", *(f"- {note}" for note in result.notes)]
+    circumstances = {**machine(), **result.context}
     lines += ["", "## Circumstances", ""]
-    lines += [f"- {key}: {value}" for key, value in {**machine(), **result.context}.items()]
+    lines += [f"- {key}: {value}" for key, value in circumstances.items()]
     return "\n".join(lines) + "\n"
 
 
-APART = "Taken apart from the rest"
+def _table(table: Table) -> list[str]:
+    head = ["", f"## {table.title}", "", "| " + " | ".join(table.columns) + " |"]
+    rows = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in table.rows]
+    return [*head, "|---" * len(table.columns) + "|", *rows]
 
 
-def merged(page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound], said: str) -> str:
-    """A page with these figures in place of its own, and a line that says which they are and `said`
-    of them.
+REMEASURED = "Taken apart from the rest"
+"""Begins the line of a page that names figures which were measured later than the others."""
+
+
+def with_remeasured(
+    page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound], how: str
+) -> str:
+    """A page with these figures in place of its own, and a line that names them.
+
+    Args:
+        page: the page so far.
+        figures: the new figures.
+        bounds: what they have to reach.
+        how: when and how they were measured.
 
     Raises:
         ValueError: the page has no row of a figure.
     """
-    lines = [line for line in page.splitlines() if not line.startswith(APART)]
+    lines = [line for line in page.splitlines() if not line.startswith(REMEASURED)]
     rows = {line.split("`")[1]: at for at, line in enumerate(lines) if line.startswith("| `")}
     for name, value in figures.items():
         if name not in rows:
@@ -146,7 +150,8 @@ def merged(page: str, figures: Mapping[str, Number], bounds: Mapping[str, Bound]
     if lines[after : after + 2] == ["", ""]:
         del lines[after]
     names = ", ".join(f"`{name}`" for name in figures)
-    return "\n".join([*lines[:after], "", f"{APART}, {said}: {names}.", *lines[after:]]) + "\n"
+    note = f"{REMEASURED}, {how}: {names}."
+    return "\n".join([*lines[:after], "", note, *lines[after:]]) + "\n"
 
 
 def _row(name: str, value: Number, bound: Bound | None) -> str:
@@ -159,8 +164,8 @@ def _cell(cell: str | Number) -> str:
 
 
 def draw(name: str, result: Result, folder: Path) -> list[str]:
-    """Write each plot as SVG into `folder` and return the file names."""
-    import matplotlib
+    """Write each plot as SVG into `folder`; return the file names."""
+    import matplotlib  # takes a second to import, and most runs draw nothing
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "penstock"
@@ -170,9 +175,10 @@ def draw(name: str, result: Result, folder: Path) -> list[str]:
     for number, plot in enumerate(result.plots, start=1):
         figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
         for label, (x, y) in plot.series.items():
-            axes.bar(x, y, label=label) if plot.kind == "bar" else axes.plot(
-                x, y, label=label, linewidth=1.5
-            )
+            if plot.kind == "bar":
+                axes.bar(x, y, label=label)
+            else:
+                axes.plot(x, y, label=label, linewidth=1.5)
         axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

@@ -1,1 +1,1 @@
-"""Programs that run in the peers' environment (`make peers`). They import nothing of Penstock."""
+"""Programs for the peers' environment (`make peers`). They import nothing of Penstock."""

@@ -1,8 +1,8 @@
-"""Run in the peers' environment: Triton serves an ONNX file by its Python backend.
+"""Triton serving an ONNX file by its Python backend, in the peers' environment.
 
-Arguments: file, threads, three ports, the runtime's optimisers to leave out. Triton may join
-requests of equal shape, as it does by default; onnxruntime has as many threads as on the other
-sides.
+Arguments: file, threads, three ports (gRPC, HTTP, metrics), the runtime's optimisers to disable.
+Triton may join requests of equal shape, as it does by default; onnxruntime has as many threads as
+on the other sides.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import Any
 
 
 def main() -> None:
+    """Serve until terminated."""
     import numpy as np
     import onnxruntime
     from pytriton.decorators import batch  # type: ignore[import-not-found]
     from pytriton.model_config import ModelConfig, Tensor  # type: ignore[import-not-found]
     from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
 
-    path, threads, grpc_port, http_port, metrics_port = (
-        sys.argv[1],
-        *(int(value) for value in sys.argv[2:6]),
-    )
+    path = sys.argv[1]
+    threads, grpc_port, http_port, metrics_port = (int(value) for value in sys.argv[2:6])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,240 +1,251 @@
-"""Priorities and fairness in virtual time, with the serving code's own scheduler and batch former,
-at twice the best first-come capacity.
+"""Priorities and fairness in virtual time, with the serving scheduler and batch former.
 
-CPU cost shape (1 ms + 0.19 ms a padded token). Classes 16/8/4/1 with deadlines 0.2, 1, 2 and 4 s;
-one of eleven tenants sends ten times what another sends. The baseline is first come, first served
-with the batch size that serves the most tokens, dropping what is too late. Each figure is the
-median over the seeds; the gain at peak is the lesser of Poisson and bursty arrivals.
+Load is twice the capacity of the best first-come batch size, on a CPU's cost (1 ms + 0.19 ms a
+padded token). Priorities have weights 16/8/4/1 and deadlines of 0.2, 1, 2 and 4 s; one of eleven
+tenants sends ten times what another sends. The baseline is first come, first served with the batch
+size that serves the most tokens, dropping what is too late. A figure is the median over the seeds;
+the gain at the peak is the smaller one of Poisson and bursty arrivals.
 """
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import random
 import statistics
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from penstock.api.batcher.v1 import batcher_pb2
-from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.fair_queue import CRITICAL, LOW, WEIGHTS, Entry
-from penstock.bench.batching.benchmark import MODEL, batcher_rig
+from penstock.bench.batching.batcher_process import batcher_process
 from penstock.bench.batching.texts import sample_texts
+from penstock.bench.harness.data_sets import azure_trace
 from penstock.bench.harness.echo import EchoAddresses, echo_process
 from penstock.bench.harness.load import closed_loop, quantile
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Result, Table
-from penstock.rpc.call import Call
 from penstock.service.program import loop_factory
+from penstock.simulation.azure_trace import FOLDER
 from penstock.simulation.batch_queue import (
     CPU,
     DEADLINES_S,
     TENANTS,
-    Done,
-    Fifo,
-    Ours,
-    Shape,
-    best_fifo,
-    entries,
+    FairBatching,
+    FirstCome,
+    Served,
+    best_first_come,
     poisson,
+    requests_at,
     simulate,
+    tokens_per_s,
 )
 
 SEEDS = (1, 2, 3, 4, 5)
 OVERLOAD = 2.0
+ALL_OVERLOADED = 4.0
+"""At so many times the rate every priority alone is more than the capacity."""
 LOW_CALLERS = 24
+PROBE_RATE_PER_S, PROBE_REQUESTS = 2_000, 4_000
+BURST_S = 4
+BUSY, QUIET = 1.8, 0.2
+"""Rates of the generated bursts, relative to the mean rate."""
+BOUNDS = {
+    "high_p99_vs_solo": Bound("<=", 1.5),
+    "high_mean_cut_vs_fifo": Bound(">=", 0.85),
+    "throughput_vs_fifo": Bound(">=", 1.0),
+    "high_served_gain_at_peak": Bound(">=", 0.70),
+    "low_share_of_floor": Bound(">=", 0.98),
+    "jain_index": Bound(">=", 0.97),
+    "worst_victim": Bound(">=", 0.85),
+}
+NOTES = (
+    (
+        "`real_*`: real processes and the shipped model; one critical caller alone, then among "
+        f"{LOW_CALLERS} callers of low priority."
+    ),
+    "A running batch is not interrupted, so a critical request may wait for one.",
+)
 
 
 def run(options: Options) -> Result:
+    """Measure."""
     count = 3_000 if options.quick else 20_000
     seeds = SEEDS[:2] if options.quick else SEEDS
-    rows = [_one_seed(seed, count, options) for seed in seeds]
+    rows = [_figures_of_seed(Traffic(options, seed, count)) for seed in seeds]
     figures = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    bounds = {
-        "high_p99_vs_solo": Bound("<=", 1.5),
-        "high_mean_cut_vs_fifo": Bound(">=", 0.85),
-        "throughput_vs_fifo": Bound(">=", 1.0),
-        "high_served_gain_at_peak": Bound(">=", 0.70),
-        "low_share_of_floor": Bound(">=", 0.98),
-        "jain_index": Bound(">=", 0.97),
-        "worst_victim": Bound(">=", 0.85),
-    }
+    with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        figures |= runner.run(_real(options, echo))
     table = Table("By seed", tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
     context = {
-        "data": options.source("azure-llm-2023") + " (instants of the bursty run)",
+        "data": options.source(FOLDER) + " (instants of the bursty run)",
         "seeds": list(seeds),
         "requests": count,
     }
-    with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        figures |= runner.run(_real(options, echo))
-    notes = (
-        (
-            "`real_*`: real processes, the shipped model; one critical caller alone, then among "
-            f"{LOW_CALLERS} callers of low priority."
-        ),
-        "A batch that runs is not interrupted, so an urgent request may wait for one.",
-    )
-    return Result(figures, bounds, context, (table,), notes=notes)
+    return Result(figures, BOUNDS, context, (table,), notes=NOTES)
 
 
 async def _real(options: Options, echo: EchoAddresses) -> dict[str, float]:
-    """Latency of one critical caller alone and under a flood of low work, and the flood's own, in
-    one run for each round.
-    """
+    """Latency of one critical caller alone, and among many callers of low priority."""
     rounds, seconds = (1, 0.8) if options.quick else (5, 3.0)
     texts = sample_texts(options)
-    rows = []
-    async with batcher_rig(echo) as rig:
+    vs_solo: list[float] = []
+    vs_low: list[float] = []
+    async with batcher_process(echo) as batcher:
 
-        async def ask(priority: int, number: int) -> object:
-            task = inference_pb2.Task(
-                embed=inference_pb2.EmbedTask(texts=[texts[number % len(texts)]])
-            )
-            request = batcher_pb2.ComputeRequest(instance_id="real", model=MODEL, task=task)
-            return await rig.peer.call("Compute", request, Call(priority=priority))
+        async def embed(priority: int, number: int) -> object:
+            return await batcher.embed(texts[number % len(texts)], priority)
 
         for _ in range(rounds):
-            solo = await closed_loop(partial(ask, CRITICAL), 1, seconds)
-            urgent, low = await asyncio.gather(
-                closed_loop(partial(ask, CRITICAL), 1, seconds),
-                closed_loop(partial(ask, LOW), LOW_CALLERS, seconds),
+            solo = await closed_loop(partial(embed, CRITICAL), 1, seconds)
+            critical, low = await asyncio.gather(
+                closed_loop(partial(embed, CRITICAL), 1, seconds),
+                closed_loop(partial(embed, LOW), LOW_CALLERS, seconds),
             )
-            rows.append((urgent.p50_ms() / solo.p50_ms(), urgent.p50_ms() / low.p50_ms()))
+            vs_solo.append(critical.p50_ms() / solo.p50_ms())
+            vs_low.append(critical.p50_ms() / low.p50_ms())
     return {
-        "real_high_p50_vs_solo": statistics.median(row[0] for row in rows),
-        "real_high_p50_vs_low": statistics.median(row[1] for row in rows),
+        "real_high_p50_vs_solo": statistics.median(vs_solo),
+        "real_high_p50_vs_low": statistics.median(vs_low),
     }
 
 
-def _one_seed(seed: int, count: int, options: Options) -> dict[str, float]:
-    shape = CPU
-    size, tokens_per_s = best_fifo(
-        shape,
-        lambda: entries(poisson(2_000, 4_000, random.Random(seed)), shape, random.Random(seed)),
-    )
-    mean_tokens = statistics.mean(
-        entry.tokens for entry in entries(range(4_000), shape, random.Random(seed))
-    )
-    rate = OVERLOAD * tokens_per_s / mean_tokens
-    arrivals = entries(poisson(rate, count, random.Random(seed)), shape, random.Random(seed))
-    bursty = entries(_bursty(options, rate, count, seed), shape, random.Random(seed))
-    ours, fifo = (
-        simulate(arrivals, Ours(shape), shape),
-        simulate(arrivals, Fifo(shape, size), shape),
-    )
-    ours_bursty, fifo_bursty = (
-        simulate(bursty, Ours(shape), shape),
-        simulate(bursty, Fifo(shape, size), shape),
-    )
-    urgent = [entry for entry in arrivals if entry.priority == CRITICAL]
-    solo = simulate(urgent, Ours(shape), shape)
-    gains = [
-        _in_time(a, arrived) - _in_time(b, arrived)
-        for a, b, arrived in ((ours, fifo, arrivals), (ours_bursty, fifo_bursty, bursty))
-    ]
-    jain, victim = _fairness(seed, count, shape, rate)
+@dataclass(frozen=True)
+class Traffic:
+    """Makes the requests of one seed; `count` is their number in a run."""
+
+    options: Options
+    seed: int
+    count: int
+
+    def rng(self) -> random.Random:
+        """Chance that begins anew, so that sides get the same requests."""
+        return random.Random(self.seed)
+
+    def at(
+        self, instants_s: Iterable[float], shares: dict[int, float] | None = None
+    ) -> list[Entry]:
+        """Requests at these instants."""
+        return requests_at(instants_s, CPU, self.rng(), shares)
+
+    def poisson(self, rate_per_s: float, shares: dict[int, float] | None = None) -> list[Entry]:
+        """Poisson arrivals."""
+        return self.at(poisson(rate_per_s, self.count, self.rng()), shares)
+
+    def bursty(self, rate_per_s: float) -> list[Entry]:
+        """Instants of the code-completion trace scaled to the rate, or generated bursts."""
+        trace = azure_trace(self.options, "code")
+        if trace is None:
+            return self.at(self._generated_bursts(rate_per_s))
+        times_s = sorted(row.at_s for row in trace)
+        times_s = [time_s - times_s[0] for time_s in times_s][: self.count]
+        scale = (len(times_s) / times_s[-1]) / rate_per_s
+        return self.at([time_s * scale for time_s in times_s])
+
+    def _generated_bursts(self, rate_per_s: float) -> list[float]:
+        rng = self.rng()
+        now_s = 0.0
+        instants_s: list[float] = []
+        while len(instants_s) < self.count:
+            is_busy = int(now_s / BURST_S) % 2 == 0
+            now_s += rng.expovariate(rate_per_s * (BUSY if is_busy else QUIET))
+            instants_s.append(now_s)
+        return instants_s
+
+
+def _figures_of_seed(traffic: Traffic) -> dict[str, float]:
+    probe = poisson(PROBE_RATE_PER_S, PROBE_REQUESTS, traffic.rng())
+    size, capacity = best_first_come(CPU, lambda: traffic.at(probe))
+    mean_tokens = statistics.mean(entry.tokens for entry in traffic.at(range(PROBE_REQUESTS)))
+    rate_per_s = OVERLOAD * capacity / mean_tokens
+    arrivals = traffic.poisson(rate_per_s)
+    bursty = traffic.bursty(rate_per_s)
+    ours = simulate(arrivals, FairBatching(CPU), CPU)
+    fifo = simulate(arrivals, FirstCome(CPU, size), CPU)
+    ours_bursty = simulate(bursty, FairBatching(CPU), CPU)
+    fifo_bursty = simulate(bursty, FirstCome(CPU, size), CPU)
+    critical = [entry for entry in arrivals if entry.priority == CRITICAL]
+    solo = simulate(critical, FairBatching(CPU), CPU)
+    gain = _in_time_share(ours, arrivals) - _in_time_share(fifo, arrivals)
+    gain_bursty = _in_time_share(ours_bursty, bursty) - _in_time_share(fifo_bursty, bursty)
+    jain, victim = _fairness(traffic, rate_per_s)
     return {
-        "high_p99_vs_solo": _p99_s(ours, urgent) / _p99_s(solo, urgent),
-        "high_solo_p99_ms": _p99_s(solo, urgent) * 1e3,
-        "high_mean_cut_vs_fifo": 1 - _mean_s(ours, urgent) / _mean_s(fifo, urgent),
-        "throughput_vs_fifo": _rate(ours, arrivals) / _rate(fifo, arrivals),
-        "high_served_gain_at_peak": min(gains),
-        "low_share_of_floor": _low_share(seed, count, shape, rate),
+        "high_p99_vs_solo": _p99_s(ours, critical) / _p99_s(solo, critical),
+        "high_solo_p99_ms": _p99_s(solo, critical) * 1e3,
+        "high_mean_cut_vs_fifo": 1 - _mean_s(ours, critical) / _mean_s(fifo, critical),
+        "throughput_vs_fifo": tokens_per_s(ours, arrivals) / tokens_per_s(fifo, arrivals),
+        "high_served_gain_at_peak": min(gain, gain_bursty),
+        "low_share_of_floor": _low_share_of_floor(traffic, rate_per_s),
         "jain_index": jain,
         "worst_victim": victim,
         "best_fifo_batch": float(size),
     }
 
 
-def _latency_s(done: Done, entry: Entry) -> float:
-    finished = done.finished_s.get(entry.id)
-    return float("inf") if finished is None else finished - entry.arrived_s
+def _latency_s(served: Served, entry: Entry) -> float:
+    """Infinite for a dropped request."""
+    finished_s = served.finished_s.get(entry.id)
+    return float("inf") if finished_s is None else finished_s - entry.arrived_s
 
 
-def _p99_s(done: Done, arrived: Sequence[Entry]) -> float:
-    """Dropped requests count as infinite."""
-    return quantile([_latency_s(done, entry) for entry in arrived], 0.99)
+def _p99_s(served: Served, entries: Sequence[Entry]) -> float:
+    return quantile([_latency_s(served, entry) for entry in entries], 0.99)
 
 
-def _mean_s(done: Done, arrived: Sequence[Entry]) -> float:
-    """Dropped requests count as their deadline."""
+def _mean_s(served: Served, entries: Sequence[Entry]) -> float:
+    """Mean latency; a dropped request counts as its deadline."""
     return statistics.mean(
-        min(_latency_s(done, entry), DEADLINES_S[entry.priority]) for entry in arrived
+        min(_latency_s(served, entry), DEADLINES_S[entry.priority]) for entry in entries
     )
 
 
-def _in_time(done: Done, arrived: Sequence[Entry]) -> float:
-    urgent = [entry for entry in arrived if entry.priority == CRITICAL]
-    return sum(_latency_s(done, entry) <= DEADLINES_S[CRITICAL] + 1e-9 for entry in urgent) / len(
-        urgent
-    )
+def _in_time_share(served: Served, entries: Sequence[Entry]) -> float:
+    """Share of the critical requests that are answered within their deadline."""
+    critical = [entry for entry in entries if entry.priority == CRITICAL]
+    deadline_s = DEADLINES_S[CRITICAL] + 1e-9
+    return sum(_latency_s(served, entry) <= deadline_s for entry in critical) / len(critical)
 
 
-def _rate(done: Done, arrived: Sequence[Entry]) -> float:
-    return sum(entry.tokens for entry in arrived if entry.id in done.finished_s) / done.ended_s
+def _low_share_of_floor(traffic: Traffic, rate_per_s: float) -> float:
+    """The low priority's share of the served tokens over its guaranteed one.
 
-
-def _low_share(seed: int, count: int, shape: Shape, rate: float) -> float:
-    """Share of the low class over its floor while every class alone is overloaded."""
-    mix = dict.fromkeys(WEIGHTS, 0.25)
-    arrivals = entries(
-        poisson(rate * 4, count, random.Random(seed)), shape, random.Random(seed), mix
-    )
-    done = simulate(arrivals, Ours(shape), shape)
-    end = arrivals[-1].arrived_s
-    served = [entry for entry in arrivals if done.finished_s.get(entry.id, float("inf")) <= end]
+    Every priority alone is overloaded.
+    """
+    arrivals = traffic.poisson(rate_per_s * ALL_OVERLOADED, dict.fromkeys(WEIGHTS, 0.25))
+    finished_s = simulate(arrivals, FairBatching(CPU), CPU).finished_s
+    end_s = arrivals[-1].arrived_s
+    served = [entry for entry in arrivals if finished_s.get(entry.id, float("inf")) <= end_s]
     low = sum(entry.tokens for entry in served if entry.priority == LOW)
-    return low / sum(entry.tokens for entry in served) / (WEIGHTS[LOW] / sum(WEIGHTS.values()))
+    floor = WEIGHTS[LOW] / sum(WEIGHTS.values())
+    return low / sum(entry.tokens for entry in served) / floor
 
 
-def _fairness(seed: int, count: int, shape: Shape, rate: float) -> tuple[float, float]:
-    """Capped Jain index over tenants and the worst victim's satisfaction, in one class."""
-    arrivals = entries(
-        poisson(rate, count, random.Random(seed)), shape, random.Random(seed), {LOW: 1.0}
-    )
-    done = simulate(arrivals, Ours(shape), shape)
-    wanted, served = (
-        dict.fromkeys(map(str, range(TENANTS)), 0.0),
-        dict.fromkeys(map(str, range(TENANTS)), 0.0),
-    )
+def _fairness(traffic: Traffic, rate_per_s: float) -> tuple[float, float]:
+    """Jain index over the tenants, and the worst satisfaction of a tenant that is not the busy one.
+
+    Satisfaction is the share of its fair share that a tenant got, at most 1; all requests have the
+    same priority.
+    """
+    arrivals = traffic.poisson(rate_per_s, {LOW: 1.0})
+    finished_s = simulate(arrivals, FairBatching(CPU), CPU).finished_s
+    wanted = dict.fromkeys(map(str, range(TENANTS)), 0.0)
+    served = dict.fromkeys(map(str, range(TENANTS)), 0.0)
     for entry in arrivals:
         wanted[entry.tenant] += entry.tokens
-        served[entry.tenant] += entry.tokens if entry.id in done.finished_s else 0.0
-    fair = _fair_share(list(wanted.values()), sum(served.values()))
-    x = [min(1.0, served[tenant] / min(wanted[tenant], fair)) for tenant in wanted]
-    jain = sum(x) ** 2 / (len(x) * sum(value * value for value in x))
-    return jain, min(x[1:])
+        served[entry.tenant] += entry.tokens if entry.id in finished_s else 0.0
+    fair = _max_min_share(list(wanted.values()), sum(served.values()))
+    satisfaction = [min(1.0, served[name] / min(wanted[name], fair)) for name in wanted]
+    squares = sum(value * value for value in satisfaction)
+    jain = sum(satisfaction) ** 2 / (len(satisfaction) * squares)
+    return jain, min(satisfaction[1:])
 
 
-def _fair_share(wanted: list[float], capacity: float) -> float:
+def _max_min_share(wanted: Sequence[float], capacity: float) -> float:
     """Max-min fair share: what each tenant may have at most so that the capacity is used up."""
-    left, rest = capacity, sorted(wanted)
-    for index, demand in enumerate(rest):
-        share = left / (len(rest) - index)
+    left = capacity
+    demands = sorted(wanted)
+    for index, demand in enumerate(demands):
+        share = left / (len(demands) - index)
         if demand >= share:
             return share
         left -= demand
-    return max(rest)
-
-
-def _bursty(options: Options, rate: float, count: int, seed: int) -> list[float]:
-    """Instants of the code-completion trace scaled to the rate, or bursts made here: four seconds
-    busy, four nearly idle.
-    """
-    if options.data is None or options.source("azure-llm-2023") == "generated":
-        rng, now = random.Random(seed), 0.0
-        out: list[float] = []
-        while len(out) < count:
-            now += rng.expovariate(rate * (1.8 if int(now / 4) % 2 == 0 else 0.2))
-            out.append(now)
-        return out
-    with (options.data / "azure-llm-2023" / "code.csv").open(newline="") as file:
-        stamps = [
-            datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
-            for row in csv.DictReader(file)
-        ]
-    stamps = [stamp - stamps[0] for stamp in sorted(stamps)][:count]
-    scale = (len(stamps) / stamps[-1]) / rate
-    return [stamp * scale for stamp in stamps]
+    return demands[-1]

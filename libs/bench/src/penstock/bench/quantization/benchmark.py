@@ -1,162 +1,177 @@
-"""Quantised against original: size, weights, speed, accuracy of a classifier, cosine, and
-independence of neighbours.
+"""The quantised model against the original: size, speed, accuracy, cosine, batch invariance.
 
-Everything is measured on the one model that is shipped. Speed: one thread on every side, sides
-interleaved, the same texts; batches of 32 sorted by length for the sides that pad, rows singly for
-the shipped model, which is how it is served. Accuracy: logistic regression on embeddings, one head
-trained for each side, on Banking77's own split.
+Everything is measured on the one model that is shipped. Speed: one thread on every side, sides in
+turns, the same texts; batches of 32 sorted by length for the sides that pad, rows singly for the
+shipped model, as it is served. Accuracy: logistic regression on embeddings, a head trained for each
+side, on Banking77's own split.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from penstock.bench.harness.data_sets import BANKING77, banking77
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.models.evaluate import batch_invariance, cosines
 from penstock.models.samples import TEXTS
-from penstock.onnx.encoder import Floats, TextModel
+from penstock.onnx.encoder import TextModel
 
 SEED = 20260301
 MODEL, ORIGINAL = "all-MiniLM-L6-v2", "all-MiniLM-L6-v2-fp32"
 BATCH = 32
-Labelled = tuple[list[str], list[str]]
-Encode = Callable[[Sequence[str]], object]
+BATCH_SIZES = (1, BATCH)
+INVARIANCE_TEXTS = 320
+SUBJECTS = 8
+"""Subjects of the repository's samples, which vary fastest."""
+INT8, FP32, TORCH = "ONNX INT8, as shipped", "ONNX FP32", "torch FP32, eager"
+"""Names of the sides."""
+BOUNDS = {
+    "size_ratio": Bound(">=", 3.8),
+    "weights_memory_ratio": Bound(">=", 3.6),
+    "speedup_vs_torch": Bound(">=", 2.2),
+    "speedup_vs_onnx_fp32": Bound(">=", 1.7),
+    "accuracy_kept": Bound(">=", 0.995),
+    "cosine_mean": Bound(">=", 0.985),
+    "batch_invariance_cosine_min": Bound(">=", 0.999),
+}
+Embed = Callable[[Sequence[str]], object]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts and their labels."""
+
+    texts: list[str]
+    labels: list[str]
 
 
 def run(options: Options) -> Result:
-    home = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "models"
-    int8, fp32 = TextModel.load(home / MODEL / "1"), TextModel.load(home / ORIGINAL / "1")
-    padded = replace(fp32, card=fp32.card.model_copy(update={"rows_singly": False}))
+    """Measure."""
+    folder = home_folder() / "models"
+    int8 = TextModel.load(folder / MODEL / "1")
+    fp32 = TextModel.load(folder / ORIGINAL / "1")
     train, test = _texts(options)
-    sizes = [(home / name / "1" / "model.onnx").stat().st_size for name in (ORIGINAL, MODEL)]
-    weights = [_weight_bytes(home / name / "1" / "model.onnx") for name in (ORIGINAL, MODEL)]
-    accuracy, cosine = _quality(fp32, int8, train, test)
-    speed, rows = _speed(padded, int8, test[0], options)
-    sample = random.Random(SEED).sample(test[0], min(320, len(test[0])))
+    speedups, table = _speed(fp32, int8, test.texts, options)
+    sample = random.Random(SEED).sample(test.texts, min(INVARIANCE_TEXTS, len(test.texts)))
     figures = {
-        "size_ratio": sizes[0] / sizes[1],
-        "weights_memory_ratio": weights[0] / weights[1],
-        **speed,
-        "accuracy_fp32": accuracy[0],
-        "accuracy_kept": accuracy[1] / accuracy[0],
-        "cosine_mean": cosine,
+        **_sizes(folder),
+        **speedups,
+        **_quality(fp32, int8, train, test),
         "batch_invariance_cosine_min": batch_invariance(int8, sample),
     }
-    bounds = {
-        "size_ratio": Bound(">=", 3.8),
-        "weights_memory_ratio": Bound(">=", 3.6),
-        "speedup_vs_torch": Bound(">=", 2.2),
-        "speedup_vs_onnx_fp32": Bound(">=", 1.7),
-        "accuracy_kept": Bound(">=", 0.995),
-        "cosine_mean": Bound(">=", 0.985),
-        "batch_invariance_cosine_min": Bound(">=", 0.999),
-    }
-    notes = (
-        ()
-        if "speedup_vs_torch" in speed
-        else ("torch is not installed here, so `speedup_vs_torch` is absent",)
-    )
+    notes = ("torch is not installed here, so `speedup_vs_torch` is absent",)
     context = {
-        "data": options.source("banking77"),
-        "train": len(train[0]),
-        "test": len(test[0]),
+        "data": options.source(BANKING77),
+        "train": len(train.texts),
+        "test": len(test.texts),
         "seed": SEED,
         "threads": 1,
     }
-    table = Table(
-        "Milliseconds a text, one thread (median of the rounds)",
-        ("side", "batch 1", "batch 32"),
-        rows,
-    )
-    return Result(figures, bounds, context, (table,), notes=notes)
+    has_torch = "speedup_vs_torch" in speedups
+    return Result(figures, BOUNDS, context, (table,), notes=() if has_torch else notes)
+
+
+def _sizes(folder: Path) -> dict[str, float]:
+    original, quantised = (folder / name / "1" / "model.onnx" for name in (ORIGINAL, MODEL))
+    return {
+        "size_ratio": original.stat().st_size / quantised.stat().st_size,
+        "weights_memory_ratio": _weight_bytes(original) / _weight_bytes(quantised),
+    }
 
 
 def _weight_bytes(path: Path) -> int:
-    """Bytes of all weights as the graph holds them."""
+    """Bytes of all weights in the graph's own types."""
     graph = onnx.load(str(path)).graph
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
 
 
-def _quality(
-    fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled
-) -> tuple[tuple[float, float], float]:
-    """Test accuracy of a head on each side's own embeddings, and the mean cosine of the test
-    embeddings.
-    """
-    from sklearn.linear_model import LogisticRegression
+def _quality(fp32: TextModel, int8: TextModel, train: Labelled, test: Labelled) -> dict[str, float]:
+    """Accuracy of a head on each side's own embeddings, and the cosine of the test embeddings."""
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-    scores = []
-    vectors: list[Floats] = []
+    accuracies = []
+    embeddings = []
     for model in (fp32, int8):
-        head = LogisticRegression(max_iter=1000, C=10.0).fit(model.embed(train[0]), train[1])
-        vectors.append(model.embed(test[0]))
-        scores.append(float(head.score(vectors[-1], test[1])))
-    return (scores[0], scores[1]), float(cosines(vectors[0], vectors[1]).mean())
+        head = LogisticRegression(max_iter=1000, C=10.0)
+        head.fit(model.embed(train.texts), train.labels)
+        embeddings.append(model.embed(test.texts))
+        accuracies.append(float(head.score(embeddings[-1], test.labels)))
+    return {
+        "accuracy_fp32": accuracies[0],
+        "accuracy_kept": accuracies[1] / accuracies[0],
+        "cosine_mean": float(cosines(*embeddings).mean()),
+    }
+
+
+Times = dict[tuple[str, int], list[float]]
+"""Milliseconds a text of each round, by side and batch size."""
 
 
 def _speed(
-    fp32: TextModel, int8: TextModel, texts: list[str], options: Options
-) -> tuple[dict[str, float], tuple[tuple[str | float, ...], ...]]:
+    fp32: TextModel, int8: TextModel, texts: Sequence[str], options: Options
+) -> tuple[dict[str, float], Table]:
+    padding_fp32 = replace(fp32, card=fp32.card.model_copy(update={"rows_singly": False}))
+    sides: dict[str, Embed] = {FP32: padding_fp32.embed, INT8: int8.embed}
+    torch_embed = _torch_embed(padding_fp32)
+    if torch_embed is not None:
+        sides[TORCH] = torch_embed
+    times = _times(sides, texts, options)
+    figures = {"speedup_vs_onnx_fp32": _speedup(times, FP32)}
+    if torch_embed is not None:
+        figures["speedup_vs_torch"] = _speedup(times, TORCH)
+    rows: tuple[tuple[str | float, ...], ...] = tuple(
+        (name, *(statistics.median(times[name, size]) for size in BATCH_SIZES)) for name in sides
+    )
+    title = "Milliseconds a text, one thread (median of the rounds)"
+    return figures, Table(title, ("side", "batch 1", f"batch {BATCH}"), rows)
+
+
+def _times(sides: Mapping[str, Embed], texts: Sequence[str], options: Options) -> Times:
     rng = random.Random(SEED)
     rounds, count = (2, 32) if options.quick else (7, 192)
-    sides: dict[str, Encode] = {"ONNX FP32": fp32.embed, "ONNX INT8, as shipped": int8.embed}
-    torch_side = _torch_side(fp32)
-    if torch_side is not None:
-        sides["torch FP32, eager"] = torch_side
-    times: dict[tuple[str, int], list[float]] = {
-        (name, size): [] for name in sides for size in (1, BATCH)
-    }
-    for side in sides.values():
-        side(TEXTS[:BATCH])
+    times: Times = {(name, size): [] for name in sides for size in BATCH_SIZES}
+    for embed in sides.values():
+        embed(TEXTS[:BATCH])
     for _ in range(rounds):
         chosen = sorted(rng.sample(texts, min(count, len(texts))), key=len)
-        for size in (1, BATCH):
-            for name, side in sides.items():
-                times[name, size].append(_ms_a_text(side, chosen, size))
-    figures = {"speedup_vs_onnx_fp32": _ratio(times, "ONNX FP32")}
-    if torch_side is not None:
-        figures["speedup_vs_torch"] = _ratio(times, "torch FP32, eager")
-    rows: list[tuple[str | float, ...]] = [
-        (name, *(statistics.median(times[name, size]) for size in (1, BATCH))) for name in sides
-    ]
-    return figures, tuple(rows)
+        for size in BATCH_SIZES:
+            for name, embed in sides.items():
+                times[name, size].append(_ms_per_text(embed, chosen, size))
+    return times
 
 
-def _ms_a_text(side: Encode, texts: list[str], size: int) -> float:
-    began = time.perf_counter()
+def _ms_per_text(embed: Embed, texts: Sequence[str], size: int) -> float:
+    began_s = time.perf_counter()
     for start in range(0, len(texts), size):
-        side(texts[start : start + size])
-    return (time.perf_counter() - began) * 1e3 / len(texts)
+        embed(texts[start : start + size])
+    return (time.perf_counter() - began_s) * 1e3 / len(texts)
 
 
-def _ratio(times: dict[tuple[str, int], list[float]], other: str) -> float:
-    """Geometric mean over batch sizes of the median over rounds of (other ÷ ours)."""
+def _speedup(times: Times, other: str) -> float:
+    """The other side's time over ours: geometric mean over batch sizes of the median of rounds."""
     medians = [
         statistics.median(
-            a / b
-            for a, b in zip(times[other, size], times["ONNX INT8, as shipped", size], strict=True)
+            theirs / ours
+            for theirs, ours in zip(times[other, size], times[INT8, size], strict=True)
         )
-        for size in (1, BATCH)
+        for size in BATCH_SIZES
     ]
-    return math.sqrt(medians[0] * medians[1])
+    return math.prod(medians) ** (1 / len(medians))
 
 
-def _torch_side(model: TextModel) -> Encode | None:
-    """The original weights in eager torch, with the same tokenizer and one thread; None without
-    torch or the weights.
-    """
+def _torch_embed(model: TextModel) -> Embed | None:
+    """The original weights in eager torch on one thread; None without torch or the weights."""
     try:
         import torch
         from penstock.models.default import weights_folder
@@ -170,42 +185,40 @@ def _torch_side(model: TextModel) -> Encode | None:
         return None
     torch.set_num_threads(1)
 
-    def encode(texts: Sequence[str]) -> object:
+    def embed(texts: Sequence[str]) -> object:
         rows = model.encode(texts)
         longest = max(len(ids) for ids, _ in rows)
-        arrays = np.zeros((3, len(rows), longest), dtype=np.int64)
+        input_ids, mask, token_types = np.zeros((3, len(rows), longest), dtype=np.int64)
         for index, (ids, types) in enumerate(rows):
-            (
-                arrays[0, index, : len(ids)],
-                arrays[1, index, : len(ids)],
-                arrays[2, index, : len(ids)],
-            ) = ids, 1, types
+            input_ids[index, : len(ids)] = ids
+            mask[index, : len(ids)] = 1
+            token_types[index, : len(ids)] = types
         with torch.inference_mode():
-            return encoder(*(torch.from_numpy(array) for array in arrays)).numpy()
+            tensors = (torch.from_numpy(array) for array in (input_ids, mask, token_types))
+            return encoder(*tensors).numpy()
 
-    return encode
+    return embed
 
 
 def _texts(options: Options) -> tuple[Labelled, Labelled]:
-    """Train and test texts with labels: Banking77's own split, or texts of eight subjects made
-    here.
-    """
-    if options.data is None or options.source("banking77") == "generated":
-        labelled = [(text, index % 8) for index, text in enumerate(TEXTS)]
-        return _split([item for index, item in enumerate(labelled) if index % 4]), _split(
-            labelled[::4]
-        )
-    train, test = (_read(options.data / "banking77" / f"{part}.csv") for part in ("train", "test"))
+    """Texts to train and to test with: Banking77's own split, or samples of eight subjects."""
+    train, test = banking77(options, "train"), banking77(options, "test")
+    if train is None or test is None:
+        return _sample_texts()
     if options.quick:
         rng = random.Random(SEED)
-        return _split(rng.sample(train, 600)), _split(rng.sample(test, 200))
-    return _split(train), _split(test)
+        return _labelled(rng.sample(train, 600)), _labelled(rng.sample(test, 200))
+    return _labelled(train), _labelled(test)
 
 
-def _read(path: Path) -> list[tuple[str, object]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+def _sample_texts() -> tuple[Labelled, Labelled]:
+    """The repository's samples with their subjects as labels; every fourth frame is tested."""
+    rows = [(text, str(index % SUBJECTS)) for index, text in enumerate(TEXTS)]
+    is_test = [index // SUBJECTS % 4 == 0 for index in range(len(rows))]
+    train = [row for row, tested in zip(rows, is_test, strict=True) if not tested]
+    test = [row for row, tested in zip(rows, is_test, strict=True) if tested]
+    return _labelled(train), _labelled(test)
 
 
-def _split(rows: Sequence[tuple[str, object]]) -> Labelled:
-    return [text for text, _ in rows], [str(label) for _, label in rows]
+def _labelled(rows: Sequence[tuple[str, str]]) -> Labelled:
+    return Labelled([text for text, _ in rows], [label for _, label in rows])

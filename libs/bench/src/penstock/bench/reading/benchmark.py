@@ -44,7 +44,7 @@ from penstock.bench.reading import figures as made
 from penstock.bench.reading.sources.tree import SourceTree, repository
 from penstock.bench.reading.traces import incident, path, scaling, semantic_hit
 from penstock.bench.reading.traces.journey import Journey
-from penstock.bench.reading.traces.stacks import Ground
+from penstock.bench.reading.traces.stacks import StackInputs
 
 PARTS = ("journeys", "sources")
 REPEATS, QUICK_REPEATS = 12, 2
@@ -78,13 +78,13 @@ def run(options: Options) -> Result:
 
 async def _journeys(tree: SourceTree, repeats: int) -> tuple[dict[str, Journey], Sequence[str]]:
     home = Path(os.environ.get("PENSTOCK_HOME", ".penstock"))
-    ground = Ground(home / "models", tree)
+    inputs = StackInputs(home / "models", tree)
     say("calls through the whole stack")
-    calls = await path.follow(ground, repeats)
+    calls = await path.follow(inputs, repeats)
     say("a semantic hit")
-    hit = await semantic_hit.follow(ground, repeats)
+    hit = await semantic_hit.follow(inputs, repeats)
     say("a scaling decision")
-    decision = await scaling.follow(ground)
+    decision = await scaling.follow(inputs)
     say("an incident")
     followed = {
         "embed": calls.embed,
@@ -92,6 +92,6 @@ async def _journeys(tree: SourceTree, repeats: int) -> tuple[dict[str, Journey],
         "lease": calls.lease,
         "semantic_hit": hit,
         "scaling": decision,
-        "incident": await incident.follow(ground),
+        "incident": await incident.follow(inputs),
     }
     return followed, calls.background

@@ -1,8 +1,7 @@
-"""Prefix reuse on a real trace, in virtual time: each instance holds a tenth of the distinct
-blocks; the router keeps its own index.
+"""Prefix reuse on a real trace, in virtual time.
 
-The instances' caches are the truth (LRU over blocks of 512 tokens); the router sees only what it
-has sent.
+Each instance caches a tenth of the distinct blocks (LRU over blocks of 512 tokens). The router
+knows nothing of these caches; it keeps an index of what it has sent where.
 """
 
 from __future__ import annotations
@@ -20,163 +19,182 @@ from penstock.router.instances.registry import LEARNING
 from penstock.router.routing.choice import Chosen, choose
 from penstock.router.routing.fleet import Member
 from penstock.router.routing.strategy import RequestFeatures
-from penstock.simulation.fleet import SERVICE_S, Job, Simulation, World
+from penstock.simulation.fleet import SERVICE_S, FleetSimulation, Scenario, SimulatedRequest
 
+MOONCAKE = "mooncake"
 INSTANCES = 16
-HELD_SHARE = 0.1
+CACHED_SHARE = 0.1
 LOAD = 0.7
 BLOCK_COST, TOKEN_COST, FIXED_COST = 1.0, 0.01, 0.5
-"""Work of a missing block of 512 input tokens, of an output token, and of any request; only their
-ratio matters here.
+"""Work of a block of 512 input tokens that is not cached, of an output token, and of any request;
+only their ratio matters here.
 """
+TYPICAL_COST = FIXED_COST + 20.0
+"""A request of this cost takes a mean service time."""
+PACE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Record:
-    """One call of the trace: when, which blocks, how much output."""
+class TracedCall:
+    """One call of the trace: its time, its prompt's blocks and its output tokens."""
 
-    at: float
+    at_s: float
     blocks: tuple[int, ...]
     output_tokens: int
 
 
 @dataclass(frozen=True)
 class Reuse:
-    """What came of it: block hits over those of one infinite shared cache, and the 99th percentile
-    in mean service times.
-    """
+    """Block hits over those of one infinite shared cache, and p99 in mean service times."""
 
     hit_rate: float
     p99: float
 
 
-def records(options: Options) -> list[Record]:
-    """The Mooncake conversation trace, or a generated one like it: sessions that grow turn by
-    turn.
-    """
-    if options.data is None or options.source("mooncake") == "generated":
-        return list(_generated())
-    return list(_read(options.data / "mooncake" / "conversation_trace.jsonl"))
+def read_calls(options: Options) -> list[TracedCall]:
+    """The Mooncake conversation trace (Qin et al., 2024), or generated sessions like it."""
+    folder = options.folder(MOONCAKE)
+    if folder is None:
+        return list(_generated_calls())
+    return list(_read(folder / "conversation_trace.jsonl"))
 
 
-def _read(path: Path) -> Iterator[Record]:
+def _read(path: Path) -> Iterator[TracedCall]:
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        yield Record(row["timestamp"] / 1000.0, tuple(row["hash_ids"]), row["output_length"])
+        yield TracedCall(row["timestamp"] / 1000.0, tuple(row["hash_ids"]), row["output_length"])
 
 
-def _generated() -> Iterator[Record]:
+def _generated_calls() -> Iterator[TracedCall]:
     rng = random.Random(7)
-    fresh = iter(range(1, 1 << 40))
-    sessions = [[0, next(fresh)] for _ in range(200)]
+    new_blocks = iter(range(1, 1 << 40))
+    sessions = [[0, next(new_blocks)] for _ in range(200)]
     for number in range(3000):
         session = sessions[rng.randrange(len(sessions))]
-        session.extend(next(fresh) for _ in range(rng.randrange(1, 4)))
-        yield Record(number * 0.3, tuple(session), rng.randrange(20, 600))
+        session.extend(next(new_blocks) for _ in range(rng.randrange(1, 4)))
+        yield TracedCall(number * 0.3, tuple(session), rng.randrange(20, 600))
         if len(session) > 40:
-            session[1:] = [next(fresh)]
+            session[1:] = [next(new_blocks)]
 
 
-class PrefixFleet(Simulation):
-    """The same fleet, with a cache in each instance, and a router that knows where it sent which
-    blocks.
+@dataclass(frozen=True)
+class Workload:
+    """The calls, how much slower than recorded they come, and the seconds of a unit of cost."""
+
+    calls: Sequence[TracedCall]
+    pace: float
+    unit_s: float
+
+    def seconds(self, missing_blocks: float, output_tokens: float) -> float:
+        """The work of a request on an instance of speed 1."""
+        cost = FIXED_COST + BLOCK_COST * missing_blocks + TOKEN_COST * output_tokens
+        return self.unit_s * cost
+
+
+class PrefixFleet(FleetSimulation):
+    """A fleet with a cache in each instance, and one router that knows what it sent where.
+
+    With `affine` the router uses that in its choice.
     """
 
     def __init__(
-        self,
-        world: World,
-        strategy: str,
-        trace: Sequence[Record],
-        scale: tuple[float, float],
-        affine: bool,
+        self, scenario: Scenario, strategy: str, workload: Workload, *, affine: bool
     ) -> None:
-        super().__init__(world, strategy)
-        self._trace = trace
-        self._pace, self._unit_s = scale
-        distinct = len({block for record in trace for block in record.blocks})
-        self._held = PrefixIndex(max(1, int(HELD_SHARE * distinct)))
-        self._index = PrefixIndex(max(1, int(HELD_SHARE * distinct)))
+        super().__init__(scenario, strategy)
+        calls = workload.calls
+        distinct = len({block for call in calls for block in call.blocks})
+        capacity = max(1, int(CACHED_SHARE * distinct))
+        self._workload = workload
         self._affine = affine
-        self._mean_output = sum(record.output_tokens for record in trace) / len(trace)
+        self._caches = PrefixIndex(capacity)
+        self._index = PrefixIndex(capacity)
+        self._mean_output = sum(call.output_tokens for call in calls) / len(calls)
         self.hits = 0
         self.work_s = 0.0
 
-    def _arrivals(self) -> list[Job]:
-        return [Job(item.at * self._pace, 0.0, self.routers[0], mark=item) for item in self._trace]
+    def arrivals(self) -> list[SimulatedRequest]:
+        """The calls of the trace at their times."""
+        return [
+            SimulatedRequest(call.at_s * self._workload.pace, 0.0, self.routers[0], payload=call)
+            for call in self._workload.calls
+        ]
 
-    def _route(self, job: Job) -> None:
-        record, fleet = job.mark, self.routers[0].fleet
-        assert isinstance(record, Record)
+    def route(self, request: SimulatedRequest) -> None:
+        """Choose by the expected work on each instance, and let the cache decide the real one."""
+        call = request.payload
+        assert isinstance(call, TracedCall)
+        router = self.routers[0]
         sizes = {
-            member.id: self._seconds(
-                len(record.blocks) - self._index.matched(member.id, record.blocks),
-                self._mean_output,
-            )
-            / fleet.service_s
-            for member in fleet.members
+            member.id: self._expected_s(call, member) / router.fleet.service_s
+            for member in router.fleet.members
         }
         if self._affine:
-            job.features = RequestFeatures(sizes=sizes)
-        router = self.routers[0]
-        choice = choose(fleet, router.strategy, job.features, self.now, router.rng)
+            request.features = RequestFeatures(sizes=sizes)
+        choice = choose(router.fleet, router.strategy, request.features, self.now_s, router.rng)
         assert isinstance(choice, Chosen)
-        self._serve(job, record, choice.member, sizes)
+        if self._affine:
+            request.work = sizes[choice.member.id]
+        self._serve(request, call, choice.member)
 
-    def _serve(self, job: Job, record: Record, member: Member, sizes: dict[str, float]) -> None:
-        found = self._held.matched(member.id, record.blocks)
-        self.hits += found
-        self._held.sent(member.id, record.blocks)
-        self._index.sent(member.id, record.blocks)
-        job.size = self._seconds(len(record.blocks) - found, record.output_tokens)
-        job.work = sizes[member.id] if self._affine else 1.0
-        self.work_s += job.size
-        self._send(job, member)
+    def _expected_s(self, call: TracedCall, member: Member) -> float:
+        missing = len(call.blocks) - self._index.matched(member.id, call.blocks)
+        return self._workload.seconds(missing, self._mean_output)
 
-    def _seconds(self, missing: float, output_tokens: float) -> float:
-        return self._unit_s * (FIXED_COST + BLOCK_COST * missing + TOKEN_COST * output_tokens)
+    def _serve(self, request: SimulatedRequest, call: TracedCall, member: Member) -> None:
+        cached = self._caches.matched(member.id, call.blocks)
+        self.hits += cached
+        self._caches.sent(member.id, call.blocks)
+        self._index.sent(member.id, call.blocks)
+        request.size_s = self._workload.seconds(len(call.blocks) - cached, call.output_tokens)
+        self.work_s += request.size_s
+        self.send(request, member)
 
 
-def infinite_hits(trace: Sequence[Record]) -> int:
-    """Block hits of one cache that everybody shares and that forgets nothing."""
+def infinite_hits(calls: Sequence[TracedCall]) -> int:
+    """Block hits of one shared cache that forgets nothing."""
     seen: set[int] = set()
     hits = 0
-    for record in trace:
-        for block in record.blocks:
+    for call in calls:
+        for block in call.blocks:
             if block not in seen:
                 break
             hits += 1
-        seen.update(record.blocks)
+        seen.update(call.blocks)
     return hits
 
 
 def measure(options: Options) -> dict[str, Reuse]:
-    """Each way of choosing on the same trace at the same pace: 70 % load as it is without
-    affinity.
-    """
-    trace = records(options)[: 1500 if options.quick else None]
-    ideal = infinite_hits(trace)
-    unit_s = SERVICE_S / (FIXED_COST + 20.0)
-    world = World(
-        (1.0,) * INSTANCES, 1.0, math.inf, slots=1, learning=replace(LEARNING, calm_band=0.0)
-    )
-
-    def run(strategy: str, pace: float, affine: bool) -> PrefixFleet:
-        fleet = PrefixFleet(world, strategy, trace, (pace, unit_s), affine)
-        fleet.run()
-        return fleet
-
-    span_s = trace[-1].at - trace[0].at
-    pace = 1.0
-    for _ in range(3):
-        work_s = run("least_added_delay", pace, False).work_s
-        pace = work_s / (LOAD * INSTANCES * span_s)
-    found = {}
+    """Each way of choosing on the same trace, at a pace of 70 % load without affinity."""
+    calls = read_calls(options)[: 1500 if options.quick else None]
+    ideal = max(1, infinite_hits(calls))
+    pace = _pace(calls)
+    results = {}
     for name, strategy, affine in (
         ("affinity", "least_added_delay", True),
         ("no affinity", "least_added_delay", False),
         ("least requests", "least_requests", False),
         ("round robin", "round_robin", False),
     ):
-        fleet = run(strategy, pace, affine)
-        found[name] = Reuse(fleet.hits / max(1, ideal), fleet.log.quantile(0.99))
-    return found
+        fleet = _run(calls, strategy, pace, affine=affine)
+        results[name] = Reuse(fleet.hits / ideal, fleet.log.quantile(0.99))
+    return results
+
+
+def _run(calls: Sequence[TracedCall], strategy: str, pace: float, *, affine: bool) -> PrefixFleet:
+    scenario = Scenario(
+        (1.0,) * INSTANCES, 1.0, math.inf, slots=1, learning=replace(LEARNING, calm_band=0.0)
+    )
+    workload = Workload(calls, pace, SERVICE_S / TYPICAL_COST)
+    fleet = PrefixFleet(scenario, strategy, workload, affine=affine)
+    fleet.run()
+    return fleet
+
+
+def _pace(calls: Sequence[TracedCall]) -> float:
+    """How much slower than recorded the calls must come for the load; found by iteration."""
+    span_s = calls[-1].at_s - calls[0].at_s
+    pace = 1.0
+    for _ in range(PACE_ROUNDS):
+        work_s = _run(calls, "least_added_delay", pace, affine=False).work_s
+        pace = work_s / (LOAD * INSTANCES * span_s)
+    return pace

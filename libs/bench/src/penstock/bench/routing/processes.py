@@ -1,10 +1,9 @@
-"""Four real instances as processes behind a real router: requests a second by the default strategy
-against the shortest queue.
+"""Four instances as processes behind a router process: requests a second of two strategies.
 
-Each instance spends the CPU of a small model on every request and the router runs in a process of
-its own, so the router's own cost counts. Sides take turns, often and short, because a machine's
-speed moves within seconds; each goes first in every other turn. The figure is the median of the
-ratios.
+The default strategy against the shortest queue. Each instance spends the CPU of a small model on
+every request, and the router's own cost counts as well. Sides take turns, often and short, because
+a machine's speed changes within seconds; each goes first in every other turn. The figure is the
+median of the ratios.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,78 +21,73 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import yaml
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.bench.harness.load import Ask, closed_loop
+from penstock.bench.harness.load import Send, closed_loop
 from penstock.bench.harness.options import Options
-from penstock.hosting.grpc_server import GrpcServer
-from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect
-from penstock.rpc.registration import Registrar
 from penstock.service.program import loop_factory
-from penstock.service.settings import ServiceSettings
-from penstock.testkit.instance import QuietInstance
+from penstock.stack import ports
+from penstock.stack.configuration import api_key
+from penstock.testkit.instance import EmptyInstance
+from penstock.testkit.registered import Registration, registered_instance
 
-TOKEN, KEY, MODEL = "token-of-the-routing-benchmark", "psk-routing", "burn"
-INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+TOKEN, KEY, MODEL = "token-of-the-routing-benchmark", "psk-routing", "burn"
+OURS, SHORTEST_QUEUE = "least_added_delay", "least_requests"
 INSTANCES = 4
 CALLERS = 16
-BURN_S = 0.004
+COMPUTE_S = 0.004
+CALL_TIMEOUT_S = 20.0
+READY_S = 20.0
 
 
-class Burner(QuietInstance):
-    """Answers after spending CPU, one request at a time, as a small model on one core does."""
+class BurningInstance(EmptyInstance):
+    """Spends CPU on each request, one at a time, as a small model on one core does.
+
+    The time is uniform between half and one and a half times COMPUTE_S.
+    """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
-        self._noise = iter(
-            int.from_bytes(hashlib.sha256(str(i).encode()).digest()[:4]) / 2**32
-            for i in range(1 << 30)
-        )
+        self._busy = asyncio.Lock()
+        self._number = 0
 
     async def Compute(
         self, request: inference_pb2.ComputeRequest, call: Call
     ) -> inference_pb2.ComputeResponse:
-        async with self._turn:
-            end = time.thread_time() + BURN_S * (0.5 + next(self._noise))
-            while time.thread_time() < end:
+        """See InferenceService."""
+        async with self._busy:
+            end_s = time.thread_time() + COMPUTE_S * (0.5 + self._next_uniform())
+            while time.thread_time() < end_s:
                 hashlib.sha256(bytes(512)).digest()
             await asyncio.sleep(0)
         result = inference_pb2.TaskResult(revision="burn")
         result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
 
+    def _next_uniform(self) -> float:
+        digest = hashlib.sha256(str(self._number).encode()).digest()
+        self._number += 1
+        return int.from_bytes(digest[:4]) / 2**32
 
-async def _serve(name: str, router: str) -> None:
-    server = GrpcServer(
-        "burner",
-        ServiceSettings(listen="127.0.0.1:0"),
-        [Endpoint(INFERENCE, Burner(), internal(TOKEN))],
-    )
-    await server.start()
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
-    registrar = Registrar(
-        router, router_pb2.Instance(id=name, address=server.address, models=[model]), TOKEN
-    )
-    registrar.start()
-    await asyncio.to_thread(sys.stdin.read)
-    await registrar.leave()
-    await server.stop(None)
+
+async def _serve(name: str, router_address: str) -> None:
+    """Serve an instance until standard input is closed."""
+    registration = Registration(name, MODEL, revision="", concurrency=0)
+    async with registered_instance(BurningInstance(), registration, router_address, TOKEN):
+        await asyncio.to_thread(sys.stdin.read)
 
 
 @contextlib.contextmanager
-def _stack(strategy: str, folder: Path) -> Iterator[str]:
-    """A router with four instances; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
+def _fleet(strategy: str, folder: Path) -> Iterator[str]:
+    """A router with a strategy and four instances; its address."""
+    address = f"{ports.LOOPBACK}:{ports.free_port()}"
     config = folder / f"{strategy}.yaml"
-    config.write_text(f"keys: {{api: [{{id: bench, sha256: {digest}, organisation: bench}}]}}\n")
-    told = {
+    config.write_text(yaml.safe_dump({"keys": {"api": [api_key("bench", KEY)]}}))
+    variables = {
         "PENSTOCK_LISTEN": address,
         "PENSTOCK_INTERNAL_TOKEN": TOKEN,
         "PENSTOCK_STRATEGY": strategy,
@@ -106,68 +99,72 @@ def _stack(strategy: str, folder: Path) -> Iterator[str]:
         "PENSTOCK_DRAIN_S": "0",
         "PENSTOCK_HEDGE_BUDGET": "0",
     }
-    router = subprocess.Popen([sys.executable, "-m", "penstock.router"], env={**os.environ, **told})
-    burners = [
-        subprocess.Popen(
-            [sys.executable, "-m", "penstock.bench.routing.processes", f"i{number}", address],
-            stdin=subprocess.PIPE,
-        )
+    router = subprocess.Popen(
+        [sys.executable, "-m", "penstock.router"], env={**os.environ, **variables}
+    )
+    command = [sys.executable, "-m", "penstock.bench.routing.processes"]
+    instances = [
+        subprocess.Popen([*command, f"i{number}", address], stdin=subprocess.PIPE)
         for number in range(INSTANCES)
     ]
     try:
         yield address
     finally:
-        for burner in burners:
-            assert burner.stdin is not None
-            burner.stdin.close()
-            burner.wait(timeout=10)
+        for instance in instances:
+            assert instance.stdin is not None
+            instance.stdin.close()
+            instance.wait(timeout=10)
         router.terminate()
         router.wait(timeout=15)
 
 
-async def _ready(peer: Peer) -> None:
-    for _ in range(200):
-        with contextlib.suppress(Exception):
-            board = await peer.call("GetScoreboard", router_pb2.GetScoreboardRequest(), _call())
+async def _wait_ready(peer: Peer) -> None:
+    """Wait until all instances are registered.
+
+    Raises:
+        RuntimeError: they are not in time.
+    """
+    end_s = time.monotonic() + READY_S
+    while time.monotonic() < end_s:
+        with contextlib.suppress(Fault):
+            board = await peer.call("GetScoreboard", router_pb2.GetScoreboardRequest(), _new_call())
             if len(board.rows) == INSTANCES:
                 return
         await asyncio.sleep(0.1)
     raise RuntimeError("the instances have not registered")
 
 
-def _call() -> Call:
-    return Call(deadline_s=time.monotonic() + 20.0)
+def _new_call() -> Call:
+    return Call(deadline_s=time.monotonic() + CALL_TIMEOUT_S)
 
 
-def _ask(peer: Peer, request: router_pb2.EmbedRequest) -> Ask:
-    async def ask(_: int) -> object:
-        return await peer.call("Embed", request, _call())
+def _send(peer: Peer, request: router_pb2.EmbedRequest) -> Send:
+    async def send(_: int) -> object:
+        return await peer.call("Embed", request, _new_call())
 
-    return ask
+    return send
 
 
 async def _compare(options: Options) -> float:
     rounds, seconds = (1, 1.0) if options.quick else (12, 2.5)
-    rates: dict[str, list[float]] = {"least_added_delay": [], "least_requests": []}
+    rates: dict[str, list[float]] = {OURS: [], SHORTEST_QUEUE: []}
     request = router_pb2.EmbedRequest(texts=["hello"])
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as owned:
+        folder = Path(owned.enter_context(tempfile.TemporaryDirectory()))
         peers = {}
         for name in rates:
-            address = stack.enter_context(_stack(name, Path(folder)))
+            address = owned.enter_context(_fleet(name, folder))
             peers[name] = connect(address, ROUTER, metadata=(("authorization", f"Bearer {KEY}"),))
-            await _ready(peers[name])
-        try:
-            for number in range(rounds + 1):
-                for name in sorted(rates, reverse=number % 2 == 0):
-                    took = await closed_loop(_ask(peers[name], request), CALLERS, seconds)
-                    if number or options.quick:
-                        rates[name].append(took.rps)
-        finally:
-            for peer in peers.values():
-                await peer.close()
+            owned.push_async_callback(peers[name].close)
+            await _wait_ready(peers[name])
+        for number in range(rounds + 1):
+            is_warm_up = number == 0 and not options.quick
+            for name in sorted(rates, reverse=number % 2 == 0):
+                load = await closed_loop(_send(peers[name], request), CALLERS, seconds)
+                if not is_warm_up:
+                    rates[name].append(load.rps)
     return statistics.median(
-        ours / theirs
-        for ours, theirs in zip(rates["least_added_delay"], rates["least_requests"], strict=True)
+        ours / theirs for ours, theirs in zip(rates[OURS], rates[SHORTEST_QUEUE], strict=True)
     )
 
 

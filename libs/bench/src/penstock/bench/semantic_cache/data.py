@@ -1,21 +1,23 @@
-"""What the semantic cache is measured on: public prompts with their answers, embedded by the
-default model.
-"""
+"""Public prompts with their answers, embedded by the default model."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from penstock.bench.harness.data_sets import banking77
 from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import home_folder
 from penstock.cache.semantic.classes import Floats
 from penstock.onnx.encoder import TextModel
+from penstock.stack.plan import DEFAULT_MODEL
+
+CLINC150 = "clinc150"
+QUICK_ROWS = 1_500
 
 
 @dataclass
@@ -27,10 +29,10 @@ class Corpus:
     vectors: Floats
 
 
-def embedder() -> Path:
+def embedder_folder() -> Path:
     """The newest revision of the default model in `PENSTOCK_HOME`."""
-    folder = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "models" / "all-MiniLM-L6-v2"
-    return max(folder.glob("*"), key=lambda path: (len(path.name), path.name))
+    revisions = (home_folder() / "models" / DEFAULT_MODEL).glob("*")
+    return max(revisions, key=lambda path: (len(path.name), path.name))
 
 
 def embed(model: TextModel, texts: Sequence[str]) -> Floats:
@@ -39,44 +41,43 @@ def embed(model: TextModel, texts: Sequence[str]) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def _corpus(rows: Sequence[tuple[str, str]], model: TextModel, quick: bool) -> Corpus:
-    kept = rows[:1_500] if quick else rows
-    return Corpus(
-        [text for text, _ in kept],
-        [answer for _, answer in kept],
-        embed(model, [text for text, _ in kept]),
-    )
-
-
-def banking(options: Options, model: TextModel) -> Corpus:
-    """Banking77, in a fixed order."""
-    if options.data is None or options.source("banking77") == "generated":
-        return _corpus(_generated(), model, options.quick)
-    rows = []
-    for name in ("train.csv", "test.csv"):
-        with (options.data / "banking77" / name).open(newline="") as file:
-            rows += [(row["text"], row["category"]) for row in csv.DictReader(file)]
+def banking_corpus(options: Options, model: TextModel) -> Corpus:
+    """Banking77 in a fixed order; an intent is an answer."""
+    train, test = banking77(options, "train"), banking77(options, "test")
+    if train is None or test is None:
+        return _corpus(_generated_rows(), model, options)
+    rows = [(row.text, row.label) for row in (*train, *test)]
     random.Random(0).shuffle(rows)
-    return _corpus(rows, model, options.quick)
+    return _corpus(rows, model, options)
 
 
-def clinc(options: Options, model: TextModel, most: int | None = None) -> Corpus:
-    """CLINC150, of whose out-of-scope queries each has an answer of its own; the first so many."""
-    if options.data is None or options.source("clinc150") == "generated":
-        return _corpus(_generated(), model, options.quick)
-    data = json.loads((options.data / "clinc150" / "data_full.json").read_text())
+def clinc_corpus(options: Options, model: TextModel, max_rows: int | None = None) -> Corpus:
+    """CLINC150 (Larson et al., 2019) in a fixed order.
+
+    Each of its out-of-scope queries has an answer of its own.
+    """
+    folder = options.folder(CLINC150)
+    if folder is None:
+        return _corpus(_generated_rows(), model, options)
+    data = json.loads((folder / "data_full.json").read_text())
     rows = [
         (text, intent if intent != "oos" else f"out of scope {part} {number}")
         for part, items in data.items()
         for number, (text, intent) in enumerate(items)
     ]
     random.Random(0).shuffle(rows)
-    return _corpus(rows[:most], model, options.quick)
+    return _corpus(rows[:max_rows], model, options)
 
 
-def _generated() -> list[tuple[str, str]]:
-    """Requests of ten intents in ten ways."""
-    things = (
+def _corpus(rows: Sequence[tuple[str, str]], model: TextModel, options: Options) -> Corpus:
+    rows = rows[:QUICK_ROWS] if options.quick else rows
+    texts = [text for text, _ in rows]
+    return Corpus(texts, [answer for _, answer in rows], embed(model, texts))
+
+
+def _generated_rows() -> list[tuple[str, str]]:
+    """Requests of ten intents, each in thirty forms, three times."""
+    intents = (
         "card",
         "account",
         "loan",
@@ -88,7 +89,7 @@ def _generated() -> list[tuple[str, str]]:
         "branch",
         "refund",
     )
-    ways = (
+    forms = (
         "where is my {}",
         "I need help with my {}",
         "change my {}",
@@ -96,7 +97,11 @@ def _generated() -> list[tuple[str, str]]:
         "my {} is wrong",
         "tell me more about the {}",
     )
-    tails = ("", " please", " today", " now", ", thanks")
-    return [
-        (way.format(thing) + tail, thing) for thing in things for way in ways for tail in tails
-    ] * 3
+    suffixes = ("", " please", " today", " now", ", thanks")
+    rows = [
+        (form.format(intent) + suffix, intent)
+        for intent in intents
+        for form in forms
+        for suffix in suffixes
+    ]
+    return rows * 3

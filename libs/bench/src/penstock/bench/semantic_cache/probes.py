@@ -1,101 +1,105 @@
-"""What a warm scope must not mix up: traps that look alike, and follow-ups whose earlier turns
-differ.
-"""
+"""What a warm scope must not confuse: traps that look alike, and follow-ups of different chats."""
 
 from __future__ import annotations
 
 import json
 import random
 import statistics
+from collections import Counter
 
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.bench.harness.options import Options
 from penstock.bench.semantic_cache.data import embed
-from penstock.bench.semantic_cache.stream import Outcome
-from penstock.bench.semantic_cache.traps import pairs
+from penstock.bench.semantic_cache.stream import StreamResult
+from penstock.bench.semantic_cache.traps import generated_pairs
 from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour
 from penstock.cache.semantic.scope import prompt_of
 from penstock.onnx.encoder import TextModel
 
+CONTEXTUAL_QUERIES = "contextual-queries"
+CONTEXTUAL_FILES = ("contextual_queries.json", "context2.json", "d1.json")
+CONTEXTUAL_FIELDS = ("Main Query", "Main Query Response", "Follow-Up Query")
 
-def traps(warm: Outcome, model: TextModel) -> dict[str, float]:
-    """Each pair's cached prompt alone beside a warm scope's entries: is the new one served with its
-    answer?
+
+def trap_figures(warm: StreamResult, model: TextModel) -> dict[str, float]:
+    """Whether the new prompt of each pair is served with the answer of the cached one.
+
+    The cached prompt is alone among the entries of a warm scope.
     """
-    made = pairs()
-    vectors = embed(model, [text for pair in made for text in (pair.cached, pair.new)])
-    scope, index, kept = warm.scope, warm.index, warm.kept
-    assert scope is not None
-    assert index is not None
+    pairs = generated_pairs()
+    vectors = embed(model, [text for pair in pairs for text in (pair.cached, pair.new)])
+    scope, index, stored = warm.scope, warm.index, warm.stored
+    assert scope is not None and index is not None
     served: dict[bool, list[bool]] = {True: [], False: []}
-    held_back: list[bool] = []
-    missed_by_kind: dict[str, int] = {}
-    answer = len(scope.classes.counts)
-    for number, pair in enumerate(made):
+    held_out: list[bool] = []
+    wrong_by_kind = Counter[str]()
+    first_answer = len(scope.classes.counts)
+    for number, pair in enumerate(pairs):
         cached, new = vectors[2 * number], vectors[2 * number + 1]
-        scope.classes.grow(answer + number + 1)
+        answer = first_answer + number
+        scope.classes.grow(answer + 1)
         near = [
-            Neighbour(place, kept[place][0], value, kept[place][1])
-            for place, value in index.search(new, NEIGHBOURS - 1)
+            Neighbour(place, stored[place][0], similarity, stored[place][1])
+            for place, similarity in index.search(new, NEIGHBOURS - 1)
         ]
-        near.append(Neighbour(len(kept), answer + number, float(cached @ new), pair.cached))
-        near.sort(key=lambda one: -one.similarity)
-        scope.classes.insert(cached, [], answer + number)
-        decision = scope.decide(new, pair.new, near, _Never())
-        hit = decision.serve and decision.answer_class == answer + number
-        served[pair.same].append(hit)
-        if pair.held_back and not pair.same:
-            held_back.append(hit)
-        if hit and not pair.same:
-            missed_by_kind[pair.kind] = missed_by_kind.get(pair.kind, 0) + 1
+        near.append(Neighbour(len(stored), answer, float(cached @ new), pair.cached))
+        near.sort(key=lambda neighbour: -neighbour.similarity)
+        scope.classes.insert(cached, [], answer)
+        decision = scope.decide(new, pair.new, near, _NoAudits())
+        is_hit = decision.serve and decision.answer_class == answer
+        served[pair.same].append(is_hit)
+        if not pair.same:
+            wrong_by_kind[pair.kind] += is_hit
+            if pair.held_out:
+                held_out.append(is_hit)
     return {
-        "trap_pairs": len(made),
+        "trap_pairs": len(pairs),
         "trap_wrong": statistics.mean(served[False]),
-        "trap_wrong_held_back": statistics.mean(held_back),
+        "trap_wrong_held_back": statistics.mean(held_out),
         "trap_kept": statistics.mean(served[True]),
-        **{f"trap_wrong_{kind}": float(count) for kind, count in missed_by_kind.items()},
+        **{f"trap_wrong_{kind}": float(count) for kind, count in wrong_by_kind.items() if count},
     }
 
 
-class _Never(random.Random):
-    """Draws no audit."""
+class _NoAudits(random.Random):
+    """Chance with which no hit is audited."""
 
     def random(self) -> float:
         return 1.0
 
 
-def contextual(options: Options) -> dict[str, float]:
-    """Follow-ups under another main query: their scopes differ, so that no similarity can make them
-    hit. Counts equal scope keys.
+def contextual_figures(options: Options) -> dict[str, float]:
+    """Equal scope keys among follow-ups of different conversations.
+
+    A follow-up of another conversation has another scope, so no similarity can make it a hit.
     """
-    turns = _turns(options)
+    conversations = _conversations(options)
     seen: dict[str, str] = {}
     wrong = 0
-    for main, reply, follow in turns:
+    for main, reply, follow_up in conversations:
         task = inference_pb2.Task()
-        for role, text in (("user", main), ("assistant", reply), ("user", follow)):
+        for role, text in (("user", main), ("assistant", reply), ("user", follow_up)):
             task.generate.messages.add(role=role, content=text)
         prompt = prompt_of(b"k", "tenant", cache_pb2.Scope(model="m"), task, "e")
         assert prompt is not None
         wrong += seen.setdefault(prompt.scope_key, main + reply) != main + reply
-    return {"contextual_wrong_hits": float(wrong), "contextual_pairs": float(len(turns))}
+    return {
+        "contextual_wrong_hits": float(wrong),
+        "contextual_pairs": float(len(conversations)),
+    }
 
 
-def _turns(options: Options) -> list[tuple[str, str, str]]:
-    if options.data is None or options.source("contextual-queries") == "generated":
+def _conversations(options: Options) -> list[tuple[str, str, str]]:
+    """Main query, its reply, and a follow-up query."""
+    folder = options.folder(CONTEXTUAL_QUERIES)
+    if folder is None:
         return [
             (f"tell me of {place}", "gladly", "what is its capital")
             for place in ("France", "Spain", "Peru")
         ]
-    folder = options.data / "contextual-queries"
-    files = [
-        json.loads((folder / name).read_text())
-        for name in ("contextual_queries.json", "context2.json", "d1.json")
-    ]
-    fields = ("Main Query", "Main Query Response", "Follow-Up Query")
+    files = [json.loads((folder / name).read_text()) for name in CONTEXTUAL_FILES]
+    main, reply, follow_up = CONTEXTUAL_FIELDS
     return [
-        (str(row[fields[0]]), str(row[fields[1]]), str(row[fields[2]]))
-        for rows in files
-        for row in rows
+        (str(row[main]), str(row[reply]), str(row[follow_up])) for rows in files for row in rows
     ]

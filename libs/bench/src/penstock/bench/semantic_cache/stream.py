@@ -1,5 +1,6 @@
-"""One shuffled stream from a cold start through the serving code's own decision, and through a
-constant threshold.
+"""One shuffled stream of requests from a cold start.
+
+Through the serving code's own decision, and through a constant threshold.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from penstock.bench.semantic_cache.data import Corpus
@@ -19,136 +21,191 @@ from penstock.cache.semantic.decision import NEIGHBOURS, Neighbour, SemanticPoli
 from penstock.cache.semantic.index import VectorIndex
 
 WINDOW = 1_000
+AUDIT_SEED_OFFSET = 999
+
+
+class Hit(NamedTuple):
+    """A request that was answered from the cache: its number in the stream, and if rightly."""
+
+    number: int
+    right: bool
 
 
 @dataclass
-class Outcome:
-    """What one stream came to."""
+class StreamResult:
+    """What became of a stream.
+
+    Attributes:
+        requests: their number.
+        hits: in order.
+        decision_s: seconds spent in deciding and learning.
+        scope: the decision's state at the end.
+        index: the vectors of the stored requests.
+        stored: answer and text of each stored request.
+    """
 
     requests: int
-    hits: list[tuple[int, bool]]
+    hits: list[Hit]
     decision_s: float
     scope: SemanticPolicy | None
     index: VectorIndex | None
-    kept: list[tuple[int, str]]
+    stored: list[tuple[int, str]]
 
     @property
     def cut(self) -> float:
+        """Share of the calls that were saved."""
         return len(self.hits) / self.requests
 
     @property
     def precision(self) -> float:
-        return sum(right for _, right in self.hits) / max(1, len(self.hits))
+        """Share of the hits that were right."""
+        return sum(hit.right for hit in self.hits) / max(1, len(self.hits))
 
-    def worst(self, bound: float) -> float:
-        """Largest error of disjoint windows of hits, in bounds."""
-        rights = [right for _, right in self.hits]
-        spans = range(0, len(rights) - WINDOW + 1, WINDOW)
-        return (
-            max((1 - sum(rights[at : at + WINDOW]) / WINDOW for at in spans), default=0.0) / bound
-        )
+    def worst_error_ratio(self, bound: float) -> float:
+        """The largest share of wrong hits in disjoint windows of 1,000 hits, over the bound."""
+        rights = [hit.right for hit in self.hits]
+        starts = range(0, len(rights) - WINDOW + 1, WINDOW)
+        errors = (1 - sum(rights[start : start + WINDOW]) / WINDOW for start in starts)
+        return max(errors, default=0.0) / bound
 
-    def early(self) -> float:
-        """Hits in the first thousand requests, as a share."""
-        return sum(number < 1_000 for number, _ in self.hits) / 1_000
-
-
-def stream(
-    corpus: Corpus, bound: float, seed: int, zipf: float = 0.0, judge_errs: float = 0.0
-) -> Outcome:
-    """One shuffled stream from a cold start.
-
-    `zipf`: repeat by rank with this exponent; `judge_errs`: share of labels that are wrong.
-    """
-    rng, audit = random.Random(seed), random.Random(seed + 999)
-    order = list(range(len(corpus.texts)))
-    rng.shuffle(order)
-    if zipf:
-        weights = [1 / (rank + 1) ** zipf for rank in range(len(order))]
-        order = rng.choices(order, weights, k=len(order))
-    scope, index = (
-        SemanticPolicy(corpus.vectors.shape[1], bound),
-        VectorIndex(corpus.vectors.shape[1]),
-    )
-    ids: dict[str, int] = {}
-    kept: list[tuple[int, str]] = []
-    exact: dict[str, int] = {}
-    hits: list[tuple[int, bool]] = []
-    spent = 0.0
-    for number, at in enumerate(order):
-        text, vector = corpus.texts[at], corpus.vectors[at]
-        truth = ids.setdefault(corpus.answers[at], len(ids))
-        if zipf and text in exact:
-            hits.append((number, exact[text] == truth))
-            continue
-        near = [
-            Neighbour(place, kept[place][0], value, kept[place][1])
-            for place, value in index.search(vector, NEIGHBOURS)
-        ]
-        began = time.perf_counter()
-        decision = scope.decide(vector, text, near, audit)
-        if decision.serve:
-            hits.append((number, decision.answer_class == truth))
-        else:
-            label = truth if audit.random() >= judge_errs else audit.randrange(len(ids))
-            scope.learn(vector, text, label, decision)
-        spent += time.perf_counter() - began
-        if not decision.serve:
-            index.add(len(kept), vector)
-            kept.append((label, text))
-            exact[text] = truth
-    return Outcome(len(order), hits, spent, scope, index, kept)
-
-
-def ordered(corpus: Corpus, seed: int) -> tuple[Floats, list[str]]:
-    """Similarities between all requests of a shuffle, in its order, and their answers."""
-    order = list(range(len(corpus.texts)))
-    random.Random(seed).shuffle(order)
-    vectors = corpus.vectors[order]
-    return vectors @ vectors.T, [corpus.answers[at] for at in order]
-
-
-def constant(similar: Floats, answers: Sequence[str], threshold: float) -> tuple[float, float]:
-    """Cut and precision where the nearest called request answers from this cosine on."""
-    called, count, hits = np.zeros(len(answers), np.int64), 0, list[bool]()
-    for at, answer in enumerate(answers):
-        row = similar[at, called[:count]]
-        best = int(row.argmax()) if count else -1
-        if best >= 0 and row[best] >= threshold:
-            hits.append(answers[called[best]] == answer)
-        else:
-            called[count] = at
-            count += 1
-    return len(hits) / len(answers), sum(hits) / max(1, len(hits))
+    def early_hit_share(self) -> float:
+        """Share of hits in the first 1,000 requests."""
+        return sum(hit.number < WINDOW for hit in self.hits) / WINDOW
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stream to run: over which corpus, at which bound, in which shuffle, with which traffic
-    and judge.
+    """One stream to run.
+
+    Attributes:
+        corpus: name of the corpus.
+        bound: share of wrong hits to stay below.
+        seed: of the shuffle.
+        zipf: exponent with which requests are repeated by rank; 0: each comes once.
+        judge_errors: share of the labels that are wrong.
     """
 
     corpus: str
     bound: float
     seed: int
     zipf: float = 0.0
-    judge_errs: float = 0.0
+    judge_errors: float = 0.0
 
 
-def streams(corpora: dict[str, Corpus], jobs: Sequence[Job]) -> dict[Job, Outcome]:
-    """What each stream came to, without its scope; a process for each core."""
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawned, _hold, (corpora,)) as pool:
-        return dict(zip(jobs, pool.map(_ran, jobs), strict=True))
+def run_stream(corpus: Corpus, job: Job) -> StreamResult:
+    """Run one stream from a cold start."""
+    stream = _Stream(corpus, job)
+    for number, position in enumerate(stream.order):
+        stream.request(number, position)
+    return stream.result()
+
+
+class _Stream:
+    """The state of a running stream."""
+
+    def __init__(self, corpus: Corpus, job: Job) -> None:
+        width = corpus.vectors.shape[1]
+        self._corpus = corpus
+        self._job = job
+        self._audit = random.Random(job.seed + AUDIT_SEED_OFFSET)
+        self._scope = SemanticPolicy(width, job.bound)
+        self._index = VectorIndex(width)
+        self._answer_ids: dict[str, int] = {}
+        self._stored: list[tuple[int, str]] = []
+        self._exact: dict[str, int] = {}
+        self._hits: list[Hit] = []
+        self._decision_s = 0.0
+        self.order = self._order()
+
+    def _order(self) -> list[int]:
+        rng = random.Random(self._job.seed)
+        order = list(range(len(self._corpus.texts)))
+        rng.shuffle(order)
+        if not self._job.zipf:
+            return order
+        weights = [1 / (rank + 1) ** self._job.zipf for rank in range(len(order))]
+        return rng.choices(order, weights, k=len(order))
+
+    def request(self, number: int, position: int) -> None:
+        """Answer one request from the cache, or call and learn."""
+        text = self._corpus.texts[position]
+        vector = self._corpus.vectors[position]
+        answer = self._corpus.answers[position]
+        truth = self._answer_ids.setdefault(answer, len(self._answer_ids))
+        if self._job.zipf and text in self._exact:
+            self._hits.append(Hit(number, self._exact[text] == truth))
+            return
+        near = [
+            Neighbour(place, self._stored[place][0], similarity, self._stored[place][1])
+            for place, similarity in self._index.search(vector, NEIGHBOURS)
+        ]
+        began_s = time.perf_counter()
+        decision = self._scope.decide(vector, text, near, self._audit)
+        if decision.serve:
+            self._hits.append(Hit(number, decision.answer_class == truth))
+        else:
+            label = self._judged(truth)
+            self._scope.learn(vector, text, label, decision)
+        self._decision_s += time.perf_counter() - began_s
+        if not decision.serve:
+            self._index.add(len(self._stored), vector)
+            self._stored.append((label, text))
+            self._exact[text] = truth
+
+    def _judged(self, truth: int) -> int:
+        """The judge's label for an answer: the true one, or a random one where it errs."""
+        if self._audit.random() >= self._job.judge_errors:
+            return truth
+        return self._audit.randrange(len(self._answer_ids))
+
+    def result(self) -> StreamResult:
+        """What became of the stream."""
+        return StreamResult(
+            len(self.order), self._hits, self._decision_s, self._scope, self._index, self._stored
+        )
+
+
+def shuffled_similarities(corpus: Corpus, seed: int) -> tuple[Floats, list[str]]:
+    """Similarities between all requests of a shuffle, in its order, and their answers."""
+    order = list(range(len(corpus.texts)))
+    random.Random(seed).shuffle(order)
+    vectors = corpus.vectors[order]
+    return vectors @ vectors.T, [corpus.answers[position] for position in order]
+
+
+def constant_threshold(
+    similarities: Floats, answers: Sequence[str], threshold: float
+) -> tuple[float, float]:
+    """Cut and precision where the nearest stored request answers from this cosine on."""
+    stored = np.zeros(len(answers), np.int64)
+    count = 0
+    rights: list[bool] = []
+    for position, answer in enumerate(answers):
+        row = similarities[position, stored[:count]]
+        best = int(row.argmax()) if count else -1
+        if best >= 0 and row[best] >= threshold:
+            rights.append(answers[stored[best]] == answer)
+        else:
+            stored[count] = position
+            count += 1
+    return len(rights) / len(answers), sum(rights) / max(1, len(rights))
+
+
+def run_streams(corpora: Mapping[str, Corpus], jobs: Sequence[Job]) -> dict[Job, StreamResult]:
+    """Run streams in a process for each core; the results have no scope and no index."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, _keep_corpora, (dict(corpora),)) as pool:
+        return dict(zip(jobs, pool.map(_run_job, jobs), strict=True))
 
 
 _corpora: dict[str, Corpus] = {}
+"""The corpora of a worker process."""
 
 
-def _hold(corpora: dict[str, Corpus]) -> None:
+def _keep_corpora(corpora: dict[str, Corpus]) -> None:
     _corpora.update(corpora)
 
 
-def _ran(job: Job) -> Outcome:
-    one = stream(_corpora[job.corpus], job.bound, job.seed, job.zipf, job.judge_errs)
-    return replace(one, scope=None, index=None, kept=[])
+def _run_job(job: Job) -> StreamResult:
+    result = run_stream(_corpora[job.corpus], job)
+    return replace(result, scope=None, index=None, stored=[])

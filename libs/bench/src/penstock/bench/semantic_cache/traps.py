@@ -1,9 +1,8 @@
-"""Pairs that look alike and must not be mixed up, and pairs that say the same: made by rules from
-templates.
+"""Pairs of prompts that look alike but need different answers, and pairs with the same answer.
 
-A trap changes one thing that matters (a number, a name, a day, a city, a currency, a direction, an
-identifier, an opposite, a negation, a quoted text); a kept pair changes only how it is said. Half
-of the templates are held back and only ever scored.
+They are generated from templates. A trap changes one thing that matters (a number, a name, a day, a
+city, a currency, a direction, an identifier, an opposite, a negation, a quoted text); a paraphrase
+changes only the wording. Half of the templates are held out: nothing was tuned on them.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ QUOTES = (
     "north wall",
     "paper boat",
 )
-WAYS: tuple[Callable[[str], str], ...] = (
+PARAPHRASES: tuple[Callable[[str], str], ...] = (
     lambda text: f"please {text}",
     lambda text: f"{text} please",
     lambda text: f"hey, {text}",
@@ -132,41 +131,59 @@ WAYS: tuple[Callable[[str], str], ...] = (
 )
 
 
+VALUES = {"name": NAMES, "city": CITIES, "day": DAYS, "currency": CURRENCIES, "quoted": QUOTES}
+TRAPS_PER_TEMPLATE, PARAPHRASES_PER_TEMPLATE = 8, 6
+
+
 @dataclass(frozen=True)
 class Pair:
-    """A cached prompt, a new one, and whether the cached answer would be right."""
+    """A cached prompt and a new one.
+
+    Attributes:
+        kind: what the two differ in.
+        cached: the prompt whose answer is cached.
+        new: the prompt that is asked.
+        same: whether the cached answer is right for it.
+        held_out: whether its template is held out.
+    """
 
     kind: str
     cached: str
     new: str
     same: bool
-    held_back: bool
+    held_out: bool
 
 
-def pairs(seed: int = 11) -> list[Pair]:
-    """All pairs; at least 600, half of them held back."""
+def generated_pairs(seed: int = 11) -> list[Pair]:
+    """All pairs; at least 600, half of them held out."""
     rng = random.Random(seed)
-    return [*_traps(rng), *_kept(rng)]
+    return [*_traps(rng), *_paraphrases(rng)]
 
 
 def _traps(rng: random.Random) -> Iterator[Pair]:
     for kind, templates in TEMPLATES.items():
         for index, template in enumerate(templates):
-            for _ in range(8):
-                one, other = _filled(kind, template, rng)
-                yield Pair(kind, one, other, False, index % 2 == 1)
+            for _ in range(TRAPS_PER_TEMPLATE):
+                cached, new = _filled(kind, template, rng)
+                yield Pair(kind, cached, new, False, _is_held_out(index))
     for kind, fixed in (("opposite", OPPOSITES), ("negation", NEGATED)):
         for index, (one, other) in enumerate(fixed):
-            yield Pair(kind, one, other, False, index % 2 == 1)
-            yield Pair(kind, other, one, False, index % 2 == 1)
+            yield Pair(kind, one, other, False, _is_held_out(index))
+            yield Pair(kind, other, one, False, _is_held_out(index))
 
 
-def _kept(rng: random.Random) -> Iterator[Pair]:
+def _paraphrases(rng: random.Random) -> Iterator[Pair]:
     for kind, templates in TEMPLATES.items():
         for index, template in enumerate(templates):
-            for _ in range(6):
-                one, _ = _filled(kind, template, rng)
-                yield Pair("same", one, rng.choice(WAYS)(one), True, index % 2 == 1)
+            for _ in range(PARAPHRASES_PER_TEMPLATE):
+                cached, _ = _filled(kind, template, rng)
+                yield Pair(
+                    "same", cached, rng.choice(PARAPHRASES)(cached), True, _is_held_out(index)
+                )
+
+
+def _is_held_out(index: int) -> bool:
+    return index % 2 == 1
 
 
 def _filled(kind: str, template: str, rng: random.Random) -> tuple[str, str]:
@@ -175,11 +192,8 @@ def _filled(kind: str, template: str, rng: random.Random) -> tuple[str, str]:
         a, b = rng.sample(CITIES, 2)
         return template.format(a=a, b=b), template.format(a=b, b=a)
     if kind in ("number", "identifier"):
-        one, other = rng.sample(range(12, 990), 2)
-        return template.format(n=one), template.format(n=other)
-    values = {"name": NAMES, "city": CITIES, "day": DAYS, "currency": CURRENCIES, "quoted": QUOTES}[
-        kind
-    ]
-    one_, other_ = rng.sample(values, 2)
-    field = {"quoted": "q"}.get(kind, kind)
-    return template.format(**{field: one_}), template.format(**{field: other_})
+        first, second = rng.sample(range(12, 990), 2)
+        return template.format(n=first), template.format(n=second)
+    one, other = rng.sample(VALUES[kind], 2)
+    field = "q" if kind == "quoted" else kind
+    return template.format(**{field: one}), template.format(**{field: other})

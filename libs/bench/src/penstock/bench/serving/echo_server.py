@@ -14,8 +14,8 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.service.program import loop_factory
 
 
-class Echo(kserve_grpc.GRPCInferenceServiceServicer):
-    """Ready at once; gives every request the same answer, made once."""
+class EchoServicer(kserve_grpc.GRPCInferenceServiceServicer):
+    """Is ready at once and gives every request the same answer, which is made once."""
 
     def __init__(self, width: int) -> None:
         self._answer = kserve.ModelInferResponse(
@@ -36,7 +36,7 @@ class Echo(kserve_grpc.GRPCInferenceServiceServicer):
 
 async def _serve(port: int, width: int) -> None:
     server = grpc.aio.server()
-    kserve_grpc.add_GRPCInferenceServiceServicer_to_server(Echo(width), server)
+    kserve_grpc.add_GRPCInferenceServiceServicer_to_server(EchoServicer(width), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()

@@ -21,7 +21,7 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import CannotStart, loop_factory
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 TENANT, KEY = "bench", "psk-spot-bench"
@@ -48,7 +48,7 @@ async def _measure(home: Path, notices: int) -> tuple[int, int, dict[str, object
         config = Path(folder) / "penstock.yaml"
         config.write_text(yaml.safe_dump(_configuration(pool)))
         log = LogStream(Console(quiet=True), quiet=True)
-        async with running(ports.free(), home, config, {TENANT: KEY}, log) as stack:
+        async with run_stack(ports.free(), home, config, {TENANT: KEY}, log) as stack:
             await stack.wait_for_instances(MODEL, stack.plan.instances, TENANT)
             await _wait_for(stack, f"{pool}-1", True)
             stop, counts = asyncio.Event(), [0, 0]

@@ -1,5 +1,8 @@
-"""The Numenta Anomaly Benchmark: its files, and its scoring written from the paper (Lavin, Ahmad
-2015). No detector lives here.
+"""The Numenta Anomaly Benchmark (NAB): its files, and its scoring.
+
+The scoring is written from the paper: Lavin and Ahmad, "Evaluating Real-time Anomaly Detection
+Algorithms" (2015). A detector's alerts within a labelled window earn the more the earlier they are,
+alerts elsewhere and missed windows cost. No detector stands here.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from datetime import datetime
 from pathlib import Path
 
 EDGE = 2.0 / (1.0 + math.exp(-5.0)) - 1.0
-"""What the sigmoid is worth at a window's left edge; scores are taken relative to it."""
+"""The sigmoid's value at a window's left edge; scores are relative to it."""
+AFTERMATH_WINDOWS = 3.0
+"""A false alert is cheaper up to so many window lengths after a window."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Weights: of a false alert, and of a missed window."""
+    """The weights of a false alert and of a missed window."""
 
     false_alert: float
     miss: float
@@ -33,7 +38,7 @@ LOW_MISSED = Profile(0.11, 2.0)
 
 @dataclass(frozen=True)
 class Stream:
-    """One file: its values and the rows, first and last, of its labelled windows."""
+    """One file: its values, and the first and last row of each labelled window."""
 
     name: str
     values: tuple[float, ...]
@@ -41,7 +46,7 @@ class Stream:
 
     @property
     def probation(self) -> int:
-        """Rows at the start in which nothing is scored."""
+        """Number of rows at the start that are not scored."""
         return probation(len(self.values))
 
 
@@ -51,66 +56,82 @@ def probation(rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of one file: the sum of its rewards and penalties, windows, windows hit, false alerts, rows
-    scored.
+class FileScore:
+    """The score of one file.
+
+    Attributes:
+        raw: sum of rewards and penalties.
+        windows: number of labelled windows.
+        windows_hit: number of windows with an alert.
+        false_alerts: number of alerts outside windows.
+        rows_scored: number of rows after the probation.
     """
 
     raw: float
     windows: int
-    hit: int
-    false: int
-    rows: int
+    windows_hit: int
+    false_alerts: int
+    rows_scored: int
 
 
-def judge(stream: Stream, alerts: Iterable[int], profile: Profile = STANDARD) -> Outcome:
-    """Score one file's alerts (row numbers) under a profile."""
-    best: dict[int, float] = {}
-    raw, false = 0.0, 0
+def score_file(stream: Stream, alerts: Iterable[int], profile: Profile = STANDARD) -> FileScore:
+    """Score one file's alerts, given as row numbers."""
+    rewards: dict[int, float] = {}
+    penalties = 0.0
+    false_alerts = 0
     for row in alerts:
         if row < stream.probation:
             continue
-        number = next(
-            (at for at, (first, last) in enumerate(stream.windows) if first <= row <= last), None
-        )
-        if number is not None:
-            first, last = stream.windows[number]
-            place = -(last - row + 1) / (last - first + 1)
-            best[number] = max(best.get(number, -1.0), _sigmoid(place) / EDGE)
+        window = _window_at(stream, row)
+        if window is None:
+            false_alerts += 1
+            penalties += profile.false_alert * _false_alert_value(stream.windows, row)
         else:
-            false += 1
-            raw += profile.false_alert * _after(stream.windows, row)
-    raw += sum(best.values()) - profile.miss * (len(stream.windows) - len(best))
-    return Outcome(
-        raw, len(stream.windows), len(best), false, len(stream.values) - stream.probation
+            reward = _reward(stream.windows[window], row)
+            rewards[window] = max(rewards.get(window, -1.0), reward)
+    missed = len(stream.windows) - len(rewards)
+    raw = penalties + (sum(rewards.values()) - profile.miss * missed)
+    rows_scored = len(stream.values) - stream.probation
+    return FileScore(raw, len(stream.windows), len(rewards), false_alerts, rows_scored)
+
+
+def _window_at(stream: Stream, row: int) -> int | None:
+    matches = (
+        number for number, (first, last) in enumerate(stream.windows) if first <= row <= last
     )
+    return next(matches, None)
 
 
-def _after(windows: Sequence[tuple[int, int]], row: int) -> float:
-    """A false alert costs less soon after a window, and 1 elsewhere."""
-    past = [window for window in windows if window[1] < row]
-    if not past:
+def _reward(window: tuple[int, int], row: int) -> float:
+    """1 at the window's first row, less towards its last."""
+    first, last = window
+    position = -(last - row + 1) / (last - first + 1)
+    return _sigmoid(position) / EDGE
+
+
+def _false_alert_value(windows: Sequence[tuple[int, int]], row: int) -> float:
+    """-1, or nearer to 0 soon after a window."""
+    earlier = [window for window in windows if window[1] < row]
+    if not earlier:
         return -1.0
-    first, last = past[-1]
+    first, last = earlier[-1]
     distance = (row - last) / max(last - first, 1)
-    return -1.0 if distance > 3.0 else _sigmoid(distance)
+    return -1.0 if distance > AFTERMATH_WINDOWS else _sigmoid(distance)
 
 
-def _sigmoid(place: float) -> float:
-    return 2.0 / (1.0 + math.exp(5.0 * place)) - 1.0
+def _sigmoid(position: float) -> float:
+    return 2.0 / (1.0 + math.exp(5.0 * position)) - 1.0
 
 
-def total(outcomes: Sequence[Outcome], profile: Profile = STANDARD) -> float:
-    """The benchmark's score: 0 for a detector that never speaks, 100 for one that hits each window
-    at its first row.
-    """
-    windows = sum(outcome.windows for outcome in outcomes)
-    raw = sum(outcome.raw for outcome in outcomes)
+def benchmark_score(scores: Sequence[FileScore], profile: Profile = STANDARD) -> float:
+    """The score over files: 0 without any alert, 100 with each window hit at its first row."""
+    windows = sum(score.windows for score in scores)
+    raw = sum(score.raw for score in scores)
     return 100.0 * (raw + profile.miss * windows) / ((1.0 + profile.miss) * windows)
 
 
-def streams(folder: Path) -> list[Stream]:
-    """The files below a folder that have labels, in order of name."""
+def read_streams(folder: Path) -> list[Stream]:
+    """The labelled files below a folder, in order of name."""
     labels = json.loads((folder / "combined_windows.json").read_text(encoding="utf-8"))
     return [
         _read(folder, name, labels[name]) for name in sorted(labels) if (folder / name).exists()
@@ -121,32 +142,32 @@ def _read(folder: Path, name: str, windows: Sequence[Sequence[str]]) -> Stream:
     with (folder / name).open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     times = [datetime.fromisoformat(row["timestamp"]) for row in rows]
-    spans = [
+    bounds = [
         (datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in windows
     ]
-    found = tuple(
-        (bisect_left(times, first), bisect_right(times, last) - 1) for first, last in spans
+    row_windows = tuple(
+        (bisect_left(times, first), bisect_right(times, last) - 1) for first, last in bounds
     )
-    return Stream(name, tuple(float(row["value"]) for row in rows), found)
+    return Stream(name, tuple(float(row["value"]) for row in rows), row_windows)
 
 
-def generated(rng: random.Random, count: int = 12, rows: int = 4000) -> list[Stream]:
-    """Streams with a daily course and noise; every second one has a shift, a spike or a silence in
-    it.
-    """
-    made = []
-    for number in range(count):
-        noise, day = rng.uniform(0.5, 3.0), rng.uniform(0.0, 20.0)
-        values = [
-            50.0 + day * math.sin(row / 288 * math.tau) + rng.gauss(0.0, noise)
-            for row in range(rows)
-        ]
-        windows: tuple[tuple[int, int], ...] = ()
-        if number % 2:
-            at = rng.randrange(rows // 2, rows - 500)
-            shift = rng.choice((-1, 1)) * (2 * day + 8 * noise)
-            for row in range(at, at + rng.choice((1, 30, 150))):
-                values[row] += shift
-            windows = ((at - 100, at + 200),)
-        made.append(Stream(f"generated/{number}", tuple(values), windows))
-    return made
+def generated_streams(rng: random.Random, count: int = 12, rows: int = 4000) -> list[Stream]:
+    """Streams with a daily cycle and noise; every second one has a labelled shift or spike."""
+    return [_generated_stream(rng, number, rows) for number in range(count)]
+
+
+def _generated_stream(rng: random.Random, number: int, rows: int) -> Stream:
+    noise = rng.uniform(0.5, 3.0)
+    amplitude = rng.uniform(0.0, 20.0)
+    values = [
+        50.0 + amplitude * math.sin(row / 288 * math.tau) + rng.gauss(0.0, noise)
+        for row in range(rows)
+    ]
+    windows: tuple[tuple[int, int], ...] = ()
+    if number % 2:
+        at = rng.randrange(rows // 2, rows - 500)
+        shift = rng.choice((-1, 1)) * (2 * amplitude + 8 * noise)
+        for row in range(at, at + rng.choice((1, 30, 150))):
+            values[row] += shift
+        windows = ((at - 100, at + 200),)
+    return Stream(f"generated/{number}", tuple(values), windows)

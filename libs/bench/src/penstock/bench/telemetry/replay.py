@@ -1,5 +1,6 @@
-"""Faults injected into a replay in virtual time: how many the detectors find, how soon, and how
-often they cry without one.
+"""Faults injected into a simulated fleet: how many the detectors find, how soon, and false alerts.
+
+Everything runs in virtual time; the detectors are those of the telemetry service.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.otel import attributes as semconv
-from penstock.simulation.requests import START_UNIX_S, Fault, World, arrivals
+from penstock.simulation.requests import START_UNIX_S, Fault, RequestSimulation, arrivals
 from penstock.telemetry.detection.baseline import fit_baseline
 from penstock.telemetry.detection.downsampling import SAMPLE_INTERVAL_S
 from penstock.telemetry.detection.findings import Detector, Finding
@@ -30,149 +31,167 @@ KINDS = {
     "cache poisoning": (0.25, 0.4),
     "drift": (0.1, 0.15),
 }
-"""Kinds and their strengths: times slower, share failing, share of wrong answers, confidence lost.
+"""Kinds of faults and their strengths: times slower, share of requests failing, share of answers
+wrong, confidence lost.
 """
-
 FEATURES = {
     "slow instance": ("latency_ms", "duration", "queue"),
     "error burst": ("error",),
     "cache poisoning": ("agreement",),
     "drift": ("confidence",),
 }
-"""Words one of which the blamed features must have, for a finding to count as having found a fault
-of the kind.
-"""
-
+"""A finding counts for a kind of fault where the name of one of its features has one of these."""
 WARM_UP_S = 1800.0
 FAULT_S = 300.0
 CALM_S = 600.0
-AFTER_S = 240.0
-"""What is found so soon after a fault is its aftermath: neither its finding nor a false alert."""
+CALM_JITTER_S = 120.0
+AFTERMATH_S = 240.0
+"""An incident that opens within this time after a fault is its consequence, no false alert."""
+REFIT_S = 1.0
+LATENCY_METRIC = "rpc.server.call.duration"
 
 
 @dataclass
-class Watched:
-    """The detectors with their incidents, as the service has them."""
+class Series:
+    """Sum and number of a metric's values since the last sample."""
+
+    total: float = 0.0
+    count: float = 0.0
+
+
+@dataclass
+class Monitoring:
+    """The detectors and their incidents, connected as the telemetry service connects them."""
 
     detectors: list[Detector] = field(default_factory=list)
     requests: RequestDetector = field(default_factory=RequestDetector)
     quality: QualityMonitor = field(default_factory=QualityMonitor)
-    book: IncidentTracker = field(default_factory=IncidentTracker)
+    incidents: IncidentTracker = field(default_factory=IncidentTracker)
     findings: list[Finding] = field(default_factory=list)
     fitted_s: float = 0.0
-    streams: dict[SeriesKey, list[float]] = field(
-        default_factory=lambda: defaultdict(lambda: [0.0, 0.0])
-    )
+    series: dict[SeriesKey, Series] = field(default_factory=lambda: defaultdict(Series))
     sampled_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.detectors += [MetricDetector(), self.requests]
 
-    def take(self, now_s: float, seen: SettledRequest) -> None:
-        """A request that has settled, and whatever is due by now."""
+    def observe(self, now_s: float, request: SettledRequest) -> None:
+        """Take a settled request, and do what is due by then."""
         if now_s - self.sampled_s >= SAMPLE_INTERVAL_S:
             self._sample(now_s)
-        self._count(seen)
-        found = list(self.quality.observe_request(seen))
+        self._count(request)
+        found = list(self.quality.observe_request(request))
         for detector in self.detectors:
-            found += detector.observe_request(seen)
-        self._find(found)
-        if now_s - self.fitted_s >= 1.0 and (fit := self.requests.next_fit()) is not None:
+            found += detector.observe_request(request)
+        self._record(found)
+        if now_s - self.fitted_s >= REFIT_S and (fit := self.requests.next_fit()) is not None:
             self.fitted_s = now_s
             self.requests.set_baseline(fit.group, fit_baseline(fit.sample))
 
-    def _find(self, found: Sequence[Finding]) -> None:
+    def _record(self, found: Sequence[Finding]) -> None:
         for finding in found:
             self.findings.append(finding)
-            self.book.report(finding)
+            self.incidents.report(finding)
 
-    def _count(self, seen: SettledRequest) -> None:
-        for span in seen.tree.spans:
+    def _count(self, request: SettledRequest) -> None:
+        for span in request.tree.spans:
             service = span.source.service
-            self._add(service, "rpc.server.call.duration", span.duration_ns / 1e9)
+            self._add(service, LATENCY_METRIC, span.duration_ns / 1e9)
             self._add(service, "error share", float(bool(span.error)))
-        root = seen.tree.root.attributes
-        self._add("cache", "hit share", float(bool(seen.summary.cache)))
+        root = request.tree.root.attributes
+        self._add("cache", "hit share", float(bool(request.summary.cache)))
         self._add("batcher", "queue wait", float(root.get(semconv.QUEUED_MS, 0.0)))
         self._add("router", "tokens out", float(root.get(semconv.OUTPUT_TOKENS, 0.0)))
 
     def _add(self, service: str, metric: str, value: float) -> None:
-        held = self.streams[SeriesKey(service, metric)]
-        held[0] += value
-        held[1] += 1.0
+        series = self.series[SeriesKey(service, metric)]
+        series.total += value
+        series.count += 1.0
 
     def _sample(self, now_s: float) -> None:
-        length_s, self.sampled_s = now_s - self.sampled_s, now_s
-        for key, (total, count) in self.streams.items():
-            told = [(key, total / count)] if count else []
-            if key.metric == "rpc.server.call.duration":
-                told.append((SeriesKey(key.service, key.metric + ":rate"), count / length_s))
-            for series, value in told:
+        """Give the detectors each metric's mean since the last sample, and the request rates."""
+        length_s = now_s - self.sampled_s
+        self.sampled_s = now_s
+        for key, series in self.series.items():
+            points = [(key, series.total / series.count)] if series.count else []
+            if key.metric == LATENCY_METRIC:
+                rate_key = SeriesKey(key.service, key.metric + ":rate")
+                points.append((rate_key, series.count / length_s))
+            for point_key, value in points:
                 for detector in self.detectors:
-                    self._find(detector.observe_sample(series, START_UNIX_S + now_s, value))
-            self.streams[key] = [0.0, 0.0]
+                    self._record(detector.observe_sample(point_key, START_UNIX_S + now_s, value))
+            self.series[key] = Series()
 
 
-def planned(rng: random.Random, hours: float) -> list[Fault]:
+def plan_faults(rng: random.Random, hours: float) -> list[Fault]:
     """Faults of all kinds in turn, with calm between them."""
-    at, found, kinds = WARM_UP_S, list[Fault](), list(KINDS)
-    while at + FAULT_S + CALM_S <= hours * 3600:
-        kind = kinds[len(found) % len(kinds)]
-        found.append(Fault(kind, at, at + FAULT_S, rng.choice(KINDS[kind])))
-        at += FAULT_S + CALM_S + rng.uniform(0.0, 120.0)
-    return found
+    faults: list[Fault] = []
+    kinds = list(KINDS)
+    at_s = WARM_UP_S
+    while at_s + FAULT_S + CALM_S <= hours * 3600:
+        kind = kinds[len(faults) % len(kinds)]
+        faults.append(Fault(kind, at_s, at_s + FAULT_S, rng.choice(KINDS[kind])))
+        at_s += FAULT_S + CALM_S + rng.uniform(0.0, CALM_JITTER_S)
+    return faults
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """What came of it: each fault with the seconds until it was found (None when it was not), and
-    incidents that were none.
+class ReplayResult:
+    """What a replay showed.
+
+    Attributes:
+        faults: each fault with the seconds until it was found, None where it was not.
+        false_alerts: incidents that no fault explains.
+        service_hours: hours of the replay, summed over the services.
     """
 
     faults: Sequence[tuple[Fault, float | None]]
-    false: Sequence[Incident]
+    false_alerts: Sequence[Incident]
     service_hours: float
 
     @property
     def recall(self) -> float:
+        """Share of the faults that were found."""
         return sum(delay is not None for _, delay in self.faults) / max(1, len(self.faults))
 
     @property
     def delay_s(self) -> float:
-        """Median of those found; 0 when none was."""
-        found = [delay for _, delay in self.faults if delay is not None]
-        return statistics.median(found) if found else 0.0
+        """Median seconds until a fault was found; 0 where none was."""
+        delays_s = [delay for _, delay in self.faults if delay is not None]
+        return statistics.median(delays_s) if delays_s else 0.0
 
 
-def replay(folder: Path | None, hours: float, seed: int) -> Replayed:
-    """Run the fleet with faults for so many hours of its own time."""
+def replay(folder: Path | None, hours: float, seed: int) -> ReplayResult:
+    """Run the fleet with faults for so many hours of virtual time.
+
+    Args:
+        folder: the data folder with the request trace, or None for generated requests.
+        hours: length in virtual time.
+        seed: of faults and fleet.
+    """
     rng = random.Random(seed)
-    faults = planned(rng, hours)
-    watched = Watched()
-    for now_s, seen in World(faults, rng).run(arrivals(folder, rng, hours)):
-        if (
-            now_s >= hours * 3600
-        ):  # nothing arrives any more, only the longest end: no hour of a fleet
-            break
-        watched.take(now_s, seen)
-    found = [(fault, _found(fault, watched.findings)) for fault in faults]
-    false = [
-        incident for incident in watched.book.newest_first() if not _explained(incident, faults)
-    ]
-    return Replayed(found, false, hours * len(SERVICES))
+    faults = plan_faults(rng, hours)
+    monitoring = Monitoring()
+    for now_s, request in RequestSimulation(faults, rng).run(arrivals(folder, rng, hours)):
+        if now_s >= hours * 3600:
+            break  # nothing arrives any more; the last answers alone are no typical traffic
+        monitoring.observe(now_s, request)
+    found = [(fault, _detection_delay_s(fault, monitoring.findings)) for fault in faults]
+    incidents = monitoring.incidents.newest_first()
+    false_alerts = [incident for incident in incidents if not _is_explained(incident, faults)]
+    return ReplayResult(found, false_alerts, hours * len(SERVICES))
 
 
-def _found(fault: Fault, findings: Sequence[Finding]) -> float | None:
+def _detection_delay_s(fault: Fault, findings: Sequence[Finding]) -> float | None:
     for finding in findings:
         at_s = finding.at_unix_s - START_UNIX_S
-        blamed = " ".join(contribution.feature for contribution in finding.contributions)
-        if fault.from_s <= at_s <= fault.to_s and any(
-            word in blamed for word in FEATURES[fault.kind]
-        ):
+        features = " ".join(contribution.feature for contribution in finding.contributions)
+        named = any(word in features for word in FEATURES[fault.kind])
+        if fault.from_s <= at_s <= fault.to_s and named:
             return at_s - fault.from_s
     return None
 
 
-def _explained(incident: Incident, faults: Sequence[Fault]) -> bool:
+def _is_explained(incident: Incident, faults: Sequence[Fault]) -> bool:
     at_s = incident.opened_unix_s - START_UNIX_S
-    return any(fault.from_s <= at_s <= fault.to_s + AFTER_S for fault in faults)
+    return any(fault.from_s <= at_s <= fault.to_s + AFTERMATH_S for fault in faults)

@@ -1,16 +1,14 @@
-"""The running stack's part of the anomaly figures: real processes under an open load, faults
-injected, incidents as telemetry tells them.
+"""Faults injected into a running stack of processes, and the incidents that telemetry reports.
 
-Faults are made by instances of this process that the stack's router knows as any others: one slows,
-one fails, one loses confidence, and the right answers of what the cache holds change. What is found
-is read from the incident stream, as an operator would.
+The faults are those of instances in this process, registered with the stack's router: one becomes
+slow, one fails, one loses confidence, and the right answers of cached questions change. Incidents
+are read from the incident stream, as an operator would read them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import random
 import statistics
@@ -26,85 +24,96 @@ from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.api.telemetry.v1 import telemetry_pb2_grpc
 from penstock.bench.harness.progress import say
-from penstock.bench.telemetry.instances import CHEAP, DEAR, MODELS, SORTER, Instances, registered
+from penstock.bench.telemetry.faulty_instances import (
+    INTENT_MODEL,
+    MODELS,
+    PRICES,
+    FaultyInstances,
+    faulty_instances,
+)
 from penstock.bench.telemetry.replay import FEATURES, KINDS
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.stack import ports
+from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
-from penstock.stack.stack import Stack, running
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 TENANT = "bench"
 KEY = "psk-bench-anomalies"
-MODEL = "all-MiniLM-L6-v2"
 SERVICES = ("router", "cache", "limiter", "batcher", "inference-onnx-quantized")
-STREAMS = "penstock.anomaly.streams"
-RATES = {"slow instance": 4.0, "error burst": 4.0, "drift": 5.0, "cache poisoning": 9.0, "": 2.0}
-"""Requests a second to each kind's own model; the nameless kind is the real model."""
-
-LONGER = {"cache poisoning": 2.5}
-"""How many times longer a kind lasts: one would-be hit in fifty is audited, so that wrong ones take
-minutes to add up.
+STREAM_COUNT_METRIC = "penstock.anomaly.streams"
+NO_FAULT = ""
+RATES_PER_S = {
+    "slow instance": 4.0,
+    "error burst": 4.0,
+    "drift": 5.0,
+    "cache poisoning": 9.0,
+    NO_FAULT: 2.0,
+}
+"""Requests a second for the model of each kind of fault, and for the default model."""
+DURATION_FACTORS = {"cache poisoning": 2.5}
+"""How many times longer a kind lasts: one hit in fifty is audited, so evidence of wrong answers
+takes minutes to accumulate.
 """
-
 TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Times:
-    """How long the stack is calm before the first fault, how long each fault lasts, and the calm
-    after it, in seconds.
+class Schedule:
+    """Seconds before the first fault, of each fault, and without a fault after each.
+
+    Incidents that open within `aftermath_s` after a fault count as its consequence.
     """
 
     warm_up_s: float = 300.0
     fault_s: float = 120.0
     calm_s: float = 90.0
-    after_s: float = 60.0
-    """What opens so soon after a fault is its aftermath."""
+    aftermath_s: float = 60.0
 
     @property
-    def all_s(self) -> float:
-        """How long a run takes."""
-        return self.warm_up_s + sum(self.lasts_s(kind) + self.calm_s for kind in KINDS)
+    def total_s(self) -> float:
+        """Length of a whole run."""
+        return self.warm_up_s + sum(self.duration_s(kind) + self.calm_s for kind in KINDS)
 
-    def lasts_s(self, kind: str) -> float:
-        """How long a fault of a kind lasts."""
-        return self.fault_s * LONGER.get(kind, 1.0)
+    def duration_s(self, kind: str) -> float:
+        """Length of a fault of a kind."""
+        return self.fault_s * DURATION_FACTORS.get(kind, 1.0)
 
 
 @dataclass(frozen=True)
-class Injected:
-    """A fault that was: its kind and the seconds of Unix time between which it lasted."""
+class InjectedFault:
+    """A fault that was injected: its kind, and its begin and end in Unix seconds."""
 
     kind: str
     from_s: float
     to_s: float
 
-    def found(self, updates: Sequence[pb.Incident]) -> float | None:
-        """Seconds until an incident came to blame what this fault changes in its own model; None
-        when none did while it lasted.
+    def detection_delay_s(self, updates: Sequence[pb.Incident]) -> float | None:
+        """Seconds until an incident named a feature that this fault changes, in its own model.
 
-        One that was open and blamed it before says nothing new; one that had closed and opens again
-        does.
+        None where no incident did during the fault. An incident that was open and named the feature
+        before the fault does not count, one that had closed and opens again does.
         """
-        earlier = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
-        before = {
-            row.id: self._blamed(row)
-            for row in earlier.values()
+        before = {row.id: row for row in updates if row.last_unix_ms / 1e3 < self.from_s}
+        already_named = {
+            row.id: self._named(row)
+            for row in before.values()
             if row.state == pb.INCIDENT_STATE_OPEN
         }
-        soon = [
+        delays_s = [
             row.last_unix_ms / 1e3 - self.from_s
             for row in updates
             if self.from_s <= row.last_unix_ms / 1e3 <= self.to_s
-            and self._blamed(row) - before.get(row.id, set())
+            and self._named(row) - already_named.get(row.id, set())
         ]
-        return min(soon, default=None)
+        return min(delays_s, default=None)
 
-    def _blamed(self, incident: pb.Incident) -> set[tuple[str, str]]:
-        """(subject, feature) of what the incident blames and this fault changes."""
-        model = MODELS.get(self.kind, SORTER)
+    def _named(self, incident: pb.Incident) -> set[tuple[str, str]]:
+        """(subject, feature) pairs of the incident that this fault explains."""
+        model = MODELS.get(self.kind, INTENT_MODEL)
         return {
             (part.subject, part.feature)
             for part in incident.contributions
@@ -114,60 +123,70 @@ class Injected:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What a run showed."""
+class StackRun:
+    """What a run showed.
 
-    faults: Sequence[Injected]
+    Attributes:
+        faults: in the order of injection.
+        updates: incidents as they opened and changed, in order.
+        seconds: length of the run.
+        requests: number of requests sent.
+        metric_streams: number of metric streams that were watched.
+        aftermath_s: see Schedule.
+        host_load: mean load average of the machine; other work on it slows the stack too.
+    """
+
+    faults: Sequence[InjectedFault]
     updates: Sequence[pb.Incident]
-    """Incidents as they opened and changed, in order."""
-
     seconds: float
     requests: int
-    streams: float
-    after_s: float
+    metric_streams: float
+    aftermath_s: float
     host_load: float = 0.0
-    """The machine's own load average over the run: what others do on it slows the stack too."""
 
     @property
     def service_hours(self) -> float:
+        """Hours of the run, summed over the services."""
         return self.seconds * len(SERVICES) / 3600.0
 
-    def false(self) -> list[pb.Incident]:
+    def false_alerts(self) -> list[pb.Incident]:
         """Incidents opened neither during a fault nor in its aftermath."""
-        return [
-            incident
-            for incident in {row.id: row for row in self.updates}.values()
-            if not any(
-                fault.from_s <= incident.opened_unix_ms / 1e3 <= fault.to_s + self.after_s
-                for fault in self.faults
-            )
-        ]
+        incidents = {row.id: row for row in self.updates}.values()
+        return [incident for incident in incidents if not self._is_explained(incident)]
+
+    def _is_explained(self, incident: pb.Incident) -> bool:
+        opened_s = incident.opened_unix_ms / 1e3
+        return any(
+            fault.from_s <= opened_s <= fault.to_s + self.aftermath_s for fault in self.faults
+        )
 
 
-def watch(models: Path, times: Times, seed: int) -> Watched:
-    """Run a stack of processes with faults of every kind, one after the other."""
-    return asyncio.run(_watch(models, times, random.Random(seed)))
+def run_with_faults(models: Path, schedule: Schedule, seed: int) -> StackRun:
+    """Run a stack under load with faults of every kind, one after the other."""
+    return asyncio.run(_run(models, schedule, random.Random(seed)))
 
 
-async def _watch(models: Path, times: Times, rng: random.Random) -> Watched:
-    async with _stack(models) as stack, registered(stack, rng) as instances:
-        for model in (MODEL, *instances.models):
+async def _run(models: Path, schedule: Schedule, rng: random.Random) -> StackRun:
+    async with _stack(models) as stack, faulty_instances(stack, rng) as instances:
+        for model in (DEFAULT_MODEL, *instances.models):
             await stack.wait_for_instances(model, 1, TENANT)
-        load = Load(stack, instances, rng)
-        began = time.time()
-        async with load.running(), _updates(stack) as updates:
-            faults, host_load = await _inject(instances, times)
-        seconds = time.time() - began
-        streams = await _streams(stack)
-    return Watched(faults, updates, seconds, load.sent, streams, times.after_s, host_load)
+        load = OpenLoad(stack, instances, rng)
+        began_s = time.time()
+        async with load.running(), _incident_updates(stack) as updates:
+            faults, host_load = await _inject(instances, schedule)
+        seconds = time.time() - began_s
+        metric_streams = await _metric_streams(stack)
+    return StackRun(
+        faults, updates, seconds, load.sent, metric_streams, schedule.aftermath_s, host_load
+    )
 
 
 @contextlib.asynccontextmanager
 async def _stack(models: Path) -> AsyncIterator[Stack]:
-    api = [
-        {"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
-    ]
-    config = {"keys": {"api": api}, "prices": {"models": [CHEAP, DEAR]}}
+    config = {
+        "keys": {"api": [api_key(TENANT, KEY)]},
+        "prices": {"models": list(PRICES)},
+    }
     log = LogStream(Console(stderr=True), quiet=True)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         home = Path(folder) / "home"
@@ -175,77 +194,87 @@ async def _stack(models: Path) -> AsyncIterator[Stack]:
         (home / "models").symlink_to(models.resolve())
         file = Path(folder) / "penstock.yaml"
         file.write_text(yaml.safe_dump(config))
-        async with running(ports.free(), home, file, {TENANT: KEY}, log) as stack:
+        async with run_stack(ports.free(), home, file, {TENANT: KEY}, log) as stack:
             yield stack
 
 
-async def _inject(instances: Instances, times: Times) -> tuple[list[Injected], float]:
-    faults, loads = [], []
-    await asyncio.sleep(times.warm_up_s)
-    for kind in KINDS:
-        began = time.time()
+async def _inject(
+    instances: FaultyInstances, schedule: Schedule
+) -> tuple[list[InjectedFault], float]:
+    """Inject one fault of each kind; return them and the machine's mean load average."""
+    faults = []
+    load_averages = []
+    await asyncio.sleep(schedule.warm_up_s)
+    for kind, strengths in KINDS.items():
         say(f"fault: {kind}")
-        instances.spoil(kind, KINDS[kind][-1])
-        await asyncio.sleep(times.lasts_s(kind))
-        instances.heal()
-        faults.append(Injected(kind, began, time.time()))
-        await asyncio.sleep(times.calm_s)
-        loads.append(os.getloadavg()[0])
-    return faults, statistics.mean(loads)
+        began_s = time.time()
+        instances.inject(kind, strengths[-1])
+        await asyncio.sleep(schedule.duration_s(kind))
+        instances.repair()
+        faults.append(InjectedFault(kind, began_s, time.time()))
+        await asyncio.sleep(schedule.calm_s)
+        load_averages.append(os.getloadavg()[0])
+    return faults, statistics.mean(load_averages)
 
 
-class Load:
-    """Requests at random moments, whatever becomes of those before.
+class OpenLoad:
+    """An open-loop load: requests at random moments, whether or not earlier ones are answered.
 
-    Owner: whoever enters `running`.
+    Whoever enters `running` owns its tasks.
     """
 
-    def __init__(self, stack: Stack, instances: Instances, rng: random.Random) -> None:
+    def __init__(self, stack: Stack, instances: FaultyInstances, rng: random.Random) -> None:
         self._stack = stack
         self._instances = instances
         self._rng = rng
-        self._open: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
         self.sent = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        senders = [asyncio.create_task(self._send(kind, rate)) for kind, rate in RATES.items()]
+        """Send requests until the block ends; requests in flight are then cancelled."""
+        senders = [
+            asyncio.create_task(self._send(kind, rate)) for kind, rate in RATES_PER_S.items()
+        ]
         try:
             yield
         finally:
-            for task in (*senders, *self._open):
+            tasks = (*senders, *self._in_flight)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*senders, *self._open, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, kind: str, rate: float) -> None:
+    async def _send(self, kind: str, rate_per_s: float) -> None:
         while True:
-            await asyncio.sleep(self._rng.expovariate(rate))
-            task = asyncio.create_task(self._ask(kind))
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            await asyncio.sleep(self._rng.expovariate(rate_per_s))
+            task = asyncio.create_task(self._call(kind))
+            self._in_flight.add(task)
+            task.add_done_callback(self._in_flight.discard)
             self.sent += 1
 
-    async def _ask(self, kind: str) -> None:
-        how = {"metadata": self._stack.metadata(TENANT), "timeout": TIMEOUT_S}
+    async def _call(self, kind: str) -> None:
+        metadata = self._stack.metadata(TENANT)
         router = self._stack.router
         with contextlib.suppress(grpc.aio.AioRpcError):
             if kind == "cache poisoning":
-                await router.Generate(self._instances.question(), **how)
+                question = self._instances.new_question()
+                await router.Generate(question, metadata=metadata, timeout=TIMEOUT_S)
             elif kind == "drift":
-                await router.Classify(self._instances.sorting(), **how)
+                classification = self._instances.classification()
+                await router.Classify(classification, metadata=metadata, timeout=TIMEOUT_S)
             else:
-                model = self._instances.model_of(kind) if kind else MODEL
-                options = router_pb2.CallOptions(
-                    model=model, cache=router_pb2.CachePolicy(bypass=True)
-                )
-                text = f"step {self.sent} of an agent"
-                await router.Embed(router_pb2.EmbedRequest(texts=[text], options=options), **how)
+                model = MODELS[kind] if kind else DEFAULT_MODEL
+                await router.Embed(self._embed(model), metadata=metadata, timeout=TIMEOUT_S)
+
+    def _embed(self, model: str) -> router_pb2.EmbedRequest:
+        options = router_pb2.CallOptions(model=model, cache=router_pb2.CachePolicy(bypass=True))
+        return router_pb2.EmbedRequest(texts=[f"step {self.sent} of an agent"], options=options)
 
 
 @contextlib.asynccontextmanager
-async def _updates(stack: Stack) -> AsyncIterator[list[pb.Incident]]:
-    """Incidents as telemetry's stream tells them."""
-    told: list[pb.Incident] = []
+async def _incident_updates(stack: Stack) -> AsyncIterator[list[pb.Incident]]:
+    """A list that grows with every update of telemetry's incident stream."""
+    updates: list[pb.Incident] = []
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
         call = telemetry.WatchIncidents(
@@ -254,20 +283,22 @@ async def _updates(stack: Stack) -> AsyncIterator[list[pb.Incident]]:
 
         async def read() -> None:
             async for update in call:
-                told.append(update.incident)  # noqa: PERF401 - each as it comes, not all at the end
+                updates.append(update.incident)  # noqa: PERF401 - readers see each as it comes
 
         reader = asyncio.create_task(read())
         try:
-            yield told
+            yield updates
         finally:
             call.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
 
-async def _streams(stack: Stack) -> float:
-    """How many metric streams are watched."""
+async def _metric_streams(stack: Stack) -> float:
+    """Number of metric streams that telemetry watches."""
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        metadata = ((TOKEN_KEY, stack.internal_token),)
-        metrics = await telemetry.GetMetrics(pb.GetMetricsRequest(name=STREAMS), metadata=metadata)
+        metrics = await telemetry.GetMetrics(
+            pb.GetMetricsRequest(name=STREAM_COUNT_METRIC),
+            metadata=((TOKEN_KEY, stack.internal_token),),
+        )
     return max((series.points[-1].value for series in metrics.series if series.points), default=0.0)

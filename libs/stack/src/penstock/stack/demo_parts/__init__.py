@@ -1,6 +1,4 @@
-"""The parts of the demo after its main job, in the order in which they run; each is a module here
-with TITLE and `run`.
-"""
+"""The demo after its 400 requests: one module a service, each with a TITLE and a `run`."""
 
 PARTS: tuple[str, ...] = (
     "inference",
@@ -12,3 +10,4 @@ PARTS: tuple[str, ...] = (
     "scaler",
     "telemetry",
 )
+"""In the order of running."""

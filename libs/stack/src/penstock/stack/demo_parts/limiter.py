@@ -1,10 +1,9 @@
-"""A tenant whose budget ends in the middle of a run: what was refused, by which rule, when it may
-return, and that the books are right.
-"""
+"""A tenant whose budget ends in the middle of a run: what was refused, and what the ledger says."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -18,9 +17,8 @@ from penstock.stack.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
-TITLE = "Limiter: a budget that ends in mid-run"
-
-TENANT = "pilot"
+TITLE = "limiter: a budget that ends in the middle of a run"
+BUDGET_TENANT = "pilot"
 BUDGET: dict[str, Any] = {
     "name": "pilot-hour",
     "kind": "budget",
@@ -32,72 +30,94 @@ BUDGET: dict[str, Any] = {
 STEPS = 120
 CALLERS = 8
 TEXT = "does the reserve of the northern reservoir cover the evening peak"
-SETTLED_S = 6.0
-"""By then every lease has been returned."""
+CALL_TIMEOUT_S = 10
+SETTLED_WAIT_S = 6.0
+"""Within this time the router has returned every lease and settled every call."""
+POLL_S = 0.2
+
+Stub = limiter_pb2_grpc.LimiterAdminServiceStub
+Metadata = tuple[tuple[str, str], ...]
 
 
 async def run(stack: Stack, console: Console) -> dict[str, float]:
-    await _reset(stack)
-    metadata = stack.metadata(TENANT)
-    refused: list[grpc.aio.AioRpcError] = []
-    tokens, steps = 0, iter(range(STEPS))
+    """Send 120 steps of one run against a budget of 900 tokens an hour."""
+    metadata = (("authorization", f"Bearer {stack.internal_token}"),)
+    async with open_channel(stack.addresses["limiter-admin"]) as channel:
+        admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
+        await _reset(admin, metadata)
+        refusals, tokens = await _spend(stack)
+        console.print(_table(refusals, tokens))
+        usage = await _settled_usage(admin, metadata, tokens)
+        request = limiter_pb2.VerifyLedgerRequest(organisation=BUDGET_TENANT)
+        verified = await admin.VerifyLedger(request, metadata=metadata)
+    return {
+        "limiter_served": STEPS - len(refusals),
+        "limiter_refused": len(refusals),
+        "limiter_tokens_served": tokens,
+        "limiter_tokens_booked": usage.committed.tokens,
+        "limiter_overshoot": max(0, usage.committed.tokens - usage.limit.tokens),
+        "limiter_ledger_differs": len(verified.differing),
+    }
+
+
+async def _reset(admin: Stub, metadata: Metadata) -> None:
+    """Give the tenant its whole hour, because the ledger outlives a demo."""
+    subject = limiter_pb2.Subject(
+        rule=BUDGET["name"], organisation=BUDGET_TENANT, value=BUDGET_TENANT
+    )
+    request = limiter_pb2.ResetUsageRequest(subject=subject, reason="a new demo begins")
+    await admin.ResetUsage(request, metadata=metadata)
+
+
+async def _spend(stack: Stack) -> tuple[list[grpc.aio.AioRpcError], int]:
+    """Send all steps; return the refusals and the tokens of the answered steps."""
+    refusals: list[grpc.aio.AioRpcError] = []
+    tokens = 0
+    steps = iter(range(STEPS))
+    metadata = stack.metadata(BUDGET_TENANT)
 
     async def caller() -> None:
         nonlocal tokens
         for step in steps:
-            options = router_pb2.CallOptions(
-                run_id="pilot-run", step=f"{step}", cache=router_pb2.CachePolicy(bypass=True)
-            )
-            request = router_pb2.EmbedRequest(texts=[f"{TEXT} {step}"], options=options)
             try:
-                answer = await stack.router.Embed(request, metadata=metadata, timeout=10)
-                tokens += answer.receipt.usage.input_tokens
+                answer = await stack.router.Embed(
+                    _request(step), metadata=metadata, timeout=CALL_TIMEOUT_S
+                )
             except grpc.aio.AioRpcError as error:
-                refused.append(error)
+                refusals.append(error)
+            else:
+                tokens += answer.receipt.usage.input_tokens
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    console.print(_table(refused, tokens))
-    usage, differing = await _books(stack, tokens)
-    return {
-        "limiter_served": STEPS - len(refused),
-        "limiter_refused": len(refused),
-        "limiter_tokens_served": tokens,
-        "limiter_tokens_booked": usage.committed.tokens,
-        "limiter_overshoot": max(0, usage.committed.tokens - usage.limit.tokens),
-        "limiter_ledger_differs": differing,
-    }
+    return refusals, tokens
 
 
-async def _reset(stack: Stack) -> None:
-    """The books outlive a demo; an operator gives the tenant its hour again."""
-    metadata = (("authorization", f"Bearer {stack.internal_token}"),)
-    subject = limiter_pb2.Subject(rule=BUDGET["name"], organisation=TENANT, value=TENANT)
-    async with open_channel(stack.addresses["limiter-admin"]) as channel:
-        admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
-        await admin.ResetUsage(
-            limiter_pb2.ResetUsageRequest(subject=subject, reason="the demo begins again"),
-            metadata=metadata,
-        )
+def _request(step: int) -> router_pb2.EmbedRequest:
+    options = router_pb2.CallOptions(
+        run_id="pilot-run", step=f"{step}", cache=router_pb2.CachePolicy(bypass=True)
+    )
+    return router_pb2.EmbedRequest(texts=[f"{TEXT} {step}"], options=options)
 
 
-def _table(refused: list[grpc.aio.AioRpcError], tokens: int) -> Table:
+def _table(refusals: list[grpc.aio.AioRpcError], tokens: int) -> Table:
     table = Table(
         "steps",
-        "what became of them",
+        "outcome",
         title=f"{STEPS} steps of one run; the budget is {BUDGET['limit']} tokens an hour",
     )
-    table.add_row(f"{STEPS - len(refused)}", f"served, {tokens} tokens")
+    table.add_row(f"{STEPS - len(refusals)}", f"served, {tokens} tokens")
     reasons = Counter(
-        (error.code().name, (error.details() or "").partition("; ")[0]) for error in refused
+        (error.code().name, (error.details() or "").partition("; ")[0]) for error in refusals
     )
     for (code, details), count in reasons.items():
         table.add_row(f"{count}", f"[yellow]{code}[/]: {details}")
-    if refused:
-        table.add_row("", f"may return in {_retry_s(refused[-1]) / 60:.0f} min, when the hour ends")
+    if refusals:
+        minutes = _retry_delay_s(refusals[-1]) / 60
+        table.add_row("", f"may retry in {minutes:.0f} min, when the hour ends")
     return table
 
 
-def _retry_s(error: grpc.aio.AioRpcError) -> float:
+def _retry_delay_s(error: grpc.aio.AioRpcError) -> float:
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
@@ -105,22 +125,14 @@ def _retry_s(error: grpc.aio.AioRpcError) -> float:
     return 0.0
 
 
-async def _books(stack: Stack, tokens: int) -> tuple[limiter_pb2.RuleUsage, int]:
-    """The budget's state once the router has settled, as an operator sees it; and how many counters
-    differ from their replayed ledger.
-    """
-    metadata = (("authorization", f"Bearer {stack.internal_token}"),)
-    async with open_channel(stack.addresses["limiter-admin"]) as channel:
-        admin = limiter_pb2_grpc.LimiterAdminServiceStub(channel)
-        request = limiter_pb2.ShowUsageRequest(path=limiter_pb2.Path(organisation=TENANT))
-        usage = limiter_pb2.RuleUsage()
-        for _ in range(int(SETTLED_S / 0.2)):
-            rows = (await admin.ShowUsage(request, metadata=metadata)).rules
-            usage = next(row for row in rows if row.rule == BUDGET["name"])
-            if usage.held.tokens == 0 and usage.committed.tokens == tokens:
-                break
-            await asyncio.sleep(0.2)
-        verified = await admin.VerifyLedger(
-            limiter_pb2.VerifyLedgerRequest(organisation=TENANT), metadata=metadata
-        )
-    return usage, len(verified.differing)
+async def _settled_usage(admin: Stub, metadata: Metadata, tokens: int) -> limiter_pb2.RuleUsage:
+    """The budget's usage once `tokens` are booked and nothing is held, or after six seconds."""
+    request = limiter_pb2.ShowUsageRequest(path=limiter_pb2.Path(organisation=BUDGET_TENANT))
+    end_s = time.monotonic() + SETTLED_WAIT_S
+    while True:
+        rows = (await admin.ShowUsage(request, metadata=metadata)).rules
+        usage: limiter_pb2.RuleUsage = next(row for row in rows if row.rule == BUDGET["name"])
+        settled = usage.held.tokens == 0 and usage.committed.tokens == tokens
+        if settled or time.monotonic() >= end_s:
+            return usage
+        await asyncio.sleep(POLL_S)

@@ -1,5 +1,7 @@
-"""Demand nears its daily peak; the scaler shows forecast and decision with its reason, starts
-processes, replaces and drains one.
+"""Demand nears its daily peak: the scaler forecasts it and starts instances before it comes.
+
+Then one instance is to be taken away; the scaler replaces it and drains it. Instances are processes
+on this machine.
 """
 
 from __future__ import annotations
@@ -18,19 +20,28 @@ from penstock.stack.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
-TITLE = "scaler: capacity before the peak"
+TITLE = "scaler: instances before the peak"
 POOL = f"burst-{os.getpid()}"
-"""New each time: a pool's history outlives a demo."""
+"""New for each demo, because the scaler keeps a pool's history."""
 INTERVAL_S = 600
-DAY = 144
-HISTORY = 10 * DAY
-READY_S, GONE_S = 60.0, 60.0
+INTERVALS_PER_DAY = 144
+HISTORY_INTERVALS = 10 * INTERVALS_PER_DAY
+PEAK_INTERVALS = 48
+RISE_INTERVALS = 4
+"""The peak lasts eight hours, and demand takes forty minutes to reach it."""
+BASE_WORK_MS, PEAK_WORK_MS = 200_000.0, 500_000.0
+"""Compute milliseconds in an interval outside the peak, and what the peak adds to them."""
+NOISE = 0.03
+CHANGE_WAIT_S = 60.0
+POLL_S = 0.2
+SHOWN_EXPERTS = 4
+
+Stub = scaler_pb2_grpc.ScalerServiceStub
+Metadata = tuple[tuple[str, str], ...]
 
 
 def pool() -> dict[str, Any]:
-    """The demo's pool in the `scaling` section: further instances of the demo's model, as processes
-    of the scaler.
-    """
+    """The demo's pool for the `scaling` section: at most three more instances, as processes."""
     env = {
         "PENSTOCK_LISTEN": "127.0.0.1:{port}",
         "PENSTOCK_INSTANCE_ID": "{instance}",
@@ -56,100 +67,116 @@ def pool() -> dict[str, Any]:
 
 
 async def run(stack: Stack, console: Console) -> dict[str, float]:
-    """Report ten days of demand, the last of them about to peak, then say that an instance will be
-    taken away.
-    """
+    """Report ten days of demand that is about to peak, then announce the end of an instance."""
     metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["scaler"]) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
-        request = scaler_pb2.ReportDemandRequest(pool=POOL, samples=_history())
-        await scaler.ReportDemand(request, metadata=metadata, timeout=10)
-        began = time.monotonic()
-        first = await _wait_for(stack, f"{POOL}-2", READY_S)
-        seconds = time.monotonic() - began
-        console.print(
-            f"{POOL}-2 serves {seconds:.1f} s after the report, before the peak"
-            if first
-            else "nothing started"
-        )
+        started = await _start_before_peak(stack, scaler, metadata, console)
         forecast = await scaler.GetForecast(
             scaler_pb2.GetForecastRequest(pool=POOL), metadata=metadata
         )
         decisions = await scaler.ListDecisions(
             scaler_pb2.ListDecisionsRequest(pool=POOL, limit=5), metadata=metadata
         )
-        _show(forecast, decisions, console)
-        notice = scaler_pb2.NotifyTerminationRequest(instance_id=f"{POOL}-1", source="demo")
-        replaced = (await scaler.NotifyTermination(notice, metadata=metadata)).replaced
-        second = await _wait_for(stack, f"{POOL}-3", READY_S)
-        gone = await _wait_for(stack, f"{POOL}-1", GONE_S, there=False)
-        console.print(
-            f"{POOL}-1 was told to go: replaced by {POOL}-3, then drained"
-            if replaced and second and gone
-            else "not replaced"
-        )
+        _show_forecast(forecast, console)
+        console.print(_decision_table(decisions))
+        replaced = await _replace_terminated(stack, scaler, metadata, console)
     return {
         "scaler_decisions": len(decisions.decisions),
-        "scaler_started": int(first),
-        "scaler_replaced_and_drained": int(replaced and second and gone),
+        "scaler_started": int(started),
+        "scaler_replaced_and_drained": int(replaced),
     }
 
 
+async def _start_before_peak(
+    stack: Stack, scaler: Stub, metadata: Metadata, console: Console
+) -> bool:
+    """Report the history; whether a second instance then serves."""
+    report = scaler_pb2.ReportDemandRequest(pool=POOL, samples=_history())
+    await scaler.ReportDemand(report, metadata=metadata, timeout=10)
+    reported_s = time.monotonic()
+    started = await _wait_for_instance(stack, f"{POOL}-2", registered=True)
+    took_s = time.monotonic() - reported_s
+    if started:
+        console.print(f"{POOL}-2 serves {took_s:.1f} s after the report, before the peak")
+    else:
+        console.print(f"[red]{POOL}-2 did not start in time[/]")
+    return started
+
+
+async def _replace_terminated(
+    stack: Stack, scaler: Stub, metadata: Metadata, console: Console
+) -> bool:
+    """Announce the end of the first instance; whether it is replaced and then drained."""
+    notice = scaler_pb2.NotifyTerminationRequest(instance_id=f"{POOL}-1", source="demo")
+    answer = await scaler.NotifyTermination(notice, metadata=metadata)
+    replaced = await _wait_for_instance(stack, f"{POOL}-3", registered=True)
+    drained = await _wait_for_instance(stack, f"{POOL}-1", registered=False)
+    done = bool(answer.replaced and replaced and drained)
+    if done:
+        console.print(f"{POOL}-1 got a termination notice: replaced by {POOL}-3, then drained")
+    else:
+        console.print(f"[red]{POOL}-1 was not replaced and drained in time[/]")
+    return done
+
+
 def _history() -> list[scaler_pb2.DemandSample]:
-    """Compute milliseconds in ten minutes: ten days, each with a peak of eight hours, the next of
-    which begins now.
-    """
-    now_ms, noise = round(time.time() * 1e3), random.Random(7)
+    """Ten days of demand with a daily peak; the newest samples have just begun to rise."""
+    now_ms = round(time.time() * 1e3)
+    noise = random.Random(7)
     samples = []
-    for number in range(HISTORY):
-        start = now_ms - (HISTORY - number) * INTERVAL_S * 1000
-        into_day = (number + 2) % DAY  # two samples of the newest day have begun to rise
-        share = min(into_day, 4) / 4 if into_day < 48 else 0.0
-        work = (200_000.0 + 500_000.0 * share) * noise.gauss(1.0, 0.03)
+    for number in range(HISTORY_INTERVALS):
+        start_ms = now_ms - (HISTORY_INTERVALS - number) * INTERVAL_S * 1000
+        time_of_day = (number + RISE_INTERVALS // 2) % INTERVALS_PER_DAY
+        in_peak = time_of_day < PEAK_INTERVALS
+        rise = min(time_of_day, RISE_INTERVALS) / RISE_INTERVALS if in_peak else 0.0
+        work_ms = (BASE_WORK_MS + PEAK_WORK_MS * rise) * noise.gauss(1.0, NOISE)
         samples.append(
-            scaler_pb2.DemandSample(start_unix_ms=start, interval_ms=INTERVAL_S * 1000, work=work)
+            scaler_pb2.DemandSample(
+                start_unix_ms=start_ms, interval_ms=INTERVAL_S * 1000, work=work_ms
+            )
         )
     return samples
 
 
-async def _wait_for(stack: Stack, instance: str, seconds: float, there: bool = True) -> bool:
-    """Whether the router has (or no longer has) this instance before time is up."""
-    end = time.monotonic() + seconds
+async def _wait_for_instance(stack: Stack, instance: str, *, registered: bool) -> bool:
+    """Wait until an instance is registered at the router, or is not; false after a minute."""
     tenant = next(iter(stack.keys))
-    while time.monotonic() < end:
+    metadata = stack.metadata(tenant)
+    end_s = time.monotonic() + CHANGE_WAIT_S
+    while time.monotonic() < end_s:
         board = await stack.router.GetScoreboard(
-            router_pb2.GetScoreboardRequest(), metadata=stack.metadata(tenant)
+            router_pb2.GetScoreboardRequest(), metadata=metadata
         )
-        if (instance in {row.instance.id for row in board.rows}) == there:
+        if (instance in {row.instance.id for row in board.rows}) == registered:
             return True
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(POLL_S)
     return False
 
 
-def _show(
-    forecast: scaler_pb2.GetForecastResponse,
-    decisions: scaler_pb2.ListDecisionsResponse,
-    console: Console,
-) -> None:
-    experts = sorted(forecast.experts.items(), key=lambda row: -row[1])[:4]
-    told = (
-        "reactive rules decide, for the forecast has lost to them"
+def _show_forecast(forecast: scaler_pb2.GetForecastResponse, console: Console) -> None:
+    decider = (
+        "reactive rules decide; the forecast did worse"
         if forecast.fallen_back
-        else "the forecast decides"
+        else ("the forecast decides")
     )
     for point in forecast.points:
         console.print(
             f"forecast: median {point.median:,.0f}, {forecast.level:g} quantile "
-            f"{point.quantile:,.0f} compute ms; {told}"
+            f"{point.quantile:,.0f} compute ms; {decider}"
         )
+    experts = sorted(forecast.experts.items(), key=lambda row: -row[1])[:SHOWN_EXPERTS]
     console.print("experts: " + ", ".join(f"{name} {weight:.0%}" for name, weight in experts))
+
+
+def _decision_table(decisions: scaler_pb2.ListDecisionsResponse) -> Table:
     table = Table(
         "instances",
-        "decided by",
+        "reason",
         "forecast",
         "horizon s",
-        "present demand needs",
-        title="Decisions, the newest first",
+        "needed for present demand",
+        title="Decisions, newest first",
     )
     for row in decisions.decisions:
         table.add_row(
@@ -159,4 +186,4 @@ def _show(
             f"{row.horizon_ms / 1e3:g}",
             f"{row.reactive_floor}",
         )
-    console.print(table)
+    return table

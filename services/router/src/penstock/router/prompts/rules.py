@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.prompts.conversation import Policy, TokenCounter
 from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.selection import Similarity
-from penstock.prompts.templates import Template, faults_of
+from penstock.prompts.templates import Template, template_problems
 from penstock.service.settings import BadConfig, Section
 from pydantic import Field, model_validator
 
@@ -89,7 +89,7 @@ class PromptsSection(Section):
 
     @model_validator(mode="after")
     def _templates_fit(self) -> PromptsSection:
-        wrong = faults_of(list(self._templates()))
+        wrong = template_problems(list(self._templates()))
         names = {template.name for template in self.templates}
         for place, rule in enumerate(self.rules):
             wrong += [

@@ -14,9 +14,9 @@ from pathlib import Path
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
-from penstock.prompts.conversation import Conversation, Decision, Optimised, ToolSpec, Turn
+from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.prefix import Prefix, Prefixes
+from penstock.prompts.prefix import PrefixHistory, SharedPrefix
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
@@ -41,7 +41,7 @@ class PromptShape:
     ) -> None:
         self._prices = prices
         self._embedder_of = embedder
-        self._prefixes = Prefixes()
+        self._prefixes = PrefixHistory()
         self.replace(section)
 
     def replace(self, section: PromptsSection) -> None:
@@ -79,7 +79,7 @@ class PromptShape:
             else:
                 optimised = optimiser.optimise(sent)
             key = _conversation_key(call, request, models[0], sent)
-            prefix = self._prefixes.sent(key, optimised.conversation)
+            prefix = self._prefixes.record(key, optimised.conversation)
             shaped = self._shaped(request.task, optimised, prefix, models[0])
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
@@ -94,7 +94,7 @@ class PromptShape:
         return replace(shaped, not_for=tuple(others))
 
     def _shaped(
-        self, task: inference_pb2.Task, optimised: Optimised, prefix: Prefix, model: str
+        self, task: inference_pb2.Task, optimised: OptimisedPrompt, prefix: SharedPrefix, model: str
     ) -> Shaped:
         counted = "estimated" if optimised.estimated else "counted by its tokenizer"
         decisions = (*optimised.decisions, prefix.decision(optimised.tokens_after))

@@ -2,11 +2,11 @@
 
 Types of expressions are not known here, so a field counts as used where any attribute, argument
 or text of its name is used in a file that handles messages; `self.name` is never one, and the
-argument of another message's constructor is that message's. What is found is therefore dead, and
-a dead field whose name is used for something else is missed.
+argument of another message's constructor is that message's. So every field that is found is dead,
+and a dead field whose name is also used for something else is missed.
 
-A caller outside writes the requests and reads the responses of what is for outside: the services
-of `OUTSIDE`, and every RPC that our own code never calls. Their fields need only the other half
+Callers outside this repository write the requests and read the responses of the services of
+`OUTSIDE` and of every RPC that our own code never calls. Those fields need only the other half
 here.
 """
 
@@ -25,10 +25,10 @@ OUTSIDE = {
     "ScalerService": "operators and other schedulers call it",
     "LimiterAdminService": "operators call it",
 }
-"""Services with callers that are not in this repository, by name, and who they are."""
-HANDLING = ("penstock.api", "google.protobuf")
+"""Services with callers outside this repository, by name, and who they are."""
+MESSAGE_PACKAGES = ("penstock.api", "google.protobuf")
 """A file that handles messages imports one of these."""
-CHANGES = frozenset(
+CHANGING_METHODS = frozenset(
     {
         "add",
         "append",
@@ -63,8 +63,8 @@ class Uses:
     read: set[str] = field(default_factory=set)
     constructed: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of a function's name, perhaps a message's constructor, and an argument."""
-    handed: set[str] = field(default_factory=set)
-    """Fields given to a function, which may fill them where they are messages or lists."""
+    passed: set[str] = field(default_factory=set)
+    """Fields passed to a function, which may fill them where they are messages or lists."""
     dictionaries: list[frozenset[str]] = field(default_factory=list)
     """Keys of dictionaries, which may be a constructor's arguments."""
     called: set[str] = field(default_factory=set)
@@ -72,9 +72,9 @@ class Uses:
 
 
 def dead_fields(sources: Iterable[Source], files: Sequence[FileDescriptor]) -> list[DeadField]:
-    """Fields of the messages of some contracts of which a half is missing."""
+    """Fields of the contracts' messages that nothing writes, nothing reads, or both."""
     uses = collected(
-        source.tree for source in sources if any(word in source.text for word in HANDLING)
+        source.tree for source in sources if any(word in source.text for word in MESSAGE_PACKAGES)
     )
     names = {message.name for message in _messages(files)}
     uses.written |= {given for called, given in uses.constructed if called not in names}
@@ -103,7 +103,7 @@ def dead_fields(sources: Iterable[Source], files: Sequence[FileDescriptor]) -> l
 def _is_written(message: Descriptor, one: FieldDescriptor, uses: Uses) -> bool:
     if one.name in uses.written or (message.name, one.name) in uses.constructed:
         return True
-    if one.name in uses.handed and (one.message_type is not None or one.is_repeated):
+    if one.name in uses.passed and (one.message_type is not None or one.is_repeated):
         return True
     fields = {other.name for other in message.fields}
     return any(one.name in keys and len(keys) > 1 and keys <= fields for keys in uses.dictionaries)
@@ -181,7 +181,7 @@ def _collect_attribute(node: ast.Attribute, parents: dict[ast.AST, ast.AST], use
     uses.read.add(node.attr)
     outer = parents.get(node)
     if isinstance(outer, ast.Call) and not _constructs(outer) and not _is_request(node.value):
-        uses.handed.add(node.attr)
+        uses.passed.add(node.attr)
 
 
 def _constructs(call: ast.Call) -> bool:
@@ -195,13 +195,13 @@ def _is_request(node: ast.expr) -> bool:
 
 
 def _changes(node: ast.Attribute, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether the field is stored to, changed in place, or handed to whoever fills it."""
+    """Whether the field is assigned or changed in place."""
     if isinstance(node.ctx, ast.Store):
         return True
     outer = parents.get(node)
     while isinstance(outer, ast.Attribute | ast.Subscript):  # a part of it is changed
         if isinstance(outer.ctx, ast.Store) or (
-            isinstance(outer, ast.Attribute) and outer.attr in CHANGES
+            isinstance(outer, ast.Attribute) and outer.attr in CHANGING_METHODS
         ):
             return True
         outer = parents.get(outer)

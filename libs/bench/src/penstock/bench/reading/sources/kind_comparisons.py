@@ -18,12 +18,12 @@ from google.protobuf.descriptor import Descriptor
 from penstock.bench.reading.sources.places import Constants, Place, last_name, place, placed_nodes
 from penstock.bench.reading.sources.tree import Source
 
-HOME = "libs/tasks/"
-TABLE = "ADAPTERS"
+KINDS_LIBRARY = "libs/tasks/"
+ADAPTER_TABLE = "ADAPTERS"
 EXEMPT = {
     "conversation": "the client takes a ready task in place of messages; no other kind can come",
 }
-"""Functions that may, and why."""
+"""Functions that may compare kinds, and why."""
 
 
 def kinds_of(task: Descriptor) -> frozenset[str]:
@@ -33,41 +33,42 @@ def kinds_of(task: Descriptor) -> frozenset[str]:
 
 def kind_comparisons(sources: Sequence[Source], kinds: Collection[str]) -> list[Place]:
     """All places, in order of file and line."""
-    found = _Finder(Constants(sources), kinds)
+    finder = _Finder(Constants(sources), kinds)
     return sorted(
         place(source, node, around)
         for source in sources
-        if not source.path.startswith(HOME)
+        if not source.path.startswith(KINDS_LIBRARY)
         for node, around in placed_nodes(source)
-        if found.compares(source, node)
+        if finder.compares(source, node)
     )
 
 
 class _Finder:
     def __init__(self, constants: Constants, kinds: Collection[str]) -> None:
-        self._constants, self._kinds = constants, set(kinds)
+        self._constants = constants
+        self._kinds = set(kinds)
         self._members = {kind.upper() for kind in kinds}
         self._classes = {f"{kind.capitalize()}Task" for kind in kinds}
 
     def compares(self, source: Source, node: ast.AST) -> bool:
-        """Whether a node is a place."""
+        """Whether a node compares a task kind, as described at the head of the file."""
         if isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
-            nothing = any(isinstance(side, ast.Constant) and side.value is None for side in sides)
-            return not nothing and any(self._names(source, side) for side in sides)
+            with_none = any(isinstance(side, ast.Constant) and side.value is None for side in sides)
+            return not with_none and any(self._names_kind(source, side) for side in sides)
         if isinstance(node, ast.MatchValue):
-            return self._names(source, node.value)
+            return self._names_kind(source, node.value)
         if isinstance(node, ast.MatchClass):
             return self._is_class(node.cls)
         if isinstance(node, ast.Call):
-            return self._asks(node)
+            return self._selects_kind(node)
         if isinstance(node, ast.Subscript):
             return self._is_kind(node.slice)
         if isinstance(node, ast.Assign | ast.AnnAssign):
-            return node.value is not None and self._sorts(node)
+            return node.value is not None and self._is_table_of_kinds(node)
         return False
 
-    def _names(self, source: Source, side: ast.expr) -> bool:
+    def _names_kind(self, source: Source, side: ast.expr) -> bool:
         texts = self._constants.texts(source, side)
         if any(text in self._kinds for text in texts):
             return True
@@ -89,7 +90,7 @@ class _Finder:
     def _is_class(self, node: ast.expr) -> bool:
         return last_name(node) in self._classes
 
-    def _asks(self, node: ast.Call) -> bool:
+    def _selects_kind(self, node: ast.Call) -> bool:
         """`HasField("embed")`, `table.get("embed")`, `isinstance(task, EmbedTask)`."""
         name = (
             last_name(node.func)
@@ -104,13 +105,15 @@ class _Finder:
             )
         return False
 
-    def _sorts(self, node: ast.Assign | ast.AnnAssign) -> bool:
+    def _is_table_of_kinds(self, node: ast.Assign | ast.AnnAssign) -> bool:
         """A dictionary of kinds that is given a name other than `ADAPTERS`."""
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         value = node.value
         if isinstance(value, ast.Call) and len(value.args) == 1:
             value = value.args[0]
-        if not isinstance(value, ast.Dict) or any(last_name(target) == TABLE for target in targets):
+        if not isinstance(value, ast.Dict) or any(
+            last_name(target) == ADAPTER_TABLE for target in targets
+        ):
             return False
         return any(
             key is not None and (self._is_kind(key) or self._is_member(key)) for key in value.keys

@@ -2,10 +2,10 @@
 
 A place is a comparison (`==`, `!=`, `in`, `not in`), a `startswith`, `endswith`, `partition`,
 `split`, `removeprefix`, `removesuffix` or `find`, a pattern's `match`, `search` or `fullmatch`,
-or a `match` statement, whose subject's name says that it is such a text (`PEOPLE`) or that is the
-text of an exception (`str(error)`). Comparisons with nothing, or with codes in capitals
-(`"NO_PRICE"`), do not count: those are written for programs. Text of others, which has to be
-parsed, is exempt by function, with the reason (`EXEMPT`).
+or a `match` statement, whose subject's name says that it is such a text (`NAMES_OF_TEXTS`) or
+whose subject is the text of an exception (`str(error)`). Comparisons with nothing, or with codes
+in capitals (`"NO_PRICE"`), do not count: those are written for programs. Text of others, which has
+to be parsed, is exempt by function, with the reason (`EXEMPT`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from penstock.bench.reading.sources.places import Constants, Place, last_name, place, placed_nodes
 from penstock.bench.reading.sources.tree import Source
 
-PEOPLE = frozenset(
+NAMES_OF_TEXTS = frozenset(
     {
         "branch",
         "cause",
@@ -33,8 +33,8 @@ PEOPLE = frozenset(
         "why",
     }
 )
-ERRORS = frozenset({"error", "exc", "exception", "fault"})
-READS = frozenset(
+NAMES_OF_ERRORS = frozenset({"error", "exc", "exception", "fault"})
+READING_METHODS = frozenset(
     {
         "endswith",
         "find",
@@ -45,10 +45,10 @@ READS = frozenset(
         "startswith",
     }
 )
-PATTERNS = frozenset({"fullmatch", "match", "search"})
+PATTERN_METHODS = frozenset({"fullmatch", "match", "search"})
 CODE = re.compile(r"[A-Z][A-Z0-9_]*|")
 EXEMPT = {
-    "_cannot_write": "Redis' error codes stand in the error's text and nowhere else",
+    "_cannot_write": "Redis gives its error codes in the error's text and nowhere else",
     "WorkStream._make_group": "Redis says in the text alone that a consumer group exists already",
     "read_file": "joins the lines of PyYAML's text for its reader; decides nothing",
 }
@@ -73,9 +73,9 @@ def _decides(node: ast.AST, source: Source, constants: Constants) -> bool:
     if isinstance(node, ast.Match):
         return _for_people(node.subject)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr in READS:
+        if node.func.attr in READING_METHODS:
             return _for_people(node.func.value)
-        return node.func.attr in PATTERNS and any(_for_people(one) for one in node.args)
+        return node.func.attr in PATTERN_METHODS and any(_for_people(one) for one in node.args)
     return False
 
 
@@ -94,7 +94,7 @@ def _searches_error(node: ast.Compare) -> bool:
 
 
 def _for_people(node: ast.expr) -> bool:
-    return last_name(node) in PEOPLE or _is_error(node)
+    return last_name(node) in NAMES_OF_TEXTS or _is_error(node)
 
 
 def _is_error(node: ast.expr) -> bool:
@@ -104,8 +104,8 @@ def _is_error(node: ast.expr) -> bool:
         and isinstance(node.func, ast.Name)
         and node.func.id in ("repr", "str")
     ):
-        return any(last_name(one) in ERRORS for one in node.args)
+        return any(last_name(one) in NAMES_OF_ERRORS for one in node.args)
     if isinstance(node, ast.JoinedStr):
         parts = [one.value for one in node.values if isinstance(one, ast.FormattedValue)]
-        return any(last_name(one) in ERRORS for one in parts)
+        return any(last_name(one) in NAMES_OF_ERRORS for one in parts)
     return False

@@ -1,15 +1,15 @@
-"""What one request opens, from recordings of it: which functions, files and lines. Plain values.
+"""What one request opens, from recordings of it: which functions, files and lines.
 
 A recording holds what every process entered in one window. A function is on a journey when it was
-entered in every repeat before the answer was back at the caller (`entered_always`), which leaves
+entered in every repeat before the answer was back at the caller (`entered_in_all`), which leaves
 out what a background loop does now and then; what runs in every idle window of the same length is
-taken away too.
+left out too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock.bench.reading.sources.tree import Source, SourceTree
 
@@ -34,7 +34,7 @@ class Entered:
 
 @dataclass(frozen=True)
 class Recording:
-    """First entries in one window; `answered_ns`: when the caller had its answer.
+    """When each function was first entered in one window; `answered_ns`: when the answer arrived.
 
     Nanoseconds are those of the machine's monotonic clock, the same in every process.
     """
@@ -42,11 +42,11 @@ class Recording:
     first_ns: Mapping[Entered, int]
     answered_ns: int
     seconds: float = 0.0
-    """Until the caller had its answer."""
+    """From the call until the caller had its answer."""
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedFile:
     """One file as one program opened it. `lines` are those of the functions, each once."""
 
     program: str
@@ -60,19 +60,20 @@ class Opened:
 
 @dataclass(frozen=True)
 class Journey:
-    """What a reader opens to follow one request, in order; `later`: what only follows the
-    answer.
+    """The files that a reader opens to follow one request, in order.
+
+    `later` are paths of files that are entered only after the answer.
     """
 
     title: str
-    opened: Sequence[Opened]
+    opened: Sequence[OpenedFile]
     files: int
     function_lines: int
-    later: Sequence[str] = field(default=())
+    later: Sequence[str] = ()
 
 
-def entered_always(recordings: Sequence[Recording], *, answered: bool = True) -> frozenset[Entered]:
-    """What every recording holds; `answered`: only what was entered before the answer was there."""
+def entered_in_all(recordings: Sequence[Recording], *, answered: bool = True) -> frozenset[Entered]:
+    """What was entered in every recording; with `answered`, only what was before the answer."""
     sets = [
         {one for one, at in row.first_ns.items() if not answered or at <= row.answered_ns}
         for row in recordings
@@ -80,18 +81,18 @@ def entered_always(recordings: Sequence[Recording], *, answered: bool = True) ->
     return frozenset(set[Entered].intersection(*sets)) if sets else frozenset()
 
 
-def entered_ever(recordings: Iterable[Recording]) -> frozenset[Entered]:
-    """What any recording holds."""
+def entered_in_any(recordings: Iterable[Recording]) -> frozenset[Entered]:
+    """What was entered in any recording."""
     return frozenset(one for row in recordings for one in row.first_ns)
 
 
-def beyond(entered: Iterable[Entered], read: Collection[Entered]) -> frozenset[Entered]:
-    """What is entered and not read before, in whatever program that was."""
+def without_read(entered: Iterable[Entered], read: Collection[Entered]) -> frozenset[Entered]:
+    """What is entered and not among `read`; a place that was read in any program counts as read."""
     known = {one.place for one in read}
     return frozenset(one for one in entered if one.place not in known)
 
 
-def journey(
+def build_journey(
     title: str,
     entered: Collection[Entered],
     order: Recording,
@@ -110,12 +111,12 @@ def journey(
     return Journey(title, opened, len(files), lines, sorted({one.file for one in later} - files))
 
 
-def _opened(program: str, source: Source, rows: Sequence[Entered]) -> Opened:
+def _opened(program: str, source: Source, rows: Sequence[Entered]) -> OpenedFile:
     functions = [one for one in rows if one.line]
     classes = [one for one in rows if not one.line]
     first = (functions or classes or rows)[0]
     lines = len(_lines(source, rows))
-    return Opened(
+    return OpenedFile(
         program, source.path, first.name, len(functions), len(classes), lines, source.lines
     )
 

@@ -1,7 +1,7 @@
 """The journeys through all processes: an `Embed`, a `GenerateStream`, and a lease.
 
 The stack is the one of `make up`, on free ports, with an upstream that is scripted. The lease is
-what an `Embed` opens that needs one, beyond an `Embed` whose lease is held.
+what an `Embed` that needs one opens, beyond an `Embed` whose lease is held.
 """
 
 from __future__ import annotations
@@ -21,33 +21,37 @@ from penstock.bench.reading.traces.journey import (
     Entered,
     Journey,
     Recording,
-    beyond,
-    entered_always,
-    entered_ever,
-    journey,
+    build_journey,
+    entered_in_all,
+    entered_in_any,
+    without_read,
 )
 from penstock.bench.reading.traces.recording import Recorders
-from penstock.bench.reading.traces.stacks import CALLERS, Ground, whole
+from penstock.bench.reading.traces.stacks import CALLERS, StackInputs, run_whole_stack
 from penstock.stack.stack import Stack
 from penstock.testkit.upstream import ScriptedUpstream
 
-EMBEDDER = "all-MiniLM-L6-v2"
-CHAT = "reading-chat"
+EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+CHAT_MODEL = "reading-chat"
 UPSTREAM_KEY = "reading"
 WARM_CALLS = 12
-AFTER_S = 0.25
-"""Recorded after the answer: what follows it (a deposit, a settlement) has begun by then."""
+RECORDED_AFTER_S = 0.25
+"""Recording goes on for this time after the answer, to see what follows it, such as storing it in
+the cache and settling its hold.
+"""
 PAUSE_S = 0.3
-"""Before a recording, so that what follows the answer before it is over."""
+"""Pause before a recording, so that what follows the previous answer has ended."""
 TIMEOUT_S = 20.0
-NORMAL = "PRIORITY_NORMAL"
-OTHERS = tuple(name for name, number in common_pb2.Priority.items() if number and name != NORMAL)
+NORMAL_PRIORITY = "PRIORITY_NORMAL"
+OTHER_PRIORITIES = tuple(
+    name for name, number in common_pb2.Priority.items() if number and name != NORMAL_PRIORITY
+)
 """Priorities with leases of their own."""
 
 
 @dataclass(frozen=True)
 class PathJourneys:
-    """The journeys, and what was left out because every idle window enters it."""
+    """The journeys, and `background`: what was left out because every idle window enters it."""
 
     embed: Journey
     stream: Journey
@@ -55,91 +59,102 @@ class PathJourneys:
     background: Sequence[str]
 
 
-async def follow(ground: Ground, repeats: int) -> PathJourneys:
+async def follow(inputs: StackInputs, repeats: int) -> PathJourneys:
     """Start a stack, and record each call `repeats` times."""
     with tempfile.TemporaryDirectory(prefix="reading-key-") as folder:
         key = Path(folder) / "key"
         key.write_text(UPSTREAM_KEY)
         async with (
             ScriptedUpstream(key=UPSTREAM_KEY) as upstream,
-            whole(ground, _configuration(upstream.url, key)) as (stack, recorders),
+            run_whole_stack(inputs, _configuration(upstream.url, key)) as (stack, recorders),
         ):
             return await _follow(
-                ground, [Calls(stack, caller) for caller in CALLERS], recorders, repeats
+                inputs, [Caller(stack, caller) for caller in CALLERS], recorders, repeats
             )
 
 
 async def _follow(
-    ground: Ground, callers: Sequence[Calls], recorders: Recorders, repeats: int
+    inputs: StackInputs, callers: Sequence[Caller], recorders: Recorders, repeats: int
 ) -> PathJourneys:
     for caller in callers:
-        await caller.warm()
-    calls = callers[0]
-    embeds = [await _one(recorders, calls.embed) for _ in range(repeats)]
+        await caller.warm_up()
+    caller = callers[0]
+    embeds = [await _record(recorders, caller.embed) for _ in range(repeats)]
     idle_s = statistics.median(one.seconds for one in embeds)
-    idle = [await _one(recorders, lambda: asyncio.sleep(idle_s)) for _ in range(repeats)]
-    streams = [await _one(recorders, calls.stream) for _ in range(repeats)]
-    leases = [await _one(recorders, caller.embed_at(name)) for caller in callers for name in OTHERS]
-    # What follows every answer is no part of a lease where it happens to come before this one.
-    lease = beyond(entered_always(leases), entered_always(embeds)) - entered_always(
+    idle = [await _record(recorders, lambda: asyncio.sleep(idle_s)) for _ in range(repeats)]
+    streams = [await _record(recorders, caller.stream) for _ in range(repeats)]
+    leases = [
+        await _record(recorders, caller.embed_at(name))
+        for caller in callers
+        for name in OTHER_PRIORITIES
+    ]
+    # What follows any answer is no part of a lease, even where it happens to come before this one.
+    lease = without_read(entered_in_all(leases), entered_in_all(embeds)) - entered_in_all(
         embeds, answered=False
     )
     return PathJourneys(
-        _from_caller("Embed", embeds, idle, ground),
-        _from_caller("GenerateStream", streams, idle, ground),
-        journey("Lease", lease, leases[0], ground.tree),
-        sorted(f"{one.program}: {one.name}" for one in entered_always(idle)),
+        _from_caller("Embed", embeds, idle, inputs),
+        _from_caller("GenerateStream", streams, idle, inputs),
+        build_journey("Lease", lease, leases[0], inputs.tree),
+        sorted(f"{one.program}: {one.name}" for one in entered_in_all(idle)),
     )
 
 
-async def _one(recorders: Recorders, act: Callable[[], Awaitable[object]]) -> Recording:
+async def _record(recorders: Recorders, action: Callable[[], Awaitable[object]]) -> Recording:
     await asyncio.sleep(PAUSE_S)
-    recording, _ = await recorders.record(act, AFTER_S)
+    recording, _ = await recorders.record(action, RECORDED_AFTER_S)
     return recording
 
 
 def _from_caller(
-    title: str, recordings: Sequence[Recording], idle: Sequence[Recording], ground: Ground
+    title: str, recordings: Sequence[Recording], idle: Sequence[Recording], inputs: StackInputs
 ) -> Journey:
-    entered = entered_always(recordings) - entered_always(idle)
-    later: frozenset[Entered] = entered_always(recordings, answered=False) - entered_ever(idle)
-    return journey(title, entered, recordings[0], ground.tree, later)
+    entered = entered_in_all(recordings) - entered_in_all(idle)
+    later: frozenset[Entered] = entered_in_all(recordings, answered=False) - entered_in_any(idle)
+    return build_journey(title, entered, recordings[0], inputs.tree, later)
 
 
-class Calls:
-    """One caller's calls, each with a text of its own, so that none is a hit."""
+class Caller:
+    """One caller, who sends another text with each call, so that none is a hit."""
 
-    def __init__(self, stack: Stack, caller: str) -> None:
-        self._stack, self._caller, self._numbers = stack, caller, itertools.count()
-        self._how: dict[str, Any] = {"metadata": stack.metadata(caller), "timeout": TIMEOUT_S}
+    def __init__(self, stack: Stack, name: str) -> None:
+        self._stack = stack
+        self._name = name
+        self._numbers = itertools.count()
+        self._call_options: dict[str, Any] = {
+            "metadata": stack.metadata(name),
+            "timeout": TIMEOUT_S,
+        }
 
     async def embed(self) -> None:
         """An `Embed` of the usual priority."""
-        await self.embed_at(NORMAL)()
+        await self.embed_at(NORMAL_PRIORITY)()
 
     def embed_at(self, priority: str) -> Callable[[], Awaitable[None]]:
         """An `Embed` of a priority: the first one of each needs a lease."""
 
         async def call() -> None:
-            options = router_pb2.CallOptions(model=EMBEDDER, priority=priority)
-            texts = [f"order number {next(self._numbers)} of {self._caller}"]
+            options = router_pb2.CallOptions(model=EMBEDDING_MODEL, priority=priority)
+            texts = [f"order number {next(self._numbers)} of {self._name}"]
             await self._stack.router.Embed(
-                router_pb2.EmbedRequest(options=options, texts=texts), **self._how
+                router_pb2.EmbedRequest(options=options, texts=texts), **self._call_options
             )
 
         return call
 
     async def stream(self) -> None:
         """A `GenerateStream` whose answer comes word by word from the upstream."""
-        request = router_pb2.GenerateStreamRequest(options=router_pb2.CallOptions(model=CHAT))
+        request = router_pb2.GenerateStreamRequest(options=router_pb2.CallOptions(model=CHAT_MODEL))
         request.task.messages.add(role="user", content=f"what holds order {next(self._numbers)}")
-        async for _ in self._stack.router.GenerateStream(request, **self._how):
+        async for _ in self._stack.router.GenerateStream(request, **self._call_options):
             pass
 
-    async def warm(self) -> None:
-        """A few calls of each kind: connections, leases and imports are there afterwards."""
-        await self._stack.wait_for_instances(EMBEDDER, self._stack.plan.instances, self._caller)
-        await self._stack.wait_for_instances(CHAT, 1, self._caller)
+    async def warm_up(self) -> None:
+        """Send a few calls of each kind, so that connections and leases exist afterwards."""
+        await self._stack.wait_for_instances(
+            EMBEDDING_MODEL, self._stack.plan.instances, self._name
+        )
+        await self._stack.wait_for_instances(CHAT_MODEL, 1, self._name)
         for call in (self.embed, self.stream):
             for _ in range(WARM_CALLS):
                 await call()
@@ -158,14 +173,14 @@ def _configuration(upstream: str, key: Path) -> dict[str, object]:
         "name": "scripted",
         "base_url": upstream,
         "key_file": str(key),
-        "models": [{"name": CHAT}],
+        "models": [{"name": CHAT_MODEL}],
     }
     return {
         "limits": {"rules": [budget]},
         "prices": {
             "models": [
-                {"name": EMBEDDER, "input_microusd_per_mtok": 20_000},
-                {"name": CHAT, **chat},
+                {"name": EMBEDDING_MODEL, "input_microusd_per_mtok": 20_000},
+                {"name": CHAT_MODEL, **chat},
             ]
         },
         "upstreams": {"servers": [server]},

@@ -1,4 +1,4 @@
-"""Asks the recorders of all processes what they entered, and the stores which scripts they ran."""
+"""Records which functions all processes enter, and which scripts the stores run, during a call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from penstock.limiter.script import SCRIPT, files_of
 
 T = TypeVar("T")
 HOOK = Path(__file__).parent / "hook"
-SOCKETS = "READING_SOCKETS"
+SOCKETS_VARIABLE = "READING_SOCKETS"
 STORE = "store"
 NO_FUNCTIONS = ("<module>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
-"""What is no function to a reader: a module's first import, and parts of the function around."""
-LEDGER = "services/limiter/src/penstock/limiter/ledger"
+"""Code objects that are no functions: a module's first import, and parts of the function around."""
+LEDGER_FOLDER = "services/limiter/src/penstock/limiter/ledger"
 """Folder of the files that the limiter joins to the ledger script."""
 LEDGER_DIGEST = hashlib.sha1(SCRIPT.encode()).hexdigest()
 
@@ -37,11 +37,11 @@ class ScriptRun(NamedTuple):
 
 
 @contextlib.contextmanager
-def hooked(folder: Path) -> Iterator[None]:
-    """Have every Python process that starts meanwhile take a recorder's orders in a folder."""
+def recorded_processes(folder: Path) -> Iterator[None]:
+    """Start a recorder in every Python process that starts in the block; it listens in `folder`."""
     path = os.pathsep.join([str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", SOCKETS)}
-    os.environ.update({"PYTHONPATH": path, SOCKETS: str(folder)})
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", SOCKETS_VARIABLE)}
+    os.environ.update({"PYTHONPATH": path, SOCKETS_VARIABLE: str(folder)})
     try:
         yield
     finally:
@@ -56,20 +56,22 @@ class Recorders:
     """The recorders of the processes that listen in one folder, and the scripts of some stores."""
 
     def __init__(self, folder: Path, tree: SourceTree, stores: Sequence[str] = ()) -> None:
-        self._folder, self._tree, self._stores = folder, tree, stores
+        self._folder = folder
+        self._tree = tree
+        self._stores = stores
 
     async def record(
-        self, act: Callable[[], Awaitable[T]], after_s: float = 0.0
+        self, action: Callable[[], Awaitable[T]], after_s: float = 0.0
     ) -> tuple[Recording, T]:
-        """Record while `act` runs and for `after_s` more; gives what it returned too."""
+        """Record while `action` runs and for `after_s` more; also returns its result."""
         async with contextlib.AsyncExitStack() as owned:
             monitors = [await owned.enter_async_context(_monitor(url)) for url in self._stores]
-            await self._tell_all(b"begin")
+            await self._send_to_all(b"begin")
             began_ns = time.monotonic_ns()
-            result = await act()
+            result = await action()
             answered_ns = time.monotonic_ns()
             await asyncio.sleep(after_s)
-            reports = await self._tell_all(b"end")
+            reports = await self._send_to_all(b"end")
         first_ns: dict[Entered, int] = {}
         for report in reports:
             self._add(first_ns, report)
@@ -85,9 +87,9 @@ class Recorders:
                 entered = Entered(program, path, name, line)
                 first_ns[entered] = min(at_ns, first_ns.get(entered, at_ns))
 
-    async def _tell_all(self, word: bytes) -> list[dict[str, Any]]:
+    async def _send_to_all(self, command: bytes) -> list[dict[str, Any]]:
         return list(
-            await asyncio.gather(*(_tell(path, word) for path in self._folder.glob("*.sock")))
+            await asyncio.gather(*(_send(path, command) for path in self._folder.glob("*.sock")))
         )
 
 
@@ -95,17 +97,17 @@ def _add_scripts(first_ns: dict[Entered, int], runs: Sequence[ScriptRun]) -> Non
     for run in runs:
         if run.digest == LEDGER_DIGEST:
             for name in files_of(run.operation):
-                entered = Entered(STORE, f"{LEDGER}/{name}.lua", "the script", 0)
+                entered = Entered(STORE, f"{LEDGER_FOLDER}/{name}.lua", "the script", 0)
                 first_ns.setdefault(entered, run.at_ns)
 
 
-async def _tell(path: Path, word: bytes) -> dict[str, Any]:
+async def _send(path: Path, command: bytes) -> dict[str, Any]:
     """A recorder's answer; an empty report where the process has ended and left its socket."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
     except ConnectionRefusedError:
         return {"program": "", "functions": [], "classes": []}
-    writer.write(word)
+    writer.write(command)
     answer = json.loads(await reader.read())
     writer.close()
     return dict(answer)
@@ -115,7 +117,7 @@ async def _tell(path: Path, word: bytes) -> dict[str, Any]:
 async def _monitor(url: str) -> AsyncIterator[list[ScriptRun]]:
     """Scripts, each with one key, that a Redis runs while the block lasts.
 
-    The server writes the lines in order, so that all have come when the monitor's own mark has.
+    The server sends the lines in order, so all have arrived once the mark echoed at the end has.
     """
     runs: list[ScriptRun] = []
     client = redis.asyncio.Redis.from_url(url)

@@ -1,12 +1,11 @@
 """The journey of a semantic hit, from the look-up at the cache's port to the decision and back.
 
-The cache is taught by look-ups and answers until one text, which is never stored, is served from
-a like one. What any call to the cache opens (`GetStats` is recorded for that) is taken away.
+The cache is given texts with their answers until one other text, which is never stored, is served
+from a similar one. What any call to the cache opens (`GetStats` is recorded for that) is left out.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 
@@ -16,102 +15,105 @@ from penstock.api.common.v1 import common_pb2
 from penstock.bench.reading.traces.journey import (
     Journey,
     Recording,
-    beyond,
-    entered_always,
-    journey,
+    build_journey,
+    entered_in_all,
+    without_read,
 )
 from penstock.bench.reading.traces.recording import Recorders
-from penstock.bench.reading.traces.stacks import TENANT, Ground, alone
+from penstock.bench.reading.traces.stacks import TENANT, StackInputs, run_programs
 from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY
-from penstock.stack.demo_parts.cache import CLOSERS, INTENTS, OPENERS
 from penstock.stack.plan import StackPlan
-from penstock.testkit.chats import asking, chat, said
+from penstock.testkit.chats import chat, chat_result, look_up_request
+from penstock.testkit.intents import intents_by_text
 
 PROBE = "good morning, block my card, can you help"
-MOST_LESSONS, LESSONS_A_PROBE = 2_000, 25
-NEVER = "the cache serves no like request; see its gate and its bound"
-HIT = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
+MAX_EXAMPLES, EXAMPLES_PER_PROBE = 2_000, 25
+NEVER_SERVED = "no similar text was served; check the cache's gate and its error bound"
+SEED = 7
+HITS_TRIED = 10
+"""Look-ups per hit wanted: an audit is no hit, and one look-up in fifty is one."""
+REMAINING_MS = 20_000
+SEMANTIC_HIT = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT
 
 
-async def follow(ground: Ground, repeats: int) -> Journey:
-    """Start a cache, teach it, and record one hit `repeats` times."""
+async def follow(inputs: StackInputs, repeats: int) -> Journey:
+    """Start a cache, store answers in it, and record one hit `repeats` times."""
     async with (
-        alone(ground, ("redis-cache", "cache"), {}, {}) as (plan, recorders),
+        run_programs(inputs, ("redis-cache", "cache"), {}, {}) as (plan, recorders),
         grpc.aio.insecure_channel(plan.addresses["cache"]) as channel,
     ):
-        pupil = Pupil(cache_pb2_grpc.CacheServiceStub(channel), plan)
-        await pupil.learn()
-        carrying = [(await recorders.record(pupil.stats))[0] for _ in range(repeats)]
-        hits = await _hits(recorders, pupil, repeats)
-    return journey(
-        "Semantic hit", beyond(entered_always(hits), entered_always(carrying)), hits[0], ground.tree
+        cache = FilledCache(cache_pb2_grpc.CacheServiceStub(channel), plan)
+        await cache.store_until_served()
+        calls = [(await recorders.record(cache.stats))[0] for _ in range(repeats)]
+        hits = await _hits(recorders, cache, repeats)
+    return build_journey(
+        "Semantic hit",
+        without_read(entered_in_all(hits), entered_in_all(calls)),
+        hits[0],
+        inputs.tree,
     )
 
 
-async def _hits(recorders: Recorders, pupil: Pupil, repeats: int) -> list[Recording]:
+async def _hits(recorders: Recorders, cache: FilledCache, repeats: int) -> list[Recording]:
     hits: list[Recording] = []
-    for _ in range(10 * repeats):  # an audit is no hit, and one look-up in fifty is one
-        recording, served = await recorders.record(pupil.probe)
+    for _ in range(HITS_TRIED * repeats):
+        recording, served = await recorders.record(cache.probe)
         hits += [recording] if served else []
         if len(hits) == repeats:
             return hits
-    raise RuntimeError(NEVER)
+    raise RuntimeError(NEVER_SERVED)
 
 
-class Pupil:
-    """A cache that is asked and taught as a router would."""
+class FilledCache:
+    """A cache with answers to texts, called as a router calls it."""
 
     def __init__(self, cache: cache_pb2_grpc.CacheServiceStub, plan: StackPlan) -> None:
         principal = common_pb2.Principal(organisation=TENANT)
-        context = common_pb2.CallContext(principal=principal, remaining_ms=20_000)
+        context = common_pb2.CallContext(principal=principal, remaining_ms=REMAINING_MS)
         self._metadata = ((TOKEN_KEY, plan.token), (CONTEXT_KEY, context.SerializeToString()))
         self._cache = cache
 
-    async def learn(self) -> None:
-        """Teach requests and their intents until the probe is served.
+    async def store_until_served(self) -> None:
+        """Store texts with their intents until the probe is served.
 
         Raises:
             RuntimeError: it never is.
         """
-        for number, (text, intent) in enumerate(_lessons()):
-            await self._teach(text, intent)
-            if number % LESSONS_A_PROBE == 0 and await self.probe():
+        for number, (text, intent) in enumerate(_examples()):
+            await self._store(text, intent)
+            if number % EXAMPLES_PER_PROBE == 0 and await self.probe():
                 return
-        raise RuntimeError(NEVER)
+        raise RuntimeError(NEVER_SERVED)
 
     async def probe(self) -> bool:
-        """Look the probe up; whether it was served by a like request."""
+        """Look the probe up; whether it was served from a similar text."""
         found = await self._look_up(PROBE)
         if found.token:
             await self._cache.Store(
                 cache_pb2.StoreRequest(token=found.token), metadata=self._metadata
             )
-        return bool(found.receipt.outcome == HIT)
+        return bool(found.receipt.outcome == SEMANTIC_HIT)
 
     async def stats(self) -> None:
-        """A call that decides nothing."""
+        """A call without a decision."""
         await self._cache.GetStats(cache_pb2.GetStatsRequest(), metadata=self._metadata)
 
-    async def _teach(self, text: str, intent: str) -> None:
+    async def _store(self, text: str, intent: str) -> None:
         found = await self._look_up(text)
         if found.token:
-            answer = said(json.dumps({"intent": intent}))
+            answer = chat_result(json.dumps({"intent": intent}))
             request = cache_pb2.StoreRequest(token=found.token, result=answer, paid_microusd=400)
             await self._cache.Store(request, metadata=self._metadata)
 
     async def _look_up(self, text: str) -> cache_pb2.LookUpResponse:
         found: cache_pb2.LookUpResponse = await self._cache.LookUp(
-            asking(chat(text)), metadata=self._metadata
+            look_up_request(chat(text)), metadata=self._metadata
         )
         return found
 
 
-def _lessons() -> list[tuple[str, str]]:
+def _examples() -> list[tuple[str, str]]:
     """Texts and their intents, in a fixed order; the probe is not among them."""
-    every = [
-        (f"{opener}{phrase}{closer}", intent)
-        for intent, phrases in INTENTS.items()
-        for opener, phrase, closer in itertools.product(OPENERS, phrases, CLOSERS)
-    ]
-    random.Random(7).shuffle(every)
-    return [lesson for lesson in every if lesson[0] != PROBE][:MOST_LESSONS]
+    examples = list(intents_by_text().items())
+    random.Random(SEED).shuffle(examples)
+    return [(text, intent) for text, intent in examples if text != PROBE][:MAX_EXAMPLES]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import yaml
 from penstock.bench.reading.sources.tree import SourceTree
-from penstock.bench.reading.traces.recording import Recorders, hooked
+from penstock.bench.reading.traces.recording import Recorders, recorded_processes
 from penstock.stack import ports
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
-from penstock.stack.ready import ready
-from penstock.stack.stack import Stack, running
+from penstock.stack.readiness import is_ready
+from penstock.stack.stack import Stack, run_stack
 from penstock.stack.supervisor import Supervisor
 from rich.console import Console
 
@@ -27,8 +27,8 @@ TOKEN = "reading"
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What both kinds of stacks begin with: the models to serve, and the sources to look for."""
+class StackInputs:
+    """The models to serve, and the sources whose functions are recorded."""
 
     models: Path
     tree: SourceTree
@@ -42,22 +42,22 @@ class _Folders:
 
 
 @contextlib.contextmanager
-def _folders(ground: Ground, config: Mapping[str, object]) -> Iterator[_Folders]:
+def _folders(inputs: StackInputs, config: Mapping[str, object]) -> Iterator[_Folders]:
     with (
         tempfile.TemporaryDirectory(prefix="penstock-reading-") as folder,
         tempfile.TemporaryDirectory(prefix="reading-") as recorders,
     ):
         made = _Folders(Path(folder) / "home", Path(folder) / "penstock.yaml", Path(recorders))
         made.home.mkdir()
-        (made.home / "models").symlink_to(ground.models.resolve())
+        (made.home / "models").symlink_to(inputs.models.resolve())
         made.config.write_text(yaml.safe_dump(dict(config)))
-        with hooked(made.recorders):
+        with recorded_processes(made.recorders):
             yield made
 
 
 @contextlib.contextmanager
 def _log() -> Iterator[LogStream]:
-    """A log that is shown when the block fails."""
+    """A log that is printed when the block fails."""
     log = LogStream(Console(stderr=True), quiet=True)
     try:
         yield log
@@ -67,38 +67,38 @@ def _log() -> Iterator[LogStream]:
 
 
 @contextlib.asynccontextmanager
-async def whole(
-    ground: Ground, config: Mapping[str, object]
+async def run_whole_stack(
+    inputs: StackInputs, config: Mapping[str, object]
 ) -> AsyncIterator[tuple[Stack, Recorders]]:
-    """Every service of `make up`, with an API key for each caller."""
+    """Start every service of `make up`, with an API key for each caller."""
     keys = {caller: f"psk-reading-{caller}" for caller in CALLERS}
     api = [
         {"id": caller, "organisation": TENANT, "sha256": hashlib.sha256(key.encode()).hexdigest()}
         for caller, key in keys.items()
     ]
-    with _folders(ground, {"keys": {"api": api}, **config}) as folders, _log() as log:
-        async with running(ports.free(), folders.home, folders.config, keys, log) as stack:
+    with _folders(inputs, {"keys": {"api": api}, **config}) as folders, _log() as log:
+        async with run_stack(ports.free(), folders.home, folders.config, keys, log) as stack:
             stores = (stack.plan.ledger_url, stack.plan.cache_url)
-            yield stack, Recorders(folders.recorders, ground.tree, stores)
+            yield stack, Recorders(folders.recorders, inputs.tree, stores)
 
 
 @contextlib.asynccontextmanager
-async def alone(
-    ground: Ground,
+async def run_programs(
+    inputs: StackInputs,
     names: Collection[str],
     config: Mapping[str, object],
     env: Mapping[str, str],
 ) -> AsyncIterator[tuple[StackPlan, Recorders]]:
-    """The programs of these names and no others, each with `env` besides its own variables."""
-    with _folders(ground, config) as folders, _log() as log:
+    """Start only the programs with these names, each with `env` besides its own variables."""
+    with _folders(inputs, config) as folders, _log() as log:
         plan = StackPlan(ports.free(), folders.home, folders.home, folders.config, TOKEN)
-        supervisor = Supervisor(log, ready)
+        supervisor = Supervisor(log, is_ready)
         try:
             for stage in plan.stages():
                 chosen = [
                     replace(one, env={**one.env, **env}) for one in stage if one.name in names
                 ]
                 await supervisor.start(tuple(chosen))
-            yield plan, Recorders(folders.recorders, ground.tree)
+            yield plan, Recorders(folders.recorders, inputs.tree)
         finally:
             await supervisor.stop()

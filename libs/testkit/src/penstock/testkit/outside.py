@@ -1,4 +1,4 @@
-"""The outside world of a service under test: real connections and stores, no telemetry."""
+"""What surrounds a service under test: real connections and stores, seeded chance, no telemetry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from penstock.service.clock import Clock, SystemClock
 from penstock.service.settings import ServiceSettings
 from penstock.service.store import open_store
 
+SEED = 1
 
-def world(
+
+def outside_for_tests(
     settings: ServiceSettings, *, clock: Clock | None = None, telemetry: Telemetry = NO_TELEMETRY
 ) -> Outside:
-    """What `build(settings, …)` of any service takes; chance is seeded."""
+    """The second argument of any service's `build(settings, outside)`."""
     clock = clock or SystemClock()
-    return Outside(telemetry, dialling(settings, clock, telemetry), clock, open_store, Random(1))
+    return Outside(telemetry, dialling(settings, clock, telemetry), clock, open_store, Random(SEED))

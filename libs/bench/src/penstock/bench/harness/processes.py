@@ -1,0 +1,40 @@
+"""Processes for the length of a benchmark, and what they used of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+from penstock.stack.log import LogStream
+from penstock.stack.readiness import is_ready
+from penstock.stack.supervisor import Supervisor
+from rich.console import Console
+
+
+def home_folder() -> Path:
+    """The folder with the built models: $PENSTOCK_HOME, else .penstock."""
+    return Path(os.environ.get("PENSTOCK_HOME", ".penstock")).resolve()
+
+
+@contextlib.asynccontextmanager
+async def supervised() -> AsyncIterator[Supervisor]:
+    """A supervisor that logs nothing; everything that it started is stopped at the end."""
+    supervisor = Supervisor(LogStream(Console(quiet=True)), is_ready)
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in megabytes."""
+    return float(psutil.Process(pid).memory_info().rss) / 1e6

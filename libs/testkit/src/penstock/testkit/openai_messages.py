@@ -1,0 +1,95 @@
+"""Messages of OpenAI's chat and embedding protocol, as a scripted upstream sends them.
+
+Pure: a request's body in, an answer's body out. Token counts are estimates of four characters each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+EMBEDDING_WIDTH = 8
+PROMPT_OVERHEAD_TOKENS = 3
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScriptedAnswer:
+    """An answer: its text, the tokens that it reports, its tool calls and its finish reason.
+
+    `tool_calls` are pairs of a function's name and its arguments as JSON.
+    """
+
+    text: str
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    finish_reason: str = "stop"
+
+
+def completion(request: Json, answer: ScriptedAnswer, *, report_usage: bool) -> Json:
+    """The body of a chat completion that is not streamed."""
+    message: Json = {"role": "assistant", "content": answer.text}
+    if answer.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call-{index}",
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
+            for index, (name, arguments) in enumerate(answer.tool_calls)
+        ]
+    body = {
+        "model": request["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason}],
+    }
+    return {**body, "usage": usage(request, answer)} if report_usage else body
+
+
+def chunk(request: Json, delta: Json, finish_reason: str | None = None) -> Json:
+    """One chunk of a streamed chat completion."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"model": request["model"], "choices": [choice]}
+
+
+def tool_call_chunk(request: Json, index: int, name: str, arguments: str) -> Json:
+    """The chunk of a streamed completion with one whole tool call."""
+    function = {"name": name, "arguments": arguments}
+    call = {"index": index, "id": f"call-{index}", "function": function}
+    return chunk(request, {"tool_calls": [call]})
+
+
+def usage_chunk(request: Json, answer: ScriptedAnswer) -> Json:
+    """The last chunk of a streamed completion, with its usage alone."""
+    return {"model": request["model"], "choices": [], "usage": usage(request, answer)}
+
+
+def usage(request: Json, answer: ScriptedAnswer) -> Json:
+    """The token counts of a chat completion."""
+    characters = sum(len(str(message.get("content") or "")) for message in request["messages"])
+    prompt_tokens = characters // 4 + PROMPT_OVERHEAD_TOKENS
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": len(answer.text.split(" ")) + answer.reasoning_tokens,
+        "prompt_tokens_details": {"cached_tokens": min(answer.cached_tokens, prompt_tokens)},
+        "completion_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
+    }
+
+
+def embeddings(request: Json) -> Json:
+    """The body of an embedding answer: a hash of each text, the rows in reverse order."""
+    rows = [
+        {"index": index, "embedding": _embedding(text)}
+        for index, text in enumerate(request["input"])
+    ]
+    return {
+        "model": request["model"],
+        "data": rows[::-1],
+        "usage": {"prompt_tokens": sum(map(len, request["input"])) // 4},
+    }
+
+
+def _embedding(text: str) -> list[float]:
+    return [byte / 255 for byte in hashlib.sha256(text.encode()).digest()[:EMBEDDING_WIDTH]]

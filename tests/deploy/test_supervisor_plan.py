@@ -1,0 +1,90 @@
+"""The supervisor's plan against deploy/services.yaml: processes, ports, addresses, order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from penstock.stack import ports
+from penstock.stack.plan import StackPlan
+from penstock.stack.process import Program
+from services_file import FILE, differences, host_port, listen_variables, package_of
+
+PACKAGES = {package_of(service): service for service in FILE.services}
+SECOND_INSTANCE = "inference-2"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> list[Program]:
+    """Every process of a whole stack on the documented ports, in the order of starting."""
+    plan = StackPlan(
+        addresses=ports.documented(),
+        home=tmp_path,
+        sockets=tmp_path,
+        config_file=tmp_path / "penstock.yaml",
+        token="token",
+        upstream_name="first",
+    )
+    return [program for stage in plan.stages() for program in stage]
+
+
+def service_of(program: Program) -> str:
+    """The service that a process runs, or its own name for a store."""
+    module = program.command[-1]
+    return PACKAGES.get(module.removeprefix("penstock."), program.name)
+
+
+def services_by_address(programs: list[Program]) -> dict[str, str]:
+    return {
+        program.env["PENSTOCK_LISTEN"]: service_of(program)
+        for program in programs
+        if "PENSTOCK_LISTEN" in program.env
+    }
+
+
+def test_the_supervisor_starts_every_service_and_both_stores(programs: list[Program]) -> None:
+    assert {service_of(program) for program in programs} == {
+        *FILE.services,
+        "redis-ledger",
+        "redis-cache",
+    }
+
+
+def test_every_process_has_the_ports_and_addresses_of_its_entry(programs: list[Program]) -> None:
+    services = services_by_address(programs)
+    problems = [
+        problem
+        for program in programs
+        if "PENSTOCK_LISTEN" in program.env and program.name != SECOND_INSTANCE
+        for problem in differences(service_of(program), program.env, services.__getitem__)
+    ]
+    assert problems == []
+
+
+def test_the_second_instance_has_the_next_port(programs: list[Program]) -> None:
+    (second,) = (program for program in programs if program.name == SECOND_INSTANCE)
+    first = FILE.services["inference-onnx-quantized"].port
+    assert listen_variables(second.env) == {"listen": first + 1}
+
+
+def test_only_the_cache_uses_the_store_of_bounded_size(programs: list[Program]) -> None:
+    for program in programs:
+        if service := PACKAGES.get(program.command[-1].removeprefix("penstock.")):
+            expected = "cache" if FILE.services[service].store == "cache" else "ledger"
+            assert program.env["PENSTOCK_REDIS_URL"].endswith(f"/{expected}.sock"), program.name
+
+
+def test_a_process_starts_after_the_services_that_it_calls(programs: list[Program]) -> None:
+    started: set[str] = set()
+    # The console shows whoever answers, so it need not wait for the scaler.
+    for program in programs:
+        service = service_of(program)
+        entry = FILE.services.get(service)
+        if entry is not None and service != "console":
+            assert entry.calls <= started, program.name
+        started.add(service)
+
+
+def test_every_documented_port_belongs_to_a_process(programs: list[Program]) -> None:
+    opened = {port for program in programs for port in listen_variables(program.env).values()}
+    assert opened == {host_port(address)[1] for address in ports.documented().values()}
