@@ -1,4 +1,4 @@
-"""Small ONNX models that the tests build themselves: outputs equal inputs, in any datatype."""
+"""Small ONNX model folders for tests: outputs that equal the inputs, in any datatype, and NaN."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ KINDS: Mapping[str, int] = {
     "BOOL": TensorProto.BOOL,
     "BYTES": TensorProto.STRING,
 }
-BRAIN: Mapping[str, int] = {"BF16": TensorProto.BFLOAT16}
-"""Apart, because the runtime takes no strings beside it."""
+BFLOAT16: Mapping[str, int] = {"BF16": TensorProto.BFLOAT16}
+"""Apart from the others, because the runtime takes no strings beside it."""
 
 
 def write_identity(
     folder: Path, name: str, kinds: Mapping[str, int] = KINDS, padding: int = 0
 ) -> None:
-    """A model folder whose input `in_X` comes back as `out_X`, shape (rows, 3), for each datatype
-    X.
+    """Write a model folder whose input `in_X` comes back as `out_X`, shape (rows, 3), for each
+    datatype X.
+
+    Args:
+        padding: bytes that the file is larger.
     """
     nodes = [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in kinds]
-    takes = [
+    inputs = [
         helper.make_tensor_value_info(f"in_{kind}", number, ["rows", 3])
         for kind, number in kinds.items()
     ]
-    gives = [
+    outputs = [
         helper.make_tensor_value_info(f"out_{kind}", number, ["rows", 3])
         for kind, number in kinds.items()
     ]
@@ -46,7 +49,7 @@ def write_identity(
         if padding
         else []
     )
-    graph = helper.make_graph(nodes, "identity", takes, gives, initializer=ballast)
+    graph = helper.make_graph(nodes, "identity", inputs, outputs, initializer=ballast)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     folder.mkdir(parents=True)
     onnx.save(model, str(folder / "model.onnx"))
@@ -60,16 +63,16 @@ def write_identity(
 
 
 def write_nan(folder: Path, tokenizer: Path) -> None:
-    """A text model whose vectors are 0/0."""
+    """Write a model folder of a text model whose vectors are 0/0."""
     nodes = [
         helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["numbers", "numbers"], ["nothing"]),
-        helper.make_node("Div", ["nothing", "nothing"], ["many"]),
-        helper.make_node("ReduceMean", ["many"], ["vectors"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["numbers", "numbers"], ["zeros"]),
+        helper.make_node("Div", ["zeros", "zeros"], ["undefined"]),
+        helper.make_node("ReduceMean", ["undefined"], ["vectors"], axes=[1], keepdims=1),
     ]
-    takes = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "length"])]
-    gives = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["rows", 1])]
-    graph = helper.make_graph(nodes, "nan", takes, gives)
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "length"])]
+    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["rows", 1])]
+    graph = helper.make_graph(nodes, "nan", inputs, outputs)
     folder.mkdir(parents=True)
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),

@@ -1,5 +1,5 @@
-"""The KServe v2 door over a real server: our own stubs here, and an unmodified tritonclient in its
-own environment.
+"""The Open Inference Protocol (KServe v2) over a real server: by generated stubs, and by an
+unmodified tritonclient in its own environment.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from identity import BRAIN, KINDS, write_identity
+from identity import BFLOAT16, KINDS, write_identity
 from penstock.api.common.v1 import common_pb2
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
-from penstock.inference_onnx_quantized.api.kserve_service import (
-    NAME,
-    TRAILER,
-    KServeServicer,
-    orca_report,
-)
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.api.kserve_service import NAME, KServeServicer
+from penstock.inference_onnx_quantized.api.orca import TRAILER, orca_report
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.encoder import TextModel
 from penstock.service.clock import SystemClock
@@ -42,6 +38,8 @@ INVALID, NOT_FOUND, INTERNAL = (
 
 @dataclass
 class Served:
+    """A service with the models `same` and `bfloat16` loaded, and `other` on disk."""
+
     stub: kserve_grpc.GRPCInferenceServiceStub
     address: str
     models: Path
@@ -52,17 +50,20 @@ class Served:
 async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
     write_identity(tmp_path / "models" / "same" / "1", "same")
     write_identity(tmp_path / "models" / "other" / "3", "other", {"FP32": 1})
-    write_identity(tmp_path / "models" / "brain" / "1", "brain", BRAIN)
-    repository = Repository(tmp_path / "models", 1 << 30, TextModel.load)
+    write_identity(tmp_path / "models" / "bfloat16" / "1", "bfloat16", BFLOAT16)
+    repository = ModelRepository(tmp_path / "models", 1 << 30, TextModel.load)
     repository.load("same")
-    repository.load("brain")
+    repository.load("bfloat16")
     meter, clock = LoadMeter(2), SystemClock()
-    runner = Runner(2, meter, clock)
+    threads = ComputeThreads(2, meter, clock)
     settings = InferenceSettings(
         home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN
     )
-    report = lambda: common_pb2.LoadReport(in_flight=meter.in_flight, concurrency=2, service_ms=3)  # noqa: E731
-    servicer = KServeServicer(settings, repository, runner, meter, clock, report)
+
+    def report() -> common_pb2.LoadReport:
+        return common_pb2.LoadReport(in_flight=meter.in_flight, concurrency=2, service_ms=3)
+
+    servicer = KServeServicer(settings, repository, threads, meter, clock, report)
     async with (
         serving([], foreign=[servicer.add_to], foreign_names=[NAME]) as server,
         grpc.aio.insecure_channel(server.address) as channel,
@@ -74,17 +75,19 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             meter,
         )
     assert (meter.in_flight, meter.running) == (0, 0)
-    runner.close()
+    threads.close()
 
 
-def one(value: float = 1.5, model: str = "other", **fields: object) -> kserve.ModelInferRequest:
+def infer_request(
+    value: float = 1.5, model: str = "other", **fields: object
+) -> kserve.ModelInferRequest:
     made = kserve.ModelInferRequest(model_name=model, **fields)  # type: ignore[arg-type]
     made.inputs.add(name="in_FP32", datatype="FP32", shape=[1, 3])
     made.raw_input_contents.append(np.full(3, value, dtype=np.float32).tobytes())
     return made
 
 
-async def test_life_and_models(served: Served) -> None:
+async def test_the_server_and_its_models_describe_themselves(served: Served) -> None:
     stub = served.stub
     assert (await stub.ServerLive(kserve.ServerLiveRequest())).live
     assert (await stub.ServerReady(kserve.ServerReadyRequest())).ready
@@ -104,34 +107,39 @@ async def test_life_and_models(served: Served) -> None:
     )
 
 
-async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
+async def test_models_are_loaded_and_unloaded(served: Served) -> None:
     stub = served.stub
     index = await stub.RepositoryIndex(kserve.RepositoryIndexRequest())
     assert [(row.name, row.state) for row in index.models] == [
-        ("brain", "READY"),
+        ("bfloat16", "READY"),
         ("same", "READY"),
         ("other", "UNAVAILABLE"),
     ]
     await stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
-    answer = await stub.ModelInfer(one(2.5, id="a"))
+    answer = await stub.ModelInfer(infer_request(2.5, id="a"))
     assert (answer.id, answer.model_version) == ("a", "3")
     assert np.frombuffer(answer.raw_output_contents[0], dtype=np.float32).tolist() == [2.5] * 3
     await stub.RepositoryModelUnload(kserve.RepositoryModelUnloadRequest(model_name="other"))
     await stub.RepositoryModelUnload(kserve.RepositoryModelUnloadRequest(model_name="other"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.ModelInfer(one())
+        await stub.ModelInfer(infer_request())
     assert caught.value.code() is NOT_FOUND
     only = await stub.RepositoryIndex(kserve.RepositoryIndexRequest(ready=True))
-    assert [row.name for row in only.models] == ["brain", "same"]
+    assert [row.name for row in only.models] == ["bfloat16", "same"]
 
 
 @pytest.mark.parametrize(
     ("method", "request_", "code", "words"),
     [
-        ("ModelInfer", one(model="nobody"), NOT_FOUND, "unknown model: 'nobody'"),
-        ("ModelInfer", one(model="same", model_version="9"), NOT_FOUND, "version 9"),
-        ("ModelInfer", one(model="same", model_version="x"), INVALID, "version string 'x'"),
-        ("ModelInfer", one(model="same"), INVALID, "expected 10 inputs but got 1"),
+        ("ModelInfer", infer_request(model="nobody"), NOT_FOUND, "unknown model: 'nobody'"),
+        ("ModelInfer", infer_request(model="same", model_version="9"), NOT_FOUND, "version 9"),
+        (
+            "ModelInfer",
+            infer_request(model="same", model_version="x"),
+            INVALID,
+            "version string 'x'",
+        ),
+        ("ModelInfer", infer_request(model="same"), INVALID, "expected 10 inputs but got 1"),
         ("ModelMetadata", kserve.ModelMetadataRequest(name="nobody"), NOT_FOUND, "nobody"),
         ("ModelStatistics", kserve.ModelStatisticsRequest(name="nobody"), NOT_FOUND, "nobody"),
         (
@@ -154,7 +162,7 @@ async def test_the_repository_is_loaded_and_unloaded(served: Served) -> None:
         ),
     ],
 )
-async def test_codes_are_those_of_triton(
+async def test_codes_and_messages_are_those_of_triton(
     served: Served, method: str, request_: object, code: grpc.StatusCode, words: str
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -171,7 +179,7 @@ async def test_a_corrupt_new_model_leaves_the_others_serving(served: Served) -> 
     assert "checksum" in (caught.value.details() or "")
     rows = (await served.stub.RepositoryIndex(kserve.RepositoryIndexRequest())).models
     assert [(row.name, row.state, "checksum" in row.reason) for row in rows] == [
-        ("brain", "READY", False),
+        ("bfloat16", "READY", False),
         ("same", "READY", False),
         ("other", "UNAVAILABLE", True),
     ]
@@ -180,7 +188,13 @@ async def test_a_corrupt_new_model_leaves_the_others_serving(served: Served) -> 
 async def test_a_stream_goes_on_after_a_bad_request(served: Served) -> None:
     await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
     call = served.stub.ModelStreamInfer(
-        iter([one(1, id="a"), one(model="nobody", id="b"), one(3, id="c")])
+        iter(
+            [
+                infer_request(1, id="a"),
+                infer_request(model="nobody", id="b"),
+                infer_request(3, id="c"),
+            ]
+        )
     )
     answers = [answer async for answer in call]
     assert [(answer.infer_response.id, bool(answer.error_message)) for answer in answers] == [
@@ -199,14 +213,14 @@ async def test_a_stream_goes_on_after_a_bad_request(served: Served) -> None:
     assert stats.inference_stats.success.ns >= stats.inference_stats.compute_infer.ns > 0
 
 
-async def test_brain_floats_go_in_and_out_as_they_are(served: Served) -> None:
+async def test_bfloat16_goes_in_and_comes_out_unchanged(served: Served) -> None:
     halves = np.array([0x3FC0, 0xC000, 0x4040], dtype=np.uint16).tobytes()
-    request = kserve.ModelInferRequest(model_name="brain")
+    request = kserve.ModelInferRequest(model_name="bfloat16")
     request.inputs.add(name="in_BF16", datatype="BF16", shape=[1, 3])
     request.raw_input_contents.append(halves)
     answer = await served.stub.ModelInfer(request)
     assert (answer.outputs[0].datatype, answer.raw_output_contents[0]) == ("BF16", halves)
-    about = await served.stub.ModelMetadata(kserve.ModelMetadataRequest(name="brain"))
+    about = await served.stub.ModelMetadata(kserve.ModelMetadataRequest(name="bfloat16"))
     assert about.inputs[0].datatype == "BF16"
 
 
@@ -217,19 +231,19 @@ async def test_models_are_swapped_under_load_without_a_lost_request(served: Serv
 
     async def ask() -> None:
         while not done:
-            versions.add((await served.stub.ModelInfer(one())).model_version)
+            versions.add((await served.stub.ModelInfer(infer_request())).model_version)
 
     callers = [asyncio.create_task(ask()) for _ in range(8)]
     for version in ("4", "5", "10"):
         write_identity(served.models / "other" / version, "other", {"FP32": 1})
         await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name="other"))
-        assert (await served.stub.ModelInfer(one())).model_version == version
+        assert (await served.stub.ModelInfer(infer_request())).model_version == version
     done = True
     await asyncio.gather(*callers)
     assert {"10"} <= versions <= {"3", "4", "5", "10"}
 
 
-async def test_the_load_report_comes_in_the_trailer(served: Served) -> None:
+async def test_the_load_report_is_in_the_trailer(served: Served) -> None:
     """Seen on the wire: gRPC's own C library keeps this trailer for its balancers and shows it to
     no Python client.
     """
@@ -256,12 +270,12 @@ async def test_the_load_report_comes_in_the_trailer(served: Served) -> None:
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{wire.sockets[0].getsockname()[1]}"
     ) as channel:
-        await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(one())
+        await kserve_grpc.GRPCInferenceServiceStub(channel).ModelInfer(infer_request())
     wire.close()
     assert TRAILER.encode() in seen
 
 
-def test_the_load_report_in_the_terms_of_orca() -> None:
+def test_the_load_report_has_the_terms_of_orca() -> None:
     load = common_pb2.LoadReport(
         in_flight=3, queued=1, concurrency=4, service_ms=2.5, utilization=0.5
     )
@@ -276,9 +290,9 @@ def test_the_load_report_in_the_terms_of_orca() -> None:
 
 
 @pytest.mark.parametrize("served", ["token"], indirect=True)
-async def test_with_a_token_strangers_stay_outside(served: Served) -> None:
+async def test_where_a_token_is_needed_other_callers_are_refused(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.stub.ModelInfer(one())
+        await served.stub.ModelInfer(infer_request())
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     request = kserve.ModelStatisticsRequest()
     assert (
@@ -297,15 +311,17 @@ async def test_with_a_token_strangers_stay_outside(served: Served) -> None:
         ("127.0.0.1:1", "token", True),
     ],
 )
-def test_who_needs_a_token(listen: str, kind: str, needed: bool, tmp_path: Path) -> None:
+def test_callers_from_other_machines_need_a_token(
+    listen: str, kind: str, needed: bool, tmp_path: Path
+) -> None:
     settings = InferenceSettings(home=tmp_path, listen=listen, kserve=kind, internal_token=TOKEN)  # type: ignore[arg-type]
     assert settings.kserve_needs_token() is needed
 
 
-async def test_an_unmodified_tritonclient(served: Served) -> None:
+async def test_an_unmodified_tritonclient_is_served(served: Served) -> None:
     if not PEERS.exists():
         pytest.skip("the peers' environment is not here; `make peers` makes it")
-    for kind, number in {**KINDS, **BRAIN}.items():
+    for kind, number in {**KINDS, **BFLOAT16}.items():
         name = f"one-{kind.lower()}"
         write_identity(served.models / name / "1", name, {kind: number})
         await served.stub.RepositoryModelLoad(kserve.RepositoryModelLoadRequest(model_name=name))

@@ -1,5 +1,5 @@
-"""KServe v2 conversions, as a table: every datatype typed and raw, and every way to get one
-wrong.
+"""Tensors of the Open Inference Protocol as a table: every datatype, typed and raw, and every way
+to get one wrong.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ def spec(kind: str, *shape: int | None) -> TensorSpec:
 
 
 @pytest.mark.parametrize(("datatype", "kind", "values"), TYPED)
-def test_typed_and_raw_are_the_same(datatype: str, kind: str, values: list[object]) -> None:
+def test_typed_and_raw_contents_give_the_same_array(
+    datatype: str, kind: str, values: list[object]
+) -> None:
     typed = request(datatype, [1, 3])
-    getattr(typed.inputs[0].contents, kserve_tensors.TYPED[datatype]).extend(values)
-    array = kserve_tensors.arrays(typed, [spec(kind)], 8, 1 << 20)["x"]
+    getattr(typed.inputs[0].contents, kserve_tensors.TYPED_FIELDS[datatype]).extend(values)
+    array = kserve_tensors.input_arrays(typed, [spec(kind)], 8, 1 << 20)["x"]
     assert array.ravel().tolist() == [
         item.decode() if isinstance(item, bytes) else item for item in values
     ]
@@ -55,16 +57,16 @@ def test_typed_and_raw_are_the_same(datatype: str, kind: str, values: list[objec
     name, data = tensors.encode(array)
     assert name == datatype
     raw.raw_input_contents.append(data)
-    again = kserve_tensors.arrays(raw, [spec(kind)], 8, 1 << 20)["x"]
+    again = kserve_tensors.input_arrays(raw, [spec(kind)], 8, 1 << 20)["x"]
     assert (again.tolist(), again.dtype) == (array.tolist(), array.dtype)
 
 
-def test_half_precision_travels_raw() -> None:
+def test_half_precision_is_sent_raw() -> None:
     half = np.array([1.5, -2.0, 65504], dtype=np.float16)
     made = request("FP16", [1, 3])
     made.raw_input_contents.append(half.tobytes())
     assert (
-        kserve_tensors.arrays(made, [spec("tensor(float16)")], 8, 99)["x"].ravel().tolist()
+        kserve_tensors.input_arrays(made, [spec("tensor(float16)")], 8, 99)["x"].ravel().tolist()
         == half.tolist()
     )
     brain = b"".join(struct.pack("<f", value)[2:] for value in (1.5, -2.0, 3.0))
@@ -75,7 +77,7 @@ def test_half_precision_travels_raw() -> None:
 def test_half_precision_has_no_typed_form(datatype: str) -> None:
     contents = kserve.InferTensorContents(fp32_contents=[1, 2, 3])
     with pytest.raises(Fault, match=r"inputs\[x\].datatype: .*raw_input_contents") as caught:
-        kserve_tensors.decode_typed(datatype, [3], contents, "inputs[x]")
+        kserve_tensors.decode_typed_contents(datatype, [3], contents, "inputs[x]")
     assert caught.value.code.name == "INVALID_ARGUMENT"
 
 
@@ -132,23 +134,23 @@ def _shape(made: Request, *shape: int) -> None:
 
 
 @pytest.mark.parametrize(("change", "field"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_what_does_not_fit_is_refused_by_name(change: Change, field: str) -> None:
+def test_an_input_that_does_not_fit_is_named(change: Change, field: str) -> None:
     made = request("FP32", [1, 3])
     change(made)
     with pytest.raises(Fault) as caught:
-        kserve_tensors.arrays(made, [spec("tensor(float)")], 8, 90)
+        kserve_tensors.input_arrays(made, [spec("tensor(float)")], 8, 90)
     assert caught.value.code.name == "INVALID_ARGUMENT"
     assert caught.value.field.startswith(field) or caught.value.field == "inputs[x].contents"
 
 
-def test_a_narrow_integer_out_of_range() -> None:
+def test_an_integer_that_its_datatype_does_not_hold_is_refused() -> None:
     contents = kserve.InferTensorContents(int_contents=[128])
     with pytest.raises(Fault, match="outside -128 to 127"):
-        kserve_tensors.decode_typed("INT8", [1], contents, "inputs[x]")
+        kserve_tensors.decode_typed_contents("INT8", [1], contents, "inputs[x]")
 
 
-def test_an_answer_is_raw_and_keeps_the_id() -> None:
-    answer = kserve_tensors.response(
+def test_a_response_is_raw_and_keeps_the_id() -> None:
+    answer = kserve_tensors.infer_response(
         request("FP32", []),
         "1",
         {"y": np.ones((1, 2), dtype=np.float32)},

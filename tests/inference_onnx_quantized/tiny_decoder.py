@@ -1,8 +1,7 @@
-"""A decoder that the tests build themselves: each byte is followed by the next letter, "z" by "ø",
-and that by the end.
+"""A tiny decoder for tests: it continues with the next letter, after "z" with "ø", and then ends.
 
 It has what a real one has: a key-value cache that grows, logits over a vocabulary, a tokenizer,
-`genai_config.json`. Its last layer is a table of successors, so that what it says is known.
+`genai_config.json`. Its last layer is a table of successors, so that its answers are known.
 """
 
 from __future__ import annotations
@@ -16,21 +15,22 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.onnx.card import ModelCard, checksum, write_card
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-CONTEXT, ENDLESS = 4096, 1 << 20
-"""Tokens that the two kinds have room for; nobody waits for a million of them, so an endless answer
-ends by its caller or not at all.
-"""
+CONTEXT_TOKENS = 4096
+ENDLESS_CONTEXT_TOKENS = 1 << 20
+"""So many that a test never waits for the end: its caller must end the answer."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def write_decoder(folder: Path, name: str = "letters", endless: bool = False) -> None:
-    """A model folder for `generate`.
+    """Write a model folder for `generate`.
 
-    `endless`: "z" is followed by "a", so it only ever ends by length, stop string or cancel.
+    Args:
+        endless: "z" is followed by "a", so that an answer ends only by length, stop string or
+            cancel.
     """
     folder.mkdir(parents=True)
-    context = ENDLESS if endless else CONTEXT
+    context = ENDLESS_CONTEXT_TOKENS if endless else CONTEXT_TOKENS
     vocabulary = {
         letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
     }

@@ -58,7 +58,7 @@ TYPED = {
 }
 
 
-def typed(kind: str, model: str) -> service_pb2.ModelInferRequest:
+def typed_request(kind: str, model: str) -> service_pb2.ModelInferRequest:
     """A request of one input with typed contents, by the client's own stubs: the client itself
     always sends raw ones.
     """
@@ -75,7 +75,7 @@ def check_typed(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for kind in TYPED:
-            answer = stub.ModelInfer(typed(kind, f"one-{kind.lower()}"))
+            answer = stub.ModelInfer(typed_request(kind, f"one-{kind.lower()}"))
             array = triton.InferResult(answer).as_numpy(f"out_{kind}")
             assert array.tolist() == values(kind).tolist(), kind
         for kind in ("FP16", "BF16"):
@@ -83,13 +83,15 @@ def check_typed(address: str) -> None:
             half.inputs.add(
                 name=f"in_{kind}", datatype=kind, shape=[1, 3]
             ).contents.fp32_contents.extend([1, 0, 1])
-            coded(lambda request=half: stub.ModelInfer(request), grpc.StatusCode.INVALID_ARGUMENT)
-        both = typed("FP32", "one-fp32")
+            expect_code(
+                lambda request=half: stub.ModelInfer(request), grpc.StatusCode.INVALID_ARGUMENT
+            )
+        both = typed_request("FP32", "one-fp32")
         both.raw_input_contents.append(np.ones(3, dtype=np.float32).tobytes())
-        coded(lambda: stub.ModelInfer(both), grpc.StatusCode.INVALID_ARGUMENT)
+        expect_code(lambda: stub.ModelInfer(both), grpc.StatusCode.INVALID_ARGUMENT)
 
 
-def coded(call: object, code: grpc.StatusCode) -> None:
+def expect_code(call: object, code: grpc.StatusCode) -> None:
     try:
         call()
     except grpc.RpcError as error:
@@ -115,7 +117,7 @@ async def check_aio(address: str) -> None:
         assert seen == [("0", None), ("1", None)], seen
 
 
-def check_brain(client: triton.InferenceServerClient) -> None:
+def check_bfloat16(client: triton.InferenceServerClient) -> None:
     tensor = triton.InferInput("in_BF16", [1, 3], "BF16")
     tensor.set_data_from_numpy(np.array([[1.5, -2, 3]], dtype=ml_dtypes.bfloat16))
     assert client.infer("one-bf16", [tensor]).as_numpy("out_BF16").astype(np.float32).tolist() == [
@@ -123,7 +125,7 @@ def check_brain(client: triton.InferenceServerClient) -> None:
     ]
 
 
-def refused(call: object, code: str, words: str) -> None:
+def expect_refusal(call: object, code: str, words: str) -> None:
     try:
         call()
     except InferenceServerException as error:
@@ -145,20 +147,22 @@ def main() -> None:
     for kind in KINDS:
         assert answer.as_numpy(f"out_{kind}").tolist() == values(kind).tolist(), kind
     assert client.get_inference_statistics("same").model_stats[0].inference_count == 1
-    refused(lambda: client.infer("nobody", inputs()), "NOT_FOUND", "nobody")
-    refused(lambda: client.infer("same", inputs()[:2]), "INVALID_ARGUMENT", "expected 10 inputs")
+    expect_refusal(lambda: client.infer("nobody", inputs()), "NOT_FOUND", "nobody")
+    expect_refusal(
+        lambda: client.infer("same", inputs()[:2]), "INVALID_ARGUMENT", "expected 10 inputs"
+    )
     wrong = inputs()
     wrong[0] = triton.InferInput("in_FP32", [1, 2], "FP32")
     wrong[0].set_data_from_numpy(np.ones((1, 2), dtype=np.float32))
-    refused(lambda: client.infer("same", wrong), "INVALID_ARGUMENT", "in_FP32")
+    expect_refusal(lambda: client.infer("same", wrong), "INVALID_ARGUMENT", "in_FP32")
     wrong[0] = triton.InferInput("in_FP32", [1, 3], "FP16")
     wrong[0].set_data_from_numpy(np.ones((1, 3), dtype=np.float16))
-    refused(lambda: client.infer("same", wrong), "INVALID_ARGUMENT", "in_FP32")
+    expect_refusal(lambda: client.infer("same", wrong), "INVALID_ARGUMENT", "in_FP32")
     client.load_model("other")
     assert client.is_model_ready("other", "3")
     index = {row.name: row.state for row in client.get_model_repository_index().models}
     assert (index["same"], index["other"], index["one-bf16"]) == ("READY", "READY", "READY")
-    refused(lambda: client.load_model("nobody"), "INTERNAL", "failed to load 'nobody'")
+    expect_refusal(lambda: client.load_model("nobody"), "INTERNAL", "failed to load 'nobody'")
     client.unload_model("other")
     assert not client.is_model_ready("other")
     answers: queue.Queue[tuple[object, object]] = queue.Queue()
@@ -170,7 +174,7 @@ def main() -> None:
     assert [result.get_response().id for result, error in seen if error is None] == ["0", "1", "2"]
     statistics = client.get_inference_statistics().model_stats
     assert {row.name for row in statistics} >= {"same", "one-bf16"}
-    check_brain(client)
+    check_bfloat16(client)
     check_typed(sys.argv[1])
     asyncio.run(check_aio(sys.argv[1]))
     client.close()

@@ -1,5 +1,5 @@
-"""The upstream service before a scripted upstream: protocol both ways, prices' tokens, every
-fault's one outcome, cancel, and the pool.
+"""The upstream service before a scripted upstream: the protocol both ways, tokens by price tier,
+what each fault means, cancel, and the pool.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,8 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
-from penstock.inference_upstream.protocols.openai_chat import (
-    answer,
-    chat_body,
-    retry_after_s,
-    usage,
-)
+from penstock.inference_upstream.protocols.faults import retry_after_s
+from penstock.inference_upstream.protocols.openai_chat import chat_request, parse_chat, parse_usage
 from penstock.inference_upstream.settings import Upstream, UpstreamModel, UpstreamsSection
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
@@ -29,6 +26,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig
+from penstock.testkit.eventually import eventually
 from penstock.testkit.pace import Pace, log_normal_paces, trace_paces
 from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
@@ -45,11 +43,11 @@ def task(text: str = "one two three", **more: Any) -> pb.Task:
     return made
 
 
-class Rig:
-    """A service before a scripted upstream."""
+class UpstreamRig:
+    """A service before a scripted upstream, called without a network between."""
 
     def __init__(
-        self, upstream: ScriptedUpstream, telemetry: Telemetry = NO_TELEMETRY, **knobs: Any
+        self, upstream: ScriptedUpstream, telemetry: Telemetry = NO_TELEMETRY, **settings: Any
     ) -> None:
         models = (UpstreamModel(name="chat", upstream_name="gpt-x", tasks=("generate", "embed")),)
         section = Upstream.model_validate(
@@ -58,13 +56,13 @@ class Rig:
                 "base_url": upstream.url,
                 "models": models,
                 "silence_timeout_ms": 300,
-                **knobs,
+                **settings,
             }
         )
         self.client = Client(section, telemetry)
         self.service = UpstreamServicer(self.client, SystemClock(), NO_TELEMETRY)
 
-    async def __aenter__(self) -> Rig:
+    async def __aenter__(self) -> UpstreamRig:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,29 +71,38 @@ class Rig:
     async def whole(self, made: pb.Task) -> pb.TaskResult:
         return (await self.service.Compute(pb.ComputeRequest(model="chat", task=made), CALL)).result
 
+    async def batch(self, *members: pb.BatchMember) -> dict[int, int]:
+        """The status code of each member, by its position."""
+        request = pb.ComputeBatchRequest(model="chat", members=members)
+        return {
+            result.index: result.status.code
+            async for response in self.service.ComputeBatch(request, CALL)
+            for result in response.results
+        }
+
     async def stream(self, made: pb.Task) -> tuple[list[str], pb.TaskResult | None]:
-        heard, result = [], None
+        deltas, result = [], None
         async for piece in self.service.ComputeStream(
             pb.ComputeStreamRequest(model="chat", task=made), CALL
         ):
             if piece.HasField("result"):
                 result = piece.result
             elif piece.chunk.delta:
-                heard.append(piece.chunk.delta)
-        return heard, result
+                deltas.append(piece.chunk.delta)
+        return deltas, result
 
 
-async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() -> None:
+async def test_a_whole_and_a_streamed_answer_are_the_same_with_tokens_by_price_tier() -> None:
     def script(body: dict[str, Any]) -> ScriptedAnswer:
         return ScriptedAnswer(
             str(body["messages"][-1]["content"]), cached_tokens=4, reasoning_tokens=5
         )
 
-    async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
+    async with ScriptedUpstream(script) as upstream, UpstreamRig(upstream) as rig:
         whole = await rig.whole(task())
-        heard, streamed = await rig.stream(task())
+        deltas, streamed = await rig.stream(task())
         assert streamed is not None
-        assert heard == ["one", " two", " three"]
+        assert deltas == ["one", " two", " three"]
         for result in (whole, streamed):
             assert result.generate.message.content == "one two three"
             assert result.generate.finish_reason == pb.FINISH_REASON_STOP
@@ -110,22 +117,24 @@ async def test_a_whole_and_a_streamed_answer_say_the_same_with_tokens_by_tier() 
 
 
 async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
-    async with ScriptedUpstream(report_usage=False) as upstream, Rig(upstream) as rig:
+    async with ScriptedUpstream(report_usage=False) as upstream, UpstreamRig(upstream) as rig:
         for result in (await rig.whole(task()), (await rig.stream(task()))[1]):
             assert result is not None
             assert result.usage.estimated
             assert result.usage.input_tokens == 22 // 4
 
 
-async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> None:
-    answer = ScriptedAnswer("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
-    script = lambda _: answer  # noqa: E731
+async def test_tools_schemas_and_parameters_are_sent_and_tool_calls_come_back() -> None:
+
+    def script(_: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
+
     made = task(
         max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find"
     )
     made.generate.tools.add(name="find", description="finds", parameters_json='{"type": "object"}')
     made.generate.stop.append("END")
-    async with ScriptedUpstream(script) as upstream, Rig(upstream) as rig:
+    async with ScriptedUpstream(script) as upstream, UpstreamRig(upstream) as rig:
         for result in (await rig.whole(made), (await rig.stream(made))[1]):
             assert result is not None
             call = result.generate.message.tool_calls[0]
@@ -139,10 +148,10 @@ async def test_tools_schemas_and_parameters_go_up_and_tool_calls_come_down() -> 
 
 async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_one() -> None:
     trace = [Pace(words=2), Pace(0.001, 0.001, words=5)]
-    async with ScriptedUpstream(paces=trace_paces(trace)) as upstream, Rig(upstream) as rig:
-        heard = [(await rig.stream(task()))[0] for _ in range(3)]
-        assert [len(words) for words in heard] == [2, 5, 2]
-        assert "".join(heard[1]) == "one two three one two"
+    async with ScriptedUpstream(paces=trace_paces(trace)) as upstream, UpstreamRig(upstream) as rig:
+        deltas = [(await rig.stream(task()))[0] for _ in range(3)]
+        assert [len(words) for words in deltas] == [2, 5, 2]
+        assert "".join(deltas[1]) == "one two three one two"
         whole = await rig.whole(task())
         assert whole.usage.output_tokens == 5
     model, again, other = (
@@ -159,7 +168,7 @@ async def test_the_scripted_upstream_answers_by_a_trace_or_by_a_seeded_model_of_
 
 
 async def test_vectors_come_in_the_order_of_the_texts() -> None:
-    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
         both = await rig.whole(pb.Task(embed=pb.EmbedTask(texts=["a", "b"])))
         alone = await rig.whole(pb.Task(embed=pb.EmbedTask(texts=["a"])))
         assert both.embed.embeddings[0] == alone.embed.embeddings[0] != both.embed.embeddings[1]
@@ -188,12 +197,12 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
         ("cut", UNAVAILABLE, "UPSTREAM_RESET"),
     ],
 )
-async def test_each_fault_has_one_outcome_and_the_next_call_works(
+async def test_each_fault_has_its_code_and_reason_and_the_next_call_works(
     fault: Any, code: grpc.StatusCode, reason: str, streamed: bool
 ) -> None:
     async with (
         ScriptedUpstream(faults=deque([fault])) as upstream,
-        Rig(upstream, most_answer_bytes=100_000) as rig,
+        UpstreamRig(upstream, most_answer_bytes=100_000) as rig,
     ):
         with pytest.raises(Fault) as failed:
             await (rig.stream(task()) if streamed else rig.whole(task()))
@@ -205,11 +214,14 @@ async def test_each_fault_has_one_outcome_and_the_next_call_works(
         assert rig.client.in_flight == 0
 
 
-async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answers() -> None:
-    cut = lambda _: ScriptedAnswer("one two", finish_reason="")  # noqa: E731
+async def test_a_stream_with_an_error_or_without_a_finish_reason_is_not_an_answer() -> None:
+
+    def cut(_: dict[str, Any]) -> ScriptedAnswer:
+        return ScriptedAnswer("one two", finish_reason="")
+
     async with (
         ScriptedUpstream(cut, faults=deque(["error_event"])) as upstream,
-        Rig(upstream) as rig,
+        UpstreamRig(upstream) as rig,
     ):
         for reason in ("UPSTREAM_ERROR", "STREAM_CUT"):
             with pytest.raises(Fault) as failed:
@@ -217,10 +229,10 @@ async def test_an_error_inside_a_stream_and_an_end_without_a_reason_are_not_answ
             assert failed.value.reason == reason
 
 
-async def test_an_upstream_that_is_not_there_cannot_be_reached() -> None:
+async def test_an_upstream_that_does_not_listen_is_unreachable() -> None:
     async with ScriptedUpstream() as gone:
         pass
-    async with Rig(gone) as rig:
+    async with UpstreamRig(gone) as rig:
         for asked in (rig.whole, rig.stream):
             with pytest.raises(Fault) as failed:
                 await asked(task())
@@ -228,10 +240,10 @@ async def test_an_upstream_that_is_not_there_cannot_be_reached() -> None:
         assert (rig.client.errors, rig.client.in_flight) == (2, 0)
 
 
-async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> None:
+async def test_a_call_that_gets_no_connection_is_not_sent() -> None:
     async with (
         ScriptedUpstream(per_word_s=3600.0) as upstream,
-        Rig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
+        UpstreamRig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
@@ -245,22 +257,22 @@ async def test_a_pool_without_a_free_connection_says_so_and_sends_nothing() -> N
 async def test_leaving_a_stream_closes_the_upstream_call_at_once() -> None:
     async with (
         ScriptedUpstream(per_word_s=3600.0) as upstream,
-        Rig(upstream, silence_timeout_ms=3_600_000) as rig,
+        UpstreamRig(upstream, silence_timeout_ms=3_600_000) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         assert (await anext(pieces)).chunk.delta == "one"
         await pieces.aclose()  # type: ignore[attr-defined]
-        # No word is due for seconds: what the upstream sees next can only be the closed connection.
+        # No word is due for an hour, so the upstream sees nothing but the end of the call.
         await upstream.caller_left.wait()
         assert len(upstream.requests) == 1
         assert rig.client.in_flight == 0
 
 
-async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> None:
+async def test_connections_are_reused_and_the_key_is_sent(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-very-secret\n")
     async with (
         ScriptedUpstream(key="sk-very-secret") as upstream,
-        Rig(upstream, key_file=tmp_path / "key") as rig,
+        UpstreamRig(upstream, key_file=tmp_path / "key") as rig,
     ):
         for _ in range(10):
             await rig.whole(task())
@@ -270,7 +282,7 @@ async def test_connections_are_kept_and_the_key_goes_along(tmp_path: Path) -> No
         assert "secret" not in repr(rig.client.upstream)
 
 
-async def test_a_key_is_never_logged_not_even_where_everything_is(
+async def test_the_key_is_not_logged_even_at_the_lowest_level(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1)
@@ -278,7 +290,7 @@ async def test_a_key_is_never_logged_not_even_where_everything_is(
     faults: deque[Any] = deque(["", "429", "reset", "malformed"])
     async with (
         ScriptedUpstream(key="sk-very-secret", faults=faults) as upstream,
-        Rig(upstream, key_file=tmp_path / "key") as rig,
+        UpstreamRig(upstream, key_file=tmp_path / "key") as rig,
     ):
         await rig.whole(task())
         for _ in range(3):
@@ -288,16 +300,16 @@ async def test_a_key_is_never_logged_not_even_where_everything_is(
     assert "sk-very-secret" not in caplog.text
 
 
-async def test_streams_keep_their_connection_too() -> None:
-    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+async def test_the_connection_of_a_stream_is_reused() -> None:
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
         for _ in range(10):
             await rig.stream(task())
         assert upstream.connections == 1
         assert rig.client.reuse_share == 0.9
 
 
-class Looked:
-    """A finder of modules that finds none and counts who was looked for."""
+class RecordingFinder:
+    """A module finder that finds nothing and records the names that it was asked for."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -306,18 +318,18 @@ class Looked:
         self.names.append(name)
 
 
-async def test_a_call_looks_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = Looked()
-    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+async def test_a_call_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = RecordingFinder()
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
         await rig.stream(task())
         await rig.whole(task())
-        monkeypatch.setattr(sys, "meta_path", [looked, *sys.meta_path])
+        monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
         await rig.stream(task())
         await rig.whole(task())
         monkeypatch.undo()
-    # Python does not remember an import that failed: each looks through the whole path, half of a
-    # call's CPU at one time.
-    assert looked.names == []
+    # An import that fails is not cached: each one searches the whole path, which once took half of
+    # a call's CPU time.
+    assert finder.names == []
 
 
 class Gauges(Telemetry):
@@ -334,19 +346,17 @@ class Gauges(Telemetry):
         return [self.read[name]() for name in names]
 
 
-async def test_the_pool_tells_who_is_open_busy_and_waiting() -> None:
-    gauges, names = (
-        Gauges(),
-        ("connections_open", "connections_busy", "waiting", "connections_opened", "errors"),
-    )
+async def test_open_and_busy_connections_and_waiting_calls_are_measured() -> None:
+    gauges = Gauges()
+    names = ("connections_open", "connections_busy", "waiting", "connections_opened", "errors")
     async with (
         ScriptedUpstream(faults=deque(["silence"])) as upstream,
-        Rig(upstream, gauges, most_connections=1, silence_timeout_ms=20_000) as rig,
+        UpstreamRig(upstream, gauges, most_connections=1, silence_timeout_ms=20_000) as rig,
     ):
         silent = asyncio.create_task(rig.whole(task()))
-        await until(lambda: bool(upstream.requests))
+        await eventually(lambda: bool(upstream.requests))
         second = asyncio.create_task(rig.whole(task()))
-        await until(lambda: gauges.read["waiting"]() == 1)
+        await eventually(lambda: gauges.read["waiting"]() == 1)
         assert gauges.values(*names) == [1, 1, 1, 1, 0]
         silent.cancel()
         await second
@@ -355,8 +365,11 @@ async def test_the_pool_tells_who_is_open_busy_and_waiting() -> None:
             await silent
 
 
-async def test_new_calls_get_new_connections_after_a_while_and_running_ones_end_on_theirs() -> None:
-    async with ScriptedUpstream(per_word_s=0.01) as upstream, Rig(upstream, refresh_s=0) as rig:
+async def test_after_refresh_s_new_calls_get_new_connections_and_running_ones_keep_theirs() -> None:
+    async with (
+        ScriptedUpstream(per_word_s=0.01) as upstream,
+        UpstreamRig(upstream, refresh_s=0) as rig,
+    ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
         await rig.whole(task())
@@ -365,12 +378,6 @@ async def test_new_calls_get_new_connections_after_a_while_and_running_ones_end_
             " three",
         ]
         assert upstream.connections == 2
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let everybody else go on until it holds."""
-    while not holds():
-        await asyncio.sleep(0)
 
 
 async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:
@@ -395,14 +402,39 @@ async def test_a_character_that_is_split_over_two_pieces_stays_whole() -> None:
 
     async with await asyncio.start_server(halves, "127.0.0.1", 0) as server:
         upstream = ScriptedUpstream(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-        async with Rig(upstream) as rig:
-            heard, result = await rig.stream(task())
+        async with UpstreamRig(upstream) as rig:
+            deltas, result = await rig.stream(task())
     assert result is not None
-    assert "".join(heard) == result.generate.message.content == said
+    assert "".join(deltas) == result.generate.message.content == said
 
 
-async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
-    async with ScriptedUpstream() as upstream, Rig(upstream) as rig:
+async def test_a_member_of_a_batch_ends_at_its_own_deadline_and_leaves_the_upstream() -> None:
+    async with (
+        ScriptedUpstream(faults=deque(["silence"])) as upstream,
+        UpstreamRig(upstream, silence_timeout_ms=3_600_000) as rig,
+    ):
+        codes = await rig.batch(batch_member(left_s=0.2))
+        assert codes == {0: grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
+        await upstream.caller_left.wait()
+        assert rig.client.in_flight == 0
+        assert await rig.batch(batch_member(left_s=60.0)) == {0: 0}
+
+
+async def test_a_member_that_is_late_already_is_not_sent_upstream() -> None:
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
+        codes = await rig.batch(batch_member(left_s=0.0), batch_member(left_s=60.0))
+        assert codes == {0: grpc.StatusCode.DEADLINE_EXCEEDED.value[0], 1: 0}
+        assert len(upstream.requests) == 1
+
+
+def batch_member(left_s: float) -> pb.BatchMember:
+    now = time.monotonic()
+    context = Call(deadline_s=now + left_s).to_context(now)
+    return pb.BatchMember(task=task(), context=context)
+
+
+async def test_a_bad_request_names_its_field_and_is_not_sent() -> None:
+    async with ScriptedUpstream() as upstream, UpstreamRig(upstream) as rig:
         for request, field in (
             (pb.ComputeRequest(model="other", task=task()), "model"),
             (pb.ComputeRequest(model="chat"), "task"),
@@ -418,7 +450,7 @@ async def test_bad_requests_name_the_field_and_reach_nobody() -> None:
         assert not upstream.requests
 
 
-def test_a_section_without_key_or_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_and_an_unknown_upstream_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {
         "name": "up",
         "base_url": "http://x",
@@ -449,12 +481,12 @@ def test_retry_after_is_a_number_or_a_date(value: str, seconds: float) -> None:
     assert retry_after_s(value, 60.0) == seconds
 
 
-def test_an_assistant_turn_with_tool_calls_is_sent_as_the_protocol_says() -> None:
+def test_an_assistant_turn_with_tool_calls_has_the_form_of_the_protocol() -> None:
     made = task()
     turn = made.generate.messages.add(role="assistant")
     turn.tool_calls.add(id="1", name="find", arguments_json="{}")
     made.generate.messages.add(role="tool", content="found", tool_call_id="1")
-    messages = chat_body(made.generate, "m", stream=False)["messages"]
+    messages = chat_request(made.generate, "m", stream=False)["messages"]
     assert messages[2]["content"] is None
     assert messages[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": "{}"}
     assert messages[3] == {"role": "tool", "content": "found", "tool_call_id": "1"}
@@ -474,35 +506,36 @@ def test_an_assistant_turn_with_tool_calls_is_sent_as_the_protocol_says() -> Non
         b"nothing",
     ],
 )
-def test_an_answer_of_another_shape_is_malformed_and_not_an_error_of_ours(body: bytes) -> None:
+def test_an_answer_of_another_shape_is_malformed(body: bytes) -> None:
     with pytest.raises(Fault) as failed:
-        answer(body, task().generate)
+        parse_chat(body, task().generate)
     assert (failed.value.code, failed.value.reason) == (UNAVAILABLE, "UPSTREAM_MALFORMED")
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         None,
         "many",
         {"prompt_tokens": -5},
+        {"prompt_tokens": None},
         {"prompt_tokens": 5, "completion_tokens": "many"},
         {"prompt_tokens": 5, "prompt_tokens_details": [1]},
     ],
 )
-def test_a_report_of_tokens_that_makes_no_sense_is_replaced_by_an_estimate(told: object) -> None:
-    assert usage(told, task().generate, "four words of answer").estimated
+def test_a_senseless_report_of_tokens_is_replaced_by_an_estimate(reported: object) -> None:
+    assert parse_usage(reported, task().generate, "four words of answer").estimated
 
 
-async def test_a_server_that_resumes_is_asked_to_continue_the_last_turn_and_no_other_is() -> None:
+async def test_only_a_server_that_resumes_is_asked_to_continue_the_last_turn() -> None:
     made = task()
     made.generate.messages.add(role="assistant", content="one two")
     async with ScriptedUpstream() as upstream:
         for resumes in (True, False):
-            async with Rig(upstream, resumes=resumes) as rig:
+            async with UpstreamRig(upstream, resumes=resumes) as rig:
                 await rig.whole(made)
                 await rig.stream(made)
                 await rig.whole(task())
-    told = [body.get("continue_final_message", False) for body in upstream.requests]
-    assert told == [True, True, False, False, False, False]
+    continued = [body.get("continue_final_message", False) for body in upstream.requests]
+    assert continued == [True, True, False, False, False, False]
     assert upstream.requests[0]["add_generation_prompt"] is False

@@ -1,6 +1,6 @@
-"""Writes a tiny Hugging Face directory with random weights: python hugging_face.py KIND DIRECTORY.
+"""Writes a tiny Hugging Face directory with random weights; needs torch and transformers.
 
-Needs torch and transformers.
+python hugging_face.py KIND DIRECTORY
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BERT = {
 LABELS = {0: "yes", 1: "no", 2: "perhaps"}
 
 
-def made(kind: str) -> hf.PreTrainedModel:
+def make_model(kind: str) -> hf.PreTrainedModel:
     if kind == "bert":
         return hf.BertModel(hf.BertConfig(**BERT))
     if kind == "distilbert":
@@ -44,7 +44,7 @@ def main() -> None:
     kind, folder = sys.argv[1], Path(sys.argv[2])
     torch.manual_seed(3)
     folder.mkdir(parents=True)
-    made(kind).save_pretrained(folder)
+    make_model(kind).save_pretrained(folder)
     write_tokenizer(folder / "tokenizer.json")
     tokenizer = hf.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),

@@ -1,6 +1,4 @@
-"""A text model of the test's own, as a user might bring one: an ONNX file and a tokenizer beside
-it.
-"""
+"""A tiny text model as a user might bring it: an ONNX file and a tokenizer beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ WORDS = [
 
 
 def write_tokenizer(path: Path) -> None:
-    """Whole words, lower case."""
+    """Write a tokenizer of whole words in lower case."""
     tokenizer = Tokenizer(
         models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
     )
@@ -49,21 +47,23 @@ def write_tokenizer(path: Path) -> None:
 def write_onnx(
     path: Path, width: int = 4, ids: str = "input_ids", operator: str = "ReduceMean"
 ) -> None:
-    """Mean of word vectors through one matrix: `ids` (rows, length) to `answer` (rows, width)."""
+    """Write a graph from `ids` (rows, length) to `answer` (rows, width): the mean of word vectors,
+    through one matrix.
+    """
     rng = np.random.default_rng(5)
     weights = {
         "words": rng.normal(size=(len(WORDS), 16)).astype(np.float32),
         "matrix": rng.normal(size=(16, width)).astype(np.float32),
     }
     nodes = [
-        helper.make_node("Gather", ["words", ids], ["found"]),
-        helper.make_node(operator, ["found"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Gather", ["words", ids], ["word_vectors"]),
+        helper.make_node(operator, ["word_vectors"], ["mean"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["mean", "matrix"], ["answer"], name="matrix"),
     ]
-    takes = [helper.make_tensor_value_info(ids, TensorProto.INT64, ["rows", "length"])]
-    gives = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", width])]
+    inputs = [helper.make_tensor_value_info(ids, TensorProto.INT64, ["rows", "length"])]
+    outputs = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["rows", width])]
     constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "own", takes, gives, initializer=constants)
+    graph = helper.make_graph(nodes, "own", inputs, outputs, initializer=constants)
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
         str(path),

@@ -1,4 +1,4 @@
-"""`export` of a user's own ONNX file, and of Hugging Face directories where torch is installed."""
+"""Import of a user's ONNX file, and of Hugging Face directories where torch is installed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from own_model import write_onnx, write_tokenizer
 from penstock.models.__main__ import main
-from penstock.models.export import need_torch
+from penstock.models.export import require_torch
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
 
@@ -23,70 +24,60 @@ NEEDS_TORCH = pytest.mark.skipif(
 )
 
 
+def run(*arguments: object) -> int:
+    """The exit status of a command."""
+    return main([str(argument) for argument in arguments])
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own_model(tmp_path: Path) -> Path:
+    """An ONNX file with a tokenizer beside it, as a user might bring."""
     write_onnx(tmp_path / "own.onnx")
     write_tokenizer(tmp_path / "tokenizer.json")
     return tmp_path / "own.onnx"
 
 
-def test_an_own_encoder_becomes_a_folder_that_quantises(own: Path, tmp_path: Path) -> None:
+def test_the_card_of_an_imported_encoder_says_what_it_is(own_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine-fp32" / "1"
+    assert run("export", own_model, target, "--licence", "mine", "--max-tokens", 64) == 0
+    card = read_card(target)
+    assert (card.name, card.opset, card.dimension) == ("mine-fp32", 17, 4)
+    assert card.tasks == ("embed", "classify", "infer")
+    assert (card.licence, card.max_input_tokens) == ("mine", 64)
+    assert card.sources == ("ONNX file own.onnx",)
+    assert (target / "card.md").read_text().startswith("# mine-fp32 1")
+
+
+def test_an_imported_encoder_can_be_quantised(own_model: Path, tmp_path: Path) -> None:
     fp32, int8 = tmp_path / "mine-fp32" / "1", tmp_path / "mine" / "1"
-    assert main(["export", str(own), str(fp32), "--licence", "mine", "--max-tokens", "64"]) == 0
-    card = read_card(fp32)
-    assert (card.name, card.tasks, card.opset, card.dimension) == (
-        "mine-fp32",
-        ("embed", "classify", "infer"),
-        17,
-        4,
-    )
-    assert (card.licence, card.max_input_tokens, card.sources) == (
-        "mine",
-        64,
-        ("ONNX file own.onnx",),
-    )
-    assert (fp32 / "card.md").read_text().startswith("# mine-fp32 1")
-    assert (
-        main(["quantize", str(fp32), str(int8), "--floor", "0.99", "--per-tensor", "--asymmetric"])
-        == 0
-    )
-    made = read_card(int8)
-    assert made.quantisation.startswith("dynamic INT8, per tensor, asymmetric, reduce_range ")
-    assert made.sources[-1].startswith("mine-fp32 1-")
-    assert {"features", "onnxruntime"} <= made.machine.keys()
+    assert run("export", own_model, fp32) == 0
+    assert run("quantize", fp32, int8, "--floor", 0.99, "--per-tensor", "--asymmetric") == 0
+    card = read_card(int8)
+    assert card.quantisation.startswith("dynamic INT8, per tensor, asymmetric, reduce_range ")
+    assert card.sources[-1].startswith("mine-fp32 1-")
+    assert {"features", "onnxruntime"} <= card.machine.keys()
 
 
 @pytest.mark.parametrize(
-    ("kind", "words", "ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)]
+    ("kind", "words", "min_ratio"), [("fp16", "FP16", 1.2), ("static", "static INT8 QDQ", 0.5)]
 )
-def test_other_kinds(own: Path, tmp_path: Path, kind: str, words: str, ratio: float) -> None:
-    fp32, made = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
-    assert main(["export", str(own), str(fp32)]) == 0
-    assert (
-        main(
-            [
-                "quantize",
-                str(fp32),
-                str(made),
-                "--kind",
-                kind,
-                "--floor",
-                "0.95",
-                "--floor-spearman",
-                "0.9",
-            ]
-        )
-        == 0
-    )
-    card = read_card(made)
+def test_a_model_can_be_quantised_in_other_ways(
+    own_model: Path, tmp_path: Path, kind: str, words: str, min_ratio: float
+) -> None:
+    fp32, quantised = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
+    assert run("export", own_model, fp32) == 0
+    floors = ("--floor", 0.95, "--floor-spearman", 0.9)
+    assert run("quantize", fp32, quantised, "--kind", kind, *floors) == 0
+    card = read_card(quantised)
     assert card.quantisation.startswith(words)
     assert card.rows_singly
     assert card.figures["spearman"] >= 0.9
-    assert card.figures["size_ratio"] > ratio
+    assert card.figures["size_ratio"] > min_ratio
 
 
 @pytest.fixture
-def kinds(tmp_path: Path) -> Path:
+def labelled(tmp_path: Path) -> Path:
+    """A CSV of texts about invoices and flights."""
     path = tmp_path / "kinds.csv"
     rows = [
         f"{words} {kind},{kind}"
@@ -97,75 +88,66 @@ def kinds(tmp_path: Path) -> Path:
     return path
 
 
-def test_floors_on_labelled_texts(
-    own: Path, tmp_path: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
+def test_a_floor_on_agreement_needs_labelled_texts(
+    own_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fp32, made = str(tmp_path / "mine" / "1"), str(tmp_path / "mine" / "2")
-    assert main(["export", str(own), fp32]) == 0
-    quantise = ["quantize", fp32, made, "--floor", "0", "--floor-agreement"]
-    assert main([*quantise, "0.5"]) == 2
+    fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
+    assert run("export", own_model, fp32) == 0
+    assert run("quantize", fp32, target, "--floor", 0, "--floor-agreement", 0.5) == 2
     assert "needs labelled texts" in capsys.readouterr().err
-    assert main([*quantise, "1.01", "--labelled", str(kinds)]) == 2
+
+
+def test_below_a_floor_nothing_is_published(
+    own_model: Path, tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
+    assert run("export", own_model, fp32) == 0
+    floors = ("--floor", 0, "--floor-agreement", 1.01, "--labelled", labelled)
+    assert run("quantize", fp32, target, *floors) == 2
     assert "agreement is 1.0000, below the floor 1.01" in capsys.readouterr().err
-    assert not Path(made).exists()
-    assert main([*quantise, "0.5", "--floor-accuracy", "0.5", "--labelled", str(kinds)]) == 0
-    figures = read_card(Path(made)).figures
-    assert {
-        "accuracy",
-        "accuracy_original",
-        "accuracy_kept",
-        "agreement",
-        "spearman",
-        "cosine_mean",
-    } <= figures.keys()
+    assert not target.exists()
 
 
-def test_the_layer_that_hurts_stays_in_floating_point(own: Path, tmp_path: Path) -> None:
-    """Between what all layers in INT8 give and what one in floating point gives lies a floor that
-    only the search meets.
-    """
-    fp32 = tmp_path / "mine" / "1"
-    assert main(["export", str(own), str(fp32)]) == 0
-    found: dict[str, float] = {}
-    for version, floor in (("2", "0"), ("3", "0.99999")):
-        assert (
-            main(
-                [
-                    "quantize",
-                    str(fp32),
-                    str(tmp_path / "mine" / version),
-                    "--floor",
-                    floor,
-                    "--per-tensor",
-                ]
-            )
-            == 0
-        )
-        figures = read_card(tmp_path / "mine" / version).figures
-        found[version] = figures["cosine_mean"]
-        assert figures["layers_in_floating_point"] == (
-            0 if version == "2" else figures["layers_in_floating_point"]
-        )
-    assert found["2"] < 0.99999 <= found["3"]
-    card = read_card(tmp_path / "mine" / "3")
-    assert "in floating point: " in card.quantisation
-    assert 1 <= card.figures["layers_in_floating_point"] <= 2
+def test_labelled_texts_give_accuracy_and_agreement(
+    own_model: Path, tmp_path: Path, labelled: Path
+) -> None:
+    fp32, target = tmp_path / "mine" / "1", tmp_path / "mine" / "2"
+    assert run("export", own_model, fp32) == 0
+    floors = ("--floor", 0, "--floor-agreement", 0.5, "--floor-accuracy", 0.5)
+    assert run("quantize", fp32, target, *floors, "--labelled", labelled) == 0
+    figures = read_card(target).figures
+    of_labels = {"accuracy", "accuracy_original", "accuracy_kept", "agreement"}
+    assert of_labels | {"spearman", "cosine_mean"} <= figures.keys()
 
 
-def test_an_own_classifier_says_its_labels(own: Path, tmp_path: Path) -> None:
+def test_the_layers_that_lose_most_stay_in_floating_point(own_model: Path, tmp_path: Path) -> None:
+    """The floor lies between what all layers in INT8 give and what one in floating point gives."""
+    fp32, all_int8, mixed = (tmp_path / "mine" / version for version in ("1", "2", "3"))
+    assert run("export", own_model, fp32) == 0
+    assert run("quantize", fp32, all_int8, "--per-tensor", "--floor", 0) == 0
+    assert run("quantize", fp32, mixed, "--per-tensor", "--floor", 0.99999) == 0
+    before, after = read_card(all_int8), read_card(mixed)
+    assert before.figures["layers_in_floating_point"] == 0
+    assert 1 <= after.figures["layers_in_floating_point"] <= 2
+    assert before.figures["cosine_mean"] < 0.99999 <= after.figures["cosine_mean"]
+    assert "in floating point: " in after.quantisation
+
+
+def test_an_imported_classifier_has_the_labels_that_are_given(
+    own_model: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "kinds" / "1"
-    assert (
-        main(["export", str(own), str(target), "--task", "classify", "--labels", "a,b, c,d"]) == 0
-    )
+    assert run("export", own_model, target, "--task", "classify", "--labels", "a,b, c,d") == 0
     assert read_card(target).labels == ("a", "b", "c", "d")
 
 
-def test_a_file_of_tensors_needs_no_tokenizer(tmp_path: Path) -> None:
+def test_a_model_of_tensors_needs_no_tokenizer_and_cannot_be_judged(tmp_path: Path) -> None:
     write_onnx(tmp_path / "own.onnx", ids="numbers")
     target = tmp_path / "tensors" / "1"
-    assert main(["export", str(tmp_path / "own.onnx"), str(target), "--task", "infer"]) == 0
-    assert (read_card(target).tasks, read_card(target).tokenizer) == (("infer",), "")
-    assert main(["quantize", str(target), str(tmp_path / "tensors" / "2")]) == 2
+    assert run("export", tmp_path / "own.onnx", target, "--task", "infer") == 0
+    card = read_card(target)
+    assert (card.tasks, card.tokenizer) == (("infer",), "")
+    assert run("quantize", target, tmp_path / "tensors" / "2") == 2
 
 
 @pytest.mark.parametrize(
@@ -175,16 +157,21 @@ def test_a_file_of_tensors_needs_no_tokenizer(tmp_path: Path) -> None:
         (["--tokenizer", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+def test_options_that_do_not_fit_the_file_are_refused(
+    own_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
 ) -> None:
-    assert main(["export", str(own), str(tmp_path / "x" / "1"), *arguments]) == 2
+    target = tmp_path / "x" / "1"
+    assert run("export", own_model, target, *arguments) == 2
     assert words in capsys.readouterr().err
-    assert not (tmp_path / "x" / "1").exists()
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("damage", "words"),
     [
         (lambda path: path.write_bytes(b"not a model"), "is not a valid ONNX model"),
         (lambda path: path.write_bytes(path.read_bytes()[:200]), "is not a valid ONNX model"),
@@ -195,27 +182,47 @@ def test_what_does_not_fit_is_refused(
         (lambda path: (path.parent / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
     ],
 )
-def test_a_bad_file_is_named(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: object, words: str
+def test_a_bad_file_is_refused_and_nothing_is_written(
+    own_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], object],
+    words: str,
 ) -> None:
-    change(own)  # type: ignore[operator]
-    assert main(["export", str(own), str(tmp_path / "x" / "1")]) == 2
+    damage(own_model)
+    assert run("export", own_model, tmp_path / "x" / "1") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
-def test_a_directory_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(tmp_path), str(tmp_path / "x" / "1")]) == 2
+def test_a_directory_without_a_needed_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", tmp_path, tmp_path / "x" / "1") == 2
     assert "config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("{}")
-    assert main(["export", str(tmp_path), str(tmp_path / "x" / "1")]) == 2
+    assert run("export", tmp_path, tmp_path / "x" / "1") == 2
     assert "tokenizer.json" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(TORCH, reason="torch is installed here")
-def test_without_torch_one_is_told_what_to_do() -> None:
+def test_where_torch_is_missing_the_error_says_how_to_install_it() -> None:
     with pytest.raises(BadModel, match=r"scripts/model .venv export"):
-        need_torch()
+        require_torch()
+
+
+def write_hugging_face(kind: str, folder: Path) -> None:
+    """Write a tiny Hugging Face directory, in a process of its own: torch warns on import, and
+    warnings are errors here.
+    """
+    command = [sys.executable, str(HERE / "hugging_face.py"), kind, str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def run_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command of the factory with JSON as its output, in a process of its own."""
+    command = [sys.executable, "-m", "penstock.models", *map(str, arguments), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @NEEDS_TORCH
@@ -228,34 +235,17 @@ def test_without_torch_one_is_told_what_to_do() -> None:
         ("bert-pair", "pair", ("infer",)),
     ],
 )
-def test_a_hugging_face_directory_of_each_task(
+def test_a_hugging_face_directory_of_each_task_is_imported(
     tmp_path: Path, kind: str, task: str, tasks: tuple[str, ...]
 ) -> None:
-    """In processes of their own: torch warns of itself, and warnings are errors here."""
     source, target = tmp_path / "hf", tmp_path / "made" / "1"
-    subprocess.run(
-        [sys.executable, str(HERE / "hugging_face.py"), kind, str(source)],
-        check=True,
-        capture_output=True,
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "penstock.models",
-        "export",
-        str(source),
-        str(target),
-        "--task",
-        task,
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    write_hugging_face(kind, source)
+    completed = run_process("export", source, target, "--task", task)
+    assert completed.returncode == 0, completed.stderr
+    figures = json.loads(completed.stdout)
     assert figures["export_difference_max"] < 1e-4
-    assert figures["attention_layers_fused"] == (
-        2 if kind == "bert" else figures["attention_layers_fused"]
-    )
+    if kind == "bert":
+        assert figures["attention_layers_fused"] == 2
     model = TextModel.load(target)
     assert (model.card.tasks, model.card.max_input_tokens) == (tasks, 64)
     if task == "embed":
@@ -270,71 +260,50 @@ def test_a_hugging_face_directory_of_each_task(
 @NEEDS_TORCH
 @pytest.mark.skipif(not importlib.util.find_spec("onnx_ir"), reason="onnx_ir is not installed")
 @pytest.mark.parametrize("precision", ["int4", "int8"])
-def test_a_decoder_is_built_and_answers(tmp_path: Path, precision: str) -> None:
+def test_a_built_decoder_answers(tmp_path: Path, precision: str) -> None:
     source, target = tmp_path / "hf", tmp_path / "talker" / "1"
-    subprocess.run(
-        [sys.executable, str(HERE / "hugging_face.py"), "llama", str(source)],
-        check=True,
-        capture_output=True,
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "penstock.models",
-        "decoder",
-        str(source),
-        str(target),
-        "--precision",
-        precision,
-    ]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["tried_tokens"] >= 1
+    write_hugging_face("llama", source)
+    completed = run_process("decoder", source, target, "--precision", precision)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["tried_tokens"] >= 1
     card = read_card(target)
     assert (card.tasks, card.quantisation) == (("generate",), precision)
 
 
+@pytest.fixture
+def training_texts(tmp_path: Path) -> Path:
+    """Texts from which a student learns."""
+    texts = ["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(texts * 20))
+    return path
+
+
 @NEEDS_TORCH
-def test_a_student_has_fewer_layers_and_learns(tmp_path: Path) -> None:
-    source, target, texts = tmp_path / "hf", tmp_path / "student", tmp_path / "texts.txt"
-    subprocess.run(
-        [sys.executable, str(HERE / "hugging_face.py"), "bert", str(source)],
-        check=True,
-        capture_output=True,
-    )
-    texts.write_text(
-        "\n".join(
-            ["the invoice of march", "a broken coffee grinder", "flight from oslo to lisbon"] * 20
-        )
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "penstock.models",
+def test_a_layer_that_is_not_there_cannot_be_kept(tmp_path: Path, training_texts: Path) -> None:
+    write_hugging_face("bert", tmp_path / "hf")
+    completed = run_process(
         "distil",
-        str(source),
-        str(target),
+        tmp_path / "hf",
+        tmp_path / "student",
         "--texts",
-        str(texts),
-        "--json",
-    ]
-    done = subprocess.run(
-        [*command, "--layers", "0,2"], capture_output=True, text=True, check=False
+        training_texts,
+        "--layers",
+        "0,2",
     )
-    assert (done.returncode, "layers must be from 0 to 1" in done.stderr) == (2, True)
-    done = subprocess.run(
-        [*command, "--layers", "1", "--epochs", "20"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["cosine_to_teacher"] > 0.9
-    assert json.loads((target / "config.json").read_text())["num_hidden_layers"] == 1
-    command = [
-        sys.executable,
-        "-m",
-        "penstock.models",
-        "export",
-        str(target),
-        str(tmp_path / "made" / "1"),
-        "--json",
-    ]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert completed.returncode == 2
+    assert "layers must be from 0 to 1" in completed.stderr
+
+
+@NEEDS_TORCH
+def test_a_student_has_fewer_layers_learns_and_can_be_imported(
+    tmp_path: Path, training_texts: Path
+) -> None:
+    student = tmp_path / "student"
+    write_hugging_face("bert", tmp_path / "hf")
+    options = ("--texts", training_texts, "--layers", "1", "--epochs", 20)
+    completed = run_process("distil", tmp_path / "hf", student, *options)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["cosine_to_teacher"] > 0.9
+    assert json.loads((student / "config.json").read_text())["num_hidden_layers"] == 1
+    assert run_process("export", student, tmp_path / "made" / "1").returncode == 0

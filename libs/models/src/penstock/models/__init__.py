@@ -1,1 +1,1 @@
-"""The model factory: import, quantise, judge, publish. The only place that knows torch."""
+"""The model factory: imports, quantises, judges and publishes models. Only here is torch used."""

@@ -15,55 +15,102 @@ from penstock.models import default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
 from penstock.models.distil import distil
-from penstock.models.floor import Judge, quantize_folder
-from penstock.models.folder import Wanted, from_hugging_face, from_onnx
 from penstock.models.head import train_head
+from penstock.models.model_folder import ExportOptions, from_hugging_face, from_onnx
+from penstock.models.quality_floors import QualityFloors
 from penstock.models.quantize import Recipe
-from penstock.models.samples import TEXTS
+from penstock.models.quantize_folder import quantize_folder
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, read_card
 from penstock.onnx.encoder import TextModel
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+Figures = dict[str, float]
+ShowStep = Callable[[str], None]
+"""Shows what is being done now."""
+REDUCE_RANGE = {"auto": None, "on": True, "off": False}
 
-def _default(arguments: argparse.Namespace, console: Console) -> None:
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 where a model or a file cannot be used."""
+    arguments = parser().parse_args(argv)
+    console = Console()
+    try:
+        if arguments.command == "default":
+            _build_default(arguments, console)
+        elif arguments.command == "show":
+            _show(arguments, console)
+        else:
+            _run(arguments, console)
+    except BadModel as error:
+        print(f"penstock.models: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _build_default(arguments: argparse.Namespace, console: Console) -> None:
+    """Build the default model, unless it is there."""
     target = arguments.home / "models" / default.NAME / default.VERSION
     if (target / "card.json").exists():
         console.print(f"model: {default.NAME} is already in {target}")
         return
-    began = time.monotonic()
-    columns = (SpinnerColumn(), TextColumn("model: {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        folder = default.build(
-            arguments.home / "models",
-            lambda text: progress.update(task, description=text),
-            arguments.least_cosine,
-        )
+    began_s = time.monotonic()
+    with _progress(console) as progress:
+        show_step = _step_shower(progress)
+        folder = default.build(arguments.home / "models", show_step, arguments.min_cosine)
     figures = read_card(folder).figures
     console.print(
-        f"model: {default.NAME} made in {time.monotonic() - began:.0f} s: "
+        f"model: {default.NAME} made in {time.monotonic() - began_s:.0f} s: "
         f"{figures['size_ratio']:.2f} times smaller, "
         f"cosine to the original {figures['cosine_mean']:.4f}, in {folder}"
     )
 
 
-def _figures(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
-    """What the command's work gave, by name of figure."""
-    if arguments.command == "evaluate":
-        step("comparing")
-        judge = _judge(arguments, {})
-        return judge.figures(
-            TextModel.load(arguments.original), TextModel.load(arguments.quantised)
-        )
-    if arguments.target.exists():
+def _show(arguments: argparse.Namespace, console: Console) -> None:
+    """Check a model folder and print its card."""
+    folder = arguments.home / "models" / arguments.name / default.VERSION
+    read_card(folder)
+    console.print((folder / "card.md").read_text(), highlight=False)
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    """Run a command that gives figures, and print them."""
+    with _progress(Console(stderr=True)) as progress:
+        figures = _figures(arguments, _step_shower(progress))
+    if arguments.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+    else:
+        lines = [f"{name:28} {value:.5g}" for name, value in figures.items()]
+        console.print("\n".join(lines), highlight=False)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("model: {task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _step_shower(progress: Progress) -> ShowStep:
+    task = progress.add_task("starting", total=None)
+    return lambda text: progress.update(task, description=text)
+
+
+def _figures(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    """What the command measured, by name."""
+    if arguments.command != "evaluate" and arguments.target.exists():
         raise BadModel(f"{arguments.target}: is already there; name a new version")
-    return WORKS[arguments.command](arguments, step)
+    return COMMANDS[arguments.command](arguments, show_step)
 
 
-def _export(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+def _evaluate(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    show_step("comparing")
+    original, quantised = TextModel.load(arguments.original), TextModel.load(arguments.quantised)
+    return _quality_floors(arguments, {}).measure(original, quantised)
+
+
+def _export(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     labels = tuple(label.strip() for label in arguments.labels.split(",") if label.strip())
-    wanted = Wanted(
+    options = ExportOptions(
         arguments.task,
         arguments.pooling,
         arguments.max_tokens,
@@ -72,56 +119,56 @@ def _export(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[
         labels,
     )
     if arguments.source.is_dir():
-        return from_hugging_face(arguments.source, arguments.target, wanted, step).figures
-    step("checking the file")
-    return from_onnx(arguments.source, arguments.target, wanted).figures
+        return from_hugging_face(arguments.source, arguments.target, options, show_step).figures
+    show_step("checking the file")
+    return from_onnx(arguments.source, arguments.target, options).figures
 
 
-def _quantize(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
-    reduce = {"auto": None, "on": True, "off": False}[arguments.reduce_range]
-    recipe = Recipe(arguments.kind, not arguments.per_tensor, not arguments.asymmetric, reduce)
-    asked = {"cosine_mean": arguments.floor, "accuracy_kept": arguments.floor_accuracy}
-    asked |= {"agreement": arguments.floor_agreement, "spearman": arguments.floor_spearman}
-    floors = {name: floor for name, floor in asked.items() if floor is not None}
+def _quantize(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    recipe = Recipe(
+        arguments.kind,
+        per_channel=not arguments.per_tensor,
+        symmetric=not arguments.asymmetric,
+        reduce_range=REDUCE_RANGE[arguments.reduce_range],
+    )
+    options = {
+        "cosine_mean": arguments.floor,
+        "accuracy_kept": arguments.floor_accuracy,
+        "agreement": arguments.floor_agreement,
+        "spearman": arguments.floor_spearman,
+    }
+    floors = {name: floor for name, floor in options.items() if floor is not None}
     if arguments.labelled is None and floors.keys() & {"accuracy_kept", "agreement"}:
         raise BadModel(
             "a floor on accuracy or agreement needs labelled texts; name them with --labelled"
         )
-    return quantize_folder(
-        arguments.source, arguments.target, recipe, _judge(arguments, floors), step
-    ).figures
+    quality = _quality_floors(arguments, floors)
+    return quantize_folder(arguments.source, arguments.target, recipe, quality, show_step).figures
 
 
-def _train_head(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
-    train, test = _labelled(arguments.train), _labelled(arguments.test)
-    step("training the head")
+def _train_head(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    train, test = _read_labelled(arguments.train), _read_labelled(arguments.test)
+    show_step("training the head")
     name = arguments.target.resolve().parent.name
     return {"held_out_accuracy": train_head(arguments.source, arguments.target, name, train, test)}
 
 
-def _decoder(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+def _decoder(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     return build_decoder(
-        arguments.source, arguments.target, arguments.precision, arguments.licence, step
+        arguments.source, arguments.target, arguments.precision, arguments.licence, show_step
     ).figures
 
 
-def _distil(arguments: argparse.Namespace, step: Callable[[str], None]) -> dict[str, float]:
+def _distil(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     source = default.weights_folder() if str(arguments.source) == "default" else arguments.source
-    keep = _numbers(arguments.layers)
-    texts = _lines(arguments.texts)
-    return {
-        "cosine_to_teacher": distil(source, arguments.target, keep, texts, arguments.epochs, step)
-    }
+    layers = _parse_layers(arguments.layers)
+    texts = _read_lines(arguments.texts)
+    cosine = distil(source, arguments.target, layers, texts, arguments.epochs, show_step)
+    return {"cosine_to_teacher": cosine}
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise BadModel(f"layers {text!r} are not numbers separated by commas") from None
-
-
-WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str, float]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace, ShowStep], Figures]] = {
+    "evaluate": _evaluate,
     "export": _export,
     "quantize": _quantize,
     "train-head": _train_head,
@@ -130,19 +177,29 @@ WORKS: dict[str, Callable[[argparse.Namespace, Callable[[str], None]], dict[str,
 }
 
 
-def _judge(arguments: argparse.Namespace, floors: dict[str, float]) -> Judge:
-    texts = _lines(arguments.texts) if arguments.texts else list(TEXTS)
-    return Judge(texts, floors, _labelled(arguments.labelled) if arguments.labelled else ((), ()))
+def _parse_layers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadModel(f"--layers {text!r} are not numbers separated by commas") from None
 
 
-def _lines(path: Path) -> list[str]:
+def _quality_floors(arguments: argparse.Namespace, floors: dict[str, float]) -> QualityFloors:
+    texts = _read_lines(arguments.texts) if arguments.texts else list(SAMPLE_TEXTS)
+    labelled = _read_labelled(arguments.labelled) if arguments.labelled else ((), ())
+    return QualityFloors(texts, floors, labelled)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The texts of a file, one a line."""
     texts = [line for line in _read(path).splitlines() if line.strip()]
     if not texts:
         raise BadModel(f"{path}: holds no text")
     return texts
 
 
-def _labelled(path: Path) -> tuple[list[str], list[str]]:
+def _read_labelled(path: Path) -> tuple[list[str], list[str]]:
+    """The texts and the categories of a CSV file."""
     rows = list(csv.DictReader(io.StringIO(_read(path), newline="")))
     if not rows or not {"text", "category"} <= rows[0].keys():
         raise BadModel(f"{path}: needs rows with the columns text and category")
@@ -154,37 +211,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadModel(f"{path}: cannot be read ({type(error).__name__})") from None
-
-
-def _work(arguments: argparse.Namespace, console: Console) -> None:
-    columns = (SpinnerColumn(), TextColumn("model: {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        figures = _figures(arguments, lambda text: progress.update(task, description=text))
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        console.print(
-            "\n".join(f"{name:28} {value:.5g}" for name, value in figures.items()), highlight=False
-        )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    console = Console()
-    try:
-        if arguments.command == "default":
-            _default(arguments, console)
-        elif arguments.command != "show":
-            _work(arguments, console)
-        else:
-            folder = arguments.home / "models" / arguments.name / default.VERSION
-            read_card(folder)
-            console.print((folder / "card.md").read_text(), highlight=False)
-    except BadModel as error:
-        print(f"penstock.models: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

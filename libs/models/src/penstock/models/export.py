@@ -1,8 +1,7 @@
-"""Export of a sentence encoder through torch to ONNX: pooling and normalisation inside the graph,
-attention fused.
+"""Export of a Hugging Face model through torch to ONNX, with fused attention.
 
-torch and transformers are imported by the functions that need them; only the model factory has
-them.
+An encoder's pooling and normalisation become part of the graph. torch and transformers are imported
+by the functions that need them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,14 @@ from penstock.onnx.card import BadModel
 
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-HEADS, WIDTH = ("num_attention_heads", "n_heads"), ("hidden_size", "dim")
-"""How architectures name them in `config.json`."""
+HEADS_KEYS = ("num_attention_heads", "n_heads")
+WIDTH_KEYS = ("hidden_size", "dim")
+"""How architectures name the number of attention heads and the width in `config.json`."""
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep the exporter's remarks about itself off the terminal."""
+    """Keep the exporter's messages off the terminal."""
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -38,20 +38,26 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def need_torch() -> None:
-    """Raises BadModel, saying what to do, where torch and transformers are not installed."""
+def require_torch() -> None:
+    """Check that torch and transformers are installed.
+
+    Raises:
+        BadModel: they are not; the text says how to install them.
+    """
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise BadModel(
                 f"{name} is not installed, which only this step needs; `scripts/model .venv "
-                "export …` brings it for the time "
-                "of the step, `pip install 'penstock-models[models]'` for good"
+                "export …` installs it for "
+                "the time of the step, `pip install 'penstock-models[models]'` for good"
             )
 
 
 def load_encoder(folder: Path, pooling: str = "mean") -> Any:
-    """The original model in eager FP32 with pooling ("mean" over the text's tokens, or "cls") and
-    L2 normalisation, as a torch module.
+    """The original encoder in eager FP32 as a torch module, with pooling and L2 normalisation.
+
+    Args:
+        pooling: "mean" over the text's tokens, or "cls" for the first one.
     """
     import torch
     import transformers
@@ -65,10 +71,10 @@ def load_encoder(folder: Path, pooling: str = "mean") -> Any:
             self.body = AutoModel.from_pretrained(
                 str(folder), attn_implementation="eager", local_files_only=True
             ).eval()
-            self.takes = _takes(self.body)
+            self.inputs = _inputs_of(self.body)
 
         def forward(self, input_ids: Any, attention_mask: Any, *rest: Any) -> Any:
-            given = dict(zip(self.takes, (input_ids, attention_mask, *rest), strict=True))
+            given = dict(zip(self.inputs, (input_ids, attention_mask, *rest), strict=True))
             hidden = self.body(**given).last_hidden_state
             if pooling == "cls":
                 return torch.nn.functional.normalize(hidden[:, 0], dim=-1)
@@ -81,7 +87,7 @@ def load_encoder(folder: Path, pooling: str = "mean") -> Any:
 
 
 def load_classifier(folder: Path) -> Any:
-    """A sequence classifier or pair scorer in eager FP32, its logits as output."""
+    """A sequence classifier or pair scorer in eager FP32, as a torch module that gives logits."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -91,17 +97,17 @@ def load_classifier(folder: Path) -> Any:
             self.body = AutoModelForSequenceClassification.from_pretrained(
                 str(folder), attn_implementation="eager", local_files_only=True
             ).eval()
-            self.takes = _takes(self.body)
+            self.inputs = _inputs_of(self.body)
 
         def forward(self, *given: Any) -> Any:
-            return self.body(**dict(zip(self.takes, given, strict=True))).logits
+            return self.body(**dict(zip(self.inputs, given, strict=True))).logits
 
     with _quietly():
         return Classifier().eval()
 
 
-def _takes(body: Any) -> tuple[str, ...]:
-    """Which of our inputs the architecture knows; not all have segments."""
+def _inputs_of(body: Any) -> tuple[str, ...]:
+    """Which of our inputs the architecture takes; not all have segments."""
     known = inspect.signature(body.forward).parameters
     return tuple(name for name in INPUTS if name in known)
 
@@ -109,20 +115,23 @@ def _takes(body: Any) -> tuple[str, ...]:
 def export(module: Any, target: Path, output: str) -> None:
     """Write `module` to `target` as ONNX with dynamic batch and length.
 
-    The classic exporter is used because its graphs are the ones that onnxruntime's transformer
-    optimiser fuses.
+    The TorchScript exporter is used because onnxruntime's transformer optimiser fuses its graphs.
+
+    Args:
+        output: name of the graph's output.
     """
     import torch
 
-    ones, zeros = torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)
-    sample = tuple(zeros if name == "token_type_ids" else ones for name in module.takes)
-    axes = {name: {0: "batch", 1: "length"} for name in module.takes} | {output: {0: "batch"}}
+    ones = torch.ones(2, 9, dtype=torch.long)
+    zeros = torch.zeros(2, 9, dtype=torch.long)
+    sample = tuple(zeros if name == "token_type_ids" else ones for name in module.inputs)
+    axes = {name: {0: "batch", 1: "length"} for name in module.inputs} | {output: {0: "batch"}}
     with _quietly(), torch.no_grad():
         torch.onnx.export(
             module,
             sample,
             str(target),
-            input_names=list(module.takes),
+            input_names=list(module.inputs),
             output_names=[output],
             dynamic_axes=axes,
             opset_version=OPSET,
@@ -132,17 +141,20 @@ def export(module: Any, target: Path, output: str) -> None:
 
 
 def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
-    """Fuse attention, layer norm and GELU; returns how many of each were fused.
+    """Write `source` to `target` with fused attention, layer norm and GELU; returns how many of
+    each operator were fused.
 
-    Sums before a norm stay apart (see layer_norm).
+    The additions before a layer norm are not fused with it; see `layer_norm`.
+
+    Args:
+        folder: the Hugging Face directory, for its `config.json`.
     """
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
     config = json.loads((folder / "config.json").read_text())
-    heads, width = (
-        next((config[name] for name in names if name in config), 0) for names in (HEADS, WIDTH)
-    )
+    heads = _first_of(config, HEADS_KEYS)
+    width = _first_of(config, WIDTH_KEYS)
     options = FusionOptions("bert")
     options.enable_gelu_approximation = False
     with _quietly():
@@ -157,6 +169,11 @@ def fuse(source: Path, target: Path, folder: Path) -> dict[str, int]:
         fused = {
             name: count for name, count in model.get_fused_operator_statistics().items() if count
         }
-        layer_norm.apart(model.model)
+        layer_norm.unfuse(model.model)
         model.save_model_to_file(str(target))
     return fused
+
+
+def _first_of(config: dict[str, int], names: Sequence[str]) -> int:
+    """The first of these keys that the configuration has; 0 for none."""
+    return next((config[name] for name in names if name in config), 0)

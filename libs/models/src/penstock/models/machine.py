@@ -1,6 +1,4 @@
-"""The machine that a model was made on, for its card: what the CPU can do decides how INT8 is best
-made.
-"""
+"""The machine that a model was made on, for its card: how INT8 is made best depends on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from penstock.models.quantize import cpu_features
 
 
 def machine() -> dict[str, str]:
-    """Processor, the instruction sets that matter to INT8, Python and onnxruntime."""
+    """Processor, its instruction sets for INT8, and the versions of Python and onnxruntime."""
     return {
         "processor": platform.machine(),
         "features": " ".join(cpu_features()),

@@ -1,4 +1,4 @@
-"""A finished folder into the repository in one step, so that no reader ever sees half a model."""
+"""Puts a finished model folder into the repository in one step; no reader sees half of one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from penstock.onnx.card import BadModel
 
 
 def publish(folder: Path, target: Path) -> Path:
-    """Copy a finished folder to `target`, replacing what is there."""
+    """Copy a finished folder to `target`, in place of what is there; returns `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    waiting = target.parent / f".{target.name}.{os.getpid()}"
-    shutil.copytree(folder, waiting)
+    copy = target.parent / f".{target.name}.{os.getpid()}"
+    shutil.copytree(folder, copy)
     if target.exists():
         shutil.rmtree(target)
-    waiting.rename(target)
+    copy.rename(target)
     return target
 
 
 def publish_new(folder: Path, target: Path) -> Path:
-    """As `publish`, for a version that must not be there yet.
+    """Do what `publish` does for a version that is not there yet; returns `target`.
 
     Raises:
-        BadModel: it is; a version is never overwritten, since instances may serve it.
+        BadModel: it is there. A version is never overwritten, since instances may serve it.
     """
     if target.exists():
         raise BadModel(f"{target}: is already there; name a new version")

@@ -1,4 +1,8 @@
-"""Quantisation of an ONNX file to INT8: dynamic ranges, or static ones from calibration texts."""
+"""Quantisation of an ONNX file: to INT8 with dynamic or static ranges, or to FP16.
+
+Dynamic ranges of activations are computed while the model runs; static ones come from calibration
+texts.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +20,28 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def cpu_features() -> list[str]:
-    """Instruction sets that matter to INT8 on this machine, of those that Linux names."""
+    """This machine's instruction sets for INT8; empty where Linux's /proc/cpuinfo is not there."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
-    flags = set(
-        next(
-            (line.split(":", 1)[1] for line in text.splitlines() if line.startswith("flags")), ""
-        ).split()
-    )
+    flag_lines = [line for line in text.splitlines() if line.startswith("flags")]
+    if not flag_lines:
+        return []
+    flags = flag_lines[0].partition(":")[2].split()
     return [flag for flag in CPU_FLAGS if flag in flags]
 
 
-def reduce_range(features: Sequence[str]) -> bool:
-    """True where 8-bit products saturate: AVX2 and AVX-512 without VNNI add pairs of products in 16
-    bits.
+def saturates(features: Sequence[str]) -> bool:
+    """Whether sums of 8-bit products saturate on such a CPU: AVX2 and AVX-512 without VNNI add
+    pairs of products in 16 bits.
     """
     return not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(features)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights become 8 bits, or 16 for GPUs ("fp16").
+    """How to quantise: weights to 8 bits, or for GPUs to 16 ("fp16").
 
-    `reduce_range` None means what this CPU needs.
+    `reduce_range`: whether weights stay within 7 bits; None: what this CPU needs.
     """
 
     kind: Literal["dynamic", "static", "fp16"] = "dynamic"
@@ -47,18 +50,20 @@ class Recipe:
     reduce_range: bool | None = None
 
     @property
-    def seven_bits(self) -> bool:
+    def uses_seven_bits(self) -> bool:
         """Whether weights stay within 7 bits, so that sums of two products cannot saturate."""
-        return reduce_range(cpu_features()) if self.reduce_range is None else self.reduce_range
+        if self.reduce_range is None:
+            return saturates(cpu_features())
+        return self.reduce_range
 
     def describe(self) -> str:
-        """For the card."""
+        """The recipe in words, for the card."""
         if self.kind == "fp16":
             return "FP16, inputs and outputs in FP32"
         kind = "static INT8 QDQ" if self.kind == "static" else "dynamic INT8"
         scales = "per channel" if self.per_channel else "per tensor"
         zero = "symmetric" if self.symmetric else "asymmetric"
-        return f"{kind}, {scales}, {zero}, reduce_range {self.seven_bits}"
+        return f"{kind}, {scales}, {zero}, reduce_range {self.uses_seven_bits}"
 
     def options(self) -> dict[str, Any]:
         """The arguments that both of onnxruntime's quantisers take."""
@@ -67,20 +72,21 @@ class Recipe:
         return {
             "weight_type": QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
             "per_channel": self.per_channel,
-            "reduce_range": self.seven_bits,
+            "reduce_range": self.uses_seven_bits,
         }
 
-    def extra(self) -> dict[str, Any]:
-        """Their further options."""
+    def extra_options(self) -> dict[str, Any]:
+        """The `extra_options` that both quantisers take."""
         return {"DefaultTensorType": onnx.TensorProto.FLOAT, "WeightSymmetric": self.symmetric}
 
 
 def quantize_dynamic(
     source: Path, target: Path, recipe: Recipe = Recipe(), keep_float: Sequence[str] = ()
 ) -> None:
-    """Weights to INT8, activations scaled while running.
+    """Write `source` to `target` with weights in INT8 and activations scaled while running.
 
-    `keep_float` names nodes that stay in floating point.
+    Args:
+        keep_float: names of nodes that stay in floating point.
     """
     from onnxruntime.quantization import quantize_dynamic as dynamic
 
@@ -89,13 +95,13 @@ def quantize_dynamic(
             str(source),
             str(target),
             nodes_to_exclude=list(keep_float),
-            extra_options={**recipe.extra(), "MatMulConstBOnly": True},
+            extra_options={**recipe.extra_options(), "MatMulConstBOnly": True},
             **recipe.options(),
         )
 
 
-class _Feed:
-    """Calibration batches in the form onnxruntime asks for."""
+class _BatchReader:
+    """Calibration batches in the form that onnxruntime reads."""
 
     def __init__(self, batches: Iterable[dict[str, Any]]) -> None:
         self._batches = iter(batches)
@@ -111,11 +117,17 @@ def quantize_static(
     recipe: Recipe = Recipe("static"),
     keep_float: Sequence[str] = (),
 ) -> None:
-    """Weights and activations to INT8 as QDQ nodes, activation ranges from calibration batches."""
+    """Write `source` to `target` with weights and activations in INT8, as QDQ nodes, and with the
+    activations' ranges from calibration batches.
+
+    Args:
+        batches: inputs by name.
+        keep_float: names of nodes that stay in floating point.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as static
 
-    reader = type("Reader", (_Feed, CalibrationDataReader), {})(batches)
+    reader = type("Reader", (_BatchReader, CalibrationDataReader), {})(batches)
     with _silent():
         static(
             str(source),
@@ -125,19 +137,23 @@ def quantize_static(
             activation_type=QuantType.QUInt8,
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             nodes_to_exclude=list(keep_float),
-            extra_options=recipe.extra(),
+            extra_options=recipe.extra_options(),
             **recipe.options(),
         )
 
 
 def to_fp16(source: Path, target: Path, keep_float: Sequence[str] = ()) -> None:
-    """Weights and computing in FP16, for the CUDA provider; inputs and outputs stay as they are."""
+    """Write `source` to `target` with weights and computing in FP16, for the CUDA provider; inputs
+    and outputs keep their types.
+
+    Args:
+        keep_float: names of nodes that stay in floating point.
+    """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with _silent(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # it warns of each weight too small for FP16, which the comparison judges better
+        # It warns of each weight that is too small for FP16; the comparison judges that better.
+        warnings.simplefilter("ignore")
         model = convert_float_to_float16(
             onnx.load(str(source)), keep_io_types=True, node_block_list=list(keep_float)
         )
@@ -145,7 +161,7 @@ def to_fp16(source: Path, target: Path, keep_float: Sequence[str] = ()) -> None:
 
 
 def matmul_nodes(source: Path) -> list[str]:
-    """Names of the nodes that quantisation would change, for the search of the ones that hurt."""
+    """Names of the nodes with weights that quantisation would change."""
     graph = onnx.load(str(source), load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     quantised = ("MatMul", "Attention", "Gemm", "Gather", "EmbedLayerNormalization")
@@ -156,7 +172,7 @@ def matmul_nodes(source: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """The quantiser logs advice through the root logger; errors still come as exceptions."""
+    """Silence the quantiser, which logs advice through the root logger; errors are raised."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,5 +1,5 @@
-"""Texts to calibrate with and to compare by when the user brings none: short and long, many
-subjects, our own.
+"""Sample texts to calibrate with and to compare by, where the user brings none: short and long ones
+of many subjects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FRAMES = (
     ),
 )
 
-TEXTS: tuple[str, ...] = tuple(
+SAMPLE_TEXTS: tuple[str, ...] = tuple(
     frame.format(subject) for frame, subject in product(_FRAMES, _SUBJECTS)
 )
 """64 texts of 4 to 60 words."""

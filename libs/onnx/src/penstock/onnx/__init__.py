@@ -1,1 +1,1 @@
-"""Models at run time: cards, tokenizers, sessions, local decoders."""
+"""ONNX models at run time: model cards, tokenizers, sessions, local decoders."""

@@ -1,6 +1,6 @@
-"""The model card: what a model folder holds, checked against its files before anything is loaded.
+"""The model card: what a model folder holds, and whether its files are what the card says.
 
-No session lives here.
+The card stands in the folder as `card.json`, and for people as `card.md`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ class ModelCard(BaseModel):
     version: str
     tasks: tuple[str, ...]
     model: str
+    """File name of the model."""
     tokenizer: str = ""
+    """File name of the tokenizer; empty for a model of tensors only."""
     max_input_tokens: int = 0
     dimension: int = 0
+    """Numbers in an embedding; 0 for a model without embeddings."""
     labels: tuple[str, ...] = ()
+    """Labels of the classifier head, in the order of its output."""
     rows_singly: bool = True
+    """Whether rows must run one at a time, because an answer would depend on its batch."""
     opset: int = 0
+    """Version of the standard ONNX operators."""
     quantisation: str = ""
     sources: tuple[str, ...] = ()
     licence: str = ""
@@ -49,12 +55,12 @@ class ModelCard(BaseModel):
 
     @property
     def revision(self) -> str:
-        """Version folder and the first 12 digits of the model file's SHA-256."""
+        """Name of the version folder, and the first 12 digits of the model file's SHA-256."""
         return f"{self.version}-{self.files[self.model].sha256[:12]}"
 
 
 def checksum(path: Path) -> ModelFile:
-    """Size and SHA-256 of a file."""
+    """The size and SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -63,22 +69,22 @@ def checksum(path: Path) -> ModelFile:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read and check a model folder's card.
+    """The card of a model folder, all of whose files are as it says.
 
     Raises:
-        BadModel: there is no card, it is not one, or a file differs from what it says.
+        BadModel: there is no card, it is not valid, or a file is missing or differs from it.
     """
     card = parse_card(folder)
     for name, expected in card.files.items():
-        _check(folder, name, expected)
+        _check_file(folder, name, expected)
     return card
 
 
 def parse_card(folder: Path) -> ModelCard:
-    """What a card says, its files not compared.
+    """The card of a model folder, without a look at its other files.
 
     Raises:
-        BadModel: there is no card, or it is not one.
+        BadModel: there is no card, or it is not valid.
     """
     try:
         return ModelCard.model_validate_json((folder / CARD).read_bytes())
@@ -92,7 +98,7 @@ def parse_card(folder: Path) -> ModelCard:
         ) from None
 
 
-def _check(folder: Path, name: str, expected: ModelFile) -> None:
+def _check_file(folder: Path, name: str, expected: ModelFile) -> None:
     path = folder / name
     if Path(name).name != name:
         raise BadModel(f"{folder / CARD}: {name!r} leaves the model's folder")
@@ -103,7 +109,7 @@ def _check(folder: Path, name: str, expected: ModelFile) -> None:
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
-    """Write the card as JSON and, for people, as Markdown."""
+    """Write the card into its folder, as JSON and as Markdown."""
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
     (folder / "card.md").write_text(_markdown(card))
 

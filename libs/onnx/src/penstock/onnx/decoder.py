@@ -1,9 +1,8 @@
 """A local decoder through onnxruntime-genai: a conversation in, text out piece by piece.
 
-Only the `generate` extra has the library.
-
-The tokenizer is the one the other models use, so a decoder folder needs `tokenizer.json`; the
-conversation's form is the model's own chat template where the folder has one.
+The library comes with the `generate` extra. The tokenizer is the one that the other models use, so
+a decoder's folder needs `tokenizer.json`; the form of the conversation is the model's own chat
+template where the folder has one.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from typing import Any
 
 import numpy as np
 from penstock.onnx.card import BadModel, ModelCard, read_card
-from penstock.onnx.chat_template import Render, Turn, load_template
-from penstock.onnx.encoder import RunCancelled, load_tokenizer, never
+from penstock.onnx.chat_template import RenderChat, Turn, load_template
+from penstock.onnx.encoder import RunCancelled, load_tokenizer, never_cancelled
 from penstock.onnx.session import BadInput
-from penstock.onnx.stops import StopStrings
+from penstock.onnx.stop_strings import StopStrings
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-CONFIG = "genai_config.json"
+GENAI_CONFIG = "genai_config.json"
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How to choose tokens.
 
-    `temperature` 0 takes the most probable one; `max_tokens` 0 means as many as the context has
+    `temperature` 0 takes the most probable one. `max_tokens` 0 means as many as the context has
     room for.
     """
 
@@ -43,39 +42,41 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text to append, and the tokens made so far.
+    """Text to append to the answer, and the tokens generated so far.
 
-    `ended`: "" while there is more, "stop" or "length" on the last piece.
+    `finish_reason`: "stop" or "length" on the last piece, "" on the others.
     """
 
     text: str
     tokens: int
-    ended: str = ""
+    finish_reason: str = ""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A loaded decoder.
+    """A loaded decoder. Owner: whoever loaded it; nothing needs closing.
 
-    Owner: whoever loaded it; nothing needs closing. Answers may be generated side by side, each
-    with its own cache.
+    Answers may be generated side by side; each has a key-value cache of its own.
     """
 
     card: ModelCard
     tokenizer: Tokenizer
-    render: Render
-    ends: frozenset[int]
-    """Tokens that end an answer."""
+    render: RenderChat
+    end_tokens: frozenset[int]
+    """Ids of the tokens that end an answer."""
     _library: Any
     _model: Any
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Decoder:
-        """Load a decoder folder. Execution providers are named in its own `genai_config.json`.
+        """Load a decoder's folder. Its own `genai_config.json` names the execution providers.
+
+        Args:
+            threads: threads inside one operator.
 
         Raises:
             BadModel: the `generate` extra is not installed, or a file is not what the card or the
-                library wants.
+                library expects.
         """
         try:
             import onnxruntime_genai as library
@@ -84,28 +85,14 @@ class Decoder:
                 "generating needs onnxruntime-genai; install the generate extra of penstock-onnx"
             ) from None
         card = read_card(folder)
-        if CONFIG not in card.files:
-            raise BadModel(f"{folder / CONFIG}: is missing; a decoder's card names it")
-        try:
-            config = library.Config(str(folder))
-            options = {"intra_op_num_threads": threads, "log_severity_level": 3}
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-            model = library.Model(config)
-        except Exception as error:
-            raise BadModel(
-                f"{card.model}: onnxruntime-genai cannot load it ({type(error).__name__})"
-            ) from error
-        return cls(
-            card,
-            load_tokenizer(folder, card.tokenizer),
-            load_template(folder),
-            _ends(folder),
-            library,
-            model,
-        )
+        if GENAI_CONFIG not in card.files:
+            raise BadModel(f"{folder / GENAI_CONFIG}: is missing; a decoder's card names it")
+        model = _load_library_model(library, folder, threads, card.model)
+        tokenizer = load_tokenizer(folder, card.tokenizer)
+        return cls(card, tokenizer, load_template(folder), _end_tokens(folder), library, model)
 
     def warm_up(self) -> None:
-        """One short answer, so that the first caller does not pay for first times."""
+        """Generate one short answer, so that the first caller does not pay for first times."""
         for _ in self.generate(self.encode([("user", "warm")]), Sampling(max_tokens=2)):
             pass
 
@@ -114,35 +101,42 @@ class Decoder:
         return list(self.tokenizer.encode(self.render(turns), add_special_tokens=False).ids)
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool] = never
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: Callable[[], bool] = never_cancelled,
     ) -> Iterator[Piece]:
-        """The answer as it grows; the last piece says why it ended.
+        """The answer as it grows, a piece a token; the last piece says why it ended.
 
         Raises:
-            RunCancelled: `cancelled` said so between two tokens; the cache is freed.
-            BadInput: the library cannot compute this.
+            RunCancelled: `cancelled` returned True between two tokens; the cache is freed.
+            BadInput: the library cannot compute this conversation.
         """
-        most = min(
-            sampling.max_tokens or self.card.max_input_tokens,
-            self.card.max_input_tokens - len(prompt),
-        )
-        stops, words = StopStrings(sampling.stop), DecodeStream(skip_special_tokens=True)
-        generator = self._generator(prompt, sampling, most)
-        for tokens in range(1, most + 1):
+        room = self.card.max_input_tokens - len(prompt)
+        max_tokens = min(sampling.max_tokens or self.card.max_input_tokens, room)
+        stops = StopStrings(sampling.stop)
+        text_stream = DecodeStream(skip_special_tokens=True)
+        generator = self._generator(prompt, sampling, max_tokens)
+        for tokens in range(1, max_tokens + 1):
             if cancelled():
                 raise RunCancelled
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
-            over = token in self.ends
-            shown = "" if over else stops.show(words.step(self.tokenizer, token) or "")
-            if over or stops.met or tokens == most:
-                yield Piece(shown + stops.rest(), tokens, "stop" if over or stops.met else "length")
+            text = ""
+            if token not in self.end_tokens:
+                text = stops.push(text_stream.step(self.tokenizer, token) or "")
+            if token in self.end_tokens or stops.is_found:
+                yield Piece(text + stops.flush(), tokens, "stop")
                 return
-            yield Piece(shown, tokens)
+            if tokens == max_tokens:
+                yield Piece(text + stops.flush(), tokens, "length")
+                return
+            yield Piece(text, tokens)
 
-    def _generator(self, prompt: Sequence[int], sampling: Sampling, most: int) -> Any:
+    def _generator(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Any:
+        """The library's generator with the prompt computed."""
         search: dict[str, Any] = {
-            "max_length": len(prompt) + most,
+            "max_length": len(prompt) + max_tokens,
             "do_sample": sampling.temperature > 0,
         }
         if sampling.temperature > 0:
@@ -150,18 +144,31 @@ class Decoder:
         if sampling.seed is not None:
             search["random_seed"] = sampling.seed % (1 << 31)
         try:
-            options = self._library.GeneratorParams(self._model)
-            options.set_search_options(**search)
-            generator = self._library.Generator(self._model, options)
+            parameters = self._library.GeneratorParams(self._model)
+            parameters.set_search_options(**search)
+            generator = self._library.Generator(self._model, parameters)
             generator.append_tokens(np.array(prompt, dtype=np.int32))
         except RuntimeError as error:
             raise BadInput("the model cannot continue this conversation") from error
         return generator
 
 
-def _ends(folder: Path) -> frozenset[int]:
+def _load_library_model(library: Any, folder: Path, threads: int, name: str) -> Any:
+    options = {"intra_op_num_threads": threads, "log_severity_level": 3}
     try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model"]["eos_token_id"]
-        return frozenset(found if isinstance(found, list) else [found])
+        config = library.Config(str(folder))
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+        return library.Model(config)
+    except Exception as error:
+        raise BadModel(
+            f"{name}: onnxruntime-genai cannot load it ({type(error).__name__})"
+        ) from error
+
+
+def _end_tokens(folder: Path) -> frozenset[int]:
+    path = folder / GENAI_CONFIG
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))["model"]["eos_token_id"]
+        return frozenset(ids if isinstance(ids, list) else [ids])
     except (ValueError, KeyError, TypeError):
-        raise BadModel(f"{folder / CONFIG}: names no eos_token_id") from None
+        raise BadModel(f"{path}: names no eos_token_id") from None

@@ -1,6 +1,8 @@
-"""Text in, vectors or class probabilities out, for a model folder with a tokenizer.
+"""A text model: texts in, embeddings or class scores out.
 
-Rows run singly where the card says so.
+An answer never depends on its neighbours in a batch. Where a model's activations are scaled over
+the whole batch, as with dynamic INT8 quantisation, its rows therefore run one at a time; its card
+says so.
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ Encoded = tuple[list[int], list[int]]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 SUB_BATCH_ROWS = 32
-WARM_UP = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
+WARM_UP_TEXTS = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
 
 
-def never() -> bool:
-    """The default for `cancelled`: go on."""
+def never_cancelled() -> bool:
+    """The default for `cancelled`: always False."""
     return False
 
 
 class RunCancelled(Exception):
-    """The caller gave up between two rows."""
+    """The caller gave up between two rows or tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,109 +49,119 @@ class TextModel:
     ) -> TextModel:
         """Load a model folder.
 
+        Args:
+            threads: threads inside one operator.
+            providers: onnxruntime execution providers, the best first.
+
         Raises:
-            BadModel: see `read_card` and `OnnxSession`.
+            BadModel: see `read_card`, `OnnxSession` and `load_tokenizer`.
         """
         card = read_card(folder)
-        return cls(
-            card, OnnxSession(folder / card.model, threads, providers), _tokenizer(folder, card)
-        )
+        session = OnnxSession(folder / card.model, threads, providers)
+        tokenizer = load_tokenizer(folder, card.tokenizer) if card.tokenizer else None
+        return cls(card, session, tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Token ids of each text, special tokens included, untruncated: the caller refuses what is
-        too long.
+        """Token ids of each text with its special tokens; nothing is cut, so the caller must refuse
+        what is too long.
+
+        Raises:
+            BadModel: the model has no tokenizer.
         """
-        return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(texts))]
+        encodings = self._text_tokenizer().encode_batch(list(texts))
+        return [(encoding.ids, encoding.type_ids) for encoding in encodings]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
         """Token ids of two texts each, for a model that scores pairs; the second text's tokens have
         segment 1.
+
+        Raises:
+            BadModel: the model has no tokenizer.
         """
-        return [(item.ids, item.type_ids) for item in self._texts().encode_batch(list(pairs))]
+        encodings = self._text_tokenizer().encode_batch(list(pairs))
+        return [(encoding.ids, encoding.type_ids) for encoding in encodings]
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a text without special tokens."""
-        return len(self._texts().encode(text, add_special_tokens=False).ids)
-
-    def _texts(self) -> Tokenizer:
+    def _text_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise BadModel(f"{self.card.name}: has no tokenizer, so it takes tensors only")
         return self.tokenizer
 
-    def run(self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never) -> Floats:
-        """First output of the model for each row, in order; shape (rows, width).
+    def run(
+        self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never_cancelled
+    ) -> Floats:
+        """The model's first output for each row, in order; shape (rows, width).
 
-        Rows run singly where the model's activations are scaled over the whole batch, so that an
-        answer never depends on its neighbours; otherwise in sub-batches of like length. `cancelled`
-        is asked between runs; RunCancelled ends the work.
+        Rows of similar length run together, unless the card says that rows run singly.
+
+        Args:
+            cancelled: called between two runs.
 
         Raises:
+            RunCancelled: `cancelled` returned True.
             BadInput: the model cannot compute a row, or gives no vector of one size for each.
         """
         order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
-        size = 1 if self.card.rows_singly else SUB_BATCH_ROWS
-        results: list[Array | None] = [None] * len(rows)
-        for start in range(0, len(order), size):
+        run_rows = 1 if self.card.rows_singly else SUB_BATCH_ROWS
+        outputs: dict[int, Array] = {}
+        for start in range(0, len(order), run_rows):
             if cancelled():
                 raise RunCancelled
-            chosen = order[start : start + size]
-            for index, row in zip(
-                chosen, self._run_batch([rows[index] for index in chosen]), strict=True
-            ):
-                results[index] = row
-        found = [row for row in results if row is not None]
-        if len({row.shape for row in found}) > 1:
+            indices = order[start : start + run_rows]
+            vectors = self._run_together([rows[index] for index in indices])
+            outputs.update(zip(indices, vectors, strict=True))
+        if len({vector.shape for vector in outputs.values()}) > 1:
             raise BadInput(
                 "the model's first output has another shape for each text; it should have "
                 "one vector a text"
             )
-        return np.stack(found).astype(np.float32, copy=False)
+        in_order = [outputs[index] for index in range(len(rows))]
+        return np.stack(in_order).astype(np.float32, copy=False)
 
-    def _run_batch(self, rows: Sequence[Encoded]) -> Array:
+    def _run_together(self, rows: Sequence[Encoded]) -> Array:
+        """The first output for rows padded to the longest one."""
         longest = max(len(ids) for ids, _ in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        for index, (row, segments) in enumerate(rows):
-            ids[index, : len(row)], types[index, : len(row)], mask[index, : len(row)] = (
-                row,
-                segments,
-                1,
-            )
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return self.session.run({spec.name: given[spec.name] for spec in self.session.inputs})[0]
+        input_ids = np.zeros((len(rows), longest), dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        token_type_ids = np.zeros_like(input_ids)
+        for index, (ids, types) in enumerate(rows):
+            input_ids[index, : len(ids)] = ids
+            attention_mask[index, : len(ids)] = 1
+            token_type_ids[index, : len(ids)] = types
+        arrays = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+        }
+        return self.session.run({spec.name: arrays[spec.name] for spec in self.session.inputs})[0]
 
     def warm_up(self) -> None:
-        """One run for each of a few lengths, so that the first caller does not pay for first times.
+        """Run once for each of a few lengths, so that the first caller does not pay for first
+        times.
 
         A model of tensors gets one row of zeros, which it may refuse.
         """
         if self.tokenizer is not None:
-            self.embed(WARM_UP)
+            self.embed(WARM_UP_TEXTS)
             return
         with contextlib.suppress(BadInput):
             self.session.run({spec.name: _zeros(spec) for spec in self.session.inputs})
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Embeddings of texts, shape (texts, dimension); texts longer than the model are cut, for
-        callers without a door.
+        """Embeddings of texts, shape (texts, dimension).
+
+        Texts longer than the model takes are cut: for callers that do not check lengths.
         """
-        rows = [
-            (ids[: self.card.max_input_tokens], types[: self.card.max_input_tokens])
-            for ids, types in self.encode(texts)
-        ]
-        return self.run(rows)
+        longest = self.card.max_input_tokens
+        return self.run([(ids[:longest], types[:longest]) for ids, types in self.encode(texts)])
 
 
 def _zeros(spec: TensorSpec) -> Array:
+    """Zeros, or empty strings, for an input; 1 where a size may vary."""
     shape = [1 if size is None else size for size in spec.shape]
-    kind = NUMPY_OF.get(spec.type, np.float32)
-    return (
-        np.full(shape, "", dtype=np.object_) if kind is np.object_ else np.zeros(shape, dtype=kind)
-    )
-
-
-def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:
-    return load_tokenizer(folder, card.tokenizer) if card.tokenizer else None
+    dtype = NUMPY_OF.get(spec.type, np.float32)
+    if dtype is np.object_:
+        return np.full(shape, "", dtype=np.object_)
+    return np.zeros(shape, dtype=dtype)
 
 
 def load_tokenizer(folder: Path, name: str) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Which loader a model folder wants: its card says whether it generates."""
+"""Loads a model folder as what its card says it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.onnx.encoder import TextModel
 def load_model(
     folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> TextModel | Decoder:
-    """Load a model folder of either kind.
+    """Load a model folder: a decoder where the card lists the task `generate`, else a text model.
 
     Raises:
         BadModel: see `TextModel.load` and `Decoder.load`.

@@ -1,6 +1,4 @@
-"""The one wrapper of an onnxruntime session: providers, threads, names and types of inputs and
-outputs.
-"""
+"""An onnxruntime session: execution providers, threads, and the names and types of its tensors."""
 
 from __future__ import annotations
 
@@ -39,17 +37,19 @@ NUMPY_OF = {
     "tensor(string)": np.object_,
     "tensor(bfloat16)": np.float32,
 }
-"""How values of each type are carried. numpy has no bfloat16: it is the upper half of a float32,
-which holds every value exactly.
+"""The numpy type that carries values of an onnxruntime type. numpy has no bfloat16, which is the
+upper half of a float32: float32 holds every value exactly.
 """
-BFLOAT16, BFLOAT16_NUMBER = "tensor(bfloat16)", 16
+BFLOAT16 = "tensor(bfloat16)"
+BFLOAT16_NUMBER = 16
+"""The type's number in ONNX."""
 
-SLOWER = ["SkipLayerNormFusion"]
-"""What onnxruntime does to a graph on loading and a CPU then computes more slowly: its fused layer
-norm goes element by element.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+"""Graph optimisations of onnxruntime whose result a CPU computes more slowly: its fused layer norm
+goes element by element.
 """
 
-_REFUSED = (
+_INPUT_ERRORS = (
     onnx_errors.InvalidArgument,
     onnx_errors.RuntimeException,
     onnx_errors.Fail,
@@ -58,13 +58,13 @@ _REFUSED = (
 
 
 class BadInput(Exception):
-    """The values cannot be computed: an index beyond a table, shapes that do not go together."""
+    """The values cannot be computed: an index is beyond a table, or shapes do not fit together."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, onnxruntime type such as `tensor(int64)`, and shape; None stands for a size that may
-    vary.
+    """An input or output: its name, its onnxruntime type such as `tensor(int64)`, and its shape,
+    where None stands for a size that may vary.
     """
 
     name: str
@@ -86,98 +86,87 @@ class OnnxSession:
 
         Args:
             path: the ONNX file.
-            threads: threads inside one operator; rows are spread over sessions' callers, so 1 is
-                right for small models.
-            providers: execution providers, best first; those that are not here are left out with
-                one warning.
-            bind: run with I/O binding; None means where a GPU serves.
+            threads: threads inside one operator. Callers run rows side by side in threads of their
+                own, so 1 is right for small models.
+            providers: execution providers, the best first; those that this build lacks are left
+                out with one warning.
+            bind: whether to run with I/O binding; None: only where a GPU serves.
 
         Raises:
             BadModel: the file is not a model that this runtime can load.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            chosen = with_options(usable(providers))
-            self._session = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=chosen,
-                disabled_optimizers=SLOWER if len(chosen) == 1 else None,
-            )
-        except Exception as error:
-            raise BadModel(
-                f"{path.name}: onnxruntime cannot load it ({type(error).__name__})"
-            ) from error
+        self._session = _open(path, threads, providers)
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self.provider: str = self._session.get_providers()[0]
-        if self.provider == CPU and any(name != CPU for name in usable(providers)):
-            _warn(
+        if self.provider == CPU and any(name != CPU for name in available_providers(providers)):
+            _warn_once(
                 "a GPU provider is installed but could not start, so the CPU serves; see the "
                 "driver and its libraries"
             )
         self._types = {spec.name: spec.type for spec in (*self.inputs, *self.outputs)}
-        strings, halves = (
-            "tensor(string)" in self._types.values(),
-            BFLOAT16 in self._types.values(),
-        )
-        if strings and halves:
+        has_strings = "tensor(string)" in self._types.values()
+        has_bfloat16 = BFLOAT16 in self._types.values()
+        if has_strings and has_bfloat16:
             raise BadModel(
                 f"{path.name}: mixes strings and bfloat16, which the runtime cannot be given "
                 "together"
             )
-        self._bound = (self.provider != CPU if bind is None else bind) and not strings
-        self._by_values = halves
+        is_bound = self.provider != CPU if bind is None else bind
+        self._is_bound = is_bound and not has_strings
+        self._needs_ort_values = has_bfloat16
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """Run the model; arrays by input name, results in the order of `outputs` (all, when None).
+        """The model's outputs for these inputs.
+
+        Args:
+            inputs: arrays by input name.
+            outputs: names of the outputs, in the order of the result; None: all.
 
         Raises:
             BadInput: types fit, but the model cannot compute these values.
         """
         names = list(outputs) if outputs else [spec.name for spec in self.outputs]
         try:
-            if self._bound:
+            if self._is_bound:
                 return self._run_bound(inputs, names)
-            if self._by_values:
-                return self._run_values(inputs, names)
+            if self._needs_ort_values:
+                return self._run_ort_values(inputs, names)
             return list(self._session.run(names, dict(inputs)))
-        except _REFUSED as error:
+        except _INPUT_ERRORS as error:
             raise BadInput(
                 "the model cannot compute these values (a shape or an index does not fit)"
             ) from error
 
     def _run_bound(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
-        """With I/O binding: inputs are copied to the device once, outputs once back, and nothing in
-        between.
-        """
+        """Run with I/O binding: inputs are copied to the device once, and outputs back once."""
         binding = self._session.io_binding()
         for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, self._value(name, value))
+            binding.bind_ortvalue_input(name, self._to_ort_value(name, value))
         for name in names:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
         return [
-            self._array(name, value)
+            self._from_ort_value(name, value)
             for name, value in zip(names, binding.get_outputs(), strict=True)
         ]
 
-    def _run_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
-        given = {name: self._value(name, value) for name, value in inputs.items()}
-        answers = self._session.run_with_ort_values(list(names), given)
-        return [self._array(name, value) for name, value in zip(names, answers, strict=True)]
+    def _run_ort_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+        """Run on the runtime's own values: numpy arrays cannot say that they are bfloat16."""
+        ort_inputs = {name: self._to_ort_value(name, value) for name, value in inputs.items()}
+        outputs = self._session.run_with_ort_values(list(names), ort_inputs)
+        return [
+            self._from_ort_value(name, value) for name, value in zip(names, outputs, strict=True)
+        ]
 
-    def _value(self, name: str, value: Array) -> onnxruntime.OrtValue:
+    def _to_ort_value(self, name: str, value: Array) -> onnxruntime.OrtValue:
         if self._types.get(name) != BFLOAT16:
             return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
         return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
             to_bfloat16(value), BFLOAT16_NUMBER
         )
 
-    def _array(self, name: str, value: onnxruntime.OrtValue) -> Array:
+    def _from_ort_value(self, name: str, value: onnxruntime.OrtValue) -> Array:
         if self._types[name] != BFLOAT16:
             array: Array = value.numpy()
             return array
@@ -200,30 +189,50 @@ def from_bfloat16(halves: Array) -> Array:
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def usable(wanted: Sequence[str]) -> list[str]:
-    """The wanted providers that this build has, with CPU last; one warning in the life of the
-    process names what is missing.
+def available_providers(wanted: Sequence[str]) -> list[str]:
+    """The wanted execution providers that this build has, with CPU last.
+
+    Warns of those that it lacks, once in the life of the process.
     """
     present = set(onnxruntime.get_available_providers())
     missing = [name for name in wanted if name not in present]
     if missing:
-        _warn(f"not available, so the CPU serves: {', '.join(missing)} (install the gpu extra)")
+        _warn_once(
+            f"not available, so the CPU serves: {', '.join(missing)} (install the gpu extra)"
+        )
     return [name for name in wanted if name in present and name != CPU] + [CPU]
 
 
-def with_options(providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Each provider with its settings: TensorRT computes in FP16 where that is exact enough for
-    it.
-    """
+def with_provider_options(providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Each provider with its options; TensorRT may compute in FP16 where that is exact enough."""
     return [(name, PROVIDER_OPTIONS.get(name, {})) for name in providers]
 
 
+def _open(path: Path, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    chosen = with_provider_options(available_providers(providers))
+    is_cpu_only = len(chosen) == 1
+    try:
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=chosen,
+            disabled_optimizers=SLOW_FUSIONS if is_cpu_only else None,
+        )
+    except Exception as error:
+        raise BadModel(
+            f"{path.name}: onnxruntime cannot load it ({type(error).__name__})"
+        ) from error
+
+
 @functools.cache
-def _warn(text: str) -> None:
+def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
-    return TensorSpec(
-        node.name, node.type, tuple(size if isinstance(size, int) else None for size in node.shape)
-    )
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return TensorSpec(node.name, node.type, shape)

@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from penstock.batcher.batch_formation import CostModel, FormerLimits, form
-from penstock.batcher.fair_queue import CRITICAL, HIGH, LOW, NORMAL, Entry, Scheduler
+from penstock.batcher.batch_formation import BatchLimits, form_batch
+from penstock.batcher.cost_model import CostModel
+from penstock.batcher.fair_queue import FairQueue
+from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL, WorkItem
 
 DEADLINES_S = {CRITICAL: 0.2, HIGH: 1.0, NORMAL: 2.0, LOW: 4.0}
 PRIORITY_SHARES = {CRITICAL: 0.1, HIGH: 0.2, NORMAL: 0.3, LOW: 0.4}
@@ -70,7 +72,7 @@ class Served:
     """
 
     finished_s: dict[int, float] = field(default_factory=dict)
-    batches: list[tuple[int, list[Entry]]] = field(default_factory=list)
+    batches: list[tuple[int, list[WorkItem]]] = field(default_factory=list)
     ended_s: float = 0.0
 
 
@@ -82,11 +84,11 @@ class QueueDiscipline(ABC):
         """Number of waiting requests."""
 
     @abstractmethod
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         """Take a request; what does not fit is dropped."""
 
     @abstractmethod
-    def next_batch(self, now_s: float) -> list[Entry]:
+    def next_batch(self, now_s: float) -> list[WorkItem]:
         """The requests to run now; empty to wait."""
 
     def wake_s(self) -> float:
@@ -95,33 +97,33 @@ class QueueDiscipline(ABC):
 
 
 class FairBatching(QueueDiscipline):
-    """The scheduler and batch former of the serving batcher."""
+    """The fair queue and batch formation of the serving batcher."""
 
     def __init__(self, shape: CostShape) -> None:
         self._shape = shape
         self._cost = shape.cost()
-        self._scheduler = Scheduler()
+        self._fair_queue = FairQueue()
 
     def __len__(self) -> int:
-        return len(self._scheduler)
+        return len(self._fair_queue)
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         """Take a request; where the queue is full, the longest flow loses its newest."""
-        is_full = len(self._scheduler) >= self._shape.queue
-        if is_full and (victim := self._scheduler.longest_flow_tail()):
-            self._scheduler.remove(victim.id)
-        self._scheduler.push(entry)
+        is_full = len(self._fair_queue) >= self._shape.queue
+        if is_full and (victim := self._fair_queue.drop_candidate()):
+            self._fair_queue.remove(victim.id)
+        self._fair_queue.push(entry)
 
-    def next_batch(self, now_s: float) -> list[Entry]:
+    def next_batch(self, now_s: float) -> list[WorkItem]:
         """A batch by priority, fairness and predicted cost."""
-        self._scheduler.expire(now_s)
-        limits = FormerLimits(
+        self._fair_queue.pop_expired(now_s)
+        limits = BatchLimits(
             self._shape.rows, 1 << 20, self._shape.batch_ms, self._shape.urgent_batch_ms
         )
-        batch = form(self._scheduler.ordered(self._shape.look_ahead), self._cost, limits)
+        batch = form_batch(self._fair_queue.in_order(self._shape.look_ahead), self._cost, limits)
         for entry in batch:
-            self._scheduler.serve(entry)
-            self._scheduler.codel.observe(now_s - entry.arrived_s, now_s)
+            self._fair_queue.take(entry)
+            self._fair_queue.codel.observe(now_s - entry.arrived_s, now_s)
         return batch
 
 
@@ -134,19 +136,19 @@ class FirstCome(QueueDiscipline):
     def __init__(self, shape: CostShape, size: int) -> None:
         self._shape = shape
         self._size = size
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[WorkItem] = deque()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def push(self, entry: Entry) -> None:
+    def push(self, entry: WorkItem) -> None:
         """Take a request where there is room."""
         if len(self._queue) < self._shape.queue:
             self._queue.append(entry)
 
-    def next_batch(self, now_s: float) -> list[Entry]:
+    def next_batch(self, now_s: float) -> list[WorkItem]:
         """The oldest requests that are not too late."""
-        batch: list[Entry] = []
+        batch: list[WorkItem] = []
         while self._queue and len(batch) < self._size:
             entry = self._queue.popleft()
             if entry.deadline_s > now_s:
@@ -168,7 +170,7 @@ class FixedWindow(FirstCome):
         """The end of the oldest request's window."""
         return self._queue[0].arrived_s + self._window_s if self._queue else math.inf
 
-    def next_batch(self, now_s: float) -> list[Entry]:
+    def next_batch(self, now_s: float) -> list[WorkItem]:
         """A full batch, or what there is at the end of the window."""
         is_full = len(self._queue) >= self._size
         if not is_full and now_s + 1e-12 < self.wake_s():
@@ -176,7 +178,7 @@ class FixedWindow(FirstCome):
         return super().next_batch(now_s)
 
 
-def simulate(arrivals: Sequence[Entry], discipline: QueueDiscipline, shape: CostShape) -> Served:
+def simulate(arrivals: Sequence[WorkItem], discipline: QueueDiscipline, shape: CostShape) -> Served:
     """Run a worker over the arrivals, given in order of time, until no request is left."""
     cost = shape.cost()
     served = Served()
@@ -218,7 +220,7 @@ def requests_at(
     rng: random.Random,
     priority_shares: dict[int, float] | None = None,
     lengths: Lengths = log_normal_length,
-) -> list[Entry]:
+) -> list[WorkItem]:
     """Requests at these instants, with drawn priority, tokens and tenant.
 
     A request's deadline is the last moment at which it can be begun and still be in time.
@@ -232,7 +234,7 @@ def requests_at(
         tokens = lengths(rng)
         begin_by_s = instant_s + DEADLINES_S[priority] - cost.predict_ms(1, tokens) / 1e3
         tenant = str(rng.choices(range(TENANTS), tenant_weights)[0])
-        requests.append(Entry(number, priority, tenant, "m", 1, tokens, instant_s, begin_by_s))
+        requests.append(WorkItem(number, priority, tenant, "m", 1, tokens, instant_s, begin_by_s))
     return requests
 
 
@@ -246,7 +248,7 @@ def poisson(rate_per_s: float, count: int, rng: random.Random) -> list[float]:
     return instants_s
 
 
-def best_first_come(shape: CostShape, make: Callable[[], list[Entry]]) -> tuple[int, float]:
+def best_first_come(shape: CostShape, make: Callable[[], list[WorkItem]]) -> tuple[int, float]:
     """The batch size with which first come serves the most tokens a second, and that rate.
 
     `make` gives the same saturating requests each time.
@@ -260,7 +262,7 @@ def best_first_come(shape: CostShape, make: Callable[[], list[Entry]]) -> tuple[
     return best, rates[best]
 
 
-def tokens_per_s(served: Served, arrivals: Sequence[Entry]) -> float:
+def tokens_per_s(served: Served, arrivals: Sequence[WorkItem]) -> float:
     """Tokens of the served requests a second."""
     tokens = sum(entry.tokens for entry in arrivals if entry.id in served.finished_s)
     return tokens / served.ended_s

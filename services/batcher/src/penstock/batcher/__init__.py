@@ -1,1 +1,1 @@
-"""Close the batch now, or wait? Who goes first?"""
+"""The batcher: a queue before each inference instance that orders requests and groups them."""

@@ -1,4 +1,4 @@
-"""`python -m penstock.batcher`."""
+"""`python -m penstock.batcher` starts the service."""
 
 from __future__ import annotations
 

@@ -1,67 +1,59 @@
-"""Whether waiting for company pays, and how many rows the next batch may have.
+"""Whether to keep a batch open for requests that are likely to come (Triton's queue delay).
 
-Plain values; `now` is an argument, nothing waits here.
+A batch has a fixed cost that all its rows share. Waiting for one more request saves that cost once
+if the request comes, and delays the whole batch for nothing if it does not. With arrivals taken as
+a Poisson process of the observed mean gap, one comes within a wait w with probability
+p = 1 − exp(−w / gap); waiting pays where base · p > w · (1 − p).
+
+Plain values: `now` is an argument and nothing waits here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from penstock.batcher.batch_formation import CostModel
-from penstock.batcher.fair_queue import Entry
+from penstock.batcher.cost_model import CostModel
+from penstock.batcher.work_item import WorkItem
+from penstock.service.purity import pure
 
-OVERRUN = 1.25
-"""A batch that takes so much longer than `max_batch_ms` halves the rows of the next."""
-NEWEST = 0.1
-"""Weight of the newest gap between arrivals in their mean."""
+NEWEST_GAP_WEIGHT = 0.1
+"""Weight of the newest gap in the exponentially weighted mean."""
+MIN_GAP_S = 1e-6
 
 
 @dataclass(slots=True)
-class Arrivals:
-    """The mean gap between arrivals, from which the gain of a wait is expected."""
+class ArrivalGaps:
+    """The mean gap between arrivals; infinite before the second one."""
 
-    gap_s: float = math.inf
+    mean_s: float = math.inf
     last_s: float = -math.inf
 
-    def note(self, now: float) -> None:
-        """Somebody has come."""
+    def record(self, now: float) -> None:
+        """Record an arrival."""
         gap_s = now - self.last_s
-        self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + NEWEST * (gap_s - self.gap_s)
         self.last_s = now
-
-    def worth_waiting_s(
-        self, chosen: Sequence[Entry], cost: CostModel, most_s: float, now: float
-    ) -> float:
-        """Seconds to wait for company: at most `most_s` after the head's arrival, never past the
-        moment when the tightest of the batch must begin, and only where the fixed cost that company
-        would share exceeds the wait.
-        """
-        latest_s = min(entry.deadline_s for entry in chosen)
-        wait_s = min(chosen[0].arrived_s + most_s, latest_s) - now
-        expected = (
-            0.0
-            if math.isinf(self.gap_s) or wait_s <= 0
-            else 1.0 - math.exp(-wait_s / max(self.gap_s, 1e-6))
-        )
-        return wait_s if cost.base_ms * expected > wait_s * 1e3 * (1.0 - expected) else 0.0
+        if math.isinf(self.mean_s):
+            self.mean_s = gap_s
+        else:
+            self.mean_s += NEWEST_GAP_WEIGHT * (gap_s - self.mean_s)
 
 
-@dataclass(slots=True)
-class RowLimits:
-    """Rows of the next batch by model: halved when one ran over its time, and one more with each
-    that did not.
+@pure
+def batch_delay_s(
+    batch: Sequence[WorkItem], cost: CostModel, gaps: ArrivalGaps, max_delay_s: float, now: float
+) -> float:
+    """Seconds to keep the batch open; 0 where waiting does not pay.
+
+    A wait ends at most `max_delay_s` after the arrival of the batch's first item, and never after
+    the latest moment to begin any of its items.
     """
-
-    rows: dict[str, float] = field(default_factory=dict)
-
-    def of(self, model: str, most: int) -> int:
-        return min(most, int(self.rows.get(model, most)))
-
-    def ran(self, model: str, rows: int, over: float, most: int) -> None:
-        """A batch of `rows` took `over` times what a batch may take."""
-        if rows > 1 and over > OVERRUN:
-            self.rows[model] = max(1.0, rows / 2)
-        elif model in self.rows:
-            self.rows[model] = min(float(most), self.rows[model] + 1.0)
+    latest_s = min(item.deadline_s for item in batch)
+    wait_s = min(batch[0].arrived_s + max_delay_s, latest_s) - now
+    if wait_s <= 0 or math.isinf(gaps.mean_s):
+        return 0.0
+    arrival_probability = 1.0 - math.exp(-wait_s / max(gaps.mean_s, MIN_GAP_S))
+    saved_ms = cost.base_ms * arrival_probability
+    lost_ms = wait_s * 1e3 * (1.0 - arrival_probability)
+    return wait_s if saved_ms > lost_ms else 0.0

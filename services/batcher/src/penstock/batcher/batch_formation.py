@@ -1,4 +1,13 @@
-"""Which waiting entries make the next batch, and what a batch costs.
+"""Which waiting items make the next batch.
+
+The first item in serving order, the head, is always taken, whatever it costs. Others of its model
+join it by two rules:
+
+1. An urgent head takes urgent items while each adds at most the time that it would take alone.
+   Urgent requests then do not queue behind each other's lengths.
+2. The items closest to the head in length join while real tokens per millisecond do not fall. One
+   rule serves both kinds of hardware: where padding costs, only nearly equal lengths join; where a
+   batch costs the same however full it is, nearly everything does.
 
 Plain values; nothing waits here.
 """
@@ -6,137 +15,135 @@ Plain values; nothing waits here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from penstock.batcher.fair_queue import CRITICAL, Entry
+from penstock.batcher.cost_model import CostModel
+from penstock.batcher.work_item import CRITICAL, WorkItem
+from penstock.service.purity import pure
 
-FORGET = 0.98
-"""Weight that older batches keep when a new one is learned from."""
-
-
-class CostModel:
-    """Learns t = base + per_token · rows · longest online: weighted least squares with forgetting,
-    both terms kept at or above 0.
-    """
-
-    def __init__(self, base_ms: float = 1.0, per_token_ms: float = 0.1) -> None:
-        self.base_ms = base_ms
-        self.per_token_ms = per_token_ms
-        self.samples = 0
-        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
-
-    def predict_ms(self, rows: int, longest: int) -> float:
-        """Milliseconds of a batch of `rows` padded to `longest` tokens."""
-        return self.base_ms + self.per_token_ms * rows * longest
-
-    def learn(self, rows: int, longest: int, took_ms: float) -> None:
-        """Learn from a batch that has run."""
-        x = float(rows * longest)
-        weight, sx, sy, sxx, sxy = (value * FORGET for value in self._sums)
-        weight, sx, sy, sxx, sxy = weight + 1, sx + x, sy + took_ms, sxx + x * x, sxy + x * took_ms
-        self._sums = (weight, sx, sy, sxx, sxy)
-        self.samples += 1
-        spread = weight * sxx - sx * sx
-        if spread > 1e-6 * weight * sxx:
-            slope = max(0.0, (weight * sxy - sx * sy) / spread)
-            self.per_token_ms, self.base_ms = slope, max(0.0, (sy - slope * sx) / weight)
-        elif sxx > 0:
-            self.per_token_ms = max(0.0, (sxy - self.base_ms * sx) / sxx)
+OVERRUN_RATIO = 1.25
+"""A batch that takes this many times what a batch may take halves the rows of the next one."""
 
 
 @dataclass(frozen=True)
-class FormerLimits:
-    """Bounds of a batch: rows, padded tokens, and milliseconds as the cost model sees them (0:
-    none), shorter with an urgent head.
+class BatchLimits:
+    """Bounds of a batch: rows, padded tokens, and predicted milliseconds (0: none), of which a
+    batch with an urgent head has its own.
     """
 
-    rows: int
-    tokens: int
-    batch_ms: float = 0.0
-    urgent_batch_ms: float = 0.0
+    max_rows: int
+    max_tokens: int
+    max_ms: float = 0.0
+    max_urgent_ms: float = 0.0
+
+    def max_ms_for(self, priority: int) -> float:
+        """Predicted milliseconds that a batch with a head of this class may take; 0: any."""
+        if priority == CRITICAL and self.max_urgent_ms:
+            return self.max_urgent_ms
+        return self.max_ms
 
 
-def form(candidates: Iterable[Entry], cost: CostModel, limits: FormerLimits) -> list[Entry]:
-    """The next batch: the first candidate, others of its class that ride along cheaply, then those
-    closest to it in length.
+@dataclass(slots=True)
+class RowLimits:
+    """Rows that the next batch of each model may have: additive increase, multiplicative decrease.
 
-    An urgent head takes more of its own class while each adds no more time than it would take
-    alone, so that urgent requests do not queue behind each other's lengths. Then rows are added
-    while real tokens per millisecond do not fall: one rule for both cost shapes, nearly equal
-    lengths where padding costs, nearly everything where a batch costs the same however full. Only
-    entries of the first one's model are taken; the first is always served, whatever it costs.
+    A batch that ran over its time halves them, and each one that did not adds a row.
+    """
+
+    rows: dict[str, float] = field(default_factory=dict)
+
+    def rows_for(self, model: str, max_rows: int) -> int:
+        """Rows of the model's next batch, `max_rows` at most."""
+        return min(max_rows, int(self.rows.get(model, max_rows)))
+
+    def record_batch(self, model: str, rows: int, time_ratio: float, max_rows: int) -> None:
+        """Record a batch of `rows` that took `time_ratio` times what a batch may take."""
+        if rows > 1 and time_ratio > OVERRUN_RATIO:
+            self.rows[model] = max(1.0, rows / 2)
+        elif model in self.rows:
+            self.rows[model] = min(float(max_rows), self.rows[model] + 1.0)
+
+
+@pure
+def form_batch(
+    candidates: Iterable[WorkItem], cost: CostModel, limits: BatchLimits
+) -> list[WorkItem]:
+    """The items of the next batch, the head first; empty where there are no candidates.
+
+    Args:
+        candidates: waiting items in serving order; streamed ones and other models' are passed over.
     """
     waiting = list(candidates)
     if not waiting:
         return []
     head = waiting[0]
-    batch = _Batch(head, cost, limits)
-    rest = [entry for entry in waiting[1:] if entry.model == head.model]
+    batch = _GrowingBatch(head, cost, limits)
+    others = [item for item in waiting[1:] if item.model == head.model and not item.is_streamed]
     if head.priority == CRITICAL:
-        for entry in rest:
-            if entry.priority == CRITICAL and batch.rides_along(entry):
-                batch.add(entry)
-    taken = {entry.id for entry in batch.entries}
-    longest = _row_length(head)
-    for entry in sorted(rest, key=lambda entry: abs(_row_length(entry) - longest)):
-        if entry.id not in taken and batch.pays(entry):
-            batch.add(entry)
-    return batch.entries
+        for item in others:
+            if item.priority == CRITICAL and batch.adds_no_more_than_alone(item):
+                batch.add(item)
+    taken = {item.id for item in batch.items}
+    head_length = tokens_per_row(head)
+    for item in sorted(others, key=lambda item: abs(tokens_per_row(item) - head_length)):
+        if item.id not in taken and batch.keeps_throughput(item):
+            batch.add(item)
+    return batch.items
 
 
-class _Batch:
-    """A batch while it is filled."""
+class _GrowingBatch:
+    """A batch while it is filled, with what it is predicted to cost."""
 
-    def __init__(self, head: Entry, cost: CostModel, limits: FormerLimits) -> None:
-        self.entries = [head]
+    def __init__(self, head: WorkItem, cost: CostModel, limits: BatchLimits) -> None:
+        self.items = [head]
         self._cost = cost
         self._limits = limits
-        self._rows, self._tokens, self._longest = head.rows, head.tokens, _row_length(head)
-        cap = (
-            limits.urgent_batch_ms
-            if head.priority == CRITICAL and limits.urgent_batch_ms
-            else limits.batch_ms
-        )
-        self._cap_ms = max(cap, cost.predict_ms(head.rows, self._longest)) if cap else 0.0
+        self._rows = head.rows
+        self._tokens = head.tokens
+        self._longest = tokens_per_row(head)
+        max_ms = limits.max_ms_for(head.priority)
+        self._max_ms = max(max_ms, self._predict_ms()) if max_ms else 0.0
 
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self._rows += entry.rows
-        self._tokens += entry.tokens
-        self._longest = max(self._longest, _row_length(entry))
+    def add(self, item: WorkItem) -> None:
+        self.items.append(item)
+        self._rows += item.rows
+        self._tokens += item.tokens
+        self._longest = max(self._longest, tokens_per_row(item))
 
-    def _with(self, entry: Entry) -> float | None:
-        """Milliseconds of the batch with one more entry; None where a bound forbids it."""
-        rows, longest = self._rows + entry.rows, max(self._longest, _row_length(entry))
-        if rows > self._limits.rows or rows * longest > self._limits.tokens:
-            return None
-        then_ms = self._cost.predict_ms(rows, longest)
-        return None if self._cap_ms and then_ms > self._cap_ms else then_ms
+    def adds_no_more_than_alone(self, item: WorkItem) -> bool:
+        """Whether the item prolongs the batch by at most the time that it would take alone."""
+        with_ms = self._predict_ms_with(item)
+        alone_ms = self._cost.predict_ms(item.rows, tokens_per_row(item))
+        return with_ms is not None and with_ms - self._predict_ms() <= alone_ms
 
-    def rides_along(self, entry: Entry) -> bool:
-        """The entry adds at most the time that it would take alone."""
-        then_ms = self._with(entry)
-        alone_ms = self._cost.predict_ms(entry.rows, _row_length(entry))
-        return then_ms is not None and then_ms - self._now_ms() <= alone_ms
+    def keeps_throughput(self, item: WorkItem) -> bool:
+        """Whether real tokens per millisecond do not fall with the item."""
+        with_ms = self._predict_ms_with(item)
+        if with_ms is None:
+            return False
+        return (self._tokens + item.tokens) * self._predict_ms() >= self._tokens * with_ms
 
-    def pays(self, entry: Entry) -> bool:
-        """Real tokens per millisecond do not fall."""
-        then_ms = self._with(entry)
-        return (
-            then_ms is not None
-            and (self._tokens + entry.tokens) * self._now_ms() >= self._tokens * then_ms
-        )
-
-    def _now_ms(self) -> float:
+    def _predict_ms(self) -> float:
         return self._cost.predict_ms(self._rows, self._longest)
 
+    def _predict_ms_with(self, item: WorkItem) -> float | None:
+        """Milliseconds of the batch with the item; None where a limit forbids it."""
+        rows = self._rows + item.rows
+        longest = max(self._longest, tokens_per_row(item))
+        if rows > self._limits.max_rows or rows * longest > self._limits.max_tokens:
+            return None
+        with_ms = self._cost.predict_ms(rows, longest)
+        return None if self._max_ms and with_ms > self._max_ms else with_ms
 
-def _row_length(entry: Entry) -> int:
-    return max(1, -(-entry.tokens // max(1, entry.rows)))
+
+def tokens_per_row(item: WorkItem) -> int:
+    """Tokens of each row of an item, rounded up; at least 1."""
+    return max(1, -(-item.tokens // max(1, item.rows)))
 
 
-def padding_waste(batch: Iterable[Entry]) -> float:
-    """Share of a padded batch's tokens that are padding."""
-    members = list(batch)
-    padded = sum(entry.rows for entry in members) * max(_row_length(entry) for entry in members)
-    return 1.0 - sum(entry.tokens for entry in members) / padded
+@pure
+def padding_waste(batch: Iterable[WorkItem]) -> float:
+    """Share of a padded batch's tokens that are padding, 0 to 1."""
+    items = list(batch)
+    padded = sum(item.rows for item in items) * max(tokens_per_row(item) for item in items)
+    return 1.0 - sum(item.tokens for item in items) / padded

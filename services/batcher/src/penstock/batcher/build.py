@@ -1,4 +1,4 @@
-"""The assembly of the batcher."""
+"""The assembly of the batcher, as production, tests and benchmarks use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ SERVICE = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 
 
 def build(settings: BatcherSettings, outside: Outside) -> Service:
-    """Make the batcher; raises BadConfig."""
+    """Make the batcher.
+
+    Raises:
+        BadConfig: the `batching` section of the file has an unknown key or a bad value.
+    """
     servicer = BatcherServicer(
         _section(settings),
         lambda address: outside.dial(address, INFERENCE),

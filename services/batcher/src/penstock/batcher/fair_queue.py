@@ -1,12 +1,19 @@
-"""Who goes first: weighted fair queueing between classes and tenants.
+"""The order in which waiting requests are served: weighted fair queueing.
 
-Plain values; `now` is an argument; nothing waits here.
+Three rules, one inside the other:
 
-Between classes: start-time fair queueing (Goyal, Vin and Cheng, 1996) with a burst credit, by which
-a class acts as strict priority while it stays inside its share and as a fair share beyond. Between
-tenants of a class: the same by tokens, without banked credit. Within a tenant: earliest deadline
-first. Ownership: the scheduler owns an entry from `push` until `pop`, `remove` or `expire` gives it
-back.
+1. Between priority classes: start-time fair queueing (Goyal, Vin and Cheng, 1996). Every class has
+   a tag in virtual time, which grows by tokens divided by weight as the class is served; the class
+   with the smallest tag is next. A class that was idle continues from the present virtual time
+   less its burst credit. Inside its share it is therefore served first, as with strict priority;
+   beyond its share it is served fairly.
+2. Between the tenants of a class: the same by tokens, with equal weights and without credit, so
+   that an idle tenant saves nothing up.
+3. Within a tenant: earliest deadline first. While CoDel reports overload, newest first, because
+   the oldest requests would end too late anyway.
+
+Plain values: `now` is an argument and nothing waits here. Ownership: the queue owns an item from
+`push` until `take`, `remove` or `pop_expired` gives it back.
 """
 
 from __future__ import annotations
@@ -17,41 +24,24 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
+from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL, WorkItem
+
 POSTPONED = "\x00postponed"
-"""Flow of the entries that are served after all others of their class."""
-WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
-CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
-"""Tokens divided by weight that a class may be served ahead of its share when it comes back from
-idle.
+"""Tenant name of the items that are served after all others of their class."""
+DEFAULT_WEIGHTS: Mapping[int, float] = {CRITICAL: 16.0, HIGH: 8.0, NORMAL: 4.0, LOW: 1.0}
+BURST_CREDITS: Mapping[int, float] = {CRITICAL: 200.0, HIGH: 60.0, NORMAL: 20.0, LOW: 0.0}
+"""By class: how far ahead of its share it may be served when it comes back from idle, in tokens
+divided by weight.
 """
-
-
-class Entry(NamedTuple):
-    """Work that waits: `tokens` is its size, `deadline_s` the last moment to begin it, on the
-    monotonic clock as `arrived_s` is.
-
-    A named tuple, because one is made for every request and a frozen dataclass takes four times as
-    long to make.
-    """
-
-    id: int
-    priority: int
-    tenant: str
-    model: str
-    rows: int
-    tokens: int
-    arrived_s: float
-    deadline_s: float
 
 
 @dataclass(slots=True)
 class CoDel:
-    """Controlled delay (Nichols and Jacobson, 2012), used to tell overload from a burst: the queue
-    is overloaded once the wait of what is served has not fallen below `target_s` for a whole
-    `interval_s`, and until it does.
+    """Controlled delay (Nichols and Jacobson, 2012), here as a detector of overload.
+
+    The queue is overloaded once the waits of the served items have stayed at or above `target_s`
+    for a whole `interval_s`, and until one falls below it. A burst alone is no overload.
     """
 
     target_s: float = 0.1
@@ -60,7 +50,7 @@ class CoDel:
     overloaded: bool = False
 
     def observe(self, waited_s: float, now: float) -> None:
-        """An entry is served after having waited so long."""
+        """Record that an item is served now after waiting `waited_s`."""
         if waited_s < self.target_s:
             self.above_since_s, self.overloaded = None, False
         elif self.above_since_s is None:
@@ -70,219 +60,236 @@ class CoDel:
 
 
 @dataclass(slots=True)
-class _Tenant:
-    finish: float = 0.0
-    heap: list[tuple[float, int, Entry]] = field(default_factory=list)
+class _TenantFlow:
+    """The items of one tenant in one class."""
+
+    tag: float = 0.0
+    """Virtual time in tokens at which the tenant's next item starts."""
+    heap: list[tuple[float, int, WorkItem]] = field(default_factory=list)
+    """By deadline, then arrival; items that were removed stay until they reach the top."""
     tokens: int = 0
 
 
 @dataclass(slots=True)
-class _Class:
+class _ClassFlow:
+    """The items of one priority class."""
+
     weight: float
     credit: float
-    finish: float = 0.0
-    virtual: float = 0.0
-    tenants: dict[str, _Tenant] = field(default_factory=dict)
+    tag: float = 0.0
+    """Virtual time, in tokens divided by weight, at which the class's next item starts."""
+    virtual_time: float = 0.0
+    """Virtual time of the class's own tenants."""
+    tenants: dict[str, _TenantFlow] = field(default_factory=dict)
     rows: int = 0
 
 
-class Scheduler:
-    """The waiting entries of one instance, in the order in which they should be served."""
+class FairQueue:
+    """The waiting items of one instance, in the order in which they should be served."""
 
     def __init__(
         self,
-        weights: Mapping[int, float] = WEIGHTS,
-        credits: Mapping[int, float] = CREDITS,  # noqa: A002
+        weights: Mapping[int, float] = DEFAULT_WEIGHTS,
+        burst_credits: Mapping[int, float] = BURST_CREDITS,
         strict: bool = False,
     ) -> None:
         self.strict = strict
         self.codel = CoDel()
         self._classes = {
-            priority: _Class(weight, credits.get(priority, 0.0))
+            priority: _ClassFlow(weight, burst_credits.get(priority, 0.0))
             for priority, weight in weights.items()
         }
-        self._virtual = 0.0
-        self._order = itertools.count()
-        self._live: dict[int, Entry] = {}
-        self._counts: Counter[tuple[str, int]] = Counter()
+        self._virtual_time = 0.0
+        self._sequence = itertools.count()
+        self._items: dict[int, WorkItem] = {}
+        self._counts: Counter[tuple[str, bool, int]] = Counter()
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._items)
 
     def rows(self, priority: int) -> int:
         """Rows that wait in a class."""
         return self._classes[priority].rows
 
-    def count(self, model: str, priority: int | None = None) -> int:
-        """Entries of a model that wait, all or those of a class."""
+    def count(self, model: str, priority: int | None = None, *, is_streamed: bool = False) -> int:
+        """Items of a model that wait: of one class, or of all classes where `priority` is None."""
         if priority is not None:
-            return self._counts[model, priority]
-        return sum(count for (name, _), count in self._counts.items() if name == model)
+            return self._counts[model, is_streamed, priority]
+        return sum(
+            count
+            for (name, streamed, _), count in self._counts.items()
+            if name == model and streamed == is_streamed
+        )
 
-    def oldest_s(self, priority: int) -> float | None:
-        """When the oldest entry of a class arrived, None where none waits."""
+    def oldest_arrival_s(self, priority: int) -> float | None:
+        """When the oldest item of a class arrived; None where none waits."""
         return min(
-            (entry.arrived_s for entry in self._live.values() if entry.priority == priority),
+            (item.arrived_s for item in self._items.values() if item.priority == priority),
             default=None,
         )
 
-    def tokens(self) -> int:
-        """Tokens that wait in all classes."""
-        return sum(entry.tokens for entry in self._live.values())
-
     def configure(self, weights: Mapping[int, float], strict: bool) -> None:
-        """Change the weights of classes and the order between them, for what waits already too."""
+        """Change the weights and the order between classes, for what waits already too."""
         self.strict = strict
         for priority, weight in weights.items():
             self._classes[priority].weight = weight
 
-    def push(self, entry: Entry) -> None:
-        """Take an entry."""
-        group = self._classes[entry.priority]
-        if not group.rows:
-            group.finish = max(group.finish, self._virtual - (0.0 if self.strict else group.credit))
-        tenant = group.tenants.get(entry.tenant)
+    def push(self, item: WorkItem) -> None:
+        """Add an item."""
+        flow = self._classes[item.priority]
+        if not flow.rows:
+            credit = 0.0 if self.strict else flow.credit
+            flow.tag = max(flow.tag, self._virtual_time - credit)
+        tenant = self._tenant_flow(flow, item.tenant)
+        heapq.heappush(tenant.heap, (item.deadline_s, next(self._sequence), item))
+        tenant.tokens += item.tokens
+        flow.rows += item.rows
+        self._items[item.id] = item
+        self._counts[item.model, item.is_streamed, item.priority] += 1
+
+    @staticmethod
+    def _tenant_flow(flow: _ClassFlow, name: str) -> _TenantFlow:
+        """A tenant's flow in its class, made where there is none; one that was idle continues from
+        the class's present virtual time.
+        """
+        tenant = flow.tenants.get(name)
         if tenant is None:
-            tenant = group.tenants[entry.tenant] = _Tenant(finish=group.virtual)
+            tenant = flow.tenants[name] = _TenantFlow(tag=flow.virtual_time)
         elif not tenant.heap:
-            tenant.finish = max(tenant.finish, group.virtual)
-        if entry.tenant == POSTPONED:
-            tenant.finish = math.inf
-        heapq.heappush(tenant.heap, (entry.deadline_s, next(self._order), entry))
-        tenant.tokens += entry.tokens
-        group.rows += entry.rows
-        self._live[entry.id] = entry
-        self._counts[entry.model, entry.priority] += 1
+            tenant.tag = max(tenant.tag, flow.virtual_time)
+        if name == POSTPONED:
+            tenant.tag = math.inf
+        return tenant
 
-    def remove(self, entry_id: int) -> Entry | None:
-        """Give back an entry whose caller has gone; None where it is not here any more."""
-        entry = self._live.pop(entry_id, None)
-        if entry is not None:
-            self._forget(entry)
-        return entry
+    def remove(self, item_id: int) -> WorkItem | None:
+        """Give back an item whose caller has left; None where it is not in the queue."""
+        item = self._items.pop(item_id, None)
+        if item is not None:
+            self._discount(item)
+        return item
 
-    def postpone(self, entry_id: int) -> None:
-        """Serve an entry after all others of its class: its own time in the queue is up, its
-        caller's is not.
+    def postpone(self, item_id: int) -> None:
+        """Serve an item after all others of its class: its queue timeout has passed, its caller's
+        deadline has not.
         """
-        entry = self.remove(entry_id)
-        if entry is not None:
-            self.push(entry._replace(tenant=POSTPONED))
+        item = self.remove(item_id)
+        if item is not None:
+            self.push(item._replace(tenant=POSTPONED))
 
-    def expire(self, now: float) -> list[Entry]:
-        """Give back every entry whose time is up."""
-        late = [entry for entry in self._live.values() if entry.deadline_s <= now]
-        for entry in late:
-            self.remove(entry.id)
-        return late
+    def pop_expired(self, now: float) -> list[WorkItem]:
+        """Give back every item whose latest moment to begin has passed."""
+        expired = [item for item in self._items.values() if item.deadline_s <= now]
+        for item in expired:
+            self.remove(item.id)
+        return expired
 
-    def ordered(self, most: int) -> Iterator[Entry]:
-        """The next entries as the order stands, at most `most`, without serving any: the look-ahead
-        of the batch former.
+    def in_order(self, max_items: int) -> Iterator[WorkItem]:
+        """The next items in serving order, `max_items` at most; none of them is taken out.
+
+        This is the look-ahead of batch formation.
         """
-        for group in self._class_order():
-            heaps = sorted(
-                (tenant for tenant in group.tenants.values() if tenant.tokens),
-                key=lambda tenant: tenant.finish,
-            )
-            for tenant in heaps:
-                for entry in self._tenant_order(tenant, most):
-                    yield entry
-                    most -= 1
-                    if not most:
+        left = max_items
+        for flow in self._class_order():
+            backlogged = [tenant for tenant in flow.tenants.values() if tenant.tokens]
+            for tenant in sorted(backlogged, key=lambda tenant: tenant.tag):
+                for item in self._tenant_order(tenant, left):
+                    yield item
+                    left -= 1
+                    if not left:
                         return
 
-    def _class_order(self) -> list[_Class]:
-        """Fair order: by finish tag.
+    def _class_order(self) -> list[_ClassFlow]:
+        """The classes with waiting items, the next one first.
 
-        Strict order: the most urgent first, but a class that has fallen behind its share before it.
+        Fair order is by tag. Strict order is by urgency, except that a class whose tag is behind
+        the virtual time, so that it has had less than its share, goes before all others.
         """
-        backlogged = [(priority, group) for priority, group in self._classes.items() if group.rows]
+        backlogged = [(priority, flow) for priority, flow in self._classes.items() if flow.rows]
         if not self.strict:
-            return [group for _, group in sorted(backlogged, key=lambda item: item[1].finish)]
-        by_urgency = [group for _, group in sorted(backlogged, key=lambda item: -item[0])]
-        behind = sorted(
-            (group for group in by_urgency if group.finish < self._virtual),
-            key=lambda group: group.finish,
-        )
-        return behind + [group for group in by_urgency if group not in behind]
+            return [flow for _, flow in sorted(backlogged, key=lambda entry: entry[1].tag)]
+        by_urgency = [flow for _, flow in sorted(backlogged, key=lambda entry: -entry[0])]
+        behind = [flow for flow in by_urgency if flow.tag < self._virtual_time]
+        behind.sort(key=lambda flow: flow.tag)
+        return behind + [flow for flow in by_urgency if flow not in behind]
 
-    def _tenant_order(self, tenant: _Tenant, most: int) -> list[Entry]:
-        """Earliest deadline first; newest first while overloaded, because the oldest will not be in
-        time anyway.
-        """
-        live = [item for item in tenant.heap if item[2].id in self._live]
+    def _tenant_order(self, tenant: _TenantFlow, max_items: int) -> list[WorkItem]:
+        """A tenant's items: earliest deadline first, or newest first while overloaded."""
+        waiting = [entry for entry in tenant.heap if entry[2].id in self._items]
         if self.codel.overloaded:
-            return [
-                item[2]
-                for item in heapq.nlargest(
-                    most, live, key=lambda item: (item[2].arrived_s, item[1])
-                )
-            ]
-        return [item[2] for item in heapq.nsmallest(most, live)]
-
-    def serve(self, entry: Entry) -> None:
-        """Take an entry out to be served, charged to its own class and tenant."""
-        entry = self._live.pop(entry.id)
-        group = self._classes[entry.priority]
-        tenant = group.tenants[entry.tenant]
-        if self.strict:
-            # Virtual time of an ideal fair server: who is behind it has had less than its share.
-            self._virtual += entry.tokens / sum(
-                item.weight for item in self._classes.values() if item.rows
+            newest = heapq.nlargest(
+                max_items, waiting, key=lambda entry: (entry[2].arrived_s, entry[1])
             )
+            return [item for _, _, item in newest]
+        return [item for _, _, item in heapq.nsmallest(max_items, waiting)]
+
+    def take(self, item: WorkItem) -> None:
+        """Take an item out to be served and charge it to its class and tenant."""
+        item = self._items.pop(item.id)
+        flow = self._classes[item.priority]
+        tenant = flow.tenants[item.tenant]
+        if self.strict:
+            # Virtual time of an ideal fair server: a class behind it has had less than its share.
+            backlogged_weight = sum(each.weight for each in self._classes.values() if each.rows)
+            self._virtual_time += item.tokens / backlogged_weight
         else:
-            self._virtual = max(self._virtual, group.finish)
-        group.finish += entry.tokens / group.weight
-        if entry.tenant != POSTPONED:
-            group.virtual = max(group.virtual, tenant.finish)
-            tenant.finish += entry.tokens
-        self._forget(entry)
+            self._virtual_time = max(self._virtual_time, flow.tag)
+        flow.tag += item.tokens / flow.weight
+        if item.tenant != POSTPONED:
+            flow.virtual_time = max(flow.virtual_time, tenant.tag)
+            tenant.tag += item.tokens
+        self._discount(item)
 
-    def longest_flow_tail(self, model: str = "", priority: int | None = None) -> Entry | None:
-        """The newest entry of the flow that is longest for its class's weight: what a full queue
-        drops. Of one model's entries, or one class's, where only that queue is full.
+    def drop_candidate(
+        self, newcomer: WorkItem | None = None, priority: int | None = None
+    ) -> WorkItem | None:
+        """The item that a full queue drops: the newest one of the flow that has the most waiting
+        tokens for its class's weight; None where nothing waits.
+
+        Args:
+            newcomer: whose queue limit is reached: only items that share it are considered. None
+                considers all.
+            priority: only this class, where its own limit is reached.
         """
-        mixed = bool(model) and self.count(model) < len(self)
-
-        def waiting(tenant: _Tenant) -> Iterator[Entry]:
-            of_any = (entry for _, _, entry in tenant.heap if entry.id in self._live)
-            return (entry for entry in of_any if entry.model == model) if mixed else of_any
-
-        def tokens(tenant: _Tenant) -> int:
-            return sum(entry.tokens for entry in waiting(tenant)) if mixed else tenant.tokens
-
-        groups = self._classes.values() if priority is None else (self._classes[priority],)
+        same_limit = newcomer
+        if newcomer is not None and self._count_like(newcomer) == len(self):
+            same_limit = None  # nothing else waits, so no item needs to be looked at
+        classes = self._classes.values() if priority is None else (self._classes[priority],)
         flows = [
-            (tokens(tenant) / group.weight, tenant)
-            for group in groups
-            for tenant in group.tenants.values()
+            (self._tokens_of(tenant, same_limit) / flow.weight, tenant)
+            for flow in classes
+            for tenant in flow.tenants.values()
         ]
-        length, longest = max(flows, key=lambda flow: flow[0], default=(0.0, None))
-        if not length or longest is None:
+        length, longest = max(flows, key=lambda entry: entry[0], default=(0.0, None))
+        if longest is None or not length:
             return None
-        return max(waiting(longest), key=lambda entry: (entry.arrived_s, entry.id))
+        candidates = self._items_of(longest, same_limit)
+        return max(candidates, key=lambda item: (item.arrived_s, item.id))
 
-    def _forget(self, entry: Entry) -> None:
-        group = self._classes[entry.priority]
-        tenant = group.tenants[entry.tenant]
-        group.rows -= entry.rows
-        tenant.tokens -= entry.tokens
-        self._counts[entry.model, entry.priority] -= 1
-        while tenant.heap and tenant.heap[0][2].id not in self._live:
+    def _count_like(self, item: WorkItem) -> int:
+        return self.count(item.model, is_streamed=item.is_streamed)
+
+    def _tokens_of(self, tenant: _TenantFlow, same_limit: WorkItem | None) -> int:
+        if same_limit is None:
+            return tenant.tokens
+        return sum(item.tokens for item in self._items_of(tenant, same_limit))
+
+    def _items_of(self, tenant: _TenantFlow, same_limit: WorkItem | None) -> list[WorkItem]:
+        waiting = [item for _, _, item in tenant.heap if item.id in self._items]
+        if same_limit is None:
+            return waiting
+        return [item for item in waiting if item.shares_limit_with(same_limit)]
+
+    def _discount(self, item: WorkItem) -> None:
+        """Undo what `push` counted, and forget a tenant that has nothing left to remember."""
+        flow = self._classes[item.priority]
+        tenant = flow.tenants[item.tenant]
+        flow.rows -= item.rows
+        tenant.tokens -= item.tokens
+        key = (item.model, item.is_streamed, item.priority)
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+        while tenant.heap and tenant.heap[0][2].id not in self._items:
             heapq.heappop(tenant.heap)
-        if not tenant.heap and (tenant.finish <= group.virtual or entry.tenant == POSTPONED):
-            del group.tenants[entry.tenant]
-
-
-def refusal(entry: Entry, now: float, waiting_ms: float) -> str | None:
-    """Why an entry cannot be served in time: what is before it takes longer than it may wait for
-    its beginning.
-    """
-    left_ms = (entry.deadline_s - now) * 1e3
-    if waiting_ms <= left_ms:
-        return None
-    return (
-        f"the predicted wait of {waiting_ms:.0f} ms exceeds the {max(0.0, left_ms):.0f} ms that "
-        "are left for it"
-    )
+        if not tenant.heap and (tenant.tag <= flow.virtual_time or item.tenant == POSTPONED):
+            del flow.tenants[item.tenant]

@@ -1,14 +1,15 @@
-"""The instance behind a queue, called over the hop: a batch of one as Compute, more as
-ComputeBatch, generate as a stream.
+"""The instance behind a queue, called over an item stream.
+
+A batch of one goes as `Compute`, a larger one as `ComputeBatch`, in several messages where one
+cannot hold it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import Member
+from penstock.batcher.queue.pending_request import InstanceResult, PendingRequest
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import OK
@@ -16,49 +17,49 @@ from penstock.rpc.peers.stream import Peer
 from penstock.service.clock import Clock
 
 CONTEXT_BYTES = 2048
-"""What a member's caller, run and trace may take beside its task."""
+"""Upper bound of what a member's caller, run and trace take in a message beside its task."""
 
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 
 class PeerInstance:
-    """An instance reached through a Peer."""
+    """An instance reached through a Peer. The code that dialled the peer owns it."""
 
     def __init__(self, peer: Peer, clock: Clock) -> None:
-        self.peer = peer
+        self._peer = peer
         self._clock = clock
 
     async def run(
-        self, model: str, members: Sequence[Member]
-    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        """See queue.Instance."""
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
+        """See `penstock.batcher.queue.pending_request.Instance`."""
         start = 0
-        for part in split_to_fit(members, _bytes_of):
-            async for result, load in self._run_part(model, part):
-                yield start + result.index, result, load
+        for part in split_to_fit(requests, _message_bytes):
+            results = self._run_one(model, part[0]) if len(part) == 1 else self._run(model, part)
+            async for index, result, load in results:
+                yield start + index, result, load
             start += len(part)
 
-    async def _run_part(
-        self, model: str, members: Sequence[Member]
-    ) -> AsyncIterator[tuple[inference_pb2.MemberResult, common_pb2.LoadReport]]:
-        if len(members) == 1:
-            request = inference_pb2.ComputeRequest(model=model, task=members[0].task)
-            answer: inference_pb2.ComputeResponse = await self.peer.call(
-                "Compute", request, members[0].call
-            )
-            yield inference_pb2.MemberResult(status=OK, result=answer.result), answer.load
-            return
+    async def _run_one(self, model: str, request: PendingRequest) -> AsyncIterator[InstanceResult]:
+        message = inference_pb2.ComputeRequest(model=model, task=request.task)
+        response: inference_pb2.ComputeResponse = await self._peer.call(
+            "Compute", message, request.call
+        )
+        yield 0, inference_pb2.MemberResult(status=OK, result=response.result), response.load
+
+    async def _run(
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
         now = self._clock.monotonic()
-        batch = inference_pb2.ComputeBatchRequest(model=model)
-        for member in members:
-            batch.members.add(task=member.task, context=member.call.to_context(now))
-        # The carrier has no deadline of its own and belongs to nobody's trace: each member brings
-        # its own.
-        carrier = Call(priority=members[0].call.priority)
-        async for part in self.peer.stream("ComputeBatch", batch, carrier):
-            for result in part.results:
-                yield result, part.load
+        message = inference_pb2.ComputeBatchRequest(model=model)
+        for request in requests:
+            message.members.add(task=request.task, context=request.call.to_context(now))
+        # The call that carries the batch has no deadline and no trace: each member has its own.
+        carrier = Call(priority=requests[0].call.priority)
+        async for response in self._peer.stream("ComputeBatch", message, carrier):
+            for result in response.results:
+                yield result.index, result, response.load
 
 
-def _bytes_of(member: Member) -> int:
-    return member.task.ByteSize() + CONTEXT_BYTES
+def _message_bytes(request: PendingRequest) -> int:
+    return request.task.ByteSize() + CONTEXT_BYTES

@@ -1,49 +1,52 @@
-"""A client's batch that is larger than ours: taken apart, served in parts, and put together again.
-
-Rows are what is counted.
-"""
+"""Client batches larger than `max_batch_size`: split into parts, and their answers merged."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import Served
+from penstock.batcher.queue.pending_request import Answer, TaskSize
+from penstock.service.purity import pure
 from penstock.tasks.texts import texts_tokens
 
 T = TypeVar("T")
 
 
-def parts(task: inference_pb2.Task, most_rows: int) -> list[inference_pb2.Task]:
-    """The task in pieces of at most `most_rows` texts; tasks without texts are one piece."""
+@pure
+def split(task: inference_pb2.Task, max_rows: int) -> list[inference_pb2.Task]:
+    """The task in parts of at most `max_rows` texts; a task without texts is one part."""
     kind = task.WhichOneof("task")
-    texts = (
-        task.embed.texts if kind == "embed" else task.classify.texts if kind == "classify" else ()
-    )
-    if len(texts) <= most_rows:
+    texts: Sequence[str] = ()
+    if kind == "embed":
+        texts = task.embed.texts
+    elif kind == "classify":
+        texts = task.classify.texts
+    if len(texts) <= max_rows:
         return [task]
-    pieces = []
-    for start in range(0, len(texts), most_rows):
-        some = texts[start : start + most_rows]
-        if kind == "embed":
-            pieces.append(inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=some)))
-        else:
-            whole = task.classify
-            pieces.append(
-                inference_pb2.Task(
-                    classify=inference_pb2.ClassifyTask(
-                        texts=some, examples=whole.examples, top_k=whole.top_k
-                    )
-                )
-            )
-    return pieces
+    parts = _slices(texts, max_rows)
+    if kind == "embed":
+        return [inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=part)) for part in parts]
+    return [_classify_part(task.classify, part) for part in parts]
 
 
-def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
-    """(rows, tokens) of a task; tokens from its texts where the caller gave no estimate."""
+def _slices(texts: Sequence[str], max_rows: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), max_rows):
+        yield texts[start : start + max_rows]
+
+
+def _classify_part(task: inference_pb2.ClassifyTask, texts: Sequence[str]) -> inference_pb2.Task:
+    part = inference_pb2.ClassifyTask(texts=texts, examples=task.examples, top_k=task.top_k)
+    return inference_pb2.Task(classify=part)
+
+
+@pure
+def task_size(task: inference_pb2.Task, estimated_tokens: int) -> TaskSize:
+    """Rows and tokens of a task; the tokens are estimated from its texts where the caller gave no
+    estimate (0).
+    """
     kind = task.WhichOneof("task")
     texts: Sequence[str] = ()
     if kind == "embed":
@@ -53,14 +56,15 @@ def size_of(task: inference_pb2.Task, estimated_tokens: int) -> tuple[int, int]:
     elif kind == "generate":
         texts = ["".join(message.content for message in task.generate.messages)]
     rows = max(1, len(texts))
-    return rows, max(rows, estimated_tokens or texts_tokens(texts))
+    return TaskSize(rows, max(rows, estimated_tokens or texts_tokens(texts)))
 
 
-async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All answers, or the first failure; then the others are cancelled, so that nothing is computed
-    for nobody.
+async def gather_or_cancel(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order, or the first failure.
+
+    After a failure the other parts are cancelled, so that nothing is computed that nobody reads.
     """
-    tasks = [asyncio.ensure_future(work) for work in works]
+    tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -69,22 +73,25 @@ async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def join(served: Sequence[Served]) -> Served:
-    """One answer from the parts', in their order: usage and compute time summed, the longest wait,
-    the largest batch.
+@pure
+def merge(answers: Sequence[Answer]) -> Answer:
+    """One answer from those of the parts, in their order.
+
+    Usage and compute time are summed; the receipt has the longest wait and the largest batch.
     """
-    whole = inference_pb2.TaskResult()
-    for part in served:
-        if part.result.WhichOneof("result") == "embed":
-            whole.embed.embeddings.extend(part.result.embed.embeddings)
+    merged = inference_pb2.TaskResult()
+    for answer in answers:
+        part = answer.result
+        if part.WhichOneof("result") == "embed":
+            merged.embed.embeddings.extend(part.embed.embeddings)
         else:
-            whole.classify.classifications.extend(part.result.classify.classifications)
-        whole.usage.input_tokens += part.result.usage.input_tokens
-        whole.compute_ms += part.result.compute_ms
-        whole.revision = part.result.revision
+            merged.classify.classifications.extend(part.classify.classifications)
+        merged.usage.input_tokens += part.usage.input_tokens
+        merged.compute_ms += part.compute_ms
+        merged.revision = part.revision
     receipt = common_pb2.BatchReceipt(
-        queued_ms=max(part.receipt.queued_ms for part in served),
-        batch_size=max(part.receipt.batch_size for part in served),
+        queued_ms=max(answer.receipt.queued_ms for answer in answers),
+        batch_size=max(answer.receipt.batch_size for answer in answers),
         release_reason="split",
     )
-    return Served(whole, receipt, served[-1].load)
+    return Answer(merged, receipt, answers[-1].load)

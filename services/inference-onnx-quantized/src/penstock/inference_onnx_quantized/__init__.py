@@ -1,1 +1,1 @@
-"""What does the model say?"""
+"""An inference instance that runs quantised ONNX models on this machine."""

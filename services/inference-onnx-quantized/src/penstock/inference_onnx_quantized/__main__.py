@@ -1,4 +1,4 @@
-"""`python -m penstock.inference_onnx_quantized`."""
+"""`python -m penstock.inference_onnx_quantized` starts the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The assembly of an instance: models, compute threads, our service and KServe's on one port."""
+"""The assembly of an instance: models, compute threads, and both inference services on one port."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from penstock.hosting.service import Service
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
 from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
 from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.loading import load_model
@@ -29,40 +29,41 @@ SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 
 def build(settings: InferenceSettings, outside: Outside) -> Service:
-    """Make the instance; `open` loads its models and raises CannotStart where one cannot be."""
-    repository = Repository(
+    """Make the instance. Its `open` loads the models, and raises CannotStart where one cannot be
+    loaded.
+    """
+    clock = outside.clock
+    repository = ModelRepository(
         settings.home / "models",
         settings.memory_budget_bytes,
         lambda folder: load_model(folder, 1, settings.providers),
     )
     meter = LoadMeter(settings.compute_threads)
-    runner = Runner(settings.compute_threads, meter, outside.clock)
-    servicer = InferenceServicer(
-        settings, repository, runner, meter, outside.clock, outside.telemetry
-    )
-    kserve = KServeServicer(settings, repository, runner, meter, outside.clock, servicer.load)
-    shown = settings.kserve != "off"
+    threads = ComputeThreads(settings.compute_threads, meter, clock)
+    servicer = InferenceServicer(settings, repository, threads, meter, clock, outside.telemetry)
+    kserve = KServeServicer(settings, repository, threads, meter, clock, servicer.load)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    serves_kserve = settings.kserve != "off"
     port = GrpcServer(
         NAME,
         settings,
         [endpoint],
-        foreign=[kserve.add_to] if shown else [],
-        foreign_names=[KSERVE] if shown else [],
+        foreign=[kserve.add_to] if serves_kserve else [],
+        foreign_names=[KSERVE] if serves_kserve else [],
         tracer=outside.telemetry,
-        clock=outside.clock,
+        clock=clock,
     )
     registration = Registration(
         settings.router_address,
         lambda address: _instance(settings, servicer, address),
         settings.internal_token,
-        outside.clock,
+        clock,
         load=servicer.load,
         models=servicer.models,
     )
 
     async def close() -> None:
-        runner.close()
+        threads.close()
 
     return Service(
         NAME,
@@ -75,7 +76,7 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
     )
 
 
-def _load_all(repository: Repository, settings: InferenceSettings) -> None:
+def _load_all(repository: ModelRepository, settings: InferenceSettings) -> None:
     for name in settings.models:
         try:
             repository.load(name)
@@ -86,6 +87,7 @@ def _load_all(repository: Repository, settings: InferenceSettings) -> None:
 def _instance(
     settings: InferenceSettings, servicer: InferenceServicer, address: str
 ) -> router_pb2.Instance:
+    """How the instance presents itself to the router."""
     return router_pb2.Instance(
         id=settings.instance_id,
         address=settings.advertise or address,

@@ -1,160 +1,173 @@
-"""The workshop: tasks run on loaded models.
-
-Decides nothing about what may be asked; whose thread this is, `runner` says.
-"""
+"""Tasks computed on loaded models, each in a compute thread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.inference_onnx_quantized import classification as policy
 from penstock.inference_onnx_quantized import generation, tensors
-from penstock.inference_onnx_quantized.classification import Problem, TextLimits
-from penstock.inference_onnx_quantized.generation import Show, unseen
-from penstock.inference_onnx_quantized.repository import Loaded
-from penstock.inference_onnx_quantized.runner import Cancelled
-from penstock.onnx.encoder import Encoded, Floats
-from penstock.onnx.session import BadInput
+from penstock.inference_onnx_quantized.classification import (
+    all_finite,
+    classify_by_examples,
+    softmax,
+    top_labels,
+)
+from penstock.inference_onnx_quantized.compute_threads import Cancelled
+from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
+from penstock.inference_onnx_quantized.repository import LoadedModel
+from penstock.inference_onnx_quantized.request_checks import (
+    FieldViolation,
+    TaskLimits,
+    check_examples,
+    check_lengths,
+    check_texts,
+)
+from penstock.onnx.encoder import Floats
+from penstock.onnx.session import Array, BadInput, OnnxSession
 from penstock.rpc.errors import internal, invalid
 
 
+@dataclass(frozen=True, slots=True)
+class _TextRun:
+    """A task of texts on its way through a model; `result` is filled in."""
+
+    model: LoadedModel
+    limits: TaskLimits
+    cancelled: Cancelled
+    result: inference_pb2.TaskResult
+
+
 def compute(
-    loaded: Loaded,
+    model: LoadedModel,
     task: inference_pb2.Task,
-    limits: TextLimits,
+    limits: TaskLimits,
     cancelled: Cancelled,
-    show: Show = unseen,
+    emit: EmitChunk = discard_chunk,
 ) -> inference_pb2.TaskResult:
-    """Run a task on a model, in a thread. `show` is given what is generated, piece by piece.
+    """Compute a task.
+
+    Args:
+        cancelled: called between two rows or tokens.
+        emit: takes each chunk of a generated answer as soon as it is there.
 
     Raises:
-        Fault: INVALID_ARGUMENT naming the field.
-        RunCancelled: `cancelled` said so between two rows.
+        Fault: INVALID_ARGUMENT naming the field; INTERNAL where the model gives no numbers.
+        RunCancelled: `cancelled` returned True.
     """
     kind = task.WhichOneof("task")
-    if kind not in loaded.card.tasks:
-        served = ", ".join(loaded.card.tasks)
-        raise invalid(
-            "task", f"{kind or 'nothing'} is asked for; {loaded.card.name} serves {served}"
-        )
-    result = inference_pb2.TaskResult(revision=loaded.card.revision)
+    if kind not in model.card.tasks:
+        served = ", ".join(model.card.tasks)
+        problem = f"is {kind}" if kind else "is empty"
+        raise invalid("task", f"{problem}; model {model.card.name} serves {served}")
+    if kind == "generate":
+        result = generation.generate(model, task.generate, limits, cancelled, emit)
+        result.revision = model.card.revision
+        return result
+    result = inference_pb2.TaskResult(revision=model.card.revision)
+    run = _TextRun(model, limits, cancelled, result)
     if kind == "embed":
-        _embed(loaded, task.embed, limits, cancelled, result)
+        _embed(run, task.embed)
     elif kind == "classify":
-        _classify(loaded, task.classify, limits, cancelled, result)
-    elif kind == "generate":
-        generation.answer(loaded, task.generate, limits, cancelled, result, show)
+        _classify(run, task.classify)
     else:
-        _infer(loaded, task.infer, limits, result)
+        _infer(run, task.infer)
     return result
 
 
-def _vectors(
-    loaded: Loaded,
-    texts: Sequence[str],
-    limits: TextLimits,
-    field: str,
-    cancelled: Cancelled,
-    result: inference_pb2.TaskResult,
-) -> Floats:
-    _raise_if(policy.check_texts(texts, limits, field))
-    rows: list[Encoded] = loaded.encoder.encode(texts)
-    _raise_if(policy.check_lengths([len(ids) for ids, _ in rows], limits, field))
-    result.usage.input_tokens += sum(len(ids) for ids, _ in rows)
+def _vectors(run: _TextRun, texts: Sequence[str], field: str) -> Floats:
+    """The model's output for each text, checked before and after; counts the tokens."""
+    _raise_if(check_texts(texts, run.limits, field))
+    encoder = run.model.encoder
+    rows = encoder.encode(texts)
+    lengths = [len(ids) for ids, _ in rows]
+    _raise_if(check_lengths(lengths, run.limits, field))
+    run.result.usage.input_tokens += sum(lengths)
     try:
-        outputs = loaded.encoder.run(rows, cancelled)
+        outputs = encoder.run(rows, run.cancelled)
     except BadInput as error:
         raise invalid(field, str(error)) from None
-    if not policy.finite(outputs):
+    if not all_finite(outputs):
         raise internal(
-            f"{loaded.card.name} gave NaN or infinite values for {field}; its weights or its "
-            "FP16 range are at fault"
+            f"model {run.model.card.name} gave NaN or infinite values for {field}; check its "
+            "weights and the range of its FP16 layers"
         )
     return outputs
 
 
-def _embed(
-    loaded: Loaded,
-    task: inference_pb2.EmbedTask,
-    limits: TextLimits,
-    cancelled: Cancelled,
-    result: inference_pb2.TaskResult,
-) -> None:
-    for vector in _vectors(loaded, task.texts, limits, "task.embed.texts", cancelled, result):
-        result.embed.embeddings.add().values.extend(vector.tolist())
+def _embed(run: _TextRun, task: inference_pb2.EmbedTask) -> None:
+    for vector in _vectors(run, task.texts, "task.embed.texts"):
+        run.result.embed.embeddings.add().values.extend(vector.tolist())
 
 
-def _classify(
-    loaded: Loaded,
-    task: inference_pb2.ClassifyTask,
-    limits: TextLimits,
-    cancelled: Cancelled,
-    result: inference_pb2.TaskResult,
-) -> None:
-    labels = [example.label for example in task.examples]
-    _raise_if(policy.check_examples(labels, loaded.card.labels))
-    outputs = _vectors(loaded, task.texts, limits, "task.classify.texts", cancelled, result)
-    if labels:
+def _classify(run: _TextRun, task: inference_pb2.ClassifyTask) -> None:
+    example_labels = [example.label for example in task.examples]
+    _raise_if(check_examples(example_labels, run.model.card.labels))
+    outputs = _vectors(run, task.texts, "task.classify.texts")
+    if example_labels:
         texts = [example.text for example in task.examples]
-        examples = _vectors(loaded, texts, limits, "task.classify.examples", cancelled, result)
-        names, probabilities = policy.by_examples(outputs, examples, labels)
+        examples = _vectors(run, texts, "task.classify.examples")
+        labels, probabilities = classify_by_examples(outputs, examples, example_labels)
     else:
-        names, probabilities = list(loaded.card.labels), policy.softmax(outputs)
+        labels, probabilities = list(run.model.card.labels), softmax(outputs)
     for row in probabilities.tolist():
-        chosen = result.classify.classifications.add()
-        for label, score in policy.best(row, names, task.top_k):
-            chosen.labels.add(label=label, score=score)
+        classification = run.result.classify.classifications.add()
+        for label, score in top_labels(row, labels, task.top_k):
+            classification.labels.add(label=label, score=score)
 
 
-def _infer(
-    loaded: Loaded,
-    task: inference_pb2.InferTask,
-    limits: TextLimits,
-    result: inference_pb2.TaskResult,
-) -> None:
-    if sum(len(tensor.data) for tensor in task.inputs) > limits.max_tensor_bytes:
-        raise invalid("task.infer.inputs", f"take more than {limits.max_tensor_bytes} bytes")
-    session = loaded.encoder.session
+def _infer(run: _TextRun, task: inference_pb2.InferTask) -> None:
+    """Run the model on tensors as they are."""
+    max_bytes = run.limits.max_tensor_bytes
+    if sum(len(tensor.data) for tensor in task.inputs) > max_bytes:
+        raise invalid("task.infer.inputs", f"take more than {max_bytes} bytes")
+    session = run.model.encoder.session
+    inputs = _input_arrays(session, task)
+    types = {spec.name: spec.type for spec in session.outputs}
+    names = _output_names(types, task)
+    try:
+        outputs = session.run(inputs, names)
+    except BadInput as error:
+        raise invalid("task.infer.inputs", str(error)) from None
+    if sum(array.nbytes for array in outputs) > max_bytes:
+        raise invalid(
+            "task.infer.outputs", f"would take more than {max_bytes} bytes; send fewer rows"
+        )
+    for name, array in zip(names, outputs, strict=True):
+        datatype, data = tensors.encode(array, types[name])
+        run.result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
+
+
+def _input_arrays(session: OnnxSession, task: inference_pb2.InferTask) -> dict[str, Array]:
+    """The task's tensors as arrays by input name; every input of the model is there."""
     specs = {spec.name: spec for spec in session.inputs}
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for index, tensor in enumerate(task.inputs):
         field = f"task.infer.inputs[{index}]"
         if tensor.name not in specs:
+            known = ", ".join(specs)
             raise invalid(
-                f"{field}.name",
-                f"{tensor.name!r} is not an input; the model has {', '.join(specs)}",
+                f"{field}.name", f"{tensor.name!r} is not an input; the model has {known}"
             )
-        arrays[tensor.name] = tensors.fit(
-            tensors.decode(tensor.datatype, tensor.shape, tensor.data, field),
-            specs[tensor.name],
-            field,
-        )
+        array = tensors.decode(tensor.datatype, tensor.shape, tensor.data, field)
+        arrays[tensor.name] = tensors.match_spec(array, specs[tensor.name], field)
     missing = [name for name in specs if name not in arrays]
     if missing:
         raise invalid("task.infer.inputs", f"lack {', '.join(missing)}")
-    kinds = {spec.name: spec.type for spec in session.outputs}
+    return arrays
+
+
+def _output_names(types: dict[str, str], task: inference_pb2.InferTask) -> list[str]:
+    """The outputs that the task names; all of the model's where it names none."""
     for index, name in enumerate(task.outputs):
-        if name not in kinds:
+        if name not in types:
+            known = ", ".join(types)
             raise invalid(
-                f"task.infer.outputs[{index}]",
-                f"{name!r} is not an output; the model has {', '.join(kinds)}",
+                f"task.infer.outputs[{index}]", f"{name!r} is not an output; the model has {known}"
             )
-    wanted = list(task.outputs) or list(kinds)
-    try:
-        answers = session.run(arrays, wanted)
-    except BadInput as error:
-        raise invalid("task.infer.inputs", str(error)) from None
-    if sum(array.nbytes for array in answers) > limits.max_tensor_bytes:
-        raise invalid(
-            "task.infer.outputs",
-            f"would take more than {limits.max_tensor_bytes} bytes; send fewer rows",
-        )
-    for name, array in zip(wanted, answers, strict=True):
-        datatype, data = tensors.encode(array, kinds[name])
-        result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
+    return list(task.outputs) or list(types)
 
 
-def _raise_if(problem: Problem | None) -> None:
-    if problem is not None:
-        raise invalid(problem.field, problem.message)
+def _raise_if(violation: FieldViolation | None) -> None:
+    if violation is not None:
+        raise invalid(violation.field, violation.message)

@@ -1,105 +1,104 @@
-"""`generate` on a local decoder: the task's fields to sampling, pieces to the answer.
-
-In a thread; whose, `runner` says.
-"""
+"""`generate` on a local decoder, in a compute thread: messages to a prompt, tokens to chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_onnx_quantized import classification as policy
-from penstock.inference_onnx_quantized.classification import TextLimits
-from penstock.inference_onnx_quantized.repository import Loaded
-from penstock.inference_onnx_quantized.runner import Cancelled
+from penstock.inference_onnx_quantized.compute_threads import Cancelled
+from penstock.inference_onnx_quantized.repository import LoadedModel
+from penstock.inference_onnx_quantized.request_checks import (
+    TaskLimits,
+    check_sampling,
+    check_text_bytes,
+)
 from penstock.onnx.decoder import Decoder, Sampling
 from penstock.onnx.session import BadInput
 from penstock.rpc.errors import invalid
 
-Show = Callable[[pb.GenerateChunk], object]
-REASONS = {
+EmitChunk = Callable[[pb.GenerateChunk], object]
+"""Takes a chunk of an answer; called in the compute thread."""
+FINISH_REASONS = {
     "": pb.FINISH_REASON_UNSPECIFIED,
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
 }
-UNSERVED = ("tools", "response_schema_json", "tool_choice")
+UNSUPPORTED_FIELDS = ("tools", "response_schema_json", "tool_choice")
+"""Fields that a local decoder does not serve and an upstream does."""
+TOOL_CHOICES_WITHOUT_EFFECT = ("", "auto", "none")
 
 
-def unseen(chunk: pb.GenerateChunk) -> None:
-    """Where nobody watches the pieces."""
+def discard_chunk(chunk: pb.GenerateChunk) -> None:
+    """An EmitChunk for callers that want the whole answer only."""
 
 
-def answer(
-    loaded: Loaded,
+def generate(
+    model: LoadedModel,
     task: pb.GenerateTask,
-    limits: TextLimits,
+    limits: TaskLimits,
     cancelled: Cancelled,
-    result: pb.TaskResult,
-    show: Show,
-) -> None:
-    """Generate into `result`; each piece goes to `show` as soon as it is there.
+    emit: EmitChunk,
+) -> pb.TaskResult:
+    """Generate an answer; each chunk goes to `emit` as soon as it is there.
 
     Raises:
         Fault: INVALID_ARGUMENT naming the field.
-        RunCancelled: `cancelled` said so between two tokens.
+        RunCancelled: `cancelled` returned True between two tokens.
     """
-    model = _decoder(loaded)
+    decoder = _decoder(model)
     sampling = _sampling(task)
-    prompt = _prompt(model, task.messages, limits)
+    prompt = _prompt(decoder, task.messages, limits)
+    result = pb.TaskResult()
     result.usage.input_tokens = len(prompt)
-    said: list[str] = []
+    texts: list[str] = []
     try:
-        for piece in model.generate(prompt, sampling, cancelled):
-            said.append(piece.text)
+        for piece in decoder.generate(prompt, sampling, cancelled):
+            texts.append(piece.text)
+            finish_reason = FINISH_REASONS[piece.finish_reason]
             result.usage.output_tokens = piece.tokens
-            result.generate.finish_reason = REASONS[piece.ended]
-            if piece.text or piece.ended:
-                show(pb.GenerateChunk(delta=piece.text, finish_reason=REASONS[piece.ended]))
+            result.generate.finish_reason = finish_reason
+            if piece.text or piece.finish_reason:
+                emit(pb.GenerateChunk(delta=piece.text, finish_reason=finish_reason))
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
     result.generate.message.role = "assistant"
-    result.generate.message.content = "".join(said)
+    result.generate.message.content = "".join(texts)
+    return result
 
 
-def _decoder(loaded: Loaded) -> Decoder:
-    if not isinstance(loaded.model, Decoder):
-        raise invalid("task", f"{loaded.card.name} does not generate")
-    return loaded.model
+def _decoder(model: LoadedModel) -> Decoder:
+    if not isinstance(model.model, Decoder):
+        raise invalid("task", f"model {model.card.name} does not generate text")
+    return model.model
 
 
 def _sampling(task: pb.GenerateTask) -> Sampling:
-    for field in UNSERVED:
-        if getattr(task, field) and not (
-            field == "tool_choice" and task.tool_choice in ("auto", "none")
-        ):
+    """How to choose tokens; without a temperature always the most probable one."""
+    for field in UNSUPPORTED_FIELDS:
+        if field == "tool_choice" and task.tool_choice in TOOL_CHOICES_WITHOUT_EFFECT:
+            continue
+        if getattr(task, field):
             raise invalid(
-                f"task.generate.{field}", "is not served by a local decoder; an upstream does"
+                f"task.generate.{field}",
+                "is not served by a local decoder; choose a model of an upstream",
             )
     temperature = task.temperature if task.HasField("temperature") else 0.0
     top_p = task.top_p if task.HasField("top_p") else 1.0
-    problem = policy.check_sampling(task.max_tokens, temperature, top_p, task.stop)
-    if problem is not None:
-        raise invalid(problem.field, problem.message)
+    violation = check_sampling(task.max_tokens, temperature, top_p, task.stop)
+    if violation is not None:
+        raise invalid(violation.field, violation.message)
     seed = task.seed if task.HasField("seed") else None
     return Sampling(task.max_tokens, temperature, top_p, seed, tuple(task.stop))
 
 
-def _prompt(model: Decoder, messages: Sequence[pb.Message], limits: TextLimits) -> list[int]:
+def _prompt(decoder: Decoder, messages: Sequence[pb.Message], limits: TaskLimits) -> list[int]:
+    """Token ids of the conversation, which leave room for at least one token of the answer."""
     if not messages:
         raise invalid("task.generate.messages", "needs at least one message")
     for index, message in enumerate(messages):
-        field = f"task.generate.messages[{index}]"
-        if message.tool_calls or message.tool_call_id:
-            raise invalid(
-                field, "has tool calls, which a local decoder does not serve; an upstream does"
-            )
-        size = len(message.content.encode("utf-8", "surrogatepass"))
-        if size > limits.max_text_bytes:
-            raise invalid(
-                f"{field}.content", f"has {size} bytes; at most {limits.max_text_bytes} are allowed"
-            )
+        _check_message(message, limits, f"task.generate.messages[{index}]")
     try:
-        prompt = model.encode([(message.role, message.content) for message in messages])
+        prompt = decoder.encode([(message.role, message.content) for message in messages])
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
     if not 0 < len(prompt) < limits.max_tokens:
@@ -108,3 +107,14 @@ def _prompt(model: Decoder, messages: Sequence[pb.Message], limits: TextLimits) 
             f"have {len(prompt)} tokens; the model takes 1 to {limits.max_tokens - 1}",
         )
     return prompt
+
+
+def _check_message(message: pb.Message, limits: TaskLimits, field: str) -> None:
+    if message.tool_calls or message.tool_call_id:
+        raise invalid(
+            field,
+            "has tool calls, which a local decoder does not serve; choose a model of an upstream",
+        )
+    violation = check_text_bytes(message.content, limits, f"{field}.content")
+    if violation is not None:
+        raise invalid(violation.field, violation.message)

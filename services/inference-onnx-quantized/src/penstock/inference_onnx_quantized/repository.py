@@ -1,10 +1,8 @@
-"""Models on disk and in memory: versioned folders, load, swap, unload, a memory budget.
+"""The model repository: versioned folders on disk, models in memory within a budget.
 
-Who runs them lives in `adapters`.
-
-Loads come one at a time, from any thread; what is served changes in one step under a lock, so that
+Loads come one at a time, from any thread. What is served changes in one step under a lock, so that
 a request sees the old model or the new one and never neither. Ownership: a caller that holds a
-Loaded keeps it usable after it was replaced; the repository only stops handing it out.
+LoadedModel may use it after it was replaced; the repository only stops handing it out.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from penstock.rpc.errors import invalid, not_found
 log = logging.getLogger(__name__)
 
 Model = TextModel | Decoder
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model in memory."""
+class LoadedModel:
+    """A model in memory, and the bytes that its card says its files have."""
 
     model: Model
     memory_bytes: int
@@ -42,7 +40,7 @@ class Loaded:
 
     @property
     def encoder(self) -> TextModel:
-        """The model that takes tensors.
+        """The model, where it takes texts or tensors.
 
         Raises:
             Fault: INVALID_ARGUMENT: it is a decoder, which takes conversations.
@@ -52,52 +50,52 @@ class Loaded:
         return self.model
 
 
-class Repository:
+class ModelRepository:
     """All models below one folder. Blocking: callers run `load` in a thread."""
 
     def __init__(self, folder: Path, budget_bytes: int, load: Callable[[Path], Model]) -> None:
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._load = load
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
-        self._loading, self._changing = threading.Lock(), threading.Lock()
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._load_lock = threading.Lock()
+        self._change_lock = threading.Lock()
         self.failed: dict[str, str] = {}
+        """Why the last load of a model failed, by name."""
 
     def names(self) -> list[str]:
-        """Every model on disk."""
+        """Every model on disk, by name."""
         if not self._folder.is_dir():
             return []
-        return sorted(
-            path.name
-            for path in self._folder.iterdir()
-            if path.is_dir() and _SAFE.fullmatch(path.name)
-        )
+        folders = (path for path in self._folder.iterdir() if path.is_dir())
+        return sorted(path.name for path in folders if _SAFE_NAME.fullmatch(path.name))
 
-    def loaded(self) -> Sequence[Loaded]:
+    def loaded(self) -> Sequence[LoadedModel]:
         """Every model in memory, the least recently used first."""
-        with self._changing:
+        with self._change_lock:
             return list(self._loaded.values())
 
-    def get(self, name: str) -> Loaded:
-        """A model in memory.
+    def get(self, name: str) -> LoadedModel:
+        """A model in memory, which is now the most recently used.
 
         Raises:
             Fault: NOT_FOUND naming `model`.
         """
-        with self._changing:
-            found = self._loaded.get(name)
-            if found is None:
-                raise not_found(
-                    "model",
-                    f"{name!r} is not loaded here; loaded are {', '.join(self._loaded) or 'none'}",
-                )
+        with self._change_lock:
+            model = self._loaded.get(name)
+            if model is None:
+                known = ", ".join(self._loaded) or "none"
+                raise not_found("model", f"{name!r} is not loaded here; loaded are {known}")
             self._loaded.move_to_end(name)
-            return found
+            return model
 
-    def load(self, name: str, version: str = "") -> Loaded:
-        """Read, check and warm up a version, then make it the serving one.
+    def load(self, name: str, version: str = "") -> LoadedModel:
+        """Read, check and warm up a version, then make it the one that serves.
 
-        The old one serves until then and stays if this fails.
+        The earlier version serves until then, and stays if this fails.
+
+        Args:
+            version: its folder's name; empty: the highest on disk.
 
         Raises:
             Fault: INVALID_ARGUMENT or NOT_FOUND for a name or version that is not in the
@@ -105,21 +103,32 @@ class Repository:
             BadModel: its files cannot be used, or it needs more memory than the budget.
         """
         folder = self._version_folder(name, version)
-        with self._loading:
+        with self._load_lock:
             try:
-                made = self._read(name, folder)
+                model = self._read(name, folder)
             except BadModel as error:
                 self.failed[name] = str(error)
                 raise
-            with self._changing:
+            with self._change_lock:
                 self.failed.pop(name, None)
-                self._loaded[name] = made
+                self._loaded[name] = model
                 self._loaded.move_to_end(name)
-                self._evict(name)
-        return made
+                self._evict(newest=name)
+        return model
 
-    def _read(self, name: str, folder: Path) -> Loaded:
-        """The budget is asked before a byte is loaded, of the sizes that the card vouches for."""
+    def unload(self, name: str) -> LoadedModel:
+        """Stop handing a model out.
+
+        Raises:
+            Fault: NOT_FOUND naming `model`.
+        """
+        model = self.get(name)
+        with self._change_lock:
+            self._loaded.pop(name, None)
+        return model
+
+    def _read(self, name: str, folder: Path) -> LoadedModel:
+        """Load a model folder, unless its card's sizes exceed the budget."""
         size = sum(file.size_bytes for file in parse_card(folder).files.values())
         if size > self._budget_bytes:
             raise BadModel(
@@ -130,44 +139,37 @@ class Repository:
             model.warm_up()
         except BadInput as error:
             raise BadModel(f"{name}: cannot be warmed up: {error}") from None
-        named = model.card.model_copy(
-            update={"name": name, "version": folder.name}
-        )  # a folder may have been copied
-        return Loaded(replace(model, card=named), size)
-
-    def unload(self, name: str) -> Loaded:
-        """Stop handing a model out; raises as `get` does."""
-        found = self.get(name)
-        with self._changing:
-            self._loaded.pop(name, None)
-        return found
+        # The folder may have been copied, so its own name counts and not the card's.
+        card = model.card.model_copy(update={"name": name, "version": folder.name})
+        return LoadedModel(replace(model, card=card), size)
 
     def _evict(self, newest: str) -> None:
-        while sum(item.memory_bytes for item in self._loaded.values()) > self._budget_bytes:
+        """Unload the least recently used models until the rest fits into the budget."""
+        while sum(model.memory_bytes for model in self._loaded.values()) > self._budget_bytes:
             name = next(iter(self._loaded))
             if name == newest:
                 return
             del self._loaded[name]
             log.warning(
-                "model %s was unloaded: least recently used, and the memory budget is %d bytes",
+                "model %s was unloaded: least recently used, and the memory budget is %d bytes; "
+                "requests for it are refused until it is loaded again",
                 name,
                 self._budget_bytes,
             )
 
     def _version_folder(self, name: str, version: str) -> Path:
         for field, value in (("name", name), ("version", version)):
-            if value and not _SAFE.fullmatch(value):
+            if value and not _SAFE_NAME.fullmatch(value):
                 raise invalid(
                     field,
-                    "may hold letters, digits, dots, dashes and underscores, and begins with "
+                    "may hold letters, digits, dots, dashes and underscores, and must begin with "
                     "a letter or digit",
                 )
         folder = self._folder / name
         if not name or not folder.is_dir():
             raise not_found("name", f"{name!r} is not in the repository {self._folder}")
-        versions = sorted(
-            (path.name for path in folder.iterdir() if (path / CARD).is_file()), key=_natural
-        )
+        names = [path.name for path in folder.iterdir() if (path / CARD).is_file()]
+        versions = sorted(names, key=_natural_order)
         if not versions or (version and version not in versions):
             raise not_found(
                 "version",
@@ -177,9 +179,7 @@ class Repository:
         return folder / (version or versions[-1])
 
 
-def _natural(version: str) -> list[tuple[int, int | str]]:
-    return [
-        (0, int(part)) if part.isdigit() else (1, part)
-        for part in re.split(r"(\d+)", version)
-        if part
-    ]
+def _natural_order(version: str) -> list[tuple[int, int | str]]:
+    """A sort key by which 10 follows 9."""
+    parts = [part for part in re.split(r"(\d+)", version) if part]
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]

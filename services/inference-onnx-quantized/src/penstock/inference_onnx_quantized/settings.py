@@ -1,4 +1,4 @@
-"""The service's knobs, read once. Nothing else here."""
+"""The settings of an instance that runs ONNX models."""
 
 from __future__ import annotations
 
@@ -10,55 +10,65 @@ from pydantic import Field, field_validator
 
 
 class InferenceSettings(ServiceSettings):
-    """Settings of an instance that runs ONNX models."""
+    """Settings from the environment, each as PENSTOCK_ and its name in capitals."""
 
     listen: str = Field(
         "127.0.0.1:7074", description="address to serve on: host:port or unix:/path"
     )
     instance_id: str = Field(
-        "inference-1", min_length=1, description="identifier in the fleet, stable over restarts"
+        "inference-1",
+        min_length=1,
+        description="name of this instance at the router, stable over restarts",
     )
-    router_address: str = Field("", description="router to register with; empty: none")
+    router_address: str = Field(
+        "", description="address of the router to register with; empty: no registration"
+    )
     batcher_address: str = Field(
-        "", description="batcher in front of this instance; empty: the router's default"
+        "", description="address of this instance's batcher; empty: the router's default"
     )
     models: CommaList = Field(
         ("all-MiniLM-L6-v2",),
-        description="models to load, by name, separated by commas; the first is the default",
+        description="names of the models to load, separated by commas; the first is the default",
     )
     compute_threads: int = Field(
-        os.cpu_count() or 1, ge=1, description="rows computed at the same time"
+        os.cpu_count() or 1, ge=1, description="tasks computed at the same time"
     )
     providers: CommaList = Field(
-        ("CPUExecutionProvider",), description="onnxruntime providers, best first"
+        ("CPUExecutionProvider",),
+        description="onnxruntime execution providers, separated by commas, the best first",
     )
     memory_budget_bytes: int = Field(
-        4 << 30, gt=0, description="memory of all loaded models; the least recently used leaves"
+        4 << 30,
+        gt=0,
+        description="bytes of all loaded models; beyond it the least recently used is unloaded",
     )
-    max_texts: int = Field(1024, ge=1, description="texts in one task at most")
-    max_text_bytes: int = Field(32 << 10, ge=1, description="UTF-8 bytes of one text at most")
+    max_texts: int = Field(1024, ge=1, description="most texts in one task")
+    max_text_bytes: int = Field(32 << 10, ge=1, description="most UTF-8 bytes of one text")
     max_tensor_bytes: int = Field(
-        64 << 20, ge=1, description="bytes of all tensors of one task at most"
+        64 << 20, ge=1, description="most bytes of all tensors of one task"
     )
     kserve: Literal["auto", "open", "token", "off"] = Field(
         "auto",
-        description="who may use the KServe v2 service; auto: all on loopback or a socket, else "
-        "holders of the internal token",
+        description="who may use the KServe v2 service: everybody (open), holders of the internal "
+        "token (token), nobody (off); auto: open on loopback or a socket, else token",
     )
-    zone: str = Field("", description="failure domain")
-    spot: bool = Field(False, description="true when this instance may be taken away")
+    zone: str = Field("", description="availability zone of this instance")
+    spot: bool = Field(False, description="true for an instance that its provider may take away")
     microusd_per_hour: int = Field(
-        0, ge=0, description="price of this instance in micro-dollars an hour"
+        0, ge=0, description="price of this instance in millionths of a dollar an hour"
     )
 
     _split = field_validator("models", "providers", mode="before")(split_commas)
 
     def kserve_needs_token(self) -> bool:
-        """Whether a caller of the KServe door must hold the internal token."""
+        """Whether callers of the KServe v2 service must send the internal token."""
+        if self.kserve == "auto":
+            return not self._is_local()
+        return self.kserve == "token"
+
+    def _is_local(self) -> bool:
+        """Whether only this machine reaches the address."""
+        if self.listen.startswith("unix:"):
+            return True
         host = self.listen.rpartition(":")[0].strip("[]")
-        local = (
-            self.listen.startswith("unix:")
-            or host in ("localhost", "::1")
-            or host.startswith("127.")
-        )
-        return self.kserve == "token" or (self.kserve == "auto" and not local)
+        return host in ("localhost", "::1") or host.startswith("127.")

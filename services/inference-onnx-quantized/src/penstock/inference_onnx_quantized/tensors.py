@@ -1,6 +1,6 @@
-"""KServe v2 tensors to arrays and back: datatypes, shapes, bytes.
+"""Tensors of the Open Inference Protocol (KServe v2) to arrays and back: datatypes, shapes, bytes.
 
-No model and no transport lives here.
+Plain values: no model runs here and nothing is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from penstock.onnx.session import BFLOAT16, NUMPY_OF, Array, TensorSpec, from_bfloat16, to_bfloat16
 from penstock.rpc.errors import invalid
 
-DTYPES: dict[str, Any] = {
+NUMPY_DTYPES: dict[str, Any] = {
     "FP32": np.float32,
     "FP64": np.float64,
     "FP16": np.float16,
@@ -29,33 +29,34 @@ DTYPES: dict[str, Any] = {
     "UINT64": np.uint64,
     "BOOL": np.bool_,
 }
-SIZES = {name: np.dtype(dtype).itemsize for name, dtype in DTYPES.items()}
-NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
-RAW_ONLY = ("FP16", "BF16")
-"""These have no typed form. numpy has no BF16: its upper half of an FP32 is carried to FP32, which
-holds every value exactly.
+"""The numpy type of each datatype's bytes. numpy has no BF16, which is the upper half of an FP32:
+its bytes are read as UINT16 and carried as FP32, which holds every value exactly.
 """
+ITEM_BYTES = {name: np.dtype(dtype).itemsize for name, dtype in NUMPY_DTYPES.items()}
+DATATYPES: dict[Any, str] = {
+    np.dtype(dtype): name for name, dtype in NUMPY_DTYPES.items() if name != "BF16"
+}
+RAW_ONLY = ("FP16", "BF16")
+"""Datatypes that have no typed form in the protocol."""
 
 
 def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Array:
-    """The array of a tensor.
+    """The array of a tensor's raw bytes.
 
     Raises:
-        Fault: INVALID_ARGUMENT naming the field, where datatype, shape and bytes do not fit, or a
-            float is NaN or infinite.
+        Fault: INVALID_ARGUMENT naming the field, where datatype, shape and bytes do not fit
+            together, or a float is NaN or infinite.
     """
     if min(shape, default=0) < 0:
         raise invalid(f"{field}.shape", "has a negative size")
     count = math.prod(shape)
     if datatype == "BYTES":
         return _decode_bytes(data, count, field).reshape(shape)
-    dtype = DTYPES.get(datatype)
+    dtype = NUMPY_DTYPES.get(datatype)
     if dtype is None:
-        raise invalid(
-            f"{field}.datatype",
-            f"{datatype!r} is not known; use one of {', '.join([*DTYPES, 'BYTES'])}",
-        )
-    expected = count * SIZES[datatype]
+        known = ", ".join([*NUMPY_DTYPES, "BYTES"])
+        raise invalid(f"{field}.datatype", f"{datatype!r} is not known; use one of {known}")
+    expected = count * ITEM_BYTES[datatype]
     if len(data) != expected:
         raise invalid(
             f"{field}.data",
@@ -69,12 +70,17 @@ def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Arra
 
 
 def check_finite(array: Array, field: str) -> None:
-    """Raises Fault INVALID_ARGUMENT naming the field when a float is NaN or infinite."""
+    """Refuse NaN and infinite floats.
+
+    Raises:
+        Fault: INVALID_ARGUMENT naming the field.
+    """
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise invalid(field, "has NaN or infinite values")
 
 
 def _decode_bytes(data: bytes, count: int, field: str) -> Array:
+    """An array of `count` byte strings, each after its length in four bytes, little-endian."""
     elements: list[bytes] = []
     position = 0
     while position < len(data) and len(elements) <= count:
@@ -92,45 +98,52 @@ def _decode_bytes(data: bytes, count: int, field: str) -> Array:
     return array
 
 
-def encode(array: Array, kind: str = "") -> tuple[str, bytes]:
-    """Datatype and bytes of an array; `kind` is the model's own type of it, where the array alone
-    does not tell.
+def encode(array: Array, onnx_type: str = "") -> tuple[str, bytes]:
+    """Datatype and raw bytes of an array.
+
+    Args:
+        onnx_type: the model's own type of it, since the array of a bfloat16 does not show it.
     """
-    if kind == BFLOAT16:
+    if onnx_type == BFLOAT16:
         return "BF16", to_bfloat16(array).tobytes()
     if array.dtype.kind in "OSU":
         elements = [
             item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()
         ]
         return "BYTES", b"".join(struct.pack("<I", len(item)) + item for item in elements)
-    return NAMES[array.dtype], np.ascontiguousarray(array).tobytes()
+    return DATATYPES[array.dtype], np.ascontiguousarray(array).tobytes()
 
 
-def fit(array: Array, spec: TensorSpec, field: str) -> Array:
-    """The array as the model wants it.
+def match_spec(array: Array, spec: TensorSpec, field: str) -> Array:
+    """The array as the model's input takes it: byte strings become text.
 
     Raises:
-        Fault: INVALID_ARGUMENT where type or shape is another one.
+        Fault: INVALID_ARGUMENT where its type or shape is not that of the input.
     """
-    wanted = NUMPY_OF.get(spec.type)
-    if wanted is None or array.dtype != np.dtype(wanted):
+    expected = NUMPY_OF.get(spec.type)
+    if expected is None or array.dtype != np.dtype(expected):
+        datatype = DATATYPES.get(array.dtype, "BYTES")
         raise invalid(
-            f"{field}.datatype",
-            f"is {NAMES.get(array.dtype, 'BYTES')}; the model's input {spec.name} is {spec.type}",
+            f"{field}.datatype", f"is {datatype}; the model's input {spec.name} is {spec.type}"
         )
-    if len(array.shape) != len(spec.shape) or any(
-        size is not None and size != given
-        for size, given in zip(spec.shape, array.shape, strict=True)
-    ):
+    if not _has_shape(array, spec):
         shape = [-1 if size is None else size for size in spec.shape]
         raise invalid(
             f"{field}.shape", f"is {list(array.shape)}; the model's input {spec.name} is {shape}"
         )
-    return _strings(array, field) if wanted is np.object_ else array
+    return _decode_text(array, field) if expected is np.object_ else array
 
 
-def _strings(array: Array, field: str) -> Array:
-    """Bytes as text: the runtime would otherwise take the Python spelling of the bytes."""
+def _has_shape(array: Array, spec: TensorSpec) -> bool:
+    """Whether the array has the input's shape; a size of None may vary."""
+    if len(array.shape) != len(spec.shape):
+        return False
+    pairs = zip(spec.shape, array.shape, strict=True)
+    return all(size is None or size == actual for size, actual in pairs)
+
+
+def _decode_text(array: Array, field: str) -> Array:
+    """Byte strings as text: the runtime would take the Python spelling of bytes for their text."""
     texts = np.empty(array.shape, dtype=np.object_)
     try:
         texts.ravel()[:] = [item.decode() for item in array.ravel().tolist()]

@@ -1,5 +1,6 @@
-"""How usual what a model is asked is: the distribution of its embeddings against its own beginning,
-in one number. Plain.
+"""How typical a text is of the first texts that this model embedded, as one number.
+
+When the distribution of texts moves, the mean of this number moves with it: a cheap sign of drift.
 """
 
 from __future__ import annotations
@@ -7,40 +8,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from penstock.inference_onnx_quantized.classification import Floats
+from penstock.onnx.encoder import Floats
 
-REFERENCE = 256
-"""Embeddings whose mean direction is what later ones are compared with."""
+REFERENCE_EMBEDDINGS = 256
+"""The first embeddings, whose mean direction later ones are compared with."""
 
 
 class Typicality:
-    """Cosine of an embedding to the mean of the first ones.
-
-    When what is asked moves elsewhere, so does its mean.
-    """
+    """Cosine of an embedding to the mean of the first ones."""
 
     def __init__(self) -> None:
         self._sum: Floats | None = None
-        self._unit: Floats | None = None
-        self._seen = 0
+        self._mean_direction: Floats | None = None
+        self._count = 0
 
-    def of(self, values: Sequence[float]) -> float | None:
-        """The cosine; None while the reference is being learnt, of a vector without length, or of
-        another width.
+    def score(self, values: Sequence[float]) -> float | None:
+        """The cosine of an embedding to the reference.
+
+        None while the reference is being learned, of a vector that has no direction, and of one
+        that has another dimension.
         """
         vector = np.fromiter(values, np.float32, len(values))
         length = float(np.linalg.norm(vector))
         if not length or not np.isfinite(length):
             return None
-        if self._unit is not None:
-            return float(vector @ self._unit) / length if vector.shape == self._unit.shape else None
-        self._learn(vector / np.float32(length))
-        return None
+        if self._mean_direction is None:
+            self._learn(vector / np.float32(length))
+            return None
+        if vector.shape != self._mean_direction.shape:
+            return None
+        return float(vector @ self._mean_direction) / length
 
-    def _learn(self, unit: Floats) -> None:
-        if self._sum is None or self._sum.shape != unit.shape:
-            self._sum, self._seen = np.zeros_like(unit), 0
-        self._sum += unit
-        self._seen += 1
-        if self._seen == REFERENCE:
-            self._unit = self._sum / np.maximum(np.linalg.norm(self._sum), 1e-12)
+    def _learn(self, direction: Floats) -> None:
+        """Add one embedding to the reference; another dimension starts it again."""
+        if self._sum is None or self._sum.shape != direction.shape:
+            self._sum = np.zeros_like(direction)
+            self._count = 0
+        self._sum += direction
+        self._count += 1
+        if self._count == REFERENCE_EMBEDDINGS:
+            self._mean_direction = self._sum / np.maximum(np.linalg.norm(self._sum), 1e-12)

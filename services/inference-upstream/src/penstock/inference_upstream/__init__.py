@@ -1,1 +1,1 @@
-"""What does the hosted model say?"""
+"""An inference instance whose models are hosted elsewhere, behind an OpenAI-compatible server."""

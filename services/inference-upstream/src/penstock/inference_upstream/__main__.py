@@ -1,4 +1,4 @@
-"""`python -m penstock.inference_upstream`."""
+"""`python -m penstock.inference_upstream` starts the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The assembly of the service before one upstream."""
+"""The assembly of the service before one upstream, as production, tests and benchmarks use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 
 def build(settings: UpstreamSettings, outside: Outside) -> Service:
-    """Make the service; raises BadConfig where the file has no such upstream."""
+    """Make the service.
+
+    Raises:
+        BadConfig: the `upstreams` section has an unknown key or a bad value, or no such upstream,
+            or the upstream's key cannot be read.
+    """
     section = load_section(settings.config_file, "upstreams", UpstreamsSection)
     upstream = section.named(settings.upstream)
     client = Client(upstream, outside.telemetry)
@@ -37,8 +42,8 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
     )
     background = Background()
 
-    async def open_() -> None:
-        background.start(client.keep(outside.clock), "connection keeper")
+    async def start_sweeping() -> None:
+        background.start(client.sweep_forever(outside.clock), "connection sweeper")
 
     async def close() -> None:
         await background.close()
@@ -48,7 +53,7 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
         NAME,
         [port],
         [endpoint],
-        open=open_,
+        open=start_sweeping,
         ready=registration.start,
         drain=registration.leave,
         close=close,
@@ -58,6 +63,7 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
 def _instance(
     settings: UpstreamSettings, upstream: Upstream, servicer: UpstreamServicer, address: str
 ) -> router_pb2.Instance:
+    """How the service presents itself to the router."""
     return router_pb2.Instance(
         id=settings.instance_id or upstream.name,
         address=settings.advertise or address,

@@ -1,6 +1,4 @@
-"""The knobs of the upstream service, from the environment and the `upstreams` section of the
-file.
-"""
+"""The settings of the upstream service, and the `upstreams` section of the configuration file."""
 
 from __future__ import annotations
 
@@ -13,78 +11,94 @@ from pydantic import Field, field_validator
 
 
 class UpstreamSettings(ServiceSettings):
-    """Settings of one process; it fronts one upstream."""
+    """Settings of one process, which serves one upstream; from the environment."""
 
     listen: str = Field(
         "127.0.0.1:7077", description="address to serve on: host:port or unix:/path"
     )
     upstream: str = Field(
         "",
-        description="name of the upstream in the file that this process fronts; empty: the first",
+        description="name of the upstream, in the file's upstreams section, that this process "
+        "serves; empty: the first",
     )
-    instance_id: str = Field("", description="name at the router; empty: the upstream's")
-    router_address: str = Field("", description="router to register with; empty: none")
+    instance_id: str = Field(
+        "", description="name of this instance at the router; empty: the upstream's name"
+    )
+    router_address: str = Field(
+        "", description="address of the router to register with; empty: no registration"
+    )
     batcher_address: str = Field(
-        "", description="batcher that holds what waits for this upstream; empty: the router's"
+        "", description="address of this instance's batcher; empty: the router's default"
     )
-    zone: str = Field("", description="failure domain")
+    zone: str = Field("", description="availability zone of this instance")
 
 
 class UpstreamModel(Section):
-    """One model: its name here and there, and what it does."""
+    """A model of an upstream."""
 
     name: str = Field(min_length=1, max_length=128)
+    """Its name at the router."""
     upstream_name: str = ""
+    """Its name at the upstream; empty: the same."""
     tasks: tuple[Literal["generate", "embed"], ...] = ("generate",)
     max_input_tokens: int = Field(128_000, ge=1)
 
+    @property
+    def name_at_upstream(self) -> str:
+        """Its name at the upstream."""
+        return self.upstream_name or self.name
+
 
 class Upstream(Section):
-    """One OpenAI-compatible server. Its key comes from a variable or a file, never from here."""
+    """An OpenAI-compatible server. Its key comes from a variable or a file, never from here."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     base_url: str
     key_env: str = ""
+    """The environment variable that holds the key."""
     key_file: Path | None = None
+    """The file that holds the key; goes before `key_env`."""
     models: tuple[UpstreamModel, ...] = Field(min_length=1)
     connect_timeout_ms: int = Field(2_000, ge=1)
     silence_timeout_ms: int = Field(30_000, ge=1)
-    """Longest pause between two pieces of an answer, the first one included."""
+    """Longest pause before and between two pieces of an answer, and longest wait for a connection
+    of the pool.
+    """
     most_connections: int = Field(100, ge=1)
+    """Connections that may be open."""
     kept_connections: int = Field(100, ge=0)
-    """While more than so many are open, a connection is closed as soon as its call ends; below it,
-    those that calls at once have needed in the last `keepalive_s` stay.
-    """
+    """While more connections than this are open, a connection is closed when its call ends."""
     keepalive_s: float = Field(30.0, ge=0)
-    """An idle connection is used no more after so long, and closed soon after, whether calls come
-    or not.
-    """
+    """An idle connection is closed after so many seconds, whether calls come or not."""
     refresh_s: float = Field(300.0, ge=0)
-    """New calls get new connections after so long, so that the name is looked up again; running
-    calls end on the old ones.
+    """New calls get new connections after so many seconds, so that the host name is looked up
+    again; running calls end on the old ones.
     """
     http2: bool = False
+    """Whether to offer HTTP/2 over TLS, by which calls share a connection."""
     ca_file: Path | None = None
+    """PEM file of the certificate authorities to trust; none: those that certifi lists."""
     most_answer_bytes: int = Field(8 << 20, ge=1)
+    """Bytes that a whole answer may have."""
     resumes: bool = False
     """True for a server (vLLM, SGLang) that continues an assistant's turn at the end of a
-    conversation: a cut answer goes on there.
+    conversation, so that a cut answer can go on there.
     """
     concurrency: int = Field(16, ge=1)
-    """What the batcher begins with; it learns what the upstream takes."""
+    """Calls at once that the batcher begins with; it learns how many the upstream takes."""
 
     @field_validator("base_url")
     @classmethod
-    def _url(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
 
     def key(self) -> str:
-        """The key, read now.
+        """The key, read now; empty where none is configured.
 
         Raises:
-            BadConfig: the variable or the file that should hold it is not there.
+            BadConfig: the file cannot be read, or the variable is not set.
         """
         if self.key_file is not None:
             try:
@@ -93,9 +107,12 @@ class Upstream(Section):
                 raise BadConfig(
                     [f"upstreams: {self.name}: key_file cannot be read ({error.strerror})"]
                 ) from None
-        if self.key_env and not os.environ.get(self.key_env):
+        if not self.key_env:
+            return ""
+        key = os.environ.get(self.key_env, "")
+        if not key:
             raise BadConfig([f"upstreams: {self.name}: the variable {self.key_env} holds no key"])
-        return os.environ.get(self.key_env, "") if self.key_env else ""
+        return key
 
 
 class UpstreamsSection(Section):
@@ -104,7 +121,7 @@ class UpstreamsSection(Section):
     servers: tuple[Upstream, ...] = ()
 
     def named(self, name: str) -> Upstream:
-        """The upstream of that name, or the first.
+        """The upstream of that name, the first where it is empty.
 
         Raises:
             BadConfig: there is none.

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2_grpc
 from penstock.batcher.batch_formation import padding_waste
-from penstock.batcher.fair_queue import Entry
+from penstock.batcher.work_item import WorkItem
 from penstock.bench.batching import padding
 from penstock.bench.batching.batcher_process import INSTANT, BatcherProcess, batcher_process
 from penstock.bench.batching.texts import sample_texts, trace_lengths
@@ -108,7 +108,7 @@ def _virtual(options: Options) -> dict[str, float]:
 def _figures_of(shape: CostShape, seed: int, count: int, lengths: Lengths) -> dict[str, float]:
     """Our batching against others on one cost, over the same requests."""
 
-    def make(instants_s: Iterable[float]) -> list[Entry]:
+    def make(instants_s: Iterable[float]) -> list[WorkItem]:
         return requests_at(instants_s, shape, random.Random(seed), lengths=lengths)
 
     size, capacity = best_first_come(

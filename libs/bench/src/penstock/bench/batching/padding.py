@@ -20,9 +20,12 @@ from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue import InstanceQueue, Member
-from penstock.batcher.settings import KnobsSection
-from penstock.batcher.split_merge import size_of
+from penstock.batcher.concurrency import FixedLimit
+from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.pending_request import InstanceResult, PendingRequest
+from penstock.batcher.settings import BatchingSection, KnobsSection
+from penstock.batcher.split_merge import task_size
 from penstock.bench.batching.texts import MAX_MODEL_TOKENS, mixed_texts
 from penstock.bench.harness.load import closed_loop
 from penstock.bench.harness.options import Options
@@ -114,22 +117,23 @@ class ServingQueue:
     def __init__(self, model: PaddingModel) -> None:
         self.tally = Tally()
         self._model = model
-        self._queue = InstanceQueue(self, 1, {"": KnobsSection(max_batch_size=ROWS)}, SystemClock())
+        knobs = KnobTable(BatchingSection(default=KnobsSection(max_batch_size=ROWS)))
+        self._queue = InstanceQueue(self, FixedLimit(1), knobs, SystemClock())
 
     async def run(
-        self, model: str, members: Sequence[Member]
-    ) -> AsyncIterator[tuple[int, inference_pb2.MemberResult, common_pb2.LoadReport]]:
+        self, model: str, requests: Sequence[PendingRequest]
+    ) -> AsyncIterator[InstanceResult]:
         """Compute a batch for the queue."""
-        rows = [self._model.encoded[member.task.embed.texts[0]] for member in members]
-        self.tally.add(len(members) + len(self._queue.waiting), rows)
+        rows = [self._model.encoded[request.task.embed.texts[0]] for request in requests]
+        self.tally.add(len(requests) + len(self._queue.waiting), rows)
         await self._model.run(rows)
-        for index in range(len(members)):
+        for index in range(len(requests)):
             yield index, inference_pb2.MemberResult(index=index, status=OK), common_pb2.LoadReport()
 
     async def serve(self, text: str) -> None:
         """Queue a text and wait for it."""
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
-        await self._queue.submit(task, MODEL, Call(), size_of(task, 0))
+        await self._queue.submit(task, MODEL, Call(), task_size(task, 0))
 
 
 class FirstComeQueue:

@@ -7,7 +7,7 @@ import statistics
 
 from penstock.bench.harness.data_sets import azure_trace, banking77
 from penstock.bench.harness.options import Options
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.simulation.batch_queue import Lengths, log_normal_length
 
 MAX_MODEL_TOKENS = 256
@@ -17,7 +17,7 @@ MEDIAN_TOKENS = 24
 def sample_texts(options: Options) -> list[str]:
     """Banking77's test texts; without the data, the samples of the repository."""
     rows = banking77(options, "test")
-    return list(TEXTS) if rows is None else [row.text for row in rows]
+    return list(SAMPLE_TEXTS) if rows is None else [row.text for row in rows]
 
 
 def trace_lengths(options: Options) -> Lengths:

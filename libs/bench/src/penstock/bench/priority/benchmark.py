@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from penstock.batcher.fair_queue import CRITICAL, LOW, WEIGHTS, Entry
+from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.work_item import CRITICAL, LOW, WorkItem
 from penstock.bench.batching.batcher_process import batcher_process
 from penstock.bench.batching.texts import sample_texts
 from penstock.bench.harness.data_sets import azure_trace
@@ -123,15 +124,15 @@ class Traffic:
 
     def at(
         self, instants_s: Iterable[float], shares: dict[int, float] | None = None
-    ) -> list[Entry]:
+    ) -> list[WorkItem]:
         """Requests at these instants."""
         return requests_at(instants_s, CPU, self.rng(), shares)
 
-    def poisson(self, rate_per_s: float, shares: dict[int, float] | None = None) -> list[Entry]:
+    def poisson(self, rate_per_s: float, shares: dict[int, float] | None = None) -> list[WorkItem]:
         """Poisson arrivals."""
         return self.at(poisson(rate_per_s, self.count, self.rng()), shares)
 
-    def bursty(self, rate_per_s: float) -> list[Entry]:
+    def bursty(self, rate_per_s: float) -> list[WorkItem]:
         """Instants of the code-completion trace scaled to the rate, or generated bursts."""
         trace = azure_trace(self.options, "code")
         if trace is None:
@@ -181,24 +182,24 @@ def _figures_of_seed(traffic: Traffic) -> dict[str, float]:
     }
 
 
-def _latency_s(served: Served, entry: Entry) -> float:
+def _latency_s(served: Served, entry: WorkItem) -> float:
     """Infinite for a dropped request."""
     finished_s = served.finished_s.get(entry.id)
     return float("inf") if finished_s is None else finished_s - entry.arrived_s
 
 
-def _p99_s(served: Served, entries: Sequence[Entry]) -> float:
+def _p99_s(served: Served, entries: Sequence[WorkItem]) -> float:
     return quantile([_latency_s(served, entry) for entry in entries], 0.99)
 
 
-def _mean_s(served: Served, entries: Sequence[Entry]) -> float:
+def _mean_s(served: Served, entries: Sequence[WorkItem]) -> float:
     """Mean latency; a dropped request counts as its deadline."""
     return statistics.mean(
         min(_latency_s(served, entry), DEADLINES_S[entry.priority]) for entry in entries
     )
 
 
-def _in_time_share(served: Served, entries: Sequence[Entry]) -> float:
+def _in_time_share(served: Served, entries: Sequence[WorkItem]) -> float:
     """Share of the critical requests that are answered within their deadline."""
     critical = [entry for entry in entries if entry.priority == CRITICAL]
     deadline_s = DEADLINES_S[CRITICAL] + 1e-9
@@ -210,12 +211,12 @@ def _low_share_of_floor(traffic: Traffic, rate_per_s: float) -> float:
 
     Every priority alone is overloaded.
     """
-    arrivals = traffic.poisson(rate_per_s * ALL_OVERLOADED, dict.fromkeys(WEIGHTS, 0.25))
+    arrivals = traffic.poisson(rate_per_s * ALL_OVERLOADED, dict.fromkeys(DEFAULT_WEIGHTS, 0.25))
     finished_s = simulate(arrivals, FairBatching(CPU), CPU).finished_s
     end_s = arrivals[-1].arrived_s
     served = [entry for entry in arrivals if finished_s.get(entry.id, float("inf")) <= end_s]
     low = sum(entry.tokens for entry in served if entry.priority == LOW)
-    floor = WEIGHTS[LOW] / sum(WEIGHTS.values())
+    floor = DEFAULT_WEIGHTS[LOW] / sum(DEFAULT_WEIGHTS.values())
     return low / sum(entry.tokens for entry in served) / floor
 
 

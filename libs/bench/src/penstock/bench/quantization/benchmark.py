@@ -24,7 +24,7 @@ from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.models.evaluate import batch_invariance, cosines
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.encoder import TextModel
 
 SEED = 20260301
@@ -142,7 +142,7 @@ def _times(sides: Mapping[str, Embed], texts: Sequence[str], options: Options) -
     rounds, count = (2, 32) if options.quick else (7, 192)
     times: Times = {(name, size): [] for name in sides for size in BATCH_SIZES}
     for embed in sides.values():
-        embed(TEXTS[:BATCH])
+        embed(SAMPLE_TEXTS[:BATCH])
     for _ in range(rounds):
         chosen = sorted(rng.sample(texts, min(count, len(texts))), key=len)
         for size in BATCH_SIZES:
@@ -213,7 +213,7 @@ def _texts(options: Options) -> tuple[Labelled, Labelled]:
 
 def _sample_texts() -> tuple[Labelled, Labelled]:
     """The repository's samples with their subjects as labels; every fourth frame is tested."""
-    rows = [(text, str(index % SUBJECTS)) for index, text in enumerate(TEXTS)]
+    rows = [(text, str(index % SUBJECTS)) for index, text in enumerate(SAMPLE_TEXTS)]
     is_test = [index // SUBJECTS % 4 == 0 for index in range(len(rows))]
     train = [row for row, tested in zip(rows, is_test, strict=True) if not tested]
     test = [row for row, tested in zip(rows, is_test, strict=True) if tested]

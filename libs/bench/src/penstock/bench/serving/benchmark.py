@@ -4,8 +4,8 @@ Same model file, same client, same cores. Each request is one text of 16 tokens.
 each round; a figure is the median over the rounds. Triton runs in the peers' environment (`make
 peers`); where that is missing, its figures are absent. Our server runs as its supervisor starts it,
 Triton with its runtime's defaults. `vs_triton_as_ours_rps` gives Triton's runtime, as the loop has
-it, the one setting that ours has (`penstock.onnx.session.SLOWER`: a fusion that is slower on a CPU
-is disabled).
+it, the one setting that ours has (`penstock.onnx.session.SLOW_FUSIONS`: a fusion that is slower on
+a CPU is disabled).
 
 `of_bare_runtime` compares requests of one text with a loop over batches of 32, so three things are
 in it: the RPC, the client on the same cores, and what a batch of 32 saves on this CPU.
@@ -44,7 +44,7 @@ from penstock.bench.serving.infer_requests import (
 )
 from penstock.bench.serving.servers import PeerAbsent, echo_server, our_server, triton_server
 from penstock.onnx.encoder import TextModel
-from penstock.onnx.session import SLOWER, OnnxSession
+from penstock.onnx.session import SLOW_FUSIONS, OnnxSession
 
 MODEL = "all-MiniLM-L6-v2"
 CALLERS = (1, 8, 32)
@@ -100,7 +100,7 @@ async def _run(options: Options) -> Result:
         sides = {OURS: await running.enter_async_context(our_server(home_folder(), MODEL, threads))}
         notes = _busy_note(os.getloadavg()[0], threads)
         try:
-            for name, disabled in ((TRITON, ()), (TRITON_AS_OURS, SLOWER)):
+            for name, disabled in ((TRITON, ()), (TRITON_AS_OURS, SLOW_FUSIONS)):
                 triton = triton_server(folder / "model.onnx", threads, disabled)
                 sides[name] = await running.enter_async_context(triton)
         except PeerAbsent as absent:

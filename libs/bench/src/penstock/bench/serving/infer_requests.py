@@ -12,7 +12,7 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.bench.harness.data_sets import banking77
 from penstock.bench.harness.load import LoadResult, closed_loop
 from penstock.bench.harness.options import Options
-from penstock.models.samples import TEXTS
+from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.encoder import Floats, TextModel
 
 TOKENS, BATCH = 16, 32
@@ -54,7 +54,7 @@ class Server:
 def single_requests(options: Options, model: TextModel) -> Requests:
     """Requests of one text of 16 tokens each, of Banking77's texts or the repository's samples."""
     rows = banking77(options, "test")
-    texts: Sequence[str] = TEXTS if rows is None else [row.text for row in rows]
+    texts: Sequence[str] = SAMPLE_TEXTS if rows is None else [row.text for row in rows]
     chosen = [ids[:TOKENS] for ids, _ in model.encode(texts) if len(ids) >= TOKENS]
     return [_request(ids) for ids in chosen[:MAX_REQUESTS]]
 

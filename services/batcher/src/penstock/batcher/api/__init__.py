@@ -1,1 +1,1 @@
-"""The gRPC service of the batcher: messages to values and back."""
+"""The batcher over gRPC: messages to values and back."""

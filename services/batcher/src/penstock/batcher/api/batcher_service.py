@@ -1,23 +1,45 @@
-"""The door: each RPC is proto in, the queue of its instance, proto out."""
+"""The gRPC service of the batcher: each RPC finds the queue of its instance and waits for it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher import fair_queue as policy
+from penstock.batcher.api.metrics import BatcherMetrics
+from penstock.batcher.concurrency import INITIAL_LIMIT, FixedLimit, GradientLimit
+from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
 from penstock.batcher.instance import PeerInstance
-from penstock.batcher.queue import InstanceQueue
-from penstock.batcher.settings import BatchingSection, KnobsSection
-from penstock.batcher.split_merge import join, parts, size_of, together
-from penstock.batcher.tuning import NAMES, changed, shown
+from penstock.batcher.knobs import KnobTable, to_proto
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.pending_request import Answer
+from penstock.batcher.settings import BatchingSection
+from penstock.batcher.split_merge import gather_or_cancel, merge, split, task_size
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
+
+
+@dataclass(frozen=True)
+class _AttachedInstance:
+    """An instance that this batcher may call, and its queue."""
+
+    address: str
+    peer: Peer
+    queue: InstanceQueue
+
+    async def close(self) -> int:
+        """Return what waits, finish what runs, close the connection; returns the number of
+        requests that were returned.
+        """
+        returned = self.queue.close()
+        await self.queue.wait_idle()
+        await self.peer.close()
+        return returned
 
 
 class BatcherServicer:
@@ -30,110 +52,80 @@ class BatcherServicer:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self._knobs: dict[str, KnobsSection] = {}
-        self.reload(section)
+        self._knobs = KnobTable(section)
         self._dial = dial
         self._clock = clock
         self._telemetry = telemetry
-        self._queues: dict[str, InstanceQueue] = {}
-        self._addresses: dict[str, str] = {}
-        self._peers: dict[str, Peer] = {}
-        self._queue_wait = telemetry.histogram(
-            "penstock.batcher.queue_wait", "ms", "Time that members waited in the queue"
-        )
-        self._batch_size = telemetry.histogram(
-            "penstock.batcher.batch_size", "{row}", "Rows of the batch that served a member"
-        )
-        self._padding = telemetry.histogram(
-            "penstock.batcher.padding_waste", "1", "Share of a padded batch that is padding"
-        )
-        self._drops = telemetry.counter(
-            "penstock.batcher.dropped", "{member}", "Members dropped, by reason"
-        )
-        for priority, name in NAMES.items():
-            self._watch(priority, name)
-
-    def _watch(self, priority: int, name: str) -> None:
-        def depth() -> float:
-            return float(sum(queue.waiting.rows(priority) for queue in self._queues.values()))
-
-        def oldest_s() -> float:
-            arrivals = [queue.waiting.oldest_s(priority) for queue in self._queues.values()]
-            now = self._clock.monotonic()
-            return max((now - arrived for arrived in arrivals if arrived is not None), default=0.0)
-
-        self._telemetry.gauge(
-            f"penstock.batcher.depth.{name}", "{row}", f"Rows waiting with priority {name}", depth
-        )
-        self._telemetry.gauge(
-            f"penstock.batcher.oldest_age.{name}",
-            "s",
-            f"Age of the oldest row with priority {name}",
-            oldest_s,
-        )
+        self._instances: dict[str, _AttachedInstance] = {}
+        self._metrics = BatcherMetrics(telemetry, clock, self._queues)
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
-        queue = self._queue(request.instance_id)
-        tasks = parts(request.task, queue.knobs_of(request.model).max_batch_size)
+        queue = self._attached(request.instance_id).queue
         with self._telemetry.span(
             "queue", call, attributes={"penstock.instance.id": request.instance_id}
         ) as span:
-            if len(tasks) == 1:
-                size = size_of(request.task, request.estimated_tokens)
-                whole = await queue.submit(request.task, request.model, span.call, size)
-            else:
-                whole = join(
-                    await together(
-                        [
-                            queue.submit(task, request.model, span.call, size_of(task, 0))
-                            for task in tasks
-                        ]
-                    )
-                )
-            span.set("penstock.batch.size", whole.receipt.batch_size)
-            span.set("penstock.batch.queued_ms", whole.receipt.queued_ms)
-        self._queue_wait.record(whole.receipt.queued_ms)
-        self._batch_size.record(whole.receipt.batch_size)
-        return pb.ComputeResponse(result=whole.result, batch=whole.receipt, load=whole.load)
+            answer = await self._submit(queue, request, span.call)
+            span.set("penstock.batch.size", answer.receipt.batch_size)
+            span.set("penstock.batch.queued_ms", answer.receipt.queued_ms)
+        self._metrics.record_answer(answer.receipt)
+        return pb.ComputeResponse(result=answer.result, batch=answer.receipt, load=answer.load)
+
+    async def _submit(self, queue: InstanceQueue, request: pb.ComputeRequest, call: Call) -> Answer:
+        """The answer of a task, computed in parts where it has more rows than a batch."""
+        parts = split(request.task, self._knobs.for_model(request.model).max_batch_size)
+        if len(parts) == 1:
+            size = task_size(request.task, request.estimated_tokens)
+            return await queue.submit(request.task, request.model, call, size)
+        submitted = [
+            queue.submit(part, request.model, call, task_size(part, estimated_tokens=0))
+            for part in parts
+        ]
+        return merge(await gather_or_cancel(submitted))
 
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
-        queue = self._queue(request.instance_id)
-        asked = inference_pb2.ComputeStreamRequest(model=request.model, task=request.task)
-        size = size_of(request.task, request.estimated_tokens)
-        async with queue.turn(request.task, request.model, call, size) as receipt:
-            began, first = self._clock.monotonic(), True
-            async for part in self._peers[request.instance_id].stream("ComputeStream", asked, call):
-                if first:
-                    queue.first_token((self._clock.monotonic() - began) * 1e3)
-                    first = False
-                answer = pb.ComputeStreamResponse(chunk=part.chunk)
+        instance = self._attached(request.instance_id)
+        message = inference_pb2.ComputeStreamRequest(model=request.model, task=request.task)
+        size = task_size(request.task, request.estimated_tokens)
+        async with instance.queue.stream_slot(request.task, request.model, call, size) as receipt:
+            began_s = self._clock.monotonic()
+            is_first = True
+            async for part in instance.peer.stream("ComputeStream", message, call):
+                if is_first:
+                    delay_ms = (self._clock.monotonic() - began_s) * 1e3
+                    instance.queue.record_first_token(delay_ms)
+                    is_first = False
+                response = pb.ComputeStreamResponse(chunk=part.chunk)
                 if part.HasField("result"):
-                    answer.result.CopyFrom(part.result)
-                    answer.batch.CopyFrom(receipt)
-                    answer.load.CopyFrom(queue.with_queue(part.load))
-                yield answer
+                    response.result.CopyFrom(part.result)
+                    response.batch.CopyFrom(receipt)
+                    response.load.CopyFrom(instance.queue.load_report(part.load))
+                yield response
 
     async def AttachInstance(
         self, request: pb.AttachInstanceRequest, call: Call
     ) -> pb.AttachInstanceResponse:
-        if not request.instance_id or not request.address:
-            raise invalid("instance_id" if not request.instance_id else "address", "is empty")
-        if self._addresses.get(request.instance_id) != request.address:
+        if not request.instance_id:
+            raise invalid("instance_id", "is empty")
+        if not request.address:
+            raise invalid("address", "is empty")
+        attached = self._instances.get(request.instance_id)
+        if attached is None or attached.address != request.address:
             await self._detach(request.instance_id)
-            peer = self._peers[request.instance_id] = self._dial(request.address)
-            self._addresses[request.instance_id] = request.address
-            self._queues[request.instance_id] = InstanceQueue(
-                PeerInstance(peer, self._clock),
-                request.concurrency,
-                self._knobs,
-                self._clock,
-                adaptive=request.adaptive_concurrency,
-                dropped=lambda reason: self._drops.add(1, {"reason": reason}),
-                formed=self._padding.record,
-            )
-        return pb.AttachInstanceResponse(queue=self._row(request.instance_id))
+            self._instances[request.instance_id] = self._attach(request)
+        return pb.AttachInstanceResponse(queue=self._queue_row(request.instance_id))
+
+    def _attach(self, request: pb.AttachInstanceRequest) -> _AttachedInstance:
+        limit = (
+            GradientLimit(request.concurrency or INITIAL_LIMIT)
+            if request.adaptive_concurrency
+            else FixedLimit(request.concurrency)
+        )
+        peer = self._dial(request.address)
+        instance = PeerInstance(peer, self._clock)
+        queue = InstanceQueue(instance, limit, self._knobs, self._clock, self._metrics)
+        return _AttachedInstance(request.address, peer, queue)
 
     async def DetachInstance(
         self, request: pb.DetachInstanceRequest, call: Call
@@ -141,64 +133,57 @@ class BatcherServicer:
         return pb.DetachInstanceResponse(returned=await self._detach(request.instance_id))
 
     async def ListQueues(self, request: pb.ListQueuesRequest, call: Call) -> pb.ListQueuesResponse:
-        rows = [self._row(instance_id) for instance_id in self._queues]
-        return pb.ListQueuesResponse(
-            queues=rows, knobs={model: shown(knobs) for model, knobs in self._knobs.items()}
-        )
+        rows = [self._queue_row(instance_id) for instance_id in self._instances]
+        return pb.ListQueuesResponse(queues=rows, knobs=self._knobs.to_proto())
 
     async def Configure(self, request: pb.ConfigureRequest, call: Call) -> pb.ConfigureResponse:
-        current = self._knobs.get(request.model) or self._knobs[""]
-        self._knobs[request.model] = changed(current, request.knobs)
-        return pb.ConfigureResponse(knobs=shown(self._knobs[request.model]))
+        knobs = self._knobs.change(request.model, request.knobs)
+        return pb.ConfigureResponse(knobs=to_proto(knobs))
 
     def reload(self, section: BatchingSection) -> None:
-        """Put the file's knobs in force, for queues that wait already too; what `Configure` changed
-        before is gone.
+        """Put the file's knobs in force, for requests that wait already too; what `Configure`
+        changed before is gone.
         """
-        self._knobs.clear()
-        self._knobs.update({"": section.default, **section.models})
+        self._knobs.replace(section)
 
     async def close(self) -> None:
         """Return what waits, finish what runs, close the connections."""
-        for instance_id in list(self._queues):
+        for instance_id in list(self._instances):
             await self._detach(instance_id)
 
-    def _queue(self, instance_id: str) -> InstanceQueue:
-        queue = self._queues.get(instance_id)
-        if queue is None:
+    def _queues(self) -> list[InstanceQueue]:
+        return [instance.queue for instance in self._instances.values()]
+
+    def _attached(self, instance_id: str) -> _AttachedInstance:
+        instance = self._instances.get(instance_id)
+        if instance is None:
             raise unavailable(
-                f"no instance {instance_id!r} is attached here", reason=Reason.NOT_ATTACHED
+                f"instance {instance_id!r} is not attached to this batcher; attach it with "
+                "AttachInstance",
+                reason=Reason.NOT_ATTACHED,
             )
-        return queue
+        return instance
 
     async def _detach(self, instance_id: str) -> int:
-        queue = self._queues.pop(instance_id, None)
-        self._addresses.pop(instance_id, None)
-        if queue is None:
-            return 0
-        returned = queue.close()
-        await queue.drained()
-        await self._peers.pop(instance_id).close()
-        return returned
+        instance = self._instances.pop(instance_id, None)
+        return 0 if instance is None else await instance.close()
 
-    def _row(self, instance_id: str) -> pb.Queue:
-        queue, now = self._queues[instance_id], self._clock.monotonic()
+    def _queue_row(self, instance_id: str) -> pb.Queue:
+        instance = self._instances[instance_id]
+        queue, now = instance.queue, self._clock.monotonic()
         row = pb.Queue(
             instance_id=instance_id,
-            address=self._addresses[instance_id],
+            address=instance.address,
             concurrency=queue.limit.limit,
             running=queue.running,
         )
-        for priority in sorted(policy.WEIGHTS, reverse=True):
-            oldest_s = queue.waiting.oldest_s(priority)
+        for priority in sorted(DEFAULT_WEIGHTS, reverse=True):
+            oldest_s = queue.waiting.oldest_arrival_s(priority)
             age_ms = 0 if oldest_s is None else round((now - oldest_s) * 1e3)
-            row.classes.add(
-                priority=priority, depth=queue.waiting.rows(priority), oldest_age_ms=age_ms
-            )
+            depth = queue.waiting.rows(priority)
+            row.classes.add(priority=priority, depth=depth, oldest_age_ms=age_ms)
         for model, cost in queue.costs.items():
-            row.costs[model].CopyFrom(
-                pb.CostModel(
-                    base_ms=cost.base_ms, per_token_ms=cost.per_token_ms, samples=cost.samples
-                )
-            )
+            row.costs[model].base_ms = cost.base_ms
+            row.costs[model].per_token_ms = cost.per_token_ms
+            row.costs[model].samples = cost.samples
         return row

@@ -1,4 +1,4 @@
-"""The door: each RPC is proto in, one piece of work, proto out."""
+"""The inference contract on ONNX models: each RPC finds its model and computes in a thread."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_onnx_quantized.classification import TextLimits
 from penstock.inference_onnx_quantized.compute import compute
-from penstock.inference_onnx_quantized.generation import Show, unseen
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Loaded, Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
+from penstock.inference_onnx_quantized.request_checks import TaskLimits
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.inference_onnx_quantized.typicality import Typicality
 from penstock.onnx.card import BadModel
 from penstock.otel import attributes as semantics
 from penstock.otel.telemetry import Telemetry
+from penstock.rpc.batch_members import serve_members
 from penstock.rpc.call import Call
-from penstock.rpc.errors import OK, failed_precondition, to_item_status
+from penstock.rpc.errors import failed_precondition
 from penstock.rpc.spans import Span
 from penstock.service.clock import Clock
-
-READY = pb.MODEL_STATE_READY
 
 
 class InferenceServicer:
@@ -33,15 +32,15 @@ class InferenceServicer:
     def __init__(
         self,
         settings: InferenceSettings,
-        repository: Repository,
-        runner: Runner,
+        repository: ModelRepository,
+        threads: ComputeThreads,
         meter: LoadMeter,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
         self._repository = repository
-        self._runner = runner
+        self._threads = threads
         self._meter = meter
         self._clock = clock
         self._telemetry = telemetry
@@ -54,11 +53,12 @@ class InferenceServicer:
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
+        """A generated answer chunk by chunk; any other result as one chunk."""
         model = self._model(request.model)
         if request.task.WhichOneof("task") == "generate":
-            async with aclosing(self._generate(model, request.task, call)) as parts:
-                async for part in parts:
-                    yield part
+            async with aclosing(self._generate(model, request.task, call)) as responses:
+                async for response in responses:
+                    yield response
             return
         result = await self._compute(model, request.task, call)
         chunk = pb.GenerateChunk(finish_reason=pb.FINISH_REASON_STOP)
@@ -68,45 +68,39 @@ class InferenceServicer:
         self, request: pb.ComputeBatchRequest, call: Call
     ) -> AsyncIterator[pb.ComputeBatchResponse]:
         model = self._model(request.model)
-        now = self._clock.monotonic()
-        tasks = [
-            asyncio.create_task(
-                self._member(index, member, model, Call.from_context(member.context, now))
-            )
-            for index, member in enumerate(request.members)
-        ]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield pb.ComputeBatchResponse(results=[await done], load=self.load())
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+
+        async def compute_member(task: pb.Task, member: Call) -> pb.TaskResult:
+            return await self._compute(model, task, member)
+
+        served = serve_members(request.members, compute_member, self._clock)
+        async with aclosing(served) as results:
+            async for result in results:
+                yield pb.ComputeBatchResponse(results=[result], load=self.load())
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
-        rows = [_row(loaded, READY) for loaded in self._repository.loaded()]
-        names = {row.name for row in rows}
+        """The loaded models, then those on disk that are unloaded or could not be loaded."""
+        models = self.models()
+        loaded = {model.name for model in models}
         for name in self._repository.names():
-            if name not in names:
+            if name not in loaded:
                 reason = self._repository.failed.get(name, "")
                 state = pb.MODEL_STATE_FAILED if reason else pb.MODEL_STATE_UNLOADED
-                rows.append(pb.Model(name=name, state=state, reason=reason))
-        return pb.ListModelsResponse(models=rows)
+                models.append(pb.Model(name=name, state=state, reason=reason))
+        return pb.ListModelsResponse(models=models)
 
     async def LoadModel(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
-        """In a thread of its own: the compute slots go on answering from the old version."""
+        """Load a version in a thread of its own; the earlier one serves meanwhile."""
         try:
-            loaded = await asyncio.to_thread(self._repository.load, request.name, request.version)
+            model = await asyncio.to_thread(self._repository.load, request.name, request.version)
         except BadModel as error:
             raise failed_precondition("name", str(error)) from None
-        return pb.LoadModelResponse(model=_row(loaded, READY))
+        return pb.LoadModelResponse(model=_to_proto(model, pb.MODEL_STATE_READY))
 
     async def UnloadModel(
         self, request: pb.UnloadModelRequest, call: Call
     ) -> pb.UnloadModelResponse:
-        return pb.UnloadModelResponse(
-            model=_row(self._repository.unload(request.name), pb.MODEL_STATE_UNLOADED)
-        )
+        model = self._repository.unload(request.name)
+        return pb.UnloadModelResponse(model=_to_proto(model, pb.MODEL_STATE_UNLOADED))
 
     def load(self) -> common_pb2.LoadReport:
         """The instance's load now."""
@@ -120,81 +114,80 @@ class InferenceServicer:
         )
 
     def models(self) -> list[pb.Model]:
-        """The loaded models, for registration."""
-        return [_row(loaded, READY) for loaded in self._repository.loaded()]
+        """The loaded models."""
+        return [_to_proto(model, pb.MODEL_STATE_READY) for model in self._repository.loaded()]
 
-    def _model(self, name: str) -> Loaded:
+    def _model(self, name: str) -> LoadedModel:
+        """The model of that name; the first of the settings where it is empty."""
         return self._repository.get(name or self._settings.models[0])
 
-    async def _member(
-        self, index: int, member: pb.BatchMember, model: Loaded, call: Call
-    ) -> pb.MemberResult:
-        try:
-            async with asyncio.timeout(max(0.0, call.remaining_s(self._clock.monotonic()))):
-                return pb.MemberResult(
-                    index=index, status=OK, result=await self._compute(model, member.task, call)
-                )
-        except Exception as error:
-            return pb.MemberResult(index=index, status=to_item_status(error))
-
     async def _generate(
-        self, model: Loaded, task: pb.Task, call: Call
+        self, model: LoadedModel, task: pb.Task, call: Call
     ) -> AsyncGenerator[pb.ComputeStreamResponse, None]:
-        """Pieces as the thread makes them.
+        """Chunks as the compute thread makes them, then the whole result.
 
-        Leaving this early stops the thread at its next token, which frees slot and cache.
+        Closing the generator stops the thread at its next token, which frees its slot and the
+        model's cache.
         """
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[pb.GenerateChunk | None]()
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[pb.GenerateChunk | None] = asyncio.Queue()
 
-        def show(chunk: pb.GenerateChunk) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, chunk)
+        def emit(chunk: pb.GenerateChunk) -> None:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-        work = asyncio.create_task(self._compute(model, task, call, show))
-        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        work = asyncio.create_task(self._compute(model, task, call, emit))
+        work.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
-            while (piece := await pieces.get()) is not None:
-                yield pb.ComputeStreamResponse(chunk=piece)
+            while (chunk := await chunks.get()) is not None:
+                yield pb.ComputeStreamResponse(chunk=chunk)
             yield pb.ComputeStreamResponse(result=await work, load=self.load())
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
     async def _compute(
-        self, model: Loaded, task: pb.Task, call: Call, show: Show = unseen
+        self, model: LoadedModel, task: pb.Task, call: Call, emit: EmitChunk = discard_chunk
     ) -> pb.TaskResult:
-        limits = TextLimits(
+        """Compute a task in a thread, within a span and counted as load."""
+        limits = self._limits(model)
+        self._meter.add(1)
+        try:
+            with self._telemetry.span(
+                "model", call, attributes={"gen_ai.request.model": model.card.name}
+            ) as span:
+                result, seconds = await self._threads.run(
+                    lambda cancelled: compute(model, task, limits, cancelled, emit)
+                )
+                self._describe(span, model, result)
+        finally:
+            self._meter.remove(1)
+        result.compute_ms = seconds * 1e3
+        return result
+
+    def _limits(self, model: LoadedModel) -> TaskLimits:
+        return TaskLimits(
             self._settings.max_texts,
             self._settings.max_text_bytes,
             model.card.max_input_tokens,
             self._settings.max_tensor_bytes,
         )
-        self._meter.accepted(1)
-        try:
-            with self._telemetry.span(
-                "model", call, attributes={"gen_ai.request.model": model.card.name}
-            ) as span:
-                result, seconds = await self._runner.run(
-                    lambda cancelled: compute(model, task, limits, cancelled, show)
-                )
-                span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
-                if result.usage.output_tokens:
-                    span.set("gen_ai.usage.output_tokens", result.usage.output_tokens)
-                if span.recorded and result.HasField("embed"):
-                    self._say_typicality(span, model.card.name, result.embed)
-        finally:
-            self._meter.finished(1)
-        result.compute_ms = seconds * 1e3
-        return result
 
-    def _say_typicality(self, span: Span, model: str, answer: pb.EmbedResult) -> None:
-        """Of the first text: one number a call is enough to see a distribution move."""
-        usual = self._typicality.setdefault(model, Typicality())
-        if answer.embeddings and (cosine := usual.of(answer.embeddings[0].values)) is not None:
-            span.set(semantics.TYPICALITY, cosine)
+    def _describe(self, span: Span, model: LoadedModel, result: pb.TaskResult) -> None:
+        """Put usage on the span, and for a recorded embedding its typicality: that of the first
+        text, since one number a call is enough to see a distribution move.
+        """
+        span.set("gen_ai.usage.input_tokens", result.usage.input_tokens)
+        if result.usage.output_tokens:
+            span.set("gen_ai.usage.output_tokens", result.usage.output_tokens)
+        if span.recorded and result.embed.embeddings:
+            typicality = self._typicality.setdefault(model.card.name, Typicality())
+            cosine = typicality.score(result.embed.embeddings[0].values)
+            if cosine is not None:
+                span.set(semantics.TYPICALITY, cosine)
 
 
-def _row(loaded: Loaded, state: pb.ModelState) -> pb.Model:
-    card = loaded.card
+def _to_proto(model: LoadedModel, state: pb.ModelState) -> pb.Model:
+    card = model.card
     return pb.Model(
         name=card.name,
         revision=card.revision,
@@ -202,6 +195,6 @@ def _row(loaded: Loaded, state: pb.ModelState) -> pb.Model:
         tasks=card.tasks,
         max_input_tokens=card.max_input_tokens,
         dimension=card.dimension,
-        memory_bytes=loaded.memory_bytes,
+        memory_bytes=model.memory_bytes,
         labels=card.labels,
     )

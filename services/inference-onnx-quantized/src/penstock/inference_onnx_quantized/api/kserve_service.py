@@ -1,5 +1,5 @@
-"""The KServe v2 door: `inference.GRPCInferenceService` as Triton speaks it, over the same
-repository and threads.
+"""The Open Inference Protocol (KServe v2) as Triton serves it: `inference.GRPCInferenceService`,
+over the same models and threads as our own contract.
 
 Codes are Triton's: an unknown model or version is NOT_FOUND, a bad tensor INVALID_ARGUMENT, a load
 that fails INTERNAL.
@@ -19,12 +19,12 @@ import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
-from penstock.api.orca import orca_load_report_pb2 as orca
 from penstock.inference_onnx_quantized.api import kserve_tensors
-from penstock.inference_onnx_quantized.api.kserve_statistics import Counts
-from penstock.inference_onnx_quantized.load import LoadMeter
-from penstock.inference_onnx_quantized.repository import Loaded, Repository
-from penstock.inference_onnx_quantized.runner import Runner
+from penstock.inference_onnx_quantized.api.kserve_statistics import ModelCounts
+from penstock.inference_onnx_quantized.api.orca import LoadTrailer
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
 from penstock.onnx.session import BadInput
@@ -33,29 +33,30 @@ from penstock.rpc.errors import Fault, internal, invalid, not_found, to_fault, u
 from penstock.service.clock import Clock
 
 NAME = "inference.GRPCInferenceService"
-TRAILER = "endpoint-load-metrics-bin"
-REPORT_S = 0.01
 EXTENSIONS = ("model_repository", "model_configuration", "statistics")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class KServeServicer:
-    """inference.GRPCInferenceService. With a token, only callers that hold it are let in."""
+    """inference.GRPCInferenceService. Where the settings ask for a token, callers must send it."""
 
     def __init__(
         self,
         settings: InferenceSettings,
-        repository: Repository,
-        runner: Runner,
+        repository: ModelRepository,
+        threads: ComputeThreads,
         meter: LoadMeter,
         clock: Clock,
         report: Callable[[], common_pb2.LoadReport],
     ) -> None:
-        self._settings, self._repository, self._runner = settings, repository, runner
-        self._meter, self._clock, self._report = meter, clock, report
+        self._settings = settings
+        self._repository = repository
+        self._threads = threads
+        self._meter = meter
+        self._clock = clock
         self._token = settings.internal_token if settings.kserve_needs_token() else ""
-        self._counts: dict[tuple[str, str], Counts] = {}
-        self._reported_s, self._last = -math.inf, ((TRAILER, b""),)
+        self._counts: dict[tuple[str, str], ModelCounts] = {}
+        self._trailer = LoadTrailer(report, clock)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register on a server that is not yet started."""
@@ -93,27 +94,26 @@ class KServeServicer:
         self, request: kserve.ModelMetadataRequest, context: Context
     ) -> kserve.ModelMetadataResponse:
         async with self._answering(context):
-            loaded = self._model(request.name, request.version)
-            session = loaded.encoder.session
+            model = self._model(request.name, request.version)
+            session = model.encoder.session
             return kserve.ModelMetadataResponse(
-                name=loaded.card.name,
-                versions=[loaded.card.version],
+                name=model.card.name,
+                versions=[model.card.version],
                 platform="onnxruntime_onnx",
-                inputs=kserve_tensors.metadata(session.inputs),
-                outputs=kserve_tensors.metadata(session.outputs),
+                inputs=kserve_tensors.tensor_metadata(session.inputs),
+                outputs=kserve_tensors.tensor_metadata(session.outputs),
             )
 
     async def ModelConfig(
         self, request: kserve.ModelConfigRequest, context: Context
     ) -> kserve.ModelConfigResponse:
         async with self._answering(context):
-            loaded = self._model(request.name, request.version)
-            session = loaded.encoder.session
-            return kserve.ModelConfigResponse(
-                config=kserve_tensors.config(
-                    loaded.card.name, loaded.card.model, session.inputs, session.outputs
-                )
+            model = self._model(request.name, request.version)
+            session = model.encoder.session
+            config = kserve_tensors.model_config(
+                model.card.name, model.card.model, session.inputs, session.outputs
             )
+            return kserve.ModelConfigResponse(config=config)
 
     async def ModelInfer(
         self, request: kserve.ModelInferRequest, context: Context
@@ -124,15 +124,14 @@ class KServeServicer:
     async def ModelStreamInfer(
         self, requests: AsyncIterator[kserve.ModelInferRequest], context: Context
     ) -> AsyncIterator[kserve.ModelStreamInferResponse]:
-        """Answers in the order of the requests; one that fails says so in its place and the stream
+        """Answer in the order of the requests; a failure takes its request's place and the stream
         goes on.
         """
         async with self._answering(context):
             async for request in requests:
                 try:
-                    yield kserve.ModelStreamInferResponse(
-                        infer_response=await self._infer(request, context)
-                    )
+                    response = await self._infer(request, context)
+                    yield kserve.ModelStreamInferResponse(infer_response=response)
                 except Exception as error:
                     empty = kserve.ModelInferResponse(id=request.id, model_name=request.model_name)
                     yield kserve.ModelStreamInferResponse(
@@ -143,22 +142,22 @@ class KServeServicer:
         self, request: kserve.ModelStatisticsRequest, context: Context
     ) -> kserve.ModelStatisticsResponse:
         async with self._answering(context):
-            chosen = (
+            models = (
                 [self._model(request.name, request.version)]
                 if request.name
                 else self._repository.loaded()
             )
-            keys = [(loaded.card.name, loaded.card.version) for loaded in chosen]
-            rows = [self._counts.get(key, Counts()).row(*key) for key in keys]
+            keys = [(model.card.name, model.card.version) for model in models]
+            rows = [self._counts.get(key, ModelCounts()).to_proto(*key) for key in keys]
             return kserve.ModelStatisticsResponse(model_stats=rows)
 
     async def RepositoryIndex(
         self, request: kserve.RepositoryIndexRequest, context: Context
     ) -> kserve.RepositoryIndexResponse:
         async with self._answering(context):
-            _only_ours(request.repository_name)
+            _check_repository(request.repository_name)
             index = kserve.RepositoryIndexResponse()
-            ready = {loaded.card.name: loaded.card.version for loaded in self._repository.loaded()}
+            ready = {model.card.name: model.card.version for model in self._repository.loaded()}
             for name in sorted(ready):
                 index.models.add(name=name, version=ready[name], state="READY")
             for name in self._repository.names():
@@ -171,106 +170,114 @@ class KServeServicer:
         self, request: kserve.RepositoryModelLoadRequest, context: Context
     ) -> kserve.RepositoryModelLoadResponse:
         async with self._answering(context):
-            _only_ours(request.repository_name)
+            _check_repository(request.repository_name)
             if request.parameters:
                 raise invalid(
                     "parameters", "a configuration or files with the request are not served here"
                 )
-            name = request.model_name
-            try:
-                await asyncio.to_thread(self._repository.load, name)
-            except BadModel as error:
-                raise internal(f"failed to load '{name}', {error}") from None
-            except Fault as fault:
-                if fault.code is not grpc.StatusCode.NOT_FOUND:
-                    raise
-                raise internal(
-                    f"failed to load '{name}', failed to poll from model repository"
-                ) from None
+            await self._load(request.model_name)
             return kserve.RepositoryModelLoadResponse()
+
+    async def _load(self, name: str) -> None:
+        """Load a model's highest version; a failure has Triton's code and text."""
+        try:
+            await asyncio.to_thread(self._repository.load, name)
+        except BadModel as error:
+            raise internal(f"failed to load '{name}', {error}") from None
+        except Fault as fault:
+            if fault.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            message = f"failed to load '{name}', failed to poll from model repository"
+            raise internal(message) from None
 
     async def RepositoryModelUnload(
         self, request: kserve.RepositoryModelUnloadRequest, context: Context
     ) -> kserve.RepositoryModelUnloadResponse:
-        """Unloading what is not loaded changes nothing and is no error, as with Triton."""
+        """Unloading a model that is not loaded changes nothing and is no error, as with Triton."""
         async with self._answering(context):
-            _only_ours(request.repository_name)
-            if any(loaded.card.name == request.model_name for loaded in self._repository.loaded()):
+            _check_repository(request.repository_name)
+            if any(model.card.name == request.model_name for model in self._repository.loaded()):
                 self._repository.unload(request.model_name)
             return kserve.RepositoryModelUnloadResponse()
 
     async def _infer(
         self, request: kserve.ModelInferRequest, context: Context
     ) -> kserve.ModelInferResponse:
-        loaded = self._model(request.model_name, request.model_version)
-        counts = self._counts.get(key := (loaded.card.name, loaded.card.version))
-        if counts is None:
-            counts = self._counts[key] = Counts()
-        began = self._clock.monotonic()
-        self._meter.accepted(1)
+        """Compute a request in a thread and count it; sets the load trailer."""
+        model = self._model(request.model_name, request.model_version)
+        counts = self._counts_of(model)
+        began_s = self._clock.monotonic()
+        self._meter.add(1)
         try:
-            (answer, rows), seconds = await self._runner.run(
-                lambda _: self._compute(loaded, request)
+            (response, rows), compute_s = await self._threads.run(
+                lambda _: self._compute(model, request)
             )
         except BaseException:
-            counts.failed(self._clock.monotonic() - began)
+            counts.record_failure(self._clock.monotonic() - began_s)
             raise
         finally:
-            self._meter.finished(1)
-        counts.answered(
-            rows, self._clock.monotonic() - began, seconds, round(self._clock.time() * 1e3)
-        )
-        context.set_trailing_metadata(self._trailer())
-        return answer
+            self._meter.remove(1)
+        total_s = self._clock.monotonic() - began_s
+        counts.record_success(rows, total_s, compute_s, round(self._clock.time() * 1e3))
+        context.set_trailing_metadata(self._trailer.current())
+        return response
+
+    def _counts_of(self, model: LoadedModel) -> ModelCounts:
+        key = (model.card.name, model.card.version)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = ModelCounts()
+        return counts
 
     def _compute(
-        self, loaded: Loaded, request: kserve.ModelInferRequest
+        self, model: LoadedModel, request: kserve.ModelInferRequest
     ) -> tuple[kserve.ModelInferResponse, int]:
-        """In a thread: bytes to arrays, the model, arrays to bytes."""
-        session, settings = loaded.encoder.session, self._settings
-        given = kserve_tensors.arrays(
-            request, session.inputs, settings.max_texts, settings.max_tensor_bytes
+        """The response and its number of rows; runs in a compute thread."""
+        session, max_bytes = model.encoder.session, self._settings.max_tensor_bytes
+        inputs = kserve_tensors.input_arrays(
+            request, session.inputs, self._settings.max_texts, max_bytes
         )
-        names = kserve_tensors.outputs(request, session.outputs)
+        names = kserve_tensors.output_names(request, session.outputs)
         try:
-            answers = dict(zip(names, session.run(given, names), strict=True))
+            outputs = dict(zip(names, session.run(inputs, names), strict=True))
         except BadInput as error:
-            raise invalid(f"inputs[{', '.join(given)}]", str(error)) from None
-        if sum(array.nbytes for array in answers.values()) > settings.max_tensor_bytes:
-            raise invalid(
-                "outputs",
-                f"would take more than {settings.max_tensor_bytes} bytes; send fewer rows",
-            )
-        rows = max((array.shape[0] for array in given.values() if array.ndim), default=1)
-        return kserve_tensors.response(request, loaded.card.version, answers, session.outputs), rows
+            raise invalid(f"inputs[{', '.join(inputs)}]", str(error)) from None
+        if sum(array.nbytes for array in outputs.values()) > max_bytes:
+            raise invalid("outputs", f"would take more than {max_bytes} bytes; send fewer rows")
+        rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
+        response = kserve_tensors.infer_response(
+            request, model.card.version, outputs, session.outputs
+        )
+        return response, rows
 
-    def _model(self, name: str, version: str) -> Loaded:
+    def _model(self, name: str, version: str) -> LoadedModel:
+        """The loaded model, in that version where one is named."""
         if version and not version.isdigit():
             raise invalid(
                 "model_version",
                 f"failed to get model version from specified version string '{version}'",
             )
         try:
-            loaded = self._repository.get(name)
+            model = self._repository.get(name)
         except Fault:
             raise not_found("", f"Request for unknown model: '{name}' is not found") from None
-        if version and version != loaded.card.version:
+        if version and version != model.card.version:
             raise not_found(
                 "", f"Request for unknown model: '{name}' version {version} is not found"
             )
-        return loaded
+        return model
 
     @asynccontextmanager
     async def _answering(self, context: Context) -> AsyncIterator[None]:
-        """Check the caller and give the call its deadline; a failure leaves as its status."""
-        left = context.time_remaining()
+        """Check the caller and keep to the call's deadline; a failure leaves as its gRPC status."""
+        left_s = context.time_remaining()
         try:
             if self._token:
-                self._let_in(context)
-            if left is None or math.isinf(left):
+                self._authenticate(context)
+            if left_s is None or math.isinf(left_s):
                 yield
                 return
-            async with asyncio.timeout(max(0.0, left)):
+            async with asyncio.timeout(max(0.0, left_s)):
                 yield
         except asyncio.CancelledError:
             raise
@@ -278,44 +285,20 @@ class KServeServicer:
             fault = to_fault(error)
             await context.abort(fault.code, fault.message)
 
-    def _let_in(self, context: Context) -> None:
-        given = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
-        if not hmac.compare_digest(
-            given.encode() if isinstance(given, str) else given, self._token.encode()
-        ):
+    def _authenticate(self, context: Context) -> None:
+        """Refuse a caller that does not send the internal token."""
+        sent = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
+        sent_bytes = sent.encode() if isinstance(sent, str) else sent
+        if not hmac.compare_digest(sent_bytes, self._token.encode()):
             raise unauthenticated(
                 f"this port is internal; send the internal token in the header {TOKEN_KEY}"
             )
 
-    def _trailer(self) -> tuple[tuple[str, bytes], ...]:
-        """The load as it is, or was at most `REPORT_S` ago: making a report costs as much as
-        parsing a request.
-        """
-        now = self._clock.monotonic()
-        if now >= self._reported_s + REPORT_S:
-            self._reported_s, self._last = (
-                now,
-                ((TRAILER, orca_report(self._report()).SerializeToString()),),
-            )
-        return self._last
 
-
-def orca_report(load: common_pb2.LoadReport) -> orca.OrcaLoadReport:
-    """A load report in ORCA's terms.
-
-    `batch_fill` is the share of compute slots that have a request.
-    """
-    named = {"in_flight": load.in_flight, "queued": load.queued, "concurrency": load.concurrency}
-    return orca.OrcaLoadReport(
-        application_utilization=load.utilization,
-        utilization={"batch_fill": min(1.0, load.in_flight / max(1, load.concurrency))},
-        named_metrics={**named, "service_ms": load.service_ms},
-    )
-
-
-def _only_ours(repository: str) -> None:
-    if repository:
+def _check_repository(name: str) -> None:
+    """Refuse a named repository: there is one here, without a name."""
+    if name:
         raise invalid(
             "repository_name",
-            f"there is one repository here, without a name; {repository!r} is not it",
+            f"there is one repository here, without a name; {name!r} is not it: leave it empty",
         )

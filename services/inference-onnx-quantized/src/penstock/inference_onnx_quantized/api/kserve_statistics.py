@@ -1,5 +1,6 @@
-"""Counts of what the KServe door answered, by model and version, in the terms of Triton's
-statistics. Given the time, never reads it.
+"""What the KServe service answered for one model and version, in the terms of Triton's statistics.
+
+Given the time, never reads it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from penstock.api.kserve import inference_pb2 as kserve
 
 
 @dataclass
-class Counts:
-    """Sums since the model was first asked: numbers of requests and rows, nanoseconds."""
+class ModelCounts:
+    """Sums since the model's first request: requests, rows, and nanoseconds."""
 
     requests: int = 0
     rows: int = 0
@@ -22,8 +23,8 @@ class Counts:
     compute_ns: int = 0
     last_ms: int = 0
 
-    def answered(self, rows: int, total_s: float, compute_s: float, now_ms: int) -> None:
-        """One request was answered; what was not computing is taken as queue."""
+    def record_success(self, rows: int, total_s: float, compute_s: float, now_ms: int) -> None:
+        """Record an answered request; the time that it did not compute counts as queueing."""
         self.requests += 1
         self.rows += rows
         self.request_ns += round(total_s * 1e9)
@@ -31,13 +32,13 @@ class Counts:
         self.queue_ns += round(max(0.0, total_s - compute_s) * 1e9)
         self.last_ms = now_ms
 
-    def failed(self, total_s: float) -> None:
-        """One request was refused or failed."""
+    def record_failure(self, total_s: float) -> None:
+        """Record a request that was refused or failed."""
         self.failures += 1
         self.failure_ns += round(total_s * 1e9)
 
-    def row(self, name: str, version: str) -> kserve.ModelStatistics:
-        """As the protocol shows them."""
+    def to_proto(self, name: str, version: str) -> kserve.ModelStatistics:
+        """The statistics as the protocol has them."""
         duration = kserve.StatisticDuration
         return kserve.ModelStatistics(
             name=name,

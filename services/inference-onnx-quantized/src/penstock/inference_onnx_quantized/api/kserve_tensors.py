@@ -1,6 +1,7 @@
-"""KServe v2 messages to arrays and back.
+"""Messages of the Open Inference Protocol (KServe v2) to arrays and back.
 
-Plain values only: no model runs and nothing is sent here.
+Plain values: no model runs here and nothing is sent. Error texts are those of Triton where it has
+one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from penstock.inference_onnx_quantized import tensors
 from penstock.onnx.session import Array, TensorSpec
 from penstock.rpc.errors import invalid
 
-TYPED: dict[str, str] = {
+TYPED_FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -29,7 +30,7 @@ TYPED: dict[str, str] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""The field that holds typed elements; FP16 and BF16 have none and travel raw only."""
+"""The field that holds typed elements of a datatype; FP16 and BF16 have none."""
 
 DATATYPE_OF = {
     "tensor(float)": "FP32",
@@ -47,12 +48,16 @@ DATATYPE_OF = {
     "tensor(bool)": "BOOL",
     "tensor(string)": "BYTES",
 }
+"""The datatype of an onnxruntime type."""
+
+InputTensor = kserve.ModelInferRequest.InferInputTensor
+UNSUPPORTED_OUTPUT_PARAMETERS = ("shared_memory_region", "classification")
 
 
-def arrays(
-    request: kserve.ModelInferRequest, specs: Sequence[TensorSpec], most_rows: int, most_bytes: int
+def input_arrays(
+    request: kserve.ModelInferRequest, specs: Sequence[TensorSpec], max_rows: int, max_bytes: int
 ) -> dict[str, Array]:
-    """The arrays of a request by input name, checked against what the model takes.
+    """The arrays of a request by input name, checked against the model's inputs.
 
     Raises:
         Fault: INVALID_ARGUMENT naming the input.
@@ -62,53 +67,58 @@ def arrays(
         raise invalid(
             "raw_input_contents", f"has {len(raw)} elements for {len(request.inputs)} inputs"
         )
-    wanted = {spec.name: spec for spec in specs}
-    found: dict[str, Array] = {}
-    total = 0
+    inputs = {spec.name: spec for spec in specs}
+    arrays: dict[str, Array] = {}
+    total_bytes = 0
     for index, tensor in enumerate(request.inputs):
         field = f"inputs[{tensor.name}]"
-        if tensor.name not in wanted:
-            known = ", ".join(wanted)
-            raise invalid(
-                field,
-                f"unexpected inference input for model '{request.model_name}'; it has {known}",
-            )
-        if tensor.name in found:
-            raise invalid(field, "is given twice")
-        expected = DATATYPE_OF.get(wanted[tensor.name].type, "")
-        if tensor.datatype in tensors.DTYPES and tensor.datatype != expected:
-            raise invalid(
-                f"{field}.datatype",
-                f"data-type is '{tensor.datatype}', but the model expects '{expected}'",
-            )
-        array = _array(tensor, raw[index] if raw else None, field)
-        found[tensor.name] = tensors.fit(array, wanted[tensor.name], field)
-        total += len(raw[index]) if raw else array.nbytes
-        if array.ndim and array.shape[0] > most_rows:
-            raise invalid(f"{field}.shape", f"inference request batch-size must be <= {most_rows}")
-        if total > most_bytes:
-            raise invalid(field, f"the request's tensors take more than {most_bytes} bytes")
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise invalid(
-            f"inputs[{missing[0]}]", f"expected {len(wanted)} inputs but got {len(found)}"
-        )
-    return found
+        _check_name(tensor.name, inputs, arrays, request.model_name)
+        array = _array(tensor, raw[index] if raw else None, inputs[tensor.name])
+        arrays[tensor.name] = array
+        total_bytes += len(raw[index]) if raw else array.nbytes
+        if array.ndim and array.shape[0] > max_rows:
+            raise invalid(f"{field}.shape", f"inference request batch-size must be <= {max_rows}")
+        if total_bytes > max_bytes:
+            raise invalid(field, f"the request's tensors take more than {max_bytes} bytes")
+    missing = next((name for name in inputs if name not in arrays), None)
+    if missing is not None:
+        message = f"expected {len(inputs)} inputs but got {len(arrays)}"
+        raise invalid(f"inputs[{missing}]", message)
+    return arrays
 
 
-def _array(
-    tensor: kserve.ModelInferRequest.InferInputTensor, raw: bytes | None, field: str
-) -> Array:
+def _check_name(
+    name: str, inputs: Mapping[str, TensorSpec], arrays: Mapping[str, Array], model: str
+) -> None:
+    """Refuse an input that the model does not have or that was given before."""
+    if name not in inputs:
+        known = ", ".join(inputs)
+        message = f"unexpected inference input for model '{model}'; it has {known}"
+        raise invalid(f"inputs[{name}]", message)
+    if name in arrays:
+        raise invalid(f"inputs[{name}]", "is given twice")
+
+
+def _array(tensor: InputTensor, raw: bytes | None, spec: TensorSpec) -> Array:
+    """The array of one input, from its raw bytes or else its typed contents."""
+    field = f"inputs[{tensor.name}]"
+    expected = DATATYPE_OF.get(spec.type, "")
+    if tensor.datatype in tensors.NUMPY_DTYPES and tensor.datatype != expected:
+        message = f"data-type is '{tensor.datatype}', but the model expects '{expected}'"
+        raise invalid(f"{field}.datatype", message)
     if "shared_memory_region" in tensor.parameters:
         raise invalid(f"{field}.parameters", "shared memory is not served here; send the contents")
+    shape = tuple(tensor.shape)
     if raw is None:
-        return decode_typed(tensor.datatype, tuple(tensor.shape), tensor.contents, field)
-    if tensor.HasField("contents") and tensor.contents.ListFields():
+        array = decode_typed_contents(tensor.datatype, shape, tensor.contents, field)
+    elif tensor.HasField("contents") and tensor.contents.ListFields():
         raise invalid(f"{field}.contents", "must not be given together with raw_input_contents")
-    return tensors.decode(tensor.datatype, tuple(tensor.shape), raw, field)
+    else:
+        array = tensors.decode(tensor.datatype, shape, raw, field)
+    return tensors.match_spec(array, spec, field)
 
 
-def decode_typed(
+def decode_typed_contents(
     datatype: str, shape: Sequence[int], contents: kserve.InferTensorContents, field: str
 ) -> Array:
     """The array of typed contents.
@@ -121,17 +131,15 @@ def decode_typed(
         raise invalid(
             f"{field}.datatype", f"{datatype} has no typed contents; send raw_input_contents"
         )
-    name = TYPED.get(datatype)
+    name = TYPED_FIELDS.get(datatype)
     if name is None:
-        raise invalid(
-            f"{field}.datatype",
-            f"{datatype!r} is not known; use one of {', '.join(TYPED)}, FP16, BF16",
-        )
-    stray = [filled.name for filled, _ in contents.ListFields() if filled.name != name]
-    if stray:
-        raise invalid(
-            f"{field}.contents", f"{datatype} belongs in {name}, but {stray[0]} is filled"
-        )
+        known = ", ".join(TYPED_FIELDS)
+        message = f"{datatype!r} is not known; use one of {known}, FP16, BF16"
+        raise invalid(f"{field}.datatype", message)
+    filled = [other.name for other, _ in contents.ListFields() if other.name != name]
+    if filled:
+        message = f"{datatype} belongs in {name}, but {filled[0]} is filled"
+        raise invalid(f"{field}.contents", message)
     values = getattr(contents, name)
     if any(size < 0 for size in shape) or math.prod(shape) != len(values):
         raise invalid(f"{field}.shape", f"{list(shape)} does not fit {len(values)} elements")
@@ -139,10 +147,12 @@ def decode_typed(
         strings = np.empty(len(values), dtype=np.object_)
         strings[:] = list(values)
         return strings.reshape(shape)
-    return _narrowed(np.array(values), np.dtype(tensors.DTYPES[datatype]), field).reshape(shape)
+    dtype = np.dtype(tensors.NUMPY_DTYPES[datatype])
+    return _narrowed(np.array(values), dtype, field).reshape(shape)
 
 
 def _narrowed(values: Array, dtype: np.dtype[Any], field: str) -> Array:
+    """The values in a narrower type; refuses those that it does not hold."""
     if dtype.kind in "iu" and values.size:
         bounds = np.iinfo(dtype)
         if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
@@ -152,11 +162,11 @@ def _narrowed(values: Array, dtype: np.dtype[Any], field: str) -> Array:
     return array
 
 
-def outputs(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[str]:
-    """Names of the outputs asked for; all of the model's where none is named.
+def output_names(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[str]:
+    """The outputs that the request names; all of the model's where it names none.
 
     Raises:
-        Fault: INVALID_ARGUMENT naming the output that the model does not have, or a parameter that
+        Fault: INVALID_ARGUMENT naming an output that the model does not have, or a parameter that
             is not served.
     """
     known = [spec.name for spec in specs]
@@ -164,54 +174,57 @@ def outputs(request: kserve.ModelInferRequest, specs: Sequence[TensorSpec]) -> l
         field = f"outputs[{output.name}]"
         if output.name not in known:
             raise invalid(field, f"unexpected inference output for model '{request.model_name}'")
-        for parameter in ("shared_memory_region", "classification"):
+        for parameter in UNSUPPORTED_OUTPUT_PARAMETERS:
             if parameter in output.parameters:
                 raise invalid(f"{field}.parameters", f"{parameter} is not served here")
     return [output.name for output in request.outputs] or known
 
 
-def response(
+def infer_response(
     request: kserve.ModelInferRequest,
     version: str,
-    answers: Mapping[str, Array],
+    arrays: Mapping[str, Array],
     specs: Sequence[TensorSpec],
 ) -> kserve.ModelInferResponse:
-    """The answer, with raw contents as Triton sends them."""
-    answer = kserve.ModelInferResponse(
+    """The response with the output arrays as raw contents, as Triton sends them."""
+    response = kserve.ModelInferResponse(
         model_name=request.model_name, model_version=version, id=request.id
     )
-    kinds = {spec.name: spec.type for spec in specs}
-    for name, array in answers.items():
-        datatype, data = tensors.encode(array, kinds[name])
-        answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
-        answer.raw_output_contents.append(data)
-    return answer
+    types = {spec.name: spec.type for spec in specs}
+    for name, array in arrays.items():
+        datatype, data = tensors.encode(array, types[name])
+        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        response.raw_output_contents.append(data)
+    return response
 
 
-def metadata(specs: Sequence[TensorSpec]) -> list[kserve.ModelMetadataResponse.TensorMetadata]:
-    """What a model takes or gives; -1 stands for a size that may vary."""
-    kind = kserve.ModelMetadataResponse.TensorMetadata
+def tensor_metadata(
+    specs: Sequence[TensorSpec],
+) -> list[kserve.ModelMetadataResponse.TensorMetadata]:
+    """A model's inputs or outputs; -1 stands for a size that may vary."""
+    metadata = kserve.ModelMetadataResponse.TensorMetadata
     return [
-        kind(name=spec.name, datatype=DATATYPE_OF[spec.type], shape=_dims(spec)) for spec in specs
+        metadata(name=spec.name, datatype=DATATYPE_OF[spec.type], shape=_dims(spec))
+        for spec in specs
     ]
 
 
-def config(
-    name: str, file: str, takes: Sequence[TensorSpec], gives: Sequence[TensorSpec]
+def model_config(
+    name: str, file: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> kserve.ModelConfig:
-    """The configuration that Triton would derive; shapes are whole, so `max_batch_size` is 0."""
+    """The configuration that Triton would derive. Shapes are whole, so `max_batch_size` is 0."""
     return kserve.ModelConfig(
         name=name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
         default_model_filename=file,
         input=[
-            kserve.ModelInput(name=spec.name, data_type=_type(spec), dims=_dims(spec))
-            for spec in takes
+            kserve.ModelInput(name=spec.name, data_type=_data_type(spec), dims=_dims(spec))
+            for spec in inputs
         ],
         output=[
-            kserve.ModelOutput(name=spec.name, data_type=_type(spec), dims=_dims(spec))
-            for spec in gives
+            kserve.ModelOutput(name=spec.name, data_type=_data_type(spec), dims=_dims(spec))
+            for spec in outputs
         ],
     )
 
@@ -220,7 +233,9 @@ def _dims(spec: TensorSpec) -> list[int]:
     return [-1 if size is None else size for size in spec.shape]
 
 
-def _type(spec: TensorSpec) -> kserve.DataType:
+def _data_type(spec: TensorSpec) -> kserve.DataType:
     name = DATATYPE_OF[spec.type]
-    chosen: kserve.DataType = getattr(kserve, "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}")
-    return chosen
+    data_type: kserve.DataType = getattr(
+        kserve, "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"
+    )
+    return data_type

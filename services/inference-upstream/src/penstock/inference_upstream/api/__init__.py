@@ -1,1 +1,1 @@
-"""The inference contract, answered by an upstream."""
+"""The inference contract over gRPC, answered by an upstream."""

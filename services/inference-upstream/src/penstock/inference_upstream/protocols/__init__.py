@@ -1,1 +1,1 @@
-"""Providers' wires, one module each. Pure: bytes and messages in, values out."""
+"""The wire formats of providers, one module each. Pure: bytes and messages in, values out."""

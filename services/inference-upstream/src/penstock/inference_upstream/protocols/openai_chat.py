@@ -1,43 +1,52 @@
-"""OpenAI's chat and embedding protocol, both ways, and what each fault of an upstream means.
+"""OpenAI's wire format of chat completions and embeddings.
 
-Plain: bytes and messages in, values out.
+Pure: bytes and messages in, values out. Requests are made from tasks, results are parsed from whole
+answers or from streams. What an upstream sends is not trusted: an answer of another shape becomes
+UNAVAILABLE, since another upstream may do better.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
+from penstock.inference_upstream.protocols.faults import malformed
+from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.reasons import Reason
+from penstock.service.purity import pure
 
-REASONS = {
+FINISH_REASONS = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
     "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
     "function_call": pb.FINISH_REASON_TOOL_CALLS,
     "content_filter": pb.FINISH_REASON_FILTERED,
 }
-BYTES_A_TOKEN = 4
-OVERLOADED = 529
-LONGEST_RETRY_S = 300.0
-ODD = (KeyError, IndexError, TypeError, AttributeError, ValueError)
-"""What reading a JSON value raises that is not of the shape it should be."""
-DONE = "[DONE]"
+TOOL_CHOICES = ("auto", "none", "required")
+"""Tool choices that are not the name of a tool."""
+BYTES_PER_TOKEN = 4
+"""For estimates where an upstream reports no tokens."""
+SHAPE_ERRORS = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+"""What reading a JSON value raises that does not have the expected shape."""
+END_OF_STREAM = "[DONE]"
 
 
-def chat_body(
+def chat_request(
     task: pb.GenerateTask, model: str, *, stream: bool, resumes: bool = False
 ) -> dict[str, Any]:
-    """The request of `POST /chat/completions`; a server that `resumes` is asked to continue an
-    assistant's turn that ends it.
+    """The body of `POST /chat/completions`.
+
+    Args:
+        model: the model's name at the upstream.
+        resumes: whether the server can continue an assistant's turn that ends the conversation; the
+            request then says so.
+
+    Raises:
+        Fault: INVALID_ARGUMENT naming a field that should be JSON and is not.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -51,16 +60,9 @@ def chat_body(
     if task.tools:
         body["tools"] = [_tool(tool) for tool in task.tools]
         if task.tool_choice:
-            named = {"type": "function", "function": {"name": task.tool_choice}}
-            body["tool_choice"] = (
-                task.tool_choice if task.tool_choice in ("auto", "none", "required") else named
-            )
+            body["tool_choice"] = _tool_choice(task.tool_choice)
     if task.response_schema_json:
-        schema = _parsed("task.response_schema_json", task.response_schema_json)
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": schema, "strict": True},
-        }
+        body["response_format"] = _response_format(task.response_schema_json)
     if task.max_tokens:
         body["max_completion_tokens"] = task.max_tokens
     for name in ("temperature", "top_p", "seed"):
@@ -71,16 +73,17 @@ def chat_body(
     return body
 
 
-def embed_body(task: pb.EmbedTask, model: str) -> dict[str, Any]:
-    """The request of `POST /embeddings`."""
+@pure
+def embeddings_request(task: pb.EmbedTask, model: str) -> dict[str, Any]:
+    """The body of `POST /embeddings`."""
     return {"model": model, "input": list(task.texts), "encoding_format": "float"}
 
 
 def _message(message: pb.Message) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        said["content"] = message.content or None
-        said["tool_calls"] = [
+        turn["content"] = message.content or None
+        turn["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
@@ -89,242 +92,230 @@ def _message(message: pb.Message) -> dict[str, Any]:
             for call in message.tool_calls
         ]
     if message.tool_call_id:
-        said["tool_call_id"] = message.tool_call_id
-    return said
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
 
 
 def _tool(tool: pb.Tool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "description": tool.description}
     if tool.parameters_json:
-        function["parameters"] = _parsed(
-            f"task.tools[{tool.name}].parameters_json", tool.parameters_json
-        )
+        name = f"task.tools[{tool.name}].parameters_json"
+        function["parameters"] = _parse_json_field(name, tool.parameters_json)
     return {"type": "function", "function": function}
 
 
-def _parsed(name: str, text: str) -> Any:
+def _tool_choice(choice: str) -> object:
+    if choice in TOOL_CHOICES:
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _response_format(schema_json: str) -> dict[str, Any]:
+    schema = _parse_json_field("task.response_schema_json", schema_json)
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
+
+
+def _parse_json_field(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         raise invalid(name, "is not JSON") from None
 
 
-def answer(body: bytes, sent: pb.GenerateTask) -> pb.TaskResult:
-    """A whole chat answer.
+def parse_chat(body: bytes, task: pb.GenerateTask) -> pb.TaskResult:
+    """The result of a whole chat completion.
 
     Raises:
-        Fault: UNAVAILABLE where it is not what the protocol says; another upstream may do better.
+        Fault: UNAVAILABLE where the body is not a chat completion.
     """
-    data = _object(body)
+    data = _parse_object(body)
     try:
-        return _answer(data, sent)
-    except ODD:
+        return _chat_result(data, task)
+    except SHAPE_ERRORS:
         raise malformed("the answer is not a chat completion") from None
 
 
-def _answer(data: dict[str, Any], sent: pb.GenerateTask) -> pb.TaskResult:
+def _chat_result(data: dict[str, Any], task: pb.GenerateTask) -> pb.TaskResult:
     choice = data["choices"][0]
-    said, reason = choice["message"], choice["finish_reason"]
+    answer = choice["message"]
+    finish_reason = choice["finish_reason"]
     result = pb.TaskResult(revision=str(data.get("model", "")))
     message = result.generate.message
-    message.role, message.content = "assistant", str(said.get("content") or "")
-    for call in said.get("tool_calls") or ():
+    message.role = "assistant"
+    message.content = str(answer.get("content") or "")
+    for call in answer.get("tool_calls") or ():
         function = call.get("function") or {}
         message.tool_calls.add(
             id=str(call.get("id", "")),
             name=str(function.get("name", "")),
             arguments_json=str(function.get("arguments") or "{}"),
         )
-    result.generate.finish_reason = REASONS.get(reason, pb.FINISH_REASON_STOP)
-    result.usage.CopyFrom(usage(data.get("usage"), sent, message.content))
+    result.generate.finish_reason = FINISH_REASONS.get(finish_reason, pb.FINISH_REASON_STOP)
+    result.usage.CopyFrom(parse_usage(data.get("usage"), task, message.content))
     return result
 
 
-def embeddings(body: bytes, sent: pb.EmbedTask) -> pb.TaskResult:
-    """A whole answer of vectors, in the order of the texts; raises UNAVAILABLE where it is not what
-    the protocol says.
+def parse_embeddings(body: bytes, task: pb.EmbedTask) -> pb.TaskResult:
+    """The result of an embeddings answer, its vectors in the order of the task's texts.
+
+    Raises:
+        Fault: UNAVAILABLE where the body is not such an answer, or has another number of vectors.
     """
-    data = _object(body)
+    data = _parse_object(body)
     try:
         rows = sorted(data["data"], key=lambda row: int(row["index"]))
         vectors = [[float(value) for value in row["embedding"]] for row in rows]
     except (KeyError, TypeError, ValueError):
         raise malformed("the answer has no vectors") from None
-    if len(vectors) != len(sent.texts):
-        raise malformed(f"{len(vectors)} vectors came for {len(sent.texts)} texts")
+    if len(vectors) != len(task.texts):
+        raise malformed(f"{len(vectors)} vectors came for {len(task.texts)} texts")
     result = pb.TaskResult(revision=str(data.get("model", "")))
     for vector in vectors:
         result.embed.embeddings.add(values=vector)
-    told = (data.get("usage") or {}).get("prompt_tokens")
-    result.usage.input_tokens = (
-        told if isinstance(told, int) else sum(len(text) for text in sent.texts) // BYTES_A_TOKEN
-    )
-    result.usage.estimated = not isinstance(told, int)
+    reported = (data.get("usage") or {}).get("prompt_tokens")
+    if isinstance(reported, int):
+        result.usage.input_tokens = reported
+    else:
+        result.usage.input_tokens = sum(len(text) for text in task.texts) // BYTES_PER_TOKEN
+        result.usage.estimated = True
     return result
 
 
-def usage(told: Any, sent: pb.GenerateTask, said: str) -> common_pb2.Usage:
-    """Tokens by tier as reported; estimated at four bytes each, and marked so, where the upstream
-    does not say.
+@pure
+def parse_usage(usage: Any, task: pb.GenerateTask, answer: str) -> common_pb2.Usage:
+    """Tokens by price tier as the upstream reports them in `usage`.
+
+    Where the report is missing or makes no sense, tokens are estimated from the length of the
+    conversation and the answer, and marked as estimated.
     """
-    with contextlib.suppress(*ODD):
-        return _told(told)
-    size = sum(len(message.content) for message in sent.messages)
+    with contextlib.suppress(*SHAPE_ERRORS):
+        return _reported_usage(usage)
+    size = sum(len(message.content) for message in task.messages)
     return common_pb2.Usage(
-        input_tokens=max(1, size // BYTES_A_TOKEN),
-        output_tokens=len(said) // BYTES_A_TOKEN,
+        input_tokens=max(1, size // BYTES_PER_TOKEN),
+        output_tokens=len(answer) // BYTES_PER_TOKEN,
         estimated=True,
     )
 
 
-def _told(told: Any) -> common_pb2.Usage:
-    """Raises one of ODD where the report is not there or makes no sense."""
-    read, wrote = (
-        told.get("prompt_tokens_details") or {},
-        told.get("completion_tokens_details") or {},
-    )
-    counts = {
-        "input_tokens": int(told["prompt_tokens"]),
-        "output_tokens": int(told.get("completion_tokens") or 0),
-        "cached_input_tokens": int(read.get("cached_tokens") or 0),
-        "written_input_tokens": int(read.get("cache_write_tokens") or 0),
-        "reasoning_tokens": int(wrote.get("reasoning_tokens") or 0),
-    }
-    if min(counts.values()) < 0:
-        raise ValueError
-    return common_pb2.Usage(**counts)  # type: ignore[arg-type]
+def _reported_usage(usage: Any) -> common_pb2.Usage:
+    """Raises one of SHAPE_ERRORS where the report is missing or makes no sense."""
+    prompt_details = usage.get("prompt_tokens_details") or {}
+    completion_details = usage.get("completion_tokens_details") or {}
+    tokens = common_pb2.Usage()
+    tokens.input_tokens = _count(int(usage["prompt_tokens"]))
+    tokens.output_tokens = _count(usage.get("completion_tokens"))
+    tokens.cached_input_tokens = _count(prompt_details.get("cached_tokens"))
+    tokens.written_input_tokens = _count(prompt_details.get("cache_write_tokens"))
+    tokens.reasoning_tokens = _count(completion_details.get("reasoning_tokens"))
+    return tokens
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for none."""
+    count = int(value or 0)
+    if count < 0:
+        raise ValueError("a number of tokens is negative")
+    return count
 
 
 @dataclass
-class Streamed:
-    """A chat answer that arrives as server-sent events (WHATWG HTML, section 9.2).
+class _StreamedToolCall:
+    """A tool call whose parts arrive in several events."""
 
-    Feed lines; ask for the result at the end.
+    id: str = ""
+    name: str = ""
+    arguments_json: str = ""
+
+
+@dataclass
+class ChatStream:
+    """A chat completion that arrives as server-sent events (WHATWG HTML, section 9.2).
+
+    Feed it each line; ask for the result at the end.
     """
 
-    sent: pb.GenerateTask
-    text: list[str] = field(default_factory=list)
-    calls: dict[int, list[str]] = field(default_factory=dict)
-    reason: str = ""
-    told: Any = None
+    task: pb.GenerateTask
+    texts: list[str] = field(default_factory=list)
+    tool_calls: dict[int, _StreamedToolCall] = field(default_factory=dict)
+    finish_reason: str = ""
+    usage: Any = None
     model: str = ""
-    done: bool = False
+    is_done: bool = False
+    """True once the upstream has marked the end of the stream."""
 
-    def line(self, line: str) -> str:
-        """Take a line; returns the text that it adds.
+    def feed_line(self, line: str) -> str:
+        """Take a line; returns the text that it adds to the answer.
 
-        Raises UNAVAILABLE for what is not the protocol.
+        Raises:
+            Fault: UNAVAILABLE where the line is an error of the upstream, or not the protocol.
         """
         if not line.startswith("data:"):
             return ""
         data = line[5:].strip()
-        if data == DONE:
-            self.done = True
+        if data == END_OF_STREAM:
+            self.is_done = True
             return ""
-        event = _object(data.encode())
+        event = _parse_object(data.encode())
         if "error" in event:
             raise unavailable(
-                "the upstream broke off with an error of its own", reason=Reason.UPSTREAM_ERROR
+                "the upstream ended its stream with an error", reason=Reason.UPSTREAM_ERROR
             )
         self.model = str(event.get("model") or self.model)
-        self.told = event.get("usage") or self.told
+        self.usage = event.get("usage") or self.usage
         choices = event.get("choices") or ()
         try:
-            return self._choice(choices[0]) if choices else ""
-        except ODD:
+            return self._add_choice(choices[0]) if choices else ""
+        except SHAPE_ERRORS:
             raise malformed("an event is not a chat chunk") from None
 
-    def _choice(self, choice: Any) -> str:
+    def _add_choice(self, choice: Any) -> str:
         delta = choice.get("delta") or {}
-        self.reason = choice.get("finish_reason") or self.reason
-        for call in delta.get("tool_calls") or ():
-            parts = self.calls.setdefault(int(call.get("index", 0)), ["", "", ""])
-            function = call.get("function") or {}
-            parts[0] += call.get("id") or ""
-            parts[1] += function.get("name") or ""
-            parts[2] += function.get("arguments") or ""
-        added = str(delta.get("content") or "")
-        if added:
-            self.text.append(added)
-        return added
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        for part in delta.get("tool_calls") or ():
+            self._add_tool_call(part)
+        text = str(delta.get("content") or "")
+        if text:
+            self.texts.append(text)
+        return text
+
+    def _add_tool_call(self, part: Any) -> None:
+        call = self.tool_calls.setdefault(int(part.get("index", 0)), _StreamedToolCall())
+        function = part.get("function") or {}
+        call.id += part.get("id") or ""
+        call.name += function.get("name") or ""
+        call.arguments_json += function.get("arguments") or ""
 
     def result(self) -> tuple[pb.TaskResult, pb.GenerateChunk]:
-        """The whole answer and the chunk that ends it.
+        """The whole result, and the chunk that ends the stream.
 
-        Raises UNAVAILABLE for a stream that was cut: it is never passed on as complete.
+        Raises:
+            Fault: UNAVAILABLE for a stream without a finish reason: it was cut, and is never passed
+                on as complete.
         """
-        if not self.reason:
+        if not self.finish_reason:
             raise unavailable(
                 "the upstream's stream was cut before its end", reason=Reason.STREAM_CUT
             )
+        answer = "".join(self.texts)
         result = pb.TaskResult(revision=self.model)
-        message, said = result.generate.message, "".join(self.text)
-        message.role, message.content = "assistant", said
-        for _, (name_id, name, arguments) in sorted(self.calls.items()):
-            message.tool_calls.add(id=name_id, name=name, arguments_json=arguments or "{}")
-        result.generate.finish_reason = REASONS.get(self.reason, pb.FINISH_REASON_STOP)
-        result.usage.CopyFrom(usage(self.told, self.sent, said))
-        chunk = pb.GenerateChunk(
-            tool_calls=message.tool_calls, finish_reason=result.generate.finish_reason
-        )
-        return result, chunk
+        message = result.generate.message
+        message.role = "assistant"
+        message.content = answer
+        for _, call in sorted(self.tool_calls.items()):
+            message.tool_calls.add(
+                id=call.id, name=call.name, arguments_json=call.arguments_json or "{}"
+            )
+        finish_reason = FINISH_REASONS.get(self.finish_reason, pb.FINISH_REASON_STOP)
+        result.generate.finish_reason = finish_reason
+        result.usage.CopyFrom(parse_usage(self.usage, self.task, answer))
+        return result, pb.GenerateChunk(tool_calls=message.tool_calls, finish_reason=finish_reason)
 
 
-def refusal(status: int, headers: Mapping[str, str], now_unix_s: float) -> Fault:
-    """What an HTTP status means.
-
-    Retried elsewhere: 408, 409, 429, 5xx. The caller's or the operator's to mend: the rest.
-    """
-    wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
-    if status == 429:
-        return exhausted(
-            "the upstream limits its rate",
-            reason=Reason.UPSTREAM_RATE_LIMITED,
-            retry_after_s=wait_s or 1.0,
-        )
-    if status in (408, 409, OVERLOADED) or status >= 500:
-        return unavailable(
-            f"the upstream answered {status}",
-            retry_after_s=wait_s or 0.5,
-            reason=Reason.UPSTREAM_OVERLOADED,
-        )
-    if status in (401, 403):
-        return failed_precondition(
-            "",
-            "the upstream refuses the key that is configured for it",
-            Reason.UPSTREAM_CREDENTIALS,
-        )
-    if status == 404:
-        return failed_precondition(
-            "model", "the upstream does not know this model", Reason.UPSTREAM_NO_MODEL
-        )
-    if status == 413:
-        return invalid("task.messages", "are too long for the upstream", Reason.UPSTREAM_TOO_LONG)
-    return invalid("task", f"the upstream refuses the request ({status})", Reason.UPSTREAM_REFUSED)
-
-
-def retry_after_s(value: str, now_unix_s: float) -> float:
-    """Seconds of a `retry-after` header, as a number or as a date (RFC 9110, 10.2.3); 0 for none or
-    nonsense, at most five minutes.
-    """
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now_unix_s
-        except (TypeError, ValueError):
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_S) if math.isfinite(seconds) else 0.0
-
-
-def malformed(what: str) -> Fault:
-    """The upstream does not speak the protocol."""
-    return unavailable(
-        f"the upstream's answer is malformed: {what}", reason=Reason.UPSTREAM_MALFORMED
-    )
-
-
-def _object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

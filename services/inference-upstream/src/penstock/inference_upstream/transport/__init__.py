@@ -1,1 +1,1 @@
-"""Pooled HTTP connections to one upstream."""
+"""HTTP to one upstream: pooled connections, resumed TLS sessions, streams that can be left."""

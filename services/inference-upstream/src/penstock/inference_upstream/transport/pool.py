@@ -1,9 +1,8 @@
-"""The connections to one upstream: kept, counted, and made anew now and then.
+"""The connections to one upstream: pooled, counted, closed when idle, and renewed now and then.
 
-HTTP itself is httpcore's.
-
-Owner of every connection. A pool that is older than `refresh_s` is put aside: its calls end on it,
-new calls look the name up again.
+HTTP itself is httpcore's. Ownership: the pool owns every connection. An httpcore pool that is older
+than `refresh_s` is retired: its calls end on it, and new calls get a new one, which looks the host
+name up again.
 """
 
 from __future__ import annotations
@@ -11,59 +10,62 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpcore
 from penstock.inference_upstream.settings import Upstream
-from penstock.inference_upstream.transport.cancel import reset_stream
-from penstock.inference_upstream.transport.tls_sessions import Sessions
+from penstock.inference_upstream.transport.stream_reset import reset_stream
+from penstock.inference_upstream.transport.tls_sessions import TlsSessions
 from penstock.service.clock import Clock
 
-SWEEPS_A_KEEPALIVE = 4
-"""An idle connection outlives its time by a quarter of it at most."""
-LEAST_SWEEP_S = 0.1
+SWEEPS_PER_KEEPALIVE = 4
+"""Sweeps within `keepalive_s`: an idle connection outlives its time by a quarter of it at most."""
+MIN_SWEEP_S = 0.1
 
 
 @dataclass(eq=False)
-class _Held:
-    """A pool with the calls that it carries."""
+class _CountedPool:
+    """An httpcore pool, when it was made, and the number of calls that it carries."""
 
     pool: httpcore.AsyncConnectionPool
-    born_s: float
+    made_at_s: float
     calls: int = 0
 
 
-class Pool:
-    """Persistent connections, over HTTP/2 where that is asked for and offered, within the bounds of
-    the upstream's section.
+class ConnectionPool:
+    """Persistent connections within the bounds of the upstream's section, over HTTP/2 where that is
+    configured and offered. Owner: whoever made it must `close` it.
     """
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, now: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
+        self._now = now
         # One context for all connections; httpcore's own trusts the authorities that certifi lists.
-        self._trust = (
+        self._tls = (
             ssl.create_default_context(cafile=upstream.ca_file)
             if upstream.ca_file
             else httpcore.default_ssl_context()
         )
-        self.sessions = Sessions(self._trust)
+        self.sessions = TlsSessions(self._tls, now)
         self.opened = 0
+        """Connections set up so far."""
         self.waiting = 0
-        self._held = self._made()
-        self._aside: set[_Held] = set()
+        """Calls that wait for a connection."""
+        self._current = self._make()
+        self._retired: set[_CountedPool] = set()
 
-    def _made(self) -> _Held:
+    def _make(self) -> _CountedPool:
         upstream = self._upstream
         pool = httpcore.AsyncConnectionPool(
-            ssl_context=self._trust,
+            ssl_context=self._tls,
             max_connections=upstream.most_connections,
             max_keepalive_connections=upstream.kept_connections,
             keepalive_expiry=upstream.keepalive_s,
             http2=upstream.http2,
         )
-        return _Held(pool, time.monotonic())
+        return _CountedPool(pool, self._now())
 
     @property
     def open(self) -> int:
@@ -73,11 +75,12 @@ class Pool:
     @property
     def busy(self) -> int:
         """Connections that carry a call."""
-        return sum(1 for connection in self._connections() if not connection.is_idle())
+        return sum(not connection.is_idle() for connection in self._connections())
 
     def _connections(self) -> list[Any]:
-        pools = [self._held, *self._aside]
-        return [known for held in pools for known in held.pool.connections if not known.is_closed()]
+        pools = [self._current, *self._retired]
+        connections = [each for counted in pools for each in counted.pool.connections]
+        return [connection for connection in connections if not connection.is_closed()]
 
     @contextlib.asynccontextmanager
     async def post(
@@ -87,83 +90,87 @@ class Pool:
         content: bytes,
         timeouts: Mapping[str, float],
     ) -> AsyncIterator[httpcore.Response]:
-        """One request; leaving it before its body has ended closes its connection, or over HTTP/2
-        its stream.
+        """One request; its response inside the block.
 
-        Raises httpcore's exceptions.
+        Leaving the block before the body has ended closes the connection, or over HTTP/2 the
+        stream. Raises httpcore's exceptions.
         """
-        held = await self._current()
-        told = _Told(self, held.pool)
-        held.calls += 1
+        counted = await self._current_pool()
+        trace = _RequestTrace(self, counted.pool)
+        counted.calls += 1
         try:
-            extensions = {"timeout": timeouts, "trace": told.event}
-            async with held.pool.stream(
+            extensions = {"timeout": timeouts, "trace": trace.on_event}
+            async with counted.pool.stream(
                 "POST", url, headers=list(headers), content=content, extensions=extensions
             ) as response:
                 yield response
         finally:
-            told.has_connection()
-            held.calls -= 1
-            if held in self._aside and not held.calls:
-                self._aside.discard(held)
-                await held.pool.aclose()
+            trace.stop_waiting()
+            counted.calls -= 1
+            if counted in self._retired and not counted.calls:
+                self._retired.discard(counted)
+                await counted.pool.aclose()
 
-    async def _current(self) -> _Held:
-        old = self._held
-        if time.monotonic() - old.born_s >= self._upstream.refresh_s:
-            self._held = self._made()
+    async def _current_pool(self) -> _CountedPool:
+        """The pool for a new call; the earlier one is retired where it is too old."""
+        old = self._current
+        if self._now() - old.made_at_s >= self._upstream.refresh_s:
+            self._current = self._make()
             if old.calls:
-                self._aside.add(old)
+                self._retired.add(old)
             else:
                 await old.pool.aclose()
-        return self._held
+        return self._current
 
     async def sweep(self) -> None:
-        """Close the connections that have been idle for `keepalive_s` or that the upstream has
+        """Close the connections that have been idle for `keepalive_s`, or that the upstream has
         closed.
 
-        httpcore does so only when a call comes; a call that is given one of these in the meantime
-        takes another by itself.
+        httpcore by itself does so only when a call comes. A call that gets one of these
+        connections meanwhile is given another one by httpcore.
         """
         for connection in self._connections():
             if connection.is_idle() and connection.has_expired():
                 with contextlib.suppress(OSError, httpcore.NetworkError):
                     await connection.aclose()
 
-    async def keep(self, clock: Clock) -> None:
-        """Sweep as long as the pool lives, whether it is used or not."""
+    async def sweep_forever(self, clock: Clock) -> None:
+        """Sweep at intervals until cancelled, whether calls come or not."""
+        interval_s = max(MIN_SWEEP_S, self._upstream.keepalive_s / SWEEPS_PER_KEEPALIVE)
         while True:
-            await clock.sleep(max(LEAST_SWEEP_S, self._upstream.keepalive_s / SWEEPS_A_KEEPALIVE))
+            await clock.sleep(interval_s)
             await self.sweep()
 
     async def close(self) -> None:
         """Close every connection."""
-        for held in (self._held, *self._aside):
-            await held.pool.aclose()
+        for counted in (self._current, *self._retired):
+            await counted.pool.aclose()
 
 
-class _Told:
-    """What httpcore tells of one request: that it has a connection, that one was set up, and that
-    it is left before its end.
+class _RequestTrace:
+    """Follows one request by httpcore's trace events: counts it while it waits for a connection,
+    counts a connection that is set up for it, and ends its HTTP/2 stream where it is left early.
     """
 
-    def __init__(self, pool: Pool, carrier: httpcore.AsyncConnectionPool) -> None:
-        self._pool, self._carrier = pool, carrier
-        self._waits = True
-        self._ended = False
-        pool.waiting += 1
+    def __init__(self, counts: ConnectionPool, pool: httpcore.AsyncConnectionPool) -> None:
+        self._counts = counts
+        self._pool = pool
+        self._is_waiting = True
+        self._is_complete = False
+        counts.waiting += 1
 
-    async def event(self, name: str, info: dict[str, Any]) -> None:
-        """An event of the request; the first one comes when it has its connection."""
-        self.has_connection()
+    async def on_event(self, name: str, info: dict[str, Any]) -> None:
+        """Take an event of the request; the first one comes when it has its connection."""
+        self.stop_waiting()
         if name == "connection.connect_tcp.complete":
-            self._pool.opened += 1
+            self._counts.opened += 1
         elif name == "http2.receive_response_body.complete":
-            self._ended = True
-        elif name == "http2.response_closed.started" and not self._ended:
-            await reset_stream(self._carrier, self.event, info["stream_id"])
+            self._is_complete = True
+        elif name == "http2.response_closed.started" and not self._is_complete:
+            await reset_stream(self._pool, self.on_event, info["stream_id"])
 
-    def has_connection(self) -> None:
-        """The request waits no longer."""
-        self._pool.waiting -= self._waits
-        self._waits = False
+    def stop_waiting(self) -> None:
+        """Count the request as waiting no longer."""
+        if self._is_waiting:
+            self._is_waiting = False
+            self._counts.waiting -= 1

@@ -1,9 +1,9 @@
-"""TLS sessions of one upstream: what a connection leaves so that the next need not prove everything
-again (RFC 8446, 2.2). No network here.
+"""TLS sessions of one upstream, so that a new connection resumes an earlier one's (RFC 8446, 2.2).
 
-asyncio and anyio take no session, but they make TLS objects by `SSLContext.sslobject_class` and
-have them shake hands, so an object of ours asks for a session before its handshake and leaves one
-when it first reads: TLS 1.3 sends its tickets after the handshake.
+A resumed handshake is shorter and shows no certificate. asyncio and anyio take no session, but they
+make TLS objects of `SSLContext.sslobject_class` and let them shake hands. An object of a class of
+ours therefore sets a session before its handshake, and saves one when it first reads: TLS 1.3 sends
+its tickets after the handshake.
 """
 
 from __future__ import annotations
@@ -14,93 +14,90 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-KEPT = 32
-FULL_AGAIN_S = 3600.0
-"""After so long the server must show its certificate again: a resumed handshake does not, and it
-may have ended since.
-"""
+MAX_SESSIONS = 32
+MAX_RESUMPTION_AGE_S = 3600.0
+"""After so long the server must show its certificate again, which may have expired since."""
 
 
-class Left(NamedTuple):
-    """A session, the host name that it was agreed with, and when that host last showed its
+class SavedSession(NamedTuple):
+    """A session, the host name that it was agreed with, and when the host last showed its
     certificate.
     """
 
     host: str | None
-    proved_s: float
+    verified_at_s: float
     session: ssl.SSLSession
 
 
-class Sessions:
-    """What the connections of one context leave for later ones to the same host name; the oldest
-    goes where there are too many.
+class TlsSessions:
+    """The sessions that connections of one context have left; the oldest is dropped when there are
+    too many.
 
-    Each is used once, as RFC 8446 (C.4) asks, so one whose handshake fails is gone.
+    Each is used once, as RFC 8446 (C.4) asks, so one whose handshake fails is not tried again.
     """
 
     def __init__(self, context: ssl.SSLContext, now: Callable[[], float] = time.monotonic) -> None:
-        """`context` must be one upstream's own: the TLS objects that it makes use these sessions
-        from now on.
+        """Let the context's connections use these sessions from now on.
+
+        Args:
+            context: one upstream's own.
+            now: the time in seconds.
         """
         self.now = now
         self.resumed = 0
         """Handshakes that a session has shortened."""
-        self._left: deque[Left] = deque(maxlen=KEPT)
-        context.sslobject_class = type("Resuming", (_Resuming,), {"sessions": self})
+        self._saved: deque[SavedSession] = deque(maxlen=MAX_SESSIONS)
+        context.sslobject_class = type("Resuming", (_ResumingSslObject,), {"sessions": self})
 
-    def take(self, host: str | None) -> Left | None:
-        """The newest session with this host, which is kept no longer; None where there is none that
-        is new enough.
-        """
-        least_s = self.now() - FULL_AGAIN_S
-        found = next(
-            (
-                left
-                for left in reversed(self._left)
-                if left.host == host and left.proved_s > least_s
-            ),
-            None,
-        )
-        if found is not None:
-            self._left.remove(found)
-        return found
+    def take(self, host: str | None) -> SavedSession | None:
+        """Take out the newest session with this host; None where none is new enough."""
+        min_verified_s = self.now() - MAX_RESUMPTION_AGE_S
+        for saved in reversed(self._saved):
+            if saved.host == host and saved.verified_at_s > min_verified_s:
+                self._saved.remove(saved)
+                return saved
+        return None
 
-    def leave(self, left: Left) -> None:
+    def save(self, session: SavedSession) -> None:
         """Keep a session for a later connection."""
-        self._left.append(left)
+        self._saved.append(session)
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._saved)
 
 
-class _Resuming(ssl.SSLObject):
-    """A client's TLS object that resumes where it can.
+class _ResumingSslObject(ssl.SSLObject):
+    """A client's TLS object that resumes a session where there is one.
 
-    The standard library makes it without `__init__`, hence the defaults.
+    The standard library makes it without calling `__init__`, hence the class attributes.
     """
 
-    sessions: Sessions
-    _began = _read = False
-    _taken: Left | None = None
-    _proved_s = 0.0
+    sessions: TlsSessions
+    _has_begun = False
+    _has_read = False
+    _taken: SavedSession | None = None
+    _verified_at_s = 0.0
 
     def do_handshake(self) -> None:
-        """Called again and again until it raises nothing more; the first time takes a session."""
-        if not self._began:
-            self._began = True
+        """Go on with the handshake; the first of its calls sets a session."""
+        if not self._has_begun:
+            self._has_begun = True
             self._taken = self.sessions.take(self.server_hostname)
             if self._taken is not None:
                 self.session = self._taken.session
         super().do_handshake()
-        resumed = self._taken if self.session_reused else None
-        self.sessions.resumed += resumed is not None
-        self._proved_s = resumed.proved_s if resumed else self.sessions.now()
+        if self._taken is not None and self.session_reused:
+            self.sessions.resumed += 1
+            self._verified_at_s = self._taken.verified_at_s
+        else:
+            self._verified_at_s = self.sessions.now()
 
-    def read(self, *wanted: Any, **named: Any) -> bytes:
-        """The first one that brings something leaves the session, tickets and all."""
-        data = super().read(*wanted, **named)
-        if not self._read:
-            self._read = True
+    def read(self, *args: Any, **kwargs: Any) -> bytes:
+        """Read; the first data that comes saves the session with its tickets."""
+        data = super().read(*args, **kwargs)
+        if not self._has_read:
+            self._has_read = True
             if self.session is not None:
-                self.sessions.leave(Left(self.server_hostname, self._proved_s, self.session))
+                saved = SavedSession(self.server_hostname, self._verified_at_s, self.session)
+                self.sessions.save(saved)
         return data
