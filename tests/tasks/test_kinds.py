@@ -46,15 +46,16 @@ class Properties(NamedTuple):
     conversational: bool
     cheap: bool
     open_ended: bool
+    streams: bool
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("embed", EMBED, Properties("embeddings", True, False, True, False)),
-        ("classify", CLASSIFY, Properties("invoke", True, False, False, False)),
-        ("generate", GENERATE, Properties("chat", False, True, False, True)),
-        ("infer", INFER, Properties("invoke", True, False, True, False)),
+        ("embed", EMBED, Properties("embeddings", True, False, True, False, False)),
+        ("classify", CLASSIFY, Properties("invoke", True, False, False, False, False)),
+        ("generate", GENERATE, Properties("chat", False, True, False, True, True)),
+        ("infer", INFER, Properties("invoke", True, False, True, False, False)),
     ],
 )
 def test_a_kind_has_these_properties(name: str, kind: Kind, expected: Properties) -> None:
@@ -66,6 +67,7 @@ def test_a_kind_has_these_properties(name: str, kind: Kind, expected: Properties
         kind.conversational,
         kind.cheap,
         kind.open_ended,
+        kind.streams,
     )
 
 
@@ -224,9 +226,10 @@ def test_the_answers_of_the_pieces_merge_to_the_answer_of_the_whole(
     examples = [pb.LabelledExample(text="e", label="l")] * 2
     task = embed(*texts) if kind is EMBED else classify(*texts, examples=examples, top_k=3)
     pieces, merged = kind.split(task, max_rows), TaskResult()
-    kind.merge([computed(piece) for piece in pieces], merged)
+    kind.merge(task, [computed(piece) for piece in pieces], merged)
     assert merged == computed(task)
-    rows = [kind.estimate(piece).rows for piece in pieces]
+    rows = [kind.rows(piece) for piece in pieces]
+    assert rows == [kind.estimate(piece).rows for piece in pieces]
     assert sum(rows) == len(texts)
     assert max(rows) <= max_rows
     assert len(pieces) == -(-len(texts) // max_rows), "no more pieces than that takes"
@@ -244,7 +247,7 @@ def test_a_task_that_needs_no_splitting_is_one_piece_itself(task: Task) -> None:
 def test_one_piece_of_work_is_never_split_and_has_no_parts_to_merge(task: Task) -> None:
     assert kind_of(task).split(task, 1) == [task]
     with pytest.raises(Fault, match="has no parts") as refused:
-        kind_of(task).merge([TaskResult()], TaskResult())
+        kind_of(task).merge(task, [TaskResult()], TaskResult())
     assert refused.value.reason is Reason.INTERNAL
 
 

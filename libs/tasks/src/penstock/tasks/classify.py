@@ -18,6 +18,7 @@ class Classify:
     conversational = False
     cheap = False
     open_ended = False
+    streams = False
 
     def validate(self, task: Task, at: str) -> None:
         check_texts(task.classify.texts, at)
@@ -29,6 +30,9 @@ class Classify:
         asked = task.classify
         tokens = texts_tokens(asked.texts) + texts_tokens(item.text for item in asked.examples)
         return text_estimate(task, asked.texts, tokens)
+
+    def rows(self, task: Task) -> int:
+        return max(1, len(task.classify.texts))
 
     def split(self, task: Task, max_rows: int) -> list[Task]:
         whole = task.classify
@@ -45,7 +49,7 @@ class Classify:
             for start in range(0, len(whole.texts), max_rows)
         ]
 
-    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
         for part in parts:
             into.classify.classifications.extend(part.classify.classifications)
 

@@ -18,6 +18,7 @@ class Embed:
     conversational = False
     cheap = True
     open_ended = False
+    streams = False
 
     def validate(self, task: Task, at: str) -> None:
         check_texts(task.embed.texts, at)
@@ -29,6 +30,9 @@ class Embed:
         texts = task.embed.texts
         return text_estimate(task, texts, texts_tokens(texts))
 
+    def rows(self, task: Task) -> int:
+        return max(1, len(task.embed.texts))
+
     def split(self, task: Task, max_rows: int) -> list[Task]:
         texts = task.embed.texts
         if len(texts) <= max_rows:
@@ -38,7 +42,7 @@ class Embed:
             for start in range(0, len(texts), max_rows)
         ]
 
-    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
         for part in parts:
             into.embed.embeddings.extend(part.embed.embeddings)
 

@@ -32,6 +32,7 @@ class Generate:
     conversational = True
     cheap = False
     open_ended = True
+    streams = True
 
     def validate(self, task: Task, at: str) -> None:
         asked = task.generate
@@ -54,10 +55,13 @@ class Generate:
         bound = task.ByteSize() + OVERHEAD_TOKENS * max(1, len(asked.messages))
         return Estimate(1, max(1, text // BYTES_PER_TOKEN), asked.max_tokens, bound)
 
+    def rows(self, task: Task) -> int:
+        return 1
+
     def split(self, task: Task, max_rows: int) -> list[Task]:
         return [task]
 
-    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
         raise internal("a generate task has no parts")
 
     def confidence(self, result: TaskResult) -> float | None:

@@ -24,6 +24,7 @@ class Infer:
     conversational = False
     cheap = True
     open_ended = False
+    streams = False
 
     def validate(self, task: Task, at: str) -> None:
         if not task.infer.inputs:
@@ -38,10 +39,13 @@ class Infer:
         bound = task.ByteSize() + OVERHEAD_TOKENS
         return Estimate(1, max(1, size // BYTES_PER_TOKEN), 0, bound)
 
+    def rows(self, task: Task) -> int:
+        return 1
+
     def split(self, task: Task, max_rows: int) -> list[Task]:
         return [task]
 
-    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
         raise internal("an infer task has no parts")
 
     def confidence(self, result: TaskResult) -> float | None:

@@ -60,6 +60,8 @@ class Kind(Protocol):
     """Whether an answer's length is open, so that a call holds budget for itself, and for longer
     than a lease.
     """
+    streams: bool
+    """Whether an instance makes an answer piece by piece; others come as one piece."""
 
     def validate(self, task: Task, at: str) -> None:
         """Check a task; `at` is put before the names of its fields.
@@ -77,12 +79,16 @@ class Kind(Protocol):
         """How large the task is."""
         ...
 
+    def rows(self, task: Task) -> int:
+        """Texts that are computed by themselves, at least 1: what a batch's size is counted in."""
+        ...
+
     def split(self, task: Task, max_rows: int) -> list[Task]:
         """The task in pieces of at most `max_rows` rows; one piece where it cannot be split."""
         ...
 
-    def merge(self, parts: Sequence[TaskResult], into: TaskResult) -> None:
-        """Write the answers of the pieces, in their order, as one answer."""
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
+        """Write the answers of the task's pieces, in their order, as one answer."""
         ...
 
     def confidence(self, result: TaskResult) -> float | None:

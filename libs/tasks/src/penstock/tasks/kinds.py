@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from penstock.rpc.errors import invalid
 from penstock.tasks.classify import Classify
@@ -10,6 +11,7 @@ from penstock.tasks.embed import Embed
 from penstock.tasks.generate import Generate
 from penstock.tasks.infer import Infer
 from penstock.tasks.kind import Kind, Task
+from pydantic import AfterValidator
 
 EMBED, CLASSIFY, GENERATE, INFER = Embed(), Classify(), Generate(), Infer()
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (EMBED, CLASSIFY, GENERATE, INFER)}
@@ -26,3 +28,13 @@ def kind_of(task: Task) -> Kind:
     if name is None:
         raise invalid("task", "is empty")
     return KINDS[name]
+
+
+def _known(name: str) -> str:
+    if name not in KINDS:
+        raise ValueError(f"{name!r} is not one of {', '.join(KINDS)}")
+    return name
+
+
+KindName = Annotated[str, AfterValidator(_known)]
+"""The name of a kind in a setting."""
