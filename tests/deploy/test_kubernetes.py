@@ -24,7 +24,7 @@ from kustomized import (
     service_of,
     variables_of,
 )
-from penstock.scaler.settings import ScalingSection
+from penstock.scaler.pool_settings import ScalingSection
 from penstock.service.settings import load_section
 from services_file import FILE, LISTEN, ROOT, differences, host_port, listen_variables
 from settings_read import variables_read
@@ -239,7 +239,7 @@ def test_keda_scales_within_the_limits_of_the_pool(documents: list[Document]) ->
     section = load_section(ROOT / "deploy/penstock.yaml", "scaling", ScalingSection)
     (pool,) = (pool for pool in section.pools if pool.name == name)
     limits = (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"])
-    assert (pool.least, pool.most) == limits
+    assert (pool.min_instances, pool.max_instances) == limits
 
 
 def test_the_dev_overlay_has_the_development_configuration() -> None:

@@ -1,11 +1,9 @@
-"""An engine on a real Redis whose time is set by the test, and doors to it on ports of their
-own.
-"""
+"""Scalers on a real Redis in virtual time, each with its gRPC ports."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +14,110 @@ from penstock.api.scaler.v1 import scaler_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.scaler.actuate.actuators import Actuator, DryRun
+from penstock.scaler.actuate.actuator import Actuator
+from penstock.scaler.actuate.dry_run import DryRun
 from penstock.scaler.api.scaler_service import ScalerServicer
 from penstock.scaler.build import SCALER, keda_port
-from penstock.scaler.pools.engine import Begin, Engine
-from penstock.scaler.pools.sources import Store
-from penstock.scaler.settings import PoolConfig, ScalerSettings
+from penstock.scaler.pool_settings import PoolConfig
+from penstock.scaler.pools.autoscaler import Autoscaler, StopRequests
+from penstock.scaler.pools.planner import PoolPlanner
+from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.store import ScalerStore
+from penstock.scaler.samples import Sample
+from penstock.scaler.settings import ScalerSettings
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN
 
 START_S = 1_800_000_000.0
+INTERVAL_S = 10.0
 AUTH = (("penstock-token", TOKEN),)
 POOL: dict[str, Any] = {
     "name": "m",
-    "least": 0,
-    "most": 8,
-    "interval_s": 10.0,
+    "min_instances": 0,
+    "max_instances": 8,
+    "interval_s": INTERVAL_S,
     "capacity": 10.0,
-    "utilisation": 1.0,
-    "seed_lead_s": 10.0,
+    "target_utilisation": 1.0,
+    "initial_lead_time_s": 10.0,
     "start_cost_s": 0.0,
-    "down_every_s": 0.0,
-    "zero_after_s": 60.0,
-    "stale_s": 30.0,
+    "scale_down_period_s": 0.0,
+    "scale_to_zero_after_s": 60.0,
+    "stale_after_s": 30.0,
 }
+"""One instance does 100 units of work in an interval."""
 
 
 class Scaler:
-    """One scaler: its engine, and stubs of both its doors."""
+    """One scaler, and stubs of its two gRPC APIs."""
 
-    def __init__(self, engine: Engine, clock: FakeClock) -> None:
-        self.engine, self.clock = engine, clock
+    def __init__(self, autoscaler: Autoscaler, clock: FakeClock) -> None:
+        self.autoscaler = autoscaler
+        self.clock = clock
         self.api: scaler_pb2_grpc.ScalerServiceStub
         self.keda: keda_grpc.ExternalScalerStub
 
+    @property
+    def pool(self) -> Pool:
+        """The only pool."""
+        (pool,) = self.autoscaler.pools.values()
+        return pool
+
 
 class Scalers:
-    """Makes scalers that share one store and one time."""
+    """Makes scalers that share one store and one clock."""
 
     def __init__(self, url: str, owned: contextlib.AsyncExitStack) -> None:
-        self.url, self._owned = url, owned
+        self.url = url
         self.clock = FakeClock(START_S)
+        self._owned = owned
 
     async def make(
         self,
-        who: str = "a",
+        scaler_id: str = "a",
         actuator: Actuator | None = None,
-        redis: bool = True,
-        drain: Begin | None = None,
+        stop_requests: StopRequests | None = None,
         **changes: Any,
     ) -> Scaler:
-        config = PoolConfig.model_validate({**POOL, **changes})
-        client = open_store(self.url, retries=0) if redis else None
-        if client is not None:
-            self._owned.push_async_callback(client.aclose)
-        acting = actuator or DryRun(1)
-        engine = Engine(
-            [config], {config.name: acting}, Store(client, who), self.clock, drain=drain
-        )
-        self._owned.push_async_callback(engine.close)
-        await engine.recall()
-        scaler = Scaler(engine, self.clock)
+        """Start a scaler of one pool, whose settings are POOL with these changes."""
+        client = open_store(self.url, retries=0)
+        self._owned.push_async_callback(client.aclose)
+        pool = make_pool(actuator or DryRun(1), **changes)
+        store = ScalerStore(client, scaler_id)
+        autoscaler = Autoscaler([pool], store, self.clock, stop_requests=stop_requests)
+        self._owned.push_async_callback(autoscaler.close)
+        await autoscaler.load()
+        scaler = Scaler(autoscaler, self.clock)
         settings = ScalerSettings(listen="127.0.0.1:0", keda_listen="127.0.0.1:0", drain_s=0)
-        door = Endpoint(SCALER, ScalerServicer(engine, self.clock), internal(TOKEN))
-        for server in (
-            GrpcServer("scaler", settings, [door]),
-            keda_port(settings, engine, self.clock),
-        ):
-            await server.start()
-            self._owned.push_async_callback(server.stop, None)
-            channel = grpc.aio.insecure_channel(server.address)
-            self._owned.push_async_callback(channel.close)
-            if server.name == "scaler":
-                scaler.api = scaler_pb2_grpc.ScalerServiceStub(channel)
-            else:
-                scaler.keda = keda_grpc.ExternalScalerStub(channel)
+        servicer = ScalerServicer(autoscaler, self.clock)
+        endpoint = Endpoint(SCALER, servicer, internal(TOKEN))
+        own = await self._serve(GrpcServer("scaler", settings, [endpoint]))
+        scaler.api = scaler_pb2_grpc.ScalerServiceStub(own)
+        keda = await self._serve(keda_port(settings, autoscaler, self.clock))
+        scaler.keda = keda_grpc.ExternalScalerStub(keda)
         return scaler
+
+    async def _serve(self, server: GrpcServer) -> grpc.aio.Channel:
+        await server.start()
+        self._owned.push_async_callback(server.stop, None)
+        channel = grpc.aio.insecure_channel(server.address)
+        self._owned.push_async_callback(channel.close)
+        return channel
+
+
+def make_pool(actuator: Actuator, **changes: Any) -> Pool:
+    """A pool whose settings are POOL with these changes."""
+    return Pool(PoolPlanner(PoolConfig.model_validate({**POOL, **changes})), actuator)
+
+
+async def feed(scaler: Scaler, work: Sequence[float], backlog: float = 0.0) -> None:
+    """Report one sample after each interval, and let the scaler decide after each."""
+    for amount in work:
+        start_s = scaler.clock.time()
+        await scaler.clock.advance(INTERVAL_S)
+        await scaler.autoscaler.report("m", [Sample(start_s, amount, backlog)])
+        await scaler.autoscaler.wait_for_fits()
+        await scaler.autoscaler.tick()
 
 
 @pytest.fixture

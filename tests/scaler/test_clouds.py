@@ -15,13 +15,13 @@ import boto3
 import pytest
 from kubernetes import client
 from moto import mock_aws
-from penstock.scaler.actuate.actuators import Fleet
-from penstock.scaler.actuate.aws import AutoScalingGroups, AwsPrices
+from penstock.scaler.actuate.actuator import FleetStatus
+from penstock.scaler.actuate.aws import AutoScalingGroups
 from penstock.scaler.actuate.kubernetes import KubernetesScale
-from penstock.scaler.settings import AwsActuator, AwsSpotActuator, KubernetesActuator
-from penstock.scaler.spot.aws import Ec2Machines, places
-from penstock.scaler.spot.decision import SpotKnobs
+from penstock.scaler.actuator_settings import AwsActuator, AwsSpotActuator, KubernetesActuator
+from penstock.scaler.spot.ec2 import Ec2SpotProvider, ec2_offerings, spot_prices
 from penstock.scaler.spot.fleet import SpotFleet
+from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
 
@@ -49,12 +49,14 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield scaling
 
 
-async def test_groups_take_their_share(groups: Any) -> None:
-    config = AwsActuator(kind="aws", group="steady", spot_group="spot", base=2, region=REGION)
+async def test_the_base_runs_on_demand_and_the_rest_on_spot(groups: Any) -> None:
+    config = AwsActuator(
+        kind="aws", group="steady", spot_group="spot", on_demand_base=2, region=REGION
+    )
     fleet = AutoScalingGroups(config, SystemClock(), None, groups)
-    assert await fleet.fleet() == Fleet(2, 2)
+    assert await fleet.status() == FleetStatus(2, 2)
     await fleet.scale(5)
-    assert fleet.on_demand(5) == 2
+    assert fleet.on_demand_count(5) == 2
     sizes = {
         row["AutoScalingGroupName"]: row["DesiredCapacity"]
         for row in groups.describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -62,7 +64,7 @@ async def test_groups_take_their_share(groups: Any) -> None:
     assert sizes == {"steady": 2, "spot": 3}
 
 
-async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it_is_drained(
+async def test_a_machine_with_a_notice_is_replaced_by_its_group_and_terminated_once_drained(
     groups: Any,
 ) -> None:
     ec2 = boto3.client("ec2", region_name=REGION)
@@ -74,7 +76,7 @@ async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it
     drained: list[tuple[str, str, int]] = []
 
     async def drain(machine: str, reason: str) -> None:
-        drained.append((reason, state(machine), (await fleet.fleet()).ready))
+        drained.append((reason, state(machine), (await fleet.status()).ready))
 
     config = AwsActuator(kind="aws", group="steady", region=REGION)
     fleet = AutoScalingGroups(config, SystemClock(), drain, groups, ec2)
@@ -86,24 +88,24 @@ async def test_a_machine_that_will_go_is_replaced_by_its_group_and_ended_once_it
     await fleet.close()
     assert drained == [("spot_notice", "running", 1)]
     assert state(leaving) == "terminated"
-    assert await fleet.fleet() == Fleet(1, 1)
+    assert await fleet.status() == FleetStatus(1, 1)
     assert not await fleet.replace("i-0123456789abcdef0", 120.0)
 
 
-async def test_a_missing_group_is_an_error_that_leaves_the_last_answer(groups: Any) -> None:
+async def test_a_missing_group_is_an_error(groups: Any) -> None:
     fleet = AutoScalingGroups(
         AwsActuator(kind="aws", group="nobody", region=REGION), SystemClock(), None, groups
     )
     with pytest.raises(OSError, match="nobody"):
-        await fleet.fleet()
+        await fleet.status()
 
 
-async def test_prices_come_by_zone(groups: Any) -> None:
-    prices = await AwsPrices(["t3.micro", "t3.small"], REGION).latest(
-        datetime.datetime.now(datetime.UTC)
-    )
+async def test_spot_prices_are_read_by_zone_and_type(groups: Any) -> None:
+    ec2 = boto3.client("ec2", region_name=REGION)
+    now = datetime.datetime.now(datetime.UTC)
+    prices = await spot_prices(ec2, ["t3.micro", "t3.small"], now)
     assert all(zone.startswith(REGION) and price > 0 for (zone, _), price in prices.items())
-    assert {kind for _, kind in prices} == {"t3.micro", "t3.small"}
+    assert {instance_type for _, instance_type in prices} == {"t3.micro", "t3.small"}
 
 
 class ApiServer(http.server.BaseHTTPRequestHandler):
@@ -113,15 +115,15 @@ class ApiServer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         known = self.path == "/apis/apps/v1/namespaces/models/deployments/encoder"
-        self._say(200 if known else 404, _deployment())
+        self._answer(200 if known else 404, _deployment())
 
     def do_PATCH(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/apis/apps/v1/namespaces/models/deployments/encoder/scale"
         ApiServer.replicas, ApiServer.patches = body["spec"]["replicas"], ApiServer.patches + 1
-        self._say(200, {"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": body["spec"]})
+        self._answer(200, {"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": body["spec"]})
 
-    def _say(self, status: int, value: dict[str, Any]) -> None:
+    def _answer(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -162,9 +164,9 @@ async def test_the_scale_subresource_is_read_and_set(cluster: client.AppsV1Api) 
     fleet = KubernetesScale(
         KubernetesActuator(kind="kubernetes", name="encoder", namespace="models"), cluster
     )
-    assert await fleet.fleet() == Fleet(2, 1)
+    assert await fleet.status() == FleetStatus(2, 1)
     await fleet.scale(5)
-    assert await fleet.fleet() == Fleet(5, 1)
+    assert await fleet.status() == FleetStatus(5, 1)
     assert ApiServer.patches == 1
 
 
@@ -173,92 +175,87 @@ async def test_a_missing_deployment_is_an_error(cluster: client.AppsV1Api) -> No
         KubernetesActuator(kind="kubernetes", name="nobody", namespace="models"), cluster
     )
     with pytest.raises(OSError, match="404"):
-        await fleet.fleet()
+        await fleet.status()
 
 
 ZONES = {f"{REGION}{letter}": letter for letter in "abc"}
 
 
-async def test_a_fleet_on_ec2_spot_is_launched_replaced_and_given_back(groups: Any) -> None:
-    ec2 = boto3.client("ec2", region_name=REGION)
-    image = ec2.describe_images()["Images"][0]["ImageId"]
-    ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
-    config = AwsSpotActuator(
-        kind="aws_spot",
-        launch_template="encoder",
-        instance_type="t3.micro",
-        zones=ZONES,
-        on_demand_price=0.012,
-        region=REGION,
-    )
+@pytest.fixture
+def ec2(groups: Any) -> Any:
+    """A client of EC2 with the launch template `encoder`."""
+    found = boto3.client("ec2", region_name=REGION)
+    image = found.describe_images()["Images"][0]["ImageId"]
+    template = {"ImageId": image}
+    found.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData=template)
+    return found
+
+
+def spot_config(**changes: Any) -> AwsSpotActuator:
+    fields = {
+        "kind": "aws_spot",
+        "launch_template": "encoder",
+        "instance_type": "t3.micro",
+        "zones": ZONES,
+        "on_demand_price": 0.012,
+        "region": REGION,
+    }
+    return AwsSpotActuator.model_validate({**fields, **changes})
+
+
+def spot_provider(ec2: Any, config: AwsSpotActuator) -> tuple[Ec2SpotProvider, FakeClock]:
     clock = FakeClock(1_800_000_000.0)
-    cloud = Ec2Machines("m", config, clock, ec2)
-    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=1))
+    return Ec2SpotProvider("m", config, clock, ec2), clock
+
+
+async def test_a_fleet_on_ec2_spot_is_launched_and_replaced(ec2: Any) -> None:
+    config = spot_config()
+    provider, clock = spot_provider(ec2, config)
+    fleet = SpotFleet(provider, ec2_offerings(config), clock, SpotPolicy(overprovision=1))
     await fleet.scale(2)
-    machines = await cloud.machines()
-    assert len({one.zone for one in machines if one.zone}) == 3 and all(
-        one.serves for one in machines
-    )
-    await fleet.fleet()
-    assert (await fleet.fleet()) == Fleet(2, 2)
-    machines = await cloud.machines()
-    assert len(machines) == 3 and all(
-        one.zone.removesuffix("/t3.micro") in ZONES for one in machines
-    )
+    machines = await provider.machines()
+    assert len({one.offering for one in machines if one.offering}) == 3
+    assert all(one.is_serving for one in machines)
+    await fleet.status()
+    assert await fleet.status() == FleetStatus(2, 2)
+    machines = await provider.machines()
+    assert len(machines) == 3
+    assert all(one.offering.removesuffix("/t3.micro") in ZONES for one in machines)
     assert await fleet.replace(machines[0].id, 120.0)
-    assert len(await cloud.machines()) == 4
-    assert all(price > 0 for price in (await cloud.prices()).values())
+    assert len(await provider.machines()) == 4
+    assert all(price > 0 for price in (await provider.prices()).values())
     await fleet.scale(1)
-    assert machines[0].id in {
-        one.id for one in await cloud.machines()
-    }  # the cloud takes that one itself, unless it forgets to
+    # The cloud takes the replaced one itself; the fleet terminates it only once its time is over.
+    assert machines[0].id in {one.id for one in await provider.machines()}
     await fleet.close()
 
 
-async def test_another_pools_machines_are_not_seen(groups: Any) -> None:
-    ec2 = boto3.client("ec2", region_name=REGION)
-    config = AwsSpotActuator(
-        kind="aws_spot",
-        launch_template="x",
-        instance_type="t3.micro",
-        zones=ZONES,
-        on_demand_price=1.0,
-    )
-    ec2.run_instances(ImageId=ec2.describe_images()["Images"][0]["ImageId"], MinCount=1, MaxCount=1)
-    cloud = Ec2Machines("m", config, FakeClock(1_800_000_000.0), ec2)
-    assert await cloud.machines() == []
-    with pytest.raises(OSError, match="LaunchTemplate"):
-        await cloud.launch("")
-
-
-async def test_a_fleet_on_ec2_uses_the_types_it_may(groups: Any) -> None:
-    ec2 = boto3.client("ec2", region_name=REGION)
+async def test_machines_without_the_tag_of_the_pool_are_not_counted(ec2: Any) -> None:
     image = ec2.describe_images()["Images"][0]["ImageId"]
-    ec2.create_launch_template(LaunchTemplateName="encoder", LaunchTemplateData={"ImageId": image})
-    config = AwsSpotActuator(
-        kind="aws_spot",
-        launch_template="encoder",
-        instance_type="t3.micro",
-        zones=ZONES,
-        on_demand_price=10.0,
-        region=REGION,
-        more_types={"t3.large": 4.0},
-    )
-    clock = FakeClock(1_800_000_000.0)
-    cloud = Ec2Machines("m", config, clock, ec2)
-    prices = await cloud.prices()
-    assert set(prices) == {f"{zone}/{kind}" for zone in ZONES for kind in ("t3.micro", "t3.large")}
-    assert await cloud.launch(f"{REGION}a/t3.large") and await cloud.launch("")
-    machines = await cloud.machines()
-    assert sorted(one.zone for one in machines) == ["", f"{REGION}a/t3.large"]
+    ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
+    provider, _ = spot_provider(ec2, spot_config())
+    assert await provider.machines() == []
+
+
+async def test_a_launch_without_its_launch_template_is_an_error(ec2: Any) -> None:
+    provider, _ = spot_provider(ec2, spot_config(launch_template="missing"))
+    with pytest.raises(OSError, match="LaunchTemplate"):
+        await provider.launch("")
+
+
+async def test_a_fleet_on_ec2_uses_all_configured_types(ec2: Any) -> None:
+    config = spot_config(on_demand_price=10.0, more_types={"t3.large": 4.0})
+    provider, clock = spot_provider(ec2, config)
+    types = {"t3.micro", "t3.large"}
+    assert set(await provider.prices()) == {f"{zone}/{kind}" for zone in ZONES for kind in types}
+    assert await provider.launch(f"{REGION}a/t3.large")
+    assert await provider.launch("")
+    machines = await provider.machines()
+    assert sorted(one.offering for one in machines) == ["", f"{REGION}a/t3.large"]
+    launched = {one.id for one in machines}
     rows = [row for group in ec2.describe_instances()["Reservations"] for row in group["Instances"]]
-    assert {
-        row["InstanceType"] for row in rows if row["InstanceId"] in {one.id for one in machines}
-    } == {
-        "t3.micro",
-        "t3.large",
-    }
-    fleet = SpotFleet(cloud, places(config), clock, SpotKnobs(extra=0))
+    assert {row["InstanceType"] for row in rows if row["InstanceId"] in launched} == types
+    fleet = SpotFleet(provider, ec2_offerings(config), clock, SpotPolicy(overprovision=0))
     await fleet.scale(4)
-    assert (await fleet.fleet()).ready == 4
+    assert (await fleet.status()).ready == 4
     await fleet.close()

@@ -1,5 +1,5 @@
-"""The machine's own metadata service as each cloud speaks it, from a real HTTP server that asks for
-each cloud's headers.
+"""The metadata services of the clouds, served over real HTTP by a fake that requires each cloud's
+headers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from penstock.scaler.spot.instance_metadata import (
     AzureMetadata,
     Ec2Metadata,
     GcpMetadata,
-    Metadata,
-    watch,
+    MetadataService,
+    wait_for_notice,
 )
 from penstock.scaler.spot.notices import BadNotice, Notice
 from penstock.testkit.clock import FakeClock
@@ -45,24 +45,25 @@ def azure(*names: str, kind: str = "Preempt") -> str:
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """All three services at one address; a path that nothing was said of is missing, as is one
-    asked without its headers.
+    """All three services at one address.
+
+    A path without a text in `texts` is not found, nor is one requested without its headers.
     """
 
-    says: dict[str, str]
-    asked: list[str]
+    texts: dict[str, str]
+    requested: list[str]
 
     def do_PUT(self) -> None:
         known = (
             self.path == "/latest/api/token"
             and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
         )
-        self._say("token-1" if known else None)
+        self._answer("token-1" if known else None)
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        self.asked.append(path)
-        words = {
+        self.requested.append(path)
+        has_headers = {
             EC2: self.headers["X-aws-ec2-metadata-token"] == "token-1",
             GCP: self.headers["Metadata-Flavor"] == "Google",
             AZURE: self.headers["Metadata"] == "true"
@@ -70,9 +71,9 @@ class Service(http.server.BaseHTTPRequestHandler):
             NAME: self.headers["Metadata"] == "true"
             and urllib.parse.parse_qs(query).get("format") == ["text"],
         }
-        self._say(self.says.get(path) if words.get(path) else None)
+        self._answer(self.texts.get(path) if has_headers.get(path) else None)
 
-    def _say(self, text: str | None) -> None:
+    def _answer(self, text: str | None) -> None:
         body = (text or "").encode()
         self.send_response(404 if text is None else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -85,7 +86,7 @@ class Service(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def service() -> Iterator[tuple[str, Any]]:
-    handler = type("Here", (Service,), {"says": {}, "asked": []})
+    handler = type("Metadata", (Service,), {"texts": {}, "requested": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -95,38 +96,38 @@ def service() -> Iterator[tuple[str, Any]]:
     server.server_close()
 
 
-def test_ec2_speaks_once_something_is_planned(service: tuple[str, Any]) -> None:
-    url, here = service
+def test_ec2_has_no_action_until_a_termination_is_planned(service: tuple[str, Any]) -> None:
+    url, fake = service
     with pytest.raises(OSError, match="404"):
         Ec2Metadata(url).notices(NOW)
-    here.says[EC2] = ACTION
+    fake.texts[EC2] = ACTION
     assert Ec2Metadata(url).notices(NOW) == [
         Notice("this machine", NOW + 120, "ec2-instance-action")
     ]
 
 
-def test_gcp_says_true_or_false(service: tuple[str, Any]) -> None:
-    url, here = service
-    here.says[GCP] = "FALSE\n"
+def test_gcp_answers_true_or_false(service: tuple[str, Any]) -> None:
+    url, fake = service
+    fake.texts[GCP] = "FALSE\n"
     assert GcpMetadata(url).notices(NOW) == []
-    here.says[GCP] = "TRUE"
+    fake.texts[GCP] = "TRUE"
     assert GcpMetadata(url).notices(NOW) == [Notice("this machine", NOW + 30, "gcp-preempted")]
 
 
-def test_azure_speaks_of_neighbours_too(service: tuple[str, Any]) -> None:
-    url, here = service
-    here.says |= {NAME: "vm-7", AZURE: azure("vm-3")}
+def test_azure_events_of_other_machines_are_ignored(service: tuple[str, Any]) -> None:
+    url, fake = service
+    fake.texts |= {NAME: "vm-7", AZURE: azure("vm-3")}
     own = AzureMetadata(url)
     assert own.notices(NOW) == []
-    here.says[AZURE] = azure("vm-3", "vm-7", kind="Freeze")
+    fake.texts[AZURE] = azure("vm-3", "vm-7", kind="Freeze")
     assert own.notices(NOW) == []
-    here.says[AZURE] = azure("vm-3", "vm-7")
+    fake.texts[AZURE] = azure("vm-3", "vm-7")
     assert own.notices(NOW) == [Notice("vm-7", NOW + 45, "azure-scheduled-event")]
-    assert here.asked.count(NAME) == 1
+    assert fake.requested.count(NAME) == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "made", "said"),
+    ("path", "kind", "text"),
     [
         (EC2, Ec2Metadata, "<html>"),
         (EC2, Ec2Metadata, '{"action": "terminate"}'),
@@ -135,57 +136,67 @@ def test_azure_speaks_of_neighbours_too(service: tuple[str, Any]) -> None:
         (AZURE, AzureMetadata, "{}"),
     ],
 )
-def test_what_nobody_understands_is_said(
-    service: tuple[str, Any], path: str, made: type[Metadata], said: str
+def test_an_answer_of_another_format_is_refused(
+    service: tuple[str, Any], path: str, kind: type[MetadataService], text: str
 ) -> None:
-    url, here = service
-    here.says |= {NAME: "vm-7", path: said}
+    url, fake = service
+    fake.texts |= {NAME: "vm-7", path: text}
     with pytest.raises(BadNotice):
-        made(url).notices(NOW)  # type: ignore[call-arg]
+        kind(url).notices(NOW)  # type: ignore[call-arg]  # a protocol has no constructor
 
 
 @pytest.mark.parametrize(
-    ("says", "source"),
+    ("texts", "source"),
     [
         ({EC2: ACTION, GCP: "???"}, "ec2-instance-action"),
         ({GCP: "TRUE", EC2: "<html>"}, "gcp-preempted"),
         ({NAME: "vm-7", AZURE: azure("vm-7")}, "azure-scheduled-event"),
     ],
 )
-async def test_a_notice_is_told_once_whoever_speaks(
-    service: tuple[str, Any], says: dict[str, str], source: str
+async def test_the_first_notice_of_any_service_is_taken_once(
+    service: tuple[str, Any], texts: dict[str, str], source: str
 ) -> None:
-    url, here = service
-    told: list[Notice] = []
+    url, fake = service
+    taken: list[Notice] = []
 
-    async def tell(notice: Notice) -> None:
-        told.append(notice)
+    async def take(notice: Notice) -> None:
+        taken.append(notice)
 
-    here.says |= says
-    nobody = GcpMetadata("http://127.0.0.1:1")
-    await watch(
-        [nobody, Ec2Metadata(url), GcpMetadata(url), AzureMetadata(url)], tell, FakeClock(NOW)
-    )
-    assert [notice.source for notice in told] == [source]
+    fake.texts |= texts
+    unreachable = GcpMetadata("http://127.0.0.1:1")
+    services = [unreachable, Ec2Metadata(url), GcpMetadata(url), AzureMetadata(url)]
+    await wait_for_notice(services, take, FakeClock(NOW))
+    assert [notice.source for notice in taken] == [source]
 
 
-async def test_it_asks_again_until_something_is_planned() -> None:
-    class Later:
-        asked = 0
+class ThirdPoll:
+    """A metadata service that has a notice at its third poll."""
 
-        def notices(self, now_s: float) -> list[Notice]:
-            self.asked += 1
-            return [Notice("own", now_s, "test")] if self.asked == 3 else []
+    polls = 0
 
-    class Soon(FakeClock):
-        async def sleep(self, seconds: float) -> None:
-            slept.append(seconds)
+    def notices(self, now_s: float) -> list[Notice]:
+        self.polls += 1
+        return [Notice("own", now_s, "test")] if self.polls == 3 else []
 
-    slept: list[float] = []
-    told: list[Notice] = []
 
-    async def tell(notice: Notice) -> None:
-        told.append(notice)
+class RecordingClock(FakeClock):
+    """Sleeps take no time, and are recorded."""
 
-    await watch([Later()], tell, Soon(NOW))
-    assert slept == [5.0, 5.0] and len(told) == 1
+    def __init__(self) -> None:
+        super().__init__(NOW)
+        self.slept_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+
+
+async def test_services_are_polled_every_five_seconds_until_there_is_a_notice() -> None:
+    clock = RecordingClock()
+    taken: list[Notice] = []
+
+    async def take(notice: Notice) -> None:
+        taken.append(notice)
+
+    await wait_for_notice([ThirdPoll()], take, clock)
+    assert clock.slept_s == [5.0, 5.0]
+    assert len(taken) == 1

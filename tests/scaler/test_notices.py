@@ -1,4 +1,6 @@
-"""Notices in every cloud's shape, over a real HTTP door; bad ones are refused with the field."""
+"""Notices in the format of every cloud, and the HTTP port that takes them; a bad notice is refused
+and the wrong field named.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Any
 
 import pytest
 from penstock.scaler.api.notice_http import NoticePort
-from penstock.scaler.spot.notices import BadNotice, Notice, parse
+from penstock.scaler.pools.autoscaler import NoticeOutcome
+from penstock.scaler.spot.notices import BadNotice, Notice, parse_notices
 from penstock.testkit.clock import FakeClock
 
 NOW = 1_800_000_000.0
@@ -47,8 +50,8 @@ AZURE = {
         ({"Events": []}, []),
     ],
 )
-def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> None:
-    assert parse(body, "own", NOW) == found
+def test_each_format_is_parsed(body: dict[str, Any], found: list[Notice]) -> None:
+    assert parse_notices(body, "own", NOW) == found
 
 
 @pytest.mark.parametrize(
@@ -76,9 +79,9 @@ def test_each_shape_is_understood(body: dict[str, Any], found: list[Notice]) -> 
         ({"action": "stop", "time": True}, "time"),
     ],
 )
-def test_what_is_no_notice_is_named(body: object, field: str) -> None:
+def test_a_bad_notice_is_refused_with_the_field(body: object, field: str) -> None:
     with pytest.raises(BadNotice, match=field):
-        parse(body, "own", NOW)
+        parse_notices(body, "own", NOW)
 
 
 async def post(
@@ -95,38 +98,55 @@ async def post(
     return int(answer.split()[1]), json.loads(answer.partition("\r\n\r\n")[2])
 
 
-async def test_the_door_takes_notices_from_who_has_the_secret() -> None:
-    told: list[Notice] = []
+class Port:
+    """A port on a free TCP port, and the notices it handled."""
 
-    async def act(notice: Notice) -> tuple[bool, bool]:
-        told.append(notice)
-        return True, True
+    def __init__(self, secret: str) -> None:
+        self.handled: list[Notice] = []
+        self._port = NoticePort("127.0.0.1:0", self._handle, secret, FakeClock(NOW))
 
-    served = NoticePort("127.0.0.1:0", act, "s3", FakeClock(NOW))
-    await served.start()
-    port = int(served.address.rpartition(":")[2])
-    assert await post(port, json.dumps(WARNING).encode()) == (
-        200,
-        {"notices": 1, "replaced": 1, "draining": 1},
-    )
-    spoken = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"}).encode()
-    assert (await post(port, spoken, "/notice?instance=node-7"))[0] == 200
-    assert [notice.instance for notice in told] == ["i-1", "node-7"]
-    assert (await post(port, b"{}", secret="wrong"))[0] == 401
-    assert (await post(port, b"{"))[0] == 400
-    assert (await post(port, b"[" * 60_000))[0] == 400
-    assert (await post(port, b'{"instance": ""}'))[0] == 400
-    assert (await post(port, b"{}", "/elsewhere"))[0] == 404
-    assert len(told) == 2
-    await served.stop()
+    async def __aenter__(self) -> Port:
+        await self._port.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._port.stop()
+
+    @property
+    def number(self) -> int:
+        return int(self._port.address.rpartition(":")[2])
+
+    async def _handle(self, notice: Notice) -> NoticeOutcome:
+        self.handled.append(notice)
+        return NoticeOutcome(replaced=True, draining=True)
 
 
-async def test_a_door_without_a_secret_lets_nobody_in() -> None:
-    async def act(notice: Notice) -> tuple[bool, bool]:
-        raise AssertionError(notice)
+async def test_the_port_handles_notices_of_callers_with_the_secret() -> None:
+    async with Port("s3") as port:
+        answer = await post(port.number, json.dumps(WARNING).encode())
+        assert answer == (200, {"notices": 1, "replaced": 1, "draining": 1})
+        action = json.dumps({"action": "terminate", "time": "2027-01-15T08:02:00Z"}).encode()
+        assert (await post(port.number, action, "/notice?instance=node-7"))[0] == 200
+        assert [notice.instance for notice in port.handled] == ["i-1", "node-7"]
 
-    served = NoticePort("127.0.0.1:0", act, "", FakeClock(NOW))
-    await served.start()
-    port = int(served.address.rpartition(":")[2])
-    assert (await post(port, b'{"instance": "m"}', secret=""))[0] == 401
-    await served.stop()
+
+@pytest.mark.parametrize(
+    ("body", "changes", "status"),
+    [
+        (b"{}", {"secret": "wrong"}, 401),
+        (b"{", {}, 400),
+        (b"[" * 60_000, {}, 400),
+        (b'{"instance": ""}', {}, 400),
+        (b"{}", {"path": "/elsewhere"}, 404),
+    ],
+)
+async def test_a_bad_request_is_refused(body: bytes, changes: dict[str, str], status: int) -> None:
+    async with Port("s3") as port:
+        assert (await post(port.number, body, **changes))[0] == status
+        assert not port.handled
+
+
+async def test_a_port_without_a_secret_refuses_everybody() -> None:
+    async with Port("") as port:
+        assert (await post(port.number, b'{"instance": "m"}', secret=""))[0] == 401
+        assert not port.handled

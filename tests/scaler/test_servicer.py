@@ -1,5 +1,5 @@
-"""Our own contract over real gRPC: demand, forecast, plan, decisions, notices; each bad input
-named.
+"""ScalerService over real gRPC: demand, forecast, plan, decisions, notices; each bad field is
+named in the error.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ import grpc
 import pytest
 from penstock.api.scaler.v1 import scaler_pb2 as pb
 
-from .conftest import AUTH, START_S, Scalers
-from .test_keda import feed
+from .conftest import AUTH, START_S, Scalers, feed
 
 
 def sample(**changes: float) -> pb.DemandSample:
@@ -19,10 +18,11 @@ def sample(**changes: float) -> pb.DemandSample:
         "work": 100.0,
         **changes,
     }
+    # The stub types each field; a mapping of mixed numbers fits none of them.
     return pb.DemandSample(**values)  # type: ignore[arg-type]
 
 
-async def test_demand_is_taken_once(scalers: Scalers) -> None:
+async def test_a_sample_reported_twice_is_taken_once(scalers: Scalers) -> None:
     scaler = await scalers.make()
     await scaler.clock.advance(40.0)
     rows = [sample(), sample(start_unix_ms=round(START_S * 1e3) + 30_000, interval_ms=5_000)]
@@ -31,7 +31,7 @@ async def test_demand_is_taken_once(scalers: Scalers) -> None:
             pb.ReportDemandRequest(pool="m", samples=rows), metadata=AUTH
         )
         assert answer.taken == taken
-    samples = scaler.engine.pools["m"].pool.samples
+    samples = scaler.pool.planner.samples
     assert [one.work for one in samples] == [100.0, 0.0, 0.0, 200.0]
 
 
@@ -53,13 +53,12 @@ async def test_a_bad_sample_is_named_and_nothing_is_taken(
     request = pb.ReportDemandRequest(pool="m", samples=[sample(**change)])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await scaler.api.ReportDemand(request, metadata=AUTH)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and field in (
-        caught.value.details() or ""
-    )
-    assert not scaler.engine.pools["m"].pool.samples
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (caught.value.details() or "")
+    assert not scaler.pool.planner.samples
 
 
-async def test_the_port_is_internal_and_pools_are_named(scalers: Scalers) -> None:
+async def test_calls_need_the_internal_token_and_a_known_pool(scalers: Scalers) -> None:
     scaler = await scalers.make()
     for metadata, pool, code in (((), "m", "UNAUTHENTICATED"), (AUTH, "x", "NOT_FOUND")):
         with pytest.raises(grpc.aio.AioRpcError, match=code):
@@ -68,7 +67,7 @@ async def test_the_port_is_internal_and_pools_are_named(scalers: Scalers) -> Non
         await scaler.api.NotifyTermination(pb.NotifyTerminationRequest(), metadata=AUTH)
 
 
-async def test_forecast_plan_and_decisions_explain_themselves(scalers: Scalers) -> None:
+async def test_forecast_plan_and_decisions_agree_with_the_demand(scalers: Scalers) -> None:
     scaler = await scalers.make()
     await feed(scaler, [200.0 + 10 * (step % 3) for step in range(60)])
     forecast = await scaler.api.GetForecast(pb.GetForecastRequest(pool="m"), metadata=AUTH)

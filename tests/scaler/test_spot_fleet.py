@@ -1,175 +1,163 @@
-"""A fleet on a simulated provider: losses are made good elsewhere, on demand stands in and goes,
-notices drain first.
+"""A spot fleet on a fake provider: lost machines are replaced elsewhere, on-demand machines stand
+in and go, machines with a notice are replaced and drained before they are terminated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from penstock.scaler.spot.decision import SpotKnobs
-from penstock.scaler.spot.fleet import Machine, SpotFleet
-from penstock.scaler.spot.placement import PlanKnobs
-from penstock.scaler.spot.zones import Zone
+import pytest
+from penstock.scaler.spot.fleet import SpotFleet
+from penstock.scaler.spot.offerings import Offering
+from penstock.scaler.spot.placement_rule import SpotPolicy
+from penstock.scaler.spot.provider import Machine
+from penstock.scaler.spot.solver import SolverSettings
 from penstock.testkit.clock import FakeClock
 
+from .spot_fakes import FakeProvider
+
 REGIONS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+POLICY = SpotPolicy(overprovision=1)
 
 
-def places() -> list[Zone]:
-    return [Zone(name, region) for name, region in REGIONS.items()]
+def four_offerings() -> list[Offering]:
+    return [Offering(name, region) for name, region in REGIONS.items()]
 
 
-class Cloud:
-    """Machines by zone with room that the test sets; those launched serve once `settle` was
-    called.
-    """
+class World:
+    """A fleet whose machines start until `settle`, its provider, and what it drained."""
 
-    def __init__(self) -> None:
-        self.room = dict.fromkeys(REGIONS, 9)
-        self.there: list[Machine] = []
-        self.numbers = 0
+    def __init__(self, solver: SolverSettings | None = None) -> None:
+        self.clock = FakeClock(1e6)
+        prices = dict.fromkeys(REGIONS, 0.3)
+        capacity = dict.fromkeys(REGIONS, 9)
+        self.provider = FakeProvider(prices, capacity, serves_at_once=False)
+        self.drained: list[str] = []
+        self.fleet = self.make_fleet(solver)
 
-    async def machines(self) -> list[Machine]:
-        return list(self.there)
+    def make_fleet(self, solver: SolverSettings | None = None) -> SpotFleet:
+        return SpotFleet(
+            self.provider,
+            four_offerings(),
+            self.clock,
+            POLICY,
+            solver=solver,
+            drain=self._drain,
+        )
 
-    async def prices(self) -> Mapping[str, float]:
-        return dict.fromkeys(REGIONS, 0.3)
+    async def _drain(self, machine: str, reason: str) -> None:
+        self.drained.append(f"{machine} {reason}")
 
-    async def launch(self, zone: str) -> bool:
-        if zone and self.room[zone] <= sum(one.zone == zone for one in self.there):
-            return False
-        self.numbers += 1
-        self.there.append(Machine(f"vm-{self.numbers}", zone, False))
-        return True
+    async def settle(self) -> None:
+        """Let all machines serve, and the fleet see them."""
+        self.provider.finish_starts()
+        await self.clock.advance(60.0)
+        await self.fleet.status()
+        await self.clock.advance(0.0)
 
-    async def end(self, machine: str) -> None:
-        self.there = [one for one in self.there if one.id != machine]
-
-    def settle(self) -> None:
-        self.there = [Machine(one.id, one.zone, True) for one in self.there]
-
-    def take(self, zone: str) -> None:
-        self.room[zone] = 0
-        self.there = [one for one in self.there if one.zone != zone]
-
-    def spot(self) -> int:
-        return sum(bool(one.zone) for one in self.there)
-
-
-def make(cloud: Cloud, solver: PlanKnobs | None = None) -> tuple[SpotFleet, FakeClock, list[str]]:
-    drained: list[str] = []
-    clock = FakeClock(1e6)
-
-    async def drain(machine: str, reason: str) -> None:
-        drained.append(f"{machine} {reason}")
-
-    return SpotFleet(cloud, places(), clock, SpotKnobs(extra=1), solver, drain), clock, drained
+    async def start(self, wanted: int) -> None:
+        """Scale, and let all machines serve."""
+        await self.fleet.scale(wanted)
+        await self.settle()
+        self.drained.clear()
 
 
-async def settled(cloud: Cloud, fleet: SpotFleet, clock: FakeClock) -> None:
-    cloud.settle()
-    await clock.advance(60.0)
-    await fleet.fleet()
-    await clock.advance(0.0)
+async def test_on_demand_stands_in_while_spot_starts_and_then_goes() -> None:
+    world = World()
+    await world.fleet.scale(3)
+    assert (world.provider.spot_count, len(world.provider.running)) == (4, 7)
+    await world.settle()
+    assert (world.provider.spot_count, len(world.provider.running)) == (4, 4)
+    assert len(world.drained) == 3
 
 
-async def test_on_demand_bridges_the_start_and_then_goes() -> None:
-    cloud = Cloud()
-    fleet, clock, drained = make(cloud)
-    await fleet.scale(3)
-    assert cloud.spot() == 4 and len(cloud.there) == 7
-    await settled(cloud, fleet, clock)
-    assert cloud.spot() == 4 and len(cloud.there) == 4
-    assert len(drained) == 3
+async def test_machines_of_a_lost_zone_are_replaced_elsewhere() -> None:
+    world = World()
+    await world.start(3)
+    lost = world.provider.running[0].offering
+    world.provider.lose(lost)
+    status = await world.fleet.status()
+    assert world.provider.spot_count == 4
+    assert all(one.offering != lost for one in world.provider.running)
+    assert status.wanted == 3
 
 
-async def test_a_lost_zone_is_made_good_elsewhere() -> None:
-    cloud = Cloud()
-    fleet, clock, _ = make(cloud)
-    await fleet.scale(3)
-    await settled(cloud, fleet, clock)
-    gone = cloud.there[0].zone
-    cloud.take(gone)
-    await fleet.fleet()
-    assert cloud.spot() == 4 and all(one.zone != gone for one in cloud.there)
-    assert (await fleet.fleet()).wanted == 3
+async def test_without_spot_capacity_anywhere_all_runs_on_demand() -> None:
+    world = World()
+    world.provider.capacity = dict.fromkeys(REGIONS, 0)
+    await world.start(3)
+    assert [one.offering for one in world.provider.running] == ["", "", ""]
+    assert (await world.fleet.status()).ready == 3
 
 
-async def test_with_no_room_anywhere_on_demand_carries_all() -> None:
-    cloud = Cloud()
-    fleet, clock, _ = make(cloud)
-    cloud.room = dict.fromkeys(REGIONS, 0)
-    await fleet.scale(3)
-    await settled(cloud, fleet, clock)
-    assert [one.zone for one in cloud.there] == ["", "", ""]
-    assert (await fleet.fleet()).ready == 3
+async def test_a_machine_with_a_notice_is_replaced_drained_and_then_terminated() -> None:
+    world = World()
+    await world.start(3)
+    leaving = world.provider.running[0]
+    assert await world.fleet.replace(leaving.id, 120.0)
+    others = [one for one in world.provider.running if one.offering and one.id != leaving.id]
+    assert len(others) == 4
+    await world.clock.advance(0.0)
+    # Three of four serve without it, as many as needed: it is drained at once.
+    assert world.drained == [f"{leaving.id} spot_notice"]
+    await world.clock.advance(119.0)
+    assert leaving in world.provider.running
+    await world.clock.advance(1.0)
+    assert leaving not in world.provider.running
 
 
-async def test_one_that_will_go_is_replaced_and_then_drained() -> None:
-    cloud = Cloud()
-    fleet, clock, drained = make(cloud)
-    await fleet.scale(3)
-    await settled(cloud, fleet, clock)
-    drained.clear()
-    leaving = cloud.there[0]
-    assert await fleet.replace(leaving.id, 120.0)
-    assert not await fleet.replace(leaving.id, 120.0) and not await fleet.replace("vm-99", 120.0)
-    assert sum(bool(one.zone) and one.id != leaving.id for one in cloud.there) == 4
-    await clock.advance(0.0)
-    assert drained == [f"{leaving.id} spot_notice"], (
-        "three of four serve: nothing is missing, so it need not wait"
-    )
-    await clock.advance(119.0)
-    assert leaving in cloud.there
-    await clock.advance(1.0)
-    assert leaving not in cloud.there, "nobody took it: it is not paid for any longer"
+async def test_a_second_notice_and_one_about_an_unknown_machine_replace_nothing() -> None:
+    world = World()
+    await world.start(3)
+    leaving = world.provider.running[0].id
+    assert await world.fleet.replace(leaving, 120.0)
+    assert not await world.fleet.replace(leaving, 120.0)
+    assert not await world.fleet.replace("vm-99", 120.0)
 
 
-async def test_one_that_is_missed_serves_until_its_replacement_does_or_half_its_time_is_over() -> (
-    None
-):
-    for comes in (True, False):
-        cloud = Cloud()
-        fleet, clock, drained = make(cloud)
-        await fleet.scale(3)
-        await settled(cloud, fleet, clock)
-        drained.clear()
-        first, second = cloud.there[:2]
-        await fleet.replace(first.id, 120.0)
-        await fleet.replace(second.id, 120.0)
-        await clock.advance(20.0)
-        assert drained == []
-        if comes:
-            cloud.settle()
-            await fleet.fleet()
-        await clock.advance(20.0)
-        assert len([line for line in drained if "notice" in line]) == (2 if comes else 0)
-        await clock.advance(21.0)
-        assert {f"{one.id} spot_notice" for one in (first, second)} <= set(drained)
-        await fleet.close()
+@pytest.mark.parametrize("replacement_serves", [True, False])
+async def test_a_needed_machine_is_drained_once_its_replacement_serves_or_at_half_its_time(
+    replacement_serves: bool,
+) -> None:
+    world = World()
+    await world.start(3)
+    first, second = world.provider.running[:2]
+    await world.fleet.replace(first.id, 120.0)
+    await world.fleet.replace(second.id, 120.0)
+    await world.clock.advance(20.0)
+    assert world.drained == []
+    if replacement_serves:
+        world.provider.finish_starts()
+        await world.fleet.status()
+    await world.clock.advance(20.0)
+    notices = [line for line in world.drained if "notice" in line]
+    assert len(notices) == (2 if replacement_serves else 0)
+    await world.clock.advance(21.0)
+    assert {f"{one.id} spot_notice" for one in (first, second)} <= set(world.drained)
+    await world.fleet.close()
 
 
-async def test_machines_of_an_earlier_scaler_and_of_a_zone_no_longer_used_are_found() -> None:
-    cloud = Cloud()
-    before, clock, _ = make(cloud)
-    await before.scale(3)
-    await settled(cloud, before, clock)
-    cloud.there.append(Machine("stranger", "z9", True))
-    fleet = SpotFleet(cloud, places(), clock, SpotKnobs(extra=1))
-    await fleet.scale(3)
-    await settled(cloud, fleet, clock)
-    assert cloud.spot() == 4 and "stranger" not in {one.id for one in cloud.there}
-    zone = cloud.there[0].zone
-    await clock.advance(7200.0)
-    cloud.take(zone)
-    await fleet.fleet()
-    assert fleet.zones.pooled.deaths != [0.0] * 8
+async def test_a_new_fleet_takes_over_machines_and_stops_those_of_unknown_offerings() -> None:
+    world = World()
+    await world.start(3)
+    world.provider.running.append(Machine("stranger", "z9", True))
+    world.fleet = world.make_fleet()
+    await world.start(3)
+    assert world.provider.spot_count == 4
+    assert "stranger" not in {one.id for one in world.provider.running}
 
 
-async def test_the_solver_runs_beside_the_rule() -> None:
-    cloud = Cloud()
-    fleet, clock, _ = make(cloud, PlanKnobs())
-    await fleet.scale(3)
-    await settled(cloud, fleet, clock)
-    assert fleet.placement.reason == "solver"
-    assert (await fleet.fleet()).ready == 3
+async def test_the_loss_of_a_machine_of_an_earlier_fleet_is_learned_from() -> None:
+    world = World()
+    await world.start(3)
+    world.fleet = world.make_fleet()
+    await world.start(3)
+    await world.clock.advance(7200.0)
+    world.provider.lose(world.provider.running[0].offering)
+    await world.fleet.status()
+    assert sum(world.fleet.offerings.pooled_hazard.deaths) > 0
+
+
+async def test_with_a_solver_the_fleet_follows_its_plan() -> None:
+    world = World(SolverSettings())
+    await world.start(3)
+    assert world.fleet.placement.reason == "solver"
+    assert (await world.fleet.status()).ready == 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from penstock.service.settings import (
@@ -23,6 +25,24 @@ from pydantic import Field
 class LimitsSection(Section):
     per_second: int = Field(10, gt=0)
     burst: int = Field(5, gt=0)
+
+
+class Shape(Section):
+    renamed_keys: ClassVar[Mapping[str, str]] = {"wide": "width"}
+
+    kind: Literal["box"]
+    width: int = 1
+
+
+class OtherShape(Section):
+    kind: Literal["ball"] = "ball"
+
+
+class ShapesSection(Section):
+    renamed_keys: ClassVar[Mapping[str, str]] = {"most": "max_count"}
+
+    max_count: int
+    shapes: tuple[Annotated[Shape | OtherShape, Field(discriminator="kind")], ...] = ()
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +103,34 @@ def test_a_file_that_is_no_configuration_is_refused(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"absent\.yaml: cannot be read"):
         load_section(tmp_path / "absent.yaml", "limits", LimitsSection)
+
+
+def test_a_renamed_key_is_refused_with_its_new_name_and_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.yaml"
+    path.write_text(
+        "limits:\n  most: 3\n  colour: red\n  shapes:\n    - kind: ball\n    - {kind: box,\n"
+        "       wide: 2}\n"
+    )
+    with pytest.raises(BadConfig) as caught:
+        load_section(path, "limits", ShapesSection)
+    assert sorted(caught.value.problems) == [
+        f"{path}: limits.colour: Extra inputs are not permitted",
+        f"{path}: limits.most: has a new name; write max_count instead (line 2)",
+        f"{path}: limits.shapes.1.box.wide: has a new name; write width instead (line 7)",
+    ]
+
+
+def test_a_renamed_key_leaves_the_messages_of_other_errors_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.yaml"
+    path.write_text("limits: {most: 3, max_count: '{odd}', shapes: [{kind: cube}]}\n")
+    with pytest.raises(BadConfig) as caught:
+        load_section(path, "limits", ShapesSection)
+    with pytest.raises(BadConfig) as without:
+        path.write_text("limits: {max_count: '{odd}', shapes: [{kind: cube}]}\n")
+        load_section(path, "limits", ShapesSection)
+    renamed = [problem for problem in caught.value.problems if "new name" in problem]
+    assert len(renamed) == 1
+    assert [p for p in caught.value.problems if p not in renamed] == without.value.problems
 
 
 def test_no_file_gives_the_defaults() -> None:

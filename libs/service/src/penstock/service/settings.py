@@ -8,10 +8,18 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from penstock.service.renamed_keys import RENAMED_KEY, explain_renamed_keys, line_of
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 log = logging.getLogger(__name__)
@@ -48,9 +56,21 @@ class BadConfig(Exception):
 class Section(BaseModel):
     """A part of the YAML file: frozen, and an unknown key is an error rather than a setting that
     silently does nothing.
+
+    A section that renames a key lists it in `renamed_keys`, new name by old name: the old name is
+    then refused with a message that says the new one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_renamed_keys(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            raise explain_renamed_keys(error, cls.renamed_keys) or error from None
 
 
 class ServiceSettings(BaseSettings):
@@ -172,7 +192,10 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
     key = ".".join([name, *(str(part) for part in item["loc"])])
-    return f"{path}: {key}: {item['msg']}"
+    line = ""
+    if path is not None and item["type"] == RENAMED_KEY:
+        line = f" (line {line_of(path, [name, *item['loc']])})"
+    return f"{path}: {key}: {item['msg']}{line}"
 
 
 def reload_on_sighup(reload: Callable[[], None]) -> None:

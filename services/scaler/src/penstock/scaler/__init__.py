@@ -1,1 +1,1 @@
-"""How many instances should there be, and of which kind?"""
+"""The scaler: how many instances should there be, and of which kind?"""

@@ -1,4 +1,4 @@
-"""What is measured of demand. A value only."""
+"""A sample of demand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """Demand of one interval: when it began (Unix seconds), work that arrived, work that waited at
-    its end.
+    """Demand of one interval.
+
+    Args:
+        start_s: when the interval began, in Unix seconds.
+        work: work that arrived in it.
+        backlog: work that waited at its end.
     """
 
     start_s: float

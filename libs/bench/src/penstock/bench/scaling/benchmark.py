@@ -2,12 +2,13 @@
 virtual time, with the code that serves.
 
 Capacity for a step is chosen `lead` steps before it. Shortfall: share of steps with more work than
-capacity. Over-provision: capacity not used, over the work. Each rule's knob (target utilisation, or
-quantile) is swept and its lower envelope read at shortfalls of 10, 5 and 2 %. *Best reactive* is
-the maximum of the last K steps over a target, K and target both chosen in hindsight on the
-evaluated steps, an unfair advantage. The scaler's side is its final decision: forecast quantile,
-trust rule, the most of a hold of two steps, reactive floor. Coverage is that of the forecast
-quantile before hold and floor. Evaluation starts after 7 days (taxi 30 days, Azure 15 minutes).
+capacity. Over-provision: unused capacity over the work. Each rule's parameter (target utilisation,
+or quantile level) is swept and its lower envelope read at shortfalls of 10, 5 and 2 %. *Best
+reactive* is the maximum of the last K steps over a target, K and target both chosen in hindsight on
+the evaluated steps, an unfair advantage. The scaler's side is its final decision: forecast
+quantile, trust rule, the maximum over a hold of two steps, reactive floor. Coverage is that of the
+forecast quantile before hold and floor. Evaluation starts after 7 days (taxi 30 days, Azure 15
+minutes).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.report import Bound, Plot, Result, Table
-from penstock.bench.scaling.queue import latency_stddev_cut, sizes
+from penstock.bench.scaling.queue import latency_stddev_cut, service_times
 from penstock.bench.scaling.reactive_rules import (
     HOLDS,
     TARGETS,
@@ -32,17 +33,19 @@ from penstock.bench.scaling.reactive_rules import (
     kpa,
 )
 from penstock.bench.scaling.series import Series, load
-from penstock.scaler.decide.decision import Memory, Rules, View, decide
-from penstock.scaler.forecast.forecaster import Forecaster
+from penstock.scaler.decide.decision import DecisionState, PoolState, ScalingPolicy, decide
+from penstock.scaler.forecast.forecaster import Forecast, Forecaster
 
 LEVELS = tuple(
     float(level)
     for level in np.concatenate([np.linspace(0.5, 0.88, 20), np.linspace(0.89, 0.995, 43)])
 )
-NAMED = (0.9, 0.95, 0.98, 0.99)
+COVERED_LEVELS = (0.9, 0.95, 0.98, 0.99)
+MAIN_LEVEL = 0.95
 SHORTFALLS = (0.10, 0.05, 0.02)
 LEADS = (1, 2)
 NAB = ("elb", "amzn", "taxi")
+UNBOUNDED = ScalingPolicy(max_instances=10**9)
 
 BOUNDS = {
     "over_provision_cut_vs_hpa": Bound(">=", 0.55),
@@ -54,73 +57,6 @@ BOUNDS = {
     "cost_cut_vs_static": Bound(">=", 0.25),
     "tick_ms": Bound("<=", 50),
 }
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What the forecaster said after each sample of a series, for one lead."""
-
-    quantiles: Array
-    in_force: Array
-    fallen_back: float
-    tick_ms: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One series at one lead: over-provision of each rule by shortfall."""
-
-    series: str
-    lead: int
-    rules: dict[str, tuple[float, ...]]
-    coverage: tuple[float, ...]
-    static_cut: float
-    latency_cut: float
-
-    def cuts(self, against: str) -> list[float]:
-        pairs = zip(self.rules["ours"], self.rules[against], strict=True)
-        return [1.0 - ours / theirs if math.isfinite(theirs) else 1.0 for ours, theirs in pairs]
-
-
-def run(options: Options) -> Result:
-    names, series = load(options)
-    ticks: list[float] = []
-    cells: list[Cell] = []
-    fallen: dict[str, float] = {}
-    service = sizes(options)
-    for one in series:
-        replays = {lead: replay(one, lead) for lead in (*LEADS, LEADS[-1] + 1)}
-        ticks += [found.tick_ms for found in replays.values()]
-        fallen |= {f"{one.name} {lead}": round(replays[lead].fallen_back, 4) for lead in LEADS}
-        cells += [_cell(one, lead, replays, service) for lead in LEADS]
-    nab = [cell for cell in cells if cell.series in NAB]
-    errors = [
-        abs(share - level)
-        for cell in nab
-        for share, level in zip(cell.coverage, NAMED, strict=True)
-    ]
-    figures: dict[str, float] = {
-        "over_provision_cut_vs_hpa": _mean(nab, "HPA"),
-        "over_provision_cut_vs_best_reactive": _mean(nab, "best reactive"),
-        "all_five_cut_vs_hpa": _mean(cells, "HPA"),
-        "all_five_cut_vs_best_reactive": _mean(cells, "best reactive"),
-        "worst_cell_vs_best_reactive": min(
-            cut for cell in cells for cut in cell.cuts("best reactive")
-        ),
-        "coverage_error": statistics.fmean(errors),
-        "coverage_error_max": max(errors),
-        "cost_cut_vs_static": statistics.fmean(cell.static_cut for cell in cells),
-        "latency_stddev_cut": statistics.fmean(cell.latency_cut for cell in cells),
-        "tick_ms": max(ticks),
-    }
-    context = {
-        "data": names,
-        "series": {one.name: len(one.work) for one in series},
-        "fallen_back_share": fallen,
-    }
-    return Result(figures, BOUNDS, context, (_table(cells), _coverage(nab)), (_plot(cells),), NOTES)
-
-
 NOTES = (
     (
         "Growing sharpness of the weights and the trust rule's thresholds were chosen with these "
@@ -149,77 +85,180 @@ NOTES = (
 )
 
 
-def replay(series: Series, lead: int) -> Replay:
-    """Feed a series to a forecaster as the service does; the learned experts are fitted when they
-    are due.
+@dataclass(frozen=True)
+class Replay:
+    """Forecasts after each sample of a series, for one lead.
+
+    Args:
+        quantiles: of the weighted forecast, samples x levels.
+        in_force: the same, or of the reactive rules where they decided.
+        fallen_back: share of the evaluated samples at which the reactive rules decided.
+        tick_ms: 99th percentile of the time for one sample.
     """
-    forecaster = Forecaster(lead, (series.began_s, series.step_s), LEVELS)
-    quantiles, in_force, ticks, fallen = [], [], [], 0
-    memory = Memory()
+
+    quantiles: Array
+    in_force: Array
+    fallen_back: float
+    tick_ms: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One series at one lead.
+
+    Args:
+        rules: over-provision of each rule at each of SHORTFALLS.
+        coverage: share of samples at or below the quantile, for each of COVERED_LEVELS.
+    """
+
+    series: str
+    lead: int
+    rules: dict[str, tuple[float, ...]]
+    coverage: tuple[float, ...]
+    static_cut: float
+    latency_cut: float
+
+    def cuts(self, rule: str) -> list[float]:
+        """Return how much less the scaler over-provisions than a rule, at each of SHORTFALLS."""
+        pairs = zip(self.rules["ours"], self.rules[rule], strict=True)
+        return [1.0 - ours / theirs if math.isfinite(theirs) else 1.0 for ours, theirs in pairs]
+
+
+def run(options: Options) -> Result:
+    origins, all_series = load(options)
+    service = service_times(options)
+    cells: list[Cell] = []
+    ticks_ms: list[float] = []
+    fallen_back: dict[str, float] = {}
+    for series in all_series:
+        replays = {lead: replay(series, lead) for lead in (*LEADS, LEADS[-1] + 1)}
+        ticks_ms += [one.tick_ms for one in replays.values()]
+        for lead in LEADS:
+            fallen_back[f"{series.name} {lead}"] = round(replays[lead].fallen_back, 4)
+            cells.append(_cell(series, lead, replays, service))
+    context = {
+        "data": origins,
+        "series": {series.name: len(series.work) for series in all_series},
+        "fallen_back_share": fallen_back,
+    }
+    figures = {**_figures(cells), "tick_ms": max(ticks_ms)}
+    tables = (_table(cells), _coverage_table(_nab(cells)))
+    return Result(figures, BOUNDS, context, tables, (_plot(cells),), NOTES)
+
+
+def _nab(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.series in NAB]
+
+
+def _figures(cells: list[Cell]) -> dict[str, float]:
+    nab = _nab(cells)
+    errors = [
+        abs(share - level)
+        for cell in nab
+        for share, level in zip(cell.coverage, COVERED_LEVELS, strict=True)
+    ]
+    return {
+        "over_provision_cut_vs_hpa": _mean_cut(nab, "HPA"),
+        "over_provision_cut_vs_best_reactive": _mean_cut(nab, "best reactive"),
+        "all_five_cut_vs_hpa": _mean_cut(cells, "HPA"),
+        "all_five_cut_vs_best_reactive": _mean_cut(cells, "best reactive"),
+        "worst_cell_vs_best_reactive": min(
+            cut for cell in cells for cut in cell.cuts("best reactive")
+        ),
+        "coverage_error": statistics.fmean(errors),
+        "coverage_error_max": max(errors),
+        "cost_cut_vs_static": statistics.fmean(cell.static_cut for cell in cells),
+        "latency_stddev_cut": statistics.fmean(cell.latency_cut for cell in cells),
+    }
+
+
+def replay(series: Series, lead: int) -> Replay:
+    """Feed a series to a forecaster as the service does, and fit its experts when that is due."""
+    forecaster = Forecaster(lead, series.start_s, series.step_s, LEVELS)
+    forecasts: list[Forecast] = []
+    ticks_s: list[float] = []
+    state = DecisionState()
     for number, work in enumerate(series.work):
-        began = time.perf_counter()
+        began_s = time.perf_counter()
         forecast = forecaster.observe(float(work))
-        wanted = forecast.at(LEVELS, 0.95)
-        memory = decide(
-            View(1, 1, 1.0, float(work), 0.0, wanted, number), Rules(most=10**9), memory, number
-        ).memory
-        ticks.append(time.perf_counter() - began)
-        quantiles.append(forecast.quantiles)
-        in_force.append(forecast.reactive if forecast.fallen_back else forecast.quantiles)
-        fallen += forecast.fallen_back and number >= series.start
+        pool = PoolState(
+            current=1,
+            ready=1,
+            capacity=1.0,
+            demand=float(work),
+            backlog=0.0,
+            forecast=forecast.at(LEVELS, MAIN_LEVEL),
+            measured_at_s=number,
+        )
+        state = decide(pool, UNBOUNDED, state, number).state
+        ticks_s.append(time.perf_counter() - began_s)
+        forecasts.append(forecast)
         if forecaster.fit_due:
             forecaster.adopt(forecaster.train())
-    share = fallen / (len(series.work) - series.start)
+    evaluated = forecasts[series.start :]
     return Replay(
-        np.array(quantiles), np.array(in_force), share, float(np.quantile(ticks, 0.99)) * 1e3
+        np.array([one.quantiles for one in forecasts]),
+        np.array([one.reactive if one.fallen_back else one.quantiles for one in forecasts]),
+        sum(one.fallen_back for one in evaluated) / len(evaluated),
+        float(np.quantile(ticks_s, 0.99)) * 1e3,
     )
 
 
 def _cell(series: Series, lead: int, replays: dict[int, Replay], service: Array) -> Cell:
-    work = series.work
-    steps = np.arange(series.start, len(work))
-    later = work[steps]
-    final = np.maximum(
-        np.maximum(replays[lead].in_force, replays[lead + 1].in_force), work[:, None]
-    )
-    ours, by_hpa, by_kpa = Curve(), Curve(), Curve()
-    held = {hold: Curve() for hold in HOLDS}
-    for place in range(len(LEVELS)):
-        ours.add(later, final[steps - lead, place])
-    for target in TARGETS:
-        by_hpa.add(later, hpa(work, series.step_s, float(target))[steps - lead])
-        by_kpa.add(later, kpa(work, series.step_s, float(target))[steps - lead])
-        for hold, curve in held.items():
-            curve.add(later, held_maximum(work, hold, float(target))[steps - lead])
-    rules = {
-        "HPA": tuple(by_hpa.at(share) for share in SHORTFALLS),
-        "KPA": tuple(by_kpa.at(share) for share in SHORTFALLS),
-        "best reactive": tuple(
-            min(curve.at(share) for curve in held.values()) for share in SHORTFALLS
-        ),
-        "ours": tuple(ours.at(share) for share in SHORTFALLS),
-        "clairvoyant, hold 2": (clairvoyant(later, 2),) * len(SHORTFALLS),
-    }
-    quantiles = replays[lead].quantiles[steps - lead]
-    coverage = tuple(
-        float((later <= quantiles[:, np.argmin(np.abs(np.array(LEVELS) - level))]).mean())
-        for level in NAMED
-    )
-    chosen = final[steps - lead, np.argmin(np.abs(np.array(LEVELS) - 0.95))]
-    reactive = held_maximum(work, 6, 1.0)[steps - lead]
-    static = 1.0 - float(chosen.mean()) / float(later.max())
+    steps = np.arange(series.start, len(series.work))
+    evaluated, chosen_at = series.work[steps], steps - lead
+    in_force = np.maximum(replays[lead].in_force, replays[lead + 1].in_force)
+    final = np.maximum(in_force, series.work[:, None])[chosen_at]
+    main = final[:, _level_index(MAIN_LEVEL)]
+    reactive = held_maximum(series.work, 6, 1.0)[chosen_at]
+    quantiles = replays[lead].quantiles[chosen_at]
+    coverage = [
+        float((evaluated <= quantiles[:, _level_index(level)]).mean()) for level in COVERED_LEVELS
+    ]
     return Cell(
         series.name,
         lead,
-        rules,
-        coverage,
-        static,
-        latency_stddev_cut(later, chosen, reactive, service),
+        _over_provision(series, lead, final),
+        tuple(coverage),
+        static_cut=1.0 - float(main.mean()) / float(evaluated.max()),
+        latency_cut=latency_stddev_cut(evaluated, main, reactive, service),
     )
 
 
-def _mean(cells: list[Cell], against: str) -> float:
-    return statistics.fmean(cut for cell in cells for cut in cell.cuts(against))
+def _over_provision(series: Series, lead: int, final: Array) -> dict[str, tuple[float, ...]]:
+    """Over-provision of each rule at each of SHORTFALLS.
+
+    Args:
+        final: the scaler's capacity, evaluated steps x levels.
+    """
+    work, step_s = series.work, series.step_s
+    steps = np.arange(series.start, len(work))
+    evaluated, chosen_at = work[steps], steps - lead
+    ours, by_hpa, by_kpa = Curve(), Curve(), Curve()
+    by_hold = {hold: Curve() for hold in HOLDS}
+    for index in range(len(LEVELS)):
+        ours.add(evaluated, final[:, index])
+    for target in map(float, TARGETS):
+        by_hpa.add(evaluated, hpa(work, step_s, target)[chosen_at])
+        by_kpa.add(evaluated, kpa(work, step_s, target)[chosen_at])
+        for hold, curve in by_hold.items():
+            curve.add(evaluated, held_maximum(work, hold, target)[chosen_at])
+    best = [min(curve.at(share) for curve in by_hold.values()) for share in SHORTFALLS]
+    return {
+        "HPA": tuple(by_hpa.at(share) for share in SHORTFALLS),
+        "KPA": tuple(by_kpa.at(share) for share in SHORTFALLS),
+        "best reactive": tuple(best),
+        "ours": tuple(ours.at(share) for share in SHORTFALLS),
+        "clairvoyant, hold 2": (clairvoyant(evaluated, 2),) * len(SHORTFALLS),
+    }
+
+
+def _level_index(level: float) -> int:
+    return int(np.argmin(np.abs(np.array(LEVELS) - level)))
+
+
+def _mean_cut(cells: list[Cell], rule: str) -> float:
+    return statistics.fmean(cut for cell in cells for cut in cell.cuts(rule))
 
 
 def _table(cells: list[Cell]) -> Table:
@@ -237,12 +276,12 @@ def _table(cells: list[Cell]) -> Table:
     return Table("Over-provision in % of the work at 10/5/2 % shortfall", heads, rows)
 
 
-def _coverage(cells: list[Cell]) -> Table:
+def _coverage_table(cells: list[Cell]) -> Table:
     rows = tuple(
         (f"{cell.series}, {cell.lead}", *(f"{100 * share:.2f}" for share in cell.coverage))
         for cell in cells
     )
-    heads = ("series, lead", *(f"{100 * level:.0f} %" for level in NAMED))
+    heads = ("series, lead", *(f"{100 * level:.0f} %" for level in COVERED_LEVELS))
     return Table("Share of steps at or below the forecast quantile, in %", heads, rows)
 
 

@@ -1,5 +1,5 @@
-"""Requests lost when instances are told to go: a real stack under load, whose scaler replaces,
-drains and ends instance after instance.
+"""Requests lost when instances get termination notices: a real stack under load, whose scaler
+replaces, drains and stops instance after instance.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -27,22 +28,34 @@ from rich.console import Console
 TENANT, KEY = "bench", "psk-spot-bench"
 MODEL = "all-MiniLM-L6-v2"
 CALLERS = 4
-STEP_S = 60.0
+NOTICES, QUICK_NOTICES = 4, 1
+NOTICE_S = 120
+STEP_TIMEOUT_S = 60.0
+POLL_S = 0.1
 
 
-def measure(options: Options) -> tuple[int, int, dict[str, object]]:
-    """(requests lost, requests sent, circumstances); nothing is sent, and it is said so, where no
-    stack can run.
-    """
+@dataclass
+class RequestLoss:
+    """Requests sent and lost during notices, and the circumstances."""
+
+    requests: int = 0
+    lost: int = 0
+    context: dict[str, object] = field(default_factory=dict)
+
+
+def measure(options: Options) -> RequestLoss:
+    """Send requests while instances get notices; where no stack can run, none, with the reason."""
     home = Path(os.environ.get("PENSTOCK_HOME", ".penstock"))
+    notices = QUICK_NOTICES if options.quick else NOTICES
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_measure(home, 1 if options.quick else 4))
+            return runner.run(_measure(home, notices))
     except CannotStart as error:
-        return 0, 0, {"notices": f"absent: {error}"}
+        return RequestLoss(context={"notices": f"absent: {error}"})
 
 
-async def _measure(home: Path, notices: int) -> tuple[int, int, dict[str, object]]:
+async def _measure(home: Path, notices: int) -> RequestLoss:
+    loss, stop = RequestLoss(), asyncio.Event()
     pool = f"spot-{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="penstock-spot-") as folder:
         config = Path(folder) / "penstock.yaml"
@@ -51,15 +64,15 @@ async def _measure(home: Path, notices: int) -> tuple[int, int, dict[str, object
         async with run_stack(ports.free(), home, config, {TENANT: KEY}, log) as stack:
             await stack.wait_for_instances(MODEL, stack.plan.instances, TENANT)
             await _wait_for(stack, f"{pool}-1", True)
-            stop, counts = asyncio.Event(), [0, 0]
             callers = [
-                asyncio.create_task(_caller(stack, stop, counts, number))
+                asyncio.create_task(_send_requests(stack, stop, loss, number))
                 for number in range(CALLERS)
             ]
-            replaced = [await _notice(stack, pool, number) for number in range(1, notices + 1)]
+            replaced = [await _notify(stack, pool, number) for number in range(1, notices + 1)]
             stop.set()
             await asyncio.gather(*callers)
-    return counts[1], counts[0], {"notices": len(replaced), "replaced": sum(replaced)}
+    loss.context = {"notices": len(replaced), "replaced": sum(replaced)}
+    return loss
 
 
 def _configuration(pool: str) -> dict[str, object]:
@@ -71,34 +84,36 @@ def _configuration(pool: str) -> dict[str, object]:
     command = ["{python}", "-u", "-m", "penstock.inference_onnx_quantized"]
     row = {
         "name": pool,
-        "least": 1,
-        "most": 2,
+        "min_instances": 1,
+        "max_instances": 2,
         "actuator": {"kind": "process", "command": command, "env": env},
     }
     key = {"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     return {"keys": {"api": [key]}, "scaling": {"pools": [row]}}
 
 
-async def _caller(stack: Stack, stop: asyncio.Event, counts: list[int], number: int) -> None:
-    """Ask one after the other; `counts` are requests sent and those without a right answer."""
+async def _send_requests(stack: Stack, stop: asyncio.Event, loss: RequestLoss, caller: int) -> None:
+    """Send one request after the other; count those without a right answer as lost."""
     while not stop.is_set():
-        counts[0] += 1
-        request = router_pb2.EmbedRequest(texts=[f"request {counts[0]} of caller {number}"])
+        loss.requests += 1
+        text = f"request {loss.requests} of caller {caller}"
+        request = router_pb2.EmbedRequest(texts=[text])
         try:
             answer = await stack.router.Embed(request, metadata=stack.metadata(TENANT), timeout=30)
-            counts[1] += len(answer.embeddings) != 1
+            loss.lost += len(answer.embeddings) != 1
         except grpc.aio.AioRpcError:
-            counts[1] += 1
+            loss.lost += 1
 
 
-async def _notice(stack: Stack, pool: str, number: int) -> bool:
-    """Say that an instance will go in two minutes; wait until its replacement serves and it is
-    gone.
+async def _notify(stack: Stack, pool: str, number: int) -> bool:
+    """Give an instance a notice of two minutes; wait until its replacement serves and it is gone.
+
+    Returns whether a replacement was started.
     """
     async with open_channel(stack.addresses["scaler"]) as channel:
         request = scaler_pb2.NotifyTerminationRequest(
             instance_id=f"{pool}-{number}",
-            at_unix_ms=round((time.time() + 120) * 1e3),
+            at_unix_ms=round((time.time() + NOTICE_S) * 1e3),
             source="ec2-spot-notice",
         )
         metadata = ((TOKEN_KEY, stack.internal_token),)
@@ -110,13 +125,15 @@ async def _notice(stack: Stack, pool: str, number: int) -> bool:
     return bool(answer.replaced)
 
 
-async def _wait_for(stack: Stack, instance: str, there: bool) -> None:
-    end = time.monotonic() + STEP_S
-    while time.monotonic() < end:
+async def _wait_for(stack: Stack, instance: str, is_registered: bool) -> None:
+    """Wait until the router knows the instance, or no longer does."""
+    end_s = time.monotonic() + STEP_TIMEOUT_S
+    while time.monotonic() < end_s:
         board = await stack.router.GetScoreboard(
             router_pb2.GetScoreboardRequest(), metadata=stack.metadata(TENANT)
         )
-        if (instance in {row.instance.id for row in board.rows}) == there:
+        if (instance in {row.instance.id for row in board.rows}) == is_registered:
             return
-        await asyncio.sleep(0.1)
-    raise CannotStart(f"{instance} did not {'come' if there else 'go'} within {STEP_S:g} s")
+        await asyncio.sleep(POLL_S)
+    change = "register" if is_registered else "leave"
+    raise CannotStart(f"{instance} did not {change} within {STEP_TIMEOUT_S:g} s")

@@ -49,15 +49,15 @@ def pool() -> dict[str, Any]:
     }
     return {
         "name": POOL,
-        "least": 0,
-        "most": 3,
+        "min_instances": 0,
+        "max_instances": 3,
         "interval_s": INTERVAL_S,
         "capacity": 1000.0,
-        "utilisation": 0.8,
-        "seed_lead_s": 30.0,
+        "target_utilisation": 0.8,
+        "initial_lead_time_s": 30.0,
         "start_cost_s": 2.0,
-        "down_every_s": 1.0,
-        "zero_after_s": 2.0,
+        "scale_down_period_s": 1.0,
+        "scale_to_zero_after_s": 2.0,
         "actuator": {
             "kind": "process",
             "command": ["{python}", "-u", "-m", "penstock.inference_onnx_quantized"],

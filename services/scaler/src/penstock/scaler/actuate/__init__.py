@@ -1,1 +1,4 @@
-"""Who makes it so: processes, Kubernetes, AWS, or nobody."""
+"""Who starts and stops instances: child processes, Kubernetes, AWS, or nobody.
+
+Decides nothing; imports settings only.
+"""

@@ -1,34 +1,36 @@
-"""AWS by boto3 (extra `aws`): wanted sizes of Auto Scaling groups, one on demand and one on spot,
-and prices of spot capacity.
-"""
+"""AWS by boto3 (extra `aws`): Auto Scaling groups, one on demand and one on spot."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-from penstock.scaler.actuate.actuators import Drain, Fleet, await_replacement
-from penstock.scaler.settings import AwsActuator
+from penstock.scaler.actuate.actuator import Drain, FleetStatus, wait_for_replacement
+from penstock.scaler.actuator_settings import AwsActuator
 from penstock.service.clock import Clock
 from penstock.service.program import CannotStart
 
 log = logging.getLogger(__name__)
-SERVES = "InService"
+
+
+class AwsError(OSError):
+    """AWS refused a call or cannot be reached. `code`: its error code; empty where it has none."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class AutoScalingGroups:
-    """Sets the wanted capacity; the group starts and ends machines, its lifecycle hooks drain those
-    that it ends.
+    """Sets the desired capacity of Auto Scaling groups; see `Actuator`.
 
+    A group starts and stops its machines, and its lifecycle hooks drain those that it stops.
     Instances must register at the router under their EC2 id, so that one with a notice is drained.
 
     Args:
-        client: an `autoscaling` client, `machines` an `ec2` client; None makes them from the usual
-            AWS environment.
-        drain: asked before a machine with a notice is ended.
+        drain: called before a machine with a notice is terminated.
+        scaling_client, ec2_client: boto3 clients; None makes them from the usual AWS environment.
     """
 
     def __init__(
@@ -36,127 +38,114 @@ class AutoScalingGroups:
         config: AwsActuator,
         clock: Clock,
         drain: Drain | None = None,
-        client: Any = None,
-        machines: Any = None,
+        scaling_client: Any = None,
+        ec2_client: Any = None,
     ) -> None:
-        self._config, self._clock, self._drain = config, clock, drain
-        self._client = client if client is not None else open_client("autoscaling", config.region)
-        self._machines = machines if machines is not None else open_client("ec2", config.region)
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._config = config
+        self._clock = clock
+        self._drain = drain
+        self._scaling = scaling_client or open_client("autoscaling", config.region)
+        self._ec2 = ec2_client or open_client("ec2", config.region)
+        self._terminating: set[asyncio.Task[None]] = set()
 
     @property
     def _groups(self) -> list[str]:
         return [name for name in (self._config.group, self._config.spot_group) if name]
 
-    async def fleet(self) -> Fleet:
-        answer = await self._ask("describe_auto_scaling_groups", AutoScalingGroupNames=self._groups)
-        found = answer["AutoScalingGroups"]
-        if len(found) != len(self._groups):
-            raise OSError(f"aws: there is no Auto Scaling group {' or '.join(self._groups)}")
-        serving = sum(
-            row["LifecycleState"] == SERVES for group in found for row in group["Instances"]
+    async def status(self) -> FleetStatus:
+        answer = await call_aws(
+            self._scaling.describe_auto_scaling_groups, AutoScalingGroupNames=self._groups
         )
-        return Fleet(sum(group["DesiredCapacity"] for group in found), serving)
+        groups = answer["AutoScalingGroups"]
+        if len(groups) != len(self._groups):
+            raise AwsError(f"aws: there is no Auto Scaling group {' or '.join(self._groups)}")
+        ready = sum(
+            machine["LifecycleState"] == "InService"
+            for group in groups
+            for machine in group["Instances"]
+        )
+        return FleetStatus(sum(group["DesiredCapacity"] for group in groups), ready)
 
     async def scale(self, wanted: int) -> None:
-        on_demand = self.on_demand(wanted)
-        split = [on_demand, wanted - on_demand] if self._config.spot_group else [wanted]
-        for name, size in zip(self._groups, split, strict=True):
-            await self._ask(
-                "set_desired_capacity",
+        on_demand = self.on_demand_count(wanted)
+        sizes = [on_demand, wanted - on_demand] if self._config.spot_group else [wanted]
+        for name, size in zip(self._groups, sizes, strict=True):
+            await call_aws(
+                self._scaling.set_desired_capacity,
                 AutoScalingGroupName=name,
                 DesiredCapacity=size,
                 HonorCooldown=False,
             )
 
-    def on_demand(self, wanted: int) -> int:
-        return min(wanted, self._config.base) if self._config.spot_group else wanted
+    def on_demand_count(self, wanted: int) -> int:
+        if not self._config.spot_group:
+            return wanted
+        return min(wanted, self._config.on_demand_base)
 
-    async def replace(self, instance: str, left_s: float) -> bool:
-        """Take one machine out of its group without making that smaller: it starts another.
+    async def replace(self, instance: str, remaining_s: float) -> bool:
+        """Detach a machine from its group, which then starts another in its place.
 
-        The machine serves on until it is drained.
+        The machine serves until it is drained, and is terminated after that.
         """
-        found = await self._ask("describe_auto_scaling_instances", InstanceIds=[instance])
-        groups = [row["AutoScalingGroupName"] for row in found["AutoScalingInstances"]]
+        answer = await call_aws(
+            self._scaling.describe_auto_scaling_instances, InstanceIds=[instance]
+        )
+        groups = [row["AutoScalingGroupName"] for row in answer["AutoScalingInstances"]]
         if not groups or groups[0] not in self._groups:
             return False
-        await self._ask(
-            "detach_instances",
+        await call_aws(
+            self._scaling.detach_instances,
             InstanceIds=[instance],
             AutoScalingGroupName=groups[0],
             ShouldDecrementDesiredCapacity=False,
         )
-        task = asyncio.create_task(self._end(instance, left_s), name=f"end {instance}")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        work = self._terminate(instance, remaining_s)
+        task = asyncio.create_task(work, name=f"terminate {instance}")
+        self._terminating.add(task)
+        task.add_done_callback(self._terminating.discard)
         return True
 
-    async def _end(self, instance: str, left_s: float) -> None:
+    async def _terminate(self, instance: str, remaining_s: float) -> None:
         try:
-            await await_replacement(self._full, self._clock, left_s)
+            await wait_for_replacement(self._all_serve, self._clock, remaining_s)
             if self._drain is not None:
                 await self._drain(instance, "spot_notice")
-            await asyncio.to_thread(
-                ask, self._machines.terminate_instances, {"InstanceIds": [instance]}
-            )
+            await call_aws(self._ec2.terminate_instances, InstanceIds=[instance])
         except OSError as error:
-            log.warning("%s was taken out of its group and is not ended: %s", instance, error)
+            log.warning("%s is detached from its group but not terminated: %s", instance, error)
 
-    async def _full(self) -> bool:
-        fleet = await self.fleet()
-        return fleet.ready >= fleet.wanted
+    async def _all_serve(self) -> bool:
+        status = await self.status()
+        return status.ready >= status.wanted
 
     async def close(self) -> None:
-        """Wait until machines that leave are drained and ended: nobody else would end them."""
-        await asyncio.gather(*self._leaving)
-
-    async def _ask(self, method: str, **words: object) -> Any:
-        return await asyncio.to_thread(ask, getattr(self._client, method), words)
+        """Wait until detached machines are terminated: nobody else would terminate them."""
+        await asyncio.gather(*self._terminating)
 
 
-class AwsPrices:
-    """Spot prices by zone and type, for a `SpotProvider`'s forecasts; `client` is an `ec2`
-    client.
-    """
-
-    def __init__(self, types: Sequence[str], region: str = "", client: Any = None) -> None:
-        self._types = list(types)
-        self._client = client if client is not None else open_client("ec2", region)
-
-    async def latest(self, now: datetime.datetime) -> dict[tuple[str, str], float]:
-        """Dollars an hour of a machine by (zone, type), the newest of the last hour."""
-        answer = await asyncio.to_thread(
-            ask,
-            self._client.describe_spot_price_history,
-            {
-                "InstanceTypes": self._types,
-                "ProductDescriptions": ["Linux/UNIX"],
-                "StartTime": now - datetime.timedelta(hours=1),
-            },
-        )
-        rows = sorted(answer["SpotPriceHistory"], key=lambda row: row["Timestamp"])
-        return {
-            (row["AvailabilityZone"], row["InstanceType"]): float(row["SpotPrice"]) for row in rows
-        }
-
-
-def ask(method: Any, words: dict[str, object]) -> Any:
-    """Call boto3; blocks, so it belongs into a thread.
+async def call_aws(method: Any, **arguments: object) -> Any:
+    """Call a method of a boto3 client, in a thread.
 
     Raises:
-        OSError: AWS refused or cannot be reached; the text holds its error code.
+        AwsError: AWS refused or cannot be reached.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return method(**words)
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(f"aws: {error}") from error
+        return await asyncio.to_thread(method, **arguments)
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        raise AwsError(f"aws: {error}", code) from error
+    except BotoCoreError as error:
+        raise AwsError(f"aws: {error}") from error
 
 
 def open_client(service: str, region: str) -> Any:
-    """A boto3 client; CannotStart where boto3 is not installed."""
+    """Return a boto3 client; an empty region means that of the AWS environment.
+
+    Raises:
+        CannotStart: boto3 is not installed.
+    """
     try:
         import boto3
     except ImportError:

@@ -7,16 +7,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from penstock.scaler.actuate.actuators import Fleet
-from penstock.scaler.settings import KubernetesActuator
+from penstock.scaler.actuate.actuator import FleetStatus
+from penstock.scaler.actuator_settings import KubernetesActuator
 from penstock.service.program import CannotStart
 
-ANSWER_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
 
 
 class KubernetesScale:
-    """Reads and patches `spec.replicas` of the scale subresource; the pod's own termination grace
-    and preStop hook drain it.
+    """Reads and sets `spec.replicas` through the scale subresource; see `Actuator`.
+
+    The pod's own termination grace and preStop hook drain it.
 
     Args:
         api: an AppsV1Api; None makes one from the pod's service account, else from the user's
@@ -27,39 +28,35 @@ class KubernetesScale:
         self._config = config
         self._api = api if api is not None else _apps_api()
 
-    async def fleet(self) -> Fleet:
+    async def status(self) -> FleetStatus:
         read = getattr(self._api, f"read_namespaced_{self._config.workload}")
-        found = await self._ask(read, self._config.name, self._config.namespace)
-        return Fleet(found.spec.replicas or 0, found.status.ready_replicas or 0)
+        workload = await self._call(read, self._config.name, self._config.namespace)
+        return FleetStatus(workload.spec.replicas or 0, workload.status.ready_replicas or 0)
 
-    def on_demand(self, wanted: int) -> int:
+    def on_demand_count(self, wanted: int) -> int:
         return wanted
 
     async def scale(self, wanted: int) -> None:
         patch = getattr(self._api, f"patch_namespaced_{self._config.workload}_scale")
-        await self._ask(
-            patch, self._config.name, self._config.namespace, {"spec": {"replicas": wanted}}
-        )
+        body = {"spec": {"replicas": wanted}}
+        await self._call(patch, self._config.name, self._config.namespace, body)
 
-    async def replace(self, instance: str, left_s: float) -> bool:
-        """The controller replaces a pod by itself once its node drains; the engine drains it at the
-        router.
-        """
+    async def replace(self, instance: str, remaining_s: float) -> bool:
+        """Return False: the controller replaces a pod by itself once its node drains."""
         return False
 
     async def close(self) -> None:
         return None
 
-    async def _ask(self, method: Any, *words: object) -> Any:
+    async def _call(self, method: Any, *arguments: object) -> Any:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            return await asyncio.to_thread(method, *words, _request_timeout=ANSWER_S)
+            return await asyncio.to_thread(method, *arguments, _request_timeout=REQUEST_TIMEOUT_S)
         except (ApiException, HTTPError) as error:
-            raise OSError(
-                f"kubernetes: {getattr(error, 'status', '')} {getattr(error, 'reason', error)}"
-            ) from error
+            status, reason = getattr(error, "status", ""), getattr(error, "reason", error)
+            raise OSError(f"kubernetes: {status} {reason}") from error
 
 
 def _apps_api() -> Any:
@@ -75,5 +72,7 @@ def _apps_api() -> Any:
         try:
             config.load_kube_config()
         except config.ConfigException as error:
-            raise CannotStart(f"the kubernetes actuator finds no cluster: {error}") from None
+            raise CannotStart(
+                f"the kubernetes actuator has neither a service account nor a kubeconfig: {error}"
+            ) from None
     return client.AppsV1Api()

@@ -1,1 +1,1 @@
-"""How the scaler is asked and told: our gRPC service, KEDA's, notices over HTTP."""
+"""The scaler's APIs: our gRPC service, KEDA's external scaler, notices over HTTP."""

@@ -1,4 +1,4 @@
-"""How notices come in from outside: a small HTTP door for webhooks."""
+"""Termination notices over HTTP, for webhooks."""
 
 from __future__ import annotations
 
@@ -7,28 +7,46 @@ import hmac
 import json
 import urllib.parse
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from penstock.scaler.spot.notices import BadNotice, Notice, parse
+from penstock.scaler.pools.autoscaler import NoticeOutcome
+from penstock.scaler.spot.notices import BadNotice, Notice, parse_notices
 from penstock.service.clock import Clock
 from penstock.service.program import CannotStart
 
-MOST_BYTES = 64 << 10
-READ_S = 5.0
-Act = Callable[[Notice], Awaitable[tuple[bool, bool]]]
-"""Takes a notice; returns whether a replacement was started, and whether the instance is drained.
-"""
+MAX_BYTES = 64 << 10
+READ_TIMEOUT_S = 5.0
+HandleNotice = Callable[[Notice], Awaitable[NoticeOutcome]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """An HTTP request. `headers`: by lower-case name. `body`: empty where its length is not stated
+    or above MAX_BYTES.
+    """
+
+    first_line: str
+    headers: dict[str, str]
+    body: bytes
 
 
 class NoticePort:
-    """`POST /notice[?instance=ID]` with a JSON body and `authorization: Bearer SECRET`.
+    """Serves `POST /notice[?instance=ID]`: a JSON body, and `authorization: Bearer SECRET`.
 
-    Owner: whoever started it must `stop` it.
+    Owner: whoever started it awaits `stop`.
+
+    Args:
+        listen: host:port; port 0 takes a free one, see `address`.
+        handle: called with each notice.
+        secret: empty refuses everybody.
     """
 
-    def __init__(self, listen: str, act: Act, secret: str, clock: Clock) -> None:
-        self._act, self._secret, self._clock = act, secret, clock
-        self._server: asyncio.Server | None = None
+    def __init__(self, listen: str, handle: HandleNotice, secret: str, clock: Clock) -> None:
         self.address = listen
+        self._handle = handle
+        self._secret = secret
+        self._clock = clock
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Bind and serve.
@@ -39,7 +57,7 @@ class NoticePort:
         host, _, port = self.address.rpartition(":")
         try:
             self._server = await asyncio.start_server(
-                self._serve, host or "127.0.0.1", int(port), limit=MOST_BYTES
+                self._serve, host or "127.0.0.1", int(port), limit=MAX_BYTES
             )
         except (OSError, ValueError) as error:
             raise CannotStart(
@@ -55,14 +73,9 @@ class NoticePort:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(READ_S):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                lines = [line.partition(":") for line in head.split("\r\n")[1:]]
-                headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-                length = headers.get("content-length", "")
-                known = length.isdigit() and int(length) <= MOST_BYTES
-                body = await reader.readexactly(int(length)) if known else b""
-            writer.write(await self._answer(head.partition("\r\n")[0], headers, body))
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                request = await _read_request(reader)
+            writer.write(await self._answer(request))
             await writer.drain()
         except (
             TimeoutError,
@@ -70,34 +83,51 @@ class NoticePort:
             asyncio.LimitOverrunError,
             ConnectionError,
         ):
-            pass
+            pass  # the client sent no request or has gone: nobody would read an answer
         finally:
             writer.close()
 
-    async def _answer(self, first: str, headers: dict[str, str], body: bytes) -> bytes:
-        method, _, rest = first.partition(" ")
+    async def _answer(self, request: _Request) -> bytes:
+        method, _, rest = request.first_line.partition(" ")
         path, _, query = rest.partition(" ")[0].partition("?")
         if (method, path) != ("POST", "/notice"):
-            return _page("404 Not Found", {"error": "notices go to POST /notice"})
-        expected = f"Bearer {self._secret}"
-        if not self._secret or not hmac.compare_digest(
-            headers.get("authorization", "").encode(), expected.encode()
-        ):
-            return _page("401 Unauthorized", {"error": "needs authorization: Bearer SECRET"})
+            return _response("404 Not Found", {"error": "notices go to POST /notice"})
+        if not self._is_authorised(request):
+            return _response("401 Unauthorized", {"error": "needs authorization: Bearer SECRET"})
         instance = urllib.parse.parse_qs(query).get("instance", [""])[0]
         try:
-            notices = parse(json.loads(body), instance, self._clock.time())
-        except (ValueError, RecursionError, BadNotice) as error:
-            said = str(error) if isinstance(error, BadNotice) else "the body is not JSON"
-            return _page("400 Bad Request", {"error": said})
-        done = [await self._act(notice) for notice in notices]
-        replaced, draining = sum(one[0] for one in done), sum(one[1] for one in done)
-        return _page(
-            "200 OK", {"notices": len(notices), "replaced": replaced, "draining": draining}
-        )
+            notices = parse_notices(json.loads(request.body), instance, self._clock.time())
+        except BadNotice as error:
+            return _response("400 Bad Request", {"error": str(error)})
+        except (ValueError, RecursionError):
+            return _response("400 Bad Request", {"error": "the body is not JSON"})
+        outcomes = [await self._handle(notice) for notice in notices]
+        counts: dict[str, object] = {
+            "notices": len(notices),
+            "replaced": sum(outcome.replaced for outcome in outcomes),
+            "draining": sum(outcome.draining for outcome in outcomes),
+        }
+        return _response("200 OK", counts)
+
+    def _is_authorised(self, request: _Request) -> bool:
+        given = request.headers.get("authorization", "").encode()
+        expected = f"Bearer {self._secret}".encode()
+        return bool(self._secret) and hmac.compare_digest(given, expected)
 
 
-def _page(status: str, answer: dict[str, object]) -> bytes:
+async def _read_request(reader: asyncio.StreamReader) -> _Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first_line, *lines = head.split("\r\n")
+    fields = [line.partition(":") for line in lines]
+    headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+    length = headers.get("content-length", "")
+    body = b""
+    if length.isdigit() and int(length) <= MAX_BYTES:
+        body = await reader.readexactly(int(length))
+    return _Request(first_line, headers, body)
+
+
+def _response(status: str, answer: dict[str, object]) -> bytes:
     body = json.dumps(answer).encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: "

@@ -1,86 +1,82 @@
-"""The door: demand in, forecasts, plans and decisions out.
-
-Each RPC is proto in, one question to the engine, proto out.
-"""
+"""penstock.api.scaler.v1.ScalerService: demand in; forecasts, plans and decisions out."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from penstock.api.scaler.v1 import scaler_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found
-from penstock.scaler.pools.engine import Engine
-from penstock.scaler.pools.pool import Decision
-from penstock.scaler.pools.running import Running
+from penstock.scaler.pools.autoscaler import Autoscaler
+from penstock.scaler.pools.decision import Decision
+from penstock.scaler.pools.pool import Pool
 from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 
-MOST_SAMPLES = 10_000
-MOST_DECISIONS = 1000
-FUTURE_S = 60.0
-"""Clocks may differ by so much; a sample from further ahead is refused, for it would stop all later
-ones.
-"""
+MAX_SAMPLES = 10_000
+MAX_DECISIONS = 1000
+DEFAULT_DECISIONS = 100
+MAX_CLOCK_SKEW_S = 60.0
+"""A sample from further in the future is refused: all later ones would count as old."""
 
 
 class ScalerServicer:
-    """penstock.api.scaler.v1.ScalerService."""
+    """Handlers of the service."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(self, autoscaler: Autoscaler, clock: Clock) -> None:
+        self._autoscaler = autoscaler
+        self._clock = clock
 
     async def ReportDemand(
         self, request: pb.ReportDemandRequest, call: Call
     ) -> pb.ReportDemandResponse:
-        running = self._running(request.pool)
-        if len(request.samples) > MOST_SAMPLES:
-            raise invalid("samples", f"takes at most {MOST_SAMPLES}")
-        interval_s = running.pool.config.interval_s
+        pool = self._pool(request.pool)
+        if len(request.samples) > MAX_SAMPLES:
+            raise invalid("samples", f"takes at most {MAX_SAMPLES}")
+        interval_s = pool.config.interval_s
         samples = [
-            self._sample(row, place, interval_s) for place, row in enumerate(request.samples)
+            self._sample(row, f"samples[{index}]", interval_s)
+            for index, row in enumerate(request.samples)
         ]
-        return pb.ReportDemandResponse(taken=await self._engine.report(request.pool, samples))
+        return pb.ReportDemandResponse(taken=await self._autoscaler.report(request.pool, samples))
 
     async def GetForecast(
         self, request: pb.GetForecastRequest, call: Call
     ) -> pb.GetForecastResponse:
-        pool = self._running(request.pool).pool
+        planner = self._pool(request.pool).planner
         if request.horizon_ms < 0:
             raise invalid("horizon_ms", "must not be negative")
-        answer = pb.GetForecastResponse(
-            level=pool.config.wanted_level, fallen_back=pool.fallen_back
-        )
-        interval_s = pool.config.interval_s
-        reach = request.horizon_ms / 1e3 / interval_s if request.horizon_ms else math.inf
-        for place, forecast in enumerate(pool.latest):
-            ahead = pool.ahead + place
-            if ahead <= reach:
-                start = pool.samples[-1].start_s + ahead * interval_s
-                median, quantile = (
-                    forecast.at(pool.levels, level) for level in (0.5, answer.level)
-                )
+        forecasts = planner.forecasts
+        answer = pb.GetForecastResponse(level=planner.level, fallen_back=forecasts.fallen_back)
+        interval_s = planner.config.interval_s
+        last_step = math.inf
+        if request.horizon_ms:
+            last_step = request.horizon_ms / 1e3 / interval_s
+        for step, forecast in enumerate(forecasts.latest, planner.ahead):
+            if step <= last_step:
+                start_s = planner.samples[-1].start_s + step * interval_s
                 answer.points.add(
-                    start_unix_ms=round(start * 1e3), median=median, quantile=quantile
+                    start_unix_ms=round(start_s * 1e3),
+                    median=forecast.at(forecasts.levels, 0.5),
+                    quantile=forecast.at(forecasts.levels, planner.level),
                 )
-        if pool.latest:
-            answer.experts.update(pool.latest[0].weights)
+        if forecasts.latest:
+            answer.experts.update(forecasts.latest[0].weights)
         return answer
 
     async def GetPlan(self, request: pb.GetPlanRequest, call: Call) -> pb.GetPlanResponse:
-        self._running(request.pool)
-        return pb.GetPlanResponse(decision=_message(self._engine.plan(request.pool)))
+        pool = self._pool(request.pool)
+        return pb.GetPlanResponse(decision=_to_proto(self._autoscaler.plan(pool.name)))
 
     async def ListDecisions(
         self, request: pb.ListDecisionsRequest, call: Call
     ) -> pb.ListDecisionsResponse:
-        names = [request.pool] if request.pool else list(self._engine.pools)
-        found = [decision for name in names for decision in self._running(name).decisions]
-        found.sort(key=lambda decision: decision.made_s, reverse=True)
-        limit = min(request.limit or 100, MOST_DECISIONS)
+        names = [request.pool] if request.pool else list(self._autoscaler.pools)
+        decisions = [decision for name in names for decision in self._pool(name).decisions]
+        decisions.sort(key=lambda decision: decision.made_s, reverse=True)
+        limit = min(request.limit or DEFAULT_DECISIONS, MAX_DECISIONS)
         return pb.ListDecisionsResponse(
-            decisions=[_message(decision) for decision in found[:limit]]
+            decisions=[_to_proto(decision) for decision in decisions[:limit]]
         )
 
     async def NotifyTermination(
@@ -90,35 +86,33 @@ class ScalerServicer:
             raise invalid("instance_id", "is empty")
         if request.at_unix_ms < 0:
             raise invalid("at_unix_ms", "must not be negative")
-        replaced, drained = await self._engine.replace(
+        outcome = await self._autoscaler.handle_notice(
             request.instance_id, request.at_unix_ms / 1e3
         )
-        return pb.NotifyTerminationResponse(replaced=replaced, draining=drained)
+        return pb.NotifyTerminationResponse(replaced=outcome.replaced, draining=outcome.draining)
 
-    def _running(self, name: str) -> Running:
-        running = self._engine.pools.get(name)
-        if running is None:
-            raise not_found(
-                "pool",
-                f"there is no pool {name!r}; known are {', '.join(self._engine.pools) or 'none'}",
-            )
-        return running
+    def _pool(self, name: str) -> Pool:
+        pool = self._autoscaler.pools.get(name)
+        if pool is None:
+            known = ", ".join(self._autoscaler.pools) or "none"
+            raise not_found("pool", f"there is no pool {name!r}; known are {known}")
+        return pool
 
-    def _sample(self, row: pb.DemandSample, place: int, interval_s: float) -> Sample:
-        for name in ("work", "backlog"):
-            value = getattr(row, name)
+    def _sample(self, row: pb.DemandSample, field: str, interval_s: float) -> Sample:
+        """A sample as the pool counts it: work of one interval of the pool's length."""
+        for name, value in (("work", row.work), ("backlog", row.backlog)):
             if not math.isfinite(value) or value < 0:
-                raise invalid(f"samples[{place}].{name}", "must be finite and not negative")
+                raise invalid(f"{field}.{name}", "must be finite and not negative")
         if row.interval_ms <= 0:
-            raise invalid(f"samples[{place}].interval_ms", "must be positive")
-        if not 0 < row.start_unix_ms / 1e3 < self._clock.time() + FUTURE_S:
-            raise invalid(f"samples[{place}].start_unix_ms", "must be a time of the past")
-        sample = Sample(row.start_unix_ms / 1e3, row.work, row.backlog)
-        # Work is kept for one interval of the pool, whatever length the reporter's has.
-        return replace(sample, work=row.work * interval_s * 1e3 / row.interval_ms)
+            raise invalid(f"{field}.interval_ms", "must be positive")
+        start_s = row.start_unix_ms / 1e3
+        if not 0 < start_s < self._clock.time() + MAX_CLOCK_SKEW_S:
+            raise invalid(f"{field}.start_unix_ms", "must be a time of the past")
+        work = row.work * interval_s * 1e3 / row.interval_ms
+        return Sample(start_s, work, row.backlog)
 
 
-def _message(decision: Decision) -> pb.Decision:
+def _to_proto(decision: Decision) -> pb.Decision:
     return pb.Decision(
         made_unix_ms=round(decision.made_s * 1e3),
         pool=decision.pool,

@@ -1,1 +1,4 @@
-"""How many instances a forecast asks for, and why. Plain values in and out."""
+"""How many instances a pool should have, and what is measured for that decision.
+
+No clock and no I/O; imports no other subject of the scaler.
+"""

@@ -1,5 +1,14 @@
-"""The decision: how many instances, from a forecast, what is there now, and what the last decisions
-were. Plain values in and out.
+"""The scaling decision: how many instances a pool should have.
+
+A pure function of what is known about the pool, its policy and what earlier decisions left. It
+takes four steps:
+
+1. Without fresh demand, nothing is taken away and the last decision stands.
+2. The largest of four needs is wanted: the forecast, present demand, the backlog, the schedule.
+   In a panic (demand twice what is ready), nothing is taken away for a minute.
+3. The wanted number is brought between the pool's bounds; zero only after long idleness.
+4. The change is slowed: upwards by the rate of Kubernetes' HPA, downwards until a surplus instance
+   has cost as much as starting it again would.
 """
 
 from __future__ import annotations
@@ -7,57 +16,74 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+ROUNDING = 1e-9
+"""Work that exceeds whole instances by less than this share needs no further instance."""
 
-def newsvendor_level(under: float, over: float) -> float:
-    """The quantile to provide for, from prices: under / (under + over), each per unit of work and
-    time (Arrow et al. 1951).
+
+def newsvendor_level(shortage_cost: float, excess_cost: float) -> float:
+    """Return the quantile of demand to provide for: shortage / (shortage + excess).
+
+    It minimises the expected cost of capacity under uncertain demand (the newsvendor's critical
+    ratio; Arrow, Harris and Marschak 1951). Both costs are for one unit of work.
 
     Raises:
-        ValueError: a price is negative, or both are zero.
+        ValueError: a cost is negative, or both are zero.
     """
-    if under < 0 or over < 0 or under + over == 0:
+    if shortage_cost < 0 or excess_cost < 0 or shortage_cost + excess_cost == 0:
         raise ValueError(
-            "prices of too little and of too much must not be negative, and not both zero"
+            "shortage_cost and excess_cost must not be negative, and one must be above zero"
         )
-    return under / (under + over)
+    return shortage_cost / (shortage_cost + excess_cost)
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What one pool may do. Rates are HPA's and Knative's defaults where those have one.
+class ScalingPolicy:
+    """Bounds and rates of a pool's scaling; rates as in Kubernetes' HPA and Knative.
 
-    `start_cost_s`: what a start costs, in seconds of one instance; a surplus instance is kept until
-    that has cost as much (ski rental, so at most twice the best that hindsight could do).
-    `zero_after_s`: how long nothing must have arrived; only with `least` 0.
+    Args:
+        scale_up_ratio, scale_up_instances: the larger of the two may be added in one
+            `scale_up_period_s`, the ratio being of the instances at its beginning.
+        scale_down_ratio: share of the instances, at least one, that may be removed in one
+            `scale_down_period_s`.
+        start_cost_s: what a start costs, in seconds of one instance. A surplus instance is kept
+            until it has cost as much (ski rental: at most twice the cost of perfect foresight).
+        drain_backlog_s: time in which waiting work is to be done.
+        panic_ratio: demand over ready capacity at which a panic begins.
+        scale_to_zero_after_s: time without demand before the last instance is removed; only with
+            `min_instances` 0.
+        stale_after_s: time without a sample after which demand counts as unknown.
     """
 
-    least: int = 1
-    most: int = 10
-    up_share: float = 1.0
-    up_count: int = 4
-    up_every_s: float = 15.0
-    down_share: float = 0.1
-    down_every_s: float = 60.0
+    min_instances: int = 1
+    max_instances: int = 10
+    scale_up_ratio: float = 1.0
+    scale_up_instances: int = 4
+    scale_up_period_s: float = 15.0
+    scale_down_ratio: float = 0.1
+    scale_down_period_s: float = 60.0
     start_cost_s: float = 180.0
     drain_backlog_s: float = 30.0
     panic_ratio: float = 2.0
     panic_hold_s: float = 60.0
-    zero_after_s: float = 300.0
-    stale_s: float = 60.0
+    scale_to_zero_after_s: float = 300.0
+    stale_after_s: float = 60.0
 
 
 @dataclass(frozen=True)
-class View:
-    """What is known at one moment.
+class PoolState:
+    """What is known about a pool at one moment. Rates are work per second.
 
-    Work is per second; `capacity` is what one instance does in a second at the wanted utilisation.
-
-    `demand` is that of the last whole interval, `burst` that of the last few seconds, which counts
-    in panic alone.
-
-    `forecast`: the most of the forecast quantile over the horizon and the hold. `measured_at`: when
-    demand was last reported, -inf before the first report; `last_answer`: what was decided before a
-    restart; `reactive`: why the reactive rules made the forecast, empty where they did not.
+    Args:
+        current: instances asked for, of which `ready` serve.
+        capacity: work of one instance in a second at the target utilisation; 0 where unknown.
+        demand: rate of the last whole interval.
+        backlog: work that waits.
+        forecast: largest forecast quantile over the horizon and the hold.
+        measured_at_s: when demand was last reported; -inf before the first report.
+        scheduled_minimum: instances that a schedule asks for now.
+        reactive_reason: why reactive rules made the forecast; empty where they did not.
+        last_wanted: what was decided before a restart; 0 where nothing was.
+        burst: rate of the last few seconds; only begins and sustains a panic.
     """
 
     current: int
@@ -66,146 +92,183 @@ class View:
     demand: float
     backlog: float
     forecast: float
-    measured_at: float
-    scheduled: int = 0
-    reactive: str = ""
-    last_answer: int = 0
+    measured_at_s: float
+    scheduled_minimum: int = 0
+    reactive_reason: str = ""
+    last_wanted: int = 0
     burst: float = 0.0
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What one decision leaves for the next."""
+class DecisionState:
+    """What one decision leaves for the next; times are those of its `now_s`.
 
-    panic_until: float = -math.inf
-    surplus_since: float | None = None
-    idle_since: float | None = None
-    up_at: float = -math.inf
-    up_from: int = 0
-    down_at: float = -math.inf
+    Args:
+        scale_up_period_start_s, scale_up_from: when the running period of scaling up began, and
+            with how many instances.
+        scaled_down_at_s: when an instance was last removed.
+    """
+
+    panic_until_s: float = -math.inf
+    surplus_since_s: float | None = None
+    idle_since_s: float | None = None
+    scale_up_period_start_s: float = -math.inf
+    scale_up_from: int = 0
+    scaled_down_at_s: float = -math.inf
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How many instances, which rule said so, and what present demand alone would need."""
+class Target:
+    """The decision.
+
+    Args:
+        wanted: how many instances there should be now.
+        reason: which rule decided, for people.
+        floor: instances that present demand alone needs.
+        state: to be given to the next decision.
+        is_deferred: whether a rate or the cost of a start holds back a change that is still due.
+    """
 
     wanted: int
     reason: str
     floor: int
-    memory: Memory
+    state: DecisionState
+    is_deferred: bool = False
 
 
-def decide(view: View, rules: Rules, memory: Memory, now: float) -> Verdict:
-    """Decide. Without fresh demand nothing is taken away: the last answer stands.
+def decide(pool: PoolState, policy: ScalingPolicy, state: DecisionState, now_s: float) -> Target:
+    """Decide how many instances the pool should have.
 
     Args:
-        now: the same clock as `measured_at`, in seconds.
+        state: what the last decision left; `DecisionState()` for the first.
+        now_s: the time, of the same clock as `pool.measured_at_s`.
     """
-    floor = instances(view.demand, view.capacity)
-    if now - view.measured_at > rules.stale_s:
-        waker = (
-            1 if math.isfinite(view.measured_at) else 0
-        )  # once there was demand, zero would hide that it has come back
-        kept = min(
-            max(view.current, rules.least, view.scheduled, view.last_answer, waker), rules.most
-        )
-        return Verdict(kept, "no fresh demand: the last answer stands", floor, memory)
-    memory = _noted(view, rules, memory, now)
-    needed, reason = _needed(view, rules, floor)
-    at_least = max(view.current, instances(view.burst, view.capacity))
-    if now < memory.panic_until and needed <= at_least:
-        needed, reason = at_least, "panic"
-    needed, reason = _bounded(needed, reason, view, rules, memory, now)
-    if needed >= view.current:
-        memory = replace(memory, surplus_since=None)
-        return _up(Verdict(needed, reason, floor, memory), view, rules, now)
-    return _down(Verdict(needed, reason, floor, memory), view, rules, now)
+    floor = instances_for(pool.demand, pool.capacity)
+    if now_s - pool.measured_at_s > policy.stale_after_s:
+        wanted = _without_fresh_demand(pool, policy)
+        return Target(wanted, "no fresh demand: the last answer stands", floor, state)
+    state = _updated(state, pool, policy, now_s)
+    wanted, reason = _largest_need(pool, policy, floor)
+    if now_s < state.panic_until_s:
+        kept = max(pool.current, instances_for(pool.burst, pool.capacity))
+        if wanted <= kept:
+            wanted, reason = kept, "panic"
+    wanted, reason = _bounded(wanted, reason, policy, _idle_for_s(state, now_s), pool.current)
+    target = Target(wanted, reason, floor, state)
+    if wanted >= pool.current:
+        return _limited_up(target, pool, policy, now_s)
+    return _limited_down(target, pool, policy, now_s)
 
 
-def instances(work: float, capacity: float) -> int:
-    """How many instances do so much work a second; one where capacity is not known yet and there is
-    work.
+def instances_for(work: float, capacity: float) -> int:
+    """Return how many instances do this much work a second.
+
+    One where there is work and the capacity is unknown.
     """
     if work <= 0:
         return 0
-    return math.ceil(work / capacity - 1e-9) if capacity > 0 else 1
+    return math.ceil(work / capacity - ROUNDING) if capacity > 0 else 1
 
 
-def _needed(view: View, rules: Rules, floor: int) -> tuple[int, str]:
-    """The most that any rule asks for, and which one."""
-    waiting = (
-        instances(view.demand + view.backlog / rules.drain_backlog_s, view.capacity)
-        if view.backlog > 0
-        else 0
+def _without_fresh_demand(pool: PoolState, policy: ScalingPolicy) -> int:
+    # Once there was demand, one instance stays: at zero nobody would see demand return.
+    minimum = 1 if math.isfinite(pool.measured_at_s) else 0
+    wanted = max(
+        pool.current, policy.min_instances, pool.scheduled_minimum, pool.last_wanted, minimum
     )
-    asked = {
-        view.reactive or "forecast": instances(view.forecast, view.capacity),
+    return min(wanted, policy.max_instances)
+
+
+def _updated(
+    state: DecisionState, pool: PoolState, policy: ScalingPolicy, now_s: float
+) -> DecisionState:
+    """The state with the beginning of a panic, and the beginning or end of idleness."""
+    demand = max(pool.demand, pool.burst)
+    if demand > policy.panic_ratio * max(pool.ready, 1) * pool.capacity > 0:
+        state = replace(state, panic_until_s=now_s + policy.panic_hold_s)
+    if max(demand, pool.backlog) > 0:
+        return replace(state, idle_since_s=None)
+    if state.idle_since_s is None:
+        return replace(state, idle_since_s=now_s)
+    return state
+
+
+def _largest_need(pool: PoolState, policy: ScalingPolicy, floor: int) -> tuple[int, str]:
+    """The largest need of instances and its reason; of equal ones the first."""
+    backlog_need = 0
+    if pool.backlog > 0:
+        work = pool.demand + pool.backlog / policy.drain_backlog_s
+        backlog_need = instances_for(work, pool.capacity)
+    needs = {
+        pool.reactive_reason or "forecast": instances_for(pool.forecast, pool.capacity),
         "present demand": floor,
-        "backlog": waiting,
-        "schedule": view.scheduled,
+        "backlog": backlog_need,
+        "schedule": pool.scheduled_minimum,
     }
-    reason = max(asked, key=lambda name: asked[name])
-    return asked[reason], reason
+    reason = max(needs, key=lambda name: needs[name])
+    return needs[reason], reason
 
 
-def _noted(view: View, rules: Rules, memory: Memory, now: float) -> Memory:
-    """Panic begins when demand passes twice what is ready; idleness begins when nothing arrives and
-    nothing waits.
-    """
-    if max(view.demand, view.burst) > rules.panic_ratio * max(view.ready, 1) * view.capacity > 0:
-        memory = replace(memory, panic_until=now + rules.panic_hold_s)
-    busy = max(view.demand, view.burst, view.backlog) > 0
-    idle_since = None if busy else (now if memory.idle_since is None else memory.idle_since)
-    return replace(memory, idle_since=idle_since)
+def _idle_for_s(state: DecisionState, now_s: float) -> float | None:
+    return None if state.idle_since_s is None else now_s - state.idle_since_s
 
 
 def _bounded(
-    needed: int, reason: str, view: View, rules: Rules, memory: Memory, now: float
+    wanted: int, reason: str, policy: ScalingPolicy, idle_for_s: float | None, current: int
 ) -> tuple[int, str]:
-    """Between least and most; to zero only when nothing has come for long, up from zero as soon as
-    something waits.
+    """The number between the pool's bounds, with its reason.
+
+    To zero only after long idleness; from zero as soon as there is demand or backlog.
     """
-    if needed > rules.most:
-        return rules.most, "most"
-    if needed >= max(rules.least, 1):
-        return needed, reason
-    if rules.least > 0:
-        return rules.least, "least"
-    idle = memory.idle_since is not None and now - memory.idle_since >= rules.zero_after_s
-    if idle or (view.current == 0 and memory.idle_since is not None):
+    if wanted > policy.max_instances:
+        return policy.max_instances, "max_instances"
+    if wanted >= max(policy.min_instances, 1):
+        return wanted, reason
+    if policy.min_instances > 0:
+        return policy.min_instances, "min_instances"
+    if idle_for_s is None:
+        return 1, reason
+    if current == 0 or idle_for_s >= policy.scale_to_zero_after_s:
         return 0, "nothing arrives"
-    return 1, "waits for work before zero" if memory.idle_since is not None else reason
+    return 1, "waits for work before zero"
 
 
-def _up(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
-    """At most twice, or four more, in 15 s (HPA's rule)."""
-    memory = verdict.memory
-    if now - memory.up_at >= rules.up_every_s:
-        memory = replace(memory, up_at=now, up_from=view.current)
-    most = memory.up_from + max(math.floor(memory.up_from * rules.up_share), rules.up_count)
-    if verdict.wanted > most:
-        return replace(
-            verdict,
-            wanted=max(most, view.current),
-            reason=f"{verdict.reason}, held by the rate up",
-            memory=memory,
-        )
-    return replace(verdict, memory=memory)
+def _limited_up(target: Target, pool: PoolState, policy: ScalingPolicy, now_s: float) -> Target:
+    """Add at most the share or number of instances that a period allows (HPA's default rate)."""
+    state = replace(target.state, surplus_since_s=None)
+    if now_s - state.scale_up_period_start_s >= policy.scale_up_period_s:
+        state = replace(state, scale_up_period_start_s=now_s, scale_up_from=pool.current)
+    start = state.scale_up_from
+    highest = start + max(math.floor(start * policy.scale_up_ratio), policy.scale_up_instances)
+    if target.wanted <= highest:
+        return replace(target, state=state)
+    return replace(
+        target,
+        wanted=max(highest, pool.current),
+        reason=f"{target.reason}, held by the rate up",
+        state=state,
+        is_deferred=True,
+    )
 
 
-def _down(verdict: Verdict, view: View, rules: Rules, now: float) -> Verdict:
-    """Give instances back once the surplus has cost a start, a tenth of the fleet a minute and at
-    least one.
-    """
-    memory = verdict.memory
-    since = now if memory.surplus_since is None else memory.surplus_since
-    memory = replace(memory, surplus_since=since)
-    if now - since < rules.start_cost_s:
-        return replace(
-            verdict, wanted=view.current, reason="held by scale-down cost", memory=memory
-        )
-    if now - memory.down_at < rules.down_every_s:
-        return replace(verdict, wanted=view.current, reason="held by the rate down", memory=memory)
-    step = max(1, math.floor(view.current * rules.down_share))
-    wanted = max(verdict.wanted, view.current - step)
-    return replace(verdict, wanted=wanted, memory=replace(memory, down_at=now))
+def _limited_down(target: Target, pool: PoolState, policy: ScalingPolicy, now_s: float) -> Target:
+    """Remove instances once the surplus has cost a start, a share of them in each period."""
+    since_s = target.state.surplus_since_s
+    if since_s is None:
+        since_s = now_s
+    state = replace(target.state, surplus_since_s=since_s)
+    target = replace(target, state=state)
+    if now_s - since_s < policy.start_cost_s:
+        return _kept(target, pool, "held by scale-down cost")
+    if now_s - state.scaled_down_at_s < policy.scale_down_period_s:
+        return _kept(target, pool, "held by the rate down")
+    step = max(1, math.floor(pool.current * policy.scale_down_ratio))
+    return replace(
+        target,
+        wanted=max(target.wanted, pool.current - step),
+        state=replace(state, scaled_down_at_s=now_s),
+    )
+
+
+def _kept(target: Target, pool: PoolState, reason: str) -> Target:
+    return replace(target, wanted=pool.current, reason=reason, is_deferred=True)

@@ -1,4 +1,4 @@
-"""What demand will be: experts, their residuals, quantiles.
+"""The forecast of demand: experts, their residuals and weights, quantiles.
 
-No clock, no I/O; imports nothing of the other subjects.
+No clock and no I/O; imports no other subject of the scaler.
 """

@@ -1,85 +1,161 @@
-"""What a learned expert sees: lags, levels, the same moment of other days, the calendar.
+"""The history of demand, and what a fitted expert sees of it: lags, means, the same moment of other
+days, the calendar.
 
-Plain arrays; nothing is learned here.
+Demand is divided by its baseline (a slow mean), so that an expert learns the shape of demand and
+not its size.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+DAY_S = 86_400.0
+WEEK_S = 7 * DAY_S
+BASELINE_RATE = 2.0 / 25.0
+"""Rate of the exponential mean that demand is divided by before anything is learned from it."""
 LAGS = (0, 1, 2, 3, 5, 8, 11)
 WINDOW = 48
 """Samples that a row looks back, besides a day and a week."""
-DAY_S = 86_400.0
-WEEK_S = 7 * DAY_S
+RECENT = 12
+HIGH_RANK = 6
+"""The sixth largest sample of the window: a high value that one outlier does not move."""
+TINY = 1e-9
 
 
-def rows(
-    work: Array, level: Array, at: NDArray[np.int64], ahead: int, clock: tuple[float, float]
-) -> Array:
-    """One row of features for each index in `at`, about the sample `ahead` later.
+@dataclass(frozen=True)
+class DemandHistory:
+    """Samples, oldest first.
 
     Args:
-        work: samples, oldest first; level: their slow mean, of the same length.
+        work: work of each interval.
+        baseline: the slow exponential mean of the work at each sample.
+        start_s: when the first sample began, in Unix seconds.
+        step_s: seconds between samples.
+    """
+
+    work: Array
+    baseline: Array
+    start_s: float
+    step_s: float
+
+    def copy(self) -> DemandHistory:
+        """Return a history that does not change while the original goes on."""
+        return DemandHistory(self.work.copy(), self.baseline.copy(), self.start_s, self.step_s)
+
+
+class HistoryBuffer:
+    """The last samples of a series. `count`: samples ever appended.
+
+    Args:
+        start_s: when the first sample began, in Unix seconds.
+        step_s: seconds between samples.
+        size: samples kept.
+    """
+
+    def __init__(self, start_s: float, step_s: float, size: int) -> None:
+        self._start_s = start_s
+        self._step_s = step_s
+        self._size = size
+        # Twice the size, so that samples are moved to the front only once in `size` appends.
+        self._buffer = np.zeros((2, 2 * size))
+        self._begin = 0
+        self._end = 0
+        self.count = 0
+        self.baseline = 0.0
+
+    def append(self, work: float) -> None:
+        """Add the next sample; the oldest is forgotten above the size."""
+        if self._end == self._buffer.shape[1]:
+            self._move_to_front()
+        if self.count == 0:
+            self.baseline = work
+        else:
+            self.baseline += BASELINE_RATE * (work - self.baseline)
+        self._buffer[:, self._end] = work, self.baseline
+        self._end += 1
+        self._begin = max(self._begin, self._end - self._size)
+        self.count += 1
+
+    @property
+    def work(self) -> Array:
+        """Work of the samples kept, oldest first; a view."""
+        kept: Array = self._buffer[0, self._begin : self._end]
+        return kept
+
+    def last(self, count: int | None = None) -> DemandHistory:
+        """Return the last samples, or all that are kept, without copying them."""
+        kept = self._end - self._begin
+        count = kept if count is None else min(kept, count)
+        rows = self._buffer[:, self._end - count : self._end]
+        start_s = self._start_s + (self.count - count) * self._step_s
+        return DemandHistory(rows[0], rows[1], start_s, self._step_s)
+
+    def _move_to_front(self) -> None:
+        kept = self._buffer[:, self._end - self._size : self._end].copy()
+        self._buffer[:, : self._size] = kept
+        self._begin = 0
+        self._end = self._size
+
+
+def feature_rows(history: DemandHistory, at: NDArray[np.int64], ahead: int) -> Array:
+    """Return one row of features for each index in `at`.
+
+    Args:
         at: indices of the samples known last, each at least WINDOW - 1.
         ahead: samples between the last known one and the one that is forecast.
-        clock: (Unix seconds of the first sample, seconds between samples).
     """
-    began_s, step_s = clock
-    base = np.maximum(level[at], 1e-9)
-    recent = work[at[:, None] - np.arange(WINDOW)] / base[:, None]
-    last = recent[:, :12]
-    columns = [recent[:, lag] for lag in LAGS]
-    columns += [recent[:, :3].mean(1), recent[:, :6].mean(1), recent.mean(1)]
-    columns += [last.std(1), last.max(1), last.min(1)]
-    columns += [
-        recent.std(1),
-        recent.max(1),
-        np.partition(recent, WINDOW - 6, axis=1)[:, WINDOW - 6],
-    ]
+    baseline = np.maximum(history.baseline[at], TINY)
+    window = history.work[at[:, None] - np.arange(WINDOW)] / baseline[:, None]
+    recent = window[:, :RECENT]
+    columns = [window[:, lag] for lag in LAGS]
+    columns += [window[:, :3].mean(1), window[:, :6].mean(1), window.mean(1)]
+    columns += [recent.std(1), recent.max(1), recent.min(1)]
+    high = np.partition(window, WINDOW - HIGH_RANK, axis=1)[:, WINDOW - HIGH_RANK]
+    columns += [window.std(1), window.max(1), high]
     for period_s in (DAY_S, WEEK_S):
-        columns += _same_moment(work, level, at, (ahead, round(period_s / step_s)))
-    columns += _calendar(
-        began_s + (at + ahead).astype(np.float64) * step_s, known=(len(work) * step_s) >= 2 * DAY_S
-    )
-    columns.append(np.log(base))
+        columns += _same_moment(history, at, ahead, round(period_s / history.step_s))
+    columns += _calendar(history, at + ahead)
+    columns.append(np.log(baseline))
     return np.column_stack(columns)
 
 
 def _same_moment(
-    work: Array, level: Array, at: NDArray[np.int64], step: tuple[int, int]
+    history: DemandHistory, at: NDArray[np.int64], ahead: int, period: int
 ) -> list[Array]:
-    """Value and smoothed value one period before the target, over the level now and over the level
-    of then; 1 where unknown.
+    """Demand one period before the target, single and smoothed, over the baseline of now and of
+    then; 1 where unknown.
     """
-    ahead, period = step
-    then, middle = at - period, at + ahead - period
-    known = then >= WINDOW
-    # The two samples after the target's twin are known as long as the period is longer than what is
-    # ahead.
-    known &= middle + 2 <= at
-    then, middle = np.where(known, then, 0), np.where(known, middle, 2)
-    value = work[middle]
-    smooth = work[middle[:, None] + np.arange(-2, 3)].mean(1)
+    then = at - period
+    middle = then + ahead
+    # Smoothing needs the two samples after the middle. They are known as long as the period is
+    # longer than the horizon.
+    known = (then >= WINDOW) & (middle + 2 <= at)
+    then = np.where(known, then, 0)
+    middle = np.where(known, middle, 2)
+    single = history.work[middle]
+    smoothed = history.work[middle[:, None] + np.arange(-2, 3)].mean(1)
     return [
-        np.where(known, above / np.maximum(below, 1e-9), 1.0)
-        for below in (level[at], level[then])
-        for above in (value, smooth)
+        np.where(known, demand / np.maximum(baseline, TINY), 1.0)
+        for baseline in (history.baseline[at], history.baseline[then])
+        for demand in (single, smoothed)
     ]
 
 
-def _calendar(target_s: Array, known: bool) -> list[Array]:
-    """Time of day and of week of the targets; all zero until two days were seen, for a share of one
-    day is a trend.
+def _calendar(history: DemandHistory, target: NDArray[np.int64]) -> list[Array]:
+    """Time of day and day of week of the targets.
+
+    All zero until two days are known: on a single day, the time of day is no more than a trend.
     """
-    if not known:
+    target_s = history.start_s + target.astype(np.float64) * history.step_s
+    if len(history.work) * history.step_s < 2 * DAY_S:
         return [np.zeros_like(target_s)] * 5
     day = (target_s / DAY_S) % 1.0
-    weekday = (
-        np.floor(target_s / DAY_S + 3.0) % 7.0
-    )  # day 0 of Unix time was a Thursday; Monday is 0 here
+    # Day 0 of Unix time was a Thursday; Monday is 0 here.
+    weekday = np.floor(target_s / DAY_S + 3.0) % 7.0
     weekend = (weekday >= 5).astype(float)
     return [np.sin(2 * np.pi * day), np.cos(2 * np.pi * day), day, weekday, weekend]

@@ -1,6 +1,10 @@
-"""The forecast of one pool at one horizon: experts, their residuals, and weights by pinball loss.
+"""The forecast of one pool's demand at one horizon.
 
-Time comes in with the samples.
+Every expert forecasts the sample `ahead` intervals after the last one. When that sample arrives,
+the forecast is judged: each expert's residual goes into its conformal quantiles, its loss into its
+weight. The forecast is the weighted mean of the experts' quantiles, level by level.
+
+The time comes in with the samples: there is no clock here.
 """
 
 from __future__ import annotations
@@ -9,59 +13,58 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from penstock.scaler.forecast.conformal import Residuals
 from penstock.scaler.forecast.experts import (
-    LEVEL_RATE,
-    RATES,
-    SEASONAL_RATES,
-    SMOOTH,
-    Learned,
-    Profile,
+    EXPERTS,
+    FITTED,
+    HOLDS,
+    LEARNED,
+    ONLINE,
+    REACTIVE,
+    SCALED,
+    FittedExperts,
+    OnlineExperts,
 )
-from penstock.scaler.forecast.features import DAY_S, WEEK_S, WINDOW, Array, rows
+from penstock.scaler.forecast.features import (
+    DAY_S,
+    WEEK_S,
+    WINDOW,
+    Array,
+    DemandHistory,
+    HistoryBuffer,
+    feature_rows,
+)
+from penstock.scaler.forecast.scoring import (
+    MIN_RESIDUALS,
+    CoverageTracker,
+    ExpertWeights,
+    Residuals,
+    TrustRule,
+    mixed,
+    pinball,
+)
 
 Levels = tuple[float, ...]
 LEVELS: Levels = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-HOLDS = (1, 6, 24)
-"""Reactive candidates: the maximum of so many last samples, times a factor learnt from the past."""
-EXPERTS = (
-    *(f"mean {rate:g}" for rate in RATES),
-    *(f"seasonal {rate:g}" for rate in SEASONAL_RATES),
-    "extra trees",
-    "random forest",
-    "ridge",
-    "learned",
-    "learned, scaled",
-    *(f"reactive {hold}" for hold in HOLDS),
-)
-TREES = EXPERTS.index("extra trees")
-SCALED = EXPERTS.index("learned, scaled")
-REACTIVE = EXPERTS.index("reactive 1")
-LEAST_RESIDUALS = 30
-SHARPNESS = 40.0
-FORGET = 0.999
-"""Losses forget within a thousand samples. Until then weights are as much less sharp as less is
-known, as with a constant rate on sums.
-"""
-RECENT = 0.995
-SANE = 4.0
-"""A forecast above so many times the most of the last WINDOW samples is cut there, and its expert
-is out for OUT samples.
-"""
-OUT = 200
+MAX_GROWTH = 4.0
+"""A forecast above this many times the maximum of the last WINDOW samples is cut there."""
+EXCLUDED_SAMPLES = 200
+"""An expert whose forecast was cut is left out for so many samples."""
 FIRST_FIT = 96
-KEPT = 6000
-LOST = 1.1
-"""The reactive rules take over when the forecast's recent loss is above theirs by this factor; back
-below theirs it returns.
-"""
+MAX_SAMPLES = 6000
+"""Samples kept, beside the week that features look back."""
+SPREAD_RATE = 0.01
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What one future sample may be.
 
-    `quantiles` belong to the forecaster's levels; `reactive` are those of the reactive rules alone.
+    Args:
+        quantiles: of the weighted forecast, one for each of the forecaster's levels.
+        reactive: of the reactive rules alone.
+        weights: of the experts by name, at the watched level.
+        fallen_back: whether the reactive rules decide.
+        ready: False while there is too little history for quantiles.
     """
 
     quantiles: Array
@@ -71,20 +74,21 @@ class Forecast:
     ready: bool
 
     def at(self, levels: Levels, level: float) -> float:
-        """The quantile in force at a level, between those computed."""
-        return float(
-            np.interp(level, levels, self.reactive if self.fallen_back else self.quantiles)
-        )
+        """Return the quantile in force at a level, interpolated between those computed."""
+        in_force = self.reactive if self.fallen_back else self.quantiles
+        return float(np.interp(level, levels, in_force))
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A forecast that waits for its sample."""
+class _PendingForecast:
+    """A forecast whose sample has not arrived: points, scales and quantiles of the experts, and the
+    quantiles of the weighted forecast and of the reactive rules.
+    """
 
-    point: Array
-    scale: Array
-    candidate: Array
-    mixed: Array
+    points: Array
+    scales: Array
+    quantiles: Array
+    weighted: Array
     reactive: Array
 
 
@@ -93,64 +97,77 @@ class Forecaster:
 
     Args:
         ahead: samples between the last known one and the one forecast.
-        clock: (Unix seconds of the first sample, seconds between samples).
-        levels: quantiles to compute, ascending.
-        watch: the level by which forecast and reactive rules are compared.
+        start_s: when the first sample begins, in Unix seconds.
+        step_s: seconds between samples.
+        levels: quantile levels to compute, ascending.
+        watched_level: the level by which forecast and reactive rules are compared.
     """
 
     def __init__(
-        self, ahead: int, clock: tuple[float, float], levels: Levels = LEVELS, watch: float = 0.95
+        self,
+        ahead: int,
+        start_s: float,
+        step_s: float,
+        levels: Levels = LEVELS,
+        watched_level: float = 0.95,
     ) -> None:
-        self.ahead, self.levels = ahead, np.array(levels)
-        self.began_s, self.step_s = clock
-        self._watch = int(np.argmin(np.abs(self.levels - watch)))
-        self._most = KEPT + round(WEEK_S / self.step_s) + WINDOW
-        self._buffer = np.zeros((2, 2 * self._most))
-        self._end = self._begin = 0
-        self.seen = 0
-        self._means = np.zeros(len(RATES))
-        self._level = 0.0
-        self._profile = Profile(max(1, round(DAY_S / self.step_s)))
-        self._residuals = [Residuals() for _ in EXPERTS]
-        self._loss = np.zeros((len(EXPERTS), len(self.levels)))
-        self._known = 0.0
-        self._recent = np.zeros(2)
-        self._spread = 1.0
-        self._out_until = np.zeros(len(EXPERTS), dtype=np.int64)
-        self._made: deque[_Made | None] = deque([None] * (ahead - 1))
-        self._learned: Learned | None = None
+        self.ahead = ahead
+        self.levels = np.array(levels)
+        self._step_s = step_s
+        self._watched = int(np.argmin(np.abs(self.levels - watched_level)))
+        size = MAX_SAMPLES + round(WEEK_S / step_s) + WINDOW
+        self._samples = HistoryBuffer(start_s, step_s, size)
+        self._online = OnlineExperts(max(1, round(DAY_S / step_s)))
+        self._fitted: FittedExperts | None = None
         self._fitted_at = 0
-        self._fallen_back = False
-        self.covered = Covered(self.levels)
+        self._residuals = [Residuals() for _ in EXPERTS]
+        self._weights = ExpertWeights(len(EXPERTS), len(self.levels))
+        self._trust = TrustRule(self.levels, self._watched)
+        self._spread = 1.0
+        self._excluded_until = np.zeros(len(EXPERTS), dtype=np.int64)
+        self._pending: deque[_PendingForecast | None] = deque([None] * (ahead - 1))
         nothing = np.zeros(len(self.levels))
         self.last = Forecast(nothing, nothing, {}, True, False)
 
     @property
-    def work(self) -> Array:
-        """The samples kept, oldest first."""
-        kept: Array = self._buffer[0, self._begin : self._end]
-        return kept
+    def seen(self) -> int:
+        """Samples observed so far."""
+        return self._samples.count
+
+    @property
+    def history(self) -> DemandHistory:
+        """The samples kept."""
+        return self._samples.last()
+
+    @property
+    def coverage(self) -> CoverageTracker:
+        """How often samples lay at or below the forecast quantiles."""
+        return self._trust.coverage
 
     @property
     def fit_due(self) -> bool:
-        """Whether the learned experts should be fitted again: after 96 samples, then when an eighth
-        more is known, at least daily (but not more often than every 128 samples).
-        """
-        day = max(round(DAY_S / self.step_s), 128)
-        if self._learned is None:
-            return self.seen >= FIRST_FIT and self.seen - self._fitted_at >= FIRST_FIT // 3
-        return self.seen - self._fitted_at >= min(max(32, self._fitted_at // 8), day)
+        """Whether the fitted experts should be fitted again.
 
-    def train(self, seed: int = 1) -> Learned:
-        """Fit the learned experts to what is kept now; about a second, changes nothing here (see
-        `adopt`).
+        First after 96 samples; then when an eighth more is known, but after a day at the latest
+        (of at least 128 samples).
         """
-        kept = self._buffer[:, self._begin : self._end].copy()
-        return Learned.fit(kept[0], kept[1], self.ahead, self._clock(), seed)
+        new = self.seen - self._fitted_at
+        if self._fitted is None:
+            return self.seen >= FIRST_FIT and new >= FIRST_FIT // 3
+        day = max(round(DAY_S / self._step_s), 128)
+        return new >= min(max(32, self._fitted_at // 8), day)
 
-    def adopt(self, learned: Learned) -> None:
+    def train(self, seed: int = 1) -> FittedExperts:
+        """Fit experts to the samples kept now; changes nothing here (see `adopt`).
+
+        Takes about a second; may run in a thread.
+        """
+        return FittedExperts.fit(self.history.copy(), self.ahead, seed)
+
+    def adopt(self, fitted: FittedExperts) -> None:
         """Use what `train` returned."""
-        self._learned, self._fitted_at = learned, self.seen
+        self._fitted = fitted
+        self._fitted_at = self.seen
 
     def observe(self, work: float) -> Forecast:
         """Take the next sample and forecast the one `ahead` of it.
@@ -160,179 +177,92 @@ class Forecaster:
         """
         if not (np.isfinite(work) and work >= 0):
             raise ValueError(f"work must be finite and not negative, got {work}")
-        made = self._made.popleft() if len(self._made) >= self.ahead else None
-        if made is not None:
-            self._judge(made, work)
-        self._append(work)
-        point = self._points()
-        scale = np.sqrt(point + 1.0)
-        scale[SCALED] *= self._spread
-        scale[REACTIVE:] = point[REACTIVE:] + 1e-9
-        candidate = self._candidates(point, scale)
-        mixed, weights = self._mix(candidate)
-        reactive = self._mix_rows(candidate, slice(REACTIVE, None))
-        ready = bool(np.isfinite(mixed).all())
-        unknown = np.full(len(self.levels), np.nan)
-        judged = (mixed, reactive) if ready else (unknown, unknown)
-        self._made.append(_Made(point, scale, candidate, *judged))
-        if not ready:
-            mixed = reactive = np.full(len(self.levels), self.work[-WINDOW:].max())
-        self.last = Forecast(mixed, reactive, weights, self._fallen_back or not ready, ready)
+        due = self._pending.popleft() if len(self._pending) >= self.ahead else None
+        if due is not None:
+            self._judge(due, work)
+        self._samples.append(work)
+        self._online.learn(self._samples.work, self.seen - 1)
+        self.last = self._forecast()
         return self.last
 
-    def _clock(self) -> tuple[float, float]:
-        return self.began_s + (self.seen - (self._end - self._begin)) * self.step_s, self.step_s
-
-    def _append(self, work: float) -> None:
-        if self._end == self._buffer.shape[1]:
-            self._buffer[:, : self._most] = self._buffer[
-                :, self._end - self._most : self._end
-            ].copy()
-            self._begin, self._end = 0, self._most
-        first = self.seen == 0
-        self._level = work if first else self._level + LEVEL_RATE * (work - self._level)
-        rates = np.array(RATES)
-        self._means = (
-            np.full(len(RATES), work) if first else self._means + rates * (work - self._means)
+    def _forecast(self) -> Forecast:
+        points = self._points()
+        scales = self._scales(points)
+        quantiles = self._quantiles(points, scales)
+        weights = self._weights.weights(quantiles, slice(None))
+        weighted = mixed(weights, quantiles) if weights.any() else quantiles[0]
+        reactive = mixed(self._weights.weights(quantiles, REACTIVE), quantiles)
+        ready = bool(np.isfinite(weighted).all())
+        if not ready:
+            weighted = reactive = np.full(len(self.levels), np.nan)
+        self._pending.append(_PendingForecast(points, scales, quantiles, weighted, reactive))
+        if not ready:
+            weighted = reactive = np.full(len(self.levels), self._samples.work[-WINDOW:].max())
+        shares = zip(EXPERTS, weights[:, self._watched], strict=True)
+        return Forecast(
+            weighted,
+            reactive,
+            {name: float(share) for name, share in shares if share > 0},
+            self._trust.has_fallen_back or not ready,
+            ready,
         )
-        self._buffer[:, self._end] = work, self._level
-        self._end += 1
-        self._begin = max(self._begin, self._end - self._most)
-        self.seen += 1
-        if self.seen >= SMOOTH:
-            self._profile.learn(self.work[-SMOOTH:], self.seen - 1)
 
     def _points(self) -> Array:
-        """Every expert's point forecast, kept sane; NaN from one that has none yet or is out."""
-        now = self.seen - 1
+        """Every expert's forecast, within bounds; NaN from one that has none.
+
+        Excludes experts whose forecast is out of bounds.
+        """
+        work = self._samples.work
         points = np.full(len(EXPERTS), np.nan)
-        points[: len(RATES)] = self._means
-        for place, rate in enumerate(SEASONAL_RATES):
-            ratio = self._profile.ratio(now, self.ahead, (1 - rate) / rate)
-            points[len(RATES) + place] = self._means[RATES.index(rate)] * ratio
-        if self._learned is not None:
-            points[TREES : TREES + 3] = self._learned.predict(self._row(), self._level)
-        points[REACTIVE:] = [self.work[-hold:].max() for hold in HOLDS]
-        most = SANE * self.work[-WINDOW:].max() + 1e-9
-        wild = (points > most) | (points < -most)
-        self._out_until[wild] = self.seen + OUT
-        points = np.clip(points, 0.0, most)
-        points[SCALED - 1] = points[SCALED] = points[TREES : TREES + 3].mean()
-        answer: Array = points
-        return answer
+        points[ONLINE] = self._online.forecast(self.seen - 1, self.ahead)
+        if self._fitted is not None:
+            points[FITTED] = self._fitted.predict(self._features(), self._samples.baseline)
+        points[REACTIVE] = [work[-hold:].max() for hold in HOLDS]
+        highest = MAX_GROWTH * work[-WINDOW:].max() + 1e-9
+        wild = (points > highest) | (points < -highest)
+        self._excluded_until[wild] = self.seen + EXCLUDED_SAMPLES
+        points = np.clip(points, 0.0, highest)
+        points[LEARNED] = points[SCALED] = points[FITTED].mean()
+        bounded: Array = points
+        return bounded
 
-    def _row(self) -> Array:
+    def _features(self) -> Array:
         """The features of the newest sample, from no more of the past than they need."""
-        span = min(self._end - self._begin, round(WEEK_S / self.step_s) + WINDOW + 8)
-        kept = self._buffer[:, self._end - span : self._end]
-        began = self.began_s + (self.seen - span) * self.step_s
-        at = np.array([span - 1])
-        return rows(kept[0], kept[1], at, self.ahead, (began, self.step_s))
+        history = self._samples.last(round(WEEK_S / self._step_s) + WINDOW + 8)
+        return feature_rows(history, np.array([len(history.work) - 1]), self.ahead)
 
-    def _candidates(self, point: Array, scale: Array) -> Array:
+    def _scales(self, points: Array) -> Array:
+        """What residuals are divided by: the standard deviation of counts; for reactive rules the
+        point itself, so that their quantiles are factors.
+        """
+        scales = np.sqrt(points + 1.0)
+        scales[SCALED] *= self._spread
+        scales[REACTIVE] = points[REACTIVE] + 1e-9
+        found: Array = scales
+        return found
+
+    def _quantiles(self, points: Array, scales: Array) -> Array:
+        """Conformal quantiles of every expert; NaN from one that has none or is excluded."""
         found = np.full((len(EXPERTS), len(self.levels)), np.nan)
         for expert, residuals in enumerate(self._residuals):
-            usable = residuals.count >= LEAST_RESIDUALS and self._out_until[expert] <= self.seen
-            if usable and np.isfinite(point[expert]):
-                found[expert] = np.maximum(
-                    0.0, point[expert] + residuals.quantiles(self.levels) * scale[expert]
-                )
-        # A residual of demand that began at nothing is endless as a ratio.
-        capped: Array = np.minimum(found, SANE * self.work.max() + 1e-9)
+            has_quantiles = residuals.count >= MIN_RESIDUALS
+            excluded = self._excluded_until[expert] > self.seen
+            if has_quantiles and not excluded and np.isfinite(points[expert]):
+                offset = residuals.quantiles(self.levels) * scales[expert]
+                found[expert] = np.maximum(0.0, points[expert] + offset)
+        # After demand begins at zero, a residual relative to the forecast has no bound.
+        capped: Array = np.minimum(found, MAX_GROWTH * self._samples.work.max() + 1e-9)
         return capped
 
-    def _mix(self, candidate: Array) -> tuple[Array, dict[str, float]]:
-        weights = self._weights(candidate, slice(None))
-        mixed = (
-            np.maximum.accumulate(np.nansum(weights * candidate, axis=0))
-            if weights.any()
-            else candidate[0]
-        )
-        shown = weights[:, self._watch]
-        return mixed, {
-            name: float(part) for name, part in zip(EXPERTS, shown, strict=True) if part > 0
-        }
-
-    def _mix_rows(self, candidate: Array, part: slice) -> Array:
-        weights = self._weights(candidate, part)
-        mixed: Array = np.maximum.accumulate(np.nansum(weights * candidate, axis=0))
-        return mixed
-
-    def _weights(self, candidate: Array, part: slice) -> Array:
-        """Weights by level over the experts in `part` that have spoken: exp(-s (loss / best - 1)),
-        s = 40 after a thousand samples.
-        """
-        usable = np.zeros(len(EXPERTS), dtype=bool)
-        usable[part] = True
-        usable &= np.isfinite(candidate[:, 0])
-        if not usable.any():
-            return np.zeros_like(candidate)
-        loss = np.where(usable[:, None], self._loss, np.inf)
-        best = np.maximum(loss.min(0), 1e-12)
-        weights = np.exp(-SHARPNESS * self._known * (np.maximum(loss, 1e-12) / best - 1.0))
-        answer: Array = weights / weights.sum(0)
-        return answer
-
-    def _judge(self, made: _Made, work: float) -> None:
-        """Learn from the sample that a forecast was about: residuals, losses, coverage, trust."""
-        z = (work - made.point) / made.scale
-        for expert, value in enumerate(z):
+    def _judge(self, due: _PendingForecast, work: float) -> None:
+        """Learn from the sample that a forecast was about."""
+        residuals = (work - due.points) / due.scales
+        for expert, value in enumerate(residuals):
             if np.isfinite(value):
                 self._residuals[expert].add(float(value))
-        if np.isfinite(z[SCALED]):
-            plain = abs(float(z[SCALED - 1]))
-            self._spread += 0.01 * (plain - self._spread)
-        loss = pinball(work, made.candidate, self.levels)
-        # One that did not speak keeps up with the mean of the others, so that silence is neither
-        # rewarded nor punished.
-        silent = ~np.isfinite(loss)
-        spoken = np.where(silent, 0.0, loss).sum(0) / np.maximum((~silent).sum(0), 1)
-        self._known += (1.0 - FORGET) * (1.0 - self._known)
-        self._loss = FORGET * self._loss + np.where(silent, spoken, loss)
-        if np.isfinite(made.mixed).all():
-            self.covered.add(work, made.mixed)
-            self._trust(work, made)
-
-    def _trust(self, work: float, made: _Made) -> None:
-        sides = np.array([made.mixed[self._watch], made.reactive[self._watch]])
-        self._recent = RECENT * self._recent + pinball(work, sides, self.levels[self._watch])
-        ours, theirs = self._recent
-        short = self.covered.recent_shortfall(self._watch) > 1.0 - self.levels[self._watch] + 0.05
-        if ours > LOST * theirs or (short and ours > theirs):
-            self._fallen_back = True
-        elif ours <= theirs:
-            self._fallen_back = False
-
-
-class Covered:
-    """How often samples lay below the forecast quantiles: over all time, and lately."""
-
-    def __init__(self, levels: Array) -> None:
-        self._levels = levels
-        self.count = 0
-        self._below = np.zeros(len(levels))
-        self._late = np.zeros(len(levels))
-
-    def add(self, work: float, quantiles: Array) -> None:
-        below = work <= quantiles
-        self.count += 1
-        self._below += below
-        rate = max(0.01, 1.0 / self.count)
-        self._late += rate * (below - self._late)
-
-    def share(self, place: int) -> float:
-        """Share of samples at or below the quantile; the level itself before any."""
-        return float(self._below[place] / self.count) if self.count else float(self._levels[place])
-
-    def recent_shortfall(self, place: int) -> float:
-        """Share of about the last hundred samples above the quantile."""
-        return 1.0 - float(self._late[place]) if self.count >= 100 else 0.0
-
-
-def pinball(work: float, quantile: Array, level: Array | float) -> Array:
-    """Pinball loss: what a quantile costs when the sample turns out as it did (Koenker and Bassett
-    1978).
-    """
-    over = work - quantile
-    loss: Array = np.maximum(level * over, (level - 1.0) * over)
-    return loss
+        if np.isfinite(residuals[SCALED]):
+            size = abs(float(residuals[LEARNED]))
+            self._spread += SPREAD_RATE * (size - self._spread)
+        self._weights.record(pinball(work, due.quantiles, self.levels))
+        if np.isfinite(due.weighted).all():
+            self._trust.record(work, due.weighted, due.reactive)

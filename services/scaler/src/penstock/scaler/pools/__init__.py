@@ -1,4 +1,4 @@
-"""One pool as it runs: samples in, forecasts, decisions, effects.
+"""The pools as they run: history, forecast, decision, effect, and what is kept in the store.
 
-Imports forecast, decide and actuate.
+Imports decide, forecast and actuate.
 """

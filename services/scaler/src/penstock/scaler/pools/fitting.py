@@ -1,48 +1,46 @@
-"""Fits of the learned experts beside the loop: one at a time for a pool, in a thread.
-
-A failed fit leaves the old one in force.
-"""
+"""Fits of forecasting experts in the background, one at a time for each pool, in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from penstock.scaler.pools.pool import Pool
+from penstock.scaler.pools.planner import PoolPlanner
 
 log = logging.getLogger(__name__)
 
 
-class Fits:
-    """Owner of every fit's task until it ends."""
+class BackgroundFits:
+    """Runs fits; owner of their tasks until they end."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, pool: Pool) -> None:
+    def start(self, planner: PoolPlanner) -> None:
         """Fit what is due, unless a fit of this pool runs."""
-        name = pool.config.name
-        if name not in self._tasks and (pool.rebuild_due or pool.due()):
-            task = asyncio.create_task(_fit(pool), name=f"fit {name}")
-            self._tasks[name] = task
-            task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        name = planner.config.name
+        if name in self._tasks:
+            return
+        task = asyncio.create_task(_fit(planner), name=f"fit {name}")
+        self._tasks[name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
-    async def settled(self) -> None:
+    async def wait(self) -> None:
         """Wait until no fit runs."""
         while self._tasks:
             await asyncio.gather(*self._tasks.values())
 
     def cancel(self) -> None:
-        """Give up what runs; a thread that has begun ends by itself and changes nothing."""
+        """Cancel all fits. A thread that has begun runs to its end and changes nothing."""
         for task in self._tasks.values():
             task.cancel()
 
 
-async def _fit(pool: Pool) -> None:
+async def _fit(planner: PoolPlanner) -> None:
     try:
-        if pool.rebuild_due:
-            pool.install(await asyncio.to_thread(pool.rebuild))
-        for forecaster in pool.due():
+        if planner.rebuild_due:
+            planner.install(await asyncio.to_thread(planner.rebuild))
+        for forecaster in planner.forecasts.due():
             forecaster.adopt(await asyncio.to_thread(forecaster.train))
     except Exception:
-        log.exception("fitting %s failed; the experts that stand go on", pool.config.name)
+        log.exception("fitting %s failed; the experts fitted before stay", planner.config.name)

@@ -1,261 +1,158 @@
-"""One pool as it runs: samples in, forecasts for each horizon, a decision with its reasons out.
-
-No network and no clock here.
+"""One pool at work: its planner, its actuator, and its decisions, from which every caller is
+answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Sequence
 
-from penstock.scaler.decide.decision import Memory, View, decide
-from penstock.scaler.decide.learning import CAPACITY_BOUNDS, Capacity, LeadTimes, Learnt
-from penstock.scaler.forecast.features import DAY_S
-from penstock.scaler.forecast.forecaster import FIRST_FIT, LEVELS, Forecast, Forecaster
+from penstock.otel.telemetry import Telemetry
+from penstock.scaler.actuate.actuator import Actuator, FleetStatus
+from penstock.scaler.decide.measurements import NO_CALIBRATION, DemandMeter, ServedInterval
+from penstock.scaler.pools.decision import Decision
+from penstock.scaler.pools.planner import LiveState, PoolPlanner
+from penstock.scaler.pools.store import MAX_DECISIONS, PoolRecord
 from penstock.scaler.samples import Sample
-from penstock.scaler.settings import PoolConfig
 
-LOST, TOO_LITTLE = "reactive: the forecast has lost", "reactive: too little history"
-MOST_GAP = 1000
-"""A longer silence than so many intervals begins a new history."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One decision and what it rests on; `forecast` is work in one interval."""
-
-    made_s: float
-    pool: str
-    current: int
-    wanted: int
-    on_demand: int
-    forecast: float
-    level: float
-    horizon_s: float
-    floor: int
-    reason: str
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """Forecasters that know the history up to the sample that began then."""
-
-    forecasters: list[Forecaster]
-    until_s: float
+HELD_CALL_S = 1.0
+"""What a call costs that waits for the first instance is unknown; it counts as so many seconds of
+one instance.
+"""
 
 
 class Pool:
-    """Keeps one pool's history and decides for it.
+    """One pool at work.
 
-    `given_capacity` is set by whoever learns it from a cost model.
+    Attributes:
+        decisions: the newest first.
+        changed: set, and replaced by a new event, when a decision is put in force.
+        fleet: instances as last seen; None before.
+        reported_s: when a client last reported demand, in Unix seconds.
+        serving: instances that serve, as the router counts them; None where it does not say.
+        held_calls: calls that wait at the router for the first instance.
+        stored_calibration: the planner's calibration as it was last stored or restored.
     """
 
-    def __init__(self, config: PoolConfig) -> None:
-        self.config = config
-        self.lead_times = LeadTimes(config.seed_lead_s)
-        self.capacity = Capacity()
-        self.given_capacity = config.capacity
-        self.samples: list[Sample] = []
-        self.memory = Memory()
-        self._forecasters: list[Forecaster] = []
-        self.latest: list[Forecast] = []
-        self.measured_at = -math.inf
+    def __init__(self, planner: PoolPlanner, actuator: Actuator) -> None:
+        self.planner = planner
+        self.actuator = actuator
+        self.config = planner.config
+        self.meter = DemandMeter(planner.config.interval_s)
+        self.decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self.changed = asyncio.Event()
+        self.fleet: FleetStatus | None = None
+        self.reported_s = -math.inf
+        self.serving: int | None = None
+        self.held_calls = 0
+        self._started_at_s: dict[int, float] = {}
+        """When each instance was asked for that does not serve yet, by its number."""
+        self.stored_calibration = NO_CALIBRATION
 
     @property
-    def learnt(self) -> Learnt:
-        """What past decisions taught."""
-        return Learnt(tuple(self.lead_times.seconds), self.capacity.correction)
-
-    @learnt.setter
-    def learnt(self, kept: Learnt) -> None:
-        self.lead_times.seconds.clear()
-        for seconds in kept.lead_times_s:
-            self.lead_times.add(seconds)
-        self.capacity.correction = min(max(kept.correction, CAPACITY_BOUNDS[0]), CAPACITY_BOUNDS[1])
+    def name(self) -> str:
+        """The pool's name."""
+        return self.config.name
 
     @property
-    def arrived(self) -> float:
-        """Work of the last interval; 0 before the first."""
-        return self.samples[-1].work if self.samples else 0.0
+    def wanted(self) -> int:
+        """Instances wanted: the last decision; before any, the minimum, but never zero."""
+        if self.decisions:
+            return self.decisions[0].wanted
+        return max(1, self.config.min_instances)
 
-    @property
-    def ahead(self) -> int:
-        """Intervals from the last sample to the first that a decision made now can still serve."""
-        return max(1, math.ceil(self.lead_times.horizon_s / self.config.interval_s))
+    def live_state(self, fleet: FleetStatus, last_wanted: int) -> LiveState:
+        """Return what the planner cannot know from samples."""
+        held_work = self.held_calls * (self.planner.nominal_capacity or 1.0) * HELD_CALL_S
+        return LiveState(
+            current=fleet.wanted,
+            ready=fleet.ready,
+            last_wanted=last_wanted,
+            burst=self.meter.burst,
+            backlog=self.meter.backlog + held_work,
+        )
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Levels computed: the usual ones and the pool's own."""
-        return tuple(sorted({*LEVELS, self.config.wanted_level}))
+    def put_in_force(self, decision: Decision) -> None:
+        """Answer with this decision from now on, and wake those who wait for a change."""
+        self.decisions.appendleft(decision)
+        self.changed.set()
+        self.changed = asyncio.Event()
 
-    def take(self, samples: Iterable[Sample], now_s: float) -> int:
-        """Take samples in order of time; gaps count as no work. Returns how many were new.
+    def restore(self, record: PoolRecord, now_s: float) -> None:
+        """Take up what the store has about the pool when the scaler starts."""
+        self.planner.take(record.samples, now_s)
+        # History only shows what is usual; present demand is unknown until it is reported.
+        self.planner.measured_at_s = -math.inf
+        self.decisions.extend(record.decisions)
+        self._restore_calibration(record)
+
+    def follow(self, record: PoolRecord) -> None:
+        """Take over decisions and calibration of the scaler that leads."""
+        for decision in record.decisions:
+            if not self.decisions or decision.made_s > self.decisions[0].made_s:
+                self.put_in_force(decision)
+        self._restore_calibration(record)
+
+    def _restore_calibration(self, record: PoolRecord) -> None:
+        kept = record.calibration
+        if kept is not None and kept != self.stored_calibration:
+            self.planner.calibration = kept
+            self.stored_calibration = kept
+
+    def take(self, samples: Sequence[Sample], now_s: float) -> list[Sample]:
+        """Take samples, and measure the capacity of an instance. Returns those that were new.
 
         Raises:
             ValueError: a sample is negative or not finite.
         """
-        taken = 0
-        for sample in samples:
-            if not (math.isfinite(sample.work) and sample.work >= 0 and sample.backlog >= 0):
-                raise ValueError("work and backlog must be finite and not negative")
-            if (
-                self.samples
-                and sample.start_s < self.samples[-1].start_s + self.config.interval_s / 2
-            ):
-                continue
-            for filled in self._filled(sample):
-                self._add(filled)
-            taken += 1
-            self.measured_at = max(
-                self.measured_at, min(now_s, sample.start_s + self.config.interval_s)
-            )
-        return taken
+        planner = self.planner
+        before = planner.samples[-1] if planner.samples else None
+        taken = planner.take(samples, now_s)
+        new = planner.samples[-taken:] if taken else []
+        for sample in new:
+            if before is not None and self.fleet is not None and self.fleet.is_observed:
+                self._measure_capacity(before, sample, self.fleet.ready)
+            before = sample
+        return new
 
-    def _filled(self, sample: Sample) -> list[Sample]:
-        """The sample with what lies between it and the last one; after a very long silence the
-        history begins anew.
-        """
-        if not self.samples:
-            return [sample]
-        last = self.samples[-1].start_s
-        gap = round((sample.start_s - last) / self.config.interval_s) - 1
-        if gap > MOST_GAP:
-            self.samples, self._forecasters, self.latest = [], [], []
-            return [sample]
-        return [
-            Sample(last + (step + 1) * self.config.interval_s, 0.0) for step in range(max(0, gap))
-        ] + [sample]
+    def _measure_capacity(self, before: Sample, sample: Sample, ready: int) -> None:
+        interval_s = self.config.interval_s
+        interval = ServedInterval(sample.work, before.backlog, sample.backlog, ready, interval_s)
+        self.planner.capacity.observe(interval, self.planner.nominal_capacity)
 
-    def _add(self, sample: Sample) -> None:
-        self.samples.append(sample)
-        if len(self.samples) > self.most_samples:
-            del self.samples[: len(self.samples) - self.most_samples]
-        self.latest = [forecaster.observe(sample.work) for forecaster in self._forecasters]
+    def record_starts(self, before: int, wanted: int, now_s: float) -> None:
+        """Remember when instances were asked for, to measure how long they take to serve."""
+        for number in range(before + 1, wanted + 1):
+            self._started_at_s[number] = now_s
 
-    @property
-    def most_samples(self) -> int:
-        """Samples kept: two weeks, at least a thousand and at most 12,000."""
-        return min(max(1000, round(14 * DAY_S / self.config.interval_s)), 12_000)
+    def record_ready(self, ready: int, now_s: float) -> None:
+        """Measure the lead times of the instances that serve by now."""
+        for number in [number for number in self._started_at_s if number <= ready]:
+            self.planner.lead_times.record(now_s - self._started_at_s.pop(number))
 
-    @property
-    def rebuild_due(self) -> bool:
-        """Whether there are no forecasters for the horizon in force; they are taught with the
-        history (see `rebuild`).
-        """
-        return bool(self.samples) and (
-            not self._forecasters or self._forecasters[0].ahead != self.ahead
+    def register_gauges(self, telemetry: Telemetry) -> None:
+        """Export the pool's gauges."""
+        prefix, name = "penstock.scaler", self.name
+        telemetry.gauge(
+            f"{prefix}.wanted.{name}", "{instance}", "Instances wanted", lambda: float(self.wanted)
         )
-
-    def rebuild(self) -> Rebuilt:
-        """Forecasters for the horizon in force, taught with the history kept now.
-
-        Seconds of work for a long one; changes nothing here.
-        """
-        kept, interval_s = list(self.samples), self.config.interval_s
-        aheads = range(self.ahead, self.ahead + self.config.hold_steps)
-        clock = (kept[0].start_s, interval_s)
-        made = [Forecaster(ahead, clock, self.levels, self.config.wanted_level) for ahead in aheads]
-        # The learned experts begin after two thirds, so that they have residuals of their own when
-        # the history ends.
-        begin = max(FIRST_FIT, 2 * len(kept) // 3)
-        for number, sample in enumerate(kept):
-            for forecaster in made:
-                forecaster.observe(sample.work)
-                if number == begin:
-                    forecaster.adopt(forecaster.train())
-        return Rebuilt(made, kept[-1].start_s)
-
-    def install(self, rebuilt: Rebuilt) -> None:
-        """Use rebuilt forecasters; samples that came meanwhile are caught up."""
-        self._forecasters = rebuilt.forecasters
-        for sample in self.samples:
-            if sample.start_s > rebuilt.until_s:
-                self.latest = [forecaster.observe(sample.work) for forecaster in self._forecasters]
-        if not self.latest or len(self.latest) != len(self._forecasters):
-            self.latest = [forecaster.last for forecaster in self._forecasters]
-
-    def due(self) -> list[Forecaster]:
-        """Forecasters whose learned experts should be fitted; `Forecaster.train` may run in a
-        thread, `adopt` may not.
-        """
-        return [forecaster for forecaster in self._forecasters if forecaster.fit_due]
-
-    @property
-    def fallen_back(self) -> bool:
-        """Whether the reactive rules decide."""
-        return any(forecast.fallen_back for forecast in self.latest)
-
-    @property
-    def reactive(self) -> str:
-        """Why the reactive rules decide; empty where the forecast does."""
-        if not self.fallen_back:
-            return "" if self.latest else TOO_LITTLE
-        return LOST if all(forecast.ready for forecast in self.latest) else TOO_LITTLE
-
-    def coverage(self) -> float:
-        """Share of samples at or below the quantile that the pool provides for; the level itself
-        before any.
-        """
-        level = self.config.wanted_level
-        if not self._forecasters:
-            return level
-        return self._forecasters[0].covered.share(self.levels.index(level))
-
-    def quantile(self, level: float) -> float:
-        """The most of the quantile over horizon and hold, in work of one interval; the latest
-        sample before there is a forecast.
-        """
-        last = self.samples[-1].work if self.samples else 0.0
-        return max((forecast.at(self.levels, level) for forecast in self.latest), default=last)
-
-    def decide(
-        self,
-        current: int,
-        ready: int,
-        now_s: float,
-        last_answer: int = 0,
-        urgent: tuple[float, float] = (0.0, 0.0),
-    ) -> Decision:
-        """Decide how many instances there should be; remembers for the next decision.
-
-        Args:
-            last_answer: stands until demand is reported.
-            urgent: what no sample tells yet: work a second of the last few seconds, and work that
-                waits now.
-        """
-        rules, level = self.config.rules(), self.config.wanted_level
-        last = self.samples[-1] if self.samples else Sample(0.0, 0.0)
-        seconds = self.config.interval_s
-        forecast = self.quantile(level)
-        view = View(
-            current=current,
-            ready=ready,
-            capacity=self.capacity.of(self.given_capacity) * self.config.utilisation,
-            demand=last.work / seconds,
-            burst=max(urgent[0], last.work / seconds),
-            backlog=max(urgent[1], last.backlog),
-            forecast=forecast / seconds,
-            measured_at=now_s if urgent[1] > 0 else self.measured_at,  # what waits is seen now
-            scheduled=self.config.scheduled(now_s),
-            reactive=self.reactive,
-            last_answer=last_answer,
+        telemetry.gauge(
+            f"{prefix}.work.{name}",
+            "",
+            "Work of the last interval",
+            lambda: self.planner.last_work,
         )
-        verdict = decide(view, rules, self.memory, now_s)
-        self.memory = verdict.memory
-        return Decision(
-            now_s,
-            self.config.name,
-            current,
-            verdict.wanted,
-            verdict.wanted,
-            forecast,
-            level,
-            self.ahead * seconds,
-            verdict.floor,
-            verdict.reason,
+        telemetry.gauge(
+            f"{prefix}.fallen_back.{name}",
+            "1",
+            "1 while the reactive rules decide",
+            lambda: float(self.planner.forecasts.fallen_back),
+        )
+        telemetry.gauge(
+            f"{prefix}.coverage.{name}",
+            "1",
+            "Share of samples below the forecast quantile",
+            lambda: self.planner.forecasts.coverage,
         )

@@ -1,7 +1,4 @@
-"""Demand traces as CSV: which columns, which times, and what is wrong with which line.
-
-Reading only; nothing is decided here.
-"""
+"""Reads demand traces from CSV files, and says which line is wrong."""
 
 from __future__ import annotations
 
@@ -14,21 +11,26 @@ from pathlib import Path
 
 from penstock.scaler.samples import Sample
 
-LEAST_STEPS = 3
-MOST_S = 1e11
-"""Unix seconds of the year 5138: whoever writes more means milliseconds."""
-MOST_BINS = 1_000_000
+MIN_STEPS = 3
+MAX_UNIX_S = 1e11
+"""The year 5138. A larger number is taken for milliseconds and refused."""
+MAX_BINS = 1_000_000
+MAX_SHOWN = 80
+Line = tuple[int, list[str]]
+"""A line's number in the file, and its cells."""
 
 
 class BadTrace(Exception):
-    """The trace cannot be read; the text names the line."""
+    """The trace cannot be read. The text names the line."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a trace holds what, by the names of its head; empty: time first, work second.
+    """Which columns of the file to read.
 
-    `bin_s` adds up lines within so many seconds.
+    Args:
+        time, work: names in the head; empty for the first and the second column.
+        bin_s: add up lines within so many seconds; 0 takes each line as an interval.
     """
 
     time: str = ""
@@ -36,41 +38,47 @@ class Columns:
     bin_s: float = 0.0
 
 
-def read(path: Path, columns: Columns | None = None) -> tuple[list[Sample], float]:
-    """Samples of a CSV and the seconds between them: time (Unix seconds or ISO 8601), work, backlog
-    (third column, optional).
+@dataclass(frozen=True)
+class _Places:
+    """Where time, work and backlog are in a line; backlog is None where the file has none."""
+
+    time: int = 0
+    work: int = 1
+    backlog: int | None = 2
+
+
+def read_trace(path: Path, columns: Columns | None = None) -> tuple[list[Sample], float]:
+    """Return the samples of a CSV and the seconds between them.
+
+    Columns are the time (Unix seconds or ISO 8601), the work, and optionally the backlog.
 
     Raises:
-        BadTrace: the file is missing or too short, a column is, a line is not two numbers, or times
-            do not go up.
+        BadTrace: the file is missing or too short, has no such column, a line is not a time and a
+            number, or times do not go up.
     """
     columns = columns or Columns()
-    rows = _rows(path)
-    places = (0, 1, 2)
-    if rows and not _is_data(rows[0][1], columns):
-        places = _places([name.strip() for name in rows.pop(0)[1]], columns)
+    lines = _lines(path)
+    places = _Places()
+    if lines and not _is_data(lines[0][1], columns):
+        head = lines.pop(0)[1]
+        places = _places([name.strip() for name in head], columns)
     elif columns.time or columns.work:
-        raise BadTrace("line 1: columns are asked for by name, and the file has no head")
-    samples = [_sample(row, number, places) for number, row in rows]
+        raise BadTrace("line 1: columns are given by name, but the file has no head")
+    samples = [_sample(line, places) for line in lines]
     if columns.bin_s:
         samples = _binned(samples, columns.bin_s)
-    elif ends := [
-        number for number, (one, two) in _pairs(rows, samples) if two.start_s <= one.start_s
-    ]:
+    else:
+        _check_order(lines, samples)
+    if len(samples) < MIN_STEPS:
         raise BadTrace(
-            f"line {ends[0]}: its time is not after that of the line before; for lines that "
-            "are to be added up see --bin-s"
-        )
-    if len(samples) < LEAST_STEPS:
-        raise BadTrace(
-            f"{path}: needs at least {LEAST_STEPS} lines of data, or intervals with --bin-s"
+            f"{path}: needs at least {MIN_STEPS} lines of data, or intervals with --bin-s"
         )
     steps = sorted(later.start_s - sooner.start_s for sooner, later in itertools.pairwise(samples))
     return samples, columns.bin_s or steps[len(steps) // 2]
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Lines with something in them, and their numbers."""
+def _lines(path: Path) -> list[Line]:
+    """The lines that are not empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -79,78 +87,87 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         raise BadTrace(f"{path}: cannot be read ({error})") from None
 
 
-def _is_data(row: list[str], columns: Columns) -> bool:
+def _is_data(cells: list[str], columns: Columns) -> bool:
+    """Whether the first line is data and not a head."""
     try:
-        _unix_s(row[0])
-        return not columns.time
+        _unix_s(cells[0])
     except ValueError:
         return False
+    return not columns.time
 
 
-def _places(head: list[str], columns: Columns) -> tuple[int, int, int]:
+def _places(head: list[str], columns: Columns) -> _Places:
     if len(head) < 2:
         raise BadTrace(
             f"line 1: needs at least two columns separated by commas, got {','.join(head)!r}"
         )
-    asked = {"--time": columns.time, "--work": columns.work}
-    for option, name in asked.items():
+    for option, name in (("--time", columns.time), ("--work", columns.work)):
         if name and name not in head:
             raise BadTrace(f"{option}: there is no column {name!r}; the head has {', '.join(head)}")
-    time = head.index(columns.time) if columns.time else 0
-    work = head.index(columns.work) if columns.work else 1
-    return time, work, -1 if columns.work or columns.time else 2
+    return _Places(
+        time=head.index(columns.time) if columns.time else 0,
+        work=head.index(columns.work) if columns.work else 1,
+        backlog=None if columns.work or columns.time else 2,
+    )
 
 
-def _sample(row: list[str], number: int, places: tuple[int, int, int]) -> Sample:
+def _sample(line: Line, places: _Places) -> Sample:
+    number, cells = line
     try:
-        start_s, work = _unix_s(row[places[0]]), float(row[places[1]])
-        backlog = (
-            float(row[places[2]]) if 0 <= places[2] < len(row) and row[places[2]].strip() else 0.0
-        )
+        start_s, work = _unix_s(cells[places.time]), float(cells[places.work])
+        backlog = _backlog(cells, places.backlog)
     except (IndexError, ValueError):
-        raise BadTrace(
-            f"line {number}: needs a time and a number, got {','.join(row)[:80]!r}"
-        ) from None
+        shown = ",".join(cells)[:MAX_SHOWN]
+        raise BadTrace(f"line {number}: needs a time and a number, got {shown!r}") from None
     if not (math.isfinite(work) and work >= 0 and math.isfinite(backlog) and backlog >= 0):
         raise BadTrace(f"line {number}: work and backlog must be finite and not negative")
-    if not 0 <= start_s < MOST_S:
+    if not 0 <= start_s < MAX_UNIX_S:
         raise BadTrace(
             f"line {number}: the time must be Unix seconds (not milliseconds) or an ISO 8601 "
-            f"time, got {row[places[0]]!r}"
+            f"time, got {cells[places.time]!r}"
         )
     return Sample(start_s, work, backlog)
+
+
+def _backlog(cells: list[str], place: int | None) -> float:
+    if place is None or place >= len(cells) or not cells[place].strip():
+        return 0.0
+    return float(cells[place])
 
 
 def _unix_s(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        moment = datetime.datetime.fromisoformat(text.strip()[:26] if "." in text else text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+        pass
+    text = text.strip()
+    if "." in text:
+        text = text[:26]  # datetime knows microseconds and no finer fractions
+    moment = datetime.datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-def _pairs(
-    rows: list[tuple[int, list[str]]], samples: list[Sample]
-) -> list[tuple[int, tuple[Sample, Sample]]]:
-    return list(zip([number for number, _ in rows[1:]], itertools.pairwise(samples), strict=True))
+def _check_order(lines: list[Line], samples: list[Sample]) -> None:
+    for (number, _), (before, sample) in zip(lines[1:], itertools.pairwise(samples), strict=True):
+        if sample.start_s <= before.start_s:
+            raise BadTrace(
+                f"line {number}: its time is not after that of the line before; for lines that "
+                "are to be added up see --bin-s"
+            )
 
 
 def _binned(samples: list[Sample], bin_s: float) -> list[Sample]:
-    """Work added up by interval, intervals without a line among them; backlog is the last one
-    said.
-    """
+    """The work added up and the last backlog by interval; 0 in intervals without a line."""
     if not samples:
         return []
-    first = min(sample.start_s for sample in samples) // bin_s
-    count = int(max(sample.start_s for sample in samples) // bin_s - first) + 1
-    if count > MOST_BINS:
-        raise BadTrace(f"--bin-s: makes {count} intervals, at most {MOST_BINS} are replayed")
+    times_s = [sample.start_s for sample in samples]
+    first = min(times_s) // bin_s
+    count = int(max(times_s) // bin_s - first) + 1
+    if count > MAX_BINS:
+        raise BadTrace(f"--bin-s: makes {count} intervals, at most {MAX_BINS} are replayed")
     work, backlog = [0.0] * count, [0.0] * count
-    for sample in sorted(samples, key=lambda one: one.start_s):
-        place = int(sample.start_s // bin_s - first)
-        work[place] += sample.work
-        backlog[place] = sample.backlog
-    return [
-        Sample((first + place) * bin_s, *pair)
-        for place, pair in enumerate(zip(work, backlog, strict=True))
-    ]
+    for sample in sorted(samples, key=lambda sample: sample.start_s):
+        index = int(sample.start_s // bin_s - first)
+        work[index] += sample.work
+        backlog[index] = sample.backlog
+    return [Sample((first + index) * bin_s, work[index], backlog[index]) for index in range(count)]

@@ -1,4 +1,5 @@
-"""Spot machines: the online rule, placement over zones and types, prices, notices.
+"""Spot machines: where to run them, what is learned of prices and losses, termination notices.
 
-Imports actuate and forecast.
+An *offering* is one instance type in one availability zone, which has a price and capacity of its
+own on the spot market. Imports actuate and forecast.
 """
