@@ -58,7 +58,7 @@ class AnswerWriter:
         entries = []
         for answer in request.answers:
             namespace = answer.scope.namespace
-            self._parts.statistics.record_lookup(tenant, namespace, KNOWN_MISS_RULE)
+            self._parts.statistics.record_lookup(tenant, namespace, KNOWN_MISS_RULE, is_hit=False)
             refusal = self._unstorable(answer.task, answer.result, answer.asked_for)
             if refusal:
                 self._parts.statistics.record_refusal(tenant, namespace, refusal)

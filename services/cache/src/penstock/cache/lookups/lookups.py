@@ -145,7 +145,8 @@ class Lookups:
     def _respond(self, lookup: Lookup, result: LookupResult, started: float) -> pb.LookUpResponse:
         """The response: statistics are counted, and whoever is to bring an answer gets a token."""
         statistics = self._parts.statistics
-        statistics.record_lookup(lookup.tenant, lookup.namespace, result.rule)
+        is_hit = result.entry is not None
+        statistics.record_lookup(lookup.tenant, lookup.namespace, result.rule, is_hit=is_hit)
         lookup_ms = (time.perf_counter() - started) * 1e3
         lookup_microusd = self._parts.section.value.lookup_microusd
         response = response_of(result, self._now_ms(), lookup_ms, lookup_microusd)

@@ -226,7 +226,14 @@ class LimiterAdmission:
         return self._commit(pb.CommitRequest(hold_id=ticket.hold_id, spent=to_amount(booked)), call)
 
     async def _release(self, release: pb.ReleaseRequest, call: Call) -> None:
-        await self._limiter.repeat("Release", release, call)
+        answer: pb.ReleaseResponse | None = await self._limiter.repeat("Release", release, call)
+        if answer is not None and not answer.released:
+            log.warning(
+                "hold %s of %s had expired or was settled before it was released; what it had to "
+                "cost at least stays spent",
+                release.hold_id,
+                call.principal.organisation,
+            )
 
     async def _commit(self, commit: pb.CommitRequest, call: Call) -> None:
         answer: pb.CommitResponse | None = await self._limiter.repeat("Commit", commit, call)

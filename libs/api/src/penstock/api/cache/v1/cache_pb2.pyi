@@ -159,7 +159,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms", "refused")
+    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms", "refused", "hits")
     class LookupsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +183,7 @@ class GetStatsResponse(_message.Message):
     SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     SAVED_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
     lookups: _containers.ScalarMap[str, int]
     audited_precision: float
     audited_precision_low: float
@@ -192,7 +193,8 @@ class GetStatsResponse(_message.Message):
     saved_microusd: int
     saved_ms: float
     refused: _containers.ScalarMap[str, int]
-    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    hits: int
+    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ..., refused: _Optional[_Mapping[str, int]] = ..., hits: _Optional[int] = ...) -> None: ...
 
 class GetTradeOffRequest(_message.Message):
     __slots__ = ("scope",)
