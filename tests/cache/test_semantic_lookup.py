@@ -44,8 +44,8 @@ async def test_answers_do_not_cross_scopes_whatever_the_similarity(rig: Any) -> 
             assert found.receipt.outcome == MISS, scope
             assert not found.HasField("result")
     earlier = chat(served[0])
-    earlier.generate.messages.add(role="assistant", content="ok")
-    earlier.generate.messages.add(role="user", content=served[0])
+    earlier.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content="ok")
+    earlier.generate.messages.add(role=inference_pb2.ROLE_USER, content=served[0])
     assert (await rig.look_up(cache, earlier)).receipt.outcome == MISS
     assert [(await rig.look_up(cache, chat(text))).receipt.outcome for text in served].count(
         SEMANTIC

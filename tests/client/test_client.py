@@ -42,7 +42,9 @@ async def client(
 
 
 def user_message(text: str) -> inference_pb2.GenerateTask:
-    return inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content=text)])
+    return inference_pb2.GenerateTask(
+        messages=[inference_pb2.Message(role=inference_pb2.ROLE_USER, content=text)]
+    )
 
 
 async def test_a_call_carries_its_run_and_returns_the_answer(

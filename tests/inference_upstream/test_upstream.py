@@ -36,8 +36,8 @@ UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_E
 
 def task(text: str = "one two three", **more: Any) -> pb.Task:
     made = pb.Task()
-    made.generate.messages.add(role="system", content="Be brief.")
-    made.generate.messages.add(role="user", content=text)
+    made.generate.messages.add(role=pb.ROLE_SYSTEM, content="Be brief.")
+    made.generate.messages.add(role=pb.ROLE_USER, content=text)
     for name, value in more.items():
         setattr(made.generate, name, value)
     return made
@@ -483,9 +483,9 @@ def test_retry_after_is_a_number_or_a_date(value: str, seconds: float) -> None:
 
 def test_an_assistant_turn_with_tool_calls_has_the_form_of_the_protocol() -> None:
     made = task()
-    turn = made.generate.messages.add(role="assistant")
+    turn = made.generate.messages.add(role=pb.ROLE_ASSISTANT)
     turn.tool_calls.add(id="1", name="find", arguments_json="{}")
-    made.generate.messages.add(role="tool", content="found", tool_call_id="1")
+    made.generate.messages.add(role=pb.ROLE_TOOL, content="found", tool_call_id="1")
     messages = chat_request(made.generate, "m", stream=False)["messages"]
     assert messages[2]["content"] is None
     assert messages[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": "{}"}
@@ -529,7 +529,7 @@ def test_a_senseless_report_of_tokens_is_replaced_by_an_estimate(reported: objec
 
 async def test_only_a_server_that_resumes_is_asked_to_continue_the_last_turn() -> None:
     made = task()
-    made.generate.messages.add(role="assistant", content="one two")
+    made.generate.messages.add(role=pb.ROLE_ASSISTANT, content="one two")
     async with ScriptedUpstream() as upstream:
         for resumes in (True, False):
             async with UpstreamRig(upstream, resumes=resumes) as rig:

@@ -27,7 +27,7 @@ def embed(*texts: str, **options: Any) -> pb.EmbedRequest:
 
 def conversation(content: str = "hi", **options: Any) -> pb.GenerateStreamRequest:
     """A request to say something, piece by piece."""
-    message = inference_pb2.Message(role="user", content=content)
+    message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=content)
     task = inference_pb2.GenerateTask(messages=[message])
     return pb.GenerateStreamRequest(task=task, options=pb.CallOptions(**options))
 

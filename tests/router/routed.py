@@ -39,7 +39,11 @@ METADATA = (("authorization", f"Bearer {KEY}"),)
 KEYS = [
     {"id": "k1", "sha256": digest(KEY), "organisation": "acme", "priority_ceiling": "high"},
 ]
-TASKS = ("embed", "classify", "generate")
+TASKS = (
+    inference_pb2.TASK_KIND_EMBED,
+    inference_pb2.TASK_KIND_CLASSIFY,
+    inference_pb2.TASK_KIND_GENERATE,
+)
 LEASE_MS = 3_600_000
 """Instances are registered by tests and send no heartbeats."""
 JOINED_SUCCESSES = 3

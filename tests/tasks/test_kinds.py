@@ -29,7 +29,7 @@ def generate(*messages: pb.Message, **more: object) -> Task:
     return Task(generate=pb.GenerateTask(messages=messages, **more))  # type: ignore[arg-type]
 
 
-def says(role: str = "user", content: str = "hello", **more: object) -> pb.Message:
+def says(role: pb.Role = pb.ROLE_USER, content: str = "hello", **more: object) -> pb.Message:
     return pb.Message(role=role, content=content, **more)  # type: ignore[arg-type]
 
 
@@ -105,12 +105,12 @@ TOO_MANY = ["x"] * (MAX_TEXTS + 1)
         (classify("", "b"), "texts[0]", "is empty"),
         (generate(), "messages", "needs at least one message"),
         (
-            generate(says(), says("robot")),
+            generate(says(), pb.Message(content="no role")),
             "messages[1].role",
-            "'robot' is not one of assistant, system, tool, user",
+            "is missing or unknown; say one of ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL",
         ),
         (generate(says(content="")), "messages[0].content", "is empty"),
-        (generate(says("tool", "")), "messages[0].tool_call_id", "is empty"),
+        (generate(says(pb.ROLE_TOOL, "")), "messages[0].tool_call_id", "is empty"),
         (generate(says(), temperature=-0.1), "temperature", "must lie between 0 and 2"),
         (generate(says(), temperature=2.1), "temperature", "must lie between 0 and 2"),
         (generate(says(), temperature=float("nan")), "temperature", "must lie between 0 and 2"),
@@ -134,9 +134,9 @@ def test_a_task_that_cannot_be_is_refused_by_its_field(task: Task, field: str, w
     [
         embed(*TOO_MANY[1:]),
         classify("a", examples=[], top_k=3),
-        generate(says("system"), says(), says("assistant")),
-        generate(says("assistant", "", tool_calls=[pb.ToolCall(id="c")])),
-        generate(says("tool", "", tool_call_id="c")),
+        generate(says(pb.ROLE_SYSTEM), says(), says(pb.ROLE_ASSISTANT)),
+        generate(says(pb.ROLE_ASSISTANT, "", tool_calls=[pb.ToolCall(id="c")])),
+        generate(says(pb.ROLE_TOOL, "", tool_call_id="c")),
         generate(says(), temperature=0.0, top_p=1.0),
         generate(says(), temperature=2.0, top_p=0.1),
         infer(0),

@@ -17,7 +17,7 @@ from penstock.rpc.peers.stream import connect, open_channel
 from penstock.rpc.reasons import Reason
 
 from ..rig import MODEL, Rig, embed, fault_of
-from ..routed import METADATA
+from ..routed import METADATA, TASKS
 from ..scripted import Behaviour
 
 
@@ -114,9 +114,9 @@ async def test_models_are_listed_with_their_tasks_and_ready_instances(rig: Rig) 
     rig.routed.registry.members["b"].lost = True
     listed = await rig.routed.stub.ListModels(pb.ListModelsRequest(), metadata=METADATA)
     assert [
-        (row.name, list(row.tasks), row.max_input_tokens, row.ready_instances)
+        (row.name, tuple(row.tasks), row.max_input_tokens, row.ready_instances)
         for row in listed.models
-    ] == [("later", [], 0, 0), (MODEL, ["classify", "embed", "generate"], 512, 1)]
+    ] == [("later", (), 0, 0), (MODEL, TASKS, 512, 1)]
 
 
 async def test_the_score_board_shows_every_instance_with_its_signals(rig: Rig) -> None:

@@ -34,7 +34,9 @@ SESSION_1, SESSION_12 = ("acme", "session-1"), ("acme", "session-12")
 
 def conversation(*texts: str) -> inference_pb2.GenerateTask:
     return inference_pb2.GenerateTask(
-        messages=[inference_pb2.Message(role="user", content=text) for text in texts]
+        messages=[
+            inference_pb2.Message(role=inference_pb2.ROLE_USER, content=text) for text in texts
+        ]
     )
 
 
@@ -87,7 +89,7 @@ def test_a_block_covers_everything_before_it() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"role": "system"},
+        {"role": "ROLE_SYSTEM"},
         {"content": "other"},
         {"tool_call_id": "c1"},
         {"tool_calls": [inference_pb2.ToolCall(id="c1", name="find")]},

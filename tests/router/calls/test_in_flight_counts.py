@@ -66,7 +66,7 @@ async def _one(stub: router_pb2_grpc.RouterServiceStub, rng: Random) -> str:
         reading = asyncio.ensure_future(_whole(call))
     else:
         task = inference_pb2.GenerateTask(
-            messages=[inference_pb2.Message(role="user", content="hi")]
+            messages=[inference_pb2.Message(role=inference_pb2.ROLE_USER, content="hi")]
         )
         call = stub.GenerateStream(
             pb.GenerateStreamRequest(task=task), metadata=METADATA, timeout=timeout

@@ -37,7 +37,9 @@ class Speaker(EmptyInstance):
         task = request.task.generate
         self.tasks.append(task)
         last = task.messages[-1]
-        words = WORDS[len(last.content.split()) if last.role == "assistant" else 0 :]
+        words = WORDS[
+            len(last.content.split()) if last.role == inference_pb2.ROLE_ASSISTANT else 0 :
+        ]
         for number, word in enumerate(words):
             if number == self.after:
                 raise unavailable("the machine goes")
@@ -70,7 +72,7 @@ async def join(
 
 
 async def stream(routed: Routed, max_tokens: int = 0) -> list[pb.GenerateStreamResponse]:
-    message = inference_pb2.Message(role="user", content="count")
+    message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content="count")
     task = inference_pb2.GenerateTask(messages=[message], max_tokens=max_tokens)
     request = pb.GenerateStreamRequest(task=task, options=pb.CallOptions(model="m"))
     return [
@@ -85,8 +87,8 @@ async def test_a_cut_answer_goes_on_where_an_instance_can(routed: Routed) -> Non
     assert "".join(part.chunk.delta for part in parts) == "one two three four"
     assert (len(first.tasks), len(second.tasks)) == (1, 1)
     assert [(message.role, message.content) for message in second.tasks[0].messages] == [
-        ("user", "count"),
-        ("assistant", "one two "),
+        (inference_pb2.ROLE_USER, "count"),
+        (inference_pb2.ROLE_ASSISTANT, "one two "),
     ]
     assert second.tasks[0].max_tokens == 98
     receipt = parts[-1].receipt
@@ -110,7 +112,7 @@ async def test_an_answer_that_breaks_twice_goes_on_twice(routed: Routed) -> None
 async def heard_before_the_fault(routed: Routed) -> list[str]:
     """What a caller hears of a stream that then fails as UNAVAILABLE."""
     heard: list[str] = []
-    message = inference_pb2.Message(role="user", content="count")
+    message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content="count")
     request = pb.GenerateStreamRequest(
         task=inference_pb2.GenerateTask(messages=[message]), options=pb.CallOptions(model="m")
     )
@@ -179,13 +181,13 @@ def test_what_text_cannot_hold_cannot_be_gone_on_with(chunk: inference_pb2.Gener
 @pytest.mark.parametrize(("max_tokens", "left"), [(0, 0), (100, 98), (2, 1), (1, 1)])
 def test_the_rest_of_an_answer_has_what_is_left_of_its_length(max_tokens: int, left: int) -> None:
     task = inference_pb2.Task()
-    task.generate.messages.add(role="user", content="count")
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="count")
     task.generate.max_tokens = max_tokens
     rest = continued(task, "one two ").generate
     assert rest.max_tokens == left
     assert [(turn.role, turn.content) for turn in rest.messages] == [
-        ("user", "count"),
-        ("assistant", "one two "),
+        (inference_pb2.ROLE_USER, "count"),
+        (inference_pb2.ROLE_ASSISTANT, "one two "),
     ]
     assert len(task.generate.messages) == 1, "the task itself is left as it is"
 

@@ -194,7 +194,7 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
 
 def asking(model: str, *words: str) -> pb.GenerateRequest:
     request = pb.GenerateRequest(options=pb.CallOptions(model=model))
-    request.task.messages.add(role="user", content=" ".join(words) or "one two three four")
+    request.task.messages.add(role="ROLE_USER", content=" ".join(words) or "one two three four")
     return request
 
 
@@ -333,12 +333,12 @@ def with_tool_result(rows: int) -> tuple[pb.GenerateRequest, str]:
     itself.
     """
     request = asking("auto", "what is in stock")
-    request.task.messages.add(role="assistant").tool_calls.add(
+    request.task.messages.add(role="ROLE_ASSISTANT").tool_calls.add(
         id="c1", name="find", arguments_json="{}"
     )
     items = [{"name": f"item {number}", "count": number} for number in range(rows)]
     content = json.dumps(items, indent=4)
-    request.task.messages.add(role="tool", content=content, tool_call_id="c1")
+    request.task.messages.add(role="ROLE_TOOL", content=content, tool_call_id="c1")
     return request, content
 
 

@@ -34,15 +34,17 @@ PREFIX = "prefix: no earlier prompt of this conversation is known (0%), estimate
 def chat(system: str = "You help. ") -> inference_pb2.Task:
     task = inference_pb2.Task()
     task.generate.temperature = 0.2
-    task.generate.messages.add(role="system", content=system)
-    task.generate.messages.add(role="user", content="what is in stock")
-    asked = task.generate.messages.add(role="assistant")
+    task.generate.messages.add(role=inference_pb2.ROLE_SYSTEM, content=system)
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="what is in stock")
+    asked = task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT)
     asked.tool_calls.add(id="c1", name="find", arguments_json='{"b": 1,  "a": 2}')
     rows = [
         {"name": f"item {number}", "count": number, "note": "  kept  as it is "}
         for number in range(30)
     ]
-    task.generate.messages.add(role="tool", content=json.dumps(rows, indent=4), tool_call_id="c1")
+    task.generate.messages.add(
+        role=inference_pb2.ROLE_TOOL, content=json.dumps(rows, indent=4), tool_call_id="c1"
+    )
     task.generate.tools.add(name="zoom", parameters_json='{"b": 1, "a": 2}', read_only=True)
     task.generate.tools.add(name="find", description="finds")
     return task
@@ -100,7 +102,7 @@ def test_a_clock_in_the_instructions_moves_behind_everything_else_and_pairs_stay
     assert messages[0].content == "You help.\nBe brief."
     assert "2026-11-24T10:00:00Z" in messages[-1].content
     assert messages[2].tool_calls[0].arguments_json == '{"b": 1,  "a": 2}'
-    assert (messages[3].role, messages[3].tool_call_id) == ("tool", "c1")
+    assert (messages[3].role, messages[3].tool_call_id) == (inference_pb2.ROLE_TOOL, "c1")
 
 
 def test_other_tenants_are_left_alone() -> None:
@@ -148,10 +150,10 @@ def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(
 def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_forbids_it() -> None:
     task = chat()
     rows = json.loads(task.generate.messages[3].content)
-    second = task.generate.messages.add(role="assistant")
+    second = task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT)
     second.tool_calls.add(id="c2", name="find", arguments_json="{}")
     task.generate.messages.add(
-        role="tool",
+        role=inference_pb2.ROLE_TOOL,
         content=json.dumps({"page": 2, "last": rows[3:], "all": rows}),
         tool_call_id="c2",
     )
@@ -203,7 +205,7 @@ async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_
     task = chat("You help. " * 400)
     first = await shape(stage, task, call=run)
     assert (first.prefix_share, first.prefix_note) == (0.0, PREFIX)
-    task.generate.messages.add(role="user", content="and what else, " * 80)
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="and what else, " * 80)
     second = await shape(stage, task, call=run)
     size = len(first.task.generate.SerializeToString()) / len(
         second.task.generate.SerializeToString()
@@ -223,11 +225,11 @@ PASSAGES = "\n\n".join(
 
 def asking(question: str) -> inference_pb2.Task:
     task = inference_pb2.Task()
-    task.generate.messages.add(role="user", content=question)
-    task.generate.messages.add(role="assistant").tool_calls.add(
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content=question)
+    task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT).tool_calls.add(
         id="c1", name="find", arguments_json="{}"
     )
-    task.generate.messages.add(role="tool", content=PASSAGES, tool_call_id="c1")
+    task.generate.messages.add(role=inference_pb2.ROLE_TOOL, content=PASSAGES, tool_call_id="c1")
     return task
 
 

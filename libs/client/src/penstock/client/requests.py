@@ -137,7 +137,9 @@ def generate_task(task: inference_pb2.GenerateTask | str) -> inference_pb2.Gener
     """
     if isinstance(task, inference_pb2.GenerateTask):
         return task
-    message = inference_pb2.Message(role="user", content=checked_text("task", task))
+    message = inference_pb2.Message(
+        role=inference_pb2.ROLE_USER, content=checked_text("task", task)
+    )
     return inference_pb2.GenerateTask(messages=[message])
 
 

@@ -13,6 +13,7 @@ class Classify:
     """See Kind."""
 
     name = "classify"
+    number = inference_pb2.TASK_KIND_CLASSIFY
     operation = "invoke"
     repeatable = True
     conversational = False

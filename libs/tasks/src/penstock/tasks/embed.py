@@ -13,6 +13,7 @@ class Embed:
     """See Kind."""
 
     name = "embed"
+    number = inference_pb2.TASK_KIND_EMBED
     operation = "embeddings"
     repeatable = True
     conversational = False

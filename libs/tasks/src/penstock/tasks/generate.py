@@ -14,8 +14,8 @@ from penstock.tasks.kind import (
     Task,
     TaskResult,
 )
+from penstock.tasks.roles import ROLE_NAMES, ROLES
 
-ROLES = frozenset({"system", "user", "assistant", "tool"})
 UNFINISHED = {
     inference_pb2.FINISH_REASON_LENGTH: "truncated",
     inference_pb2.FINISH_REASON_FILTERED: "filtered",
@@ -27,6 +27,7 @@ class Generate:
     """See Kind."""
 
     name = "generate"
+    number = inference_pb2.TASK_KIND_GENERATE
     operation = "chat"
     repeatable = False
     conversational = True
@@ -83,7 +84,11 @@ class Generate:
     def similar_part(self, task: Task) -> SimilarPart | None:
         """The last turn, where it is the user's."""
         messages = task.generate.messages
-        if not messages or messages[-1].role != "user" or not messages[-1].content.strip():
+        if (
+            not messages
+            or messages[-1].role != inference_pb2.ROLE_USER
+            or not messages[-1].content.strip()
+        ):
             return None
         rest = inference_pb2.GenerateTask()
         rest.CopyFrom(task.generate)
@@ -92,9 +97,11 @@ class Generate:
 
 
 def _check_message(message: inference_pb2.Message, at: str) -> None:
-    if message.role not in ROLES:
-        raise invalid(f"{at}role", f"{message.role!r} is not one of {', '.join(sorted(ROLES))}")
-    if not message.content and not message.tool_calls and message.role != "tool":
+    if message.role not in ROLE_NAMES:
+        known = ", ".join(inference_pb2.Role.Name(role) for role in ROLES.values())
+        raise invalid(f"{at}role", f"is missing or unknown; say one of {known}")
+    is_result = message.role == inference_pb2.ROLE_TOOL
+    if not message.content and not message.tool_calls and not is_result:
         raise invalid(f"{at}content", "is empty")
-    if message.role == "tool" and not message.tool_call_id:
+    if is_result and not message.tool_call_id:
         raise invalid(f"{at}tool_call_id", "is empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
 from penstock.tasks.kind import (
     BYTES_PER_TOKEN,
@@ -19,6 +20,7 @@ class Infer:
     """See Kind."""
 
     name = "infer"
+    number = inference_pb2.TASK_KIND_INFER
     operation = "invoke"
     repeatable = True
     conversational = False

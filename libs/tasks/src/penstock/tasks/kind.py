@@ -42,6 +42,8 @@ class Kind(Protocol):
 
     name: str
     """The field of `Task.task` that holds it."""
+    number: inference_pb2.TaskKind
+    """How contracts name it."""
     operation: str
     """`gen_ai.operation.name` of OpenTelemetry's GenAI conventions."""
     repeatable: bool

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
+from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import invalid
 from penstock.tasks.classify import Classify
 from penstock.tasks.embed import Embed
@@ -15,6 +16,13 @@ from pydantic import AfterValidator
 
 EMBED, CLASSIFY, GENERATE, INFER = Embed(), Classify(), Generate(), Infer()
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (EMBED, CLASSIFY, GENERATE, INFER)}
+NAMES: Mapping[int, str] = {kind.number: kind.name for kind in KINDS.values()}
+"""The names of kinds by the numbers that contracts use."""
+
+
+def numbers_of(names: Iterable[str]) -> list[inference_pb2.TaskKind]:
+    """The numbers of named kinds; names that this version does not know are left out."""
+    return [KINDS[name].number for name in names if name in KINDS]
 
 
 def kind_of(task: Task) -> Kind:

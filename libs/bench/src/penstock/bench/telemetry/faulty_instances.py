@@ -185,8 +185,8 @@ class FaultyInstances:
     def new_question(self) -> router_pb2.GenerateRequest:
         """A question in words that were not sent before."""
         request = router_pb2.GenerateRequest(options=router_pb2.CallOptions(model=INTENT_MODEL))
-        request.task.messages.add(role="system", content=SYSTEM_PROMPT)
-        request.task.messages.add(role="user", content=next(self._texts))
+        request.task.messages.add(role=inference_pb2.ROLE_SYSTEM, content=SYSTEM_PROMPT)
+        request.task.messages.add(role=inference_pb2.ROLE_USER, content=next(self._texts))
         return request
 
     def classification(self) -> router_pb2.ClassifyRequest:

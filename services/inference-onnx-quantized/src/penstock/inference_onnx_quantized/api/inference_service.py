@@ -24,7 +24,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import failed_precondition
 from penstock.rpc.spans import Span
 from penstock.service.clock import Clock
-from penstock.tasks.kinds import kind_of
+from penstock.tasks.kinds import kind_of, numbers_of
 
 
 class InferenceServicer:
@@ -193,7 +193,7 @@ def _to_proto(model: LoadedModel, state: pb.ModelState) -> pb.Model:
         name=card.name,
         revision=card.revision,
         state=state,
-        tasks=card.tasks,
+        tasks=numbers_of(card.tasks),
         max_input_tokens=card.max_input_tokens,
         dimension=card.dimension,
         memory_bytes=model.memory_bytes,

@@ -17,7 +17,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import failed_precondition, not_found
 from penstock.rpc.spans import Own
 from penstock.service.clock import Clock
-from penstock.tasks.kinds import kind_of
+from penstock.tasks.kinds import kind_of, numbers_of
 
 
 class UpstreamServicer:
@@ -82,7 +82,7 @@ class UpstreamServicer:
             pb.Model(
                 name=model.name,
                 state=pb.MODEL_STATE_READY,
-                tasks=model.tasks,
+                tasks=numbers_of(model.tasks),
                 max_input_tokens=model.max_input_tokens,
                 revision=model.name_at_upstream,
             )

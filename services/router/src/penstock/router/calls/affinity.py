@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.router.routing.fleet import Fleet, Member
+from penstock.tasks.roles import ROLE_NAMES
 
 PREFILL_SHARE = 0.5
 """Share of a conversation's work that a prefix cache saves when all of the prompt is there."""
@@ -134,7 +135,11 @@ def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashabl
         # Not as it is serialised: that begins with the length, and a longer message would share
         # nothing with a shorter one.
         text += b"\0".join(
-            (message.role.encode(), message.content.encode(), message.tool_call_id.encode())
+            (
+                ROLE_NAMES[message.role].encode(),
+                message.content.encode(),
+                message.tool_call_id.encode(),
+            )
         )
         text += b"".join(
             [call.SerializeToString(deterministic=True) for call in message.tool_calls]

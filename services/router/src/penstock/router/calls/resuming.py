@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.router.instances.backends import Computed
 from penstock.tasks.kind import BYTES_PER_TOKEN
@@ -42,7 +43,7 @@ def continued(task: pb.Task, text: str) -> pb.Task:
     """The task of saying the rest."""
     rest = pb.Task()
     rest.CopyFrom(task)
-    rest.generate.messages.add(role="assistant", content=text)
+    rest.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content=text)
     if rest.generate.max_tokens:
         said_tokens = len(text.encode()) // BYTES_PER_TOKEN
         rest.generate.max_tokens = max(1, rest.generate.max_tokens - said_tokens)

@@ -23,6 +23,7 @@ from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Shaped
 from penstock.rpc.call import Call
 from penstock.service.current import Current
+from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 log = logging.getLogger(__name__)
 DECISIONS_RECORDED = 64
@@ -150,7 +151,11 @@ def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
         # An assistant's turn that asks for tools is paired with its results: its content is not to
         # be touched.
         Turn(
-            turn.role, turn.content, turn.tool_call_id, turn.cache_breakpoint, bool(turn.tool_calls)
+            ROLE_NAMES[turn.role],
+            turn.content,
+            turn.tool_call_id,
+            turn.cache_breakpoint,
+            bool(turn.tool_calls),
         )
         for turn in task.messages
     )
@@ -168,10 +173,10 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
     made.CopyFrom(task)
     if len(shaped.turns) == len(task.generate.messages):
         for message, turn in zip(made.generate.messages, shaped.turns, strict=True):
-            message.role, message.content = turn.role, turn.content
+            message.role, message.content = ROLES[turn.role], turn.content
     else:  # volatile lines were moved into a turn of their own
         del made.generate.messages[:]
-        originals: Mapping[tuple[str, str], inference_pb2.Message] = {
+        originals: Mapping[tuple[int, str], inference_pb2.Message] = {
             (message.role, message.tool_call_id): message
             for message in task.generate.messages
             if message.tool_call_id
@@ -179,7 +184,7 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
         calls = iter([message for message in task.generate.messages if message.tool_calls])
         for turn in shaped.turns:
             message = made.generate.messages.add(
-                role=turn.role, content=turn.content, tool_call_id=turn.tool_call_id
+                role=ROLES[turn.role], content=turn.content, tool_call_id=turn.tool_call_id
             )
             message.cache_breakpoint = turn.breakpoint
             if turn.pinned:

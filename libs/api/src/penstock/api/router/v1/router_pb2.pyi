@@ -191,12 +191,12 @@ class AvailableModel(_message.Message):
     INPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
     name: str
-    tasks: _containers.RepeatedScalarFieldContainer[str]
+    tasks: _containers.RepeatedScalarFieldContainer[_inference_pb2.TaskKind]
     ready_instances: int
     max_input_tokens: int
     input_microusd_per_mtok: int
     output_microusd_per_mtok: int
-    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[_inference_pb2.TaskKind, str]]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
