@@ -75,7 +75,7 @@ async def connected(
     servicer = InferenceServicer(settings, repository, threads, meter, clock, NO_TELEMETRY)
     async with peer_over("unix-stream", Endpoint(SERVICE, servicer, internal(TOKEN))) as peer:
         yield peer
-    assert (meter.in_flight, meter.running) == (0, 0)
+    await eventually(lambda: (meter.in_flight, meter.running) == (0, 0))
     threads.close()
 
 
