@@ -58,6 +58,12 @@ async def test_a_call_carries_its_run_and_returns_the_answer(
     assert call.remaining_s(asyncio.get_running_loop().time()) < 31
 
 
+async def test_documents_are_reranked(client: Penstock, router: ScriptedRouter) -> None:
+    answer = await client.rerank("long", ["a", "ccc", "bb"], top_n=2, model="m")
+    assert [one.index for one in answer.ranking] == [1, 2]
+    assert router.calls[0][0].model == "m"
+
+
 async def test_concurrent_calls_each_get_their_own_answer(client: Penstock) -> None:
     sizes = range(1, 200)
     answers = await asyncio.gather(*(client.embed(["x" * size]) for size in sizes))

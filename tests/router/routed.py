@@ -43,6 +43,7 @@ TASKS = (
     inference_pb2.TASK_KIND_EMBED,
     inference_pb2.TASK_KIND_CLASSIFY,
     inference_pb2.TASK_KIND_GENERATE,
+    inference_pb2.TASK_KIND_RERANK,
 )
 LEASE_MS = 3_600_000
 """Instances are registered by tests and send no heartbeats."""

@@ -10,6 +10,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import exhausted, internal, invalid, unavailable
 from penstock.rpc.reasons import Reason
+from penstock.tasks.rerank import ranking_of
 from penstock.testkit.instance import EmptyInstance
 
 
@@ -53,7 +54,11 @@ class ScriptedInstance(EmptyInstance):
             case Behaviour.HANGS:
                 await self._hang()
         result = inference_pb2.TaskResult(compute_ms=1.5, revision="1-abc")
-        result.embed.embeddings.add(values=[1.0])
+        if request.task.HasField("rerank"):
+            sizes = [float(len(document)) for document in request.task.rerank.documents]
+            result.rerank.CopyFrom(ranking_of(sizes, request.task.rerank.top_n))
+        else:
+            result.embed.embeddings.add(values=[1.0])
         return inference_pb2.ComputeResponse(result=result)
 
     async def _hang(self) -> None:

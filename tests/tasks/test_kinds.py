@@ -11,7 +11,8 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
 from penstock.tasks.kind import OVERHEAD_TOKENS, Estimate, Kind, Task, TaskResult
-from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, KINDS, kind_of
+from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, KINDS, RERANK, kind_of
+from penstock.tasks.rerank import ranking_of
 from penstock.tasks.texts import MAX_TEXTS, text_tokens
 
 ALL = tuple(KINDS.values())
@@ -38,6 +39,10 @@ def infer(*sizes: int) -> Task:
     return Task(infer=pb.InferTask(inputs=[pb.Tensor(data=b"x" * size) for size in sizes]))
 
 
+def rerank(query: str, *documents: str, top_n: int = 0) -> Task:
+    return Task(rerank=pb.RerankTask(query=query, documents=documents, top_n=top_n))
+
+
 class Properties(NamedTuple):
     """A row of the table of kinds."""
 
@@ -56,6 +61,7 @@ class Properties(NamedTuple):
         ("classify", CLASSIFY, Properties("invoke", True, False, False, False, False)),
         ("generate", GENERATE, Properties("chat", False, True, False, True, True)),
         ("infer", INFER, Properties("invoke", True, False, True, False, False)),
+        ("rerank", RERANK, Properties("rerank", True, False, False, False, False)),
     ],
 )
 def test_a_kind_has_these_properties(name: str, kind: Kind, expected: Properties) -> None:
@@ -78,7 +84,13 @@ def test_every_kind_of_the_contract_is_listed() -> None:
 
 @pytest.mark.parametrize(
     ("task", "kind"),
-    [(embed("a"), EMBED), (classify("a"), CLASSIFY), (generate(), GENERATE), (infer(), INFER)],
+    [
+        (embed("a"), EMBED),
+        (classify("a"), CLASSIFY),
+        (generate(), GENERATE),
+        (infer(), INFER),
+        (rerank("a", "b"), RERANK),
+    ],
 )
 def test_a_tasks_kind_is_found_by_the_field_that_is_set(task: Task, kind: Kind) -> None:
     assert kind_of(task) is kind
@@ -117,6 +129,10 @@ TOO_MANY = ["x"] * (MAX_TEXTS + 1)
         (generate(says(), top_p=0.0), "top_p", "must lie above 0 and at most at 1"),
         (generate(says(), top_p=1.1), "top_p", "must lie above 0 and at most at 1"),
         (infer(), "inputs", "needs at least one tensor"),
+        (rerank(" ", "a"), "query", "is empty"),
+        (rerank("q"), "documents", "needs at least one text"),
+        (rerank("q", "a", ""), "documents[1]", "is empty"),
+        (rerank("q", *TOO_MANY), "documents", "has 1025 texts; at most 1024 are allowed"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused_by_its_field(task: Task, field: str, why: str) -> None:
@@ -140,6 +156,7 @@ def test_a_task_that_cannot_be_is_refused_by_its_field(task: Task, field: str, w
         generate(says(), temperature=0.0, top_p=1.0),
         generate(says(), temperature=2.0, top_p=0.1),
         infer(0),
+        rerank("q", *TOO_MANY[1:], top_n=2000),
     ],
 )
 def test_a_task_at_its_bounds_passes(task: Task) -> None:
@@ -150,6 +167,7 @@ def test_a_task_at_its_bounds_passes(task: Task) -> None:
     ("kind", "inner", "public"),
     [
         (EMBED, "task.embed.texts[3]", "texts[3]"),
+        (RERANK, "task.rerank.documents[3]", "documents[3]"),
         (CLASSIFY, "task.classify.texts[3]", "texts[3]"),
         (GENERATE, "task.generate.messages[0].role", "task.messages[0].role"),
         (INFER, "task.infer.inputs", "task.inputs"),
@@ -249,6 +267,35 @@ def test_one_piece_of_work_is_never_split_and_has_no_parts_to_merge(task: Task) 
     with pytest.raises(Fault, match="has no parts") as refused:
         kind_of(task).merge(task, [TaskResult()], TaskResult())
     assert refused.value.reason is Reason.INTERNAL
+
+
+@given(TEXTS, st.integers(1, 13), st.integers(0, 13))
+def test_the_ranking_of_the_pieces_merges_to_the_ranking_of_the_whole(
+    documents: list[str], max_rows: int, top_n: int
+) -> None:
+    task = rerank("q", *documents, top_n=top_n)
+    pieces, merged = RERANK.split(task, max_rows), TaskResult()
+    RERANK.merge(task, [ranked(piece) for piece in pieces], merged)
+    assert merged == ranked(task)
+    assert sum(RERANK.rows(piece) for piece in pieces) == len(documents)
+    assert max(RERANK.rows(piece) for piece in pieces) <= max_rows
+
+
+def ranked(task: Task) -> TaskResult:
+    """The answer of a model that likes long documents."""
+    scores = [float(len(document)) for document in task.rerank.documents]
+    return TaskResult(rerank=ranking_of(scores, task.rerank.top_n))
+
+
+def test_a_ranking_has_the_best_first_and_equal_ones_in_their_order() -> None:
+    ranking = ranking_of([0.5, 2.0, 0.5, -1.0], 3).ranking
+    assert [(one.index, one.score) for one in ranking] == [(1, 2.0), (0, 0.5), (2, 0.5)]
+
+
+def test_a_reranking_reads_its_query_with_every_document() -> None:
+    once, thrice = rerank("q r s", "a"), rerank("q r s", "a", "a", "a")
+    assert RERANK.estimate(thrice).input_tokens == 3 * RERANK.estimate(once).input_tokens
+    assert RERANK.estimate(thrice).input_bound >= 3 * len("q r s" + "a")
 
 
 def classified(*scores: float) -> TaskResult:

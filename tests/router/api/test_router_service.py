@@ -79,6 +79,9 @@ async def test_bad_input_names_its_field_and_reaches_nobody(
         ("Classify", pb.ClassifyRequest(), "texts"),
         ("Generate", pb.GenerateRequest(), "task.messages"),
         ("Infer", pb.InferRequest(), "task.inputs"),
+        ("Rerank", pb.RerankRequest(documents=["a"]), "query"),
+        ("Rerank", pb.RerankRequest(query="q"), "documents"),
+        ("Rerank", pb.RerankRequest(query="q", documents=["a", ""]), "documents[1]"),
         ("CancelRun", pb.CancelRunRequest(), "run_id"),
         ("SendFeedback", pb.SendFeedbackRequest(), "request_id"),
         ("ExplainRoute", pb.ExplainRouteRequest(), "task"),
@@ -90,6 +93,13 @@ async def test_each_method_names_the_field_of_its_own_request(
     call = getattr(rig.routed.stub, method)(request_, metadata=METADATA)
     fault = await fault_of(call)
     assert (fault.reason, fault.field) == (Reason.INVALID_ARGUMENT, field)
+
+
+async def test_documents_come_back_by_relevance_with_a_receipt(rig: Rig) -> None:
+    request = pb.RerankRequest(query="long", documents=["a", "ccc", "bb"], top_n=2)
+    answer = await rig.routed.stub.Rerank(request, metadata=METADATA)
+    assert [(one.index, one.score) for one in answer.ranking] == [(1, 3.0), (2, 2.0)]
+    assert answer.receipt.route.instance_id in {"a", "b"}
 
 
 async def test_a_stream_that_cannot_be_is_refused_by_its_field(rig: Rig) -> None:

@@ -55,14 +55,16 @@ class ModelForm:
 
 ADAPTERS: Mapping[str, ModelForm] = {
     "embed": ModelForm(
-        ("embed", "classify", "infer"), output="sentence_embedding", has_embeddings=True
+        ("embed", "classify", "rerank", "infer"),
+        output="sentence_embedding",
+        has_embeddings=True,
     ),
     "classify": ModelForm(("classify", "infer"), has_labels=True),
-    "pair": ModelForm(("infer",), has_vector=False),
+    "pair": ModelForm(("rerank", "infer"), has_vector=False),
     "infer": ModelForm(("infer",), takes_texts=False, has_vector=False),
 }
-"""The forms of models by their names on the command line. An encoder also classifies by examples; a
-scorer of pairs takes the tokens of two texts as tensors.
+"""The forms of models by their names on the command line. An encoder also classifies by examples
+and reranks by cosines; a scorer of pairs reranks.
 """
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"

@@ -12,10 +12,11 @@ from penstock.tasks.embed import Embed
 from penstock.tasks.generate import Generate
 from penstock.tasks.infer import Infer
 from penstock.tasks.kind import Kind, Task
+from penstock.tasks.rerank import Rerank
 from pydantic import AfterValidator
 
-EMBED, CLASSIFY, GENERATE, INFER = Embed(), Classify(), Generate(), Infer()
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (EMBED, CLASSIFY, GENERATE, INFER)}
+EMBED, CLASSIFY, GENERATE, INFER, RERANK = Embed(), Classify(), Generate(), Infer(), Rerank()
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (EMBED, CLASSIFY, GENERATE, INFER, RERANK)}
 NAMES: Mapping[int, str] = {kind.number: kind.name for kind in KINDS.values()}
 """The names of kinds by the numbers that contracts use."""
 

@@ -23,15 +23,19 @@ it is.
 """
 
 
-def check_texts(texts: Sequence[str], at: str) -> None:
-    """Raise INVALID_ARGUMENT for the first text that cannot be; `at` is put before its name."""
+def check_texts(texts: Sequence[str], at: str, field: str = "texts") -> None:
+    """Check the texts of a task; `at` is put before the name of their field.
+
+    Raises:
+        Fault: INVALID_ARGUMENT for the first text that cannot be.
+    """
     if not texts:
-        raise invalid(f"{at}texts", "needs at least one text")
+        raise invalid(f"{at}{field}", "needs at least one text")
     if len(texts) > MAX_TEXTS:
-        raise invalid(f"{at}texts", f"has {len(texts)} texts; at most {MAX_TEXTS} are allowed")
+        raise invalid(f"{at}{field}", f"has {len(texts)} texts; at most {MAX_TEXTS} are allowed")
     for index, text in enumerate(texts):
         if not text.strip():
-            raise invalid(f"{at}texts[{index}]", "is empty")
+            raise invalid(f"{at}{field}[{index}]", "is empty")
 
 
 def text_tokens(text: str) -> int:

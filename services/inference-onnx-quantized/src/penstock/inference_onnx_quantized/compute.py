@@ -10,6 +10,8 @@ from penstock.inference_onnx_quantized import generation, tensors
 from penstock.inference_onnx_quantized.classification import (
     all_finite,
     classify_by_examples,
+    cosines,
+    relevance,
     softmax,
     top_labels,
 )
@@ -21,12 +23,16 @@ from penstock.inference_onnx_quantized.request_checks import (
     TaskLimits,
     check_examples,
     check_lengths,
+    check_text_bytes,
     check_texts,
 )
-from penstock.onnx.encoder import Floats
+from penstock.onnx.encoder import Encoded, Floats
 from penstock.onnx.session import Array, BadInput, OnnxSession
-from penstock.rpc.errors import internal, invalid
-from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, kind_of
+from penstock.rpc.errors import failed_precondition, internal, invalid
+from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, RERANK, kind_of
+from penstock.tasks.rerank import ranking_of
+
+QUERY_FIELD = "task.rerank.query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,15 @@ def compute(
 def _vectors(run: _Run, texts: Sequence[str], field: str) -> Floats:
     """The model's output for each text, checked before and after; counts the tokens."""
     _raise_if(check_texts(texts, run.limits, field))
-    encoder = run.model.encoder
-    rows = encoder.encode(texts)
+    return _outputs(run, run.model.encoder.encode(texts), field)
+
+
+def _outputs(run: _Run, rows: Sequence[Encoded], field: str) -> Floats:
     lengths = [len(ids) for ids, _ in rows]
     _raise_if(check_lengths(lengths, run.limits, field))
     run.result.usage.input_tokens += sum(lengths)
     try:
-        outputs = encoder.run(rows, run.cancelled)
+        outputs = run.model.encoder.run(rows, run.cancelled)
     except BadInput as error:
         raise invalid(field, str(error)) from None
     if not all_finite(outputs):
@@ -107,6 +115,38 @@ def _classify(run: _Run, task: inference_pb2.Task) -> None:
         classification = run.result.classify.classifications.add()
         for label, score in top_labels(row, labels, asked.top_k):
             classification.labels.add(label=label, score=score)
+
+
+def _rerank(run: _Run, task: inference_pb2.Task) -> None:
+    """Score each document with the query, by a model of pairs or by the cosine of embeddings."""
+    asked = task.rerank
+    _check_query(run, asked.query)
+    if run.model.card.dimension:
+        (query,) = _vectors(run, [asked.query], QUERY_FIELD)
+        scores = cosines(query, _vectors(run, asked.documents, "task.rerank.documents"))
+    else:
+        try:
+            scores = relevance(_pair_outputs(run, asked))
+        except ValueError as error:
+            raise failed_precondition("model", f"{run.model.card.name}: {error}") from None
+    run.result.rerank.CopyFrom(ranking_of(scores.tolist(), asked.top_n))
+
+
+def _check_query(run: _Run, query: str) -> None:
+    if not query.strip():
+        raise invalid(QUERY_FIELD, "is empty")
+    _raise_if(check_text_bytes(query, run.limits, QUERY_FIELD))
+    ((ids, _),) = run.model.encoder.encode([query])
+    if len(ids) > run.limits.max_tokens:
+        message = f"has {len(ids)} tokens; the model takes {run.limits.max_tokens}"
+        raise invalid(QUERY_FIELD, message)
+
+
+def _pair_outputs(run: _Run, asked: inference_pb2.RerankTask) -> Floats:
+    field = "task.rerank.documents"
+    _raise_if(check_texts(asked.documents, run.limits, field))
+    pairs = [(asked.query, document) for document in asked.documents]
+    return _outputs(run, run.model.encoder.encode_pairs(pairs), field)
 
 
 def _generate(run: _Run, task: inference_pb2.Task) -> None:
@@ -178,5 +218,6 @@ ADAPTERS: Mapping[str, Callable[[_Run, inference_pb2.Task], None]] = {
     CLASSIFY.name: _classify,
     GENERATE.name: _generate,
     INFER.name: _infer,
+    RERANK.name: _rerank,
 }
 """How this runtime computes each kind of task."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.protocols import openai_chat
+from penstock.inference_upstream.protocols import openai_chat, rerank
 from penstock.inference_upstream.settings import UpstreamModel
 from penstock.inference_upstream.transport.client import Client
-from penstock.tasks.kinds import EMBED, GENERATE
+from penstock.tasks.kinds import EMBED, GENERATE, RERANK
 
 Adapter = Callable[[Client, UpstreamModel, pb.Task], Awaitable[pb.TaskResult]]
 
@@ -23,6 +23,11 @@ async def _generate(client: Client, model: UpstreamModel, task: pb.Task) -> pb.T
     return openai_chat.parse_chat(await client.post("/chat/completions", body), task.generate)
 
 
+async def _rerank(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
+    body = rerank.rerank_request(task.rerank, model.name_at_upstream)
+    return rerank.parse_rerank(await client.post("/rerank", body), task)
+
+
 def chat_request(
     client: Client, model: UpstreamModel, task: pb.GenerateTask, *, stream: bool
 ) -> dict[str, object]:
@@ -31,4 +36,8 @@ def chat_request(
     return openai_chat.chat_request(task, model.name_at_upstream, stream=stream, resumes=resumes)
 
 
-ADAPTERS: Mapping[str, Adapter] = {EMBED.name: _embed, GENERATE.name: _generate}
+ADAPTERS: Mapping[str, Adapter] = {
+    EMBED.name: _embed,
+    GENERATE.name: _generate,
+    RERANK.name: _rerank,
+}

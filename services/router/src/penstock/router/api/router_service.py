@@ -27,7 +27,7 @@ from penstock.rpc.dispatch import Continuation
 from penstock.rpc.errors import invalid, not_found, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
-from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER
+from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER, RERANK
 
 
 class RouterServicer:
@@ -90,6 +90,13 @@ class RouterServicer:
     def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
         infer = sized(INFER, Task(infer=request.task), "task.")
         return self._calls.serve(request.options, infer, call, _inferred)
+
+    def Rerank(self, request: pb.RerankRequest, call: Call) -> pb.RerankResponse | Continuation:
+        task = inference_pb2.RerankTask(
+            query=request.query, documents=request.documents, top_n=request.top_n
+        )
+        rerank = sized(RERANK, Task(rerank=task), "")
+        return self._calls.serve(request.options, rerank, call, _reranked)
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
@@ -217,6 +224,10 @@ def _classified(outcome: Outcome) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(
         classifications=outcome.result.classify.classifications, receipt=outcome.receipt
     )
+
+
+def _reranked(outcome: Outcome) -> pb.RerankResponse:
+    return pb.RerankResponse(ranking=outcome.result.rerank.ranking, receipt=outcome.receipt)
 
 
 def _generated(outcome: Outcome) -> pb.GenerateResponse:

@@ -31,6 +31,7 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_KIND_CLASSIFY: _ClassVar[TaskKind]
     TASK_KIND_GENERATE: _ClassVar[TaskKind]
     TASK_KIND_INFER: _ClassVar[TaskKind]
+    TASK_KIND_RERANK: _ClassVar[TaskKind]
 
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ TASK_KIND_EMBED: TaskKind
 TASK_KIND_CLASSIFY: TaskKind
 TASK_KIND_GENERATE: TaskKind
 TASK_KIND_INFER: TaskKind
+TASK_KIND_RERANK: TaskKind
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -220,24 +222,51 @@ class InferResult(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     def __init__(self, outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
+class RerankTask(_message.Message):
+    __slots__ = ("query", "documents", "top_n")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    documents: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ...) -> None: ...
+
+class RankedDocument(_message.Message):
+    __slots__ = ("index", "score")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    score: float
+    def __init__(self, index: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
+class RerankResult(_message.Message):
+    __slots__ = ("ranking",)
+    RANKING_FIELD_NUMBER: _ClassVar[int]
+    ranking: _containers.RepeatedCompositeFieldContainer[RankedDocument]
+    def __init__(self, ranking: _Optional[_Iterable[_Union[RankedDocument, _Mapping]]] = ...) -> None: ...
+
 class Task(_message.Message):
-    __slots__ = ("embed", "classify", "generate", "infer")
+    __slots__ = ("embed", "classify", "generate", "infer", "rerank")
     EMBED_FIELD_NUMBER: _ClassVar[int]
     CLASSIFY_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     INFER_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     embed: EmbedTask
     classify: ClassifyTask
     generate: GenerateTask
     infer: InferTask
-    def __init__(self, embed: _Optional[_Union[EmbedTask, _Mapping]] = ..., classify: _Optional[_Union[ClassifyTask, _Mapping]] = ..., generate: _Optional[_Union[GenerateTask, _Mapping]] = ..., infer: _Optional[_Union[InferTask, _Mapping]] = ...) -> None: ...
+    rerank: RerankTask
+    def __init__(self, embed: _Optional[_Union[EmbedTask, _Mapping]] = ..., classify: _Optional[_Union[ClassifyTask, _Mapping]] = ..., generate: _Optional[_Union[GenerateTask, _Mapping]] = ..., infer: _Optional[_Union[InferTask, _Mapping]] = ..., rerank: _Optional[_Union[RerankTask, _Mapping]] = ...) -> None: ...
 
 class TaskResult(_message.Message):
-    __slots__ = ("embed", "classify", "generate", "infer", "usage", "compute_ms", "revision")
+    __slots__ = ("embed", "classify", "generate", "infer", "rerank", "usage", "compute_ms", "revision")
     EMBED_FIELD_NUMBER: _ClassVar[int]
     CLASSIFY_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     INFER_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -245,10 +274,11 @@ class TaskResult(_message.Message):
     classify: ClassifyResult
     generate: GenerateResult
     infer: InferResult
+    rerank: RerankResult
     usage: _common_pb2.Usage
     compute_ms: float
     revision: str
-    def __init__(self, embed: _Optional[_Union[EmbedResult, _Mapping]] = ..., classify: _Optional[_Union[ClassifyResult, _Mapping]] = ..., generate: _Optional[_Union[GenerateResult, _Mapping]] = ..., infer: _Optional[_Union[InferResult, _Mapping]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., compute_ms: _Optional[float] = ..., revision: _Optional[str] = ...) -> None: ...
+    def __init__(self, embed: _Optional[_Union[EmbedResult, _Mapping]] = ..., classify: _Optional[_Union[ClassifyResult, _Mapping]] = ..., generate: _Optional[_Union[GenerateResult, _Mapping]] = ..., infer: _Optional[_Union[InferResult, _Mapping]] = ..., rerank: _Optional[_Union[RerankResult, _Mapping]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., compute_ms: _Optional[float] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ComputeRequest(_message.Message):
     __slots__ = ("model", "task")

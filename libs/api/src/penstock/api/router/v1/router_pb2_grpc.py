@@ -60,6 +60,11 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/Rerank',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/ListModels',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -146,6 +151,13 @@ class RouterServiceServicer:
 
     def Infer(self, request, context):
         """Runs a model on raw tensors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Orders documents by their relevance to a query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +261,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Infer,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -437,6 +454,33 @@ class RouterService:
             '/penstock.api.router.v1.RouterService/Infer',
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/Rerank',
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,
