@@ -26,6 +26,14 @@ DECISIONS = {
     "penstock.limiter.calendar_windows": {"calendar_window"},
     "penstock.limiter.counters": {"counters_of"},
     "penstock.limiter.hints": {"max_tokens_hint", "cheaper_model_hint"},
+    "penstock.batcher.batch_delay": {"batch_delay_s"},
+    "penstock.batcher.batch_formation": {"form_batch"},
+    "penstock.batcher.queue.next_batch": {"next_batch"},
+    "penstock.cache.semantic.gate": {"contradiction"},
+    "penstock.cache.semantic.threshold": {"ServingThreshold.would_serve", "precision_of"},
+    "penstock.scaler.decide.decision": {"decide", "newsvendor_level"},
+    "penstock.scaler.spot.placement_rule": {"decide_placement"},
+    "penstock.scaler.forecast.forecaster": {"Forecaster.observe"},
 }
 """Decisions that must carry the marker `pure`; whatever else carries it is checked as well."""
 
