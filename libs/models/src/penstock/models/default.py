@@ -37,9 +37,10 @@ def renew_card(folder: Path) -> bool:
         BadModel: there is no card, or it is not valid.
     """
     card = parse_card(folder)
-    if card.tasks == TASKS:
+    renewed = card.model_copy(update={"tasks": TASKS})
+    if renewed == card:
         return False
-    write_card(folder, card.model_copy(update={"tasks": TASKS}))
+    write_card(folder, renewed)
     return True
 
 
