@@ -32,7 +32,7 @@ SIZE = TaskSize(rows=1, tokens=10)
 LOW, NORMAL, CRITICAL = 1, 2, 4
 FAULTS = {
     "bad": invalid("task.embed.texts[0]", "is bad"),
-    "limited": exhausted("too much", "429", 1.0),
+    "limited": exhausted("too much", retry_after_s=1.0),
 }
 """What the instance answers to these texts."""
 

@@ -11,7 +11,7 @@ from penstock.batcher.queue.pending_request import PendingRequest
 from penstock.batcher.work_item import NORMAL, WorkItem
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import LARGEST_REQUEST_BYTES
+from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.clock import SystemClock
 from penstock.testkit.instance import EmptyInstance
@@ -62,8 +62,8 @@ async def run_batch(sizes: list[int]) -> tuple[dict[int, str], list[int]]:
 
 
 async def test_a_batch_larger_than_a_message_goes_in_parts_and_keeps_its_positions() -> None:
-    third = LARGEST_REQUEST_BYTES // 3 - CONTEXT_BYTES - 100
-    alone = LARGEST_REQUEST_BYTES - 100
+    third = MAX_REQUEST_BYTES // 3 - CONTEXT_BYTES - 100
+    alone = MAX_REQUEST_BYTES - 100
     sizes = [third, third + 1, third + 2, 7, alone, 5, 6]
     answers, message_sizes = await run_batch(sizes)
     assert answers == {index: str(size) for index, size in enumerate(sizes)}

@@ -211,7 +211,7 @@ def test_what_is_declared_pure_and_touches_the_world_is_found(body: str, act: st
         text = f"import logging\n\n@pure\ndef decide():\n    inner()\n\n{inner}"
         act = "inner: uses logging.info"
     found = purity([source(text)])
-    assert found.declared == 1
+    assert len(found.declared) == 1
     assert act in {place.code for place in found.impure}
     assert {place.function for place in found.impure} == {"decide"}
 
@@ -234,7 +234,7 @@ def test_purity_follows_calls_into_other_modules_and_methods() -> None:
         """,
     )
     found = purity([clocks, user])
-    assert found.declared == 2
+    assert len(found.declared) == 2
     assert {(place.function, place.line) for place in found.impure} == {
         ("Rule.decide", 7),
         ("Rule._when", 10),
@@ -250,7 +250,7 @@ def test_an_async_function_of_a_pure_module_waits() -> None:
             )
         ]
     )
-    assert found.declared == 2
+    assert len(found.declared) == 2
     assert {place.code for place in found.impure} == {"is async", "waits"}
 
 

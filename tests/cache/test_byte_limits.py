@@ -68,18 +68,19 @@ async def test_a_group_holds_only_keys_of_entries_that_are_stored(rig: Any) -> N
     """Keys of evicted entries leave their groups, and a short-lived entry does not shorten its
     group's life.
     """
-    cache = await rig.make(tenant_bytes=LIMIT)
+    long_lived = await rig.make(tenant_bytes=LIMIT, ttl_s=900_000.0)
+    cache = await rig.make(tenant_bytes=LIMIT, ttl_s=60.0)
 
-    async def add(text: str, ttl_ms: int, body: str = "x") -> None:
+    async def add(text: str, body: str = "x", cache: Any = cache) -> None:
         missed = await rig.look_up(cache, chat(text))
-        await rig.store(cache, missed, chat_result(body), tags=["t"], ttl_ms=ttl_ms)
+        await rig.store(cache, missed, chat_result(body), tags=["t"])
 
-    await add("long", 900_000_000)
-    await add("short", 60_000)
+    await add("long", cache=long_lived)
+    await add("short")
     (group,) = [name async for name in rig.client.scan_iter(match="penstock:cache:*:g:t:t")]
     assert await rig.client.pttl(group) > 700_000_000
     for number in range(60):
-        await add(f"q{number}", 60_000, "y".join(str(n * number) for n in range(2_000)))
+        await add(f"q{number}", "y".join(str(n * number) for n in range(2_000)))
     left = len(cache.entries)
     assert await rig.client.zcard(group) == left < 60
     removed = await cache.servicer.Invalidate(pb.InvalidateRequest(tags=["t"]), ANN)

@@ -56,8 +56,8 @@ async def test_requests_with_different_earlier_turns_are_different(rig: Any) -> 
     cache = await rig.make()
     first, second = chat("tell me of France"), chat("tell me of Spain")
     for task in (first, second):
-        task.generate.messages.add(role="assistant", content="ok")
-        task.generate.messages.add(role="user", content="what is its capital")
+        task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content="ok")
+        task.generate.messages.add(role=inference_pb2.ROLE_USER, content="what is its capital")
     await rig.add(cache, first, chat_result('{"city": "Paris"}'))
     assert (await rig.look_up(cache, second)).receipt.outcome == MISS
 

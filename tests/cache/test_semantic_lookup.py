@@ -44,8 +44,8 @@ async def test_answers_do_not_cross_scopes_whatever_the_similarity(rig: Any) -> 
             assert found.receipt.outcome == MISS, scope
             assert not found.HasField("result")
     earlier = chat(served[0])
-    earlier.generate.messages.add(role="assistant", content="ok")
-    earlier.generate.messages.add(role="user", content=served[0])
+    earlier.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content="ok")
+    earlier.generate.messages.add(role=inference_pb2.ROLE_USER, content=served[0])
     assert (await rig.look_up(cache, earlier)).receipt.outcome == MISS
     assert [(await rig.look_up(cache, chat(text))).receipt.outcome for text in served].count(
         SEMANTIC
@@ -59,30 +59,9 @@ async def test_a_caller_that_accepts_no_errors_gets_no_semantic_hit(rig: Any) ->
         assert (await rig.look_up(cache, chat(text), max_error_rate=0.0)).receipt.outcome == MISS
 
 
-async def test_a_given_vector_of_any_length_is_used_instead_of_the_prompts_own(rig: Any) -> None:
-    cache = await rig.make()
-    await rig.add(cache, chat("pay now"), chat_result('{"intent": "pay"}'))
-    await rig.until_learnt(cache, 1)
-    vector = 3 * rig.embed("pay now")
-    found = await rig.look_up(
-        cache, chat("entirely different"), vector=vector, embedder_revision="words@1"
-    )
-    assert found.receipt.similarity == pytest.approx(1.0, abs=1e-5)
-    assert found.receipt.embed_ms == 0
-    embedded = await rig.look_up(cache, chat("entirely unlike"))
-    assert embedded.receipt.similarity < 0.9
-    assert embedded.receipt.embed_ms > 0
-
-
 @pytest.mark.parametrize(
     ("more", "field", "words"),
     [
-        ({"vector": [1.0] * 16, "embedder_revision": "words@2"}, "embedder_revision", "'words@1'"),
-        ({"vector": [1.0] * 16}, "embedder_revision", "is ''"),
-        ({"vector": [1.0] * 15, "embedder_revision": "words@1"}, "vector", "15"),
-        ({"vector": [0.0] * 16, "embedder_revision": "words@1"}, "vector", "direction"),
-        ({"vector": [math.nan] * 16, "embedder_revision": "words@1"}, "vector", "direction"),
-        ({"embedder_revision": "words@1"}, "vector", "empty"),
         ({"max_error_rate": 1.5}, "max_error_rate", "between"),
         ({"max_error_rate": math.nan}, "max_error_rate", "between"),
         ({"max_age_ms": -1}, "max_age_ms", "negative"),

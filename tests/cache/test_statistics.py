@@ -71,7 +71,7 @@ async def test_audits_are_those_of_the_callers_tenant_and_the_namespace(rig: Any
 def test_totals_of_owners_are_bounded_and_the_total_of_all_is_complete() -> None:
     totals = TenantTotals()
     for number in range(MAX_OWNERS + 5):
-        totals.record_lookup(f"t{number}", "", "exact")
+        totals.record_lookup(f"t{number}", "", "exact", is_hit=True)
     assert len(totals.tenants(Principal(""))) == MAX_OWNERS
     assert "t0" not in totals.tenants(Principal(""))
     assert totals.of(Principal(""), "").lookups_by_rule["exact"] == MAX_OWNERS + 5

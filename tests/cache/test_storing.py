@@ -11,10 +11,10 @@ import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.lookups.answer_writer import refusal_reason
 from penstock.cache.semantic.scope import canonical_answer
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
+from penstock.tasks.kinds import GENERATE
 from penstock.testkit.chats import chat, chat_result
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
@@ -57,8 +57,8 @@ async def test_unfit_answers_are_not_stored(
 
 def test_an_answer_at_a_high_temperature_is_stored_where_the_caller_asked_for_it() -> None:
     hot = chat("a", temperature=0.9)
-    assert refusal_reason(hot, chat_result("x"), 0.3, asked_for=False) == "temperature"
-    assert refusal_reason(hot, chat_result("x"), 0.3, asked_for=True) == ""
+    assert GENERATE.unstorable_because(hot, chat_result("x"), 0.3, asked_for=False) == "temperature"
+    assert GENERATE.unstorable_because(hot, chat_result("x"), 0.3, asked_for=True) == ""
 
 
 def test_a_tool_call_is_stored_only_where_the_tool_is_read_only() -> None:
@@ -66,8 +66,11 @@ def test_a_tool_call_is_stored_only_where_the_tool_is_read_only() -> None:
     call.generate.message.tool_calls.add(id="1", name="find", arguments_json='{"b": 1, "a": 2}')
     read_only = chat("x", tools=[inference_pb2.Tool(name="find", read_only=True)])
     other = chat("x", tools=[inference_pb2.Tool(name="find")])
-    assert refusal_reason(read_only, call, 0.3, asked_for=False) == ""
-    assert refusal_reason(other, call, 0.3, asked_for=False) == "tool call with side effects"
+    assert GENERATE.unstorable_because(read_only, call, 0.3, asked_for=False) == ""
+    assert (
+        GENERATE.unstorable_because(other, call, 0.3, asked_for=False)
+        == "tool call with side effects"
+    )
 
 
 def test_equal_closed_answers_have_one_canonical_form_and_free_text_has_none() -> None:
@@ -91,7 +94,6 @@ async def test_a_bad_store_is_refused_by_field_and_its_token_stays_valid(rig: An
     missed = await rig.look_up(cache, chat("x"))
     for field, request in (
         ("paid_microusd", pb.StoreRequest(token=missed.token, paid_microusd=-1)),
-        ("ttl_ms", pb.StoreRequest(token=missed.token, ttl_ms=-1)),
         ("tags[1]", pb.StoreRequest(token=missed.token, tags=["a", "\x1fnamespace:b"])),
     ):
         with pytest.raises(Fault) as refused:

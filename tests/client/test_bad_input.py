@@ -7,12 +7,12 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import BadRequest, Busy, Penstock, PenstockSync, Run
 from penstock.client.errors import from_fault
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 
 ADDRESS, KEY = "127.0.0.1:1", "psk-client"
 MIB = 1 << 20
@@ -117,12 +117,10 @@ async def test_a_request_that_is_too_large_is_refused_with_advice(plain: bool) -
 
 
 def test_errors_can_be_pickled() -> None:
-    fault = Fault(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, "no more", reason="RATE", field="f", retry_after_s=2.0
-    )
+    fault = Fault(Reason.RATE_LIMITED, "no more", field="f", retry_after_s=2.0)
     error = from_fault(fault)
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is Busy
     assert str(copy) == str(error)
-    assert (copy.code, copy.field, copy.reason) == ("RESOURCE_EXHAUSTED", "f", "RATE")
+    assert (copy.code, copy.field, copy.reason) == ("RESOURCE_EXHAUSTED", "f", "RATE_LIMITED")
     assert copy.retry_after_s == 2.0

@@ -26,11 +26,11 @@ from penstock.client import (
     Unavailable,
 )
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 from penstock.testkit.clock import NoWaitClock
 from penstock.testkit.router import HANG, KEY, ScriptedRouter
 
 WAIT_S = 20
-UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.fixture(params=[False, True], ids=["stream", "plain"])
@@ -42,7 +42,9 @@ async def client(
 
 
 def user_message(text: str) -> inference_pb2.GenerateTask:
-    return inference_pb2.GenerateTask(messages=[inference_pb2.Message(role="user", content=text)])
+    return inference_pb2.GenerateTask(
+        messages=[inference_pb2.Message(role=inference_pb2.ROLE_USER, content=text)]
+    )
 
 
 async def test_a_call_carries_its_run_and_returns_the_answer(
@@ -54,6 +56,12 @@ async def test_a_call_carries_its_run_and_returns_the_answer(
     options, call = router.calls[0]
     assert (options.run_id, options.step) == (run.id, "plan")
     assert call.remaining_s(asyncio.get_running_loop().time()) < 31
+
+
+async def test_documents_are_reranked(client: Penstock, router: ScriptedRouter) -> None:
+    answer = await client.rerank("long", ["a", "ccc", "bb"], top_n=2, model="m")
+    assert [one.index for one in answer.ranking] == [1, 2]
+    assert router.calls[0][0].model == "m"
 
 
 async def test_concurrent_calls_each_get_their_own_answer(client: Penstock) -> None:
@@ -77,12 +85,12 @@ async def test_concurrent_calls_each_get_their_own_answer(client: Penstock) -> N
 async def test_each_error_has_its_class_and_advice_and_is_not_retried(
     client: Penstock, router: ScriptedRouter, code: grpc.StatusCode, kind: type[PenstockError]
 ) -> None:
-    router.faults = [Fault(code, "texts[2]: no", field="texts[2]", reason="WHY", retry_after_s=2.0)]
+    router.faults = [Fault(Reason[code.name], "texts[2]: no", field="texts[2]", retry_after_s=2.0)]
     with pytest.raises(kind) as caught:
         await client.embed(["x"])
     error = caught.value
     assert type(error) is kind
-    assert (error.field, error.reason, error.retry_after_s) == ("texts[2]", "WHY", 2.0)
+    assert (error.field, error.reason, error.retry_after_s) == ("texts[2]", code.name, 2.0)
     assert kind.advice in str(error)
     assert len(router.calls) == 1
 
@@ -90,9 +98,9 @@ async def test_each_error_has_its_class_and_advice_and_is_not_retried(
 async def test_unavailable_is_retried_three_times(
     client: Penstock, router: ScriptedRouter, clock: NoWaitClock
 ) -> None:
-    router.faults = [Fault(UNAVAILABLE, "no")] * 2
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 2
     assert (await client.embed(["x"])).embeddings
-    router.faults = [Fault(UNAVAILABLE, "no")] * 5
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 5
     with pytest.raises(Unavailable):
         await client.embed(["x"])
     assert len(router.calls) == 3 + 4
@@ -104,7 +112,7 @@ async def test_a_stream_that_breaks_raises_and_is_not_retried(
 ) -> None:
     parts = client.generate_stream(user_message("hi"))
     assert [part.chunk.delta async for part in parts] == ["a", "b", "c"]
-    router.faults = [Fault(UNAVAILABLE, "cut")]
+    router.faults = [Fault(Reason.UNAVAILABLE, "cut")]
     with pytest.raises(Unavailable):
         _ = [part async for part in client.generate_stream("hi", model="m")]
     assert len(router.calls) == 2
@@ -113,7 +121,7 @@ async def test_a_stream_that_breaks_raises_and_is_not_retried(
 async def test_a_stream_that_has_not_begun_is_retried(
     client: Penstock, router: ScriptedRouter
 ) -> None:
-    router.faults = [Fault(UNAVAILABLE, "no")] * 2
+    router.faults = [Fault(Reason.UNAVAILABLE, "no")] * 2
     assert [part.chunk.delta async for part in client.generate_stream("hi")] == ["a", "b", "c"]
     assert len(router.calls) == 3
 

@@ -9,16 +9,18 @@ import grpc
 import pytest
 from penstock.client.retries import FIRST_PAUSE_S, GROWTH, MAX_PAUSE_S, retry_pause_s
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import TABLE, Reason
 
-UNAVAILABLE = Fault(grpc.StatusCode.UNAVAILABLE, "gone")
+UNAVAILABLE = Fault(Reason.UNAVAILABLE, "gone")
 RNG = random.Random(7)
 
 
 @pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAVAILABLE]
+    "reason",
+    [reason for reason in Reason if TABLE[reason].code is not grpc.StatusCode.UNAVAILABLE],
 )
-def test_only_unavailable_is_retried(code: grpc.StatusCode) -> None:
-    assert retry_pause_s(Fault(code, "no"), 0, 9, math.inf, RNG) is None
+def test_only_unavailable_is_retried(reason: Reason) -> None:
+    assert retry_pause_s(Fault(reason, "no"), 0, 9, math.inf, RNG) is None
 
 
 def test_pauses_are_jittered_and_grow_up_to_a_bound() -> None:
@@ -31,7 +33,7 @@ def test_pauses_are_jittered_and_grow_up_to_a_bound() -> None:
 
 
 def test_no_pause_is_shorter_than_the_server_asks_for() -> None:
-    fault = Fault(grpc.StatusCode.UNAVAILABLE, "later", retry_after_s=3.0)
+    fault = Fault(Reason.UNAVAILABLE, "later", retry_after_s=3.0)
     pauses_s = [retry_pause_s(fault, 0, 1, math.inf, RNG) for _ in range(20)]
     assert all(pause_s is not None and pause_s >= 3.0 for pause_s in pauses_s)
 

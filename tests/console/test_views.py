@@ -182,7 +182,7 @@ async def test_the_consoles_own_calls_leave_no_trace(stack: Stack, page: Page) -
         "ScalerService",
         "GetStats",
         "GetUsage",
-        "Scoreboard",
+        "GetScoreboard",
         "ListQueues",
     ):
         assert name not in await page.text()

@@ -15,11 +15,12 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES, LARGEST_REQUEST_BYTES
+from penstock.rpc.dispatch import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, exhausted, invalid
 from penstock.rpc.item_session import ITEM_WINDOW
 from penstock.rpc.peers.stream import Peer, connect, open_channel
+from penstock.rpc.reasons import Reason
 from penstock.testkit.instance import EmptyInstance
 from penstock.testkit.proxy import tcp_proxy
 from penstock.testkit.server import TOKEN, TRANSPORTS, Transport, peer_over, serving
@@ -61,7 +62,7 @@ class Scripted(EmptyInstance):
         if model == "invalid":
             raise invalid("task.embed.texts[3]", "is empty")
         if model == "busy":
-            raise exhausted("the queue is full", "QUEUE_FULL", 1.5)
+            raise exhausted("the queue is full", reason=Reason.QUEUE_FULL, retry_after_s=1.5)
         if model == "bug":
             raise RuntimeError(SECRET)
         if model == "huge":
@@ -378,7 +379,7 @@ async def test_many_large_items_at_once_are_more_than_one_message(
     transport: Transport, servicer: Scripted
 ) -> None:
     async with peer_over(transport, door(servicer)) as peer:
-        each = LARGEST_MESSAGE_BYTES // 20
+        each = MAX_MESSAGE_BYTES // 20
         answers = await asyncio.gather(
             *(peer.call("Compute", large(each), Call()) for _ in range(60))
         )
@@ -393,12 +394,12 @@ async def test_a_request_too_large_for_a_message_fails_alone_and_says_so(
         beside = asyncio.create_task(peer.call("Compute", ask("held"), Call()))
         await servicer.started.wait()
         with pytest.raises(Fault) as caught:
-            await peer.call("Compute", large(LARGEST_MESSAGE_BYTES), Call())
+            await peer.call("Compute", large(MAX_MESSAGE_BYTES), Call())
         servicer.release.set()
         assert (await beside).result.revision == "held"
-        assert (await peer.call("Compute", large(LARGEST_REQUEST_BYTES - 100), Call())).result
+        assert (await peer.call("Compute", large(MAX_REQUEST_BYTES - 100), Call())).result
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"at most {LARGEST_REQUEST_BYTES} fit" in caught.value.message
+    assert f"at most {MAX_REQUEST_BYTES} fit" in caught.value.message
 
 
 async def test_many_large_results_at_once_are_more_than_one_message(servicer: Scripted) -> None:

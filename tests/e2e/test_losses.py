@@ -37,7 +37,8 @@ async def test_requests_are_served_while_telemetry_is_down(stack: Stack) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "note"), [("telemetry", "telemetry unavailable"), ("redis-ledger", "Redis")]
+    ("name", "note"),
+    [("telemetry", "telemetry unavailable"), ("redis-ledger", "the store is unavailable")],
 )
 async def test_the_receipt_names_a_stopped_process_and_requests_are_served(
     stack: Stack, name: str, note: str

@@ -95,7 +95,7 @@ def call_by_reflection(
 @pytest.mark.parametrize(
     ("process", "service", "method"),
     [
-        ("router", "penstock.api.router.v1.RouterService", "Scoreboard"),
+        ("router", "penstock.api.router.v1.RouterService", "GetScoreboard"),
         ("batcher", "penstock.api.batcher.v1.BatcherService", "ListQueues"),
         ("inference-1", "penstock.api.inference.v1.InferenceService", "ListModels"),
         ("telemetry", "penstock.api.telemetry.v1.TelemetryService", "SearchTraces"),

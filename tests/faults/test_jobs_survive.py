@@ -107,7 +107,9 @@ def programs(folder: Path, redis_url: str) -> list[Program]:
 
 @contextlib.asynccontextmanager
 async def instances(routers: str) -> AsyncIterator[None]:
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
+    model = inference_pb2.Model(
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[inference_pb2.TASK_KIND_EMBED]
+    )
     async with contextlib.AsyncExitStack() as owned:
         for number in range(3):
             server = GrpcServer(

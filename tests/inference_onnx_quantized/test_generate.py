@@ -69,14 +69,17 @@ async def generator(tmp_path: Path) -> AsyncIterator[Generator]:
 
 
 def generate(text: str, **fields: object) -> pb.Task:
-    message = pb.Message(role="user", content=text)
+    message = pb.Message(role=pb.ROLE_USER, content=text)
     task = pb.GenerateTask(messages=[message], **fields)  # type: ignore[arg-type]
     return pb.Task(generate=task)
 
 
 async def test_an_answer_ends_where_the_model_ends_it(generator: Generator) -> None:
     result = await generator.answer(generate("hello w"))
-    assert (result.generate.message.role, result.generate.message.content) == ("assistant", "xyzø")
+    assert (result.generate.message.role, result.generate.message.content) == (
+        pb.ROLE_ASSISTANT,
+        "xyzø",
+    )
     assert result.generate.finish_reason == STOP
     assert (result.usage.input_tokens, result.usage.output_tokens) == (7, 6)
 
@@ -157,7 +160,7 @@ async def test_answers_that_are_asked_for_at_once_do_not_mix(generator: Generato
         (
             pb.Task(
                 generate=pb.GenerateTask(
-                    messages=[pb.Message(role="tool", content="1", tool_call_id="x")]
+                    messages=[pb.Message(role=pb.ROLE_TOOL, content="1", tool_call_id="x")]
                 )
             ),
             "task.generate.messages[0]",

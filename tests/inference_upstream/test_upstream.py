@@ -36,8 +36,8 @@ UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_E
 
 def task(text: str = "one two three", **more: Any) -> pb.Task:
     made = pb.Task()
-    made.generate.messages.add(role="system", content="Be brief.")
-    made.generate.messages.add(role="user", content=text)
+    made.generate.messages.add(role=pb.ROLE_SYSTEM, content="Be brief.")
+    made.generate.messages.add(role=pb.ROLE_USER, content=text)
     for name, value in more.items():
         setattr(made.generate, name, value)
     return made
@@ -179,16 +179,16 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
     ("fault", "code", "reason"),
     [
         ("429", EXHAUSTED, "UPSTREAM_RATE_LIMITED"),
-        ("529", UNAVAILABLE, "UPSTREAM_529"),
-        ("500", UNAVAILABLE, "UPSTREAM_500"),
-        ("503", UNAVAILABLE, "UPSTREAM_503"),
-        ("408", UNAVAILABLE, "UPSTREAM_408"),
-        ("409", UNAVAILABLE, "UPSTREAM_409"),
-        ("401", grpc.StatusCode.FAILED_PRECONDITION, ""),
-        ("403", grpc.StatusCode.FAILED_PRECONDITION, ""),
-        ("404", grpc.StatusCode.FAILED_PRECONDITION, ""),
-        ("400", grpc.StatusCode.INVALID_ARGUMENT, "UPSTREAM_400"),
-        ("413", grpc.StatusCode.INVALID_ARGUMENT, ""),
+        ("529", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("500", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("503", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("408", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("409", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("401", grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIALS"),
+        ("403", grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIALS"),
+        ("404", grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_NO_MODEL"),
+        ("400", grpc.StatusCode.INVALID_ARGUMENT, "UPSTREAM_REFUSED"),
+        ("413", grpc.StatusCode.INVALID_ARGUMENT, "UPSTREAM_TOO_LONG"),
         ("reset", UNAVAILABLE, "UPSTREAM_RESET"),
         ("silence", UNAVAILABLE, "UPSTREAM_SILENT"),
         ("malformed", UNAVAILABLE, "UPSTREAM_MALFORMED"),
@@ -483,9 +483,9 @@ def test_retry_after_is_a_number_or_a_date(value: str, seconds: float) -> None:
 
 def test_an_assistant_turn_with_tool_calls_has_the_form_of_the_protocol() -> None:
     made = task()
-    turn = made.generate.messages.add(role="assistant")
+    turn = made.generate.messages.add(role=pb.ROLE_ASSISTANT)
     turn.tool_calls.add(id="1", name="find", arguments_json="{}")
-    made.generate.messages.add(role="tool", content="found", tool_call_id="1")
+    made.generate.messages.add(role=pb.ROLE_TOOL, content="found", tool_call_id="1")
     messages = chat_request(made.generate, "m", stream=False)["messages"]
     assert messages[2]["content"] is None
     assert messages[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": "{}"}
@@ -529,7 +529,7 @@ def test_a_senseless_report_of_tokens_is_replaced_by_an_estimate(reported: objec
 
 async def test_only_a_server_that_resumes_is_asked_to_continue_the_last_turn() -> None:
     made = task()
-    made.generate.messages.add(role="assistant", content="one two")
+    made.generate.messages.add(role=pb.ROLE_ASSISTANT, content="one two")
     async with ScriptedUpstream() as upstream:
         for resumes in (True, False):
             async with UpstreamRig(upstream, resumes=resumes) as rig:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_model import write_onnx, write_tokenizer
+from penstock.models import default
 from penstock.models.__main__ import main
 from penstock.models.export import require_torch
-from penstock.onnx.card import BadModel, read_card
+from penstock.onnx.card import BadModel, read_card, write_card
 from penstock.onnx.encoder import TextModel
 
 HERE = Path(__file__).parent
@@ -42,10 +43,30 @@ def test_the_card_of_an_imported_encoder_says_what_it_is(own_model: Path, tmp_pa
     assert run("export", own_model, target, "--licence", "mine", "--max-tokens", 64) == 0
     card = read_card(target)
     assert (card.name, card.opset, card.dimension) == ("mine-fp32", 17, 4)
-    assert card.tasks == ("embed", "classify", "infer")
+    assert card.tasks == ("embed", "classify", "rerank", "infer")
     assert (card.licence, card.max_input_tokens) == ("mine", 64)
     assert card.sources == ("ONNX file own.onnx",)
     assert (target / "card.md").read_text().startswith("# mine-fp32 1")
+
+
+def test_an_imported_scorer_of_pairs_reranks(own_model: Path, tmp_path: Path) -> None:
+    assert run("export", own_model, tmp_path / "pairs" / "1", "--task", "pair") == 0
+    card = read_card(tmp_path / "pairs" / "1")
+    assert (card.tasks, card.dimension, card.labels) == (("rerank", "infer"), 0, ())
+
+
+def test_the_card_of_a_default_model_of_an_earlier_version_is_renewed(
+    own_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "models" / default.NAME / default.VERSION
+    assert run("export", own_model, folder) == 0
+    before = read_card(folder).model_copy(update={"tasks": ("embed", "classify", "infer")})
+    write_card(folder, before)
+    assert run("default", "--home", tmp_path) == 0
+    assert read_card(folder).tasks == default.TASKS
+    assert "its card is renewed" in " ".join(capsys.readouterr().out.split())
+    assert run("default", "--home", tmp_path) == 0
+    assert "renewed" not in capsys.readouterr().out
 
 
 def test_an_imported_encoder_can_be_quantised(own_model: Path, tmp_path: Path) -> None:
@@ -229,10 +250,10 @@ def run_process(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("kind", "task", "tasks"),
     [
-        ("bert", "embed", ("embed", "classify", "infer")),
-        ("distilbert", "embed", ("embed", "classify", "infer")),
+        ("bert", "embed", ("embed", "classify", "rerank", "infer")),
+        ("distilbert", "embed", ("embed", "classify", "rerank", "infer")),
         ("bert-labels", "classify", ("classify", "infer")),
-        ("bert-pair", "pair", ("infer",)),
+        ("bert-pair", "pair", ("rerank", "infer")),
     ],
 )
 def test_a_hugging_face_directory_of_each_task_is_imported(

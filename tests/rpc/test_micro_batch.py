@@ -35,7 +35,7 @@ async def settle() -> None:
 
 async def test_what_arrives_meanwhile_goes_together() -> None:
     asked = Asked()
-    gather = MicroBatcher(asked, most=50)
+    gather = MicroBatcher(asked, max_batch=50)
     first = asyncio.create_task(gather(0))
     await settle()
     rest = [asyncio.create_task(gather(number)) for number in range(1, 101)]
@@ -80,7 +80,7 @@ async def test_those_who_wait_can_be_answered_before_the_batch_is() -> None:
     await settle()
     waiting = asyncio.create_task(gather(2))
     await settle()
-    gather.give_up(unavailable("slow"))
+    gather.fail_all(unavailable("slow"))
     outcomes = await asyncio.gather(flying, waiting, return_exceptions=True)
     assert [isinstance(outcome, Fault) for outcome in outcomes] == [True, True]
     asked.release.set()

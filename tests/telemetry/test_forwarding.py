@@ -14,9 +14,9 @@ from .conftest import RunningTelemetry, running
 from .otlp import export, export_request, otlp_span
 
 
-async def intake(service: RunningTelemetry) -> pb.IntakeResponse:
-    response = await service.peer.call("Intake", pb.IntakeRequest(), Call())
-    assert isinstance(response, pb.IntakeResponse)
+async def intake(service: RunningTelemetry) -> pb.GetIntakeResponse:
+    response = await service.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
+    assert isinstance(response, pb.GetIntakeResponse)
     return response
 
 

@@ -84,7 +84,7 @@ async def test_malformed_points_are_rejected_and_the_others_kept(
             assert "rising bounds" in response.partial_success.error_message
             assert "summaries" in response.partial_success.error_message
     for name, points in (("app.heat", 2), ("app.wait", 2), ("app.odd", 0)):
-        found = await telemetry.peer.call("Metrics", pb.MetricsRequest(name=name), Call())
+        found = await telemetry.peer.call("GetMetrics", pb.GetMetricsRequest(name=name), Call())
         assert sum(len(series.points) for series in found.series) == points, name
 
 
@@ -92,7 +92,7 @@ async def test_a_span_that_is_sent_twice_is_held_once(telemetry: RunningTelemetr
     payload = export_request(otlp_span(1), otlp_span(2, 1)).SerializeToString()
     await export(telemetry.address, payload, compression=grpc.Compression.Gzip)
     await export(telemetry.address, payload)
-    intake = await telemetry.peer.call("Intake", pb.IntakeRequest(), Call())
+    intake = await telemetry.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     assert (intake.held_spans, intake.duplicate_spans) == (2, 2)
 
 
@@ -125,7 +125,7 @@ async def test_an_overloaded_service_refuses_and_says_when_to_retry(tmp_path: Pa
         results = await asyncio.gather(
             *(export(service.address, payload) for payload in payloads), return_exceptions=True
         )
-        intake = await service.peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await service.peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     refused = [result for result in results if isinstance(result, grpc.aio.AioRpcError)]
     assert 0 < len(refused) < len(results)
     assert {error.code() for error in refused} == {grpc.StatusCode.UNAVAILABLE}

@@ -62,21 +62,21 @@ async def test_a_trace_is_shown_by_the_first_digits_of_its_identifier(
 
 
 async def test_savings_add_up_to_the_full_price(recorded: RunningTelemetry) -> None:
-    savings = await recorded.peer.call("Savings", pb.SavingsRequest(), Call())
+    savings = await recorded.peer.call("GetSavings", pb.GetSavingsRequest(), Call())
     assert (savings.calls, savings.paid_microusd, savings.full_price_microusd) == (1, 30, 100)
     assert [(part.technique, part.microusd) for part in savings.rows] == [("exact_cache", 70)]
     assert (savings.unattributed_microusd, savings.unbalanced) == (0, 0)
 
 
 async def test_costs_are_added_up_by_run(recorded: RunningTelemetry) -> None:
-    costs = await recorded.peer.call("Costs", pb.CostsRequest(by=pb.COST_BY_RUN), Call())
+    costs = await recorded.peer.call("GetCosts", pb.GetCostsRequest(by=pb.COST_BY_RUN), Call())
     (row,) = costs.rows
     assert (row.key, row.calls, row.paid_microusd) == ("run-7", 1, 30)
     assert [(part.technique, part.microusd) for part in row.savings] == [("exact_cache", 70)]
 
 
 async def test_the_overview_has_a_row_for_each_service(recorded: RunningTelemetry) -> None:
-    overview = await recorded.peer.call("Overview", pb.OverviewRequest(), Call())
+    overview = await recorded.peer.call("GetOverview", pb.GetOverviewRequest(), Call())
     assert [row.service for row in overview.rows] == ["batcher", "router"]
     assert all(row.p99_ms > 0 and row.success == 1 for row in overview.rows)
 
@@ -88,13 +88,13 @@ async def test_the_overview_has_a_row_for_each_service(recorded: RunningTelemetr
         ("GetTrace", pb.GetTraceRequest(trace_id="abc"), "trace_id"),
         ("SearchTraces", pb.SearchTracesRequest(limit=5000), "limit"),
         (
-            "CriticalPath",
-            pb.CriticalPathRequest(from_percentile=80, to_percentile=20),
+            "GetCriticalPath",
+            pb.GetCriticalPathRequest(from_percentile=80, to_percentile=20),
             "from_percentile",
         ),
         (
-            "Savings",
-            pb.SavingsRequest(window=pb.Window(from_unix_ms=10, to_unix_ms=5)),
+            "GetSavings",
+            pb.GetSavingsRequest(window=pb.Window(from_unix_ms=10, to_unix_ms=5)),
             "window.from_unix_ms",
         ),
     ],

@@ -21,10 +21,10 @@ async def top_screen(peer: UnaryPeer) -> Group:
         Fault: telemetry does not answer.
     """
     overview, requests, incidents, savings = await asyncio.gather(
-        peer.call("Overview", pb.OverviewRequest(), Call()),
+        peer.call("GetOverview", pb.GetOverviewRequest(), Call()),
         peer.call("SearchTraces", pb.SearchTracesRequest(limit=REQUESTS_SHOWN), Call()),
         peer.call("ListIncidents", pb.ListIncidentsRequest(open_only=True), Call()),
-        peer.call("Savings", pb.SavingsRequest(), Call()),
+        peer.call("GetSavings", pb.GetSavingsRequest(), Call()),
     )
     return Group(
         _services(overview), "", _requests(requests), "", _incidents(incidents), _money(savings)
@@ -39,7 +39,7 @@ def sparkline(values: list[float]) -> str:
     return "".join(BLOCKS[min(int(value / high * 7.999), 7)] for value in values)
 
 
-def _services(overview: pb.OverviewResponse) -> Table:
+def _services(overview: pb.GetOverviewResponse) -> Table:
     table = Table(
         "service", "instances", "calls/s", "success", "p50 ms", "p99 ms", "last minute", box=None
     )
@@ -80,7 +80,7 @@ def _incidents(response: pb.ListIncidentsResponse) -> Table | str:
     return table
 
 
-def _money(savings: pb.SavingsResponse) -> str:
+def _money(savings: pb.GetSavingsResponse) -> str:
     paid = savings.paid_microusd / 1e6
     saved = (savings.full_price_microusd - savings.paid_microusd) / 1e6
     return f"paid ${paid:.6f}, saved ${saved:.6f} in {savings.calls} calls"

@@ -6,7 +6,7 @@ A table maps gRPC codes to classes.
 from __future__ import annotations
 
 import grpc
-from penstock.rpc.errors import CODES, Fault, failed_precondition, invalid
+from penstock.rpc.errors import Fault, failed_precondition, invalid
 
 
 class PenstockError(Exception):
@@ -27,23 +27,12 @@ class PenstockError(Exception):
         self._fault = fault
         self.code = fault.code.name
         self.field = fault.field
-        self.reason = fault.reason
+        self.reason = str(fault.reason)
         self.retry_after_s = fault.retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by the fault's values, because gRPC's codes cannot be pickled.
-
-        Errors travel between processes, for instance out of a pool of workers.
-        """
-        fault = self._fault
-        return _unpickle, (
-            type(self),
-            fault.code.value[0],
-            fault.message,
-            fault.reason,
-            fault.field,
-            fault.retry_after_s,
-        )
+        """Errors travel between processes, for instance out of a pool of workers."""
+        return type(self), (self._fault,)
 
 
 class BadRequest(PenstockError):
@@ -125,15 +114,3 @@ def bad_request(field: str, message: str) -> BadRequest:
 def not_open(message: str) -> NotOpen:
     """The error for a client that cannot be used here."""
     return NotOpen(failed_precondition("", message))
-
-
-def _unpickle(
-    kind: type[PenstockError],
-    code: int,
-    message: str,
-    reason: str,
-    field: str,
-    retry_after_s: float,
-) -> PenstockError:
-    fault = Fault(CODES[code], message, reason=reason, field=field, retry_after_s=retry_after_s)
-    return kind(fault)

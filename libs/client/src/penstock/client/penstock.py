@@ -120,9 +120,30 @@ class Penstock:
             options=requests.call_options(model, run, options),
             texts=requests.checked_texts("texts", texts),
             examples=requests.labelled_examples(examples),
-            top_k=requests.checked_top_k(top_k),
+            top_k=requests.checked_count("top_k", top_k),
         )
         answer: pb.ClassifyResponse = await self.call("Classify", request, run)
+        return answer
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "",
+        top_n: int = 0,
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
+    ) -> pb.RerankResponse:
+        """Order documents by their relevance to a query: the best `top_n` of them, or all for 0."""
+        run = run or new_run()
+        request = pb.RerankRequest(
+            options=requests.call_options(model, run, options),
+            query=requests.checked_text("query", query),
+            documents=requests.checked_texts("documents", documents),
+            top_n=requests.checked_count("top_n", top_n),
+        )
+        answer: pb.RerankResponse = await self.call("Rerank", request, run)
         return answer
 
     async def generate(
@@ -278,7 +299,9 @@ class Penstock:
         if error.code != "UNAVAILABLE":
             return error
         message = f"{self._address}: {fault.message}"
-        return from_fault(unavailable(message, fault.retry_after_s, fault.reason))
+        return from_fault(
+            unavailable(message, retry_after_s=fault.retry_after_s, reason=fault.reason)
+        )
 
     def _to_call(self, run: Run) -> Call:
         return Call(

@@ -18,7 +18,7 @@ from penstock.rpc.call import PRIORITIES
 ADDRESS = re.compile(r"unix:.+|(\[[0-9a-fA-F:.]+\]|[^/:\s]+):\d{1,5}")
 RUN_FIELDS = ("run_id", "step", "priority")
 """Fields of CallOptions that the argument `run` gives."""
-MAX_LABELS = 2**32 - 1
+MAX_COUNT = 2**32 - 1
 
 
 def check_connection(address: str, key: str, retries: int) -> None:
@@ -118,15 +118,15 @@ def labelled_examples(
     ]
 
 
-def checked_top_k(top_k: int) -> int:
-    """The number of labels to return.
+def checked_count(field: str, count: int) -> int:
+    """How many labels or documents to return.
 
     Raises:
         BadRequest: it is no whole number of 0 or more.
     """
-    if not isinstance(top_k, int) or not 0 <= top_k <= MAX_LABELS:
-        raise bad_request("top_k", f"{top_k!r} is not a whole number of 0 or more")
-    return top_k
+    if not isinstance(count, int) or not 0 <= count <= MAX_COUNT:
+        raise bad_request(field, f"{count!r} is not a whole number of 0 or more")
+    return count
 
 
 def generate_task(task: inference_pb2.GenerateTask | str) -> inference_pb2.GenerateTask:
@@ -137,7 +137,9 @@ def generate_task(task: inference_pb2.GenerateTask | str) -> inference_pb2.Gener
     """
     if isinstance(task, inference_pb2.GenerateTask):
         return task
-    message = inference_pb2.Message(role="user", content=checked_text("task", task))
+    message = inference_pb2.Message(
+        role=inference_pb2.ROLE_USER, content=checked_text("task", task)
+    )
     return inference_pb2.GenerateTask(messages=[message])
 
 

@@ -69,6 +69,23 @@ class PenstockSync:
             )
         )
 
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "",
+        top_n: int = 0,
+        run: Run | None = None,
+        options: pb.CallOptions | None = None,
+    ) -> pb.RerankResponse:
+        """See Penstock.rerank."""
+        return self._wait(
+            self._client.rerank(
+                query, documents, model=model, top_n=top_n, run=run, options=options
+            )
+        )
+
     def generate(
         self,
         task: inference_pb2.GenerateTask | str,

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from penstock.rpc.dispatch import LARGEST_MESSAGE_BYTES
+from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
@@ -28,7 +28,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 class ServerLimits:
     """Bounds of one server. `default_deadline_s` is given to calls that set none."""
 
-    max_message_bytes: int = LARGEST_MESSAGE_BYTES
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     max_metadata_bytes: int = 16 << 10
     max_streams: int = 1000
     default_deadline_s: float = 30.0

@@ -42,22 +42,22 @@ async def live(service: Service, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and stop; a second signal ends the grace."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def told() -> None:
+    def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    with signals_to(told):
+    with signals_to(on_signal):
         async with serving(service, settings, hurry):
             reload_on_sighup(service.reload)
-            gc.freeze()  # what is there when serving begins stays: no collection need look at it
+            gc.freeze()  # what is there when serving begins stays: no collection need scan it
             await stop.wait()
 
 
 @contextlib.contextmanager
-def signals_to(told: Callable[[], None]) -> Iterator[None]:
-    """Call `told` for each SIGTERM and SIGINT inside the block."""
+def signals_to(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` for each SIGTERM and SIGINT inside the block."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
+        loop.add_signal_handler(number, on_signal)
     try:
         yield
     finally:

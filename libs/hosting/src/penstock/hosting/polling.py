@@ -1,5 +1,5 @@
-"""The thread that gRPC waits in: how it stands to the event loop of the process
-(docs/decisions/0021-polling.md). Linux only.
+"""How the thread in which gRPC waits is scheduled beside the event loop of the process
+(docs/decisions, polling). Linux only.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ async def poll_after_loop(nice: int, clock: Clock, few_cores: int = FEW_CORES) -
     """Let the poller run when the event loop does not want the processor, so that what arrives
     meanwhile comes to the loop in one piece.
 
-    Where the process has few cores it also keeps to the one on which the loop runs, for ever until
+    Where the process has few cores the poller also keeps to the one on which the loop runs, until
     cancelled: waking a core that sleeps takes longer than the work. Call it from the loop's thread.
-    A system that forbids this leaves all as it was.
+    Where the system forbids this, nothing changes.
 
     Args:
         nice: niceness of the poller, 1 to 19; 0 leaves everything as it is.

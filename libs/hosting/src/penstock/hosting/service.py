@@ -55,7 +55,7 @@ class Service:
     ready: Callable[[str], Awaitable[None]] | None = None
     """Once all ports are bound, with the own port's address: register."""
     drain: Hook = nothing
-    """Told to stop, calls are still served: say that no more should come."""
+    """Before the ports stop, while calls are still served: deregister."""
     close: Hook = nothing
     """After the last call: end background work, give back what is owned."""
     reload: Callable[[], None] = lambda: None

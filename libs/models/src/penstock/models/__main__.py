@@ -50,10 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_default(arguments: argparse.Namespace, console: Console) -> None:
-    """Build the default model, unless it is there."""
+    """Build the default model, unless it is there; a card of an earlier version is renewed."""
     target = arguments.home / "models" / default.NAME / default.VERSION
     if (target / "card.json").exists():
-        console.print(f"model: {default.NAME} is already in {target}")
+        renewed = default.renew_card(target)
+        console.print(
+            f"model: {default.NAME} is already in {target}{'; its card is renewed' * renewed}"
+        )
         return
     began_s = time.monotonic()
     with _progress(console) as progress:

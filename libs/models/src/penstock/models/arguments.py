@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from penstock.models import default
+from penstock.models.model_folder import ADAPTERS
 
 FLOORS = {
     "cosine": "lowest mean cosine to the original's embeddings",
@@ -99,7 +100,7 @@ def _add_export(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command.add_argument("target", type=Path, help=NEW_FOLDER)
     command.add_argument(
         "--task",
-        choices=("embed", "classify", "pair", "infer"),
+        choices=tuple(ADAPTERS),
         default="embed",
         help="encoder for embeddings, sequence classification, scoring of two texts, or tensors "
         "only (ONNX files)",

@@ -14,7 +14,7 @@ from penstock.models.machine import machine
 from penstock.models.publish import publish
 from penstock.models.quantize import Recipe, quantize_dynamic
 from penstock.models.samples import SAMPLE_TEXTS
-from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
+from penstock.onnx.card import BadModel, ModelCard, checksum, parse_card, write_card
 from penstock.onnx.encoder import TextModel
 
 NAME, VERSION = "all-MiniLM-L6-v2", "1"
@@ -24,8 +24,24 @@ TOKENIZER_FILE = "tokenizer.json"
 MAX_TOKENS = 256
 DIMENSION = 384
 MIN_COSINE = 0.985
+TASKS = ("embed", "classify", "rerank", "infer")
 
 ShowStep = Callable[[str], None]
+
+
+def renew_card(folder: Path) -> bool:
+    """Let the card of a model that an earlier version made list the tasks of this one; returns
+    whether it had to be changed.
+
+    Raises:
+        BadModel: there is no card, or it is not valid.
+    """
+    card = parse_card(folder)
+    renewed = card.model_copy(update={"tasks": TASKS})
+    if renewed == card:
+        return False
+    write_card(folder, renewed)
+    return True
 
 
 def weights_folder() -> Path:
@@ -102,7 +118,7 @@ def _card(folder: Path, name: str, quantisation: str, figures: dict[str, float])
     return ModelCard(
         name=name,
         version=VERSION,
-        tasks=("embed", "classify", "infer"),
+        tasks=TASKS,
         model=MODEL_FILE,
         tokenizer=TOKENIZER_FILE,
         max_input_tokens=MAX_TOKENS,

@@ -35,7 +35,7 @@ def train_head(source: Path, target: Path, name: str, train: Labelled, held_out:
     model = TextModel.load(source)
     if len(set(train[1])) < 2:
         raise BadModel("a head needs texts of at least two labels")
-    if "embed" not in model.card.tasks:
+    if not model.card.dimension:
         raise BadModel(f"{model.card.name}: gives no embeddings to train a head on")
     regression = LogisticRegression(max_iter=1000, C=10.0)
     regression.fit(model.embed(train[0]), list(train[1]))

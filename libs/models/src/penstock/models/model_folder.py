@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,15 +31,40 @@ from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel
 from penstock.onnx.session import OnnxSession
 
-Task = Literal["embed", "classify", "pair", "infer"]
-SERVED_TASKS: dict[str, tuple[str, ...]] = {
-    "embed": ("embed", "classify", "infer"),
-    "classify": ("classify", "infer"),
-    "pair": ("infer",),
-    "infer": ("infer",),
+
+@dataclass(frozen=True)
+class ModelForm:
+    """What a form of model is made of and good for.
+
+    Attributes:
+        tasks: the tasks that its folder serves.
+        output: name of the exported graph's output.
+        takes_texts: whether it needs a tokenizer.
+        has_vector: whether it gives one vector for each text, which is checked.
+        has_labels: whether its outputs are labels.
+        has_embeddings: whether its outputs are embeddings.
+    """
+
+    tasks: tuple[str, ...]
+    output: str = "logits"
+    takes_texts: bool = True
+    has_vector: bool = True
+    has_labels: bool = False
+    has_embeddings: bool = False
+
+
+ADAPTERS: Mapping[str, ModelForm] = {
+    "embed": ModelForm(
+        ("embed", "classify", "rerank", "infer"),
+        output="sentence_embedding",
+        has_embeddings=True,
+    ),
+    "classify": ModelForm(("classify", "infer"), has_labels=True),
+    "pair": ModelForm(("rerank", "infer"), has_vector=False),
+    "infer": ModelForm(("infer",), takes_texts=False, has_vector=False),
 }
-"""The tasks that a folder serves: an encoder also classifies by examples; a scorer of pairs takes
-the tokens of the two texts as tensors.
+"""The forms of models by their names on the command line. An encoder also classifies by examples
+and reranks by cosines; a scorer of pairs reranks.
 """
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -55,12 +80,18 @@ ShowStep = Callable[[str], None]
 class ExportOptions:
     """What the user says of a model; what is empty is read from its files."""
 
-    task: Task
+    task: str
+    """A key of `ADAPTERS`."""
     pooling: str = ""
     max_tokens: int = 0
     licence: str = ""
     tokenizer: Path | None = None
     labels: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> ModelForm:
+        """The form of the model."""
+        return ADAPTERS[self.task]
 
 
 def from_hugging_face(
@@ -85,7 +116,7 @@ def from_hugging_face(
         show_step("loading the original")
         module = _load_original(source, options)
         show_step("exporting to ONNX")
-        export(module, plain, "sentence_embedding" if options.task == "embed" else "logits")
+        export(module, plain, options.form.output)
         show_step("fusing attention")
         fused = fuse(plain, folder / MODEL_FILE, source)
         shutil.copy(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
@@ -126,7 +157,7 @@ def from_onnx(source: Path, target: Path, options: ExportOptions) -> ModelCard:
         card = _card(folder, target, completed, f"ONNX file {source.name}")
         card = card.model_copy(update={"opset": opset})
         write_card(folder, card)
-        if options.task in ("embed", "classify"):
+        if options.form.has_vector:
             _check_text_model(TextModel.load(folder), options)
         elif not session.outputs:
             raise BadModel(f"{source.name}: has no output")
@@ -138,7 +169,7 @@ def _tokenizer_for(source: Path, options: ExportOptions) -> Path | None:
     """The tokenizer that is named, or else stands beside the ONNX file; None for tensors only."""
     beside = source.parent / TOKENIZER_FILE
     tokenizer = options.tokenizer or (beside if beside.is_file() else None)
-    if tokenizer is None and options.task != "infer":
+    if tokenizer is None and options.form.takes_texts:
         raise BadModel(
             f"{options.task} takes texts, so it needs a tokenizer; name one with --tokenizer"
         )
@@ -148,7 +179,7 @@ def _tokenizer_for(source: Path, options: ExportOptions) -> Path | None:
 def _load_original(source: Path, options: ExportOptions) -> Any:
     """The original as a torch module."""
     try:
-        if options.task == "embed":
+        if options.form.has_embeddings:
             return load_encoder(source, options.pooling or _pooling(source))
         return load_classifier(source)
     except (OSError, ValueError, KeyError) as error:
@@ -193,7 +224,7 @@ def _check_text_model(model: TextModel, options: ExportOptions) -> None:
             f"the first output has {output.ndim} dimensions a batch; {options.task} needs "
             "(rows, width)"
         )
-    if options.task == "classify" and len(options.labels) != output.shape[1]:
+    if options.form.has_labels and len(options.labels) != output.shape[1]:
         raise BadModel(
             f"the model has {output.shape[1]} classes and {len(options.labels)} labels; name "
             "them with --labels"
@@ -231,11 +262,11 @@ def _card(folder: Path, target: Path, options: ExportOptions, origin: str) -> Mo
     return ModelCard(
         name=place.parent.name,
         version=place.name,
-        tasks=SERVED_TASKS[options.task],
+        tasks=options.form.tasks,
         model=MODEL_FILE,
         tokenizer=TOKENIZER_FILE if has_tokenizer else "",
         max_input_tokens=options.max_tokens if has_tokenizer else 0,
-        dimension=_output_width(session) if options.task == "embed" else 0,
+        dimension=_output_width(session) if options.form.has_embeddings else 0,
         labels=options.labels,
         # Without a mask the model would read the padding of shorter rows.
         rows_singly=all(spec.name != "attention_mask" for spec in session.inputs),
@@ -257,7 +288,7 @@ def _output_width(session: OnnxSession) -> int:
 
 def _labels(config: dict[str, Any], options: ExportOptions) -> tuple[str, ...]:
     """The labels of a classifier, as the user or else `config.json` names them."""
-    if options.task != "classify":
+    if not options.form.has_labels:
         return ()
     named = config.get("id2label") or {}
     return options.labels or tuple(str(named[key]) for key in sorted(named, key=int))

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.onnx.card import parse_card
-from penstock.onnx.decoder import Decoder
+from penstock.onnx.decoder import GENAI_CONFIG, Decoder
 from penstock.onnx.encoder import TextModel
 
 
 def load_model(
     folder: Path, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> TextModel | Decoder:
-    """Load a model folder: a decoder where the card lists the task `generate`, else a text model.
+    """Load a model folder: a decoder where it has a `genai_config.json`, else a text model.
 
     Raises:
         BadModel: see `TextModel.load` and `Decoder.load`.
     """
-    if "generate" in parse_card(folder).tasks:
+    if GENAI_CONFIG in parse_card(folder).files:
         return Decoder.load(folder, threads)
     return TextModel.load(folder, threads, providers)

@@ -88,7 +88,7 @@ BACKGROUND_RPCS = (
     "TelemetryService/",
     "/AttachInstance",
     "/ComputeBatch",
-    "/Scoreboard",
+    "/GetScoreboard",
     "/ListModels",
     "/ListQueues",
 )

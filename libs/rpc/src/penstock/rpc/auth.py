@@ -1,6 +1,4 @@
-"""Who is calling an internal port: the token that services share, and the context that comes with
-it.
-"""
+"""Who calls an internal port: the token that services share, and the context that comes with it."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ Authenticator = Callable[[Metadata], Call | Awaitable[Call]]
 
 
 def internal(token: str, clock: Clock | None = None) -> Authenticator:
-    """Let in who holds the internal token, compared in constant time; the context that comes with
-    the call is believed.
+    """An authenticator for callers that hold the internal token, compared in constant time; the
+    context that comes with the call is believed.
     """
     ticking = clock or SystemClock()
     expected = token.encode()

@@ -21,13 +21,13 @@ PRIORITIES: Mapping[str, common_pb2.Priority] = {
     "critical": common_pb2.PRIORITY_CRITICAL,
 }
 """Priorities as people write them."""
-LONGEST_MS = 2**53
+UNBOUNDED_MS = 2**53
 """Sent for a call without a deadline: more milliseconds than anybody waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who pays, as the router's door authenticated it."""
+    """Who pays, as the router authenticated it."""
 
     organisation: str
     team: str = ""
@@ -70,7 +70,7 @@ class Call(NamedTuple):
         fields are not touched.
         """
         left_ms = (self.deadline_s - now) * 1000.0
-        context.remaining_ms = LONGEST_MS if left_ms >= LONGEST_MS else math.floor(left_ms)
+        context.remaining_ms = UNBOUNDED_MS if left_ms >= UNBOUNDED_MS else math.floor(left_ms)
         context.priority = self.priority  # type: ignore[assignment]
         if self.traceparent:
             context.traceparent, context.tracestate = self.traceparent, self.tracestate
@@ -90,7 +90,7 @@ class Call(NamedTuple):
             context.priority or NORMAL,
             context.run_id,
             context.step,
-            math.inf if left_ms >= LONGEST_MS else now + left_ms / 1000.0,
+            math.inf if left_ms >= UNBOUNDED_MS else now + left_ms / 1000.0,
             context.traceparent,
             context.tracestate,
         )

@@ -18,24 +18,25 @@ from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, invalid, to_fault
 from penstock.rpc.spans import Span, Tracer
+from penstock.service.logs import TRACE
 
 T = TypeVar("T")
 
 EXCHANGE = "Exchange"
-"""Name of the RPC that carries items of the others; core serves it, no servicer writes it."""
+"""Name of the RPC that carries items of the others; this library serves it, no servicer does."""
 
-LARGEST_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 4 << 20
 """Bytes that a server takes in one message."""
 
 FRAME_BYTES = 1 << 20
-"""Bytes in one frame at most, unless it holds a single item: what many items of one stream say must
-not exceed what one message may.
+"""Bytes in one frame at most, unless it holds a single item: many items of one stream must not
+exceed one message.
 """
 
-LARGEST_REQUEST_BYTES = LARGEST_MESSAGE_BYTES - (64 << 10)
+MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
 """Bytes of one request at most; its context travels beside it."""
 
-LONGEST_NAME = 128
+MAX_NAME_CHARACTERS = 128
 """Characters of a run's or a step's name that a span carries."""
 
 
@@ -46,10 +47,10 @@ def check_fits(request_bytes: int) -> None:
     Raises:
         Fault: INVALID_ARGUMENT.
     """
-    if request_bytes > LARGEST_REQUEST_BYTES:
+    if request_bytes > MAX_REQUEST_BYTES:
         raise invalid(
             "",
-            f"the request has {request_bytes} bytes; at most {LARGEST_REQUEST_BYTES} fit in "
+            f"the request has {request_bytes} bytes; at most {MAX_REQUEST_BYTES} fit in "
             "one: ask for fewer or smaller inputs at once",
         )
 
@@ -61,7 +62,7 @@ def split_to_fit(items: Sequence[T], bytes_of: Callable[[T], int]) -> Iterator[S
     first, size = 0, 0
     for number, item in enumerate(items):
         adds = bytes_of(item)
-        if size + adds > LARGEST_REQUEST_BYTES and number > first:
+        if size + adds > MAX_REQUEST_BYTES and number > first:
             yield items[first:number]
             first, size = number, 0
         size += adds
@@ -80,26 +81,25 @@ class Rpc:
     request: type[Message]
     response: type[Message]
     streams: bool
-    receipt: bool = False
-    """True when the response carries a receipt, which telemetry then takes."""
-    says_run: bool = False
-    """True when the request's `options` name an agent run, whose span and account this call then
-    is.
-    """
+    has_receipt: bool = False
+    """Whether the response carries a receipt, which telemetry counts."""
+    names_run: bool = False
+    """Whether the request's `options` may name an agent run, to which span and cost then belong."""
 
     def of_run(self, request: Any, call: Call) -> Call:
-        """The call with the run and step that the request names; names longer than any run may have
-        are cut, the servicer refuses them.
+        """The call with the run and step that the request names; overlong names are cut here and
+        refused by the servicer.
         """
-        if not self.says_run:
+        if not self.names_run:
             return call
         options = request.options
         run_id, step = (
-            options.run_id[:LONGEST_NAME] or call.run_id,
-            options.step[:LONGEST_NAME] or call.step,
+            options.run_id[:MAX_NAME_CHARACTERS] or call.run_id,
+            options.step[:MAX_NAME_CHARACTERS] or call.step,
         )
         if run_id == call.run_id and step == call.step:
             return call
+        # Three times as fast as _replace.
         return Call(
             call.principal,
             call.priority,
@@ -108,7 +108,7 @@ class Rpc:
             call.deadline_s,
             call.traceparent,
             call.tracestate,
-        )  # three times as quick as _replace
+        )
 
     def parse(self, payload: bytes) -> Message:
         """The request message.
@@ -135,7 +135,7 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
     field = method.output_type.fields_by_name.get("receipt")
     receipt = field is not None and field.message_type is common_pb2.Receipt.DESCRIPTOR
     options = method.input_type.fields_by_name.get("options")
-    says_run = (
+    names_run = (
         options is not None
         and options.message_type is not None
         and "run_id" in options.message_type.fields_by_name
@@ -148,13 +148,13 @@ def _rpc(service: ServiceDescriptor, method: MethodDescriptor) -> Rpc:
         response,
         bool(method.server_streaming),
         receipt,
-        says_run,
+        names_run,
     )
 
 
 Continuation = Callable[[], Awaitable[Message]]
-"""What a plain method gives instead of its response when it has to wait for something: called once,
-and awaited.
+"""What a plain method returns instead of its response when it has to wait for something: called
+once, and awaited.
 """
 
 
@@ -164,22 +164,29 @@ class PendingCall:
     Owner: whoever began it, who must `finish` it where `response` is None.
     """
 
-    __slots__ = ("response", "rest", "rpc", "span")
+    __slots__ = ("continuation", "response", "rpc", "span")
 
     def __init__(
-        self, rpc: Rpc, span: Span, response: Message | None, rest: Continuation | None = None
+        self,
+        rpc: Rpc,
+        span: Span,
+        response: Message | None,
+        continuation: Continuation | None = None,
     ) -> None:
-        self.rpc, self.span, self.response, self.rest = rpc, span, response, rest
+        self.rpc = rpc
+        self.span = span
+        self.response = response
+        self.continuation = continuation
 
 
 class Dispatcher:
     """Runs a servicer's methods: parse, span, act, serialise.
 
-    One instance serves every transport of a door.
+    One instance serves every transport of an endpoint.
 
-    A unary method is a coroutine function, or a plain function that gives its response at once
-    where it can, and otherwise a `Continuation`: an answer from memory then costs no task and no
-    timer.
+    A unary method is a coroutine function, or a plain function that returns its response where
+    nothing has to be waited for, and otherwise a `Continuation`: an answer from memory then costs
+    no task and no timer.
     """
 
     def __init__(self, service: ServiceDescriptor, servicer: object, tracer: Tracer) -> None:
@@ -202,34 +209,35 @@ class Dispatcher:
         Raises Fault.
         """
         span = self._tracer.span(rpc.span, rpc.of_run(request, call), kind="server")
+        TRACE.set(span.call.traceparent)
         try:
-            made: Any = self._methods[rpc.name](request, span.call)
-            if not isinstance(made, Message):
-                return PendingCall(rpc, span, None, made)
-            if rpc.receipt:
-                span.receipt(cast(Any, made).receipt)
+            returned: Any = self._methods[rpc.name](request, span.call)
+            if not isinstance(returned, Message):
+                return PendingCall(rpc, span, None, returned)
+            if rpc.has_receipt:
+                span.receipt(cast(Any, returned).receipt)
         except BaseException as error:
             with span:
-                raise _told(span, error) from None
+                raise _recorded(span, error) from None
         with span:
-            return PendingCall(rpc, span, made)
+            return PendingCall(rpc, span, returned)
 
-    async def finish(self, begun: PendingCall) -> Message:
+    async def finish(self, pending: PendingCall) -> Message:
         """Wait for the response of an RPC that has begun without one; raises Fault."""
-        assert begun.rest is not None
-        with begun.span as span:
+        assert pending.continuation is not None
+        with pending.span as span:
             try:
-                response: Any = await begun.rest()
-                if begun.rpc.receipt:
+                response: Any = await pending.continuation()
+                if pending.rpc.has_receipt:
                     span.receipt(response.receipt)
                 return cast(Message, response)
             except BaseException as error:
-                raise _told(span, error) from None
+                raise _recorded(span, error) from None
 
     async def act(self, rpc: Rpc, request: Message, call: Call) -> Message:
         """Run a unary RPC on messages; raises Fault."""
-        begun = self.begin(rpc, request, call)
-        return begun.response if begun.response is not None else await self.finish(begun)
+        pending = self.begin(rpc, request, call)
+        return pending.response if pending.response is not None else await self.finish(pending)
 
     async def stream(self, rpc: Rpc, payload: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming RPC on serialised messages; raises Fault."""
@@ -243,16 +251,17 @@ class Dispatcher:
     async def act_stream(self, rpc: Rpc, request: Message, call: Call) -> AsyncIterator[Message]:
         """Run a server-streaming RPC on messages; raises Fault."""
         with self._tracer.span(rpc.span, rpc.of_run(request, call), kind="server") as span:
+            TRACE.set(span.call.traceparent)
             messages = self._methods[rpc.name](request, span.call)
             try:
                 async for message in messages:
-                    if rpc.receipt and message.HasField("receipt"):
+                    if rpc.has_receipt and message.HasField("receipt"):
                         span.receipt(message.receipt)
                     yield message
             except GeneratorExit:
                 raise
             except BaseException as error:
-                raise _told(span, error) from None
+                raise _recorded(span, error) from None
             finally:
                 await messages.aclose()
 
@@ -266,8 +275,8 @@ def _plain(method: Callable[[Any, Call], Any]) -> Callable[[Any, Call], Any]:
     return lambda request, call: functools.partial(method, request, call)
 
 
-def _told(span: Any, error: BaseException) -> BaseException:
-    """Record the failure on the span and give what is raised on: cancellation stays itself, all
+def _recorded(span: Any, error: BaseException) -> BaseException:
+    """Record the failure on the span and return what is raised on: cancellation stays itself, all
     else becomes a Fault.
     """
     fault: Fault = to_fault(error)

@@ -1,7 +1,4 @@
-"""A door: one service on the wire.
-
-Bytes in, authenticated, dispatched, bytes or a status out; all of it in one wrapper.
-"""
+"""One service on the wire: bytes in, authenticated, dispatched, bytes or a status out."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.auth import Authenticator
-from penstock.rpc.call import LONGEST_MS, NORMAL, Call
+from penstock.rpc.call import NORMAL, UNBOUNDED_MS, Call
 from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
 from penstock.rpc.item_session import Session
@@ -27,43 +24,40 @@ from penstock.service.clock import Clock
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A service to serve: its descriptor, the object with its RPCs as methods `(request, call)`,
-    and who may come in.
-
-    `public` doors take from an item's context only what a caller may say: run, step, priority, time
-    left and trace.
-    """
+    """A service that is served."""
 
     service: ServiceDescriptor
     servicer: object
+    """Has the RPCs as methods `(request, call)`."""
     authenticate: Authenticator
     public: bool = False
+    """Whether an item's context says only what a caller may say: run, step, priority, time left and
+    trace. The context of an internal endpoint is believed.
+    """
 
 
 class EndpointHandlers:
-    """The grpc.aio handlers of one door."""
+    """The grpc.aio handlers of one endpoint."""
 
     def __init__(
-        self, door: Endpoint, tracer: Tracer, clock: Clock, default_deadline_s: float
+        self, endpoint: Endpoint, tracer: Tracer, clock: Clock, default_deadline_s: float
     ) -> None:
-        self._door = door
-        self._dispatcher = Dispatcher(door.service, door.servicer, tracer)
+        self._endpoint = endpoint
+        self._dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self._clock = clock
         self._default_deadline_s = default_deadline_s
 
     def generic(self) -> grpc.GenericRpcHandler:
         """All handlers of the service, ready to be added to a server."""
         handlers = {name: self._handler(rpc) for name, rpc in self._dispatcher.rpcs.items()}
-        exchange = self._door.service.methods_by_name.get(EXCHANGE)
+        exchange = self._endpoint.service.methods_by_name.get(EXCHANGE)
         if exchange is not None:
-            frame_in, frame_out = (
-                GetMessageClass(exchange.input_type),
-                GetMessageClass(exchange.output_type),
+            frame_in = GetMessageClass(exchange.input_type)
+            frame_out = GetMessageClass(exchange.output_type)
+            handlers[EXCHANGE] = grpc.stream_stream_rpc_method_handler(
+                self._exchange(frame_out), frame_in.FromString, frame_out.SerializeToString
             )
-            serve = self._exchange(frame_out)
-            parse, write = frame_in.FromString, frame_out.SerializeToString
-            handlers[EXCHANGE] = grpc.stream_stream_rpc_method_handler(serve, parse, write)
-        return grpc.method_handlers_generic_handler(self._door.service.full_name, handlers)
+        return grpc.method_handlers_generic_handler(self._endpoint.service.full_name, handlers)
 
     def _handler(self, rpc: Rpc) -> grpc.RpcMethodHandler:
         if rpc.streams:
@@ -76,10 +70,10 @@ class EndpointHandlers:
         async def serve(payload: bytes, context: Any) -> bytes:
             try:
                 call = self._timed(await self._caller(context), context)
-                begun = dispatcher.begin(rpc, rpc.parse(payload), call)
-                response = (
-                    begun.response if begun.response is not None else await dispatcher.finish(begun)
-                )
+                pending = dispatcher.begin(rpc, rpc.parse(payload), call)
+                response = pending.response
+                if response is None:
+                    response = await dispatcher.finish(pending)
                 return response.SerializeToString()
             except asyncio.CancelledError:
                 raise
@@ -119,7 +113,7 @@ class EndpointHandlers:
         return serve
 
     def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
-        if not self._door.public:
+        if not self._endpoint.public:
             return Call.from_context
         default_s = self._default_deadline_s
 
@@ -130,7 +124,7 @@ class EndpointHandlers:
                 context.priority or caller.priority,
                 context.run_id,
                 context.step,
-                now + (left_ms / 1e3 if left_ms and left_ms < LONGEST_MS else default_s),
+                now + (left_ms / 1e3 if left_ms and left_ms < UNBOUNDED_MS else default_s),
                 context.traceparent,
                 context.tracestate,
             )
@@ -138,8 +132,8 @@ class EndpointHandlers:
         return of_caller
 
     async def _caller(self, context: Any) -> Call:
-        made = self._door.authenticate(dict(context.invocation_metadata() or ()))
-        return made if isinstance(made, Call) else await made
+        caller = self._endpoint.authenticate(dict(context.invocation_metadata() or ()))
+        return caller if isinstance(caller, Call) else await caller
 
     def _timed(self, call: Call, context: Any) -> Call:
         """The Call of a plain RPC: its deadline is the earlier of gRPC's own and the context's, or

@@ -1,6 +1,7 @@
-"""The one table of errors to gRPC status, in both directions.
+"""Failures as they are raised here and as they travel: exceptions, item statuses, gRPC statuses.
 
-An exception's text never leaves the process.
+What follows from a failure stands in the table of `reasons`. An exception's text never leaves the
+process unless it was written for the caller.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from penstock.api.common.v1 import common_pb2
+from penstock.rpc.reasons import TABLE, Consequences, Reason, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -22,106 +24,119 @@ DOMAIN = "penstock"
 
 
 class Fault(Exception):
-    """A failure that the caller is told of: a gRPC code, what happened and what to do, the field to
-    mend, when to try again.
+    """A failure that the caller is told of: why, in words that may leave, and what to mend or when
+    to try again.
     """
 
     def __init__(
-        self,
-        code: grpc.StatusCode,
-        message: str,
-        *,
-        reason: str = "",
-        field: str = "",
-        retry_after_s: float = 0.0,
+        self, reason: Reason, message: str, *, field: str = "", retry_after_s: float = 0.0
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
         self.reason = reason
+        self.message = message
         self.field = field
         self.retry_after_s = retry_after_s
 
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC code that the caller gets."""
+        return TABLE[self.reason].code
 
-def invalid(field: str, message: str) -> Fault:
+    @property
+    def consequences(self) -> Consequences:
+        """What follows from it."""
+        return TABLE[self.reason]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickled, (self.reason, self.message, self.field, self.retry_after_s)
+
+
+def _unpickled(reason: Reason, message: str, field: str, retry_after_s: float) -> Fault:
+    return Fault(reason, message, field=field, retry_after_s=retry_after_s)
+
+
+def invalid(field: str, message: str, reason: Reason = Reason.INVALID_ARGUMENT) -> Fault:
     """The caller must mend `field`."""
-    return Fault(
-        grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {message}" if field else message, field=field
-    )
+    return Fault(reason, f"{field}: {message}" if field else message, field=field)
 
 
-def not_found(field: str, message: str) -> Fault:
+def not_found(field: str, message: str, reason: Reason = Reason.NOT_FOUND) -> Fault:
     """What `field` names does not exist."""
-    return Fault(
-        grpc.StatusCode.NOT_FOUND, f"{field}: {message}" if field else message, field=field
-    )
+    return Fault(reason, f"{field}: {message}" if field else message, field=field)
+
+
+def failed_precondition(
+    field: str, message: str, reason: Reason = Reason.FAILED_PRECONDITION
+) -> Fault:
+    """The system is in a state in which this cannot be done, and trying again does not help."""
+    return Fault(reason, f"{field}: {message}" if field else message, field=field)
 
 
 def unauthenticated(message: str) -> Fault:
-    """Nobody known is calling."""
-    return Fault(grpc.StatusCode.UNAUTHENTICATED, message)
+    """The caller is not known."""
+    return Fault(Reason.UNAUTHENTICATED, message)
 
 
-def denied(message: str, reason: str = "") -> Fault:
-    """Somebody known may not do this."""
-    return Fault(grpc.StatusCode.PERMISSION_DENIED, message, reason=reason)
+def denied(message: str, reason: Reason = Reason.PERMISSION_DENIED) -> Fault:
+    """The caller is known and may not do this."""
+    return Fault(reason, message)
 
 
-def exhausted(message: str, reason: str = "", retry_after_s: float = 0.0) -> Fault:
+def exhausted(
+    message: str, *, reason: Reason = Reason.RESOURCE_EXHAUSTED, retry_after_s: float = 0.0
+) -> Fault:
     """A rate, a budget or a queue is used up; with `retry_after_s` it will refill."""
-    return Fault(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, message, reason=reason, retry_after_s=retry_after_s
-    )
+    return Fault(reason, message, retry_after_s=retry_after_s)
 
 
-def unavailable(message: str, retry_after_s: float = 0.0, reason: str = "") -> Fault:
+def unavailable(
+    message: str, *, reason: Reason = Reason.UNAVAILABLE, retry_after_s: float = 0.0
+) -> Fault:
     """Nothing can serve this now; another instance or another moment may."""
-    return Fault(grpc.StatusCode.UNAVAILABLE, message, reason=reason, retry_after_s=retry_after_s)
+    return Fault(reason, message, retry_after_s=retry_after_s)
 
 
 def deadline_exceeded(message: str) -> Fault:
     """The time was up before the answer was there."""
-    return Fault(grpc.StatusCode.DEADLINE_EXCEEDED, message)
-
-
-def failed_precondition(field: str, message: str) -> Fault:
-    """The system is in a state in which this cannot be done, and trying again does not help."""
-    return Fault(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        f"{field}: {message}" if field else message,
-        field=field,
-    )
+    return Fault(Reason.DEADLINE_EXCEEDED, message)
 
 
 def internal(message: str) -> Fault:
-    """Our own fault, described in words that may leave."""
-    return Fault(grpc.StatusCode.INTERNAL, message)
+    """An error of ours, described in words that may leave."""
+    return Fault(Reason.INTERNAL, message)
+
+
+def consequences_of(error: BaseException) -> Consequences:
+    """What follows from a call that ended so, without a word in the log."""
+    if isinstance(error, Fault):
+        return error.consequences
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return TABLE[Reason.CANCELLED]
+    if isinstance(error, TimeoutError):
+        return TABLE[Reason.DEADLINE_EXCEEDED]
+    return TABLE[Reason.INTERNAL]
 
 
 def to_fault(error: BaseException) -> Fault:
     """Any exception as a Fault.
 
-    An unknown one becomes INTERNAL with a random id; its text is logged under that id only.
+    One that is not ours becomes INTERNAL with a random id; its text is logged under that id only.
     """
     if isinstance(error, Fault):
         return error
     if isinstance(error, asyncio.CancelledError):
-        return Fault(grpc.StatusCode.CANCELLED, "cancelled by the caller")
+        return Fault(Reason.CANCELLED, "cancelled by the caller")
     if isinstance(error, TimeoutError):
-        return deadline_exceeded("the time was up before the answer was there")
+        return deadline_exceeded("the deadline passed before the answer was there")
     if isinstance(error, grpc.aio.AioRpcError):
         return _of_rpc(error)
-    incident = secrets.token_hex(6)
-    log.error("incident %s", incident, exc_info=error)
-    return Fault(
-        grpc.StatusCode.INTERNAL, f"internal error; its log entry is {incident}", reason="INCIDENT"
-    )
+    entry = secrets.token_hex(6)
+    log.error("unexpected error, told to the caller as log entry %s", entry, exc_info=error)
+    return internal(f"internal error; its log entry is {entry}")
 
 
 def _of_rpc(error: grpc.aio.AioRpcError) -> Fault:
-    """A failed plain call to a service of ours: its code stands, and the details that were sent
-    with it.
-    """
+    """A failed plain call to a service of ours: its code stands, with the details sent with it."""
     code = error.code()
     packed = next(
         (
@@ -132,22 +147,23 @@ def _of_rpc(error: grpc.aio.AioRpcError) -> Fault:
         None,
     )
     if packed is None or not isinstance(packed, bytes):
-        return Fault(code, error.details() or code.value[1])
+        return Fault(reason_of("", code), error.details() or code.value[1])
     return _of_status(status_pb2.Status.FromString(packed))
 
 
 def _of_status(status: status_pb2.Status) -> Fault:
-    fault = Fault(CODES[status.code], status.message)
+    name, field, retry_after_s = "", "", 0.0
     for detail in status.details:
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
-            fault.field = bad.field_violations[0].field if bad.field_violations else ""
+            field = bad.field_violations[0].field if bad.field_violations else ""
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
-            fault.retry_after_s = delay.seconds + delay.nanos / 1e9
+            retry_after_s = delay.seconds + delay.nanos / 1e9
         elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            fault.reason = error_details_pb2.ErrorInfo.FromString(detail.value).reason
-    return fault
+            name = error_details_pb2.ErrorInfo.FromString(detail.value).reason
+    reason = reason_of(name, CODES[status.code])
+    return Fault(reason, status.message, field=field, retry_after_s=retry_after_s)
 
 
 def to_item_status(error: BaseException) -> common_pb2.ItemStatus:
@@ -164,20 +180,20 @@ def to_item_status(error: BaseException) -> common_pb2.ItemStatus:
 
 def from_item_status(status: common_pb2.ItemStatus) -> Fault:
     """The fault that an item's status tells of."""
+    code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return Fault(
-        CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+        reason_of(status.reason, code),
         status.message,
-        reason=status.reason,
         field=status.field,
         retry_after_s=status.retry_after_ms / 1000.0,
     )
 
 
 def to_rpc_status(fault: Fault) -> status_pb2.Status:
-    """google.rpc.Status with BadRequest, RetryInfo and ErrorInfo where the fault has them, for
-    plain calls.
+    """google.rpc.Status with ErrorInfo, and with BadRequest and RetryInfo where they say
+    something.
     """
-    details = []
+    details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN)]
     if fault.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=fault.field, description=fault.message
@@ -187,22 +203,9 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
         seconds, rest = divmod(fault.retry_after_s, 1)
         delay = duration_pb2.Duration(seconds=int(seconds), nanos=int(rest * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    if fault.reason:
-        details.append(error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN))
     status = status_pb2.Status(code=fault.code.value[0], message=fault.message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
-
-
-def to_fault_code(error: BaseException) -> str:
-    """The name of the code that `to_fault` would give, without logging anything."""
-    if isinstance(error, Fault):
-        return str(error.code.name)
-    if isinstance(error, asyncio.CancelledError):
-        return "CANCELLED"
-    if isinstance(error, TimeoutError):
-        return "DEADLINE_EXCEEDED"
-    return "INTERNAL"

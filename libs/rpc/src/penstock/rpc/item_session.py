@@ -1,8 +1,8 @@
 """Server side of the item stream: each item is its own task, each result leaves as soon as it is
 ready.
 
-Ownership: the session owns every item from its frame until its last result is handed to the writer
-or the stream is gone.
+The session owns every item from its frame until its last result is handed to the writer or the
+stream is gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FRAME_RESULTS = 256
 """Results in one frame at most, so that a frame stays small."""
 
 ItemCall = Callable[[common_pb2.CallContext, float], Call]
-"""Makes an item's call from its context: an internal door believes it, the public door takes only
+"""Makes an item's call from its context: an internal endpoint believes it, a public one takes only
 what a caller may say.
 """
 
@@ -90,50 +90,47 @@ class Session:
     def _start(self, item: common_pb2.Item, now: float) -> None:
         rpc = self._dispatcher.rpcs.get(item.method)
         if rpc is None:
-            return self._end(
-                item.id,
-                invalid(
-                    "method",
-                    f"{item.method!r} is not a method of {self._dispatcher.service.full_name}",
-                ),
-            )
+            service = self._dispatcher.service.full_name
+            self._end(item.id, invalid("method", f"{item.method!r} is not a method of {service}"))
+            return
         if len(self._tasks) >= ITEM_WINDOW:
-            return self._end(
-                item.id, exhausted("more items in flight than the stream has credits for")
-            )
+            message = "more items in flight than the stream has credits for"
+            self._end(item.id, exhausted(message))
+            return
         call = self._item_call(item.context, now)
         left_s = call.deadline_s - now
         if left_s <= 0:
-            return self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
-        work = (
-            self._serve_stream(item, rpc, call, left_s)
-            if rpc.streams
-            else self._begin(item, rpc, call, left_s)
-        )
-        if work is not None:
-            self._tasks[item.id] = asyncio.get_running_loop().create_task(work)
-        return None
+            self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
+            return
+        if rpc.streams:
+            work = self._serve_stream(item, rpc, call, left_s)
+        else:
+            pending = self._begin(item, rpc, call, left_s)
+            if pending is None:
+                return
+            work = pending
+        self._tasks[item.id] = asyncio.get_running_loop().create_task(work)
 
     def _begin(
         self, item: common_pb2.Item, rpc: Rpc, call: Call, left_s: float
     ) -> Coroutine[None, None, None] | None:
         """Answer an item at once where that is possible; otherwise the work that is left."""
         try:
-            begun = self._dispatcher.begin(rpc, rpc.parse(item.payload), call)
+            pending = self._dispatcher.begin(rpc, rpc.parse(item.payload), call)
         except Exception as error:
             self._end(item.id, error)
             return None
-        if begun.response is None:
-            return self._serve(item.id, begun, left_s)
-        self._push(item.id, begun.response.SerializeToString(), OK)
+        if pending.response is None:
+            return self._serve(item.id, pending, left_s)
+        self._push(item.id, pending.response.SerializeToString(), OK)
         return None
 
-    async def _serve(self, item_id: int, begun: PendingCall, left_s: float) -> None:
+    async def _serve(self, item_id: int, pending: PendingCall, left_s: float) -> None:
         timer = self._arm(item_id, left_s)
         try:
-            response = await self._dispatcher.finish(begun)
+            response = await self._dispatcher.finish(pending)
         except BaseException as error:
-            self._end(item_id, self._reason(item_id, error))
+            self._end(item_id, self._cause(item_id, error))
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
@@ -159,7 +156,7 @@ class Session:
                     self._room.clear()
                     await self._room.wait()
         except BaseException as error:
-            self._end(item.id, self._reason(item.id, error))
+            self._end(item.id, self._cause(item.id, error))
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
@@ -184,13 +181,10 @@ class Session:
             self._expired.add(item_id)
             task.cancel()
 
-    def _reason(self, item_id: int, error: BaseException) -> BaseException:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        return (
-            deadline_exceeded("the time was up before the answer was there")
-            if cancelled and item_id in self._expired
-            else error
-        )
+    def _cause(self, item_id: int, error: BaseException) -> BaseException:
+        if isinstance(error, asyncio.CancelledError) and item_id in self._expired:
+            return deadline_exceeded("the time was up before the answer was there")
+        return error
 
     def _end(self, item_id: int, error: BaseException) -> None:
         self._push(item_id, b"", to_item_status(error))
@@ -210,9 +204,8 @@ class Session:
             while self._ready and self._result_credits > 0:
                 freed, self._finished = self._finished, 0
                 frame = self._frame(credits=freed)
-                self._fill(
-                    frame.results, min(len(self._ready), self._result_credits, FRAME_RESULTS)
-                )
+                count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
+                self._fill(frame.results, count)
                 self._result_credits -= len(frame.results)
                 await context.write(frame)
                 self._room.set()

@@ -1,8 +1,7 @@
-"""The gathered unary batch, for uniform micro-work such as limiter decisions: what arrives while a
-batch is in flight makes the next one.
+"""Single requests turned into batches: what arrives while a batch is in flight makes the next one.
 
-For work of like length only: one slow item holds all of its batch. Hops whose items differ use the
-item stream (`hop`).
+For work of equal length only, such as the limiter's decisions: one slow item delays all of its
+batch. Calls whose items differ use the item stream (`peers.stream`).
 """
 
 from __future__ import annotations
@@ -18,31 +17,31 @@ A = TypeVar("A")
 
 
 class MicroBatcher(Generic[Q, A]):
-    """Turns single questions into batches of at most `most`, one batch in flight.
+    """Sends requests in batches of at most `max_batch`, one batch in flight.
 
-    An idle gatherer sends at once; nothing waits on a timer.
+    An idle batcher sends at once; nothing waits on a timer.
 
     Args:
-        ask: answers a batch, in order; an answer may be a Fault, which fails that question alone.
+        send: answers a batch, in order; an answer may be a Fault, which fails that request alone.
             What it raises fails the whole batch.
     """
 
     def __init__(
-        self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A | Fault]]], most: int = 512
+        self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A | Fault]]], max_batch: int = 512
     ) -> None:
-        self._ask = ask
-        self._most = most
+        self._send_batch = send
+        self._max_batch = max_batch
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._sender: asyncio.Task[None] | None = None
-        self._flying: list[tuple[Q, asyncio.Future[A]]] = []
+        self._in_flight: list[tuple[Q, asyncio.Future[A]]] = []
 
-    async def __call__(self, question: Q) -> A:
-        """Ask one question; raises the Fault that answers it.
+    async def __call__(self, request: Q) -> A:
+        """Send one request and return its answer; raises the Fault that answers it.
 
-        A cancelled one leaves the next batch; a running batch ignores it.
+        A request whose caller is cancelled leaves the next batch; a batch in flight ignores that.
         """
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+        self._waiting.append((request, future))
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send())
         return await future
@@ -50,34 +49,33 @@ class MicroBatcher(Generic[Q, A]):
     async def _send(self) -> None:
         try:
             while self._waiting:
-                batch = [item for item in self._waiting[: self._most] if not item[1].done()]
-                del self._waiting[: self._most]
+                batch = [item for item in self._waiting[: self._max_batch] if not item[1].done()]
+                del self._waiting[: self._max_batch]
                 if batch:
-                    self._flying = batch
+                    self._in_flight = batch
                     self._settle(batch, await self._answers(batch))
         finally:
-            self._sender, self._flying = None, []
+            self._sender, self._in_flight = None, []
 
-    def give_up(self, error: Exception) -> None:
+    def fail_all(self, error: Exception) -> None:
         """Answer all who wait, in flight or not, with `error`.
 
         The batch in flight goes on; what it brings is dropped.
         """
         waiting, self._waiting = self._waiting, []
-        for batch in (self._flying, waiting):
+        for batch in (self._in_flight, waiting):
             self._settle(batch, [error] * len(batch))
 
     async def _answers(
         self, batch: Sequence[tuple[Q, asyncio.Future[A]]]
     ) -> Sequence[A | BaseException]:
         try:
-            answers = await self._ask([question for question, _ in batch])
+            answers = await self._send_batch([request for request, _ in batch])
         except Exception as error:
             return [error] * len(batch)
         if len(answers) != len(batch):
-            return [internal(f"{len(answers)} answers came for {len(batch)} questions")] * len(
-                batch
-            )
+            mismatch = internal(f"{len(answers)} answers came for {len(batch)} requests")
+            return [mismatch] * len(batch)
         return answers
 
     @staticmethod

@@ -1,5 +1,5 @@
-"""How an instance says that it exists: it registers with a router, renews its lease with its load,
-and leaves before it stops.
+"""How an instance becomes known: it registers with a router, renews its lease with its load, and
+deregisters before it stops.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 RPC_TIMEOUT_S = 2.0
-FIRST_RETRY_S = 0.1
-MOST_RETRY_S = 2.0
+MIN_RETRY_S = 0.1
+MAX_RETRY_S = 2.0
 
 
 class Registrar:
@@ -35,7 +35,7 @@ class Registrar:
 
     Args:
         router_addresses: `host:port` or `unix:/path`; several, separated by commas, are tried in
-            turn. Routers that share a Redis tell each other, so one that answers is enough.
+            turn. Routers that share a store tell each other, so one that answers is enough.
         instance: what is registered.
         token: the internal token.
         load: the load now, sent with each heartbeat; None sends none.
@@ -69,15 +69,15 @@ class Registrar:
         )
 
     async def leave(self) -> None:
-        """Tell the router to send nothing more, and forget the lease; a router that does not answer
-        is not waited for.
+        """Have the router send nothing more and forget the lease; a router that does not answer is
+        not waited for.
         """
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._peer is not None:
             with contextlib.suppress(Fault):
-                await self._ask(
+                await self._call(
                     "Drain", router_pb2.DrainRequest(instance_id=self._instance.id, deregister=True)
                 )
         await self._hang_up()
@@ -86,7 +86,7 @@ class Registrar:
         failures = 0
         while True:
             try:
-                lease = await self._ask(
+                lease = await self._call(
                     "Register", router_pb2.RegisterRequest(instance=self._instance)
                 )
                 failures = 0
@@ -97,7 +97,7 @@ class Registrar:
                     log.warning("not registered with a router: %s", fault.message)
                 await self._hang_up()
                 self._turn += 1
-                await self._clock.sleep(min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 8)))
+                await self._clock.sleep(min(MAX_RETRY_S, MIN_RETRY_S * 2.0 ** min(failures, 8)))
 
     async def _renew(self, interval_s: float) -> None:
         """Send heartbeats until the router asks to register again."""
@@ -108,12 +108,12 @@ class Registrar:
                 load=self._load() if self._load else None,
                 models=self._changed_models(),
             )
-            if (await self._ask("Heartbeat", request)).register_again:
+            if (await self._call("Heartbeat", request)).register_again:
                 return
 
     def _changed_models(self) -> Sequence[inference_pb2.Model]:
-        """The models where they are others than at the last time; a registration that follows says
-        them too.
+        """The models, where they differ from those of the last time; empty where they do not. A
+        registration that follows has them too.
         """
         models = list(self._models()) if self._models is not None else []
         if not models or models == list(self._instance.models):
@@ -122,7 +122,7 @@ class Registrar:
         self._instance.models.extend(models)
         return models
 
-    async def _ask(self, method: str, request: Message) -> Any:
+    async def _call(self, method: str, request: Message) -> Any:
         if self._peer is None:
             channel = open_channel(self._addresses[self._turn % len(self._addresses)])
             self._peer = UnaryPeer(channel, SERVICE, token=self._token, clock=self._clock)

@@ -1,4 +1,4 @@
-"""Which machine this process runs on, as its kernel says. Nothing else."""
+"""Which machine this process runs on, as its kernel says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that ends with the process that started it. Nothing is started here."""
+"""A command that ends with the process that started it."""
 
 from __future__ import annotations
 

@@ -1,26 +1,23 @@
-"""How every service starts: --help, settings, logging, event loop, exit codes.
-
-No service logic lives here.
-"""
+"""How every service starts: --help, settings, logging, event loop, exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import gc
-import logging
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from penstock.service.logs import configure
 from penstock.service.settings import BadConfig, ServiceSettings, describe, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
 
 GC_THRESHOLDS = (10_000, 20, 50)
-"""New objects before a collection, and collections before one of the older generations: a request
-makes hundreds of objects and leaves none, so Python's own thresholds (700, 10, 10) would look
-through everything several times in a hundred requests.
+"""New objects before a collection, and collections before one of the older generations. A request
+makes hundreds of objects and leaves none, so with Python's own thresholds (700, 10, 10) a hundred
+requests cause several full collections.
 """
 
 USAGE_ERROR = 2
@@ -51,12 +48,7 @@ def run(
         settings = load_settings(kind)
     except BadConfig as error:
         sys.exit(_refuse(name, error.problems))
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    configure(name, settings.profile, settings.log_level)
     sys.exit(_run(name, serve(settings)))
 
 

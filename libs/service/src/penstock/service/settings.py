@@ -1,7 +1,4 @@
-"""The one configuration door: `PENSTOCK_*` variables and one YAML file, validated whole.
-
-Nothing here acts on a value.
-"""
+"""The configuration: `PENSTOCK_*` variables and one YAML file, validated whole."""
 
 from __future__ import annotations
 
@@ -125,11 +122,9 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 
 def split_commas(value: object) -> object:
     """Turn `a, b` into ("a", "b"); other values pass to pydantic as they are."""
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip())
-        if isinstance(value, str)
-        else value
-    )
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -149,10 +144,9 @@ def load_settings(kind: type[S], **overrides: Any) -> S:
 
 
 def _variable_problem(kind: type[BaseSettings], item: Mapping[str, Any]) -> str:
-    name = (
-        kind.model_config.get("env_prefix", "") + "_".join(str(part) for part in item["loc"])
-    ).upper()
-    return f"{name}: {item['msg']}"
+    prefix = kind.model_config.get("env_prefix", "")
+    name = prefix + "_".join(str(part) for part in item["loc"])
+    return f"{name.upper()}: {item['msg']}"
 
 
 def load_section(path: Path | None, name: str, kind: type[M]) -> M:
@@ -227,11 +221,9 @@ def describe(kind: type[BaseSettings]) -> list[tuple[str, str, str]]:
     prefix = kind.model_config.get("env_prefix", "")
     rows = []
     for name, field in kind.model_fields.items():
-        default = (
-            ""
-            if field.is_required()
-            else str(field.get_default(call_default_factory=True, validated_data={}))
-        )
+        default = ""
+        if not field.is_required():
+            default = str(field.get_default(call_default_factory=True, validated_data={}))
         rows.append(((prefix + name).upper(), default, field.description or ""))
     return rows
 

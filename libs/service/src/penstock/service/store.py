@@ -1,7 +1,4 @@
-"""Redis: opening a client, and running the embedded server as a child.
-
-A real server always; nothing imitates it.
-"""
+"""The store (Redis or Valkey): opening a client, and running the embedded server as a child."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-LEAST_VERSION = (6, 2)
+MIN_VERSION = (6, 2)
 SOCKET_PATH_BYTES = 107
-"""Longest unix socket path that Linux takes (sun_path less its terminator)."""
+"""Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
 Persistence = Literal["ledger", "cache"]
 
@@ -69,7 +66,7 @@ def server_binary() -> str:
         [found, "--version"], capture_output=True, text=True, check=True
     ).stdout
     number = next((word[2:] for word in version.split() if word.startswith("v=")), "0.0")
-    if tuple(int(part) for part in number.split(".")[:2]) < LEAST_VERSION:
+    if tuple(int(part) for part in number.split(".")[:2]) < MIN_VERSION:
         raise CannotStart(
             f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_REDIS_URL"
         )

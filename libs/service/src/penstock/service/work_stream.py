@@ -1,9 +1,9 @@
-"""A Redis stream with a consumer group as a work queue: each entry is handled by one router at a
-time and leaves when it is done.
+"""A work queue: a stream of the store with a consumer group, so that each entry is handled by one
+router at a time and leaves when it is done.
 
-Ownership: an entry belongs to the router that read it for as long as that router renews its claim;
-one that crashed loses its entries to the others after the lease. Handling may therefore happen
-twice; what ends the work must make the second ending do nothing.
+An entry belongs to the router that read it for as long as that router renews its claim; one that
+crashed loses its entries to the others after the lease. Handling may therefore happen twice; what
+ends the work must make the second ending do nothing.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class WorkStream:
         self._loops: list[asyncio.Task[None]] = []
         self._claimed_at = float("-inf")
         self._cursor: bytes | str = "0-0"
-        """Where the search for lost entries goes on: one look sees a part of those that are
-        pending.
-        """
+        """Where the search for lost entries goes on: one search sees a part of those pending."""
 
     def start(self) -> None:
         """Begin to read."""
@@ -118,14 +116,15 @@ class WorkStream:
             self._begin(entries)
             room -= len(entries)
         if room > 0:
-            found = await self._store.xreadgroup(
+            streams = await self._store.xreadgroup(
                 GROUP, self._consumer, {self._stream: ">"}, count=room, block=BLOCK_MS
             )
-            entries = (
-                found.values() if isinstance(found, dict) else [part[1] for part in found or ()]
-            )
-            for part in entries:
-                self._begin(part[0] if isinstance(found, dict) else part)
+            if isinstance(streams, dict):  # RESP3
+                for parts in streams.values():
+                    self._begin(parts[0])
+            else:
+                for _, entries in streams or ():
+                    self._begin(entries)
 
     def _begin(self, entries: Any) -> None:
         for entry_id, fields in entries:
@@ -152,7 +151,7 @@ class WorkStream:
                 pipe.xdel(self._stream, entry)
                 await pipe.execute()
         except LOST:
-            log.warning("%s: %s stays pending, Redis is unavailable", self._stream, work_id)
+            log.warning("%s: %s stays pending, the store is unavailable", self._stream, work_id)
         except Exception:
             log.exception("%s: %s stays pending", self._stream, work_id)
 

@@ -14,15 +14,11 @@ from dataclasses import dataclass, field
 
 from penstock.router.calls.attempts import RETRIES_SAVED
 from penstock.router.instances.registry import LEARNING
-from penstock.router.routing.fleet import Fleet, Learning, Member, Outcome
-from penstock.router.routing.instance_choice import Budget, choose
-from penstock.router.routing.strategies import (
-    STRATEGIES,
-    Ask,
-    LateBinding,
-    LeastAddedDelay,
-    Strategy,
-)
+from penstock.router.routing.choice import Chosen, ExtrasBudget, Queued, choose
+from penstock.router.routing.fleet import Fleet, Learning, Member
+from penstock.router.routing.strategies import STRATEGIES
+from penstock.router.routing.strategy import Answer, RequestFeatures
+from penstock.rpc.reasons import Verdict
 
 SERVICE_S = 0.05
 """Mean service time of the fastest instance; tables call it S."""
@@ -46,7 +42,7 @@ class SimulatedRequest:
         tried: instances that it was sent to.
         attempts: number of times that it was sent.
         sent_s: when it was sent last.
-        ask: what the strategy knows of it.
+        features: what the strategy knows of it.
         work: its work relative to others, for the strategy's learning.
         payload: of a subclass of FleetSimulation.
     """
@@ -57,7 +53,7 @@ class SimulatedRequest:
     tried: set[str] = field(default_factory=set)
     attempts: int = 0
     sent_s: float = 0.0
-    ask: Ask = field(default_factory=Ask)
+    features: RequestFeatures = field(default_factory=RequestFeatures)
     work: float = 1.0
     payload: object = None
 
@@ -156,18 +152,10 @@ class SimulatedRouter:
             Member(instance.name, instance.slots, proven=True) for instance in instances
         ]
         self.members = {member.id: member for member in self.fleet.members}
-        self._strategy: Strategy = STRATEGIES[strategy]()
-        self._default: Strategy = LeastAddedDelay()
+        self.strategy = STRATEGIES[strategy]()
         self.rng = random.Random(seed)
-        self.retries = Budget(RETRY_SHARE, RETRIES_SAVED)
+        self.retries = ExtrasBudget(RETRY_SHARE, RETRIES_SAVED)
         self.queue: deque[SimulatedRequest] = deque()
-
-    @property
-    def strategy(self) -> Strategy:
-        """As in the serving router: the default in place of a late binding that does not fit."""
-        if isinstance(self._strategy, LateBinding) and not self._strategy.fits(self.fleet):
-            return self._default
-        return self._strategy
 
 
 @dataclass
@@ -308,17 +296,17 @@ class FleetSimulation:
     def route(self, request: SimulatedRequest) -> None:
         """Send a request where its router decides, queue it there, or let it fail."""
         router = request.router
-        pick = choose(
+        choice = choose(
             router.fleet,
             router.strategy,
-            request.ask,
+            request.features,
             self.now_s,
             router.rng,
-            without=request.tried,
+            tried=request.tried,
         )
-        if pick.member is not None:
-            self.send(request, pick.member)
-        elif pick.held:
+        if isinstance(choice, Chosen):
+            self.send(request, choice.member)
+        elif isinstance(choice, Queued):
             router.queue.append(request)
         else:
             self.log.latencies_s.append((request.arrived_s, math.inf))
@@ -376,18 +364,20 @@ class FleetSimulation:
         utilization: float,
     ) -> None:
         """The answer reaches the router, with the instance's load when it ended."""
-        member = request.router.members[instance.name]
+        router = request.router
+        member = router.members[instance.name]
         took_s = self.now_s - request.sent_s
-        request.router.fleet.end(member, self.now_s, Outcome.SUCCESS, took_s, request.work)
+        router.fleet.succeed(member, self.now_s, took_s, request.work)
         silent_from_s, silent_to_s = self.scenario.no_reports_s
         if not silent_from_s <= self.now_s < silent_to_s:
             member.report(in_flight, 0, utilization, self.now_s)
-        request.router.fleet.went(self.scenario.round_trip_s)
+        answer = Answer(self.now_s, took_s, self.scenario.round_trip_s)
+        router.strategy.answered(member, router.fleet, answer)
         self.log.latencies_s.append((request.arrived_s, self.now_s - request.arrived_s))
-        self._route_queued(request.router)
+        self._route_queued(router)
 
     def _failed(self, request: SimulatedRequest, member: Member) -> None:
-        request.router.fleet.end(member, self.now_s, Outcome.GONE)
+        request.router.fleet.fail(member, self.now_s, Verdict.GONE)
         if request.attempts < MAX_ATTEMPTS and request.router.retries.spend():
             self.route(request)
         else:

@@ -1,1 +1,6 @@
-"""What holds for each kind of task: estimated sizes, keys of answers that may be reused."""
+"""What holds for each kind of task, one module a kind; estimates of size, keys of reusable answers.
+
+A kind says how its tasks are validated, estimated, split and merged, whether they may be computed
+twice, what of theirs may be kept, and how they are named in telemetry. `kinds.py` lists them. Only
+this library compares a kind with a name.
+"""

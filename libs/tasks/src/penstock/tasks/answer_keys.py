@@ -16,8 +16,6 @@ FINGERPRINT_BYTES = 8
 """The leading bytes of a key by which callers know whether the cache may have an answer."""
 KNOWN_MISS_RULE = "miss: known not to be kept"
 """The rule of a miss without a look-up, in receipts and counters."""
-STALE_RULE = "exact: stale"
-"""The rule, or its beginning, of an expired answer that is served while a new one is fetched."""
 TENANT_SEPARATOR = "\x1f"
 FORMAT = b"2"
 """Version of the keys' canonical form: entries stored under another version are not found."""

@@ -15,8 +15,8 @@ PRICE_MICROUSD = 500
 def chat(text: str, system: str = "You sort requests.", **fields: Any) -> inference_pb2.Task:
     """A generate task of one system and one user message; `fields` are further ones of the task."""
     task = inference_pb2.Task()
-    task.generate.messages.add(role="system", content=system)
-    task.generate.messages.add(role="user", content=text)
+    task.generate.messages.add(role=inference_pb2.ROLE_SYSTEM, content=system)
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content=text)
     for name, value in fields.items():
         if name == "tools":
             task.generate.tools.extend(value)
@@ -30,7 +30,7 @@ def chat_result(
 ) -> inference_pb2.TaskResult:
     """The result of a generate task: one text that took 50 ms."""
     result = inference_pb2.TaskResult(compute_ms=COMPUTE_MS)
-    result.generate.message.role = "assistant"
+    result.generate.message.role = inference_pb2.ROLE_ASSISTANT
     result.generate.message.content = text
     result.generate.finish_reason = finish_reason
     return result

@@ -106,7 +106,7 @@ class IntentInstance(OneByOneInstance):
         await asyncio.sleep(COMPUTE_S)
         text = request.task.generate.messages[-1].content
         result = pb.TaskResult(revision="demo", compute_ms=COMPUTE_S * 1e3)
-        result.generate.message.role = "assistant"
+        result.generate.message.role = pb.ROLE_ASSISTANT
         result.generate.message.content = json.dumps({"intent": self.intents[text]})
         result.generate.finish_reason = pb.FINISH_REASON_STOP
         result.usage.input_tokens = len(text) // CHARACTERS_PER_TOKEN + PROMPT_OVERHEAD_TOKENS

@@ -13,6 +13,7 @@ from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
+from penstock.tasks.kinds import numbers_of
 from penstock.testkit.instance import INFERENCE
 
 
@@ -43,7 +44,7 @@ class Registration:
         model = inference_pb2.Model(
             name=self.model,
             state=inference_pb2.MODEL_STATE_READY,
-            tasks=self.tasks,
+            tasks=numbers_of(self.tasks),
             revision=self.revision,
             max_input_tokens=self.max_input_tokens,
         )

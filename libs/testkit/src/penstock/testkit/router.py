@@ -13,6 +13,7 @@ from penstock.rpc.auth import Metadata
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault, unauthenticated
+from penstock.tasks.rerank import ranking_of
 from penstock.testkit.server import serving
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
@@ -23,7 +24,9 @@ HANG = "hang"
 
 
 class ScriptedRouter:
-    """Embeds a text as its length and streams three pieces; other methods must not be called.
+    """Embeds a text as its length, ranks documents by theirs, and streams three pieces.
+
+    Other methods must not be called.
 
     Attributes:
         faults: raised one by one by the next calls, in order.
@@ -53,6 +56,12 @@ class ScriptedRouter:
         )
         embeddings = [inference_pb2.Embedding(values=[float(len(text))]) for text in request.texts]
         return pb.EmbedResponse(embeddings=embeddings, receipt=receipt)
+
+    async def Rerank(self, request: pb.RerankRequest, call: Call) -> pb.RerankResponse:
+        """See RouterService; long documents come first."""
+        self.calls.append((request.options, call))
+        sizes = [float(len(document)) for document in request.documents]
+        return pb.RerankResponse(ranking=ranking_of(sizes, request.top_n).ranking)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call

@@ -189,6 +189,9 @@ class _Connection:
         if path.endswith("/embeddings"):
             await self._send(json.dumps(messages.embeddings(body)).encode())
             return True
+        if path.endswith("/rerank"):
+            await self._send(json.dumps(messages.ranking(body)).encode())
+            return True
         answer = self.upstream.script(body)
         answer = replace(answer, text=repeat_to_length(answer.text, pace.words))
         if body.get("stream"):

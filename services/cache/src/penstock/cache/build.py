@@ -85,7 +85,7 @@ class Cache:
 
     def reload(self, section: CacheSection) -> None:
         """Put another section in force; scopes in memory keep their error bound."""
-        self.section.replace(section)
+        self.section.value = section
         self.entries.reload(section)
         if self.semantic_cache is not None:
             self.semantic_cache.learning_log.max_bytes = section.lessons_bytes
@@ -170,7 +170,7 @@ def _semantic_cache(
     if models.embedder is None:
         return None
     return SemanticCache(
-        LearningLog(client, section.get().lessons_bytes),
+        LearningLog(client, section.value.lessons_bytes),
         section,
         models.embedder,
         outside.rng,

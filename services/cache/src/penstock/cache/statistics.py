@@ -28,6 +28,7 @@ class Totals:
 
     lookups_by_rule: Counter[str] = field(default_factory=Counter)
     refusals_by_reason: Counter[str] = field(default_factory=Counter)
+    hits: int = 0
     saved_microusd: int = 0
     saved_ms: float = 0.0
 
@@ -35,6 +36,7 @@ class Totals:
         """Add other totals to these."""
         self.lookups_by_rule.update(other.lookups_by_rule)
         self.refusals_by_reason.update(other.refusals_by_reason)
+        self.hits += other.hits
         self.saved_microusd += other.saved_microusd
         self.saved_ms += other.saved_ms
 
@@ -46,10 +48,11 @@ class TenantTotals:
         self.all = Totals()
         self._by_owner: BoundedMap[tuple[str, str], Totals] = BoundedMap(MAX_OWNERS)
 
-    def record_lookup(self, tenant: str, namespace: str, rule: str) -> None:
+    def record_lookup(self, tenant: str, namespace: str, rule: str, *, is_hit: bool) -> None:
         """Count a look-up by the rule that decided it."""
         for totals in (self.all, self._of_owner(tenant, namespace)):
             totals.lookups_by_rule[rule] += 1
+            totals.hits += is_hit
 
     def record_refusal(self, tenant: str, namespace: str, reason: str) -> None:
         """Count an answer that was not stored, or not learnt from."""
@@ -105,9 +108,9 @@ class CacheStatistics:
         )
         self._export_gauges(telemetry)
 
-    def record_lookup(self, tenant: str, namespace: str, rule: str) -> None:
+    def record_lookup(self, tenant: str, namespace: str, rule: str, *, is_hit: bool) -> None:
         """Count a look-up by the rule that decided it."""
-        self.totals.record_lookup(tenant, namespace, rule)
+        self.totals.record_lookup(tenant, namespace, rule, is_hit=is_hit)
         self._lookups.add(1, {"rule": rule})
 
     def record_refusal(self, tenant: str, namespace: str, reason: str) -> None:
@@ -140,6 +143,7 @@ class CacheStatistics:
             saved_microusd=totals.saved_microusd,
             saved_ms=totals.saved_ms,
             refused=totals.refusals_by_reason,
+            hits=totals.hits,
         )
 
     async def trade_off(self, principal: Principal, scope: pb.Scope) -> pb.GetTradeOffResponse:

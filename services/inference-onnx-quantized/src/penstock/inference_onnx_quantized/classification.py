@@ -1,4 +1,4 @@
-"""From a model's numbers to labels: by its own classifier head, or by labelled examples.
+"""From a model's numbers to labels and scores: by its own head, or by labelled examples.
 
 Plain values and arrays.
 """
@@ -53,6 +53,32 @@ def top_labels(
     """The `top_k` most probable labels (0 means 1), best first; equal ones by name."""
     ranked = sorted(zip(labels, probabilities, strict=True), key=lambda pair: (-pair[1], pair[0]))
     return ranked[: max(1, top_k)]
+
+
+@pure
+def cosines(vector: Floats, others: Floats) -> Floats:
+    """The cosine of a vector, shape (dimension,), with each row of others; 0 for a zero vector."""
+    norms = np.linalg.norm(others, axis=1) * np.linalg.norm(vector)
+    result: Floats = (others @ vector / np.maximum(norms, 1e-12)).astype(np.float32)
+    return result
+
+
+def relevance(outputs: Floats) -> Floats:
+    """The probability that each pair of texts belongs together, shape (pairs,).
+
+    Args:
+        outputs: of a model of pairs, shape (pairs, 1), a logit; or (pairs, 2), the logits of "does
+            not" and "does".
+
+    Raises:
+        ValueError: another shape.
+    """
+    if outputs.shape[1] == 1:
+        # The logistic function, in a form that does not overflow.
+        return (0.5 + 0.5 * np.tanh(outputs[:, 0] / 2)).astype(np.float32)
+    if outputs.shape[1] == 2:
+        return softmax(outputs)[:, 1]
+    raise ValueError(f"a model of pairs gives 1 or 2 numbers a pair, not {outputs.shape[1]}")
 
 
 def all_finite(values: Floats) -> bool:

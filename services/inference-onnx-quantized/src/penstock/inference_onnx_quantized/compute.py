@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.api.inference.v1 import inference_pb2
@@ -10,6 +10,8 @@ from penstock.inference_onnx_quantized import generation, tensors
 from penstock.inference_onnx_quantized.classification import (
     all_finite,
     classify_by_examples,
+    cosines,
+    relevance,
     softmax,
     top_labels,
 )
@@ -21,20 +23,26 @@ from penstock.inference_onnx_quantized.request_checks import (
     TaskLimits,
     check_examples,
     check_lengths,
+    check_text_bytes,
     check_texts,
 )
-from penstock.onnx.encoder import Floats
+from penstock.onnx.encoder import Encoded, Floats
 from penstock.onnx.session import Array, BadInput, OnnxSession
-from penstock.rpc.errors import internal, invalid
+from penstock.rpc.errors import failed_precondition, internal, invalid
+from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, RERANK, kind_of
+from penstock.tasks.rerank import ranking_of
+
+QUERY_FIELD = "task.rerank.query"
 
 
 @dataclass(frozen=True, slots=True)
-class _TextRun:
-    """A task of texts on its way through a model; `result` is filled in."""
+class _Run:
+    """A task on its way through a model; `result` is filled in."""
 
     model: LoadedModel
     limits: TaskLimits
     cancelled: Cancelled
+    emit: EmitChunk
     result: inference_pb2.TaskResult
 
 
@@ -55,36 +63,28 @@ def compute(
         Fault: INVALID_ARGUMENT naming the field; INTERNAL where the model gives no numbers.
         RunCancelled: `cancelled` returned True.
     """
-    kind = task.WhichOneof("task")
-    if kind not in model.card.tasks:
+    kind = kind_of(task).name
+    adapter = ADAPTERS.get(kind)
+    if adapter is None or kind not in model.card.tasks:
         served = ", ".join(model.card.tasks)
-        problem = f"is {kind}" if kind else "is empty"
-        raise invalid("task", f"{problem}; model {model.card.name} serves {served}")
-    if kind == "generate":
-        result = generation.generate(model, task.generate, limits, cancelled, emit)
-        result.revision = model.card.revision
-        return result
+        raise invalid("task", f"is {kind}; model {model.card.name} serves {served}")
     result = inference_pb2.TaskResult(revision=model.card.revision)
-    run = _TextRun(model, limits, cancelled, result)
-    if kind == "embed":
-        _embed(run, task.embed)
-    elif kind == "classify":
-        _classify(run, task.classify)
-    else:
-        _infer(run, task.infer)
+    adapter(_Run(model, limits, cancelled, emit, result), task)
     return result
 
 
-def _vectors(run: _TextRun, texts: Sequence[str], field: str) -> Floats:
+def _vectors(run: _Run, texts: Sequence[str], field: str) -> Floats:
     """The model's output for each text, checked before and after; counts the tokens."""
     _raise_if(check_texts(texts, run.limits, field))
-    encoder = run.model.encoder
-    rows = encoder.encode(texts)
+    return _outputs(run, run.model.encoder.encode(texts), field)
+
+
+def _outputs(run: _Run, rows: Sequence[Encoded], field: str) -> Floats:
     lengths = [len(ids) for ids, _ in rows]
     _raise_if(check_lengths(lengths, run.limits, field))
     run.result.usage.input_tokens += sum(lengths)
     try:
-        outputs = encoder.run(rows, run.cancelled)
+        outputs = run.model.encoder.run(rows, run.cancelled)
     except BadInput as error:
         raise invalid(field, str(error)) from None
     if not all_finite(outputs):
@@ -95,36 +95,76 @@ def _vectors(run: _TextRun, texts: Sequence[str], field: str) -> Floats:
     return outputs
 
 
-def _embed(run: _TextRun, task: inference_pb2.EmbedTask) -> None:
-    for vector in _vectors(run, task.texts, "task.embed.texts"):
+def _embed(run: _Run, task: inference_pb2.Task) -> None:
+    for vector in _vectors(run, task.embed.texts, "task.embed.texts"):
         run.result.embed.embeddings.add().values.extend(vector.tolist())
 
 
-def _classify(run: _TextRun, task: inference_pb2.ClassifyTask) -> None:
-    example_labels = [example.label for example in task.examples]
+def _classify(run: _Run, task: inference_pb2.Task) -> None:
+    asked = task.classify
+    example_labels = [example.label for example in asked.examples]
     _raise_if(check_examples(example_labels, run.model.card.labels))
-    outputs = _vectors(run, task.texts, "task.classify.texts")
+    outputs = _vectors(run, asked.texts, "task.classify.texts")
     if example_labels:
-        texts = [example.text for example in task.examples]
+        texts = [example.text for example in asked.examples]
         examples = _vectors(run, texts, "task.classify.examples")
         labels, probabilities = classify_by_examples(outputs, examples, example_labels)
     else:
         labels, probabilities = list(run.model.card.labels), softmax(outputs)
     for row in probabilities.tolist():
         classification = run.result.classify.classifications.add()
-        for label, score in top_labels(row, labels, task.top_k):
+        for label, score in top_labels(row, labels, asked.top_k):
             classification.labels.add(label=label, score=score)
 
 
-def _infer(run: _TextRun, task: inference_pb2.InferTask) -> None:
+def _rerank(run: _Run, task: inference_pb2.Task) -> None:
+    """Score each document with the query, by a model of pairs or by the cosine of embeddings."""
+    asked = task.rerank
+    _check_query(run, asked.query)
+    if run.model.card.dimension:
+        (query,) = _vectors(run, [asked.query], QUERY_FIELD)
+        scores = cosines(query, _vectors(run, asked.documents, "task.rerank.documents"))
+    else:
+        try:
+            scores = relevance(_pair_outputs(run, asked))
+        except ValueError as error:
+            raise failed_precondition("model", f"{run.model.card.name}: {error}") from None
+    run.result.rerank.CopyFrom(ranking_of(scores.tolist(), asked.top_n))
+
+
+def _check_query(run: _Run, query: str) -> None:
+    if not query.strip():
+        raise invalid(QUERY_FIELD, "is empty")
+    _raise_if(check_text_bytes(query, run.limits, QUERY_FIELD))
+    ((ids, _),) = run.model.encoder.encode([query])
+    if len(ids) > run.limits.max_tokens:
+        message = f"has {len(ids)} tokens; the model takes {run.limits.max_tokens}"
+        raise invalid(QUERY_FIELD, message)
+
+
+def _pair_outputs(run: _Run, asked: inference_pb2.RerankTask) -> Floats:
+    field = "task.rerank.documents"
+    _raise_if(check_texts(asked.documents, run.limits, field))
+    pairs = [(asked.query, document) for document in asked.documents]
+    return _outputs(run, run.model.encoder.encode_pairs(pairs), field)
+
+
+def _generate(run: _Run, task: inference_pb2.Task) -> None:
+    run.result.MergeFrom(
+        generation.generate(run.model, task.generate, run.limits, run.cancelled, run.emit)
+    )
+
+
+def _infer(run: _Run, task: inference_pb2.Task) -> None:
     """Run the model on tensors as they are."""
+    asked = task.infer
     max_bytes = run.limits.max_tensor_bytes
-    if sum(len(tensor.data) for tensor in task.inputs) > max_bytes:
+    if sum(len(tensor.data) for tensor in asked.inputs) > max_bytes:
         raise invalid("task.infer.inputs", f"take more than {max_bytes} bytes")
     session = run.model.encoder.session
-    inputs = _input_arrays(session, task)
+    inputs = _input_arrays(session, asked)
     types = {spec.name: spec.type for spec in session.outputs}
-    names = _output_names(types, task)
+    names = _output_names(types, asked)
     try:
         outputs = session.run(inputs, names)
     except BadInput as error:
@@ -171,3 +211,13 @@ def _output_names(types: dict[str, str], task: inference_pb2.InferTask) -> list[
 def _raise_if(violation: FieldViolation | None) -> None:
     if violation is not None:
         raise invalid(violation.field, violation.message)
+
+
+ADAPTERS: Mapping[str, Callable[[_Run, inference_pb2.Task], None]] = {
+    EMBED.name: _embed,
+    CLASSIFY.name: _classify,
+    GENERATE.name: _generate,
+    INFER.name: _infer,
+    RERANK.name: _rerank,
+}
+"""How this runtime computes each kind of task."""

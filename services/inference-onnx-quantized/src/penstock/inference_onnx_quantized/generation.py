@@ -15,6 +15,7 @@ from penstock.inference_onnx_quantized.request_checks import (
 from penstock.onnx.decoder import Decoder, Sampling
 from penstock.onnx.session import BadInput
 from penstock.rpc.errors import invalid
+from penstock.tasks.roles import ROLE_NAMES
 
 EmitChunk = Callable[[pb.GenerateChunk], object]
 """Takes a chunk of an answer; called in the compute thread."""
@@ -61,7 +62,7 @@ def generate(
                 emit(pb.GenerateChunk(delta=piece.text, finish_reason=finish_reason))
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
-    result.generate.message.role = "assistant"
+    result.generate.message.role = pb.ROLE_ASSISTANT
     result.generate.message.content = "".join(texts)
     return result
 
@@ -98,7 +99,9 @@ def _prompt(decoder: Decoder, messages: Sequence[pb.Message], limits: TaskLimits
     for index, message in enumerate(messages):
         _check_message(message, limits, f"task.generate.messages[{index}]")
     try:
-        prompt = decoder.encode([(message.role, message.content) for message in messages])
+        prompt = decoder.encode(
+            [(ROLE_NAMES[message.role], message.content) for message in messages]
+        )
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
     if not 0 < len(prompt) < limits.max_tokens:

@@ -8,13 +8,14 @@ from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
 from penstock.hosting.service import Service
+from penstock.inference_upstream.adapters import ADAPTERS
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
 from penstock.inference_upstream.settings import Upstream, UpstreamSettings, UpstreamsSection
 from penstock.inference_upstream.transport.client import Client
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
-from penstock.service.settings import load_section
+from penstock.service.settings import BadConfig, load_section
 
 NAME = "inference-upstream"
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -25,10 +26,11 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
 
     Raises:
         BadConfig: the `upstreams` section has an unknown key or a bad value, or no such upstream,
-            or the upstream's key cannot be read.
+            or the upstream's key cannot be read, or a model is to do what no adapter can.
     """
     section = load_section(settings.config_file, "upstreams", UpstreamsSection)
     upstream = section.named(settings.upstream)
+    _check_tasks(upstream)
     client = Client(upstream, outside.telemetry)
     servicer = UpstreamServicer(client, outside.clock, outside.telemetry)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
@@ -58,6 +60,18 @@ def build(settings: UpstreamSettings, outside: Outside) -> Service:
         drain=registration.leave,
         close=close,
     )
+
+
+def _check_tasks(upstream: Upstream) -> None:
+    unserved = [
+        f"upstreams: {upstream.name}: model {model.name}: this service cannot do {task}; it does "
+        f"{', '.join(ADAPTERS)}"
+        for model in upstream.models
+        for task in model.tasks
+        if task not in ADAPTERS
+    ]
+    if unserved:
+        raise BadConfig(unserved)
 
 
 def _instance(

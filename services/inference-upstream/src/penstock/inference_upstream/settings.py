@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from penstock.service.settings import BadConfig, Section, ServiceSettings
+from penstock.tasks.kinds import GENERATE, KindName
 from pydantic import Field, field_validator
 
 
@@ -40,7 +40,7 @@ class UpstreamModel(Section):
     """Its name at the router."""
     upstream_name: str = ""
     """Its name at the upstream; empty: the same."""
-    tasks: tuple[Literal["generate", "embed"], ...] = ("generate",)
+    tasks: tuple[KindName, ...] = (GENERATE.name,)
     max_input_tokens: int = Field(128_000, ge=1)
 
     @property

@@ -13,6 +13,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from penstock.service.purity import pure
+
 Unit = Literal["second", "minute", "hour", "day", "week", "month"]
 UNIT_SECONDS: dict[str, int] = {
     "second": 1,
@@ -33,6 +35,7 @@ class CalendarWindow(NamedTuple):
     next_end_ms: int
 
 
+@pure
 def calendar_window(unit: Unit, time_zone: str, now_s: float) -> CalendarWindow:
     """The window of a time zone in which `now_s` (Unix seconds) lies."""
     start_s, end_s = _bounds_s(unit, time_zone, int(now_s))

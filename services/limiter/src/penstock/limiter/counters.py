@@ -17,6 +17,7 @@ from urllib.parse import quote
 from penstock.limiter.calendar_windows import UNIT_SECONDS, calendar_window
 from penstock.limiter.rules import Level, LimitsSection, RuleSection
 from penstock.service.clock import Clock
+from penstock.service.purity import pure
 
 REQUESTS, TOKENS, MICROUSD = 0, 1, 2
 DIMENSIONS = {"requests": REQUESTS, "tokens": TOKENS, "microusd": MICROUSD}
@@ -154,6 +155,7 @@ def organisation_prefix(organisation: str) -> str:
     return f"penstock:limiter:{{{quote(organisation, safe='')}}}:"
 
 
+@pure
 def counters_of(section: LimitsSection, path: SpendPath, now_s: float) -> tuple[Counter, ...]:
     """The counters of a path in the order of the file, with the windows of `now_s` (Unix time)."""
     return tuple(

@@ -7,8 +7,10 @@ import math
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.counters import MICROUSD, REQUESTS, TOKENS, Counter
 from penstock.prices.prices import TOKENS_PER_MTOK, Prices
+from penstock.service.purity import pure
 
 
+@pure
 def max_tokens_hint(
     counter: Counter, available: int, request: pb.ReserveRequest, prices: Prices
 ) -> int:
@@ -23,6 +25,7 @@ def max_tokens_hint(
     return max(0, min(request.output_tokens, affordable))
 
 
+@pure
 def cheaper_model_hint(
     counter: Counter, available: int, request: pb.ReserveRequest, prices: Prices
 ) -> str:

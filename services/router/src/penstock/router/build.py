@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
@@ -16,10 +17,11 @@ from penstock.prices.prices import Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
-from penstock.router.caching.cache_lookup import CacheRecall
+from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.calls.attempts import Attempts
 from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.pipeline import Pipeline
+from penstock.router.calls.selection import Selection
 from penstock.router.instances.backends import Backends
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
@@ -27,10 +29,11 @@ from penstock.router.keys import KeyRing
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
 from penstock.router.routing.model_choice import Models
+from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
 from penstock.router.runs.runs import Runs
 from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
-from penstock.router.stages import AdmissionStage, NoRecall, OpenAdmission, RecallStage, ShapeStage
+from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, OpenAdmission, ShapeStage
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.errors import Fault
@@ -50,7 +53,7 @@ class Stages:
     """Stages of the path that others plug in; None is what the settings say."""
 
     admission: AdmissionStage | None = None
-    recall: RecallStage | None = None
+    look_up: LookUpStage | None = None
     shape: ShapeStage | None = None
 
 
@@ -60,10 +63,9 @@ class Router:
 
     service: Service
     registry: Registry
-    attempts: Attempts
+    selection: Selection
     models: Models
     pipeline: Pipeline
-    jobs: Jobs | None
 
 
 def build(settings: RouterSettings, outside: Outside) -> Service:
@@ -77,31 +79,45 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     sections = _Sections(settings)
     keys = KeyRing(sections.keys.api)
     prices = Current(Prices.from_section(sections.prices))
-    models = Models(sections.routes, settings.default_model, prices.get)
+    models = Models(sections.routes, settings.default_model, prices)
     store = outside.open_store(settings.redis_url) if settings.redis_url else None
     registry = Registry(settings, store, clock)
     backends = Backends(outside.dial, settings.batcher_address)
-    attempts = Attempts(settings, registry, backends, clock, telemetry, outside.rng)
+    selection = Selection(settings, registry, clock, telemetry, outside.rng)
+    attempts = Attempts(settings, registry, backends, selection, clock, telemetry)
     admission = _admission(settings, outside, prices)
-    recall = _recall(settings, outside, prices)
-    shape = PromptShape(sections.prompts, prices.get)
+    look_up = _look_up(settings, outside, prices)
+    shape = PromptShape(sections.prompts, prices)
     pipeline = Pipeline(
         attempts,
         (
             stages.admission or admission or OpenAdmission(),
-            stages.recall or recall or NoRecall(),
+            stages.look_up or look_up or NoLookUp(),
             stages.shape or shape,
         ),
         clock,
         telemetry,
-        prices.get,
-        lambda: (*registry.notes(), *telemetry.notes()),
+        prices,
+        (registry, telemetry),
     )
-    runs = Runs(clock)
+    outbox = Outbox() if store is not None else None
+    runs = Runs(clock, outbox)
     calls = CallHandler(keys, models, registry, pipeline, runs)
-    jobs = Jobs(settings, store, calls.serve_job, clock) if store is not None else None
-    run_stream = RunStream(store, runs, clock) if store is not None else None
-    servicer = RouterServicer(settings, calls, registry, pipeline, clock, models, runs, jobs)
+    shared = None
+    if store is not None and outbox is not None:
+        jobs = Jobs(settings, store, calls.serve_job, clock)
+        shared = _Shared(store, jobs, RunStream(store, runs, outbox, clock))
+    servicer = RouterServicer(
+        settings,
+        calls,
+        registry,
+        selection,
+        pipeline,
+        clock,
+        models,
+        runs,
+        shared.jobs if shared is not None else None,
+    )
     endpoints = [
         Endpoint(ROUTER, servicer, keys.authenticate, public=True),
         Endpoint(
@@ -116,38 +132,53 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
 
     async def open_() -> None:
         await registry.read_shared()
-        if recall is not None:
-            recall.deposits.start()
+        if look_up is not None:
+            look_up.start()
 
     async def ready(_: str) -> None:
         background.start(poll_after_loop(settings.poll_nice, clock), "poller")
-        background.start(_keep_registry(settings, outside, registry, backends, attempts))
+        background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
-        if jobs is not None and run_stream is not None:
-            run_stream.start()
-            jobs.start()
+        if shared is not None:
+            shared.start()
 
     async def close() -> None:
-        if jobs is not None:
-            await jobs.close()
+        if shared is not None:
+            await shared.jobs.close()
         await background.close()
         await pipeline.drained()
-        for stage in (admission, recall, backends, run_stream):
+        for stage in (admission, look_up, backends, shared):
             if stage is not None:
                 await stage.close()
-        if store is not None:
-            await store.aclose()
 
     def reload() -> None:
         fresh = _Sections(settings)
         shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
         keys.replace(fresh.keys.api)
         models.replace(fresh.routes)
-        prices.replace(Prices.from_section(fresh.prices))
+        prices.value = Prices.from_section(fresh.prices)
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
-    return Router(service, registry, attempts, models, pipeline, jobs)
+    return Router(service, registry, selection, models, pipeline)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What routers share through the store."""
+
+    store: redis.asyncio.Redis
+    jobs: Jobs
+    run_stream: RunStream
+
+    def start(self) -> None:
+        self.run_stream.start()
+        self.jobs.start()
+
+    async def close(self) -> None:
+        """Close what is left when jobs have been closed."""
+        await self.run_stream.close()
+        await self.store.aclose()
 
 
 class _Sections:
@@ -161,13 +192,13 @@ class _Sections:
         self.prompts = load_section(file, "prompts", PromptsSection)
 
 
-def _recall(
+def _look_up(
     settings: RouterSettings, outside: Outside, prices: Current[Prices]
-) -> CacheRecall | None:
+) -> CacheLookUp | None:
     if not settings.cache_address:
         return None
     peer = outside.dial(settings.cache_address, CACHE)
-    return CacheRecall(peer, prices.get, outside.clock)
+    return CacheLookUp(peer, prices, outside.clock)
 
 
 def _admission(
@@ -176,7 +207,7 @@ def _admission(
     if not settings.limiter_address:
         return None
     peer = outside.dial(settings.limiter_address, LIMITER)
-    return LimiterAdmission(peer, prices.get, outside.clock, settings.limiter_loss)
+    return LimiterAdmission(peer, prices, outside.clock, settings.limiter_loss)
 
 
 async def _keep_registry(
@@ -184,13 +215,13 @@ async def _keep_registry(
     outside: Outside,
     registry: Registry,
     backends: Backends,
-    attempts: Attempts,
+    selection: Selection,
 ) -> None:
     """Read what other routers know, and let leases run out."""
     while True:
         await outside.clock.sleep(settings.heartbeat_interval_ms / 1e3)
         await registry.read_shared()
         for instance_id in registry.sweep():
-            attempts.forget(instance_id)
+            selection.forget(instance_id)
             with contextlib.suppress(Fault):
                 await backends.detach(instance_id)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
 from penstock.service.settings import CommaList, Section, ServiceSettings, split_commas
+from penstock.tasks.kinds import KindName
 from pydantic import Field, field_validator
 
 Strategy = Literal[
@@ -137,7 +138,7 @@ class ModelRoute(Section):
 
     name: str = Field(min_length=1, max_length=128)
     quality: float = Field(0.5, ge=0, le=1)
-    tasks: tuple[Literal["embed", "classify", "generate", "infer"], ...] = ()
+    tasks: tuple[KindName, ...] = ()
     capabilities: tuple[str, ...] = ()
     max_input_tokens: int = Field(0, ge=0)
 

@@ -1,9 +1,8 @@
-"""The places in the path where others plug in: admission before, recall around, shaping of the
-prompt. Interfaces and pass-throughs only.
+"""The stages of the path that others plug in: admission before, look-up around, shaping of prompts.
 
-The path: admit → recall → shape → choose → group → compute. `settle` and `store` run after the
-answer has left. What every call makes is a named tuple: a frozen dataclass takes three times as
-long to make.
+The path: admit → look up → shape → choose → group → compute. What a stage decides is a value of the
+types below; `settle` and `store` run after the answer has left. What every call makes is a named
+tuple, since a frozen dataclass takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -14,30 +13,24 @@ from typing import Any, NamedTuple, Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.api.router.v1 import router_pb2
-from penstock.router.requests.work import Work
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.rpc.call import Call, Principal
 
-Later = Coroutine[Any, Any, None] | None
+Deferred = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
-PROMPT_OPTIMISER = "prompt_optimiser"
-"""The technique of a shaped prompt's saving."""
-PREFIX_NOTE = "prefix: "
-"""How the note begins that says what share of a prompt its conversation has sent before, to the
-same model.
-"""
 
 
-async def finish(later: Later) -> None:
+async def perform(deferred: Deferred) -> None:
     """Do what is still to be done, if anything."""
-    if later is not None:
-        await later
+    if deferred is not None:
+        await deferred
 
 
 class Admitted(NamedTuple):
-    """A call that may go on. `token` is the stage's own; `notes` go into the receipt."""
+    """A call that may go on."""
 
-    token: object = None
+    ticket: object = None
+    """The stage's own."""
     notes: tuple[str, ...] = ()
     max_output_tokens: int = 0
     """Length that was paid for where the caller left it open; 0 leaves it open."""
@@ -51,154 +44,144 @@ class Spent(NamedTuple):
     output_tokens: int
 
 
-class Found(NamedTuple):
-    """An answer that may be reused; `cache` and `savings` go into the receipt."""
+class Hit(NamedTuple):
+    """An answer that may be reused."""
 
     result: inference_pb2.TaskResult
     cache: common_pb2.CacheReceipt
     savings: tuple[common_pb2.Saving, ...] = ()
     model: str = ""
+    """The model that gave it, where that is not the one asked for."""
     notes: tuple[str, ...] = ()
-    refresh: NotFound | None = None
-    """The answer is stale, and whoever serves it owes the stage a new one, after it has left."""
+    refresh: object = None
+    """The ticket under which a new answer is owed, where this one is stale."""
 
 
-class NotFound(NamedTuple):
-    """Nothing to reuse.
+class Miss(NamedTuple):
+    """Nothing to reuse. Whoever holds it owes the stage one `store` with the ticket."""
 
-    Whoever holds it owes the stage one `store` with this token, answer or none. `savings`: what
-    asking cost.
-    """
-
-    token: object = None
+    ticket: object
     cache: common_pb2.CacheReceipt | None = None
     notes: tuple[str, ...] = ()
     savings: tuple[common_pb2.Saving, ...] = ()
+    """What asking cost."""
+
+
+class Bypass(NamedTuple):
+    """Nothing was looked up, and nothing is owed."""
+
+    cache: common_pb2.CacheReceipt | None = None
+    notes: tuple[str, ...] = ()
+
+
+LookUp = Hit | Miss | Bypass
 
 
 class AdmissionStage(Protocol):
     """May this caller spend this now?"""
 
-    def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
-        """Let the call go on where nothing has to be waited for; None, and nothing done, where
-        `admit` must be asked.
+    def admit_now(self, call: Call, request: ResolvedRequest) -> Admitted | None:
+        """Let a call go on where nothing has to be waited for; None where `admit` must be asked.
+
+        Raises:
+            Fault: what its caller is told.
         """
         ...
 
-    async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
-        """Let the call go on, or raise the Fault that the caller is told (RESOURCE_EXHAUSTED with a
-        reason and a time to wait).
+    async def admit(self, call: Call, request: ResolvedRequest) -> Admitted:
+        """Let a call go on.
+
+        Raises:
+            Fault: what its caller is told: a reason, and when to try again.
         """
         ...
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
-        """A stream has said so much; raise the Fault that ends it where no more is paid for."""
+        """A stream has said so much.
+
+        Raises:
+            Fault: no more is paid for; the stream ends.
+        """
         ...
 
     def settle(
         self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
-    ) -> Later:
-        """Called once for each admitted call; without a receipt, `spent` says what it cost all the
-        same. Books what it can and gives what has to be waited for, to be done after the answer has
-        left.
+    ) -> Deferred:
+        """Called once for each admitted call, with its receipt, or with what it cost all the same.
+
+        Books what it can, and returns what has to be waited for.
         """
         ...
 
 
-class RecallStage(Protocol):
-    """Is there an answer that may be reused?
+class LookUpStage(Protocol):
+    """Is there an answer that may be reused? An identical request in flight is waited for."""
 
-    The same request in flight counts as one: the look-up waits for its answer.
-    """
-
-    def at_hand(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        model: str,
-        digest: bytes = b"",
-    ) -> Found | None:
-        """An answer that is there without waiting; None, and nothing owed, where `look_up` must be
-        asked.
-        """
+    def near_hit(self, call: Call, request: ResolvedRequest) -> Hit | None:
+        """An answer that is in this process; None where `look_up` must be asked."""
         ...
 
-    async def look_up(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        model: str,
-        request_id: str,
-    ) -> Found | NotFound:
-        """Find an answer. Must not fail because the cache is gone: that is NotFound with a note."""
+    async def look_up(self, call: Call, request: ResolvedRequest, request_id: str) -> LookUp:
+        """Find an answer. A cache that is gone is a Miss with a note, never a failure."""
         ...
 
     def follow_stream(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, request: ResolvedRequest
     ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of the same request in flight, as they come; nothing where there is none.
+        """Pieces of an identical request in flight, as they come; nothing where there is none.
 
-        The look-up that follows has the answer.
+        The look-up that follows has the whole answer.
         """
         ...
 
-    def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
-        """A piece of the answer that a NotFound is fetching, for those who follow it."""
+    def publish(self, ticket: object, chunk: inference_pb2.GenerateChunk) -> None:
+        """Pass a piece of the answer that a Miss is fetching to those who follow it."""
         ...
 
     def store(
         self,
-        token: object,
+        ticket: object,
         result: inference_pb2.TaskResult | None,
         receipt: common_pb2.Receipt | None,
-    ) -> Later:
-        """Called once for each NotFound; None says that no answer came, and lets whoever waits for
-        it go on alone. Gives what has to be waited for, to be done after the answer has left.
+    ) -> Deferred:
+        """Called once for each Miss; None says that no answer came, and lets whoever waits for it
+        go on alone. Returns what has to be waited for.
         """
         ...
 
     async def feedback(
         self, principal: Principal, request_id: str, correct: bool, note: str
     ) -> bool:
-        """A caller's verdict on an answer; True when a cached entry was quarantined."""
+        """Take a caller's verdict on an answer; True when a cached entry was quarantined."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A task that costs less and says the same; `savings` go into the receipt, `decisions` and
-    `prefix_share` into the trace.
-    """
+    """A prompt that costs less and says the same, and what is known of it."""
 
     task: inference_pb2.Task
     savings: tuple[common_pb2.Saving, ...] = ()
     notes: tuple[str, ...] = ()
+    prefix_note: str = ""
     prefix_share: float | None = None
     """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None
     where nobody looked.
     """
     decisions: tuple[str, ...] = ()
+    """Lines for the trace."""
     not_for: tuple[str, ...] = ()
-    """Models that may follow and whose prompts have a rule of their own: they get the task as it
-    came.
-    """
+    """Models that may follow and have a rule of their own: they get the task as it came."""
 
 
 class ShapeStage(Protocol):
     """Can the prompt say the same in fewer tokens?"""
 
     async def shape(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        models: Sequence[str],
-    ) -> Shaped:
-        """Shape a task for the first of the models, the one that was chosen; the others may follow.
-
-        Never fails.
+        self, call: Call, request: ResolvedRequest, models: Sequence[str]
+    ) -> Shaped | None:
+        """Shape a conversation for the first of the models, the one that was chosen; the others may
+        follow. None leaves it as it is. Never fails.
         """
         ...
 
@@ -206,10 +189,10 @@ class ShapeStage(Protocol):
 class OpenAdmission:
     """Admits everybody: no limiter is configured."""
 
-    def at_once(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted | None:
+    def admit_now(self, call: Call, request: ResolvedRequest) -> Admitted | None:
         return ADMITTED
 
-    async def admit(self, call: Call, options: router_pb2.CallOptions, work: Work) -> Admitted:
+    async def admit(self, call: Call, request: ResolvedRequest) -> Admitted:
         return ADMITTED
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
@@ -217,49 +200,35 @@ class OpenAdmission:
 
     def settle(
         self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
-    ) -> Later:
+    ) -> Deferred:
         return None
 
 
-class NoRecall:
+class NoLookUp:
     """Remembers nothing: no cache is configured."""
 
-    def at_hand(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        model: str,
-        digest: bytes = b"",
-    ) -> Found | None:
+    def near_hit(self, call: Call, request: ResolvedRequest) -> Hit | None:
         return None
 
-    async def look_up(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        model: str,
-        request_id: str,
-    ) -> Found | NotFound:
-        return NOT_FOUND
+    async def look_up(self, call: Call, request: ResolvedRequest, request_id: str) -> LookUp:
+        return NOTHING_LOOKED_UP
 
     async def follow_stream(
-        self, call: Call, options: router_pb2.CallOptions, task: inference_pb2.Task, model: str
+        self, call: Call, request: ResolvedRequest
     ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
         nothing: tuple[inference_pb2.GenerateChunk, ...] = ()
         for chunk in nothing:
             yield chunk
 
-    def said(self, token: object, chunk: inference_pb2.GenerateChunk) -> None:
+    def publish(self, ticket: object, chunk: inference_pb2.GenerateChunk) -> None:
         return None
 
     def store(
         self,
-        token: object,
+        ticket: object,
         result: inference_pb2.TaskResult | None,
         receipt: common_pb2.Receipt | None,
-    ) -> Later:
+    ) -> Deferred:
         return None
 
     async def feedback(
@@ -269,17 +238,13 @@ class NoRecall:
 
 
 class NoShape:
-    """Leaves every task as it is."""
+    """Leaves every prompt as it is."""
 
     async def shape(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        models: Sequence[str],
-    ) -> Shaped:
-        return Shaped(task)
+        self, call: Call, request: ResolvedRequest, models: Sequence[str]
+    ) -> Shaped | None:
+        return None
 
 
 ADMITTED = Admitted()
-NOT_FOUND = NotFound()
+NOTHING_LOOKED_UP = Bypass()

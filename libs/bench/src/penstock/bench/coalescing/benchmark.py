@@ -24,13 +24,16 @@ from penstock.bench.harness.report import Bound, Result, Table
 from penstock.cache.build import Models, assemble
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.prices.prices import Prices
-from penstock.router.caching.cache_lookup import CacheRecall
-from penstock.router.stages import Found, finish
+from penstock.router.caching.cache_lookup import CacheLookUp
+from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.stages import Bypass, Hit, perform
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
+from penstock.service.current import Current
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
+from penstock.tasks.kinds import EMBED
 from penstock.testkit.outside import outside_for_tests
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
@@ -52,7 +55,7 @@ class Replay:
         left: callers that left before their answer.
     """
 
-    def __init__(self, lookups: Sequence[CacheRecall], texts: Sequence[str]) -> None:
+    def __init__(self, lookups: Sequence[CacheLookUp], texts: Sequence[str]) -> None:
         self.computed: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.left = 0
@@ -74,11 +77,13 @@ class Replay:
 
         await asyncio.gather(*(caller(number) for number in range(CALLERS)))
 
-    async def _call(self, lookup: CacheRecall, text: str) -> None:
+    async def _call(self, lookup: CacheLookUp, text: str) -> None:
         task = inference_pb2.Task(embed=inference_pb2.EmbedTask(texts=[text]))
         call = Call(Principal("bench"))
-        looked = await lookup.look_up(call, router_pb2.CallOptions(), task, "m", "")
-        if isinstance(looked, Found):
+        request = ResolvedRequest(router_pb2.CallOptions(), EMBED, task, "m", EMBED.estimate(task))
+        looked = await lookup.look_up(call, request, "")
+        assert not isinstance(looked, Bypass)
+        if isinstance(looked, Hit):
             outcome = common_pb2.CacheOutcome.Name(looked.cache.outcome)
             self.outcomes[outcome.removeprefix("CACHE_OUTCOME_")] += 1
             return
@@ -90,7 +95,7 @@ class Replay:
             self.outcomes["MISS"] += 1
         finally:
             receipt = common_pb2.Receipt() if result else None
-            await asyncio.shield(finish(lookup.store(looked.token, result, receipt)))
+            await asyncio.shield(perform(lookup.store(looked.ticket, result, receipt)))
 
 
 def run(options: Options) -> Result:
@@ -131,8 +136,8 @@ async def _replay(folder: Path, requests: Sequence[str], rng: random.Random) -> 
         outside = outside_for_tests(settings)
         cache = assemble(settings, CacheSection(), client, outside, Models())
         lookups = [
-            CacheRecall(
-                InProcessPeer(SERVICE, cache.servicer, clock=clock), lambda: Prices({}), clock
+            CacheLookUp(
+                InProcessPeer(SERVICE, cache.servicer, clock=clock), Current(Prices({})), clock
             )
             for _ in range(ROUTERS)
         ]

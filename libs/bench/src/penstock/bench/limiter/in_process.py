@@ -20,11 +20,12 @@ from penstock.limiter.store.connection import StoreTimings
 from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
-from penstock.router.requests.work import Work
-from penstock.router.stages import finish
+from penstock.router.requests.resolved import ResolvedRequest, Task
+from penstock.router.stages import perform
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
+from penstock.service.current import Current
 from penstock.service.store import (
     EmbeddedStore,
     embedded_store,
@@ -32,6 +33,8 @@ from penstock.service.store import (
     socket_folder,
     wait_ready,
 )
+from penstock.tasks.kind import Estimate
+from penstock.tasks.kinds import EMBED
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 CALLERS = 64
@@ -90,7 +93,9 @@ RULES: tuple[dict[str, object], ...] = (
 )
 """One rule on each of six levels; none of them refuses here."""
 CALLER = Call(Principal("acme", "core", "ann", "k1", ("batch",)), deadline_s=1e12)
-WORK = Work("embed", "m", 1, 20, 0, 100)
+REQUEST = ResolvedRequest(
+    router_pb2.CallOptions(), EMBED, Task(), "m", Estimate(1, 20, 0, input_bound=100)
+)
 PRICES = PricesSection(models=(ModelPrice(name="m", input_microusd_per_mtok=20_000),))
 
 
@@ -106,7 +111,9 @@ async def decisions(folder: Folder, quick: bool) -> dict[str, float]:
         store = LedgerStore(client, clock, StoreTimings(timeout_s=5.0))
         limiter = LimiterServicer(LimiterSettings(), _section(RULES), PRICES, store, clock)
         admission = LimiterAdmission(
-            InProcessPeer(LIMITER, limiter, clock=clock), lambda: Prices.from_section(PRICES), clock
+            InProcessPeer(LIMITER, limiter, clock=clock),
+            Current(Prices.from_section(PRICES)),
+            clock,
         )
         count, repetitions = (500, 3) if quick else (5_000, 20)
         rates = [await _admissions_per_s(admission, count) for _ in range(repetitions)]
@@ -122,26 +129,24 @@ async def decisions(folder: Folder, quick: bool) -> dict[str, float]:
 
 
 async def _admissions_per_s(admission: LimiterAdmission, count: int) -> float:
-    options = router_pb2.CallOptions()
     # The first admission gets the lease.
-    await finish(admission.settle(await admission.admit(CALLER, options, WORK), None, None))
+    await perform(admission.settle(await admission.admit(CALLER, REQUEST), None, None))
     began_s = time.perf_counter()
-    admitted = [await admission.admit(CALLER, options, WORK) for _ in range(count)]
+    admitted = [await admission.admit(CALLER, REQUEST) for _ in range(count)]
     took_s = time.perf_counter() - began_s
     for one in admitted:
-        await finish(admission.settle(one, None, None))
+        await perform(admission.settle(one, None, None))
     return count / took_s
 
 
 async def _admission_latency(admission: LimiterAdmission, count: int) -> dict[str, float]:
     """Time of single admissions from a held lease; each is settled, untimed, before the next."""
-    options = router_pb2.CallOptions()
     took_us: list[float] = []
     for _ in range(count):
         began_s = time.perf_counter()
-        admitted = await admission.admit(CALLER, options, WORK)
+        admitted = await admission.admit(CALLER, REQUEST)
         took_us.append((time.perf_counter() - began_s) * 1e6)
-        await finish(admission.settle(admitted, None, None))
+        await perform(admission.settle(admitted, None, None))
     return {
         "decision_p99_us": quantile(took_us, 0.99),
         "decision_p50_us": statistics.median(took_us),

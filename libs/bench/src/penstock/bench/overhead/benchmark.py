@@ -238,7 +238,9 @@ async def _stack(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
 
 
 def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
-    model = inference_pb2.Model(name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=["embed"])
+    model = inference_pb2.Model(
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[inference_pb2.TASK_KIND_EMBED]
+    )
     instance = router_pb2.Instance(
         id="instant", address=echo.endpoint, models=[model], concurrency=CALLERS
     )

@@ -31,7 +31,7 @@ POOL_SIZE = 20
 def chat_task() -> inference_pb2.Task:
     """A short conversation."""
     task = inference_pb2.Task()
-    task.generate.messages.add(role="user", content="say something short")
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="say something short")
     return task
 
 

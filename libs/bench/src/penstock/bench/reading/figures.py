@@ -99,7 +99,10 @@ def of_sources(tree: SourceTree) -> tuple[Figures, Tables]:
         figures[name] = len(counted)
         tables += [_places(name, counted), _exempt(name, left_out, reasons)]
     declared = purity(product)
-    figures |= {"declared_pure": declared.declared, "impure_declared_pure": len(declared.impure)}
+    figures |= {
+        "declared_pure": len(declared.declared),
+        "impure_declared_pure": len(declared.impure),
+    }
     dead = dead_fields(product, contracts(tree))
     figures["dead_fields"] = len(dead)
     outside = tuple((name, why) for name, why in OUTSIDE.items())

@@ -21,9 +21,11 @@ from penstock.bench.routing import late_binding, prefix, processes, scenarios
 from penstock.bench.routing.prefix import MOONCAKE, Reuse
 from penstock.bench.routing.scenarios import EQUAL, FOUR_SPEEDS, HALF_SLOW
 from penstock.router.instances.registry import LEARNING
-from penstock.router.routing.fleet import Fleet, Member, Outcome
-from penstock.router.routing.instance_choice import choose
-from penstock.router.routing.strategies import STRATEGIES, Ask, LeastAddedDelay
+from penstock.router.routing.choice import Chosen, choose
+from penstock.router.routing.fleet import Fleet, Member
+from penstock.router.routing.least_added_delay import LeastAddedDelay
+from penstock.router.routing.strategies import STRATEGIES
+from penstock.router.routing.strategy import RequestFeatures
 from penstock.simulation.fleet import SERVICE_S, FleetSimulation, scenario_at_load
 
 OURS, ROUND_ROBIN, SHORTEST_QUEUE = "least_added_delay", "round_robin", "least_requests"
@@ -220,13 +222,13 @@ def _pick_us(candidates: int = 16, picks: int = 20_000) -> float:
         began_s = time.perf_counter()
         for _ in range(PICKS_PER_BATCH):
             now += SERVICE_S / 14
-            member = choose(fleet, rule, Ask(), now, rng).member
-            assert member is not None
-            fleet.begin(member, now)
-            running.append((now, member))
+            choice = choose(fleet, rule, RequestFeatures(), now, rng)
+            assert isinstance(choice, Chosen)
+            fleet.begin(choice.member, now)
+            running.append((now, choice.member))
             if len(running) > 12:
                 sent, done = running.pop(0)
-                fleet.end(done, now, Outcome.SUCCESS, now - sent)
+                fleet.succeed(done, now, now - sent)
         times_us.append((time.perf_counter() - began_s) * 1e6 / PICKS_PER_BATCH)
     return statistics.median(times_us)
 

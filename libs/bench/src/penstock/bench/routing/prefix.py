@@ -16,9 +16,9 @@ from pathlib import Path
 from penstock.bench.harness.options import Options
 from penstock.router.calls.affinity import PrefixIndex
 from penstock.router.instances.registry import LEARNING
+from penstock.router.routing.choice import Chosen, choose
 from penstock.router.routing.fleet import Member
-from penstock.router.routing.instance_choice import choose
-from penstock.router.routing.strategies import Ask
+from penstock.router.routing.strategy import RequestFeatures
 from penstock.simulation.fleet import SERVICE_S, FleetSimulation, Scenario, SimulatedRequest
 
 MOONCAKE = "mooncake"
@@ -129,12 +129,12 @@ class PrefixFleet(FleetSimulation):
             for member in router.fleet.members
         }
         if self._affine:
-            request.ask = Ask(sizes=sizes)
-        pick = choose(router.fleet, router.strategy, request.ask, self.now_s, router.rng)
-        assert pick.member is not None
+            request.features = RequestFeatures(sizes=sizes)
+        choice = choose(router.fleet, router.strategy, request.features, self.now_s, router.rng)
+        assert isinstance(choice, Chosen)
         if self._affine:
-            request.work = sizes[pick.member.id]
-        self._serve(request, call, pick.member)
+            request.work = sizes[choice.member.id]
+        self._serve(request, call, choice.member)
 
     def _expected_s(self, call: TracedCall, member: Member) -> float:
         missing = len(call.blocks) - self._index.matched(member.id, call.blocks)

@@ -127,7 +127,7 @@ async def _wait_ready(peer: Peer) -> None:
     end_s = time.monotonic() + READY_S
     while time.monotonic() < end_s:
         with contextlib.suppress(Fault):
-            board = await peer.call("Scoreboard", router_pb2.ScoreboardRequest(), _new_call())
+            board = await peer.call("GetScoreboard", router_pb2.GetScoreboardRequest(), _new_call())
             if len(board.rows) == INSTANCES:
                 return
         await asyncio.sleep(0.1)

@@ -79,7 +79,11 @@ def contextual_figures(options: Options) -> dict[str, float]:
     wrong = 0
     for main, reply, follow_up in conversations:
         task = inference_pb2.Task()
-        for role, text in (("user", main), ("assistant", reply), ("user", follow_up)):
+        for role, text in (
+            (inference_pb2.ROLE_USER, main),
+            (inference_pb2.ROLE_ASSISTANT, reply),
+            (inference_pb2.ROLE_USER, follow_up),
+        ):
             task.generate.messages.add(role=role, content=text)
         prompt = prompt_of(b"k", "tenant", cache_pb2.Scope(model="m"), task, "e")
         assert prompt is not None

@@ -129,8 +129,8 @@ async def _wait_for(stack: Stack, instance: str, is_registered: bool) -> None:
     """Wait until the router knows the instance, or no longer does."""
     end_s = time.monotonic() + STEP_TIMEOUT_S
     while time.monotonic() < end_s:
-        board = await stack.router.Scoreboard(
-            router_pb2.ScoreboardRequest(), metadata=stack.metadata(TENANT)
+        board = await stack.router.GetScoreboard(
+            router_pb2.GetScoreboardRequest(), metadata=stack.metadata(TENANT)
         )
         if (instance in {row.instance.id for row in board.rows}) == is_registered:
             return

@@ -236,7 +236,7 @@ async def _intake(spans: int) -> dict[str, Number]:
         for payload in payloads:
             await export(payload)
         intake_s = time.perf_counter() - started_s
-        intake = await peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
         found = await peer.call("SearchTraces", pb.SearchTracesRequest(limit=1), Call())
         settling_s = _settling_s(payloads)
     assert intake.spans == spans // SPANS_PER_TRACE * SPANS_PER_TRACE and found.traces
@@ -339,7 +339,7 @@ async def _lost(calls: int) -> dict[str, Number]:
                 await asyncio.sleep(0.01)
         spent_s = time.perf_counter() - started_s
         await asyncio.to_thread(telemetry.close, 30.0)
-        intake = await peer.call("Intake", pb.IntakeRequest(), Call())
+        intake = await peer.call("GetIntake", pb.GetIntakeRequest(), Call())
     sent = 2 * calls
     return {
         "sampled_spans_lost": (sent - intake.spans) / sent,

@@ -12,11 +12,11 @@ import random
 from collections.abc import AsyncIterator
 from itertools import product
 
-import grpc
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import OneByOneInstance
 from penstock.testkit.intents import INTENTS, PREFIXES, SUFFIXES, SYSTEM_PROMPT, IntentInstance
@@ -98,7 +98,7 @@ class FaultyInstance(OneByOneInstance):
         async with self._slots:
             await asyncio.sleep(seconds)
         if self._rng.random() < self.failing:
-            raise Fault(grpc.StatusCode.INTERNAL, "this instance fails on purpose")
+            raise Fault(Reason.INTERNAL, "this instance fails on purpose")
         result = inference_pb2.TaskResult(revision="bench", compute_ms=seconds * 1e3)
         result.usage.input_tokens = 20
         if request.task.HasField("classify"):
@@ -185,8 +185,8 @@ class FaultyInstances:
     def new_question(self) -> router_pb2.GenerateRequest:
         """A question in words that were not sent before."""
         request = router_pb2.GenerateRequest(options=router_pb2.CallOptions(model=INTENT_MODEL))
-        request.task.messages.add(role="system", content=SYSTEM_PROMPT)
-        request.task.messages.add(role="user", content=next(self._texts))
+        request.task.messages.add(role=inference_pb2.ROLE_SYSTEM, content=SYSTEM_PROMPT)
+        request.task.messages.add(role=inference_pb2.ROLE_USER, content=next(self._texts))
         return request
 
     def classification(self) -> router_pb2.ClassifyRequest:

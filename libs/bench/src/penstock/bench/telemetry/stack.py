@@ -297,8 +297,8 @@ async def _metric_streams(stack: Stack) -> float:
     """Number of metric streams that telemetry watches."""
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        metrics = await telemetry.Metrics(
-            pb.MetricsRequest(name=STREAM_COUNT_METRIC),
+        metrics = await telemetry.GetMetrics(
+            pb.GetMetricsRequest(name=STREAM_COUNT_METRIC),
             metadata=((TOKEN_KEY, stack.internal_token),),
         )
     return max((series.points[-1].value for series in metrics.series if series.points), default=0.0)

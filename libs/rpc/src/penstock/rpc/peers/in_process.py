@@ -1,7 +1,4 @@
-"""The hop inside one process: a servicer called with the semantics of the wire.
-
-The same interface as `hop.Peer`.
-"""
+"""Calls inside one process: a servicer called with the semantics of the wire."""
 
 from __future__ import annotations
 

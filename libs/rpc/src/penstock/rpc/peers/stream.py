@@ -1,9 +1,8 @@
-"""The hop: how one service calls another.
+"""How one service calls another: one interface, and its fastest way over the wire, a multiplexed
+item stream.
 
-One interface, and its hot way: a multiplexed item stream (`hop_unary`, `hop_local`: the others).
-
-Ownership: a caller that awaits `call` owns its item; leaving the await, by answer, fault or
-cancellation, ends the item on both sides.
+A caller that awaits `call` owns its item; leaving the await, by answer, fault or cancellation, ends
+the item on both sides.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ breaks under a write. Its items may be tried again.
 """
 
 NO_PROXY = ("grpc.enable_http_proxy", 0)
-"""An `http_proxy` in the environment is for the web: an address of ours is meant as it stands."""
+"""An `http_proxy` in the environment is for the web, not for addresses of ours."""
 
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -97,16 +96,14 @@ def connect(
         address: `host:port` or `unix:/path`.
         service: the service's descriptor; it must declare `Exchange`.
         token: the internal token, for internal ports.
-        metadata: sent when the stream opens, such as the public door's `authorization`.
+        metadata: sent when the stream opens, such as `authorization` for a public endpoint.
     """
     sent = (*metadata, *(((TOKEN_KEY, token),) if token else ()))
     return StreamPeer(open_channel(address), service, sent, clock or SystemClock(), tracer)
 
 
 class _Waiter:
-    """Who waits for an item: a future for a unary answer, a queue and a future's worth of wake-ups
-    for a stream.
-    """
+    """Who waits for an item: a future for a unary answer, a queue for a stream."""
 
     __slots__ = ("abandoned", "call", "chunks", "done", "item_id", "method", "payload", "sent")
 
@@ -344,16 +341,9 @@ class StreamPeer:
         self._credits -= count - room
         return count - room
 
-    def _fail_all(self, reason: Fault) -> None:
+    def _fail_all(self, why: Fault) -> None:
         waiting, self._waiting = self._waiting, {}
         self._outbox.clear()
         self._cancelled.clear()
         for waiter in waiting.values():
-            waiter.fail(
-                Fault(
-                    reason.code,
-                    reason.message,
-                    reason=reason.reason,
-                    retry_after_s=reason.retry_after_s,
-                )
-            )
+            waiter.fail(Fault(why.reason, why.message, retry_after_s=why.retry_after_s))

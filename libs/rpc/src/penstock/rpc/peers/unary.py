@@ -1,7 +1,4 @@
-"""The hop as plain gRPC calls, one for each item: for peers without a stream, and to compare with.
-
-The same interface as `hop.Peer`.
-"""
+"""Calls as plain gRPC, one for each item: for peers without a stream, and to compare with."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from penstock.service.clock import Clock, SystemClock
 
 
 class UnaryPeer:
-    """Plain gRPC calls, one for each item: for peers without a stream, and to compare with."""
+    """Calls a service by plain gRPC."""
 
     def __init__(
         self,
@@ -54,7 +51,7 @@ class UnaryPeer:
             self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
             self._faults(span),
         ):
-            return await self._stubs[method](request, **self._how(span.call))
+            return await self._stubs[method](request, **self._options(span.call))
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
@@ -63,7 +60,7 @@ class UnaryPeer:
             self._tracer.span(self._rpcs[method].span, call, kind="client") as span,
             self._faults(span),
         ):
-            messages = self._stubs[method](request, **self._how(span.call))
+            messages = self._stubs[method](request, **self._options(span.call))
             try:
                 async for message in messages:
                     yield message
@@ -89,7 +86,7 @@ class UnaryPeer:
         span.fail(fault.code.name, fault.reason)
         raise fault from None
 
-    def _how(self, call: Call) -> dict[str, Any]:
+    def _options(self, call: Call) -> dict[str, Any]:
         now = self._clock.monotonic()
         left_s = call.deadline_s - now
         if left_s <= 0:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.stack.stack import Stack
 from penstock.testkit.intents import SYSTEM_PROMPT, IntentInstance, intents_by_text
@@ -107,8 +108,8 @@ class Traffic:
         request = router_pb2.GenerateRequest(
             options=router_pb2.CallOptions(model=MODEL, cache=cache)
         )
-        request.task.messages.add(role="system", content=SYSTEM_PROMPT)
-        request.task.messages.add(role="user", content=text)
+        request.task.messages.add(role=inference_pb2.ROLE_SYSTEM, content=SYSTEM_PROMPT)
+        request.task.messages.add(role=inference_pb2.ROLE_USER, content=text)
         metadata = self._stack.metadata(self.tenant)
         answer = await self._stack.router.Generate(
             request, metadata=metadata, timeout=CALL_TIMEOUT_S

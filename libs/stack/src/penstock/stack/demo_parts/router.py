@@ -102,8 +102,8 @@ async def _load(stack: Stack, tenant: str, seconds: float) -> Phase:
             requests[answer.receipt.route.instance_id] += 1
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    board = await stack.router.Scoreboard(
-        router_pb2.ScoreboardRequest(model=MODEL), metadata=metadata
+    board = await stack.router.GetScoreboard(
+        router_pb2.GetScoreboardRequest(model=MODEL), metadata=metadata
     )
     scores_s = {row.instance.id: row.candidate.score for row in board.rows}
     return Phase(requests, latencies_ms, scores_s)

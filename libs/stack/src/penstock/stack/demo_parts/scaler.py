@@ -145,7 +145,9 @@ async def _wait_for_instance(stack: Stack, instance: str, *, registered: bool) -
     metadata = stack.metadata(tenant)
     end_s = time.monotonic() + CHANGE_WAIT_S
     while time.monotonic() < end_s:
-        board = await stack.router.Scoreboard(router_pb2.ScoreboardRequest(), metadata=metadata)
+        board = await stack.router.GetScoreboard(
+            router_pb2.GetScoreboardRequest(), metadata=metadata
+        )
         if (instance in {row.instance.id for row in board.rows}) == registered:
             return True
         await asyncio.sleep(POLL_S)

@@ -61,9 +61,9 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     metadata = ((TOKEN_KEY, stack.internal_token),)
     async with open_channel(stack.addresses["telemetry"]) as channel:
         telemetry = telemetry_pb2_grpc.TelemetryServiceStub(channel)
-        savings = await telemetry.Savings(telemetry_pb2.SavingsRequest(), metadata=metadata)
-        path = await telemetry.CriticalPath(
-            telemetry_pb2.CriticalPathRequest(name="RouterService"), metadata=metadata
+        savings = await telemetry.GetSavings(telemetry_pb2.GetSavingsRequest(), metadata=metadata)
+        path = await telemetry.GetCriticalPath(
+            telemetry_pb2.GetCriticalPathRequest(name="RouterService"), metadata=metadata
         )
         console.print(_savings_table(savings))
         console.print(_critical_path_table(path))
@@ -82,7 +82,7 @@ async def run(stack: Stack, console: Console) -> dict[str, float]:
     }
 
 
-def _savings_table(savings: telemetry_pb2.SavingsResponse) -> Table:
+def _savings_table(savings: telemetry_pb2.GetSavingsResponse) -> Table:
     table = Table(
         "ledger",
         "micro-dollars",
@@ -96,7 +96,7 @@ def _savings_table(savings: telemetry_pb2.SavingsResponse) -> Table:
     return table
 
 
-def _critical_path_table(path: telemetry_pb2.CriticalPathResponse) -> Table:
+def _critical_path_table(path: telemetry_pb2.GetCriticalPathResponse) -> Table:
     table = Table(
         "service", "operation", "share", title=f"critical path of {path.traces:,} answers"
     )

@@ -94,23 +94,27 @@ async def _agent(stack: Stack, tenant: str, number: int) -> list[Streamed]:
     request.options.model = MODEL
     request.options.run_id = f"chat-{number}"
     request.options.cache.bypass = True
-    request.task.messages.add(role="system", content=SYSTEM_PROMPT.format(number))
+    request.task.messages.add(role=inference_pb2.ROLE_SYSTEM, content=SYSTEM_PROMPT.format(number))
     answers = []
     for step in range(STEPS):
         _add_step(request.task, number, step)
         answer = await _stream(stack, tenant, request)
-        request.task.messages.add(role="assistant", content=answer.text)
+        request.task.messages.add(role=inference_pb2.ROLE_ASSISTANT, content=answer.text)
         answers.append(answer)
     return answers
 
 
 def _add_step(task: inference_pb2.GenerateTask, number: int, step: int) -> None:
     """A question, the call of a tool and its result."""
-    task.messages.add(role="user", content=f"step {step}: what about district {number}")
-    call = task.messages.add(role="assistant")
+    task.messages.add(
+        role=inference_pb2.ROLE_USER, content=f"step {step}: what about district {number}"
+    )
+    call = task.messages.add(role=inference_pb2.ROLE_ASSISTANT)
     call.tool_calls.add(id=f"c{step}", name="levels", arguments_json="{}")
     levels = [{"basin": f"b{basin}", "level_m": basin * 1.5, "inflow": None} for basin in range(8)]
-    task.messages.add(role="tool", content=json.dumps(levels, indent=4), tool_call_id=f"c{step}")
+    task.messages.add(
+        role=inference_pb2.ROLE_TOOL, content=json.dumps(levels, indent=4), tool_call_id=f"c{step}"
+    )
 
 
 async def _stream(stack: Stack, tenant: str, request: router_pb2.GenerateStreamRequest) -> Streamed:

@@ -15,12 +15,14 @@ from penstock.batcher.knobs import KnobTable, to_proto
 from penstock.batcher.queue.instance_queue import InstanceQueue
 from penstock.batcher.queue.pending_request import Answer
 from penstock.batcher.settings import BatchingSection
-from penstock.batcher.split_merge import gather_or_cancel, merge, split, task_size
+from penstock.batcher.split_merge import gather_or_cancel, merge, task_size
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
 from penstock.rpc.peers.stream import Peer
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
+from penstock.tasks.kinds import kind_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class BatcherServicer:
 
     async def _submit(self, queue: InstanceQueue, request: pb.ComputeRequest, call: Call) -> Answer:
         """The answer of a task, computed in parts where it has more rows than a batch."""
-        parts = split(request.task, self._knobs.for_model(request.model).max_batch_size)
+        max_rows = self._knobs.for_model(request.model).max_batch_size
+        parts = kind_of(request.task).split(request.task, max_rows)
         if len(parts) == 1:
             size = task_size(request.task, request.estimated_tokens)
             return await queue.submit(request.task, request.model, call, size)
@@ -79,7 +82,7 @@ class BatcherServicer:
             queue.submit(part, request.model, call, task_size(part, estimated_tokens=0))
             for part in parts
         ]
-        return merge(await gather_or_cancel(submitted))
+        return merge(request.task, await gather_or_cancel(submitted))
 
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
@@ -159,7 +162,7 @@ class BatcherServicer:
             raise unavailable(
                 f"instance {instance_id!r} is not attached to this batcher; attach it with "
                 "AttachInstance",
-                reason="NOT_ATTACHED",
+                reason=Reason.NOT_ATTACHED,
             )
         return instance
 

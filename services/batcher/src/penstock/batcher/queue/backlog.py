@@ -17,6 +17,7 @@ from penstock.batcher.queue.metrics import QueueMetrics
 from penstock.batcher.queue.pending_request import Answer, PendingRequest
 from penstock.batcher.work_item import WorkItem
 from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, unavailable
+from penstock.rpc.reasons import Reason
 
 MIN_RETRY_AFTER_S = 0.05
 
@@ -91,7 +92,7 @@ class Backlog:
             if request.item.id in self._requests:
                 fault = unavailable(
                     "the instance ended the batch without a result for this request; retry",
-                    reason="NO_ANSWER",
+                    reason=Reason.NO_ANSWER,
                 )
                 self.settle(request.item.id, fault)
 
@@ -137,7 +138,7 @@ class Backlog:
         self._metrics.record_drop("queue_full")
         full = exhausted(
             f"the queue of model {newcomer.model!r} is full; retry later or send less",
-            "QUEUE_FULL",
+            reason=Reason.QUEUE_FULL,
             retry_after_s=max(MIN_RETRY_AFTER_S, wait_ms / 1e3),
         )
         dropped = self.waiting.drop_candidate(newcomer, priority)
@@ -159,7 +160,7 @@ class Backlog:
 def instance_leaving() -> Fault:
     """The fault of requests that a detached instance does not serve any more."""
     return unavailable(
-        "the instance is being detached; retry on another instance", reason="INSTANCE_LEAVING"
+        "the instance is being detached; retry on another instance", reason=Reason.INSTANCE_LEAVING
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.knobs import KnobTable
@@ -14,10 +13,6 @@ from penstock.batcher.queue.instance_profile import InstanceProfile
 from penstock.batcher.queue.pending_request import Answer, Instance, PendingRequest
 from penstock.rpc.errors import Fault, from_item_status
 from penstock.service.clock import Clock
-
-OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
-"""Codes by which an instance says that it has too much to do."""
-OVERLOAD_CODES = frozenset(code.value[0] for code in OVERLOAD)
 
 
 class BatchRunner:
@@ -58,13 +53,17 @@ class BatchRunner:
         is_overloaded = False
         try:
             async for position, result, load in self._instance.run(batch[0].item.model, batch):
-                if result.status.code in OVERLOAD_CODES:
-                    is_overloaded = True
                 request = batch[position]
+                if result.status.code:
+                    fault = from_item_status(result.status)
+                    is_overloaded = is_overloaded or fault.consequences.overload
+                    self._backlog.settle(request.item.id, fault)
+                    continue
                 receipt = common_pb2.BatchReceipt(
                     queued_ms=request.queued_ms, batch_size=rows, release_reason=reason
                 )
-                self._settle(request, result, receipt, load)
+                answer = Answer(result.result, receipt, self._backlog.load_report(load))
+                self._backlog.settle(request.item.id, answer)
         except Fault as fault:
             self.record_fault(fault)
             for request in batch:
@@ -80,21 +79,8 @@ class BatchRunner:
 
     def record_fault(self, fault: Fault) -> None:
         """Lower the concurrency limit where a fault of the instance means overload."""
-        if fault.code in OVERLOAD:
+        if fault.consequences.overload:
             self.profile.limit.record_overload()
-
-    def _settle(
-        self,
-        request: PendingRequest,
-        result: inference_pb2.MemberResult,
-        receipt: common_pb2.BatchReceipt,
-        load: common_pb2.LoadReport,
-    ) -> None:
-        if result.status.code:
-            self._backlog.settle(request.item.id, from_item_status(result.status))
-        else:
-            answer = Answer(result.result, receipt, self._backlog.load_report(load))
-            self._backlog.settle(request.item.id, answer)
 
     def _learn(self, batch: list[PendingRequest], began_s: float) -> None:
         now = self._clock.monotonic()

@@ -17,36 +17,7 @@ from penstock.cache.storage.invalidation import tags_of
 from penstock.rpc.errors import not_found
 from penstock.service.clock import unix_ms
 from penstock.tasks.answer_keys import KNOWN_MISS_RULE
-
-UNFINISHED = {
-    inference_pb2.FINISH_REASON_LENGTH: "truncated",
-    inference_pb2.FINISH_REASON_FILTERED: "filtered",
-    inference_pb2.FINISH_REASON_UNSPECIFIED: "not ended",
-}
-
-
-def refusal_reason(
-    task: inference_pb2.Task,
-    result: inference_pb2.TaskResult,
-    max_temperature: float,
-    *,
-    asked_for: bool,
-) -> str:
-    """Why an answer must not be stored; empty where it may.
-
-    `asked_for`: the caller explicitly asked for reuse, so that the temperature does not matter.
-    """
-    if task.WhichOneof("task") != "generate":
-        return ""
-    request = task.generate
-    answer = result.generate
-    if answer.finish_reason in UNFINISHED:
-        return UNFINISHED[answer.finish_reason]
-    read_only = {tool.name for tool in request.tools if tool.read_only}
-    if any(call.name not in read_only for call in answer.message.tool_calls):
-        return "tool call with side effects"
-    is_hot = request.HasField("temperature") and request.temperature > max_temperature
-    return "temperature" if is_hot and not asked_for else ""
+from penstock.tasks.kinds import kind_of
 
 
 class AnswerWriter:
@@ -76,7 +47,7 @@ class AnswerWriter:
         # Those who wait get the answer before it is written.
         pending.finish(ticket.lookup, entry)
         with unavailable_without_store():
-            return await self._write(ticket, entry, request.ttl_ms or self._ttl_ms)
+            return await self._write(ticket, entry)
 
     async def store_all(self, request: pb.StoreAllRequest, tenant: str) -> pb.StoreAllResponse:
         """Store answers of one tenant that nobody looked up.
@@ -87,10 +58,8 @@ class AnswerWriter:
         entries = []
         for answer in request.answers:
             namespace = answer.scope.namespace
-            self._parts.statistics.record_lookup(tenant, namespace, KNOWN_MISS_RULE)
-            refusal = refusal_reason(
-                answer.task, answer.result, self._max_temperature, asked_for=answer.asked_for
-            )
+            self._parts.statistics.record_lookup(tenant, namespace, KNOWN_MISS_RULE, is_hit=False)
+            refusal = self._unstorable(answer.task, answer.result, answer.asked_for)
             if refusal:
                 self._parts.statistics.record_refusal(tenant, namespace, refusal)
             else:
@@ -99,32 +68,30 @@ class AnswerWriter:
             stored = await self._parts.entries.put(tenant, entries, self._ttl_ms)
             return pb.StoreAllResponse(stored=stored)
 
-    @property
-    def _max_temperature(self) -> float:
-        return self._parts.section.get().max_temperature
+    def _unstorable(
+        self, task: inference_pb2.Task, result: inference_pb2.TaskResult, asked_for: bool
+    ) -> str:
+        max_temperature = self._parts.section.value.max_temperature
+        return kind_of(task).unstorable_because(task, result, max_temperature, asked_for=asked_for)
 
     @property
     def _ttl_ms(self) -> int:
-        return round(self._parts.section.get().ttl_s * 1000)
+        return round(self._parts.section.value.ttl_s * 1000)
 
     def _refusal(self, ticket: LookupTicket, request: pb.StoreRequest) -> str:
         """Why there is nothing to store; empty where there is."""
         if not request.HasField("result"):
             return "no answer"
         lookup = ticket.lookup
-        refusal = refusal_reason(
-            lookup.request.task,
-            request.result,
-            self._max_temperature,
-            asked_for=lookup.request.asked_for,
-        )
+        asked_for = lookup.request.asked_for
+        refusal = self._unstorable(lookup.request.task, request.result, asked_for)
         if refusal:
             self._parts.statistics.record_refusal(lookup.tenant, lookup.namespace, refusal)
         return refusal
 
-    async def _write(self, ticket: LookupTicket, entry: Entry, ttl_ms: int) -> pb.StoreResponse:
+    async def _write(self, ticket: LookupTicket, entry: Entry) -> pb.StoreResponse:
         lookup = ticket.lookup
-        if not await self._parts.entries.put(lookup.tenant, [entry], ttl_ms):
+        if not await self._parts.entries.put(lookup.tenant, [entry], self._ttl_ms):
             return pb.StoreResponse(reason="too large")
         not_learnt = await self._learning.learn(ticket, entry.result)
         if not_learnt:

@@ -22,10 +22,10 @@ from penstock.cache.lookups.semantic_lookup import SemanticLookup, SemanticResul
 from penstock.cache.storage.entry_store import STORE_ERRORS, Entry
 from penstock.rpc.call import Call
 from penstock.service.clock import unix_ms
-from penstock.tasks.answer_keys import STALE_RULE, tenant_of
+from penstock.tasks.answer_keys import tenant_of
 
 log = logging.getLogger(__name__)
-REFRESH_RULE = f"{STALE_RULE}, fetched anew"
+STALE_RULE, REFRESH_RULE = "exact: stale", "exact: stale, fetched anew"
 MIN_WAIT_S = 0.001
 
 
@@ -47,7 +47,6 @@ class Lookups:
             Fault: INVALID_ARGUMENT for a vector that cannot be compared.
         """
         started = time.perf_counter()
-        self._semantic_lookup.check_vector(request)
         tenant = tenant_of(call.principal)
         key = request_key(self._parts.key_salt, tenant, request.scope, request.task)
         lookup = Lookup(tenant, key, request)
@@ -75,10 +74,8 @@ class Lookups:
         now_ms = self._now_ms()
         if not entry.is_stale(now_ms):
             return "exact"
-        if (
-            now_ms - entry.fresh_until_ms
-            > self._parts.section.get().stale_while_revalidate_s * 1000
-        ):
+        usable_s = self._parts.section.value.stale_while_revalidate_s
+        if now_ms - entry.fresh_until_ms > usable_s * 1000:
             return ""
         return REFRESH_RULE if self._pending.claim_refresh(lookup) else STALE_RULE
 
@@ -148,9 +145,10 @@ class Lookups:
     def _respond(self, lookup: Lookup, result: LookupResult, started: float) -> pb.LookUpResponse:
         """The response: statistics are counted, and whoever is to bring an answer gets a token."""
         statistics = self._parts.statistics
-        statistics.record_lookup(lookup.tenant, lookup.namespace, result.rule)
+        is_hit = result.entry is not None
+        statistics.record_lookup(lookup.tenant, lookup.namespace, result.rule, is_hit=is_hit)
         lookup_ms = (time.perf_counter() - started) * 1e3
-        lookup_microusd = self._parts.section.get().lookup_microusd
+        lookup_microusd = self._parts.section.value.lookup_microusd
         response = response_of(result, self._now_ms(), lookup_ms, lookup_microusd)
         for saving in response.savings:
             statistics.record_saving(

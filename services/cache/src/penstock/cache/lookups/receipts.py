@@ -42,6 +42,7 @@ def response_of(
         response.result.CopyFrom(result.entry.result)
         response.receipt.entry_id = result.entry.key
         response.receipt.age_ms = result.entry.age_ms(now_ms)
+        response.stale = result.outcome == EXACT and result.entry.is_stale(now_ms)
     saving = _saving(result, response.receipt)
     if saving is not None:
         response.savings.append(saving)

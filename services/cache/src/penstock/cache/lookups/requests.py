@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
-import numpy as np
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
-from penstock.cache.semantic.classes import Floats
-from penstock.cache.semantic.embedder import Embedder
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid
 from penstock.tasks.answer_keys import exact_key
@@ -35,7 +31,7 @@ def check_caller(call: Call) -> None:
 
 
 def check_look_up(request: pb.LookUpRequest) -> None:
-    """Check a look-up, except for its vector."""
+    """Check a look-up."""
     if not request.scope.model:
         raise invalid("scope.model", "is empty")
     if request.token and not MIN_TOKEN_BYTES <= len(request.token) <= MAX_TOKEN_BYTES:
@@ -46,39 +42,11 @@ def check_look_up(request: pb.LookUpRequest) -> None:
         raise invalid("max_error_rate", "must lie between 0 and 1")
     _check_not_negative(request.max_age_ms, "max_age_ms")
     _check_not_negative(request.full_price_microusd, "full_price_microusd")
-    if request.embedder_revision and not request.vector:
-        raise invalid("vector", "is empty, but embedder_revision is not")
-
-
-def given_vector(request: pb.LookUpRequest, embedder: Embedder) -> Floats | None:
-    """The vector of the prompt that a look-up carries, scaled to length 1; None for none.
-
-    Raises:
-        Fault: INVALID_ARGUMENT for one that cannot be compared with the embedder's own.
-    """
-    if not request.vector:
-        return None
-    if request.embedder_revision != embedder.revision:
-        raise invalid(
-            "embedder_revision",
-            f"is {request.embedder_revision!r}; this cache embeds with {embedder.revision!r}",
-        )
-    if len(request.vector) != embedder.width:
-        raise invalid(
-            "vector",
-            f"has {len(request.vector)} values; {embedder.revision} makes {embedder.width}",
-        )
-    vector = np.array(request.vector, np.float32)
-    norm = float(np.linalg.norm(vector))
-    if not math.isfinite(norm) or norm == 0.0:
-        raise invalid("vector", "has no direction: its length is 0 or not finite")
-    return np.asarray(vector / norm, np.float32)
 
 
 def check_store(request: pb.StoreRequest) -> None:
     """Check an answer to a look-up that missed."""
     _check_not_negative(request.paid_microusd, "paid_microusd")
-    _check_not_negative(request.ttl_ms, "ttl_ms")
     _check_tags(request.tags, "tags")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.lookups.requests import given_vector
 from penstock.cache.semantic.gate import MAX_CHARACTERS
 from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
 from penstock.cache.semantic.scope import Prompt, prompt_of
@@ -53,15 +52,6 @@ class SemanticLookup:
         self._lookup_value = LookupValue()
         self._probe_limiter = ProbeLimiter()
 
-    def check_vector(self, request: pb.LookUpRequest) -> None:
-        """Check the vector that a look-up carries, if any.
-
-        Raises:
-            Fault: INVALID_ARGUMENT for one that cannot be compared.
-        """
-        if self._semantic_cache is not None:
-            given_vector(request, self._semantic_cache.embedder)
-
     async def find(self, tenant: str, request: pb.LookUpRequest) -> SemanticResult:
         """What the semantic cache finds for a request, or why it was not asked."""
         semantic_cache = self._semantic_cache
@@ -77,7 +67,6 @@ class SemanticLookup:
         candidate = await semantic_cache.find(
             prompt.scope_key,
             prompt.text,
-            given_vector(request, embedder),
             request.max_error_rate if request.HasField("max_error_rate") else None,
         )
         return SemanticResult(candidate.decision.rule, prompt.scope_key, prompt.text, candidate)
@@ -89,7 +78,7 @@ class SemanticLookup:
 
     def _refusal(self, tenant: str, request: pb.LookUpRequest, prompt: Prompt) -> str:
         """The rule for which the semantic cache is not asked; empty where it is."""
-        section = self._section.get()
+        section = self._section.value
         if len(prompt.text) > MAX_CHARACTERS:
             return "semantic_off: the prompt is too long to compare"
         if not self._lookup_value.exceeds_cost(

@@ -20,6 +20,7 @@ import numpy as np
 from penstock.cache.semantic.classes import AnswerClasses, Floats
 from penstock.cache.semantic.gate import contradiction, tokens
 from penstock.cache.semantic.threshold import Calibration, ServingThreshold
+from penstock.service.purity import pure
 
 NEIGHBOURS = 32
 """Nearest prompts that vote."""
@@ -65,6 +66,7 @@ class SemanticDecision:
     contradiction: str = ""
 
 
+@pure
 class SemanticPolicy:
     """What one scope has learnt, and how it decides.
 

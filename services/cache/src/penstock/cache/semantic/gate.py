@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from penstock.service.purity import pure
+
 MAX_CHARACTERS = 2_000
 """Longer prompts are not compared: these rules are made for a sentence or two."""
 NUMBER_WITH_UNIT = re.compile(
@@ -174,6 +176,7 @@ def facts_of(text: str) -> Facts:
     )
 
 
+@pure
 def contradiction(new: str, cached: str) -> str:
     """The kind of the first contradiction between two prompts, in words; empty for none."""
     if new == cached:

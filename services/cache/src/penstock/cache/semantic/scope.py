@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.tasks.answer_keys import keyed_hash
+from penstock.tasks.kinds import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +27,13 @@ class Prompt:
 def prompt_of(
     secret: bytes, tenant: str, scope: pb.Scope, task: inference_pb2.Task, embedder: str
 ) -> Prompt | None:
-    """The prompt of a `generate` task whose last turn is the user's; None for any other task.
+    """The prompt of a task; None where its answers are not reused by similarity.
 
     `embedder` is its name and revision: vectors of different embedders cannot be compared.
     """
-    if task.WhichOneof("task") != "generate" or not task.generate.messages:
+    part = kind_of(task).similar_part(task)
+    if part is None:
         return None
-    last = task.generate.messages[-1]
-    if last.role != "user" or not last.content.strip():
-        return None
-    rest = inference_pb2.GenerateTask()
-    rest.CopyFrom(task.generate)
-    del rest.messages[-1]
     key = keyed_hash(
         secret,
         b"scope",
@@ -46,9 +42,9 @@ def prompt_of(
         scope.model.encode(),
         scope.context_sha256,
         embedder.encode(),
-        rest.SerializeToString(deterministic=True),
+        part.rest,
     )
-    return Prompt(key, last.content)
+    return Prompt(key, part.text)
 
 
 def canonical_answer(task: inference_pb2.Task, result: inference_pb2.TaskResult) -> str:

@@ -86,7 +86,7 @@ class Scopes:
         state = self.use(event.scope_key)
         if state is not None:
             return state
-        section = self._section.get()
+        section = self._section.value
         state = ScopeState(self._width, section.max_error_rate, section.scope_entries, event)
         state.last_used_s = self._clock.monotonic()
         self.loaded[event.scope_key] = state

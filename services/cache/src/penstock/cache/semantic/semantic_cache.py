@@ -99,14 +99,12 @@ class SemanticCache:
             await asyncio.wait([self._follower])
         self._worker.shutdown(wait=True)
 
-    async def find(
-        self, scope_key: str, text: str, vector: Floats | None, bound: float | None
-    ) -> Candidate:
-        """Embed a prompt, unless its vector is given, and decide whether an answer may be reused.
+    async def find(self, scope_key: str, text: str, bound: float | None) -> Candidate:
+        """Embed a prompt and decide whether an answer may be reused.
 
         `bound` is the caller's own error bound, None for the configured one.
         """
-        return await self._on_worker(partial(self._find, scope_key, text, vector, bound))
+        return await self._on_worker(partial(self._find, scope_key, text, bound))
 
     async def read(self, view: Callable[[list[ScopeState]], R]) -> R:
         """What `view` returns for the loaded scopes, called on the thread that changes them."""
@@ -137,14 +135,10 @@ class SemanticCache:
     async def _on_worker(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    def _find(
-        self, scope_key: str, text: str, vector: Floats | None, bound: float | None
-    ) -> Candidate:
-        embed_ms = 0.0
-        if vector is None:
-            started = time.perf_counter()
-            vector = self.embedder.embed(text)
-            embed_ms = (time.perf_counter() - started) * 1e3
+    def _find(self, scope_key: str, text: str, bound: float | None) -> Candidate:
+        started = time.perf_counter()
+        vector = self.embedder.embed(text)
+        embed_ms = (time.perf_counter() - started) * 1e3
         state = self._scopes.use(scope_key)
         if state is None:
             return Candidate(self._without_scope(scope_key), vector, embed_ms=embed_ms)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+from penstock.service.purity import pure
 from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
@@ -77,6 +78,7 @@ UNREACHABLE = 2.0
 """A threshold that no probability reaches."""
 
 
+@pure
 class Calibration:
     """The probability that a voted answer is right, by ridge logistic regression on standardised
     features.
@@ -155,6 +157,7 @@ class TradeOffPoint:
     error_rate: float
 
 
+@pure
 class ServingThreshold:
     """The lowest probability that is served, for one bound on the share of errors among hits.
 
@@ -265,6 +268,7 @@ class ServingThreshold:
         self._expected_errors = self._expected_errors * AUDIT_DECAY + (1.0 - probability)
 
 
+@pure
 def precision_of(right: int, audits: int) -> tuple[float, float]:
     """The share of audits that were right, and the lower end of its one-sided 95 % interval
     (Clopper and Pearson 1934); both 0 without audits.

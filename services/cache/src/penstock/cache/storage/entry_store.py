@@ -57,7 +57,7 @@ def unavailable_without_store() -> Iterator[None]:
         yield
     except STORE_ERRORS as error:
         message = f"the store does not answer ({type(error).__name__}); retry"
-        raise unavailable(message, 1.0) from None
+        raise unavailable(message, retry_after_s=1.0) from None
 
 
 @dataclass(frozen=True, slots=True)

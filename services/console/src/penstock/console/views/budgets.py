@@ -52,8 +52,8 @@ class _Budgets:
 
 async def show_budgets(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """When do we run out?"""
-    request = pb.CostsRequest(by=pb.COST_BY_TENANT, limit=MAX_TENANTS)
-    costs = await clients.call("telemetry", "Costs", request, pb.CostsResponse)
+    request = pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=MAX_TENANTS)
+    costs = await clients.call("telemetry", "GetCosts", request, pb.GetCostsResponse)
     if costs is None:
         return unavailable(clients, "telemetry")
     budgets = _Budgets()
@@ -78,7 +78,9 @@ async def show_budgets(clients: ServiceClients, _: Query) -> Sequence[Block]:
 async def _add_tenant(clients: ServiceClients, row: pb.CostRow, budgets: _Budgets) -> None:
     tenant = row.key
     savings, usage = await asyncio.gather(
-        clients.call("telemetry", "Savings", pb.SavingsRequest(tenant=tenant), pb.SavingsResponse),
+        clients.call(
+            "telemetry", "GetSavings", pb.GetSavingsRequest(tenant=tenant), pb.GetSavingsResponse
+        ),
         clients.call(
             "limiter",
             "GetUsage",

@@ -16,7 +16,6 @@ from penstock.console.service_clients import ServiceClients
 from penstock.console.views.metric_charts import metric_charts
 from penstock.console.views.unavailable import unavailable
 
-HIT_RULES = ("exact", "semantic", "coalesced")
 """How the names of the rules begin by which a look-up was answered."""
 
 NO_LOOKUP = "no look-up"
@@ -26,14 +25,16 @@ RECENT_REQUESTS = 200
 async def show_cache(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Is the cache safe and useful?"""
     costs, requests, quality = await asyncio.gather(
-        clients.call("telemetry", "Costs", pb.CostsRequest(by=pb.COST_BY_CACHE), pb.CostsResponse),
+        clients.call(
+            "telemetry", "GetCosts", pb.GetCostsRequest(by=pb.COST_BY_CACHE), pb.GetCostsResponse
+        ),
         clients.call(
             "telemetry",
             "SearchTraces",
             pb.SearchTracesRequest(name="RouterService", limit=RECENT_REQUESTS),
             pb.SearchTracesResponse,
         ),
-        clients.call("telemetry", "Quality", pb.QualityRequest(), pb.QualityResponse),
+        clients.call("telemetry", "GetQuality", pb.GetQualityRequest(), pb.GetQualityResponse),
     )
     if costs is None or requests is None:
         return unavailable(clients, "telemetry")
@@ -95,29 +96,26 @@ async def _cache_blocks(clients: ServiceClients) -> list[Block]:
     )
     if stats is None:
         return unavailable(clients, "cache")
-    blocks: list[Block] = [Tiles(_tiles(stats)), _lookups(stats)]
+    blocks: list[Block] = [Tiles(_tiles(stats)), _lookups(stats), _refused(stats)]
     if trade_off is not None and trade_off.points:
         blocks.append(_trade_off(trade_off))
     return blocks
 
 
 async def _largest_tenant(clients: ServiceClients) -> str:
-    request = pb.CostsRequest(by=pb.COST_BY_TENANT, limit=1)
-    response = await clients.call("telemetry", "Costs", request, pb.CostsResponse)
+    request = pb.GetCostsRequest(by=pb.COST_BY_TENANT, limit=1)
+    response = await clients.call("telemetry", "GetCosts", request, pb.GetCostsResponse)
     return response.rows[0].key if response and response.rows else ""
 
 
 def _tiles(stats: cache_pb2.GetStatsResponse) -> list[Tile]:
     lookups = sum(stats.lookups.values())
-    hits = sum(
-        count for rule, count in stats.lookups.items() if rule.partition(":")[0] in HIT_RULES
-    )
     precision, audits = "not yet audited", ""
     if stats.audits:
         precision = f"{stats.audited_precision:.1%}"
         audits = f"at least {stats.audited_precision_low:.1%} · {stats.audits:,} audits"
     return [
-        Tile("look-ups", f"{lookups:,}", f"{hits / lookups:.1%} answered" if lookups else ""),
+        Tile("look-ups", f"{lookups:,}", f"{stats.hits / lookups:.1%} answered" if lookups else ""),
         Tile("audited hits right", precision, audits),
         Tile("entries", f"{stats.entries:,}", f"{stats.bytes / 1e6:,.1f} MB"),
         Tile("saved, net", dollars(stats.saved_microusd), f"{stats.saved_ms / 1e3:,.2f} s"),
@@ -128,6 +126,13 @@ def _lookups(stats: cache_pb2.GetStatsResponse) -> Rows:
     most_first = sorted(stats.lookups.items(), key=lambda item: -item[1])
     rows: list[Row] = [[rule, f"{count:,}"] for rule, count in most_first]
     return Rows("Look-ups by rule", ("rule", "look-ups"), rows, "nothing was looked up yet")
+
+
+def _refused(stats: cache_pb2.GetStatsResponse) -> Rows:
+    most_first = sorted(stats.refused.items(), key=lambda item: -item[1])
+    rows: list[Row] = [[reason, f"{count:,}"] for reason, count in most_first]
+    columns = ("reason", "answers")
+    return Rows("Answers not stored, or not learnt from", columns, rows, "all answers were stored")
 
 
 def _trade_off(trade_off: cache_pb2.GetTradeOffResponse) -> Chart:

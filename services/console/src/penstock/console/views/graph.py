@@ -20,12 +20,14 @@ async def show_graph(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Who calls whom?"""
     graph, paths, latencies = await asyncio.gather(
         clients.call(
-            "telemetry", "ServiceGraph", pb.ServiceGraphRequest(), pb.ServiceGraphResponse
+            "telemetry", "GetServiceGraph", pb.GetServiceGraphRequest(), pb.GetServiceGraphResponse
         ),
         clients.call(
-            "telemetry", "CriticalPath", pb.CriticalPathRequest(), pb.CriticalPathResponse
+            "telemetry", "GetCriticalPath", pb.GetCriticalPathRequest(), pb.GetCriticalPathResponse
         ),
-        clients.call("telemetry", "Latencies", pb.LatenciesRequest(), pb.LatenciesResponse),
+        clients.call(
+            "telemetry", "GetLatencies", pb.GetLatenciesRequest(), pb.GetLatenciesResponse
+        ),
     )
     if graph is None:
         return unavailable(clients, "telemetry")

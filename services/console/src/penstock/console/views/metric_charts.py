@@ -16,7 +16,9 @@ UNNAMED_LABELS = ("instance", "rpc.system.name")
 
 async def metric_charts(clients: ServiceClients, prefix: str, title: str) -> list[Block]:
     """A chart for each metric whose name begins so."""
-    listed = await clients.call("telemetry", "Metrics", pb.MetricsRequest(), pb.MetricsResponse)
+    listed = await clients.call(
+        "telemetry", "GetMetrics", pb.GetMetricsRequest(), pb.GetMetricsResponse
+    )
     if listed is None:
         return []
     names = [name for name in listed.names if name.startswith(prefix)]
@@ -24,8 +26,8 @@ async def metric_charts(clients: ServiceClients, prefix: str, title: str) -> lis
 
 
 async def _chart(clients: ServiceClients, name: str, title: str) -> Chart:
-    request = pb.MetricsRequest(name=name)
-    response = await clients.call("telemetry", "Metrics", request, pb.MetricsResponse)
+    request = pb.GetMetricsRequest(name=name)
+    response = await clients.call("telemetry", "GetMetrics", request, pb.GetMetricsResponse)
     series = list(response.series) if response is not None else []
     lines = {
         _series_name(one): [(float(point.unix_ms), point.value) for point in one.points]

@@ -19,8 +19,8 @@ GOOD_SUCCESS = 0.99
 async def show_overview(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """Is anything wrong now?"""
     overview, intake, incidents = await asyncio.gather(
-        clients.call("telemetry", "Overview", pb.OverviewRequest(), pb.OverviewResponse),
-        clients.call("telemetry", "Intake", pb.IntakeRequest(), pb.IntakeResponse),
+        clients.call("telemetry", "GetOverview", pb.GetOverviewRequest(), pb.GetOverviewResponse),
+        clients.call("telemetry", "GetIntake", pb.GetIntakeRequest(), pb.GetIntakeResponse),
         clients.call(
             "telemetry",
             "ListIncidents",
@@ -41,7 +41,7 @@ async def show_overview(clients: ServiceClients, query: Query) -> Sequence[Block
 
 
 def _tiles(
-    overview: pb.OverviewResponse, intake: pb.IntakeResponse, open_incidents: int
+    overview: pb.GetOverviewResponse, intake: pb.GetIntakeResponse, open_incidents: int
 ) -> list[Tile]:
     calls_per_s = sum(row.calls_per_s for row in overview.rows if row.service == "router")
     lost = intake.lost_by_senders

@@ -20,7 +20,10 @@ BAD_STATES = ("ejected", "lost")
 async def show_scoreboard(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Why did the router choose that?"""
     board = await clients.call(
-        "router", "Scoreboard", router_pb2.ScoreboardRequest(), router_pb2.ScoreboardResponse
+        "router",
+        "GetScoreboard",
+        router_pb2.GetScoreboardRequest(),
+        router_pb2.GetScoreboardResponse,
     )
     if board is None:
         return unavailable(clients, "router")

@@ -26,8 +26,8 @@ MAX_COST_ROWS = 12
 async def show_savings(clients: ServiceClients, query: Query) -> Sequence[Block]:
     """Is it worth it?"""
     tenant = query.get("tenant", "")
-    request = pb.SavingsRequest(tenant=tenant)
-    savings = await clients.call("telemetry", "Savings", request, pb.SavingsResponse)
+    request = pb.GetSavingsRequest(tenant=tenant)
+    savings = await clients.call("telemetry", "GetSavings", request, pb.GetSavingsResponse)
     if savings is None:
         return unavailable(clients, "telemetry")
     rows: list[Row] = [
@@ -50,7 +50,7 @@ async def show_savings(clients: ServiceClients, query: Query) -> Sequence[Block]
     ]
 
 
-def _tiles(savings: pb.SavingsResponse) -> list[Tile]:
+def _tiles(savings: pb.GetSavingsResponse) -> list[Tile]:
     full_price = savings.full_price_microusd
     saved = full_price - savings.paid_microusd
     share = saved / full_price if full_price else 0.0
@@ -70,7 +70,7 @@ def _tiles(savings: pb.SavingsResponse) -> list[Tile]:
     ]
 
 
-def _dollars_over_time(savings: pb.SavingsResponse) -> dict[str, list[tuple[float, float]]]:
+def _dollars_over_time(savings: pb.GetSavingsResponse) -> dict[str, list[tuple[float, float]]]:
     """What was paid, and what each technique saved, in each step of the ledger."""
     techniques = [row.technique for row in savings.rows]
     lines: dict[str, list[tuple[float, float]]] = {name: [] for name in ("paid", *techniques)}
@@ -84,8 +84,8 @@ def _dollars_over_time(savings: pb.SavingsResponse) -> dict[str, list[tuple[floa
 
 
 async def _cost_table(clients: ServiceClients, name: str, by: pb.CostBy) -> Rows:
-    request = pb.CostsRequest(by=by, limit=MAX_COST_ROWS)
-    response = await clients.call("telemetry", "Costs", request, pb.CostsResponse)
+    request = pb.GetCostsRequest(by=by, limit=MAX_COST_ROWS)
+    response = await clients.call("telemetry", "GetCosts", request, pb.GetCostsResponse)
     columns = (name, "calls", "paid", "saved", "by technique", "mean ms")
     rows = [_cost_row(row) for row in (response.rows if response else ())]
     return Rows(f"By {name}", columns, rows)

@@ -30,7 +30,7 @@ Points = list[tuple[float, float]]
 async def show_scaling(clients: ServiceClients, _: Query) -> Sequence[Block]:
     """Did scaling act in time?"""
     savings, response = await asyncio.gather(
-        clients.call("telemetry", "Savings", pb.SavingsRequest(), pb.SavingsResponse),
+        clients.call("telemetry", "GetSavings", pb.GetSavingsRequest(), pb.GetSavingsResponse),
         clients.call(
             "scaler",
             "ListDecisions",
@@ -56,7 +56,7 @@ async def show_scaling(clients: ServiceClients, _: Query) -> Sequence[Block]:
     return [*blocks, *await metric_charts(clients, "penstock.scaler", "Scaler")]
 
 
-def _demand_chart(savings: pb.SavingsResponse) -> Chart:
+def _demand_chart(savings: pb.GetSavingsResponse) -> Chart:
     """Calls a second; the last step is left out, because it is not over yet."""
     points = savings.points[:-1] or savings.points
     calls = [(float(point.unix_ms), point.calls / STEP_S) for point in points]
@@ -87,9 +87,9 @@ async def _pool_charts(
         ),
         clients.call(
             "telemetry",
-            "Metrics",
-            pb.MetricsRequest(name=f"{WORK_METRIC}{pool}"),
-            pb.MetricsResponse,
+            "GetMetrics",
+            pb.GetMetricsRequest(name=f"{WORK_METRIC}{pool}"),
+            pb.GetMetricsResponse,
         ),
     )
     if forecast is None:
@@ -105,7 +105,7 @@ async def _pool_charts(
 def _work_chart(
     pool: str,
     forecast: scaler_pb2.GetForecastResponse,
-    work: pb.MetricsResponse | None,
+    work: pb.GetMetricsResponse | None,
     decisions: Sequence[scaler_pb2.Decision],
 ) -> Chart:
     actual = [

@@ -24,6 +24,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import failed_precondition
 from penstock.rpc.spans import Span
 from penstock.service.clock import Clock
+from penstock.tasks.kinds import kind_of, numbers_of
 
 
 class InferenceServicer:
@@ -53,9 +54,9 @@ class InferenceServicer:
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
-        """A generated answer chunk by chunk; any other result as one chunk."""
+        """An answer that is made piece by piece in chunks; any other as one chunk."""
         model = self._model(request.model)
-        if request.task.WhichOneof("task") == "generate":
+        if kind_of(request.task).streams:
             async with aclosing(self._generate(model, request.task, call)) as responses:
                 async for response in responses:
                     yield response
@@ -192,7 +193,7 @@ def _to_proto(model: LoadedModel, state: pb.ModelState) -> pb.Model:
         name=card.name,
         revision=card.revision,
         state=state,
-        tasks=card.tasks,
+        tasks=numbers_of(card.tasks),
         max_input_tokens=card.max_input_tokens,
         dimension=card.dimension,
         memory_bytes=model.memory_bytes,

@@ -8,15 +8,16 @@ from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.protocols import openai_chat
+from penstock.inference_upstream.adapters import ADAPTERS, chat_request
 from penstock.inference_upstream.settings import UpstreamModel
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.batch_members import serve_members
 from penstock.rpc.call import Call
-from penstock.rpc.errors import failed_precondition, invalid, not_found
+from penstock.rpc.errors import failed_precondition, not_found
 from penstock.rpc.spans import Own
 from penstock.service.clock import Clock
+from penstock.tasks.kinds import kind_of, numbers_of
 
 
 class UpstreamServicer:
@@ -35,9 +36,9 @@ class UpstreamServicer:
     async def ComputeStream(
         self, request: pb.ComputeStreamRequest, call: Call
     ) -> AsyncIterator[pb.ComputeStreamResponse]:
-        """A generated answer chunk by chunk; any other result as one chunk."""
+        """An answer that is made piece by piece in chunks; any other as one chunk."""
         model = self._model(request.model, request.task)
-        if request.task.WhichOneof("task") == "generate":
+        if kind_of(request.task).streams:
             async with aclosing(self._stream(model, request.task.generate, call)) as responses:
                 async for response in responses:
                     yield response
@@ -81,7 +82,7 @@ class UpstreamServicer:
             pb.Model(
                 name=model.name,
                 state=pb.MODEL_STATE_READY,
-                tasks=model.tasks,
+                tasks=numbers_of(model.tasks),
                 max_input_tokens=model.max_input_tokens,
                 revision=model.name_at_upstream,
             )
@@ -96,7 +97,7 @@ class UpstreamServicer:
         with self._telemetry.span(
             "upstream", call, kind="client", attributes=self._attributes(model)
         ):
-            body = self._chat_request(model, task, stream=True)
+            body = chat_request(self._client, model, task, stream=True)
             async with aclosing(self._client.stream_chat(body, task)) as parts:
                 async for part in parts:
                     if isinstance(part, pb.TaskResult):
@@ -112,28 +113,9 @@ class UpstreamServicer:
         with self._telemetry.span(
             "upstream", call, kind="client", attributes=self._attributes(model)
         ):
-            if task.WhichOneof("task") == "embed":
-                result = await self._embed(model, task.embed)
-            else:
-                result = await self._generate(model, task.generate)
+            result = await ADAPTERS[kind_of(task).name](self._client, model, task)
         result.compute_ms = (time.perf_counter() - began_s) * 1e3
         return result
-
-    async def _embed(self, model: UpstreamModel, task: pb.EmbedTask) -> pb.TaskResult:
-        body = openai_chat.embeddings_request(task, model.name_at_upstream)
-        return openai_chat.parse_embeddings(await self._client.post("/embeddings", body), task)
-
-    async def _generate(self, model: UpstreamModel, task: pb.GenerateTask) -> pb.TaskResult:
-        body = self._chat_request(model, task, stream=False)
-        return openai_chat.parse_chat(await self._client.post("/chat/completions", body), task)
-
-    def _chat_request(
-        self, model: UpstreamModel, task: pb.GenerateTask, *, stream: bool
-    ) -> dict[str, object]:
-        resumes = self._client.upstream.resumes
-        return openai_chat.chat_request(
-            task, model.name_at_upstream, stream=stream, resumes=resumes
-        )
 
     def _model(self, name: str, task: pb.Task) -> UpstreamModel:
         """The model of that name, the first where it is empty; it must serve the task's kind."""
@@ -142,9 +124,7 @@ class UpstreamServicer:
             known = ", ".join(self._models)
             upstream = self._client.upstream.name
             raise not_found("model", f"{name!r} is not served by {upstream}; it serves {known}")
-        kind = task.WhichOneof("task")
-        if kind is None:
-            raise invalid("task", "is empty")
+        kind = kind_of(task).name
         if kind not in model.tasks:
             served = ", ".join(model.tasks)
             raise failed_precondition("task", f"is {kind}; model {model.name} serves {served}")

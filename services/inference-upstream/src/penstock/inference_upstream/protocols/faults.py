@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, invalid, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.purity import pure
 
 OVERLOADED_STATUS = 529
@@ -26,19 +27,22 @@ def status_fault(status: int, headers: Mapping[str, str], now_unix_s: float) -> 
     wait_s = retry_after_s(headers.get("retry-after", ""), now_unix_s)
     if status == 429:
         message = "the upstream limits the rate of requests; retry later or use another one"
-        return exhausted(message, "UPSTREAM_RATE_LIMITED", wait_s or 1.0)
+        return exhausted(message, reason=Reason.UPSTREAM_RATE_LIMITED, retry_after_s=wait_s or 1.0)
     if status in (408, 409, OVERLOADED_STATUS) or status >= 500:
         message = f"the upstream answered with status {status}; retry later or use another one"
-        return unavailable(message, wait_s or 0.5, f"UPSTREAM_{status}")
+        return unavailable(message, retry_after_s=wait_s or 0.5, reason=Reason.UPSTREAM_OVERLOADED)
     if status in (401, 403):
-        return failed_precondition("", "the upstream refuses the key that is configured for it")
+        message = "the upstream refuses the key that is configured for it"
+        return failed_precondition("", message, Reason.UPSTREAM_CREDENTIALS)
     if status == 404:
-        return failed_precondition("model", "is not known to the upstream")
+        return failed_precondition(
+            "model", "is not known to the upstream", Reason.UPSTREAM_NO_MODEL
+        )
     if status == 413:
-        return invalid("task.messages", "are too long for the upstream; shorten them")
-    fault = invalid("task", f"is refused by the upstream with status {status}")
-    fault.reason = f"UPSTREAM_{status}"
-    return fault
+        message = "are too long for the upstream; shorten them"
+        return invalid("task.messages", message, Reason.UPSTREAM_TOO_LONG)
+    message = f"is refused by the upstream with status {status}"
+    return invalid("task", message, Reason.UPSTREAM_REFUSED)
 
 
 @pure
@@ -59,4 +63,6 @@ def retry_after_s(value: str, now_unix_s: float) -> float:
 
 def malformed(what: str) -> Fault:
     """The fault of an upstream whose answer is not the protocol."""
-    return unavailable(f"the upstream's answer is malformed: {what}", reason="UPSTREAM_MALFORMED")
+    return unavailable(
+        f"the upstream's answer is malformed: {what}", reason=Reason.UPSTREAM_MALFORMED
+    )

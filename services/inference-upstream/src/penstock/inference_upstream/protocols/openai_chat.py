@@ -16,7 +16,9 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.faults import malformed
 from penstock.rpc.errors import invalid, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.purity import pure
+from penstock.tasks.roles import ROLE_NAMES
 
 FINISH_REASONS = {
     "stop": pb.FINISH_REASON_STOP,
@@ -52,7 +54,7 @@ def chat_request(
         "messages": [_message(message) for message in task.messages],
         "stream": stream,
     }
-    if resumes and task.messages and task.messages[-1].role == "assistant":
+    if resumes and task.messages and task.messages[-1].role == pb.ROLE_ASSISTANT:
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     if stream:
         body["stream_options"] = {"include_usage": True}
@@ -79,7 +81,7 @@ def embeddings_request(task: pb.EmbedTask, model: str) -> dict[str, Any]:
 
 
 def _message(message: pb.Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    turn: dict[str, Any] = {"role": ROLE_NAMES[message.role], "content": message.content}
     if message.tool_calls:
         turn["content"] = message.content or None
         turn["tool_calls"] = [
@@ -143,7 +145,7 @@ def _chat_result(data: dict[str, Any], task: pb.GenerateTask) -> pb.TaskResult:
     finish_reason = choice["finish_reason"]
     result = pb.TaskResult(revision=str(data.get("model", "")))
     message = result.generate.message
-    message.role = "assistant"
+    message.role = pb.ROLE_ASSISTANT
     message.content = str(answer.get("content") or "")
     for call in answer.get("tool_calls") or ():
         function = call.get("function") or {}
@@ -261,7 +263,7 @@ class ChatStream:
         event = _parse_object(data.encode())
         if "error" in event:
             raise unavailable(
-                "the upstream ended its stream with an error", reason="UPSTREAM_ERROR"
+                "the upstream ended its stream with an error", reason=Reason.UPSTREAM_ERROR
             )
         self.model = str(event.get("model") or self.model)
         self.usage = event.get("usage") or self.usage
@@ -296,11 +298,13 @@ class ChatStream:
                 on as complete.
         """
         if not self.finish_reason:
-            raise unavailable("the upstream's stream was cut before its end", reason="STREAM_CUT")
+            raise unavailable(
+                "the upstream's stream was cut before its end", reason=Reason.STREAM_CUT
+            )
         answer = "".join(self.texts)
         result = pb.TaskResult(revision=self.model)
         message = result.generate.message
-        message.role = "assistant"
+        message.role = pb.ROLE_ASSISTANT
         message.content = answer
         for _, call in sorted(self.tool_calls.items()):
             message.tool_calls.add(

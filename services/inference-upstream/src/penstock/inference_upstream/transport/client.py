@@ -18,6 +18,7 @@ from penstock.inference_upstream.settings import Upstream
 from penstock.inference_upstream.transport.pool import ConnectionPool
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 CONNECTION_ERRORS = (
@@ -28,12 +29,12 @@ CONNECTION_ERRORS = (
     ssl.SSLError,
 )
 TRANSPORT_ERRORS = (httpcore.TimeoutException, *CONNECTION_ERRORS)
-TRANSPORT_FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
-    (httpcore.ConnectTimeout, "did not accept a connection in time", "UPSTREAM_UNREACHABLE"),
-    (httpcore.PoolTimeout, "has no free connection in its pool", "UPSTREAM_POOL_FULL"),
-    (httpcore.TimeoutException, "sent nothing for too long", "UPSTREAM_SILENT"),
-    (httpcore.ConnectError, "cannot be reached", "UPSTREAM_UNREACHABLE"),
-    (CONNECTION_ERRORS, "broke the connection", "UPSTREAM_RESET"),
+TRANSPORT_FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, Reason], ...] = (
+    (httpcore.ConnectTimeout, "did not accept a connection in time", Reason.UPSTREAM_UNREACHABLE),
+    (httpcore.PoolTimeout, "has no free connection in its pool", Reason.UPSTREAM_POOL_FULL),
+    (httpcore.TimeoutException, "sent nothing for too long", Reason.UPSTREAM_SILENT),
+    (httpcore.ConnectError, "cannot be reached", Reason.UPSTREAM_UNREACHABLE),
+    (CONNECTION_ERRORS, "broke the connection", Reason.UPSTREAM_RESET),
 )
 """What each error of httpcore means, with its reason; the first that fits counts."""
 RETRY_AFTER_S = 0.5
@@ -159,7 +160,7 @@ class Client:
         for errors, what, reason in TRANSPORT_FAULTS:
             if isinstance(error, errors):
                 message = f"the upstream {self.upstream.name} {what}; retry, or use another one"
-                return unavailable(message, RETRY_AFTER_S, reason)
+                return unavailable(message, retry_after_s=RETRY_AFTER_S, reason=reason)
         raise error
 
     async def _body(self, response: httpcore.Response) -> AsyncIterator[bytes]:
@@ -172,7 +173,7 @@ class Client:
                 raise unavailable(
                     f"the answer of the upstream {self.upstream.name} is larger than {max_bytes} "
                     "bytes; ask for less, or raise most_answer_bytes",
-                    reason="UPSTREAM_TOO_LARGE",
+                    reason=Reason.UPSTREAM_TOO_LARGE,
                 )
             yield piece
 

@@ -31,7 +31,6 @@ from penstock.limiter.holds import STORE_LOST_RETRY_MS, Holds, Reserved
 from penstock.limiter.output_estimates import CallGroup, OutputEstimates
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.script import (
-    UNBOUNDED,
     Renewal,
     Reservation,
     Ruling,
@@ -100,7 +99,7 @@ class LimiterServicer:
             max_cost,
             self._estimates.expected_cost(group, max_cost, min_cost),
             min_cost,
-            request.ttl_ms or self._settings.hold_ms,
+            self._settings.hold_ms,
             priority_of(call),
             request.unpriced,
         )
@@ -199,9 +198,8 @@ class LimiterServicer:
         """End a lease with what was spent from it."""
         check_id("lease_id", request.lease_id)
         spent = checked_amounts("spent", request.spent)
-        settlement = await self._settle(call, request.lease_id, spent)
-        counted = [0 if part >= UNBOUNDED else part for part in settlement.held]
-        return pb.ReturnLeaseResponse(returned=to_amount(counted))
+        await self._settle(call, request.lease_id, spent)
+        return pb.ReturnLeaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
         """What the caller's path has used of each of its rules."""

@@ -13,6 +13,7 @@ from penstock.limiter.script import CounterUsage
 from penstock.limiter.store.errors import StoreLost
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, unavailable
+from penstock.rpc.reasons import Reason
 
 MAX_AMOUNT = 10**14
 """The largest amount that is accepted: a hundred million dollars, and exact in every number that
@@ -91,6 +92,6 @@ def store_needed() -> Iterator[None]:
     except StoreLost:
         raise unavailable(
             "the store of the limiter's ledger does not answer; try again later",
-            STORE_LOST_RETRY_MS / 1e3,
-            "STORE_UNAVAILABLE",
+            retry_after_s=STORE_LOST_RETRY_MS / 1e3,
+            reason=Reason.STORE_UNAVAILABLE,
         ) from None

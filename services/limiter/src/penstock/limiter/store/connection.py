@@ -224,7 +224,7 @@ class StoreConnection:
             return
         self._is_slow = True
         self._update_answering()
-        self._batches.give_up(StoreLost("slow"))
+        self._batches.fail_all(StoreLost("slow"))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,4 +1,4 @@
 """May this caller spend this now?
 
-Asks the limiter, mostly from leases in hand. Imports requests and stages.
+Asks the limiter, mostly by drawing on leases that are here already. Imports requests and stages.
 """

@@ -1,4 +1,4 @@
-"""The internal door for instances: register, heartbeat, drain."""
+"""The internal service for instances and scalers: register, heartbeat, drain, list fleets."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.api.scoreboard import state_of
 from penstock.router.instances.registry import Registry
-from penstock.router.requests.requests import MAX_NAME_BYTES
+from penstock.router.requests.options import MAX_NAME_BYTES
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found
 from penstock.service.clock import Clock
 
-MOST_CONCURRENCY = 65_536
+MAX_CONCURRENCY = 65_536
 """More than that is a mistake in what was registered."""
 
 
-MOST_SCALED = 1000
+MAX_SCALED = 1000
 
 
 class RegistryServicer:
@@ -52,14 +52,14 @@ class RegistryServicer:
     async def ListFleets(self, request: pb.ListFleetsRequest, call: Call) -> pb.ListFleetsResponse:
         if not all(request.scaled):
             raise invalid("scaled", "has an empty name")
-        if len(request.scaled) > MOST_SCALED:
-            raise invalid("scaled", f"has more than {MOST_SCALED} names")
-        waiting = self._registry.waiting
-        waiting.scaled(request.scaled)
+        if len(request.scaled) > MAX_SCALED:
+            raise invalid("scaled", f"has more than {MAX_SCALED} names")
+        cold_starts = self._registry.cold_starts
+        cold_starts.set_scaled(request.scaled)
         answer = pb.ListFleetsResponse()
         for model in sorted({*self._registry.fleets, *request.scaled}):
             answer.fleets.add(
-                model=model, serving=self._registry.serving(model), waiting=waiting.count(model)
+                model=model, serving=self._registry.serving(model), waiting=cold_starts.count(model)
             )
         return answer
 
@@ -75,8 +75,8 @@ def check_instance(instance: pb.Instance) -> None:
         address = getattr(instance, name)
         if address and not _is_address(address):
             raise invalid(f"instance.{name}", f"{address!r} is neither host:port nor unix:/path")
-    if instance.concurrency > MOST_CONCURRENCY:
-        raise invalid("instance.concurrency", f"is more than {MOST_CONCURRENCY}")
+    if instance.concurrency > MAX_CONCURRENCY:
+        raise invalid("instance.concurrency", f"is more than {MAX_CONCURRENCY}")
     if instance.microusd_per_hour < 0:
         raise invalid("instance.microusd_per_hour", "is negative")
     check_models(instance.models, "instance.models")

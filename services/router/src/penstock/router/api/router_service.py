@@ -1,32 +1,33 @@
-"""The public door: each RPC is proto in, the pipeline, proto out."""
+"""The public service: each RPC turns messages into values, hands them on, and turns the outcome
+into a message.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from random import Random
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.api.scoreboard import candidates_out, state_of
-from penstock.router.calls.call_state import Outcome
+from penstock.router.api.scoreboard import candidates_to_proto, state_of
 from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.pipeline import Pipeline
+from penstock.router.calls.selection import Selection
+from penstock.router.calls.state import Outcome
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
-from penstock.router.requests import requests
-from penstock.router.requests.task_memo import Repeats
-from penstock.router.routing.instance_choice import Pick
+from penstock.router.requests.resolved import RecentTexts, Task, sized, sized_any
+from penstock.router.routing.choice import Chosen, InstanceChoice
 from penstock.router.routing.model_choice import Models
-from penstock.router.routing.strategies import Ask
+from penstock.router.routing.strategy import RequestFeatures
 from penstock.router.runs.runs import Runs
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import Continuation
 from penstock.rpc.errors import invalid, not_found, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
-
-Task = inference_pb2.Task
+from penstock.tasks.kinds import CLASSIFY, GENERATE, INFER, RERANK
 
 
 class RouterServicer:
@@ -37,6 +38,7 @@ class RouterServicer:
         settings: RouterSettings,
         calls: CallHandler,
         registry: Registry,
+        selection: Selection,
         pipeline: Pipeline,
         clock: Clock,
         models: Models,
@@ -46,38 +48,38 @@ class RouterServicer:
         self._settings = settings
         self._calls = calls
         self._registry = registry
+        self._selection = selection
         self._pipeline = pipeline
         self._clock = clock
         self._models = models
         self._runs = runs
         self._jobs = jobs
-        self._repeats = Repeats()
+        self._recent_texts = RecentTexts()
 
     def Embed(self, request: pb.EmbedRequest, call: Call) -> pb.EmbedResponse | Continuation:
-        options = request.options
-        task, work, digest = self._repeats.embed(options.model, request.texts)
-        return self._calls.serve(options, task, call, _embedded, work, digest)
+        task = self._recent_texts.sized(request.texts)
+        return self._calls.serve(request.options, task, call, _embedded)
 
     def Classify(
         self, request: pb.ClassifyRequest, call: Call
     ) -> pb.ClassifyResponse | Continuation:
-        requests.check_texts(request.texts)
         task = inference_pb2.ClassifyTask(
             texts=request.texts, examples=request.examples, top_k=request.top_k
         )
-        return self._calls.serve(request.options, Task(classify=task), call, _classified)
+        classify = sized(CLASSIFY, Task(classify=task), "")
+        return self._calls.serve(request.options, classify, call, _classified)
 
     def Generate(
         self, request: pb.GenerateRequest, call: Call
     ) -> pb.GenerateResponse | Continuation:
-        requests.check_generate(request.task)
-        return self._calls.serve(request.options, Task(generate=request.task), call, _generated)
+        generate = sized(GENERATE, Task(generate=request.task), "task.")
+        return self._calls.serve(request.options, generate, call, _generated)
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
-        requests.check_generate(request.task)
-        stream = self._calls.stream(request.options, Task(generate=request.task), call)
+        generate = sized(GENERATE, Task(generate=request.task), "task.")
+        stream = self._calls.stream(request.options, generate, call)
         async with contextlib.aclosing(stream) as items:
             async for item in items:
                 if isinstance(item, Outcome):
@@ -86,9 +88,15 @@ class RouterServicer:
                     yield pb.GenerateStreamResponse(chunk=item)
 
     def Infer(self, request: pb.InferRequest, call: Call) -> pb.InferResponse | Continuation:
-        if not request.task.inputs:
-            raise invalid("task.inputs", "needs at least one tensor")
-        return self._calls.serve(request.options, Task(infer=request.task), call, _inferred)
+        infer = sized(INFER, Task(infer=request.task), "task.")
+        return self._calls.serve(request.options, infer, call, _inferred)
+
+    def Rerank(self, request: pb.RerankRequest, call: Call) -> pb.RerankResponse | Continuation:
+        task = inference_pb2.RerankTask(
+            query=request.query, documents=request.documents, top_n=request.top_n
+        )
+        rerank = sized(RERANK, Task(rerank=task), "")
+        return self._calls.serve(request.options, rerank, call, _reranked)
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
@@ -98,7 +106,9 @@ class RouterServicer:
                 != pb.INSTANCE_STATE_LOST
             )
             for model in instance.models:
-                row = models.setdefault(model.name, pb.AvailableModel(name=model.name))
+                row = models.get(model.name) or models.setdefault(
+                    model.name, self._models.described(model.name)
+                )
                 row.tasks[:] = sorted({*row.tasks, *model.tasks})
                 row.max_input_tokens = max(row.max_input_tokens, model.max_input_tokens)
                 row.ready_instances += ready and model.state == inference_pb2.MODEL_STATE_READY
@@ -113,57 +123,63 @@ class RouterServicer:
             jobs = await self._jobs.cancel_run(request.run_id, call)
         return pb.CancelRunResponse(cancelled_calls=cancelled, cancelled_jobs=jobs)
 
-    async def Scoreboard(self, request: pb.ScoreboardRequest, call: Call) -> pb.ScoreboardResponse:
-        fleets = self._registry.fleets
-        names = [request.model] if request.model else sorted(fleets)
-        now, rows = self._clock.monotonic(), dict[str, pb.ScoreboardRow]()
+    async def GetScoreboard(
+        self, request: pb.GetScoreboardRequest, call: Call
+    ) -> pb.GetScoreboardResponse:
+        names = [request.model] if request.model else sorted(self._registry.fleets)
+        now, members = self._clock.monotonic(), self._registry.members
+        rows: dict[str, pb.ScoreboardRow] = {}
         for name in names:
-            for candidate in candidates_out(
-                self._look(name, frozenset(), 0), self._registry.members, now
-            ):
+            choice = self._selection.preview(name, RequestFeatures(), frozenset(), 0)
+            for candidate in candidates_to_proto(choice, members, now):
                 rows.setdefault(candidate.instance_id, self._row(candidate))
-        return pb.ScoreboardResponse(
+        return pb.GetScoreboardResponse(
             rows=rows.values(),
             strategy=self._settings.strategy,
-            branches=self._pipeline.attempts.branches,
+            branches=self._selection.branches,
         )
 
     def _row(self, candidate: pb.Candidate) -> pb.ScoreboardRow:
-        known = self._registry.members[candidate.instance_id]
+        member = self._registry.members[candidate.instance_id]
         return pb.ScoreboardRow(
-            instance=self._registry.registered[known.id],
+            instance=self._registry.registered[member.id],
             candidate=candidate,
-            picks=known.picks,
-            failures=known.failures,
-            in_flight=known.own,
+            picks=member.picks,
+            failures=member.failures,
+            in_flight=member.own,
         )
 
     async def ExplainRoute(
         self, request: pb.ExplainRouteRequest, call: Call
     ) -> pb.ExplainRouteResponse:
-        if request.request_id:
-            found = self._pipeline.attempts.picks.get(request.request_id)
-            if found is None:
-                raise not_found(
-                    "request_id",
-                    f"{request.request_id!r} is not among the latest requests of this router",
-                )
-            pick = found
-        else:
-            asked, _ = self._calls.resolve(request.options, request.task, call)
-            tokens = asked.work.input_tokens if asked.work.kind == "generate" else 0
-            pick = self._look(asked.model, frozenset(request.options.required_capabilities), tokens)
+        tokens, choice = 0, self._recorded_choice(request.request_id)
+        if choice is None:
+            resolved, _ = self._calls.resolve(request.options, sized_any(request.task), call)
+            tokens = resolved.estimate.input_tokens
+            needs = frozenset(request.options.required_capabilities)
+            choice = self._selection.preview(
+                resolved.model, RequestFeatures(tokens), needs, resolved.context_tokens
+            )
         return pb.ExplainRouteResponse(
-            instance_id=pick.member.id if pick.member else "",
+            instance_id=choice.member.id if isinstance(choice, Chosen) else "",
             strategy=self._settings.strategy,
-            branch=pick.branch,
-            candidates=candidates_out(pick, self._registry.members, self._clock.monotonic()),
-            estimated_tokens=requests.estimate_tokens(request.task),
+            branch=choice.branch,
+            candidates=candidates_to_proto(choice, self._registry.members, self._clock.monotonic()),
+            estimated_tokens=tokens,
         )
 
+    def _recorded_choice(self, request_id: str) -> InstanceChoice | None:
+        """The choice that was made for a request; None where none is named."""
+        if not request_id:
+            return None
+        choice = self._selection.choices.get(request_id)
+        if choice is None:
+            message = f"{request_id!r} is not among the latest requests of this router"
+            raise not_found("request_id", message)
+        return choice
+
     async def SubmitJob(self, request: pb.SubmitJobRequest, call: Call) -> pb.SubmitJobResponse:
-        requests.check_task(request.task)
-        _, call = self._calls.resolve(request.options, request.task, call)
+        _, call = self._calls.resolve(request.options, sized_any(request.task), call)
         return pb.SubmitJobResponse(job=await self._job_service().submit(request, call))
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
@@ -181,7 +197,7 @@ class RouterServicer:
 
     def _job_service(self) -> Jobs:
         if self._jobs is None:
-            raise unavailable("jobs need Redis, and none is configured", reason="NO_REDIS")
+            raise unavailable("jobs need a store, and none is configured", reason=Reason.NO_STORE)
         return self._jobs
 
     async def SendFeedback(
@@ -190,20 +206,15 @@ class RouterServicer:
         if not request.request_id:
             raise invalid("request_id", "is empty")
         self._models.judge(request.request_id, request.correct)
-        taken = await self._pipeline.feedback(
+        quarantined = await self._pipeline.feedback(
             call, request.request_id, request.correct, request.note
         )
-        return pb.SendFeedbackResponse(quarantined=taken)
-
-    def _look(self, model: str, needs: frozenset[str], tokens: int) -> Pick:
-        """A pick that is not made."""
-        return self._pipeline.attempts.look(model, Ask(tokens), needs, tokens, Random(0))
+        return pb.SendFeedbackResponse(quarantined=quarantined)
 
 
 def _embedded(outcome: Outcome) -> pb.EmbedResponse:
-    response = (
-        pb.EmbedResponse()
-    )  # merged, not made of arguments: that takes twice as long, and hits are mostly embeddings
+    # Merged, not made of arguments: that takes twice as long, and hits are mostly embeddings.
+    response = pb.EmbedResponse()
     response.embeddings.MergeFrom(outcome.result.embed.embeddings)
     response.receipt.MergeFrom(outcome.receipt)
     return response
@@ -213,6 +224,10 @@ def _classified(outcome: Outcome) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(
         classifications=outcome.result.classify.classifications, receipt=outcome.receipt
     )
+
+
+def _reranked(outcome: Outcome) -> pb.RerankResponse:
+    return pb.RerankResponse(ranking=outcome.result.rerank.ranking, receipt=outcome.receipt)
 
 
 def _generated(outcome: Outcome) -> pb.GenerateResponse:

@@ -1,17 +1,18 @@
-"""The performance score as people and programs read it: states, signals and their ages as
-protos.
-"""
+"""The performance score as people and programs read it: states, signals and their ages."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.routing.fleet import Fleet, Member
-from penstock.router.routing.instance_choice import Pick, Row
+from penstock.router.routing.choice import Candidate, InstanceChoice
+from penstock.router.routing.fleet import Health, Member
+
+HEALTH = Health()
 
 
-def state_of(member: Member | None, now: float, fleet: Fleet | None = None) -> pb.InstanceState:
+def state_of(member: Member | None, now: float) -> pb.InstanceState:
     """The state of an instance in the router's eyes."""
     if member is None or member.lost:
         return pb.INSTANCE_STATE_LOST
@@ -19,33 +20,34 @@ def state_of(member: Member | None, now: float, fleet: Fleet | None = None) -> p
         return pb.INSTANCE_STATE_DRAINING
     if now < member.ejected_until:
         return pb.INSTANCE_STATE_EJECTED
-    joined = member.successes >= (fleet.health.successes_to_join if fleet else 3)
-    return pb.INSTANCE_STATE_READY if joined else pb.INSTANCE_STATE_JOINING
+    if member.successes < HEALTH.successes_to_join:
+        return pb.INSTANCE_STATE_JOINING
+    return pb.INSTANCE_STATE_READY
 
 
-def candidates_out(pick: Pick, members: dict[str, Member], now: float) -> list[pb.Candidate]:
-    """The candidates of a pick, best first and the ones left out last; ages in milliseconds at the
-    pick, −1 without data.
+def candidates_to_proto(
+    choice: InstanceChoice, members: Mapping[str, Member], now: float
+) -> list[pb.Candidate]:
+    """The candidates of a choice, best first and those left out last; ages are milliseconds at the
+    choice, −1 without data.
     """
-    rows = [
-        _row(row, pick, members, now) for row in sorted(pick.rows, key=lambda row: (row[1], row[0]))
-    ]
-    rows += [
-        pb.Candidate(instance_id=name, filtered_reason=why, state=state_of(members.get(name), now))
-        for name, why in sorted(pick.left_out)
-    ]
+    best_first = sorted(choice.candidates, key=lambda one: (one.score, one.instance_id))
+    rows = [_row(one, choice.at, state_of(members.get(one.instance_id), now)) for one in best_first]
+    for excluded in sorted(choice.excluded, key=lambda one: one.instance_id):
+        state = state_of(members.get(excluded.instance_id), now)
+        rows.append(
+            pb.Candidate(
+                instance_id=excluded.instance_id, filtered_reason=excluded.text, state=state
+            )
+        )
     return rows
 
 
-def _row(row: Row, pick: Pick, members: dict[str, Member], now: float) -> pb.Candidate:
-    name, score, own, others, speed, concurrency, load_at = row
-    out = pb.Candidate(instance_id=name, score=score, state=state_of(members.get(name), now))
-    age_ms = -1 if math.isinf(load_at) else round((pick.at - load_at) * 1e3)
-    for signal, value, age in (
-        ("in_flight_own", own, 0),
-        ("in_flight_others", others, age_ms),
-        ("speed", speed, 0),
-        ("concurrency", concurrency, age_ms),
-    ):
-        out.signals.add(name=signal, value=value, age_ms=age)
-    return out
+def _row(candidate: Candidate, at: float, state: pb.InstanceState) -> pb.Candidate:
+    row = pb.Candidate(instance_id=candidate.instance_id, score=candidate.score, state=state)
+    age_ms = -1 if math.isinf(candidate.load_at) else round((at - candidate.load_at) * 1e3)
+    row.signals.add(name="in_flight_own", value=candidate.own, age_ms=0)
+    row.signals.add(name="in_flight_others", value=candidate.others, age_ms=age_ms)
+    row.signals.add(name="speed", value=candidate.speed, age_ms=0)
+    row.signals.add(name="concurrency", value=candidate.concurrency, age_ms=age_ms)
+    return row

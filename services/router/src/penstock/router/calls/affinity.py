@@ -1,10 +1,8 @@
-"""Where a session was served and which prefixes an instance is likely to hold.
+"""Where a session was served last, and which prefixes an instance is likely to hold.
 
-Bounded memory, plain state, no clock.
-
-Affinity is never a rule of its own here: it makes a request smaller at some instances, and the
-score does the rest. So it is left as soon as the expected extra wait exceeds the recompute that it
-saves.
+Affinity is never a rule of its own: it makes a request smaller at some instances, and the score
+does the rest. So it is left as soon as the expected extra wait exceeds the recompute that it saves.
+Only conversations leave anything at an instance. Bounded memory, plain state, no clock.
 """
 
 from __future__ import annotations
@@ -14,41 +12,40 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.router.calls.call_state import Trip
 from penstock.router.routing.fleet import Fleet, Member
+from penstock.tasks.roles import ROLE_NAMES
 
 PREFILL_SHARE = 0.5
-"""Share of a generate call's work that a prefix cache can save when all of the prompt is there."""
+"""Share of a conversation's work that a prefix cache saves when all of the prompt is there."""
 SESSION_SHARE = 0.5
 """Share of the prompt that is taken to be where a session was served last, when nothing better is
 known.
 """
 BLOCK_BYTES = 2_048
 
-
 Life = tuple[str, int]
 """An instance and how often it has been started again: what was at its earlier lives is lost."""
+SessionKey = tuple[str, str]
+"""Organisation and session, exact: `session-1` is not `session-12`."""
 
 
 class Sessions:
-    """The instance that served a session last, by exact key (`session-1` is not `session-12`); the
-    longest unused is forgotten.
-    """
+    """The instance that served each session last; the longest unused is forgotten."""
 
-    def __init__(self, most: int = 65_536) -> None:
-        self._most = most
-        self._bound: OrderedDict[Hashable, Life] = OrderedDict()
+    def __init__(self, max_sessions: int = 65_536) -> None:
+        self._max_sessions = max_sessions
+        self._instances: OrderedDict[SessionKey, Life] = OrderedDict()
 
-    def instance_of(self, key: Hashable) -> Life:
-        """The instance bound to this key; an empty name for none."""
-        return self._bound.get(key, ("", 0))
+    def instance_of(self, key: SessionKey) -> Life:
+        """The instance of this session; an empty name for none."""
+        return self._instances.get(key, ("", 0))
 
-    def bind(self, key: Hashable, instance: Life) -> None:
+    def bind(self, key: SessionKey, instance: Life) -> None:
         """The session was sent there."""
-        self._bound[key] = instance
-        self._bound.move_to_end(key)
-        if len(self._bound) > self._most:
-            self._bound.popitem(last=False)
+        self._instances[key] = instance
+        self._instances.move_to_end(key)
+        if len(self._instances) > self._max_sessions:
+            self._instances.popitem(last=False)
 
 
 class PrefixIndex:
@@ -59,41 +56,38 @@ class PrefixIndex:
     from the start is what is reusable.
     """
 
-    def __init__(self, blocks_an_instance: int = 8_192) -> None:
-        self._most = blocks_an_instance
-        self._held: dict[str, OrderedDict[Hashable, None]] = {}
+    def __init__(self, blocks_per_instance: int = 8_192) -> None:
+        self._max_blocks = blocks_per_instance
+        self._blocks: dict[str, OrderedDict[Hashable, None]] = {}
 
     def matched(self, instance_id: str, blocks: Sequence[Hashable]) -> int:
         """Leading blocks that the instance probably holds."""
-        held = self._held.get(instance_id)
-        if not held:
+        known = self._blocks.get(instance_id)
+        if not known:
             return 0
         for count, block in enumerate(blocks):
-            if block not in held:
+            if block not in known:
                 return count
         return len(blocks)
 
     def sent(self, instance_id: str, blocks: Sequence[Hashable]) -> None:
         """These blocks were computed or used there."""
-        held = self._held.setdefault(instance_id, OrderedDict())
+        known = self._blocks.setdefault(instance_id, OrderedDict())
         # From the last to the first: a prefix without its head is worth nothing, so the head must
         # be the freshest.
         for block in reversed(blocks):
-            held[block] = None
-            held.move_to_end(block)
-        while len(held) > self._most:
-            held.popitem(last=False)
+            known[block] = None
+            known.move_to_end(block)
+        while len(known) > self._max_blocks:
+            known.popitem(last=False)
 
     def forget(self, instance_id: str) -> None:
         """The instance holds nothing any more."""
-        self._held.pop(instance_id, None)
+        self._blocks.pop(instance_id, None)
 
 
 class Affinity:
-    """Sessions and prefixes of generate calls, as sizes for the score.
-
-    Other tasks keep nothing at an instance.
-    """
+    """Sessions and prefixes of conversations, as sizes for the score."""
 
     def __init__(self) -> None:
         self._sessions = Sessions()
@@ -105,19 +99,17 @@ class Affinity:
         self._prefixes.forget(instance_id)
         self._lives.pop(instance_id, None)
 
-    def sizes(self, trip: Trip, fleet: Fleet) -> Mapping[str, float] | None:
-        """By instance, the work of this call in mean requests where a part of its prompt is there;
+    def sizes(
+        self, key: SessionKey | None, blocks: Sequence[Hashable], fleet: Fleet
+    ) -> Mapping[str, float] | None:
+        """By instance, the work of a call in mean requests where a part of its prompt is there;
         None where nothing is.
         """
-        if trip.asked.work.kind != "generate":
-            return None
-        blocks = _blocks_of(trip)
-        bound = self._sessions.instance_of(_key(trip))
+        bound = self._sessions.instance_of(key) if key is not None else None
         sizes = {}
         for member in fleet.members:
-            if (
-                self._lives.get(member.id, 0) != member.lives
-            ):  # started again since, with an empty cache
+            if self._lives.get(member.id, 0) != member.lives:
+                # Started again since, with an empty cache.
                 self._prefixes.forget(member.id)
                 self._lives[member.id] = member.lives
             share = self._prefixes.matched(member.id, blocks) / len(blocks) if blocks else 0.0
@@ -127,27 +119,11 @@ class Affinity:
                 sizes[member.id] = 1.0 - PREFILL_SHARE * share
         return sizes or None
 
-    def sent(self, trip: Trip, member: Member) -> None:
-        """The call goes there, and its prompt with it."""
-        if trip.asked.work.kind != "generate":
-            return
-        self._prefixes.sent(member.id, _blocks_of(trip))
-        if any(key := _key(trip)):
+    def sent(self, key: SessionKey | None, blocks: Sequence[Hashable], member: Member) -> None:
+        """A call goes to an instance, and its prompt with it."""
+        self._prefixes.sent(member.id, blocks)
+        if key is not None:
             self._sessions.bind(key, (member.id, member.lives))
-
-
-def _key(trip: Trip) -> tuple[str, str]:
-    """Exactly this session of exactly this organisation; two empty texts when the call names
-    none.
-    """
-    session = trip.asked.options.affinity_key or trip.call.run_id
-    return (trip.call.principal.organisation, session) if session else ("", "")
-
-
-def _blocks_of(trip: Trip) -> tuple[Hashable, ...]:
-    if trip.prefix_blocks is None:
-        trip.prefix_blocks = prefix_blocks(trip.asked.model, trip.asked.task.generate)
-    return trip.prefix_blocks
 
 
 def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashable, ...]:
@@ -159,7 +135,11 @@ def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashabl
         # Not as it is serialised: that begins with the length, and a longer message would share
         # nothing with a shorter one.
         text += b"\0".join(
-            (message.role.encode(), message.content.encode(), message.tool_call_id.encode())
+            (
+                ROLE_NAMES[message.role].encode(),
+                message.content.encode(),
+                message.tool_call_id.encode(),
+            )
         )
         text += b"".join(
             [call.SerializeToString(deterministic=True) for call in message.tool_calls]

@@ -1,30 +1,31 @@
 """A caller's task from its options to its outcome: resolved to models, run, booked to its run.
 
-The API's services and jobs both serve their calls through this.
+The public service and jobs both serve their calls through this.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
+from google.protobuf.message import Message
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.call_state import Outcome
 from penstock.router.calls.cascade import Cascade
 from penstock.router.calls.pipeline import Pipeline
+from penstock.router.calls.state import Outcome
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import KeyRing
-from penstock.router.requests import requests
-from penstock.router.requests.work import Work
-from penstock.router.routing.model_choice import Models
+from penstock.router.requests.options import check_options
+from penstock.router.requests.resolved import ResolvedRequest, SizedTask, in_public_words, sized_any
+from penstock.router.routing.model_choice import AUTO, Models
 from penstock.router.runs.runs import Runs
 from penstock.rpc.call import Call
+from penstock.rpc.dispatch import Continuation
 from penstock.rpc.errors import Fault
 
-Task = inference_pb2.Task
-R = TypeVar("R")
+R = TypeVar("R", bound=Message)
 
 
 class CallHandler:
@@ -43,94 +44,88 @@ class CallHandler:
     def serve(
         self,
         options: pb.CallOptions,
-        task: Task,
+        sized: SizedTask,
         call: Call,
         respond: Callable[[Outcome], R],
-        work: Work | None = None,
-        digest: bytes = b"",
-    ) -> R | Callable[[], Awaitable[R]]:
-        """The response where it is in memory, and otherwise what has to be awaited for it.
-
-        `work` and `digest`: the task's size and digest, where they are known already.
+    ) -> R | Continuation:
+        """The response where the answer is in this process, and otherwise what has to be awaited
+        for it. Raises Fault.
         """
-        asked, call = self.resolve(options, task, call, work, digest)
-        outcome = None if self._cascade.may_climb(asked) else self._pipeline.at_once(asked, call)
+        request, call = self.resolve(options, sized, call)
+        outcome = None
+        if not self._may_climb(request):
+            outcome = self._pipeline.from_memory(request, call)
         if outcome is not None:
-            self._account(call, outcome)
+            self._book(call, outcome)
             return respond(outcome)
 
-        async def rest() -> R:
-            return respond(await self._run(asked, call))
+        async def responded() -> R:
+            return respond(await self._run(request, call))
 
-        return rest
+        return responded
 
     async def stream(
-        self, options: pb.CallOptions, task: Task, call: Call
+        self, options: pb.CallOptions, sized: SizedTask, call: Call
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         """The answer piece by piece; the last thing yielded is the Outcome. Raises Fault."""
-        asked, call = self.resolve(options, task, call)
+        request, call = self.resolve(options, sized, call)
         with self._runs.part_of(call):
-            async with contextlib.aclosing(self._pipeline.stream(asked, call)) as items:
+            async with contextlib.aclosing(self._pipeline.stream(request, call)) as items:
                 async for item in items:
                     if isinstance(item, Outcome):
-                        self._account(call, item)
+                        self._book(call, item)
                     yield item
 
-    async def serve_job(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
+    async def serve_job(self, job: pb.SubmitJobRequest, call: Call) -> Outcome:
         """Serve a job's task as one of its caller's calls; raises Fault."""
-        asked, call = self.resolve(request.options, request.task, call)
-        return await self._run(asked, call)
+        request, call = self.resolve(job.options, sized_any(job.task), call)
+        return await self._run(request, call)
 
     def resolve(
-        self,
-        options: pb.CallOptions,
-        task: Task,
-        call: Call,
-        work: Work | None = None,
-        digest: bytes = b"",
-    ) -> tuple[requests.Asked, Call]:
-        """The task as it will be served, and the call within its run; raises Fault."""
-        requests.check_options(options)
+        self, options: pb.CallOptions, sized: SizedTask, call: Call
+    ) -> tuple[ResolvedRequest, Call]:
+        """The request as it will be served, and the call within its run; raises Fault."""
+        check_options(options)
         priority = self._keys.capped(call.principal, options.priority or call.priority)
         run_id, step = options.run_id or call.run_id, options.step or call.step
         if (priority, run_id, step) != (call.priority, call.run_id, call.step):
             call = call._replace(priority=priority, run_id=run_id, step=step)
-        work = work or requests.measure(options.model, task)
-        chain = self._models.chain(
-            options.model,
-            work,
-            options.required_capabilities,
-            options.min_quality,
-            self._registry.fleets.keys(),
-            options.fallback_models,
-        )
-        model, *spare = chain.models
-        if model != work.model:
-            work = work._replace(model=model)
-        asked = requests.Asked(options, model, task, work, tuple(spare), chain.reason, digest)
-        return asked, self._runs.enter(options, call)
+        kind, task, estimate, digest = sized
+        models, why = self._models.chain(options, kind, estimate, self._registry.fleets.keys())
+        request = ResolvedRequest(options, kind, task, models[0], estimate, models[1:], why, digest)
+        return request, self._runs.enter(options, call) if call.run_id else call
 
-    async def _run(self, asked: requests.Asked, call: Call) -> Outcome:
+    async def _run(self, request: ResolvedRequest, call: Call) -> Outcome:
         try:
+            if not call.run_id:
+                return await self._climbed(request, call)
             with self._runs.part_of(call):
-                outcome = await self._booked(asked, call)
-                if not self._cascade.may_climb(asked):
-                    return outcome
-                return await self._cascade.climb(asked, call, outcome)
+                return await self._climbed(request, call)
         except Fault as fault:
-            raise requests.in_public_words(fault) from None
+            raise in_public_words(request.kind, fault) from None
 
-    async def _booked(self, asked: requests.Asked, call: Call) -> Outcome:
-        outcome = await self._pipeline.run(asked, call)
-        self._account(call, outcome)
+    async def _climbed(self, request: ResolvedRequest, call: Call) -> Outcome:
+        outcome = await self._booked(request, call)
+        if self._may_climb(request):
+            outcome = await self._cascade.climb(request, call, outcome)
         return outcome
 
-    async def _again(self, asked: requests.Asked, call: Call) -> Outcome:
+    def _may_climb(self, request: ResolvedRequest) -> bool:
+        automatic = request.options.model == AUTO
+        return automatic and self._cascade.may_climb(request)
+
+    async def _booked(self, request: ResolvedRequest, call: Call) -> Outcome:
+        outcome = await self._pipeline.run(request, call)
+        self._book(call, outcome)
+        return outcome
+
+    async def _again(self, request: ResolvedRequest, call: Call) -> Outcome:
         """A further try of a call that has been served already: its run may have ended or spent its
         money meanwhile.
         """
-        return await self._booked(asked, self._runs.enter(asked.options, call))
+        return await self._booked(request, self._runs.enter(request.options, call))
 
-    def _account(self, call: Call, outcome: Outcome) -> None:
+    def _book(self, call: Call, outcome: Outcome) -> None:
         self._models.served(outcome.receipt.request_id, outcome.receipt.model)
-        self._runs.spent(call, outcome.receipt.cost.paid_microusd)
+        if call.run_id:
+            self._runs.spent(call, outcome.receipt.cost.paid_microusd)

@@ -1,349 +1,324 @@
-"""A call's way: admit → recall → shape → compute, and the receipt on the way back.
+"""A call's way: admit → look up → shape → compute, and the receipt on the way back.
 
-Storing and settling follow the answer.
-
-Ownership: a hold belongs to the pipeline, which settles it exactly once, after the answer has left.
+Storing and settling follow the answer. Ownership: what was admitted belongs to the pipeline, which
+settles it exactly once, after the answer has left; what a Miss owes the cache as well.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
-import grpc
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.otel import attributes as semantics
+from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.prices.prices import Prices
-from penstock.router.calls.attempts import Attempts
-from penstock.router.calls.billing import bill
-from penstock.router.calls.call_state import Outcome, Trip
-from penstock.router.requests.requests import BYTES_A_TOKEN, Asked, confidence
+from penstock.router.calls.attempts import Attempts, Served
+from penstock.router.calls.receipt import ReceiptBuilder
+from penstock.router.calls.state import CallState, Outcome
+from penstock.router.requests.resolved import ResolvedRequest, Task
 from penstock.router.stages import (
     AdmissionStage,
     Admitted,
-    Found,
-    Later,
-    NotFound,
-    RecallStage,
+    Bypass,
+    Deferred,
+    Hit,
+    LookUp,
+    LookUpStage,
+    Miss,
     ShapeStage,
     Spent,
-    finish,
+    perform,
 )
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.errors import Fault, consequences_of, internal, unavailable
+from penstock.rpc.reasons import Charge, Reason
 from penstock.rpc.spans import Own, Span
+from penstock.service.background import Background
 from penstock.service.clock import Clock
-from penstock.service.random_ids import RandomIds
+from penstock.service.current import Current
+from penstock.tasks.kind import BYTES_PER_TOKEN
 
 OUTCOMES = {number: name for name, number in common_pb2.CacheOutcome.items()}
 REFRESH_S = 60.0
-"""Most time that fetching the new answer for a stale one may take."""
-OPERATIONS = {"embed": "embeddings", "generate": "chat"}
+"""Longest time that fetching the new answer for a stale one may take."""
+
+
+class Losses(Protocol):
+    """What is being lost at present without failing calls."""
+
+    def notes(self) -> tuple[str, ...]: ...
 
 
 class Pipeline:
-    """Runs calls.
-
-    Owner of what follows an answer until it is done. `notes` tells what is being lost without
-    failing calls.
-    """
+    """Runs calls. Owner of what follows an answer until it is done."""
 
     def __init__(
         self,
         attempts: Attempts,
-        stages: tuple[AdmissionStage, RecallStage, ShapeStage],
+        stages: tuple[AdmissionStage, LookUpStage, ShapeStage],
         clock: Clock,
         telemetry: Telemetry,
-        prices: Callable[[], Prices],
-        notes: Callable[[], Sequence[str]] = tuple,
+        prices: Current[Prices],
+        losses: Sequence[Losses] = (),
     ) -> None:
-        self.attempts = attempts
-        self._admission, self._recall, self._shape = stages
+        self._attempts = attempts
+        self._admission, self._lookup, self._shape = stages
         self._clock = clock
         self._telemetry = telemetry
-        self._notes = notes
         self._prices = prices
-        self._after: set[asyncio.Task[None]] = set()
-        self._ids = RandomIds()
+        self._losses = losses
+        self._after = Background()
 
-    def at_once(self, asked: Asked, call: Call) -> Outcome | None:
-        """Serve a task from memory, without waiting for anything; None, and nothing done, where
-        `run` must be asked. Raises Fault.
+    def from_memory(self, request: ResolvedRequest, call: Call) -> Outcome | None:
+        """Serve a request without waiting for anything, from an answer in this process under a
+        lease in hand; None, and nothing done, where `run` must be asked. Raises Fault.
         """
-        found = self._recall.at_hand(call, asked.options, asked.task, asked.model, asked.digest)
-        admitted = (
-            self._admission.at_once(call, asked.options, asked.work) if found is not None else None
-        )
-        if found is None or admitted is None:
+        hit = self._lookup.near_hit(call, request)
+        admitted = self._admission.admit_now(call, request) if hit is not None else None
+        if hit is None or admitted is None:
             return None
-        with self._telemetry.span("route", call) as span:
-            if span.recorded:
-                for key, value in self._attributes(asked, call).items():
-                    span.set(key, value)
-            trip = self._begin(asked, call, span)
-            self._take_found(trip, found)
-            outcome = self._finish(trip, found.result, reused=True)
+        with self._span(request, call) as span:
+            state = self._begin(request, call, span)
+            outcome = self._reuse(state, hit)
             self._later(self._admission.settle(admitted, outcome.receipt, None))
             return outcome
 
-    async def run(self, asked: Asked, call: Call, owed: NotFound | None = None) -> Outcome:
-        """Serve a task; raises Fault.
+    async def run(self, request: ResolvedRequest, call: Call, owed: Miss | None = None) -> Outcome:
+        """Serve a request; raises Fault.
 
         `owed`: nothing is looked up, and the answer is stored for this.
         """
-        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
-            trip = self._begin(asked, call, span)
-            admitted = await self._admit(trip)
+        with self._span(request, call) as span:
+            state = self._begin(request, call, span)
+            admitted = await self._admit(state)
             outcome: Outcome | None = None
             spent: Spent | None = None
             try:
-                outcome = await self._answer(trip, owed)
+                outcome = await self._answer(state, owed)
                 return outcome
             except BaseException as error:
-                spent = _spent(trip, error)
+                spent = spent_by(state, error)
                 raise
             finally:
-                self._later(
-                    self._admission.settle(admitted, outcome.receipt if outcome else None, spent)
-                )
+                receipt = outcome.receipt if outcome is not None else None
+                self._later(self._admission.settle(admitted, receipt, spent))
 
-    async def _answer(self, trip: Trip, owed: NotFound | None) -> Outcome:
-        found = await self._look_up(trip, owed)
-        if isinstance(found, Found):
-            self._refresh(trip, found.refresh)
-            return self._finish(trip, found.result, reused=True)
-        result: inference_pb2.TaskResult | None = None
+    async def _answer(self, state: CallState, owed: Miss | None) -> Outcome:
+        found = owed or await self._look_up(state)
+        if isinstance(found, Hit):
+            return self._reuse(state, found)
+        await self._shape_prompt(state)
+        outcome: Outcome | None = None
         try:
-            computed = await self.attempts.compute(trip)
-            result = computed.result
-            assert result is not None
-            return self._finish(trip, result)
+            served = await self._attempts.compute(state)
+            outcome = self._finish(state, served)
+            return outcome
         finally:
-            self._later(self._recall.store(found.token, result, trip.receipt if result else None))
+            self._store(found, outcome)
 
     async def stream(
-        self, asked: Asked, call: Call
+        self, request: ResolvedRequest, call: Call
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
-        """Serve a generate task piece by piece; the last thing yielded is the Outcome.
+        """Serve a conversation piece by piece; the last thing yielded is the Outcome.
 
-        A cut stream ends in a Fault, never in silence.
+        A stream that is cut ends in a Fault, never in silence.
         """
-        with self._telemetry.span("route", call, attributes=self._attributes(asked, call)) as span:
-            trip = self._begin(asked, call, span)
-            admitted = await self._admit(trip)
+        with self._span(request, call) as span:
+            state = self._begin(request, call, span)
+            admitted = await self._admit(state)
             outcome: Outcome | None = None
-            found: NotFound | None = None
             spent: Spent | None = None
             try:
-                followed = 0
-                async with aclosing(self._followed(trip)) as chunks:
-                    async for chunk in chunks:
-                        followed += 1
-                        yield chunk
-                looked = await self._look_up(trip)
-                if isinstance(looked, Found):
-                    if not followed:
-                        yield _whole(looked.result)
-                    self._refresh(trip, looked.refresh)
-                    outcome = self._finish(trip, looked.result, reused=True)
-                elif followed:
-                    found = looked
-                    raise unavailable(
-                        "the same request, whose answer was followed, has broken off",
-                        0.1,
-                        "FOLLOWED_BROKE",
-                    )
-                else:
-                    found = looked
-                    async with aclosing(self._stream_pieces(trip, admitted, found)) as items:
-                        async for item in items:
-                            if isinstance(item, Outcome):
-                                outcome = item
-                            else:
-                                yield item
-                assert outcome is not None
-                yield outcome
+                async with aclosing(self._stream_answer(state, admitted)) as items:
+                    async for item in items:
+                        if isinstance(item, Outcome):
+                            outcome = item
+                        yield item
             except BaseException as error:
-                spent = _spent(trip, error)
+                spent = spent_by(state, error)
                 raise
             finally:
-                self._later(
-                    self._admission.settle(admitted, outcome.receipt if outcome else None, spent)
+                receipt = outcome.receipt if outcome is not None else None
+                self._later(self._admission.settle(admitted, receipt, spent))
+
+    async def _stream_answer(
+        self, state: CallState, admitted: Admitted
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        followed = False
+        chunks = self._lookup.follow_stream(state.span.call, state.request)
+        async with aclosing(chunks) as open_chunks:
+            async for chunk in open_chunks:
+                followed = True
+                yield chunk
+        found = await self._look_up(state)
+        if isinstance(found, Hit):
+            if not followed:
+                yield whole_chunk(found.result)
+            yield self._reuse(state, found)
+            return
+        outcome: Outcome | None = None
+        try:
+            if followed:
+                raise unavailable(
+                    "the identical request in flight failed; retry",
+                    retry_after_s=0.1,
+                    reason=Reason.FOLLOWED_BROKE,
                 )
-                self._after_stream(found, outcome)
+            await self._shape_prompt(state)
+            async with aclosing(self._pieces(state, admitted, found)) as items:
+                async for item in items:
+                    if isinstance(item, Outcome):
+                        outcome = item
+                    yield item
+        finally:
+            self._store(found, outcome)
 
-    def _after_stream(self, found: NotFound | None, outcome: Outcome | None) -> None:
-        if found is not None:
-            result, receipt = (outcome.result, outcome.receipt) if outcome else (None, None)
-            self._later(self._recall.store(found.token, result, receipt))
+    async def _pieces(
+        self, state: CallState, admitted: Admitted, found: Miss | Bypass
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        async with aclosing(self._attempts.stream(state)) as pieces:
+            async for piece in pieces:
+                if piece.chunk is not None:
+                    state.said_bytes += len(piece.chunk.delta.encode())
+                    await self._admission.extend(admitted, state.said_bytes // BYTES_PER_TOKEN)
+                    if isinstance(found, Miss):
+                        self._lookup.publish(found.ticket, piece.chunk)
+                    yield piece.chunk
+                if piece.result is not None:
+                    yield self._finish(state, piece)
 
-    def _begin(self, asked: Asked, call: Call, span: Span) -> Trip:
-        receipt = common_pb2.Receipt(
-            request_id=self._ids.take(),
-            trace_id=span.call.traceparent[3:35],
-            run_id=call.run_id,
-            model=asked.model,
-        )
-        notes = (*self._notes(), asked.reason) if asked.reason else self._notes()
-        if notes:
-            receipt.notes.extend(notes)
-        return Trip(
-            asked,
-            call,
-            span,
-            self._clock.monotonic(),
-            receipt,
-            spare_models=list(asked.spare_models),
-        )
+    def _span(self, request: ResolvedRequest, call: Call) -> Span:
+        attributes: Own = {
+            names.REQUEST_MODEL: request.model,
+            names.OPERATION: request.kind.operation,
+            names.TENANT: call.principal.organisation,
+            names.RUN: call.run_id,
+            names.STEP: call.step,
+            names.PRIORITY: call.priority,
+        }
+        return self._telemetry.span("route", call, attributes=attributes)
 
-    async def _admit(self, trip: Trip) -> Admitted:
-        admitted = await self._admission.admit(trip.span.call, trip.asked.options, trip.asked.work)
-        trip.receipt.notes.extend(admitted.notes)
-        if admitted.max_output_tokens and trip.asked.work.kind == "generate":
-            task = inference_pb2.Task()
-            task.CopyFrom(trip.asked.task)
+    def _begin(self, request: ResolvedRequest, call: Call, span: Span) -> CallState:
+        trace_id = span.call.traceparent[3:35]
+        receipt = ReceiptBuilder(secrets.token_hex(8), trace_id, call.run_id, request.model)
+        for losses in self._losses:
+            receipt.note(*losses.notes())
+        if request.model_note:
+            receipt.note(request.model_note)
+        spare = list(request.spare_models)
+        return CallState(request, call, span, self._clock.monotonic(), receipt, spare)
+
+    async def _admit(self, state: CallState) -> Admitted:
+        request = state.request
+        admitted = await self._admission.admit(state.span.call, request)
+        state.receipt.note(*admitted.notes)
+        if admitted.max_output_tokens:
+            task = Task()
+            task.CopyFrom(request.task)
             task.generate.max_tokens = admitted.max_output_tokens
-            trip.asked = trip.asked._replace(task=task)
+            state.request = request._replace(task=task)
         return admitted
 
-    async def _look_up(self, trip: Trip, owed: NotFound | None = None) -> Found | NotFound:
-        """Ask the cache, unless an answer is owed to it, and where it has nothing, shape the task
-        for the model.
-        """
-        asked = trip.asked
-        call, request_id = trip.span.call, trip.receipt.request_id
-        found = owed or await self._recall.look_up(
-            call, asked.options, asked.task, asked.model, request_id
-        )
-        self._take_found(trip, found)
-        if isinstance(found, Found):
-            return found
-        shaped = await self._shape.shape(
-            trip.call, asked.options, asked.task, (asked.model, *trip.spare_models)
-        )
-        trip.receipt.savings.extend(shaped.savings)
-        trip.receipt.notes.extend(shaped.notes)
-        if shaped.prefix_share is not None and trip.span.recorded:
-            trip.span.set(semantics.PROMPT_PREFIX_SHARE, shaped.prefix_share)
-            trip.span.set(semantics.PROMPT_DECISIONS, "\n".join(shaped.decisions))
-        if shaped.task is not asked.task:
-            trip.as_sent = dict.fromkeys(shaped.not_for, asked.task)
-            trip.asked = asked._replace(task=shaped.task)
+    async def _look_up(self, state: CallState) -> LookUp:
+        found = await self._lookup.look_up(state.span.call, state.request, state.receipt.request_id)
+        if not isinstance(found, Hit):
+            state.receipt.looked_up(found)
         return found
 
-    @staticmethod
-    def _take_found(trip: Trip, found: Found | NotFound) -> None:
-        """What the look-up brings goes into the receipt."""
-        receipt = trip.receipt
-        if found.notes:
-            receipt.notes.extend(found.notes)
-        if found.cache is not None:
-            receipt.cache.CopyFrom(found.cache)
-        if found.savings:
-            receipt.savings.extend(found.savings)
-        if isinstance(found, Found) and found.model:
-            receipt.model = found.model
+    async def _shape_prompt(self, state: CallState) -> None:
+        request = state.request
+        if not request.kind.conversational:
+            return
+        models = (request.model, *state.spare_models)
+        shaped = await self._shape.shape(state.call, request, models)
+        if shaped is None:
+            return
+        state.receipt.shaped(shaped)
+        if shaped.prefix_share is not None and state.span.recorded:
+            state.span.set(names.PROMPT_PREFIX_SHARE, shaped.prefix_share)
+            state.span.set(names.PROMPT_DECISIONS, "\n".join(shaped.decisions))
+        if shaped.task is not request.task:
+            state.unshaped, state.unshaped_for = request.task, shaped.not_for
+            state.request = request._replace(task=shaped.task)
 
-    def _refresh(self, trip: Trip, owed: NotFound | None) -> None:
-        """Fetch the new answer for a stale one that is being served: a call of its own, with its
-        own receipt, outside the run.
+    def _reuse(self, state: CallState, hit: Hit) -> Outcome:
+        """Serve an answer that is there; a new one for a stale one is fetched afterwards."""
+        state.receipt.looked_up(hit)
+        if hit.refresh is not None:
+            ends_s = self._clock.monotonic() + REFRESH_S
+            call = state.span.call._replace(run_id="", step="", deadline_s=ends_s)
+            self._later(self._refresh(state.request, call, Miss(hit.refresh)))
+        return self._finish(state, Served(hit.result))
+
+    async def _refresh(self, request: ResolvedRequest, call: Call, owed: Miss) -> None:
+        """Fetch a new answer for a stale one: a call of its own, with its own receipt, outside the
+        run.
         """
-        if owed is not None:
-            call = trip.span.call._replace(
-                run_id="", step="", deadline_s=self._clock.monotonic() + REFRESH_S
-            )
-            self._later(self._refreshed(trip.asked, call, owed))
-
-    async def _refreshed(self, asked: Asked, call: Call, owed: NotFound) -> None:
         try:
-            await self.run(asked, call, owed)
-        # where it was not admitted nothing was said to the cache; else this says it again, to no
-        # effect
+            await self.run(request, call, owed)
         except Fault:
-            await finish(self._recall.store(owed.token, None, None))
+            # Where the call was not admitted, nothing was said to the cache yet; to say it twice
+            # has no effect.
+            await perform(self._lookup.store(owed.ticket, None, None))
+
+    def _finish(self, state: CallState, served: Served) -> Outcome:
+        """The outcome of an answer that was computed or, without a route, reused."""
+        result, span = served.result, state.span
+        if result is None:
+            raise internal("an answer ended without a result")
+        total_ms = (self._clock.monotonic() - state.began_s) * 1e3
+        receipt = state.receipt.finished(
+            result, self._prices.value, total_ms, served.route, served.batch
+        )
+        span.set(names.INPUT_TOKENS, result.usage.input_tokens)
+        span.set(names.OUTPUT_TOKENS, result.usage.output_tokens)
+        span.set(names.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
+        if span.recorded and served.route is not None:
+            confidence = state.request.kind.confidence(result)
+            if confidence is not None:
+                span.set(names.CONFIDENCE, confidence)
+        return Outcome(result, receipt)
+
+    def _store(self, found: Miss | Bypass, outcome: Outcome | None) -> None:
+        """Hand the cache the answer that it is owed, or say that none came."""
+        if isinstance(found, Miss):
+            result, receipt = outcome or (None, None)
+            self._later(self._lookup.store(found.ticket, result, receipt))
+
+    def _later(self, deferred: Deferred) -> None:
+        """Do what follows the answer; a failure there is the stage's to report, not the
+        caller's.
+        """
+        if deferred is not None:
+            self._after.start(deferred)
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""
-        return await self._recall.feedback(call.principal, request_id, correct, note)
-
-    def _followed(self, trip: Trip) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        asked = trip.asked
-        return self._recall.follow_stream(trip.span.call, asked.options, asked.task, asked.model)
-
-    async def _stream_pieces(
-        self, trip: Trip, admitted: Admitted, found: NotFound
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
-        async with aclosing(self.attempts.stream(trip)) as pieces:
-            async for piece in pieces:
-                if piece.chunk is not None:
-                    trip.said_bytes += len(piece.chunk.delta)
-                    await self._admission.extend(admitted, trip.said_bytes // BYTES_A_TOKEN)
-                    self._recall.said(found.token, piece.chunk)
-                    yield piece.chunk
-                if piece.result is not None:
-                    yield self._finish(trip, piece.result)
-
-    def _finish(
-        self, trip: Trip, result: inference_pb2.TaskResult, *, reused: bool = False
-    ) -> Outcome:
-        receipt = trip.receipt
-        receipt.revision, receipt.compute_ms = result.revision, result.compute_ms
-        receipt.usage.CopyFrom(result.usage)
-        bill(receipt, result.usage, self._prices(), reused=reused)
-        receipt.total_ms = (self._clock.monotonic() - trip.began_s) * 1e3
-        trip.span.set(semantics.INPUT_TOKENS, result.usage.input_tokens)
-        trip.span.set(semantics.OUTPUT_TOKENS, result.usage.output_tokens)
-        trip.span.set(semantics.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
-        if trip.span.recorded and not reused and result.HasField("classify"):
-            trip.span.set(semantics.CONFIDENCE, confidence(result))
-        return Outcome(result, receipt)
-
-    @staticmethod
-    def _attributes(asked: Asked, call: Call) -> Own:
-        return {
-            semantics.REQUEST_MODEL: asked.model,
-            semantics.OPERATION: OPERATIONS.get(asked.work.kind, "invoke"),
-            semantics.TENANT: call.principal.organisation,
-            semantics.RUN: call.run_id,
-            semantics.STEP: call.step,
-            semantics.PRIORITY: call.priority,
-        }
-
-    def _later(self, work: Later) -> None:
-        """Do what follows the answer; a failure there is the stage's own to report and never the
-        caller's.
-        """
-        if work is None:
-            return
-        task = asyncio.get_running_loop().create_task(work)
-        self._after.add(task)
-        task.add_done_callback(self._after.discard)
+        return await self._lookup.feedback(call.principal, request_id, correct, note)
 
     async def drained(self) -> None:
         """Wait until everything that follows answers is done."""
-        while self._after:
-            await asyncio.gather(*self._after, return_exceptions=True)
+        await self._after.finished()
 
 
-def _spent(trip: Trip, error: BaseException) -> Spent | None:
-    """What a broken call has cost: nothing when an instance refused it; its input and what it said
-    when it was cut, cancelled or late.
+def spent_by(state: CallState, error: BaseException) -> Spent | None:
+    """What a call that failed has cost: its input and what it said, once it said something or the
+    work may still be done; nothing when it was refused.
     """
-    cut = trip.said_bytes > 0
-    left = isinstance(error, (asyncio.CancelledError, GeneratorExit)) or (
-        isinstance(error, Fault)
-        and error.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    )
-    if not cut and not (left and trip.attempts):
+    sent = consequences_of(error).charge is Charge.SENT
+    if not state.said_bytes and not (sent and state.attempts):
         return None
-    return Spent(trip.asked.model, trip.asked.work.input_tokens, trip.said_bytes // BYTES_A_TOKEN)
+    request = state.request
+    said_tokens = state.said_bytes // BYTES_PER_TOKEN
+    return Spent(request.model, request.estimate.input_tokens, said_tokens)
 
 
-def _whole(result: inference_pb2.TaskResult) -> inference_pb2.GenerateChunk:
-    """A reused answer as one chunk."""
+def whole_chunk(result: inference_pb2.TaskResult) -> inference_pb2.GenerateChunk:
+    """A reused answer as one piece."""
     answer = result.generate
     return inference_pb2.GenerateChunk(
         delta=answer.message.content,

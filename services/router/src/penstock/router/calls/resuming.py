@@ -1,14 +1,15 @@
 """Going on with an answer whose instance went away: what the caller has heard becomes the turn that
-another one continues. Values only.
+another instance continues. Values only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.router.instances.backends import Computed
-from penstock.router.requests.requests import BYTES_A_TOKEN
+from penstock.tasks.kind import BYTES_PER_TOKEN
 
 RESUMES = "resumes"
 """The capability of an instance that continues an assistant's turn which ends a conversation,
@@ -20,33 +21,32 @@ instead of answering it.
 class Delivered:
     """What of an answer has reached the caller."""
 
-    said: list[str] = field(default_factory=list)
+    deltas: list[str] = field(default_factory=list)
     begun: bool = False
     whole: bool = True
     """False once something was delivered that text cannot hold: a tool call."""
 
-    def take(self, chunk: pb.GenerateChunk) -> None:
+    def add(self, chunk: pb.GenerateChunk) -> None:
         """One more piece has left."""
         self.begun = True
         self.whole = self.whole and not chunk.tool_calls and not chunk.finish_reason
         if chunk.delta:
-            self.said.append(chunk.delta)
+            self.deltas.append(chunk.delta)
 
     @property
     def text(self) -> str:
         """The text delivered so far."""
-        return "".join(self.said)
+        return "".join(self.deltas)
 
 
 def continued(task: pb.Task, text: str) -> pb.Task:
     """The task of saying the rest."""
     rest = pb.Task()
     rest.CopyFrom(task)
-    rest.generate.messages.add(role="assistant", content=text)
+    rest.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT, content=text)
     if rest.generate.max_tokens:
-        rest.generate.max_tokens = max(
-            1, rest.generate.max_tokens - len(text.encode()) // BYTES_A_TOKEN
-        )
+        said_tokens = len(text.encode()) // BYTES_PER_TOKEN
+        rest.generate.max_tokens = max(1, rest.generate.max_tokens - said_tokens)
     return rest
 
 
@@ -60,6 +60,6 @@ def joined(piece: Computed, text: str, input_tokens: int) -> Computed:
     whole.CopyFrom(piece.result)
     whole.generate.message.content = text + piece.result.generate.message.content
     whole.usage.input_tokens += input_tokens
-    whole.usage.output_tokens += len(text.encode()) // BYTES_A_TOKEN
+    whole.usage.output_tokens += len(text.encode()) // BYTES_PER_TOKEN
     whole.usage.estimated = True
-    return replace(piece, result=whole)
+    return piece._replace(result=whole)

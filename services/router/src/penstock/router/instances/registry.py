@@ -1,8 +1,8 @@
-"""Which instances exist: registrations and heartbeats, shared with other routers through Redis,
+"""Which instances exist: registrations and heartbeats, shared with other routers through the store,
 served from memory.
 
-Redis holds each registration under a key that expires with its lease; every router reads them.
-Redis gone: memory goes on with what is registered here, and `shared` says so.
+The store holds each registration under a key that expires with its lease; every router reads them.
+Without the store, memory goes on with what is registered here, and receipts say so.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from google.protobuf.message import DecodeError
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
-from penstock.router.instances.cold_start_queue import WaitingRoom
+from penstock.router.instances.cold_start_queue import ColdStartQueue
 from penstock.router.instances.shared_cold_start import exchange
 from penstock.router.routing.fleet import Fleet, Learning, Member
+from penstock.router.routing.strategies import STRATEGIES
+from penstock.router.routing.strategy import Strategy
 from penstock.router.settings import RouterSettings
 from penstock.service.clock import Clock
 from redis.exceptions import RedisError
@@ -34,9 +36,9 @@ ROUTERS = "penstock:router:routers"
 LEARNING = Learning(
     forget_services=60.0,
     explore_services=180.0,
-    explore_least_s=9.0,
+    explore_min_s=9.0,
     calm_band=0.25,
-    fade_least_s=0.25,
+    fade_min_s=0.25,
 )
 """How a serving router learns; the benchmark `routing` measures this very choice."""
 
@@ -47,13 +49,12 @@ redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms)
 return redis.call('ZCARD', KEYS[1])
 """
-"""Say that this router lives, and count those that do; Redis tells the time."""
+"""Say that this router lives, and count those that do; the store tells the time."""
 
 
 class Registry:
-    """The instances with their registrations and leases, and a fleet for each model.
-
-    Owner of every Member and Fleet.
+    """The instances with their registrations and leases, and a fleet with its strategy for each
+    model. Owner of every Member, Fleet and Strategy.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Registry:
         self._clock = clock
         self.members: dict[str, Member] = {}
         self.fleets: dict[str, Fleet] = {}
+        self.strategies: dict[str, Strategy] = {}
+        """By model, as `fleets`."""
         self.registered: dict[str, router_pb2.Instance] = {}
         self._lease_until: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
@@ -73,14 +76,14 @@ class Registry:
         self._routers = 1
         self._gone: set[str] = set()
         self.shared = store is not None
-        self.waiting = WaitingRoom(clock)
+        self.cold_starts = ColdStartQueue(clock)
 
     def notes(self) -> tuple[str, ...]:
-        """What a receipt should say of the registry."""
-        return () if self.shared else ("registry not shared: Redis is unavailable",)
+        """What receipts should say of the registry."""
+        return () if self.shared else ("registry not shared: the store is unavailable",)
 
     async def register(self, instance: router_pb2.Instance) -> None:
-        """Take an instance in; one that registers again after a restart starts as a newcomer."""
+        """Add an instance; one that registers again after a restart starts as a newcomer."""
         self._adopt(instance, fresh=True)
         await self._share(instance, fresh=True)
 
@@ -100,7 +103,7 @@ class Registry:
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
         if known.lost:
             known.lost = False
-            self.waiting.arrived(model.name for model in self.registered[instance_id].models)
+            self.cold_starts.arrived(model.name for model in self.registered[instance_id].models)
         known.report(load.in_flight, load.concurrency, load.utilization, now)
         if models:
             changed = router_pb2.Instance()
@@ -176,10 +179,10 @@ class Registry:
             expired = [name for name, value in zip(names, values, strict=True) if value is None]
             if expired:
                 await self._store.srem(INDEX, *expired)
-            await exchange(self._store, self._name, 4 * self._settings.lease_ms, self.waiting)
+            await exchange(self._store, self._name, 4 * self._settings.lease_ms, self.cold_starts)
         except (TimeoutError, RedisError, OSError):
             self._note(False)
-            self.waiting.alone()
+            self.cold_starts.forget_others()
             return
         self._note(True)
         self._routers = routers
@@ -188,11 +191,11 @@ class Registry:
         for name, value in zip(names, values, strict=True):
             if value is not None:
                 self._adopt_shared(name, value)
-        self._drain_as_told(draining, set(names))
+        self._drain_as_elsewhere(draining, set(names))
 
-    def _drain_as_told(self, draining: set[str], names: set[str]) -> None:
-        """Stop sending to what another router drains, and to what was deregistered there and is not
-        heard of here.
+    def _drain_as_elsewhere(self, draining: set[str], names: set[str]) -> None:
+        """Stop sending to what another router drains, and to what was deregistered there and sends
+        no heartbeats here.
         """
         now = self._clock.monotonic()
         for instance_id, member in self.members.items():
@@ -236,6 +239,7 @@ class Registry:
         """Put a member into the fleets of its models, and out of all others."""
         for model in models - self.fleets.keys():
             self.fleets[model] = Fleet(LEARNING, routers=self._routers)
+            self.strategies[model] = STRATEGIES[self._settings.strategy]()
         for model, fleet in list(self.fleets.items()):
             others = [item for item in fleet.members if item.id != member.id]
             fleet.members = (
@@ -243,8 +247,8 @@ class Registry:
             )
             fleet.forget_refresh()
             if not fleet.members:
-                del self.fleets[model]
-        self.waiting.arrived(models)
+                del self.fleets[model], self.strategies[model]
+        self.cold_starts.arrived(models)
 
     def _forget(self, instance_id: str) -> None:
         member = self.members.get(instance_id)
@@ -287,9 +291,11 @@ class Registry:
 
     def _note(self, shared: bool) -> None:
         if self.shared and not shared:
-            log.warning("Redis is unavailable; the registry goes on in memory and is not shared")
+            log.warning(
+                "the store is unavailable; the registry goes on in memory and is not shared"
+            )
         elif shared and not self.shared:
-            log.info("Redis is back; the registry is shared again")
+            log.info("the store is back; the registry is shared again")
         self.shared = shared
 
 

@@ -1,9 +1,9 @@
-"""The waiting rooms of all routers as one, through Redis: which models a scaler looks after, and
-how many calls wait at each router.
+"""The cold-start queues of all routers as one, through the store: which models a scaler looks
+after, and how many calls wait at each router.
 
-A scaler speaks with one router; every other opens its room for the same models when it next reads
-what is shared, and its calls count in what the scaler is told. The registry's owner exchanges at
-each heartbeat; a router that dies is forgotten with its lease.
+A scaler asks one router; every other opens its queue for the same models when it next reads what is
+shared, and its calls count in what the scaler is told. The registry exchanges at each heartbeat; a
+router that dies is forgotten with its lease.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from collections import Counter
 
 import redis.asyncio
-from penstock.router.instances.cold_start_queue import WaitingRoom
+from penstock.router.instances.cold_start_queue import ColdStartQueue
 
 SCALED = "penstock:router:scaled"
 WAITING = "penstock:router:waiting"
@@ -35,31 +35,34 @@ end
 return {scaled, others}
 """
 """Say who waits here and which models a scaler has asked about here, and read the same of the
-others; Redis tells the time.
+others; the store tells the time.
 """
 
 
 async def exchange(
-    store: redis.asyncio.Redis, router: str, lease_ms: int, room: WaitingRoom
+    store: redis.asyncio.Redis, router: str, lease_ms: int, queue: ColdStartQueue
 ) -> None:
-    """Tell the other routers of this one's room, and the room of theirs.
+    """Tell the other routers of this one's queue, and the queue of theirs.
 
     Raises:
-        RedisError, OSError, TimeoutError: Redis cannot be asked; the room goes on with what it
+        RedisError, OSError, TimeoutError: the store cannot be asked; the queue goes on with what it
             knows.
     """
-    heard = [
-        word for model, left_s in room.heard().items() for word in (model, str(round(left_s * 1e3)))
+    scaled_here = [
+        argument
+        for model, left_s in queue.scaled_for_s().items()
+        for argument in (model, str(round(left_s * 1e3)))
     ]
-    own = json.dumps(room.waiting_here())
+    own = json.dumps(queue.waiting_here())
     scaled, others = await store.eval(
-        EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *heard
+        EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *scaled_here
     )
     names = [_text(name) for name in scaled[::2]]
     waiting: Counter[str] = Counter()
     for row in others:
         waiting.update(json.loads(row))
-    room.told(dict(zip(names, (int(left) / 1e3 for left in scaled[1::2]), strict=True)), waiting)
+    left_s = [int(left) / 1e3 for left in scaled[1::2]]
+    queue.learn_of_others(dict(zip(names, left_s, strict=True)), waiting)
 
 
 def _text(value: bytes | str) -> str:

@@ -1,5 +1,5 @@
-"""Work for callers that do not wait: kept in Redis, served by any router, ended exactly once for
-the caller.
+"""Work for callers that do not wait: kept in the store, served by any router, ended exactly once
+for the caller.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
-import grpc
 import redis.asyncio
 from google.protobuf import json_format
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.attempts import NO_MODEL
-from penstock.router.calls.call_state import Outcome
+from penstock.router.calls.state import Outcome
 from penstock.router.jobs import callbacks
 from penstock.router.jobs.job_store import CALLBACKS, CHANGED, STREAM, JobStore, Taken
-from penstock.router.runs.runs import RUN_CANCELLED
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import (
@@ -30,20 +27,17 @@ from penstock.rpc.errors import (
     to_item_status,
     unavailable,
 )
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 from penstock.service.work_stream import LOST, WorkStream, stop
 
 log = logging.getLogger(__name__)
 
 HOUR_MS = 3_600_000
-LONGEST_MS = 7 * 24 * HOUR_MS
-LOOK_AGAIN_S = 1.0
+MAX_DEADLINE_MS = 7 * 24 * HOUR_MS
+RECHECK_S = 1.0
 """How often a watcher looks by itself, should a message have been lost."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-AGAIN = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
-)
-"""CANCELLED where the run was not: by something on the way that is going down."""
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MODEL_WAIT_S = 60.0
 """How long a job waits for a model that nobody serves: instances may still be starting."""
 ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
@@ -83,7 +77,7 @@ class Jobs:
                 slots=settings.job_slots,
                 lease_ms=settings.job_lease_ms,
             ),
-            WorkStream(store, CALLBACKS, self._tell, clock, slots=8, lease_ms=60_000),
+            WorkStream(store, CALLBACKS, self._send_callback, clock, slots=8, lease_ms=60_000),
         )
         self._running: dict[str, asyncio.Task[object]] = {}
         self._cancelled: set[str] = set()
@@ -105,8 +99,8 @@ class Jobs:
 
     async def submit(self, request: pb.SubmitJobRequest, call: Call) -> pb.Job:
         """Keep a job; when this returns, no crash loses it."""
-        if not 0 <= request.deadline_ms <= LONGEST_MS:
-            raise invalid("deadline_ms", f"must lie between 0 and {LONGEST_MS}")
+        if not 0 <= request.deadline_ms <= MAX_DEADLINE_MS:
+            raise invalid("deadline_ms", f"must lie between 0 and {MAX_DEADLINE_MS}")
         if len(request.idempotency_token.encode()) > 128:
             raise invalid("idempotency_token", "is longer than 128 bytes")
         if request.callback_url:
@@ -119,7 +113,7 @@ class Jobs:
                 request.callback_url, self._settings.callback_hosts
             ):
                 raise invalid("callback_url", why)
-        with _in_words():
+        with _store_faults():
             job_id, _ = await self._store.submit(
                 request, call.principal, call.priority, request.deadline_ms or HOUR_MS
             )
@@ -129,7 +123,7 @@ class Jobs:
         """A job of the caller's organisation."""
         if not job_id:
             raise invalid("id", "is empty")
-        with _in_words():
+        with _store_faults():
             job = await self._store.read(job_id, call.principal.organisation)
         if job is None:
             raise not_found("id", f"there is no job {job_id!r}")
@@ -149,7 +143,7 @@ class Jobs:
                 if job.state in ENDED:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
+                    await asyncio.wait_for(changed.wait(), RECHECK_S)
         finally:
             self._watchers[job_id].discard(changed)
             if not self._watchers[job_id]:
@@ -159,14 +153,14 @@ class Jobs:
         """End a job as cancelled, wherever it runs; one that has ended stays as it is."""
         job = await self.get(job_id, call)
         if job.state not in ENDED:
-            with _in_words():
+            with _store_faults():
                 await self._store.end(job_id, pb.Job(state=pb.JOB_STATE_CANCELLED), callback=False)
             job = await self.get(job_id, call)
         return job
 
     async def cancel_run(self, run_id: str, call: Call) -> int:
         """Cancel every job of an agent run; gives how many had not ended."""
-        with _in_words():
+        with _store_faults():
             names = await self._store.of_run(call.principal.organisation, run_id)
         count = 0
         for name in names:
@@ -207,11 +201,12 @@ class Jobs:
             taken.request.options.step,
             deadline_s,
         )
-        pause_s, began = FIRST_PAUSE_S, self._clock.monotonic()
+        pause_s, began = MIN_PAUSE_S, self._clock.monotonic()
         try:
             if taken.attempts > self._settings.job_attempts:
                 raise unavailable(
-                    f"given up after {taken.attempts - 1} attempts", reason="ATTEMPTS_EXHAUSTED"
+                    f"given up after {taken.attempts - 1} attempts",
+                    reason=Reason.ATTEMPTS_EXHAUSTED,
                 )
             while call.remaining_s(self._clock.monotonic()) > 0:
                 try:
@@ -222,15 +217,15 @@ class Jobs:
                 except Fault as fault:
                     if not _may_pass(fault, self._clock.monotonic() - began):
                         raise
-                    await self._clock.sleep(min(max(pause_s, fault.retry_after_s), LONGEST_PAUSE_S))
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    await self._clock.sleep(min(max(pause_s, fault.retry_after_s), MAX_PAUSE_S))
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
             raise deadline_exceeded("the job's deadline has passed")
         except Exception as error:
-            if isinstance(error, Fault) and error.reason == RUN_CANCELLED:
+            if isinstance(error, Fault) and error.reason is Reason.RUN_CANCELLED:
                 return pb.Job(state=pb.JOB_STATE_CANCELLED)
             return pb.Job(state=pb.JOB_STATE_FAILED, status=to_item_status(to_fault(error)))
 
-    async def _tell(self, job_id: str) -> None:
+    async def _send_callback(self, job_id: str) -> None:
         """Send an ended job to its callback address, again with back-off until it is taken or given
         up.
         """
@@ -263,11 +258,11 @@ class Jobs:
                             ignore_subscribe_messages=True, timeout=1.0
                         )
                         if message is not None:
-                            await self._changed(message["data"].decode())
+                            await self._on_change(message["data"].decode())
             except LOST:
                 await self._clock.sleep(0.5)
 
-    async def _changed(self, job_id: str) -> None:
+    async def _on_change(self, job_id: str) -> None:
         for event in self._watchers.get(job_id, ()):
             event.set()
         task = self._running.get(job_id)
@@ -284,21 +279,17 @@ class Jobs:
 
 
 def _may_pass(fault: Fault, waited_s: float) -> bool:
-    """True when waiting may mend it: nobody free now, or a fleet that is still starting."""
-    if fault.reason == NO_MODEL:
-        return waited_s < MODEL_WAIT_S
-    return fault.code in AGAIN and fault.reason not in (
-        "BUDGET_EXHAUSTED",
-        "RUN_BUDGET_EXHAUSTED",
-        RUN_CANCELLED,
-    )
+    """Whether waiting may mend it: nobody free now, or a fleet that is still starting."""
+    if fault.reason is Reason.NO_MODEL and waited_s >= MODEL_WAIT_S:
+        return False
+    return fault.consequences.later
 
 
 @contextlib.contextmanager
-def _in_words() -> Iterator[None]:
+def _store_faults() -> Iterator[None]:
     try:
         yield
     except LOST:
         raise unavailable(
-            "jobs need Redis, and it does not answer", retry_after_s=1.0, reason="NO_REDIS"
+            "jobs need a store, and it does not answer", retry_after_s=1.0, reason=Reason.NO_STORE
         ) from None

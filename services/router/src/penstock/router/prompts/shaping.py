@@ -1,5 +1,6 @@
-"""The prompt says the same in fewer tokens: `penstock.prompts` on a generate task, by tenant and
-model. Fails open to the bytes sent.
+"""The shape stage: `penstock.prompts` on a conversation, by the rule of its tenant and model.
+
+A prompt that cannot be shaped is sent as it came.
 """
 
 from __future__ import annotations
@@ -8,23 +9,26 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.prefix import PrefixHistory, SharedPrefix
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
-from penstock.router.stages import PREFIX_NOTE, PROMPT_OPTIMISER, Shaped
+from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.stages import Shaped
 from penstock.rpc.call import Call
+from penstock.service.current import Current
+from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 log = logging.getLogger(__name__)
 DECISIONS_RECORDED = 64
+PROMPT_OPTIMISER = "prompt_optimiser"
+"""Technique: a prompt was made to say the same in fewer tokens."""
 
 
 class PromptShape:
@@ -33,7 +37,7 @@ class PromptShape:
     def __init__(
         self,
         section: PromptsSection,
-        prices: Callable[[], Prices],
+        prices: Current[Prices],
         embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
     ) -> None:
         self._prices = prices
@@ -56,76 +60,79 @@ class PromptShape:
         return next((item for item in self._rules if item[0].fits(organisation, model)), None)
 
     async def shape(
-        self,
-        call: Call,
-        options: router_pb2.CallOptions,
-        task: inference_pb2.Task,
-        models: Sequence[str],
-    ) -> Shaped:
-        """Shape a generate task for the first of the models; anything else, and anything that goes
-        wrong, stays as it is.
+        self, call: Call, request: ResolvedRequest, models: Sequence[str]
+    ) -> Shaped | None:
+        """Shape a conversation for the first of the models; None where no rule applies to it.
+
+        Whatever goes wrong, the prompt stays as it is, and a note says so.
         """
-        if task.WhichOneof("task") != "generate":
-            return Shaped(task)
         organisation, embedder = call.principal.organisation, self._embedder
         found = self._rule(organisation, models[0])
         if found is None:
-            return Shaped(task)
+            return None
         rule, optimiser = found
+        selects = rule.selects and embedder is not None
         try:
-            sent = _conversation(task.generate)
-            if (
-                rule.selects and embedder is not None
-            ):  # the model computes for milliseconds: not on the loop
-                done = await asyncio.to_thread(optimiser.optimise, sent)
+            sent = _conversation(request.task.generate)
+            if selects:
+                # The embedder computes for milliseconds: not on the event loop.
+                optimised = await asyncio.to_thread(optimiser.optimise, sent)
             else:
-                done = optimiser.optimise(sent)
-            prefix = self._prefixes.record(_key(call, options, models[0], sent), done.conversation)
-            shaped = self._shaped(task, done, prefix, models[0])
+                optimised = optimiser.optimise(sent)
+            key = _conversation_key(call, request, models[0], sent)
+            prefix = self._prefixes.record(key, optimised.conversation)
+            shaped = self._shaped(request.task, optimised, prefix, models[0])
         except Exception:
-            log.exception("a prompt was left as it was")
-            return Shaped(task, notes=("prompt optimiser failed; the prompt is as it was sent",))
-        if rule.selects and embedder is not None and embedder.given_up:
-            shaped = replace(
-                shaped,
-                notes=(
-                    *shaped.notes,
-                    "prompt: passages by BM25 alone, the embedder cannot be used",
-                ),
-            )
+            log.exception("a prompt could not be optimised; it is sent as it came")
+            note = "prompt optimiser failed; the prompt is as it was sent"
+            return Shaped(request.task, notes=(note,))
+        if selects and embedder is not None and embedder.given_up:
+            note = "prompt: passages by BM25 alone, the embedder cannot be used"
+            shaped = replace(shaped, notes=(*shaped.notes, note))
+        if shaped.task is request.task:
+            return shaped
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
-        return replace(shaped, not_for=tuple(others)) if shaped.task is not task else shaped
+        return replace(shaped, not_for=tuple(others))
 
     def _shaped(
-        self, task: inference_pb2.Task, done: OptimisedPrompt, prefix: SharedPrefix, model: str
+        self, task: inference_pb2.Task, optimised: OptimisedPrompt, prefix: SharedPrefix, model: str
     ) -> Shaped:
-        counted = "estimated" if done.estimated else "counted by its tokenizer"
-        decisions = (*done.decisions, prefix.decision(done.tokens_after))
-        notes = (f"{PREFIX_NOTE}{decisions[-1].reason} ({prefix.share:.0%}), {counted}",)
-        facts = partial(Shaped, prefix_share=prefix.share, decisions=_record(decisions))
-        if not any(decision.applied for decision in done.decisions):
-            return facts(task, notes=notes)
-        saved = done.tokens_before - done.tokens_after
-        cost = (self._prices().cost_bound_microusd(model, saved, 0) or 0) if saved > 0 else 0
-        saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=cost)
-        applied = sorted({decision.transform for decision in done.decisions if decision.applied})
-        note = (
-            f"prompt: {', '.join(applied)}; {done.tokens_before} to {done.tokens_after} tokens, "
-            f"{counted}"
+        counted = "estimated" if optimised.estimated else "counted by its tokenizer"
+        decisions = (*optimised.decisions, prefix.decision(optimised.tokens_after))
+        unchanged = Shaped(
+            task,
+            prefix_note=f"prefix: {decisions[-1].reason} ({prefix.share:.0%}), {counted}",
+            prefix_share=prefix.share,
+            decisions=_lines(decisions),
         )
-        return facts(_task(task, done.conversation), (saving,) if cost else (), (note, *notes))
+        applied = sorted({one.transform for one in optimised.decisions if one.applied})
+        if not applied:
+            return unchanged
+        before, after = optimised.tokens_before, optimised.tokens_after
+        note = f"prompt: {', '.join(applied)}; {before} to {after} tokens, {counted}"
+        saved = max(0, before - after)
+        saved_microusd = self._prices.value.cost_bound_microusd(model, saved, 0) or 0
+        saving = common_pb2.Saving(technique=PROMPT_OPTIMISER, microusd=saved_microusd)
+        return replace(
+            unchanged,
+            task=_task(task, optimised.conversation),
+            savings=(saving,) if saved_microusd else (),
+            notes=(note,),
+        )
 
 
-def _key(call: Call, options: router_pb2.CallOptions, model: str, sent: Conversation) -> Hashable:
+def _conversation_key(
+    call: Call, request: ResolvedRequest, model: str, sent: Conversation
+) -> Hashable:
     """One conversation of one organisation with one model: its run or session, and how it began,
     since a run may hold several.
     """
-    session = options.affinity_key or call.run_id
+    session = request.options.affinity_key or call.run_id
     began = next((turn.content for turn in sent.turns if turn.role == "user"), "")
     return call.principal.organisation, model, session, hash(began)
 
 
-def _record(decisions: Sequence[Decision]) -> tuple[str, ...]:
+def _lines(decisions: Sequence[Decision]) -> tuple[str, ...]:
     """The decisions as lines for the trace, the last one, about the prefix, always among them."""
     kept = (
         decisions
@@ -144,7 +151,11 @@ def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
         # An assistant's turn that asks for tools is paired with its results: its content is not to
         # be touched.
         Turn(
-            turn.role, turn.content, turn.tool_call_id, turn.cache_breakpoint, bool(turn.tool_calls)
+            ROLE_NAMES[turn.role],
+            turn.content,
+            turn.tool_call_id,
+            turn.cache_breakpoint,
+            bool(turn.tool_calls),
         )
         for turn in task.messages
     )
@@ -162,10 +173,10 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
     made.CopyFrom(task)
     if len(shaped.turns) == len(task.generate.messages):
         for message, turn in zip(made.generate.messages, shaped.turns, strict=True):
-            message.role, message.content = turn.role, turn.content
+            message.role, message.content = ROLES[turn.role], turn.content
     else:  # volatile lines were moved into a turn of their own
         del made.generate.messages[:]
-        originals: Mapping[tuple[str, str], inference_pb2.Message] = {
+        originals: Mapping[tuple[int, str], inference_pb2.Message] = {
             (message.role, message.tool_call_id): message
             for message in task.generate.messages
             if message.tool_call_id
@@ -173,7 +184,7 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
         calls = iter([message for message in task.generate.messages if message.tool_calls])
         for turn in shaped.turns:
             message = made.generate.messages.add(
-                role=turn.role, content=turn.content, tool_call_id=turn.tool_call_id
+                role=ROLES[turn.role], content=turn.content, tool_call_id=turn.tool_call_id
             )
             message.cache_breakpoint = turn.breakpoint
             if turn.pinned:

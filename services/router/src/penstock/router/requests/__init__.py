@@ -1,4 +1,4 @@
-"""What a caller asks: what must be right in it, by field, and how large it is.
+"""What a caller asks: what must be right in its options, and the request as it will be served.
 
 Imports nothing of the other subjects.
 """

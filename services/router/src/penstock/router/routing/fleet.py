@@ -1,10 +1,10 @@
-"""What a router knows of its instances: exact counts, learned speed, health.
+"""What a router knows of the instances of one model: exact counts, learned speed, health.
 
-Plain state; `now` is an argument, nothing here waits.
+Plain state; `now` (monotonic seconds) is an argument and nothing here waits.
 
-Speed is work done per second of busy slot, where requests still running count as busy time. So a
-stalled instance loses speed before it answers. Both sums are forgotten with busy time (recent speed
-counts most) and with wall time (a healed instance is tried again).
+Speed is work done per second of busy slot, where requests that still run count as busy time. So a
+stalled instance loses speed before it answers. Both sums fade with busy time, since recent speed
+counts most, and with wall time, so that an instance that has recovered is tried again.
 """
 
 from __future__ import annotations
@@ -12,45 +12,36 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 
-ROUND_TRIPS = 128
-LEAST_ROUND_TRIPS = 8
-"""Answers that must have come before their least round trip says something."""
+from penstock.rpc.reasons import Verdict
+from penstock.service.purity import pure
 
-
-class Outcome(Enum):
-    """How a request at an instance ended, as far as the instance is concerned."""
-
-    SUCCESS = "success"
-    REFUSED = "refused"
-    """The caller's own mistake: says nothing about the instance."""
-    SICK = "sick"
-    """Answered with an error of its own."""
-    GONE = "gone"
-    """Did not answer at all."""
-    CANCELLED = "cancelled"
+LATENCIES_KEPT, LATENCIES_NEEDED, LATENCIES_BETWEEN = 256, 64, 32
+"""Latencies that the 95th percentile is taken of, how many it needs, and how often it is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """How speed is learnt.
-
-    Times named `_services` are multiples of the fleet's mean service time.
-    """
+    """How speed is learned. Times named `_services` are multiples of the fleet's service time."""
 
     forget_services: float = 30.0
+    """Busy time after which what was learned counts 1/e."""
     explore_services: float = 400.0
-    explore_least_s: float = 0.0
+    """Wall time after which it counts 1/e, at least `explore_min_s`."""
+    explore_min_s: float = 0.0
     prior: float = 2.0
+    """Requests at the fleet's mean speed that an instance is believed to have served already."""
     fleet_prior: float = 5.0
+    """The same for the fleet, at the service time that it began with."""
     calm_band: float = 0.0
     """Speeds within this share of the median count as equal; 0 for none."""
     refresh_services: float = 0.05
+    """Time within which speeds are not computed again."""
     fade_services: float = 10.0
-    """Age at which a load report counts 1/e; the rest is our own mean, times the other routers."""
-    fade_least_s: float = 0.0
-    peak_services: float = 30.0
+    """Age at which a load report counts 1/e, at least `fade_min_s`; the rest is our own mean, times
+    the other routers.
+    """
+    fade_min_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +50,14 @@ class Health:
 
     failures_to_eject: int = 3
     first_ejection_s: float = 1.0
-    longest_ejection_s: float = 60.0
+    max_ejection_s: float = 60.0
     successes_to_join: int = 3
     slow_start_successes: int = 16
 
 
+@pure
 class Member:
-    """One instance.
-
-    `own` is exact: every `begin` is followed by one `end`, whatever happens to the request.
-    """
+    """One instance. `own` is exact: each `begin` is followed by one `succeed` or `fail`."""
 
     __slots__ = (
         "busy",
@@ -85,14 +74,11 @@ class Member:
         "on_trial",
         "others",
         "own",
-        "peak_at",
-        "peak_s",
         "picks",
         "reported",
         "seen",
         "settled",
         "speed",
-        "stride",
         "successes",
         "successes_in_row",
         "utilization",
@@ -105,38 +91,43 @@ class Member:
         self.id = member_id
         self.concurrency = max(1, concurrency)
         self.own = 0
+        """Requests of this router in flight."""
         self.others = 0.0
+        """Requests of other routers in flight, as estimated."""
         self.reported: float | None = None
         self.load_at = -math.inf
         self.utilization = 0.0
         self.work = self.busy = 0.0
+        """Requests served and busy seconds, both faded."""
         self.speed = 0.0
+        """Requests that a busy slot serves in a second."""
         self.seen = now
-        self.peak_s = 0.0
-        self.peak_at = now
-        self.stride = 0.0
         self.picks = self.failures = 0
         self.successes = 1 << 30 if proven else 0
         self.successes_in_row = self.failures_in_row = self.ejections = 0
         self.ejected_until = -math.inf
         self.on_trial = False
+        """Back after an ejection: one request at a time until one succeeds."""
         self.leaving = False
         self.lost = False
         self.settled = proven
+        """Proven, and nothing speaks against it: need not be looked at more closely."""
         self.lives = 0
+        """How often it was started again."""
+
+    @property
+    def in_flight(self) -> float:
+        """Requests at the instance: ours exactly, the others' as estimated."""
+        return self.own + self.others
 
     def renew(self, now: float) -> None:
-        """The instance was started again: what was learnt of it is forgotten, what is in flight is
-        not.
-        """
+        """The instance was started again: what was learned is forgotten, what is in flight not."""
         own, picks, failures, lives = self.own, self.picks, self.failures, self.lives
         Member.__init__(self, self.id, self.concurrency, now)
         self.own, self.picks, self.failures, self.lives = own, picks, failures, lives + 1
 
     def report(self, in_flight: int, concurrency: int, utilization: float, now: float) -> None:
-        """Take what the instance says of its load: the part that is not our own belongs to other
-        routers.
-        """
+        """Take in what the instance says of its load: what is not ours is the other routers'."""
         self.reported = max(0.0, float(in_flight - self.own))
         self.load_at = now
         self.utilization = utilization
@@ -144,8 +135,9 @@ class Member:
             self.concurrency = concurrency
 
 
+@pure
 class Fleet:
-    """The instances of one model, and what is learnt by comparing them."""
+    """The instances of one model, and what is learned by comparing them."""
 
     def __init__(
         self,
@@ -159,23 +151,18 @@ class Fleet:
         self.health = health or Health()
         self.members: list[Member] = []
         self.service_s = service_s
+        """Busy seconds of a request, as a mean of the last few hundred: the unit of time here."""
         self.routers = routers
-        self.turn = -1
-        self.mean_tokens = 0.0
         self.p95_s = math.inf
-        self.round_trip_s = math.inf
-        """What an answer took beyond queue and service, the least of the last hundred or so;
-        infinite until it is known.
-        """
-        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
-        self._took: deque[float] = deque(maxlen=256)
+        """95th percentile of the latest latencies; infinite until enough are known."""
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._since_p95 = 0
         self._refreshed = -math.inf
         self._busy_s = self._done = 0.0
 
     @property
     def speed(self) -> float:
-        """Requests that a busy slot of the fleet serves in a second, all instances together."""
+        """Requests that a busy slot serves in a second, all instances together."""
         work = sum(member.work for member in self.members)
         busy = sum(member.busy for member in self.members)
         prior = self.learning.fleet_prior
@@ -189,30 +176,34 @@ class Fleet:
         if member.on_trial or now < member.ejected_until:
             member.settled = False
 
-    def end(
-        self, member: Member, now: float, outcome: Outcome, took_s: float = 0.0, work: float = 1.0
-    ) -> None:
-        """The request is over at the instance. Called exactly once for each `begin`."""
+    def succeed(self, member: Member, now: float, took_s: float, work: float = 1.0) -> None:
+        """A request was answered after `took_s`; `work` is its size in mean requests."""
         self.advance(member, now)
         member.own -= 1
-        if outcome is Outcome.SUCCESS:
-            member.work += work
-            self._done += work
-            self._learn_service_time()
-            self._peak(member, now, took_s)
-            self._latency(took_s)
-            self._succeed(member)
-        elif outcome in (Outcome.SICK, Outcome.GONE):
-            self._fail(member, now, outcome)
+        member.work += work
+        self._done += work
+        self._learn_service_time()
+        self._learn_latency(took_s)
+        if not member.settled:
+            self._prove(member)
+        else:
+            member.failures_in_row = 0
+
+    def fail(self, member: Member, now: float, verdict: Verdict) -> None:
+        """A request ended without an answer; `verdict` is what that says of the instance."""
+        self.advance(member, now)
+        member.own -= 1
+        if verdict is not Verdict.NOTHING:
+            self._hold_against(member, now, verdict)
 
     def advance(self, member: Member, now: float) -> None:
-        """Let the time since the last event count: busy slots add exposure, and both sums fade."""
+        """Count the time since the last event: busy slots add exposure, and both sums fade."""
         passed = now - member.seen
         if passed <= 0.0:
             return
         member.seen = now
         learning, service_s = self.learning, self.service_s
-        faded = passed / max(learning.explore_services * service_s, learning.explore_least_s)
+        faded = passed / max(learning.explore_services * service_s, learning.explore_min_s)
         own = member.own
         if own:
             total = own + member.others
@@ -226,7 +217,7 @@ class Fleet:
         member.busy *= keep
 
     def refresh(self, now: float) -> None:
-        """Bring speeds and the others' load up to date; cheap when it was done a moment ago."""
+        """Bring speeds and the others' load up to date, unless that was done a moment ago."""
         if now - self._refreshed < self.learning.refresh_services * self.service_s:
             return
         self._refreshed = now
@@ -239,30 +230,19 @@ class Fleet:
         if self.learning.calm_band:
             self._calm()
         if self.routers > 1:
-            self._count_others(now)
-
-    def went(self, round_trip_s: float) -> None:
-        """An answer has come; so long it was neither queued nor computed.
-
-        The least counts, because the rest is queues not reported.
-        """
-        trips = self._round_trips
-        oldest = trips[0] if len(trips) == ROUND_TRIPS else math.inf
-        trips.append(max(0.0, round_trip_s))
-        if len(trips) >= LEAST_ROUND_TRIPS:
-            self.round_trip_s = (
-                min(trips) if oldest <= self.round_trip_s else min(self.round_trip_s, trips[-1])
-            )
+            self._estimate_others(now)
 
     def forget_refresh(self) -> None:
-        """Make the next `refresh` do its work: the members have changed."""
+        """Let the next `refresh` do its work: the members have changed."""
         self._refreshed = -math.inf
 
     def median_speed(self) -> float:
+        """The median of the members' speeds."""
         speeds = sorted(member.speed for member in self.members)
         return speeds[len(speeds) // 2] if speeds else 1.0 / self.service_s
 
     def ejected(self, now: float) -> int:
+        """Members that are ejected now."""
         return sum(1 for member in self.members if now < member.ejected_until)
 
     def _calm(self) -> None:
@@ -271,17 +251,14 @@ class Fleet:
             if abs(member.speed - median) <= band * median:
                 member.speed = median
 
-    def _count_others(self, now: float) -> None:
+    def _estimate_others(self, now: float) -> None:
         """Others' requests: the last report, fading into our own mean times the other routers.
 
-        Never halt, never zero, never full.
+        So an instance without reports looks neither idle nor full.
         """
-        fade_s = max(self.learning.fade_services * self.service_s, self.learning.fade_least_s)
-        guess = (
-            (self.routers - 1)
-            * sum(member.own for member in self.members)
-            / max(1, len(self.members))
-        )
+        fade_s = max(self.learning.fade_services * self.service_s, self.learning.fade_min_s)
+        mean_own = sum(member.own for member in self.members) / max(1, len(self.members))
+        guess = (self.routers - 1) * mean_own
         for member in self.members:
             if member.reported is None:
                 member.others = guess
@@ -290,34 +267,21 @@ class Fleet:
                 member.others = trust * member.reported + (1.0 - trust) * guess
 
     def _learn_service_time(self) -> None:
-        """The unit of time: busy seconds for each request, over the last few hundred."""
         if self._done >= 400.0:
             self._done /= 2.0
             self._busy_s /= 2.0
         if self._done >= 20.0:
             self.service_s = max(self._busy_s / self._done, 1e-6)
 
-    def _latency(self, took_s: float) -> None:
-        """The 95th percentile of the last answers, looked at again every 32; infinite until 64 are
-        known.
-        """
-        self._took.append(took_s)
+    def _learn_latency(self, took_s: float) -> None:
+        self._latencies.append(took_s)
         self._since_p95 += 1
-        if self._since_p95 >= 32 and len(self._took) >= 64:
+        enough = len(self._latencies) >= LATENCIES_NEEDED
+        if enough and self._since_p95 >= LATENCIES_BETWEEN:
             self._since_p95 = 0
-            self.p95_s = sorted(self._took)[int(0.95 * len(self._took))]
+            self.p95_s = sorted(self._latencies)[int(0.95 * len(self._latencies))]
 
-    def _peak(self, member: Member, now: float, took_s: float) -> None:
-        weight = math.exp(-(now - member.peak_at) / (self.learning.peak_services * self.service_s))
-        member.peak_at = now
-        member.peak_s = (
-            took_s if took_s > member.peak_s else weight * member.peak_s + (1.0 - weight) * took_s
-        )
-
-    def _succeed(self, member: Member) -> None:
-        if member.settled:
-            member.failures_in_row = 0
-            return
+    def _prove(self, member: Member) -> None:
         member.successes += 1
         member.successes_in_row += 1
         member.failures_in_row = 0
@@ -327,7 +291,7 @@ class Fleet:
         clear = not (member.leaving or member.lost) and member.ejections == 0
         member.settled = clear and member.successes >= self.health.slow_start_successes
 
-    def _fail(self, member: Member, now: float, outcome: Outcome) -> None:
+    def _hold_against(self, member: Member, now: float, verdict: Verdict) -> None:
         member.failures += 1
         if now < member.ejected_until:
             return
@@ -335,15 +299,12 @@ class Fleet:
         member.successes_in_row = 0
         if not member.on_trial and member.failures_in_row < self.health.failures_to_eject:
             return
-        # Errors that everybody gives may be the requests' fault: half the fleet stays in. One that
-        # does not answer is out.
-        if outcome is Outcome.SICK and 2 * (self.ejected(now) + 1) > len(self.members):
+        # Errors that everybody gives may be the requests' fault: half of the fleet stays in. One
+        # that does not answer is out.
+        if verdict is Verdict.SICK and 2 * (self.ejected(now) + 1) > len(self.members):
             return
-        rest_s = min(
-            self.health.longest_ejection_s,
-            self.health.first_ejection_s * 2.0 ** min(member.ejections, 30),
-        )
+        rest_s = self.health.first_ejection_s * 2.0 ** min(member.ejections, 30)
         member.ejections += 1
-        member.ejected_until = now + rest_s
+        member.ejected_until = now + min(self.health.max_ejection_s, rest_s)
         member.on_trial = True
         member.settled = False

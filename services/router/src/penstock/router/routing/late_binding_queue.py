@@ -1,8 +1,8 @@
-"""Calls that late binding holds back until an instance is free: the more urgent class first, within
-a class in order of arrival.
+"""Calls that late binding keeps in the router until an instance is free: the more urgent class
+first, within a class in order of arrival.
 
-Ownership: a held call owns its place until its `wait` returns; who was woken and does not use its
-turn wakes the next.
+A waiting call owns its place until its `wait` returns; whoever was woken and does not use its turn
+wakes the next.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Place:
     woken: asyncio.Future[None] = field(compare=False)
 
 
-class Holding:
-    """The held calls of each model."""
+class LateBindingQueue:
+    """The waiting calls of each model."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[Place]] = {}

@@ -1,22 +1,23 @@
-"""Which model should serve a call that leaves the choice open: the cheapest that is good enough.
-
-Plain; declared and measured facts.
+"""Which model should serve a call that leaves the choice open: the cheapest that is good enough, by
+what the configuration declares and what callers have judged.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
-from penstock.router.requests.work import Work
 from penstock.router.settings import ModelRoute, RoutesSection
+from penstock.service.current import Current
+from penstock.tasks.kind import Estimate, Kind
 
 AUTO = "auto"
 DECLARED_WEIGHT = 20.0
 """A declared quality counts as so many judged answers."""
-MOST_MODELS = 5
+MAX_MODELS = 5
 """Models that one call may be tried on: a chain is never a loop."""
 SERVED_KEPT = 16_384
 
@@ -31,19 +32,18 @@ class Chain(NamedTuple):
 class Models:
     """The routes in force and what callers have said of the answers."""
 
-    def __init__(
-        self, routes: RoutesSection, default_model: str, prices: Callable[[], Prices]
-    ) -> None:
+    def __init__(self, routes: RoutesSection, default_model: str, prices: Current[Prices]) -> None:
         self._default = default_model
         self._prices = prices
         self._judged: dict[str, list[int]] = {}
+        """Answers that were right and answers that were judged, by model."""
         self._served: OrderedDict[str, str] = OrderedDict()
         self.replace(routes)
 
     def replace(self, routes: RoutesSection) -> None:
         """Put new routes in force."""
         self._routes = routes
-        self._facts: Mapping[str, ModelRoute] = {route.name: route for route in routes.models}
+        self._declared: Mapping[str, ModelRoute] = {route.name: route for route in routes.models}
 
     @property
     def cascade_floor(self) -> float:
@@ -52,49 +52,52 @@ class Models:
 
     def chain(
         self,
-        asked: str,
-        work: Work,
-        needs: Collection[str],
-        least: float,
+        options: router_pb2.CallOptions,
+        kind: Kind,
+        estimate: Estimate,
         serving: Collection[str],
-        spare: Sequence[str],
     ) -> Chain:
-        """The models to try: what was asked for or the cheapest good one, then the fallbacks, each
-        once.
+        """The models to try, each once: what was asked for or the cheapest good one, then the
+        fallbacks.
+
+        Args:
+            serving: models that have instances.
         """
-        if asked != AUTO:
-            first = asked or self._default
+        spare = options.fallback_models
+        if options.model != AUTO:
+            first = options.model or self._default
             others = self._routes.fallbacks.get(first, ())
-            return (
-                Chain(self._once([first, *spare, *others])) if spare or others else Chain((first,))
-            )
-        least = least or self._routes.min_quality
-        able = [
+            if not spare and not others:
+                return Chain((first,))
+            return Chain(_once([first, *spare, *others]))
+        min_quality = options.min_quality or self._routes.min_quality
+        good = [
+            route
+            for route in self._able(options.required_capabilities, kind, estimate, serving)
+            if self.quality(route.name) >= min_quality
+        ]
+        if not good:
+            why = "auto: no declared model is able and good enough; the default"
+            return Chain(_once([self._default, *spare]), why)
+        good.sort(key=lambda route: self._price_microusd(route.name, estimate))
+        why = f"auto: cheapest of {len(good)} with quality {min_quality:g} or more"
+        return Chain(_once([*(route.name for route in good), *spare]), why)
+
+    def _able(
+        self, needs: Collection[str], kind: Kind, estimate: Estimate, serving: Collection[str]
+    ) -> list[ModelRoute]:
+        return [
             route
             for route in self._routes.models
             if route.name in serving
-            and (not route.tasks or work.kind in route.tasks)
+            and (not route.tasks or kind.name in route.tasks)
             and set(needs) <= {*route.capabilities}
-            and (not route.max_input_tokens or work.input_tokens <= route.max_input_tokens)
+            and (not route.max_input_tokens or estimate.input_tokens <= route.max_input_tokens)
         ]
-        good = sorted(
-            (route for route in able if self.quality(route.name) >= least),
-            key=lambda route: self.price_of(route.name, work),
-        )
-        if not good:
-            return Chain(
-                self._once([self._default, *spare]),
-                "auto: no declared model meets the ask; the default",
-            )
-        names = [route.name for route in good]
-        return Chain(
-            self._once([*names, *spare]),
-            f"auto: cheapest of {len(good)} with quality {least:g} or more",
-        )
 
     def quality(self, name: str) -> float:
         """The declared quality, moved by what callers have judged."""
-        declared = self._facts[name].quality if name in self._facts else 0.0
+        declared = self._declared[name].quality if name in self._declared else 0.0
         right, judged = self._judged.get(name, (0, 0))
         return (declared * DECLARED_WEIGHT + right) / (DECLARED_WEIGHT + judged)
 
@@ -105,17 +108,27 @@ class Models:
             self._served.popitem(last=False)
 
     def judge(self, request_id: str, correct: bool) -> None:
-        """A caller's verdict; each answer is judged once."""
+        """Take a caller's verdict; each answer is judged once."""
         name = self._served.pop(request_id, None)
         if name is not None:
             tally = self._judged.setdefault(name, [0, 0])
             tally[0] += correct
             tally[1] += 1
 
-    def price_of(self, name: str, work: Work) -> int:
-        """Estimated micro-dollars of this work on a model; 0 when it has no price."""
-        return self._prices().cost_bound_microusd(name, work.input_tokens, work.output_tokens) or 0
+    def described(self, name: str) -> router_pb2.AvailableModel:
+        """A model's row in a list of models, with its prices."""
+        model = router_pb2.AvailableModel(name=name)
+        price = self._prices.value.models.get(name)
+        if price is not None:
+            model.input_microusd_per_mtok = price.input_microusd_per_mtok
+            model.output_microusd_per_mtok = price.output_microusd_per_mtok
+        return model
 
-    @staticmethod
-    def _once(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for name in names if name))[:MOST_MODELS]
+    def _price_microusd(self, name: str, estimate: Estimate) -> int:
+        """Estimated price of a task on a model; 0 when the model has none."""
+        prices = self._prices.value
+        return prices.cost_bound_microusd(name, estimate.input_tokens, estimate.output_tokens) or 0
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))[:MAX_MODELS]

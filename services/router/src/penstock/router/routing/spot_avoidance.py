@@ -1,6 +1,4 @@
-"""Streams last, and an instance on spot may be taken away: while a safer one is free, a stream goes
-there. Plain values in and out.
-"""
+"""Keeping streams off spot instances, which may be taken away, while a safer one is free. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +6,23 @@ from collections.abc import Collection, Mapping
 
 from penstock.api.router.v1 import router_pb2
 from penstock.router.routing.fleet import Fleet
+from penstock.service.purity import pure
 
 OLD_S = 3_600.0
 """Spot that has lasted for an hour is likelier to last on than spot that has just come."""
 
 
-def risky(
+@pure
+def unsafe_for_streams(
     fleet: Fleet,
     instances: Mapping[str, router_pb2.Instance],
     since: Mapping[str, float],
     now: float,
     tried: Collection[str],
 ) -> frozenset[str]:
-    """Instances that a stream should leave alone: those less safe than the safest that is free.
+    """Instances that a stream should not be given: those less safe than the safest that is free.
 
-    None where safety is all the same.
+    Empty where all are equally safe.
 
     Args:
         since: when each instance registered, by its id.

@@ -1,291 +1,225 @@
 """Nine ways to choose among candidates, behind one interface: score them, then pick by the scores.
 
-Plain: no clock, no chance of its own.
-
-A score is always "lower is better". `LeastAddedDelay` is the default; the others are here to be
-compared with it, and to be chosen.
+A strategy is an object of one fleet and owns whatever it remembers; it reads no clock and has no
+chance of its own. A score is always "lower is better". `LeastAddedDelay` is the default; the others
+are there to be compared with it, and to be chosen.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from penstock.router.routing.fleet import Fleet, Member
-
-WAIT = -1
-"""Picked by late binding when every candidate is full: hold the request in the router."""
-
-TIE = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a strategy may know of the request. Sizes are in units of the fleet's mean request."""
-
-    tokens: int = 0
-    urgency: float = 0.5
-    """0 for the lowest priority class, 1 for the highest."""
-    sizes: Mapping[str, float] | None = None
-    """By instance, where they differ: less where a prefix is already there."""
+from penstock.router.routing.late_binding import LateBinding
+from penstock.router.routing.least_added_delay import LeastAddedDelay
+from penstock.router.routing.strategy import (
+    Answer,
+    Forgetful,
+    Pick,
+    RequestFeatures,
+    ScoredPick,
+    Strategy,
+    lowest,
+)
+from penstock.service.purity import pure
 
 
-class Strategy(Protocol):
-    """A rule. One object serves one fleet."""
-
-    name: str
-
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        """One score a candidate."""
-        ...
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        """Position of the chosen candidate, or WAIT, and the branch that decided."""
-        ...
-
-
-def lowest(scores: list[float], rng: random.Random) -> int:
-    """Position of the lowest score, ties at random."""
-    least = min(scores)
-    position = scores.index(least)
-    if scores.count(least) > 1:
-        return rng.choice([index for index, score in enumerate(scores) if score == least])
-    return position
-
-
-def waiting(member: Member) -> float:
-    """Requests at the instance: ours exactly, the others' as reported."""
-    return member.own + member.others
-
-
-class _Lowest:
-    name = ""
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        return lowest(scores, rng), "lowest score"
-
-
-class LeastAddedDelay(_Lowest):
-    """Send the request where it adds the least delay to everybody: [h(n+1) − h(n)] / v with h(k) =
-    k · max(1, k / C).
-    """
-
-    name = "least_added_delay"
-
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        if ask.sizes is not None:
-            return [sized_delay(member, ask.sizes.get(member.id, 1.0)) for member in candidates]
-        scores = []
-        for member in candidates:
-            n, slots = member.own + member.others, member.concurrency
-            if n >= slots:
-                added = (2.0 * n + 1.0) / slots
-            elif n + 1.0 <= slots:
-                added = 1.0
-            else:
-                added = (n + 1.0) * (n + 1.0) / slots - n
-            scores.append((added + TIE * n) / member.speed)
-        return scores
-
-
-def sized_delay(member: Member, size: float) -> float:
-    """The same for a request of `size` mean requests: it waits for those before it, works, and
-    those after wait for its size.
-    """
-    n, slots = member.own + member.others, member.concurrency
-    if n < slots:
-        return (size + TIE * n) / member.speed
-    return ((n + (n + 1.0) * size) / slots + TIE * n) / member.speed
-
-
-class RoundRobin:
+@pure
+class RoundRobin(Forgetful):
     """Each in turn, from a start taken at random."""
 
     name = "round_robin"
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        return [0.0] * len(candidates)
+    def __init__(self) -> None:
+        self._turn = -1
 
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        fleet.turn = rng.randrange(len(candidates)) if fleet.turn < 0 else fleet.turn + 1
-        return fleet.turn % len(candidates), "in turn"
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
+        self._turn = rng.randrange(len(candidates)) if self._turn < 0 else self._turn + 1
+        return ScoredPick([0.0] * len(candidates), self._turn % len(candidates), Pick.IN_TURN)
 
 
-class LeastRequests(_Lowest):
+@pure
+class LeastRequests(Forgetful):
     """Join the shortest queue, over all candidates."""
 
     name = "least_requests"
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        return [waiting(member) / member.concurrency for member in candidates]
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
+        scores = [member.in_flight / member.concurrency for member in candidates]
+        return ScoredPick(scores, lowest(scores, rng), Pick.LOWEST_SCORE)
 
 
-class PowerOfTwo:
+@pure
+class PowerOfTwo(Forgetful):
     """The shorter queue of two taken at random (Mitzenmacher 2001)."""
 
     name = "power_of_two"
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        return [waiting(member) / member.concurrency for member in candidates]
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
+        scores = [member.in_flight / member.concurrency for member in candidates]
         if len(candidates) == 1:
-            return 0, "only candidate"
+            return ScoredPick(scores, 0, Pick.ONLY_CANDIDATE)
         first, second = rng.sample(range(len(candidates)), 2)
-        return (first if scores[first] <= scores[second] else second), "better of two"
+        better = first if scores[first] <= scores[second] else second
+        return ScoredPick(scores, better, Pick.BETTER_OF_TWO)
 
 
-class PeakEwma(_Lowest):
-    """Latency, quick to rise and slow to fall, times requests in flight (Finagle), over all
-    candidates.
-    """
+@pure
+class PeakEwma:
+    """Latency, quick to rise and slow to fall, times requests in flight (Finagle), over all."""
 
     name = "peak_ewma"
+    waits = False
+    decay_services = 30.0
+    """Service times after which an old peak counts 1/e."""
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        known = sorted(member.peak_s for member in candidates if member.peak_s > 0.0)
+    def __init__(self) -> None:
+        self._peaks: dict[str, tuple[float, float]] = {}
+        """Latency and the time that it is of, by instance."""
+
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
+        known = sorted(self._peaks[one.id][0] for one in candidates if one.id in self._peaks)
         unknown = known[len(known) // 2] if known else fleet.service_s
-        return [(member.peak_s or unknown) * (waiting(member) + 1.0) for member in candidates]
+        scores = [
+            self._peaks.get(member.id, (unknown, 0.0))[0] * (member.in_flight + 1.0)
+            for member in candidates
+        ]
+        return ScoredPick(scores, lowest(scores, rng), Pick.LOWEST_SCORE)
+
+    def answered(self, member: Member, fleet: Fleet, answer: Answer) -> None:
+        """Take in a latency: higher at once, lower by degrees."""
+        peak_s, at = self._peaks.get(member.id, (0.0, answer.now))
+        weight = math.exp((at - answer.now) / (self.decay_services * fleet.service_s))
+        if answer.took_s <= peak_s:
+            peak_s = weight * peak_s + (1.0 - weight) * answer.took_s
+        else:
+            peak_s = answer.took_s
+        self._peaks[member.id] = (peak_s, answer.now)
 
 
-class WeightedByUtilization:
+@pure
+class WeightedByUtilization(Forgetful):
     """Weighted round robin; a candidate's weight is its rate over its reported utilisation (gRFC
     A58), by stride.
+
+    The learned speed stands for the rate at full use.
     """
 
     name = "weighted_by_utilization"
+    max_lag = 8.0
+    """Turns by which a newcomer may be behind, or it would take every request until it has caught
+    up.
+    """
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        """The inverse of the weight: utilisation per request a second, the learned speed standing
-        for the rate at full use.
-        """
+    def __init__(self) -> None:
+        self._passes: dict[str, float] = {}
+
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
         known = sorted(_cost(member) for member in candidates if member.utilization > 0.0)
         unknown = known[len(known) // 2] if known else 1.0
-        return [_cost(member) if member.utilization > 0.0 else unknown for member in candidates]
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        passes = [member.stride + score for member, score in zip(candidates, scores, strict=True)]
+        scores = [_cost(one) if one.utilization > 0.0 else unknown for one in candidates]
+        passes = [
+            self._passes.get(member.id, 0.0) + score
+            for member, score in zip(candidates, scores, strict=True)
+        ]
         position = lowest(passes, rng)
-        floor = passes[position]
-        # A newcomer starts at the present pass, or it would take every request until it has caught
-        # up.
-        for member in candidates:
-            member.stride = max(member.stride, floor - 8.0 * scores[position])
-        candidates[position].stride = floor
-        return position, "weighted turn"
+        present, behind = passes[position], passes[position] - self.max_lag * scores[position]
+        self._passes = {one.id: max(self._passes.get(one.id, 0.0), behind) for one in candidates}
+        self._passes[candidates[position].id] = present
+        return ScoredPick(scores, position, Pick.WEIGHTED_TURN)
 
 
 def _cost(member: Member) -> float:
-    rate = max(member.speed * member.concurrency * min(1.0, member.utilization), 1e-9)
-    return member.utilization / rate
+    """The inverse of an instance's weight: utilisation per request a second."""
+    rate = member.speed * member.concurrency * min(1.0, member.utilization)
+    return member.utilization / max(rate, 1e-9)
 
 
-class WeightedSum(_Lowest):
+@pure
+class WeightedSum(Forgetful):
     """Performance 40 %, load 30 %, match of complexity 20 %, priority 10 %."""
 
     name = "weighted_sum"
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
         fastest = max(member.speed for member in candidates)
-        heavy = ask.tokens / (ask.tokens + fleet.mean_tokens) if ask.tokens else 0.5
+        heavy = 1.0 if request.tokens else 0.5
         scores = []
         for member in candidates:
             performance = member.speed / fastest
-            room = 1.0 / (1.0 + waiting(member) / member.concurrency)
+            room = 1.0 / (1.0 + member.in_flight / member.concurrency)
             match = 1.0 - abs(heavy - performance)
             scores.append(
-                -(0.4 * performance + 0.3 * room + 0.2 * match + 0.1 * ask.urgency * room)
+                -(0.4 * performance + 0.3 * room + 0.2 * match + 0.1 * request.urgency * room)
             )
-        return scores
+        return ScoredPick(scores, lowest(scores, rng), Pick.LOWEST_SCORE)
 
 
-class HotCold(_Lowest):
-    """Prequal's rule with exact counts and modelled latency: above the quantile of queue lengths is
-    hot; the quickest of the cold.
+@pure
+class HotCold(Forgetful):
+    """Prequal's rule (Wydrowski et al. 2024) with exact counts and modelled latency.
+
+    Candidates above the quantile of queue lengths are hot; the quickest of the cold is picked.
     """
 
     name = "hot_cold"
     quantile = 0.84
 
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        return [max(1.0, (waiting(m) + 1.0) / m.concurrency) / m.speed for m in candidates]
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        queues = [waiting(member) for member in candidates]
+    def choose(
+        self,
+        candidates: Sequence[Member],
+        fleet: Fleet,
+        request: RequestFeatures,
+        rng: random.Random,
+    ) -> ScoredPick:
+        scores = [
+            max(1.0, (one.in_flight + 1.0) / one.concurrency) / one.speed for one in candidates
+        ]
+        queues = [member.in_flight for member in candidates]
         limit = sorted(queues)[min(len(queues) - 1, int(self.quantile * len(queues)))]
         cold = [index for index, queue in enumerate(queues) if queue < limit]
         if not cold:
-            return lowest(queues, rng), "all hot: shortest queue"
-        return cold[lowest([scores[index] for index in cold], rng)], "cold: lowest latency"
-
-
-class LateBinding:
-    """Hold requests in the router and give each instance as many as it has slots, and so many more
-    as cover the round trip.
-
-    It needs to see every request and to reach the instances soon: `fits` says where. Elsewhere the
-    router uses `LeastAddedDelay`.
-    """
-
-    name = "late_binding"
-    slow_share = 0.3
-    longest_round_trip = 0.05
-    """In service times. Over longer ones instances stand idle or queue, and the added delay decides
-    better.
-    """
-
-    def fits(self, fleet: Fleet) -> bool:
-        """One router, and a round trip that has been measured and is short: what is not known
-        counts as too long.
-        """
-        return (
-            fleet.routers == 1 and fleet.round_trip_s <= self.longest_round_trip * fleet.service_s
-        )
-
-    def scores(self, candidates: Sequence[Member], fleet: Fleet, ask: Ask) -> list[float]:
-        return [1.0 / member.speed for member in candidates]
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        median = sorted(member.speed for member in candidates)[len(candidates) // 2]
-        # Rounded, not rounded up: one more among few costs more than the way does (benchmark
-        # `routing`).
-        wide = 1.0 + 2.0 * min(fleet.round_trip_s / fleet.service_s, self.longest_round_trip)
-        free = [
-            index
-            for index, member in enumerate(candidates)
-            # Never a far slower one while the others are only busy: waiting is the shorter way.
-            if member.own < round(member.concurrency * wide)
-            and member.speed >= self.slow_share * median
-        ]
-        if not free:
-            return WAIT, "all busy: held"
-        return free[lowest([scores[index] for index in free], rng)], "free and fastest"
-
-
-class InsteadOfLateBinding(LeastAddedDelay):
-    """The default where late binding is set and does not fit; the branch says so."""
-
-    def pick(
-        self, candidates: Sequence[Member], scores: list[float], fleet: Fleet, rng: random.Random
-    ) -> tuple[int, str]:
-        position, why = super().pick(candidates, scores, fleet, rng)
-        return position, f"several routers, or the way is long or not known: {why}"
+            return ScoredPick(scores, lowest(queues, rng), Pick.ALL_HOT)
+        best = cold[lowest([scores[index] for index in cold], rng)]
+        return ScoredPick(scores, best, Pick.COLDEST)
 
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
@@ -302,3 +236,4 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
         LateBinding,
     )
 }
+"""Strategies by the name that the setting has; one object is made for each fleet."""

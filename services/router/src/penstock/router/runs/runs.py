@@ -1,8 +1,8 @@
 """An agent run as a unit: one deadline, one spending limit, and one cancel that reaches every call
 in flight, at every router.
 
-Only runs of which there is something to know are kept. What one router learns it tells as a Fact;
-`run_stream.py` carries facts.
+Only runs of which there is something to know are kept. What one router learns, the others learn as
+facts, which `run_stream.py` carries.
 """
 
 from __future__ import annotations
@@ -10,37 +10,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple
 
-import grpc
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.runs.facts import NO_LIMIT, Fact, Outbox, RunKey
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, exhausted
+from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
 
 RUNS_KEPT = 65_536
-NO_LIMIT = -1
-RUN_CANCELLED = "RUN_CANCELLED"
-
-Key = tuple[str, str]
-"""Organisation and run id."""
-
-
-class Fact(NamedTuple):
-    """Something new about a run."""
-
-    organisation: str
-    run_id: str
-    left_ms: int = NO_LIMIT
-    """Time that the run has from now on, where its deadline was set."""
-    most_microusd: int = NO_LIMIT
-    """What the run may spend, where that was set."""
-    spent_microusd: int = 0
-    """What it has spent more."""
-    cancelled: bool = False
 
 
 @dataclass(slots=True)
@@ -48,7 +28,7 @@ class Run:
     """What a router knows of a run. Limits are those that the first call to name them set."""
 
     deadline_s: float = math.inf
-    most_microusd: int = NO_LIMIT
+    max_microusd: int = NO_LIMIT
     spent_microusd: int = 0
     cancelled: bool = False
 
@@ -56,14 +36,15 @@ class Run:
 class Runs:
     """The runs of this router; the longest unused are forgotten.
 
-    `tell` is given every fact that others should hear of.
+    Args:
+        outbox: takes what other routers should know; None where there is no way to tell them.
     """
 
-    def __init__(self, clock: Clock, tell: Callable[[Fact], None] = lambda _: None) -> None:
+    def __init__(self, clock: Clock, outbox: Outbox | None = None) -> None:
         self._clock = clock
-        self.tell = tell
-        self._runs: OrderedDict[Key, Run] = OrderedDict()
-        self._in_flight: dict[Key, set[asyncio.Task[object]]] = {}
+        self._outbox = outbox
+        self._runs: OrderedDict[RunKey, Run] = OrderedDict()
+        self._in_flight: dict[RunKey, set[asyncio.Task[object]]] = {}
         self._ended: set[asyncio.Task[object]] = set()
 
     def enter(self, options: pb.CallOptions, call: Call) -> Call:
@@ -83,51 +64,49 @@ class Runs:
         self._runs.move_to_end(key)
         if run.cancelled:
             raise _cancelled(call.run_id)
-        if 0 <= run.most_microusd <= run.spent_microusd:
-            raise exhausted(
-                f"the run {call.run_id} has spent its {run.most_microusd} micro-dollars",
-                "RUN_BUDGET_EXHAUSTED",
-            )
-        return (
-            call if call.deadline_s <= run.deadline_s else call._replace(deadline_s=run.deadline_s)
-        )
+        if 0 <= run.max_microusd <= run.spent_microusd:
+            message = f"the run {call.run_id} has spent its {run.max_microusd} micro-dollars"
+            raise exhausted(message, reason=Reason.RUN_BUDGET_EXHAUSTED)
+        if call.deadline_s <= run.deadline_s:
+            return call
+        return call._replace(deadline_s=run.deadline_s)
 
-    def _limit(self, key: Key, options: pb.CallOptions) -> None:
+    def _limit(self, key: RunKey, options: pb.CallOptions) -> None:
         known = self._runs.get(key) or Run()
         left_ms = options.run_deadline_ms if math.isinf(known.deadline_s) else 0
-        most = (
-            options.run_max_cost_microusd if options.HasField("run_max_cost_microusd") else NO_LIMIT
-        )
-        most = most if known.most_microusd < 0 else NO_LIMIT
-        if left_ms or most >= 0:
-            self._tell(Fact(*key, left_ms=left_ms or NO_LIMIT, most_microusd=most))
+        max_microusd = NO_LIMIT
+        if options.HasField("run_max_cost_microusd") and known.max_microusd < 0:
+            max_microusd = options.run_max_cost_microusd
+        if left_ms or max_microusd >= 0:
+            self._publish(Fact(*key, left_ms=left_ms or NO_LIMIT, max_microusd=max_microusd))
 
     def spent(self, call: Call, microusd: int) -> None:
         """A call of the run has cost so much."""
         if call.run_id and microusd:
-            self._tell(Fact(call.principal.organisation, call.run_id, spent_microusd=microusd))
+            self._publish(Fact(call.principal.organisation, call.run_id, spent_microusd=microusd))
 
     def cancel(self, organisation: str, run_id: str) -> int:
-        """End every call of a run, and refuse those that come later; gives how many were in flight
-        here.
+        """End every call of a run, and refuse those that come later; returns how many were in
+        flight here.
         """
         count = len(self._in_flight.get((organisation, run_id), ()))
-        self._tell(Fact(organisation, run_id, cancelled=True))
+        self._publish(Fact(organisation, run_id, cancelled=True))
         return count
 
-    def _tell(self, fact: Fact) -> None:
+    def _publish(self, fact: Fact) -> None:
         self.learn(fact)
-        self.tell(fact)
+        if self._outbox is not None:
+            self._outbox.add(fact)
 
     def learn(self, fact: Fact, age_s: float = 0.0) -> None:
-        """Take in a fact, told here or at another router `age_s` ago."""
+        """Take in a fact that became known here, or at another router `age_s` ago."""
         run = self._run((fact.organisation, fact.run_id))
         if fact.left_ms >= 0:
             run.deadline_s = min(
                 run.deadline_s, self._clock.monotonic() + fact.left_ms / 1e3 - age_s
             )
-        if fact.most_microusd >= 0 and run.most_microusd < 0:
-            run.most_microusd = fact.most_microusd
+        if fact.max_microusd >= 0 and run.max_microusd < 0:
+            run.max_microusd = fact.max_microusd
         run.spent_microusd += fact.spent_microusd
         if fact.cancelled and not run.cancelled:
             run.cancelled = True
@@ -140,8 +119,8 @@ class Runs:
         """
         return Part(self, call)
 
-    def begin(self, key: Key, task: asyncio.Task[object]) -> asyncio.TimerHandle | None:
-        """Count a task as the run's; gives the timer that ends it at the run's deadline, where it
+    def begin(self, key: RunKey, task: asyncio.Task[object]) -> asyncio.TimerHandle | None:
+        """Count a task as the run's; returns the timer that ends it at the run's deadline, where it
         has one.
         """
         self._in_flight.setdefault(key, set()).add(task)
@@ -152,8 +131,8 @@ class Runs:
             run.deadline_s - self._clock.monotonic(), self._stop, task
         )
 
-    def end(self, key: Key, task: asyncio.Task[object]) -> Fault | None:
-        """Count it no more; gives the fault that its caller is owed where the run has ended it."""
+    def end(self, key: RunKey, task: asyncio.Task[object]) -> Fault | None:
+        """Count it no more; returns its caller's fault where the run has ended it."""
         tasks = self._in_flight[key]
         tasks.discard(task)
         if not tasks:
@@ -163,17 +142,13 @@ class Runs:
         self._ended.discard(task)
         if self._run(key).cancelled:
             return _cancelled(key[1])
-        return Fault(
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"the time of run {key[1]} is up",
-            reason="RUN_DEADLINE",
-        )
+        return Fault(Reason.RUN_DEADLINE, f"the time of run {key[1]} is up")
 
     def _stop(self, task: asyncio.Task[object]) -> None:
         self._ended.add(task)
         task.cancel()
 
-    def _run(self, key: Key) -> Run:
+    def _run(self, key: RunKey) -> Run:
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = Run()
@@ -216,4 +191,4 @@ class Part:
 
 
 def _cancelled(run_id: str) -> Fault:
-    return Fault(grpc.StatusCode.CANCELLED, f"the run {run_id} was cancelled", reason=RUN_CANCELLED)
+    return Fault(Reason.RUN_CANCELLED, f"the run {run_id} was cancelled")

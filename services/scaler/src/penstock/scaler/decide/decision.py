@@ -16,10 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from penstock.service.purity import pure
+
 ROUNDING = 1e-9
 """Work that exceeds whole instances by less than this share needs no further instance."""
 
 
+@pure
 def newsvendor_level(shortage_cost: float, excess_cost: float) -> float:
     """Return the quantile of demand to provide for: shortage / (shortage + excess).
 
@@ -136,6 +139,7 @@ class Target:
     is_deferred: bool = False
 
 
+@pure
 def decide(pool: PoolState, policy: ScalingPolicy, state: DecisionState, now_s: float) -> Target:
     """Decide how many instances the pool should have.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from penstock.scaler.samples import Sample
+from penstock.service.purity import pure
 
 BURST_WINDOW_S = 6.0
 """Knative's panic window."""
@@ -39,6 +40,7 @@ class Calibration:
 NO_CALIBRATION = Calibration((), 1.0)
 
 
+@pure
 class LeadTimes:
     """Times from the decision to start an instance until it serves."""
 
@@ -69,6 +71,7 @@ class ServedInterval:
     seconds: float
 
 
+@pure
 class CapacityEstimate:
     """Work of one instance in a second: a nominal value, corrected by what a fleet was seen to do.
 
@@ -102,6 +105,7 @@ def _clamped(correction: float) -> float:
     return min(max(correction, CAPACITY_BOUNDS[0]), CAPACITY_BOUNDS[1])
 
 
+@pure
 class DemandMeter:
     """Makes demand samples of whole intervals from readings at uneven moments.
 

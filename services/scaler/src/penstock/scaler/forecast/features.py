@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from penstock.service.purity import pure
 
 Array = NDArray[np.float64]
 
@@ -102,6 +103,7 @@ class HistoryBuffer:
         self._end = self._size
 
 
+@pure
 def feature_rows(history: DemandHistory, at: NDArray[np.int64], ahead: int) -> Array:
     """Return one row of features for each index in `at`.
 

@@ -42,6 +42,7 @@ from penstock.scaler.forecast.scoring import (
     mixed,
     pinball,
 )
+from penstock.service.purity import pure
 
 Levels = tuple[float, ...]
 LEVELS: Levels = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -92,6 +93,7 @@ class _PendingForecast:
     reactive: Array
 
 
+@pure
 class Forecaster:
     """Forecasts the sample `ahead` later from those seen so far.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from penstock.scaler.forecast.features import Array
+from penstock.service.purity import pure
 
 MIN_RESIDUALS = 30
 """An expert with fewer residuals has no quantiles."""
@@ -27,6 +28,7 @@ COVERAGE_MARGIN = 0.05
 TINY = 1e-12
 
 
+@pure
 def pinball(work: float, quantile: Array, level: Array | float) -> Array:
     """Return the pinball loss: what a quantile costs when the sample turned out as it did.
 
@@ -37,6 +39,7 @@ def pinball(work: float, quantile: Array, level: Array | float) -> Array:
     return loss
 
 
+@pure
 class Residuals:
     """The last residuals of one expert, in order of time and in order of size.
 
@@ -85,6 +88,7 @@ class Residuals:
         return np.roll(self._ring, -self._next)
 
 
+@pure
 class ExpertWeights:
     """Weights of experts by quantile level, from their losses so far.
 
@@ -130,6 +134,7 @@ def mixed(weights: Array, quantiles: Array) -> Array:
     return ascending
 
 
+@pure
 class CoverageTracker:
     """How often samples lay at or below the forecast quantiles: over all time, and recently.
 
@@ -163,6 +168,7 @@ class CoverageTracker:
         return 1.0 - float(self._recent_share[index])
 
 
+@pure
 class TrustRule:
     """Whether the reactive rules decide instead of the forecast.
 

@@ -102,9 +102,9 @@ class DemandSource:
         """
         if self._batcher is None or self._telemetry is None:
             return None
-        by_model = telemetry_pb2.CostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=MAX_MODELS)
-        usage: telemetry_pb2.CostsResponse = await self._telemetry.call(
-            "Costs", by_model, self._call()
+        by_model = telemetry_pb2.GetCostsRequest(by=telemetry_pb2.COST_BY_MODEL, limit=MAX_MODELS)
+        usage: telemetry_pb2.GetCostsResponse = await self._telemetry.call(
+            "GetCosts", by_model, self._call()
         )
         queues: batcher_pb2.ListQueuesResponse = await self._batcher.call(
             "ListQueues", batcher_pb2.ListQueuesRequest(), self._call()
@@ -139,7 +139,7 @@ def _increase(before: Mapping[str, int], now: Mapping[str, int], model: str) -> 
 
 
 def _reading(
-    usage: telemetry_pb2.CostsResponse, queues: batcher_pb2.ListQueuesResponse
+    usage: telemetry_pb2.GetCostsResponse, queues: batcher_pb2.ListQueuesResponse
 ) -> DemandReading:
     """The answers by model; of several cost models of one model, that with the most samples."""
     costs: dict[str, CallCost] = {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from penstock.scaler.spot.offerings import Offering, Offerings
 from penstock.scaler.spot.solver import Plan
+from penstock.service.purity import pure
 
 CONCENTRATION_PENALTY = 0.1
 """Value lost for each instance's worth of machines that would be lost together."""
@@ -93,6 +94,7 @@ class PlacementDecision:
     reason: str
 
 
+@pure
 def decide_placement(
     state: SpotState, policy: SpotPolicy, plan: Plan | None = None
 ) -> PlacementDecision:

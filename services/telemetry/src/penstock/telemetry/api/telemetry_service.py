@@ -40,44 +40,48 @@ class TelemetryServicer:
         rows = queries.search_traces(self._store, request)
         return pb.SearchTracesResponse(traces=[to_proto.trace_summary(row) for row in rows])
 
-    async def CriticalPath(
-        self, request: pb.CriticalPathRequest, call: Call
-    ) -> pb.CriticalPathResponse:
+    async def GetCriticalPath(
+        self, request: pb.GetCriticalPathRequest, call: Call
+    ) -> pb.GetCriticalPathResponse:
         trees = queries.trees_in_percentiles(self._store, request)
         return await asyncio.to_thread(to_proto.critical_path_table, trees)
 
-    async def ServiceGraph(
-        self, request: pb.ServiceGraphRequest, call: Call
-    ) -> pb.ServiceGraphResponse:
+    async def GetServiceGraph(
+        self, request: pb.GetServiceGraphRequest, call: Call
+    ) -> pb.GetServiceGraphResponse:
         period = self._period_s(request.window)
         return to_proto.service_graph(queries.edges(self._store, *period))
 
-    async def Savings(self, request: pb.SavingsRequest, call: Call) -> pb.SavingsResponse:
+    async def GetSavings(self, request: pb.GetSavingsRequest, call: Call) -> pb.GetSavingsResponse:
         period = self._period_s(request.window)
         return ledger_to_proto.savings(self._store.ledger.steps_between(*period, request.tenant))
 
-    async def Costs(self, request: pb.CostsRequest, call: Call) -> pb.CostsResponse:
+    async def GetCosts(self, request: pb.GetCostsRequest, call: Call) -> pb.GetCostsResponse:
         key = queries.cost_key(request.by)
         totals = self._store.ledger.totals_by(key, request.tenant, request.run_id)
         return ledger_to_proto.costs(totals[: request.limit or DEFAULT_COST_ROWS])
 
-    async def Latencies(self, request: pb.LatenciesRequest, call: Call) -> pb.LatenciesResponse:
+    async def GetLatencies(
+        self, request: pb.GetLatenciesRequest, call: Call
+    ) -> pb.GetLatenciesResponse:
         period = self._period_s(request.window)
         return to_proto.latencies(queries.latencies(self._store, *period))
 
-    async def Overview(self, request: pb.OverviewRequest, call: Call) -> pb.OverviewResponse:
+    async def GetOverview(
+        self, request: pb.GetOverviewRequest, call: Call
+    ) -> pb.GetOverviewResponse:
         from_s, to_s = self._period_s(request.window)
         if not request.window.from_unix_ms:
             from_s = to_s - OVERVIEW_S
         return to_proto.overview(self._store.series, from_s, to_s)
 
-    async def Metrics(self, request: pb.MetricsRequest, call: Call) -> pb.MetricsResponse:
+    async def GetMetrics(self, request: pb.GetMetricsRequest, call: Call) -> pb.GetMetricsResponse:
         if not request.name:
-            return pb.MetricsResponse(names=self._store.series.metric_names())
+            return pb.GetMetricsResponse(names=self._store.series.metric_names())
         period = self._period_s(request.window)
         return to_proto.metrics(self._store.series.find(request.name, request.service), *period)
 
-    async def Quality(self, request: pb.QualityRequest, call: Call) -> pb.QualityResponse:
+    async def GetQuality(self, request: pb.GetQualityRequest, call: Call) -> pb.GetQualityResponse:
         return to_proto.quality(self._store.detection.quality.rows())
 
     async def ListIncidents(
@@ -116,7 +120,7 @@ class TelemetryServicer:
                 yield pb.WatchRequestsResponse(trace=to_proto.trace_summary(row), skipped=skipped)
                 skipped = 0
 
-    async def Intake(self, request: pb.IntakeRequest, call: Call) -> pb.IntakeResponse:
+    async def GetIntake(self, request: pb.GetIntakeRequest, call: Call) -> pb.GetIntakeResponse:
         return to_proto.intake(self._store, self._forwarder)
 
     def _period_s(self, window: pb.Window) -> tuple[float, float]:

@@ -9,10 +9,10 @@ from penstock.otel.counts import Account
 from penstock.telemetry.ledger.ledger import Total, sum_of_accounts, unattributed_microusd
 
 
-def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
+def savings(steps: Sequence[tuple[int, Account]]) -> pb.GetSavingsResponse:
     """What was paid and saved in these steps, in total and step by step."""
     total = sum_of_accounts(account for _, account in steps)
-    return pb.SavingsResponse(
+    return pb.GetSavingsResponse(
         calls=total.calls,
         paid_microusd=total.paid_microusd,
         full_price_microusd=total.full_price_microusd,
@@ -23,9 +23,9 @@ def savings(steps: Sequence[tuple[int, Account]]) -> pb.SavingsResponse:
     )
 
 
-def costs(totals: Sequence[Total]) -> pb.CostsResponse:
+def costs(totals: Sequence[Total]) -> pb.GetCostsResponse:
     """Totals by key."""
-    return pb.CostsResponse(rows=[_cost_row(total.key, total.account) for total in totals])
+    return pb.GetCostsResponse(rows=[_cost_row(total.key, total.account) for total in totals])
 
 
 def _savings_point(start_s: int, account: Account) -> pb.SavingsPoint:

@@ -120,7 +120,9 @@ def _summaries(store: TelemetryStore) -> Iterator[TraceSummary]:
     yield from window.summaries()
 
 
-def trees_in_percentiles(store: TelemetryStore, request: pb.CriticalPathRequest) -> list[SpanTree]:
+def trees_in_percentiles(
+    store: TelemetryStore, request: pb.GetCriticalPathRequest
+) -> list[SpanTree]:
     """The matching traces whose duration lies within the request's percentiles.
 
     Raises:

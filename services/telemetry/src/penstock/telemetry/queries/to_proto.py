@@ -89,7 +89,7 @@ def _span(tree: SpanTree, span: SpanView, depth: int, critical_ns: Mapping[str, 
     )
 
 
-def critical_path_table(trees: Sequence[SpanTree]) -> pb.CriticalPathResponse:
+def critical_path_table(trees: Sequence[SpanTree]) -> pb.GetCriticalPathResponse:
     """The critical paths of many traces, added up by service and operation."""
     total_ns: dict[tuple[str, str], int] = {}
     traces: dict[tuple[str, str], int] = {}
@@ -107,13 +107,13 @@ def critical_path_table(trees: Sequence[SpanTree]) -> pb.CriticalPathResponse:
         )
         for key, ns in sorted(total_ns.items(), key=lambda item: -item[1])
     ]
-    return pb.CriticalPathResponse(rows=rows, traces=len(trees))
+    return pb.GetCriticalPathResponse(rows=rows, traces=len(trees))
 
 
-def service_graph(edges: Mapping[tuple[str, str], Edge]) -> pb.ServiceGraphResponse:
+def service_graph(edges: Mapping[tuple[str, str], Edge]) -> pb.GetServiceGraphResponse:
     """Who calls whom, the busiest first."""
     busiest_first = sorted(edges.items(), key=lambda item: -item[1].server.count)
-    return pb.ServiceGraphResponse(
+    return pb.GetServiceGraphResponse(
         edges=[
             pb.Edge(
                 client=client,
@@ -129,7 +129,7 @@ def service_graph(edges: Mapping[tuple[str, str], Edge]) -> pb.ServiceGraphRespo
     )
 
 
-def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.LatenciesResponse:
+def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.GetLatenciesResponse:
     """Latency by operation and complexity tier, the smaller tiers first."""
     order = {tier: number for number, (_, tier) in enumerate(semconv.TIERS)}
 
@@ -137,7 +137,7 @@ def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.Latenc
         name, tier = key
         return name, order.get(tier, len(order))
 
-    return pb.LatenciesResponse(
+    return pb.GetLatenciesResponse(
         rows=[
             pb.LatencyRow(
                 name=key[0],
@@ -152,12 +152,12 @@ def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.Latenc
     )
 
 
-def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.OverviewResponse:
+def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.GetOverviewResponse:
     """Every service in one row, from the durations that each sends of all its calls."""
     by_service: dict[str, list[Series]] = {}
     for series in window.find(semconv.RPC_SERVER_DURATION):
         by_service.setdefault(series.key.service, []).append(series)
-    return pb.OverviewResponse(
+    return pb.GetOverviewResponse(
         rows=[_service_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
     )
 
@@ -192,9 +192,9 @@ def _service_row(service: str, rows: Sequence[Series], from_s: float, to_s: floa
     )
 
 
-def metrics(found: Sequence[Series], from_s: float, to_s: float) -> pb.MetricsResponse:
+def metrics(found: Sequence[Series], from_s: float, to_s: float) -> pb.GetMetricsResponse:
     """Series with their points in a period."""
-    return pb.MetricsResponse(series=[_series(series, from_s, to_s) for series in found])
+    return pb.GetMetricsResponse(series=[_series(series, from_s, to_s) for series in found])
 
 
 def _series(series: Series, from_s: float, to_s: float) -> pb.Series:
@@ -218,9 +218,9 @@ def _series(series: Series, from_s: float, to_s: float) -> pb.Series:
     )
 
 
-def quality(rows: Iterable[tuple[str, str, QualityMeasure]]) -> pb.QualityResponse:
+def quality(rows: Iterable[tuple[str, str, QualityMeasure]]) -> pb.GetQualityResponse:
     """Measures of models against their reference."""
-    return pb.QualityResponse(
+    return pb.GetQualityResponse(
         rows=[
             pb.QualityRow(
                 model=model,
@@ -263,10 +263,10 @@ def incident(row: Incident) -> pb.Incident:
     )
 
 
-def intake(store: TelemetryStore, forwarder: Forwarder | None) -> pb.IntakeResponse:
+def intake(store: TelemetryStore, forwarder: Forwarder | None) -> pb.GetIntakeResponse:
     """What came in and what became of it."""
     window, counts = store.window, store.counts
-    return pb.IntakeResponse(
+    return pb.GetIntakeResponse(
         spans=counts.spans,
         rejected_spans=counts.rejected_spans,
         duplicate_spans=window.duplicate_spans,

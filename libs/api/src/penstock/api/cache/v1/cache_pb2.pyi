@@ -19,14 +19,12 @@ class Scope(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., model: _Optional[str] = ..., context_sha256: _Optional[bytes] = ...) -> None: ...
 
 class LookUpRequest(_message.Message):
-    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "vector", "embedder_revision", "request_id", "asked_for", "token")
+    __slots__ = ("scope", "task", "max_age_ms", "max_error_rate", "full_price_microusd", "request_id", "asked_for", "token")
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MAX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_ERROR_RATE_FIELD_NUMBER: _ClassVar[int]
     FULL_PRICE_MICROUSD_FIELD_NUMBER: _ClassVar[int]
-    VECTOR_FIELD_NUMBER: _ClassVar[int]
-    EMBEDDER_REVISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -35,38 +33,36 @@ class LookUpRequest(_message.Message):
     max_age_ms: int
     max_error_rate: float
     full_price_microusd: int
-    vector: _containers.RepeatedScalarFieldContainer[float]
-    embedder_revision: str
     request_id: str
     asked_for: bool
     token: bytes
-    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., embedder_revision: _Optional[str] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., task: _Optional[_Union[_inference_pb2.Task, _Mapping]] = ..., max_age_ms: _Optional[int] = ..., max_error_rate: _Optional[float] = ..., full_price_microusd: _Optional[int] = ..., request_id: _Optional[str] = ..., asked_for: _Optional[bool] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class LookUpResponse(_message.Message):
-    __slots__ = ("result", "receipt", "savings", "token")
+    __slots__ = ("result", "receipt", "savings", "token", "stale")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     SAVINGS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     result: _inference_pb2.TaskResult
     receipt: _common_pb2.CacheReceipt
     savings: _containers.RepeatedCompositeFieldContainer[_common_pb2.Saving]
     token: bytes
-    def __init__(self, result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.CacheReceipt, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[_common_pb2.Saving, _Mapping]]] = ..., token: _Optional[bytes] = ...) -> None: ...
+    stale: bool
+    def __init__(self, result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.CacheReceipt, _Mapping]] = ..., savings: _Optional[_Iterable[_Union[_common_pb2.Saving, _Mapping]]] = ..., token: _Optional[bytes] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class StoreRequest(_message.Message):
-    __slots__ = ("token", "result", "paid_microusd", "tags", "ttl_ms")
+    __slots__ = ("token", "result", "paid_microusd", "tags")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
-    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     token: bytes
     result: _inference_pb2.TaskResult
     paid_microusd: int
     tags: _containers.RepeatedScalarFieldContainer[str]
-    ttl_ms: int
-    def __init__(self, token: _Optional[bytes] = ..., result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., paid_microusd: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, token: _Optional[bytes] = ..., result: _Optional[_Union[_inference_pb2.TaskResult, _Mapping]] = ..., paid_microusd: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StoreResponse(_message.Message):
     __slots__ = ("stored", "reason")
@@ -163,7 +159,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms", "refused")
+    __slots__ = ("lookups", "audited_precision", "audited_precision_low", "audits", "bytes", "entries", "saved_microusd", "saved_ms", "refused", "hits")
     class LookupsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +183,7 @@ class GetStatsResponse(_message.Message):
     SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     SAVED_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
     lookups: _containers.ScalarMap[str, int]
     audited_precision: float
     audited_precision_low: float
@@ -196,7 +193,8 @@ class GetStatsResponse(_message.Message):
     saved_microusd: int
     saved_ms: float
     refused: _containers.ScalarMap[str, int]
-    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    hits: int
+    def __init__(self, lookups: _Optional[_Mapping[str, int]] = ..., audited_precision: _Optional[float] = ..., audited_precision_low: _Optional[float] = ..., audits: _Optional[int] = ..., bytes: _Optional[int] = ..., entries: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., saved_ms: _Optional[float] = ..., refused: _Optional[_Mapping[str, int]] = ..., hits: _Optional[int] = ...) -> None: ...
 
 class GetTradeOffRequest(_message.Message):
     __slots__ = ("scope",)

@@ -104,22 +104,20 @@ class ItemResult(_message.Message):
     def __init__(self, id: _Optional[int] = ..., payload: _Optional[bytes] = ..., status: _Optional[_Union[ItemStatus, _Mapping]] = ...) -> None: ...
 
 class LoadReport(_message.Message):
-    __slots__ = ("in_flight", "queued", "concurrency", "utilization", "service_ms", "batch_fill", "age_ms")
+    __slots__ = ("in_flight", "queued", "concurrency", "utilization", "service_ms", "age_ms")
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     SERVICE_MS_FIELD_NUMBER: _ClassVar[int]
-    BATCH_FILL_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     in_flight: int
     queued: int
     concurrency: int
     utilization: float
     service_ms: float
-    batch_fill: float
     age_ms: int
-    def __init__(self, in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., concurrency: _Optional[int] = ..., utilization: _Optional[float] = ..., service_ms: _Optional[float] = ..., batch_fill: _Optional[float] = ..., age_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., concurrency: _Optional[int] = ..., utilization: _Optional[float] = ..., service_ms: _Optional[float] = ..., age_ms: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("input_tokens", "output_tokens", "cached_input_tokens", "written_input_tokens", "reasoning_tokens", "estimated")

@@ -8,6 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_SYSTEM: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
+    ROLE_ASSISTANT: _ClassVar[Role]
+    ROLE_TOOL: _ClassVar[Role]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -15,6 +23,15 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_TOOL_CALLS: _ClassVar[FinishReason]
     FINISH_REASON_FILTERED: _ClassVar[FinishReason]
+
+class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_KIND_UNSPECIFIED: _ClassVar[TaskKind]
+    TASK_KIND_EMBED: _ClassVar[TaskKind]
+    TASK_KIND_CLASSIFY: _ClassVar[TaskKind]
+    TASK_KIND_GENERATE: _ClassVar[TaskKind]
+    TASK_KIND_INFER: _ClassVar[TaskKind]
+    TASK_KIND_RERANK: _ClassVar[TaskKind]
 
 class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -24,11 +41,22 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_STATE_UNLOADING: _ClassVar[ModelState]
     MODEL_STATE_UNLOADED: _ClassVar[ModelState]
     MODEL_STATE_FAILED: _ClassVar[ModelState]
+ROLE_UNSPECIFIED: Role
+ROLE_SYSTEM: Role
+ROLE_USER: Role
+ROLE_ASSISTANT: Role
+ROLE_TOOL: Role
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_TOOL_CALLS: FinishReason
 FINISH_REASON_FILTERED: FinishReason
+TASK_KIND_UNSPECIFIED: TaskKind
+TASK_KIND_EMBED: TaskKind
+TASK_KIND_CLASSIFY: TaskKind
+TASK_KIND_GENERATE: TaskKind
+TASK_KIND_INFER: TaskKind
+TASK_KIND_RERANK: TaskKind
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
@@ -109,12 +137,12 @@ class Message(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     CACHE_BREAKPOINT_FIELD_NUMBER: _ClassVar[int]
-    role: str
+    role: Role
     content: str
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
     tool_call_id: str
     cache_breakpoint: bool
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., cache_breakpoint: _Optional[bool] = ...) -> None: ...
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., cache_breakpoint: _Optional[bool] = ...) -> None: ...
 
 class Tool(_message.Message):
     __slots__ = ("name", "description", "parameters_json", "read_only")
@@ -194,24 +222,51 @@ class InferResult(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     def __init__(self, outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
+class RerankTask(_message.Message):
+    __slots__ = ("query", "documents", "top_n")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    documents: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ...) -> None: ...
+
+class RankedDocument(_message.Message):
+    __slots__ = ("index", "score")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    score: float
+    def __init__(self, index: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
+class RerankResult(_message.Message):
+    __slots__ = ("ranking",)
+    RANKING_FIELD_NUMBER: _ClassVar[int]
+    ranking: _containers.RepeatedCompositeFieldContainer[RankedDocument]
+    def __init__(self, ranking: _Optional[_Iterable[_Union[RankedDocument, _Mapping]]] = ...) -> None: ...
+
 class Task(_message.Message):
-    __slots__ = ("embed", "classify", "generate", "infer")
+    __slots__ = ("embed", "classify", "generate", "infer", "rerank")
     EMBED_FIELD_NUMBER: _ClassVar[int]
     CLASSIFY_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     INFER_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     embed: EmbedTask
     classify: ClassifyTask
     generate: GenerateTask
     infer: InferTask
-    def __init__(self, embed: _Optional[_Union[EmbedTask, _Mapping]] = ..., classify: _Optional[_Union[ClassifyTask, _Mapping]] = ..., generate: _Optional[_Union[GenerateTask, _Mapping]] = ..., infer: _Optional[_Union[InferTask, _Mapping]] = ...) -> None: ...
+    rerank: RerankTask
+    def __init__(self, embed: _Optional[_Union[EmbedTask, _Mapping]] = ..., classify: _Optional[_Union[ClassifyTask, _Mapping]] = ..., generate: _Optional[_Union[GenerateTask, _Mapping]] = ..., infer: _Optional[_Union[InferTask, _Mapping]] = ..., rerank: _Optional[_Union[RerankTask, _Mapping]] = ...) -> None: ...
 
 class TaskResult(_message.Message):
-    __slots__ = ("embed", "classify", "generate", "infer", "usage", "compute_ms", "revision")
+    __slots__ = ("embed", "classify", "generate", "infer", "rerank", "usage", "compute_ms", "revision")
     EMBED_FIELD_NUMBER: _ClassVar[int]
     CLASSIFY_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     INFER_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -219,10 +274,11 @@ class TaskResult(_message.Message):
     classify: ClassifyResult
     generate: GenerateResult
     infer: InferResult
+    rerank: RerankResult
     usage: _common_pb2.Usage
     compute_ms: float
     revision: str
-    def __init__(self, embed: _Optional[_Union[EmbedResult, _Mapping]] = ..., classify: _Optional[_Union[ClassifyResult, _Mapping]] = ..., generate: _Optional[_Union[GenerateResult, _Mapping]] = ..., infer: _Optional[_Union[InferResult, _Mapping]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., compute_ms: _Optional[float] = ..., revision: _Optional[str] = ...) -> None: ...
+    def __init__(self, embed: _Optional[_Union[EmbedResult, _Mapping]] = ..., classify: _Optional[_Union[ClassifyResult, _Mapping]] = ..., generate: _Optional[_Union[GenerateResult, _Mapping]] = ..., infer: _Optional[_Union[InferResult, _Mapping]] = ..., rerank: _Optional[_Union[RerankResult, _Mapping]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., compute_ms: _Optional[float] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ComputeRequest(_message.Message):
     __slots__ = ("model", "task")
@@ -307,12 +363,12 @@ class Model(_message.Message):
     revision: str
     state: ModelState
     reason: str
-    tasks: _containers.RepeatedScalarFieldContainer[str]
+    tasks: _containers.RepeatedScalarFieldContainer[TaskKind]
     max_input_tokens: int
     dimension: int
     memory_bytes: int
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., max_input_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskKind, str]]] = ..., max_input_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

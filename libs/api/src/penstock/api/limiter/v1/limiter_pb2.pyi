@@ -54,12 +54,11 @@ class Decision(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rule: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., max_tokens_hint: _Optional[int] = ..., cheaper_model_hint: _Optional[str] = ...) -> None: ...
 
 class ReserveRequest(_message.Message):
-    __slots__ = ("hold_id", "model", "amount", "least", "ttl_ms", "output_tokens", "unpriced", "route")
+    __slots__ = ("hold_id", "model", "amount", "least", "output_tokens", "unpriced", "route")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     LEAST_FIELD_NUMBER: _ClassVar[int]
-    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     UNPRICED_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -67,11 +66,10 @@ class ReserveRequest(_message.Message):
     model: str
     amount: Amount
     least: Amount
-    ttl_ms: int
     output_tokens: int
     unpriced: bool
     route: str
-    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ..., route: _Optional[str] = ...) -> None: ...
+    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ..., route: _Optional[str] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
     __slots__ = ("decision",)
@@ -174,10 +172,8 @@ class ReturnLeaseRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., spent: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
 
 class ReturnLeaseResponse(_message.Message):
-    __slots__ = ("returned",)
-    RETURNED_FIELD_NUMBER: _ClassVar[int]
-    returned: Amount
-    def __init__(self, returned: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("model",)

@@ -178,6 +178,26 @@ class InferResponse(_message.Message):
     receipt: _common_pb2.Receipt
     def __init__(self, result: _Optional[_Union[_inference_pb2.InferResult, _Mapping]] = ..., receipt: _Optional[_Union[_common_pb2.Receipt, _Mapping]] = ...) -> None: ...
 
+class RerankRequest(_message.Message):
+    __slots__ = ("options", "query", "documents", "top_n")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    options: CallOptions
+    query: str
+    documents: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    def __init__(self, options: _Optional[_Union[CallOptions, _Mapping]] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ...) -> None: ...
+
+class RerankResponse(_message.Message):
+    __slots__ = ("ranking", "receipt")
+    RANKING_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    ranking: _containers.RepeatedCompositeFieldContainer[_inference_pb2.RankedDocument]
+    receipt: _common_pb2.Receipt
+    def __init__(self, ranking: _Optional[_Iterable[_Union[_inference_pb2.RankedDocument, _Mapping]]] = ..., receipt: _Optional[_Union[_common_pb2.Receipt, _Mapping]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -191,12 +211,12 @@ class AvailableModel(_message.Message):
     INPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
     name: str
-    tasks: _containers.RepeatedScalarFieldContainer[str]
+    tasks: _containers.RepeatedScalarFieldContainer[_inference_pb2.TaskKind]
     ready_instances: int
     max_input_tokens: int
     input_microusd_per_mtok: int
     output_microusd_per_mtok: int
-    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[_inference_pb2.TaskKind, str]]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
@@ -437,7 +457,7 @@ class Candidate(_message.Message):
     state: InstanceState
     def __init__(self, instance_id: _Optional[str] = ..., score: _Optional[float] = ..., signals: _Optional[_Iterable[_Union[Signal, _Mapping]]] = ..., filtered_reason: _Optional[str] = ..., state: _Optional[_Union[InstanceState, str]] = ...) -> None: ...
 
-class ScoreboardRequest(_message.Message):
+class GetScoreboardRequest(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -457,7 +477,7 @@ class ScoreboardRow(_message.Message):
     in_flight: int
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., picks: _Optional[int] = ..., failures: _Optional[int] = ..., in_flight: _Optional[int] = ...) -> None: ...
 
-class ScoreboardResponse(_message.Message):
+class GetScoreboardResponse(_message.Message):
     __slots__ = ("rows", "strategy", "branches")
     class BranchesEntry(_message.Message):
         __slots__ = ("key", "value")

@@ -60,6 +60,11 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/Rerank',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/ListModels',
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -95,10 +100,10 @@ class RouterServiceStub:
                 request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackResponse.FromString,
                 _registered_method=True)
-        self.Scoreboard = channel.unary_unary(
-                '/penstock.api.router.v1.RouterService/Scoreboard',
-                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.FromString,
+        self.GetScoreboard = channel.unary_unary(
+                '/penstock.api.router.v1.RouterService/GetScoreboard',
+                request_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.FromString,
                 _registered_method=True)
         self.ExplainRoute = channel.unary_unary(
                 '/penstock.api.router.v1.RouterService/ExplainRoute',
@@ -146,6 +151,13 @@ class RouterServiceServicer:
 
     def Infer(self, request, context):
         """Runs a model on raw tensors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Orders documents by their relevance to a query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +212,7 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Scoreboard(self, request, context):
+    def GetScoreboard(self, request, context):
         """Shows every instance's performance score with its inputs and their ages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -250,6 +262,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.SerializeToString,
             ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ListModelsRequest.FromString,
@@ -285,10 +302,10 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackRequest.FromString,
                     response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.SendFeedbackResponse.SerializeToString,
             ),
-            'Scoreboard': grpc.unary_unary_rpc_method_handler(
-                    servicer.Scoreboard,
-                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.SerializeToString,
+            'GetScoreboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetScoreboard,
+                    request_deserializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.SerializeToString,
             ),
             'ExplainRoute': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainRoute,
@@ -437,6 +454,33 @@ class RouterService:
             '/penstock.api.router.v1.RouterService/Infer',
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferRequest.SerializeToString,
             penstock_dot_api_dot_router_dot_v1_dot_router__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.router.v1.RouterService/Rerank',
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -637,7 +681,7 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
-    def Scoreboard(request,
+    def GetScoreboard(request,
             target,
             options=(),
             channel_credentials=None,
@@ -650,9 +694,9 @@ class RouterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.router.v1.RouterService/Scoreboard',
-            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardRequest.SerializeToString,
-            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.ScoreboardResponse.FromString,
+            '/penstock.api.router.v1.RouterService/GetScoreboard',
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardRequest.SerializeToString,
+            penstock_dot_api_dot_router_dot_v1_dot_router__pb2.GetScoreboardResponse.FromString,
             options,
             channel_credentials,
             insecure,

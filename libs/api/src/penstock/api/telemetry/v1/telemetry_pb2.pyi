@@ -168,7 +168,7 @@ class SearchTracesResponse(_message.Message):
     traces: _containers.RepeatedCompositeFieldContainer[TraceSummary]
     def __init__(self, traces: _Optional[_Iterable[_Union[TraceSummary, _Mapping]]] = ...) -> None: ...
 
-class CriticalPathRequest(_message.Message):
+class GetCriticalPathRequest(_message.Message):
     __slots__ = ("window", "name", "from_percentile", "to_percentile")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -194,7 +194,7 @@ class CriticalPathRow(_message.Message):
     traces: int
     def __init__(self, service: _Optional[str] = ..., name: _Optional[str] = ..., total_ms: _Optional[float] = ..., share: _Optional[float] = ..., traces: _Optional[int] = ...) -> None: ...
 
-class CriticalPathResponse(_message.Message):
+class GetCriticalPathResponse(_message.Message):
     __slots__ = ("rows", "traces")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     TRACES_FIELD_NUMBER: _ClassVar[int]
@@ -202,7 +202,7 @@ class CriticalPathResponse(_message.Message):
     traces: int
     def __init__(self, rows: _Optional[_Iterable[_Union[CriticalPathRow, _Mapping]]] = ..., traces: _Optional[int] = ...) -> None: ...
 
-class ServiceGraphRequest(_message.Message):
+class GetServiceGraphRequest(_message.Message):
     __slots__ = ("window",)
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     window: Window
@@ -226,13 +226,13 @@ class Edge(_message.Message):
     hop_p50_ms: float
     def __init__(self, client: _Optional[str] = ..., server: _Optional[str] = ..., calls: _Optional[int] = ..., errors: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., hop_p50_ms: _Optional[float] = ...) -> None: ...
 
-class ServiceGraphResponse(_message.Message):
+class GetServiceGraphResponse(_message.Message):
     __slots__ = ("edges",)
     EDGES_FIELD_NUMBER: _ClassVar[int]
     edges: _containers.RepeatedCompositeFieldContainer[Edge]
     def __init__(self, edges: _Optional[_Iterable[_Union[Edge, _Mapping]]] = ...) -> None: ...
 
-class SavingsRequest(_message.Message):
+class GetSavingsRequest(_message.Message):
     __slots__ = ("window", "tenant")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -264,7 +264,7 @@ class SavingsPoint(_message.Message):
     rows: _containers.RepeatedCompositeFieldContainer[SavingsRow]
     def __init__(self, unix_ms: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., calls: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[SavingsRow, _Mapping]]] = ...) -> None: ...
 
-class SavingsResponse(_message.Message):
+class GetSavingsResponse(_message.Message):
     __slots__ = ("calls", "paid_microusd", "full_price_microusd", "rows", "unattributed_microusd", "points", "unbalanced")
     CALLS_FIELD_NUMBER: _ClassVar[int]
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
@@ -282,7 +282,7 @@ class SavingsResponse(_message.Message):
     unbalanced: int
     def __init__(self, calls: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[SavingsRow, _Mapping]]] = ..., unattributed_microusd: _Optional[int] = ..., points: _Optional[_Iterable[_Union[SavingsPoint, _Mapping]]] = ..., unbalanced: _Optional[int] = ...) -> None: ...
 
-class CostsRequest(_message.Message):
+class GetCostsRequest(_message.Message):
     __slots__ = ("by", "tenant", "run_id", "limit")
     BY_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -314,13 +314,13 @@ class CostRow(_message.Message):
     savings: _containers.RepeatedCompositeFieldContainer[SavingsRow]
     def __init__(self, key: _Optional[str] = ..., calls: _Optional[int] = ..., paid_microusd: _Optional[int] = ..., full_price_microusd: _Optional[int] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., mean_ms: _Optional[float] = ..., savings: _Optional[_Iterable[_Union[SavingsRow, _Mapping]]] = ...) -> None: ...
 
-class CostsResponse(_message.Message):
+class GetCostsResponse(_message.Message):
     __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[CostRow]
     def __init__(self, rows: _Optional[_Iterable[_Union[CostRow, _Mapping]]] = ...) -> None: ...
 
-class LatenciesRequest(_message.Message):
+class GetLatenciesRequest(_message.Message):
     __slots__ = ("window",)
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     window: Window
@@ -342,13 +342,13 @@ class LatencyRow(_message.Message):
     p99_ms: float
     def __init__(self, name: _Optional[str] = ..., tier: _Optional[str] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ...) -> None: ...
 
-class LatenciesResponse(_message.Message):
+class GetLatenciesResponse(_message.Message):
     __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[LatencyRow]
     def __init__(self, rows: _Optional[_Iterable[_Union[LatencyRow, _Mapping]]] = ...) -> None: ...
 
-class OverviewRequest(_message.Message):
+class GetOverviewRequest(_message.Message):
     __slots__ = ("window",)
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     window: Window
@@ -372,13 +372,13 @@ class ServiceRow(_message.Message):
     spark: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, service: _Optional[str] = ..., instances: _Optional[int] = ..., calls_per_s: _Optional[float] = ..., success: _Optional[float] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., spark: _Optional[_Iterable[float]] = ...) -> None: ...
 
-class OverviewResponse(_message.Message):
+class GetOverviewResponse(_message.Message):
     __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[ServiceRow]
     def __init__(self, rows: _Optional[_Iterable[_Union[ServiceRow, _Mapping]]] = ...) -> None: ...
 
-class MetricsRequest(_message.Message):
+class GetMetricsRequest(_message.Message):
     __slots__ = ("name", "service", "window")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
@@ -423,7 +423,7 @@ class Series(_message.Message):
     points: _containers.RepeatedCompositeFieldContainer[Point]
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
-class MetricsResponse(_message.Message):
+class GetMetricsResponse(_message.Message):
     __slots__ = ("names", "series")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
@@ -431,7 +431,7 @@ class MetricsResponse(_message.Message):
     series: _containers.RepeatedCompositeFieldContainer[Series]
     def __init__(self, names: _Optional[_Iterable[str]] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ...) -> None: ...
 
-class QualityRequest(_message.Message):
+class GetQualityRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -451,7 +451,7 @@ class QualityRow(_message.Message):
     drifted: bool
     def __init__(self, model: _Optional[str] = ..., measure: _Optional[str] = ..., reference: _Optional[float] = ..., now: _Optional[float] = ..., observations: _Optional[int] = ..., drifted: _Optional[bool] = ...) -> None: ...
 
-class QualityResponse(_message.Message):
+class GetQualityResponse(_message.Message):
     __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[QualityRow]
@@ -547,11 +547,11 @@ class WatchRequestsResponse(_message.Message):
     skipped: int
     def __init__(self, trace: _Optional[_Union[TraceSummary, _Mapping]] = ..., skipped: _Optional[int] = ...) -> None: ...
 
-class IntakeRequest(_message.Message):
+class GetIntakeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class IntakeResponse(_message.Message):
+class GetIntakeResponse(_message.Message):
     __slots__ = ("spans", "rejected_spans", "duplicate_spans", "held_spans", "held_traces", "released_traces", "metric_points", "log_records", "refused_exports", "held_bytes", "forward_queue", "forwarded", "forward_dropped", "lost_by_senders")
     SPANS_FIELD_NUMBER: _ClassVar[int]
     REJECTED_SPANS_FIELD_NUMBER: _ClassVar[int]

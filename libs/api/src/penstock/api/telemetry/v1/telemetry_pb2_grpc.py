@@ -46,45 +46,45 @@ class TelemetryServiceStub:
                 request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesResponse.FromString,
                 _registered_method=True)
-        self.CriticalPath = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/CriticalPath',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathResponse.FromString,
+        self.GetCriticalPath = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetCriticalPath',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathResponse.FromString,
                 _registered_method=True)
-        self.ServiceGraph = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/ServiceGraph',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphResponse.FromString,
+        self.GetServiceGraph = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetServiceGraph',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphResponse.FromString,
                 _registered_method=True)
-        self.Savings = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Savings',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsResponse.FromString,
+        self.GetSavings = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetSavings',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsResponse.FromString,
                 _registered_method=True)
-        self.Costs = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Costs',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsResponse.FromString,
+        self.GetCosts = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetCosts',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsResponse.FromString,
                 _registered_method=True)
-        self.Latencies = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Latencies',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesResponse.FromString,
+        self.GetLatencies = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetLatencies',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesResponse.FromString,
                 _registered_method=True)
-        self.Overview = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Overview',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewResponse.FromString,
+        self.GetOverview = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetOverview',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewResponse.FromString,
                 _registered_method=True)
-        self.Metrics = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Metrics',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsResponse.FromString,
+        self.GetMetrics = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetMetrics',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsResponse.FromString,
                 _registered_method=True)
-        self.Quality = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Quality',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityResponse.FromString,
+        self.GetQuality = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetQuality',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityResponse.FromString,
                 _registered_method=True)
         self.ListIncidents = channel.unary_unary(
                 '/penstock.api.telemetry.v1.TelemetryService/ListIncidents',
@@ -101,10 +101,10 @@ class TelemetryServiceStub:
                 request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.WatchRequestsRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.WatchRequestsResponse.FromString,
                 _registered_method=True)
-        self.Intake = channel.unary_unary(
-                '/penstock.api.telemetry.v1.TelemetryService/Intake',
-                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeRequest.SerializeToString,
-                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeResponse.FromString,
+        self.GetIntake = channel.unary_unary(
+                '/penstock.api.telemetry.v1.TelemetryService/GetIntake',
+                request_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeResponse.FromString,
                 _registered_method=True)
 
 
@@ -127,56 +127,56 @@ class TelemetryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CriticalPath(self, request, context):
+    def GetCriticalPath(self, request, context):
         """Adds up critical paths: where the time of many traces went.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ServiceGraph(self, request, context):
+    def GetServiceGraph(self, request, context):
         """Shows who calls whom, how often, how well and how fast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Savings(self, request, context):
+    def GetSavings(self, request, context):
         """Shows what was paid and what was saved by which technique.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Costs(self, request, context):
+    def GetCosts(self, request, context):
         """Shows cost by tenant, run, step, model or technique.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Latencies(self, request, context):
+    def GetLatencies(self, request, context):
         """Shows latency by complexity tier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Overview(self, request, context):
+    def GetOverview(self, request, context):
         """Shows every service in one row: rate, success, latency.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Metrics(self, request, context):
+    def GetMetrics(self, request, context):
         """Reads series of a metric.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Quality(self, request, context):
+    def GetQuality(self, request, context):
         """Shows how answers compare with a reference period: confidence, agreement, throughput per token,
         use of the context window.
         """
@@ -205,7 +205,7 @@ class TelemetryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Intake(self, request, context):
+    def GetIntake(self, request, context):
         """Shows what telemetry itself took, kept, dropped and forwarded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -225,45 +225,45 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesRequest.FromString,
                     response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SearchTracesResponse.SerializeToString,
             ),
-            'CriticalPath': grpc.unary_unary_rpc_method_handler(
-                    servicer.CriticalPath,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathResponse.SerializeToString,
+            'GetCriticalPath': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCriticalPath,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathResponse.SerializeToString,
             ),
-            'ServiceGraph': grpc.unary_unary_rpc_method_handler(
-                    servicer.ServiceGraph,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphResponse.SerializeToString,
+            'GetServiceGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceGraph,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphResponse.SerializeToString,
             ),
-            'Savings': grpc.unary_unary_rpc_method_handler(
-                    servicer.Savings,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsResponse.SerializeToString,
+            'GetSavings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSavings,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsResponse.SerializeToString,
             ),
-            'Costs': grpc.unary_unary_rpc_method_handler(
-                    servicer.Costs,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsResponse.SerializeToString,
+            'GetCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCosts,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsResponse.SerializeToString,
             ),
-            'Latencies': grpc.unary_unary_rpc_method_handler(
-                    servicer.Latencies,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesResponse.SerializeToString,
+            'GetLatencies': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLatencies,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesResponse.SerializeToString,
             ),
-            'Overview': grpc.unary_unary_rpc_method_handler(
-                    servicer.Overview,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewResponse.SerializeToString,
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewResponse.SerializeToString,
             ),
-            'Metrics': grpc.unary_unary_rpc_method_handler(
-                    servicer.Metrics,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsResponse.SerializeToString,
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsResponse.SerializeToString,
             ),
-            'Quality': grpc.unary_unary_rpc_method_handler(
-                    servicer.Quality,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityResponse.SerializeToString,
+            'GetQuality': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuality,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityResponse.SerializeToString,
             ),
             'ListIncidents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListIncidents,
@@ -280,10 +280,10 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.WatchRequestsRequest.FromString,
                     response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.WatchRequestsResponse.SerializeToString,
             ),
-            'Intake': grpc.unary_unary_rpc_method_handler(
-                    servicer.Intake,
-                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeRequest.FromString,
-                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeResponse.SerializeToString,
+            'GetIntake': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIntake,
+                    request_deserializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -353,7 +353,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def CriticalPath(request,
+    def GetCriticalPath(request,
             target,
             options=(),
             channel_credentials=None,
@@ -366,9 +366,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/CriticalPath',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CriticalPathResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetCriticalPath',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCriticalPathResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -380,7 +380,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def ServiceGraph(request,
+    def GetServiceGraph(request,
             target,
             options=(),
             channel_credentials=None,
@@ -393,9 +393,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/ServiceGraph',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.ServiceGraphResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetServiceGraph',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetServiceGraphResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -407,7 +407,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Savings(request,
+    def GetSavings(request,
             target,
             options=(),
             channel_credentials=None,
@@ -420,9 +420,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Savings',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.SavingsResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetSavings',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetSavingsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -434,7 +434,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Costs(request,
+    def GetCosts(request,
             target,
             options=(),
             channel_credentials=None,
@@ -447,9 +447,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Costs',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.CostsResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetCosts',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -461,7 +461,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Latencies(request,
+    def GetLatencies(request,
             target,
             options=(),
             channel_credentials=None,
@@ -474,9 +474,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Latencies',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.LatenciesResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetLatencies',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetLatenciesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -488,7 +488,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Overview(request,
+    def GetOverview(request,
             target,
             options=(),
             channel_credentials=None,
@@ -501,9 +501,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Overview',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.OverviewResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetOverview',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetOverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -515,7 +515,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Metrics(request,
+    def GetMetrics(request,
             target,
             options=(),
             channel_credentials=None,
@@ -528,9 +528,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Metrics',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.MetricsResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetMetrics',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -542,7 +542,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Quality(request,
+    def GetQuality(request,
             target,
             options=(),
             channel_credentials=None,
@@ -555,9 +555,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Quality',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.QualityResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetQuality',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetQualityResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -650,7 +650,7 @@ class TelemetryService:
             _registered_method=True)
 
     @staticmethod
-    def Intake(request,
+    def GetIntake(request,
             target,
             options=(),
             channel_credentials=None,
@@ -663,9 +663,9 @@ class TelemetryService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/penstock.api.telemetry.v1.TelemetryService/Intake',
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeRequest.SerializeToString,
-            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.IntakeResponse.FromString,
+            '/penstock.api.telemetry.v1.TelemetryService/GetIntake',
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeRequest.SerializeToString,
+            penstock_dot_api_dot_telemetry_dot_v1_dot_telemetry__pb2.GetIntakeResponse.FromString,
             options,
             channel_credentials,
             insecure,

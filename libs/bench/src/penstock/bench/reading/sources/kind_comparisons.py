@@ -21,7 +21,7 @@ from penstock.bench.reading.sources.tree import Source
 KINDS_LIBRARY = "libs/tasks/"
 ADAPTER_TABLE = "ADAPTERS"
 EXEMPT = {
-    "conversation": "the client takes a ready task in place of messages; no other kind can come",
+    "generate_task": "the client takes a ready task in place of messages; no other kind can come",
 }
 """Functions that may compare kinds, and why."""
 

@@ -45,7 +45,13 @@ WORLD = frozenset(
 )
 """Modules of which pure code uses nothing."""
 ALLOWED = frozenset(
-    {"random.Random", "numpy.random.Generator", "numpy.random.default_rng", "os.path"}
+    {
+        "random.Random",
+        "numpy.random.Generator",
+        "numpy.random.default_rng",
+        "os.path",
+        "urllib.parse",
+    }
 )
 BUILT_IN = frozenset({"breakpoint", "eval", "exec", "input", "open", "print"})
 NOW = frozenset(
@@ -69,9 +75,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Purity:
-    """How many functions are declared pure, and where one is not: the function and the act."""
+    """What is declared pure, and where that is not so: the function and the act."""
 
-    declared: int
+    declared: frozenset[tuple[str, str]]
+    """Module and qualified name."""
     impure: Sequence[Place]
 
 
@@ -84,7 +91,8 @@ def purity(sources: Sequence[Source]) -> Purity:
         for module, name in declared
         for act in _acts(modules, module, name, set())
     }
-    return Purity(len(declared), sorted(found))
+    names = frozenset((module.source.module, name) for module, name in declared)
+    return Purity(names, sorted(found))
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class SpanSender:
         return {incident.service for incident in answer.incidents}
 
     async def _all_fitted(self) -> bool:
-        request = telemetry_pb2.MetricsRequest(name=FITTED_GROUPS)
-        answer = await self._telemetry.Metrics(request, metadata=self._metadata)
+        request = telemetry_pb2.GetMetricsRequest(name=FITTED_GROUPS)
+        answer = await self._telemetry.GetMetrics(request, metadata=self._metadata)
         fitted = max((row.points[-1].value for row in answer.series if row.points), default=0.0)
         return bool(fitted >= len(SERVICES))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.bench.reading.traces.journey import (
     Entered,
@@ -145,7 +146,9 @@ class Caller:
     async def stream(self) -> None:
         """A `GenerateStream` whose answer comes word by word from the upstream."""
         request = router_pb2.GenerateStreamRequest(options=router_pb2.CallOptions(model=CHAT_MODEL))
-        request.task.messages.add(role="user", content=f"what holds order {next(self._numbers)}")
+        request.task.messages.add(
+            role=inference_pb2.ROLE_USER, content=f"what holds order {next(self._numbers)}"
+        )
         async for _ in self._stack.router.GenerateStream(request, **self._call_options):
             pass
 

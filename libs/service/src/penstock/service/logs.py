@@ -1,0 +1,54 @@
+"""How services log: lines to read in development, one JSON object a line in production.
+
+A line carries date and time, level, service, and the trace id of the call that it belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Literal
+
+from pythonjsonlogger.json import JsonFormatter
+
+TRACE = ContextVar("penstock_trace", default="")
+"""The traceparent of the call that this task works for; empty outside calls."""
+TRACE_ID = slice(3, 35)
+"""Where the trace id stands in a traceparent (W3C Trace Context)."""
+
+LINE = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
+DATE = "%Y-%m-%d %H:%M:%S"
+
+
+class CallFilter(logging.Filter):
+    """Adds the service and the trace id to each record."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, with its fields."""
+        record.service = self._service
+        record.trace_id = TRACE.get()[TRACE_ID]
+        return True
+
+
+def formatter(profile: Literal["development", "production"]) -> logging.Formatter:
+    """The format of a profile."""
+    if profile == "development":
+        return logging.Formatter(LINE, DATE)
+    return JsonFormatter(
+        ["levelname", "service", "trace_id", "name", "message"],
+        rename_fields={"levelname": "level", "name": "logger", "message": "event"},
+        timestamp="time",
+    )
+
+
+def configure(service: str, profile: Literal["development", "production"], level: str) -> None:
+    """Send this process's log lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(profile))
+    handler.addFilter(CallFilter(service))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

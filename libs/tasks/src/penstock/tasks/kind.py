@@ -1,0 +1,113 @@
+"""What every kind of task answers for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from penstock.api.inference.v1 import inference_pb2
+
+Task = inference_pb2.Task
+TaskResult = inference_pb2.TaskResult
+
+BYTES_PER_TOKEN = 4
+"""UTF-8 bytes of a token, as an estimate for text of unknown language and tokenizer."""
+OVERHEAD_TOKENS = 16
+"""Tokens that a template puts around one text or message, at most."""
+
+
+class Estimate(NamedTuple):
+    """How large a task is, estimated before anything is done: enough to price and to place it."""
+
+    rows: int
+    """Texts that are computed by themselves; 1 where the task is one piece of work."""
+    input_tokens: int
+    output_tokens: int = 0
+    """Output tokens that the task may cause at most; 0 where it causes none or leaves it open."""
+    input_bound: int = 0
+    """Input tokens that the task cannot exceed, whatever the tokenizer: its bytes and overhead."""
+
+
+class SimilarPart(NamedTuple):
+    """What of a task may differ when an answer is reused by similarity."""
+
+    text: str
+    """The part that is compared."""
+    rest: bytes
+    """All else, in a form that is equal for equal rests."""
+
+
+class Kind(Protocol):
+    """One kind of task. Implementations are values without state."""
+
+    name: str
+    """The field of `Task.task` that holds it."""
+    number: inference_pb2.TaskKind
+    """How contracts name it."""
+    operation: str
+    """`gen_ai.operation.name` of OpenTelemetry's GenAI conventions."""
+    repeatable: bool
+    """Whether a task may be computed twice without anybody noticing: hedged, tried again after a
+    time-out.
+    """
+    conversational: bool
+    """Whether a task is a conversation whose prompt may be shaped, whose prefix is worth an
+    instance's cache, and whose length must fit a context window.
+    """
+    cheap: bool
+    """Whether computing an answer costs less than looking it up in vain, so that a key that is
+    known not to be kept is not looked up.
+    """
+    open_ended: bool
+    """Whether an answer's length is open, so that a call holds budget for itself, and for longer
+    than a lease.
+    """
+    streams: bool
+    """Whether an instance makes an answer piece by piece; others come as one piece."""
+
+    def validate(self, task: Task, at: str) -> None:
+        """Check a task; `at` is put before the names of its fields.
+
+        Raises:
+            Fault: INVALID_ARGUMENT for the first field that cannot be.
+        """
+        ...
+
+    def public_field(self, field: str) -> str:
+        """The name that the public request has for a field of the inner task."""
+        ...
+
+    def estimate(self, task: Task) -> Estimate:
+        """How large the task is."""
+        ...
+
+    def rows(self, task: Task) -> int:
+        """Texts that are computed by themselves, at least 1: what a batch's size is counted in."""
+        ...
+
+    def split(self, task: Task, max_rows: int) -> list[Task]:
+        """The task in pieces of at most `max_rows` rows; one piece where it cannot be split."""
+        ...
+
+    def merge(self, task: Task, parts: Sequence[TaskResult], into: TaskResult) -> None:
+        """Write the answers of the task's pieces, in their order, as one answer."""
+        ...
+
+    def confidence(self, result: TaskResult) -> float | None:
+        """How sure the answer is of itself, 0 to 1; None for kinds that do not say."""
+        ...
+
+    def unstorable_because(
+        self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
+    ) -> str:
+        """Why an answer must not be stored for reuse; empty where it may.
+
+        Args:
+            max_temperature: answers sampled at more are stored only where reuse is asked for.
+            asked_for: whether the caller asks for reuse in so many words.
+        """
+        ...
+
+    def similar_part(self, task: Task) -> SimilarPart | None:
+        """What may differ when an answer is reused by similarity; None where none may be."""
+        ...

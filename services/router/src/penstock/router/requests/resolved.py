@@ -1,0 +1,110 @@
+"""A request as it will be served: which model, what, how large; and the tasks that come again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.rpc.errors import Fault
+from penstock.tasks.kind import Estimate, Kind
+from penstock.tasks.kinds import EMBED, kind_of
+
+Task = inference_pb2.Task
+DIGEST_BYTES = 16
+
+
+class ResolvedRequest(NamedTuple):
+    """One task on its way: by which options, on which model, what, and how large."""
+
+    options: router_pb2.CallOptions
+    kind: Kind
+    task: Task
+    model: str
+    estimate: Estimate
+    spare_models: tuple[str, ...] = ()
+    """Models to try in order when this one cannot serve."""
+    model_note: str = ""
+    """Why this model, where the caller left it open."""
+    digest: bytes = b""
+    """The task's digest, where it has been made."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that must fit an instance's context window; 0 where there is none to fit."""
+        return self.estimate.input_tokens if self.kind.conversational else 0
+
+    @property
+    def may_bring_answers(self) -> bool:
+        """Whether an answer to it may be kept for others."""
+        return not (self.options.cache.bypass or self.options.cache.no_store)
+
+
+class SizedTask(NamedTuple):
+    """A task that has been validated and measured; shared, so nobody may change it."""
+
+    kind: Kind
+    task: Task
+    estimate: Estimate
+    digest: bytes = b""
+
+
+def sized(kind: Kind, task: Task, at: str) -> SizedTask:
+    """Validate and measure a task; `at` is put before the names of its fields. Raises Fault."""
+    kind.validate(task, at)
+    return SizedTask(kind, task, kind.estimate(task))
+
+
+def sized_any(task: Task) -> SizedTask:
+    """The same for a task of any kind; its kind's name is part of the names of its fields."""
+    kind = kind_of(task)
+    return sized(kind, task, f"task.{kind.name}.")
+
+
+def digest_of(task: Task) -> bytes:
+    """What tells a task from any other."""
+    body = task.SerializeToString(deterministic=True)
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest()
+
+
+class RecentTexts:
+    """The latest short texts to embed, as tasks: most exact hits are short texts that come again.
+
+    A task that comes again is neither made nor validated nor hashed again.
+    """
+
+    max_characters = 512
+    max_texts = 2_048
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, SizedTask] = OrderedDict()
+
+    def sized(self, texts: Sequence[str]) -> SizedTask:
+        """The embedding task of these texts.
+
+        Raises:
+            Fault: INVALID_ARGUMENT for the first text that cannot be.
+        """
+        if len(texts) != 1 or len(texts[0]) > self.max_characters:
+            return sized(EMBED, Task(embed=inference_pb2.EmbedTask(texts=texts)), "")
+        known = self._tasks.get(texts[0])
+        if known is None:
+            made = sized(EMBED, Task(embed=inference_pb2.EmbedTask(texts=texts)), "")
+            known = self._tasks[texts[0]] = made._replace(digest=digest_of(made.task))
+            if len(self._tasks) > self.max_texts:
+                self._tasks.popitem(last=False)
+        return known
+
+
+def in_public_words(kind: Kind, fault: Fault) -> Fault:
+    """A fault of an instance with the field as the public request calls it: `task.embed.texts[3]`
+    becomes `texts[3]`.
+    """
+    field = kind.public_field(fault.field)
+    if field == fault.field:
+        return fault
+    message = fault.message.replace(fault.field, field)
+    return Fault(fault.reason, message, field=field, retry_after_s=fault.retry_after_s)

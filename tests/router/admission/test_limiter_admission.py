@@ -1,0 +1,148 @@
+"""Admission of one call: holds for what is open-ended, ceilings, and what is refused for good."""
+
+from __future__ import annotations
+
+import pytest
+from penstock.limiter.output_estimates import MIN_SAMPLES
+from penstock.router.admission.limiter_admission import EXTEND_TOKENS
+from penstock.router.stages import Admitted, Spent
+from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
+from penstock.tasks.kind import Estimate
+from penstock.tasks.kinds import EMBED, GENERATE
+from penstock.testkit.eventually import eventually
+
+from .conftest import CHAT, OPEN_CHAT, SHORT_TEXT, StartLimited, budget, call, receipt, request
+
+PRICE_OF_CHAT = 40 * 1 + 100 * 2
+
+
+async def test_a_conversation_holds_for_itself_and_is_committed_or_released(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("microusd", 10_000))
+    done, failed, cut = [await limited.admit(CHAT) for _ in range(3)]
+    assert await limited.books() == (0, 3 * PRICE_OF_CHAT)
+    await limited.settle(done, receipt(30, paid=77))
+    await limited.settle(failed)
+    await limited.settle(cut, spent=Spent("chat", 20, 15))
+    assert await limited.books() == (77 + 20 * 1 + 15 * 2, 0)
+
+
+async def test_what_a_call_may_say_is_expected_by_its_task_and_the_model_that_it_asked_for(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 1_000_000, holds="expected"))
+    automatic, named, other = (
+        request(GENERATE, "chat", CHAT.estimate, model=model)
+        for model in ("auto", "chat", "x" * 500)
+    )
+    for asked, tokens in ((automatic, 100), (named, 25)):
+        for _ in range(MIN_SAMPLES):
+            await limited.settle(await limited.admit(asked), receipt(tokens))
+    committed, _ = await limited.books()
+    for asked, expected in ((automatic, 100), (named, 25), (other, 100)):
+        admitted = await limited.admit(asked)
+        assert await limited.books() == (committed, expected)
+        await limited.settle(admitted)
+
+
+async def test_a_length_that_was_left_open_is_what_the_budget_affords(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("microusd", 640, adaptive=False))
+    admitted = await limited.admit(OPEN_CHAT)
+    assert admitted.max_output_tokens == (640 - 40 - 1) // 2
+    with pytest.raises(Fault, match="limit b is spent"):
+        await limited.admit(CHAT)
+
+
+async def test_a_length_that_was_left_open_is_at_most_the_models(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("microusd", 100_000))
+    assert (await limited.admit(OPEN_CHAT)).max_output_tokens == 500
+    assert (await limited.admit(CHAT)).max_output_tokens == 0, "the caller's own length holds"
+
+
+async def test_a_stream_that_says_more_than_was_held_is_extended_or_ended(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 700, holds="expected", adaptive=False))
+    admitted = await limited.admit(CHAT)
+    await limited.admission.extend(admitted, 100)
+    assert "Extend" not in limited.peer.calls
+    await limited.admission.extend(admitted, 101)
+    assert await limited.books() == (0, 140 + EXTEND_TOKENS)
+    await limited.admission.extend(admitted, 100 + EXTEND_TOKENS)
+    assert limited.peer.calls.count("Extend") == 1
+    with pytest.raises(Fault, match="limit b"):
+        await limited.admission.extend(admitted, 1_000)
+
+
+async def test_a_call_from_a_lease_or_without_a_limiter_is_not_extended(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    await limited.admission.extend(await limited.admit(SHORT_TEXT), 10_000)
+    await limited.admission.extend(Admitted(), 10_000)
+    assert limited.peer.calls == ["GrantLease"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (CHAT, Reason.NEVER_FITS),
+        (request(GENERATE, "unheard", Estimate(1, 5, 5, 5)), Reason.NO_PRICE),
+    ],
+)
+async def test_what_never_fits_and_what_has_no_price_are_refused_for_good(
+    start_limited: StartLimited, asked: object, reason: Reason
+) -> None:
+    limited = start_limited(budget("microusd", 100))
+    with pytest.raises(Fault) as refused:
+        await limited.admit(asked)  # type: ignore[arg-type]
+    assert refused.value.reason is reason
+    assert not refused.value.consequences.later
+    assert await limited.books() == (0, 0)
+
+
+async def test_a_callers_own_ceiling_is_kept_before_anybody_is_asked(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited()
+    below, enough = (
+        request(GENERATE, "chat", CHAT.estimate, max_cost_microusd=ceiling)
+        for ceiling in (PRICE_OF_CHAT - 1, PRICE_OF_CHAT)
+    )
+    with pytest.raises(Fault, match="this call may cost 240 micro-dollars") as refused:
+        await limited.admit(below)
+    assert refused.value.reason is Reason.COST_CEILING
+    with pytest.raises(Fault, match="this call may cost 240 micro-dollars"):
+        limited.admission.admit_now(call(), below)
+    assert limited.peer.calls == []
+    await limited.admit(enough)
+
+
+async def test_a_model_without_a_price_costs_nothing_under_any_ceiling(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    await limited.admit(request(EMBED, "mini", SHORT_TEXT.estimate, max_cost_microusd=0))
+
+
+async def test_a_hold_of_which_nobody_knows_whether_it_was_taken_is_given_back(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    limited.peer.is_cut_off = True
+    with pytest.raises(Fault):
+        await limited.admit(CHAT)
+    limited.peer.is_cut_off = False
+
+    async def released() -> None:
+        await limited.clock.advance(0.1)
+        assert "Release" in limited.peer.calls
+
+    await eventually(released, every_s=0)
+    assert await limited.books() == (0, 0)

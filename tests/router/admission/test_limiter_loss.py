@@ -1,0 +1,62 @@
+"""A limiter that is gone, and a limiter whose store is gone: what callers are told meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
+
+from .conftest import CHAT, SHORT_TEXT, StartLimited, budget, call, receipt
+
+
+async def test_without_the_limiter_calls_go_on_from_the_lease_and_are_refused_after_it(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    await limited.admit(SHORT_TEXT)
+    limited.peer.is_cut_off = True
+    await limited.admit(SHORT_TEXT)
+    await limited.clock.advance(4.1)
+    with pytest.raises(Fault, match="limiter cannot be reached") as refused:
+        await limited.admit(SHORT_TEXT)
+    assert refused.value.reason is Reason.LIMITS_UNAVAILABLE
+    assert refused.value.retry_after_s > 0
+    limited.peer.is_cut_off = False
+    await limited.admit(SHORT_TEXT)
+
+
+async def test_without_the_limiter_calls_pass_where_the_setting_says_so_and_say_it(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000), on_loss="open")
+    limited.peer.is_cut_off = True
+    for asked in (SHORT_TEXT, CHAT):
+        admitted = await limited.admit(asked)
+        assert admitted.notes == ("limiter unavailable: nothing was limited",)
+        await limited.settle(admitted, receipt(5))
+
+
+@pytest.mark.parametrize(("losses", "is_admitted"), [(1, True), (2, False)])
+async def test_a_limiter_whose_store_is_lost_is_asked_once_more(
+    start_limited: StartLimited, losses: int, is_admitted: bool
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    limited.peer.store_losses["Reserve"] = losses
+    hurried = call()._replace(deadline_s=limited.clock.monotonic() + 10.0)
+    if is_admitted:
+        await limited.admit(CHAT, hurried)
+    else:
+        with pytest.raises(Fault) as refused:
+            await limited.admit(CHAT, hurried)
+        assert refused.value.reason is Reason.LIMITS_UNAVAILABLE
+    assert limited.peer.calls == ["Reserve", "Reserve"]
+
+
+async def test_a_lost_store_is_refused_even_where_a_lost_limiter_lets_pass(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000), on_loss="open")
+    limited.peer.store_losses["Reserve"] = 2
+    with pytest.raises(Fault) as refused:
+        await limited.admit(CHAT)
+    assert refused.value.reason is Reason.LIMITS_UNAVAILABLE

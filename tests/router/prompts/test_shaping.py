@@ -1,0 +1,366 @@
+"""The shape stage: what a generate task becomes, what it says of it, and what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.prices.prices import ModelPrice, Prices
+from penstock.prompts.selection import Embedder
+from penstock.router.prompts.passages import LocalEmbedder, load_model
+from penstock.router.prompts.rules import PromptsSection, ShapingRule
+from penstock.router.prompts.shaping import PromptShape
+from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.stages import Shaped
+from penstock.rpc.call import Call, Principal
+from penstock.service.current import Current
+from penstock.service.settings import BadConfig, load_section
+from penstock.tasks.kinds import kind_of
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+PRICES = Prices({"chat": ModelPrice(name="chat", input_microusd_per_mtok=3_000_000)})
+ANN = Call(Principal("acme"))
+PREFIX = "prefix: no earlier prompt of this conversation is known (0%), estimated"
+
+
+def chat(system: str = "You help. ") -> inference_pb2.Task:
+    task = inference_pb2.Task()
+    task.generate.temperature = 0.2
+    task.generate.messages.add(role=inference_pb2.ROLE_SYSTEM, content=system)
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="what is in stock")
+    asked = task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT)
+    asked.tool_calls.add(id="c1", name="find", arguments_json='{"b": 1,  "a": 2}')
+    rows = [
+        {"name": f"item {number}", "count": number, "note": "  kept  as it is "}
+        for number in range(30)
+    ]
+    task.generate.messages.add(
+        role=inference_pb2.ROLE_TOOL, content=json.dumps(rows, indent=4), tool_call_id="c1"
+    )
+    task.generate.tools.add(name="zoom", parameters_json='{"b": 1, "a": 2}', read_only=True)
+    task.generate.tools.add(name="find", description="finds")
+    return task
+
+
+def request(task: inference_pb2.Task) -> ResolvedRequest:
+    kind = kind_of(task)
+    options = router_pb2.CallOptions(model="auto")
+    return ResolvedRequest(options, kind, task, "chat", kind.estimate(task))
+
+
+async def shape_or_none(
+    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
+) -> Shaped | None:
+    return await stage.shape(call, request(task), models or ("chat",))
+
+
+async def shape(
+    stage: PromptShape, task: inference_pb2.Task, *models: str, call: Call = ANN
+) -> Shaped:
+    shaped = await shape_or_none(stage, task, *models, call=call)
+    assert shaped is not None
+    return shaped
+
+
+def shaped(
+    task: inference_pb2.Task, *rules: ShapingRule
+) -> tuple[inference_pb2.Task, tuple[str, ...], int]:
+    section = PromptsSection(rules=rules) if rules else PromptsSection()
+    done = asyncio.run(shape(PromptShape(section, Current(PRICES)), task))
+    return done.task, done.notes, sum(saving.microusd for saving in done.savings)
+
+
+def test_a_tool_result_is_minified_value_by_value_and_all_else_stays() -> None:
+    before = chat()
+    after, notes, saved = shaped(before)
+    assert json.loads(after.generate.messages[3].content) == json.loads(
+        before.generate.messages[3].content
+    )
+    assert len(after.generate.messages[3].content) < 0.7 * len(before.generate.messages[3].content)
+    assert saved > 0
+    assert notes[0].startswith("prompt: ")
+    assert after.generate.messages[:3] == before.generate.messages[:3]
+    assert after.generate.temperature == before.generate.temperature
+    assert [tool.name for tool in after.generate.tools] == ["find", "zoom"]
+    assert after.generate.tools[1].read_only
+    again, _, _ = shaped(after)
+    assert again == after
+
+
+def test_a_clock_in_the_instructions_moves_behind_everything_else_and_pairs_stay_paired() -> None:
+    before = chat("You help.\nCurrent time: 2026-11-24T10:00:00Z\nBe brief.")
+    after, _, _ = shaped(before)
+    messages = after.generate.messages
+    assert messages[0].content == "You help.\nBe brief."
+    assert "2026-11-24T10:00:00Z" in messages[-1].content
+    assert messages[2].tool_calls[0].arguments_json == '{"b": 1,  "a": 2}'
+    assert (messages[3].role, messages[3].tool_call_id) == (inference_pb2.ROLE_TOOL, "c1")
+
+
+def test_other_tenants_are_left_alone() -> None:
+    task = chat()
+    section = PromptsSection(rules=(ShapingRule(organisation="other"),))
+    assert asyncio.run(shape_or_none(PromptShape(section, Current(PRICES)), task)) is None
+
+
+def test_a_rule_that_changes_nothing_says_how_much_of_the_prompt_is_known() -> None:
+    task = chat()
+    off = PromptsSection(rules=(ShapingRule(stable_prefix=False, lossless=False),))
+    done = asyncio.run(shape(PromptShape(off, Current(PRICES)), task))
+    assert (done.task, done.notes, done.prefix_note) == (task, (), PREFIX)
+
+
+def test_a_named_tokenizer_counts_and_one_that_cannot_be_read_stops_the_start(
+    tmp_path: Path,
+) -> None:
+    words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    task = chat()
+    after, notes, _ = shaped(
+        task, ShapingRule(tokenizer_file=tmp_path / "tokenizer.json", stable_prefix=False)
+    )
+    sizes = [
+        sum(len(words.encode(turn.content).ids) for turn in made.generate.messages)
+        for made in (task, after)
+    ]
+    tools = sum(
+        len(words.encode(text).ids)
+        for tool in task.generate.tools
+        for text in (tool.name, tool.description, tool.parameters_json)
+    )
+    assert (
+        notes[0]
+        == f"prompt: json; {sizes[0] + tools} to {sizes[1] + tools} tokens, counted by its "
+        "tokenizer"
+    )
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(BadConfig, match=r"broken\.json cannot be used"):
+        ShapingRule(tokenizer_file=tmp_path / "broken.json").optimiser()
+
+
+def test_values_that_an_earlier_result_holds_are_said_by_name_unless_the_rule_forbids_it() -> None:
+    task = chat()
+    rows = json.loads(task.generate.messages[3].content)
+    second = task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT)
+    second.tool_calls.add(id="c2", name="find", arguments_json="{}")
+    task.generate.messages.add(
+        role=inference_pb2.ROLE_TOOL,
+        content=json.dumps({"page": 2, "last": rows[3:], "all": rows}),
+        tool_call_id="c2",
+    )
+    after, _, _ = shaped(task)
+    assert (
+        json.loads(after.generate.messages[5].content)["all"]
+        == "[same as $ in the result of tool call c1]"
+    )
+    kept, _, _ = shaped(task, ShapingRule(named_values=False))
+    assert json.loads(kept.generate.messages[5].content) == json.loads(
+        task.generate.messages[5].content
+    )
+
+
+async def test_an_optimiser_that_fails_leaves_the_prompt_as_it_was_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class BrokenPrices(Prices):
+        def cost_bound_microusd(self, *_: object) -> int:
+            raise RuntimeError("no prices")
+
+    task = chat()
+    done = await shape(PromptShape(PromptsSection(), Current(BrokenPrices({}))), task)
+    assert done.task is task
+    assert (done.notes, done.savings) == (
+        ("prompt optimiser failed; the prompt is as it was sent",),
+        (),
+    )
+    assert "no prices" in caplog.text
+
+
+async def test_a_fallback_with_another_rule_gets_the_prompt_as_it_came() -> None:
+    careful, eager = (
+        ShapingRule(model="big", lossless=False, stable_prefix=False),
+        ShapingRule(model="small"),
+    )
+    stage = PromptShape(PromptsSection(rules=(careful, eager)), Current(PRICES))
+    task = chat()
+    assert (await shape(stage, task, "big", "small")).task is task
+    done = await shape(stage, task, "small", "big", "other")
+    assert done.task != task
+    assert done.not_for == ("big", "other")
+    assert await shape_or_none(stage, task, "auto") is None
+
+
+async def test_each_call_says_how_much_of_its_prompt_the_one_before_it_has_sent_already() -> None:
+    stage = PromptShape(PromptsSection(), Current(PRICES))
+    run = Call(Principal("acme"), run_id="r1")
+    task = chat("You help. " * 400)
+    first = await shape(stage, task, call=run)
+    assert (first.prefix_share, first.prefix_note) == (0.0, PREFIX)
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content="and what else, " * 80)
+    second = await shape(stage, task, call=run)
+    size = len(first.task.generate.SerializeToString()) / len(
+        second.task.generate.SerializeToString()
+    )
+    assert second.prefix_share == pytest.approx(size, abs=0.1)
+    assert f"({second.prefix_share:.0%})" in second.prefix_note
+    assert second.decisions[-1].startswith("prompt prefix_share: ")
+    for other in (Call(Principal("acme"), run_id="r2"), Call(Principal("other"), run_id="r1")):
+        assert (await shape(stage, task, call=other)).prefix_share == 0.0
+
+
+PASSAGES = "\n\n".join(
+    f"Passage {number} speaks of {thing} at length."
+    for number, thing in enumerate(("tea", "tax", "zinc"))
+)
+
+
+def asking(question: str) -> inference_pb2.Task:
+    task = inference_pb2.Task()
+    task.generate.messages.add(role=inference_pb2.ROLE_USER, content=question)
+    task.generate.messages.add(role=inference_pb2.ROLE_ASSISTANT).tool_calls.add(
+        id="c1", name="find", arguments_json="{}"
+    )
+    task.generate.messages.add(role=inference_pb2.ROLE_TOOL, content=PASSAGES, tool_call_id="c1")
+    return task
+
+
+def selecting(folder: Path, load: Embedder | Exception) -> tuple[PromptShape, list[LocalEmbedder]]:
+    made: list[LocalEmbedder] = []
+
+    def loaded(_: Path) -> Embedder:
+        if isinstance(load, Exception):
+            raise load
+        return load
+
+    def embedder(path: Path) -> LocalEmbedder:
+        made.append(LocalEmbedder(path, loaded))
+        return made[-1]
+
+    section = PromptsSection(rules=(ShapingRule(keep_share=0.5),), embedder=folder)
+    return PromptShape(section, Current(PRICES), embedder), made
+
+
+def metals(texts: Sequence[str]) -> list[list[float]]:
+    """An embedder that knows that zinc is a metal."""
+    return [[1.0, 0.0] if "zinc" in text or "metal" in text else [0.0, 1.0] for text in texts]
+
+
+async def test_the_local_embedder_selects_what_words_alone_would_not(tmp_path: Path) -> None:
+    stage, _ = selecting(tmp_path, metals)
+    kept = (await shape(stage, asking("which metal"))).task.generate.messages[2].content
+    assert "zinc" in kept and "tea" not in kept
+    by_words = PromptShape(PromptsSection(rules=(ShapingRule(keep_share=0.5),)), Current(PRICES))
+    assert "tea" in (await shape(by_words, asking("which metal"))).task.generate.messages[2].content
+
+
+async def test_without_a_usable_embedder_words_select_and_one_warning_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, _ = selecting(tmp_path, RuntimeError("no such model"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            done = await shape(stage, asking("speaks of zinc"))
+            assert "zinc" in done.task.generate.messages[2].content
+            assert done.notes[-1] == "prompt: passages by BM25 alone, the embedder cannot be used"
+    assert [record.message for record in caplog.records] == [
+        f"prompts.embedder {tmp_path} cannot be used, BM25 selects alone: no such model"
+    ]
+
+
+def test_the_built_model_embeds_each_text_by_itself(home: Path) -> None:
+    embed = load_model(home / "models" / "all-MiniLM-L6-v2" / "1")
+    alone, *_ = embed(["where is my parcel"])
+    _, beside = embed(["a tax form", "where is my parcel"])
+    assert len(alone) == 384
+    assert alone == beside
+
+
+def test_an_embedder_is_not_even_made_where_no_rule_selects(tmp_path: Path) -> None:
+    stage, made = selecting(tmp_path, metals)
+    stage.replace(PromptsSection(embedder=tmp_path))
+    assert len(made) == 1
+
+
+TERMS = "These are the terms of the service, which everybody knows by heart by now. " * 4
+
+
+def test_a_template_stands_for_a_known_part_and_its_name_is_recorded() -> None:
+    task = asking("what now")
+    task.generate.messages[0].content = TERMS
+    task.generate.messages[2].content = f"Found one.\n{TERMS}\nThat is all."
+    task.generate.tools.add(name="find", description=f"finds. {TERMS}")
+    section = PromptsSection.model_validate(
+        {
+            "templates": [{"name": "terms", "part": TERMS, "text": "(The usual terms.)"}],
+            "rules": [{"templates": ["terms"]}],
+        }
+    )
+    stage = PromptShape(section, Current(PRICES))
+    done = asyncio.run(shape(stage, task))
+    assert done.task.generate.messages[0].content == TERMS
+    assert done.task.generate.messages[2].content == "Found one.\n(The usual terms.)\nThat is all."
+    assert done.task.generate.tools[0].description == "finds. (The usual terms.)"
+    assert "template terms" in done.notes[0]
+    assert done.decisions[0].startswith("tools[0] template terms: ")
+    assert asyncio.run(shape(stage, done.task)).task is done.task
+    unasked = section.model_copy(update={"rules": (ShapingRule(),)})
+    assert (
+        TERMS
+        in asyncio.run(shape(PromptShape(unasked, Current(PRICES)), task))
+        .task.generate.messages[2]
+        .content
+    )
+
+
+@pytest.mark.parametrize(
+    ("templates", "names", "wrong"),
+    [
+        ([], ["terms"], r"rules\[0\]\.templates: there is no 'terms'"),
+        (
+            [{"name": "a", "part": "x" * 40, "text": "y" * 40}],
+            [],
+            "'a': text is not shorter than part",
+        ),
+        ([{"name": "a", "part": "x" * 40, "text": "y"}] * 2, [], "'a' is defined twice"),
+        (
+            [
+                {"name": "a", "part": "x" * 90, "text": "y" * 40},
+                {"name": "b", "part": "y" * 40, "text": "z"},
+            ],
+            [],
+            "'a': text contains the part of template 'b'",
+        ),
+    ],
+)
+def test_templates_that_cannot_be_are_refused_by_name(
+    tmp_path: Path, templates: list[dict[str, str]], names: list[str], wrong: str
+) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(
+        json.dumps({"prompts": {"templates": templates, "rules": [{"templates": names}]}})
+    )
+    with pytest.raises(BadConfig, match=wrong):
+        load_section(file, "prompts", PromptsSection)
+
+
+async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_the_old_in_force(
+    tmp_path: Path,
+) -> None:
+    stage = PromptShape(PromptsSection(rules=()), Current(PRICES))
+    task = chat()
+    assert await shape_or_none(stage, task) is None
+    stage.replace(PromptsSection())
+    assert (await shape(stage, task)).task is not task
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(BadConfig):
+        stage.replace(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
+    assert (await shape(stage, task)).task is not task
