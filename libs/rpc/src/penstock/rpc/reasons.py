@@ -75,6 +75,11 @@ class Consequences:
         """Whether it says, coming from an instance, that this has more to do than it can take."""
         return self.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE)
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether nobody waits for the call any more: its caller or its run was cancelled."""
+        return self.code is Code.CANCELLED
+
 
 class Reason(StrEnum):
     """Why a call failed. The values are what travels; none is ever given another meaning."""

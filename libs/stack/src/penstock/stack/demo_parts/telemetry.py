@@ -19,6 +19,7 @@ from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.reasons import Reason
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import SleepingInstance
 from penstock.testkit.registered import Registration, registered_instance
@@ -52,7 +53,7 @@ class FlakyInstance(SleepingInstance):
     ) -> inference_pb2.ComputeResponse:
         """See InferenceService."""
         if self.failing:
-            raise Fault(grpc.StatusCode.INTERNAL, "this instance fails on purpose")
+            raise Fault(Reason.INTERNAL, "this instance fails on purpose")
         return await super().Compute(request, call)
 
 

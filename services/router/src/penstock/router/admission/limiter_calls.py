@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
-from penstock.rpc.reasons import Reason
+from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.background import Background
 from penstock.service.clock import Clock
 
@@ -24,7 +24,6 @@ most 2 s.
 """
 AGAIN_S = (0.0, 0.2, 1.0, 5.0, 25.0)
 """Pauses before each try to settle."""
-AWAY = frozenset({Reason.UNAVAILABLE, Reason.STREAM_CUT})
 
 
 class LimiterUnreachable(Fault):
@@ -63,7 +62,8 @@ class LimiterCalls:
             return await self._peer.call(method, request, hurried)
         except Fault as fault:
             hurry = hurried.deadline_s < call.deadline_s
-            if fault.reason in AWAY or (hurry and fault.reason is Reason.DEADLINE_EXCEEDED):
+            is_gone = fault.consequences.verdict is Verdict.GONE
+            if is_gone or (hurry and fault.reason is Reason.DEADLINE_EXCEEDED):
                 raise LimiterUnreachable from None
             raise
 

@@ -16,11 +16,9 @@ from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.routing.model_choice import AUTO, Models
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
-from penstock.rpc.reasons import Reason
 
 Run = Callable[[ResolvedRequest, Call], Awaitable[Outcome]]
 """Serves one model's try as a call of its own, admitted and booked; raises Fault."""
-ENDS_THE_CALL = frozenset({Reason.CANCELLED, Reason.RUN_CANCELLED})
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Cascade:
             try:
                 better = await self.run(_for_next(request, spare, paid_microusd), call)
             except Fault as fault:
-                if fault.reason in ENDS_THE_CALL:
+                if fault.consequences.gives_up:
                     raise
                 note = (
                     f"cascade: {confidence:.2f} sure, below {floor:g}, but {spare[0]} could not be "
