@@ -141,7 +141,7 @@ async def test_a_model_is_checked_and_its_card_shown(home: Path, tmp_path: Path)
     )
     assert shown.status == 0
     assert shown.output.startswith(f"# {EMBEDDER} 1\n")
-    assert "embed, classify, infer" in shown.output
+    assert "embed, classify, rerank, infer" in shown.output
     assert missing.status == 2
     assert len(missing.errors.splitlines()) == 1
 

@@ -197,6 +197,7 @@ async def test_models_are_listed_with_what_they_do_and_who_is_ready(caller: Call
             inference_pb2.TASK_KIND_EMBED,
             inference_pb2.TASK_KIND_CLASSIFY,
             inference_pb2.TASK_KIND_INFER,
+            inference_pb2.TASK_KIND_RERANK,
         ],
         ready_instances=1,
         max_input_tokens=256,
