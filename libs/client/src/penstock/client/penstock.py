@@ -182,8 +182,8 @@ class Penstock:
         begun = False
         for attempt in itertools.count():
             try:
-                stream = self._open().stream("GenerateStream", request, call)
-                async with contextlib.aclosing(stream) as parts:  # type: ignore[type-var]  # a generator
+                stream: Any = self._open().stream("GenerateStream", request, call)
+                async with contextlib.aclosing(stream) as parts:
                     async for part in parts:
                         begun = True
                         yield part
