@@ -14,8 +14,7 @@ from penstock.api.scaler.v1 import scaler_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.scaler.actuate.actuator import Actuator
-from penstock.scaler.actuate.dry_run import DryRun
+from penstock.scaler.actuate.actuator import Actuator, DryRun
 from penstock.scaler.api.scaler_service import ScalerServicer
 from penstock.scaler.build import SCALER, keda_port
 from penstock.scaler.pool_settings import PoolConfig

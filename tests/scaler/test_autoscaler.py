@@ -15,8 +15,7 @@ from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.scaler.actuate.actuator import Actuator, FleetStatus
-from penstock.scaler.actuate.dry_run import DryRun
+from penstock.scaler.actuate.actuator import Actuator, DryRun, FleetStatus
 from penstock.scaler.forecast.forecaster import Forecaster
 from penstock.scaler.pools.autoscaler import Autoscaler, NoticeOutcome
 from penstock.scaler.pools.demand_intake import DemandIntake

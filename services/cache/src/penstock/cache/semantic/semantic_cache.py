@@ -19,8 +19,7 @@ from penstock.cache.semantic.classes import Floats
 from penstock.cache.semantic.decision import SemanticDecision
 from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
-from penstock.cache.semantic.scope_state import ScopeState
-from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes
+from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes, ScopeState
 from penstock.cache.settings import CacheSection
 from penstock.cache.storage.entry_store import STORE_ERRORS
 from penstock.service.clock import Clock

@@ -22,8 +22,7 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.inference_onnx_quantized.api import kserve_tensors
 from penstock.inference_onnx_quantized.api.kserve_statistics import ModelCounts
 from penstock.inference_onnx_quantized.api.orca import LoadTrailer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel

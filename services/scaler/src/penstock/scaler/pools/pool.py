@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from penstock.otel.telemetry import Telemetry
 from penstock.scaler.actuate.actuator import Actuator, FleetStatus
 from penstock.scaler.decide.measurements import NO_CALIBRATION, DemandMeter, ServedInterval
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import LiveState, PoolPlanner
+from penstock.scaler.pools.planner import Decision, LiveState, PoolPlanner
 from penstock.scaler.pools.store import MAX_DECISIONS, PoolRecord
 from penstock.scaler.samples import Sample
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import redis.asyncio
 from penstock.scaler.decide.measurements import Calibration
-from penstock.scaler.pools.decision import Decision
+from penstock.scaler.pools.planner import Decision
 from penstock.scaler.samples import Sample
 from redis.exceptions import RedisError
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.scaler.pool_settings import PoolConfig, ScalingSection
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import PoolPlanner
+from penstock.scaler.pools.planner import Decision, PoolPlanner
 from penstock.scaler.replay.options import parse_options
 from penstock.scaler.replay.plot import svg
 from penstock.scaler.replay.replay import in_effect, replay

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import LiveState, PoolPlanner
+from penstock.scaler.pools.planner import Decision, LiveState, PoolPlanner
 from penstock.scaler.samples import Sample
 
 MAX_TICKS = 60
