@@ -15,9 +15,8 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
-from penstock.router.caching.key_summary import SummaryFollower
+from penstock.router.caching.known_misses import STORE_TIMEOUT_S, SummaryFollower, WriteBehind
 from penstock.router.caching.near_cache import NearCache, RequestKey, SingleFlight
-from penstock.router.caching.write_behind import STORE_TIMEOUT_S, WriteBehind
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Bypass, Deferred, Hit, LookUp, Miss
 from penstock.rpc.call import Call, Principal

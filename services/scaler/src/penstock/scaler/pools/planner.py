@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from penstock.scaler.decide.decision import DecisionState, PoolState, decide
 from penstock.scaler.decide.measurements import Calibration, CapacityEstimate, LeadTimes
-from penstock.scaler.forecast.features import DAY_S
+from penstock.scaler.forecast.features import DAY_S, Sample
 from penstock.scaler.forecast.horizon import HorizonForecasts, Rebuilt
 from penstock.scaler.pool_settings import PoolConfig
-from penstock.scaler.samples import Sample
 
 MAX_GAP = 1000
 """A silence of more intervals than this begins a new history."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pools.planner import Decision, LiveState, PoolPlanner
-from penstock.scaler.samples import Sample
 
 MAX_TICKS = 60
 TICK_S = 15.0
