@@ -18,11 +18,10 @@ from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import PendingLookups
 from penstock.cache.lookups.semantic_learning import SemanticLearning
 from penstock.cache.lookups.semantic_lookup import SemanticLookup
-from penstock.cache.semantic.embedder import Embedder, load_embedder
 from penstock.cache.semantic.judge import Judge, OpenAiJudge
 from penstock.cache.semantic.learning_log import LearningLog
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
-from penstock.cache.semantic.semantic_cache import SemanticCache
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache, load_embedder
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore

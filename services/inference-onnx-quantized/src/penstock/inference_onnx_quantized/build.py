@@ -13,8 +13,7 @@ from penstock.hosting.service import Service
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
 from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
 from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel

@@ -9,10 +9,10 @@ from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
+from penstock.otel.process_metrics import boot_id
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
-from penstock.service.boot_id import boot_id
 from penstock.service.clock import Clock
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
 from penstock.telemetry.detection.cpu_pressure import CpuPressure

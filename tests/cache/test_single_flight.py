@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock.service.single_flight import SingleFlight
+from penstock.cache.lookups.pending import SingleFlight
 from penstock.testkit.eventually import eventually
 
 LONG_S = 30.0

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api.batcher.v1 import batcher_pb2 as pb
-from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.queue.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL
 from penstock.batcher.settings import (
     BatchingSection,
     KnobsSection,
     PriorityName,
     QueuePolicySection,
 )
-from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL
 from penstock.rpc.errors import invalid
 from pydantic import ValidationError
 

@@ -6,8 +6,8 @@ import secrets
 
 import pytest
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.router.caching import key_summary as module
-from penstock.router.caching.key_summary import KeySummary
+from penstock.router.caching import known_misses as module
+from penstock.router.caching.known_misses import KeySummary
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES
 from penstock.testkit.chats import chat
 

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL, WorkItem
+from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL, WorkItem
 
 POSTPONED = "\x00postponed"
 """Tenant name of the items that are served after all others of their class."""

@@ -15,14 +15,11 @@ Plain values; nothing waits here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from penstock.batcher.cost_model import CostModel
-from penstock.batcher.work_item import CRITICAL, WorkItem
+from penstock.batcher.queue.instance_profile import CostModel
+from penstock.batcher.queue.requests import CRITICAL, WorkItem
 from penstock.service.purity import pure
-
-OVERRUN_RATIO = 1.25
-"""A batch that takes this many times what a batch may take halves the rows of the next one."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +38,6 @@ class BatchLimits:
         if priority == CRITICAL and self.max_urgent_ms:
             return self.max_urgent_ms
         return self.max_ms
-
-
-@dataclass(slots=True)
-class RowLimits:
-    """Rows that the next batch of each model may have: additive increase, multiplicative decrease.
-
-    A batch that ran over its time halves them, and each one that did not adds a row.
-    """
-
-    rows: dict[str, float] = field(default_factory=dict)
-
-    def rows_for(self, model: str, max_rows: int) -> int:
-        """Rows of the model's next batch, `max_rows` at most."""
-        return min(max_rows, int(self.rows.get(model, max_rows)))
-
-    def record_batch(self, model: str, rows: int, time_ratio: float, max_rows: int) -> None:
-        """Record a batch of `rows` that took `time_ratio` times what a batch may take."""
-        if rows > 1 and time_ratio > OVERRUN_RATIO:
-            self.rows[model] = max(1.0, rows / 2)
-        elif model in self.rows:
-            self.rows[model] = min(float(max_rows), self.rows[model] + 1.0)
 
 
 @pure
@@ -84,8 +60,8 @@ def form_batch(
             if item.priority == CRITICAL and batch.adds_no_more_than_alone(item):
                 batch.add(item)
     taken = {item.id for item in batch.items}
-    head_length = tokens_per_row(head)
-    for item in sorted(others, key=lambda item: abs(tokens_per_row(item) - head_length)):
+    head_length = head.tokens_per_row
+    for item in sorted(others, key=lambda item: abs(item.tokens_per_row - head_length)):
         if item.id not in taken and batch.keeps_throughput(item):
             batch.add(item)
     return batch.items
@@ -100,7 +76,7 @@ class _GrowingBatch:
         self._limits = limits
         self._rows = head.rows
         self._tokens = head.tokens
-        self._longest = tokens_per_row(head)
+        self._longest = head.tokens_per_row
         max_ms = limits.max_ms_for(head.priority)
         self._max_ms = max(max_ms, self._predict_ms()) if max_ms else 0.0
 
@@ -108,12 +84,12 @@ class _GrowingBatch:
         self.items.append(item)
         self._rows += item.rows
         self._tokens += item.tokens
-        self._longest = max(self._longest, tokens_per_row(item))
+        self._longest = max(self._longest, item.tokens_per_row)
 
     def adds_no_more_than_alone(self, item: WorkItem) -> bool:
         """Whether the item prolongs the batch by at most the time that it would take alone."""
         with_ms = self._predict_ms_with(item)
-        alone_ms = self._cost.predict_ms(item.rows, tokens_per_row(item))
+        alone_ms = self._cost.predict_ms(item.rows, item.tokens_per_row)
         return with_ms is not None and with_ms - self._predict_ms() <= alone_ms
 
     def keeps_throughput(self, item: WorkItem) -> bool:
@@ -129,21 +105,16 @@ class _GrowingBatch:
     def _predict_ms_with(self, item: WorkItem) -> float | None:
         """Milliseconds of the batch with the item; None where a limit forbids it."""
         rows = self._rows + item.rows
-        longest = max(self._longest, tokens_per_row(item))
+        longest = max(self._longest, item.tokens_per_row)
         if rows > self._limits.max_rows or rows * longest > self._limits.max_tokens:
             return None
         with_ms = self._cost.predict_ms(rows, longest)
         return None if self._max_ms and with_ms > self._max_ms else with_ms
 
 
-def tokens_per_row(item: WorkItem) -> int:
-    """Tokens of each row of an item, rounded up; at least 1."""
-    return max(1, -(-item.tokens // max(1, item.rows)))
-
-
 @pure
 def padding_waste(batch: Iterable[WorkItem]) -> float:
     """Share of a padded batch's tokens that are padding, 0 to 1."""
     items = list(batch)
-    padded = sum(item.rows for item in items) * max(tokens_per_row(item) for item in items)
+    padded = sum(item.rows for item in items) * max(item.tokens_per_row for item in items)
     return 1.0 - sum(item.tokens for item in items) / padded
