@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from penstock.stack import ports
-from penstock.stack.plan import StackPlan
+from penstock.stack.cell import DRAIN_ORDER
+from penstock.stack.plan import BESIDE, CELL, Shape, StackPlan
 from penstock.stack.process import Program
 from services_file import FILE, differences, host_port, listen_variables, package_of
 
@@ -14,8 +15,7 @@ PACKAGES = {package_of(service): service for service in FILE.services}
 SECOND_INSTANCE = "inference-2"
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> list[Program]:
+def programs_in(shape: Shape, tmp_path: Path) -> list[Program]:
     """Every process of a whole stack on the documented ports, in the order of starting."""
     plan = StackPlan(
         addresses=ports.documented(),
@@ -24,8 +24,31 @@ def programs(tmp_path: Path) -> list[Program]:
         config_file=tmp_path / "penstock.yaml",
         token="token",
         upstream_name="first",
+        shape=shape,
     )
     return [program for stage in plan.stages() for program in stage]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> list[Program]:
+    """The processes of a stack of separate services."""
+    return programs_in("processes", tmp_path)
+
+
+@pytest.fixture
+def with_cell(tmp_path: Path) -> list[Program]:
+    """The processes of a stack with a cell."""
+    return programs_in("cell", tmp_path)
+
+
+def settings_in(program: Program, service: str) -> dict[str, str]:
+    """The variables of one service of a process that runs several, as it would have them alone."""
+    prefix = f"PENSTOCK_{package_of(service).upper()}_"
+    return {
+        f"PENSTOCK_{name.removeprefix(prefix)}": value
+        for name, value in program.env.items()
+        if name.startswith(prefix)
+    }
 
 
 def service_of(program: Program) -> str:
@@ -88,3 +111,32 @@ def test_a_process_starts_after_the_services_that_it_calls(programs: list[Progra
 def test_every_documented_port_belongs_to_a_process(programs: list[Program]) -> None:
     opened = {port for program in programs for port in listen_variables(program.env).values()}
     assert opened == {host_port(address)[1] for address in ports.documented().values()}
+
+
+@pytest.mark.parametrize(("process", "services"), [("cell", CELL), ("beside", BESIDE)])
+def test_a_service_in_a_shared_process_has_the_settings_of_its_own(
+    with_cell: list[Program], programs: list[Program], process: str, services: tuple[str, ...]
+) -> None:
+    (shared,) = (program for program in with_cell if program.name == process)
+    alone = {program.name: program for program in programs}
+    assert shared.command[-1] == ",".join(services)
+    for service in services:
+        own = {key: value for key, value in alone[service].env.items() if "PENSTOCK" in key}
+        assert settings_in(shared, service) == own
+
+
+def test_both_shapes_run_the_same_services(
+    with_cell: list[Program], programs: list[Program]
+) -> None:
+    shared = {"cell": CELL, "beside": BESIDE}
+    names = [name for program in with_cell for name in shared.get(program.name, (program.name,))]
+    assert sorted(names) == sorted(program.name for program in programs)
+
+
+def test_services_of_one_process_drain_before_those_they_call() -> None:
+    assert set(DRAIN_ORDER) == set(FILE.services)
+    for name in DRAIN_ORDER:
+        entry = FILE.services[name]
+        later = DRAIN_ORDER[DRAIN_ORDER.index(name) :]
+        assert entry.registers or entry.calls <= set(later), name
+    assert DRAIN_ORDER[-1] == FILE.every_service.exports_to

@@ -45,14 +45,18 @@ def run(
     """
     _parser(name, kind, question).parse_args()
     try:
-        settings = load_settings(kind)
+        settings = load_settings(kind, name)
     except BadConfig as error:
         sys.exit(_refuse(name, error.problems))
     configure(name, settings.profile, settings.log_level)
-    sys.exit(_run(name, serve(settings)))
+    sys.exit(run_main(name, serve(settings)))
 
 
-def _run(name: str, main: Awaitable[None]) -> int:
+def run_main(name: str, main: Awaitable[None]) -> int:
+    """Run the main coroutine of a process; returns the exit status, having said on standard error
+    what could not be used.
+    """
+
     async def body() -> None:
         await main
 

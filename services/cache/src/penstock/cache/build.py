@@ -27,6 +27,7 @@ from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore
 from penstock.cache.storage.replica_follower import ReplicaFollower
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -203,3 +204,6 @@ def _embedder(settings: CacheSettings) -> Embedder | None:
 def _revision_order(folder: Path) -> tuple[int, str]:
     """Revisions are numbers: a longer name is a larger one."""
     return len(folder.name), folder.name
+
+
+ASSEMBLY = Assembly(NAME, CacheSettings, build, "Is there an answer that may be reused?")

@@ -9,6 +9,7 @@ import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.polling import poll_after_loop
@@ -225,3 +226,12 @@ async def _keep_registry(
             selection.forget(instance_id)
             with contextlib.suppress(Fault):
                 await backends.detach(instance_id)
+
+
+ASSEMBLY = Assembly(
+    NAME,
+    RouterSettings,
+    build,
+    "Which instance should serve this, and what if it fails?",
+    edge=True,
+)
