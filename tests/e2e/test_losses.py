@@ -21,9 +21,7 @@ NOTE_WAIT_S = 60
 
 
 @pytest_asyncio.fixture(params=SHAPES)
-async def stack(
-    home: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[Stack]:
+async def stack(home: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     async with stack_in(tmp_path, home, request.param) as started:
         yield started
 

@@ -70,6 +70,12 @@ class EndpointHandlers:
         self._dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self._clock = clock
         self._default_deadline_s = default_deadline_s
+        self._sessions: set[Session] = set()
+
+    def drain(self) -> None:
+        """Let every item stream end once its items are answered: a stream has no end of its own."""
+        for session in self._sessions:
+            session.drain()
 
     def generic(self) -> grpc.GenericRpcHandler:
         """All handlers of the service, ready to be added to a server."""
@@ -132,7 +138,11 @@ class EndpointHandlers:
                 await _refuse(context, to_fault(error))
                 return
             session = Session(self._dispatcher, frame, self._clock, self._item_call(caller))
-            await session.run(context, grpc.aio.EOF)
+            self._sessions.add(session)
+            try:
+                await session.run(context, grpc.aio.EOF)
+            finally:
+                self._sessions.discard(session)
 
         return serve
 

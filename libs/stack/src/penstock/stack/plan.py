@@ -74,8 +74,7 @@ class StackPlan:
         instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
-            # Last started is first stopped: what is beside lets go of the cell before it drains.
-            return (*stores, (self.cell(), self._beside()), (*instances, *upstream))
+            return (*stores, (self._beside(),), (self.cell(),), (*instances, *upstream))
         return (
             *stores,
             (self._process("telemetry"),),
