@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,22 @@ def test_the_second_instance_has_the_next_port(programs: list[Program]) -> None:
     assert listen_variables(second.env) == {"listen": first + 1}
 
 
-def test_only_the_cache_uses_the_store_of_bounded_size(programs: list[Program]) -> None:
+def test_the_ledger_and_cached_answers_have_stores_of_their_own(programs: list[Program]) -> None:
     for program in programs:
-        if service := PACKAGES.get(program.command[-1].removeprefix("penstock.")):
-            expected = "cache" if FILE.services[service].store == "cache" else "ledger"
-            assert program.env["PENSTOCK_REDIS_URL"].endswith(f"/{expected}.sock"), program.name
+        if program.command[-1].removeprefix("penstock.") in PACKAGES:
+            for store in ("ledger", "cache"):
+                url = program.env[f"PENSTOCK_{store.upper()}_URL"]
+                assert url.endswith(f"/{store}.sock"), program.name
+
+
+def test_a_store_that_others_run_is_not_started(tmp_path: Path) -> None:
+    plan = StackPlan(ports.documented(), tmp_path, tmp_path, tmp_path / "penstock.yaml", "token")
+    outside = replace(plan, external_ledger_url="redis://elsewhere:6379/0")
+    (stores, *others) = outside.stages()
+    assert [program.name for program in stores] == ["redis-cache"]
+    assert others[0][0].env["PENSTOCK_LEDGER_URL"] == "redis://elsewhere:6379/0"
+    neither = replace(outside, external_cache_url="redis://elsewhere:6379/1")
+    assert neither.stages()[0][0].name == "telemetry"
 
 
 def test_a_process_starts_after_the_services_that_it_calls(programs: list[Program]) -> None:

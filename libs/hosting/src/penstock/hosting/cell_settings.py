@@ -9,6 +9,7 @@ from typing import Any
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell import Member
 from penstock.service.settings import BadConfig, ServiceSettings, load_settings
+from penstock.service.variables import unknown_variables
 
 LISTEN = "PENSTOCK_LISTEN"
 COLLECTOR = "telemetry"
@@ -24,7 +25,7 @@ def load_members(assemblies: Sequence[Assembly[Any]]) -> list[Member]:
     Raises:
         BadConfig: names every bad variable of all services.
     """
-    problems: list[str] = []
+    problems = unknown_variables(os.environ)
     listens: dict[str, str] = {}
     if LISTEN in os.environ and len(assemblies) > 1:
         names = ", ".join(f"PENSTOCK_{_upper(each.name)}_LISTEN" for each in assemblies)

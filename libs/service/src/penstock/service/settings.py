@@ -91,10 +91,12 @@ class ServiceSettings(BaseSettings):
     config_file: Path | None = Field(
         None, description="YAML file of keys, models, prices, limits and routes"
     )
-    redis_url: str = Field(
+    ledger_url: str = Field(
         "",
-        description="Redis for shared state; empty: the embedded server that the supervisor starts",
+        description="store of what must not be lost: budgets, leases, registry, runs, jobs, the "
+        "scaler's history; empty: none",
     )
+    cache_url: str = Field("", description="store of bounded size for cached answers; empty: none")
     otlp_endpoint: str = Field(
         "",
         description="host:port that takes OTLP over gRPC; empty: telemetry is counted and dropped",

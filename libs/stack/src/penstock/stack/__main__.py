@@ -12,6 +12,7 @@ from typing import NoReturn
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import EmbeddedStore
+from penstock.service.variables import unknown_variables
 from penstock.stack.cell import run_cell
 
 SHAPES = ("cell", "processes")
@@ -93,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_cell(arguments.services)
     if arguments.shape not in SHAPES:
         raise CannotStart(f"PENSTOCK_SHAPE: {arguments.shape!r} is neither cell nor processes")
+    if problems := unknown_variables(os.environ):
+        raise BadConfig(problems)
     _run_stack(arguments)
     return 0
 

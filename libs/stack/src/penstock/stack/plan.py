@@ -28,7 +28,7 @@ BESIDE = ("console", "scaler", "telemetry")
 """The services that no call waits for: a process of theirs is called `beside`."""
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-STANDALONE = {"redis_url": "", "otlp_endpoint": ""}
+STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
 SINGLE_THREADED_LIBRARIES = {
     "OMP_NUM_THREADS": "1",
@@ -48,7 +48,8 @@ class StackPlan:
         sockets: folder of the embedded stores' unix sockets.
         config_file: the YAML file for all services.
         token: secret of the internal ports.
-        redis_url: store for everything; empty: two embedded ones.
+        external_ledger_url: the store that never evicts; empty: an embedded one.
+        external_cache_url: the store of bounded size; empty: an embedded one.
         instances: number of inference instances, at most two.
         profile: `development` or `production`.
         api_key: key with which the console calls the router.
@@ -61,7 +62,8 @@ class StackPlan:
     sockets: Path
     config_file: Path
     token: str
-    redis_url: str = ""
+    external_ledger_url: str = ""
+    external_cache_url: str = ""
     instances: int = 2
     profile: str = "development"
     api_key: str = ""
@@ -70,7 +72,7 @@ class StackPlan:
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
-        stores = () if self.redis_url else (self._stores(),)
+        stores = (self._stores(),) if self._stores() else ()
         instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
@@ -127,12 +129,12 @@ class StackPlan:
     @property
     def ledger_url(self) -> str:
         """The store that never evicts: registry, budgets, jobs."""
-        return self.redis_url or self._embedded("ledger").url
+        return self.external_ledger_url or self._embedded("ledger").url
 
     @property
     def cache_url(self) -> str:
         """The store of bounded size: cached answers."""
-        return self.redis_url or self._embedded("cache").url
+        return self.external_cache_url or self._embedded("cache").url
 
     def _own_settings(self, service: str) -> dict[str, str]:
         """What only this service is told."""
@@ -178,7 +180,9 @@ class StackPlan:
         return {f"{name}_address": self.addresses[name] for name in services}
 
     def _stores(self) -> Stage:
-        return (self._store("ledger"), self._store("cache"))
+        """The embedded stores: those that nobody else runs."""
+        ledger = () if self.external_ledger_url else (self._store("ledger"),)
+        return ledger if self.external_cache_url else (*ledger, self._store("cache"))
 
     def _store(self, name: StoreName) -> Program:
         store = self._embedded(name)
@@ -218,7 +222,8 @@ class StackPlan:
             "listen": self.addresses[service],
             "profile": self.profile,
             "config_file": str(self.config_file),
-            "redis_url": self.cache_url if service == "cache" else self.ledger_url,
+            "ledger_url": self.ledger_url,
+            "cache_url": self.cache_url,
             "otlp_endpoint": "" if service == "telemetry" else self.addresses["telemetry"],
             "internal_token": self.token,
             "home": str(self.home),

@@ -99,12 +99,12 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         BadConfig: the `cache` section of the file is wrong.
         CannotStart: there is no store, or the embedder cannot be loaded.
     """
-    if not settings.redis_url:
+    if not settings.cache_url:
         raise CannotStart(
-            "the cache stores entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
+            "the cache stores entries in Redis: set PENSTOCK_CACHE_URL (make up does)"
         )
     section = _section(settings)
-    client = outside.open_store(settings.redis_url)
+    client = outside.open_store(settings.cache_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
     endpoint = Endpoint(SERVICE, cache.servicer, internal(settings.internal_token))

@@ -35,11 +35,11 @@ CLIENT_TIMEOUT_S = 1.0
 
 def build(settings: LimiterSettings, outside: Outside) -> Service:
     """Make the limiter; raises BadConfig, and CannotStart where no store is set."""
-    if not settings.redis_url:
+    if not settings.ledger_url:
         raise CannotStart(
-            "the limiter keeps its ledger in Redis: set PENSTOCK_REDIS_URL (`make up` does)"
+            "the limiter keeps its ledger in Redis: set PENSTOCK_LEDGER_URL (`make up` does)"
         )
-    client = outside.open_store(settings.redis_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
+    client = outside.open_store(settings.ledger_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
     store = LedgerStore(client, outside.clock, settings.store_timings())
     limiter = LimiterServicer(
         settings, *_sections(settings), store, outside.clock, outside.telemetry

@@ -46,7 +46,7 @@ def build(settings: ScalerSettings, outside: Outside) -> Service:
     """
     clock = outside.clock
     peers = Peers(outside)
-    client = outside.open_store(settings.redis_url) if settings.redis_url else None
+    client = outside.open_store(settings.ledger_url) if settings.ledger_url else None
     store = ScalerStore(client, secrets.token_hex(8))
     autoscaler = _autoscaler(settings, outside, store, peers)
     servicer = ScalerServicer(autoscaler, clock)
