@@ -45,11 +45,12 @@ def with_cell(tmp_path: Path) -> list[Program]:
 def settings_in(program: Program, service: str) -> dict[str, str]:
     """The variables of one service of a process that runs several, as it would have them alone."""
     prefix = f"PENSTOCK_{package_of(service).upper()}_"
-    return {
+    own = {
         f"PENSTOCK_{name.removeprefix(prefix)}": value
         for name, value in program.env.items()
         if name.startswith(prefix)
     }
+    return {**program.env, **own}
 
 
 def service_of(program: Program) -> str:
@@ -133,8 +134,17 @@ def test_a_service_in_a_shared_process_has_the_settings_of_its_own(
     alone = {program.name: program for program in programs}
     assert shared.command[-1] == ",".join(services)
     for service in services:
-        own = {key: value for key, value in alone[service].env.items() if "PENSTOCK" in key}
-        assert settings_in(shared, service) == own
+        assert alone[service].env.items() <= settings_in(shared, service).items()
+
+
+def test_what_a_scaler_starts_inherits_the_same_in_both_shapes(
+    with_cell: list[Program], programs: list[Program]
+) -> None:
+    (shared,) = (program for program in with_cell if program.name == "beside")
+    (alone,) = (program for program in programs if program.name == "scaler")
+    names = ("CONFIG_FILE", "HOME", "INTERNAL_TOKEN", "OTLP_ENDPOINT", "PROFILE", "ROUTER_ADDRESS")
+    for name in names:
+        assert shared.env[f"PENSTOCK_{name}"] == alone.env[f"PENSTOCK_{name}"]
 
 
 def test_both_shapes_run_the_same_services(

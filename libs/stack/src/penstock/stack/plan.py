@@ -6,6 +6,7 @@ each calls and on which port; a test compares the two.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,15 +208,10 @@ class StackPlan:
     def _together(
         self, name: str, services: tuple[str, ...], address: str, **settings: str
     ) -> Program:
-        """Services in one process, each told its settings under its own name."""
-        values = {
-            f"{service}_{key}": value
-            for service in services
-            for key, value in (self._settings_of(service) | settings).items()
-        }
+        """Services in one process."""
+        values = {service: self._settings_of(service) | settings for service in services}
         command = (*python_module("penstock.stack"), "cell", ",".join(services))
-        values["home"] = str(self.home)
-        return Program(name, command, _variables(values), address)
+        return Program(name, command, _variables(_shared(values)), address)
 
     def _settings_of(self, service: str) -> dict[str, str]:
         return {
@@ -229,6 +225,24 @@ class StackPlan:
             "home": str(self.home),
             **self._own_settings(service),
         }
+
+
+def _shared(values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The settings of several services for one environment, which the children of these services
+    inherit: what most of them are told is told to all, and what differs is told under a service's
+    name.
+    """
+    shared: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for key in dict.fromkeys(key for settings in values.values() for key in settings):
+        told = {service: settings[key] for service, settings in values.items() if key in settings}
+        ((common, _),) = Counter(told.values()).most_common(1)
+        if key != "listen":
+            shared[key] = common
+        own |= {
+            f"{service}_{key}": value for service, value in told.items() if value != shared.get(key)
+        }
+    return shared | own
 
 
 def _variables(settings: Mapping[str, str]) -> dict[str, str]:
