@@ -94,7 +94,7 @@ class Running:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder = tmp_path_factory.mktemp("cell")
     plan = StackPlan(
         ports.free(), folder, socket_folder(), folder / "penstock.yaml", TOKEN, shape="cell"
@@ -112,11 +112,17 @@ async def cell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runnin
         registration = Registration("one", MODEL, concurrency=4)
         address = plan.addresses["router"]
         async with registered_instance(instance, registration, address, TOKEN):
-            await _until_served(running)
             yield running
     finally:
         await channel.close()
         await supervisor.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def cell(started: Running) -> Running:
+    """The cell, serving: the test before may have ended its process."""
+    await _until_served(started)
+    return started
 
 
 async def _until_served(running: Running) -> None:
@@ -172,7 +178,6 @@ async def rules_of(cell: Running) -> list[str]:
 
 
 async def test_sighup_reaches_every_service_and_a_bad_file_is_refused(cell: Running) -> None:
-    await _until_served(cell)
     cell.configure(("acme", "globex"), [{**WIDE, "name": "wider"}])
     cell.send(signal.SIGHUP)
     await cell.wait_for_line("configuration read again")
@@ -192,7 +197,6 @@ async def test_a_cell_that_dies_is_restarted_and_serves_again(cell: Running) -> 
 
 
 async def test_sigterm_lets_a_call_in_flight_finish(cell: Running) -> None:
-    await _until_served(cell)
     cell.instance.started.clear()
     in_flight = asyncio.create_task(cell.embed("held until the cell stops"))
     await asyncio.wait_for(cell.instance.started.wait(), 20)
