@@ -106,7 +106,7 @@ class _Services:
         """The limiter, and another one on the same ledger whose holds expire after a second."""
         await self._start(
             "limiter",
-            redis_url=self.ledger,
+            ledger_url=self.ledger,
             admin_listen=self.at["operators"],
             admin_tokens=f"olga={OPERATOR}",
             envoy_listen=self.at["envoy"],
@@ -114,15 +114,15 @@ class _Services:
             store_timeout_ms="5000",
             store_patience_ms="5000",
         )
-        await self._start("brief_limiter", "limiter", redis_url=self.ledger, hold_ms="1000")
+        await self._start("brief_limiter", "limiter", ledger_url=self.ledger, hold_ms="1000")
 
     async def _cache(self) -> None:
-        await self._start("cache", redis_url=self.answers)
+        await self._start("cache", cache_url=self.answers)
 
     async def _router(self) -> None:
         await self._start(
             "router",
-            redis_url=self.ledger,
+            ledger_url=self.ledger,
             batcher_address=self.at["batcher"],
             cache_address=self.at["cache"],
             limiter_address=self.at["limiter"],
@@ -147,7 +147,7 @@ class _Services:
     async def _scaler(self) -> None:
         await self._start(
             "scaler",
-            redis_url=self.ledger,
+            ledger_url=self.ledger,
             tick_s="0.2",
             keda_listen=self.at["keda"],
             router_address=self.at["router"],
@@ -191,7 +191,7 @@ async def running_cut_off(home: Path, folder: Path) -> AsyncIterator[System]:
             "router",
             at["router"],
             **shared,
-            redis_url=f"unix://{folder}/no.sock",
+            ledger_url=f"unix://{folder}/no.sock",
             limiter_loss="open",
             retry_budget="0",
             cache_address=nobody,

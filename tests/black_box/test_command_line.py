@@ -87,9 +87,9 @@ async def test_a_file_that_cannot_be_is_refused_with_every_bad_key(
 ) -> None:
     path = tmp_path / "penstock.yaml"
     path.write_text(text)
-    ended = await command(
-        service, listen=ANYWHERE, config_file=str(path), redis_url=f"unix://{tmp_path}/none"
-    )
+    stores = {"limiter": "ledger_url", "cache": "cache_url"}
+    store = {stores[service]: f"unix://{tmp_path}/none"} if service in stores else {}
+    ended = await command(service, listen=ANYWHERE, config_file=str(path), **store)
     assert ended.status == 2
     lines = ended.errors.splitlines()
     assert len(lines) == len(named)
@@ -100,8 +100,8 @@ async def test_a_file_that_cannot_be_is_refused_with_every_bad_key(
 
 async def test_what_a_service_cannot_do_without_is_said_in_a_line(tmp_path: Path) -> None:
     told = {
-        "limiter": "PENSTOCK_REDIS_URL",
-        "cache": "PENSTOCK_REDIS_URL",
+        "limiter": "PENSTOCK_LEDGER_URL",
+        "cache": "PENSTOCK_CACHE_URL",
         "inference_onnx_quantized": EMBEDDER,
         "inference_upstream": "no upstream",
     }

@@ -26,6 +26,7 @@ from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore
 from penstock.cache.storage.replica_follower import ReplicaFollower
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -97,12 +98,12 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         BadConfig: the `cache` section of the file is wrong.
         CannotStart: there is no store, or the embedder cannot be loaded.
     """
-    if not settings.redis_url:
+    if not settings.cache_url:
         raise CannotStart(
-            "the cache stores entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
+            "the cache stores entries in Redis: set PENSTOCK_CACHE_URL (make up does)"
         )
     section = _section(settings)
-    client = outside.open_store(settings.redis_url)
+    client = outside.open_store(settings.cache_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
     endpoint = Endpoint(SERVICE, cache.servicer, internal(settings.internal_token))
@@ -202,3 +203,6 @@ def _embedder(settings: CacheSettings) -> Embedder | None:
 def _revision_order(folder: Path) -> tuple[int, str]:
     """Revisions are numbers: a longer name is a larger one."""
     return len(folder.name), folder.name
+
+
+ASSEMBLY = Assembly(NAME, CacheSettings, build, "Is there an answer that may be reused?")

@@ -6,6 +6,7 @@ import asyncio
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
@@ -97,3 +98,6 @@ def _instance(
         tenancy=router_pb2.TENANCY_SPOT if settings.spot else router_pb2.TENANCY_ON_DEMAND,
         zone=settings.zone,
     )
+
+
+ASSEMBLY = Assembly(NAME, InferenceSettings, build, "What does the model say?")

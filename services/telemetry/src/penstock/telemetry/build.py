@@ -6,6 +6,7 @@ Telemetry records no spans of itself.
 from __future__ import annotations
 
 from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
@@ -101,3 +102,8 @@ def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
         return None
     folder = settings.home / "forward"
     return Forwarder(settings.forward_endpoint, folder, settings.forward_queue_bytes, clock)
+
+
+ASSEMBLY = Assembly(
+    NAME, TelemetrySettings, build, "What happened, what did it cost, is it normal?"
+)
