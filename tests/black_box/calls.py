@@ -100,6 +100,9 @@ class Api:
         self.telemetry = telemetry_pb2_grpc.TelemetryServiceStub(at["telemetry"])
         self.scaler = scaler_pb2_grpc.ScalerServiceStub(at["scaler"])
         self.keda = externalscaler_pb2_grpc.ExternalScalerStub(at["keda"])
+        self.slow_scaler = scaler_pb2_grpc.ScalerServiceStub(at["slow_scaler"])
+        """Has the same pools, knows no other scaler, and decides every three seconds."""
+        self.slow_keda = externalscaler_pb2_grpc.ExternalScalerStub(at["slow_keda"])
 
     async def close(self) -> None:
         """Close every channel."""

@@ -121,14 +121,20 @@ PRICES = [
 ]
 
 
-def _pool(name: str, min_instances: int) -> dict[str, Any]:
+def _pool(name: str, min_instances: int, **fields: float) -> dict[str, Any]:
     """A pool whose instances do 100 units of work a second each."""
     sizes = {"min_instances": min_instances, "max_instances": 10}
     times = {"interval_s": 1.0, "capacity": 100.0, "target_utilisation": 1.0}
-    return {"name": name, **sizes, **times}
+    return {"name": name, **sizes, **times, **fields}
 
 
-POOLS = [_pool("steady/pool", 2), _pool("busy", 1), _pool("idle", 0)]
+AT_ONCE = {"scale_to_zero_after_s": 0, "scale_down_period_s": 0, "start_cost_s": 0}
+POOLS = [
+    _pool("steady/pool", 2),
+    _pool("busy", 1),
+    _pool("idle", 0),
+    _pool("silent", 0, stale_after_s=1, **AT_ONCE),
+]
 
 
 def _provider(base_url: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class _Services:
         await self._cache()
         await self._router()
         await self._instances()
-        await self._scaler()
+        await self._scalers()
         await eventually(lambda: _instances_registered(self.at["router"]), START_S)
 
     async def _start(self, name: str, module: str = "", **settings: str) -> None:
@@ -144,7 +144,8 @@ class _Services:
             "upstream", "inference_upstream", upstream="provider", router_address=router
         )
 
-    async def _scaler(self) -> None:
+    async def _scalers(self) -> None:
+        """The scaler, and another one that knows nothing of it and decides seldom."""
         await self._start(
             "scaler",
             ledger_url=self.ledger,
@@ -152,14 +153,16 @@ class _Services:
             keda_listen=self.at["keda"],
             router_address=self.at["router"],
         )
+        await self._start("slow_scaler", "scaler", tick_s="3", keda_listen=self.at["slow_keda"])
 
 
 @contextlib.asynccontextmanager
 async def running_system(home: Path, folder: Path) -> AsyncIterator[System]:
     """Every service once, with everything between them."""
-    internal = ("cache", "limiter", "brief_limiter", "batcher", "inference", "upstream", "scaler")
-    second_ports = ("operators", "envoy", "metrics", "keda")
-    at = free_addresses("router", "telemetry", *internal, *second_ports)
+    internal = ("cache", "limiter", "batcher", "inference", "upstream", "scaler")
+    twins = ("brief_limiter", "slow_scaler")
+    second_ports = ("operators", "envoy", "metrics", "keda", "slow_keda")
+    at = free_addresses("router", "telemetry", *internal, *twins, *second_ports)
     with tempfile.TemporaryDirectory(prefix="penstock-") as sockets:
         async with _prepared(home, folder) as (processes, provider):
             ledger = await processes.store("ledger", Path(sockets))

@@ -76,7 +76,8 @@ async def test_calls_go_on_and_receipts_say_what_is_lost(router: Router) -> None
         async def all_is_said() -> common_pb2.Receipt:
             receipt = (await router.generate("hello")).receipt
             notes = "\n".join(receipt.notes)
-            for lost in ("registry not shared", "limiter unavailable", "cache unavailable"):
+            assert "registry not shared: the store is unavailable" in receipt.notes
+            for lost in ("limiter unavailable", "cache unavailable"):
                 assert lost in notes
             return receipt
 

@@ -101,6 +101,16 @@ async def test_a_job_whose_time_is_up_fails(caller: Caller, model: str, serve: S
     assert (done.state, done.status.code) == (FAILED, 4)
 
 
+async def test_a_job_above_its_ceiling_of_cost_fails_at_once(
+    caller: Caller, model: str, serve: Serve
+) -> None:
+    async with serve(echo, model) as instance:
+        job = await caller.submit(work("x"), {"model": model, "max_cost_microusd": 1})
+        done = await ended(caller, job.id)
+    assert (done.state, done.status.reason, done.attempts) == (FAILED, "COST_CEILING", 1)
+    assert not instance.asked
+
+
 async def test_watching_shows_each_state_once_until_the_end(
     caller: Caller, model: str, serve: Serve
 ) -> None:

@@ -13,7 +13,7 @@ from penstock.testkit.eventually import eventually
 from .calls import Api, refused
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="session")]
-STEADY, BUSY, IDLE = "steady/pool", "busy", "idle"
+STEADY, BUSY, SILENT = "steady/pool", "busy", "silent"
 
 
 def demand(pool: str, work: float, count: int = 20, backlog: float = 0.0) -> Any:
@@ -54,6 +54,16 @@ async def test_a_pool_without_demand_stays_at_its_least(api: Api) -> None:
     assert await metric(api, STEADY) == 2
 
 
+async def test_a_pool_with_little_demand_is_kept_at_its_minimum(api: Api) -> None:
+    await api.scaler.ReportDemand(demand(STEADY, 10.0), metadata=api.token)
+
+    async def decided() -> None:
+        decision = await plan(api, STEADY)
+        assert (decision.wanted, decision.reason) == (2, "min_instances")
+
+    await eventually(decided)
+
+
 async def test_demand_is_provided_for_and_the_reason_is_kept(api: Api) -> None:
     """An instance does 100 a second; 550 a second need six, of which four come at once."""
     answer = await api.scaler.ReportDemand(demand(BUSY, 550.0), metadata=api.token)
@@ -79,8 +89,29 @@ async def test_demand_is_provided_for_and_the_reason_is_kept(api: Api) -> None:
 
 
 async def test_a_scaler_that_knows_nothing_is_not_the_reason_for_zero(api: Api) -> None:
-    assert await metric(api, IDLE) >= 1
-    assert (await api.keda.IsActive(ref(IDLE))).result
+    assert await metric(api, SILENT) >= 1
+    assert (await api.keda.IsActive(ref(SILENT))).result
+
+
+async def test_keda_is_not_told_zero_once_demand_is_no_longer_fresh(api: Api) -> None:
+    """A scaler that decides every three seconds is asked between two decisions."""
+
+    async def last_decided() -> int:
+        request = pb.ListDecisionsRequest(pool=SILENT, limit=1)
+        rows = (await api.slow_scaler.ListDecisions(request, metadata=api.token)).decisions
+        return rows[0].wanted
+
+    async def decided_zero() -> None:
+        await api.slow_scaler.ReportDemand(demand(SILENT, 0.0), metadata=api.token)
+        assert await last_decided() == 0
+
+    async def one_although_zero_was_decided() -> None:
+        request = keda.GetMetricsRequest(scaledObjectRef=ref(SILENT))
+        (told,) = (await api.slow_keda.GetMetrics(request)).metricValues
+        assert (told.metricValue, await last_decided()) == (1, 0)
+
+    await eventually(decided_zero)
+    await eventually(one_although_zero_was_decided, 2.5)
 
 
 async def test_keda_is_told_the_metric_by_a_name_that_kubernetes_takes(api: Api) -> None:

@@ -18,8 +18,6 @@ from .calls import Api, Caller, chat, refused
 from .configuration import EMBEDDER
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="session")]
-SLOW_MS = 1000
-"""Spans that take longer are kept in traces that are not sampled."""
 PARENT = "00-{trace_id}-b7ad6b7169203331-01"
 
 
@@ -256,11 +254,11 @@ async def test_traces_are_found_by_whom_and_what_they_concern(api: Api, made: Ma
 
     async def all_there() -> None:
         assert everything <= await found(name="RouterService/")
+        assert made.generated.trace_id in await found(service="inference-upstream")
 
     await eventually(all_there)
     assert await found(run_id="run-t") == {made.miss.trace_id}
     assert await found(errors_only=True) == {made.failed}
-    assert made.generated.trace_id in await found(service="inference-upstream")
     assert made.miss.trace_id not in await found(service="inference-upstream")
     assert not await found(min_duration_ms=60_000)
     assert len(await found(limit=1)) == 1
@@ -270,8 +268,8 @@ async def test_what_services_tell_each_other_begins_no_trace(api: Api, made: Mad
     for name in ("RegistryService/", "ComputeBatch", "ListQueues"):
         request = pb.SearchTracesRequest(name=name)
         answer = await api.telemetry.SearchTraces(request, metadata=api.token)
-        # What fails or is slow is kept all the same.
-        assert all(row.error or row.duration_ms >= SLOW_MS for row in answer.traces)
+        # what fails or takes a second is recorded all the same
+        assert not [row for row in answer.traces if not row.error and row.duration_ms < 1_000]
 
 
 async def test_requests_are_followed_as_they_end(caller: Caller) -> None:
@@ -282,6 +280,9 @@ async def test_requests_are_followed_as_they_end(caller: Caller) -> None:
     await api.telemetry.GetIntake(pb.GetIntakeRequest(), metadata=api.token)  # the watch has begun
     receipt = (await caller.embed("watched")).receipt
     message = await watching
+    while message.trace.name != "RouterService/Embed":  # a lease may be renewed for the caller
+        assert message.trace.tenant == caller.key
+        message = await call.read()
     assert message.trace.trace_id == receipt.trace_id
     assert message.trace.tenant == caller.key
     call.cancel()
