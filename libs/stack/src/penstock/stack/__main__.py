@@ -65,9 +65,9 @@ def _add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--shape",
         choices=SHAPES,
-        default=os.environ.get("PENSTOCK_SHAPE", SHAPES[0]),
+        default=os.environ.get("PENSTOCK_SHAPE", "processes"),
         help="cell: router, limiter, cache and batcher in one process; processes: each service in "
-        "its own (default: $PENSTOCK_SHAPE, else cell)",
+        "its own (default: $PENSTOCK_SHAPE, else processes)",
     )
 
 

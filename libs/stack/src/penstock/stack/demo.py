@@ -57,7 +57,7 @@ class Answered:
     receipt: common_pb2.Receipt
 
 
-async def demo(home: Path, console: Console, shape: Shape = "cell") -> dict[str, float]:
+async def demo(home: Path, console: Console, shape: Shape = "processes") -> dict[str, float]:
     """Run the demo and return its figures by name; on a failure, print the stack's log first.
 
     Raises:
