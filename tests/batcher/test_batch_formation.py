@@ -6,13 +6,16 @@ import math
 import random
 
 import pytest
-from penstock.batcher.batch_delay import ArrivalGaps, batch_delay_s
-from penstock.batcher.batch_formation import BatchLimits, RowLimits, form_batch, padding_waste
-from penstock.batcher.concurrency import FixedLimit
-from penstock.batcher.cost_model import CostModel
-from penstock.batcher.queue.instance_profile import InstanceProfile
+from penstock.batcher.queue.batch_formation import BatchLimits, form_batch, padding_waste
+from penstock.batcher.queue.instance_profile import (
+    CostModel,
+    FixedLimit,
+    InstanceProfile,
+    RowLimits,
+)
+from penstock.batcher.queue.next_batch import ArrivalGaps, batch_delay_s
+from penstock.batcher.queue.requests import CRITICAL, NORMAL, WorkItem
 from penstock.batcher.settings import KnobsSection
-from penstock.batcher.work_item import CRITICAL, NORMAL, WorkItem
 
 WIDE = BatchLimits(max_rows=32, max_tokens=16_384)
 

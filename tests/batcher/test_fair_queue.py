@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.batcher.fair_queue import BURST_CREDITS, DEFAULT_WEIGHTS, FairQueue
-from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL, WorkItem
+from penstock.batcher.queue.fair_queue import BURST_CREDITS, DEFAULT_WEIGHTS, FairQueue
+from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL, WorkItem
 
 PRIORITIES = (LOW, NORMAL, HIGH, CRITICAL)
 TOTAL_WEIGHT = sum(DEFAULT_WEIGHTS.values())

@@ -12,16 +12,15 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.concurrency import FixedLimit, GradientLimit
-from penstock.batcher.knobs import KnobTable
-from penstock.batcher.queue.instance_profile import TRUSTED_FOR_S, TRUSTED_SAMPLES
-from penstock.batcher.queue.instance_queue import InstanceQueue
-from penstock.batcher.queue.pending_request import (
-    Answer,
-    InstanceResult,
-    PendingRequest,
-    TaskSize,
+from penstock.batcher.queue.instance_profile import (
+    TRUSTED_FOR_S,
+    TRUSTED_SAMPLES,
+    FixedLimit,
+    GradientLimit,
 )
+from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.knobs import KnobTable
+from penstock.batcher.queue.requests import Answer, InstanceResult, PendingRequest, TaskSize
 from penstock.batcher.settings import BatchingSection, KnobsSection, QueuePolicySection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, exhausted, invalid, to_item_status, unavailable

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.batcher.instance import CONTEXT_BYTES, INFERENCE, PeerInstance
-from penstock.batcher.queue.pending_request import PendingRequest
-from penstock.batcher.work_item import NORMAL, WorkItem
+from penstock.batcher.queue.requests import NORMAL, PendingRequest, WorkItem
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import MAX_REQUEST_BYTES

@@ -11,15 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.concurrency import FixedLimit
-from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_profile import FixedLimit
 from penstock.batcher.queue.instance_queue import InstanceQueue
-from penstock.batcher.queue.pending_request import (
-    Answer,
-    InstanceResult,
-    PendingRequest,
-    TaskSize,
-)
+from penstock.batcher.queue.knobs import KnobTable
+from penstock.batcher.queue.requests import Answer, InstanceResult, PendingRequest, TaskSize
 from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import OK, Fault, unavailable

@@ -18,7 +18,7 @@ from penstock.cache.semantic.learning_log import (
     LoggedEvent,
     RecordedDecision,
 )
-from penstock.cache.semantic.scope_state import ScopeState
+from penstock.cache.semantic.scopes import ScopeState
 from penstock.cache.semantic.semantic_cache import SemanticCache
 from penstock.rpc.call import Call, Principal
 from penstock.testkit.chats import chat, chat_result

@@ -13,7 +13,7 @@ from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.build import Models
-from penstock.cache.semantic.lookup_value import LookupValue, ProbeLimiter
+from penstock.cache.lookups.semantic_lookup import LookupValue, ProbeLimiter
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.testkit.chats import chat, chat_result, look_up_request

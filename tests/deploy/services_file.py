@@ -134,8 +134,9 @@ def differences(
         FILE.every_service.exports_to if exporter else None
     ):
         problems.append(f"{service} exports its spans to {exported_to or 'nobody'}")
-    if entry.store and not variables.get("PENSTOCK_REDIS_URL"):
-        problems.append(f"{service} keeps state in a store and has no PENSTOCK_REDIS_URL")
+    store = f"PENSTOCK_{entry.store.upper()}_URL" if entry.store else ""
+    if store and not variables.get(store):
+        problems.append(f"{service} keeps state in a store and has no {store}")
     return problems
 
 

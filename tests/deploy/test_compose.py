@@ -87,7 +87,9 @@ def test_ports_are_published_on_the_loopback_address_only() -> None:
 
 def test_the_store_listens_on_the_port_of_the_file() -> None:
     urls = {
-        container["environment"]["PENSTOCK_REDIS_URL"] for container in map(CONTAINERS.get, OURS)
+        container["environment"][f"PENSTOCK_{store}_URL"]
+        for container in map(CONTAINERS.get, OURS)
+        for store in ("LEDGER", "CACHE")
     }
     assert urls == {f"redis://redis:{FILE.store.port}/0"}
     assert "redis" in CONTAINERS

@@ -80,7 +80,9 @@ def test_the_settings_have_the_ports_and_the_addresses_of_the_entry(service: str
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_opens_a_store_where_its_entry_says_so(service: str) -> None:
     build = ROOT / "services" / service / "src/penstock" / package_of(service) / "build.py"
-    assert ("settings.redis_url" in build.read_text()) == (FILE.services[service].store is not None)
+    assert set(re.findall(r"settings\.(ledger|cache)_url", build.read_text())) == (
+        {FILE.services[service].store} - {None}
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES)

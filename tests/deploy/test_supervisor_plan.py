@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from penstock.stack import ports
-from penstock.stack.plan import StackPlan
+from penstock.stack.cell import DRAIN_ORDER
+from penstock.stack.plan import BESIDE, CELL, Shape, StackPlan
 from penstock.stack.process import Program
 from services_file import FILE, differences, host_port, listen_variables, package_of
 
@@ -14,8 +16,7 @@ PACKAGES = {package_of(service): service for service in FILE.services}
 SECOND_INSTANCE = "inference-2"
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> list[Program]:
+def programs_in(shape: Shape, tmp_path: Path) -> list[Program]:
     """Every process of a whole stack on the documented ports, in the order of starting."""
     plan = StackPlan(
         addresses=ports.documented(),
@@ -24,8 +25,32 @@ def programs(tmp_path: Path) -> list[Program]:
         config_file=tmp_path / "penstock.yaml",
         token="token",
         upstream_name="first",
+        shape=shape,
     )
     return [program for stage in plan.stages() for program in stage]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> list[Program]:
+    """The processes of a stack of separate services."""
+    return programs_in("processes", tmp_path)
+
+
+@pytest.fixture
+def with_cell(tmp_path: Path) -> list[Program]:
+    """The processes of a stack with a cell."""
+    return programs_in("cell", tmp_path)
+
+
+def settings_in(program: Program, service: str) -> dict[str, str]:
+    """The variables of one service of a process that runs several, as it would have them alone."""
+    prefix = f"PENSTOCK_{package_of(service).upper()}_"
+    own = {
+        f"PENSTOCK_{name.removeprefix(prefix)}": value
+        for name, value in program.env.items()
+        if name.startswith(prefix)
+    }
+    return {**program.env, **own}
 
 
 def service_of(program: Program) -> str:
@@ -67,11 +92,22 @@ def test_the_second_instance_has_the_next_port(programs: list[Program]) -> None:
     assert listen_variables(second.env) == {"listen": first + 1}
 
 
-def test_only_the_cache_uses_the_store_of_bounded_size(programs: list[Program]) -> None:
+def test_the_ledger_and_cached_answers_have_stores_of_their_own(programs: list[Program]) -> None:
     for program in programs:
-        if service := PACKAGES.get(program.command[-1].removeprefix("penstock.")):
-            expected = "cache" if FILE.services[service].store == "cache" else "ledger"
-            assert program.env["PENSTOCK_REDIS_URL"].endswith(f"/{expected}.sock"), program.name
+        if program.command[-1].removeprefix("penstock.") in PACKAGES:
+            for store in ("ledger", "cache"):
+                url = program.env[f"PENSTOCK_{store.upper()}_URL"]
+                assert url.endswith(f"/{store}.sock"), program.name
+
+
+def test_a_store_that_others_run_is_not_started(tmp_path: Path) -> None:
+    plan = StackPlan(ports.documented(), tmp_path, tmp_path, tmp_path / "penstock.yaml", "token")
+    outside = replace(plan, external_ledger_url="redis://elsewhere:6379/0")
+    (stores, *others) = outside.stages()
+    assert [program.name for program in stores] == ["redis-cache"]
+    assert others[0][0].env["PENSTOCK_LEDGER_URL"] == "redis://elsewhere:6379/0"
+    neither = replace(outside, external_cache_url="redis://elsewhere:6379/1")
+    assert neither.stages()[0][0].name == "telemetry"
 
 
 def test_a_process_starts_after_the_services_that_it_calls(programs: list[Program]) -> None:
@@ -88,3 +124,41 @@ def test_a_process_starts_after_the_services_that_it_calls(programs: list[Progra
 def test_every_documented_port_belongs_to_a_process(programs: list[Program]) -> None:
     opened = {port for program in programs for port in listen_variables(program.env).values()}
     assert opened == {host_port(address)[1] for address in ports.documented().values()}
+
+
+@pytest.mark.parametrize(("process", "services"), [("cell", CELL), ("beside", BESIDE)])
+def test_a_service_in_a_shared_process_has_the_settings_of_its_own(
+    with_cell: list[Program], programs: list[Program], process: str, services: tuple[str, ...]
+) -> None:
+    (shared,) = (program for program in with_cell if program.name == process)
+    alone = {program.name: program for program in programs}
+    assert shared.command[-1] == ",".join(services)
+    for service in services:
+        assert alone[service].env.items() <= settings_in(shared, service).items()
+
+
+def test_what_a_scaler_starts_inherits_the_same_in_both_shapes(
+    with_cell: list[Program], programs: list[Program]
+) -> None:
+    (shared,) = (program for program in with_cell if program.name == "beside")
+    (alone,) = (program for program in programs if program.name == "scaler")
+    names = ("CONFIG_FILE", "HOME", "INTERNAL_TOKEN", "OTLP_ENDPOINT", "PROFILE", "ROUTER_ADDRESS")
+    for name in names:
+        assert shared.env[f"PENSTOCK_{name}"] == alone.env[f"PENSTOCK_{name}"]
+
+
+def test_both_shapes_run_the_same_services(
+    with_cell: list[Program], programs: list[Program]
+) -> None:
+    shared = {"cell": CELL, "beside": BESIDE}
+    names = [name for program in with_cell for name in shared.get(program.name, (program.name,))]
+    assert sorted(names) == sorted(program.name for program in programs)
+
+
+def test_services_of_one_process_drain_before_those_they_call() -> None:
+    assert set(DRAIN_ORDER) == set(FILE.services)
+    for name in DRAIN_ORDER:
+        entry = FILE.services[name]
+        later = DRAIN_ORDER[DRAIN_ORDER.index(name) :]
+        assert entry.registers or entry.calls <= set(later), name
+    assert DRAIN_ORDER[-1] == FILE.every_service.exports_to

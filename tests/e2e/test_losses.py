@@ -11,22 +11,28 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from penstock.stack.plan import BESIDE
 from penstock.stack.stack import Stack
 from penstock.testkit.eventually import eventually
-from running_stack import embed, stack_in
+from running_stack import SHAPES, embed, stack_in
 
 pytestmark = [pytest.mark.processes]
 NOTE_WAIT_S = 60
 
 
-@pytest_asyncio.fixture
-async def stack(home: Path, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with stack_in(tmp_path, home) as started:
+@pytest_asyncio.fixture(params=SHAPES)
+async def stack(home: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
+    async with stack_in(tmp_path, home, request.param) as started:
         yield started
 
 
-def kill(stack: Stack, name: str) -> None:
-    child = stack.supervisor.child(name)
+def process_of(stack: Stack, service: str) -> str:
+    """The name of the process that runs a service."""
+    return "beside" if stack.plan.shape == "cell" and service in BESIDE else service
+
+
+def kill(stack: Stack, service: str) -> None:
+    child = stack.supervisor.child(process_of(stack, service))
     assert child is not None
     child.kill()
 
@@ -43,7 +49,7 @@ async def test_requests_are_served_while_telemetry_is_down(stack: Stack) -> None
 async def test_the_receipt_names_a_stopped_process_and_requests_are_served(
     stack: Stack, name: str, note: str
 ) -> None:
-    await stack.supervisor.stop_one(name)
+    await stack.supervisor.stop_one(process_of(stack, name))
 
     async def receipt_has_note() -> bool:
         return any(note in line for line in (await embed(stack)).receipt.notes)

@@ -21,16 +21,18 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.stack.stack import Stack
 from penstock.stack.traces import fetch_trace, services_in
-from running_stack import INSTANCES, KEY, embed, stack_in
+from running_stack import INSTANCES, KEY, SHAPES, embed, stack_in
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with stack_in(tmp_path_factory.mktemp("stack"), home) as started:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SHAPES)
+async def stack(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Stack]:
+    async with stack_in(tmp_path_factory.mktemp("stack"), home, request.param) as started:
         yield started
 
 

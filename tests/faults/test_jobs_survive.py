@@ -74,7 +74,7 @@ def programs(folder: Path, redis_url: str) -> list[Program]:
     config.write_text(f"keys: {{api: [{{id: fault, sha256: {digest}, organisation: acme}}]}}\n")
     shared = {
         "PENSTOCK_INTERNAL_TOKEN": TOKEN,
-        "PENSTOCK_REDIS_URL": redis_url,
+        "PENSTOCK_LEDGER_URL": redis_url,
         "PENSTOCK_CONFIG_FILE": str(config),
         "PENSTOCK_OTLP_ENDPOINT": "",
         "PENSTOCK_LOG_LEVEL": "error",

@@ -23,6 +23,7 @@ from penstock.stack.log import LogStream
 from penstock.stack.stack import Stack, run_stack
 from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
 from rich.console import Console
+from running_stack import SHAPES
 
 MODEL = "all-MiniLM-L6-v2"
 TENANTS = tuple(agent.tenant for agent in AGENTS)
@@ -31,8 +32,10 @@ AT_ONCE = 8
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SHAPES)
+async def stack(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("stalls")
     (folder / "models").symlink_to(home / "models")
     keys = {tenant: f"psk-{tenant}" for tenant in TENANTS}
@@ -50,7 +53,7 @@ async def stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": api}, "limits": {"rules": [budget]}}))
     async with run_stack(
-        ports.free(), folder, config, keys, LogStream(Console(quiet=True))
+        ports.free(), folder, config, keys, LogStream(Console(quiet=True)), request.param
     ) as started:
         await started.wait_for_instances(MODEL, 2, TENANTS[0])
         yield started

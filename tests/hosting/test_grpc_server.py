@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -17,9 +18,11 @@ from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import connect, open_channel
 from penstock.service.program import CannotStart
 from penstock.service.settings import ServiceSettings
+from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, serving
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
@@ -135,6 +138,28 @@ async def test_a_second_copy_on_the_same_port_fails(servicer: Slow) -> None:
         with pytest.raises(CannotStart):
             await second.start()
         await second.stop(None)
+
+
+async def test_an_open_item_stream_does_not_hold_up_the_stop(servicer: Slow) -> None:
+    server = GrpcServer("test", ServiceSettings(listen="127.0.0.1:0", drain_s=0), [door(servicer)])
+    await server.start()
+    peer = connect(server.address, SERVICE, token=TOKEN)
+    in_flight = asyncio.create_task(peer.call("Compute", inference_pb2.ComputeRequest(), Call()))
+    await asyncio.wait_for(servicer.started.wait(), 5)
+    stopping = asyncio.create_task(server.stop(600))
+
+    async def refuses() -> bool:
+        with pytest.raises(Fault) as caught:
+            call = Call(deadline_s=time.monotonic() + 0.2)
+            await peer.call("Compute", inference_pb2.ComputeRequest(), call)
+        return caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+    await eventually(refuses)
+    assert not in_flight.done() and not stopping.done()
+    servicer.release.set()
+    await in_flight
+    await asyncio.wait_for(stopping, 20)
+    await peer.close()
 
 
 def test_a_bad_variable_is_one_line_and_exit_status_two() -> None:

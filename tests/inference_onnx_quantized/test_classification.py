@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from penstock.inference_onnx_quantized.classification import (
-    all_finite,
     classify_by_examples,
     softmax,
     top_labels,
 )
+from penstock.inference_onnx_quantized.compute import all_finite
 from penstock.inference_onnx_quantized.request_checks import (
     FieldViolation,
     TaskLimits,

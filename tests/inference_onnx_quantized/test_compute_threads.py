@@ -7,8 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from penstock.inference_onnx_quantized.compute_threads import Cancelled, ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import Cancelled, ComputeThreads, LoadMeter
 from penstock.service.clock import SystemClock
 
 WAIT_S = 30

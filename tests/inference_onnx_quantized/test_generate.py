@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel, checksum, parse_card, write_card

@@ -16,8 +16,7 @@ import pytest
 from identity import write_identity, write_nan
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel

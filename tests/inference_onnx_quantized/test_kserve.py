@@ -19,8 +19,7 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
 from penstock.inference_onnx_quantized.api.kserve_service import NAME, KServeServicer
 from penstock.inference_onnx_quantized.api.orca import TRAILER, orca_report
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.encoder import TextModel

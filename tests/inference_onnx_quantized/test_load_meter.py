@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import LoadMeter
 
 
 def test_requests_that_do_not_compute_yet_are_queued() -> None:

@@ -27,7 +27,7 @@ from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig
 from penstock.testkit.eventually import eventually
-from penstock.testkit.pace import Pace, log_normal_paces, trace_paces
+from penstock.testkit.scripted_answers import Pace, log_normal_paces, trace_paces
 from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()

@@ -16,8 +16,8 @@ import grpc
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.otel.counts import Accounts, bucket_bounds_s, bucket_index
-from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
-from penstock.otel.trace_context import RateLimitingSampler, format_traceparent, is_valid
+from penstock.otel.spans import format_traceparent, is_valid
+from penstock.otel.telemetry import NO_TELEMETRY, RateLimitingSampler, Telemetry
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import unavailable
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.stability import NOTE, shared_prefix_bytes, split_volatile
+from penstock.prompts.prefix import NOTE, shared_prefix_bytes, split_volatile
 from penstock.prompts.templates import Template
 
 SYSTEM = (

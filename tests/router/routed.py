@@ -113,7 +113,7 @@ async def start(
                 "internal_token": TOKEN,
                 "lease_ms": LEASE_MS,
                 "grace_s": 0.0,
-                "redis_url": "the test's own" if store is not None else "",
+                "ledger_url": "the test's own" if store is not None else "",
             }
         )
         outside = outside_for_tests(own)

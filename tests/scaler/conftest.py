@@ -14,16 +14,15 @@ from penstock.api.scaler.v1 import scaler_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.scaler.actuate.actuator import Actuator
-from penstock.scaler.actuate.dry_run import DryRun
+from penstock.scaler.actuate.actuator import Actuator, DryRun
 from penstock.scaler.api.scaler_service import ScalerServicer
 from penstock.scaler.build import SCALER, keda_port
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pool_settings import PoolConfig
 from penstock.scaler.pools.autoscaler import Autoscaler, StopRequests
 from penstock.scaler.pools.planner import PoolPlanner
 from penstock.scaler.pools.pool import Pool
 from penstock.scaler.pools.store import ScalerStore
-from penstock.scaler.samples import Sample
 from penstock.scaler.settings import ScalerSettings
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.clock import FakeClock

@@ -15,15 +15,14 @@ from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
-from penstock.scaler.actuate.actuator import Actuator, FleetStatus
-from penstock.scaler.actuate.dry_run import DryRun
+from penstock.scaler.actuate.actuator import Actuator, DryRun, FleetStatus
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.forecast.forecaster import Forecaster
 from penstock.scaler.pools.autoscaler import Autoscaler, NoticeOutcome
 from penstock.scaler.pools.demand_intake import DemandIntake
 from penstock.scaler.pools.demand_source import REGISTRY, DemandSource
 from penstock.scaler.pools.planner import PoolPlanner
 from penstock.scaler.pools.store import ScalerStore
-from penstock.scaler.samples import Sample
 from penstock.service.store import open_store
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.server import TOKEN, serving

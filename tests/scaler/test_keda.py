@@ -9,8 +9,7 @@ import asyncio
 import grpc
 import pytest
 from penstock.api.keda import externalscaler_pb2 as keda
-from penstock.scaler.actuate.actuator import FleetStatus
-from penstock.scaler.actuate.dry_run import DryRun
+from penstock.scaler.actuate.actuator import DryRun, FleetStatus
 from penstock.scaler.pools.planner import PoolPlanner
 
 from .conftest import Scaler, Scalers, feed

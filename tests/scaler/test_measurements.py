@@ -9,7 +9,7 @@ from penstock.scaler.decide.measurements import (
     LeadTimes,
     ServedInterval,
 )
-from penstock.scaler.samples import Sample
+from penstock.scaler.forecast.features import Sample
 
 
 def test_readings_become_samples_of_whole_intervals() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.replay.command import main
 from penstock.scaler.replay.trace_file import BadTrace, Columns, read_trace
-from penstock.scaler.samples import Sample
 
 
 def write_trace(folder: Path, lines: list[str]) -> str:

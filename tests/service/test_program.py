@@ -50,4 +50,4 @@ def test_help_lists_the_variables(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["router", "--help"])
     assert _exit_status() == 0
-    assert "PENSTOCK_REDIS_URL" in capsys.readouterr().out
+    assert "PENSTOCK_LEDGER_URL" in capsys.readouterr().out

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
-from penstock.tasks.kind import OVERHEAD_TOKENS, Estimate, Kind, Task, TaskResult
+from penstock.tasks.kind import (
+    MAX_TEXTS,
+    OVERHEAD_TOKENS,
+    Estimate,
+    Kind,
+    Task,
+    TaskResult,
+    text_tokens,
+)
 from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, KINDS, RERANK, kind_of
 from penstock.tasks.rerank import ranking_of
-from penstock.tasks.texts import MAX_TEXTS, text_tokens
 
 ALL = tuple(KINDS.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.tasks.texts import text_tokens, texts_tokens
+from penstock.tasks.kind import text_tokens, texts_tokens
 
 
 @pytest.mark.parametrize(

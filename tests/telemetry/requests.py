@@ -8,11 +8,11 @@ import random
 from collections.abc import Sequence
 
 from penstock.otel import attributes as semconv
-from penstock.telemetry.detection.baseline import fit_baseline
-from penstock.telemetry.detection.findings import Finding
+from penstock.telemetry.detection.group_state import fit_baseline
+from penstock.telemetry.detection.incidents import Finding
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.spans.spans import Source, SpanTree, Value
-from penstock.telemetry.window.trace_summary import SettledRequest, TraceSummary
+from penstock.telemetry.window.settled_traces import SettledRequest, TraceSummary
 
 from .conftest import span
 

@@ -17,7 +17,7 @@ from penstock.telemetry.detection.group_state import (
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.ingest.host_metrics import cpu_wait_s, record_cpu_pressure
 from penstock.telemetry.spans.spans import Source
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 from penstock.testkit.clock import FakeClock
 
 from .requests import feed, settled_request

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from penstock.telemetry.detection.findings import Contribution, Finding
-from penstock.telemetry.detection.incidents import MAX_CONTRIBUTIONS, IncidentTracker
+from penstock.telemetry.detection.incidents import (
+    MAX_CONTRIBUTIONS,
+    Contribution,
+    Finding,
+    IncidentTracker,
+)
 
 SLOW = Contribution("latency_ms", 1.0, 33.0, 24.0)
 FAILING = Contribution("error_rate", 1.0, 0.5, 0.01)

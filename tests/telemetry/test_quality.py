@@ -6,7 +6,7 @@ import random
 
 import pytest
 from penstock.otel import attributes as semconv
-from penstock.telemetry.detection.findings import Finding
+from penstock.telemetry.detection.incidents import Finding
 from penstock.telemetry.detection.quality import (
     REFERENCE_SIZE,
     QualityMeasure,

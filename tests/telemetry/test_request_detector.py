@@ -10,13 +10,12 @@ import random
 import numpy as np
 import pytest
 from penstock.service.clock import SystemClock
-from penstock.telemetry.detection.baseline import fit_baseline
-from penstock.telemetry.detection.group_state import SAMPLE_SIZE
+from penstock.telemetry.detection.group_state import SAMPLE_SIZE, fit_baseline
 from penstock.telemetry.detection.refitting import refit_baselines
 from penstock.telemetry.detection.request_detector import MAX_GROUPS, RequestDetector
 from penstock.telemetry.detection.request_features import FEATURES, feature_vectors
 from penstock.telemetry.spans.spans import Source
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 from penstock.testkit.eventually import eventually
 
 from .requests import START_S, feed, settled_request, slow_requests, usual_requests

@@ -6,7 +6,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.service.clock import SystemClock
 from penstock.telemetry.spans.spans import Source, SpanTree
 from penstock.telemetry.store import TelemetryStore
-from penstock.telemetry.window.trace_summary import summarise_trace
+from penstock.telemetry.window.settled_traces import summarise_trace
 from penstock.telemetry.window.traces import TraceWindow
 
 from .otlp import otlp_span

@@ -10,7 +10,7 @@ from typing import Any
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
-from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.incidents import Contribution, Finding
 from penstock.telemetry.spans.spans import Source
 from penstock.telemetry.store import MAX_QUEUED_TRACES, TelemetryStore
 from penstock.testkit.clock import FakeClock

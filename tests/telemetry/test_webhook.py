@@ -18,8 +18,7 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig, load_settings
-from penstock.telemetry.detection.findings import Contribution
-from penstock.telemetry.detection.incidents import Incident
+from penstock.telemetry.detection.incidents import Contribution, Incident
 from penstock.telemetry.export.webhook import Webhook
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.testkit.clock import FakeClock

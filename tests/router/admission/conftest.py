@@ -33,6 +33,7 @@ from penstock.tasks.kinds import EMBED, GENERATE
 from penstock.testkit.clock import FakeClock
 from penstock.testkit.cuttable_store import CuttableStore
 from penstock.testkit.eventually import eventually
+from penstock.testkit.server import peer_to
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 PRICES = PricesSection(
@@ -198,7 +199,7 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
             )
             section = LimitsSection.model_validate({"rules": list(rules)})
             limiter = LimiterServicer(LimiterSettings(), section, PRICES, store, clock)
-            peer = ObservedPeer(InProcessPeer(LIMITER, limiter, clock=clock))
+            peer = ObservedPeer(peer_to(LIMITER, limiter, clock))
             prices = Current(Prices.from_section(PRICES))
             admission = LimiterAdmission(peer, prices, clock, on_loss)
             started.append(Limited(admission, limiter, store, connection, peer, clock))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from penstock.api.inference.v1 import inference_pb2
-from penstock.router.caching.single_flight import SingleFlight
+from penstock.router.caching.near_cache import SingleFlight
 from penstock.router.stages import Hit, LookUp, Miss
 
 from .conftest import ACME, BOLT, SAVED_MICROUSD, Rig, answer, embed, receipt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock.router.caching import write_behind as module
+from penstock.router.caching import known_misses as module
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.tasks.kind import TaskResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from penstock.api.common.v1 import common_pb2
-from penstock.router.calls.receipt import UnsureAnswer, copied, noted, with_escalations
+from penstock.router.calls.cascade import UnsureAnswer, copied, noted, with_escalations
 
 
 def unsure(model: str, paid: int, confidence: float, **more: object) -> UnsureAnswer:

@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import ModelPrice, Prices
-from penstock.router.calls.receipt import (
-    ReceiptBuilder,
-    Route,
-)
+from penstock.router.calls.state import ReceiptBuilder, Route
 from penstock.router.stages import Bypass, Hit, Miss, Shaped
 
 MTOK = 1_000_000

@@ -42,13 +42,12 @@ from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.store import embedded_store, open_store
 from penstock.testkit.eventually import eventually
-from penstock.testkit.server import TOKEN, serving
+from penstock.testkit.server import TOKEN, peer_to, serving
 from penstock.testkit.upstream import ScriptedUpstream
 
 from ..routed import JOINED_SUCCESSES, Routed, StartRouter
@@ -176,9 +175,7 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
             section = LimitsSection.model_validate({"rules": RULES})
             prices = PricesSection(models=tuple(PRICES.values()))
             limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
-            admission = LimiterAdmission(
-                InProcessPeer(LIMITER, limiter), Current(Prices(PRICES)), clock
-            )
+            admission = LimiterAdmission(peer_to(LIMITER, limiter), Current(Prices(PRICES)), clock)
             stack.push_async_callback(admission.close)
             server = await stack.enter_async_context(
                 serving([Endpoint(BATCHER, batcher, internal(TOKEN))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.requests.options import MAX_NAME_BYTES, check_options
+from penstock.router.requests.resolved import MAX_NAME_BYTES, check_options
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
 

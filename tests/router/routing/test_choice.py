@@ -23,8 +23,7 @@ from penstock.router.routing.choice import (
     too_long,
 )
 from penstock.router.routing.fleet import Fleet, Member
-from penstock.router.routing.least_added_delay import LeastAddedDelay
-from penstock.router.routing.strategy import RequestFeatures
+from penstock.router.routing.strategy import LeastAddedDelay, RequestFeatures
 from penstock.rpc.reasons import Verdict
 
 from .fleets import ANYTHING, choice, fail, fleet, late_binding, member

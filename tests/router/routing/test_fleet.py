@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.router.routing.choice import Chosen, Why, choose, closed_because
 from penstock.router.routing.fleet import Fleet, Learning, Member
-from penstock.router.routing.least_added_delay import LeastAddedDelay
+from penstock.router.routing.strategy import LeastAddedDelay
 from penstock.rpc.reasons import Verdict
 
 from .fleets import ANYTHING, choice, fail, fleet, member

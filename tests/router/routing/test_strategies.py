@@ -8,9 +8,16 @@ from random import Random
 import pytest
 from penstock.router.routing.choice import Chosen, choose
 from penstock.router.routing.fleet import Member
-from penstock.router.routing.least_added_delay import LeastAddedDelay, sized_delay
 from penstock.router.routing.strategies import STRATEGIES, PeakEwma, WeightedByUtilization
-from penstock.router.routing.strategy import Answer, Pick, RequestFeatures, ScoredPick, Strategy
+from penstock.router.routing.strategy import (
+    Answer,
+    LeastAddedDelay,
+    Pick,
+    RequestFeatures,
+    ScoredPick,
+    Strategy,
+    sized_delay,
+)
 from penstock.router.settings import RouterSettings
 
 from .fleets import ANYTHING, SERVICE_S, fleet, member

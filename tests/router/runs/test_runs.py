@@ -11,7 +11,7 @@ from penstock.router.runs import runs as module
 from penstock.router.runs.facts import Fact, Outbox
 from penstock.router.runs.runs import Runs
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.errors import Fault
+from penstock.rpc.errors import Fault, deadline_exceeded
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import SystemClock
 from penstock.testkit.clock import FakeClock
@@ -105,6 +105,23 @@ async def test_a_call_in_flight_ends_at_the_runs_deadline() -> None:
     with pytest.raises(Fault, match="the time of run r is up") as ended, runs.part_of(CALL):
         await asyncio.wait_for(asyncio.Event().wait(), 10)
     assert ended.value.reason is Reason.RUN_DEADLINE
+
+
+async def test_a_call_that_the_runs_deadline_ends_elsewhere_is_told_of_the_run() -> None:
+    runs = Runs(FakeClock())
+    call = runs.enter(pb.CallOptions(run_deadline_ms=10), CALL)
+    with pytest.raises(Fault) as ended, runs.part_of(call):
+        raise deadline_exceeded("deadline expired in the batcher queue")
+    assert ended.value.reason is Reason.RUN_DEADLINE
+
+
+async def test_a_call_whose_own_deadline_is_earlier_is_told_of_its_own() -> None:
+    clock = FakeClock()
+    runs, earlier = Runs(clock), CALL._replace(deadline_s=clock.monotonic() + 5)
+    call = runs.enter(pb.CallOptions(run_deadline_ms=10_000), earlier)
+    with pytest.raises(Fault) as ended, runs.part_of(call):
+        raise deadline_exceeded("deadline expired in the batcher queue")
+    assert ended.value.reason is Reason.DEADLINE_EXCEEDED
 
 
 async def test_a_caller_that_leaves_is_not_told_of_the_run() -> None:

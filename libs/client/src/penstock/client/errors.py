@@ -6,7 +6,7 @@ A table maps gRPC codes to classes.
 from __future__ import annotations
 
 import grpc
-from penstock.rpc.errors import Fault, failed_precondition, invalid
+from penstock.rpc.errors import Fault, failed_precondition, invalid, unavailable
 
 
 class PenstockError(Exception):
@@ -104,6 +104,15 @@ _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
 def from_fault(fault: Fault) -> PenstockError:
     """The error that a caller gets for a fault."""
     return _CLASSES.get(fault.code, PenstockError)(fault)
+
+
+def from_fault_at(address: str, fault: Fault) -> PenstockError:
+    """The error for a fault of the server at an address; an UNAVAILABLE names the address."""
+    error = from_fault(fault)
+    if error.code != "UNAVAILABLE":
+        return error
+    message = f"{address}: {fault.message}"
+    return from_fault(unavailable(message, retry_after_s=fault.retry_after_s, reason=fault.reason))
 
 
 def bad_request(field: str, message: str) -> BadRequest:

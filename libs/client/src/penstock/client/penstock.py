@@ -18,11 +18,11 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.client import requests
 from penstock.client.background import check_process
-from penstock.client.errors import PenstockError, bad_request, from_fault, not_open
+from penstock.client.errors import bad_request, from_fault_at, not_open
 from penstock.client.retries import retry_pause_s
 from penstock.client.run import DEFAULT_TIMEOUT_S, Priority, Run, new_run
 from penstock.rpc.call import PRIORITIES, Call
-from penstock.rpc.errors import Fault, unavailable
+from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
@@ -182,8 +182,8 @@ class Penstock:
         begun = False
         for attempt in itertools.count():
             try:
-                stream = self._open().stream("GenerateStream", request, call)
-                async with contextlib.aclosing(stream) as parts:  # type: ignore[type-var]  # a generator
+                stream: Any = self._open().stream("GenerateStream", request, call)
+                async with contextlib.aclosing(stream) as parts:
                     async for part in parts:
                         begun = True
                         yield part
@@ -290,23 +290,9 @@ class Penstock:
         left_s = call.remaining_s(self._clock.monotonic())
         pause_s = retry_pause_s(fault, attempt, self._retries, left_s, self._rng)
         if pause_s is None:
-            raise self._to_error(fault) from None
+            raise from_fault_at(self._address, fault) from None
         return pause_s
 
-    def _to_error(self, fault: Fault) -> PenstockError:
-        """The error for a fault; an UNAVAILABLE names the address."""
-        error = from_fault(fault)
-        if error.code != "UNAVAILABLE":
-            return error
-        message = f"{self._address}: {fault.message}"
-        return from_fault(
-            unavailable(message, retry_after_s=fault.retry_after_s, reason=fault.reason)
-        )
-
     def _to_call(self, run: Run) -> Call:
-        return Call(
-            priority=PRIORITIES[run.priority],
-            run_id=run.id,
-            step=run.step,
-            deadline_s=self._clock.monotonic() + run.timeout_s,
-        )
+        priority, ends_s = PRIORITIES[run.priority], self._clock.monotonic() + run.timeout_s
+        return Call(priority=priority, run_id=run.id, step=run.step, deadline_s=ends_s)

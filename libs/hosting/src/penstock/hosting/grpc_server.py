@@ -69,11 +69,11 @@ class GrpcServer:
         self._clock = clock or SystemClock()
         limits = limits or ServerLimits()
         self.grpc_server = grpc.aio.server(options=limits.options())
-        handlers = [
-            EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s).generic()
+        self._handlers = [
+            EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s)
             for endpoint in endpoints
         ]
-        self.grpc_server.add_generic_rpc_handlers(handlers)
+        self.grpc_server.add_generic_rpc_handlers([each.generic() for each in self._handlers])
         for add in foreign:
             add(self.grpc_server)
         self._health = health.aio.HealthServicer()
@@ -124,6 +124,8 @@ class GrpcServer:
         if grace_s:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(hurry.wait(), self._settings.drain_s)
+        for handlers in self._handlers:
+            handlers.drain()
         hurried = asyncio.create_task(hurry.wait())
         stopping = asyncio.create_task(self.grpc_server.stop(grace_s))
         await asyncio.wait([hurried, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -9,33 +9,23 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-from penstock.hosting.outside import Outside, real_world
+from penstock.hosting.assembly import Assembly
+from penstock.hosting.outside import real_world
 from penstock.hosting.service import Service
 from penstock.service.program import run
 from penstock.service.settings import ServiceSettings, reload_on_sighup
 
 S = TypeVar("S", bound=ServiceSettings)
-Build = Callable[[S, Outside], Service]
 
 
-def run_service(
-    name: str, kind: type[S], build: Build[S], question: str = "", *, edge: bool = False
-) -> None:
-    """Run a service as this process until it is told to stop; exits as `program.run` says.
-
-    Args:
-        name: the service's name, in logs, `--help` and `service.name`.
-        kind: its settings class.
-        build: its assembly.
-        question: the one question it answers, for `--help`.
-        edge: True for a service with a public port.
-    """
+def run_service(assembly: Assembly[S]) -> None:
+    """Run a service as this process until it is told to stop; exits as `program.run` says."""
 
     async def serve(settings: S) -> None:
-        async with real_world(name, settings, edge=edge) as outside:
-            await live(build(settings, outside), settings)
+        async with real_world(assembly.name, settings, edge=assembly.edge) as outside:
+            await live(assembly.build(settings, outside), settings)
 
-    run(name, kind, serve, question)
+    run(assembly.name, assembly.settings, serve, assembly.question)
 
 
 async def live(service: Service, settings: ServiceSettings) -> None:

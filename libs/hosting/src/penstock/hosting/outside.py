@@ -62,9 +62,18 @@ async def real_world(
         service: `service.name` of what is recorded.
         edge: True for a service with a public port, see Telemetry.
     """
-    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+    telemetry = telemetry_of(service, settings, edge=edge)
     clock = SystemClock()
-    telemetry = Telemetry(
+    try:
+        yield Outside(telemetry, dialling(settings, clock, telemetry), clock)
+    finally:
+        await asyncio.to_thread(telemetry.close)
+
+
+def telemetry_of(service: str, settings: ServiceSettings, *, edge: bool = False) -> Telemetry:
+    """The telemetry of a service, as its settings say. Owner: the caller, who closes it."""
+    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+    return Telemetry(
         service,
         settings.otlp_endpoint,
         profile=settings.profile,
@@ -72,7 +81,3 @@ async def real_world(
         instance=instance,
         interval_s=1.0,
     )
-    try:
-        yield Outside(telemetry, dialling(settings, clock, telemetry), clock)
-    finally:
-        await asyncio.to_thread(telemetry.close)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.models.export import require_torch
-from penstock.models.machine import machine
 from penstock.models.publish import publish_new
+from penstock.models.quantize import machine
 from penstock.onnx.card import BadModel, ModelCard, ModelFile, checksum, write_card
 from penstock.onnx.decoder import GENAI_CONFIG, Decoder, Sampling
 

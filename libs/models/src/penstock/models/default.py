@@ -10,9 +10,8 @@ from pathlib import Path
 
 from penstock.models.evaluate import compare
 from penstock.models.export import OPSET, export, fuse, load_encoder
-from penstock.models.machine import machine
 from penstock.models.publish import publish
-from penstock.models.quantize import Recipe, quantize_dynamic
+from penstock.models.quantize import Recipe, machine, quantize_dynamic
 from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, parse_card, write_card
 from penstock.onnx.encoder import TextModel

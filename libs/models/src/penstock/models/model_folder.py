@@ -24,8 +24,8 @@ from penstock.models.export import (
     load_encoder,
     require_torch,
 )
-from penstock.models.machine import machine
 from penstock.models.publish import publish_new
+from penstock.models.quantize import machine
 from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.encoder import TextModel

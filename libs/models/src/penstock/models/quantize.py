@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import platform
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+import onnxruntime
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
@@ -180,3 +182,13 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         root.setLevel(level)
+
+
+def machine() -> dict[str, str]:
+    """Processor, its instruction sets for INT8, and the versions of Python and onnxruntime."""
+    return {
+        "processor": platform.machine(),
+        "features": " ".join(cpu_features()),
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+    }

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from penstock.models.evaluate import cosines
-from penstock.models.machine import machine
 from penstock.models.publish import publish_new
 from penstock.models.quality_floors import QualityFloors
 from penstock.models.quantize import (
     Recipe,
+    machine,
     matmul_nodes,
     quantize_dynamic,
     quantize_static,

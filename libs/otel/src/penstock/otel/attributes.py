@@ -95,11 +95,3 @@ BACKGROUND_RPCS = (
 """Parts of the names of RPCs that no request causes: heartbeats, batches of many items, queries of
 the console. They begin no trace.
 """
-
-TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
-"""(most tokens, complexity tier); above the last it is `huge`."""
-
-
-def complexity_tier(tokens: int) -> str:
-    """The complexity tier of a call with this many tokens, input and output together."""
-    return next((name for most, name in TIERS if tokens <= most), "huge")

@@ -33,6 +33,9 @@ BUCKETS = (MAX_BITS - MIN_BITS) * BUCKETS_PER_DOUBLING + 2
 MAX_ACCOUNTS = 10_000
 """Accounts between two exports; calls beyond it are counted without their run and step."""
 
+TIERS = ((64, "short"), (512, "medium"), (4096, "long"))
+"""(most tokens, complexity tier); above the last it is `huge`."""
+
 AttributeValue = str | int | float | bool
 
 
@@ -193,7 +196,7 @@ def account_key(call: Call, receipt: common_pb2.Receipt) -> AccountKey:
         call.step,
         receipt.model,
         _cache_outcome(receipt.cache.outcome),
-        semconv.complexity_tier(usage.input_tokens + usage.output_tokens),
+        complexity_tier(usage.input_tokens + usage.output_tokens),
     )
 
 
@@ -216,7 +219,7 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, AttributeValue]
         semconv.OUTPUT_TOKENS: usage.output_tokens,
         semconv.CACHED_TOKENS: usage.cached_input_tokens,
         semconv.REASONING_TOKENS: usage.reasoning_tokens,
-        semconv.TIER: semconv.complexity_tier(usage.input_tokens + usage.output_tokens),
+        semconv.TIER: complexity_tier(usage.input_tokens + usage.output_tokens),
         semconv.CACHE_OUTCOME: _cache_outcome(receipt.cache.outcome),
         semconv.CACHE_RULE: receipt.cache.rule,
         semconv.CACHE_CONFIDENCE: receipt.cache.confidence,
@@ -234,3 +237,8 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, AttributeValue]
         attributes[f"{semconv.SAVED}.{saving.technique}"] = saving.microusd
         attributes[f"{semconv.SAVED_MS}.{saving.technique}"] = saving.saved_ms
     return {key: value for key, value in attributes.items() if value not in ("", 0)}
+
+
+def complexity_tier(tokens: int) -> str:
+    """The complexity tier of a call with this many tokens, input and output together."""
+    return next((name for most, name in TIERS if tokens <= most), "huge")

@@ -32,10 +32,9 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from penstock.otel import attributes as semconv
 from penstock.otel.counts import AttributeValue
 from penstock.otel.metrics import counts_as_metrics
-from penstock.otel.process_metrics import ProcessMetrics
+from penstock.otel.process_metrics import ProcessMetrics, boot_id
 from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.rpc.peers.stream import NO_PROXY
-from penstock.service.boot_id import boot_id
 
 log = logging.getLogger(__name__)
 

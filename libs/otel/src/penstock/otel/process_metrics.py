@@ -1,4 +1,4 @@
-"""CPU, memory and threads of this process, as the kernel and Python count them."""
+"""CPU, memory and threads of this process, and the machine it runs on, as the kernel says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STATM = Path("/proc/self/statm")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Gauge(NamedTuple):
@@ -58,3 +59,13 @@ def resident_bytes() -> float:
     """Resident memory of this process, in bytes."""
     pages = int(STATM.read_text().split()[1])
     return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def boot_id() -> str:
+    """Which machine this is: the running kernel's identifier, the same in all its containers; empty
+    where there is none to read.
+    """
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

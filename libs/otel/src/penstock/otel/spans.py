@@ -1,4 +1,5 @@
-"""The two kinds of open span: one that is exported when it ends, and one that is only timed.
+"""The two kinds of open span: one that is exported when it ends, and one that is only timed; and
+the identifiers of W3C Trace Context.
 
 A trace is sampled or not. Spans of a sampled trace are `RecordedSpan`s: each has an identifier,
 collects attributes and makes a new Call whose `traceparent` names it. Spans of a trace that is not
@@ -11,21 +12,63 @@ Positions in a W3C `traceparent`, `00-<trace id>-<span id>-<flags>`: the trace i
 
 from __future__ import annotations
 
+import random
+import re
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from penstock.otel.counts import receipt_attributes
 from penstock.otel.recorder import EndedSpan, Recorder
-from penstock.otel.trace_context import new_span_id
 from penstock.rpc.call import Call
 from penstock.rpc.spans import Own, Value
 
 if TYPE_CHECKING:
     from penstock.api.common.v1 import common_pb2
 
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT_LENGTH = 55
+SAMPLED_LAST_DIGITS = frozenset("13579bdf")
+"""Last digits of a traceparent whose flags have the sampled bit set."""
+
+_NON_ZERO_IDS = 1 << 64 | 1
+"""Bits that make neither a trace identifier (upper 128 bits) nor a span identifier zero."""
 NEW_TRACE = "-"
 """As an unrecorded span's parent: it is the first of a new trace, which has no parent."""
+
+
+def is_valid(traceparent: str) -> bool:
+    """Whether this is a traceparent of version 00 whose identifiers are not all zero."""
+    return TRACEPARENT.fullmatch(traceparent) is not None
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether a valid traceparent has the sampled flag."""
+    return traceparent[-1] in SAMPLED_LAST_DIGITS
+
+
+def format_traceparent(trace_id: int, span_id: int, sampled: bool) -> str:
+    """A traceparent of version 00."""
+    return f"00-{trace_id:032x}-{span_id:016x}-0{int(sampled)}"
+
+
+def new_trace_id(rng: random.Random) -> str:
+    """A trace identifier: 32 hexadecimal digits, not all zero."""
+    return f"{rng.getrandbits(128) or 1:032x}"
+
+
+def new_span_id(rng: random.Random) -> str:
+    """A span identifier: 16 hexadecimal digits, not all zero."""
+    return f"{rng.getrandbits(64) or 1:016x}"
+
+
+def new_unsampled_traceparent(rng: random.Random) -> str:
+    """The traceparent of a new trace that is not sampled.
+
+    Both identifiers come from one draw, because most traces in production are of this kind.
+    """
+    digits = f"{rng.getrandbits(192) | _NON_ZERO_IDS:048x}"
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 class _OpenSpan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,16 +17,18 @@ from typing import TYPE_CHECKING, Protocol
 from penstock.otel.attributes import BACKGROUND_RPCS
 from penstock.otel.counts import DurationHistograms
 from penstock.otel.recorder import EndedSpan, Recorder
-from penstock.otel.spans import NEW_TRACE, RecordedSpan, UnrecordedSpan, with_traceparent
-from penstock.otel.trace_context import (
+from penstock.otel.spans import (
+    NEW_TRACE,
     SAMPLED_LAST_DIGITS,
     TRACEPARENT_LENGTH,
-    RateLimitingSampler,
+    RecordedSpan,
+    UnrecordedSpan,
     is_sampled,
     is_valid,
     new_span_id,
     new_trace_id,
     new_unsampled_traceparent,
+    with_traceparent,
 )
 from penstock.rpc.call import Call
 from penstock.rpc.spans import Attributes, NoSpan, Own, Span
@@ -47,6 +50,31 @@ class Histogram(Protocol):
     """A distribution of values."""
 
     def record(self, amount: float, attributes: Attributes | None = None) -> None: ...
+
+
+class RateLimitingSampler:
+    """Samples at most so many new traces a second: a token bucket that holds one second's worth.
+
+    Args:
+        traces_per_s: infinite samples every trace.
+    """
+
+    def __init__(self, traces_per_s: float) -> None:
+        self._traces_per_s = traces_per_s
+        self._tokens = traces_per_s
+        self._refilled_s = 0.0
+
+    def should_sample(self, now_s: float) -> bool:
+        """Whether to sample the trace that begins at `now_s` (monotonic seconds); takes a token."""
+        if math.isinf(self._traces_per_s):
+            return True
+        refill = (now_s - self._refilled_s) * self._traces_per_s
+        self._tokens = min(max(self._traces_per_s, 1.0), self._tokens + refill)
+        self._refilled_s = now_s
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
 
 
 class Telemetry:

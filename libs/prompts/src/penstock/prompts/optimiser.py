@@ -26,9 +26,9 @@ from penstock.prompts.conversation import (
 )
 from penstock.prompts.json_text import compact
 from penstock.prompts.lossless import TEXT_TRANSFORMS, strip_escapes
+from penstock.prompts.prefix import with_stable_prefix
 from penstock.prompts.references import RESULT_REFERENCE, ReferenceIndex, ToolResult
 from penstock.prompts.selection import Similarity, rank_passages, select_passages, split_passages
-from penstock.prompts.stability import with_stable_prefix
 from penstock.prompts.templates import apply_template
 
 Block = TypeVar("Block")

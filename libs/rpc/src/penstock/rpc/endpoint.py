@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.auth import Authenticator
-from penstock.rpc.call import NORMAL, UNBOUNDED_MS, Call
+from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
 from penstock.rpc.item_session import Session
@@ -34,6 +34,30 @@ class Endpoint:
     """Whether an item's context says only what a caller may say: run, step, priority, time left and
     trace. The context of an internal endpoint is believed.
     """
+    uncopied: frozenset[str] = frozenset()
+    """RPCs whose messages callers in the same process pass without a copy: the servicer changes or
+    keeps no request after its answer and keeps no response, and a caller leaves its request as it
+    is.
+    """
+
+
+def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
+    """The call of an item at a public endpoint: only what a caller may say is taken from it.
+
+    Args:
+        caller: who it is, as authenticated.
+        said: what came with the item.
+        default_deadline_s: its deadline where it says none.
+    """
+    return Call(
+        caller.principal,
+        said.priority,
+        said.run_id,
+        said.step,
+        default_deadline_s if math.isinf(said.deadline_s) else said.deadline_s,
+        said.traceparent,
+        said.tracestate,
+    )
 
 
 class EndpointHandlers:
@@ -46,6 +70,12 @@ class EndpointHandlers:
         self._dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self._clock = clock
         self._default_deadline_s = default_deadline_s
+        self._sessions: set[Session] = set()
+
+    def drain(self) -> None:
+        """Let every item stream end once its items are answered: a stream has no end of its own."""
+        for session in self._sessions:
+            session.drain()
 
     def generic(self) -> grpc.GenericRpcHandler:
         """All handlers of the service, ready to be added to a server."""
@@ -108,7 +138,11 @@ class EndpointHandlers:
                 await _refuse(context, to_fault(error))
                 return
             session = Session(self._dispatcher, frame, self._clock, self._item_call(caller))
-            await session.run(context, grpc.aio.EOF)
+            self._sessions.add(session)
+            try:
+                await session.run(context, grpc.aio.EOF)
+            finally:
+                self._sessions.discard(session)
 
         return serve
 
@@ -118,16 +152,10 @@ class EndpointHandlers:
         default_s = self._default_deadline_s
 
         def of_caller(context: common_pb2.CallContext, now: float) -> Call:
-            left_ms = context.remaining_ms
-            return Call(
-                caller.principal,
-                context.priority or caller.priority,
-                context.run_id,
-                context.step,
-                now + (left_ms / 1e3 if left_ms and left_ms < UNBOUNDED_MS else default_s),
-                context.traceparent,
-                context.tracestate,
-            )
+            said = Call.from_context(context, now)
+            if not context.remaining_ms:
+                said = said._replace(deadline_s=math.inf)
+            return item_call(caller, said, now + default_s)
 
         return of_caller
 

@@ -17,7 +17,14 @@ from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import FRAME_BYTES, Dispatcher, PendingCall, Rpc
-from penstock.rpc.errors import OK, deadline_exceeded, exhausted, invalid, to_item_status
+from penstock.rpc.errors import (
+    OK,
+    deadline_exceeded,
+    exhausted,
+    invalid,
+    to_item_status,
+    unavailable,
+)
 from penstock.service.clock import Clock
 
 ITEM_WINDOW = 1024
@@ -53,24 +60,39 @@ class Session:
         self._result_credits = 0
         self._finished = 0
         self._closing = False
+        self._draining = False
 
     async def run(self, context: Any, eof: object) -> None:
-        """Serve until the peer has closed its side and every item has ended, or the stream is
-        cancelled.
+        """Serve until the peer has closed its side or the session drains, and every item has ended,
+        or the stream is cancelled.
         """
         await context.write(self._frame(credits=ITEM_WINDOW))
+        reader = asyncio.create_task(self._read(context, eof))
         writer = asyncio.create_task(self._write(context))
         try:
-            while (frame := await context.read()) is not eof:
-                self._take(frame)
-            self._closing = True
-            self._wake.set()
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                reader.result()
             await writer
         finally:
-            await self._close(writer)
+            await self._close(reader, writer)
 
-    async def _close(self, writer: asyncio.Task[None]) -> None:
-        tasks = [writer, *self._tasks.values()]
+    def drain(self) -> None:
+        """Refuse further items; the stream ends once those that are there have been answered."""
+        self._draining = True
+        self._end_when_idle()
+
+    def _end_when_idle(self) -> None:
+        self._closing = True
+        self._wake.set()
+
+    async def _read(self, context: Any, eof: object) -> None:
+        while (frame := await context.read()) is not eof:
+            self._take(frame)
+        self._end_when_idle()
+
+    async def _close(self, *own_tasks: asyncio.Task[None]) -> None:
+        tasks = [*own_tasks, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -92,6 +114,9 @@ class Session:
         if rpc is None:
             service = self._dispatcher.service.full_name
             self._end(item.id, invalid("method", f"{item.method!r} is not a method of {service}"))
+            return
+        if self._draining:
+            self._end(item.id, unavailable("this process is stopping; try another"))
             return
         if len(self._tasks) >= ITEM_WINDOW:
             message = "more items in flight than the stream has credits for"

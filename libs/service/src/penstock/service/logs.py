@@ -14,6 +14,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 TRACE = ContextVar("penstock_trace", default="")
 """The traceparent of the call that this task works for; empty outside calls."""
+SERVICE = ContextVar("penstock_service", default="")
+"""The service that this task works for, where a process runs several; else empty."""
 TRACE_ID = slice(3, 35)
 """Where the trace id stands in a traceparent (W3C Trace Context)."""
 
@@ -22,7 +24,7 @@ DATE = "%Y-%m-%d %H:%M:%S"
 
 
 class CallFilter(logging.Filter):
-    """Adds the service and the trace id to each record."""
+    """Adds the service and the trace id to each record. `service` is that of the process."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class CallFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, with its fields."""
-        record.service = self._service
+        record.service = SERVICE.get() or self._service
         record.trace_id = TRACE.get()[TRACE_ID]
         return True
 

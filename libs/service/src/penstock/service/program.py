@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from penstock.service.logs import configure
 from penstock.service.settings import BadConfig, ServiceSettings, describe, load_settings
+from penstock.service.variables import unknown_variables
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -44,15 +46,22 @@ def run(
     Exits with 0 after a clean stop, 2 when the configuration, an address or a model cannot be used.
     """
     _parser(name, kind, question).parse_args()
+    problems = unknown_variables(os.environ)
     try:
-        settings = load_settings(kind)
+        settings = load_settings(kind, name)
     except BadConfig as error:
-        sys.exit(_refuse(name, error.problems))
+        sys.exit(_refuse(name, [*problems, *error.problems]))
+    if problems:
+        sys.exit(_refuse(name, problems))
     configure(name, settings.profile, settings.log_level)
-    sys.exit(_run(name, serve(settings)))
+    sys.exit(run_main(name, serve(settings)))
 
 
-def _run(name: str, main: Awaitable[None]) -> int:
+def run_main(name: str, main: Awaitable[None]) -> int:
+    """Run the main coroutine of a process; returns the exit status, having said on standard error
+    what could not be used.
+    """
+
     async def body() -> None:
         await main
 

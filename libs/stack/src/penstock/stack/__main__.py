@@ -1,4 +1,4 @@
-"""`python -m penstock.stack up | demo | redis`: all of Penstock on this machine."""
+"""`python -m penstock.stack up | demo | cell | redis`: all of Penstock here, or a part of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import NoReturn
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import EmbeddedStore
-from penstock.stack.demo import demo, result_line
-from penstock.stack.plan import DEFAULT_MODEL
-from penstock.stack.up import up
-from rich.console import Console
+from penstock.service.variables import unknown_variables
+from penstock.stack.cell import run_cell
 
-MODEL_CARD = f"models/{DEFAULT_MODEL}/1/card.json"
+SHAPES = ("cell", "processes")
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
 PIPE_WIDTH = 132
@@ -42,17 +40,35 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("deploy/penstock.yaml"),
         help="YAML file of keys, limits, prices and routes (default: deploy/penstock.yaml)",
     )
+    _add_shape(up_command)
     redis_command = commands.add_parser(
         "redis", help="run only the embedded Redis in the foreground"
     )
     redis_command.add_argument(
         "--socket", type=Path, required=True, help="path of the unix socket to serve on"
     )
+    cell_command = commands.add_parser(
+        "cell", help="run services in one process, configured by their own variables"
+    )
+    cell_command.add_argument(
+        "services", help="their names with commas between: router,limiter,cache,batcher"
+    )
     demo_command = commands.add_parser("demo", help="send 400 agent requests and show the figures")
     demo_command.add_argument(
         "--json", action="store_true", help="print only the last line, a JSON object"
     )
+    _add_shape(demo_command)
     return parser
+
+
+def _add_shape(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--shape",
+        choices=SHAPES,
+        default=os.environ.get("PENSTOCK_SHAPE", "processes"),
+        help="cell: router, limiter, cache and batcher in one process; processes: each service in "
+        "its own (default: $PENSTOCK_SHAPE, else processes)",
+    )
 
 
 def _become_redis(data: Path, socket: Path) -> NoReturn:
@@ -71,19 +87,38 @@ def _become_redis(data: Path, socket: Path) -> NoReturn:
     os.execv(command[0], command)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "redis":
         _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
-    if not (arguments.home / MODEL_CARD).exists():
+    if arguments.command == "cell":
+        return run_cell(arguments.services)
+    if arguments.shape not in SHAPES:
+        raise CannotStart(f"PENSTOCK_SHAPE: {arguments.shape!r} is neither cell nor processes")
+    if problems := unknown_variables(os.environ):
+        raise BadConfig(problems)
+    _run_stack(arguments)
+    return 0
+
+
+def _run_stack(arguments: argparse.Namespace) -> None:
+    # Here, because a cell needs none of it: rich, the demo and its parts.
+    from penstock.stack.demo import demo, result_line
+    from penstock.stack.plan import DEFAULT_MODEL
+    from penstock.stack.up import up
+    from rich.console import Console
+
+    model_card = f"models/{DEFAULT_MODEL}/1/card.json"
+    if not (arguments.home / model_card).exists():
         raise CannotStart(f"no model in {arguments.home}; run `make model`")
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, width=width)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if arguments.command == "up":
-            runner.run(up(arguments.home, arguments.config, console))
+            runner.run(up(arguments.home, arguments.config, console, arguments.shape))
         else:
             progress = Console(quiet=True) if arguments.json else console
-            print(result_line(runner.run(demo(arguments.home, progress))), flush=True)
+            figures = runner.run(demo(arguments.home, progress, arguments.shape))
+            print(result_line(figures), flush=True)
 
 
 def _refuse(problems: list[str]) -> int:
@@ -95,14 +130,13 @@ def _refuse(problems: list[str]) -> int:
 def main() -> int:
     """Run the command line; return the exit status."""
     try:
-        _run(_parser().parse_args())
+        return _run(_parser().parse_args())
     except BadConfig as error:
         return _refuse(error.problems)
     except CannotStart as error:
         return _refuse([str(error)])
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
 
 
 if __name__ == "__main__":

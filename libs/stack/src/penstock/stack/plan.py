@@ -6,6 +6,7 @@ each calls and on which port; a test compares the two.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,17 @@ from penstock.stack.readiness import STORE_SCHEME
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
 StoreName = Literal["ledger", "cache"]
+Shape = Literal["cell", "processes"]
+"""`cell`: the deciding services in one process, those beside the path in another; `processes`: each
+service in its own.
+"""
+CELL = ("router", "limiter", "cache", "batcher")
+"""The services that every call passes: a process of theirs is called `cell`."""
+BESIDE = ("console", "scaler", "telemetry")
+"""The services that no call waits for: a process of theirs is called `beside`."""
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-STANDALONE = {"redis_url": "", "otlp_endpoint": ""}
+STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
 SINGLE_THREADED_LIBRARIES = {
     "OMP_NUM_THREADS": "1",
@@ -40,11 +49,13 @@ class StackPlan:
         sockets: folder of the embedded stores' unix sockets.
         config_file: the YAML file for all services.
         token: secret of the internal ports.
-        redis_url: store for everything; empty: two embedded ones.
+        external_ledger_url: the store that never evicts; empty: an embedded one.
+        external_cache_url: the store of bounded size; empty: an embedded one.
         instances: number of inference instances, at most two.
         profile: `development` or `production`.
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
+        shape: which services share a process.
     """
 
     addresses: Mapping[str, str]
@@ -52,46 +63,52 @@ class StackPlan:
     sockets: Path
     config_file: Path
     token: str
-    redis_url: str = ""
+    external_ledger_url: str = ""
+    external_cache_url: str = ""
     instances: int = 2
     profile: str = "development"
     api_key: str = ""
     upstream_name: str = ""
+    shape: Shape = "processes"
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
+        stores = (self._stores(),) if self._stores() else ()
         instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
+        if self.shape == "cell":
+            return (*stores, (self._beside(),), (self.cell(),), (*instances, *upstream))
         return (
-            *(() if self.redis_url else (self._stores(),)),
-            (self._telemetry(),),
-            (self._service("batcher"), self._limiter(), self._service("cache")),
-            (self._router(**self._addresses_of("cache", "limiter")),),
-            (*instances, *upstream, self._scaler(), self._console()),
+            *stores,
+            (self._process("telemetry"),),
+            tuple(self._process(name) for name in ("batcher", "limiter", "cache")),
+            (self._process("router"),),
+            (*instances, *upstream, self._process("scaler"), self._console()),
         )
 
     def router_and_batcher(self) -> Stage:
         """The least that a call needs beside an instance: no store, no telemetry."""
-        return (self._service("batcher", **STANDALONE), self._router(**STANDALONE))
+        batcher = self._addresses_of("batcher")
+        alone = {"cache_address": "", "limiter_address": "", **batcher, **STANDALONE}
+        return (self._process("batcher", **STANDALONE), self._process("router", **alone))
 
     def request_path(self, *, traced: bool) -> tuple[Stage, ...]:
         """Every process that a call passes before an instance, with or without telemetry."""
         settings = {} if traced else {"otlp_endpoint": ""}
-        return (
-            self._stores(),
-            *(((self._telemetry(),),) if traced else ()),
-            (
-                self._service("batcher", **settings),
-                self._service("limiter", **settings),
-                self._service("cache", **settings),
-            ),
-            (self._router(**self._addresses_of("cache", "limiter"), **settings),),
-        )
+        before = (self._stores(), *(((self._process("telemetry"),),) if traced else ()))
+        if self.shape == "cell":
+            return (*before, (self.cell(**settings),))
+        called = tuple(self._process(name, **settings) for name in ("batcher", "limiter", "cache"))
+        return (*before, called, (self._process("router", **settings),))
+
+    def cell(self, **settings: str) -> Program:
+        """The deciding services in one process; `settings` are those of all."""
+        return self._together("cell", CELL, self.addresses["router"], **settings)
 
     def batcher_and_instance(self) -> Stage:
         """A batcher and one instance that registers nowhere, to measure the two alone."""
         return (
-            self._service("batcher", **STANDALONE),
+            self._process("batcher", **STANDALONE),
             self.instance(1, router_address="", **STANDALONE),
         )
 
@@ -103,59 +120,70 @@ class StackPlan:
             "compute_threads": "1",
             **self._addresses_of("router"),
         }
-        return self._service(name, "inference_onnx_quantized", **{**defaults, **settings})
+        return self._process(name, "inference_onnx_quantized", **{**defaults, **settings})
 
     def upstream(self, name: str, **settings: str) -> Program:
         """The service for one upstream of the configuration file."""
         defaults = {"upstream": name, **self._addresses_of("router")}
-        return self._service("inference-upstream", **{**defaults, **settings})
+        return self._process("inference-upstream", **{**defaults, **settings})
 
     @property
     def ledger_url(self) -> str:
         """The store that never evicts: registry, budgets, jobs."""
-        return self.redis_url or self._embedded("ledger").url
+        return self.external_ledger_url or self._embedded("ledger").url
 
     @property
     def cache_url(self) -> str:
         """The store of bounded size: cached answers."""
-        return self.redis_url or self._embedded("cache").url
+        return self.external_cache_url or self._embedded("cache").url
 
-    def _router(self, **settings: str) -> Program:
-        return self._service("router", **self._addresses_of("batcher"), **settings)
+    def _own_settings(self, service: str) -> dict[str, str]:
+        """What only this service is told."""
+        match service:
+            case "router":
+                return self._addresses_of("batcher", "cache", "limiter")
+            case "limiter":
+                # The secret of the operators' port is the internal token here.
+                tokens = f"developer={self.token}"
+                return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
+            case "telemetry":
+                return {"prometheus_listen": self.addresses["metrics"]}
+            case "scaler":
+                return self._local_pool() | self._addresses_of("batcher", "router", "telemetry")
+            case "console":
+                callees = ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
+                return {"api_key": self.api_key, **self._addresses_of(*callees)}
+            case _:
+                return {}
 
-    def _telemetry(self) -> Program:
-        return self._service("telemetry", prometheus_listen=self.addresses["metrics"])
-
-    def _limiter(self) -> Program:
-        """The limiter and its operators' port, whose secret is the internal token here."""
-        return self._service(
-            "limiter",
-            admin_listen=self.addresses["limiter-admin"],
-            admin_tokens=f"developer={self.token}",
-        )
-
-    def _scaler(self) -> Program:
-        """The scaler; it starts further instances of the default model on this machine."""
-        return self._service(
-            "scaler",
-            local_pool=DEFAULT_MODEL,
-            local_command="{python} -u -m penstock.inference_onnx_quantized",
-            local_beside=str(self.instances),
-            **self._addresses_of("batcher", "router", "telemetry"),
-        )
+    def _local_pool(self) -> dict[str, str]:
+        """The scaler's pool: further instances of the default model on this machine."""
+        return {
+            "local_pool": DEFAULT_MODEL,
+            "local_command": "{python} -u -m penstock.inference_onnx_quantized",
+            "local_beside": str(self.instances),
+        }
 
     def _console(self) -> Program:
         """The console, which shows the services that answer and names those that do not."""
-        callees = ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
-        program = self._service("console", api_key=self.api_key, **self._addresses_of(*callees))
-        return replace(program, address=f"http://{self.addresses['console']}/")
+        return replace(self._process("console"), address=self._console_page)
+
+    def _beside(self) -> Program:
+        """The services beside the path; the console is the last of them that starts."""
+        return self._together("beside", BESIDE, self._console_page)
+
+    @property
+    def _console_page(self) -> str:
+        return f"http://{self.addresses['console']}/"
 
     def _addresses_of(self, *services: str) -> dict[str, str]:
         """The settings by which a service finds others, such as `router_address`."""
         return {f"{name}_address": self.addresses[name] for name in services}
 
     def _stores(self) -> Stage:
-        return (self._store("ledger"), self._store("cache"))
+        """The embedded stores: those that nobody else runs."""
+        ledger = () if self.external_ledger_url else (self._store("ledger"),)
+        return ledger if self.external_cache_url else (*ledger, self._store("cache"))
 
     def _store(self, name: StoreName) -> Program:
         store = self._embedded(name)
@@ -168,22 +196,55 @@ class StackPlan:
         folder.mkdir(parents=True, exist_ok=True)
         return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock", name)
 
-    def _service(self, name: str, module: str = "", **settings: str) -> Program:
+    def _process(self, name: str, module: str = "", **settings: str) -> Program:
         """A service as a process; `module` is its package, by default that of its name."""
-        values = {
-            "listen": self.addresses[name],
-            "profile": self.profile,
-            "config_file": str(self.config_file),
-            "redis_url": self.cache_url if name == "cache" else self.ledger_url,
-            "otlp_endpoint": "" if name == "telemetry" else self.addresses["telemetry"],
-            "internal_token": self.token,
-            "home": str(self.home),
-            **settings,
-        }
-        variables = {f"PENSTOCK_{key.upper()}": value for key, value in values.items()}
         return Program(
             name,
             python_module(f"penstock.{module or name.replace('-', '_')}"),
-            {**SINGLE_THREADED_LIBRARIES, **variables},
+            _variables(self._settings_of(name) | settings),
             self.addresses[name],
         )
+
+    def _together(
+        self, name: str, services: tuple[str, ...], address: str, **settings: str
+    ) -> Program:
+        """Services in one process."""
+        values = {service: self._settings_of(service) | settings for service in services}
+        command = (*python_module("penstock.stack"), "cell", ",".join(services))
+        return Program(name, command, _variables(_shared(values)), address)
+
+    def _settings_of(self, service: str) -> dict[str, str]:
+        return {
+            "listen": self.addresses[service],
+            "profile": self.profile,
+            "config_file": str(self.config_file),
+            "ledger_url": self.ledger_url,
+            "cache_url": self.cache_url,
+            "otlp_endpoint": "" if service == "telemetry" else self.addresses["telemetry"],
+            "internal_token": self.token,
+            "home": str(self.home),
+            **self._own_settings(service),
+        }
+
+
+def _shared(values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The settings of several services for one environment, which the children of these services
+    inherit: what most of them are told is told to all, and what differs is told under a service's
+    name.
+    """
+    shared: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for key in dict.fromkeys(key for settings in values.values() for key in settings):
+        told = {service: settings[key] for service, settings in values.items() if key in settings}
+        ((common, _),) = Counter(told.values()).most_common(1)
+        if key != "listen":
+            shared[key] = common
+        own |= {
+            f"{service}_{key}": value for service, value in told.items() if value != shared.get(key)
+        }
+    return shared | own
+
+
+def _variables(settings: Mapping[str, str]) -> dict[str, str]:
+    variables = {f"PENSTOCK_{key.upper()}": value for key, value in settings.items()}
+    return {**SINGLE_THREADED_LIBRARIES, **variables}

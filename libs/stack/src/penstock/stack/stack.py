@@ -19,7 +19,7 @@ from penstock.service.program import CannotStart
 from penstock.service.settings import read_file
 from penstock.service.store import socket_folder
 from penstock.stack.log import LogStream
-from penstock.stack.plan import StackPlan
+from penstock.stack.plan import Shape, StackPlan
 from penstock.stack.readiness import is_ready
 from penstock.stack.supervisor import Supervisor
 
@@ -113,6 +113,7 @@ async def run_stack(
     config_file: Path,
     keys: Mapping[str, str],
     log: LogStream,
+    shape: Shape = "processes",
 ) -> AsyncIterator[Stack]:
     """Start a stack, yield it once it serves, and stop all its processes afterwards.
 
@@ -122,6 +123,7 @@ async def run_stack(
         config_file: the YAML file for all services.
         keys: API keys by tenant; the console uses the first.
         log: takes the output of all processes.
+        shape: which services share a process.
 
     Raises:
         CannotStart: a process refused to start or is not ready in time.
@@ -132,9 +134,11 @@ async def run_stack(
         sockets=socket_folder(),
         config_file=config_file,
         token=internal_token(home),
-        redis_url=os.environ.get("PENSTOCK_REDIS_URL", ""),
+        external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
+        external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
         api_key=next(iter(keys.values()), ""),
         upstream_name=_first_upstream(config_file),
+        shape=shape,
     )
     supervisor = Supervisor(log, is_ready)
     channel: grpc.aio.Channel | None = None

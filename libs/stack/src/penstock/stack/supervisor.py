@@ -55,6 +55,11 @@ class Supervisor:
         """The process that runs under this name now, if any."""
         return self._children.get(name)
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all programs that run now."""
+        return [child.pid for child in self._children.values()]
+
     async def start(self, programs: tuple[Program, ...], timeout_s: float = 60.0) -> None:
         """Start programs that do not need each other, and wait until all are ready.
 

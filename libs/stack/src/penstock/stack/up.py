@@ -11,7 +11,7 @@ from typing import NoReturn
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.plan import DEFAULT_MODEL, Shape
 from penstock.stack.stack import TOKEN_FILE, Stack, run_stack
 from rich.console import Console
 
@@ -31,8 +31,10 @@ ANNOUNCED = (
 """The addresses that are printed once everything serves."""
 
 
-async def up(home: Path, config_file: Path, console: Console) -> None:
+async def up(home: Path, config_file: Path, console: Console, shape: Shape = "cell") -> None:
     """Run the stack until SIGINT or SIGTERM; both are handled from the first moment on.
+
+    `shape` says which services share a process.
 
     Raises:
         CannotStart: a port is in use, or a process refuses to start, now or later.
@@ -44,7 +46,7 @@ async def up(home: Path, config_file: Path, console: Console) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_requested.set)
     log = LogStream(console)
-    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log))
+    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log, shape))
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -67,7 +69,12 @@ def _require_free(addresses: Mapping[str, str]) -> None:
 
 
 async def _serve(
-    addresses: Mapping[str, str], home: Path, config_file: Path, console: Console, log: LogStream
+    addresses: Mapping[str, str],
+    home: Path,
+    config_file: Path,
+    console: Console,
+    log: LogStream,
+    shape: Shape,
 ) -> NoReturn:
     """Start the stack, print where it answers, and run until a process gives up.
 
@@ -76,7 +83,8 @@ async def _serve(
     Raises:
         CannotStart: a process refused to start, now or at a restart.
     """
-    async with run_stack(addresses, home, config_file, {TENANT: DEVELOPMENT_KEY}, log) as stack:
+    keys = {TENANT: DEVELOPMENT_KEY}
+    async with run_stack(addresses, home, config_file, keys, log, shape) as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
         _announce(stack, console)
         raise CannotStart(await stack.supervisor.wait_for_failure())

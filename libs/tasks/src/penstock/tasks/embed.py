@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult
-from penstock.tasks.texts import check_texts, text_estimate, texts_tokens
+from penstock.tasks.kind import (
+    Estimate,
+    SimilarPart,
+    Task,
+    TaskResult,
+    check_texts,
+    text_estimate,
+    texts_tokens,
+)
 
 
 class Embed:

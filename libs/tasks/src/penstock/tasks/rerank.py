@@ -8,8 +8,16 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import invalid
-from penstock.tasks.kind import OVERHEAD_TOKENS, Estimate, SimilarPart, Task, TaskResult
-from penstock.tasks.texts import check_texts, text_tokens, texts_tokens
+from penstock.tasks.kind import (
+    OVERHEAD_TOKENS,
+    Estimate,
+    SimilarPart,
+    Task,
+    TaskResult,
+    check_texts,
+    text_tokens,
+    texts_tokens,
+)
 
 
 class Rerank:

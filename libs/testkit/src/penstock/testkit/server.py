@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from google.protobuf.descriptor import ServiceDescriptor
 from penstock.hosting.grpc_server import GrpcServer
+from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.peers.in_process import InProcessPeer
+from penstock.rpc.peers.in_process import InProcessPeer, LocalEndpoint
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.clock import Clock
 from penstock.service.settings import ServiceSettings
 
 TOKEN = "the-internal-token-of-a-test"
@@ -46,9 +49,8 @@ async def peer_over(
 ) -> AsyncIterator[Peer]:
     """A peer that calls `endpoint` over a transport; server and connection end with the block."""
     if transport == "in-process":
-        local = InProcessPeer(endpoint.service, endpoint.servicer)
-        yield local
-        await local.close()
+        async with _peer_in_process(endpoint, token) as peer:
+            yield peer
         return
     with tempfile.TemporaryDirectory(prefix="ps-") as folder:
         listen = f"unix:{Path(folder) / 's'}" if transport.startswith("unix") else "127.0.0.1:0"
@@ -56,6 +58,25 @@ async def peer_over(
             peer = _remote_peer(transport, server.address, endpoint, token)
             yield peer
             await peer.close()
+
+
+@contextlib.asynccontextmanager
+async def _peer_in_process(endpoint: Endpoint, token: str) -> AsyncIterator[Peer]:
+    local = LocalEndpoint(endpoint)
+    local.open()
+    peer = InProcessPeer(endpoint.service, lambda: local, token=token)
+    yield peer
+    await peer.close()
+    await local.close()
+
+
+def peer_to(
+    service: ServiceDescriptor, servicer: object, clock: Clock | None = None
+) -> InProcessPeer:
+    """A peer that calls a servicer of this process, which believes whoever calls."""
+    local = LocalEndpoint(Endpoint(service, servicer, lambda _: Call()), clock=clock)
+    local.open()
+    return InProcessPeer(service, lambda: local, clock=clock)
 
 
 def _remote_peer(transport: Transport, address: str, endpoint: Endpoint, token: str) -> Peer:

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from penstock.testkit import openai_messages as messages
-from penstock.testkit.openai_messages import Json, ScriptedAnswer
-from penstock.testkit.pace import Pace, Paces, repeat_to_length
+from penstock.testkit import scripted_answers as messages
+from penstock.testkit.scripted_answers import Json, Pace, Paces, ScriptedAnswer, repeat_to_length
 
 __all__ = ["ScriptedAnswer", "ScriptedUpstream", "UpstreamFault"]
 

@@ -6,6 +6,7 @@ from penstock.api.batcher.v1 import batcher_pb2
 from penstock.batcher.api.batcher_service import BatcherServicer
 from penstock.batcher.instance import INFERENCE
 from penstock.batcher.settings import BatcherSettings, BatchingSection
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -14,6 +15,8 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.service.settings import load_section
 
 NAME = "batcher"
+UNCOPIED = frozenset({"Compute", "ComputeStream"})
+"""A request waits in a queue only while its call does, and each response is made anew."""
 SERVICE = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 
 
@@ -29,7 +32,7 @@ def build(settings: BatcherSettings, outside: Outside) -> Service:
         outside.clock,
         outside.telemetry,
     )
-    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
+    endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token), uncopied=UNCOPIED)
     port = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     return Service(
         NAME,
@@ -42,3 +45,6 @@ def build(settings: BatcherSettings, outside: Outside) -> Service:
 
 def _section(settings: BatcherSettings) -> BatchingSection:
     return load_section(settings.config_file, "batching", BatchingSection)
+
+
+ASSEMBLY = Assembly(NAME, BatcherSettings, build, "Close the batch now, or wait? Who goes first?")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue.pending_request import InstanceResult, PendingRequest
+from penstock.batcher.queue.requests import InstanceResult, PendingRequest
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import split_to_fit
 from penstock.rpc.errors import OK
@@ -32,7 +32,7 @@ class PeerInstance:
     async def run(
         self, model: str, requests: Sequence[PendingRequest]
     ) -> AsyncIterator[InstanceResult]:
-        """See `penstock.batcher.queue.pending_request.Instance`."""
+        """See `penstock.batcher.queue.requests.Instance`."""
         start = 0
         for part in split_to_fit(requests, _message_bytes):
             results = self._run_one(model, part[0]) if len(part) == 1 else self._run(model, part)

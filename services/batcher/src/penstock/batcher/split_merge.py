@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.queue.pending_request import Answer, TaskSize
+from penstock.batcher.queue.requests import Answer, TaskSize
 from penstock.service.purity import pure
 from penstock.tasks.kind import Task
 from penstock.tasks.kinds import kind_of

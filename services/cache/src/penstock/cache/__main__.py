@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from penstock.cache.build import NAME, build
-from penstock.cache.settings import CacheSettings
+from penstock.cache.build import ASSEMBLY
 from penstock.hosting.life import run_service
 
 
 def main() -> None:
     """Run the cache until it is told to stop."""
-    run_service(NAME, CacheSettings, build, "Is there an answer that may be reused?")
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

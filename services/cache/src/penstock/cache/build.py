@@ -18,15 +18,15 @@ from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import PendingLookups
 from penstock.cache.lookups.semantic_learning import SemanticLearning
 from penstock.cache.lookups.semantic_lookup import SemanticLookup
-from penstock.cache.semantic.embedder import Embedder, load_embedder
 from penstock.cache.semantic.judge import Judge, OpenAiJudge
 from penstock.cache.semantic.learning_log import LearningLog
 from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES
-from penstock.cache.semantic.semantic_cache import SemanticCache
+from penstock.cache.semantic.semantic_cache import Embedder, SemanticCache, load_embedder
 from penstock.cache.settings import CacheSection, CacheSettings
 from penstock.cache.statistics import CacheStatistics
 from penstock.cache.storage.entry_store import EntryStore
 from penstock.cache.storage.replica_follower import ReplicaFollower
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -98,12 +98,12 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         BadConfig: the `cache` section of the file is wrong.
         CannotStart: there is no store, or the embedder cannot be loaded.
     """
-    if not settings.redis_url:
+    if not settings.cache_url:
         raise CannotStart(
-            "the cache stores entries in Redis: set PENSTOCK_REDIS_URL (make up does)"
+            "the cache stores entries in Redis: set PENSTOCK_CACHE_URL (make up does)"
         )
     section = _section(settings)
-    client = outside.open_store(settings.redis_url)
+    client = outside.open_store(settings.cache_url)
     judge = OpenAiJudge(section.judge) if section.judge is not None else None
     cache = assemble(settings, section, client, outside, Models(_embedder(settings), judge))
     endpoint = Endpoint(SERVICE, cache.servicer, internal(settings.internal_token))
@@ -203,3 +203,6 @@ def _embedder(settings: CacheSettings) -> Embedder | None:
 def _revision_order(folder: Path) -> tuple[int, str]:
     """Revisions are numbers: a longer name is a larger one."""
     return len(folder.name), folder.name
+
+
+ASSEMBLY = Assembly(NAME, CacheSettings, build, "Is there an answer that may be reused?")

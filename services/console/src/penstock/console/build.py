@@ -8,6 +8,7 @@ from penstock.console.guard import Guard, is_loopback
 from penstock.console.page import add_pages
 from penstock.console.service_clients import ServiceClients
 from penstock.console.settings import ConsoleSettings
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.http_port import HttpPort
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Service
@@ -34,3 +35,6 @@ def build(settings: ConsoleSettings, outside: Outside) -> Service:
     ui.run_with(app, title="Penstock", dark=None, show_welcome_message=False)
     port = HttpPort(settings.listen, Guard(app, settings.console_token))
     return Service(NAME, [port], close=clients.close)
+
+
+ASSEMBLY = Assembly(NAME, ConsoleSettings, build, "What is going on, at a glance?")

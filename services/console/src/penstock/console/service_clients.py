@@ -16,7 +16,7 @@ from penstock.api.scaler.v1 import scaler_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.console.settings import ConsoleSettings
 from penstock.hosting.outside import Outside
-from penstock.otel.trace_context import format_traceparent
+from penstock.otel.spans import format_traceparent
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer, open_channel

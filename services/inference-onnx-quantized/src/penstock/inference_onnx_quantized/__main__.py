@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from penstock.hosting.life import run_service
-from penstock.inference_onnx_quantized.build import NAME, build
-from penstock.inference_onnx_quantized.settings import InferenceSettings
+from penstock.inference_onnx_quantized.build import ASSEMBLY
 
 
 def main() -> None:
-    run_service(NAME, InferenceSettings, build, "What does the model say?")
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
@@ -13,8 +14,7 @@ from penstock.hosting.service import Service
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
 from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
 from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
@@ -98,3 +98,6 @@ def _instance(
         tenancy=router_pb2.TENANCY_SPOT if settings.spot else router_pb2.TENANCY_ON_DEMAND,
         zone=settings.zone,
     )
+
+
+ASSEMBLY = Assembly(NAME, InferenceSettings, build, "What does the model say?")

@@ -79,8 +79,3 @@ def relevance(outputs: Floats) -> Floats:
     if outputs.shape[1] == 2:
         return softmax(outputs)[:, 1]
     raise ValueError(f"a model of pairs gives 1 or 2 numbers a pair, not {outputs.shape[1]}")
-
-
-def all_finite(values: Floats) -> bool:
-    """True when no value is NaN or infinite."""
-    return bool(np.isfinite(values).all())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from penstock.api.inference.v1 import inference_pb2
 from penstock.inference_onnx_quantized import generation, tensors
 from penstock.inference_onnx_quantized.classification import (
-    all_finite,
     classify_by_examples,
     cosines,
     relevance,
@@ -221,3 +221,8 @@ ADAPTERS: Mapping[str, Callable[[_Run, inference_pb2.Task], None]] = {
     RERANK.name: _rerank,
 }
 """How this runtime computes each kind of task."""
+
+
+def all_finite(values: Floats) -> bool:
+    """True when no value is NaN or infinite."""
+    return bool(np.isfinite(values).all())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from penstock.hosting.life import run_service
-from penstock.inference_upstream.build import NAME, build
-from penstock.inference_upstream.settings import UpstreamSettings
+from penstock.inference_upstream.build import ASSEMBLY
 
 
 def main() -> None:
-    run_service(NAME, UpstreamSettings, build, "What does the upstream say?")
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.protocols import openai_chat, rerank
+from penstock.inference_upstream.protocols import openai_chat, openai_embeddings, rerank
 from penstock.inference_upstream.settings import UpstreamModel
 from penstock.inference_upstream.transport.client import Client
 from penstock.tasks.kinds import EMBED, GENERATE, RERANK
@@ -14,8 +14,8 @@ Adapter = Callable[[Client, UpstreamModel, pb.Task], Awaitable[pb.TaskResult]]
 
 
 async def _embed(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
-    body = openai_chat.embeddings_request(task.embed, model.name_at_upstream)
-    return openai_chat.parse_embeddings(await client.post("/embeddings", body), task.embed)
+    body = openai_embeddings.embeddings_request(task.embed, model.name_at_upstream)
+    return openai_embeddings.parse_embeddings(await client.post("/embeddings", body), task.embed)
 
 
 async def _generate(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
@@ -88,3 +89,6 @@ def _instance(
         tenancy=router_pb2.TENANCY_UPSTREAM,
         zone=settings.zone,
     )
+
+
+ASSEMBLY = Assembly(NAME, UpstreamSettings, build, "What does the upstream say?")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from penstock.hosting.life import run_service
-from penstock.limiter.build import NAME, build
-from penstock.limiter.settings import LimiterSettings
+from penstock.limiter.build import ASSEMBLY
 
 
 def main() -> None:
-    run_service(NAME, LimiterSettings, build, "May this caller spend this now?")
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from penstock.api.envoy import ratelimit_pb2 as rls
 from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
 from penstock.api.limiter.v1 import limiter_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
@@ -24,22 +25,31 @@ from penstock.service.settings import load_section
 
 NAME = "limiter"
 SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
+UNCOPIED = frozenset(
+    ("Reserve", "Extend", "Commit", "Release", "GrantLease", "RenewLease", "ReturnLease")
+)
+"""What the ledger needs of these requests is read at once, and each response is made anew."""
 CLIENT_TIMEOUT_S = 1.0
 """Longest wait of the store's client itself, for operations that run no script."""
 
 
 def build(settings: LimiterSettings, outside: Outside) -> Service:
     """Make the limiter; raises BadConfig, and CannotStart where no store is set."""
-    if not settings.redis_url:
+    if not settings.ledger_url:
         raise CannotStart(
-            "the limiter keeps its ledger in Redis: set PENSTOCK_REDIS_URL (`make up` does)"
+            "the limiter keeps its ledger in Redis: set PENSTOCK_LEDGER_URL (`make up` does)"
         )
-    client = outside.open_store(settings.redis_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
+    client = outside.open_store(settings.ledger_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
     store = LedgerStore(client, outside.clock, settings.store_timings())
     limiter = LimiterServicer(
         settings, *_sections(settings), store, outside.clock, outside.telemetry
     )
-    endpoint = Endpoint(SERVICES["LimiterService"], limiter, internal(settings.internal_token))
+    endpoint = Endpoint(
+        SERVICES["LimiterService"],
+        limiter,
+        internal(settings.internal_token),
+        uncopied=UNCOPIED,
+    )
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
     return Service(
         NAME,
@@ -75,3 +85,6 @@ def _other_ports(
             foreign=[lambda server: rls_grpc.add_RateLimitServiceServicer_to_server(envoy, server)],
             foreign_names=[rls.DESCRIPTOR.services_by_name["RateLimitService"].full_name],
         )
+
+
+ASSEMBLY = Assembly(NAME, LimiterSettings, build, "May this caller spend this now?")

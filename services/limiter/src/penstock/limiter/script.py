@@ -21,7 +21,7 @@ from penstock.limiter.counters import (
     organisation_prefix,
 )
 
-MODULES = ("entries", "protection", "counters", "holds")
+MODULES = ("counters", "holds")
 """Files of the folder `ledger` that every operation uses, each after those that it uses itself."""
 OPERATION_MODULES = {
     "reservations": ("reserve", "extend"),
@@ -30,12 +30,20 @@ OPERATION_MODULES = {
     "inspection": ("usage", "adjust", "drain", "snapshot"),
 }
 """Files of the folder `ledger` by the operations that they return."""
+RUN = """
+holds.expire_due()
+local reply = operations[ARGV[1]](unpack(cjson.decode(ARGV[4])))
+-- What left a rolling window during an operation that wrote no entry of its own.
+write_entry('roll', '')
+return reply
+"""
+"""The run itself: expires what is due, and runs the operation."""
 
 
 def _joined_script() -> str:
     """The files of the folder `ledger` as one script.
 
-    Each file but the first and the last is a Lua module: a function whose locals are its own and
+    Each file but the first is a Lua module: a function whose locals are its own and
     which returns a table. Of the operations' modules only the one that is needed is called, because
     Lua makes all functions of a script anew in each run, and that takes as long as several of them.
     """
@@ -45,14 +53,14 @@ def _joined_script() -> str:
     for name, operations in OPERATION_MODULES.items():
         is_needed = " or ".join(f"ARGV[1] == '{operation}'" for operation in operations)
         parts.append(f"if {is_needed} then\noperations = (function()\n{_lua(name)}end)()\nend\n")
-    parts.append(_lua("main"))
+    parts.append(RUN)
     return "".join(parts)
 
 
 def files_of(operation: str) -> tuple[str, ...]:
     """The names, without suffix, of the files in the folder `ledger` that an operation runs."""
     own = (name for name, operations in OPERATION_MODULES.items() if operation in operations)
-    return ("prelude", *MODULES, *own, "main")
+    return ("prelude", *MODULES, *own)
 
 
 def _lua(name: str) -> str:

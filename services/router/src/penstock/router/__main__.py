@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from penstock.hosting.life import run_service
-from penstock.router.build import NAME, build
-from penstock.router.settings import RouterSettings
+from penstock.router.build import ASSEMBLY
 
 
 def main() -> None:
-    question = "Which instance should serve this, and what if it fails?"
-    run_service(NAME, RouterSettings, build, question, edge=True)
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import redis.asyncio
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.api.router.v1 import router_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.polling import poll_after_loop
@@ -80,7 +81,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     keys = KeyRing(sections.keys.api)
     prices = Current(Prices.from_section(sections.prices))
     models = Models(sections.routes, settings.default_model, prices)
-    store = outside.open_store(settings.redis_url) if settings.redis_url else None
+    store = outside.open_store(settings.ledger_url) if settings.ledger_url else None
     registry = Registry(settings, store, clock)
     backends = Backends(outside.dial, settings.batcher_address)
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
@@ -225,3 +226,12 @@ async def _keep_registry(
             selection.forget(instance_id)
             with contextlib.suppress(Fault):
                 await backends.detach(instance_id)
+
+
+ASSEMBLY = Assembly(
+    NAME,
+    RouterSettings,
+    build,
+    "Which instance should serve this, and what if it fails?",
+    edge=True,
+)

@@ -56,6 +56,15 @@ class Hit(NamedTuple):
     refresh: object = None
     """The ticket under which a new answer is owed, where this one is stale."""
 
+    def whole_chunk(self) -> inference_pb2.GenerateChunk:
+        """The answer, of a conversation, as one piece."""
+        answer = self.result.generate
+        return inference_pb2.GenerateChunk(
+            delta=answer.message.content,
+            tool_calls=answer.message.tool_calls,
+            finish_reason=answer.finish_reason,
+        )
+
 
 class Miss(NamedTuple):
     """Nothing to reuse. Whoever holds it owes the stage one `store` with the ticket."""
@@ -184,6 +193,12 @@ class ShapeStage(Protocol):
         follow. None leaves it as it is. Never fails.
         """
         ...
+
+
+class Losses(Protocol):
+    """What is being lost at present without failing calls."""
+
+    def notes(self) -> tuple[str, ...]: ...
 
 
 class OpenAdmission:

@@ -6,9 +6,8 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from penstock.scaler.actuate.actuator import Actuator, Drain
+from penstock.scaler.actuate.actuator import Actuator, Drain, DryRun
 from penstock.scaler.actuate.aws import AutoScalingGroups
-from penstock.scaler.actuate.dry_run import DryRun
 from penstock.scaler.actuate.kubernetes import KubernetesScale
 from penstock.scaler.actuate.local_processes import LocalProcesses
 from penstock.scaler.actuator_settings import (

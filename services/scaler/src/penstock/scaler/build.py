@@ -9,6 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from penstock.api.keda import externalscaler_pb2 as keda
 from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
 from penstock.api.scaler.v1 import scaler_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
@@ -45,7 +46,7 @@ def build(settings: ScalerSettings, outside: Outside) -> Service:
     """
     clock = outside.clock
     peers = Peers(outside)
-    client = outside.open_store(settings.redis_url) if settings.redis_url else None
+    client = outside.open_store(settings.ledger_url) if settings.ledger_url else None
     store = ScalerStore(client, secrets.token_hex(8))
     autoscaler = _autoscaler(settings, outside, store, peers)
     servicer = ScalerServicer(autoscaler, clock)
@@ -155,3 +156,8 @@ async def _leave_on_notice(settings: ScalerSettings, autoscaler: Autoscaler, clo
     names = list(CLOUDS) if settings.metadata_cloud == "any" else [settings.metadata_cloud]
     services = [CLOUDS[name](settings.metadata_url) for name in names]
     await wait_for_notice(services, lambda _: autoscaler.leave(), clock)
+
+
+ASSEMBLY = Assembly(
+    NAME, ScalerSettings, build, "How many instances should there be, and of which kind?"
+)

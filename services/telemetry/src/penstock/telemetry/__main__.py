@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from penstock.hosting.life import run_service
-from penstock.telemetry.build import NAME, build
-from penstock.telemetry.settings import TelemetrySettings
+from penstock.telemetry.build import ASSEMBLY
 
 
 def main() -> None:
-    run_service(NAME, TelemetrySettings, build, "What happened, what did it cost, is it normal?")
+    run_service(ASSEMBLY)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ Telemetry records no spans of itself.
 from __future__ import annotations
 
 from penstock.api.telemetry.v1 import telemetry_pb2
+from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
+from penstock.otel.process_metrics import boot_id
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
-from penstock.service.boot_id import boot_id
 from penstock.service.clock import Clock
 from penstock.telemetry.api.telemetry_service import TelemetryServicer
 from penstock.telemetry.detection.cpu_pressure import CpuPressure
@@ -101,3 +102,8 @@ def _forwarder(settings: TelemetrySettings, clock: Clock) -> Forwarder | None:
         return None
     folder = settings.home / "forward"
     return Forwarder(settings.forward_endpoint, folder, settings.forward_queue_bytes, clock)
+
+
+ASSEMBLY = Assembly(
+    NAME, TelemetrySettings, build, "What happened, what did it cost, is it normal?"
+)

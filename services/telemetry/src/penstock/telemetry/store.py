@@ -23,9 +23,9 @@ from penstock.telemetry.ledger.ledger import Ledger
 from penstock.telemetry.spans.spans import Source, SpanTree
 from penstock.telemetry.window.retention import Retention
 from penstock.telemetry.window.series import Point, SeriesKey, SeriesWindow
-from penstock.telemetry.window.trace_statistics import TraceStatistics
-from penstock.telemetry.window.trace_summary import (
+from penstock.telemetry.window.settled_traces import (
     SettledRequest,
+    TraceStatistics,
     TraceSummary,
     summarise_trace,
 )

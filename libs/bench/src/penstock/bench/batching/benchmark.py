@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 
 from penstock.api.batcher.v1 import batcher_pb2
 from penstock.api.inference.v1 import inference_pb2_grpc
-from penstock.batcher.batch_formation import padding_waste
-from penstock.batcher.work_item import WorkItem
+from penstock.batcher.queue.batch_formation import padding_waste
+from penstock.batcher.queue.requests import WorkItem
 from penstock.bench.batching import padding
 from penstock.bench.batching.batcher_process import INSTANT, BatcherProcess, batcher_process
 from penstock.bench.batching.texts import sample_texts, trace_lengths

@@ -20,10 +20,10 @@ from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.concurrency import FixedLimit
-from penstock.batcher.knobs import KnobTable
+from penstock.batcher.queue.instance_profile import FixedLimit
 from penstock.batcher.queue.instance_queue import InstanceQueue
-from penstock.batcher.queue.pending_request import InstanceResult, PendingRequest
+from penstock.batcher.queue.knobs import KnobTable
+from penstock.batcher.queue.requests import InstanceResult, PendingRequest
 from penstock.batcher.settings import BatchingSection, KnobsSection
 from penstock.batcher.split_merge import task_size
 from penstock.bench.batching.texts import MAX_MODEL_TOKENS, mixed_texts

@@ -28,13 +28,13 @@ from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Bypass, Hit, perform
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.program import loop_factory
 from penstock.service.store import embedded_store, open_store
 from penstock.tasks.kinds import EMBED
 from penstock.testkit.outside import outside_for_tests
+from penstock.testkit.server import peer_to
 
 SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 SEED = 9
@@ -136,9 +136,7 @@ async def _replay(folder: Path, requests: Sequence[str], rng: random.Random) -> 
         outside = outside_for_tests(settings)
         cache = assemble(settings, CacheSection(), client, outside, Models())
         lookups = [
-            CacheLookUp(
-                InProcessPeer(SERVICE, cache.servicer, clock=clock), Current(Prices({})), clock
-            )
+            CacheLookUp(peer_to(SERVICE, cache.servicer, clock), Current(Prices({})), clock)
             for _ in range(ROUTERS)
         ]
         replay = Replay(lookups, requests)

@@ -35,6 +35,11 @@ def cpu_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def proportional_mb(pid: int) -> float:
+    """Memory of a process in megabytes, shared pages divided among those who share them (PSS)."""
+    return float(psutil.Process(pid).memory_full_info().pss) / 1e6
+
+
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in megabytes."""
     return float(psutil.Process(pid).memory_info().rss) / 1e6

@@ -23,7 +23,6 @@ from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.requests.resolved import ResolvedRequest, Task
 from penstock.router.stages import perform
 from penstock.rpc.call import Call, Principal
-from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.store import (
@@ -35,6 +34,7 @@ from penstock.service.store import (
 )
 from penstock.tasks.kind import Estimate
 from penstock.tasks.kinds import EMBED
+from penstock.testkit.server import peer_to
 
 LIMITER = pb.DESCRIPTOR.services_by_name["LimiterService"]
 CALLERS = 64
@@ -111,7 +111,7 @@ async def decisions(folder: Folder, quick: bool) -> dict[str, float]:
         store = LedgerStore(client, clock, StoreTimings(timeout_s=5.0))
         limiter = LimiterServicer(LimiterSettings(), _section(RULES), PRICES, store, clock)
         admission = LimiterAdmission(
-            InProcessPeer(LIMITER, limiter, clock=clock),
+            peer_to(LIMITER, limiter, clock),
             Current(Prices.from_section(PRICES)),
             clock,
         )

@@ -66,7 +66,7 @@ async def _limiters(folder: Folder) -> AsyncIterator[list[str]]:
     async with embedded_store(folder / "redis") as url, supervised() as supervisor:
         addresses = list(ports.free().values())[:LIMITERS]
         variables = {
-            "PENSTOCK_REDIS_URL": url,
+            "PENSTOCK_LEDGER_URL": url,
             "PENSTOCK_CONFIG_FILE": str(file),
             "PENSTOCK_INTERNAL_TOKEN": TOKEN,
             "PENSTOCK_HOLD_MS": str(EXPIRY_MS),

@@ -12,36 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import statistics
-import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-from penstock.api.common.v1 import common_pb2
-from penstock.api.inference.v1 import inference_pb2, inference_pb2_grpc
-from penstock.api.router.v1 import router_pb2, router_pb2_grpc
-from penstock.bench.harness.echo import TOKEN, EchoAddresses, echo_process
+from penstock.api.inference.v1 import inference_pb2_grpc
+from penstock.api.router.v1 import router_pb2
+from penstock.bench.harness.echo import EchoAddresses, echo_process
 from penstock.bench.harness.load import Send, closed_loop
 from penstock.bench.harness.options import Options
-from penstock.bench.harness.processes import cpu_s, resident_mb, supervised
+from penstock.bench.harness.processes import cpu_s, resident_mb
 from penstock.bench.harness.report import Bound, Result, Table
 from penstock.bench.hop.benchmark import REQUEST, TEXT
+from penstock.bench.overhead.cells import CELL_BOUNDS, cells_against_processes
+from penstock.bench.overhead.stacks import KEY, MODEL, TENANT, instant_stack, miss_of, processes_in
 from penstock.client import Penstock
 from penstock.rpc.peers.stream import open_channel
-from penstock.rpc.registration import Registrar
 from penstock.service.program import loop_factory
-from penstock.stack import ports
-from penstock.stack.configuration import api_key
-from penstock.stack.plan import StackPlan
 from penstock.stack.stack import Stack
 
-TENANT = "bench"
-KEY = "psk-overhead"
-MODEL = "instant"
 CALLERS = 64
 WARM_UP_S = 0.5
 DROPPED_SPANS_METRIC, CALLS_METRIC = "penstock_telemetry_dropped_spans", "penstock_calls"
@@ -53,13 +42,6 @@ TRACING_TURNS = 2
 round varies on a busy machine.
 """
 SIDES = ("bare", "bypass", "miss", "hit", "hit by the client")
-WIDE_RATE = {
-    "name": "wide",
-    "kind": "rate",
-    "counts": "requests",
-    "limit": 10**9,
-    "window": "minute",
-}
 BOUNDS = {
     "hit_separate_p50_ratio": Bound("<=", 2.5),
     "hit_separate_rps_ratio": Bound(">=", 0.5),
@@ -98,6 +80,7 @@ def run(options: Options) -> Result:
     rounds, seconds, idle_s = (2, 0.5, 1.0) if options.quick else (5, 2.0, IDLE_S)
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
         measured = runner.run(_measure(echo, rounds, seconds, idle_s))
+        cells = runner.run(cells_against_processes(echo, quick=options.quick))
     rows = measured.rounds
 
     def p50_ratio(side: str) -> float:
@@ -122,13 +105,14 @@ def run(options: Options) -> Result:
             turn.traced_rps / turn.plain_rps for turn in measured.tracing
         ),
         **measured.of_traced_stack,
+        **cells.figures(),
     }
     context = {
         "rounds": rounds,
         "data": "one fixed text of 63 bytes; a number after it for misses",
         "clients": "plain stubs",
     }
-    return Result(figures, BOUNDS, context, _tables(measured))
+    return Result(figures, BOUNDS | CELL_BOUNDS, context, (*_tables(measured), cells.table()))
 
 
 def _tables(measured: Measured) -> tuple[Table, ...]:
@@ -146,8 +130,8 @@ def _tables(measured: Measured) -> tuple[Table, ...]:
 
 async def _measure(echo: EchoAddresses, rounds: int, seconds: float, idle_s: float) -> Measured:
     async with contextlib.AsyncExitStack() as owned:
-        plain = await owned.enter_async_context(_stack(echo, traced=False))
-        traced = await owned.enter_async_context(_stack(echo, traced=True))
+        plain = await owned.enter_async_context(instant_stack(echo, traced=False))
+        traced = await owned.enter_async_context(instant_stack(echo, traced=True))
         channel = await owned.enter_async_context(open_channel(echo.bare))
         client = await owned.enter_async_context(Penstock(plain.addresses["router"], KEY))
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
@@ -160,7 +144,7 @@ async def _measure(echo: EchoAddresses, rounds: int, seconds: float, idle_s: flo
         async def hit_by_client(_: int) -> object:
             return await client.embed([TEXT], model=MODEL)
 
-        sides: list[Send] = [bare, _bypass(plain), _miss(plain), hit, hit_by_client]
+        sides: list[Send] = [bare, _bypass(plain), miss_of(plain), hit, hit_by_client]
         for side in (*sides, traced_hit):
             await closed_loop(side, CALLERS, WARM_UP_S)
         rows: list[Round] = []
@@ -203,50 +187,6 @@ def _embed_fixed(stack: Stack, request: router_pb2.EmbedRequest) -> Send:
     return send
 
 
-def _miss(stack: Stack) -> Send:
-    options = router_pb2.CallOptions(model=MODEL)
-    metadata = stack.metadata(TENANT)
-    numbers = itertools.count()
-
-    async def miss(_: int) -> object:
-        request = router_pb2.EmbedRequest(options=options, texts=[f"{TEXT} {next(numbers)}"])
-        return await stack.router.Embed(request, metadata=metadata)
-
-    return miss
-
-
-@contextlib.asynccontextmanager
-async def _stack(echo: EchoAddresses, *, traced: bool) -> AsyncIterator[Stack]:
-    """All deciding services as processes, with the instant model registered."""
-    with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
-        folder = Path(name)
-        config = folder / "penstock.yaml"
-        content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [WIDE_RATE]}}
-        config.write_text(yaml.safe_dump(content))
-        plan = StackPlan(ports.free(), folder, folder, config, TOKEN, profile="production")
-        async with supervised() as supervisor:
-            for stage in plan.request_path(traced=traced):
-                await supervisor.start(stage)
-            async with open_channel(plan.addresses["router"]) as channel:
-                stub = router_pb2_grpc.RouterServiceStub(channel)
-                stack = Stack(plan, supervisor, stub, {TENANT: KEY})
-                registrar = _registrar(plan, echo)
-                registrar.start()
-                await stack.wait_for_instances(MODEL, 1, TENANT)
-                yield stack
-                await registrar.leave()
-
-
-def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
-    model = inference_pb2.Model(
-        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[inference_pb2.TASK_KIND_EMBED]
-    )
-    instance = router_pb2.Instance(
-        id="instant", address=echo.endpoint, models=[model], concurrency=CALLERS
-    )
-    return Registrar(plan.addresses["router"], instance, TOKEN, common_pb2.LoadReport)
-
-
 async def _lost_share(stack: Stack) -> float:
     """Recorded spans that were lost anywhere over counted calls, by the exported metrics."""
     await asyncio.sleep(METRICS_WAIT_S)
@@ -265,7 +205,7 @@ def _sum(text: str, name: str) -> float:
 
 async def _at_rest(stack: Stack, seconds: float) -> dict[str, float]:
     """CPU of all processes while nothing is called, as a share of one core; and their memory."""
-    pids = list(_processes_of(stack))
+    pids = list(processes_in(stack.plan.home))
     before_s = sum(cpu_s(pid) for pid in pids)
     await asyncio.sleep(seconds)
     used_s = sum(cpu_s(pid) for pid in pids) - before_s
@@ -273,13 +213,3 @@ async def _at_rest(stack: Stack, seconds: float) -> dict[str, float]:
         "idle_cpu_share": used_s / seconds,
         "rss_mb_total": sum(resident_mb(pid) for pid in pids),
     }
-
-
-def _processes_of(stack: Stack) -> Iterator[int]:
-    """The processes of one stack, known by its folder in their environment."""
-    variable = f"PENSTOCK_HOME={stack.plan.home}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if variable in (entry / "environ").read_bytes().split(b"\0"):
-                    yield int(entry.name)

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
-from penstock.batcher.work_item import CRITICAL, LOW, WorkItem
+from penstock.batcher.queue.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.queue.requests import CRITICAL, LOW, WorkItem
 from penstock.bench.batching.batcher_process import batcher_process
 from penstock.bench.batching.texts import sample_texts
 from penstock.bench.harness.data_sets import azure_trace

@@ -23,9 +23,8 @@ from penstock.bench.routing.scenarios import EQUAL, FOUR_SPEEDS, HALF_SLOW
 from penstock.router.instances.registry import LEARNING
 from penstock.router.routing.choice import Chosen, choose
 from penstock.router.routing.fleet import Fleet, Member
-from penstock.router.routing.least_added_delay import LeastAddedDelay
 from penstock.router.routing.strategies import STRATEGIES
-from penstock.router.routing.strategy import RequestFeatures
+from penstock.router.routing.strategy import LeastAddedDelay, RequestFeatures
 from penstock.simulation.fleet import SERVICE_S, FleetSimulation, scenario_at_load
 
 OURS, ROUND_ROBIN, SHORTEST_QUEUE = "least_added_delay", "round_robin", "least_requests"

@@ -91,7 +91,7 @@ def _fleet(strategy: str, folder: Path) -> Iterator[str]:
         "PENSTOCK_LISTEN": address,
         "PENSTOCK_INTERNAL_TOKEN": TOKEN,
         "PENSTOCK_STRATEGY": strategy,
-        "PENSTOCK_REDIS_URL": "",
+        "PENSTOCK_LEDGER_URL": "",
         "PENSTOCK_CONFIG_FILE": str(config),
         "PENSTOCK_LOG_LEVEL": "warning",
         "PENSTOCK_DEFAULT_MODEL": MODEL,

@@ -26,8 +26,8 @@ from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Plot, Result
 from penstock.bench.telemetry import anomalies
 from penstock.hosting.life import serving
+from penstock.otel.spans import format_traceparent
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
-from penstock.otel.trace_context import format_traceparent
 from penstock.rpc.call import Call
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer

@@ -14,15 +14,14 @@ from pathlib import Path
 
 from penstock.otel import attributes as semconv
 from penstock.simulation.requests import START_UNIX_S, Fault, RequestSimulation, arrivals
-from penstock.telemetry.detection.baseline import fit_baseline
 from penstock.telemetry.detection.downsampling import SAMPLE_INTERVAL_S
-from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.incidents import Incident, IncidentTracker
+from penstock.telemetry.detection.group_state import fit_baseline
+from penstock.telemetry.detection.incidents import Detector, Finding, Incident, IncidentTracker
 from penstock.telemetry.detection.metric_detector import MetricDetector
 from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.window.series import SeriesKey
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 SERVICES = ("router", "cache", "batcher", "inference")
 KINDS = {

@@ -28,8 +28,8 @@ from penstock.bench.tokens.data import (
 from penstock.prompts.conversation import Conversation, Policy, Turn, estimate_tokens
 from penstock.prompts.json_text import compact, minify
 from penstock.prompts.optimiser import Optimiser
+from penstock.prompts.prefix import shared_prefix_bytes
 from penstock.prompts.references import resolve_references
-from penstock.prompts.stability import shared_prefix_bytes
 
 READ_PRICE, WRITE_PRICE = 0.1, 1.25
 KEEP_SHARE = 0.45

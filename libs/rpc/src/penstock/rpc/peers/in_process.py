@@ -1,77 +1,311 @@
-"""Calls inside one process: a servicer called with the semantics of the wire."""
+"""Calls inside one process, with the semantics of the wire.
+
+A call is authenticated, traced on both sides, bounded by its deadline and cancelled as over an item
+stream. The work runs in a task and a context of the called service: a caller that leaves does not
+wait for it, and what the servicer sets in its context (the trace of a log line) stays there. A
+failure arrives as it would from another process, without the exception that caused it.
+
+What differs is the copying: over a wire every message is copied. Here a message is copied unless
+its RPC is one of `Endpoint.uncopied`, whose servicer keeps neither request nor response.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import math
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
+from penstock.rpc.auth import TOKEN_KEY, Metadata
 from penstock.rpc.call import Call
-from penstock.rpc.dispatch import Dispatcher
-from penstock.rpc.errors import deadline_exceeded, unavailable
-from penstock.rpc.spans import NO_TRACER, Tracer
+from penstock.rpc.dispatch import Dispatcher, PendingCall, Rpc, check_fits, rpcs_of
+from penstock.rpc.endpoint import Endpoint, item_call
+from penstock.rpc.errors import (
+    Fault,
+    deadline_exceeded,
+    from_item_status,
+    to_fault,
+    to_item_status,
+    unavailable,
+)
+from penstock.rpc.item_session import ITEM_WINDOW
+from penstock.rpc.spans import NO_TRACER, Span, Tracer
 from penstock.service.clock import Clock, SystemClock
+
+T = TypeVar("T")
+DEFAULT_DEADLINE_S = 30.0
+TIME_UP = "the time was up before the answer was there"
+CLOSED = "the connection was closed"
+
+
+class LocalEndpoint:
+    """An endpoint as callers in its own process reach it.
+
+    It owns the work of their calls, and serves between `open` and `close`. Everything runs in the
+    context in which it was made.
+
+    Args:
+        tracer: the called service's own.
+        default_deadline_s: for calls of a public endpoint that set none.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tracer: Tracer = NO_TRACER,
+        clock: Clock | None = None,
+        default_deadline_s: float = DEFAULT_DEADLINE_S,
+    ) -> None:
+        self.endpoint = endpoint
+        self.dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
+        self.is_open = False
+        self._clock = clock or SystemClock()
+        self._default_deadline_s = default_deadline_s
+        self._context = contextvars.copy_context()
+        self._work: set[asyncio.Task[Any]] = set()
+
+    def open(self) -> None:
+        """Take calls from now on."""
+        self.is_open = True
+
+    async def close(self) -> None:
+        """Refuse calls, and cancel those in flight: they fail UNAVAILABLE."""
+        self.is_open = False
+        await cancel_all(self._work)
+
+    async def call_of(self, metadata: Metadata, call: Call) -> Call:
+        """The call of whoever sends this metadata: an internal endpoint believes what it says.
+
+        Raises:
+            Fault: UNAUTHENTICATED.
+        """
+        caller = self.endpoint.authenticate(metadata)
+        if not isinstance(caller, Call):
+            caller = await caller
+        if not self.endpoint.public:
+            return call
+        return item_call(caller, call, self._clock.monotonic() + self._default_deadline_s)
+
+    def context(self) -> contextvars.Context:
+        """A fresh context for the work of one call."""
+        return self._context.copy()
+
+    def run(self, work: Coroutine[Any, Any, T], context: contextvars.Context) -> asyncio.Task[T]:
+        """Run the work of a call in a task that ends with this endpoint."""
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        task.add_done_callback(_retrieve)
+        return task
 
 
 class InProcessPeer:
-    """A servicer in this process: the same semantics without a wire.
+    """Calls a service of this process. See Peer.
 
-    Messages are copied, so neither side sees the other's changes.
+    Args:
+        find: the endpoint, or None while it is not there; asked for each call.
+        token: the internal token, for internal endpoints.
+        tracer: the calling service's own.
     """
 
     def __init__(
         self,
         service: ServiceDescriptor,
-        servicer: object,
+        find: Callable[[], LocalEndpoint | None],
         *,
+        token: str = "",
         clock: Clock | None = None,
         tracer: Tracer = NO_TRACER,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        self._dispatcher = Dispatcher(service, servicer, tracer)
+        self._rpcs = rpcs_of(service)
+        self._name = service.full_name
+        self._find = find
+        self._metadata = dict((*metadata, *(((TOKEN_KEY, token),) if token else ())))
         self._clock = clock or SystemClock()
+        self._tracer = tracer
         self._closed = False
+        self._work: set[asyncio.Task[Any]] = set()
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
-        left_s = self._left_s(call)
-        rpc = self._dispatcher.rpcs[method]
+        rpc = self._rpcs[method]
+        with self._tracer.span(rpc.span, call, kind="client") as span, _faults(span):
+            left_s = self._left_s(request, span.call)
+            local = self._endpoint()
+            served = await local.call_of(self._metadata, span.call)
+            copies = method not in local.endpoint.uncopied
+            context = local.context()
+            pending = context.run(
+                local.dispatcher.begin, rpc, _copy(request) if copies else request, served
+            )
+            response = pending.response
+            if response is None:
+                response = await self._finished(local, pending, left_s, context)
+            return _copy(response) if copies else response
+
+    async def _finished(
+        self,
+        local: LocalEndpoint,
+        pending: PendingCall,
+        left_s: float,
+        context: contextvars.Context,
+    ) -> Message:
+        """The response of a call that has begun; a caller who leaves cancels the work and does not
+        wait for its end.
+        """
+        work = self._run(local, local.dispatcher.finish(pending), context)
         try:
-            async with asyncio.timeout(None if math.isinf(left_s) else left_s):
-                return _copy(await self._dispatcher.act(rpc, _copy(request), call))
-        except TimeoutError:
-            raise deadline_exceeded("the time was up before the answer was there") from None
+            await asyncio.wait((work,), timeout=None if math.isinf(left_s) else left_s)
+        finally:
+            work.cancel()
+        if not work.done():
+            raise deadline_exceeded(TIME_UP)
+        if work.cancelled() and (self._closed or not local.is_open):
+            raise unavailable(CLOSED)
+        return work.result()
 
     async def stream(self, method: str, request: Message, call: Call) -> AsyncIterator[Any]:
         """See Peer."""
-        left_s = self._left_s(call)
-        messages = self._dispatcher.act_stream(self._dispatcher.rpcs[method], _copy(request), call)
-        ends_at = None if math.isinf(left_s) else asyncio.get_running_loop().time() + left_s
+        rpc = self._rpcs[method]
+        with self._tracer.span(rpc.span, call, kind="client") as span, _faults(span):
+            left_s = self._left_s(request, span.call)
+            local = self._endpoint()
+            served = await local.call_of(self._metadata, span.call)
+            chunks = _Chunks(_copy if method not in local.endpoint.uncopied else _as_it_is)
+            reading = self._read(local, rpc, chunks.copy(request), served, chunks)
+            work = self._run(local, reading, local.context())
+            timer = None
+            if not math.isinf(left_s):
+                timer = asyncio.get_running_loop().call_later(left_s, chunks.expire, work)
+            try:
+                while (chunk := await chunks.take()) is not None:
+                    yield chunk
+            finally:
+                work.cancel()
+                if timer is not None:
+                    timer.cancel()
+
+    async def _read(
+        self, local: LocalEndpoint, rpc: Rpc, request: Message, call: Call, chunks: _Chunks
+    ) -> None:
+        """Pass on what the servicer yields, as far ahead of the caller as a stream's window."""
+        messages = local.dispatcher.act_stream(rpc, request, call)
         try:
-            while True:
-                async with asyncio.timeout_at(ends_at):
-                    message = await anext(messages, None)
-                if message is None:
-                    return
-                yield _copy(message)
-        except TimeoutError:
-            raise deadline_exceeded("the time was up before the answer was there") from None
+            async for message in messages:
+                await chunks.put(message)
+        except asyncio.CancelledError:
+            closed = self._closed or not local.is_open
+            chunks.end(unavailable(CLOSED) if closed else to_fault(asyncio.CancelledError()))
+            raise
+        except Exception as error:
+            chunks.end(to_fault(error))
+        else:
+            chunks.end(None)
         finally:
             await messages.aclose()  # type: ignore[attr-defined]
 
-    def _left_s(self, call: Call) -> float:
-        if self._closed:
-            raise unavailable("the connection was closed")
+    def _run(
+        self, local: LocalEndpoint, work: Coroutine[Any, Any, T], context: contextvars.Context
+    ) -> asyncio.Task[T]:
+        task = local.run(work, context)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    def _left_s(self, request: Message, call: Call) -> float:
         left_s = call.deadline_s - self._clock.monotonic()
         if left_s <= 0:
             raise deadline_exceeded("no time was left to send the call")
+        check_fits(request.ByteSize())
         return left_s
+
+    def _endpoint(self) -> LocalEndpoint:
+        if self._closed:
+            raise unavailable(CLOSED)
+        local = self._find()
+        if local is None or not local.is_open:
+            raise unavailable(f"{self._name} is not serving in this process")
+        return local
 
     async def close(self) -> None:
         """See Peer."""
         self._closed = True
+        await cancel_all(self._work)
+
+
+class _Chunks:
+    """What a stream has yielded and its caller has not taken; the last is its end.
+
+    The servicer owns a message until it is put, the caller from the moment it is taken.
+    """
+
+    def __init__(self, copy: Callable[[Message], Message]) -> None:
+        self.copy = copy
+        self._waiting: asyncio.Queue[Message | Fault | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._ended = False
+
+    async def put(self, message: Message) -> None:
+        """Add a message, and wait while the caller is a window behind."""
+        self._waiting.put_nowait(self.copy(message))
+        while self._waiting.qsize() > ITEM_WINDOW:
+            self._room.clear()
+            await self._room.wait()
+
+    def end(self, fault: Fault | None) -> None:
+        """Say how it ended, None for well; only the first end counts."""
+        if not self._ended:
+            self._ended = True
+            self._waiting.put_nowait(fault)
+
+    def expire(self, work: asyncio.Task[None]) -> None:
+        """End it because its time is up."""
+        self.end(deadline_exceeded(TIME_UP))
+        work.cancel()
+
+    async def take(self) -> Message | None:
+        """The next message, None at the end; raises the fault that it ended with."""
+        chunk = await self._waiting.get()
+        self._room.set()
+        if isinstance(chunk, Fault):
+            raise chunk
+        return chunk
+
+
+@contextlib.contextmanager
+def _faults(span: Span) -> Iterator[None]:
+    """Failures as they come over a wire, written on the caller's span."""
+    try:
+        yield
+    except Exception as error:
+        fault = from_item_status(to_item_status(error))
+    else:
+        return
+    span.fail(fault.code.name, fault.reason)
+    raise fault from None
+
+
+async def cancel_all(work: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    tasks = list(work)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of the failure of work whose caller may have left, so that nobody warns of it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _as_it_is(message: Message) -> Message:
+    return message
 
 
 def _copy(message: Message) -> Message:

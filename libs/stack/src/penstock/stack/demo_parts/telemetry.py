@@ -17,9 +17,8 @@ from penstock.api.router.v1 import router_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2, telemetry_pb2_grpc
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault
+from penstock.rpc.errors import internal
 from penstock.rpc.peers.stream import open_channel
-from penstock.rpc.reasons import Reason
 from penstock.stack.stack import Stack
 from penstock.testkit.instance import SleepingInstance
 from penstock.testkit.registered import Registration, registered_instance
@@ -53,7 +52,7 @@ class FlakyInstance(SleepingInstance):
     ) -> inference_pb2.ComputeResponse:
         """See InferenceService."""
         if self.failing:
-            raise Fault(Reason.INTERNAL, "this instance fails on purpose")
+            raise internal("this instance fails on purpose")
         return await super().Compute(request, call)
 
 

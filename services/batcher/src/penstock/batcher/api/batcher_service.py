@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from penstock.api.batcher.v1 import batcher_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
 from penstock.batcher.api.metrics import BatcherMetrics
-from penstock.batcher.concurrency import INITIAL_LIMIT, FixedLimit, GradientLimit
-from penstock.batcher.fair_queue import DEFAULT_WEIGHTS
 from penstock.batcher.instance import PeerInstance
-from penstock.batcher.knobs import KnobTable, to_proto
+from penstock.batcher.queue.fair_queue import DEFAULT_WEIGHTS
+from penstock.batcher.queue.instance_profile import INITIAL_LIMIT, FixedLimit, GradientLimit
 from penstock.batcher.queue.instance_queue import InstanceQueue
-from penstock.batcher.queue.pending_request import Answer
+from penstock.batcher.queue.knobs import KnobTable, to_proto
+from penstock.batcher.queue.requests import Answer
 from penstock.batcher.settings import BatchingSection
 from penstock.batcher.split_merge import gather_or_cancel, merge, task_size
 from penstock.otel.telemetry import Telemetry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from penstock.api.common.v1 import common_pb2
-from penstock.batcher.knobs import PRIORITY_NAMES
 from penstock.batcher.queue.instance_queue import InstanceQueue
+from penstock.batcher.queue.knobs import PRIORITY_NAMES
 from penstock.otel.telemetry import Telemetry
 from penstock.service.clock import Clock
 

@@ -4,11 +4,13 @@
 a free slot. It does so with these pieces:
 
 - `admission`: which requests may enter;
-- `pending_request`: the values: a request with its caller's future, its answer, the instance;
+- `requests`: the values: a request as it is ordered, with its caller's future, its answer;
 - `backlog`: the requests that are admitted and not settled, and the one place that settles them;
-- `next_batch`: the decision which waiting requests run next, or to wait for more;
+- `fair_queue`: the order in which waiting requests are served;
+- `next_batch`: the decision which of them run next (`batch_formation`), or to wait for more;
 - `batch_runner`: the slots of the instance, and a batch from its start to its last answer;
-- `instance_profile`: what is learned about the instance from the batches that ran.
+- `instance_profile`: what is learned about the instance from the batches that ran;
+- `knobs`: what is configured, which may change while the queue runs.
 
 Ownership: a request belongs to the backlog while it waits and to its batch while it runs; whoever
 owns it settles its future, exactly once. A caller that leaves is forgotten while its request waits,

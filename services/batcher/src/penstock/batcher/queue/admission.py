@@ -11,13 +11,12 @@ import asyncio
 import math
 
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.batch_delay import ArrivalGaps
-from penstock.batcher.knobs import ClassLimits, KnobTable, class_limits
 from penstock.batcher.queue.backlog import Backlog
 from penstock.batcher.queue.batch_runner import BatchRunner
+from penstock.batcher.queue.knobs import ClassLimits, KnobTable, class_limits
 from penstock.batcher.queue.metrics import QueueMetrics
-from penstock.batcher.queue.pending_request import Answer, PendingRequest, TaskSize
-from penstock.batcher.work_item import WorkItem
+from penstock.batcher.queue.next_batch import ArrivalGaps
+from penstock.batcher.queue.requests import Answer, PendingRequest, TaskSize, WorkItem
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.errors import deadline_exceeded
 from penstock.service.clock import Clock

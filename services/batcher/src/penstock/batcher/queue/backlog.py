@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from penstock.api.common.v1 import common_pb2
-from penstock.batcher.fair_queue import FairQueue
+from penstock.batcher.queue.fair_queue import FairQueue
 from penstock.batcher.queue.metrics import QueueMetrics
-from penstock.batcher.queue.pending_request import Answer, PendingRequest
-from penstock.batcher.work_item import WorkItem
+from penstock.batcher.queue.requests import Answer, PendingRequest, WorkItem
 from penstock.rpc.errors import Fault, deadline_exceeded, exhausted, unavailable
 from penstock.rpc.reasons import Reason
 

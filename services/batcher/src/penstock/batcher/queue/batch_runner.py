@@ -7,10 +7,10 @@ from typing import Any
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.knobs import KnobTable
 from penstock.batcher.queue.backlog import Backlog
 from penstock.batcher.queue.instance_profile import InstanceProfile
-from penstock.batcher.queue.pending_request import Answer, Instance, PendingRequest
+from penstock.batcher.queue.knobs import KnobTable
+from penstock.batcher.queue.requests import Answer, Instance, PendingRequest
 from penstock.rpc.errors import Fault, from_item_status
 from penstock.service.clock import Clock
 

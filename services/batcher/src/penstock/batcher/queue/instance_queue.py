@@ -9,15 +9,13 @@ from typing import Any, assert_never
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.batcher.batch_formation import padding_waste
-from penstock.batcher.concurrency import ConcurrencyLimit
-from penstock.batcher.cost_model import CostModel
-from penstock.batcher.fair_queue import FairQueue
-from penstock.batcher.knobs import KnobTable, class_weights
 from penstock.batcher.queue.admission import Admission
 from penstock.batcher.queue.backlog import Backlog, instance_leaving
+from penstock.batcher.queue.batch_formation import padding_waste
 from penstock.batcher.queue.batch_runner import BatchRunner
-from penstock.batcher.queue.instance_profile import InstanceProfile
+from penstock.batcher.queue.fair_queue import FairQueue
+from penstock.batcher.queue.instance_profile import ConcurrencyLimit, CostModel, InstanceProfile
+from penstock.batcher.queue.knobs import KnobTable, class_weights
 from penstock.batcher.queue.metrics import NO_METRICS, QueueMetrics
 from penstock.batcher.queue.next_batch import (
     NothingWaits,
@@ -26,15 +24,15 @@ from penstock.batcher.queue.next_batch import (
     WaitForMore,
     next_batch,
 )
-from penstock.batcher.queue.pending_request import (
+from penstock.batcher.queue.requests import (
     Answer,
     Instance,
     PendingRequest,
     RunningBatch,
     TaskSize,
+    WorkItem,
 )
 from penstock.batcher.settings import KnobsSection
-from penstock.batcher.work_item import WorkItem
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.service.clock import Clock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.lookups import requests
+from penstock.cache.lookups import messages
 from penstock.cache.lookups.answer_writer import AnswerWriter
 from penstock.cache.lookups.corrections import Corrections
 from penstock.cache.lookups.lookups import Lookups
@@ -27,17 +27,17 @@ class CacheServicer:
         self._corrections = corrections
 
     async def LookUp(self, request: pb.LookUpRequest, call: Call) -> pb.LookUpResponse:
-        requests.check_caller(call)
-        requests.check_look_up(request)
+        messages.check_caller(call)
+        messages.check_look_up(request)
         return await self._lookups.look_up(request, call)
 
     async def Store(self, request: pb.StoreRequest, call: Call) -> pb.StoreResponse:
-        requests.check_store(request)
+        messages.check_store(request)
         return await self._writer.store(request)
 
     async def StoreAll(self, request: pb.StoreAllRequest, call: Call) -> pb.StoreAllResponse:
-        requests.check_caller(call)
-        requests.check_store_all(request)
+        messages.check_caller(call)
+        messages.check_store_all(request)
         return await self._writer.store_all(request, tenant_of(call.principal))
 
     async def ListKeys(self, request: pb.ListKeysRequest, call: Call) -> pb.ListKeysResponse:
@@ -47,11 +47,11 @@ class CacheServicer:
     async def SendFeedback(
         self, request: pb.SendFeedbackRequest, call: Call
     ) -> pb.SendFeedbackResponse:
-        requests.check_feedback(request)
+        messages.check_feedback(request)
         return await self._corrections.report(request, tenant_of(call.principal))
 
     async def Invalidate(self, request: pb.InvalidateRequest, call: Call) -> pb.InvalidateResponse:
-        requests.check_caller(call)
+        messages.check_caller(call)
         invalidation.check(request)
         return await self._corrections.invalidate(request, tenant_of(call.principal))
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from penstock.api.cache.v1 import cache_pb2 as pb
 from penstock.api.inference.v1 import inference_pb2
+from penstock.cache.lookups.messages import request_key
 from penstock.cache.lookups.parts import CacheParts
 from penstock.cache.lookups.pending import LookupTicket
-from penstock.cache.lookups.requests import request_key
 from penstock.cache.lookups.semantic_learning import SemanticLearning
 from penstock.cache.storage.entry_store import Entry, unavailable_without_store
 from penstock.cache.storage.invalidation import tags_of

@@ -7,17 +7,17 @@ import time
 from dataclasses import replace
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.lookups.parts import CacheParts
-from penstock.cache.lookups.pending import Lookup, LookupTicket, ServedAnswer
-from penstock.cache.lookups.receipts import (
+from penstock.cache.lookups.messages import (
     COALESCED,
     EXACT,
     MISS,
     SEMANTIC,
     LookupResult,
+    request_key,
     response_of,
 )
-from penstock.cache.lookups.requests import request_key
+from penstock.cache.lookups.parts import CacheParts
+from penstock.cache.lookups.pending import Lookup, LookupTicket, ServedAnswer
 from penstock.cache.lookups.semantic_lookup import SemanticLookup, SemanticResult
 from penstock.cache.storage.entry_store import STORE_ERRORS, Entry
 from penstock.rpc.call import Call

@@ -13,14 +13,13 @@ single decision are so small that a second thread costs more than it saves.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 from penstock.cache.semantic.classes import Floats
-from threadpoolctl import threadpool_limits
 
 HNSW_LINKS = 32
 HNSW_BUILD_EFFORT = 80
@@ -30,8 +29,6 @@ MAX_TRAINING_VECTORS = 100_000
 MAX_REMOVED_SHARE = 0.3
 MIN_REMOVED = 64
 """An index is rebuilt when this many vectors are removed, and more than that share of all."""
-faiss.omp_set_num_threads(1)
-threadpool_limits(1, "blas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +44,24 @@ class IndexSizes:
 DEFAULT_SIZES = IndexSizes()
 
 
+@functools.cache
+def _faiss() -> Any:
+    """FAISS on one thread; imported with the first scope, since exact answers need none."""
+    import faiss
+    from threadpoolctl import threadpool_limits
+
+    faiss.omp_set_num_threads(1)
+    threadpool_limits(1, "blas")
+    return faiss
+
+
 class VectorIndex:
     """Unit vectors by a caller's number for each (0, 1, …), which it keeps until it is removed."""
 
     def __init__(self, width: int, sizes: IndexSizes = DEFAULT_SIZES) -> None:
         self._width = width
         self._sizes = sizes
-        self._index: Any = faiss.IndexFlatIP(width)
+        self._index: Any = _faiss().IndexFlatIP(width)
         self._max_rows: float = sizes.max_flat
         """Rows beyond which another kind of index is used."""
         self._row_ids: list[int] = []
@@ -116,6 +124,7 @@ class VectorIndex:
         """An empty index of the kind that suits these rows, and the largest number of rows that it
         suits.
         """
+        faiss = _faiss()
         if len(rows) <= self._sizes.max_flat:
             return faiss.IndexFlatIP(self._width), self._sizes.max_flat
         if len(rows) <= self._sizes.max_graph:

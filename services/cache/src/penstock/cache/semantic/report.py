@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.api.cache.v1 import cache_pb2 as pb
-from penstock.cache.semantic.scope_state import ScopeState
+from penstock.cache.semantic.scopes import ScopeState
 from penstock.cache.semantic.threshold import precision_of
 from penstock.rpc.call import Principal
 from penstock.rpc.errors import not_found

@@ -1,4 +1,5 @@
-"""The semantic cache of one replica: its scopes in memory, which follow the learning log.
+"""The semantic cache of one replica: its scopes in memory, which follow the learning log, and the
+model that embeds prompts.
 
 Embedding, search and learning run on one worker thread, and only that thread touches the scopes.
 """
@@ -12,20 +13,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import TypeVar
 
+import numpy as np
 from penstock.cache.semantic.classes import Floats
 from penstock.cache.semantic.decision import SemanticDecision
-from penstock.cache.semantic.embedder import Embedder
 from penstock.cache.semantic.learning_log import LearningLog, LoggedEvent
-from penstock.cache.semantic.scope_state import ScopeState
-from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes
+from penstock.cache.semantic.scopes import MAX_LOADED_SCOPES, Scopes, ScopeState
 from penstock.cache.settings import CacheSection
 from penstock.cache.storage.entry_store import STORE_ERRORS
+from penstock.onnx.encoder import TextModel
 from penstock.service.clock import Clock
 from penstock.service.current import Current
 
+MIN_NORM = 1e-9
 log = logging.getLogger(__name__)
 READ_WAIT_MS = 200
 RETRY_S = 0.5
@@ -33,6 +36,34 @@ RETRY_S = 0.5
 MAX_RIVALS = 3
 FIRST_EVENT = "0"
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """How prompts are embedded.
+
+    `revision` is `name@revision` of the model; `width` is the number of values in a vector; `embed`
+    gives the vector of a text, of length 1.
+    """
+
+    revision: str
+    width: int
+    embed: Callable[[str], Floats]
+
+
+def load_embedder(name: str, folder: Path) -> Embedder:
+    """The embedder from a model's folder, which is named for the revision.
+
+    Raises:
+        BadModel: the folder holds no model that can be loaded.
+    """
+    model = TextModel.load(folder)
+
+    def embed(text: str) -> Floats:
+        vector = model.embed([text])[0]
+        return np.asarray(vector / max(float(np.linalg.norm(vector)), MIN_NORM), np.float32)
+
+    return Embedder(f"{name}@{folder.name}", len(embed("any text")), embed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,6 @@ from random import Random
 
 import numpy as np
 from penstock.service.purity import pure
-from scipy.stats import beta
-from sklearn.linear_model import LogisticRegression
 
 Row = np.ndarray[tuple[int], np.dtype[np.float64]]
 Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -126,6 +124,9 @@ class Calibration:
         is_right = np.array([right for _, right in self._labels])
         if is_right.all() or not is_right.any():
             return
+        # Takes half a second to import, on the thread that learns, and only where labels come.
+        from sklearn.linear_model import LogisticRegression
+
         features = np.array([features for features, _ in self._labels])
         mean = features.mean(axis=0)
         spread = features.std(axis=0)
@@ -261,7 +262,7 @@ class ServingThreshold:
         wrong = self._recent_audits.count(False)
         if wrong == 0:
             return False
-        return float(beta.ppf(BREAK_LEVEL, wrong, audits - wrong + 1)) > self.bound
+        return _beta_quantile(BREAK_LEVEL, wrong, audits - wrong + 1) > self.bound
 
     def _record_error(self, probability: float, *, is_wrong: bool) -> None:
         self._observed_errors = self._observed_errors * AUDIT_DECAY + is_wrong
@@ -275,5 +276,13 @@ def precision_of(right: int, audits: int) -> tuple[float, float]:
     """
     if audits == 0:
         return 0.0, 0.0
-    low = float(beta.ppf(0.05, right, audits - right + 1)) if right else 0.0
+    low = _beta_quantile(0.05, right, audits - right + 1) if right else 0.0
     return right / audits, low
+
+
+@pure
+def _beta_quantile(level: float, alpha: float, beta: float) -> float:
+    """The quantile of a beta distribution."""
+    from scipy.special import betaincinv  # imported only where there are audits
+
+    return float(betaincinv(alpha, beta, level))

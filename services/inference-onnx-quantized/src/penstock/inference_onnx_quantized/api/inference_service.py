@@ -9,9 +9,8 @@ from contextlib import aclosing
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.compute import compute
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
 from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.request_checks import TaskLimits
 from penstock.inference_onnx_quantized.settings import InferenceSettings

@@ -22,8 +22,7 @@ from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.inference_onnx_quantized.api import kserve_tensors
 from penstock.inference_onnx_quantized.api.kserve_statistics import ModelCounts
 from penstock.inference_onnx_quantized.api.orca import LoadTrailer
-from penstock.inference_onnx_quantized.compute_threads import ComputeThreads
-from penstock.inference_onnx_quantized.load_meter import LoadMeter
+from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
 from penstock.onnx.card import BadModel
@@ -253,18 +252,15 @@ class KServeServicer:
     def _model(self, name: str, version: str) -> LoadedModel:
         """The loaded model, in that version where one is named."""
         if version and not version.isdigit():
-            raise invalid(
-                "model_version",
-                f"failed to get model version from specified version string '{version}'",
-            )
+            message = f"failed to get model version from specified version string '{version}'"
+            raise invalid("model_version", message)
+        unknown = f"Request for unknown model: '{name}'"
         try:
             model = self._repository.get(name)
         except Fault:
-            raise not_found("", f"Request for unknown model: '{name}' is not found") from None
+            raise not_found("", f"{unknown} is not found") from None
         if version and version != model.card.version:
-            raise not_found(
-                "", f"Request for unknown model: '{name}' version {version} is not found"
-            )
+            raise not_found("", f"{unknown} version {version} is not found")
         return model
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""OpenAI's wire format of chat completions and embeddings.
+"""OpenAI's wire format of chat completions.
 
 Pure: bytes and messages in, values out. Requests are made from tasks, results are parsed from whole
 answers or from streams. What an upstream sends is not trusted: an answer of another shape becomes
@@ -74,12 +74,6 @@ def chat_request(
     return body
 
 
-@pure
-def embeddings_request(task: pb.EmbedTask, model: str) -> dict[str, Any]:
-    """The body of `POST /embeddings`."""
-    return {"model": model, "input": list(task.texts), "encoding_format": "float"}
-
-
 def _message(message: pb.Message) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": ROLE_NAMES[message.role], "content": message.content}
     if message.tool_calls:
@@ -132,7 +126,7 @@ def parse_chat(body: bytes, task: pb.GenerateTask) -> pb.TaskResult:
     Raises:
         Fault: UNAVAILABLE where the body is not a chat completion.
     """
-    data = _parse_object(body)
+    data = parse_object(body)
     try:
         return _chat_result(data, task)
     except SHAPE_ERRORS:
@@ -156,32 +150,6 @@ def _chat_result(data: dict[str, Any], task: pb.GenerateTask) -> pb.TaskResult:
         )
     result.generate.finish_reason = FINISH_REASONS.get(finish_reason, pb.FINISH_REASON_STOP)
     result.usage.CopyFrom(parse_usage(data.get("usage"), task, message.content))
-    return result
-
-
-def parse_embeddings(body: bytes, task: pb.EmbedTask) -> pb.TaskResult:
-    """The result of an embeddings answer, its vectors in the order of the task's texts.
-
-    Raises:
-        Fault: UNAVAILABLE where the body is not such an answer, or has another number of vectors.
-    """
-    data = _parse_object(body)
-    try:
-        rows = sorted(data["data"], key=lambda row: int(row["index"]))
-        vectors = [[float(value) for value in row["embedding"]] for row in rows]
-    except (KeyError, TypeError, ValueError):
-        raise malformed("the answer has no vectors") from None
-    if len(vectors) != len(task.texts):
-        raise malformed(f"{len(vectors)} vectors came for {len(task.texts)} texts")
-    result = pb.TaskResult(revision=str(data.get("model", "")))
-    for vector in vectors:
-        result.embed.embeddings.add(values=vector)
-    reported = (data.get("usage") or {}).get("prompt_tokens")
-    if isinstance(reported, int):
-        result.usage.input_tokens = reported
-    else:
-        result.usage.input_tokens = sum(len(text) for text in task.texts) // BYTES_PER_TOKEN
-        result.usage.estimated = True
     return result
 
 
@@ -260,7 +228,7 @@ class ChatStream:
         if data == END_OF_STREAM:
             self.is_done = True
             return ""
-        event = _parse_object(data.encode())
+        event = parse_object(data.encode())
         if "error" in event:
             raise unavailable(
                 "the upstream ended its stream with an error", reason=Reason.UPSTREAM_ERROR
@@ -316,7 +284,12 @@ class ChatStream:
         return result, pb.GenerateChunk(tool_calls=message.tool_calls, finish_reason=finish_reason)
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A body that is a JSON object.
+
+    Raises:
+        Fault: UNAVAILABLE where it is not.
+    """
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

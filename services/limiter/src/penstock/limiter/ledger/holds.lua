@@ -64,7 +64,7 @@ local function book(hold, i, counter, committed, held)
     if counter[KIND] == 'rolling' then
       counters.advance_window(counter)
     end
-    entries.book(counter[KEY], hold.windows[i], committed, held, counters.rolling_step(counter))
+    book_entry(counter[KEY], hold.windows[i], committed, held, counters.rolling_step(counter))
   end
 end
 
@@ -73,7 +73,7 @@ local function take(hold, i, counter, limits, amount)
   if counter[KIND] == 'rate' then
     counters.spend_rate(counter, counters.limit_of(counter, limits), amount)
   elseif is_in_window(hold, i, counter) then
-    entries.book(counter[KEY], hold.windows[i], 0, amount)
+    book_entry(counter[KEY], hold.windows[i], 0, amount)
   end
 end
 
@@ -95,7 +95,7 @@ local function expire(id, hold)
     hold.spent[d] = hold.spent[d] + hold.minimum[d]
   end
   finish(hold.key, 'expired', hold.spent, EXPIRED_KEPT_MS)
-  entries.write('expire', id)
+  write_entry('expire', id)
 end
 
 local function expire_due()

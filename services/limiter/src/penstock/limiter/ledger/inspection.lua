@@ -55,9 +55,9 @@ local function adjust(counter, amount, reset)
   local key = counter[KEY]
   local before = hash_number(key, 'c')
   local change = is_reset and -before or math.max(amount, -before)
-  entries.book(key, window, change, 0, counters.rolling_step(counter))
+  book_entry(key, window, change, 0, counters.rolling_step(counter))
   redis.call('HSET', key, 'a', 0)
-  entries.write('correct', '')
+  write_entry('correct', '')
   return { ALLOWED, int(before), int(hash_number(key, 'c')) }
 end
 

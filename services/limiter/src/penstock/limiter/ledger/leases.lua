@@ -69,7 +69,7 @@ local function save_renewed(id, lease)
   local spent = cjson.encode(lease.spent)
   redis.call('HSET', lease.key, 'm', maximum, 'e', maximum, 'l', maximum, 's', spent)
   redis.call('ZADD', HOLDS, int(now_ms + lease.ttl_ms), id)
-  entries.write('renew', id)
+  write_entry('renew', id)
 end
 
 -- Books what a lease has spent since its grant (`spent`) and fills it up to `wanted`, as far as its

@@ -79,7 +79,7 @@ local function take_path(hold, limits, reply)
       if counter[KIND] == 'rate' then
         counters.spend_rate(counter, limit, amount)
       else
-        entries.book(counter[KEY], hold.windows[i], 0, amount)
+        book_entry(counter[KEY], hold.windows[i], 0, amount)
       end
     end
     local share = counters.newly_reached_alert(counter, limit)
@@ -141,7 +141,7 @@ local function reserve(
   if ttl_ms > 0 then
     holds.save(id, hold, lease, 'open')
     redis.call('ZADD', HOLDS, int(now_ms + ttl_ms), id)
-    entries.write('reserve', id)
+    write_entry('reserve', id)
   end
   return reply
 end
@@ -158,7 +158,7 @@ local function check_extension(hold, maximum, limits)
     local missing = missing_amount(hold, counter, maximum)
     if missing > 0 and counter[IS_SHADOW] == 0 then
       local verdict, retry_ms, available =
-        counters.check(counter, missing, limits, protection.MOST_URGENT, 0)
+        counters.check(counter, missing, limits, counters.MOST_URGENT, 0)
       if verdict ~= ALLOWED and verdict ~= STALE_WINDOWS then
         return holds.with_alerts({ verdict, i, retry_ms, int(available) }, hold, limits, i)
       end
@@ -192,7 +192,7 @@ local function extend(id, maximum)
   local maximum_text, expected_text = cjson.encode(hold.maximum), cjson.encode(hold.expected)
   redis.call('HSET', hold.key, 'm', maximum_text, 'e', expected_text)
   redis.call('ZADD', HOLDS, int(now_ms + hold.ttl_ms), id)
-  entries.write('extend', id)
+  write_entry('extend', id)
   return holds.with_alerts({ ALLOWED, 0, 0, '0' }, hold, limits, 0)
 end
 

@@ -12,7 +12,7 @@ local function settle_unknown(id, spent, path)
         counters.spend_rate(counter, counters.limit_of(counter, limits), amount)
       end
     elseif counters.advance_window(counter) == windows[i] then
-      entries.book(counter[KEY], windows[i], amount, 0, counters.rolling_step(counter))
+      book_entry(counter[KEY], windows[i], amount, 0, counters.rolling_step(counter))
     end
   end
   local none = { 0, 0, 0 }
@@ -20,7 +20,7 @@ local function settle_unknown(id, spent, path)
   hold.path, hold.windows = path, windows
   holds.save(id, hold, 0, 'done')
   holds.finish(holds.key_of(id), 'done', spent, holds.SETTLED_KEPT_MS)
-  entries.write('commit', id)
+  write_entry('commit', id)
   return { 1, '0', '0', '0' }
 end
 
@@ -55,7 +55,7 @@ local function settle(id, spent, path)
   book_settlement(hold, spent)
   holds.finish(hold.key, 'done', spent, holds.SETTLED_KEPT_MS)
   redis.call('ZREM', HOLDS, id)
-  entries.write(hold.is_open and 'commit' or 'adjust', id)
+  write_entry(hold.is_open and 'commit' or 'adjust', id)
   local maximum = hold.maximum
   return { hold.is_open and 1 or 0, int(maximum[1]), int(maximum[2]), int(maximum[3]) }
 end

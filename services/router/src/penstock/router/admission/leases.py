@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.router.admission.limiter_calls import ANSWER_S, LimiterCalls
+from penstock.router.admission.limiter_calls import ANSWER_S, LimiterCalls, to_amount
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.service.clock import Clock
@@ -255,11 +254,6 @@ class Leases:
         """Return every lease."""
         for lease in list(self._leases.values()):
             self._drop(lease)
-
-
-def to_amount(parts: Sequence[int]) -> pb.Amount:
-    """Amounts as the limiter takes them."""
-    return pb.Amount(requests=parts[0], tokens=parts[1], microusd=parts[2])
 
 
 def _low(share: list[int]) -> list[int]:

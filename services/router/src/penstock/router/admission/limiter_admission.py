@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
-from penstock.router.admission.leases import Amounts, Lease, Leases, SpendPath, to_amount
-from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable
+from penstock.router.admission.leases import Amounts, Lease, Leases, SpendPath
+from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
 from penstock.router.admission.refusals import refusal
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Admitted, Deferred, Spent

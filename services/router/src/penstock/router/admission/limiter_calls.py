@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
+from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
@@ -85,3 +86,8 @@ class LimiterCalls:
         """Wait for what is under way, and hang up."""
         await self._after.finished()
         await self._peer.close()
+
+
+def to_amount(parts: Sequence[int]) -> pb.Amount:
+    """Amounts as the limiter takes them."""
+    return pb.Amount(requests=parts[0], tokens=parts[1], microusd=parts[2])

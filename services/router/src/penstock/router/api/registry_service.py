@@ -8,7 +8,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.api.scoreboard import state_of
 from penstock.router.instances.registry import Registry
-from penstock.router.requests.options import MAX_NAME_BYTES
+from penstock.router.requests.resolved import MAX_NAME_BYTES
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found

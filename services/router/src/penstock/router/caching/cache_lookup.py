@@ -15,11 +15,9 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
-from penstock.router.caching.key_summary import SummaryFollower
-from penstock.router.caching.near_cache import NearCache, RequestKey
-from penstock.router.caching.single_flight import SingleFlight
-from penstock.router.caching.write_behind import STORE_TIMEOUT_S, WriteBehind
-from penstock.router.requests.resolved import ResolvedRequest, digest_of
+from penstock.router.caching.known_misses import STORE_TIMEOUT_S, SummaryFollower, WriteBehind
+from penstock.router.caching.near_cache import NearCache, RequestKey, SingleFlight
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Bypass, Deferred, Hit, LookUp, Miss
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
@@ -27,7 +25,7 @@ from penstock.rpc.peers.stream import Peer
 from penstock.service.background import Background
 from penstock.service.clock import Clock
 from penstock.service.current import Current
-from penstock.tasks.answer_keys import KNOWN_MISS_RULE, tenant_of
+from penstock.tasks.answer_keys import KNOWN_MISS_RULE
 
 EXPECTED_OUTPUT_TOKENS = 256
 """Length that an answer is priced at before it is there, at most."""
@@ -76,7 +74,7 @@ class CacheLookUp:
         policy = request.options.cache
         if policy.bypass or not self._near:
             return None
-        key = _key(call.principal, request)
+        key = RequestKey.of(call.principal, request)
         return self._near.get(key, policy.max_age_ms, self._clock.monotonic())
 
     async def look_up(self, call: Call, request: ResolvedRequest, request_id: str) -> LookUp:
@@ -84,13 +82,13 @@ class CacheLookUp:
         policy = request.options.cache
         if policy.bypass:
             return BYPASSED
-        key = _key(call.principal, request)
+        key = RequestKey.of(call.principal, request)
         hit = self._near.get(key, policy.max_age_ms, self._clock.monotonic())
         if hit is not None:
             return hit
         while (flight := self._flights.get(key)) is not None:
             await flight.finished(call.remaining_s(self._clock.monotonic()))
-            hit = _followed(flight, policy)
+            hit = flight.hit(policy)
             if hit is not None:
                 return hit
         flight = self._flights[key] = SingleFlight()
@@ -174,7 +172,7 @@ class CacheLookUp:
         """
         if request.options.cache.bypass:
             return
-        flight = self._flights.get(_key(call.principal, request))
+        flight = self._flights.get(RequestKey.of(call.principal, request))
         if flight is not None:
             async for chunk in flight.chunks():
                 yield chunk
@@ -271,10 +269,7 @@ class CacheLookUp:
         saved: common_pb2.Saving,
         age_s: float = 0.0,
     ) -> None:
-        saving = common_pb2.Saving(
-            technique="exact_cache", microusd=saved.microusd, saved_ms=saved.saved_ms
-        )
-        self._near.put(key, result, saving, age_s, self._clock.monotonic())
+        self._near.put(key, result, saved, age_s, self._clock.monotonic())
 
     async def close(self) -> None:
         """Bring what waits to the cache, and hang up."""
@@ -282,24 +277,6 @@ class CacheLookUp:
         await self._follower.close()
         await self._writes.close()
         await self._peer.close()
-
-
-def _followed(flight: SingleFlight, policy: router_pb2.CachePolicy) -> Hit | None:
-    """The answer of a request in flight; None when it ended without one that this caller accepts,
-    and somebody must go again.
-    """
-    if flight.result is None:
-        return None
-    if flight.semantic is not None and policy.HasField("max_error_rate"):
-        return None  # who said how sure it must be has it decided for himself
-    saving = common_pb2.Saving(technique="coalesced", microusd=flight.cost_microusd)
-    return Hit(flight.result, flight.receipt(), (saving,))
-
-
-def _key(principal: Principal, request: ResolvedRequest) -> RequestKey:
-    scope = f"{tenant_of(principal)}\x1e{request.options.cache.namespace}"
-    digest = request.digest or digest_of(request.task)
-    return RequestKey(principal.organisation, scope, request.model, digest)
 
 
 def _scope(request: ResolvedRequest) -> pb.Scope:

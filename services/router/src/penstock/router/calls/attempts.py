@@ -18,11 +18,10 @@ from penstock.api.router.v1 import router_pb2
 from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.router.calls.hedging import race
-from penstock.router.calls.receipt import Route
 from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
 from penstock.router.calls.retries import Means, Step, next_step
 from penstock.router.calls.selection import Selection, Target, context_window
-from penstock.router.calls.state import CallState
+from penstock.router.calls.state import CallState, Route
 from penstock.router.instances.backends import Backends, Computed
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.choice import ExtrasBudget
@@ -269,12 +268,8 @@ class Attempts:
         """The fault of a failed try, counted. A try whose own time is up is told from a call whose
         time is up.
         """
-        time_left = state.call.remaining_s(self._clock.monotonic()) > 0
-        if (
-            fault.reason is Reason.DEADLINE_EXCEEDED
-            and self._settings.try_deadline_ms
-            and time_left
-        ):
+        may_be_the_try = self._settings.try_deadline_ms and fault.reason is Reason.DEADLINE_EXCEEDED
+        if may_be_the_try and state.call.remaining_s(self._clock.monotonic()) > 0:
             fault = Fault(Reason.TRY_TIMED_OUT, fault.message)
         self._failures.add(1, {"code": fault.code.name})
         return fault

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from google.protobuf.message import Message
+from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.calls.receipt import UnsureAnswer, noted, with_escalations
 from penstock.router.calls.state import Outcome
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.routing.model_choice import AUTO, Models
@@ -82,3 +84,65 @@ def _for_next(
     return request._replace(
         options=options, model=models[0], spare_models=tuple(models[1:]), model_note=""
     )
+
+
+class UnsureAnswer(NamedTuple):
+    """An answer that was paid for and taken further, because it was not sure enough."""
+
+    receipt: common_pb2.Receipt
+    confidence: float
+
+
+def with_escalations(
+    receipt: common_pb2.Receipt, unsure: Sequence[UnsureAnswer], floor: float
+) -> common_pb2.Receipt:
+    """A copy of an answer's receipt that holds what the unsure answers before it took and cost.
+
+    Args:
+        floor: confidence below which an answer was taken to the next model.
+    """
+    whole = copied(receipt)
+    for earlier, confidence in unsure:
+        whole.escalations.add(
+            request_id=earlier.request_id,
+            model=earlier.model,
+            confidence=confidence,
+            floor=floor,
+            usage=earlier.usage,
+            cost=earlier.cost,
+            total_ms=earlier.total_ms,
+        )
+        _add_up(whole.usage, earlier.usage)
+        _add_up(whole.cost, earlier.cost)
+        whole.savings.extend(earlier.savings)
+        whole.total_ms += earlier.total_ms
+        whole.notes.extend([note for note in earlier.notes if note not in whole.notes])
+    first = unsure[0]
+    extra_microusd = whole.cost.paid_microusd - first.receipt.cost.paid_microusd
+    whole.notes.append(
+        f"cascade: {first.receipt.model} was {first.confidence:.2f} sure, below {floor:g}; asking "
+        f"on cost {extra_microusd} micro-dollars and "
+        f"{whole.total_ms - first.receipt.total_ms:.1f} ms more"
+    )
+    return whole
+
+
+def noted(receipt: common_pb2.Receipt, note: str) -> common_pb2.Receipt:
+    """A copy of a receipt with one note more."""
+    whole = copied(receipt)
+    whole.notes.append(note)
+    return whole
+
+
+def copied(receipt: common_pb2.Receipt) -> common_pb2.Receipt:
+    """A receipt that may be changed: the first one is still to be settled and stored as it is."""
+    copy = common_pb2.Receipt()
+    copy.CopyFrom(receipt)
+    return copy
+
+
+def _add_up(sums: Message, part: Message) -> None:
+    """Add up numbers; a mark such as `estimated` holds for the whole where it holds for a part."""
+    for field, value in part.ListFields():
+        total = getattr(sums, field.name)
+        setattr(sums, field.name, total or value if isinstance(value, bool) else total + value)

@@ -17,8 +17,13 @@ from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.state import Outcome
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import KeyRing
-from penstock.router.requests.options import check_options
-from penstock.router.requests.resolved import ResolvedRequest, SizedTask, in_public_words, sized_any
+from penstock.router.requests.resolved import (
+    ResolvedRequest,
+    SizedTask,
+    check_options,
+    in_public_words,
+    sized_any,
+)
 from penstock.router.routing.model_choice import AUTO, Models
 from penstock.router.runs.runs import Runs
 from penstock.rpc.call import Call

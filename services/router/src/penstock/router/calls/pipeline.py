@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Protocol
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
@@ -17,8 +16,7 @@ from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.prices.prices import Prices
 from penstock.router.calls.attempts import Attempts, Served
-from penstock.router.calls.receipt import ReceiptBuilder
-from penstock.router.calls.state import CallState, Outcome
+from penstock.router.calls.state import CallState, Outcome, ReceiptBuilder, spent_by
 from penstock.router.requests.resolved import ResolvedRequest, Task
 from penstock.router.stages import (
     AdmissionStage,
@@ -28,14 +26,15 @@ from penstock.router.stages import (
     Hit,
     LookUp,
     LookUpStage,
+    Losses,
     Miss,
     ShapeStage,
     Spent,
     perform,
 )
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, consequences_of, internal, unavailable
-from penstock.rpc.reasons import Charge, Reason
+from penstock.rpc.errors import Fault, internal, unavailable
+from penstock.rpc.reasons import Reason
 from penstock.rpc.spans import Own, Span
 from penstock.service.background import Background
 from penstock.service.clock import Clock
@@ -45,12 +44,6 @@ from penstock.tasks.kind import BYTES_PER_TOKEN
 OUTCOMES = {number: name for name, number in common_pb2.CacheOutcome.items()}
 REFRESH_S = 60.0
 """Longest time that fetching the new answer for a stale one may take."""
-
-
-class Losses(Protocol):
-    """What is being lost at present without failing calls."""
-
-    def notes(self) -> tuple[str, ...]: ...
 
 
 class Pipeline:
@@ -157,7 +150,7 @@ class Pipeline:
         found = await self._look_up(state)
         if isinstance(found, Hit):
             if not followed:
-                yield whole_chunk(found.result)
+                yield found.whole_chunk()
             yield self._reuse(state, found)
             return
         outcome: Outcome | None = None
@@ -303,25 +296,3 @@ class Pipeline:
     async def drained(self) -> None:
         """Wait until everything that follows answers is done."""
         await self._after.finished()
-
-
-def spent_by(state: CallState, error: BaseException) -> Spent | None:
-    """What a call that failed has cost: its input and what it said, once it said something or the
-    work may still be done; nothing when it was refused.
-    """
-    sent = consequences_of(error).charge is Charge.SENT
-    if not state.said_bytes and not (sent and state.attempts):
-        return None
-    request = state.request
-    said_tokens = state.said_bytes // BYTES_PER_TOKEN
-    return Spent(request.model, request.estimate.input_tokens, said_tokens)
-
-
-def whole_chunk(result: inference_pb2.TaskResult) -> inference_pb2.GenerateChunk:
-    """A reused answer as one piece."""
-    answer = result.generate
-    return inference_pb2.GenerateChunk(
-        delta=answer.message.content,
-        tool_calls=answer.message.tool_calls,
-        finish_reason=answer.finish_reason,
-    )

@@ -1,4 +1,9 @@
-"""One call on its way through the router, and what comes of it. Values only."""
+"""One call on its way through the router, its receipt, and what comes of it. Values only.
+
+The receipt has one writer: the path says what happened; notes are put in order, money is added up
+and the message is made when the answer is there. The full price is what was paid and what each
+technique saved, so the rows of savings add up to full price less paid, by definition.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,17 @@ from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
-from penstock.router.calls.receipt import ReceiptBuilder
+from penstock.prices.prices import Prices
 from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.stages import Bypass, Hit, LookUp, Shaped, Spent
 from penstock.rpc.call import Call
+from penstock.rpc.errors import consequences_of
+from penstock.rpc.reasons import Charge
 from penstock.rpc.spans import Span
+from penstock.tasks.kind import BYTES_PER_TOKEN
+
+PREFIX_CACHE = "prefix_cache"
+"""Technique: the provider read a part of the prompt from its own cache."""
 
 
 class Outcome(NamedTuple):
@@ -19,6 +31,17 @@ class Outcome(NamedTuple):
 
     result: inference_pb2.TaskResult
     receipt: common_pb2.Receipt
+
+
+class Route(NamedTuple):
+    """Who served a call, and why."""
+
+    instance_id: str
+    reason: str
+    score: float
+    attempts: int
+    candidates: int
+    """Instances that were looked at, those that were left out included."""
 
 
 @dataclass(slots=True)
@@ -58,3 +81,131 @@ class CallState:
         self.receipt.go_on_with(model, shaped=task is request.task)
         self.tried.clear()
         self.request = request._replace(model=model, task=task)
+
+
+def spent_by(state: CallState, error: BaseException) -> Spent | None:
+    """What a call that failed has cost: its input and what it said, once it said something or the
+    work may still be done; nothing when it was refused.
+    """
+    sent = consequences_of(error).charge is Charge.SENT
+    if not state.said_bytes and not (sent and state.attempts):
+        return None
+    request = state.request
+    said_tokens = state.said_bytes // BYTES_PER_TOKEN
+    return Spent(request.model, request.estimate.input_tokens, said_tokens)
+
+
+class ReceiptBuilder:
+    """Collects what is known of one call."""
+
+    __slots__ = (
+        "_cache",
+        "_hedged",
+        "_notes",
+        "_prefix_note",
+        "_savings",
+        "_shaped_notes",
+        "_shaped_savings",
+        "model",
+        "request_id",
+        "run_id",
+        "trace_id",
+    )
+
+    def __init__(self, request_id: str, trace_id: str, run_id: str, model: str) -> None:
+        self.request_id, self.trace_id, self.run_id = request_id, trace_id, run_id
+        self.model = model
+        self._notes: list[str] = []
+        self._savings: list[common_pb2.Saving] = []
+        self._shaped_notes: tuple[str, ...] = ()
+        self._prefix_note = ""
+        self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
+        self._cache: common_pb2.CacheReceipt | None = None
+        self._hedged = False
+
+    def note(self, *texts: str) -> None:
+        """Say something that is worth knowing and is no failure."""
+        self._notes.extend(texts)
+
+    def looked_up(self, found: LookUp) -> None:
+        """The look-up has decided."""
+        self._cache = found.cache
+        self._notes.extend(found.notes)
+        if not isinstance(found, Bypass):
+            self._savings.extend(found.savings)
+        if isinstance(found, Hit) and found.model:
+            self.model = found.model
+
+    def shaped(self, shaped: Shaped) -> None:
+        """The prompt was looked at, and perhaps shaped."""
+        self._shaped_notes, self._prefix_note = shaped.notes, shaped.prefix_note
+        self._shaped_savings = shaped.savings
+
+    def go_on_with(self, model: str, *, shaped: bool) -> None:
+        """A spare model serves; `shaped`: with the prompt as it was shaped, if it was."""
+        if self._prefix_note:
+            self._prefix_note = f"prefix: nothing is known of what {model} was sent before"
+        if not shaped:
+            unchanged = f"prompt: as it was sent, {model} has another rule"
+            self._shaped_notes, self._shaped_savings = (unchanged,), ()
+        self.model = model
+
+    def hedged(self) -> None:
+        """A second instance was asked beside a slow first one."""
+        self._hedged = True
+
+    def finished(
+        self,
+        result: inference_pb2.TaskResult,
+        prices: Prices,
+        total_ms: float,
+        route: Route | None = None,
+        batch: common_pb2.BatchReceipt | None = None,
+    ) -> common_pb2.Receipt:
+        """The receipt of an answer; without a route it was reused, and costs nothing itself."""
+        receipt = common_pb2.Receipt(
+            request_id=self.request_id,
+            trace_id=self.trace_id,
+            run_id=self.run_id,
+            model=self.model,
+            revision=result.revision,
+            compute_ms=result.compute_ms,
+            total_ms=total_ms,
+            usage=result.usage,
+            notes=self._all_notes(),
+            savings=(*self._savings, *self._shaped_savings),
+            cache=self._cache,
+            batch=batch,
+        )
+        if route is not None:
+            self._write_route(receipt.route, route)
+        self._write_cost(receipt, prices, reused=route is None)
+        return receipt
+
+    def _all_notes(self) -> list[str]:
+        if not self._shaped_notes and not self._prefix_note:
+            return self._notes
+        notes = [*self._notes, *self._shaped_notes]
+        return [*notes, self._prefix_note] if self._prefix_note else notes
+
+    def _write_route(self, message: common_pb2.RouteReceipt, route: Route) -> None:
+        message.instance_id, message.reason = route.instance_id, route.reason
+        message.score, message.attempts = route.score, route.attempts
+        message.candidates, message.hedged = route.candidates, self._hedged
+
+    def _write_cost(self, receipt: common_pb2.Receipt, prices: Prices, *, reused: bool) -> None:
+        """What the model cost, nothing for a reused answer, and what asking the cache cost.
+
+        A model without a price is not billed, and its cost is marked as estimated.
+        """
+        paid = 0 if reused else prices.paid_microusd(self.model, receipt.usage)
+        if not reused:
+            saved = prices.prefix_saving_microusd(self.model, receipt.usage)
+            if saved:
+                receipt.savings.add(technique=PREFIX_CACHE, microusd=saved)
+        cost = receipt.cost
+        cost.paid_microusd = (paid or 0) + receipt.cache.cost_microusd
+        for saving in receipt.savings:
+            cost.saved_microusd += saving.microusd
+        cost.full_price_microusd = cost.paid_microusd + cost.saved_microusd
+        cost.estimated = paid is None or receipt.usage.estimated

@@ -18,7 +18,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.router.instances.cold_start_queue import ColdStartQueue
-from penstock.router.instances.shared_cold_start import exchange
+from penstock.router.instances.shared_cold_start import exchange, text
 from penstock.router.routing.fleet import Fleet, Learning, Member
 from penstock.router.routing.strategies import STRATEGIES
 from penstock.router.routing.strategy import Strategy
@@ -131,11 +131,8 @@ class Registry:
     def serving(self, model: str) -> int:
         """Instances that may be given work for the model."""
         fleet = self.fleets.get(model)
-        return (
-            sum(not (member.lost or member.leaving) for member in fleet.members)
-            if fleet is not None
-            else 0
-        )
+        members = fleet.members if fleet is not None else ()
+        return sum(not (member.lost or member.leaving) for member in members)
 
     def sweep(self) -> list[str]:
         """Mark instances whose lease has run out as lost and forget those that have gone; returns
@@ -147,11 +144,8 @@ class Registry:
             if now <= until:
                 continue
             if not known.lost:
-                log.warning(
-                    "instance %s is lost: no heartbeat for %d ms",
-                    instance_id,
-                    self._settings.lease_ms,
-                )
+                silent_ms = self._settings.lease_ms
+                log.warning("instance %s is lost: no heartbeat for %d ms", instance_id, silent_ms)
             known.lost, known.settled = True, False
             if not known.own and now > until + 10 * self._settings.lease_ms / 1e3:
                 self._forget(instance_id)
@@ -171,8 +165,8 @@ class Registry:
                     COUNT_ROUTERS, 1, ROUTERS, self._name, 4 * self._settings.lease_ms
                 )
             )
-            names = sorted(_text(name) for name in await self._store.smembers(INDEX))
-            draining = {_text(name) for name in await self._store.smembers(DRAINING)}
+            names = sorted(text(name) for name in await self._store.smembers(INDEX))
+            draining = {text(name) for name in await self._store.smembers(DRAINING)}
             values: list[bytes | str | None] = (
                 await self._store.mget([PREFIX + name for name in names]) if names else []
             )
@@ -199,9 +193,8 @@ class Registry:
         """
         now = self._clock.monotonic()
         for instance_id, member in self.members.items():
-            silent = (
-                now - self._heard_at.get(instance_id, -math.inf) > self._settings.lease_ms / 1e3
-            )
+            silent_s = now - self._heard_at.get(instance_id, -math.inf)
+            silent = silent_s > self._settings.lease_ms / 1e3
             if instance_id in draining or (instance_id not in names and silent):
                 member.leaving, member.settled = True, False
 
@@ -303,7 +296,3 @@ def _ready(instance: router_pb2.Instance) -> set[str]:
     return {
         model.name for model in instance.models if model.state == inference_pb2.MODEL_STATE_READY
     }
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

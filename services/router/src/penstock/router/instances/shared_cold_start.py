@@ -57,7 +57,7 @@ async def exchange(
     scaled, others = await store.eval(
         EXCHANGE, 2, SCALED, WAITING, router, str(lease_ms), own, *scaled_here
     )
-    names = [_text(name) for name in scaled[::2]]
+    names = [text(name) for name in scaled[::2]]
     waiting: Counter[str] = Counter()
     for row in others:
         waiting.update(json.loads(row))
@@ -65,5 +65,6 @@ async def exchange(
     queue.learn_of_others(dict(zip(names, left_s, strict=True)), waiting)
 
 
-def _text(value: bytes | str) -> str:
+def text(value: bytes | str) -> str:
+    """A reply of the store as text, whatever the client's `decode_responses`."""
     return value.decode() if isinstance(value, bytes) else value

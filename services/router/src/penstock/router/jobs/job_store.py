@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import redis.asyncio
 from penstock.api.common.v1 import common_pb2
@@ -175,6 +175,7 @@ def _run_key(organisation: str, run_id: str) -> str:
 
 def _job(job_id: str, row: Mapping[bytes, bytes]) -> pb.Job:
     job = pb.Job.FromString(row.get(b"outcome", b""))
-    job.id, job.state, job.attempts = job_id, int(row[b"state"]), int(row[b"attempts"])  # type: ignore[assignment]
+    state: Any = int(row[b"state"])
+    job.id, job.state, job.attempts = job_id, state, int(row[b"attempts"])
     job.submitted_unix_ms, job.ended_unix_ms = int(row[b"submitted"]), int(row.get(b"ended", b"0"))
     return job

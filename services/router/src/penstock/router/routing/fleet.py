@@ -38,9 +38,7 @@ class Learning:
     refresh_services: float = 0.05
     """Time within which speeds are not computed again."""
     fade_services: float = 10.0
-    """Age at which a load report counts 1/e, at least `fade_min_s`; the rest is our own mean, times
-    the other routers.
-    """
+    """Age at which a load report counts 1/e, at least `fade_min_s`; see `_estimate_others`."""
     fade_min_s: float = 0.0
 
 
@@ -95,7 +93,6 @@ class Member:
         self.others = 0.0
         """Requests of other routers in flight, as estimated."""
         self.reported: float | None = None
-        self.load_at = -math.inf
         self.utilization = 0.0
         self.work = self.busy = 0.0
         """Requests served and busy seconds, both faded."""
@@ -105,11 +102,10 @@ class Member:
         self.picks = self.failures = 0
         self.successes = 1 << 30 if proven else 0
         self.successes_in_row = self.failures_in_row = self.ejections = 0
-        self.ejected_until = -math.inf
+        self.load_at = self.ejected_until = -math.inf
         self.on_trial = False
         """Back after an ejection: one request at a time until one succeeds."""
-        self.leaving = False
-        self.lost = False
+        self.leaving = self.lost = False
         self.settled = proven
         """Proven, and nothing speaks against it: need not be looked at more closely."""
         self.lives = 0
@@ -184,10 +180,9 @@ class Fleet:
         self._done += work
         self._learn_service_time()
         self._learn_latency(took_s)
+        member.failures_in_row = 0
         if not member.settled:
             self._prove(member)
-        else:
-            member.failures_in_row = 0
 
     def fail(self, member: Member, now: float, verdict: Verdict) -> None:
         """A request ended without an answer; `verdict` is what that says of the instance."""
@@ -227,8 +222,11 @@ class Fleet:
         prior_s = self.learning.prior * self.service_s
         for member in self.members:
             member.speed = (member.work + fleet_speed * prior_s) / (member.busy + prior_s)
-        if self.learning.calm_band:
-            self._calm()
+        if band := self.learning.calm_band:
+            median = self.median_speed()
+            for member in self.members:
+                if abs(member.speed - median) <= band * median:
+                    member.speed = median
         if self.routers > 1:
             self._estimate_others(now)
 
@@ -244,12 +242,6 @@ class Fleet:
     def ejected(self, now: float) -> int:
         """Members that are ejected now."""
         return sum(1 for member in self.members if now < member.ejected_until)
-
-    def _calm(self) -> None:
-        median, band = self.median_speed(), self.learning.calm_band
-        for member in self.members:
-            if abs(member.speed - median) <= band * median:
-                member.speed = median
 
     def _estimate_others(self, now: float) -> None:
         """Others' requests: the last report, fading into our own mean times the other routers.
@@ -268,8 +260,7 @@ class Fleet:
 
     def _learn_service_time(self) -> None:
         if self._done >= 400.0:
-            self._done /= 2.0
-            self._busy_s /= 2.0
+            self._done, self._busy_s = self._done / 2.0, self._busy_s / 2.0
         if self._done >= 20.0:
             self.service_s = max(self._busy_s / self._done, 1e-6)
 
@@ -284,7 +275,6 @@ class Fleet:
     def _prove(self, member: Member) -> None:
         member.successes += 1
         member.successes_in_row += 1
-        member.failures_in_row = 0
         member.on_trial = False
         if member.successes_in_row >= self.health.successes_to_join:
             member.ejections = 0

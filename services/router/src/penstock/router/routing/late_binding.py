@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from penstock.router.routing.fleet import Fleet, Member
-from penstock.router.routing.least_added_delay import LeastAddedDelay
 from penstock.router.routing.strategy import (
     WAIT,
     Answer,
+    LeastAddedDelay,
     Pick,
     RequestFeatures,
     ScoredPick,

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.late_binding import LateBinding
-from penstock.router.routing.least_added_delay import LeastAddedDelay
 from penstock.router.routing.strategy import (
     Answer,
     Forgetful,
+    LeastAddedDelay,
     Pick,
     RequestFeatures,
     ScoredPick,

@@ -142,7 +142,12 @@ class Runs:
         self._ended.discard(task)
         if self._run(key).cancelled:
             return _cancelled(key[1])
-        return Fault(Reason.RUN_DEADLINE, f"the time of run {key[1]} is up")
+        return _time_is_up(key[1])
+
+    def is_bound(self, key: RunKey, call: Call) -> bool:
+        """Whether the call's deadline is its run's."""
+        run = self._runs.get(key)
+        return run is not None and run.deadline_s <= call.deadline_s < math.inf
 
     def _stop(self, task: asyncio.Task[object]) -> None:
         self._ended.add(task)
@@ -160,10 +165,11 @@ class Runs:
 class Part:
     """One call's part of its run, from entering to leaving."""
 
-    __slots__ = ("_key", "_runs", "_task", "_timer")
+    __slots__ = ("_call", "_key", "_runs", "_task", "_timer")
 
     def __init__(self, runs: Runs, call: Call) -> None:
         self._runs = runs
+        self._call = call
         self._key = (call.principal.organisation, call.run_id)
         self._task: asyncio.Task[object] | None = asyncio.current_task() if call.run_id else None
         self._timer: asyncio.TimerHandle | None = None
@@ -188,7 +194,22 @@ class Part:
             # one.
             self._task.uncancel()
             raise fault from None
+        if self._ended_elsewhere(error):
+            raise _time_is_up(self._call.run_id) from None
+
+    def _ended_elsewhere(self, error: BaseException | None) -> bool:
+        """Whether the run's deadline has ended the call at the batcher or the instance.
+
+        The time left is sent in whole milliseconds, rounded down, so that it ends there before the
+        timer fires here.
+        """
+        late = isinstance(error, Fault) and error.reason is Reason.DEADLINE_EXCEEDED
+        return late and self._runs.is_bound(self._key, self._call)
 
 
 def _cancelled(run_id: str) -> Fault:
     return Fault(Reason.RUN_CANCELLED, f"the run {run_id} was cancelled")
+
+
+def _time_is_up(run_id: str) -> Fault:
+    return Fault(Reason.RUN_DEADLINE, f"the time of run {run_id} is up")

@@ -1,4 +1,4 @@
-"""The interface to whatever runs the instances of a pool."""
+"""The interface to whatever runs the instances of a pool, and an actuator that runs nothing."""
 
 from __future__ import annotations
 
@@ -82,3 +82,25 @@ async def wait_for_replacement(
     end_s = clock.monotonic() + REPLACEMENT_SHARE * remaining_s
     while clock.monotonic() < end_s and not await serves():
         await clock.sleep(POLL_S)
+
+
+class DryRun:
+    """Assumes that what was decided runs: for KEDA, which acts by itself, and for trials."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+
+    async def status(self) -> FleetStatus:
+        return FleetStatus(self._wanted, self._wanted, is_observed=False)
+
+    def on_demand_count(self, wanted: int) -> int:
+        return wanted
+
+    async def scale(self, wanted: int) -> None:
+        self._wanted = wanted
+
+    async def replace(self, instance: str, remaining_s: float) -> bool:
+        return False
+
+    async def close(self) -> None:
+        return None

@@ -7,10 +7,10 @@ import math
 from penstock.api.scaler.v1 import scaler_pb2 as pb
 from penstock.rpc.call import Call
 from penstock.rpc.errors import invalid, not_found
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pools.autoscaler import Autoscaler
-from penstock.scaler.pools.decision import Decision
+from penstock.scaler.pools.planner import Decision
 from penstock.scaler.pools.pool import Pool
-from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 
 MAX_SAMPLES = 10_000

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from penstock.scaler.samples import Sample
+from penstock.scaler.forecast.features import Sample
 from penstock.service.purity import pure
 
 BURST_WINDOW_S = 6.0

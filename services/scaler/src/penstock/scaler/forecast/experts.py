@@ -8,6 +8,7 @@ trained on the history from time to time. Reactive rules take the maximum of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from penstock.scaler.forecast.features import (
@@ -17,8 +18,10 @@ from penstock.scaler.forecast.features import (
     DemandHistory,
     feature_rows,
 )
-from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
-from sklearn.linear_model import Ridge
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+    from sklearn.linear_model import Ridge
 
 RATES = (0.05, 0.15, 0.4, 0.7)
 """Rates of the exponential means."""
@@ -136,6 +139,8 @@ class FittedExperts:
 
         Takes about a second: not for an event loop.
         """
+        from sklearn.linear_model import Ridge  # imported by scalers that learn, in their thread
+
         work, baseline = history.work, history.baseline
         end = len(work) - ahead
         at = np.arange(max(WINDOW - 1, end - MAX_ROWS), end)
@@ -172,6 +177,8 @@ def _forests(rows: int, seed: int) -> tuple[ExtraTreesRegressor, RandomForestReg
     """Untrained forests. In the random forest each tree sees half of the rows and tries a third of
     the features at a split, Breiman's share for regression.
     """
+    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+
     min_leaf = 20 if rows < SHORT_ROWS else 40
     return (
         ExtraTreesRegressor(60, min_samples_leaf=10, max_features=0.6, random_state=seed + 10),

@@ -29,6 +29,21 @@ TINY = 1e-9
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Demand of one interval.
+
+    Args:
+        start_s: when the interval began, in Unix seconds.
+        work: work that arrived in it.
+        backlog: work that waited at its end.
+    """
+
+    start_s: float
+    work: float
+    backlog: float = 0.0
+
+
+@dataclass(frozen=True)
 class DemandHistory:
     """Samples, oldest first.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.forecast.forecaster import FIRST_FIT, LEVELS, Forecast, Forecaster
-from penstock.scaler.samples import Sample
 
 FORECAST_LOST = "reactive: the forecast has lost"
 TOO_LITTLE_HISTORY = "reactive: too little history"

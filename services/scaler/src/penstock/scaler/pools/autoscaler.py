@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.scaler.actuate.actuator import FleetStatus
-from penstock.scaler.pools.decision import Decision
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pools.demand_intake import DemandIntake
 from penstock.scaler.pools.fitting import BackgroundFits
+from penstock.scaler.pools.planner import Decision
 from penstock.scaler.pools.pool import Pool
 from penstock.scaler.pools.store import MAX_DECISIONS, STORE_ERRORS, ScalerStore
-from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)

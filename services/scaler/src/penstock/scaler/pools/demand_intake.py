@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 
 from penstock.rpc.errors import Fault
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pools.demand_source import DemandReading, DemandSource, FleetCount
 from penstock.scaler.pools.pool import Pool
-from penstock.scaler.samples import Sample
 from penstock.service.clock import Clock
 
 log = logging.getLogger(__name__)

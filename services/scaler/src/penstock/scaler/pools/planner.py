@@ -11,17 +11,41 @@ from dataclasses import dataclass
 
 from penstock.scaler.decide.decision import DecisionState, PoolState, decide
 from penstock.scaler.decide.measurements import Calibration, CapacityEstimate, LeadTimes
-from penstock.scaler.forecast.features import DAY_S
+from penstock.scaler.forecast.features import DAY_S, Sample
 from penstock.scaler.forecast.horizon import HorizonForecasts, Rebuilt
 from penstock.scaler.pool_settings import PoolConfig
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.samples import Sample
 
 MAX_GAP = 1000
 """A silence of more intervals than this begins a new history."""
 MIN_SAMPLES = 1000
 MAX_SAMPLES = 12_000
 KEPT_S = 14 * DAY_S
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision and what it rests on. Field names are keys in the store.
+
+    Args:
+        made_s: when, in Unix seconds.
+        current: instances asked for before.
+        wanted: instances there should be, of which `on_demand` are not on spot.
+        forecast: work of one interval at the quantile `level`.
+        horizon_s: how far ahead was forecast.
+        floor: instances that present demand alone needs.
+        reason: which rule decided, for people.
+    """
+
+    made_s: float
+    pool: str
+    current: int
+    wanted: int
+    on_demand: int
+    forecast: float
+    level: float
+    horizon_s: float
+    floor: int
+    reason: str
 
 
 @dataclass(frozen=True)

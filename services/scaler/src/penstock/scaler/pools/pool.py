@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from penstock.otel.telemetry import Telemetry
 from penstock.scaler.actuate.actuator import Actuator, FleetStatus
 from penstock.scaler.decide.measurements import NO_CALIBRATION, DemandMeter, ServedInterval
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import LiveState, PoolPlanner
+from penstock.scaler.forecast.features import Sample
+from penstock.scaler.pools.planner import Decision, LiveState, PoolPlanner
 from penstock.scaler.pools.store import MAX_DECISIONS, PoolRecord
-from penstock.scaler.samples import Sample
 
 HELD_CALL_S = 1.0
 """What a call costs that waits for the first instance is unknown; it counts as so many seconds of

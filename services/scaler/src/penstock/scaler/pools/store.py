@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import redis.asyncio
 from penstock.scaler.decide.measurements import Calibration
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.samples import Sample
+from penstock.scaler.forecast.features import Sample
+from penstock.scaler.pools.planner import Decision
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)

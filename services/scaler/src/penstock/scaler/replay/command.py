@@ -11,14 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from penstock.scaler.forecast.features import Sample
 from penstock.scaler.pool_settings import PoolConfig, ScalingSection
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import PoolPlanner
+from penstock.scaler.pools.planner import Decision, PoolPlanner
 from penstock.scaler.replay.options import parse_options
 from penstock.scaler.replay.plot import svg
 from penstock.scaler.replay.replay import in_effect, replay
 from penstock.scaler.replay.trace_file import BadTrace, Columns, read_trace
-from penstock.scaler.samples import Sample
 from penstock.service.program import USAGE_ERROR
 from penstock.service.settings import BadConfig, load_section
 from pydantic import ValidationError

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from penstock.scaler.pools.decision import Decision
-from penstock.scaler.pools.planner import LiveState, PoolPlanner
-from penstock.scaler.samples import Sample
+from penstock.scaler.forecast.features import Sample
+from penstock.scaler.pools.planner import Decision, LiveState, PoolPlanner
 
 MAX_TICKS = 60
 TICK_S = 15.0

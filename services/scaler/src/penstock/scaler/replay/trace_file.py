@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.scaler.samples import Sample
+from penstock.scaler.forecast.features import Sample
 
 MIN_STEPS = 3
 MAX_UNIX_S = 1e11

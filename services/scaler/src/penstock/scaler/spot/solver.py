@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
+
+if TYPE_CHECKING:
+    from scipy.optimize import Bounds, LinearConstraint
 
 Array = NDArray[np.float64]
 
@@ -172,6 +175,8 @@ def solve(
         offerings: in the order of the columns of `scenarios`.
         scenarios: scenarios x offerings, 1 where machines survive.
     """
+    from scipy.optimize import milp  # imported by scalers that buy spot machines
+
     columns = _Columns(len(offerings), len(scenarios))
     capacity = np.array([offering.capacity for offering in offerings])
     zone_limit = max(1.0, float(np.ceil(settings.max_zone_share * (need + 1))))
@@ -215,6 +220,8 @@ def _bounds(
     need: int, capacity: Array, zone_limit: float, columns: _Columns, settings: SolverSettings
 ) -> Bounds:
     """No offering takes more than a zone may; one machine is always allowed."""
+    from scipy.optimize import Bounds
+
     lowest = np.zeros(columns.count)
     lowest[columns.on_demand] = min(settings.on_demand_base, need)
     highest = np.full(columns.count, np.inf)
@@ -226,6 +233,8 @@ def _zone_constraints(
     offerings: Sequence[SolverOffering], zone_limit: float, width: int
 ) -> LinearConstraint:
     """The machines of one zone, whatever their types, replace at most the zone's limit."""
+    from scipy.optimize import LinearConstraint
+
     zones = sorted({offering.zone for offering in offerings})
     rows = np.zeros((len(zones), width))
     highest = np.full(len(zones), zone_limit)
@@ -244,6 +253,8 @@ def _scenario_constraints(
     settings: SolverSettings,
 ) -> LinearConstraint:
     """The need, the tail's shortfall and the moves, as `rows @ x >= lowest`."""
+    from scipy.optimize import LinearConstraint
+
     capacity = np.array([offering.capacity for offering in offerings])
     now = np.array([offering.machines for offering in offerings], float)
     rows = [

@@ -16,7 +16,7 @@ from penstock.telemetry.export.forwarding import Forwarder
 from penstock.telemetry.ledger import to_proto as ledger_to_proto
 from penstock.telemetry.queries import queries, to_proto
 from penstock.telemetry.store import TelemetryStore
-from penstock.telemetry.window.trace_summary import TraceSummary
+from penstock.telemetry.window.settled_traces import TraceSummary
 
 DEFAULT_COST_ROWS = 100
 DEFAULT_MAX_PER_S = 20.0

@@ -1,4 +1,5 @@
-"""Incidents: the findings of one service within minutes of each other, merged.
+"""What a detector is given and reports, and the incidents that findings make: those of one service
+within minutes of each other, merged.
 
 An incident opens with its first finding, grows when a finding brings a new subject, and closes when
 nothing more is found.
@@ -7,12 +8,14 @@ nothing more is found.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from penstock.service.subscribers import Subscribers, Subscription
-from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.window.series import SeriesKey
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 MERGE_WITHIN_S = 300.0
 """A finding this close to its service's last one belongs to the same incident."""
@@ -25,6 +28,59 @@ MAX_CONTRIBUTIONS = 10
 MAX_TRACE_IDS = 20
 MAX_QUEUED_UPDATES = 100
 """Updates that may wait for one subscriber."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One feature's part in a finding."""
+
+    feature: str
+    share: float
+    """Its share of the distance from what was expected, 0 to 1."""
+    value: float
+    expected: float
+    subject: str = ""
+    """The metric series or request group that shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a detector reports at one moment: something that is not as it was."""
+
+    service: str
+    subject: str
+    """The metric series or request group that shows it."""
+    detector: str
+    """`metric`, `requests` or `drift`."""
+    at_unix_s: float
+    severity: float
+    """Minus the decimal logarithm of the probability that it is chance."""
+    text: str
+    """In one sentence, for a person."""
+    contributions: tuple[Contribution, ...] = ()
+    """The largest share first."""
+    critical_section: str = ""
+    """`service operation` where the time goes; empty when not known."""
+    trace_ids: tuple[str, ...] = ()
+
+
+class Detector(Protocol):
+    """A detector of anomalies.
+
+    It is called on the event loop, so each call must be quick: slow work belongs in a thread.
+    """
+
+    def observe_sample(self, series: SeriesKey, unix_s: float, value: float) -> Sequence[Finding]:
+        """Take a metric's value, one every 15 seconds."""
+        ...
+
+    def observe_request(self, request: SettledRequest) -> Sequence[Finding]:
+        """Take a request that has settled."""
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """Metrics of the detector itself, by name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

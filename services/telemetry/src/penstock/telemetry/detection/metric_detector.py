@@ -10,10 +10,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.incidents import Contribution, Finding
 from penstock.telemetry.detection.novelty import ALERT_LEVEL_NATS, WARM_UP_SAMPLES, NoveltyStream
 from penstock.telemetry.window.series import SeriesKey
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 MAX_STREAMS = 20_000
 

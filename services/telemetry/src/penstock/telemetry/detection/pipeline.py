@@ -9,11 +9,10 @@ from dataclasses import replace
 
 from penstock.otel import attributes as semconv
 from penstock.telemetry.detection.downsampling import Downsampler
-from penstock.telemetry.detection.findings import Detector, Finding
-from penstock.telemetry.detection.incidents import IncidentTracker
+from penstock.telemetry.detection.incidents import Detector, Finding, IncidentTracker
 from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.window.series import Point, Series
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 
 class DetectionPipeline:

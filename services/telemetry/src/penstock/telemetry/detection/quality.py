@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.otel import attributes as semconv
-from penstock.telemetry.detection.findings import Contribution, Finding
+from penstock.telemetry.detection.incidents import Contribution, Finding
 from penstock.telemetry.spans.spans import Value
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 REFERENCE_SIZE = 200
 """Observations that make the reference."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.service.clock import Clock
-from penstock.telemetry.detection.baseline import fit_baseline
+from penstock.telemetry.detection.group_state import fit_baseline
 from penstock.telemetry.detection.request_detector import RequestDetector
 
 INTERVAL_S = 1.0

@@ -20,10 +20,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.telemetry.detection.baseline import Baseline
 from penstock.telemetry.detection.cpu_pressure import CpuPressure
-from penstock.telemetry.detection.findings import Contribution, Finding
-from penstock.telemetry.detection.group_state import CusumState, GroupState
+from penstock.telemetry.detection.group_state import Baseline, CusumState, GroupState
+from penstock.telemetry.detection.incidents import Contribution, Finding
 from penstock.telemetry.detection.request_features import (
     FEATURES,
     MIN_DIFFERENCES,
@@ -35,7 +34,7 @@ from penstock.telemetry.detection.request_features import (
     in_unit,
 )
 from penstock.telemetry.window.series import SeriesKey
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 MAX_GROUPS = 1000
 FIRST_FIT_SIZE = 128

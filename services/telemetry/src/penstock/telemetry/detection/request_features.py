@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.spans import Source, SpanView, error_origin
-from penstock.telemetry.window.trace_summary import SettledRequest
+from penstock.telemetry.window.settled_traces import SettledRequest
 
 FEATURES = ("latency_ms", "queue_wait_ms", "cost_per_token_microusd", "confidence")
 """Vectors hold the first three as logarithms.

@@ -14,8 +14,7 @@ from penstock.telemetry.detection.incidents import Incident
 from penstock.telemetry.spans.spans import SpanTree
 from penstock.telemetry.store import TelemetryStore
 from penstock.telemetry.window.distributions import Distribution
-from penstock.telemetry.window.trace_statistics import Edge
-from penstock.telemetry.window.trace_summary import TraceSummary, summarise_trace
+from penstock.telemetry.window.settled_traces import Edge, TraceSummary, summarise_trace
 
 MAX_ROWS = 1000
 DEFAULT_ROWS = 50

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel import attributes as semconv
+from penstock.otel.counts import TIERS
 from penstock.telemetry.detection.incidents import Incident
 from penstock.telemetry.detection.quality import QualityMeasure
 from penstock.telemetry.spans.critical_path import critical_ns_by_span, critical_path
 from penstock.telemetry.spans.spans import SpanTree, SpanView, error_origin, is_waited_on
 from penstock.telemetry.window.distributions import Distribution, quantile
 from penstock.telemetry.window.series import Series, SeriesWindow, series_labels
-from penstock.telemetry.window.trace_statistics import Edge
-from penstock.telemetry.window.trace_summary import TraceSummary, summarise_trace
+from penstock.telemetry.window.settled_traces import Edge, TraceSummary, summarise_trace
 
 if TYPE_CHECKING:
     from penstock.telemetry.export.forwarding import Forwarder
@@ -131,7 +131,7 @@ def service_graph(edges: Mapping[tuple[str, str], Edge]) -> pb.GetServiceGraphRe
 
 def latencies(by_operation: Mapping[tuple[str, str], Distribution]) -> pb.GetLatenciesResponse:
     """Latency by operation and complexity tier, the smaller tiers first."""
-    order = {tier: number for number, (_, tier) in enumerate(semconv.TIERS)}
+    order = {tier: number for number, (_, tier) in enumerate(TIERS)}
 
     def operation_then_tier(key: tuple[str, str]) -> tuple[str, int]:
         name, tier = key

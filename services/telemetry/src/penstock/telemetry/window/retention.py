@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 from penstock.telemetry.window.distributions import Distribution
-from penstock.telemetry.window.trace_summary import TraceSummary
+from penstock.telemetry.window.settled_traces import TraceSummary
 
 RESERVOIR_SIZE = 50
 """Ordinary traces of each route that are kept beyond the others."""

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.spans import Source, SpanView, read_span
 from penstock.telemetry.window.retention import EVICTION_ORDER
-from penstock.telemetry.window.trace_summary import TraceSummary
+from penstock.telemetry.window.settled_traces import TraceSummary
 
 _ATTRIBUTE_NAMES = " ".join(
     value

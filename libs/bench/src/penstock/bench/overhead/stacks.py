@@ -1,0 +1,94 @@
+"""The stacks that the overhead is measured on: all deciding services with an instant model."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import yaml
+from penstock.api.common.v1 import common_pb2
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.bench.harness.echo import TOKEN, EchoAddresses
+from penstock.bench.harness.load import Send
+from penstock.bench.harness.processes import supervised
+from penstock.bench.hop.benchmark import TEXT
+from penstock.rpc.peers.stream import open_channel
+from penstock.rpc.registration import Registrar
+from penstock.stack import ports
+from penstock.stack.configuration import api_key
+from penstock.stack.plan import Shape, StackPlan
+from penstock.stack.stack import Stack
+
+TENANT = "bench"
+KEY = "psk-overhead"
+MODEL = "instant"
+CONCURRENCY = 64
+WIDE_RATE = {
+    "name": "wide",
+    "kind": "rate",
+    "counts": "requests",
+    "limit": 10**9,
+    "window": "minute",
+}
+
+
+def miss_of(stack: Stack) -> Send:
+    options = router_pb2.CallOptions(model=MODEL)
+    metadata = stack.metadata(TENANT)
+    numbers = itertools.count()
+
+    async def miss(_: int) -> object:
+        request = router_pb2.EmbedRequest(options=options, texts=[f"{TEXT} {next(numbers)}"])
+        return await stack.router.Embed(request, metadata=metadata)
+
+    return miss
+
+
+@contextlib.asynccontextmanager
+async def instant_stack(
+    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes"
+) -> AsyncIterator[Stack]:
+    """All deciding services as processes, with the instant model registered."""
+    with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
+        folder = Path(name)
+        config = folder / "penstock.yaml"
+        content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [WIDE_RATE]}}
+        config.write_text(yaml.safe_dump(content))
+        plan = StackPlan(
+            ports.free(), folder, folder, config, TOKEN, profile="production", shape=shape
+        )
+        async with supervised() as supervisor:
+            for stage in plan.request_path(traced=traced):
+                await supervisor.start(stage)
+            async with open_channel(plan.addresses["router"]) as channel:
+                stub = router_pb2_grpc.RouterServiceStub(channel)
+                stack = Stack(plan, supervisor, stub, {TENANT: KEY})
+                registrar = _registrar(plan, echo)
+                registrar.start()
+                await stack.wait_for_instances(MODEL, 1, TENANT)
+                yield stack
+                await registrar.leave()
+
+
+def _registrar(plan: StackPlan, echo: EchoAddresses) -> Registrar:
+    model = inference_pb2.Model(
+        name=MODEL, state=inference_pb2.MODEL_STATE_READY, tasks=[inference_pb2.TASK_KIND_EMBED]
+    )
+    instance = router_pb2.Instance(
+        id="instant", address=echo.endpoint, models=[model], concurrency=CONCURRENCY
+    )
+    return Registrar(plan.addresses["router"], instance, TOKEN, common_pb2.LoadReport)
+
+
+def processes_in(home: Path) -> Iterator[int]:
+    """The processes of one stack, known by its folder in their environment."""
+    variable = f"PENSTOCK_HOME={home}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if variable in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)

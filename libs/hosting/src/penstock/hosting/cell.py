@@ -1,0 +1,120 @@
+"""A cell: several services in one process, which call each other without a wire.
+
+Each is the service that it is alone: made by its own `build`, with its own settings, ports, health,
+spans and log lines. What a cell adds is their order. They start with those that are called, and
+stop with those that call: a router finishes its calls while limiter, cache and batcher still serve
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from penstock.hosting.assembly import Assembly
+from penstock.hosting.life import serving, signals_to
+from penstock.hosting.local_services import LocalServices
+from penstock.hosting.outside import Outside, dialling, telemetry_of
+from penstock.hosting.service import Service
+from penstock.service.clock import SystemClock
+from penstock.service.logs import SERVICE
+from penstock.service.settings import BadConfig, ServiceSettings, reload_on_sighup
+
+
+@dataclass(frozen=True)
+class Member:
+    """A service of a cell, not yet made."""
+
+    assembly: Assembly[Any]
+    settings: ServiceSettings
+
+
+async def live_together(members: Sequence[Member]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and stop; a second signal ends the grace.
+
+    The grace of all together is the longest that one of them has.
+
+    Args:
+        members: callers before those whom they call.
+    """
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    with signals_to(on_signal):
+        async with serving_together(members, hurry) as services:
+            reload_on_sighup(lambda: reload_all(services))
+            gc.freeze()  # as in `live`
+            await stop.wait()
+            grace_s = max(member.settings.grace_s for member in members)
+            asyncio.get_running_loop().call_later(grace_s, hurry.set)
+
+
+def reload_all(services: Sequence[Service]) -> None:
+    """Let every service read the configuration file again.
+
+    Raises:
+        BadConfig: with the problems of all that refused it; those keep their old values.
+    """
+    problems: list[str] = []
+    for service in services:
+        try:
+            service.reload()
+        except BadConfig as error:
+            problems += error.problems
+    if problems:
+        raise BadConfig(list(dict.fromkeys(problems)))
+
+
+@contextlib.asynccontextmanager
+async def serving_together(
+    members: Sequence[Member], hurry: asyncio.Event | None = None
+) -> AsyncIterator[Sequence[Service]]:
+    """Services from open to close, in the order of `members`, which is that of stopping."""
+    local = LocalServices(member.settings for member in members)
+    async with _worlds(members) as worlds, contextlib.AsyncExitStack() as running:
+        pairs = reversed(list(zip(members, worlds, strict=True)))
+        started = [
+            await running.enter_async_context(_hosted(member, world, local, hurry))
+            for member, world in pairs
+        ]
+        yield tuple(reversed(started))
+
+
+@contextlib.asynccontextmanager
+async def _hosted(
+    member: Member, world: Outside, local: LocalServices, hurry: asyncio.Event | None
+) -> AsyncIterator[Service]:
+    """One service from open to close; everything that it starts logs under its name."""
+    settings = member.settings
+    token = SERVICE.set(member.assembly.name)
+    try:
+        outside = replace(world, dial=local.dialling(settings, world))
+        service: Service = member.assembly.build(settings, outside)
+        ports = (local.add(service, settings, outside), *service.ports)
+        async with serving(replace(service, ports=ports), settings, hurry):
+            yield service
+    finally:
+        SERVICE.reset(token)
+
+
+@contextlib.asynccontextmanager
+async def _worlds(members: Sequence[Member]) -> AsyncIterator[Sequence[Outside]]:
+    """The real world of each service; what they recorded is flushed at the end, all at once."""
+    worlds = [_world(member) for member in members]
+    try:
+        yield worlds
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(world.telemetry.close) for world in worlds))
+
+
+def _world(member: Member) -> Outside:
+    assembly, settings = member.assembly, member.settings
+    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge)
+    clock = SystemClock()
+    return Outside(telemetry, dialling(settings, clock, telemetry), clock)

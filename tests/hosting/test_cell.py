@@ -1,0 +1,154 @@
+"""Services in one process: they call each other without a wire, drain in order and reload
+together.
+"""
+
+from __future__ import annotations
+
+import pytest
+from penstock.api.inference.v1 import inference_pb2
+from penstock.hosting.assembly import Assembly
+from penstock.hosting.cell import Member, reload_all, serving_together
+from penstock.hosting.grpc_server import GrpcServer
+from penstock.hosting.outside import Outside
+from penstock.hosting.service import Service
+from penstock.rpc.auth import internal
+from penstock.rpc.call import Call
+from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.stream import Peer, connect
+from penstock.rpc.reasons import Reason
+from penstock.service.logs import SERVICE
+from penstock.service.program import CannotStart
+from penstock.service.settings import BadConfig, ServiceSettings
+from penstock.stack.ports import free_port
+from penstock.testkit.instance import INFERENCE, EmptyInstance
+from penstock.testkit.server import TOKEN
+
+REQUEST = inference_pb2.ComputeRequest()
+
+
+class Called(EmptyInstance):
+    """Remembers what it was given, and for which service its process says that it works."""
+
+    def __init__(self) -> None:
+        self.requests: list[object] = []
+        self.services: list[str] = []
+
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
+        self.requests.append(request)
+        self.services.append(SERVICE.get())
+        return inference_pb2.ComputeResponse()
+
+
+class Pair:
+    """`caller`, which dials `called` and calls it once more when it closes; and their events."""
+
+    def __init__(self, token: str = TOKEN) -> None:
+        self.events: list[str] = []
+        self.servicer = Called()
+        self.peers: list[Peer] = []
+        self.address = f"127.0.0.1:{free_port()}"
+        caller = ServiceSettings(listen="127.0.0.1:0", internal_token=token, drain_s=0)
+        called = ServiceSettings(listen=self.address, drain_s=0)
+        self.members = [
+            Member(Assembly("caller", ServiceSettings, self._caller, ""), caller),
+            Member(Assembly("called", ServiceSettings, self._called, ""), called),
+        ]
+
+    @property
+    def peer(self) -> Peer:
+        (peer,) = self.peers
+        return peer
+
+    def _caller(self, settings: ServiceSettings, outside: Outside) -> Service:
+        self.peers.append(outside.dial(self.address.replace("127.0.0.1", "localhost"), INFERENCE))
+
+        async def close() -> None:
+            self.events.append("caller closes")
+            await self.peer.call("Compute", REQUEST, Call())
+            await self.peer.close()
+
+        async def opened() -> None:
+            self.events.append("caller opens")
+
+        return Service("caller", [GrpcServer("caller", settings, [])], open=opened, close=close)
+
+    def _called(self, settings: ServiceSettings, outside: Outside) -> Service:
+        authenticate, uncopied = internal(TOKEN), frozenset({"Compute"})
+        endpoint = Endpoint(INFERENCE, self.servicer, authenticate, uncopied=uncopied)
+        port = GrpcServer("called", settings, [endpoint])
+
+        async def close() -> None:
+            self.events.append("called closes")
+
+        async def opened() -> None:
+            self.events.append("called opens")
+
+        return Service("called", [port], [endpoint], open=opened, close=close)
+
+
+async def test_a_call_to_an_address_of_the_cell_has_no_wire() -> None:
+    pair = Pair()
+    async with serving_together(pair.members):
+        await pair.peer.call("Compute", REQUEST, Call())
+        assert pair.servicer.requests[0] is REQUEST
+        assert pair.servicer.services == ["called"]
+
+
+async def test_the_port_stays_open_for_others() -> None:
+    pair = Pair()
+    async with serving_together(pair.members):
+        outsider = connect(pair.address, INFERENCE, token=TOKEN)
+        await outsider.call("Compute", REQUEST, Call())
+        await outsider.close()
+        assert pair.servicer.services == ["called"]
+
+
+async def test_callers_start_last_and_stop_first() -> None:
+    pair = Pair()
+    async with serving_together(pair.members):
+        pass
+    assert pair.events == ["called opens", "caller opens", "caller closes", "called closes"]
+    assert len(pair.servicer.requests) == 1, "the called service served until its caller had closed"
+
+
+async def test_a_service_of_the_cell_needs_the_token_too() -> None:
+    pair = Pair(token="another")
+    with pytest.raises(Fault) as at_the_end:
+        async with serving_together(pair.members):
+            with pytest.raises(Fault) as caught:
+                await pair.peer.call("Compute", REQUEST, Call())
+    assert caught.value.reason == at_the_end.value.reason == Reason.UNAUTHENTICATED
+    assert not pair.servicer.requests
+
+
+async def test_a_service_that_cannot_start_stops_those_that_have() -> None:
+    def refuse(settings: ServiceSettings, outside: Outside) -> Service:
+        raise CannotStart("no")
+
+    pair = Pair()
+    refusing = Member(Assembly("caller", ServiceSettings, refuse, ""), ServiceSettings())
+    with pytest.raises(CannotStart):
+        async with serving_together([refusing, pair.members[1]]):
+            pass
+    assert pair.events == ["called opens", "called closes"]
+
+
+def test_a_reload_reaches_every_service_though_one_refuses() -> None:
+    reached: list[str] = []
+
+    def refuse() -> None:
+        reached.append("first")
+        raise BadConfig(["limits: wrong"])
+
+    services = [
+        Service("first", [], reload=refuse),
+        Service("second", [], reload=lambda: reached.append("second")),
+        Service("third", [], reload=refuse),
+    ]
+    with pytest.raises(BadConfig) as caught:
+        reload_all(services)
+    assert caught.value.problems == ["limits: wrong"]
+    assert reached == ["first", "second", "first"]

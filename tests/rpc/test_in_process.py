@@ -1,0 +1,104 @@
+"""What is particular to calls inside one process; what they share with wires is checked in
+tests/contracts/test_hop.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+from penstock.api.inference.v1 import inference_pb2
+from penstock.otel.telemetry import Telemetry
+from penstock.rpc.auth import Metadata, internal
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.errors import Fault
+from penstock.rpc.peers.in_process import InProcessPeer, LocalEndpoint
+from penstock.testkit.instance import INFERENCE, EmptyInstance
+from penstock.testkit.server import TOKEN
+
+REQUEST = inference_pb2.ComputeRequest(model="m")
+
+
+class Remembering(EmptyInstance):
+    """Answers at once, and keeps what it was given and what it gave."""
+
+    def __init__(self) -> None:
+        self.request: inference_pb2.ComputeRequest | None = None
+        self.response = inference_pb2.ComputeResponse()
+        self.call = Call()
+        self.started = asyncio.Event()
+
+    async def Compute(
+        self, request: inference_pb2.ComputeRequest, call: Call
+    ) -> inference_pb2.ComputeResponse:
+        self.request, self.call = request, call
+        self.started.set()
+        if request.model == "hang":
+            await asyncio.Event().wait()
+        return self.response
+
+
+def peer_of(local: LocalEndpoint) -> InProcessPeer:
+    return InProcessPeer(INFERENCE, lambda: local, token=TOKEN)
+
+
+@pytest.mark.parametrize("uncopied", [True, False])
+async def test_messages_are_copied_unless_the_rpc_is_uncopied(uncopied: bool) -> None:
+    servicer = Remembering()
+    names = frozenset({"Compute"} if uncopied else ())
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, internal(TOKEN), uncopied=names))
+    local.open()
+    response = await peer_of(local).call("Compute", REQUEST, Call())
+    assert (servicer.request is REQUEST, response is servicer.response) == (uncopied, uncopied)
+
+
+async def test_before_it_is_open_and_once_it_is_closed_an_endpoint_is_unavailable() -> None:
+    servicer = Remembering()
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, internal(TOKEN)))
+    peer = peer_of(local)
+    with pytest.raises(Fault) as early:
+        await peer.call("Compute", REQUEST, Call())
+    local.open()
+    hang = inference_pb2.ComputeRequest(model="hang")
+    hanging = asyncio.create_task(peer.call("Compute", hang, Call()))
+    await asyncio.wait_for(servicer.started.wait(), 5)
+    await local.close()
+    with pytest.raises(Fault) as cut:
+        await hanging
+    with pytest.raises(Fault) as late:
+        await peer.call("Compute", REQUEST, Call())
+    codes = {caught.value.code for caught in (early, cut, late)}
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_a_public_endpoint_takes_only_what_a_caller_may_say() -> None:
+    def authenticate(metadata: Metadata) -> Call:
+        return Call(Principal(str(metadata["authorization"])))
+
+    servicer = Remembering()
+    local = LocalEndpoint(Endpoint(INFERENCE, servicer, authenticate, public=True))
+    local.open()
+    peer = InProcessPeer(INFERENCE, lambda: local, metadata=(("authorization", "acme"),))
+    before_s = time.monotonic()
+    await peer.call("Compute", REQUEST, Call(Principal("forged"), run_id="run-7"))
+    assert (servicer.call.principal, servicer.call.run_id) == (Principal("acme"), "run-7")
+    assert before_s < servicer.call.deadline_s < before_s + 60
+
+
+async def test_each_side_records_its_own_span() -> None:
+    caller, called = (
+        Telemetry(name, "unix:/nowhere", interval_s=1e6) for name in ("caller", "called")
+    )
+    local = LocalEndpoint(Endpoint(INFERENCE, Remembering(), internal(TOKEN)), called)
+    local.open()
+    peer = InProcessPeer(INFERENCE, lambda: local, token=TOKEN, tracer=caller)
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    await peer.call("Compute", REQUEST, Call(traceparent=trace))
+    (client,), (server,) = caller.ended_spans, called.ended_spans
+    assert (client.kind, server.kind) == ("client", "server")
+    assert (client.parent_id, server.parent_id) == ("b" * 16, client.span_id)
+    caller.close(0)
+    called.close(0)
