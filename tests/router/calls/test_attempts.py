@@ -98,7 +98,7 @@ async def test_a_call_is_tried_on_so_many_instances_at_most(start_router: StartR
 async def test_a_try_that_takes_too_long_is_ended_held_against_the_instance_and_tried_elsewhere(
     start_router: StartRouter,
 ) -> None:
-    settings = RouterSettings(default_model=MODEL, try_deadline_ms=200, hedge_budget=0.0)
+    settings = RouterSettings(default_model=MODEL, try_deadline_ms=1_000, hedge_budget=0.0)
     async with start_router(settings) as routed:
         instances = {"slow": ScriptedInstance(), "quick": ScriptedInstance()}
         instances["slow"].behaviour = Behaviour.HANGS
