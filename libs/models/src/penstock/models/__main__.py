@@ -15,6 +15,7 @@ from penstock.models import default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
 from penstock.models.distil import distil
+from penstock.models.gguf_folder import AnswerDefaults, from_gguf
 from penstock.models.head import train_head
 from penstock.models.model_folder import ExportOptions, from_hugging_face, from_onnx
 from penstock.models.quality_floors import QualityFloors
@@ -44,9 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _run(arguments, console)
     except BadModel as error:
-        print(f"penstock.models: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}; nothing is published")
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"penstock.models: {reason}", file=sys.stderr)
+    return 2
 
 
 def _build_default(arguments: argparse.Namespace, console: Console) -> None:
@@ -90,7 +98,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 def _progress(console: Console) -> Progress:
     columns = (SpinnerColumn(), TextColumn("model: {task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    is_shown = console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not is_shown)
 
 
 def _step_shower(progress: Progress) -> ShowStep:
@@ -162,6 +171,15 @@ def _decoder(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     ).figures
 
 
+def _import_gguf(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    if arguments.max_tokens < 0 or not arguments.repetition_penalty > 0:
+        raise BadModel("--max-tokens must be at least 0 and --repetition-penalty above 0")
+    defaults = AnswerDefaults(arguments.max_tokens, arguments.repetition_penalty)
+    return from_gguf(
+        arguments.source, arguments.target, defaults, arguments.licence, show_step
+    ).figures
+
+
 def _distil(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     source = default.weights_folder() if str(arguments.source) == "default" else arguments.source
     layers = _parse_layers(arguments.layers)
@@ -176,6 +194,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ShowStep], Figures]] = {
     "quantize": _quantize,
     "train-head": _train_head,
     "decoder": _decoder,
+    "import-gguf": _import_gguf,
     "distil": _distil,
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from penstock.onnx.card import BadModel, ModelCard, read_card
 from penstock.onnx.chat_template import RenderChat, Turn, load_template
-from penstock.onnx.encoder import RunCancelled, load_tokenizer, never_cancelled
+from penstock.onnx.encoder import Floats, RunCancelled, load_tokenizer, never_cancelled
 from penstock.onnx.session import BadInput
 from penstock.onnx.stop_strings import StopStrings
 from tokenizers import Tokenizer
@@ -29,8 +29,8 @@ GENAI_CONFIG = "genai_config.json"
 class Sampling:
     """How to choose tokens.
 
-    `temperature` 0 takes the most probable one. `max_tokens` 0 means as many as the context has
-    room for.
+    `temperature` 0 takes the most probable one. `max_tokens` 0 means the default of the model's
+    card, or else as many as the context has room for.
     """
 
     max_tokens: int = 0
@@ -113,7 +113,8 @@ class Decoder:
             BadInput: the library cannot compute this conversation.
         """
         room = self.card.max_input_tokens - len(prompt)
-        max_tokens = min(sampling.max_tokens or self.card.max_input_tokens, room)
+        default = self.card.default_output_tokens or self.card.max_input_tokens
+        max_tokens = min(sampling.max_tokens or default, room)
         stops = StopStrings(sampling.stop)
         text_stream = DecodeStream(skip_special_tokens=True)
         generator = self._generator(prompt, sampling, max_tokens)
@@ -133,11 +134,26 @@ class Decoder:
                 return
             yield Piece(text, tokens)
 
+    def logits(self, tokens: Sequence[int], at_once: int = 1) -> Floats:
+        """The logits after the first `at_once` tokens, which are computed together, and after each
+        of the others, which are computed one by one.
+
+        Raises:
+            BadInput: the library cannot compute these tokens.
+        """
+        generator = self._generator(tokens[:at_once], Sampling(), len(tokens) - at_once + 1)
+        rows = [generator.get_logits().reshape(-1)]
+        for token in tokens[at_once:]:
+            generator.append_tokens(np.array([token], dtype=np.int32))
+            rows.append(generator.get_logits().reshape(-1))
+        return np.stack(rows)
+
     def _generator(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Any:
         """The library's generator with the prompt computed."""
         search: dict[str, Any] = {
             "max_length": len(prompt) + max_tokens,
             "do_sample": sampling.temperature > 0,
+            "repetition_penalty": self.card.repetition_penalty,
         }
         if sampling.temperature > 0:
             search |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
