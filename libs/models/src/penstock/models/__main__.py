@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.models import default
+from penstock.models import chat, default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
 from penstock.models.distil import distil
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "default":
             _build_default(arguments, console)
+        elif arguments.command == "chat":
+            _build_chat(arguments, console)
         elif arguments.command == "show":
             _show(arguments, console)
         else:
@@ -76,6 +78,19 @@ def _build_default(arguments: argparse.Namespace, console: Console) -> None:
         f"{figures['size_ratio']:.2f} times smaller, "
         f"cosine to the original {figures['cosine_mean']:.4f}, in {folder}"
     )
+
+
+def _build_chat(arguments: argparse.Namespace, console: Console) -> None:
+    """Build the chat model, unless it is there."""
+    models = arguments.home / "models"
+    folder = models / chat.NAME / chat.VERSION
+    if (folder / "card.json").exists():
+        console.print(f"model: {chat.NAME} is already in {folder}")
+        return
+    with _progress(console) as progress:
+        figures = chat.build(models, _step_shower(progress)).figures
+    cosine = figures["logit_cosine_min"]
+    console.print(f"model: {chat.NAME} made: logits' cosine to the file {cosine:.5f}, in {folder}")
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> None:

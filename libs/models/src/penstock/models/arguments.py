@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from penstock.models import default
+from penstock.models import chat, default
 from penstock.models.gguf_file import MATRIX_TYPES
 from penstock.models.gguf_folder import AnswerDefaults
 from penstock.models.model_folder import ADAPTERS
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
     _add_default(commands.add_parser("default", help=f"make {default.NAME}, if it is not there"))
+    _add_home(commands.add_parser("chat", help=f"make {chat.NAME}, if it is not there"))
     _add_show(commands.add_parser("show", help="check a model folder and print its card"))
     with_figures = [
         _add_export(
