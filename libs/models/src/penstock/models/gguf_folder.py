@@ -21,8 +21,8 @@ from penstock.models.gguf_file import LlamaFile, read_gguf
 from penstock.models.gguf_tokenizer import end_tokens, special_tokens, tokenizer_of
 from penstock.models.llama_graph import PAST_NAMES, PRESENT_NAMES, llama_graph
 from penstock.models.llama_reference import reference_logits
-from penstock.models.machine import machine
 from penstock.models.publish import publish_new
+from penstock.models.quantize import machine
 from penstock.onnx.card import BadModel, ModelCard, checksum, write_card
 from penstock.onnx.chat_template import TEMPLATE_FILE, TOKENIZER_CONFIG
 from penstock.onnx.decoder import GENAI_CONFIG, Decoder
