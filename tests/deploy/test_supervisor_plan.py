@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from penstock.stack import ports
 from penstock.stack.cell import DRAIN_ORDER
-from penstock.stack.plan import BESIDE, CELL, Shape, StackPlan
+from penstock.stack.plan import StackPlan
 from penstock.stack.process import Program
+from penstock.stack.shapes import BESIDE, CELL, Shape
 from services_file import FILE, differences, host_port, listen_variables, package_of
 
 PACKAGES = {package_of(service): service for service in FILE.services}

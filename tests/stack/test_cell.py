@@ -30,8 +30,9 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.service.store import socket_folder
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
-from penstock.stack.plan import CELL, StackPlan
+from penstock.stack.plan import StackPlan
 from penstock.stack.readiness import is_ready
+from penstock.stack.shapes import CELL
 from penstock.stack.supervisor import RestartPolicy, Supervisor
 from penstock.testkit.eventually import eventually
 from penstock.testkit.instance import EmptyInstance

@@ -72,7 +72,9 @@ async def real_world(
 
 def telemetry_of(service: str, settings: ServiceSettings, *, edge: bool = False) -> Telemetry:
     """The telemetry of a service, as its settings say. Owner: the caller, who closes it."""
-    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+    address = settings.advertise or settings.listen
+    named = f"{address}/{settings.cell}" if settings.cell else address
+    instance = getattr(settings, "instance_id", "") or named
     return Telemetry(
         service,
         settings.otlp_endpoint,
