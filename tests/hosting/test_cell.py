@@ -4,7 +4,15 @@ together.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import (
+    metrics_service_pb2,
+    metrics_service_pb2_grpc,
+)
 from penstock.api.inference.v1 import inference_pb2
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell import Member, prepare_all, serving_together
@@ -134,6 +142,51 @@ async def test_a_service_that_cannot_start_stops_those_that_have() -> None:
         async with serving_together([refusing, pair.members[1]]):
             pass
     assert pair.events == ["called opens", "called closes"]
+
+
+class Receiver(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """An OTLP receiver that remembers which service exported which metric."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[str, str]] = []
+
+    async def Export(
+        self,
+        request: metrics_service_pb2.ExportMetricsServiceRequest,
+        context: grpc.aio.ServicerContext,
+    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
+        for resource in request.resource_metrics:
+            attributes = {
+                each.key: each.value.string_value for each in resource.resource.attributes
+            }
+            for scope in resource.scope_metrics:
+                name = attributes["service.name"]
+                self.metrics += [(name, metric.name) for metric in scope.metrics]
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        server = grpc.aio.server()
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(None)
+
+
+async def test_the_metrics_of_the_process_are_exported_once() -> None:
+    pair, receiver = Pair(), Receiver()
+    async with receiver.serving() as endpoint:
+        exporting = [
+            Member(member.assembly, member.settings.model_copy(update={"otlp_endpoint": endpoint}))
+            for member in pair.members
+        ]
+        async with serving_together(exporting):
+            pass  # what was measured is exported at the end
+    memory = [name for name, metric in receiver.metrics if metric == "process.memory.usage"]
+    assert memory == ["cell"]
+    exporting_services = {name for name, _ in receiver.metrics}
+    assert {"caller", "called"} <= exporting_services
 
 
 class Reloading:

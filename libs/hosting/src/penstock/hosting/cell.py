@@ -25,6 +25,11 @@ from penstock.service.clock import SystemClock
 from penstock.service.logs import SERVICE
 from penstock.service.settings import BadConfig, ServiceSettings, reload_on_sighup
 
+PROCESS = "cell"
+"""`service.name` of the metrics of a process that several services share."""
+COLLECTOR = "telemetry"
+"""The service that others export to."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -120,15 +125,26 @@ async def _hosted(
 @contextlib.asynccontextmanager
 async def _worlds(members: Sequence[Member]) -> AsyncIterator[Sequence[Outside]]:
     """The real world of each service; what they recorded is flushed at the end, all at once."""
-    worlds = [_world(member) for member in members]
+    names = [member.assembly.name for member in members]
+    worlds = [_world(member, _process_metrics(member, names)) for member in members]
     try:
         yield worlds
     finally:
         await asyncio.gather(*(asyncio.to_thread(world.telemetry.close) for world in worlds))
 
 
-def _world(member: Member) -> Outside:
+def _process_metrics(member: Member, names: Sequence[str]) -> str | None:
+    """The name under which a member exports the metrics of the process, which are exported once:
+    telemetry records those of its process by itself.
+    """
+    name = member.assembly.name
+    if len(names) == 1:
+        return name
+    return PROCESS if name == names[0] and COLLECTOR not in names else None
+
+
+def _world(member: Member, process: str | None) -> Outside:
     assembly, settings = member.assembly, member.settings
-    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge)
+    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge, process=process)
     clock = SystemClock()
     return Outside(telemetry, dialling(settings, clock, telemetry), clock)

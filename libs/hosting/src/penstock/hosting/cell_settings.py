@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.hosting.assembly import Assembly
-from penstock.hosting.cell import Member
+from penstock.hosting.cell import COLLECTOR, Member
 from penstock.service.settings import BadConfig, ServiceSettings, load_settings
 from penstock.service.variables import unknown_variables
 
 LISTEN = "PENSTOCK_LISTEN"
-COLLECTOR = "telemetry"
-"""The service that others export to."""
 
 
 def load_members(assemblies: Sequence[Assembly[Any]]) -> list[Member]:
