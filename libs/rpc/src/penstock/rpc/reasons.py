@@ -128,6 +128,10 @@ class Reason(StrEnum):
     """A process answers no ping: it is taken for dead until it is heard of again."""
     NOT_ATTACHED = "NOT_ATTACHED"
     """The batcher does not know the instance: it was started again, or the instance is new."""
+    OWNER_GONE = "OWNER_GONE"
+    """The batcher before the instance does not answer: another cell's, in whose place this cell's
+    own is used, or that, in whose place none is.
+    """
     INSTANCE_LEAVING = "INSTANCE_LEAVING"
     """The instance takes no more work."""
     NO_ANSWER = "NO_ANSWER"
@@ -272,6 +276,7 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.QUEUE_FULL: _turned_away(Code.RESOURCE_EXHAUSTED),
     Reason.PEER_HUNG: _gone(),
     Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
+    Reason.OWNER_GONE: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
     Reason.INSTANCE_LEAVING: _turned_away(Code.UNAVAILABLE),
     Reason.NO_ANSWER: _broken(),
     Reason.STREAM_CUT: _broken(),
