@@ -1,5 +1,5 @@
-"""A process that is stopped (SIGSTOP) is found out by its silence, once, and used again when it goes
-on.
+"""A process that is stopped (SIGSTOP) is found out by its silence, once, and used again once it
+goes on.
 """
 
 from __future__ import annotations
