@@ -2,7 +2,7 @@
 
 An instance with a batcher is called through it, and attached there before the first call. Where the
 batcher is that of another cell and that cell has gone, the instance is called through this router's
-own batcher until it has registered elsewhere.
+own batcher until it has registered elsewhere; where this router's own is hung, directly.
 """
 
 from __future__ import annotations
@@ -123,10 +123,16 @@ class Backends:
     def _batcher_of(self, instance: router_pb2.Instance) -> str:
         """The batcher that the instance is called through; empty: it is called directly."""
         owner = instance.batcher_address or self._default_batcher
-        return self._default_batcher if self._has_gone(owner) else owner
+        batcher = self._default_batcher if self._has_gone(owner) else owner
+        return "" if self._is_hung(batcher) else batcher
 
     def _has_gone(self, batcher: str) -> bool:
-        return self._clock.monotonic() < self._gone_until_s.get(batcher, 0.0)
+        paused = self._clock.monotonic() < self._gone_until_s.get(batcher, 0.0)
+        return paused or (batcher != self._default_batcher and self._is_hung(batcher))
+
+    def _is_hung(self, batcher: str) -> bool:
+        peer = self._peers.get(batcher)
+        return peer is not None and not peer.responds
 
     async def _attach(self, batcher: str, instance: router_pb2.Instance, call: Call) -> None:
         """Make the batcher ready for the instance; raises Fault, OWNER_GONE where that batcher is
@@ -172,8 +178,10 @@ class Backends:
         behind it cannot be reached is found out at once.
 
         Raises:
-            Fault: OWNER_GONE where that batcher has gone.
+            Fault: OWNER_GONE where that batcher has gone or is hung.
         """
+        if batcher and self._is_hung(batcher):
+            raise _owner_gone(batcher) from fault
         if fault.reason not in (Reason.NOT_ATTACHED, Reason.UNAVAILABLE):
             return
         self._attached.pop(instance.id, None)
