@@ -238,10 +238,7 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [
-        *((status, grpc.StatusCode.FAILED_PRECONDITION) for status in ("401", "403", "404")),
-        *((status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")),
-    ],
+    [(status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")],
 )
 async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_nobody(
     start_rig: StartRig, fault: str, code: grpc.StatusCode
@@ -257,6 +254,25 @@ async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_
         assert rig.failures() == {"a": 0, "b": 0}
         assert min((await rig.slots()).values()) >= SLOTS
         assert (await rig.books.charged())[1:] == (0, 0)
+
+
+@pytest.mark.wire_case(18)
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+async def test_what_the_operator_has_to_mend_is_served_elsewhere_and_the_instance_rests(
+    start_rig: StartRig, fault: str
+) -> None:
+    async with start_rig() as rig:
+        refusing = await rig.join("a", "small", deque([fault] * 10))
+        serving_one = await rig.join("b", "small", deque())
+        for _ in range(6):
+            answer = await rig.router.stub.Generate(
+                asking("small"), metadata=rig.router.metadata, timeout=20
+            )
+            assert answer.receipt.route.instance_id == "b"
+        assert len(refusing.requests) == 1, "it rests after the first refusal"
+        assert len(serving_one.requests) == 6
+        assert min((await rig.slots()).values()) >= SLOTS, "nothing there is overloaded"
+        assert (await rig.books.charged())[0] == 6
 
 
 def streaming(rig: Rig) -> Any:

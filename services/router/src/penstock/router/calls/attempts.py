@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.router.calls.hedging import race
 from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
-from penstock.router.calls.retries import Means, Step, next_step
+from penstock.router.calls.retries import Means, Step, next_step, spare_models_after
 from penstock.router.calls.selection import Selection, Target, context_window
-from penstock.router.calls.state import CallState, Route
+from penstock.router.calls.state import CallState, Route, cause_of
 from penstock.router.instances.backends import Backends, Computed
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.choice import ExtrasBudget
@@ -111,7 +111,7 @@ class Attempts:
     ) -> AsyncGenerator[Served, None]:
         """One instance's pieces; `resumed` is what others have said before it."""
         request, member, began = state.request, target.chosen.member, self._begin(target)
-        done, verdict = False, Verdict.NOTHING
+        done, fault = False, None
         try:
             instance, call = self._registry.registered[member.id], self._try_call(state)
             pieces = self._backends.stream(instance, request, call)
@@ -131,10 +131,9 @@ class Attempts:
                 raise unavailable(message, reason=Reason.STREAM_CUT)
         except Fault as error:
             fault = self._of_try(state, error)
-            verdict = fault.consequences.verdict
             raise fault from None
         finally:
-            self._end(state, target, began, verdict, answered=done)
+            self._end(state, target, began, fault, answered=done)
 
     def _resume(
         self, state: CallState, fault: Fault, delivered: Delivered, task: inference_pb2.Task
@@ -167,28 +166,34 @@ class Attempts:
             case Step.RETRY_ELSEWHERE:
                 self._retries.spend()
             case Step.NEXT_MODEL:
-                failed, following = state.request.model, state.spare_models.pop(0)
-                state.go_on_with(following)
-                state.receipt.note(f"fallback from {failed} to {following}: {fault.reason}")
-                self._selection.count("fallback model")
+                self._next_model(state, fault)
             case Step.GIVE_UP:
-                raise fault
+                raise _told(state, fault)
+
+    def _next_model(self, state: CallState, fault: Fault) -> None:
+        failed, spare = state.request.model, self._spare_models(state, fault)
+        following = spare[0]
+        state.spare_models = state.spare_models[state.spare_models.index(following) + 1 :]
+        state.go_on_with(following)
+        state.receipt.note(f"fallback from {failed} to {following}: {fault.reason}")
+        self._selection.count("fallback model")
+
+    def _spare_models(self, state: CallState, fault: Fault) -> Sequence[str]:
+        window_of = self._selection.window_of
+        return spare_models_after(
+            fault.consequences, state.request.model, state.spare_models, window_of
+        )
 
     def _next_step(self, state: CallState, fault: Fault) -> Step:
-        fleet = self._registry.fleets.get(state.request.model)
-        others = fleet is not None and any(
-            not (member.lost or member.leaving or member.id in state.tried)
-            for member in fleet.members
-        )
         means = Means(
             repeatable=state.request.kind.repeatable,
             attempts=state.attempts,
             instances_tried=len(state.tried),
             max_instances=self._settings.max_attempts,
-            others=others,
+            others=self._selection.may_try_another(state),
             time_left=state.call.remaining_s(self._clock.monotonic()) > 0,
             retries_left=self._retries.saved >= 1.0,
-            spare_models=bool(state.spare_models),
+            spare_models=bool(self._spare_models(state, fault)),
         )
         return next_step(fault.consequences, means)
 
@@ -215,17 +220,16 @@ class Attempts:
         return asyncio.get_running_loop().create_task(self._try(state, target))
 
     async def _try(self, state: CallState, target: Target) -> Served:
-        began, done, verdict = self._begin(target), False, Verdict.NOTHING
+        began, done, fault = self._begin(target), False, None
         instance = self._registry.registered[target.chosen.member.id]
         try:
             computed = await self._backends.compute(instance, state.request, self._try_call(state))
             done = True
         except Fault as error:
             fault = self._of_try(state, error)
-            verdict = fault.consequences.verdict
             raise fault from None
         finally:
-            self._end(state, target, began, verdict, answered=done)
+            self._end(state, target, began, fault, answered=done)
         self._learn(target, began, computed)
         return Served(computed.result, self._served(state, target, computed), computed.batch)
 
@@ -244,13 +248,17 @@ class Attempts:
         return now
 
     def _end(
-        self, state: CallState, target: Target, began: float, verdict: Verdict, *, answered: bool
+        self, state: CallState, target: Target, began: float, fault: Fault | None, *, answered: bool
     ) -> None:
-        now, member = self._clock.monotonic(), target.chosen.member
+        now, member, fleet = self._clock.monotonic(), target.chosen.member, target.fleet
         if answered:
-            target.fleet.succeed(member, now, now - began)
+            fleet.succeed(member, now, now - began)
+        elif fault is None:
+            fleet.fail(member, now, Verdict.NOTHING)
         else:
-            target.fleet.fail(member, now, verdict)
+            verdict = fault.consequences.verdict
+            cause = cause_of(state) if verdict is Verdict.SICK else None
+            fleet.fail(member, now, verdict, rest_s=fault.retry_after_s, cause=cause)
         if target.strategy.waits:
             self._selection.room_at(state.request.model)
 
@@ -271,7 +279,8 @@ class Attempts:
         may_be_the_try = self._settings.try_deadline_ms and fault.reason is Reason.DEADLINE_EXCEEDED
         if may_be_the_try and state.call.remaining_s(self._clock.monotonic()) > 0:
             fault = Fault(Reason.TRY_TIMED_OUT, fault.message)
-        self._failures.add(1, {"code": fault.code.name})
+        self._failures.add(1, {"code": fault.code.name, "reason": fault.reason.value})
+        state.fault = fault
         return fault
 
     def _served(self, state: CallState, target: Target, computed: Computed) -> Route:
@@ -296,3 +305,9 @@ class Attempts:
         window = context_window(instance, state.request.model) if instance is not None else 0
         if window:
             state.span.set(names.CONTEXT_WINDOW, window)
+
+
+def _told(state: CallState, fault: Fault) -> Fault:
+    """What the caller is told: the last try's own fault where there is just nobody left to try."""
+    nobody_left = fault.reason is Reason.NO_INSTANCE and state.fault is not None
+    return state.fault if nobody_left and state.fault is not None else fault

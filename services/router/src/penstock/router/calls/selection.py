@@ -26,6 +26,7 @@ from penstock.router.routing.choice import (
     Queued,
     Why,
     choose,
+    closed_because,
     expected_wait_s,
     queue_wait_s,
     too_long,
@@ -41,6 +42,8 @@ from penstock.service.clock import Clock
 
 CHOICES_KEPT = 4096
 EXCLUSIONS_SHOWN = 4
+SHUT = frozenset({Why.LEASE_EXPIRED, Why.DRAINING, Why.EJECTED, Why.RESTING})
+"""Why an instance is not worth a second try of a call."""
 MAX_RETRY_AFTER_S = 60.0
 URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_LOW: 0.0,
@@ -143,6 +146,23 @@ class Selection:
     def forget(self, instance_id: str) -> None:
         """The instance has gone for good."""
         self._affinity.forget(instance_id)
+
+    def may_try_another(self, state: CallState) -> bool:
+        """Whether an instance of the model is left that was not tried and may be given work."""
+        fleet, now = self._registry.fleets.get(state.request.model), self._clock.monotonic()
+        return fleet is not None and any(
+            member.id not in state.tried and closed_because(member, fleet, now) not in SHUT
+            for member in fleet.members
+        )
+
+    def window_of(self, model: str) -> int:
+        """The longest prompt that an instance of the model takes, in tokens; 0 where one does not
+        say.
+        """
+        fleet, registered = self._registry.fleets.get(model), self._registry.registered
+        members = fleet.members if fleet is not None else []
+        windows = [context_window(registered[member.id], model) for member in members]
+        return max(windows) if windows and all(windows) else 0
 
     def fleet_of(self, model: str) -> Fleet:
         """The instances of a model.

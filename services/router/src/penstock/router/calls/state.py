@@ -14,14 +14,16 @@ from typing import NamedTuple
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
-from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.requests.resolved import ResolvedRequest, digest_of
 from penstock.router.stages import Bypass, Hit, LookUp, Shaped, Spent
 from penstock.rpc.call import Call
-from penstock.rpc.errors import consequences_of
+from penstock.rpc.errors import Fault, consequences_of
 from penstock.rpc.reasons import Charge
 from penstock.rpc.spans import Span
 from penstock.tasks.kind import BYTES_PER_TOKEN
 
+HEAD_MESSAGES = 2
+"""Messages by which a conversation is known again: its instructions and its first question."""
 PREFIX_CACHE = "prefix_cache"
 """Technique: the provider read a part of the prompt from its own cache."""
 
@@ -60,6 +62,8 @@ class CallState:
     tried: set[str] = field(default_factory=set)
     """Instances that were given this call."""
     attempts: int = 0
+    fault: Fault | None = None
+    """What the last try on the present model ended in."""
     streams: bool = False
     """Whether the answer leaves piece by piece, over a time in which an instance may go."""
     said_bytes: int = 0
@@ -77,7 +81,7 @@ class CallState:
         task = request.task
         if self.unshaped is not None and model in self.unshaped_for:
             task = self.unshaped
-        self.prefix_blocks = None
+        self.prefix_blocks = self.fault = None
         self.receipt.go_on_with(model, shaped=task is request.task)
         self.tried.clear()
         self.request = request._replace(model=model, task=task)
@@ -93,6 +97,17 @@ def spent_by(state: CallState, error: BaseException) -> Spent | None:
     request = state.request
     said_tokens = state.said_bytes // BYTES_PER_TOKEN
     return Spent(request.model, request.estimate.input_tokens, said_tokens)
+
+
+def cause_of(state: CallState) -> Hashable:
+    """What tells a request from others where it may be at fault: its caller and how it begins, so
+    that a conversation that grows is one request.
+    """
+    task = state.request.task
+    if not state.request.kind.conversational:
+        return state.call.principal.organisation, digest_of(task)
+    head = inference_pb2.GenerateTask(messages=task.generate.messages[:HEAD_MESSAGES])
+    return state.call.principal.organisation, digest_of(inference_pb2.Task(generate=head))
 
 
 class ReceiptBuilder:
