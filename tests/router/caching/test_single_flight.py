@@ -119,10 +119,14 @@ async def test_followers_of_a_stream_get_its_pieces_from_the_beginning_as_they_c
     leader = await rig.miss(embed("a"))
     rig.stage.publish(leader.ticket, chunk("one "))
     heard: list[str] = []
+    hits: list[Hit] = []
 
     async def follow() -> None:
         async for piece in rig.stage.follow_stream(ACME, embed("a")):
-            heard.append(piece.delta)  # noqa: PERF401 - what was heard so far is looked at
+            if isinstance(piece, Hit):
+                hits.append(piece)
+            else:
+                heard.append(piece.delta)
 
     follower = asyncio.create_task(follow())
     await rig.settle()
@@ -133,6 +137,7 @@ async def test_followers_of_a_stream_get_its_pieces_from_the_beginning_as_they_c
     await rig.store(leader.ticket, answer("7"))
     await follower
     assert heard == ["one ", "two"]
+    assert [(hit.cache.rule, hit.result.revision) for hit in hits] == [("coalesced", "7")]
 
 
 async def test_where_nothing_is_in_flight_there_is_no_stream_to_follow(rig: Rig) -> None:

@@ -66,6 +66,9 @@ class Classify:
         best = [item.labels[0].score for item in result.classify.classifications if item.labels]
         return min(best, default=1.0)
 
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
+
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:

@@ -68,6 +68,12 @@ class Generate:
     def confidence(self, result: TaskResult) -> float | None:
         return None
 
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        asked = task.generate
+        if asked.tool_choice != "none" and any(not tool.read_only for tool in asked.tools):
+            return "tools with side effects"
+        return _sampled(asked, max_temperature, asked_for=asked_for)
+
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
@@ -77,9 +83,7 @@ class Generate:
         harmless = {tool.name for tool in asked.tools if tool.read_only}
         if any(call.name not in harmless for call in answer.message.tool_calls):
             return "tool call with side effects"
-        if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
-            return "temperature"
-        return ""
+        return _sampled(asked, max_temperature, asked_for=asked_for)
 
     def similar_part(self, task: Task) -> SimilarPart | None:
         """The last turn, where it is the user's."""
@@ -94,6 +98,12 @@ class Generate:
         rest.CopyFrom(task.generate)
         del rest.messages[-1]
         return SimilarPart(messages[-1].content, rest.SerializeToString(deterministic=True))
+
+
+def _sampled(asked: inference_pb2.GenerateTask, max_temperature: float, *, asked_for: bool) -> str:
+    """Why another call may be given another answer; empty where reuse is asked for."""
+    hot = asked.HasField("temperature") and asked.temperature > max_temperature
+    return "temperature" if hot and not asked_for else ""
 
 
 def _check_message(message: inference_pb2.Message, at: str) -> None:

@@ -113,6 +113,16 @@ class Kind(Protocol):
         """How sure the answer is of itself, 0 to 1; None for kinds that do not say."""
         ...
 
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        """Why an answer could not be stored, as far as that is known before there is one: identical
+        requests in flight must not share it. Empty where it may be stored.
+
+        Args:
+            max_temperature: as `unstorable_because`.
+            asked_for: as `unstorable_because`.
+        """
+        ...
+
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:

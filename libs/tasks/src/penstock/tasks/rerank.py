@@ -78,6 +78,9 @@ class Rerank:
     def confidence(self, result: TaskResult) -> float | None:
         return None
 
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
+
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:

@@ -21,6 +21,7 @@ from penstock.router.api.router_service import RouterServicer
 from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.calls.attempts import Attempts
 from penstock.router.calls.handler import CallHandler
+from penstock.router.calls.holds import Holds
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
 from penstock.router.instances.backends import Backends
@@ -85,20 +86,24 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     registry = Registry(settings, store, clock)
     backends = Backends(outside.dial, settings.batcher_address)
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
-    attempts = Attempts(settings, registry, backends, selection, clock, telemetry)
-    admission = _admission(settings, outside, prices)
+    admission, after = _admission(settings, outside, prices), Background()
+    admitting = stages.admission or admission or OpenAdmission()
+    holds = Holds(admitting, prices, after)
+    attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
     shape = PromptShape(sections.prompts, prices)
     pipeline = Pipeline(
         attempts,
+        holds,
         (
-            stages.admission or admission or OpenAdmission(),
+            admitting,
             stages.look_up or look_up or NoLookUp(),
             stages.shape or shape,
         ),
         clock,
         telemetry,
         prices,
+        after,
         (registry, telemetry),
     )
     outbox = Outbox() if store is not None else None
@@ -199,7 +204,7 @@ def _look_up(
     if not settings.cache_address:
         return None
     peer = outside.dial(settings.cache_address, CACHE)
-    return CacheLookUp(peer, prices, outside.clock)
+    return CacheLookUp(peer, prices, outside.clock, settings.coalesce_max_temperature)
 
 
 def _admission(

@@ -55,6 +55,12 @@ class RouterSettings(ServiceSettings):
     hedge_budget: float = Field(
         0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests"
     )
+    coalesce_max_temperature: float = Field(
+        0.3,
+        ge=0,
+        description="identical requests in flight share an answer that is sampled at no more, as "
+        "the cache's max_temperature",
+    )
     try_deadline_ms: int = Field(
         0, ge=0, description="longest time of one try; 0: as long as the call has"
     )

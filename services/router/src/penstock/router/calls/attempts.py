@@ -17,11 +17,12 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
-from penstock.router.calls.hedging import race
+from penstock.router.calls.hedging import Hedge, race
+from penstock.router.calls.holds import Holds
 from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
 from penstock.router.calls.retries import Means, Step, next_step, spare_models_after
 from penstock.router.calls.selection import Selection, Target, context_window
-from penstock.router.calls.state import CallState, Route, cause_of
+from penstock.router.calls.state import CallState, Route, cause_of, spent_by
 from penstock.router.instances.backends import Backends, Computed
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.choice import ExtrasBudget
@@ -56,6 +57,7 @@ class Attempts:
         registry: Registry,
         backends: Backends,
         selection: Selection,
+        holds: Holds,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
@@ -63,6 +65,7 @@ class Attempts:
         self._registry = registry
         self._backends = backends
         self._selection = selection
+        self._holds = holds
         self._clock = clock
         self._retries = ExtrasBudget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = ExtrasBudget(settings.hedge_budget)
@@ -81,7 +84,7 @@ class Attempts:
                 target = await self._selection.target(state)
                 return await self._hedged(state, target)
             except Fault as fault:
-                self._go_on(state, fault)
+                await self._go_on(state, fault)
 
     async def stream(self, state: CallState) -> AsyncGenerator[Served, None]:
         """As `compute`, piece by piece.
@@ -102,9 +105,9 @@ class Attempts:
                 return
             except Fault as fault:
                 if delivered.begun:
-                    self._resume(state, fault, delivered, task)
+                    await self._resume(state, fault, delivered, task)
                 else:
-                    self._go_on(state, fault)
+                    await self._go_on(state, fault)
 
     async def _try_stream(
         self, state: CallState, target: Target, resumed: str
@@ -135,7 +138,7 @@ class Attempts:
         finally:
             self._end(state, target, began, fault, answered=done)
 
-    def _resume(
+    async def _resume(
         self, state: CallState, fault: Fault, delivered: Delivered, task: inference_pb2.Task
     ) -> None:
         """Let the next try say the rest of an answer that was cut; raises the fault where no
@@ -154,29 +157,30 @@ class Attempts:
         options.CopyFrom(state.request.options)
         if RESUMES not in options.required_capabilities:
             options.required_capabilities.append(RESUMES)
-        state.request = state.request._replace(options=options, task=continued(task, text))
+        rest = continued(task, text)
+        estimate = state.request.kind.estimate(rest)
+        state.request = state.request._replace(options=options, task=rest, estimate=estimate)
+        await self._holds.add(state, state.request)
         state.receipt.note(f"resumed after {len(text)} characters: {fault.reason}")
         self._selection.count("resumed")
 
-    def _go_on(self, state: CallState, fault: Fault) -> None:
-        """Prepare the next try; raises the fault where there is none."""
+    async def _go_on(self, state: CallState, fault: Fault) -> None:
+        """Prepare the next try; raises the fault where there is none, or the refusal of limits."""
+        model, spent = state.request.model, spent_by(state, fault)
         match self._next_step(state, fault):
             case Step.RETRY_HERE:
                 state.tried.clear()
             case Step.RETRY_ELSEWHERE:
                 self._retries.spend()
             case Step.NEXT_MODEL:
-                self._next_model(state, fault)
+                following = self._spare_models(state, fault)[0]
+                state.spare_models = state.spare_models[state.spare_models.index(following) + 1 :]
+                state.go_on_with(following, fault)
+                self._selection.count("fallback model")
             case Step.GIVE_UP:
                 raise _told(state, fault)
-
-    def _next_model(self, state: CallState, fault: Fault) -> None:
-        failed, spare = state.request.model, self._spare_models(state, fault)
-        following = spare[0]
-        state.spare_models = state.spare_models[state.spare_models.index(following) + 1 :]
-        state.go_on_with(following)
-        state.receipt.note(f"fallback from {failed} to {following}: {fault.reason}")
-        self._selection.count("fallback model")
+        if spent is not None or state.request.model != model:
+            await self._holds.renew(state, spent)
 
     def _spare_models(self, state: CallState, fault: Fault) -> Sequence[str]:
         window_of = self._selection.window_of
@@ -202,22 +206,41 @@ class Attempts:
         may_hedge = self._hedges.share and state.request.kind.repeatable
         if not may_hedge or len(fleet.members) < 2 or math.isinf(fleet.p95_s):
             return await first
-        return await race(first, fleet.p95_s, lambda: self._second(state))
+        hedge: Hedge[Served] = Hedge()
+        try:
+            watched = hedge.watched(first)
+            return await race(watched, fleet.p95_s, lambda: self._second(state, hedge))
+        finally:
+            self._settle_hedge(state, hedge)
 
-    def _second(self, state: CallState) -> asyncio.Task[Served] | None:
-        """A hedge on another instance, when one is ready and the budget allows."""
+    def _settle_hedge(self, state: CallState, hedge: Hedge[Served]) -> None:
+        """Settle the hold of the try that was not needed, and keep the other one's."""
+        if hedge.admitted is None:
+            return
+        if hedge.won:
+            self._holds.took(state, hedge.admitted, spent_by(state, hedge.first_error))
+        else:
+            self._holds.let_go(hedge.admitted, spent_by(state, hedge.second_error))
+
+    def _second(self, state: CallState, hedge: Hedge[Served]) -> asyncio.Task[Served] | None:
+        """A hedge on another instance, when one is ready and the budgets allow."""
         if self._hedges.saved < 1.0:
             return None
         target = self._selection.decide(state)
         if not isinstance(target, Target):
             return None
         member = target.chosen.member
-        if member.own >= member.concurrency or not self._hedges.spend():
+        if member.own >= member.concurrency:
             return None
+        hedge.admitted = self._holds.second(state)
+        if hedge.admitted is None:
+            return None
+        self._hedges.spend()
         self._selection.give(state, member)
         state.receipt.hedged()
         self._selection.count("hedge")
-        return asyncio.get_running_loop().create_task(self._try(state, target))
+        hedge.second = asyncio.get_running_loop().create_task(self._try(state, target))
+        return hedge.second
 
     async def _try(self, state: CallState, target: Target) -> Served:
         began, done, fault = self._begin(target), False, None

@@ -132,6 +132,7 @@ class Selection:
         """The call goes to this instance."""
         state.tried.add(member.id)
         state.attempts += 1
+        state.sent = True
         if state.request.kind.conversational:
             self._affinity.sent(_session_key(state), _blocks_of(state), member)
 
