@@ -46,6 +46,8 @@ from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.store import embedded_store, open_store
+from penstock.tasks.kind import Task
+from penstock.tasks.kinds import GENERATE
 from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, peer_to, serving
 from penstock.testkit.upstream import ScriptedUpstream
@@ -234,7 +236,7 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
         assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (7, 4)
         assert receipt.cost.paid_microusd == 7 + 4
         # What fell silent took the request and may bill it: it is booked, and the receipt says so.
-        billed = 4 if fault == "silence" else 0
+        billed = QUESTION_TOKENS if fault == "silence" else 0
         assert any("may be billed" in note for note in receipt.notes) is bool(billed)
         sends = 2 if billed else 1
         assert await rig.books.charged() == (sends, 11 + billed, 11 + billed)
@@ -286,11 +288,15 @@ def streaming(rig: Rig) -> Any:
     return rig.router.stub.GenerateStream(request, metadata=rig.router.metadata, timeout=20)
 
 
+QUESTION_TOKENS = GENERATE.estimate(Task(generate=asking("small").task)).input_tokens
+"""Tokens of the question as they are estimated, and micro-dollars."""
+
+
 def cost_of(heard: str) -> int:
     """Tokens, and micro-dollars, of the question and of what was said in answer, as they are
     estimated.
     """
-    return len("one two three four") // 4 + len(heard) // 4
+    return QUESTION_TOKENS + len(heard) // 4
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ PRICES = {
         max_output_tokens=100,
     )
     for name, microusd in (("small", 100_000), ("big", 1_000_000))
-}
-"""Of `big` a token costs a micro-dollar, of `small` a tenth."""
+} | {"unknown": ModelPrice(name="unknown")}
+"""Of `big` a token costs a micro-dollar, of `small` a tenth, of `unknown` nothing."""
 
 
 @dataclass
@@ -78,11 +78,15 @@ def start_limited_router(start_router: StartRouter, tmp_path: Path) -> StartLimi
             section = LimitsSection.model_validate({"rules": rules})
             prices = PricesSection(models=tuple(PRICES.values()))
             limiter = LimiterServicer(LimiterSettings(), section, prices, store, clock)
-            admission = LimiterAdmission(peer_to(LIMITER, limiter), Current(Prices(PRICES)), clock)
+            admission = LimiterAdmission(
+                peer_to(LIMITER, limiter),
+                Current(Prices(PRICES)),
+                clock,
+                max_output_tokens=lambda model: routed.selection.max_output_tokens(model),
+            )
             stack.push_async_callback(admission.close)
-            settings = more.pop("settings", RouterSettings())
             routed = await stack.enter_async_context(
-                start_router(settings, admission=admission, prices=PRICES, **more)
+                start_router(RouterSettings(), admission=admission, prices=PRICES, **more)
             )
             yield LimitedRouter(routed, limiter)
 

@@ -4,19 +4,25 @@ tries, rests of cut answers; and the caller's ceiling holds for their sum.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.resuming import RESUMES
+from penstock.router.settings import ModelRoute, RoutesSection
 from penstock.rpc.reasons import Reason
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from ..calls.test_resuming import Speaker
 from ..rig import embed, fault_of
 from ..routed import Routed
 from ..scripted import Behaviour, ScriptedInstance
 from .conftest import LimitedRouter, StartLimitedRouter
-from .instances import fault, generate, join
+from .instances import fault, generate, join, set_window
 
 BIG_REQUESTS = {
     "name": "big-rpm",
@@ -97,8 +103,8 @@ async def test_what_a_silent_try_may_bill_is_booked_and_counts_towards_the_ceili
     async with start_limited_router(budget("microusd"), budget("requests")) as limited:
         await join(limited.routed, "a", "big", silent)
         await join(limited.routed, "b", "big", silent)
-        content = "word " * 60
-        told = await fault_of(generate(limited.routed, "big", content, max_cost_microusd=360))
+        content = "word " * 60  # 211 tokens at most, about 59 as estimated
+        told = await fault_of(generate(limited.routed, "big", content, max_cost_microusd=250))
         assert told.reason is Reason.COST_CEILING, "the second send would exceed what is left"
         booked = await limited.committed("big")
         assert booked["requests"].requests == 1
@@ -133,6 +139,57 @@ async def test_a_model_whose_limits_refuse_leaves_the_call_to_the_next_one(
         ]
         assert [receipt.model for receipt in served] == ["big", "big", "small"]
         assert "fallback from big to small: RATE_LIMITED" in served[-1].notes
+
+
+@pytest.mark.wire_case(23)
+async def test_70_kb_of_english_fit_60_000_tokens_a_minute(
+    start_limited_router: StartLimitedRouter,
+) -> None:
+    tokens = {"name": "tpm", "kind": "rate", "counts": "tokens", "limit": 60_000}
+    async with start_limited_router({**tokens, "window": "minute"}) as limited:
+        await join(limited.routed, "a", "small")
+        content = "should act towards one another in a spirit of brotherhood. " * 1_187
+        assert len(content) > 70_000
+        assert (await generate(limited.routed, "small", content)).result.message.content == "yes"
+
+
+@pytest.mark.wire_case(23)
+async def test_a_tokenizer_that_is_named_for_a_model_counts_its_prompts(
+    start_limited_router: StartLimitedRouter, tmp_path: Path
+) -> None:
+    words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    named = ModelRoute(name="small", tokenizer_file=tmp_path / "tokenizer.json")
+    tokens = budget("tokens", 400, adaptive=False)
+    async with start_limited_router(tokens, routes=RoutesSection(models=(named,))) as limited:
+        await join(limited.routed, "a", "small")
+        await join(limited.routed, "b", "big")
+        content = "longwordsthatareonetoken " * 200
+        answer = await generate(limited.routed, "small", content)
+        assert answer.receipt.model == "small"
+        told = await fault_of(generate(limited.routed, "big", content))
+        assert told.reason is Reason.NEVER_FITS
+        set_window(limited.routed, "a", 203)
+        told = await fault_of(generate(limited.routed, "small", content))
+        assert told.message.endswith("lacks room for 204 tokens, counted")
+
+
+@pytest.mark.wire_case(15)
+async def test_a_length_that_nothing_declares_is_assumed_and_the_receipt_says_so(
+    start_limited_router: StartLimitedRouter,
+) -> None:
+    async with start_limited_router(budget("tokens")) as limited:
+        unknown = await join(limited.routed, "a", "unknown")
+        said = await generate(limited.routed, "unknown")
+        assert unknown.tasks[0].generate.max_tokens == 4_096
+        assert said.receipt.notes[-1] == (
+            "output limited to 4,096 tokens: nothing declares max_output_tokens of unknown"
+        )
+        limited.routed.registry.registered["a"].models[0].max_output_tokens = 32_000
+        said = await generate(limited.routed, "unknown")
+        assert unknown.tasks[1].generate.max_tokens == 32_000
+        assert not [note for note in said.receipt.notes if note.startswith("output limited")]
 
 
 async def _hedged(limited: LimitedRouter, **options: object) -> pb.EmbedResponse:

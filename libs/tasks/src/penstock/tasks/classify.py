@@ -10,9 +10,9 @@ from penstock.tasks.kind import (
     SimilarPart,
     Task,
     TaskResult,
+    TokenCounter,
     check_texts,
     text_estimate,
-    texts_tokens,
 )
 
 
@@ -34,10 +34,9 @@ class Classify:
     def public_field(self, field: str) -> str:
         return field.removeprefix("task.classify.")
 
-    def estimate(self, task: Task) -> Estimate:
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
         asked = task.classify
-        tokens = texts_tokens(asked.texts) + texts_tokens(item.text for item in asked.examples)
-        return text_estimate(task, asked.texts, tokens)
+        return text_estimate(asked.texts, count, [item.text for item in asked.examples])
 
     def rows(self, task: Task) -> int:
         return max(1, len(task.classify.texts))

@@ -7,14 +7,8 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
-from penstock.tasks.kind import (
-    BYTES_PER_TOKEN,
-    OVERHEAD_TOKENS,
-    Estimate,
-    SimilarPart,
-    Task,
-    TaskResult,
-)
+from penstock.tasks.conversation_size import conversation_estimate
+from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult, TokenCounter
 from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 UNFINISHED = {
@@ -62,11 +56,8 @@ class Generate:
         inner = "task.generate."
         return f"task.{field.removeprefix(inner)}" if field.startswith(inner) else field
 
-    def estimate(self, task: Task) -> Estimate:
-        asked = task.generate
-        text = sum(len(message.content) for message in asked.messages)
-        bound = task.ByteSize() + OVERHEAD_TOKENS * max(1, len(asked.messages))
-        return Estimate(1, max(1, text // BYTES_PER_TOKEN), asked.max_tokens, bound)
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
+        return conversation_estimate(task.generate, count)
 
     def rows(self, task: Task) -> int:
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -30,6 +31,7 @@ from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
+from penstock.router.requests.token_counts import TokenCounts, counters_of
 from penstock.router.routing.model_choice import Models
 from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
@@ -86,9 +88,11 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     registry = Registry(settings, store, clock)
     backends = Backends(outside.dial, settings.batcher_address)
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
-    admission, after = _admission(settings, outside, prices), Background()
+    admission = _admission(settings, outside, prices, selection.max_output_tokens)
+    after = Background()
     admitting = stages.admission or admission or OpenAdmission()
-    holds = Holds(admitting, prices, after)
+    counts = TokenCounts(sections.counters)
+    holds = Holds(admitting, prices, counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
     shape = PromptShape(sections.prompts, prices)
@@ -163,6 +167,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
         keys.replace(fresh.keys.api)
         models.replace(fresh.routes)
+        counts.replace(fresh.counters)
         prices.value = Prices.from_section(fresh.prices)
 
     service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
@@ -194,6 +199,7 @@ class _Sections:
         file = settings.config_file
         self.keys = load_section(file, "keys", KeysSection)
         self.routes = load_section(file, "routes", RoutesSection)
+        self.counters = counters_of(self.routes.models)
         self.prices = load_section(file, "prices", PricesSection)
         self.prompts = load_section(file, "prompts", PromptsSection)
 
@@ -208,12 +214,16 @@ def _look_up(
 
 
 def _admission(
-    settings: RouterSettings, outside: Outside, prices: Current[Prices]
+    settings: RouterSettings,
+    outside: Outside,
+    prices: Current[Prices],
+    max_output_tokens: Callable[[str], int],
 ) -> LimiterAdmission | None:
     if not settings.limiter_address:
         return None
     peer = outside.dial(settings.limiter_address, LIMITER)
-    return LimiterAdmission(peer, prices, outside.clock, settings.limiter_loss)
+    on_loss = settings.limiter_loss
+    return LimiterAdmission(peer, prices, outside.clock, on_loss, max_output_tokens)
 
 
 async def _keep_registry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
@@ -147,6 +148,10 @@ class ModelRoute(Section):
     tasks: tuple[KindName, ...] = ()
     capabilities: tuple[str, ...] = ()
     max_input_tokens: int = Field(0, ge=0)
+    tokenizer_file: Path | None = None
+    """The model's own `tokenizer.json`, which then counts its prompts for limits and context
+    windows; without it they are estimated by script.
+    """
 
 
 class RoutesSection(Section):

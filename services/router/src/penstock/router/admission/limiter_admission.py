@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -74,7 +75,14 @@ class LimiterAdmission:
         prices: Current[Prices],
         clock: Clock,
         on_loss: Literal["closed", "open"] = "closed",
+        max_output_tokens: Callable[[str], int] = lambda _: 0,
     ) -> None:
+        """Make the stage.
+
+        Args:
+            max_output_tokens: what a model's instances say of its longest answer; 0 for nothing.
+        """
+        self._max_output_tokens = max_output_tokens
         self._limiter = LimiterCalls(peer, clock)
         self._leases = Leases(self._limiter, clock)
         self._prices = prices
@@ -148,7 +156,8 @@ class LimiterAdmission:
         left_open = request.kind.open_ended and request.estimate.output_tokens == 0
         limit = OutputLimit(request.estimate.output_tokens)
         if left_open:
-            limit = output_limit(request, self._prices.value)
+            own_limit = self._max_output_tokens(request.model)
+            limit = output_limit(request, self._prices.value, own_limit)
         admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
         if admitted is None and left_open and decision.max_tokens_hint > 0:
             limit = affordable(decision)

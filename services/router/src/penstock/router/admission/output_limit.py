@@ -32,9 +32,12 @@ class OutputLimit(NamedTuple):
 
 
 @pure
-def output_limit(request: ResolvedRequest, prices: Prices) -> OutputLimit:
+def output_limit(request: ResolvedRequest, prices: Prices, own_limit: int) -> OutputLimit:
     """The length of an answer that its caller left open: the model's own, or what the caller's
     ceiling affords. Without a price nothing bounds it, and nothing is held.
+
+    Args:
+        own_limit: what the model's instances say of its longest answer; 0 where they say nothing.
 
     Raises:
         Fault: the ceiling affords no answer at all.
@@ -43,9 +46,10 @@ def output_limit(request: ResolvedRequest, prices: Prices) -> OutputLimit:
     price = prices.models.get(model)
     if price is None:
         return OutputLimit(0)
-    limit = OutputLimit(price.max_output_tokens or ASSUMED_OUTPUT_TOKENS)
-    if not price.max_output_tokens:
-        why = f"prices declare no max_output_tokens of {model}"
+    longest = price.max_output_tokens or own_limit
+    limit = OutputLimit(longest or ASSUMED_OUTPUT_TOKENS)
+    if not longest:
+        why = f"nothing declares max_output_tokens of {model}"
         limit = limit._replace(note=_note(limit.tokens, why))
     bound = request.estimate.input_bound
     cost = prices.cost_bound_microusd(model, bound, limit.tokens) or 0

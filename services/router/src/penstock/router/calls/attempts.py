@@ -21,12 +21,13 @@ from penstock.router.calls.hedging import Hedge, race
 from penstock.router.calls.holds import Holds
 from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
 from penstock.router.calls.retries import Means, Step, next_step, spare_models_after
-from penstock.router.calls.selection import Selection, Target, context_window
+from penstock.router.calls.selection import Selection, Target
 from penstock.router.calls.state import CallState, Route, cause_of, spent_by
 from penstock.router.instances.backends import Backends, Computed
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.choice import ExtrasBudget
 from penstock.router.routing.fleet import Member
+from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call

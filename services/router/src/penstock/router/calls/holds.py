@@ -14,6 +14,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.prices.prices import Prices
 from penstock.router.calls.state import CallState
 from penstock.router.requests.resolved import ResolvedRequest, Task, with_ceiling_less
+from penstock.router.requests.token_counts import TokenCounts
 from penstock.router.stages import AdmissionStage, Admitted, Deferred, Spent
 from penstock.rpc.errors import Fault
 from penstock.service.background import Background
@@ -27,9 +28,14 @@ class Holds:
     """Admits and settles the sends of calls."""
 
     def __init__(
-        self, admission: AdmissionStage, prices: Current[Prices], background: Background
+        self,
+        admission: AdmissionStage,
+        prices: Current[Prices],
+        counts: TokenCounts,
+        background: Background,
     ) -> None:
         self._admission = admission
+        self._counts = counts
         self._prices = prices
         self._after = background
 
@@ -58,7 +64,7 @@ class Holds:
     async def add(self, state: CallState, request: ResolvedRequest) -> None:
         """Hold so much more for a further send of the same answer. Raises Fault."""
         if state.admitted is not None:
-            under = _under_ceiling(request, state.spent_microusd)
+            under = _under_ceiling(self._counts.sized(request), state.spent_microusd)
             await self._admission.hold_more(state.admitted, under)
 
     async def extend(self, state: CallState, output_tokens: int) -> None:
@@ -99,7 +105,7 @@ class Holds:
             self._later(self._admission.settle(admitted, receipt, spent))
 
     async def _admit(self, state: CallState) -> None:
-        request = state.request
+        request = state.request = self._counts.sized(state.request)
         under = _under_ceiling(request, state.spent_microusd)
         admitted = state.admitted = await self._admission.admit(state.span.call, under)
         state.receipt.note(*admitted.notes)

@@ -20,7 +20,13 @@ from penstock.prices.prices import Prices
 from penstock.router.calls.attempts import Attempts, Served
 from penstock.router.calls.handover import Handover
 from penstock.router.calls.holds import Holds
-from penstock.router.calls.state import CallState, Outcome, ReceiptBuilder, spent_by
+from penstock.router.calls.state import (
+    CallState,
+    Outcome,
+    ReceiptBuilder,
+    said_bytes,
+    spent_by,
+)
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import (
     AdmissionStage,
@@ -237,7 +243,7 @@ class Pipeline:
         async with aclosing(self._attempts.stream(state)) as pieces:
             async for piece in pieces:
                 if piece.chunk is not None:
-                    state.said_bytes += len(piece.chunk.delta.encode())
+                    state.said_bytes += said_bytes(piece.chunk)
                     await self._holds.extend(state, state.said_bytes // BYTES_PER_TOKEN)
                     yield piece.chunk
                 if piece.result is not None:

@@ -110,6 +110,14 @@ def spent_by(state: CallState, error: BaseException | None) -> Spent | None:
     return Spent(request.model, request.estimate.input_tokens, said_tokens)
 
 
+def said_bytes(chunk: inference_pb2.GenerateChunk) -> int:
+    """UTF-8 bytes of what a piece of an answer says, reasoning and tool calls included."""
+    texts = [chunk.delta, chunk.refusal]
+    texts += [call.name + call.arguments_json for call in chunk.tool_calls]
+    texts += [block.text for block in chunk.reasoning]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
+
+
 def cause_of(state: CallState) -> Hashable:
     """What tells a request from others where it may be at fault: its caller and how it begins, so
     that a conversation that grows is one request.

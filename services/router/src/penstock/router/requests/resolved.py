@@ -78,11 +78,6 @@ class ResolvedRequest(NamedTuple):
     """The task's digest, where it has been made."""
 
     @property
-    def context_tokens(self) -> int:
-        """Tokens that must fit an instance's context window; 0 where there is none to fit."""
-        return self.estimate.input_tokens if self.kind.conversational else 0
-
-    @property
     def may_bring_answers(self) -> bool:
         """Whether an answer to it may be kept for others."""
         return not (self.options.cache.bypass or self.options.cache.no_store)

@@ -35,9 +35,10 @@ class Why(Enum):
     SAFER_IS_FREE = "spot: a safer instance is free for this stream"
     LACKS_CAPABILITY = "lacks"
     TOO_LONG = "lacks room for"
+    LACKS_INPUT = "takes no"
 
 
-UNABLE = frozenset({Why.LACKS_CAPABILITY, Why.TOO_LONG})
+UNABLE = frozenset({Why.LACKS_CAPABILITY, Why.TOO_LONG, Why.LACKS_INPUT})
 """Exclusions that waiting does not mend: the instance is not able to serve the request."""
 
 
