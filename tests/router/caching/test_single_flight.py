@@ -162,3 +162,25 @@ async def test_followers_that_come_at_any_moment_hear_the_whole() -> None:
     flight.end(answer("7"), 0)
     after = asyncio.create_task(heard())
     assert await asyncio.gather(early, late, after) == ["one two three"] * 3
+
+
+async def test_who_has_nothing_stored_leads_nobody_and_may_follow(rig: Rig) -> None:
+    alone = await rig.miss(embed("a", no_store=True))
+    assert alone.following is None
+    leader = await rig.miss(embed("a"))
+    follower = rig.begin(embed("a", no_store=True))
+    await rig.settle()
+    await rig.store(leader.ticket, answer("7"))
+    assert isinstance(await follower, Hit)
+
+
+async def test_a_fallbacks_answer_is_shared_by_its_name_and_not_kept(rig: Rig) -> None:
+    leader = await rig.miss(embed("a"))
+    [follower] = await followers(rig, 1)
+    made = receipt(30)
+    made.model = "another"
+    await rig.store(leader.ticket, answer("7"), made)
+    found = await follower
+    assert isinstance(found, Hit)
+    assert found.model == "another"
+    await rig.miss(embed("a"))
