@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.settings import RouterSettings
 from penstock.rpc.reasons import Reason
 
@@ -166,6 +167,30 @@ async def test_what_a_filter_refuses_is_put_to_no_other_model(
         told = await fault_of(generate(routed, "small", fallback_models=["large"]))
         assert told.reason is Reason.UPSTREAM_FILTERED
         assert not large.tasks
+
+
+async def test_images_go_to_a_model_that_takes_them_and_are_refused_by_field_where_none_does(
+    start_router: StartRouter,
+) -> None:
+    async with start_router(SETTINGS) as routed:
+        blind = await join(routed, "a", "small")
+        await join(routed, "b", "large")
+        request = pb.GenerateRequest(options=pb.CallOptions(model="small"))
+        turn = request.task.messages.add(role=inference_pb2.ROLE_USER)
+        turn.parts.add(text="what is this?")
+        turn.parts.add(image=inference_pb2.Image(url="https://a/b.png"))
+        call = routed.stub.Generate(request, metadata=routed.metadata, timeout=20)
+        told = await fault_of(call)
+        assert (told.reason, told.field) == (
+            Reason.CANNOT_SERVE,
+            "task.messages[0].parts[1].image",
+        )
+        large = routed.registry.registered["b"].models[0]
+        large.inputs.append(inference_pb2.MODALITY_IMAGE)
+        request.options.fallback_models.append("large")
+        answer = await routed.stub.Generate(request, metadata=routed.metadata, timeout=20)
+        assert answer.receipt.model == "large"
+        assert not blind.tasks
 
 
 @pytest.mark.wire_case(20)

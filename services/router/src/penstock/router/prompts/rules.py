@@ -28,6 +28,10 @@ class ShapingRule(Section):
     model: str = "*"
     """The model that was chosen for a call, never `auto`."""
     stable_prefix: bool = True
+    later_system_turn: bool = False
+    """The model takes a system turn behind others: lines with a clock or an id may move there."""
+    sort_schema_keys: bool = False
+    """The model sees no meaning in the order of a schema's properties: keys may be sorted."""
     lossless: bool = True
     named_values: bool = True
     keep_share: float = Field(1.0, gt=0, le=1)
@@ -51,6 +55,8 @@ class ShapingRule(Section):
         return Policy(
             self.stable_prefix,
             self.lossless,
+            self.later_system_turn,
+            self.sort_schema_keys,
             named_values=self.named_values,
             keep_share=self.keep_share,
             templates=tuple(known[name] for name in self.templates),
