@@ -1,8 +1,8 @@
 """JSON as providers send it, and values of it that have the expected type or are refused.
 
 `orjson` refuses lone surrogates (`"\\ud83d"`, half a character that a provider split) and numbers
-such as NaN. The standard library's parser takes both; such halves are then replaced, since a
-message of ours holds whole characters only.
+such as NaN. The standard library's parser takes both. Halves that follow each other in a stream are
+put together; others are replaced, since a message of ours holds whole characters only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,25 @@ SHAPE_ERRORS = (KeyError, IndexError, TypeError, AttributeError, ValueError, Ove
 """What reading a JSON value raises that does not have the expected shape."""
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """A body that is a JSON object.
+class Halves:
+    """Half a character that waits for its other half, in the next text of the stream."""
+
+    def __init__(self) -> None:
+        self._waiting = ""
+
+    def joined(self, text: str) -> str:
+        """The text in whole characters: with the half that waited, without one that is to wait."""
+        text, self._waiting = self._waiting + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._waiting = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def parse_object(body: bytes, halves: Halves | None = None) -> dict[str, Any]:
+    """A body or an event that is a JSON object.
+
+    Args:
+        halves: of the stream that the event is of.
 
     Raises:
         Fault: UPSTREAM_MALFORMED where it is not.
@@ -26,28 +43,35 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         data = orjson.loads(body)
     except ValueError:
-        data = _parse_leniently(body)
+        data = _parse_leniently(body, halves or Halves())
     if not isinstance(data, dict):
         raise malformed("it is not a JSON object")
     return data
 
 
-def _parse_leniently(body: bytes) -> Any:
+def _parse_leniently(body: bytes, halves: Halves) -> Any:
     try:
-        return whole_characters(json.loads(body))
+        return _whole_characters(json.loads(body), halves)
     except (ValueError, RecursionError):
         raise malformed("it is not JSON") from None
 
 
-def whole_characters(value: Any) -> Any:
-    """The value with halves of surrogate pairs replaced in every text."""
+def _whole_characters(value: Any, halves: Halves) -> Any:
+    """The value with whole characters in every text that has halves of some."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value if value.isascii() or not _has_halves(value) else halves.joined(value)
     if isinstance(value, list):
-        return [whole_characters(each) for each in value]
+        return [_whole_characters(each, halves) for each in value]
     if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(each) for key, each in value.items()}
+        return {
+            _whole_characters(key, Halves()): _whole_characters(each, halves)
+            for key, each in value.items()
+        }
     return value
+
+
+def _has_halves(text: str) -> bool:
+    return any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def text_of(value: Any) -> str:

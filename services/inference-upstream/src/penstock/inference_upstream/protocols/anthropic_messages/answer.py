@@ -21,6 +21,7 @@ from penstock.inference_upstream.protocols.event_stream import Event, EventStrea
 from penstock.inference_upstream.protocols.faults import error_fault, malformed
 from penstock.inference_upstream.protocols.json_values import (
     SHAPE_ERRORS,
+    Halves,
     object_of,
     objects_of,
     parse_object,
@@ -94,6 +95,7 @@ class MessageStream:
         self.is_done = False
         self._needs_end = target.switches.confirms_end
         self._events = EventStream()
+        self._halves = Halves()
         self._message = MessageAnswer(task, target)
         self._is_irregular = False
         self._comments = 0
@@ -123,7 +125,7 @@ class MessageStream:
             return []
         if event.data == b"[DONE]":  # servers that speak both protocols
             return []
-        data = parse_object(event.data)
+        data = parse_object(event.data, self._halves)
         kind = data.get("type")
         if kind == "error" or event.name == b"error" or "error" in data:
             raise error_fault(data)

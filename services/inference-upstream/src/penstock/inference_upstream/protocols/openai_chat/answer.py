@@ -17,6 +17,7 @@ from penstock.inference_upstream.protocols.event_stream import Event, EventStrea
 from penstock.inference_upstream.protocols.faults import error_fault, malformed
 from penstock.inference_upstream.protocols.json_values import (
     SHAPE_ERRORS,
+    Halves,
     dumped,
     object_of,
     objects_of,
@@ -180,6 +181,7 @@ class ChatStream:
         self.is_done = False
         self._needs_end = target.switches.confirms_end
         self._events = EventStream()
+        self._halves = Halves()
         self._chat = ChatAnswer(task, target)
         self._comments = 0
 
@@ -201,7 +203,7 @@ class ChatStream:
         if data == END_OF_STREAM:
             self.is_done = True
             return []
-        value = parse_object(data)
+        value = parse_object(data, self._halves)
         if name == b"error":
             raise error_fault(value)
         return self._chat.add(value, "delta")
