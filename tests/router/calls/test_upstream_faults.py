@@ -218,7 +218,7 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
     start_rig: StartRig, fault: str
 ) -> None:
     faults: deque[Any] = deque([fault])  # shared: whichever upstream is asked first has it
-    knobs = {"silence_timeout_ms": 500} if fault == "silence" else {}
+    knobs = {"whole_timeout_ms": 500} if fault == "silence" else {}
     async with start_rig() as rig:
         upstreams = {name: await rig.join(name, "small", faults, **knobs) for name in ("a", "b")}
         answer = await rig.router.stub.Generate(
