@@ -7,6 +7,7 @@ An in-flight count belongs to the try that raised it, and falls in the same try'
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -34,6 +35,8 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.clock import Clock
+
+log = logging.getLogger(__name__)
 
 RETRIES_SAVED = 32.0
 """Retries that a calm router has saved for the moment an instance dies with requests in flight."""
@@ -70,6 +73,9 @@ class Attempts:
         self._clock = clock
         self._retries = ExtrasBudget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = ExtrasBudget(settings.hedge_budget)
+        self._operator_faults = telemetry.counter(
+            names.OPERATOR_FAULTS, "{attempt}", "Attempts that failed for the operator to mend"
+        )
         self._failures = telemetry.counter(
             "penstock.router.attempts", "{attempt}", "Attempts by outcome"
         )
@@ -281,6 +287,10 @@ class Attempts:
             fleet.fail(member, now, Verdict.NOTHING)
         else:
             verdict = fault.consequences.verdict
+            if verdict is Verdict.UNUSABLE:
+                labels = {names.INSTANCE: member.id, names.ERROR_TYPE: fault.reason.value}
+                self._operator_faults.add(1, labels)
+                log.warning("instance %s rests: %s (%s)", member.id, fault.message, fault.reason)
             cause = cause_of(state) if verdict is Verdict.SICK else None
             fleet.fail(member, now, verdict, rest_s=fault.retry_after_s, cause=cause)
         if target.strategy.waits:
