@@ -117,6 +117,10 @@ class Reason(StrEnum):
     """The instance's queue is full."""
     NOT_ATTACHED = "NOT_ATTACHED"
     """The batcher does not know the instance: it was started again, or the instance is new."""
+    OWNER_GONE = "OWNER_GONE"
+    """The batcher of the cell that owns the instance does not answer; this cell's own is used
+    instead.
+    """
     INSTANCE_LEAVING = "INSTANCE_LEAVING"
     """The instance takes no more work."""
     NO_ANSWER = "NO_ANSWER"
@@ -227,6 +231,7 @@ TABLE: Mapping[Reason, Consequences] = {
     ),
     Reason.QUEUE_FULL: _turned_away(Code.RESOURCE_EXHAUSTED),
     Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, True),
+    Reason.OWNER_GONE: Consequences(Code.UNAVAILABLE, Retry.HERE, True, True),
     Reason.INSTANCE_LEAVING: _turned_away(Code.UNAVAILABLE),
     Reason.NO_ANSWER: _gone(),
     Reason.STREAM_CUT: _gone(),

@@ -30,7 +30,8 @@ from penstock.bench.overhead.stacks import (
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.shapes import Layout
 from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
@@ -110,7 +111,7 @@ async def cells_against_processes(echo: EchoAddresses, *, quick: bool) -> Cells:
             order = sides if number % 2 else sides[::-1]
             row = {stack.plan.shape: await _misses(stack, send, seconds) for stack, send in order}
             measured.append((row["cell"], row["processes"]))
-    return Cells(measured, await _pss_mb("cell"), _conformance_failed())
+    return Cells(measured, await _pss_mb(Layout("cell")), _conformance_failed())
 
 
 async def _misses(stack: Stack, send: Send, seconds: float) -> Misses:
@@ -122,7 +123,7 @@ async def _misses(stack: Stack, send: Send, seconds: float) -> Misses:
     return Misses(used_s * 1e3 / len(loaded.latencies_ms), loaded.rps, alone.p50_ms())
 
 
-async def _pss_mb(shape: Shape) -> float:
+async def _pss_mb(layout: Layout) -> float:
     """Memory of a whole stack that serves, stores included, less its models' weights once."""
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         home = Path(name)
@@ -130,7 +131,7 @@ async def _pss_mb(shape: Shape) -> float:
         config = home / "penstock.yaml"
         config.write_text(yaml.safe_dump({"keys": {"api": [api_key(TENANT, KEY)]}}))
         log = LogStream(Console(quiet=True))
-        async with run_stack(ports.free(), home, config, {TENANT: KEY}, log, shape) as stack:
+        async with run_stack(ports.free(), home, config, {TENANT: KEY}, log, layout) as stack:
             await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
             pids = {*processes_in(home), *stack.supervisor.pids}
             weights = sum(path.stat().st_size for path in _weights(home)) / 1e6

@@ -20,7 +20,8 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
-from penstock.stack.plan import Shape, StackPlan
+from penstock.stack.plan import StackPlan
+from penstock.stack.shapes import Shape
 from penstock.stack.stack import Stack
 
 TENANT = "bench"
