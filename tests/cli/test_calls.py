@@ -10,8 +10,7 @@ import pytest
 from penstock.cli.command import run
 from penstock.rpc.errors import exhausted
 from penstock.testkit.router import KEY, ScriptedRouter, serving_router
-
-from .process import Ended, Run, run_process
+from running_command import Ended, Run, run_command
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ async def penstock(router: ScriptedRouter) -> AsyncIterator[Run]:
     async with serving_router(router) as address:
 
         async def run_here(*arguments: str) -> Ended:
-            return await run_process(*arguments, "--address", address, "--key", KEY)
+            return await run_command(*arguments, "--address", address, "--key", KEY)
 
         yield run_here
 
@@ -99,7 +98,7 @@ async def test_load_counts_every_call_it_was_asked_for(
 
 
 async def test_no_router_is_said_with_its_address() -> None:
-    ended = await run_process("embed", "text", "--address", "127.0.0.1:1", "--key", "k")
+    ended = await run_command("embed", "text", "--address", "127.0.0.1:1", "--key", "k")
     assert ended.status == 1
     assert ended.error.startswith("penstock: 127.0.0.1:1: ")
 

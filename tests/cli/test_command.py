@@ -17,8 +17,7 @@ from penstock.telemetry.settings import TelemetrySettings
 from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN
 from rich.console import Console
-
-from .process import run_process
+from running_command import run_command
 
 
 @pytest.fixture
@@ -32,14 +31,14 @@ async def options(tmp_path: Path) -> AsyncIterator[list[str]]:
 
 
 async def test_top_shows_one_screen(options: list[str]) -> None:
-    ended = await run_process("top", "--once", *options)
+    ended = await run_command("top", "--once", *options)
     assert ended.status == 0
     assert "service" in ended.out
     assert "no open incident" in ended.out
 
 
 async def test_top_as_json_has_every_part(options: list[str]) -> None:
-    parts = json.loads((await run_process(*options, "top", "--json")).out)
+    parts = json.loads((await run_command(*options, "top", "--json")).out)
     assert parts.keys() == {"services", "requests", "incidents", "savings"}
     assert parts["incidents"] == {"incidents": []}
 
@@ -50,7 +49,7 @@ async def test_top_as_json_has_every_part(options: list[str]) -> None:
 async def test_a_trace_that_cannot_be_shown_ends_with_status_1_and_the_reason(
     options: list[str], trace_id: str, message: str
 ) -> None:
-    ended = await run_process("trace", trace_id, *options)
+    ended = await run_command("trace", trace_id, *options)
     assert ended.status == 1
     assert message in ended.error
     assert ended.error.count("\n") == 1

@@ -23,7 +23,7 @@ class Ended:
 Run = Callable[..., Awaitable[Ended]]
 
 
-async def run_process(*arguments: str, **variables: str) -> Ended:
+async def run_command(*arguments: str, **variables: str) -> Ended:
     """Run the command to its end, with variables beside those of this process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
