@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from penstock.hosting.unix_socket import free_path
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
@@ -98,13 +99,14 @@ class GrpcServer:
         """Bind and serve; returns the TCP port, 0 for a unix socket.
 
         Raises:
-            CannotStart: the address is in use or is not one of this machine.
+            CannotStart: the address is in use, is not one of this machine, or names a file that is
+                no socket.
         """
         address = self._settings.listen
         if address.startswith("unix:"):
             if self._settings.cell:
                 raise CannotStart(f"{address}: several cells cannot share a unix socket")
-            Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+            free_path(Path(address.removeprefix("unix:")))
         try:
             port = self.grpc_server.add_insecure_port(address)
         except RuntimeError:
