@@ -18,7 +18,12 @@ from typing import NamedTuple
 import yaml
 from penstock.bench.harness.echo import EchoAddresses
 from penstock.bench.harness.load import Send, closed_loop
-from penstock.bench.harness.processes import cpu_s, home_folder, proportional_mb
+from penstock.bench.harness.processes import (
+    cpu_s,
+    home_folder,
+    mapped_mb,
+    proportional_mb,
+)
 from penstock.bench.harness.report import Bound, Table
 from penstock.bench.overhead.stacks import (
     KEY,
@@ -124,7 +129,14 @@ async def _misses(stack: Stack, send: Send, seconds: float) -> Misses:
 
 
 async def _pss_mb(layout: Layout) -> float:
-    """Memory of a whole stack that serves, stores included, less its models' weights once."""
+    """Memory of a whole stack that serves, stores included, less the weights of its model.
+
+    The sum of all processes' PSS counts a page that several map once, and a private copy of the
+    weights once for each process that has one. Weights are taken off in the same way: what each
+    process maps of the file, as its own PSS of that mapping says, and one file size for each
+    instance that does not map the file, since it has read the weights into memory of its own. What
+    the runtime makes of the weights beside that (packed matrices, buffers) stays in the figure.
+    """
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         home = Path(name)
         (home / "models").symlink_to(home_folder() / "models")
@@ -134,12 +146,20 @@ async def _pss_mb(layout: Layout) -> float:
         async with run_stack(ports.free(), home, config, {TENANT: KEY}, log, layout) as stack:
             await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
             pids = {*processes_in(home), *stack.supervisor.pids}
-            weights = sum(path.stat().st_size for path in _weights(home)) / 1e6
-            return sum(map(proportional_mb, pids)) - weights
+            instances = [
+                child.pid
+                for number in range(1, stack.plan.instances + 1)
+                if (child := stack.supervisor.child(f"inference-{number}")) is not None
+            ]
+            files = list((home / "models" / DEFAULT_MODEL / "1").glob(WEIGHTS))
+            held = (_weights_mb(pid, pid in instances, file) for pid in pids for file in files)
+            return sum(map(proportional_mb, pids)) - sum(held)
 
 
-def _weights(home: Path) -> list[Path]:
-    return list((home / "models" / DEFAULT_MODEL / "1").glob(WEIGHTS))
+def _weights_mb(pid: int, is_instance: bool, file: Path) -> float:
+    """What a process holds of the weights in a file, as PSS counts it."""
+    copied = file.stat().st_size / 1e6 if is_instance else 0.0
+    return mapped_mb(pid, file) or copied
 
 
 def _conformance_failed() -> int:

@@ -51,7 +51,7 @@ def miss_of(stack: Stack) -> Send:
 
 @contextlib.asynccontextmanager
 async def instant_stack(
-    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes"
+    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes", workers: int = 1
 ) -> AsyncIterator[Stack]:
     """All deciding services as processes, with the instant model registered."""
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
@@ -60,7 +60,14 @@ async def instant_stack(
         content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [WIDE_RATE]}}
         config.write_text(yaml.safe_dump(content))
         plan = StackPlan(
-            ports.free(), folder, folder, config, TOKEN, profile="production", shape=shape
+            ports.free(),
+            folder,
+            folder,
+            config,
+            TOKEN,
+            profile="production",
+            shape=shape,
+            workers=workers,
         )
         async with supervised() as supervisor:
             for stage in plan.request_path(traced=traced):
