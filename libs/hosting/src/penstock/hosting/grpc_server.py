@@ -49,6 +49,7 @@ class ServerLimits:
             ("grpc.max_metadata_size", self.max_metadata_bytes // 2),
             ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
             ("grpc.max_concurrent_streams", self.max_streams),
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ]

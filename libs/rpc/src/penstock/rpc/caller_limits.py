@@ -7,6 +7,7 @@ and hold before a call is looked at.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ class CallerLimits:
 
     calls: int = 1024
     """Calls and items in flight."""
-    request_bytes: int = 16 << 20
+    request_bytes: int = 8 << 20
     """Bytes of their requests, together."""
+    receiving: int = 2
+    """Requests of plain calls that are being received."""
     streams: int = 64
     """Item streams."""
 
@@ -31,11 +34,13 @@ class CallerLimits:
 class CallerShare:
     """What one caller has in flight."""
 
-    __slots__ = ("_limits", "calls", "holders", "request_bytes", "streams")
+    __slots__ = ("_limits", "calls", "holders", "receiving", "request_bytes", "streams")
 
     def __init__(self, limits: CallerLimits) -> None:
         self._limits = limits
         self.calls = self.request_bytes = self.streams = 0
+        self.receiving = asyncio.Semaphore(limits.receiving)
+        """Held while a request is being received."""
         self.holders = 0
         """Calls and streams that refer to this share."""
 
@@ -113,4 +118,4 @@ class _Unlimited(CallerShare):
     def end(self, request_bytes: int) -> None: ...
 
 
-UNLIMITED: CallerShare = _Unlimited(CallerLimits())
+UNLIMITED: CallerShare = _Unlimited(CallerLimits(receiving=1 << 30))

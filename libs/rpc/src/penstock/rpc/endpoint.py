@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,14 @@ from penstock.rpc.auth import Authenticator
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import UNLIMITED, CallerLimits, Callers, CallerShare
 from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
-from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
+from penstock.rpc.errors import (
+    Fault,
+    deadline_exceeded,
+    invalid,
+    release_frames,
+    to_fault,
+    to_rpc_status,
+)
 from penstock.rpc.item_session import Session
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
@@ -95,17 +102,20 @@ class EndpointHandlers:
         return grpc.method_handlers_generic_handler(self._endpoint.service.full_name, handlers)
 
     def _handler(self, rpc: Rpc) -> grpc.RpcMethodHandler:
+        """Handlers that read their one message themselves: how much a caller may make this process
+        receive at once is decided before it is received.
+        """
         if rpc.streams:
-            return grpc.unary_stream_rpc_method_handler(self._stream(rpc))
-        return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
+            return grpc.stream_stream_rpc_method_handler(self._stream(rpc))
+        return grpc.stream_unary_rpc_method_handler(self._unary(rpc))
 
-    def _unary(self, rpc: Rpc) -> Callable[[bytes, Any], Any]:
+    def _unary(self, rpc: Rpc) -> Callable[[Any, Any], Any]:
         dispatcher = self._dispatcher
 
-        async def serve(payload: bytes, context: Any) -> bytes:
+        async def serve(_: Any, context: Any) -> bytes:
             try:
                 call = self._timed(await self._caller(context), context)
-                with self._counted(call, len(payload)):
+                async with self._received(call, context) as payload:
                     pending = dispatcher.begin(rpc, rpc.parse(payload), call)
                     response = pending.response
                     if response is None:
@@ -114,16 +124,18 @@ class EndpointHandlers:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                await _refuse(context, to_fault(error))
+                fault = to_fault(error)
+                release_frames(error)
+                await _refuse(context, fault)
                 raise
 
         return serve
 
-    def _stream(self, rpc: Rpc) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
-        async def serve(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+    def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[bytes]]:
+        async def serve(_: Any, context: Any) -> AsyncIterator[bytes]:
             try:
                 call = self._timed(await self._caller(context), context)
-                with self._counted(call, len(payload)):
+                async with self._received(call, context) as payload:
                     chunks = self._dispatcher.stream(rpc, payload, call)
                     async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
                         async for chunk in open_chunks:
@@ -131,7 +143,9 @@ class EndpointHandlers:
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:
-                await _refuse(context, to_fault(error))
+                fault = to_fault(error)
+                release_frames(error)
+                await _refuse(context, fault)
 
         return serve
 
@@ -160,15 +174,23 @@ class EndpointHandlers:
             return nullcontext(UNLIMITED)
         return self._callers.share_of(caller.principal.key_id or caller.principal.organisation)
 
-    @contextmanager
-    def _counted(self, call: Call, request_bytes: int) -> Iterator[None]:
-        """A plain RPC in its caller's share; raises Fault, RESOURCE_EXHAUSTED."""
+    @asynccontextmanager
+    async def _received(self, call: Call, context: Any) -> AsyncIterator[bytes]:
+        """The request of a plain RPC, in its caller's share while the block runs.
+
+        Raises:
+            Fault: RESOURCE_EXHAUSTED.
+        """
         with self._share(call) as share:
-            share.begin(request_bytes)
+            async with share.receiving:
+                payload = await context.read()
+                if payload is grpc.aio.EOF:
+                    raise invalid("", "no request message came")
+                share.begin(len(payload))
             try:
-                yield
+                yield payload
             finally:
-                share.end(request_bytes)
+                share.end(len(payload))
 
     def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
         if not self._endpoint.public:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import traceback
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -209,3 +210,15 @@ def to_rpc_status(fault: Fault) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def release_frames(error: BaseException) -> None:
+    """Forget the local variables of the calls that a handled failure came through.
+
+    A frame that raises what it holds in a variable is a cycle, which keeps the request alive until
+    the collector comes by: some hundred failures of large requests are gigabytes.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
