@@ -199,8 +199,9 @@ async def test_an_exceptions_text_never_leaves(peer: Peer) -> None:
 async def test_time_that_is_up_fails_here_and_stops_the_work_there(
     peer: Peer, servicer: Scripted
 ) -> None:
+    await peer.call("Compute", ask("connected"), Call())
     with pytest.raises(Fault) as caught:
-        await peer.call("Compute", ask("hang"), Call(deadline_s=time.monotonic() + 0.05))
+        await peer.call("Compute", ask("hang"), Call(deadline_s=time.monotonic() + 0.2))
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(servicer.cancelled.wait(), 5)
 

@@ -6,9 +6,12 @@ import math
 
 import pytest
 from penstock.rpc.peers.liveness import (
+    FIRST_PATIENCE_S,
     HUNG_AFTER_S,
     LATE_S,
+    MAX_PATIENCE_S,
     MAX_PING_GAP_S,
+    PATIENCE_FACTOR,
     PING_AFTER_S,
     Check,
     Liveness,
@@ -16,8 +19,9 @@ from penstock.rpc.peers.liveness import (
 
 
 def pinged_at(start: float) -> Liveness:
-    """A peer that was sent an item, said nothing, and has been pinged."""
+    """A peer that was heard, was sent an item, said nothing, and has been pinged."""
     peer = Liveness()
+    peer.heard(start)
     assert peer.sent(start)
     assert peer.check(start + PING_AFTER_S, waiting=True) is Check.PING
     return peer
@@ -61,6 +65,30 @@ def test_our_own_delay_is_not_held_against_the_peer() -> None:
     assert peer.check(late, waiting=True) is Check.NOTHING
     assert peer.check_at_s == late + HUNG_AFTER_S
     assert peer.check(peer.check_at_s, waiting=True) is Check.HUNG
+
+
+def test_patience_follows_slow_answers_and_falls_again() -> None:
+    peer, now = Liveness(), 0.0
+    assert peer.patience_s == FIRST_PATIENCE_S
+
+    def answer_in(seconds: float) -> None:
+        nonlocal now
+        peer.sent(now)
+        now = peer.check_at_s
+        assert peer.check(now, waiting=True) is Check.PING
+        now += seconds
+        peer.heard(now)
+
+    answer_in(0.001)
+    assert peer.patience_s == HUNG_AFTER_S
+    answer_in(0.2)
+    assert peer.patience_s == pytest.approx(PATIENCE_FACTOR * 0.2)
+    for _ in range(10):
+        answer_in(0.001)
+    assert peer.patience_s == HUNG_AFTER_S
+    answer_in(0.24)
+    answer_in(0.9)
+    assert peer.patience_s == MAX_PATIENCE_S
 
 
 def test_nobody_is_watched_for_whom_nobody_waits() -> None:

@@ -3,7 +3,9 @@
 A peer that works slowly still answers pings, since they are taken off the stream beside the work. A
 process that is stopped, swapped out or deadlocked does not, and whoever waits for it would wait for
 the whole deadline. While somebody waits and nothing is heard, a ping is sent; where it stays
-unanswered for HUNG_AFTER_S the peer counts as hung, until anything is heard of it again.
+unanswered for HUNG_AFTER_S the peer counts as hung, until anything is heard of it again. On a
+machine that has too much to do pings take longer, so the patience follows the slowest of late, as
+TCP's retransmission timer does (RFC 6298).
 
 Pings become rarer the longer the same work goes on, so that long polls cost next to nothing.
 """
@@ -18,7 +20,14 @@ from penstock.service.purity import pure
 PING_AFTER_S = 0.1
 """Of silence while somebody waits, until the first ping."""
 HUNG_AFTER_S = 0.25
-"""Without a sign of life after a ping."""
+"""Without a sign of life after a ping, at least."""
+FIRST_PATIENCE_S = 1.0
+"""The same before anything was heard: a connection may have to be made first."""
+MAX_PATIENCE_S = 2.0
+PATIENCE_FACTOR = 4.0
+"""Times the slowest answer of late."""
+KEPT_SHARE = 0.8
+"""Of the slowest answer's time, with each further answer."""
 MAX_PING_GAP_S = 2.0
 LATE_S = 0.1
 """A check that comes later than this says that our own process stood still: what the peer sent
@@ -42,19 +51,29 @@ class Liveness:
         self.check_at_s = math.inf
         """When `check` is due; infinite while nobody waits or nothing more can be learnt."""
         self._gap_s = PING_AFTER_S
-        self._pinged = False
+        self._pinged_s: float | None = None
+        self._slowest_s: float | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a ping may stay unanswered."""
+        if self._slowest_s is None:
+            return FIRST_PATIENCE_S
+        return min(max(HUNG_AFTER_S, PATIENCE_FACTOR * self._slowest_s), MAX_PATIENCE_S)
 
     def sent(self, now: float) -> bool:
         """Somebody waits for a new item; True where the next check is due sooner for it."""
         self._gap_s = PING_AFTER_S
-        if self._pinged or self.is_hung or self.check_at_s <= now + PING_AFTER_S:
+        if self._pinged_s is not None or self.is_hung or self.check_at_s <= now + PING_AFTER_S:
             return False
         self.check_at_s = now + PING_AFTER_S
         return True
 
     def heard(self, now: float) -> None:
         """A frame has come."""
-        self.is_hung = self._pinged = False
+        took_s = 0.0 if self._pinged_s is None or self.is_hung else now - self._pinged_s
+        self._slowest_s = max(took_s, KEPT_SHARE * (self._slowest_s or 0.0))
+        self.is_hung, self._pinged_s = False, None
         if not math.isinf(self.check_at_s):
             self.check_at_s = now + self._gap_s
 
@@ -63,16 +82,16 @@ class Liveness:
         due_s, late = self.check_at_s, now > self.check_at_s + LATE_S
         if now < due_s:
             return Check.NOTHING
-        if self._pinged and not late:
+        if self._pinged_s is not None and not late:
             self.is_hung, self.check_at_s = True, math.inf
             return Check.HUNG
-        if self._pinged:
-            self.check_at_s = now + HUNG_AFTER_S
+        if self._pinged_s is not None:
+            self.check_at_s = now + self.patience_s
             return Check.NOTHING
         if not waiting:
             self.check_at_s = math.inf
             return Check.NOTHING
-        self._pinged, self.check_at_s = True, now + HUNG_AFTER_S
+        self._pinged_s, self.check_at_s = now, now + self.patience_s
         self._gap_s = next_gap_s(self._gap_s)
         return Check.PING
 
