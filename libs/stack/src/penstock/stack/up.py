@@ -40,7 +40,7 @@ async def up(
     SIGHUP is passed on to every service. `layout` says which services share a process.
 
     Raises:
-        CannotStart: a port is in use, or a process refuses to start, now or later.
+        CannotStart: a port is in use, or a process refuses to start.
     """
     addresses = ports.documented()
     _require_free(addresses)
@@ -84,7 +84,7 @@ async def _serve(
     Cancelling this returns once the last process has ended.
 
     Raises:
-        CannotStart: a process refused to start, now or at a restart.
+        CannotStart: a process refused to start.
     """
     keys = {TENANT: DEVELOPMENT_KEY}
     async with run_stack(addresses, home, config_file, keys, log, layout) as stack:
