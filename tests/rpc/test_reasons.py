@@ -41,7 +41,6 @@ QUEUE_FULL            RESOURCE_EXHAUSTED   ELSEWHERE      same   yes    NOTHING 
 PEER_HUNG             UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 NOT_ATTACHED          UNAVAILABLE          HERE           other  yes    NOTHING  SAID
 OWNER_GONE            UNAVAILABLE          HERE           other  yes    NOTHING  SAID
-PEER_HUNG             UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 INSTANCE_LEAVING      UNAVAILABLE          ELSEWHERE      other  yes    NOTHING  SAID
 NO_ANSWER             UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
 STREAM_CUT            UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
