@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -94,6 +96,37 @@ async def test_a_program_that_refuses_its_configuration_ends_the_start() -> None
         await supervisor.start((program("bad", REFUSE),))
     await supervisor.stop()
     assert ("bad", "no port") in lines.seen
+
+
+async def test_a_program_that_refuses_its_configuration_at_a_restart_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    marker = tmp_path / "has-served"
+    code = f"import pathlib, sys; p = pathlib.Path({str(marker)!r}); "
+    code += "refused = p.exists(); p.touch(); sys.exit(2 if refused else 1)"
+    lines = Lines()
+    supervisor = Supervisor(lines, always, RestartPolicy(initial_s=0.01))
+    await supervisor.start((program("edited", code),))
+    await lines.wait_for("penstock", "edited ended (exit status 2); restarting", times=2)
+    await supervisor.stop()
+
+
+async def test_a_reload_reaches_the_programs_that_read_their_file_again() -> None:
+    lines = Lines()
+    supervisor = Supervisor(lines, always)
+    code = "import signal; signal.signal(signal.SIGHUP, lambda *_: print('again', flush=True)); "
+    ignores = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    reads = replace(
+        program("reads", code + "print('up', flush=True); signal.pause()"), reloads=True
+    )
+    store = program("store", ignores + SLEEP)
+    await supervisor.start((reads, store))
+    await lines.wait_for("reads", "up")
+    await lines.wait_for("store", "up")
+    supervisor.reload()
+    await lines.wait_for("reads", "again")
+    await supervisor.stop()
+    assert lines.count("penstock", "store ended") == 0
 
 
 async def test_a_program_that_never_becomes_ready_is_named() -> None:

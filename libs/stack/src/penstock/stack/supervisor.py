@@ -86,7 +86,9 @@ class Supervisor:
         await asyncio.gather(*(self._wait_ready(program, timeout_s) for program in programs))
 
     async def wait_for_failure(self) -> str:
-        """Wait until a program refuses its configuration; return the reason."""
+        """Wait until a program refuses its configuration when it is first started; return the
+        reason. At a restart it is tried again, since others go on with what they have read.
+        """
         return await asyncio.shield(self._failure)
 
     async def stop_one(self, name: str, grace_s: float = 10.0) -> None:
@@ -105,16 +107,17 @@ class Supervisor:
             await self.stop_one(name, grace_s)
 
     async def _run_and_restart(self, program: Program, optional: bool) -> None:
-        crashes = 0
+        crashes, was_started = 0, False
         loop = asyncio.get_running_loop()
         while True:
             started_s = loop.time()
             child = self._children[program.name] = await Child.start(program, self._sink)
             status = await child.wait()
-            if status == USAGE_ERROR:
+            if status == USAGE_ERROR and (optional or not was_started):
                 if not optional:
                     self._fail(_refusal(program))
                 return
+            was_started = True
             ran_s = loop.time() - started_s
             crashes = 1 if ran_s >= self._restart.reset_after_s else crashes + 1
             delay_s = self._restart.delay_s(crashes)

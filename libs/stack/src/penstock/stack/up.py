@@ -42,7 +42,7 @@ async def up(
 
     Raises:
         BadConfig: names every fault of the configuration.
-        CannotStart: a port is in use, or a process refuses to start, now or later.
+        CannotStart: a port is in use, or a process refuses to start.
     """
     load_config(config_file, home)
     addresses = ports.documented()
@@ -87,7 +87,7 @@ async def _serve(
     Cancelling this returns once the last process has ended.
 
     Raises:
-        CannotStart: a process refused to start, now or at a restart.
+        CannotStart: a process refused to start.
     """
     keys = {TENANT: os.environ.get("PENSTOCK_KEY", DEVELOPMENT_KEY)}
     async with run_stack(addresses, home, config_file, keys, log, layout) as stack:
