@@ -16,7 +16,7 @@ from penstock.api.kserve import inference_pb2 as kserve
 from penstock.kserve.inference import Inference
 from penstock.kserve.json_bodies import read_infer, to_json, write_infer
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, exhausted, invalid, to_fault
+from penstock.rpc.errors import Fault, invalid, to_fault
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -43,6 +43,11 @@ STATUS: Mapping[StatusCode, int] = {
 """HTTP statuses by gRPC code; others are 500."""
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """zlib's parameter for each encoding of a body that is taken."""
+
+
+class _TooLarge(Exception):
+    """A request's body is larger than is taken."""
+
 
 Answer = Callable[[Inference, Request, Call], Awaitable[Response]]
 """Answers one path."""
@@ -90,6 +95,9 @@ def _answering(
             raise
         except ClientDisconnect:
             return Response(status_code=STATUS[StatusCode.CANCELLED])  # nobody reads it
+        except _TooLarge:
+            message = f"the body has more than {MAX_BODY_BYTES} bytes; send fewer rows at once"
+            return JSONResponse({"error": message}, 413)
         except Exception as error:
             return _refusal(to_fault(error))
 
@@ -220,7 +228,8 @@ async def _body(request: Request) -> bytes:
     """The body, unpacked.
 
     Raises:
-        Fault: it is larger than is taken, or its encoding is not known.
+        Fault: its encoding is not known, or it is not packed so.
+        _TooLarge: it is larger than is taken.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     parts, size = [], 0
@@ -250,4 +259,4 @@ def _unpacked(body: bytes, window_bits: int) -> bytes:
 
 def _check_body_bytes(size: int) -> None:
     if size > MAX_BODY_BYTES:
-        raise exhausted(f"the body has more than {MAX_BODY_BYTES} bytes; send fewer rows at once")
+        raise _TooLarge
