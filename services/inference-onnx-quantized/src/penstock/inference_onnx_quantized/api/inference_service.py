@@ -198,6 +198,6 @@ def _to_proto(model: LoadedModel, state: pb.ModelState) -> pb.Model:
         dimension=card.dimension,
         memory_bytes=model.memory_bytes,
         labels=card.labels,
-        inputs=model.inputs,
-        outputs=model.outputs,
+        tensor_inputs=model.inputs,
+        tensor_outputs=model.outputs,
     )

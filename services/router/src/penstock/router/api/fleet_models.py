@@ -135,7 +135,8 @@ def served_as(models: Sequence[inference_pb2.Model]) -> ServedModel:
     by_version = {version_of(model.revision): model for model in models}
     versions = sorted(by_version, key=lambda version: (len(version), version))
     latest = by_version[versions[-1]]
-    return ServedModel(latest.name, tuple(versions), tuple(latest.inputs), tuple(latest.outputs))
+    inputs, outputs = tuple(latest.tensor_inputs), tuple(latest.tensor_outputs)
+    return ServedModel(latest.name, tuple(versions), inputs, outputs)
 
 
 @pure
