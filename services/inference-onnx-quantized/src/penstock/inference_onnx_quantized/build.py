@@ -88,7 +88,14 @@ def _http_ports(settings: InferenceSettings, kserve: Inference) -> list[Port]:
     from penstock.hosting.http_port import HttpPort
     from penstock.kserve.http_service import app_of
 
-    return [HttpPort(settings.kserve_http_listen, app_of(kserve))]
+    return [
+        HttpPort(
+            settings.kserve_http_listen,
+            app_of(kserve),
+            "PENSTOCK_KSERVE_HTTP_LISTEN",
+            shared=bool(settings.cell),
+        )
+    ]
 
 
 def _load_all(repository: ModelRepository, settings: InferenceSettings) -> None:

@@ -187,7 +187,14 @@ def _http_ports(settings: RouterSettings, kserve: Inference) -> list[Port]:
     from penstock.hosting.http_port import HttpPort
     from penstock.kserve.http_service import app_of
 
-    return [HttpPort(settings.kserve_http_listen, app_of(kserve))]
+    return [
+        HttpPort(
+            settings.kserve_http_listen,
+            app_of(kserve),
+            "PENSTOCK_KSERVE_HTTP_LISTEN",
+            shared=bool(settings.cell),
+        )
+    ]
 
 
 @dataclass(frozen=True)
