@@ -55,8 +55,7 @@ class Inference:
         Args:
             left_s: how long its caller still waits; None or infinite where it does not say.
         """
-        bounded = left_s is not None and math.isfinite(left_s)
-        wait_s = left_s if bounded and left_s is not None else self._default_deadline_s
+        wait_s = self._default_deadline_s if left_s is None or math.isinf(left_s) else left_s
         return call._replace(deadline_s=self._clock.monotonic() + wait_s)
 
     def trailer(self) -> Trailer:
