@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "documented-calls",
     "hop",
     "limiter",
     "overhead",
@@ -20,4 +21,5 @@ BENCHMARKS: tuple[str, ...] = (
     "spot",
     "tokens",
     "telemetry",
+    "wires",
 )
