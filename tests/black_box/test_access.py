@@ -110,7 +110,11 @@ async def test_a_message_of_more_than_four_megabytes_is_refused(caller: Caller) 
     [
         (
             "router",
-            {"penstock.api.router.v1.RouterService", "penstock.api.router.v1.RegistryService"},
+            {
+                "penstock.api.router.v1.RouterService",
+                "penstock.api.router.v1.RegistryService",
+                "inference.GRPCInferenceService",
+            },
         ),
         ("cache", {"penstock.api.cache.v1.CacheService"}),
         ("limiter", {"penstock.api.limiter.v1.LimiterService"}),
@@ -150,5 +154,6 @@ async def test_every_port_shows_its_services_and_their_health_to_anybody(
     listing.cancel()
     assert shown == services | {
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -41,7 +41,12 @@ async def test_a_server_and_its_model_are_live_ready_and_described(api: Api) -> 
     assert not (await api.kserve.ModelReady(pb.ModelReadyRequest(name="other"))).ready
     server = await api.kserve.ServerMetadata(pb.ServerMetadataRequest())
     assert server.name == "penstock"
-    assert list(server.extensions) == ["model_repository", "model_configuration", "statistics"]
+    assert list(server.extensions) == [
+        "model_repository",
+        "model_configuration",
+        "statistics",
+        "binary_tensor_data",
+    ]
     model = await api.kserve.ModelMetadata(pb.ModelMetadataRequest(name=EMBEDDER))
     assert (model.name, list(model.versions), model.platform) == (
         EMBEDDER,

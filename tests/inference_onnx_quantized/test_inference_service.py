@@ -258,7 +258,7 @@ def test_rows_that_may_run_together_run_by_length_and_come_back_in_order(
     text_model: TextModel,
 ) -> None:
     card = text_model.card.model_copy(update={"rows_singly": False})
-    together = replace(text_model, card=card)
+    together = replace(text_model, card=card, scales_over_batch=False)
     texts = [f"{'word ' * (1 + number * 7 % 40)}{number}" for number in range(70)]
     runs: list[bool] = []
     vectors = together.run(together.encode(texts), lambda: bool(runs.append(True)))

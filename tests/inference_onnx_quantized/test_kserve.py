@@ -17,12 +17,16 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.api.kserve import inference_pb2_grpc as kserve_grpc
 from penstock.api.orca import orca_load_report_pb2 as orca
-from penstock.inference_onnx_quantized.api.kserve_service import NAME, KServeServicer
+from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
+from penstock.inference_onnx_quantized.api.loaded_models import LoadedModels
 from penstock.inference_onnx_quantized.api.orca import TRAILER, orca_report
 from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
+from penstock.kserve.grpc_service import NAME, add_to
+from penstock.kserve.inference import DEFAULT_DEADLINE_S, Inference
 from penstock.onnx.encoder import TextModel
+from penstock.otel.telemetry import NO_TELEMETRY
 from penstock.service.clock import SystemClock
 from penstock.testkit.server import serving
 
@@ -59,12 +63,11 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         home=tmp_path, max_texts=8, kserve=request.param, internal_token=TOKEN
     )
 
-    def report() -> common_pb2.LoadReport:
-        return common_pb2.LoadReport(in_flight=meter.in_flight, concurrency=2, service_ms=3)
-
-    servicer = KServeServicer(settings, repository, threads, meter, clock, report)
+    servicer = InferenceServicer(settings, repository, threads, meter, clock, NO_TELEMETRY)
+    models = LoadedModels(settings, repository, servicer, clock)
+    inference = Inference(models, clock, DEFAULT_DEADLINE_S)
     async with (
-        serving([], foreign=[servicer.add_to], foreign_names=[NAME]) as server,
+        serving([], foreign=[lambda to: add_to(to, inference)], foreign_names=[NAME]) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         yield Served(

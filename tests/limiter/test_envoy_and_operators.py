@@ -176,6 +176,41 @@ async def test_one_rule_in_shadow_refuses_nothing(serve: Any) -> None:
     assert response.overall_code == OK
 
 
+async def test_a_tree_of_descriptors_shares_what_it_says_and_leaves_the_rest(serve: Any) -> None:
+    tree = {
+        "domain": "edge",
+        "descriptors": [
+            {
+                "key": "path",
+                "value": "/v1/*",
+                "share_threshold": True,
+                "rate_limit": {"unit": "minute", "requests_per_unit": 2},
+            },
+            {"key": "path", "value": "/health", "rate_limit": {"unlimited": True}},
+        ],
+    }
+    servers = await serve(tree)
+    for page, code in (("a", OK), ("b", OK), ("c", OVER)):
+        response = await servers.envoy.ShouldRateLimit(envoy_request({"path": f"/v1/{page}"}))
+        assert response.overall_code == code
+        assert response.statuses[0].current_limit.name == "path=/v1/*"
+    unlimited = await servers.envoy.ShouldRateLimit(envoy_request({"path": "/health"}, hits=99))
+    assert unlimited.overall_code == OK
+    assert not unlimited.statuses[0].HasField("current_limit")
+
+
+@pytest.mark.standard_case(36)
+async def test_descriptors_that_look_alike_are_counted_apart(serve: Any) -> None:
+    rules = [
+        {"domain": "edge", "descriptor": entries, "requests_per_unit": 1, "unit": "minute"}
+        for entries in (["a"], ["a", "b"])
+    ]
+    servers = await serve(*rules)
+    for descriptor in ({"a": "x|1:b=y"}, {"a": "x", "b": "y"}):
+        response = await servers.envoy.ShouldRateLimit(envoy_request(descriptor))
+        assert response.overall_code == OK
+
+
 async def test_a_descriptor_may_bring_its_own_limit(serve: Any) -> None:
     servers = await serve()
     request = envoy_request({"tenant": "t"}, hits=5)

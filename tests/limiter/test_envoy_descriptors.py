@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock.limiter.envoy_rules import Entry, EnvoyLimit, counter_name
 from penstock.limiter.rules import LimitsSection
@@ -164,6 +164,7 @@ ENTRIES = st.lists(
 
 
 @pytest.mark.standard_case(36)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ENTRIES, ENTRIES)
 def test_only_equal_descriptors_share_a_name(
     one: list[tuple[str, str]], other: list[tuple[str, str]]

@@ -14,6 +14,9 @@ from penstock.stack.config_schema import config_schema, known_keys, schema_text
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "deploy" / "penstock.schema.json"
 RULE = {"name": "a", "kind": "rate", "counts": "requests", "limit": 1, "window": "minute"}
+FLAT = {"domain": "d", "descriptor": ["path"], "requests_per_unit": 1, "unit": "hour"}
+NODE = {"key": "path", "value": "/v1/*", "rate_limit": {"unit": "hour", "requests_per_unit": 2}}
+TREE = {"domain": "d", "descriptors": [{"key": "host", "descriptors": [NODE]}]}
 KEY = {"id": "a", "organisation": "o", "sha256": "0" * 64}
 MODEL = "all-MiniLM-L6-v2"
 SERVER = {"name": "one", "base_url": "http://here", "models": [{"name": "m"}]}
@@ -22,6 +25,7 @@ GOOD: list[dict[str, Any]] = [
     {},
     {"limits": None},
     {"limits": {"rules": [RULE]}},
+    {"limits": {"envoy": [FLAT, TREE]}},
     {"keys": {"api": [KEY]}},
     {"prices": {"models": [{"name": "m", "input_microusd_per_mtok": 1}]}},
     {"routes": {"fallbacks": {"a": ["b", "c"]}, "models": [{"name": "m", "tasks": ["embed"]}]}},
@@ -34,6 +38,8 @@ BAD: list[dict[str, Any]] = [
     {"limits": []},
     {"limits": {"rules": [{**RULE, "limit": "many"}]}},
     {"limits": {"rules": [{**RULE, "kind": "other"}]}},
+    {"limits": {"envoy": [{**FLAT, "unit": "eon"}]}},
+    {"limits": {"envoy": [{**TREE, "descriptors": [{"value": "no key"}]}]}},
     {"keys": {"api": [{**KEY, "sha256": "short"}]}},
     {"keys": {"api": [{"id": "a"}]}},
     {"routes": {"models": [{"name": "m", "quality": 2}]}},

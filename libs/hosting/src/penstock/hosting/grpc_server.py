@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from penstock.hosting import reflection
 from penstock.hosting.unix_socket import free_path
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
@@ -91,8 +91,7 @@ class GrpcServer:
         self._serving_from_start = serving_from_start
         self._names = [endpoint.service.full_name for endpoint in endpoints] + list(foreign_names)
         if settings.profile == "development":
-            names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
-            reflection.enable_server_reflection(names, self.grpc_server)
+            reflection.enable([*self._names, health.SERVICE_NAME], self.grpc_server)
         self.address = settings.listen
         self.port = 0
 

@@ -2,12 +2,16 @@
 
 An answer never depends on its neighbours in a batch. Where a model's activations are scaled over
 the whole batch, as with dynamic INT8 quantisation, its rows therefore run one at a time; its card
-says so.
+or its graph says so.
+
+Attention takes memory by rows × length². Rows beyond a bound run one after another, and a run that
+took much gives its memory back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,14 @@ Encoded = tuple[list[int], list[int]]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 SUB_BATCH_ROWS = 32
+MAX_CELLS = 1 << 22
+"""Rows × length² of one run, unless a single row has more: with 12 heads about 200 MB for each
+tensor of scores.
+"""
+FREEING_CELLS = 1 << 19
+"""Rows × length² from which a run gives its memory back: the time that it takes does not count."""
+SCALED_OVER_BATCH = b"DynamicQuantize"
+"""In the names of ONNX's operators that scale activations over all rows of their input."""
 WARM_UP_TEXTS = ("warm", "A sentence of middle length to warm the model up with.", "word " * 120)
 
 
@@ -42,6 +54,8 @@ class TextModel:
     session: OnnxSession
     tokenizer: Tokenizer | None = None
     """None for a model of tensors only."""
+    scales_over_batch: bool = False
+    """Whether activations are scaled over all rows of a run, whatever the card says."""
 
     @classmethod
     def load(
@@ -59,7 +73,7 @@ class TextModel:
         card = read_card(folder)
         session = OnnxSession(folder / card.model, threads, providers)
         tokenizer = load_tokenizer(folder, card.tokenizer) if card.tokenizer else None
-        return cls(card, session, tokenizer)
+        return cls(card, session, tokenizer, scales_over_batch(folder / card.model))
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Token ids of each text with its special tokens; nothing is cut, so the caller must refuse
@@ -87,26 +101,29 @@ class TextModel:
         return self.tokenizer
 
     def run(
-        self, rows: Sequence[Encoded], cancelled: Callable[[], bool] = never_cancelled
+        self,
+        rows: Sequence[Encoded],
+        cancelled: Callable[[], bool] = never_cancelled,
+        max_cells: int = MAX_CELLS,
     ) -> Floats:
         """The model's first output for each row, in order; shape (rows, width).
 
-        Rows of similar length run together, unless the card says that rows run singly.
+        Rows of similar length run together, unless rows must run singly.
 
         Args:
             cancelled: called between two runs.
+            max_cells: rows × length² of one run, where it has more than one row.
 
         Raises:
             RunCancelled: `cancelled` returned True.
             BadInput: the model cannot compute a row, or gives no vector of one size for each.
         """
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
-        run_rows = 1 if self.card.rows_singly else SUB_BATCH_ROWS
+        singly = self.card.rows_singly or self.scales_over_batch
         outputs: dict[int, Array] = {}
-        for start in range(0, len(order), run_rows):
+        lengths = [len(ids) for ids, _ in rows]
+        for indices in runs_of(lengths, 1 if singly else SUB_BATCH_ROWS, max_cells):
             if cancelled():
                 raise RunCancelled
-            indices = order[start : start + run_rows]
             vectors = self._run_together([rows[index] for index in indices])
             outputs.update(zip(indices, vectors, strict=True))
         if len({vector.shape for vector in outputs.values()}) > 1:
@@ -132,7 +149,9 @@ class TextModel:
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        return self.session.run({spec.name: arrays[spec.name] for spec in self.session.inputs})[0]
+        inputs = {spec.name: arrays[spec.name] for spec in self.session.inputs}
+        frees_memory = len(rows) * longest**2 >= FREEING_CELLS
+        return self.session.run(inputs, frees_memory=frees_memory)[0]
 
     def warm_up(self) -> None:
         """Run once for each of a few lengths, so that the first caller does not pay for first
@@ -153,6 +172,25 @@ class TextModel:
         """
         longest = self.card.max_input_tokens
         return self.run([(ids[:longest], types[:longest]) for ids, types in self.encode(texts)])
+
+
+def runs_of(lengths: Sequence[int], max_rows: int, max_cells: int) -> list[list[int]]:
+    """Indexes of rows that run together: of similar length, the shortest first; at most `max_rows`,
+    and at most `max_cells` of rows × length² where that is more than one row.
+    """
+    runs: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        rows = len(runs[-1]) + 1 if runs else max_rows + 1
+        if rows > max_rows or rows * lengths[index] ** 2 > max_cells:
+            runs.append([])
+        runs[-1].append(index)
+    return runs
+
+
+def scales_over_batch(path: Path) -> bool:
+    """Whether a model's graph has an operator that scales activations over all rows of a run."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
+        return graph.find(SCALED_OVER_BATCH) >= 0
 
 
 def _zeros(spec: TensorSpec) -> Array:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ from penstock.onnx.card import BadModel
 log = logging.getLogger(__name__)
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Options: TypeAlias = "onnxruntime.RunOptions | None"
 CPU = "CPUExecutionProvider"
 PROVIDER_OPTIONS = {"TensorrtExecutionProvider": {"trt_fp16_enable": "1"}}
 
@@ -115,46 +117,60 @@ class OnnxSession:
         is_bound = self.provider != CPU if bind is None else bind
         self._is_bound = is_bound and not has_strings
         self._needs_ort_values = has_bfloat16
+        self._freeing = _freeing_options(self.provider)
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        frees_memory: bool = False,
+    ) -> list[Array]:
         """The model's outputs for these inputs.
 
         Args:
             inputs: arrays by input name.
             outputs: names of the outputs, in the order of the result; None: all.
+            frees_memory: whether to give back afterwards what the runtime's arena has grown by. It
+                would keep as much as its largest run took, but a small run that gives memory back
+                takes a tenth longer.
 
         Raises:
             BadInput: types fit, but the model cannot compute these values.
         """
         names = list(outputs) if outputs else [spec.name for spec in self.outputs]
+        options = self._freeing if frees_memory else None
         try:
             if self._is_bound:
-                return self._run_bound(inputs, names)
+                return self._run_bound(inputs, names, options)
             if self._needs_ort_values:
-                return self._run_ort_values(inputs, names)
-            return list(self._session.run(names, dict(inputs)))
+                return self._run_ort_values(inputs, names, options)
+            return list(self._session.run(names, dict(inputs), options))
         except _INPUT_ERRORS as error:
             raise BadInput(
                 "the model cannot compute these values (a shape or an index does not fit)"
             ) from error
 
-    def _run_bound(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+    def _run_bound(
+        self, inputs: Mapping[str, Array], names: Sequence[str], options: Options
+    ) -> list[Array]:
         """Run with I/O binding: inputs are copied to the device once, and outputs back once."""
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, self._to_ort_value(name, value))
         for name in names:
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, options)
         return [
             self._from_ort_value(name, value)
             for name, value in zip(names, binding.get_outputs(), strict=True)
         ]
 
-    def _run_ort_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+    def _run_ort_values(
+        self, inputs: Mapping[str, Array], names: Sequence[str], options: Options
+    ) -> list[Array]:
         """Run on the runtime's own values: numpy arrays cannot say that they are bfloat16."""
         ort_inputs = {name: self._to_ort_value(name, value) for name, value in inputs.items()}
-        outputs = self._session.run_with_ort_values(list(names), ort_inputs)
+        outputs = self._session.run_with_ort_values(list(names), ort_inputs, options)
         return [
             self._from_ort_value(name, value) for name, value in zip(names, outputs, strict=True)
         ]
@@ -226,6 +242,14 @@ def _open(path: Path, threads: int, providers: Sequence[str]) -> onnxruntime.Inf
         raise BadModel(
             f"{path.name}: onnxruntime cannot load it ({type(error).__name__})"
         ) from error
+
+
+def _freeing_options(provider: str) -> onnxruntime.RunOptions:
+    """Options of a run after which the arenas give back what they have grown by."""
+    options = onnxruntime.RunOptions()
+    arenas = "cpu:0" if provider == CPU else "cpu:0;gpu:0"
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
+    return options
 
 
 @functools.cache

@@ -102,6 +102,11 @@ def deadline_exceeded(message: str) -> Fault:
     return Fault(Reason.DEADLINE_EXCEEDED, message)
 
 
+def unimplemented(message: str) -> Fault:
+    """This service does not do that."""
+    return Fault(Reason.UNIMPLEMENTED, message)
+
+
 def internal(message: str) -> Fault:
     """An error of ours, described in words that may leave."""
     return Fault(Reason.INTERNAL, message)

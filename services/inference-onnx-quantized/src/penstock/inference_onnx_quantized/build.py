@@ -1,4 +1,6 @@
-"""The assembly of an instance: models, compute threads, and both inference services on one port."""
+"""The assembly of an instance: models, compute threads, and both inference services on one port,
+KServe over HTTP on another.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.registration import Registration
-from penstock.hosting.service import Service
+from penstock.hosting.service import Port, Service
 from penstock.inference_onnx_quantized.api.inference_service import InferenceServicer
-from penstock.inference_onnx_quantized.api.kserve_service import NAME as KSERVE
-from penstock.inference_onnx_quantized.api.kserve_service import KServeServicer
+from penstock.inference_onnx_quantized.api.loaded_models import LoadedModels
 from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.repository import ModelRepository
 from penstock.inference_onnx_quantized.settings import InferenceSettings
+from penstock.kserve.grpc_service import NAME as KSERVE
+from penstock.kserve.grpc_service import add_to
+from penstock.kserve.inference import DEFAULT_DEADLINE_S, Inference
 from penstock.onnx.card import BadModel
 from penstock.onnx.loading import load_model
 from penstock.rpc.auth import internal
@@ -41,14 +45,15 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
     meter = LoadMeter(settings.compute_threads)
     threads = ComputeThreads(settings.compute_threads, meter, clock)
     servicer = InferenceServicer(settings, repository, threads, meter, clock, outside.telemetry)
-    kserve = KServeServicer(settings, repository, threads, meter, clock, servicer.load)
+    models = LoadedModels(settings, repository, servicer, clock)
+    kserve = Inference(models, clock, DEFAULT_DEADLINE_S)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
     serves_kserve = settings.kserve != "off"
     port = GrpcServer(
         NAME,
         settings,
         [endpoint],
-        foreign=[kserve.add_to] if serves_kserve else [],
+        foreign=[lambda server: add_to(server, kserve)] if serves_kserve else [],
         foreign_names=[KSERVE] if serves_kserve else [],
         tracer=outside.telemetry,
         clock=clock,
@@ -67,13 +72,30 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
 
     return Service(
         NAME,
-        [port],
+        [*_http_ports(settings, kserve), port],
         [endpoint],
         open=lambda: asyncio.to_thread(_load_all, repository, settings),
         ready=registration.start,
         drain=registration.leave,
         close=close,
     )
+
+
+def _http_ports(settings: InferenceSettings, kserve: Inference) -> list[Port]:
+    """The port of KServe over HTTP, where there is to be one; only then is its library loaded."""
+    if settings.kserve == "off" or not settings.kserve_http_listen:
+        return []
+    from penstock.hosting.http_port import HttpPort
+    from penstock.kserve.http_service import app_of
+
+    return [
+        HttpPort(
+            settings.kserve_http_listen,
+            app_of(kserve),
+            "PENSTOCK_KSERVE_HTTP_LISTEN",
+            shared=bool(settings.cell),
+        )
+    ]
 
 
 def _load_all(repository: ModelRepository, settings: InferenceSettings) -> None:

@@ -26,7 +26,8 @@ from penstock.inference_onnx_quantized.request_checks import (
     check_text_bytes,
     check_texts,
 )
-from penstock.onnx.encoder import Encoded, Floats
+from penstock.inference_onnx_quantized.tensor_runs import FIELD, TensorRuns, plan_runs
+from penstock.onnx.encoder import FREEING_CELLS, Encoded, Floats, RunCancelled
 from penstock.onnx.session import Array, BadInput, OnnxSession
 from penstock.rpc.errors import failed_precondition, internal, invalid
 from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, RERANK, kind_of
@@ -84,7 +85,7 @@ def _outputs(run: _Run, rows: Sequence[Encoded], field: str) -> Floats:
     _raise_if(check_lengths(lengths, run.limits, field))
     run.result.usage.input_tokens += sum(lengths)
     try:
-        outputs = run.model.encoder.run(rows, run.cancelled)
+        outputs = run.model.encoder.run(rows, run.cancelled, run.limits.max_cells)
     except BadInput as error:
         raise invalid(field, str(error)) from None
     if not all_finite(outputs):
@@ -165,10 +166,7 @@ def _infer(run: _Run, task: inference_pb2.Task) -> None:
     inputs = _input_arrays(session, asked)
     types = {spec.name: spec.type for spec in session.outputs}
     names = _output_names(types, asked)
-    try:
-        outputs = session.run(inputs, names)
-    except BadInput as error:
-        raise invalid("task.infer.inputs", str(error)) from None
+    outputs = _tensor_outputs(run, inputs, names)
     if sum(array.nbytes for array in outputs) > max_bytes:
         raise invalid(
             "task.infer.outputs", f"would take more than {max_bytes} bytes; send fewer rows"
@@ -176,6 +174,55 @@ def _infer(run: _Run, task: inference_pb2.Task) -> None:
     for name, array in zip(names, outputs, strict=True):
         datatype, data = tensors.encode(array, types[name])
         run.result.infer.outputs.add(name=name, datatype=datatype, shape=array.shape, data=data)
+
+
+def _tensor_outputs(
+    run: _Run, inputs: Mapping[str, Array], names: Sequence[str]
+) -> Sequence[Array]:
+    """The outputs of those names, computed in as many runs as rows and memory need."""
+    encoder = run.model.encoder
+    session = encoder.session
+    wanted = [spec for spec in session.outputs if spec.name in names]
+    shapes = {name: array.shape for name, array in inputs.items()}
+    plan = plan_runs(
+        session.inputs,
+        wanted,
+        shapes,
+        rows_alone=encoder.scales_over_batch,
+        limits=run.limits,
+    )
+    if isinstance(plan, FieldViolation):
+        raise invalid(plan.field, plan.message)
+    parts: list[list[Array]] = []
+    for start in plan.starts:
+        if run.cancelled():
+            raise RunCancelled
+        rows = slice(start, start + plan.run_rows)
+        part = {
+            name: array[rows] if name in plan.split else array for name, array in inputs.items()
+        }
+        try:
+            parts.append(session.run(part, names, plan.cells >= FREEING_CELLS))
+        except BadInput as error:
+            raise invalid(FIELD, str(error)) from None
+    return parts[0] if len(parts) == 1 else _joined(parts, plan)
+
+
+def _joined(parts: Sequence[Sequence[Array]], plan: TensorRuns) -> list[Array]:
+    """The outputs of all runs one after another, each with a row for each row of the inputs."""
+    try:
+        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    except ValueError:
+        raise invalid(
+            FIELD, "give outputs of other shapes for other rows, which cannot be one tensor"
+        ) from None
+    if any(array.shape[0] != plan.rows for array in joined):
+        raise invalid(
+            FIELD,
+            f"have {plan.rows} rows, which are computed one after another, and the model's outputs "
+            "have not one row for each: send one row",
+        )
+    return joined
 
 
 def _input_arrays(session: OnnxSession, task: inference_pb2.InferTask) -> dict[str, Array]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penstock.api.inference.v1 import inference_pb2
+from penstock.inference_onnx_quantized.tensors import spec_to_proto
 from penstock.onnx.card import CARD, BadModel, ModelCard, parse_card
 from penstock.onnx.decoder import Decoder
 from penstock.onnx.encoder import TextModel
@@ -29,10 +31,14 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory, and the bytes that its card says its files have."""
+    """A model in memory, the bytes that its card says its files have, and the tensors that it takes
+    and gives: none for one that takes conversations.
+    """
 
     model: Model
     memory_bytes: int
+    inputs: tuple[inference_pb2.TensorSpec, ...] = ()
+    outputs: tuple[inference_pb2.TensorSpec, ...] = ()
 
     @property
     def card(self) -> ModelCard:
@@ -141,7 +147,12 @@ class ModelRepository:
             raise BadModel(f"{name}: cannot be warmed up: {error}") from None
         # The folder may have been copied, so its own name counts and not the card's.
         card = model.card.model_copy(update={"name": name, "version": folder.name})
-        return LoadedModel(replace(model, card=card), size)
+        inputs: tuple[inference_pb2.TensorSpec, ...] = ()
+        outputs: tuple[inference_pb2.TensorSpec, ...] = ()
+        if isinstance(model, TextModel):
+            inputs = tuple(map(spec_to_proto, model.session.inputs))
+            outputs = tuple(map(spec_to_proto, model.session.outputs))
+        return LoadedModel(replace(model, card=card), size, inputs, outputs)
 
     def _evict(self, newest: str) -> None:
         """Unload the least recently used models until the rest fits into the budget."""

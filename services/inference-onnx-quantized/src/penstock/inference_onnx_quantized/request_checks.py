@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.onnx.encoder import MAX_CELLS
 from penstock.service.purity import pure
 
 MAX_STOP_STRINGS = 16
@@ -19,13 +20,15 @@ class TaskLimits:
     """Bounds of one task.
 
     `max_text_bytes` (UTF-8) and `max_tokens` are those of each text; `max_tensor_bytes` is that of
-    all tensors that go in, or come out.
+    all tensors that go in, or come out. `max_cells` bounds rows × length² of what is computed at
+    once, and so its memory; a row of `max_tokens` is always computed.
     """
 
     max_texts: int
     max_text_bytes: int
     max_tokens: int
     max_tensor_bytes: int = 64 << 20
+    max_cells: int = MAX_CELLS
 
 
 @dataclass(frozen=True)

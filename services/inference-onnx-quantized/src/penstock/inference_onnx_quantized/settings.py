@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from penstock.onnx.encoder import MAX_CELLS
 from penstock.service.cpus import usable_cpus
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
 from pydantic import Field, field_validator
@@ -50,10 +51,20 @@ class InferenceSettings(ServiceSettings):
     max_tensor_bytes: int = Field(
         64 << 20, ge=1, description="most bytes of all tensors of one task"
     )
+    max_attention_cells: int = Field(
+        MAX_CELLS,
+        ge=1,
+        description="most rows × length² computed at once, which bounds memory: more rows are "
+        "computed in parts, and a longer row of raw tensors is refused unless the model's card "
+        "allows its length",
+    )
     kserve: Literal["auto", "open", "token", "off"] = Field(
         "auto",
         description="who may use the KServe v2 service: everybody (open), holders of the internal "
         "token (token), nobody (off); auto: open on loopback or a socket, else token",
+    )
+    kserve_http_listen: str = Field(
+        "", description="host:port of KServe v2 over HTTP, for those who may use it; empty: none"
     )
     zone: str = Field("", description="availability zone of this instance")
     spot: bool = Field(False, description="true for an instance that its provider may take away")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from penstock.api.inference.v1 import inference_pb2
 from penstock.onnx.session import BFLOAT16, NUMPY_OF, Array, TensorSpec, from_bfloat16, to_bfloat16
 from penstock.rpc.errors import invalid
 
@@ -36,8 +37,34 @@ ITEM_BYTES = {name: np.dtype(dtype).itemsize for name, dtype in NUMPY_DTYPES.ite
 DATATYPES: dict[Any, str] = {
     np.dtype(dtype): name for name, dtype in NUMPY_DTYPES.items() if name != "BF16"
 }
-RAW_ONLY = ("FP16", "BF16")
-"""Datatypes that have no typed form in the protocol."""
+DATATYPE_OF = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
+    "tensor(int64)": "INT64",
+    "tensor(int32)": "INT32",
+    "tensor(int16)": "INT16",
+    "tensor(int8)": "INT8",
+    "tensor(uint64)": "UINT64",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint8)": "UINT8",
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}
+"""The datatype of an onnxruntime type."""
+
+
+def spec_to_proto(spec: TensorSpec) -> inference_pb2.TensorSpec:
+    """An input or output as the contract describes it; a type that the protocol does not have, such
+    as a sequence, has no datatype.
+    """
+    return inference_pb2.TensorSpec(
+        name=spec.name,
+        datatype=DATATYPE_OF.get(spec.type, ""),
+        shape=[-1 if size is None else size for size in spec.shape],
+    )
 
 
 def decode(datatype: str, shape: Sequence[int], data: bytes, field: str) -> Array:

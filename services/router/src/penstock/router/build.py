@@ -13,9 +13,13 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.polling import poll_after_loop
-from penstock.hosting.service import Apply, Service
+from penstock.hosting.service import Apply, Port, Service
+from penstock.kserve.grpc_service import NAME as KSERVE
+from penstock.kserve.grpc_service import add_to
+from penstock.kserve.inference import Inference
 from penstock.prices.prices import Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
+from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
 from penstock.router.caching.cache_lookup import CacheLookUp
@@ -134,7 +138,20 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         ),
     ]
     limits = ServerLimits(default_deadline_s=settings.default_deadline_ms / 1e3)
-    port = GrpcServer(NAME, settings, endpoints, tracer=telemetry, clock=clock, limits=limits)
+    kserve = Inference(
+        FleetModels(calls, keys, registry, telemetry), clock, limits.default_deadline_s
+    )
+    port = GrpcServer(
+        NAME,
+        settings,
+        endpoints,
+        foreign=[lambda server: add_to(server, kserve)],
+        foreign_names=[KSERVE],
+        tracer=telemetry,
+        clock=clock,
+        limits=limits,
+    )
+    ports = [*_http_ports(settings, kserve), port]
     background = Background()
 
     async def open_() -> None:
@@ -161,7 +178,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
 
     service = Service(
         NAME,
-        [port],
+        ports,
         endpoints,
         open=open_,
         ready=ready,
@@ -169,6 +186,23 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         prepare_reload=lambda: _prepare_reload(settings, keys, models, prices, shape),
     )
     return Router(service, registry, selection, models, pipeline)
+
+
+def _http_ports(settings: RouterSettings, kserve: Inference) -> list[Port]:
+    """The port of KServe over HTTP, where there is to be one; only then is its library loaded."""
+    if not settings.kserve_http_listen:
+        return []
+    from penstock.hosting.http_port import HttpPort
+    from penstock.kserve.http_service import app_of
+
+    return [
+        HttpPort(
+            settings.kserve_http_listen,
+            app_of(kserve),
+            "PENSTOCK_KSERVE_HTTP_LISTEN",
+            shared=bool(settings.cell),
+        )
+    ]
 
 
 @dataclass(frozen=True)

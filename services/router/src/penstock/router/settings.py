@@ -93,6 +93,9 @@ class RouterSettings(ServiceSettings):
         le=19,
         description="niceness of the thread that waits for messages; 0: as other threads",
     )
+    kserve_http_listen: str = Field(
+        "", description="host:port of the Open Inference Protocol over HTTP; empty: none"
+    )
     default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
 
     _split = field_validator("callback_hosts", mode="before")(split_commas)

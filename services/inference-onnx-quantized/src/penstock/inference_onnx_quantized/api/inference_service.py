@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_onnx_quantized.compute import compute
+from penstock.inference_onnx_quantized.compute import compute as compute_task
 from penstock.inference_onnx_quantized.compute_threads import ComputeThreads, LoadMeter
 from penstock.inference_onnx_quantized.generation import EmitChunk, discard_chunk
 from penstock.inference_onnx_quantized.repository import LoadedModel, ModelRepository
@@ -47,7 +47,7 @@ class InferenceServicer:
         self._typicality: dict[str, Typicality] = {}
 
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
-        result = await self._compute(self._model(request.model), request.task, call)
+        result = await self.compute(self._model(request.model), request.task, call)
         return pb.ComputeResponse(result=result, load=self.load())
 
     async def ComputeStream(
@@ -60,7 +60,7 @@ class InferenceServicer:
                 async for response in responses:
                     yield response
             return
-        result = await self._compute(model, request.task, call)
+        result = await self.compute(model, request.task, call)
         chunk = pb.GenerateChunk(finish_reason=pb.FINISH_REASON_STOP)
         yield pb.ComputeStreamResponse(chunk=chunk, result=result, load=self.load())
 
@@ -70,7 +70,7 @@ class InferenceServicer:
         model = self._model(request.model)
 
         async def compute_member(task: pb.Task, member: Call) -> pb.TaskResult:
-            return await self._compute(model, task, member)
+            return await self.compute(model, task, member)
 
         served = serve_members(request.members, compute_member, self._clock)
         async with aclosing(served) as results:
@@ -135,7 +135,7 @@ class InferenceServicer:
         def emit(chunk: pb.GenerateChunk) -> None:
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-        work = asyncio.create_task(self._compute(model, task, call, emit))
+        work = asyncio.create_task(self.compute(model, task, call, emit))
         work.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await chunks.get()) is not None:
@@ -145,7 +145,7 @@ class InferenceServicer:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _compute(
+    async def compute(
         self, model: LoadedModel, task: pb.Task, call: Call, emit: EmitChunk = discard_chunk
     ) -> pb.TaskResult:
         """Compute a task in a thread, within a span and counted as load."""
@@ -156,7 +156,7 @@ class InferenceServicer:
                 "model", call, attributes={"gen_ai.request.model": model.card.name}
             ) as span:
                 result, seconds = await self._threads.run(
-                    lambda cancelled: compute(model, task, limits, cancelled, emit)
+                    lambda cancelled: compute_task(model, task, limits, cancelled, emit)
                 )
                 self._describe(span, model, result)
         finally:
@@ -170,6 +170,7 @@ class InferenceServicer:
             self._settings.max_text_bytes,
             model.card.max_input_tokens,
             self._settings.max_tensor_bytes,
+            self._settings.max_attention_cells,
         )
 
     def _describe(self, span: Span, model: LoadedModel, result: pb.TaskResult) -> None:
@@ -197,4 +198,6 @@ def _to_proto(model: LoadedModel, state: pb.ModelState) -> pb.Model:
         dimension=card.dimension,
         memory_bytes=model.memory_bytes,
         labels=card.labels,
+        tensor_inputs=model.inputs,
+        tensor_outputs=model.outputs,
     )

@@ -83,7 +83,11 @@ class CallHandler:
 
     async def serve_job(self, job: pb.SubmitJobRequest, call: Call) -> Outcome:
         """Serve a job's task as one of its caller's calls; raises Fault."""
-        request, call = self.resolve(job.options, sized_any(job.task), call)
+        return await self.outcome_of(job.options, sized_any(job.task), call)
+
+    async def outcome_of(self, options: pb.CallOptions, sized: SizedTask, call: Call) -> Outcome:
+        """Serve a task to its end; raises Fault."""
+        request, call = self.resolve(options, sized, call)
         return await self._run(request, call)
 
     def resolve(

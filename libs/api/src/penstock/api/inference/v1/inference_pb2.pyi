@@ -557,8 +557,18 @@ class ComputeBatchResponse(_message.Message):
     load: _common_pb2.LoadReport
     def __init__(self, results: _Optional[_Iterable[_Union[MemberResult, _Mapping]]] = ..., load: _Optional[_Union[_common_pb2.LoadReport, _Mapping]] = ...) -> None: ...
 
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "datatype", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "revision", "state", "reason", "tasks", "max_input_tokens", "dimension", "memory_bytes", "labels", "max_output_tokens", "inputs")
+    __slots__ = ("name", "revision", "state", "reason", "tasks", "max_input_tokens", "dimension", "memory_bytes", "labels", "max_output_tokens", "inputs", "tensor_inputs", "tensor_outputs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -570,6 +580,8 @@ class Model(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: str
     state: ModelState
@@ -581,7 +593,9 @@ class Model(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     max_output_tokens: int
     inputs: _containers.RepeatedScalarFieldContainer[Modality]
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskKind, str]]] = ..., max_input_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Modality, str]]] = ...) -> None: ...
+    tensor_inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    tensor_outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskKind, str]]] = ..., max_input_tokens: _Optional[int] = ..., dimension: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Modality, str]]] = ..., tensor_inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., tensor_outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What the KServe service answered for one model and version, in the terms of Triton's statistics.
+"""What was answered for one model and version, in the terms of Triton's statistics.
 
 Given the time, never reads it.
 """
