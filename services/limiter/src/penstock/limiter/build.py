@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from penstock.api.envoy import ratelimit_pb2 as rls
@@ -20,6 +21,11 @@ from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
+from penstock.service.durability import (
+    DURABLE_CLIENT_TIMEOUT_S,
+    StoreFacts,
+    ledger_warnings,
+)
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
 
@@ -29,8 +35,7 @@ UNCOPIED = frozenset(
     ("Reserve", "Extend", "Commit", "Release", "GrantLease", "RenewLease", "ReturnLease")
 )
 """What the ledger needs of these requests is read at once, and each response is made anew."""
-CLIENT_TIMEOUT_S = 1.0
-"""Longest wait of the store's client itself, for operations that run no script."""
+log = logging.getLogger(__name__)
 
 
 def build(settings: LimiterSettings, outside: Outside) -> Service:
@@ -39,8 +44,16 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
         raise CannotStart(
             "the limiter keeps its ledger in Redis: set PENSTOCK_LEDGER_URL (`make up` does)"
         )
-    client = outside.open_store(settings.ledger_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
-    store = LedgerStore(client, outside.clock, settings.store_timings())
+    client = outside.open_store(settings.ledger_url, timeout_s=DURABLE_CLIENT_TIMEOUT_S, retries=0)
+    reported: set[str] = set()
+
+    def report(facts: StoreFacts) -> None:
+        for warning in ledger_warnings(facts, settings.ledger_url, settings.cache_url):
+            if warning not in reported:
+                log.warning("the ledger's store: %s", warning)
+            reported.add(warning)
+
+    store = LedgerStore(client, outside.clock, settings.store_timings(), on_connected=report)
     limiter = LimiterServicer(
         settings, *_sections(settings), store, outside.clock, outside.telemetry
     )
