@@ -1,5 +1,5 @@
-"""The ledger counts exactly: whatever a rule or a caller is called, whatever one question meets, and
-however often the same work is tried.
+"""The ledger counts exactly: whatever a rule or a caller is called, whatever one question meets,
+and however often the same work is tried.
 """
 
 from __future__ import annotations

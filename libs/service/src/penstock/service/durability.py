@@ -29,9 +29,9 @@ from redis.exceptions import ResponseError
 WAITAOF_SINCE = (7, 2)
 MARK = "penstock:synced"
 """The key that the write sets whose sync is waited for."""
-SYNC_TIMEOUT_MS = 2_500
+SYNC_TIMEOUT_MS = 1_800
 """Longest wait for one sync; `everysec` needs one second, or two on a busy disk."""
-DURABLE_CLIENT_TIMEOUT_S = 3.0
+DURABLE_CLIENT_TIMEOUT_S = 2.0
 """Timeout of a client that waits for syncs; above SYNC_TIMEOUT_MS."""
 
 Confirmation = Literal["reply", "waitaof", "none"]

@@ -208,7 +208,9 @@ def _admission(
     if not settings.limiter_address:
         return None
     peer = outside.dial(settings.limiter_address, LIMITER)
-    return LimiterAdmission(peer, prices, outside.clock, settings.limiter_loss)
+    return LimiterAdmission(
+        peer, prices, outside.clock, settings.limiter_loss, settings.lease_overdraft_share
+    )
 
 
 async def _keep_registry(

@@ -10,8 +10,8 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.messages import (
     check_id,
     check_route,
-    checked_fence,
     checked_amounts,
+    checked_fence,
     priority_of,
     spend_path,
     store_needed,
@@ -178,6 +178,9 @@ class LimiterServicer:
             granted=to_amount(ruling.granted),
             ttl_ms=ttl_ms,
             reserve_each=ruling.is_tight,
+            holds_expected=any(
+                counter.is_expected and not counter.is_shadow for counter in reserved.path
+            ),
         )
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.RenewLeaseResponse:

@@ -115,7 +115,8 @@ class Patience:
         return min(self._max_s, recent_s + PER_CALL_S * calls)
 
     def _slowest_at(self, now_s: float) -> float:
-        return self._slowest_s * 0.5 ** ((now_s - self._learnt_at_s) / HALF_LIFE_S)
+        half_lives = (now_s - self._learnt_at_s) / HALF_LIFE_S
+        return self._slowest_s * math.exp2(-half_lives)
 
 
 class StoreConnection:

@@ -154,7 +154,8 @@ class LedgerStore:
             if reply[0] < 0 and path:
                 arguments = to_json(hold_id, spent, PathRows(path), fence)
                 reply = await self._run("settle", organisation, arguments)
-            await self._connection.durable()
+            if not fence:  # the end of the work is written after this, and is waited for
+                await self._connection.durable()
         except StoreLost:
             self.owe(organisation, hold_id, spent, path, unbooked, fence)
             raise

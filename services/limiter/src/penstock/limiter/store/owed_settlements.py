@@ -19,9 +19,9 @@ from penstock.rpc.errors import Fault
 
 log = logging.getLogger(__name__)
 BOOKED_ANEW_FOR_S = 45.0
-"""For this time a settlement is booked even if the store does not know its hold. Later it is not: it
-may have been booked before without an answer, and the store remembers settled holds for 60 s only
-(`SETTLED_KEPT_MS` in `ledger/holds.lua`).
+"""For this time a settlement is booked even if the store does not know its hold. Later it is not:
+it may have been booked before without an answer, and the store remembers settled holds for 60 s
+only (`SETTLED_KEPT_MS` in `ledger/holds.lua`).
 """
 MAX_OWED = 100_000
 """Settlements that are kept. Beyond this the oldest is dropped, and its hold expires."""

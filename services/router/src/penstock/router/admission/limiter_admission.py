@@ -1,20 +1,23 @@
 """Admission through the limiter: from a lease that is here where that is possible, with a hold of
 its own where it is not.
 
-Calls whose length is open may outlive a lease, so they hold for themselves.
+What the work of a job costs is held under the job's own id, never drawn from a lease: it may be
+tried again by another router, and is charged once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
-from penstock.router.admission.leases import Amounts, Lease, Leases, SpendPath
+from penstock.router.admission.leases import NOTHING, Amounts, Lease, Leases, SpendPath
 from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
 from penstock.router.admission.refusals import refusal
 from penstock.router.requests.resolved import ResolvedRequest
@@ -45,6 +48,9 @@ class Demand(NamedTuple):
     amounts: Amounts
     """At most."""
     unpriced: bool
+    output_tokens: int
+    """Output that the amounts contain."""
+    is_leasable: bool
 
 
 @dataclass(slots=True)
@@ -53,8 +59,13 @@ class Ticket:
 
     call: Call
     amounts: Amounts
+    """What it has drawn from the lease, or else what it holds."""
     lease: Lease | None = None
     hold_id: str = ""
+    """Of a call from a lease: what the lease could not cover of a long answer."""
+    beyond_lease: Amounts = NOTHING
+    fence: int = 0
+    model: str = ""
     covered_tokens: int = 0
     """Output tokens that the hold covers."""
 
@@ -68,9 +79,10 @@ class LimiterAdmission:
         prices: Current[Prices],
         clock: Clock,
         on_loss: Literal["closed", "open"] = "closed",
+        overdraft_share: float = 0.0,
     ) -> None:
         self._limiter = LimiterCalls(peer, clock)
-        self._leases = Leases(self._limiter, clock)
+        self._leases = Leases(self._limiter, clock, overdraft_share)
         self._prices = prices
         self._clock = clock
         self._on_loss = on_loss
@@ -105,13 +117,28 @@ class LimiterAdmission:
             )
             raise exhausted(message, reason=Reason.COST_CEILING)
         path = SpendPath(call.principal, model, call.priority)
-        return Demand(path, (1, bound + output, cost), price is None)
+        if request.kind.open_ended and not output:
+            output = self._longest_output(model)
+            cost = self._prices.value.cost_bound_microusd(model, bound, output) or 0
+            is_leasable = output > 0 and request.job is None
+            return Demand(path, (1, bound + output, cost), price is None, output, is_leasable)
+        is_leasable = request.job is None
+        return Demand(path, (1, bound + output, cost), price is None, output, is_leasable)
+
+    def _must_hold(self, request: ResolvedRequest, demand: Demand) -> bool:
+        """Whether a rule of the path learns what such calls cost, and so each holds for itself."""
+        return request.kind.open_ended and self._leases.expects(demand.path)
+
+    def _longest_output(self, model: str) -> int:
+        """Output tokens of a call that leaves its length open; 0 where the model does not say."""
+        price = self._prices.value.models.get(model)
+        return price.max_output_tokens if price else 0
 
     def _drawn(self, call: Call, request: ResolvedRequest, demand: Demand) -> Admitted | None:
-        if request.kind.open_ended:
+        if not demand.is_leasable or self._must_hold(request, demand):
             return None
         lease = self._leases.draw(demand.path, demand.amounts)
-        return Admitted(Ticket(call, demand.amounts, lease)) if lease is not None else None
+        return _from_lease(call, request, demand, lease) if lease is not None else None
 
     async def _asked(self, call: Call, request: ResolvedRequest, demand: Demand) -> Admitted:
         """Ask the limiter, and once more where its store was away."""
@@ -132,13 +159,14 @@ class LimiterAdmission:
     async def _ask(
         self, call: Call, request: ResolvedRequest, demand: Demand, ends_s: float
     ) -> Admitted:
-        if not request.kind.open_ended:
-            path, amounts, unpriced = demand
+        if demand.is_leasable and not self._must_hold(request, demand):
             lease = await self._leases.draw_granted(
-                path, call, amounts, unpriced=unpriced, ends_s=ends_s
+                demand.path, call, demand.amounts, unpriced=demand.unpriced, ends_s=ends_s
             )
+            if lease is not None and not self._must_hold(request, demand):
+                return _from_lease(call, request, demand, lease)
             if lease is not None:
-                return Admitted(Ticket(call, amounts, lease))
+                await self._leases.give_up(lease, demand.amounts)
         return await self._reserve(call, request, ends_s)
 
     async def _reserve(self, call: Call, request: ResolvedRequest, ends_s: float) -> Admitted:
@@ -148,8 +176,7 @@ class LimiterAdmission:
         output = request.estimate.output_tokens
         left_open = request.kind.open_ended and output == 0
         if left_open:
-            price = self._prices.value.models.get(request.model)
-            output = price.max_output_tokens if price else 0
+            output = self._longest_output(request.model)
         admitted, decision = await self._hold(call, request, output, ends_s)
         hint = decision.max_tokens_hint
         if admitted is None and left_open and hint > 0:
@@ -161,7 +188,9 @@ class LimiterAdmission:
     async def _hold(
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
     ) -> tuple[Admitted | None, pb.Decision]:
-        prices, estimate, hold_id = self._prices.value, request.estimate, secrets.token_hex(12)
+        prices, estimate, job = self._prices.value, request.estimate, request.job
+        hold_id = job.hold_id(request.model) if job else secrets.token_hex(12)
+        fence = job.fence if job else 0
         money = prices.cost_bound_microusd(request.model, estimate.input_bound, output)
         least = prices.cost_bound_microusd(request.model, estimate.input_tokens, 0) or 0
         amounts = (1, estimate.input_bound + output, money or 0)
@@ -173,37 +202,75 @@ class LimiterAdmission:
             output_tokens=output,
             unpriced=money is None,
             route=_route(request),
+            fence=fence,
         )
         try:
             answer: pb.ReserveResponse = await self._limiter.ask("Reserve", reserve, call, ends_s)
         except BaseException:
             # Cancelled or too late: whether the hold was taken is not known, so it is given back.
-            release = pb.ReleaseRequest(hold_id=hold_id)
+            release = pb.ReleaseRequest(hold_id=hold_id, fence=fence)
             owner = Call(call.principal, call.priority)
             self._limiter.later(self._limiter.repeat("Release", release, owner))
             raise
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             return None, answer.decision
-        ticket = Ticket(call, amounts, hold_id=hold_id, covered_tokens=output)
+        ticket = Ticket(
+            call,
+            amounts,
+            hold_id=hold_id,
+            fence=fence,
+            model=request.model,
+            covered_tokens=output,
+        )
         max_output_tokens = 0 if estimate.output_tokens else output
         return Admitted(ticket, max_output_tokens=max_output_tokens), answer.decision
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
-        """Keep a stream's hold ahead of what it has said; raises the Fault that ends it."""
+        """Keep a stream's hold ahead of what it has said; raises the Fault that ends it.
+
+        While the limiter does not answer the stream goes on, and is settled in full at its end.
+        """
         ticket = admitted.ticket
-        if not isinstance(ticket, Ticket) or not ticket.hold_id:
+        if not isinstance(ticket, Ticket) or output_tokens <= ticket.covered_tokens:
             return
-        if output_tokens <= ticket.covered_tokens:
+        if ticket.lease is None and not ticket.hold_id:
             return
-        more = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
-        requests, tokens, microusd = ticket.amounts
-        amounts = (requests, tokens + more, microusd + microusd // max(1, tokens) * more)
-        extend = pb.ExtendRequest(hold_id=ticket.hold_id, amount=to_amount(amounts))
-        answer: pb.ExtendResponse = await self._limiter.ask("Extend", extend, ticket.call)
-        if answer.decision.verdict != pb.VERDICT_ALLOWED:
-            raise refusal(answer.decision)
-        ticket.amounts = amounts
-        ticket.covered_tokens += more
+        tokens = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
+        more = (0, tokens, ticket.amounts[2] // max(1, ticket.amounts[1]) * tokens)
+        if ticket.lease is None:
+            ticket.amounts = _sum(ticket.amounts, more)
+            await self._extend_hold(ticket, ticket.amounts)
+        elif not ticket.hold_id and await self._leases.draw_more(ticket.lease, more):
+            ticket.amounts = _sum(ticket.amounts, more)
+        else:
+            ticket.beyond_lease = _sum(ticket.beyond_lease, more)
+            await self._hold_beyond_lease(ticket, ticket.beyond_lease)
+        ticket.covered_tokens += tokens
+
+    async def _extend_hold(self, ticket: Ticket, amounts: Amounts) -> None:
+        extend = pb.ExtendRequest(
+            hold_id=ticket.hold_id, amount=to_amount(amounts), fence=ticket.fence
+        )
+        await self._ask_for_more("Extend", extend, ticket.call)
+
+    async def _hold_beyond_lease(self, ticket: Ticket, amounts: Amounts) -> None:
+        """Hold what the lease does not cover of a call; a later time the same hold grows."""
+        if ticket.hold_id:
+            await self._extend_hold(ticket, amounts)
+            return
+        ticket.hold_id = secrets.token_hex(12)
+        reserve = pb.ReserveRequest(
+            hold_id=ticket.hold_id, model=ticket.model, amount=to_amount(amounts)
+        )
+        await self._ask_for_more("Reserve", reserve, ticket.call)
+
+    async def _ask_for_more(self, method: str, request: Message, call: Call) -> None:
+        """Raise the refusal of a limiter that answers."""
+        with contextlib.suppress(LimiterUnreachable):
+            answer = await self._limiter.ask(method, request, call)
+            lost = pb.VERDICT_STORE_UNAVAILABLE
+            if answer.decision.verdict not in (pb.VERDICT_ALLOWED, lost):
+                raise refusal(answer.decision)
 
     def settle(
         self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
@@ -217,13 +284,22 @@ class LimiterAdmission:
             return None
         booked = self._booked(receipt, spent)
         if ticket.lease is not None:
-            self._leases.settle(ticket.lease, ticket.amounts, booked)
-            return None
+            from_lease = booked and _least(booked, ticket.amounts) if ticket.hold_id else booked
+            self._leases.settle(ticket.lease, ticket.amounts, from_lease)
+            if not ticket.hold_id:
+                return None
+            booked = booked and from_lease and _difference(booked, from_lease)
         call = Call(ticket.call.principal, ticket.call.priority)
         if booked is None:
-            release = pb.ReleaseRequest(hold_id=ticket.hold_id)
+            release = pb.ReleaseRequest(hold_id=ticket.hold_id, fence=ticket.fence)
             return self._release(release, call)
-        return self._commit(pb.CommitRequest(hold_id=ticket.hold_id, spent=to_amount(booked)), call)
+        commit = pb.CommitRequest(
+            hold_id=ticket.hold_id,
+            spent=to_amount(booked),
+            fence=ticket.fence,
+            model=ticket.model,
+        )
+        return self._commit(commit, call)
 
     async def _release(self, release: pb.ReleaseRequest, call: Call) -> None:
         answer: pb.ReleaseResponse | None = await self._limiter.repeat("Release", release, call)
@@ -264,6 +340,25 @@ class LimiterAdmission:
         """Return every lease; call after the last settlement."""
         self._leases.return_all()
         await self._limiter.close()
+
+
+def _from_lease(call: Call, request: ResolvedRequest, demand: Demand, lease: Lease) -> Admitted:
+    output = demand.output_tokens
+    ticket = Ticket(call, demand.amounts, lease, model=request.model, covered_tokens=output)
+    left_open = request.kind.open_ended and not request.estimate.output_tokens
+    return Admitted(ticket, max_output_tokens=output if left_open else 0)
+
+
+def _sum(left: Amounts, right: Amounts) -> Amounts:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _difference(left: Amounts, right: Amounts) -> Amounts:
+    return left[0] - right[0], left[1] - right[1], left[2] - right[2]
+
+
+def _least(left: Amounts, right: Amounts) -> Amounts:
+    return min(left[0], right[0]), min(left[1], right[1]), min(left[2], right[2])
 
 
 def _route(request: ResolvedRequest) -> str:

@@ -6,6 +6,7 @@ settles it exactly once, after the answer has left; what a Miss owes the cache a
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -98,7 +99,10 @@ class Pipeline:
                 raise
             finally:
                 receipt = outcome.receipt if outcome is not None else None
-                self._later(self._admission.settle(admitted, receipt, spent))
+                settled = self._later(self._admission.settle(admitted, receipt, spent))
+                if request.job is not None and settled is not None and outcome is not None:
+                    # A job that has ended is settled, so it is charged before anybody ends it.
+                    await asyncio.shield(settled)
 
     async def _answer(self, state: CallState, owed: Miss | None) -> Outcome:
         found = owed or await self._look_up(state)
@@ -244,7 +248,8 @@ class Pipeline:
         if hit.refresh is not None:
             ends_s = self._clock.monotonic() + REFRESH_S
             call = state.span.call._replace(run_id="", step="", deadline_s=ends_s)
-            self._later(self._refresh(state.request, call, Miss(hit.refresh)))
+            request = state.request._replace(job=None)
+            self._later(self._refresh(request, call, Miss(hit.refresh)))
         return self._finish(state, Served(hit.result))
 
     async def _refresh(self, request: ResolvedRequest, call: Call, owed: Miss) -> None:
@@ -282,12 +287,11 @@ class Pipeline:
             result, receipt = outcome or (None, None)
             self._later(self._lookup.store(found.ticket, result, receipt))
 
-    def _later(self, deferred: Deferred) -> None:
+    def _later(self, deferred: Deferred) -> asyncio.Task[None] | None:
         """Do what follows the answer; a failure there is the stage's to report, not the
         caller's.
         """
-        if deferred is not None:
-            self._after.start(deferred)
+        return self._after.start(deferred) if deferred is not None else None
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""

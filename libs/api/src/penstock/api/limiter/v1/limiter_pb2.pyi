@@ -144,16 +144,18 @@ class GrantLeaseRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., wanted: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., unpriced: _Optional[bool] = ...) -> None: ...
 
 class GrantLeaseResponse(_message.Message):
-    __slots__ = ("decision", "granted", "ttl_ms", "reserve_each")
+    __slots__ = ("decision", "granted", "ttl_ms", "reserve_each", "holds_expected")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     RESERVE_EACH_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     granted: Amount
     ttl_ms: int
     reserve_each: bool
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., granted: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., reserve_each: _Optional[bool] = ...) -> None: ...
+    holds_expected: bool
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., granted: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., reserve_each: _Optional[bool] = ..., holds_expected: _Optional[bool] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("lease_id", "spent", "wanted")
