@@ -294,6 +294,16 @@ async def test_a_submission_that_is_sent_again_is_one_job(make: Make) -> None:
         assert await store.xlen("penstock:jobs") == 1
 
 
+async def _noted(states: AsyncIterator[pb.Job], seen: list[pb.Job]) -> AsyncIterator[pb.Job]:
+    """The states, of which the first is also put into `seen`."""
+    is_first = True
+    async for state in states:
+        if is_first:
+            seen.append(state)
+        is_first = False
+        yield state
+
+
 async def test_watchers_share_one_reader_and_are_bounded_by_key(make: Make) -> None:
     server = Server()
     server.hang.clear()
@@ -301,8 +311,14 @@ async def test_watchers_share_one_reader_and_are_bounded_by_key(make: Make) -> N
     jobs = make(server, store=counted)
     job = await jobs.submit(request(), ACME)
     await eventually(lambda: bool(server.served))
-    watching = [asyncio.create_task(ended(jobs, job.id)) for _ in range(MAX_WATCHERS_OF_KEY)]
-    await eventually(lambda: counted.whole_reads > MAX_WATCHERS_OF_KEY)  # one at the submission
+    began: list[pb.Job] = []
+
+    async def watch() -> pb.Job:
+        states = [state async for state in _noted(jobs.watch(job.id, ACME), began)]
+        return states[-1]
+
+    watching = [asyncio.create_task(watch()) for _ in range(MAX_WATCHERS_OF_KEY)]
+    await eventually(lambda: len(began) >= MAX_WATCHERS_OF_KEY)
     with pytest.raises(Fault) as refused:
         await ended(jobs, job.id)
     assert refused.value.reason is Reason.TOO_MANY_WATCHERS
