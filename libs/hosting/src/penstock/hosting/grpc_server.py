@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from penstock.hosting.unix_socket import free_path
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
@@ -89,11 +90,12 @@ class GrpcServer:
         """Bind and serve; returns the TCP port, 0 for a unix socket.
 
         Raises:
-            CannotStart: the address is in use or is not one of this machine.
+            CannotStart: the address is in use, is not one of this machine, or names a file that is
+                no socket.
         """
         address = self._settings.listen
         if address.startswith("unix:"):
-            Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+            free_path(Path(address.removeprefix("unix:")))
         try:
             port = self.grpc_server.add_insecure_port(address)
         except RuntimeError:

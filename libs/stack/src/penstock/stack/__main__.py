@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_shape(up_command)
     redis_command = commands.add_parser(
-        "redis", help="run only the embedded Redis in the foreground"
+        "redis", help="run only the embedded store in the foreground"
     )
     redis_command.add_argument(
         "--socket", type=Path, required=True, help="path of the unix socket to serve on"
@@ -72,7 +72,7 @@ def _add_shape(command: argparse.ArgumentParser) -> None:
 
 
 def _become_redis(data: Path, socket: Path) -> NoReturn:
-    """Replace this process by the Redis server, so that signals reach it directly.
+    """Replace this process by the store's server, so that signals reach it directly.
 
     Raises:
         CannotStart: no server can be found, or the folder cannot be written.

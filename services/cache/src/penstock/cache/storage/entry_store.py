@@ -36,7 +36,6 @@ COMPRESSED = b"1"
 """First byte of a stored entry."""
 SCAN_BATCH = 1_000
 ADD_TO_GROUP = """
-redis.replicate_commands()
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ms)
