@@ -153,7 +153,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def store_url(
     loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    server = embedded_store(tmp_path_factory.mktemp("ledger"), "cache")
+    server = embedded_store(tmp_path_factory.mktemp("ledger"))
     yield loop.run_until_complete(server.__aenter__())
     loop.run_until_complete(server.__aexit__(None, None, None))
 
@@ -353,7 +353,7 @@ def test_strict_rules_are_never_exceeded_by_callers_who_spend_what_they_hold(
 async def test_a_folded_ledger_replays_to_the_state_and_a_meddled_counter_is_found(
     tmp_path: Path,
 ) -> None:
-    async with embedded_store(tmp_path, "cache") as url:
+    async with embedded_store(tmp_path) as url:
         client, now_us = open_store(url), START_US
         store = LedgerStore(
             client, SystemClock(), TIMINGS, now_us=lambda: now_us, max_ledger_bytes=MAX_BYTES

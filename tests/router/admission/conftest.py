@@ -187,7 +187,7 @@ StartLimited = Callable[..., Limited]
 async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
     """Makes an admission under these rules; closed afterwards."""
     started: list[Limited] = []
-    async with embedded_store(tmp_path / "store", "cache") as url:
+    async with embedded_store(tmp_path / "store") as url:
 
         def start(
             *rules: dict[str, object],

@@ -162,7 +162,7 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
     async def start(**more: Any) -> AsyncIterator[Rig]:
         clock = SystemClock()
         async with contextlib.AsyncExitStack() as stack:
-            url = await stack.enter_async_context(embedded_store(tmp_path / "store", "cache"))
+            url = await stack.enter_async_context(embedded_store(tmp_path / "store"))
             store = LedgerStore(open_store(url), clock, StoreTimings(5.0, 1.0))
             stack.push_async_callback(store.close)
             batcher = BatcherServicer(

@@ -221,7 +221,7 @@ async def clock() -> FakeClock:
 async def start(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Start]:
     settings = RouterSettings(callback_hosts=HOSTS, callback_secret=SECRET)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_store(tmp_path / "redis", "cache"))
+        url = await stack.enter_async_context(embedded_store(tmp_path / "redis"))
         store = await stack.enter_async_context(open_store(url))
 
         def build(told: Scripted) -> Jobs:

@@ -133,7 +133,7 @@ class Routers:
 async def routers(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Routers]:
     rng = Random(request.getfixturevalue("seed"))
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_store(tmp_path / "redis", "cache"))
+        url = await stack.enter_async_context(embedded_store(tmp_path / "redis"))
         clock, store = SystemClock(), await stack.enter_async_context(open_store(url))
         client = open_store(url)
         ledger = LedgerStore(client, clock, StoreTimings(timeout_s=5.0))
