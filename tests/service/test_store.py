@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from penstock.service.program import CannotStart
 from penstock.service.store import (
-    EmbeddedStore,
     embedded_store,
     open_store,
     reachable,

@@ -15,6 +15,7 @@ from penstock.hosting.service import Port, Service
 from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.counters import state_kind
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.ledger_store import LedgerStore
@@ -53,10 +54,15 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
                 log.warning("the ledger's store: %s", warning)
             reported.add(warning)
 
-    store = LedgerStore(client, outside.clock, settings.store_timings(), on_connected=report)
-    limiter = LimiterServicer(
-        settings, *_sections(settings), store, outside.clock, outside.telemetry
+    limits, prices = _sections(settings)
+    store = LedgerStore(
+        client,
+        outside.clock,
+        settings.store_timings(),
+        on_connected=report,
+        state_kinds=lambda: {rule.name: state_kind(rule) for rule in limits.rules},
     )
+    limiter = LimiterServicer(settings, limits, prices, store, outside.clock, outside.telemetry)
     endpoint = Endpoint(
         SERVICES["LimiterService"],
         limiter,

@@ -163,10 +163,13 @@ def counter_key(rule: RuleSection, organisation: str, value: str) -> str:
 
     It names what the counter's state depends on, so a rule of another kind starts a new counter.
     """
-    return f"{organisation_prefix(organisation)}c:{rule.name}:{_state_kind(rule)}:{_in_key(value)}"
+    return f"{organisation_prefix(organisation)}c:{rule.name}:{state_kind(rule)}:{_in_key(value)}"
 
 
-def _state_kind(rule: RuleSection) -> str:
+def state_kind(rule: RuleSection) -> str:
+    """What the state of a rule's counters depends on: the kind first, such as `rate-tokens` or
+    `calendar-microusd-month`.
+    """
     if rule.kind == "rate":
         return f"rate-{rule.counts}"
     return f"{'calendar' if rule.calendar else 'rolling'}-{rule.counts}-{rule.window}"

@@ -28,6 +28,7 @@ OPERATION_MODULES = {
     "settlements": ("settle",),
     "leases": ("renew",),
     "inspection": ("usage", "adjust", "drain", "snapshot"),
+    "migration": ("migrate",),
 }
 """Files of the folder `ledger` by the operations that they return."""
 RUN = """

@@ -58,7 +58,8 @@
 -- When the stream has more than its bytes, its oldest entries are folded into one sum a counter, and
 -- a replay begins with the sums.
 --
--- KEYS. All keys of an organisation begin with its prefix, whose hash tag puts them on one node.
+-- KEYS. `penstock:limiter:schema` is the schema, 2 (`store/schema.py`). All keys of an organisation
+-- begin with its prefix, whose hash tag puts them on one node.
 --   c:RULE:KIND:VALUE
 --                  the counter of a rule for a value. KIND is what the counter's state depends on
 --                  (`calendar-microusd-month`), so a rule that changes it starts a new counter.

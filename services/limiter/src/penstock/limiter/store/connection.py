@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -38,6 +38,7 @@ from penstock.limiter.store.errors import (
     store_errors_as_lost,
 )
 from penstock.limiter.store.owed_settlements import OwedSettlements
+from penstock.limiter.store.schema import WrongSchema, ensure_schema
 from penstock.rpc.errors import Fault, internal
 from penstock.rpc.micro_batch import MicroBatcher
 from penstock.service.clock import Clock
@@ -124,6 +125,7 @@ class StoreConnection:
 
     Args:
         now_us: the time that the script is given; 0 means the store's own clock.
+        state_kinds: what the state of each rule's counters depends on, by rule; for a migration.
         on_connected: is told what the store says of itself, whenever it is found.
         max_ledger_bytes: bytes of each ledger's entries that are kept before older ones are folded.
     """
@@ -136,6 +138,7 @@ class StoreConnection:
         now_us: Callable[[], int],
         max_ledger_bytes: int,
         on_connected: Callable[[StoreFacts], None] = lambda _: None,
+        state_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -157,6 +160,7 @@ class StoreConnection:
         self.restarted_s = -math.inf
         """When the store was last found to have been restarted, by the monotonic clock."""
         self._on_connected = on_connected
+        self._state_kinds = state_kinds
         self._fsyncs = Fsyncs(client)
         self.owed = OwedSettlements(self._batches, self.durable)
 
@@ -171,7 +175,11 @@ class StoreConnection:
         return self._probe is not None
 
     async def connect(self) -> None:
-        """Connect and learn the store's pace before the first caller; a lost store is probed."""
+        """Connect and learn the store's pace before the first caller; a lost store is probed.
+
+        Raises:
+            WrongSchema: the store's ledger is of another schema.
+        """
         try:
             async with asyncio.timeout(self._timings.timeout_s):
                 await self._warm_up()
@@ -279,7 +287,7 @@ class StoreConnection:
 
     async def _probe_until_answered(self) -> None:
         while True:
-            with contextlib.suppress(*STORE_ERRORS, RuntimeError):
+            with contextlib.suppress(*STORE_ERRORS, WrongSchema):
                 async with asyncio.timeout(self._timings.timeout_s):
                     await self._warm_up()
                 log.warning("the ledger's store answers again: its rules decide")
@@ -296,11 +304,17 @@ class StoreConnection:
         """
         loop = asyncio.get_running_loop()
         await self._evaluate([NO_COUNTERS])
+        await ensure_schema(self._client, self._run_alone, self._state_kinds())
         for _ in range(MIN_BATCHES):
             began_s = loop.time()
             await self._client.set(PROBE_KEY, 1, px=1_000)
             self._patience.record(1, loop.time() - began_s, loop.time())
         self._on_connected(await self._fsyncs.learn())
+
+    async def _run_alone(self, call: ScriptCall) -> None:
+        (reply,) = await self._evaluate([call])
+        if isinstance(reply, Fault):
+            raise reply
 
     async def _evaluate(self, batch: Sequence[ScriptCall]) -> list[ScriptReply | Fault]:
         """Send a batch to the store, and load the script if the store does not have it.

@@ -6,7 +6,7 @@ StoreLost while the store is slow or lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import redis.asyncio
 from penstock.limiter.counters import Amounts, Counter, organisation_prefix
@@ -53,6 +53,7 @@ class LedgerStore:
 
     Args:
         now_us: Unix microseconds to use in place of the store's clock, for replays; 0: the store's.
+        state_kinds: what the state of each rule's counters depends on, by rule; for a migration.
         on_connected: is told what the store says of itself, whenever it is found.
         max_ledger_bytes: bytes of a ledger's entries that are kept before older ones are folded.
     """
@@ -65,10 +66,11 @@ class LedgerStore:
         now_us: Callable[[], int] = lambda: 0,
         max_ledger_bytes: int = MAX_LEDGER_BYTES,
         on_connected: Callable[[StoreFacts], None] = lambda _: None,
+        state_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._client = client
         self._connection = StoreConnection(
-            client, clock, timings, now_us, max_ledger_bytes, on_connected
+            client, clock, timings, now_us, max_ledger_bytes, on_connected, state_kinds
         )
         self.audit_log = AuditLog(client)
 
