@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import redis.asyncio
 from penstock.service.purity import pure
+from penstock.service.work_stream import stop
 from redis.exceptions import ResponseError
 
 WAITAOF_SINCE = (7, 2)
@@ -138,10 +139,7 @@ class Fsyncs:
 
     async def close(self) -> None:
         """Stop waiting."""
-        tasks = [task for task in (self._current, self._next) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop([task for task in (self._next, self._current) if task is not None])
 
     async def _sync_after(self, before: asyncio.Task[None] | None) -> None:
         """Whoever waits for this task wrote before its mark is sent."""

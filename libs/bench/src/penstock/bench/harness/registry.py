@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "faults",
     "hop",
     "limiter",
     "overhead",

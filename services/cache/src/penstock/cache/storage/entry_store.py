@@ -45,6 +45,12 @@ redis.call('PEXPIREAT', KEYS[1], redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCO
 """Adds keys (the second argument on) to a group for ARGV[1] milliseconds. Expired keys are removed,
 and the group expires with its last key.
 """
+LENGTHS = """
+local lengths = {}
+for i, key in ipairs(KEYS) do lengths[i] = redis.call('STRLEN', key) end
+return lengths
+"""
+"""The lengths of all keys in one answer: a start reads hundreds of thousands."""
 STORE_ERRORS = (RedisError, OSError, TimeoutError)
 """What calls raise when the store does not answer."""
 
@@ -123,9 +129,22 @@ class EntryStore:
 
     async def load_sizes(self) -> None:
         """Count the entries that are in the store towards the limits; after a restart."""
-        async for raw in self._client.scan_iter(match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH):
-            name = raw.decode()
-            await self.count([NewEntry(name, int(await self._client.strlen(name)), 0)])
+        cursor = 0
+        while True:
+            found: Any = await self._client.scan(
+                cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH
+            )
+            cursor, names = int(found[0]), found[1]
+            sizes = await self._client.eval(LENGTHS, len(names), *names) if names else []
+            await self.count(
+                [
+                    NewEntry(name.decode(), int(size), 0)
+                    for name, size in zip(names, sizes, strict=True)
+                    if size  # it may have expired since
+                ]
+            )
+            if cursor == 0:
+                return
 
     async def count(self, entries: Sequence[NewEntry]) -> None:
         """Count entries in the store towards the limits, and evict what exceeds them."""

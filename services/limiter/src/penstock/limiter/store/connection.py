@@ -43,6 +43,7 @@ from penstock.rpc.errors import Fault, internal
 from penstock.rpc.micro_batch import MicroBatcher
 from penstock.service.clock import Clock
 from penstock.service.durability import Fsyncs, StoreFacts
+from penstock.service.work_stream import stop
 from redis.exceptions import NoScriptError
 
 log = logging.getLogger(__name__)
@@ -212,8 +213,7 @@ class StoreConnection:
         """Stop probing and sending, and close the client."""
         self._is_closed = True
         if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+            await stop([self._probe])
         await self.owed.close()
         await self._fsyncs.close()
         await self._client.aclose()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from penstock.limiter.script import ScriptCall
 from penstock.limiter.store.errors import StoreLost
 from penstock.rpc.errors import Fault
+from penstock.service.work_stream import stop
 
 log = logging.getLogger(__name__)
 BOOKED_ANEW_FOR_S = 45.0
@@ -100,5 +101,4 @@ class OwedSettlements:
     async def close(self) -> None:
         """Stop sending."""
         if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait([self._sender])
+            await stop([self._sender])
