@@ -28,24 +28,12 @@ from penstock.service.store import embedded_store, open_store
 
 DEPTH = 64
 """Decisions, or the SETs of as many, that are under way at a time."""
-WRITES = frozenset(
-    [
-        "set",
-        "hset",
-        "hdel",
-        "hincrby",
-        "incrby",
-        "zadd",
-        "zrem",
-        "sadd",
-        "srem",
-        "xadd",
-        "xdel",
-        "pexpire",
-        "del",
-        "rename",
-    ]
+WRITES = (
+    frozenset(("set", "incrby", "del", "rename", "pexpire"))
+    | frozenset(("hset", "hdel", "hincrby", "sadd", "srem"))
+    | frozenset(("zadd", "zrem", "xadd", "xdel"))
 )
+"""The writing commands that the script uses."""
 COUNTED = 2_000
 SET_OVERHEAD_BYTES = 60
 """What the append-only file needs for a SET beside its value, about."""
