@@ -39,6 +39,7 @@ SHED                  RESOURCE_EXHAUSTED   NOWHERE        other  yes    NOTHING 
 TRY_TIMED_OUT         DEADLINE_EXCEEDED    IF_REPEATABLE  same   no     SICK     SENT
 QUEUE_FULL            RESOURCE_EXHAUSTED   ELSEWHERE      same   yes    NOTHING  SAID
 NOT_ATTACHED          UNAVAILABLE          HERE           other  yes    NOTHING  SAID
+OWNER_GONE            UNAVAILABLE          HERE           other  yes    NOTHING  SAID
 INSTANCE_LEAVING      UNAVAILABLE          ELSEWHERE      other  yes    NOTHING  SAID
 NO_ANSWER             UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
 STREAM_CUT            UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
