@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from penstock.limiter.counters import CalendarCounter, SpendPath, counters_of, organisation_prefix
+from penstock.limiter.counters import SpendPath, counters_of, organisation_prefix
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.script import Reservation
 from penstock.limiter.store.connection import StoreTimings
@@ -51,7 +52,7 @@ async def measure(folder: Path, appendfsync: Appendfsync, *, waits: bool, seed: 
     folder.mkdir(parents=True)
     server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
     answered = await _settle_until_killed(server, waits, Random(seed).uniform(1.2, 3.0))
-    async with _served(server) as _:
+    async with _served(server):
         client = open_store(server.url)
         prefix = organisation_prefix("acme") + "hold:"
         pipe = client.pipeline(transaction=False)
@@ -63,7 +64,7 @@ async def measure(folder: Path, appendfsync: Appendfsync, *, waits: bool, seed: 
 
 
 @contextlib.asynccontextmanager
-async def _served(server: EmbeddedStore):  # type: ignore[no-untyped-def]
+async def _served(server: EmbeddedStore) -> AsyncIterator[subprocess.Popen[bytes]]:
     """The server as a process."""
     process = subprocess.Popen(
         server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -90,7 +91,6 @@ async def _settle_until_killed(server: EmbeddedStore, waits: bool, after_s: floa
         if waits:
             await store.connect()  # learns how the store confirms
         counters = counters_of(SECTION, PATH, SystemClock().time())
-        assert not any(isinstance(counter, CalendarCounter) for counter in counters)
 
         async def caller(number: int) -> None:
             amounts = [1, 10, 0]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio
 from penstock.bench.limiter.in_process import RULES
@@ -125,6 +125,6 @@ async def _writes_of(client: redis.asyncio.Redis, work: Work) -> tuple[float, fl
 
 
 async def _written(client: redis.asyncio.Redis) -> tuple[int, int]:
-    info = cast(dict[str, Any], await client.info("everything"))
+    info: dict[str, Any] = await client.info("everything")
     calls = sum(int(info.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in WRITES)
     return calls, int(info["aof_current_size"])
