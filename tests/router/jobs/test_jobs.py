@@ -264,18 +264,21 @@ async def test_jobs_that_have_not_ended_are_bounded_by_key_and_by_organisation(m
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_results_leave_first(make: Make) -> None:
-    jobs = make(Server(), kept_jobs_mib=1)
-    big = "x" * 400_000
-    names = []
-    for _ in range(4):
-        names.append((await jobs.submit(request(big), ACME)).id)
+    jobs, options, names = make(Server(), kept_jobs_mib=1), pb.CallOptions(run_id="r1"), []
+    for number in range(3):
+        one = request(idempotency_token=str(number), options=options)
+        names.append((await jobs.submit(one, ACME)).id)
         await ended(jobs, names[-1])
-    assert (await jobs.get(names[-1], ACME)).state == pb.JOB_STATE_SUCCEEDED
     with pytest.raises(Fault, match="fill 1048576 bytes"):
         await jobs.submit(request("x" * 1_100_000), ACME)
+    assert (await jobs.get(names[0], ACME)).state == pb.JOB_STATE_SUCCEEDED, "nothing was dropped"
+    big = request("x" * (2**20 - 3 * 1_024), deadline_ms=60_000)  # leaves room for two results
+    await jobs.submit(big, ACME)
     with pytest.raises(Fault) as gone:
         await jobs.get(names[0], ACME)
     assert gone.value.code is grpc.StatusCode.NOT_FOUND
+    again = await jobs.submit(request(idempotency_token="0"), ACME)
+    assert again.id != names[0], "its token is forgotten with it"
 
 
 async def test_a_job_that_nobody_serves_is_forgotten_after_its_deadline(make: Make) -> None:

@@ -5,9 +5,8 @@
 -- its counters when they were held, `t` milliseconds to live, `f` when an ended hold is
 -- forgotten, and `n` the fence of the try that holds it; none where only one may.
 
-local SETTLED_KEPT_MS, EXPIRED_KEPT_MS = 60000, 3600000
--- Longer than a router that stalls between two tries of a job.
-local FENCED_KEPT_MS = 86400000
+-- How long ended holds are remembered; `FENCED`: longer than a router that tries a job stalls.
+local SETTLED_KEPT_MS, EXPIRED_KEPT_MS, FENCED_KEPT_MS = 60000, 3600000, 3600000
 
 local function key_of(id)
   return PREFIX .. 'hold:' .. id

@@ -2,16 +2,16 @@
 answered too late changes nothing.
 
 KEYS of every script: the job's own hash. Fields of it: `request`, `principal`, `organisation`,
-`book` and `key` (where it is counted), `callback`, `priority`, `state`, `submitted`, `deadline`,
-`attempts` (which is also the fence: the attempt that may end the job), `outcome`, `ended`,
-`ended_by` (a fence; empty for a cancellation) and `ends`.
+`book` and `key` (where it is counted), `token` and `run` (keys that name it), `callback`,
+`priority`, `state`, `submitted`, `deadline`, `attempts` (which is also the fence: the attempt that
+may end the job), `outcome`, `ended`, `ended_by` (a fence; empty for a cancellation) and `ends`.
 
 What an organisation keeps is its book, under `penstock:jobs:ORGANISATION:`. Organisations and API
 keys are percent-encoded there, so no separator stands in them.
 
 - `open`, `open:KEY`: ids of jobs that have not ended, of the organisation and of one API key, and
   `ended`: of those that have; sorted by when the job's hash expires;
-- `bytes`: bytes of each job, and their sum in the field `total`.
+- `bytes`: bytes of each job, and their sums in the fields `open` and `ended`.
 """
 
 from __future__ import annotations
@@ -26,36 +26,59 @@ SHARED = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local JOB = 'penstock:job:'
+-- Bytes that a job needs beside its request or its result, about.
+local OVERHEAD = 1024
 
-local function set_bytes(book, id, bytes)
-  local before = tonumber(redis.call('HGET', book .. 'bytes', id) or 0)
-  if bytes > 0 then
-    redis.call('HSET', book .. 'bytes', id, bytes)
-  else
-    redis.call('HDEL', book .. 'bytes', id)
-  end
-  return redis.call('HINCRBY', book .. 'bytes', 'total', bytes - before)
+local function bytes_of(book, field)
+  return tonumber(redis.call('HGET', book .. 'bytes', field) or 0)
+end
+
+-- Counts a job that joins a list with its bytes, or that leaves it.
+local function join(book, list, id, bytes, expires)
+  redis.call('ZADD', book .. list, expires, id)
+  redis.call('HSET', book .. 'bytes', id, bytes)
+  redis.call('HINCRBY', book .. 'bytes', list, bytes)
+end
+
+local function leave(book, list, id)
+  redis.call('ZREM', book .. list, id)
+  redis.call('HINCRBY', book .. 'bytes', list, -bytes_of(book, id))
+  redis.call('HDEL', book .. 'bytes', id)
 end
 
 -- Forgets the jobs of a list whose hashes have expired.
 local function forget_expired(book, list)
   local expired = redis.call('ZRANGEBYSCORE', book .. list, '-inf', now, 'LIMIT', 0, 100)
   for _, id in ipairs(expired) do
-    redis.call('ZREM', book .. list, id)
-    set_bytes(book, id, 0)
+    leave(book, list, id)
   end
 end
 
--- Forgets the results that were kept longest until `room` more bytes fit. Whether they do.
+local function forget_result(book, id)
+  local token, run = unpack(redis.call('HMGET', JOB .. id, 'token', 'run'))
+  if token and token ~= '' then
+    redis.call('DEL', token)
+  end
+  if run and run ~= '' then
+    redis.call('SREM', run, id)
+  end
+  redis.call('DEL', JOB .. id)
+  leave(book, 'ended', id)
+end
+
+-- Forgets the results that were kept longest until `room` more bytes fit. Whether they do; where
+-- open jobs leave no room, no result is forgotten.
 local function make_room(book, room, max_bytes)
-  local total = tonumber(redis.call('HGET', book .. 'bytes', 'total') or 0)
-  while total + room > max_bytes do
-    local oldest = redis.call('ZPOPMIN', book .. 'ended')
-    if #oldest == 0 then
+  local open = bytes_of(book, 'open')
+  if open + room > max_bytes then
+    return false
+  end
+  while open + bytes_of(book, 'ended') + room > max_bytes do
+    local oldest = redis.call('ZRANGE', book .. 'ended', 0, 0)[1]
+    if not oldest then
       return false
     end
-    redis.call('DEL', JOB .. oldest[1])
-    total = set_bytes(book, oldest[1], 0)
+    forget_result(book, oldest)
   end
   return true
 end
@@ -85,18 +108,19 @@ end
 if redis.call('ZCARD', book .. 'open:' .. key) >= tonumber(ARGV[13]) then
   return {3, ''}
 end
-if not make_room(book, #request, tonumber(ARGV[14])) then
+local bytes = #request + OVERHEAD
+if not make_room(book, bytes, tonumber(ARGV[14])) then
   return {4, ''}
 end
 local expires = now + deadline + keep_ms
 redis.call('HSET', KEYS[1], 'request', request, 'principal', ARGV[3],
   'organisation', ARGV[4], 'book', book, 'key', key, 'callback', ARGV[6], 'priority', ARGV[7],
+  'token', ARGV[10] == '1' and KEYS[3] or '', 'run', ARGV[11] == '1' and KEYS[4] or '',
   'state', 1, 'submitted', now, 'deadline', now + deadline, 'attempts', 0)
 redis.call('PEXPIREAT', KEYS[1], expires)
-redis.call('ZADD', book .. 'open', expires, id)
+join(book, 'open', id, bytes, expires)
 redis.call('ZADD', book .. 'open:' .. key, expires, id)
 redis.call('PEXPIRE', book .. 'open:' .. key, deadline + keep_ms + 604800000)
-set_bytes(book, id, #request)
 redis.call('XADD', KEYS[2], '*', 'id', id)
 if ARGV[10] == '1' then
   redis.call('SET', KEYS[3], id, 'PX', deadline + keep_ms)
@@ -141,12 +165,10 @@ redis.call('HSET', KEYS[1], 'state', ARGV[3], 'outcome', ARGV[4], 'ended', now, 
 redis.call('HDEL', KEYS[1], 'request')
 redis.call('HINCRBY', KEYS[1], 'ends', 1)
 redis.call('PEXPIRE', KEYS[1], keep_ms)
-redis.call('ZREM', book .. 'open', id)
+leave(book, 'open', id)
 redis.call('ZREM', book .. 'open:' .. key, id)
-set_bytes(book, id, 0)
-make_room(book, #ARGV[4], tonumber(ARGV[7]))
-redis.call('ZADD', book .. 'ended', now + keep_ms, id)
-set_bytes(book, id, math.max(#ARGV[4], 1))
+make_room(book, #ARGV[4] + OVERHEAD, tonumber(ARGV[7]))
+join(book, 'ended', id, #ARGV[4] + OVERHEAD, now + keep_ms)
 redis.call('PUBLISH', ARGV[1], id)
 if callback ~= '' and fence ~= '' then
   redis.call('XADD', KEYS[2], '*', 'id', id)
