@@ -62,6 +62,7 @@ RULES = [
         "limit": 10**9,
         "window": "month",
         "calendar": True,
+        "holds": "expected",  # so that each call holds for itself, and is read at once
     }
     for what in ("requests", "tokens", "microusd")
 ]

@@ -22,11 +22,7 @@ from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.service.durability import (
-    DURABLE_CLIENT_TIMEOUT_S,
-    StoreFacts,
-    ledger_warnings,
-)
+from penstock.service.durability import DURABLE_CLIENT_TIMEOUT_S, StoreFacts
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
 
@@ -49,7 +45,7 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
     reported: set[str] = set()
 
     def report(facts: StoreFacts) -> None:
-        for warning in ledger_warnings(facts, settings.ledger_url, settings.cache_url):
+        for warning in settings.store_warnings(facts):
             if warning not in reported:
                 log.warning("the ledger's store: %s", warning)
             reported.add(warning)
