@@ -207,7 +207,9 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
             limiter = LimiterServicer(LimiterSettings(), section, PRICES, store, clock)
             peer = ObservedPeer(peer_to(LIMITER, limiter, clock))
             prices = Current(Prices.from_section(PRICES))
-            admission = LimiterAdmission(peer, prices, clock, on_loss, overdraft_share)
+            admission = LimiterAdmission(
+                peer, prices, clock, on_loss, overdraft_share=overdraft_share
+            )
             started.append(Limited(admission, limiter, store, connection, peer, clock))
             return started[-1]
 

@@ -128,23 +128,24 @@ class EntryStore:
         self._limits.resize(section.tenant_bytes, section.total_bytes)
 
     async def load_sizes(self) -> None:
-        """Count the entries that are in the store towards the limits; after a restart."""
-        cursor = 0
-        while True:
+        """Count the entries that are in the store towards the limits, a batch at a time; after a
+        restart. What was counted meanwhile is not counted again.
+        """
+        cursor, is_first = 0, True
+        while cursor or is_first:
+            is_first = False
             found: Any = await self._client.scan(
                 cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH
             )
-            cursor, names = int(found[0]), found[1]
-            sizes = await self._client.eval(LENGTHS, len(names), *names) if names else []
+            cursor, raw_names = int(found[0]), found[1]
+            names = [name for raw in raw_names if (name := raw.decode()) not in self._limits]
+            pipe = self._client.pipeline(transaction=False)
+            for name in names:
+                pipe.strlen(name)
+            sizes: list[int] = await pipe.execute()
             await self.count(
-                [
-                    NewEntry(name.decode(), int(size), 0)
-                    for name, size in zip(names, sizes, strict=True)
-                    if size  # it may have expired since
-                ]
+                [NewEntry(name, size, 0) for name, size in zip(names, sizes, strict=True)]
             )
-            if cursor == 0:
-                return
 
     async def count(self, entries: Sequence[NewEntry]) -> None:
         """Count entries in the store towards the limits, and evict what exceeds them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -19,11 +20,17 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
 from penstock.router.admission.leases import NOTHING, Amounts, Lease, Leases, SpendPath
 from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
+from penstock.router.admission.output_limit import (
+    OutputLimit,
+    affordable,
+    check_ceiling,
+    output_limit,
+)
 from penstock.router.admission.refusals import refusal
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Admitted, Deferred, Spent
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, exhausted
+from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
@@ -48,8 +55,8 @@ class Demand(NamedTuple):
     amounts: Amounts
     """At most."""
     unpriced: bool
-    output_tokens: int
-    """Output that the amounts contain."""
+    limit: OutputLimit
+    """The output that the amounts contain."""
     is_leasable: bool
 
 
@@ -79,8 +86,15 @@ class LimiterAdmission:
         prices: Current[Prices],
         clock: Clock,
         on_loss: Literal["closed", "open"] = "closed",
+        max_output_tokens: Callable[[str], int] = lambda _: 0,
         overdraft_share: float = 0.0,
     ) -> None:
+        """Make the stage.
+
+        Args:
+            max_output_tokens: what a model's instances say of its longest answer; 0 for nothing.
+        """
+        self._max_output_tokens = max_output_tokens
         self._limiter = LimiterCalls(peer, clock)
         self._leases = Leases(self._limiter, clock, overdraft_share)
         self._prices = prices
@@ -109,30 +123,23 @@ class LimiterAdmission:
         bound, output = estimate.input_bound, estimate.output_tokens
         price = self._prices.value.cost_bound_microusd(model, bound, output)
         cost = price or 0
-        options = request.options
-        if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
-            message = (
-                f"options.max_cost_microusd: this call may cost {cost} micro-dollars, "
-                f"{options.max_cost_microusd} are allowed"
-            )
-            raise exhausted(message, reason=Reason.COST_CEILING)
+        check_ceiling(request.options, cost)
         path = SpendPath(call.principal, model, call.priority)
+        limit, is_leasable = OutputLimit(output), request.job is None
         if request.kind.open_ended and not output:
-            output = self._longest_output(model)
-            cost = self._prices.value.cost_bound_microusd(model, bound, output) or 0
-            is_leasable = output > 0 and request.job is None
-            return Demand(path, (1, bound + output, cost), price is None, output, is_leasable)
-        is_leasable = request.job is None
-        return Demand(path, (1, bound + output, cost), price is None, output, is_leasable)
+            limit = self._limit_of(request)
+            is_leasable = is_leasable and limit.tokens > 0
+            cost = self._prices.value.cost_bound_microusd(model, bound, limit.tokens) or 0
+        return Demand(path, (1, bound + limit.tokens, cost), price is None, limit, is_leasable)
 
     def _must_hold(self, request: ResolvedRequest, demand: Demand) -> bool:
         """Whether a rule of the path learns what such calls cost, and so each holds for itself."""
         return request.kind.open_ended and self._leases.expects(demand.path)
 
-    def _longest_output(self, model: str) -> int:
-        """Output tokens of a call that leaves its length open; 0 where the model does not say."""
-        price = self._prices.value.models.get(model)
-        return price.max_output_tokens if price else 0
+    def _limit_of(self, request: ResolvedRequest) -> OutputLimit:
+        """The length of an answer that its caller left open. Raises Fault."""
+        own_limit = self._max_output_tokens(request.model)
+        return output_limit(request, self._prices.value, own_limit)
 
     def _drawn(self, call: Call, request: ResolvedRequest, demand: Demand) -> Admitted | None:
         if not demand.is_leasable or self._must_hold(request, demand):
@@ -173,17 +180,17 @@ class LimiterAdmission:
         """Hold for this call alone. Where the caller left the length open, it is what the model
         says at most, or else what the budget affords.
         """
-        output = request.estimate.output_tokens
-        left_open = request.kind.open_ended and output == 0
+        left_open = request.kind.open_ended and request.estimate.output_tokens == 0
+        limit = OutputLimit(request.estimate.output_tokens)
         if left_open:
-            output = self._longest_output(request.model)
-        admitted, decision = await self._hold(call, request, output, ends_s)
-        hint = decision.max_tokens_hint
-        if admitted is None and left_open and hint > 0:
-            admitted, decision = await self._hold(call, request, hint, ends_s)
+            limit = self._limit_of(request)
+        admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
+        if admitted is None and left_open and decision.max_tokens_hint > 0:
+            limit = affordable(decision)
+            admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
         if admitted is None:
             raise refusal(decision)
-        return admitted
+        return admitted._replace(notes=(limit.note,)) if limit.note else admitted
 
     async def _hold(
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
@@ -225,6 +232,18 @@ class LimiterAdmission:
         max_output_tokens = 0 if estimate.output_tokens else output
         return Admitted(ticket, max_output_tokens=max_output_tokens), answer.decision
 
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        """Hold what one more send of the same answer may cost: its input, for what it may say is
+        held already. Raises the Fault that ends it.
+        """
+        ticket = admitted.ticket
+        if not isinstance(ticket, Ticket) or (ticket.lease is None and not ticket.hold_id):
+            return
+        bound = request.estimate.input_bound
+        more = self._prices.value.cost_bound_microusd(request.model, bound, 0) or 0
+        check_ceiling(request.options, ticket.amounts[2] + ticket.beyond_lease[2] + more)
+        await self._take_more(ticket, (0, bound, more))
+
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         """Keep a stream's hold ahead of what it has said; raises the Fault that ends it.
 
@@ -236,7 +255,12 @@ class LimiterAdmission:
         if ticket.lease is None and not ticket.hold_id:
             return
         tokens = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
-        more = (0, tokens, ticket.amounts[2] // max(1, ticket.amounts[1]) * tokens)
+        microusd = ticket.amounts[2] // max(1, ticket.amounts[1]) * tokens
+        await self._take_more(ticket, (0, tokens, microusd))
+        ticket.covered_tokens += tokens
+
+    async def _take_more(self, ticket: Ticket, more: Amounts) -> None:
+        """Draw more from the call's lease, or hold it. Raises the refusal."""
         if ticket.lease is None:
             ticket.amounts = _sum(ticket.amounts, more)
             await self._extend_hold(ticket, ticket.amounts)
@@ -245,7 +269,6 @@ class LimiterAdmission:
         else:
             ticket.beyond_lease = _sum(ticket.beyond_lease, more)
             await self._hold_beyond_lease(ticket, ticket.beyond_lease)
-        ticket.covered_tokens += tokens
 
     async def _extend_hold(self, ticket: Ticket, amounts: Amounts) -> None:
         extend = pb.ExtendRequest(
@@ -343,10 +366,11 @@ class LimiterAdmission:
 
 
 def _from_lease(call: Call, request: ResolvedRequest, demand: Demand, lease: Lease) -> Admitted:
-    output = demand.output_tokens
-    ticket = Ticket(call, demand.amounts, lease, model=request.model, covered_tokens=output)
+    tokens, note = demand.limit
+    ticket = Ticket(call, demand.amounts, lease, model=request.model, covered_tokens=tokens)
     left_open = request.kind.open_ended and not request.estimate.output_tokens
-    return Admitted(ticket, max_output_tokens=output if left_open else 0)
+    max_output_tokens = tokens if left_open else 0
+    return Admitted(ticket, (note,) if note else (), max_output_tokens)
 
 
 def _sum(left: Amounts, right: Amounts) -> Amounts:

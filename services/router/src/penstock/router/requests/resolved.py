@@ -62,6 +62,18 @@ class JobTry(NamedTuple):
         return hashlib.sha256(f"{self.job_id}\n{model}".encode()).hexdigest()[:48]
 
 
+def with_ceiling_less(
+    options: router_pb2.CallOptions, spent_microusd: int
+) -> router_pb2.CallOptions:
+    """The options under what is left of the caller's ceiling, if there is one."""
+    if not options.HasField("max_cost_microusd"):
+        return options
+    lowered = router_pb2.CallOptions()
+    lowered.CopyFrom(options)
+    lowered.max_cost_microusd = max(0, options.max_cost_microusd - spent_microusd)
+    return lowered
+
+
 class ResolvedRequest(NamedTuple):
     """One task on its way: by which options, on which model, what, and how large."""
 
@@ -78,11 +90,6 @@ class ResolvedRequest(NamedTuple):
     """The task's digest, where it has been made."""
     job: JobTry | None = None
     """Of a job: which try of it this is."""
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens that must fit an instance's context window; 0 where there is none to fit."""
-        return self.estimate.input_tokens if self.kind.conversational else 0
 
     @property
     def may_bring_answers(self) -> bool:
