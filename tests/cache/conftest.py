@@ -153,7 +153,7 @@ def prompt_of(intent: str, rng: Random) -> str:
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with embedded_store(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis") as url:
         client = open_store(url)
         made = Rig(client)
         yield made

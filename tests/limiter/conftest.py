@@ -175,7 +175,7 @@ class Limiters:
 
 @pytest.fixture
 async def limiters(tmp_path: Path) -> AsyncIterator[Limiters]:
-    async with embedded_store(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis") as url:
         made = Limiters(url)
         yield made
         await made.close()

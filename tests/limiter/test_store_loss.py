@@ -11,7 +11,7 @@ import grpc
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.admin_service import AdminServicer
-from penstock.limiter.store.connection import MIN_BATCHES, PER_CALL_S, Patience
+from penstock.limiter.store.connection import HALF_LIFE_S, MIN_BATCHES, PER_CALL_S, Patience
 from penstock.rpc.errors import Fault
 from penstock.testkit.eventually import eventually
 
@@ -222,23 +222,28 @@ async def test_closing_during_a_call_leaves_no_probe_behind(limiters: Limiters) 
 
 
 def test_patience_is_the_longest_while_a_store_is_not_known() -> None:
-    assert Patience(PATIENCE_S, 0.25).allowance_s(1) == 0.25
+    assert Patience(PATIENCE_S, 0.25).allowance_s(1, now_s=0.0) == 0.25
 
 
 def test_patience_is_short_for_a_quick_store_and_grows_with_a_slow_one() -> None:
     patience = Patience(PATIENCE_S, 0.25)
     for _ in range(MIN_BATCHES):
-        patience.record(2, 0.001)
-    assert patience.allowance_s(1) == pytest.approx(PATIENCE_S + PER_CALL_S)
-    patience.record(1, 0.1 + PER_CALL_S)
-    assert patience.allowance_s(10) == pytest.approx(0.2 + 10 * PER_CALL_S)
-    patience.record(1, 60.0)
-    assert patience.allowance_s(1) == 0.25
+        patience.record(2, 0.001, now_s=0.0)
+    assert patience.allowance_s(1, now_s=0.0) == pytest.approx(PATIENCE_S + PER_CALL_S)
+    patience.record(1, 0.1 + PER_CALL_S, now_s=0.0)
+    assert patience.allowance_s(10, now_s=0.0) == pytest.approx(0.2 + 10 * PER_CALL_S)
+    patience.record(1, 60.0, now_s=0.0)
+    assert patience.allowance_s(1, now_s=0.0) == 0.25
 
 
-def test_patience_is_short_again_once_a_store_has_been_quick_for_long() -> None:
-    patience = Patience(PATIENCE_S, 0.25)
-    patience.record(1, 60.0)
-    for _ in range(100):
-        patience.record(1, 0.0005)
-    assert patience.allowance_s(1) == pytest.approx(PATIENCE_S + PER_CALL_S)
+def test_what_a_slow_batch_has_taught_fades_by_time_and_not_by_the_number_of_batches() -> None:
+    patience = Patience(PATIENCE_S, 10.0)
+    patience.record(1, 1.0 + PER_CALL_S, now_s=0.0)
+    for _ in range(1_000):
+        patience.record(1, 0.0005, now_s=0.1)
+    soon_s = patience.allowance_s(1, now_s=0.1)
+    assert soon_s == pytest.approx(2.0, rel=0.05)
+    half_s = patience.allowance_s(1, now_s=HALF_LIFE_S)
+    assert half_s == pytest.approx(1.0 + PER_CALL_S)
+    later_s = patience.allowance_s(1, now_s=20 * HALF_LIFE_S)
+    assert later_s == pytest.approx(PATIENCE_S + PER_CALL_S)

@@ -104,15 +104,15 @@ class ReferenceLedger:
     ) -> Settlement:
         """End a hold with what was spent, or book the difference if it has ended before.
 
-        An unknown hold is booked on `path` if that is given.
+        An unknown hold is booked on `path` if that is given. Without one it is only remembered as
+        ended, if nothing was spent.
         """
         self._advance_to(now_us)
         hold = self.holds.get(hold_id)
-        if hold is None and path:
-            self._settle_unknown(hold_id, spent, path)
-            return Settlement(True, NOTHING)
         if hold is None:
-            return Settlement(False, NOTHING)
+            if path or not any(spent):
+                self._settle_unknown(hold_id, spent, path)
+            return Settlement(bool(path), NOTHING)
         for index, counter in enumerate(hold.path):
             held = hold.held(counter) if hold.is_open else 0
             difference = spent[counter.dimension] - hold.spent[counter.dimension]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from penstock.service.program import CannotStart
 from penstock.service.store import (
-    EmbeddedStore,
     embedded_store,
     open_store,
     reachable,
@@ -34,21 +33,16 @@ async def test_the_server_and_its_socket_are_gone_afterwards(tmp_path: Path) -> 
     await client.aclose()
 
 
-async def test_a_ledger_is_synced_always_and_never_evicts(tmp_path: Path) -> None:
-    async with embedded_store(tmp_path / "data", "ledger") as url, open_store(url) as client:
+async def test_a_store_syncs_every_second_and_never_evicts(tmp_path: Path) -> None:
+    async with embedded_store(tmp_path / "data") as url, open_store(url) as client:
         config = {
             **await client.config_get("appendfsync"),
             **await client.config_get("maxmemory-policy"),
         }
         assert config == {
-            "appendfsync": "always",
+            "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",
         }
-
-
-def test_a_cache_is_synced_every_second(tmp_path: Path) -> None:
-    command = EmbeddedStore(tmp_path, tmp_path / "redis.sock", "cache").command()
-    assert command[command.index("--appendfsync") + 1] == "everysec"
 
 
 async def test_the_embedded_store_is_valkey(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ class ObservedPeer:
         self.verdicts: list[tuple[str, int]] = []
         """Methods and the limiter's decisions, in the order in which they were answered."""
         self.is_cut_off = False
+        self.loses_answers = False
+        """Whether what is asked is done and its answer lost on the way."""
         self.store_losses = Counter[str]()
         """By method, how many requests are still answered as a limiter answers whose store is
         lost.
@@ -113,6 +115,8 @@ class ObservedPeer:
             lost = pb.Decision(verdict=pb.VERDICT_STORE_UNAVAILABLE, rule="b")
             return pb.ReserveResponse(decision=lost)
         answer = await self._inner.call(method, request, call)
+        if self.loses_answers:
+            raise unavailable("the answer was lost")
         if hasattr(answer, "decision"):
             self.verdicts.append((method, answer.decision.verdict))
         return answer
@@ -183,10 +187,12 @@ StartLimited = Callable[..., Limited]
 async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
     """Makes an admission under these rules; closed afterwards."""
     started: list[Limited] = []
-    async with embedded_store(tmp_path / "store", "cache") as url:
+    async with embedded_store(tmp_path / "store") as url:
 
         def start(
-            *rules: dict[str, object], on_loss: Literal["closed", "open"] = "closed"
+            *rules: dict[str, object],
+            on_loss: Literal["closed", "open"] = "closed",
+            overdraft_share: float = 0.0,
         ) -> Limited:
             clock = FakeClock(1_800_000_000.0)
             connection = CuttableStore(url)
@@ -201,7 +207,9 @@ async def start_limited(tmp_path: Path) -> AsyncIterator[StartLimited]:
             limiter = LimiterServicer(LimiterSettings(), section, PRICES, store, clock)
             peer = ObservedPeer(peer_to(LIMITER, limiter, clock))
             prices = Current(Prices.from_section(PRICES))
-            admission = LimiterAdmission(peer, prices, clock, on_loss)
+            admission = LimiterAdmission(
+                peer, prices, clock, on_loss, overdraft_share=overdraft_share
+            )
             started.append(Limited(admission, limiter, store, connection, peer, clock))
             return started[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from penstock.limiter.output_estimates import MIN_SAMPLES
 from penstock.router.admission.limiter_admission import EXTEND_TOKENS
+from penstock.router.requests.resolved import JobTry
 from penstock.router.stages import Admitted, Spent
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
@@ -17,10 +18,21 @@ from .conftest import CHAT, OPEN_CHAT, SHORT_TEXT, StartLimited, budget, call, r
 PRICE_OF_CHAT = 40 * 1 + 100 * 2
 
 
-async def test_a_conversation_holds_for_itself_and_is_committed_or_released(
+async def test_a_conversation_draws_on_a_lease_as_any_call(start_limited: StartLimited) -> None:
+    limited = start_limited(budget("microusd", 1_000_000))
+    for _ in range(50):
+        await limited.settle(await limited.admit(CHAT), receipt(30, paid=77))
+    assert "Reserve" not in limited.peer.calls
+    assert len(limited.peer.calls) < 20
+    await limited.admission.close()
+    assert await limited.books() == (50 * 77, 0)
+    await limited.assert_books_balance()
+
+
+async def test_a_conversation_under_a_rule_that_expects_holds_for_itself(
     start_limited: StartLimited,
 ) -> None:
-    limited = start_limited(budget("microusd", 10_000))
+    limited = start_limited(budget("microusd", 10_000, holds="expected"))
     done, failed, cut = [await limited.admit(CHAT) for _ in range(3)]
     assert await limited.books() == (0, 3 * PRICE_OF_CHAT)
     await limited.settle(done, receipt(30, paid=77))
@@ -80,13 +92,63 @@ async def test_a_stream_that_says_more_than_was_held_is_extended_or_ended(
         await limited.admission.extend(admitted, 1_000)
 
 
-async def test_a_call_from_a_lease_or_without_a_limiter_is_not_extended(
+async def test_a_stream_from_a_lease_draws_more_of_it_as_it_goes_on(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 1_000_000))
+    admitted = await limited.admit(CHAT)
+    await limited.admission.extend(admitted, 2_000)
+    await limited.admission.extend(Admitted(), 10_000)
+    assert "Reserve" not in limited.peer.calls
+    await limited.settle(admitted, receipt(2_040))
+    await limited.admission.close()
+    assert await limited.books() == (2_040, 0)
+
+
+async def test_what_a_lease_cannot_cover_of_a_long_answer_is_held_beside_it(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 1_500, adaptive=False))
+    admitted = await limited.admit(CHAT)
+    for said in (101, 400, 700, 1_000):
+        await limited.admission.extend(admitted, said)
+    assert "Reserve" in limited.peer.calls
+    with pytest.raises(Fault, match="is spent"):
+        await limited.admission.extend(admitted, 1_500)
+    await limited.settle(admitted, receipt(1_100))
+    await limited.admission.close()
+    assert await limited.books() == (1_100, 0)
+    await limited.assert_books_balance()
+
+
+async def test_a_running_stream_goes_on_without_the_limiter_and_is_settled_in_full(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 1_000_000))
+    admitted = await limited.admit(CHAT)
+    limited.peer.is_cut_off = True
+    await limited.admission.extend(admitted, 20_000)
+    limited.peer.is_cut_off = False
+    await limited.settle(admitted, receipt(20_040))
+    await limited.admission.close()
+    assert await limited.books() == (20_040, 0)
+
+
+async def test_every_try_of_a_job_holds_under_one_id_and_the_job_is_charged_once(
     start_limited: StartLimited,
 ) -> None:
     limited = start_limited(budget("tokens", 100_000))
-    await limited.admission.extend(await limited.admit(SHORT_TEXT), 10_000)
-    await limited.admission.extend(Admitted(), 10_000)
-    assert limited.peer.calls == ["GrantLease"]
+    first, second = (SHORT_TEXT._replace(job=JobTry("j1", fence)) for fence in (1, 2))
+    stalled = await limited.admit(first)
+    taken_over = await limited.admit(second)
+    assert await limited.books("mini") == (0, 50)
+    await limited.settle(taken_over, receipt(12))
+    await limited.settle(stalled, receipt(45))
+    assert await limited.books("mini") == (12, 0)
+    assert set(limited.peer.calls) == {"Reserve", "Commit"}
+    with pytest.raises(Fault) as refused:
+        await limited.admit(first)
+    assert refused.value.reason is Reason.SUPERSEDED
 
 
 @pytest.mark.parametrize(
@@ -134,15 +196,34 @@ async def test_a_model_without_a_price_costs_nothing_under_any_ceiling(
 async def test_a_hold_of_which_nobody_knows_whether_it_was_taken_is_given_back(
     start_limited: StartLimited,
 ) -> None:
-    limited = start_limited(budget("tokens", 100_000))
-    limited.peer.is_cut_off = True
+    limited = start_limited(budget("tokens", 100_000, holds="expected"))
+    await limited.settle(await limited.admit(CHAT))
+    limited.peer.is_cut_off, limited.peer.calls = True, []
     with pytest.raises(Fault):
         await limited.admit(CHAT)
     limited.peer.is_cut_off = False
 
     async def released() -> None:
         await limited.clock.advance(0.1)
-        assert "Release" in limited.peer.calls
+        assert limited.peer.calls[:2] == ["Reserve", "Release"]
 
     await eventually(released, every_s=0)
     assert await limited.books() == (0, 0)
+
+
+async def test_a_lease_of_which_nobody_knows_whether_it_was_granted_is_given_back(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("tokens", 100_000))
+    limited.peer.loses_answers = True
+    with pytest.raises(Fault):
+        await limited.admit(SHORT_TEXT)
+    assert (await limited.books("mini"))[1] > 0
+    limited.peer.loses_answers = False
+
+    async def returned() -> None:
+        await limited.clock.advance(0.1)
+        assert await limited.books("mini") == (0, 0)
+
+    await eventually(returned, every_s=0)
+    assert "ReturnLease" in limited.peer.calls

@@ -70,7 +70,7 @@ def submission(text: str = "hello", **changes: object) -> pb.SubmitJobRequest:
 async def rig(start_router: Callable[..., Any], tmp_path: Path) -> AsyncIterator[Rig]:
     settings, worker = RouterSettings(default_model=MODEL), Worker()
     async with (
-        embedded_store(tmp_path / "redis", "cache") as url,
+        embedded_store(tmp_path / "redis") as url,
         open_store(url) as store,
         start_router(settings, store=store) as routed,
     ):

@@ -64,6 +64,7 @@ RULES = [
         "limit": 10**9,
         "window": "month",
         "calendar": True,
+        "holds": "expected",  # so that each call holds for itself, and is read at once
     }
     for what in ("requests", "tokens", "microusd")
 ]
@@ -164,7 +165,7 @@ def start_rig(start_router: StartRouter, tmp_path: Path) -> StartRig:
     async def start(**more: Any) -> AsyncIterator[Rig]:
         clock = SystemClock()
         async with contextlib.AsyncExitStack() as stack:
-            url = await stack.enter_async_context(embedded_store(tmp_path / "store", "cache"))
+            url = await stack.enter_async_context(embedded_store(tmp_path / "store"))
             store = LedgerStore(open_store(url), clock, StoreTimings(5.0, 1.0))
             stack.push_async_callback(store.close)
             batcher = BatcherServicer(

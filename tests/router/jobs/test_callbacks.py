@@ -20,6 +20,7 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.state import Outcome
 from penstock.router.jobs.callbacks import HttpsPost
 from penstock.router.jobs.jobs import CALLBACK_TRIES, Jobs, callbacks
+from penstock.router.requests.resolved import JobTry
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
 from penstock.service.store import embedded_store, open_store
@@ -203,7 +204,7 @@ class Scripted:
         return answer
 
 
-async def serve(request: pb.SubmitJobRequest, call: Call) -> Outcome:
+async def serve(request: pb.SubmitJobRequest, call: Call, attempt: JobTry) -> Outcome:
     return Outcome(inference_pb2.TaskResult(revision="7"), common_pb2.Receipt(request_id="r"))
 
 
@@ -220,7 +221,7 @@ async def clock() -> FakeClock:
 async def start(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Start]:
     settings = RouterSettings(callback_hosts=HOSTS, callback_secret=SECRET)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(embedded_store(tmp_path / "redis", "cache"))
+        url = await stack.enter_async_context(embedded_store(tmp_path / "redis"))
         store = await stack.enter_async_context(open_store(url))
 
         def build(told: Scripted) -> Jobs:

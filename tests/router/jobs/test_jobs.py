@@ -5,23 +5,27 @@ included.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.state import Outcome
+from penstock.router.jobs.job_store import KEEP_S
+from penstock.router.jobs.job_watchers import MAX_WATCHERS_OF_KEY
 from penstock.router.jobs.jobs import Jobs
+from penstock.router.requests.resolved import JobTry
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault, invalid, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import SystemClock
 from penstock.service.store import embedded_store, open_store
+from penstock.testkit.eventually import eventually
 
 SETTINGS = RouterSettings(
     job_lease_ms=300, callback_hosts=("hooks.example.com",), callback_secret="s3cret"
@@ -39,7 +43,7 @@ class Server:
         self.hang.set()
         self.cancelled = asyncio.Event()
 
-    async def __call__(self, request: pb.SubmitJobRequest, call: Call) -> Outcome:
+    async def __call__(self, request: pb.SubmitJobRequest, call: Call, attempt: JobTry) -> Outcome:
         self.served.append(request.task.embed.texts[0])
         try:
             await self.hang.wait()
@@ -52,24 +56,58 @@ class Server:
         return Outcome(result, common_pb2.Receipt(request_id="r"))
 
 
-Make = Callable[[Server], Jobs]
+class Client:
+    """Passes everything to a client of the store."""
+
+    def __init__(self, address: str) -> None:
+        self._client = open_store(address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+class Twice(Client):
+    """A client that sends every script twice, as one does whose answers come too late."""
+
+    async def eval(self, *arguments: Any) -> Any:
+        await self._client.eval(*arguments)
+        return await self._client.eval(*arguments)
+
+
+class CountingStore(Client):
+    """A client that counts how often a job is read whole."""
+
+    whole_reads = 0
+
+    async def hgetall(self, key: str) -> Any:
+        self.whole_reads += 1
+        return await self._client.hgetall(key)
+
+
+class Make:
+    """Makes routers' jobs on one store; `settings` are changes."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.made: list[tuple[Jobs, Any]] = []
+
+    def __call__(
+        self, server: Server, *, is_started: bool = True, store: Any = None, **settings: int
+    ) -> Jobs:
+        store = store or open_store(self.address)
+        jobs = Jobs(SETTINGS.model_copy(update=settings), store, server, SystemClock())
+        if is_started:
+            jobs.start()
+        self.made.append((jobs, store))
+        return jobs
 
 
 @pytest.fixture
-async def make(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Make]:
-    async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(embedded_store(tmp_path_factory.mktemp("redis")))
-        made: list[tuple[Jobs, redis.asyncio.Redis]] = []
-
-        def build(server: Server) -> Jobs:
-            store = open_store(address)
-            jobs = Jobs(SETTINGS, store, server, SystemClock())
-            jobs.start()
-            made.append((jobs, store))
-            return jobs
-
-        yield build
-        for jobs, store in made:
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    async with embedded_store(tmp_path / "redis") as address:
+        maker = Make(address)
+        yield maker
+        for jobs, store in maker.made:
             await jobs.close()
             await store.aclose()
 
@@ -206,3 +244,89 @@ async def test_bad_input_names_its_field(
     with pytest.raises(Fault) as caught:
         await make(Server()).submit(request(**changes), ACME)
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_jobs_that_have_not_ended_are_bounded_by_key_and_by_organisation(make: Make) -> None:
+    server = Server()
+    server.hang.clear()
+    jobs = make(server, open_jobs=3, open_jobs_of_key=2)
+    other_key = Call(Principal("acme", key_id="k2"))
+    names = [(await jobs.submit(request(str(number)), ACME)).id for number in range(2)]
+    with pytest.raises(Fault, match="API key has 2 jobs") as refused:
+        await jobs.submit(request(), ACME)
+    assert refused.value.reason is Reason.TOO_MANY_JOBS
+    await jobs.submit(request(), other_key)
+    with pytest.raises(Fault, match="organisation has 3 jobs"):
+        await jobs.submit(request(), other_key)
+    await jobs.submit(request(), Call(Principal("rival", key_id="k1")))
+    await jobs.cancel(names[0], ACME)
+    await jobs.submit(request(), ACME)
+
+
+async def test_what_is_kept_is_bounded_and_the_oldest_results_leave_first(make: Make) -> None:
+    jobs, options, names = make(Server(), kept_jobs_mib=1), pb.CallOptions(run_id="r1"), []
+    for number in range(3):
+        one = request(idempotency_token=str(number), options=options)
+        names.append((await jobs.submit(one, ACME)).id)
+        await ended(jobs, names[-1])
+    with pytest.raises(Fault, match="fill 1048576 bytes"):
+        await jobs.submit(request("x" * 1_100_000), ACME)
+    assert (await jobs.get(names[0], ACME)).state == pb.JOB_STATE_SUCCEEDED, "nothing was dropped"
+    big = request("x" * (2**20 - 3 * 1_024), deadline_ms=60_000)  # leaves room for two results
+    await jobs.submit(big, ACME)
+    with pytest.raises(Fault) as gone:
+        await jobs.get(names[0], ACME)
+    assert gone.value.code is grpc.StatusCode.NOT_FOUND
+    again = await jobs.submit(request(idempotency_token="0"), ACME)
+    assert again.id != names[0], "its token is forgotten with it"
+
+
+async def test_a_job_that_nobody_serves_is_forgotten_after_its_deadline(make: Make) -> None:
+    jobs = make(Server(), is_started=False)
+    job = await jobs.submit(request(deadline_ms=1_000), ACME)
+    async with open_store(make.address) as store:
+        left_ms = await store.pttl(f"penstock:job:{job.id}")
+    assert KEEP_S * 1e3 < left_ms <= KEEP_S * 1e3 + 1_000
+
+
+async def test_a_submission_that_is_sent_again_is_one_job(make: Make) -> None:
+    """A client resends a command whose answer came too late."""
+    jobs = make(Server(), is_started=False, store=Twice(make.address))
+    await jobs.submit(request(), ACME)
+    async with open_store(make.address) as store:
+        assert await store.xlen("penstock:jobs") == 1
+
+
+async def _noted(states: AsyncIterator[pb.Job], seen: list[pb.Job]) -> AsyncIterator[pb.Job]:
+    """The states, of which the first is also put into `seen`."""
+    is_first = True
+    async for state in states:
+        if is_first:
+            seen.append(state)
+        is_first = False
+        yield state
+
+
+async def test_watchers_share_one_reader_and_are_bounded_by_key(make: Make) -> None:
+    server = Server()
+    server.hang.clear()
+    counted = CountingStore(make.address)
+    jobs = make(server, store=counted)
+    job = await jobs.submit(request(), ACME)
+    await eventually(lambda: bool(server.served))
+    began: list[pb.Job] = []
+
+    async def watch() -> pb.Job:
+        states = [state async for state in _noted(jobs.watch(job.id, ACME), began)]
+        return states[-1]
+
+    watching = [asyncio.create_task(watch()) for _ in range(MAX_WATCHERS_OF_KEY)]
+    await eventually(lambda: len(began) >= MAX_WATCHERS_OF_KEY)
+    with pytest.raises(Fault) as refused:
+        await ended(jobs, job.id)
+    assert refused.value.reason is Reason.TOO_MANY_WATCHERS
+    before = counted.whole_reads
+    server.hang.set()
+    assert {done.state for done in await asyncio.gather(*watching)} == {pb.JOB_STATE_SUCCEEDED}
+    assert counted.whole_reads == before + 1
+    await ended(jobs, job.id)

@@ -20,7 +20,7 @@ LEASE_MS = 100
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[redis.asyncio.Redis]:
-    async with embedded_store(tmp_path / "redis", "cache") as url:
+    async with embedded_store(tmp_path / "redis") as url:
         client = open_store(url)
         await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
         yield client

@@ -169,6 +169,12 @@ class Reason(StrEnum):
     """Jobs need a store, and none is configured or it does not answer."""
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     """A job has been tried as often as jobs are."""
+    SUPERSEDED = "SUPERSEDED"
+    """A later try of the same job has taken its place."""
+    TOO_MANY_JOBS = "TOO_MANY_JOBS"
+    """The organisation or the key has as many unended jobs as it may have, or as many bytes."""
+    TOO_MANY_WATCHERS = "TOO_MANY_WATCHERS"
+    """The key, or everybody, watches as many jobs at this router as they may."""
 
     # Hosted models: the caller's fault.
     UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
@@ -295,6 +301,9 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.RUN_DEADLINE: _caller(Code.DEADLINE_EXCEEDED),
     Reason.NO_STORE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.ATTEMPTS_EXHAUSTED: _caller(Code.UNAVAILABLE),
+    Reason.SUPERSEDED: _caller(Code.ABORTED),
+    Reason.TOO_MANY_JOBS: _caller(Code.RESOURCE_EXHAUSTED),
+    Reason.TOO_MANY_WATCHERS: _caller(Code.RESOURCE_EXHAUSTED),
     Reason.UPSTREAM_REFUSED: _caller(Code.INVALID_ARGUMENT),
     Reason.UPSTREAM_TOO_LONG: _caller(Code.INVALID_ARGUMENT, other_model=True, larger_model=True),
     Reason.UPSTREAM_FILTERED: _caller(Code.INVALID_ARGUMENT),

@@ -26,7 +26,8 @@ SERVERS = ("valkey-server", "redis-server")
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
-Persistence = Literal["ledger", "cache"]
+Appendfsync = Literal["everysec", "always"]
+"""When the append-only file is synced; see `durability.py`."""
 
 
 def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
@@ -105,20 +106,16 @@ class EmbeddedStore:
 
     data: Path
     socket: Path
-    persistence: Persistence = "ledger"
+    appendfsync: Appendfsync = "everysec"
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket}"
 
     def command(self) -> list[str]:
-        """The server's command line.
-
-        `ledger` keeps an append-only file, synced always; `cache` syncs every second.
-        """
+        """The server's command line: an append-only file, and nothing is evicted."""
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
             raise CannotStart(f"socket path longer than {SOCKET_PATH_BYTES} bytes: {self.socket}")
-        fsync = "always" if self.persistence == "ledger" else "everysec"
         return [
             server_binary(),
             "--port",
@@ -132,7 +129,7 @@ class EmbeddedStore:
             "--appendonly",
             "yes",
             "--appendfsync",
-            fsync,
+            self.appendfsync,
             "--save",
             "",
             "--maxmemory-policy",
@@ -164,12 +161,12 @@ async def wait_ready(
 
 
 @contextlib.asynccontextmanager
-async def embedded_store(folder: Path, persistence: Persistence = "ledger") -> AsyncIterator[str]:
+async def embedded_store(folder: Path, appendfsync: Appendfsync = "everysec") -> AsyncIterator[str]:
     """Run an embedded server with its data in `folder` and yield its URL; the server and its socket
     are gone afterwards.
     """
     sockets = socket_folder()
-    server = EmbeddedStore(folder, sockets / "store.sock", persistence)
+    server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

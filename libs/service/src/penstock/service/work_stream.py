@@ -2,8 +2,9 @@
 router at a time and leaves when it is done.
 
 An entry belongs to the router that read it for as long as that router renews its claim; one that
-crashed loses its entries to the others after the lease. Handling may therefore happen twice; what
-ends the work must make the second ending do nothing.
+crashed or stalled loses its entries to the others after the lease, and stops handling them as soon
+as it notices. Handling may therefore happen twice, at the same time even: what handles must fence
+itself, and raise TakenOver where the work is no longer its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,25 @@ log = logging.getLogger(__name__)
 GROUP = "routers"
 BLOCK_MS = 500
 LOST = (RedisError, OSError, TimeoutError)
+
+# KEYS: stream. ARGV: group, consumer, entries. Renews the claim on each entry that still belongs to
+# the consumer; returns the others.
+RENEW = """
+local lost = {}
+for i = 3, #ARGV do
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  if pending and pending[2] == ARGV[2] then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost
+"""
+
+
+class TakenOver(Exception):
+    """The work belongs to somebody else now; its entry is left to them."""
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -150,23 +170,22 @@ class WorkStream:
                 pipe.xack(self._stream, GROUP, entry)
                 pipe.xdel(self._stream, entry)
                 await pipe.execute()
+        except TakenOver:
+            log.info("%s: %s was taken over by another router", self._stream, work_id)
         except LOST:
             log.warning("%s: %s stays pending, the store is unavailable", self._stream, work_id)
         except Exception:
             log.exception("%s: %s stays pending", self._stream, work_id)
 
     async def _renew(self) -> None:
-        """Keep the claim on what is being handled."""
+        """Keep the claim on what is being handled, and stop handling what others have claimed."""
         while True:
             await self._clock.sleep(self._lease_ms / 3e3)
-            entries: list[int | bytes | str | memoryview[int]] = list(self._running)
-            if entries:
-                with contextlib.suppress(*LOST):
-                    await self._store.xclaim(
-                        self._stream,
-                        GROUP,
-                        self._consumer,
-                        min_idle_time=0,
-                        message_ids=entries,
-                        justid=True,
-                    )
+            if not self._running:
+                continue
+            given = [GROUP, self._consumer, *self._running]
+            with contextlib.suppress(*LOST):
+                for entry in await self._store.eval(RENEW, 1, self._stream, *given):
+                    task = self._running.get(entry.decode())
+                    if task is not None:
+                        task.cancel()

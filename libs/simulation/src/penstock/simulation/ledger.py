@@ -18,7 +18,7 @@ from penstock.limiter.script import (
 )
 from penstock.simulation.store_model import StoreModel
 
-MAX_LEDGER_ENTRIES = 1_000
+MAX_LEDGER_BYTES = 300_000
 
 
 class SimulatedLedger:
@@ -42,10 +42,10 @@ class SimulatedLedger:
         self, now_us: int, hold_id: str, spent: Amounts, path: Sequence[Counter] = ()
     ) -> bool:
         """Book what a hold has really cost; False if it had ended before or is not known."""
-        arguments = to_json(hold_id, spent, PathRows(path))
+        arguments = to_json(hold_id, spent, PathRows(path), 0)
         return parse_settled(self._run(now_us, "settle", arguments)).was_open
 
     def _run(self, now_us: int, operation: str, arguments: str) -> ScriptReply:
         self._store.now_ms = now_us // 1000
-        parameters = (operation, now_us, self._prefix, arguments, MAX_LEDGER_ENTRIES)
+        parameters = (operation, now_us, self._prefix, arguments, MAX_LEDGER_BYTES)
         return self._store.eval(SCRIPT, [f"{self._prefix}holds"], parameters)

@@ -101,6 +101,11 @@ class StoreModel:
         self._expires_ms[key] = self.now_ms + int(milliseconds)
         return 1
 
+    def _incrby(self, key: str, amount: str) -> int:
+        value = int(self._values[key] if self._is_alive(key) else 0) + int(amount)
+        self._values[key] = str(value)
+        return value
+
     def _hget(self, key: str, field: str) -> Any:
         return self._values[key].get(field, False) if self._is_alive(key) else False
 

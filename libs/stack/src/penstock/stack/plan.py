@@ -230,7 +230,7 @@ class StackPlan:
     def _embedded(self, name: StoreName) -> EmbeddedStore:
         folder = self.home / "redis" / name
         folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock", name)
+        return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock")
 
     def _process(self, name: str, module: str = "", **settings: str) -> Program:
         """A service as a process; `module` is its package, by default that of its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from penstock.api.envoy import ratelimit_pb2 as rls
@@ -14,12 +15,14 @@ from penstock.hosting.service import Port, Service, reloading
 from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
+from penstock.limiter.counters import state_kind
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.ledger_store import LedgerStore
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
+from penstock.service.durability import DURABLE_CLIENT_TIMEOUT_S, StoreFacts
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
 
@@ -29,8 +32,7 @@ UNCOPIED = frozenset(
     ("Reserve", "Extend", "Commit", "Release", "GrantLease", "RenewLease", "ReturnLease")
 )
 """What the ledger needs of these requests is read at once, and each response is made anew."""
-CLIENT_TIMEOUT_S = 1.0
-"""Longest wait of the store's client itself, for operations that run no script."""
+log = logging.getLogger(__name__)
 
 
 def build(settings: LimiterSettings, outside: Outside) -> Service:
@@ -39,11 +41,24 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
         raise CannotStart(
             "the limiter keeps its ledger in Redis: set PENSTOCK_LEDGER_URL (`make up` does)"
         )
-    client = outside.open_store(settings.ledger_url, timeout_s=CLIENT_TIMEOUT_S, retries=0)
-    store = LedgerStore(client, outside.clock, settings.store_timings())
-    limiter = LimiterServicer(
-        settings, *_sections(settings), store, outside.clock, outside.telemetry
+    client = outside.open_store(settings.ledger_url, timeout_s=DURABLE_CLIENT_TIMEOUT_S, retries=0)
+    reported: set[str] = set()
+
+    def report(facts: StoreFacts) -> None:
+        for warning in settings.store_warnings(facts):
+            if warning not in reported:
+                log.warning("the ledger's store: %s", warning)
+            reported.add(warning)
+
+    limits, prices = _sections(settings)
+    store = LedgerStore(
+        client,
+        outside.clock,
+        settings.store_timings(),
+        on_connected=report,
+        state_kinds=lambda: {rule.name: state_kind(rule) for rule in limits.rules},
     )
+    limiter = LimiterServicer(settings, limits, prices, store, outside.clock, outside.telemetry)
     endpoint = Endpoint(
         SERVICES["LimiterService"],
         limiter,

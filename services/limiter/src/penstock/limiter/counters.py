@@ -8,6 +8,7 @@ of a rolling window. The ledger script reads a counter as a row, whose columns s
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ Amounts = Sequence[int]
 """Requests, tokens, micro-dollars."""
 ThreeAmounts = tuple[int, int, int]
 NOTHING: ThreeAmounts = (0, 0, 0)
+MAX_VALUE_BYTES = 128
+"""A longer value stands in a counter's key as its beginning and its SHA-256."""
 MAX_PATHS = 100_000
 """Paths whose counters are remembered."""
 REUSED_FOR_S = 1.0
@@ -152,7 +155,35 @@ def organisation_prefix(organisation: str) -> str:
     The part in braces is a hash tag: a cluster keeps all these keys on one node, so that one script
     may use them together.
     """
-    return f"penstock:limiter:{{{quote(organisation, safe='')}}}:"
+    return f"penstock:limiter:{{{_in_key(organisation)}}}:"
+
+
+def counter_key(rule: RuleSection, organisation: str, value: str) -> str:
+    """The key of a rule's counter for one value of its level.
+
+    It names what the counter's state depends on, so a rule of another kind starts a new counter.
+    """
+    return f"{organisation_prefix(organisation)}c:{rule.name}:{state_kind(rule)}:{_in_key(value)}"
+
+
+def state_kind(rule: RuleSection) -> str:
+    """What the state of a rule's counters depends on: the kind first, such as `rate-tokens` or
+    `calendar-microusd-month`.
+    """
+    if rule.kind == "rate":
+        return f"rate-{rule.counts}"
+    return f"{'calendar' if rule.calendar else 'rolling'}-{rule.counts}-{rule.window}"
+
+
+def _in_key(value: str) -> str:
+    """A value as a part of a key: percent-encoded, so that no separator or line break stands in it,
+    and of bounded length.
+    """
+    encoded = quote(value, safe="")
+    if len(encoded) <= MAX_VALUE_BYTES:
+        return encoded
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{encoded[: MAX_VALUE_BYTES - len(digest) - 1]}~{digest}"
 
 
 @pure
@@ -219,7 +250,7 @@ def _counter(
     rule: RuleSection, organisation: str, value: str, is_shadow: bool, now_s: float
 ) -> Counter:
     shared = _Shared(
-        key=f"{organisation_prefix(organisation)}c:{rule.name}:{value}",
+        key=counter_key(rule, organisation, value),
         rule=rule.name,
         dimension=DIMENSIONS[rule.counts],
         limit=rule.subjects.get(value, rule.limit),

@@ -156,7 +156,8 @@ class Holds:
                     organisation, hold_id, counters, reservation, wait_s
                 )
         except StoreLost:
-            return self._reserve_without_store(organisation, hold_id, self._counters.of(path))
+            counters = self._counters.of(path)
+            return self._reserve_without_store(organisation, hold_id, counters, reservation.fence)
         return Reserved(ruling, counters)
 
     def remember(
@@ -179,7 +180,7 @@ class Holds:
         self.open.add(hold_id, hold, ttl_s)
 
     async def extend(
-        self, organisation: str, hold_id: str, max_cost: Amounts, ttl_s: float
+        self, organisation: str, hold_id: str, max_cost: Amounts, ttl_s: float, fence: int = 0
     ) -> Ruling:
         """Enlarge a call's hold to a new maximum, for `ttl_s` from now on.
 
@@ -191,22 +192,33 @@ class Holds:
         if hold is not None and hold.unbooked:
             return ruling
         with contextlib.suppress(StoreLost):
-            ruling = await self._store.extend(organisation, hold_id, max_cost)
+            ruling = await self._store.extend(organisation, hold_id, max_cost, fence)
         if hold is not None and ruling.verdict == pb.VERDICT_ALLOWED:
             hold.grow(max_cost)
             hold.forget_s = self._clock.monotonic() + ttl_s
         return ruling
 
-    async def settle(self, organisation: str, hold_id: str, spent: Amounts) -> Settlement:
+    async def settle(
+        self, path: SpendPath, hold_id: str, spent: Amounts, fence: int = 0
+    ) -> Settlement:
         """End a hold with what was spent.
+
+        Args:
+            path: where to book if the store and this process have both forgotten the hold; without
+                a model nothing is booked then.
 
         Raises:
             StoreLost: the settlement is owed, and is done when the store answers again. Repeating
                 it books nothing twice.
         """
         hold = self.open.get(hold_id)
-        path, unbooked = (hold.path, hold.unbooked) if hold else ((), ())
-        settlement = await self._store.settle(organisation, hold_id, spent, path, unbooked)
+        if hold is not None:
+            counters, unbooked = hold.path, hold.unbooked
+        else:
+            counters, unbooked = self._counters.of(path) if path.model else (), ()
+        settlement = await self._store.settle(
+            path.organisation, hold_id, spent, counters, unbooked, fence
+        )
         self.open.remove(hold_id)
         return settlement
 
@@ -220,7 +232,7 @@ class Holds:
         return math.ceil(lease_ms - min(since_ms, lease_ms))
 
     def _reserve_without_store(
-        self, organisation: str, hold_id: str, counters: tuple[Counter, ...]
+        self, organisation: str, hold_id: str, counters: tuple[Counter, ...], fence: int
     ) -> Reserved:
         """Let the rules decide.
 
@@ -231,7 +243,7 @@ class Holds:
         if not refusing:
             allowed = Ruling(pb.VERDICT_ALLOWED, granted=UNLIMITED)
             return Reserved(allowed, counters, is_booked=False)
-        self._store.owe(organisation, hold_id, NOTHING, counters)
+        self._store.owe(organisation, hold_id, NOTHING, counters, counters, fence)
         refused = Ruling(pb.VERDICT_STORE_UNAVAILABLE, refusing[0], STORE_LOST_RETRY_MS)
         return Reserved(refused, counters)
 

@@ -28,6 +28,7 @@ OPERATION_MODULES = {
     "settlements": ("settle",),
     "leases": ("renew",),
     "inspection": ("usage", "adjust", "drain", "snapshot"),
+    "migration": ("migrate",),
 }
 """Files of the folder `ledger` by the operations that they return."""
 RUN = """
@@ -108,6 +109,7 @@ class Reservation:
         priority: 1 to 4; 4 is the most urgent.
         is_unpriced: the model has no price, so rules that count micro-dollars refuse.
         share: the part of what is available that a lease may take.
+        fence: which try of the hold's id this is, where several may be made; 0: one only.
     """
 
     max_cost: Amounts
@@ -118,6 +120,7 @@ class Reservation:
     is_unpriced: bool = False
     is_lease: bool = False
     share: float = 1.0
+    fence: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def reserve_arguments(hold_id: str, path: Sequence[Counter], reservation: Reserv
         reservation.priority,
         int(reservation.is_unpriced),
         reservation.share,
+        reservation.fence,
     )
 
 

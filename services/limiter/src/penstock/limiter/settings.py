@@ -5,7 +5,10 @@ Rules and prices stand in the configuration file (`rules.py`, `penstock.prices.p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from penstock.limiter.store.connection import StoreTimings
+from penstock.service.durability import StoreFacts, ledger_warnings
 from penstock.service.settings import ServiceSettings
 from pydantic import Field, field_validator
 
@@ -76,6 +79,10 @@ class LimiterSettings(ServiceSettings):
             part.strip().partition("=") for part in self.admin_tokens.split(",") if part.strip()
         ]
         return {secret: name for name, _, secret in pairs}
+
+    def store_warnings(self, facts: StoreFacts) -> Iterator[str]:
+        """What is wrong with the ledger's store, which should be its own."""
+        return ledger_warnings(facts, self.ledger_url, self.cache_url)
 
     def store_timings(self) -> StoreTimings:
         """How long the store is waited for."""

@@ -274,8 +274,14 @@ def _admission(
     if not settings.limiter_address:
         return None
     peer = outside.dial(settings.limiter_address, LIMITER)
-    on_loss = settings.limiter_loss
-    return LimiterAdmission(peer, prices, outside.clock, on_loss, max_output_tokens)
+    return LimiterAdmission(
+        peer,
+        prices,
+        outside.clock,
+        settings.limiter_loss,
+        max_output_tokens,
+        settings.lease_overdraft_share,
+    )
 
 
 async def _keep_registry(

@@ -74,9 +74,28 @@ class RouterSettings(ServiceSettings):
     high_queue_ms: int = Field(
         60_000, ge=1, description="longest expected wait that a high call may join"
     )
+    lease_overdraft_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="part of a lease that new calls may spend beyond it while the limiter does not "
+        "answer; it is logged, settled later, and may exceed a limit by so much",
+    )
     job_slots: int = Field(16, ge=1, description="jobs that this router serves at the same time")
     job_lease_ms: int = Field(
         5_000, ge=100, description="a job whose router has been silent for so long goes to another"
+    )
+    open_jobs: int = Field(
+        10_000, ge=1, description="jobs of an organisation that have not ended; more are refused"
+    )
+    open_jobs_of_key: int = Field(
+        2_000, ge=1, description="jobs of an API key that have not ended; more are refused"
+    )
+    kept_jobs_mib: int = Field(
+        256,
+        ge=1,
+        description="MiB of requests and results that are kept of an organisation's jobs; the "
+        "oldest results leave first",
     )
     job_attempts: int = Field(
         5, ge=1, description="routers that may begin a job before it is given up"

@@ -129,7 +129,7 @@ def run(options: Options) -> Result:
 
 
 async def _replay(folder: Path, requests: Sequence[str], rng: random.Random) -> Replay:
-    async with embedded_store(folder / "redis", "cache") as url:
+    async with embedded_store(folder / "redis") as url:
         client = open_store(url)
         clock = SystemClock()
         settings = CacheSettings(internal_token="bench")

@@ -11,6 +11,7 @@ from penstock.limiter.api.messages import (
     check_id,
     check_route,
     checked_amounts,
+    checked_fence,
     priority_of,
     spend_path,
     store_needed,
@@ -102,6 +103,7 @@ class LimiterServicer:
             self._settings.hold_ms,
             priority_of(call),
             request.unpriced,
+            fence=checked_fence(request.fence),
         )
         left_s = call.remaining_s(self._clock.monotonic())
         reserved = await self._holds.reserve(path, request.hold_id, reservation, left_s)
@@ -116,7 +118,11 @@ class LimiterServicer:
         check_id("hold_id", request.hold_id)
         max_cost = checked_amounts("amount", request.amount)
         ruling = await self._holds.extend(
-            call.principal.organisation, request.hold_id, max_cost, self._settings.hold_ms / 1e3
+            call.principal.organisation,
+            request.hold_id,
+            max_cost,
+            self._settings.hold_ms / 1e3,
+            checked_fence(request.fence),
         )
         return pb.ExtendResponse(decision=self._decision(ruling))
 
@@ -125,7 +131,8 @@ class LimiterServicer:
         check_id("hold_id", request.hold_id)
         spent = checked_amounts("spent", request.spent)
         hold = self._holds.open.get(request.hold_id)
-        settlement = await self._settle(call, request.hold_id, spent)
+        path, fence = spend_path(call, request.model), checked_fence(request.fence)
+        settlement = await self._settle(path, request.hold_id, spent, fence)
         if hold is not None and hold.group is not None:
             output_cost = [part - least for part, least in zip(spent, hold.min_cost, strict=True)]
             self._estimates.record(hold.group, output_cost)
@@ -134,7 +141,8 @@ class LimiterServicer:
     async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
         """Give a call's hold back."""
         check_id("hold_id", request.hold_id)
-        settlement = await self._settle(call, request.hold_id, NOTHING)
+        path, fence = spend_path(call, ""), checked_fence(request.fence)
+        settlement = await self._settle(path, request.hold_id, NOTHING, fence)
         return pb.ReleaseResponse(released=settlement.was_open)
 
     async def GrantLease(self, request: pb.GrantLeaseRequest, call: Call) -> pb.GrantLeaseResponse:
@@ -161,7 +169,7 @@ class LimiterServicer:
         ruling, ttl_ms = reserved.ruling, self._settings.lease_ms
         recovery_ms = self._holds.recovery_left_ms(ttl_ms)
         if recovery_ms > 0 and reserved.is_allowed and reserved.is_booked and reserved.path:
-            await self._settle(call, request.lease_id, NOTHING)
+            await self._settle(path, request.lease_id, NOTHING)
             ruling, ttl_ms = ruling._replace(granted=NOTHING, is_tight=True), recovery_ms
         if reserved.is_allowed and not ruling.is_tight:
             self._holds.remember(request.lease_id, reservation, reserved, group=None)
@@ -170,6 +178,9 @@ class LimiterServicer:
             granted=to_amount(ruling.granted),
             ttl_ms=ttl_ms,
             reserve_each=ruling.is_tight,
+            holds_expected=any(
+                counter.is_expected and not counter.is_shadow for counter in reserved.path
+            ),
         )
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.RenewLeaseResponse:
@@ -198,7 +209,7 @@ class LimiterServicer:
         """End a lease with what was spent from it."""
         check_id("lease_id", request.lease_id)
         spent = checked_amounts("spent", request.spent)
-        await self._settle(call, request.lease_id, spent)
+        await self._settle(spend_path(call, request.model), request.lease_id, spent)
         return pb.ReturnLeaseResponse()
 
     async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
@@ -217,10 +228,12 @@ class LimiterServicer:
                 states = await self._store.usage(path.organisation, counters)
         return [to_rule_usage(*pair) for pair in zip(counters, states, strict=True)]
 
-    async def _settle(self, call: Call, hold_id: str, spent: Amounts) -> Settlement:
+    async def _settle(
+        self, path: SpendPath, hold_id: str, spent: Amounts, fence: int = 0
+    ) -> Settlement:
         """End a hold; raises UNAVAILABLE without the store, and the settlement is owed."""
         with store_needed():
-            return await self._holds.settle(call.principal.organisation, hold_id, spent)
+            return await self._holds.settle(path, hold_id, spent, fence)
 
     def _decision(self, ruling: Ruling, path: Sequence[Counter] = ()) -> pb.Decision:
         """A ruling as a message; counts it, and reports alert shares that were reached."""

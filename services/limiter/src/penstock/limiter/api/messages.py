@@ -19,6 +19,8 @@ MAX_AMOUNT = 10**14
 """The largest amount that is accepted: a hundred million dollars, and exact in every number that
 the script uses.
 """
+MAX_TAGS = 32
+"""Tags of a caller: each may be counted by a rule, and makes the entries of the ledger longer."""
 MAX_NAME_LENGTH = 128
 """Characters of a hold's id and of a route."""
 
@@ -27,13 +29,15 @@ def spend_path(call: Call, model: str) -> SpendPath:
     """Who pays for a call and on which model; only the call's principal says who.
 
     Raises:
-        Fault: INVALID_ARGUMENT, the principal has no organisation.
+        Fault: INVALID_ARGUMENT, the principal has no organisation or too many tags.
     """
     who = call.principal
     if not who.organisation:
         raise invalid(
             "context.principal.organisation", "must not be empty: it names who pays for the call"
         )
+    if len(who.tags) > MAX_TAGS:
+        raise invalid("context.principal.tags", f"must be at most {MAX_TAGS}")
     return SpendPath(who.organisation, who.team, who.user, who.key_id, tuple(who.tags), model)
 
 
@@ -54,6 +58,13 @@ def check_id(field: str, value: str) -> None:
     """Raise INVALID_ARGUMENT for the id of a hold or a lease that is empty or too long."""
     if not 0 < len(value) <= MAX_NAME_LENGTH:
         raise invalid(field, f"must have 1 to {MAX_NAME_LENGTH} characters")
+
+
+def checked_fence(fence: int) -> int:
+    """A fence; raises INVALID_ARGUMENT for one that is out of bounds."""
+    if not 0 <= fence <= MAX_AMOUNT:
+        raise invalid("fence", f"must lie between 0 and {MAX_AMOUNT}")
+    return fence
 
 
 def check_route(value: str) -> None:

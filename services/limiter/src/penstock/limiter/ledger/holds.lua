@@ -2,10 +2,11 @@
 --
 -- Fields of a hold's hash: `state` (open, expired or done), `kind` (1 lease, 0 call), costs maximum
 -- `m`, expected `e` and minimum `l`, `s` what was spent, `p` the path, `w` the window of each of
--- its counters when they were held, `t` milliseconds to live, and `f` when an ended hold is
--- forgotten.
+-- its counters when they were held, `t` milliseconds to live, `f` when an ended hold is
+-- forgotten, and `n` the fence of the try that holds it; none where only one may.
 
-local SETTLED_KEPT_MS, EXPIRED_KEPT_MS = 60000, 3600000
+-- How long ended holds are remembered; `FENCED`: longer than a router that tries a job stalls.
+local SETTLED_KEPT_MS, EXPIRED_KEPT_MS, FENCED_KEPT_MS = 60000, 3600000, 3600000
 
 local function key_of(id)
   return PREFIX .. 'hold:' .. id
@@ -14,7 +15,7 @@ end
 -- The hold of an id; nil if there is none or it is to be forgotten.
 local function read(id)
   local key = key_of(id)
-  local fields = redis.call('HMGET', key, 'state', 'm', 'e', 'l', 's', 'w', 'p', 't', 'f')
+  local fields = redis.call('HMGET', key, 'state', 'm', 'e', 'l', 's', 'w', 'p', 't', 'f', 'n')
   if not fields[1] or (fields[9] and tonumber(fields[9]) <= now_ms) then
     return nil
   end
@@ -28,6 +29,7 @@ local function read(id)
     windows = cjson.decode(fields[6]),
     path = cjson.decode(fields[7]),
     ttl_ms = tonumber(fields[8]),
+    fence = tonumber(fields[10] or 0),
   }
 end
 
@@ -45,6 +47,9 @@ local function save(id, hold, kind, state)
     'p', cjson.encode(hold.path),
     't', hold.ttl_ms
   )
+  if (hold.fence or 0) > 0 then
+    redis.call('HSET', key_of(id), 'n', hold.fence)
+  end
 end
 
 -- What a hold holds of a counter.
@@ -77,8 +82,12 @@ local function take(hold, i, counter, limits, amount)
   end
 end
 
--- Marks a hold as ended: `state` and what it spent, remembered for `kept_ms`.
-local function finish(key, state, spent, kept_ms)
+-- Marks a hold as ended: `state` and what it spent, remembered for `kept_ms`, or for longer where
+-- tries with other fences may follow.
+local function finish(key, state, spent, kept_ms, fence)
+  if (fence or 0) > 0 then
+    kept_ms = FENCED_KEPT_MS
+  end
   redis.call('HSET', key, 'state', state, 's', cjson.encode(spent), 'f', int(now_ms + kept_ms))
   redis.call('PEXPIRE', key, kept_ms)
 end
@@ -94,8 +103,18 @@ local function expire(id, hold)
   for d = 1, 3 do
     hold.spent[d] = hold.spent[d] + hold.minimum[d]
   end
-  finish(hold.key, 'expired', hold.spent, EXPIRED_KEPT_MS)
+  finish(hold.key, 'expired', hold.spent, EXPIRED_KEPT_MS, hold.fence)
   write_entry('expire', id)
+end
+
+-- Frees what an open hold holds and ends it with what it has booked.
+local function free(id, hold)
+  local limits = counters.operator_limits(hold.path)
+  for i, counter in ipairs(hold.path) do
+    take(hold, i, counter, limits, -held_amount(hold, counter))
+  end
+  finish(hold.key, 'done', hold.spent, SETTLED_KEPT_MS, hold.fence)
+  redis.call('ZREM', HOLDS, id)
 end
 
 local function expire_due()
@@ -144,6 +163,7 @@ return {
   is_in_window = is_in_window,
   book = book,
   take = take,
+  free = free,
   expire_due = expire_due,
   with_alerts = with_alerts,
 }

@@ -33,7 +33,14 @@
 -- it. A hold is remembered for a minute after it is settled and for an hour after it expires; a
 -- later settlement books only the difference. A settlement whose hold is not known is booked on the
 -- path that comes with it: the store has lost the hold, or the call passed while the store was
--- away.
+-- away. Nothing spent under an unknown id without a path leaves a mark that the id has ended, so that
+-- a reservation that was overtaken by its release holds nothing.
+--
+-- FENCES. Several routers may try the same job: one stalls, another takes over, the first goes on.
+-- All tries hold under one id, each with a higher fence. A reservation with a higher fence ends what
+-- the tries before it hold, and only holds what they have not spent. A lower fence than the highest
+-- that was seen changes nothing. So what is spent under the id is what its last try has settled,
+-- however many settle.
 --
 -- LEASES. A lease is a hold from which a router admits calls without asking. It is granted a share
 -- of what is available on the tightest counter. `renew` books what was spent since and fills the
@@ -48,11 +55,16 @@
 --
 -- THE LEDGER. Every booking is a line "counter window committed held" of an entry in a stream. The
 -- sum of a counter's lines in its latest window is the counter's state, which a replay verifies.
--- When the stream is too long, its oldest entries are folded into one sum a counter, and a replay
--- begins with the sums.
+-- When the stream has more than its bytes, its oldest entries are folded into one sum a counter, and
+-- a replay begins with the sums.
 --
--- KEYS. All keys of an organisation begin with its prefix, whose hash tag puts them on one node.
---   c:RULE:VALUE   a rate: its TAT in microseconds.
+-- KEYS. `penstock:limiter:schema` is the schema, 2 (`store/schema.py`). All keys of an organisation
+-- begin with its prefix, whose hash tag puts them on one node.
+--   c:RULE:KIND:VALUE
+--                  the counter of a rule for a value. KIND is what the counter's state depends on
+--                  (`calendar-microusd-month`), so a rule that changes it starts a new counter.
+--                  VALUE is percent-encoded: no separator stands in it.
+--                  a rate: its TAT in microseconds.
 --                  a budget: a hash with window start `w`, committed `c`, held `h` and alert
 --                  level `a`; of a rolling window, oldest step `o` and spent in step N `bN`; for
 --                  protection, present slice `i`, observed milliseconds `v`, demand of priority P
@@ -62,17 +74,21 @@
 --   limits         limits that operators have set, by counter key
 --   counters       keys of all budgets
 --   ledger         the stream of entries
+--   ledger-bytes   bytes of the ledger's entries
 --   folded         sums of the entries that have been folded, by counter key
 --   drained        exists while an operator refuses new holds
 --
 -- ARGV: operation, time in microseconds (0: the store's clock), key prefix, the operation's
--- arguments as a JSON array, number of ledger entries to keep. Amounts are requests, tokens and
+-- arguments as a JSON array, bytes of ledger entries to keep. Amounts are requests, tokens and
 -- micro-dollars, in this order. Replies are flat arrays of numbers and strings.
 
-local PREFIX, MAX_ENTRIES = ARGV[3], tonumber(ARGV[5])
+local PREFIX, MAX_BYTES = ARGV[3], tonumber(ARGV[5])
 local HOLDS, LEDGER, FOLDED = PREFIX .. 'holds', PREFIX .. 'ledger', PREFIX .. 'folded'
+local LEDGER_BYTES = PREFIX .. 'ledger-bytes'
 
 local ALLOWED, RATE_LIMITED, BUDGET_EXHAUSTED, NEVER, SHED, UNPRICED, DRAINED = 1, 2, 3, 4, 5, 7, 8
+-- A later try of the same job has taken its place.
+local SUPERSEDED = 9
 -- The caller's calendar windows are not those of the store's clock.
 local STALE_WINDOWS = 99
 -- A lease's share of what no rule counts: the largest integer that a double holds exactly.
@@ -112,8 +128,10 @@ end
 
 -- The ledger's entries: what an operation books, and how old entries are folded into sums.
 
--- Entries that are folded at a time, once the ledger has so many more than it keeps.
+-- Entries that are folded at a time, once the ledger has more bytes than it keeps.
 local FOLDED_AT_ONCE = 200
+-- What the stream itself needs for an entry, about.
+local ENTRY_OVERHEAD_BYTES = 64
 
 -- Lines of the entry that the present operation is writing.
 local entry_lines = {}
@@ -183,14 +201,20 @@ local function add_lines(sums, lines)
   end
 end
 
+local function entry_bytes(id, lines)
+  return #id + #lines + ENTRY_OVERHEAD_BYTES
+end
+
 -- Replaces the oldest entries by one sum a counter.
 local function fold_oldest()
-  local sums = {}
+  local sums, bytes = {}, 0
   for _, row in ipairs(redis.call('XRANGE', LEDGER, '-', '+', 'COUNT', FOLDED_AT_ONCE)) do
-    local id, fields = row[1], row[2]
+    local fields = row[2]
     add_lines(sums, fields[6])
-    redis.call('XDEL', LEDGER, id)
+    bytes = bytes + entry_bytes(fields[4], fields[6])
+    redis.call('XDEL', LEDGER, row[1])
   end
+  redis.call('INCRBY', LEDGER_BYTES, int(-bytes))
   for key, sum in pairs(sums) do
     redis.call('HSET', FOLDED, key, table.concat({ int(sum[1]), int(sum[2]), int(sum[3]) }, ' '))
   end
@@ -201,7 +225,7 @@ local function write_entry(operation, id)
   if #entry_lines > 0 then
     local lines = table.concat(entry_lines, '\n')
     redis.call('XADD', LEDGER, '*', 'op', operation, 'id', id, 'd', lines)
-    if redis.call('XLEN', LEDGER) > MAX_ENTRIES + FOLDED_AT_ONCE then
+    if redis.call('INCRBY', LEDGER_BYTES, int(entry_bytes(id, lines))) > MAX_BYTES then
       fold_oldest()
     end
   end

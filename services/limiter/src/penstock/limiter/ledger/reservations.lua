@@ -24,6 +24,36 @@ local function repeated_grant(id)
   return state and grant_of(cjson.decode(maximum)) or nil
 end
 
+local function less_spent(amounts, spent)
+  local left = {}
+  for d = 1, 3 do
+    left[d] = math.max(amounts[d] - spent[d], 0)
+  end
+  return left
+end
+
+-- A reservation with a fence: the reply if it needs no new hold, or nil. Otherwise ends what earlier
+-- tries hold, and lowers the amounts by what they have spent.
+local function take_over(id, reservation)
+  local earlier = holds.read(id)
+  if not earlier then
+    return nil
+  end
+  if earlier.fence > reservation.fence then
+    return refusal(SUPERSEDED, 0, 0, '0')
+  elseif earlier.fence == reservation.fence then
+    return grant_of(earlier.maximum)
+  end
+  if earlier.is_open then
+    holds.free(id, earlier)
+  end
+  for _, cost in ipairs({ 'maximum', 'expected', 'minimum' }) do
+    reservation[cost] = less_spent(reservation[cost], earlier.spent)
+  end
+  reservation.spent = earlier.spent
+  return nil
+end
+
 -- What a reservation needs at least of a counter in dimension `d`.
 local function needed_amount(reservation, counter, d)
   if counter[OWN_AMOUNT] >= 0 then
@@ -99,17 +129,18 @@ local function new_hold(reservation, grant, windows)
     maximum = grant,
     expected = reservation.is_lease and grant or reservation.expected,
     minimum = reservation.is_lease and grant or reservation.minimum,
-    spent = { 0, 0, 0 },
+    spent = reservation.spent,
     ttl_ms = reservation.ttl_ms,
+    fence = reservation.fence,
   }
 end
 
 -- Holds what a call may cost, or grants a lease a `share` of what is available. A hold without a
 -- time to live will not be settled: it is spent at once and not remembered.
 local function reserve(
-  id, lease, path, maximum, expected, minimum, ttl_ms, priority, unpriced, share
+  id, lease, path, maximum, expected, minimum, ttl_ms, priority, unpriced, share, fence
 )
-  local repeated = repeated_grant(id)
+  local repeated = fence == 0 and repeated_grant(id)
   if repeated then
     return repeated
   end
@@ -126,8 +157,15 @@ local function reserve(
     priority = priority,
     is_unpriced = unpriced == 1,
     share = share,
+    fence = fence,
+    spent = { 0, 0, 0 },
   }
-  local grant = reservation.is_lease and { UNBOUNDED, UNBOUNDED, UNBOUNDED } or maximum
+  repeated = fence > 0 and take_over(id, reservation)
+  if repeated then
+    return repeated
+  end
+  local grant = reservation.is_lease and { UNBOUNDED, UNBOUNDED, UNBOUNDED }
+    or reservation.maximum
   local limits = counters.operator_limits(path)
   local refused, windows, tight = check_path(reservation, limits, grant)
   if refused then
@@ -139,6 +177,9 @@ local function reserve(
   local hold, reply = new_hold(reservation, grant, windows), grant_of(grant)
   take_path(hold, limits, reply)
   if ttl_ms > 0 then
+    if fence > 0 then
+      redis.call('DEL', holds.key_of(id))
+    end
     holds.save(id, hold, lease, 'open')
     redis.call('ZADD', HOLDS, int(now_ms + ttl_ms), id)
     write_entry('reserve', id)
@@ -169,8 +210,11 @@ end
 
 -- Enlarges an open hold to a new maximum. Reply: the first four parts of a reply of `reserve`, then
 -- what `holds.with_alerts` adds.
-local function extend(id, maximum)
+local function extend(id, maximum, fence)
   local hold = holds.read(id)
+  if hold and hold.fence ~= fence then
+    return { SUPERSEDED, 0, 0, '0' }
+  end
   if not hold or not hold.is_open then
     return { BUDGET_EXHAUSTED, 0, 0, '0' }
   end

@@ -2,7 +2,7 @@
 
 -- Books what was spent under an id that the store does not know, and remembers the id as settled,
 -- so that neither a repetition nor the hold itself, coming late, books it again.
-local function settle_unknown(id, spent, path)
+local function settle_unknown(id, spent, path, fence)
   local limits, windows = counters.operator_limits(path), {}
   for i, counter in ipairs(path) do
     local amount = spent[counter[DIMENSION] + 1]
@@ -17,11 +17,11 @@ local function settle_unknown(id, spent, path)
   end
   local none = { 0, 0, 0 }
   local hold = { maximum = none, expected = none, minimum = none, spent = spent, ttl_ms = 0 }
+  hold.fence = fence
   hold.path, hold.windows = path, windows
   holds.save(id, hold, 0, 'done')
-  holds.finish(holds.key_of(id), 'done', spent, holds.SETTLED_KEPT_MS)
+  holds.finish(holds.key_of(id), 'done', spent, holds.SETTLED_KEPT_MS, fence)
   write_entry('commit', id)
-  return { 1, '0', '0', '0' }
 end
 
 -- Books the difference between what is spent and what the hold has booked, and frees what it holds.
@@ -43,20 +43,25 @@ local function book_settlement(hold, spent)
 end
 
 -- Ends a hold, or books the difference if it has ended before. Reply: 1 if the hold was open, 0 if
--- it had ended, -1 if it is not known and no path was given; then the three amounts of its maximum.
-local function settle(id, spent, path)
+-- it had ended or a later try has taken its place, -1 if it is not known and no path was given; then
+-- the three amounts of its maximum.
+local function settle(id, spent, path, fence)
   local hold = holds.read(id)
   if not hold then
-    if #path > 0 then
-      return settle_unknown(id, spent, path)
+    local is_nothing = spent[1] == 0 and spent[2] == 0 and spent[3] == 0
+    if #path > 0 or is_nothing then
+      settle_unknown(id, spent, path, fence)
     end
-    return { -1, '0', '0', '0' }
+    return { #path > 0 and 1 or -1, '0', '0', '0' }
+  end
+  local maximum = hold.maximum
+  if hold.fence > fence then
+    return { 0, int(maximum[1]), int(maximum[2]), int(maximum[3]) }
   end
   book_settlement(hold, spent)
-  holds.finish(hold.key, 'done', spent, holds.SETTLED_KEPT_MS)
+  holds.finish(hold.key, 'done', spent, holds.SETTLED_KEPT_MS, hold.fence)
   redis.call('ZREM', HOLDS, id)
   write_entry(hold.is_open and 'commit' or 'adjust', id)
-  local maximum = hold.maximum
   return { hold.is_open and 1 or 0, int(maximum[1]), int(maximum[2]), int(maximum[3]) }
 end
 

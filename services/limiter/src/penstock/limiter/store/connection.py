@@ -14,6 +14,9 @@ Meanwhile new calls raise StoreLost without being sent, so nobody waits for a st
 answer. A caller that can wait says for how long: its call is sent again as soon as the store
 answers. That is safe because every operation is idempotent by the hold's id. Settlements that could
 not be sent are owed, and sent when the store answers again.
+
+The script decides as soon as it is executed; `durable` waits until what was executed is on the
+store's disk. An error that the script meets fails the question that met it and no other.
 """
 
 from __future__ import annotations
@@ -22,17 +25,25 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import redis.asyncio
 from penstock.limiter.counters import organisation_prefix
 from penstock.limiter.script import SCRIPT, PathRows, ScriptCall, ScriptReply, to_json
-from penstock.limiter.store.errors import STORE_ERRORS, StoreLost, script_failure
+from penstock.limiter.store.errors import (
+    STORE_ERRORS,
+    StoreLost,
+    is_store_failure,
+    store_errors_as_lost,
+)
 from penstock.limiter.store.owed_settlements import OwedSettlements
-from penstock.rpc.errors import Fault
+from penstock.limiter.store.schema import WrongSchema, ensure_schema
+from penstock.rpc.errors import Fault, internal
 from penstock.rpc.micro_batch import MicroBatcher
 from penstock.service.clock import Clock
+from penstock.service.durability import Fsyncs, StoreFacts
+from penstock.service.work_stream import stop
 from redis.exceptions import NoScriptError
 
 log = logging.getLogger(__name__)
@@ -40,8 +51,8 @@ PER_CALL_S = 5e-4
 """Part of an allowance for each call of a batch: three times what the script takes."""
 MIN_BATCHES = 2
 """Batches after which a store's pace is known; until then the longest allowance applies."""
-FADING = 0.9
-"""Part of the slowest batch's time that is left after one more batch."""
+HALF_LIFE_S = 5.0
+"""After this time half of a slow batch's time still counts."""
 SLOWNESS_FACTOR = 2.0
 """A batch may take this many times as long as the slowest recent one."""
 TIMER_TURNS = 4
@@ -51,6 +62,8 @@ not count against the store.
 BATCH_CALL_S = 2e-4
 """Added to the timeout of a batch for each of its calls."""
 PROBE_KEY = "penstock:limiter:probe"
+READS = frozenset(("usage", "snapshot"))
+"""Operations that write nothing of weight, so that the disk does not delay them."""
 NO_COUNTERS = ScriptCall("usage", organisation_prefix(""), to_json(PathRows(())))
 """A script call that does nothing."""
 
@@ -67,12 +80,15 @@ class StoreTimings:
     """
 
     timeout_s: float = 0.25
-    probe_pause_s: float = 1.0
+    probe_pause_s: float = 0.05
     patience_s: float | None = None
 
 
 class Patience:
-    """Learns the pace of a store, and allows batches time by it.
+    """Learns the pace of a store from batches that write, and allows batches time by it.
+
+    What a slow batch has taught fades by time, so that it counts no longer for a store that is
+    asked a lot and no less for one that is asked seldom. Times are seconds of the loop.
 
     Args:
         min_s: the shortest allowance, besides what each call is allowed.
@@ -83,20 +99,26 @@ class Patience:
         self._min_s = min_s
         self._max_s = max_s
         self._slowest_s = 0.0
+        self._learnt_at_s = 0.0
         self._batches = 0
 
-    def record(self, calls: int, took_s: float) -> None:
+    def record(self, calls: int, took_s: float, now_s: float) -> None:
         """Record what a batch of `calls` took; one that was late counts too."""
         self._batches += 1
         batch_s = min(took_s, self._max_s) - PER_CALL_S * calls
-        self._slowest_s = max(batch_s, self._slowest_s * FADING)
+        if batch_s >= self._slowest_at(now_s):
+            self._slowest_s, self._learnt_at_s = batch_s, now_s
 
-    def allowance_s(self, calls: int) -> float:
+    def allowance_s(self, calls: int, now_s: float) -> float:
         """How long a batch of `calls` may take before its callers are answered without it."""
         if self._batches < MIN_BATCHES:
             return self._max_s
-        recent_s = max(self._min_s, SLOWNESS_FACTOR * self._slowest_s)
+        recent_s = max(self._min_s, SLOWNESS_FACTOR * self._slowest_at(now_s))
         return min(self._max_s, recent_s + PER_CALL_S * calls)
+
+    def _slowest_at(self, now_s: float) -> float:
+        half_lives = (now_s - self._learnt_at_s) / HALF_LIFE_S
+        return self._slowest_s * math.exp2(-half_lives)
 
 
 class StoreConnection:
@@ -104,7 +126,9 @@ class StoreConnection:
 
     Args:
         now_us: the time that the script is given; 0 means the store's own clock.
-        max_ledger_entries: entries of each ledger that are kept before older ones are folded.
+        state_kinds: what the state of each rule's counters depends on, by rule; for a migration.
+        on_connected: is told what the store says of itself, whenever it is found.
+        max_ledger_bytes: bytes of each ledger's entries that are kept before older ones are folded.
     """
 
     def __init__(
@@ -113,13 +137,15 @@ class StoreConnection:
         clock: Clock,
         timings: StoreTimings,
         now_us: Callable[[], int],
-        max_ledger_entries: int,
+        max_ledger_bytes: int,
+        on_connected: Callable[[StoreFacts], None] = lambda _: None,
+        state_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._client = client
         self._clock = clock
         self._timings = timings
         self._now_us = now_us
-        self._max_ledger_entries = max_ledger_entries
+        self._max_ledger_bytes = max_ledger_bytes
         min_s = timings.timeout_s if timings.patience_s is None else timings.patience_s
         self._patience = Patience(min_s, timings.timeout_s)
         self._batches: MicroBatcher[ScriptCall, ScriptReply] = MicroBatcher(self._run_batch)
@@ -134,7 +160,10 @@ class StoreConnection:
         self._answering.set()
         self.restarted_s = -math.inf
         """When the store was last found to have been restarted, by the monotonic clock."""
-        self.owed = OwedSettlements(self._batches)
+        self._on_connected = on_connected
+        self._state_kinds = state_kinds
+        self._fsyncs = Fsyncs(client)
+        self.owed = OwedSettlements(self._batches, self.durable)
 
     @property
     def is_slow(self) -> bool:
@@ -147,7 +176,11 @@ class StoreConnection:
         return self._probe is not None
 
     async def connect(self) -> None:
-        """Connect and learn the store's pace before the first caller; a lost store is probed."""
+        """Connect and learn the store's pace before the first caller; a lost store is probed.
+
+        Raises:
+            WrongSchema: the store's ledger is of another schema.
+        """
         try:
             async with asyncio.timeout(self._timings.timeout_s):
                 await self._warm_up()
@@ -171,22 +204,24 @@ class StoreConnection:
                 if not wait_s or not await self._answers_before(ends_s):
                     raise
 
+    async def durable(self) -> None:
+        """Return when everything that the store has executed is on its disk; raises StoreLost."""
+        with store_errors_as_lost():
+            await self._fsyncs.wait()
+
     async def close(self) -> None:
         """Stop probing and sending, and close the client."""
         self._is_closed = True
         if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+            await stop([self._probe])
         await self.owed.close()
+        await self._fsyncs.close()
         await self._client.aclose()
 
     async def _run_once(self, call: ScriptCall) -> ScriptReply:
         if not self._answering.is_set():
             raise StoreLost
-        try:
-            return await self._batches(call)
-        except Fault as fault:
-            raise StoreLost(fault.message) from None
+        return await self._batches(call)
 
     async def _answers_before(self, ends_s: float) -> bool:
         """Wait until the store answers; False if it does not by `ends_s` of the loop's time."""
@@ -202,7 +237,8 @@ class StoreConnection:
             raise StoreLost
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        self._start_timer(self._patience.allowance_s(len(batch)) / TIMER_TURNS, TIMER_TURNS)
+        allowance_s = self._patience.allowance_s(len(batch), began_s)
+        self._start_timer(allowance_s / TIMER_TURNS, TIMER_TURNS)
         try:
             async with asyncio.timeout(self._timings.timeout_s + BATCH_CALL_S * len(batch)):
                 replies = await self._evaluate(batch)
@@ -211,7 +247,8 @@ class StoreConnection:
             raise StoreLost(type(error).__name__) from None
         finally:
             self._stop_timer()
-        self._patience.record(len(batch), loop.time() - began_s)
+        if any(call.operation not in READS for call in batch):
+            self._patience.record(len(batch), loop.time() - began_s, loop.time())
         if self.owed.pending:
             self.owed.send_soon()
         return replies
@@ -250,10 +287,8 @@ class StoreConnection:
 
     async def _probe_until_answered(self) -> None:
         while True:
-            with contextlib.suppress(*STORE_ERRORS, RuntimeError):
+            with contextlib.suppress(*STORE_ERRORS, WrongSchema):
                 async with asyncio.timeout(self._timings.timeout_s):
-                    # A store that cannot write keeps no ledger, so the probe writes.
-                    await self._client.set(PROBE_KEY, 1, px=1_000)
                     await self._warm_up()
                 log.warning("the ledger's store answers again: its rules decide")
                 self._probe = None
@@ -264,22 +299,35 @@ class StoreConnection:
             await self._clock.sleep(self._timings.probe_pause_s)
 
     async def _warm_up(self) -> None:
-        """Connect, load the script, and learn the pace from calls that do nothing."""
+        """Connect, load the script, and learn the pace from writes: a store that cannot write keeps
+        no ledger, and one whose disk is slow answers reads at once.
+        """
         loop = asyncio.get_running_loop()
         await self._evaluate([NO_COUNTERS])
+        await ensure_schema(self._client, self._run_alone, self._state_kinds())
         for _ in range(MIN_BATCHES):
             began_s = loop.time()
-            await self._evaluate([NO_COUNTERS])
-            self._patience.record(1, loop.time() - began_s)
+            await self._client.set(PROBE_KEY, 1, px=1_000)
+            self._patience.record(1, loop.time() - began_s, loop.time())
+        self._on_connected(await self._fsyncs.learn())
+
+    async def _run_alone(self, call: ScriptCall) -> None:
+        (reply,) = await self._evaluate([call])
+        if isinstance(reply, Fault):
+            raise reply
 
     async def _evaluate(self, batch: Sequence[ScriptCall]) -> list[ScriptReply | Fault]:
-        """Send a batch to the store, and load the script if the store does not have it."""
+        """Send a batch to the store, and load the script if the store does not have it.
+
+        Raises the error of a store that cannot write; an error of the script itself is the answer
+        of its call.
+        """
         if not self._script_sha:
             self._script_sha = await self._client.script_load(SCRIPT)
         pipe = self._client.pipeline(transaction=False)
         now_us = str(self._now_us())
         for operation, prefix, arguments in batch:
-            values = (operation, now_us, prefix, arguments, self._max_ledger_entries)
+            values = (operation, now_us, prefix, arguments, self._max_ledger_bytes)
             pipe.evalsha(self._script_sha, 1, prefix + "holds", *values)
         replies = await pipe.execute(raise_on_error=False)
         if any(isinstance(reply, NoScriptError) for reply in replies):
@@ -289,6 +337,14 @@ class StoreConnection:
             self.restarted_s = self._clock.monotonic()
             return await self._evaluate(batch)
         for reply in replies:
-            if isinstance(reply, Exception):
-                raise script_failure(reply)
-        return replies
+            if isinstance(reply, Exception) and is_store_failure(reply):
+                raise reply
+        return [_answer(*pair) for pair in zip(batch, replies, strict=True)]
+
+
+def _answer(call: ScriptCall, reply: ScriptReply | Exception) -> ScriptReply | Fault:
+    """The reply of a call, or the fault of one that the script could not run."""
+    if not isinstance(reply, Exception):
+        return reply
+    log.error("operation %s on %s failed in the store: %s", call.operation, call.key_prefix, reply)
+    return internal(f"the limiter's ledger could not run {call.operation}; see the limiter's log")

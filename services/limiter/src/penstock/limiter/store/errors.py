@@ -48,13 +48,11 @@ class StoreLost(Exception):
     """The store does not answer: an operation has not run, or nobody knows whether it has."""
 
 
-def script_failure(error: Exception) -> Exception:
-    """What to raise for an error among the replies of a batch: the error itself if the store is
-    lost, a RuntimeError if the script failed, which is a defect of ours.
+def is_store_failure(error: Exception) -> bool:
+    """Whether an error among the replies of a batch says that the store is lost; otherwise it says
+    that the script failed, which is a defect of ours or of what it was given.
     """
-    if isinstance(error, ResponseError) and not _cannot_write(error):
-        return RuntimeError(str(error))
-    return error
+    return not isinstance(error, ResponseError) or _cannot_write(error)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ StoreLost while the store is slow or lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import redis.asyncio
 from penstock.limiter.counters import Amounts, Counter, organisation_prefix
@@ -39,10 +39,13 @@ from penstock.limiter.store.replay import (
     replay_stream,
 )
 from penstock.service.clock import Clock
+from penstock.service.durability import StoreFacts
 
 DEFAULT_TIMINGS = StoreTimings()
-MAX_LEDGER_ENTRIES = 1_000_000
-"""Entries of a ledger that are kept one by one; older ones are folded into a sum a counter."""
+MAX_LEDGER_BYTES = 32 * 2**20
+"""Bytes of the entries that an organisation's ledger keeps one by one; older ones are folded into a
+sum a counter.
+"""
 
 
 class LedgerStore:
@@ -50,7 +53,9 @@ class LedgerStore:
 
     Args:
         now_us: Unix microseconds to use in place of the store's clock, for replays; 0: the store's.
-        max_ledger_entries: entries of a ledger that are kept before older ones are folded.
+        state_kinds: what the state of each rule's counters depends on, by rule; for a migration.
+        on_connected: is told what the store says of itself, whenever it is found.
+        max_ledger_bytes: bytes of a ledger's entries that are kept before older ones are folded.
     """
 
     def __init__(
@@ -59,10 +64,14 @@ class LedgerStore:
         clock: Clock,
         timings: StoreTimings = DEFAULT_TIMINGS,
         now_us: Callable[[], int] = lambda: 0,
-        max_ledger_entries: int = MAX_LEDGER_ENTRIES,
+        max_ledger_bytes: int = MAX_LEDGER_BYTES,
+        on_connected: Callable[[StoreFacts], None] = lambda _: None,
+        state_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._client = client
-        self._connection = StoreConnection(client, clock, timings, now_us, max_ledger_entries)
+        self._connection = StoreConnection(
+            client, clock, timings, now_us, max_ledger_bytes, on_connected, state_kinds
+        )
         self.audit_log = AuditLog(client)
 
     @property
@@ -113,9 +122,11 @@ class LedgerStore:
         arguments = reserve_arguments(hold_id, path, reservation)
         return parse_reserved(await self._run("reserve", organisation, arguments, wait_s))
 
-    async def extend(self, organisation: str, hold_id: str, max_cost: Amounts) -> Ruling:
+    async def extend(
+        self, organisation: str, hold_id: str, max_cost: Amounts, fence: int = 0
+    ) -> Ruling:
         """Enlarge an open hold to a new maximum; raises StoreLost."""
-        reply = await self._run("extend", organisation, to_json(hold_id, max_cost))
+        reply = await self._run("extend", organisation, to_json(hold_id, max_cost, fence))
         return parse_extended(reply, organisation)
 
     async def settle(
@@ -125,35 +136,52 @@ class LedgerStore:
         spent: Amounts,
         path: Sequence[Counter] = (),
         unbooked: Sequence[Counter] = (),
+        fence: int = 0,
     ) -> Settlement:
-        """End a hold with what was spent; if the store is lost, do so when it answers again.
+        """End a hold with what was spent, on the store's disk; if the store is lost, do so when it
+        answers again.
 
         Args:
             path: where to book what was spent if the store has forgotten the hold.
-            unbooked: the same for a settlement that is owed. Empty unless the call passed while the
-                store was lost, because an owed settlement may come when a hold that was settled is
-                no longer remembered, and would be booked twice.
+            unbooked: the same for a settlement that has been owed for long. Empty unless the call
+                passed while the store was lost, because such a settlement may come when a hold that
+                was settled is no longer remembered, and would be booked twice.
+            fence: that of the hold.
 
         Raises:
             StoreLost: the settlement is owed.
         """
         try:
-            reply = await self._run("settle", organisation, to_json(hold_id, spent, []))
+            reply = await self._run("settle", organisation, to_json(hold_id, spent, [], fence))
             if reply[0] < 0 and path:
-                arguments = to_json(hold_id, spent, PathRows(path))
+                arguments = to_json(hold_id, spent, PathRows(path), fence)
                 reply = await self._run("settle", organisation, arguments)
+            if not fence:  # the end of the work is written after this, and is waited for
+                await self._connection.durable()
         except StoreLost:
-            self.owe(organisation, hold_id, spent, unbooked)
+            self.owe(organisation, hold_id, spent, path, unbooked, fence)
             raise
         return parse_settled(reply)
 
     def owe(
-        self, organisation: str, hold_id: str, spent: Amounts, path: Sequence[Counter] = ()
+        self,
+        organisation: str,
+        hold_id: str,
+        spent: Amounts,
+        path: Sequence[Counter] = (),
+        unbooked: Sequence[Counter] = (),
+        fence: int = 0,
     ) -> None:
-        """Settle a hold as soon as the store answers again."""
-        arguments = to_json(hold_id, spent, PathRows(path))
-        call = ScriptCall("settle", organisation_prefix(organisation), arguments)
-        self._connection.owed.add(organisation, hold_id, call)
+        """Settle a hold as soon as the store answers again; arguments as of `settle`."""
+        fresh, late = (
+            ScriptCall(
+                "settle",
+                organisation_prefix(organisation),
+                to_json(hold_id, spent, PathRows(counters), fence),
+            )
+            for counters in (path or unbooked, unbooked)
+        )
+        self._connection.owed.add(organisation, hold_id, fresh, late)
 
     async def renew(self, organisation: str, lease_id: str, renewal: Renewal) -> Ruling:
         """Book what a lease has spent, and fill it up again; raises StoreLost."""

@@ -1,15 +1,23 @@
 """Leases: shares of the limits that this router spends without asking.
 
 A lease belongs to one spend path and is money already taken: what is admitted from it can never
-overshoot. It is renewed before it runs dry, returned when nobody uses it, and not used after its
-time less a margin. A lease in hand owns its share until it is returned, which waits until nothing
-of it is in flight.
+overshoot. It is renewed before it runs dry and while something of it is in flight, returned when
+nobody uses it, and not used after its time less a margin. A lease in hand owns its share until it
+is returned, which waits until nothing of it is in flight.
+
+While the limiter or its store does not answer, a lease is used past its time: the ledger counts the
+whole share as spent from its expiry until it is returned, so this overshoots nothing. What may be
+spent beyond the share then is the overdraft: a part of it for new calls (`overdraft_share`), and
+what streams that run already go on to say. It is logged, and settled with the lease.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,8 +25,10 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.router.admission.limiter_calls import ANSWER_S, LimiterCalls, to_amount
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
+from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
+log = logging.getLogger(__name__)
 UNBOUNDED = 2**53 - 1
 """Share of a path on which no rule counts anything."""
 MARGIN = 0.2
@@ -28,6 +38,16 @@ RENEW_AT = 0.5
 FIRST_CALLS = 32
 """A new lease asks for so many calls like the one at hand."""
 KEEP_EVERY_S = 0.25
+EXPECTED_KEPT_S = 60.0
+"""How long it is remembered that a path holds what calls are expected to cost."""
+OVERTIME_S = 1_800.0
+"""How long after its last renewal a lease may be used while the limiter does not answer; the ledger
+remembers an expired lease for an hour.
+"""
+MAX_LEASES = 20_000
+"""Leases at a time, and paths that are remembered as too tight; beyond this calls hold for
+themselves.
+"""
 MIN_USE_S = 0.05
 """Shortest time that a rate of use is taken over."""
 
@@ -62,6 +82,11 @@ class Lease:
     used: list[int] = field(default_factory=lambda: [0, 0, 0])
     """Admitted since the last renewal: what the next share is sized by."""
     since_s: float = 0.0
+    ttl_s: float = 0.0
+    overdraft: Amounts = NOTHING
+    """What may be spent beyond the share: nothing while the limiter answers."""
+    is_unanswered: bool = False
+    """Whether the limiter or its store has not answered the last renewal."""
     renewing: asyncio.Task[None] | None = None
     over: bool = False
 
@@ -72,20 +97,42 @@ class Lease:
 
     def covers(self, amounts: Amounts) -> bool:
         """Whether so much is left."""
-        left = self.left
-        return left[0] >= amounts[0] and left[1] >= amounts[1] and left[2] >= amounts[2]
+        left, over = self.left, self.overdraft
+        return (
+            left[0] + over[0] >= amounts[0]
+            and left[1] + over[1] >= amounts[1]
+            and left[2] + over[2] >= amounts[2]
+        )
+
+    def take(self, amounts: Amounts) -> None:
+        """Take what a call may cost."""
+        for part in PARTS:
+            self.left[part] -= amounts[part]
+            self.in_flight[part] += amounts[part]
+            self.used[part] += amounts[part]
+
+    @property
+    def is_low(self) -> bool:
+        """Whether so little is left that it is to be renewed."""
+        left, low = self.left, self.low
+        return left[0] < low[0] or left[1] < low[1] or left[2] < low[2]
 
 
 class Leases:
     """The leases of this router. Owner must `close` it, after the last settlement."""
 
-    def __init__(self, limiter: LimiterCalls, clock: Clock) -> None:
+    def __init__(self, limiter: LimiterCalls, clock: Clock, overdraft_share: float = 0.0) -> None:
         self._limiter = limiter
         self._clock = clock
+        self._overdraft_share = overdraft_share
         self._leases: dict[SpendPath, Lease] = {}
+        self._ending: dict[str, Lease] = {}
+        """Leases by id that are used no longer and returned once nothing of them is in flight."""
         self._granting: dict[SpendPath, asyncio.Task[bool]] = {}
-        self._unleasable_until_s: dict[SpendPath, float] = {}
+        self._unleasable_until_s: BoundedMap[SpendPath, float] = BoundedMap(MAX_LEASES)
         """Paths too tight for a lease."""
+        self._expecting_until_s: BoundedMap[SpendPath, float] = BoundedMap(MAX_LEASES)
+        """Paths on which calls of open length hold for themselves."""
 
     def draw(self, path: SpendPath, amounts: Amounts) -> Lease | None:
         """Take a call's amounts out of a lease; None where no lease here covers them."""
@@ -94,12 +141,8 @@ class Leases:
             return None
         if not lease.covers(amounts):
             return None
-        left, in_flight, used, low = lease.left, lease.in_flight, lease.used, lease.low
-        for part in PARTS:
-            left[part] -= amounts[part]
-            in_flight[part] += amounts[part]
-            used[part] += amounts[part]
-        if lease.renewing is None and (left[0] < low[0] or left[1] < low[1] or left[2] < low[2]):
+        lease.take(amounts)
+        if lease.renewing is None and lease.is_low:
             self._renew_later(lease)
         return lease
 
@@ -111,15 +154,46 @@ class Leases:
         """
         if self._unleasable_until_s.get(path, 0.0) >= self._clock.monotonic():
             return None
+        if len(self._leases) >= MAX_LEASES and path not in self._leases:
+            return None
         if not await self._granted(path, call, amounts, unpriced, ends_s):
             return None
         drawn = self.draw(path, amounts)
         lease = self._leases.get(path)
-        if drawn is None and lease is not None:
+        if drawn is None and lease is not None and not lease.is_unanswered:
             # Too little for this call, and no more to be had: what is left goes back, so that it
             # can be held with the rest.
             await self._drop(lease)
         return drawn
+
+    def expects(self, path: SpendPath) -> bool:
+        """Whether calls of open length hold for themselves on a path, by what is known of it."""
+        return self._expecting_until_s.get(path, 0.0) >= self._clock.monotonic()
+
+    async def draw_more(self, lease: Lease, more: Amounts) -> bool:
+        """Take more for a call that has drawn on a lease; False where the lease cannot grow by so
+        much: then it serves no new calls, and what is left of it goes back.
+
+        While the limiter does not answer the call goes on: it runs already.
+        """
+        if not lease.covers(more) and not lease.over:
+            await asyncio.shield(self._renew_later(lease, more))
+        if lease.covers(more) or lease.is_unanswered:
+            lease.take(more)
+            return True
+        self._drop(lease)
+        await asyncio.shield(self._renew_later(lease))
+        return False
+
+    async def give_up(self, lease: Lease, amounts: Amounts) -> None:
+        """Put back what a call drew that must hold for itself; a lease that nobody else uses is
+        returned.
+        """
+        self.settle(lease, amounts, None)
+        for part in PARTS:
+            lease.used[part] -= amounts[part]
+        if not any(lease.used) and not lease.in_flight[0]:
+            await self._drop(lease)
 
     def settle(self, lease: Lease, amounts: Amounts, spent: Amounts | None) -> None:
         """Book what a call has spent of what it drew; None is nothing."""
@@ -163,17 +237,26 @@ class Leases:
             least=to_amount(amounts),
             unpriced=unpriced,
         )
-        answer: pb.GrantLeaseResponse = await self._limiter.ask("GrantLease", request, call, ends_s)
+        try:
+            answer: pb.GrantLeaseResponse = await self._limiter.ask(
+                "GrantLease", request, call, ends_s
+            )
+        except BaseException:
+            # Whether it was granted is not known, so it is given back.
+            self._return(request.lease_id, path, NOTHING)
+            raise
         ttl_s = answer.ttl_ms / 1e3
         if answer.decision.verdict != pb.VERDICT_ALLOWED or answer.reserve_each:
             # Refused or tight: calls ask one by one for a while, and each is told its own reason.
-            self._unleasable_until_s[path] = now + (ttl_s if answer.reserve_each else 0.0)
+            self._unleasable_until_s.put(path, now + (ttl_s if answer.reserve_each else 0.0))
             return False
+        if answer.holds_expected:
+            self._expecting_until_s.put(path, now + EXPECTED_KEPT_S)
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
         good_until_s, renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
         low = _low(granted)
         self._leases[path] = Lease(
-            request.lease_id, path, good_until_s, renew_at_s, granted, low, since_s=now
+            request.lease_id, path, good_until_s, renew_at_s, granted, low, since_s=now, ttl_s=ttl_s
         )
         return True
 
@@ -188,14 +271,14 @@ class Leases:
             if not lease.unlimited:
                 await self._renewed(lease, needed)
         except Fault:
-            return  # the lease stands until its time; the next one asks again
+            self._use_past_its_time(lease)
         finally:
             lease.renewing = None
 
     async def _renewed(self, lease: Lease, needed: Amounts) -> None:
         now, reported = self._clock.monotonic(), list(lease.spent)
-        ttl_s = (lease.good_until_s - lease.since_s) / (1 - MARGIN)
-        scale = ttl_s / max(now - lease.since_s, MIN_USE_S)
+        ttl_s = lease.ttl_s
+        scale = 0.0 if lease.over else ttl_s / max(now - lease.since_s, MIN_USE_S)
         wanted = [
             lease.in_flight[part] + max(round(lease.used[part] * scale), needed[part] * FIRST_CALLS)
             for part in PARTS
@@ -206,8 +289,10 @@ class Leases:
         )
         answer: pb.RenewLeaseResponse = await self._limiter.ask("RenewLease", request, call)
         if answer.decision.verdict == pb.VERDICT_STORE_UNAVAILABLE:
-            return  # what is held is still good, until its time
+            self._use_past_its_time(lease)
+            return
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
+            lease.renew_at_s = math.inf  # the ledger does not know it: it is only returned
             self._drop(lease)
             return
         granted = (answer.granted.requests, answer.granted.tokens, answer.granted.microusd)
@@ -216,8 +301,25 @@ class Leases:
             lease.left[part] = granted[part]
             if granted[part] < UNBOUNDED:
                 lease.left[part] -= settled + lease.in_flight[part]
+        lease.overdraft, lease.is_unanswered = NOTHING, False
         lease.low, lease.used, lease.since_s = _low(lease.left), [0, 0, 0], now
         lease.good_until_s, lease.renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
+
+    def _use_past_its_time(self, lease: Lease) -> None:
+        """The limiter or its store has not answered: go on with what is in hand."""
+        lease.is_unanswered = True
+        lease.good_until_s = max(lease.good_until_s, lease.since_s + OVERTIME_S)
+        if lease.overdraft == NOTHING and self._overdraft_share > 0:
+            share = [held + part for held, part in zip(lease.left, lease.in_flight, strict=True)]
+            requests, tokens, microusd = (int(part * self._overdraft_share) for part in share)
+            lease.overdraft = (requests, tokens, microusd)
+            log.warning(
+                "the limiter does not answer: %s may overdraw its lease for %s by %d requests, %d "
+                "tokens, %d micro-dollars",
+                lease.path.principal.organisation,
+                lease.path.model,
+                *lease.overdraft,
+            )
 
     def _drop(self, lease: Lease) -> asyncio.Future[None]:
         if self._leases.get(lease.path) is lease:
@@ -230,24 +332,30 @@ class Leases:
         """
         lease.over = True
         if not lease.in_flight[0]:
-            request = pb.ReturnLeaseRequest(lease_id=lease.id, spent=to_amount(lease.spent))
-            call = Call(lease.path.principal, lease.path.priority)
-            return self._limiter.later(self._limiter.repeat("ReturnLease", request, call))
+            self._ending.pop(lease.id, None)
+            return self._return(lease.id, lease.path, lease.spent)
+        self._ending[lease.id] = lease
         waiting = asyncio.get_running_loop().create_future()
         waiting.set_result(None)
         return waiting
 
+    def _return(self, lease_id: str, path: SpendPath, spent: Sequence[int]) -> asyncio.Task[None]:
+        request = pb.ReturnLeaseRequest(lease_id=lease_id, spent=to_amount(spent), model=path.model)
+        call = Call(path.principal, path.priority)
+        return self._limiter.later(self._limiter.repeat("ReturnLease", request, call))
+
     async def keep(self) -> None:
-        """Renew what is used and return what is not, for ever."""
+        """Renew what is used or in flight and return what is not, for ever."""
         while True:
             await self._clock.sleep(KEEP_EVERY_S)
             now = self._clock.monotonic()
-            for lease in list(self._leases.values()):
+            for lease in (*self._leases.values(), *self._ending.values()):
                 if now < lease.renew_at_s:
                     continue
-                if any(lease.used) and not lease.unlimited:
+                is_used = any(lease.used) or lease.in_flight[0] > 0
+                if is_used and not lease.unlimited:
                     self._renew_later(lease)
-                elif now >= lease.good_until_s or not any(lease.used):
+                elif lease.id not in self._ending and (now >= lease.good_until_s or not is_used):
                     self._drop(lease)
 
     def return_all(self) -> None:

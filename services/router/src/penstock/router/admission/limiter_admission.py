@@ -1,21 +1,24 @@
 """Admission through the limiter: from a lease that is here where that is possible, with a hold of
 its own where it is not.
 
-Calls whose length is open may outlive a lease, so they hold for themselves.
+What the work of a job costs is held under the job's own id, never drawn from a lease: it may be
+tried again by another router, and is charged once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
-from penstock.router.admission.leases import Amounts, Lease, Leases, SpendPath
+from penstock.router.admission.leases import NOTHING, Amounts, Lease, Leases, SpendPath
 from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
 from penstock.router.admission.output_limit import (
     OutputLimit,
@@ -52,6 +55,9 @@ class Demand(NamedTuple):
     amounts: Amounts
     """At most."""
     unpriced: bool
+    limit: OutputLimit
+    """The output that the amounts contain."""
+    is_leasable: bool
 
 
 @dataclass(slots=True)
@@ -60,8 +66,13 @@ class Ticket:
 
     call: Call
     amounts: Amounts
+    """What it has drawn from the lease, or else what it holds."""
     lease: Lease | None = None
     hold_id: str = ""
+    """Of a call from a lease: what the lease could not cover of a long answer."""
+    beyond_lease: Amounts = NOTHING
+    fence: int = 0
+    model: str = ""
     covered_tokens: int = 0
     """Output tokens that the hold covers."""
 
@@ -76,6 +87,7 @@ class LimiterAdmission:
         clock: Clock,
         on_loss: Literal["closed", "open"] = "closed",
         max_output_tokens: Callable[[str], int] = lambda _: 0,
+        overdraft_share: float = 0.0,
     ) -> None:
         """Make the stage.
 
@@ -84,7 +96,7 @@ class LimiterAdmission:
         """
         self._max_output_tokens = max_output_tokens
         self._limiter = LimiterCalls(peer, clock)
-        self._leases = Leases(self._limiter, clock)
+        self._leases = Leases(self._limiter, clock, overdraft_share)
         self._prices = prices
         self._clock = clock
         self._on_loss = on_loss
@@ -113,13 +125,27 @@ class LimiterAdmission:
         cost = price or 0
         check_ceiling(request.options, cost)
         path = SpendPath(call.principal, model, call.priority)
-        return Demand(path, (1, bound + output, cost), price is None)
+        limit, is_leasable = OutputLimit(output), request.job is None
+        if request.kind.open_ended and not output:
+            limit = self._limit_of(request)
+            is_leasable = is_leasable and limit.tokens > 0
+            cost = self._prices.value.cost_bound_microusd(model, bound, limit.tokens) or 0
+        return Demand(path, (1, bound + limit.tokens, cost), price is None, limit, is_leasable)
+
+    def _must_hold(self, request: ResolvedRequest, demand: Demand) -> bool:
+        """Whether a rule of the path learns what such calls cost, and so each holds for itself."""
+        return request.kind.open_ended and self._leases.expects(demand.path)
+
+    def _limit_of(self, request: ResolvedRequest) -> OutputLimit:
+        """The length of an answer that its caller left open. Raises Fault."""
+        own_limit = self._max_output_tokens(request.model)
+        return output_limit(request, self._prices.value, own_limit)
 
     def _drawn(self, call: Call, request: ResolvedRequest, demand: Demand) -> Admitted | None:
-        if request.kind.open_ended:
+        if not demand.is_leasable or self._must_hold(request, demand):
             return None
         lease = self._leases.draw(demand.path, demand.amounts)
-        return Admitted(Ticket(call, demand.amounts, lease)) if lease is not None else None
+        return _from_lease(call, request, demand, lease) if lease is not None else None
 
     async def _asked(self, call: Call, request: ResolvedRequest, demand: Demand) -> Admitted:
         """Ask the limiter, and once more where its store was away."""
@@ -140,13 +166,14 @@ class LimiterAdmission:
     async def _ask(
         self, call: Call, request: ResolvedRequest, demand: Demand, ends_s: float
     ) -> Admitted:
-        if not request.kind.open_ended:
-            path, amounts, unpriced = demand
+        if demand.is_leasable and not self._must_hold(request, demand):
             lease = await self._leases.draw_granted(
-                path, call, amounts, unpriced=unpriced, ends_s=ends_s
+                demand.path, call, demand.amounts, unpriced=demand.unpriced, ends_s=ends_s
             )
+            if lease is not None and not self._must_hold(request, demand):
+                return _from_lease(call, request, demand, lease)
             if lease is not None:
-                return Admitted(Ticket(call, amounts, lease))
+                await self._leases.give_up(lease, demand.amounts)
         return await self._reserve(call, request, ends_s)
 
     async def _reserve(self, call: Call, request: ResolvedRequest, ends_s: float) -> Admitted:
@@ -156,8 +183,7 @@ class LimiterAdmission:
         left_open = request.kind.open_ended and request.estimate.output_tokens == 0
         limit = OutputLimit(request.estimate.output_tokens)
         if left_open:
-            own_limit = self._max_output_tokens(request.model)
-            limit = output_limit(request, self._prices.value, own_limit)
+            limit = self._limit_of(request)
         admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
         if admitted is None and left_open and decision.max_tokens_hint > 0:
             limit = affordable(decision)
@@ -169,7 +195,9 @@ class LimiterAdmission:
     async def _hold(
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
     ) -> tuple[Admitted | None, pb.Decision]:
-        prices, estimate, hold_id = self._prices.value, request.estimate, secrets.token_hex(12)
+        prices, estimate, job = self._prices.value, request.estimate, request.job
+        hold_id = job.hold_id(request.model) if job else secrets.token_hex(12)
+        fence = job.fence if job else 0
         money = prices.cost_bound_microusd(request.model, estimate.input_bound, output)
         least = prices.cost_bound_microusd(request.model, estimate.input_tokens, 0) or 0
         amounts = (1, estimate.input_bound + output, money or 0)
@@ -181,18 +209,26 @@ class LimiterAdmission:
             output_tokens=output,
             unpriced=money is None,
             route=_route(request),
+            fence=fence,
         )
         try:
             answer: pb.ReserveResponse = await self._limiter.ask("Reserve", reserve, call, ends_s)
         except BaseException:
             # Cancelled or too late: whether the hold was taken is not known, so it is given back.
-            release = pb.ReleaseRequest(hold_id=hold_id)
+            release = pb.ReleaseRequest(hold_id=hold_id, fence=fence)
             owner = Call(call.principal, call.priority)
             self._limiter.later(self._limiter.repeat("Release", release, owner))
             raise
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             return None, answer.decision
-        ticket = Ticket(call, amounts, hold_id=hold_id, covered_tokens=output)
+        ticket = Ticket(
+            call,
+            amounts,
+            hold_id=hold_id,
+            fence=fence,
+            model=request.model,
+            covered_tokens=output,
+        )
         max_output_tokens = 0 if estimate.output_tokens else output
         return Admitted(ticket, max_output_tokens=max_output_tokens), answer.decision
 
@@ -201,33 +237,63 @@ class LimiterAdmission:
         held already. Raises the Fault that ends it.
         """
         ticket = admitted.ticket
-        if not isinstance(ticket, Ticket) or not ticket.hold_id:
+        if not isinstance(ticket, Ticket) or (ticket.lease is None and not ticket.hold_id):
             return
         bound = request.estimate.input_bound
         more = self._prices.value.cost_bound_microusd(request.model, bound, 0) or 0
-        requests, tokens, microusd = ticket.amounts
-        check_ceiling(request.options, microusd + more)
-        await self._extended(ticket, (requests, tokens + bound, microusd + more))
+        check_ceiling(request.options, ticket.amounts[2] + ticket.beyond_lease[2] + more)
+        await self._take_more(ticket, (0, bound, more))
 
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
-        """Keep a stream's hold ahead of what it has said; raises the Fault that ends it."""
-        ticket = admitted.ticket
-        if not isinstance(ticket, Ticket) or not ticket.hold_id:
-            return
-        if output_tokens <= ticket.covered_tokens:
-            return
-        more = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
-        requests, tokens, microusd = ticket.amounts
-        amounts = (requests, tokens + more, microusd + microusd // max(1, tokens) * more)
-        await self._extended(ticket, amounts)
-        ticket.covered_tokens += more
+        """Keep a stream's hold ahead of what it has said; raises the Fault that ends it.
 
-    async def _extended(self, ticket: Ticket, amounts: Amounts) -> None:
-        extend = pb.ExtendRequest(hold_id=ticket.hold_id, amount=to_amount(amounts))
-        answer: pb.ExtendResponse = await self._limiter.ask("Extend", extend, ticket.call)
-        if answer.decision.verdict != pb.VERDICT_ALLOWED:
-            raise refusal(answer.decision)
-        ticket.amounts = amounts
+        While the limiter does not answer the stream goes on, and is settled in full at its end.
+        """
+        ticket = admitted.ticket
+        if not isinstance(ticket, Ticket) or output_tokens <= ticket.covered_tokens:
+            return
+        if ticket.lease is None and not ticket.hold_id:
+            return
+        tokens = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
+        microusd = ticket.amounts[2] // max(1, ticket.amounts[1]) * tokens
+        await self._take_more(ticket, (0, tokens, microusd))
+        ticket.covered_tokens += tokens
+
+    async def _take_more(self, ticket: Ticket, more: Amounts) -> None:
+        """Draw more from the call's lease, or hold it. Raises the refusal."""
+        if ticket.lease is None:
+            ticket.amounts = _sum(ticket.amounts, more)
+            await self._extend_hold(ticket, ticket.amounts)
+        elif not ticket.hold_id and await self._leases.draw_more(ticket.lease, more):
+            ticket.amounts = _sum(ticket.amounts, more)
+        else:
+            ticket.beyond_lease = _sum(ticket.beyond_lease, more)
+            await self._hold_beyond_lease(ticket, ticket.beyond_lease)
+
+    async def _extend_hold(self, ticket: Ticket, amounts: Amounts) -> None:
+        extend = pb.ExtendRequest(
+            hold_id=ticket.hold_id, amount=to_amount(amounts), fence=ticket.fence
+        )
+        await self._ask_for_more("Extend", extend, ticket.call)
+
+    async def _hold_beyond_lease(self, ticket: Ticket, amounts: Amounts) -> None:
+        """Hold what the lease does not cover of a call; a later time the same hold grows."""
+        if ticket.hold_id:
+            await self._extend_hold(ticket, amounts)
+            return
+        ticket.hold_id = secrets.token_hex(12)
+        reserve = pb.ReserveRequest(
+            hold_id=ticket.hold_id, model=ticket.model, amount=to_amount(amounts)
+        )
+        await self._ask_for_more("Reserve", reserve, ticket.call)
+
+    async def _ask_for_more(self, method: str, request: Message, call: Call) -> None:
+        """Raise the refusal of a limiter that answers."""
+        with contextlib.suppress(LimiterUnreachable):
+            answer = await self._limiter.ask(method, request, call)
+            lost = pb.VERDICT_STORE_UNAVAILABLE
+            if answer.decision.verdict not in (pb.VERDICT_ALLOWED, lost):
+                raise refusal(answer.decision)
 
     def settle(
         self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None
@@ -241,13 +307,22 @@ class LimiterAdmission:
             return None
         booked = self._booked(receipt, spent)
         if ticket.lease is not None:
-            self._leases.settle(ticket.lease, ticket.amounts, booked)
-            return None
+            from_lease = booked and _least(booked, ticket.amounts) if ticket.hold_id else booked
+            self._leases.settle(ticket.lease, ticket.amounts, from_lease)
+            if not ticket.hold_id:
+                return None
+            booked = booked and from_lease and _difference(booked, from_lease)
         call = Call(ticket.call.principal, ticket.call.priority)
         if booked is None:
-            release = pb.ReleaseRequest(hold_id=ticket.hold_id)
+            release = pb.ReleaseRequest(hold_id=ticket.hold_id, fence=ticket.fence)
             return self._release(release, call)
-        return self._commit(pb.CommitRequest(hold_id=ticket.hold_id, spent=to_amount(booked)), call)
+        commit = pb.CommitRequest(
+            hold_id=ticket.hold_id,
+            spent=to_amount(booked),
+            fence=ticket.fence,
+            model=ticket.model,
+        )
+        return self._commit(commit, call)
 
     async def _release(self, release: pb.ReleaseRequest, call: Call) -> None:
         answer: pb.ReleaseResponse | None = await self._limiter.repeat("Release", release, call)
@@ -288,6 +363,26 @@ class LimiterAdmission:
         """Return every lease; call after the last settlement."""
         self._leases.return_all()
         await self._limiter.close()
+
+
+def _from_lease(call: Call, request: ResolvedRequest, demand: Demand, lease: Lease) -> Admitted:
+    tokens, note = demand.limit
+    ticket = Ticket(call, demand.amounts, lease, model=request.model, covered_tokens=tokens)
+    left_open = request.kind.open_ended and not request.estimate.output_tokens
+    max_output_tokens = tokens if left_open else 0
+    return Admitted(ticket, (note,) if note else (), max_output_tokens)
+
+
+def _sum(left: Amounts, right: Amounts) -> Amounts:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _difference(left: Amounts, right: Amounts) -> Amounts:
+    return left[0] - right[0], left[1] - right[1], left[2] - right[2]
+
+
+def _least(left: Amounts, right: Amounts) -> Amounts:
+    return min(left[0], right[0]), min(left[1], right[1]), min(left[2], right[2])
 
 
 def _route(request: ResolvedRequest) -> str:

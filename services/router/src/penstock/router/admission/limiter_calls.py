@@ -19,6 +19,8 @@ from penstock.service.clock import Clock
 ANSWER_S = 0.5
 """Longest wait for the limiter after a call has been admitted: renewals, extensions, settlements.
 """
+SETTLE_ANSWER_S = 4.0
+"""Longest wait for a settlement, which is answered when it is on the disk of the ledger's store."""
 ADMIT_ANSWER_S = 2.5
 """Longest wait for one answer of the limiter during an admission; it waits for its store for at
 most 2 s.
@@ -44,18 +46,24 @@ class LimiterCalls:
         self._after = Background()
 
     async def ask(
-        self, method: str, request: Message, call: Call, admitted_by_s: float | None = None
+        self,
+        method: str,
+        request: Message,
+        call: Call,
+        admitted_by_s: float | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Any:
         """The limiter's answer.
 
         Args:
+            answer_s: how long to wait for it, where no admission waits.
             admitted_by_s: when the admission that asks has to be over, where one does.
 
         Raises:
             LimiterUnreachable: it does not answer in time.
             Fault: what it says instead.
         """
-        ends_s = self._clock.monotonic() + ANSWER_S
+        ends_s = self._clock.monotonic() + answer_s
         if admitted_by_s is not None:
             ends_s = min(self._clock.monotonic() + ADMIT_ANSWER_S, admitted_by_s)
         hurried = call._replace(deadline_s=min(call.deadline_s, ends_s))
@@ -75,7 +83,7 @@ class LimiterCalls:
         for pause_s in AGAIN_S:
             await self._clock.sleep(pause_s)
             with contextlib.suppress(Fault):
-                return await self.ask(method, request, call)
+                return await self.ask(method, request, call, answer_s=SETTLE_ANSWER_S)
         return None
 
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

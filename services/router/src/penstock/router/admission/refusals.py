@@ -32,6 +32,8 @@ def refusal(decision: pb.Decision) -> Fault:
             return failed_precondition("", why + hints, Reason.NEVER_FITS)
         case pb.VERDICT_DRAINED:
             return denied("the organisation is being drained by its operator", Reason.DRAINED)
+        case pb.VERDICT_SUPERSEDED:
+            return Fault(Reason.SUPERSEDED, "a later try of the same job has taken its place")
         case pb.VERDICT_STORE_UNAVAILABLE:
             why = f"{rule}: the store of the limits does not answer"
             return unavailable(why, retry_after_s=wait_s, reason=Reason.LIMITS_UNAVAILABLE)

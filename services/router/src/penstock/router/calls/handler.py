@@ -18,6 +18,7 @@ from penstock.router.calls.state import Outcome
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import KeyRing
 from penstock.router.requests.resolved import (
+    JobTry,
     ResolvedRequest,
     SizedTask,
     check_options,
@@ -81,9 +82,10 @@ class CallHandler:
                         self._book(call, item)
                     yield item
 
-    async def serve_job(self, job: pb.SubmitJobRequest, call: Call) -> Outcome:
-        """Serve a job's task as one of its caller's calls; raises Fault."""
-        return await self.outcome_of(job.options, sized_any(job.task), call)
+    async def serve_job(self, job: pb.SubmitJobRequest, call: Call, attempt: JobTry) -> Outcome:
+        """Serve one try of a job's task as one of its caller's calls; raises Fault."""
+        request, call = self.resolve(job.options, sized_any(job.task), call)
+        return await self._run(request._replace(job=attempt), call)
 
     async def outcome_of(self, options: pb.CallOptions, sized: SizedTask, call: Call) -> Outcome:
         """Serve a task to its end; raises Fault."""

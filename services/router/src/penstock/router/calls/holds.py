@@ -96,13 +96,14 @@ class Holds:
 
     def settle(
         self, state: CallState, receipt: common_pb2.Receipt | None, spent: Spent | None
-    ) -> None:
+    ) -> asyncio.Task[None] | None:
         """Settle the hold at hand, if any: with the receipt of the answer, or with what the call
-        has cost all the same.
+        has cost all the same. Returns what goes on beside the caller; None where nothing does.
         """
         admitted = self._taken(state)
-        if admitted is not None:
-            self._later(self._admission.settle(admitted, receipt, spent))
+        if admitted is None:
+            return None
+        return self._later(self._admission.settle(admitted, receipt, spent))
 
     async def _admit(self, state: CallState) -> None:
         request = state.request = self._counts.sized(state.request)
@@ -138,9 +139,8 @@ class Holds:
         admitted, state.admitted, state.sent = state.admitted, None, False
         return admitted
 
-    def _later(self, deferred: Deferred) -> None:
-        if deferred is not None:
-            self._after.start(deferred)
+    def _later(self, deferred: Deferred) -> asyncio.Task[None] | None:
+        return self._after.start(deferred) if deferred is not None else None
 
 
 def _under_ceiling(request: ResolvedRequest, spent_microusd: int) -> ResolvedRequest:

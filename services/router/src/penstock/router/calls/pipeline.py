@@ -118,7 +118,11 @@ class Pipeline:
             raise
         finally:
             if not state.handed_over:
-                self._holds.settle(state, outcome.receipt if outcome else None, spent)
+                receipt = outcome.receipt if outcome else None
+                settling = self._holds.settle(state, receipt, spent)
+                if settling is not None and outcome and state.request.job is not None:
+                    # A job that has ended is settled, so it is charged before anybody ends it.
+                    await asyncio.shield(settling)
 
     async def _answer(self, state: CallState, owed: Miss | None) -> Outcome:
         found = owed or await self._look_up(state)
@@ -298,7 +302,8 @@ class Pipeline:
         if hit.refresh is not None:
             ends_s = self._clock.monotonic() + REFRESH_S
             call = state.span.call._replace(run_id="", step="", deadline_s=ends_s)
-            self._later(self._refresh(state.request, call, Miss(hit.refresh)))
+            request = state.request._replace(job=None)
+            self._later(self._refresh(request, call, Miss(hit.refresh)))
         return self._finish(state, Served(hit.result))
 
     async def _refresh(self, request: ResolvedRequest, call: Call, owed: Miss) -> None:
@@ -336,12 +341,11 @@ class Pipeline:
             result, receipt = outcome or (None, None)
             self._later(self._lookup.store(found.ticket, result, receipt))
 
-    def _later(self, deferred: Deferred) -> None:
+    def _later(self, deferred: Deferred) -> asyncio.Task[None] | None:
         """Do what follows the answer; a failure there is the stage's to report, not the
         caller's.
         """
-        if deferred is not None:
-            self._after.start(deferred)
+        return self._after.start(deferred) if deferred is not None else None
 
     async def feedback(self, call: Call, request_id: str, correct: bool, note: str) -> bool:
         """Hand a caller's verdict to the cache; True when an entry was quarantined."""

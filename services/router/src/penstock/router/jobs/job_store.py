@@ -1,75 +1,67 @@
-"""Jobs as Redis keeps them.
-
-Each change is one script, so a job ends once, whoever tries and however often.
-"""
+"""Jobs as the store keeps them; `job_scripts.py` has what each change does."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 import redis.asyncio
 from penstock.api.common.v1 import common_pb2
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.jobs.job_scripts import (
+    BEGIN,
+    END,
+    KNOWN,
+    SUBMIT,
+    SUPERSEDED,
+    TOO_LARGE,
+    TOO_MANY,
+    TOO_MANY_OF_KEY,
+)
 from penstock.rpc.call import Principal
+from penstock.rpc.errors import Fault
+from penstock.rpc.reasons import Reason
+from penstock.service.durability import Fsyncs
+from penstock.service.work_stream import TakenOver
 
 PREFIX = "penstock:job:"
 STREAM = "penstock:jobs"
 CALLBACKS = "penstock:job-callbacks"
 CHANGED = "penstock:jobs:changed"
 KEEP_S = 24 * 3600
-"""How long an ended job can be asked for."""
+"""How long an ended job can be asked for, and one that nobody has ended after its deadline."""
 
-# KEYS: job, stream, token, run. ARGV: id, request, principal, organisation, priority, deadline in
-# ms, keep in s
-SUBMIT = """
-local known = redis.call('GET', KEYS[3])
-if ARGV[8] ~= '' and known then return {0, known} end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[1], 'request', ARGV[2], 'principal', ARGV[3], 'organisation', ARGV[4],
-  'priority', ARGV[5], 'state', 1, 'submitted', now, 'deadline', now + ARGV[6], 'attempts', 0)
-redis.call('XADD', KEYS[2], '*', 'id', ARGV[1])
-if ARGV[8] ~= '' then redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[7]) end
-if ARGV[9] ~= '' then
-  redis.call('SADD', KEYS[4], ARGV[1])
-  redis.call('EXPIRE', KEYS[4], ARGV[7])
-end
-return {1, ARGV[1]}
-"""
 
-# KEYS: job. Marks it running and counts the attempt; nothing when it is not there or has ended.
-BEGIN = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state ~= '1' and state ~= '2' then return {} end
-redis.call('HSET', KEYS[1], 'state', 2)
-redis.call('HINCRBY', KEYS[1], 'attempts', 1)
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-local t = redis.call('TIME')
-return {1, tostring(t[1] * 1000 + math.floor(t[2] / 1000))}
-"""
+@dataclass(frozen=True)
+class JobLimits:
+    """How much may be kept for an organisation.
 
-# KEYS: job, callbacks. ARGV: channel, id, state, outcome, keep in s, callback wanted
-END = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state ~= '1' and state ~= '2' then return 0 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HSET', KEYS[1], 'state', ARGV[3], 'outcome', ARGV[4], 'ended', now)
-redis.call('HINCRBY', KEYS[1], 'ends', 1)
-redis.call('EXPIRE', KEYS[1], ARGV[5])
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-if ARGV[6] == '1' then redis.call('XADD', KEYS[2], '*', 'id', ARGV[2]) end
-return 1
-"""
+    Args:
+        open_jobs, open_jobs_of_key: jobs that have not ended, of the organisation and of one key.
+        kept_bytes: requests of open jobs and results of ended ones; the results that were kept
+            longest leave first.
+    """
+
+    open_jobs: int = 10_000
+    open_jobs_of_key: int = 2_000
+    kept_bytes: int = 256 * 2**20
+
+
+class JobState(NamedTuple):
+    """What changes of a job until it ends."""
+
+    state: int
+    attempts: int
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A job that has been taken to be served."""
+    """A job that has been taken to be served; `attempts` is its fence."""
 
+    id: str
     request: pb.SubmitJobRequest
     principal: Principal
     priority: int
@@ -78,41 +70,53 @@ class Taken:
 
 
 class JobStore:
-    """Redis with the scripts. Raises redis' own errors; `jobs` turns them into words."""
+    """The store with the scripts. Raises redis' own errors; `jobs` turns them into words."""
 
-    def __init__(self, store: redis.asyncio.Redis) -> None:
+    def __init__(self, store: redis.asyncio.Redis, limits: JobLimits = JobLimits()) -> None:
         self._store = store
+        self._limits = limits
+        self._fsyncs = Fsyncs(store)
+        self._is_known = False
+
+    async def close(self) -> None:
+        """Stop waiting for the store's disk."""
+        await self._fsyncs.close()
 
     async def submit(
         self, request: pb.SubmitJobRequest, principal: Principal, priority: int, deadline_ms: int
     ) -> tuple[str, bool]:
-        """Keep a job and queue it, in one step; gives its id, and False where the same token has
-        been used before.
+        """Keep a job and queue it, on the store's disk; gives its id, and False where the same
+        token has been used before.
+
+        Raises:
+            Fault: TOO_MANY_JOBS.
         """
         job_id = secrets.token_hex(16)
-        owner = principal.organisation
-        who = common_pb2.Principal(
-            organisation=owner,
-            team=principal.team,
-            user=principal.user,
-            key_id=principal.key_id,
-            tags=principal.tags,
-        )
-        token = f"penstock:job-token:{owner}:{request.idempotency_token}"
-        keys = [PREFIX + job_id, STREAM, token, _run_key(owner, request.options.run_id)]
+        owner, run_id = principal.organisation, request.options.run_id
+        token = f"penstock:job-token:{_in_key(owner)}:{_in_key(request.idempotency_token)}"
+        keys = [PREFIX + job_id, STREAM, token, _run_key(owner, run_id)]
         given: list[str | bytes | int] = [
             job_id,
             request.SerializeToString(),
-            who.SerializeToString(),
+            _packed(principal),
             owner,
+            _in_key(principal.key_id),
+            request.callback_url,
             priority,
             deadline_ms,
             KEEP_S,
-            request.idempotency_token,
-            request.options.run_id,
+            int(bool(request.idempotency_token)),
+            int(bool(run_id)),
+            self._limits.open_jobs,
+            self._limits.open_jobs_of_key,
+            self._limits.kept_bytes,
+            f"penstock:jobs:{_in_key(owner)}:",
         ]
-        fresh, name = await self._store.eval(SUBMIT, len(keys), *keys, *given)
-        return name.decode(), bool(fresh)
+        reply, name = await self._store.eval(SUBMIT, len(keys), *keys, *given)
+        if reply > KNOWN:
+            raise self._refusal(reply)
+        await self._synced()
+        return name.decode(), reply != KNOWN
 
     async def read(self, job_id: str, organisation: str) -> pb.Job | None:
         """A job of this organisation; None where there is none."""
@@ -120,6 +124,14 @@ class JobStore:
         if not row or row[b"organisation"].decode() != organisation:
             return None
         return _job(job_id, row)
+
+    async def states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """What has changed of jobs; None for one that is no longer kept."""
+        pipe = self._store.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipe.hmget(PREFIX + job_id, "state", "attempts")
+        rows = await pipe.execute()
+        return [JobState(int(row[0]), int(row[1])) if row[0] else None for row in rows]
 
     async def _row(self, job_id: str) -> dict[bytes, bytes]:
         return cast(dict[bytes, bytes], await self._store.hgetall(PREFIX + job_id))
@@ -129,38 +141,45 @@ class JobStore:
         row = await self._row(job_id)
         if not row:
             return None
-        return pb.SubmitJobRequest.FromString(row[b"request"]).callback_url, _job(job_id, row)
+        return row[b"callback"].decode(), _job(job_id, row)
 
     async def begin(self, job_id: str) -> Taken | None:
-        """Take a job to be served; None where it has ended."""
+        """Take a job to be served; None where it has ended or is no longer kept."""
         begun = await self._store.eval(BEGIN, 1, PREFIX + job_id, CHANGED, job_id)
-        if not begun:
+        row = await self._row(job_id) if begun else {}
+        if b"request" not in row:
             return None
-        row = await self._row(job_id)
         who = common_pb2.Principal.FromString(row[b"principal"])
         return Taken(
+            job_id,
             pb.SubmitJobRequest.FromString(row[b"request"]),
             Principal(who.organisation, who.team, who.user, who.key_id, tuple(who.tags)),
             int(row[b"priority"]),
-            int(row[b"attempts"]),
+            int(begun[0]),
             (int(row[b"deadline"]) - int(begun[1])) / 1e3,
         )
 
-    async def end(self, job_id: str, outcome: pb.Job, callback: bool) -> bool:
-        """End a job; True for the one who ended it, False where it had ended before."""
-        packed = outcome.SerializeToString()
-        done = await self._store.eval(
-            END,
-            2,
-            PREFIX + job_id,
-            CALLBACKS,
+    async def end(self, job_id: str, outcome: pb.Job, attempt: int | None) -> bool:
+        """End a job; False where it had ended before.
+
+        Args:
+            attempt: which attempt ends it; None: its caller does, whichever runs.
+
+        Raises:
+            TakenOver: a later attempt has begun.
+        """
+        given: list[str | bytes | int] = [
             CHANGED,
             job_id,
             int(outcome.state),
-            packed,
+            outcome.SerializeToString(),
             KEEP_S,
-            int(callback),
-        )
+            "" if attempt is None else attempt,
+            self._limits.kept_bytes,
+        ]
+        done = await self._store.eval(END, 2, PREFIX + job_id, CALLBACKS, *given)
+        if done == SUPERSEDED:
+            raise TakenOver
         return bool(done)
 
     async def of_run(self, organisation: str, run_id: str) -> list[str]:
@@ -168,9 +187,39 @@ class JobStore:
         names = cast(set[bytes], await self._store.smembers(_run_key(organisation, run_id)))
         return sorted(name.decode() for name in names)
 
+    async def _synced(self) -> None:
+        if not self._is_known:
+            await self._fsyncs.learn()
+            self._is_known = True
+        await self._fsyncs.wait()
+
+    def _refusal(self, reply: int) -> Fault:
+        limits = self._limits
+        why = {
+            TOO_MANY: f"the organisation has {limits.open_jobs} jobs that have not ended",
+            TOO_MANY_OF_KEY: f"the API key has {limits.open_jobs_of_key} jobs that have not ended",
+            TOO_LARGE: f"open jobs of the organisation fill {limits.kept_bytes} bytes",
+        }[reply]
+        return Fault(Reason.TOO_MANY_JOBS, f"{why}; submit again when some have", retry_after_s=1.0)
+
+
+def _packed(principal: Principal) -> bytes:
+    who = common_pb2.Principal(
+        organisation=principal.organisation,
+        team=principal.team,
+        user=principal.user,
+        key_id=principal.key_id,
+        tags=principal.tags,
+    )
+    return who.SerializeToString()
+
 
 def _run_key(organisation: str, run_id: str) -> str:
-    return f"penstock:run-jobs:{organisation}:{run_id}"
+    return f"penstock:run-jobs:{_in_key(organisation)}:{_in_key(run_id)}"
+
+
+def _in_key(name: str) -> str:
+    return quote(name, safe="")
 
 
 def _job(job_id: str, row: Mapping[bytes, bytes]) -> pb.Job:

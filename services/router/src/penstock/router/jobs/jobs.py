@@ -1,5 +1,7 @@
-"""Work for callers that do not wait: kept in the store, served by any router, ended exactly once
-for the caller.
+"""Work for callers that do not wait: kept in the store, served by any router.
+
+What holds of a job whatever is killed or stalls stands in `docs/decisions/0094-jobs.md`: accepted
+once, run at least once, charged once, ended once.
 """
 
 from __future__ import annotations
@@ -7,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 import redis.asyncio
@@ -15,7 +16,16 @@ from google.protobuf import json_format
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.state import Outcome
 from penstock.router.jobs import callbacks
-from penstock.router.jobs.job_store import CALLBACKS, CHANGED, STREAM, JobStore, Taken
+from penstock.router.jobs.job_store import (
+    CALLBACKS,
+    CHANGED,
+    STREAM,
+    JobLimits,
+    JobStore,
+    Taken,
+)
+from penstock.router.jobs.job_watchers import ENDED, JobWatchers
+from penstock.router.requests.resolved import JobTry
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import (
@@ -35,16 +45,15 @@ log = logging.getLogger(__name__)
 
 HOUR_MS = 3_600_000
 MAX_DEADLINE_MS = 7 * 24 * HOUR_MS
-RECHECK_S = 1.0
-"""How often a watcher looks by itself, should a message have been lost."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MODEL_WAIT_S = 60.0
 """How long a job waits for a model that nobody serves: instances may still be starting."""
-ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
+TRIES_PER_ATTEMPT = 1_000_000
+"""Fences of one attempt; above the tries that fit into the longest deadline."""
 CALLBACK_TRIES = 6
 
-Serve = Callable[[pb.SubmitJobRequest, Call], Awaitable[Outcome]]
-"""Serves a job's task as a call would be; raises Fault."""
+Serve = Callable[[pb.SubmitJobRequest, Call, JobTry], Awaitable[Outcome]]
+"""Serves a try of a job's task as a call would be, and settles it; raises Fault."""
 Post = Callable[[str, bytes, str], Awaitable[int]]
 """Sends a body with its signature to an address and gives the HTTP status; raises OSError where
 there is none.
@@ -65,7 +74,10 @@ class Jobs:
         self._post = post or callbacks.HttpsPost()
         self._settings = settings
         self._redis = store
-        self._store = JobStore(store)
+        limits = JobLimits(
+            settings.open_jobs, settings.open_jobs_of_key, settings.kept_jobs_mib * 2**20
+        )
+        self._store = JobStore(store, limits)
         self._serve_call = serve
         self._clock = clock
         self._streams = (
@@ -81,12 +93,16 @@ class Jobs:
         )
         self._running: dict[str, asyncio.Task[object]] = {}
         self._cancelled: set[str] = set()
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._listener: asyncio.Task[None] | None = None
+        self._watchers = JobWatchers(self._store, clock)
+        self._listeners: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to serve jobs."""
-        self._listener = asyncio.get_running_loop().create_task(self._listen(), name="job changes")
+        loop = asyncio.get_running_loop()
+        self._listeners = [
+            loop.create_task(self._listen(), name="job changes"),
+            loop.create_task(self._watchers.read(), name="job states"),
+        ]
         for stream in self._streams:
             stream.start()
 
@@ -94,8 +110,8 @@ class Jobs:
         """Stop; what runs here goes on at another router."""
         for stream in self._streams:
             await stream.close()
-        if self._listener is not None:
-            await stop([self._listener])
+        await stop(self._listeners)
+        await self._store.close()
 
     async def submit(self, request: pb.SubmitJobRequest, call: Call) -> pb.Job:
         """Keep a job; when this returns, no crash loses it."""
@@ -131,30 +147,18 @@ class Jobs:
 
     async def watch(self, job_id: str, call: Call) -> AsyncGenerator[pb.Job, None]:
         """The job now, and again at each change until it has ended."""
-        changed, shown = asyncio.Event(), None
-        self._watchers[job_id].add(changed)
-        try:
-            while True:
-                changed.clear()
-                job = await self.get(job_id, call)
-                if shown is None or (job.state, job.attempts) != shown:
-                    yield job
-                shown = (job.state, job.attempts)
-                if job.state in ENDED:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), RECHECK_S)
-        finally:
-            self._watchers[job_id].discard(changed)
-            if not self._watchers[job_id]:
-                del self._watchers[job_id]
+        job = await self.get(job_id, call)
+        with _store_faults():
+            async with contextlib.aclosing(self._watchers.watch(job, call)) as states:
+                async for state in states:
+                    yield state
 
     async def cancel(self, job_id: str, call: Call) -> pb.Job:
         """End a job as cancelled, wherever it runs; one that has ended stays as it is."""
         job = await self.get(job_id, call)
         if job.state not in ENDED:
             with _store_faults():
-                await self._store.end(job_id, pb.Job(state=pb.JOB_STATE_CANCELLED), callback=False)
+                await self._store.end(job_id, pb.Job(state=pb.JOB_STATE_CANCELLED), attempt=None)
             job = await self.get(job_id, call)
         return job
 
@@ -174,6 +178,9 @@ class Jobs:
         """Serve a job to its end.
 
         Cancelled from outside it stays pending; cancelled by its caller it has ended already.
+
+        Raises:
+            TakenOver: another router has begun a later attempt.
         """
         taken = await self._store.begin(job_id)
         if taken is None:
@@ -183,7 +190,7 @@ class Jobs:
         self._running[job_id] = task
         try:
             outcome = await self._outcome(taken)
-            await self._store.end(job_id, outcome, callback=bool(taken.request.callback_url))
+            await self._store.end(job_id, outcome, taken.attempts)
         except asyncio.CancelledError:
             if job_id not in self._cancelled:
                 raise
@@ -202,6 +209,7 @@ class Jobs:
             deadline_s,
         )
         pause_s, began = MIN_PAUSE_S, self._clock.monotonic()
+        fence = taken.attempts * TRIES_PER_ATTEMPT
         try:
             if taken.attempts > self._settings.job_attempts:
                 raise unavailable(
@@ -209,8 +217,9 @@ class Jobs:
                     reason=Reason.ATTEMPTS_EXHAUSTED,
                 )
             while call.remaining_s(self._clock.monotonic()) > 0:
+                fence += 1
                 try:
-                    done = await self._serve_call(taken.request, call)
+                    done = await self._serve_call(taken.request, call, JobTry(taken.id, fence))
                     return pb.Job(
                         state=pb.JOB_STATE_SUCCEEDED, result=done.result, receipt=done.receipt
                     )
@@ -263,8 +272,7 @@ class Jobs:
                 await self._clock.sleep(0.5)
 
     async def _on_change(self, job_id: str) -> None:
-        for event in self._watchers.get(job_id, ()):
-            event.set()
+        self._watchers.tell(job_id)
         task = self._running.get(job_id)
         if task is None:
             return

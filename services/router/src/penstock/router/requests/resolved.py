@@ -50,6 +50,18 @@ def _check_cache(policy: router_pb2.CachePolicy) -> None:
         raise invalid("options.cache.max_age_ms", "is negative")
 
 
+class JobTry(NamedTuple):
+    """One try of a job, which may be tried several times and is charged once."""
+
+    job_id: str
+    fence: int
+    """Higher for each try."""
+
+    def hold_id(self, model: str) -> str:
+        """What every try of the job holds under, by model."""
+        return hashlib.sha256(f"{self.job_id}\n{model}".encode()).hexdigest()[:48]
+
+
 def with_ceiling_less(
     options: router_pb2.CallOptions, spent_microusd: int
 ) -> router_pb2.CallOptions:
@@ -76,6 +88,8 @@ class ResolvedRequest(NamedTuple):
     """Why this model, where the caller left it open."""
     digest: bytes = b""
     """The task's digest, where it has been made."""
+    job: JobTry | None = None
+    """Of a job: which try of it this is."""
 
     @property
     def may_bring_answers(self) -> bool:

@@ -19,6 +19,7 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_STORE_UNAVAILABLE: _ClassVar[Verdict]
     VERDICT_UNPRICED: _ClassVar[Verdict]
     VERDICT_DRAINED: _ClassVar[Verdict]
+    VERDICT_SUPERSEDED: _ClassVar[Verdict]
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ALLOWED: Verdict
 VERDICT_RATE_LIMITED: Verdict
@@ -28,6 +29,7 @@ VERDICT_SHED: Verdict
 VERDICT_STORE_UNAVAILABLE: Verdict
 VERDICT_UNPRICED: Verdict
 VERDICT_DRAINED: Verdict
+VERDICT_SUPERSEDED: Verdict
 
 class Amount(_message.Message):
     __slots__ = ("requests", "tokens", "microusd")
@@ -54,7 +56,7 @@ class Decision(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., rule: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., max_tokens_hint: _Optional[int] = ..., cheaper_model_hint: _Optional[str] = ...) -> None: ...
 
 class ReserveRequest(_message.Message):
-    __slots__ = ("hold_id", "model", "amount", "least", "output_tokens", "unpriced", "route")
+    __slots__ = ("hold_id", "model", "amount", "least", "output_tokens", "unpriced", "route", "fence")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +64,7 @@ class ReserveRequest(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     UNPRICED_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     hold_id: str
     model: str
     amount: Amount
@@ -69,7 +72,8 @@ class ReserveRequest(_message.Message):
     output_tokens: int
     unpriced: bool
     route: str
-    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ..., route: _Optional[str] = ...) -> None: ...
+    fence: int
+    def __init__(self, hold_id: _Optional[str] = ..., model: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., output_tokens: _Optional[int] = ..., unpriced: _Optional[bool] = ..., route: _Optional[str] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
     __slots__ = ("decision",)
@@ -78,12 +82,14 @@ class ReserveResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class ExtendRequest(_message.Message):
-    __slots__ = ("hold_id", "amount")
+    __slots__ = ("hold_id", "amount", "fence")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     hold_id: str
     amount: Amount
-    def __init__(self, hold_id: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    fence: int
+    def __init__(self, hold_id: _Optional[str] = ..., amount: _Optional[_Union[Amount, _Mapping]] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class ExtendResponse(_message.Message):
     __slots__ = ("decision",)
@@ -92,12 +98,16 @@ class ExtendResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("hold_id", "spent")
+    __slots__ = ("hold_id", "spent", "fence", "model")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     hold_id: str
     spent: Amount
-    def __init__(self, hold_id: _Optional[str] = ..., spent: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    fence: int
+    model: str
+    def __init__(self, hold_id: _Optional[str] = ..., spent: _Optional[_Union[Amount, _Mapping]] = ..., fence: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
     __slots__ = ("settled",)
@@ -106,10 +116,12 @@ class CommitResponse(_message.Message):
     def __init__(self, settled: _Optional[bool] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
-    __slots__ = ("hold_id",)
+    __slots__ = ("hold_id", "fence")
     HOLD_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     hold_id: str
-    def __init__(self, hold_id: _Optional[str] = ...) -> None: ...
+    fence: int
+    def __init__(self, hold_id: _Optional[str] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class ReleaseResponse(_message.Message):
     __slots__ = ("released",)
@@ -132,16 +144,18 @@ class GrantLeaseRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., wanted: _Optional[_Union[Amount, _Mapping]] = ..., least: _Optional[_Union[Amount, _Mapping]] = ..., unpriced: _Optional[bool] = ...) -> None: ...
 
 class GrantLeaseResponse(_message.Message):
-    __slots__ = ("decision", "granted", "ttl_ms", "reserve_each")
+    __slots__ = ("decision", "granted", "ttl_ms", "reserve_each", "holds_expected")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     RESERVE_EACH_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     granted: Amount
     ttl_ms: int
     reserve_each: bool
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., granted: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., reserve_each: _Optional[bool] = ...) -> None: ...
+    holds_expected: bool
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., granted: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., reserve_each: _Optional[bool] = ..., holds_expected: _Optional[bool] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
     __slots__ = ("lease_id", "spent", "wanted")
@@ -164,12 +178,14 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., granted: _Optional[_Union[Amount, _Mapping]] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class ReturnLeaseRequest(_message.Message):
-    __slots__ = ("lease_id", "spent")
+    __slots__ = ("lease_id", "spent", "model")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     spent: Amount
-    def __init__(self, lease_id: _Optional[str] = ..., spent: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    model: str
+    def __init__(self, lease_id: _Optional[str] = ..., spent: _Optional[_Union[Amount, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ReturnLeaseResponse(_message.Message):
     __slots__ = ()

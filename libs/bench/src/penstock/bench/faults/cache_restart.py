@@ -1,0 +1,52 @@
+"""How long a cache with many entries takes from its start until it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from penstock.bench.harness.processes import supervised
+from penstock.service.store import embedded_store, open_store
+from penstock.stack import ports
+from penstock.stack.process import Program, python_module
+
+ENTRY_BYTES = 400
+WRITTEN_AT_ONCE = 2_000
+TENANTS = 20
+
+
+async def measure(folder: Path, entries: int) -> float:
+    """Seconds until the cache says that it serves."""
+    async with embedded_store(folder) as url:
+        await _fill(url, entries)
+        address = next(iter(ports.free().values()))
+        program = Program(
+            "cache",
+            python_module("penstock.cache"),
+            {
+                "PENSTOCK_CACHE_URL": url,
+                "PENSTOCK_LISTEN": address,
+                "PENSTOCK_INTERNAL_TOKEN": "token-of-the-fault-benchmark",
+                "PENSTOCK_OTLP_ENDPOINT": "",
+                "PENSTOCK_LOG_LEVEL": "error",
+                "PENSTOCK_HOME": str(folder / "home"),
+            },
+            address,
+        )
+        async with supervised() as supervisor:
+            began_s = time.perf_counter()
+            await supervisor.start((program,), timeout_s=120.0)
+            return time.perf_counter() - began_s
+
+
+async def _fill(url: str, entries: int) -> None:
+    """Write entries as the cache names them; their content is not read at the start."""
+    async with open_store(url, timeout_s=30.0) as client:
+        for begin in range(0, entries, WRITTEN_AT_ONCE):
+            pipe = client.pipeline(transaction=False)
+            for number in range(begin, min(begin + WRITTEN_AT_ONCE, entries)):
+                tenant = f"{number % TENANTS:064x}"
+                pipe.set(f"penstock:cache:{tenant}:e:{number:064x}", b"0" * ENTRY_BYTES)
+            await pipe.execute()
+            await asyncio.sleep(0)

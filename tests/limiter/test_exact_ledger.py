@@ -1,0 +1,200 @@
+"""The ledger counts exactly: whatever a rule or a caller is called, whatever one question meets,
+and however often the same work is tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from penstock.api.limiter.v1 import limiter_pb2 as pb
+from penstock.limiter.counters import MAX_VALUE_BYTES, organisation_prefix
+from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
+
+Limiters = Any
+"""The fixture of conftest.py, and `Limiter`, what it makes."""
+Limiter = Any
+ODD_NAMES = ["two words", "line\nbreak", "a:b:c", "braces {x}", "ümlaut %0A", "x" * 5_000]
+OPEN_MONTH = {"adaptive": False}
+
+
+async def reserve(limiter: Limiter, cost: int, fence: int, hold_id: str = "job") -> int:
+    """Reserve for one try of a job; returns the verdict."""
+    request = pb.ReserveRequest(hold_id=hold_id, model="dear", fence=fence)
+    request.amount.requests, request.amount.microusd = 1, cost
+    request.least.microusd = cost // 10
+    verdict: int = (await limiter.service.Reserve(request, limiter.caller)).decision.verdict
+    return verdict
+
+
+async def commit(limiter: Limiter, cost: int, fence: int, hold_id: str = "job") -> bool:
+    """Commit what one try of a job has spent; returns whether it was open."""
+    spent = pb.Amount(requests=1, microusd=cost)
+    request = pb.CommitRequest(hold_id=hold_id, spent=spent, fence=fence, model="dear")
+    settled: bool = (await limiter.service.Commit(request, limiter.caller)).settled
+    return settled
+
+
+async def differing(limiter: Limiter) -> list[str]:
+    counters: list[str] = (await limiter.store.verify("acme"))[1]
+    return counters
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
+async def test_any_name_is_counted_by_itself_and_the_ledger_replays(
+    limiters: Limiters, name: str
+) -> None:
+    rule = {"name": "m", "kind": "budget", "level": "model", "counts": "microusd", "limit": 900}
+    limiter = limiters.make({**rule, "adaptive": False})
+    for hold_id, model, cost in (("a", name, 500), ("b", name + "!", 700)):
+        request = pb.ReserveRequest(hold_id=hold_id, model=model)
+        request.amount.microusd = cost
+        answer = await limiter.service.Reserve(request, limiter.caller)
+        assert answer.decision.verdict == pb.VERDICT_ALLOWED
+        assert await limiter.commit(hold_id, cost)
+    assert await differing(limiter) == []
+    counters = await limiters.client.smembers(organisation_prefix("acme") + "counters")
+    assert len(counters) == 2
+    assert all(len(key) < 100 + MAX_VALUE_BYTES and b"\n" not in key for key in counters)
+
+
+async def test_a_caller_with_too_many_tags_is_refused_by_name(limiters: Limiters) -> None:
+    limiter = limiters.with_budget()
+    call = Call(Principal("acme", tags=tuple(str(number) for number in range(33))))
+    with pytest.raises(Fault) as refused:
+        await limiter.reserve("a", 1, call=call)
+    assert refused.value.field == "context.principal.tags"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": "rate", "calendar": False}, {"calendar": False}, {"counts": "tokens"}],
+    ids=["a rate", "a rolling window", "tokens"],
+)
+async def test_a_rule_that_changes_its_kind_starts_a_new_counter(
+    limiters: Limiters, change: dict[str, object]
+) -> None:
+    before = limiters.with_budget(**OPEN_MONTH)
+    await before.reserve("a", 600)
+    await before.commit("a", 600)
+    after = limiters.with_budget(**{**OPEN_MONTH, **change})
+    assert (await after.reserve("b", 700)).verdict == pb.VERDICT_ALLOWED
+    assert await before.usage() == (600, 0)
+
+
+async def test_an_error_of_one_question_fails_that_question_alone(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await limiter.reserve("mine", 5)
+    broken = organisation_prefix("broken") + "hold:b"
+    await limiters.client.set(broken, "not a hash")
+    bad = Call(Principal("broken"))
+    questions = [
+        limiter.reserve("a", 5),
+        limiter.reserve("b", 5, call=bad),
+        limiter.reserve("c", 5),
+    ]
+    first, failed, third = await asyncio.gather(*questions, return_exceptions=True)
+    assert [first.verdict, third.verdict] == [pb.VERDICT_ALLOWED] * 2
+    assert isinstance(failed, Fault)
+    assert "could not run reserve" in failed.message
+    assert not limiter.store.is_lost
+
+
+async def test_a_settlement_that_the_script_cannot_run_does_not_keep_the_others(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH, store_loss="open")
+    await limiter.reserve("a", 100)
+    limiter.connection.cut()
+    for organisation, hold_id in (("broken", "b"), ("acme", "a")):
+        call = Call(Principal(organisation))
+        spent = pb.CommitRequest(hold_id=hold_id, spent=pb.Amount(microusd=40), model="dear")
+        with pytest.raises(Fault):
+            await limiter.service.Commit(spent, call)
+    await limiters.client.set(organisation_prefix("broken") + "hold:b", "not a hash")
+    limiter.connection.mend()
+    await limiter.until_found_again()
+    await limiter.until_nothing_is_owed()
+    assert await limiter.usage() == (40, 0)
+
+
+async def test_a_reservation_that_its_release_has_overtaken_holds_nothing(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    assert not await limiter.release("late")
+    await limiter.reserve("late", 300)
+    assert await limiter.usage() == (0, 0)
+
+
+async def test_a_hold_that_store_and_limiter_have_lost_is_booked_where_the_caller_says(
+    limiters: Limiters,
+) -> None:
+    before = limiters.with_budget(**OPEN_MONTH)
+    await before.reserve("a", 300)
+    await limiters.client.flushall()  # a crash of the store that lost its last writes
+    after = limiters.with_budget(**OPEN_MONTH)  # and a limiter that was restarted
+    await commit(after, 250, 0, "a")
+    assert await after.usage() == (250, 0)
+    await commit(after, 250, 0, "a")
+    assert await after.usage() == (250, 0)
+
+
+async def test_a_settlement_owed_to_a_store_that_lost_the_hold_is_booked(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await limiter.reserve("a", 300)
+    limiter.connection.cut()
+    with pytest.raises(Fault):
+        await limiter.commit("a", 120)
+    await limiters.client.flushall()
+    limiter.connection.mend()
+    await limiter.until_found_again()
+    await limiter.until_nothing_is_owed()
+    assert await limiter.usage() == (120, 0)
+
+
+async def test_work_that_is_tried_again_is_held_and_charged_once(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    assert await reserve(limiter, 600, fence=1) == pb.VERDICT_ALLOWED
+    assert await reserve(limiter, 600, fence=2) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 600)
+    assert await reserve(limiter, 600, fence=1) == pb.VERDICT_SUPERSEDED
+    assert not await commit(limiter, 555, fence=1)
+    assert await commit(limiter, 400, fence=2)
+    assert await limiter.usage() == (400, 0)
+    assert await reserve(limiter, 600, fence=3) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (400, 200)
+    await commit(limiter, 450, fence=3)
+    await commit(limiter, 400, fence=2)
+    assert await limiter.usage() == (450, 0)
+    assert await differing(limiter) == []
+
+
+async def test_a_try_whose_hold_expired_is_charged_only_for_what_the_next_one_spends(
+    limiters: Limiters,
+) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await reserve(limiter, 500, fence=1)
+    await limiters.clock.advance(61)
+    assert await limiter.usage() == (50, 0)  # the input of the first try
+    assert await reserve(limiter, 500, fence=2) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (50, 450)
+    await commit(limiter, 320, fence=2)
+    assert await limiter.usage() == (320, 0)
+    await limiters.clock.advance(3_000)
+    await commit(limiter, 500, fence=1)  # the first try wakes up
+    assert await limiter.usage() == (320, 0)
+
+
+async def test_a_refused_try_frees_what_the_one_before_held(limiters: Limiters) -> None:
+    limiter = limiters.with_budget(**OPEN_MONTH)
+    await reserve(limiter, 600, fence=1)
+    assert await reserve(limiter, 1_001, fence=2) == pb.VERDICT_NEVER
+    assert await limiter.usage() == (0, 0)
+    assert await reserve(limiter, 900, fence=2) == pb.VERDICT_ALLOWED
+    assert await limiter.usage() == (0, 900)
+    assert await differing(limiter) == []
