@@ -124,8 +124,14 @@ class Reason(StrEnum):
     """One try has used up its own time; the call has time left."""
     QUEUE_FULL = "QUEUE_FULL"
     """The instance's queue is full."""
+    PEER_HUNG = "PEER_HUNG"
+    """A process answers no ping: it is taken for dead until it is heard of again."""
     NOT_ATTACHED = "NOT_ATTACHED"
     """The batcher does not know the instance: it was started again, or the instance is new."""
+    OWNER_GONE = "OWNER_GONE"
+    """The batcher before the instance does not answer: another cell's, in whose place this cell's
+    own is used, or that, in whose place none is.
+    """
     INSTANCE_LEAVING = "INSTANCE_LEAVING"
     """The instance takes no more work."""
     NO_ANSWER = "NO_ANSWER"
@@ -268,7 +274,9 @@ TABLE: Mapping[Reason, Consequences] = {
         Code.DEADLINE_EXCEEDED, Retry.IF_REPEATABLE, verdict=SICK, charge=Charge.SENT
     ),
     Reason.QUEUE_FULL: _turned_away(Code.RESOURCE_EXHAUSTED),
+    Reason.PEER_HUNG: _gone(),
     Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
+    Reason.OWNER_GONE: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
     Reason.INSTANCE_LEAVING: _turned_away(Code.UNAVAILABLE),
     Reason.NO_ANSWER: _broken(),
     Reason.STREAM_CUT: _broken(),
