@@ -37,6 +37,8 @@ from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()
 TARGET = Target("m", Switches())
+PATIENT_MS = 30_000
+"""Longer than any answer here takes, on a busy machine too."""
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -68,9 +70,8 @@ class UpstreamRig:
                 "name": "up",
                 "base_url": upstream.url,
                 "models": models,
-                "silence_timeout_ms": 300,
-                "first_byte_timeout_ms": settings.get("silence_timeout_ms", 300),
-                "whole_timeout_ms": settings.get("silence_timeout_ms", 300),
+                "first_byte_timeout_ms": settings.get("silence_timeout_ms", PATIENT_MS),
+                "whole_timeout_ms": settings.get("silence_timeout_ms", PATIENT_MS),
                 **settings,
             }
         )
@@ -218,7 +219,11 @@ async def test_each_fault_has_its_code_and_reason_and_the_next_call_works(
 ) -> None:
     async with (
         ScriptedUpstream(faults=deque([fault])) as upstream,
-        UpstreamRig(upstream, most_answer_bytes=100_000) as rig,
+        UpstreamRig(
+            upstream,
+            most_answer_bytes=100_000,
+            silence_timeout_ms=1_000 if fault == "silence" else PATIENT_MS,
+        ) as rig,
     ):
         with pytest.raises(Fault) as failed:
             await (rig.stream(task()) if streamed else rig.whole(task()))
