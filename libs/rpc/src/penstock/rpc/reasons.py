@@ -124,11 +124,13 @@ class Reason(StrEnum):
     """One try has used up its own time; the call has time left."""
     QUEUE_FULL = "QUEUE_FULL"
     """The instance's queue is full."""
+    PEER_HUNG = "PEER_HUNG"
+    """A process answers no ping: it is taken for dead until it is heard of again."""
     NOT_ATTACHED = "NOT_ATTACHED"
     """The batcher does not know the instance: it was started again, or the instance is new."""
     OWNER_GONE = "OWNER_GONE"
-    """The batcher of the cell that owns the instance does not answer; this cell's own is used
-    instead.
+    """The batcher before the instance does not answer: another cell's, in whose place this cell's
+    own is used, or that, in whose place none is.
     """
     INSTANCE_LEAVING = "INSTANCE_LEAVING"
     """The instance takes no more work."""
@@ -272,20 +274,21 @@ TABLE: Mapping[Reason, Consequences] = {
         Code.DEADLINE_EXCEEDED, Retry.IF_REPEATABLE, verdict=SICK, charge=Charge.SENT
     ),
     Reason.QUEUE_FULL: _turned_away(Code.RESOURCE_EXHAUSTED),
+    Reason.PEER_HUNG: _gone(),
     Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
     Reason.OWNER_GONE: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
     Reason.INSTANCE_LEAVING: _turned_away(Code.UNAVAILABLE),
     Reason.NO_ANSWER: _broken(),
     Reason.STREAM_CUT: _broken(),
     Reason.FOLLOWED_BROKE: Consequences(Code.UNAVAILABLE, later=True),
-    Reason.RATE_LIMITED: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
-    Reason.BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED),
-    Reason.NEVER_FITS: _caller(Code.FAILED_PRECONDITION),
-    Reason.NO_PRICE: _caller(Code.FAILED_PRECONDITION),
+    Reason.RATE_LIMITED: Consequences(Code.RESOURCE_EXHAUSTED, other_model=True, later=True),
+    Reason.BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED, other_model=True),
+    Reason.NEVER_FITS: _caller(Code.FAILED_PRECONDITION, other_model=True),
+    Reason.NO_PRICE: _caller(Code.FAILED_PRECONDITION, other_model=True),
     Reason.DRAINED: _caller(Code.PERMISSION_DENIED),
-    Reason.REFUSED: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
+    Reason.REFUSED: Consequences(Code.RESOURCE_EXHAUSTED, other_model=True, later=True),
     Reason.LIMITS_UNAVAILABLE: Consequences(Code.UNAVAILABLE, later=True),
-    Reason.COST_CEILING: _caller(Code.RESOURCE_EXHAUSTED),
+    Reason.COST_CEILING: _caller(Code.RESOURCE_EXHAUSTED, other_model=True),
     Reason.STORE_UNAVAILABLE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.RUN_CANCELLED: _caller(Code.CANCELLED),
     Reason.RUN_BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED),

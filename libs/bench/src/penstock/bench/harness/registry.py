@@ -21,4 +21,5 @@ BENCHMARKS: tuple[str, ...] = (
     "spot",
     "tokens",
     "telemetry",
+    "wires",
 )

@@ -25,6 +25,11 @@ class MergedPeer:
     def __init__(self, peers: Sequence[Peer]) -> None:
         self._peers = peers
 
+    @property
+    def responds(self) -> bool:
+        """See Peer: true while one of them responds."""
+        return any(peer.responds for peer in self._peers)
+
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         asked = (peer.call(method, request, call) for peer in self._peers)
