@@ -16,10 +16,10 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.local_models import ADDED_FILE
 from penstock.service.settings import BadConfig
 from penstock.stack.config_check import check_file
 from penstock.stack.instance_groups import (
-    ADDED_FILE,
     LocalConfig,
     model_problems,
     read_local_config,

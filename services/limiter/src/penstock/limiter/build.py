@@ -17,6 +17,7 @@ from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.ledger_store import LedgerStore
+from penstock.prices.price_file import read_prices
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -65,7 +66,7 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
 
 def _sections(settings: LimiterSettings) -> tuple[LimitsSection, PricesSection]:
     file = settings.config_file
-    return load_section(file, "limits", LimitsSection), load_section(file, "prices", PricesSection)
+    return load_section(file, "limits", LimitsSection), read_prices(file, settings.home)
 
 
 def _other_ports(

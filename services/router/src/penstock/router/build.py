@@ -14,7 +14,8 @@ from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.polling import poll_after_loop
 from penstock.hosting.service import Apply, Service
-from penstock.prices.prices import Prices, PricesSection
+from penstock.prices.price_file import read_prices
+from penstock.prices.prices import Prices
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
@@ -197,7 +198,7 @@ class _Sections:
         self.keys = load_section(file, "keys", KeysSection)
         self.routes = load_section(file, "routes", RoutesSection)
         self.counters = counters_of(self.routes.models)
-        self.prices = load_section(file, "prices", PricesSection)
+        self.prices = read_prices(file, settings.home)
         self.prompts = load_section(file, "prompts", PromptsSection)
 
 

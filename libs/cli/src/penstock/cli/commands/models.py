@@ -23,6 +23,7 @@ from penstock.cli.output import plain, table
 from penstock.cli.session import ANSWER_TIMEOUT_S, Session
 from penstock.cli.target import home_folder
 from penstock.client import PenstockError, PenstockSync
+from penstock.service.local_models import ADDED_FILE
 from rich.text import Text
 
 FACTORY = "penstock.models"
@@ -140,7 +141,7 @@ def remove(session: Session, name: str, home: Path | None) -> None:
     entries = adding.added_instances(home)
     rest = adding.without_model(entries, name)
     if rest == entries:
-        raise click.UsageError(f"{name!r} was not added here ({home / adding.ADDED_FILE})")
+        raise click.UsageError(f"{name!r} was not added here ({home / ADDED_FILE})")
     adding.write_added(home, rest)
     session.output.show(
         f"{name} is no longer served; its files are in {home / 'models' / name}",
