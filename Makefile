@@ -11,8 +11,9 @@ help: ## list the targets
 setup: ## make .venv with everything needed to run and test
 	@scripts/setup $(VENV)
 
-gen: setup ## generate the stubs in libs/api from protos/
+gen: setup ## generate the stubs in libs/api from protos/, and the schema of the configuration
 	@scripts/gen $(PY) libs/api/src
+	@$(PY) -m penstock.stack config schema > deploy/penstock.schema.json
 
 gen-check: setup ## fail when the stubs are stale
 	@scripts/gen-check $(PY)

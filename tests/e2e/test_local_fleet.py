@@ -28,6 +28,9 @@ from running_command import Ended, run_command
 
 KEY = "psk-own"
 SERVER = {"name": "cloud", "base_url": "http://127.0.0.1:9", "models": [{"name": "hosted"}]}
+BUDGET = {"name": "budget", "kind": "budget", "counts": "microusd", "limit": 10**6, "window": "day"}
+ALWAYS = {"keys": {"api": [api_key("acme", KEY)]}, "limits": {"rules": [BUDGET]}}
+"""A key for these tests, and a budget in money, which needs a price for every model."""
 TIMEOUT_S = 60.0
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -54,8 +57,7 @@ class Followed:
 
     def configure(self, **sections: Any) -> None:
         """Write the configuration, with a key for these tests."""
-        content = {"keys": {"api": [api_key("acme", KEY)]}, **sections}
-        self.stack.plan.config_file.write_text(yaml.safe_dump(content))
+        self.stack.plan.config_file.write_text(yaml.safe_dump({**ALWAYS, **sections}))
 
     async def ready(self, model: str) -> int:
         """How many instances may be given work for a model."""
@@ -89,8 +91,7 @@ async def followed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     (models / DEFAULT_MODEL).symlink_to(home / "models" / DEFAULT_MODEL)
     config = folder / "penstock.yaml"
     instances = [{"models": [DEFAULT_MODEL], "name": "text"}]
-    sections = {"keys": {"api": [api_key("acme", KEY)]}, "instances": instances}
-    config.write_text(yaml.safe_dump(sections))
+    config.write_text(yaml.safe_dump({**ALWAYS, "instances": instances}))
     log = Lines()
     async with run_stack(ports.free(), folder, config, {"acme": KEY}, log) as stack:
         await stack.wait_for_fleet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,9 @@ def test_known_keys_follow_lists_mappings_and_unions() -> None:
     assert "models" in known_keys(schema, ("instances", 0, "modls"))
     assert "command" in known_keys(schema, ("scaling", "pools", 0, "actuator", "process", "x"))
     assert "limits" in known_keys(schema, ("limts",))
+
+
+def test_the_file_that_the_guide_shows_is_valid() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    _, shown, _ = re.split(r"```yaml\n|```\n(?=\n\| key)", text, maxsplit=2)
+    jsonschema.Draft202012Validator(config_schema()).validate(yaml.safe_load(shown))

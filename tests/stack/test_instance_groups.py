@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from penstock.service.local_models import ADDED_FILE
 from penstock.service.settings import BadConfig
-from penstock.stack.instance_groups import ADDED_FILE, LocalPool, read_local_config
+from penstock.stack.instance_groups import LocalPool, read_local_config
 from penstock.stack.local_fleet import LocalProcess, scaled_models, wanted_processes
 
 DEFAULTS = [LocalProcess("inference-1", "inference_onnx_quantized", models=("default",))]

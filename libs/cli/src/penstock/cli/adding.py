@@ -16,12 +16,9 @@ from typing import Any, Literal
 
 import click
 import yaml
+from penstock.service.local_models import ADDED_FILE
 
 SourceKind = Literal["gguf", "onnx", "encoder", "decoder"]
-ADDED_FILE = "instances.yaml"
-"""In the home folder: the instances of added models, as in the section `instances`. The supervisor
-reads it beside the configuration file.
-"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf")
 CLASSIFIER = "ForSequenceClassification"

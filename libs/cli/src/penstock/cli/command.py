@@ -23,6 +23,7 @@ from penstock.cli.commands.stack import config, demo, up
 from penstock.cli.commands.texts import classify, embed, rerank
 from penstock.cli.commands.traces import top, trace
 from penstock.cli.options import Group
+from penstock.cli.problems import call_details, call_problem
 from penstock.client import PenstockError
 from penstock.client.errors import from_fault
 from penstock.rpc.errors import Fault
@@ -52,14 +53,6 @@ COMMANDS = (
     config,
     completion,
 )
-ADVICE = {
-    "UNAVAILABLE": "check that `penstock up` runs, and the address",
-    "UNAUTHENTICATED": "check --key, and --token for services behind the router",
-    "PERMISSION_DENIED": "this key or token may not do that",
-    "DEADLINE_EXCEEDED": "give it more time with --timeout",
-    "RESOURCE_EXHAUSTED": "`penstock usage` shows what is used",
-}
-"""What to do about a failure, by gRPC code."""
 
 
 @click.group(
@@ -94,11 +87,10 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(arguments, _with_hint(error), error.exit_code)
     except PenstockError as error:
-        # The client's own advice is for programs.
-        message = str(error).removesuffix(f" ({error.advice})")
-        return _fail_call(arguments, message, error)
+        return _fail(arguments, call_problem(error), FAILED, call_details(error))
     except Fault as fault:
-        return _fail_call(arguments, fault.message, from_fault(fault))
+        failure = from_fault(fault)
+        return _fail(arguments, call_problem(failure), FAILED, call_details(failure))
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python must not flush into it again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,15 +119,3 @@ def _with_hint(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message.rstrip('.')}; see `{error.ctx.command_path} --help`"
     return message
-
-
-def _fail_call(arguments: list[str], message: str, error: PenstockError) -> int:
-    """Say why a call failed and what to do about it; returns the exit status."""
-    advice = ADVICE.get(error.code, "")
-    details = {
-        "code": error.code,
-        "field": error.field,
-        "reason": error.reason,
-        "retry_after_s": error.retry_after_s,
-    }
-    return _fail(arguments, f"{message} ({advice})" if advice else message, FAILED, details)

@@ -50,16 +50,20 @@ def to_json(message: Message) -> dict[str, Any]:
     return value
 
 
-def table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
+def table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
     """A table without lines; the columns named in `right` are aligned to the right.
 
-    Long words are folded, so that nothing is lost on a narrow terminal.
+    On a narrow terminal cells are folded, so that nothing is lost; those of columns named in
+    `whole`, which people copy, only where nothing else can give way.
     """
-    made = Table(
-        box=None, pad_edge=False, header_style="dim", title=title or None, title_justify="left"
-    )
+    made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column in whole or column in right,
+        )
     return made
 
 

@@ -15,7 +15,7 @@ CACHE_OUTCOMES = {
 }
 
 
-def receipt_line(receipt: common_pb2.Receipt) -> Text:
+def receipt_line(receipt: common_pb2.Receipt, *, with_notes: bool = True) -> Text:
     """The receipt as faint text; notes on what was lost on the way follow in yellow."""
     usage = receipt.usage
     parts = [
@@ -30,7 +30,7 @@ def receipt_line(receipt: common_pb2.Receipt) -> Text:
         f"request {receipt.request_id}" if receipt.request_id else "",
     ]
     line = Text(" · ".join(part for part in parts if part), style="dim")
-    for note in receipt.notes:
+    for note in receipt.notes if with_notes else ():
         line.append(f"\nnote: {note}", style="yellow")
     return line
 

@@ -16,10 +16,10 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.peers.unary import UnaryPeer
+from penstock.service.local_models import ADDED_FILE
 from penstock.service.settings import BadConfig
 from penstock.stack.config_check import check_file
 from penstock.stack.instance_groups import (
-    ADDED_FILE,
     LocalConfig,
     model_problems,
     read_local_config,
@@ -102,6 +102,7 @@ class Follower:
         self._version = version_of(plan.config_file, plan.home)
         self._asked = asyncio.Event()
         self._wanted: dict[str, int] = {}
+        self._changing = asyncio.Lock()
 
     def read_again(self) -> None:
         """Read the files at the next look, whether or not they changed; for SIGHUP."""
@@ -165,7 +166,9 @@ class Follower:
         return wanted
 
     async def _apply(self) -> None:
-        await self._fleet.change_to(processes_of(self._plan, self._config, self._wanted))
+        # File and scaler may both ask for a change; the later one sees what both want.
+        async with self._changing:
+            await self._fleet.change_to(processes_of(self._plan, self._config, self._wanted))
 
 
 def processes_of(

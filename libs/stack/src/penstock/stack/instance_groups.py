@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from penstock.onnx.card import BadModel, parse_card
+from penstock.service.local_models import ADDED_FILE
 from penstock.service.settings import BadConfig, Section, read_file
 from pydantic import Field, RootModel, ValidationError, field_validator
 
-ADDED_FILE = "instances.yaml"
-"""In the home folder: written by `penstock models add`, of the same form as the section."""
 NO_ACTUATOR = "dry_run"
 """The kind of actuator of a pool whose instances somebody else starts."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]

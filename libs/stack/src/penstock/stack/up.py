@@ -95,12 +95,22 @@ async def _serve(
         _announce(stack, console)
         follower = Follower(stack.plan, stack.config, stack.supervisor, stack.fleet, log)
         _read_again_on_sighup(follower)
-        following = asyncio.create_task(follower.run())
-        try:
-            raise CannotStart(await stack.supervisor.wait_for_failure())
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
+        raise CannotStart(await _failure_while(follower, stack))
+
+
+async def _failure_while(follower: Follower, stack: WholeStack) -> str:
+    """Follow the configuration until a process gives up; returns why it did."""
+    following = asyncio.create_task(follower.run())
+    failing = asyncio.create_task(stack.supervisor.wait_for_failure())
+    try:
+        await asyncio.wait([following, failing], return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+        return failing.result()
+    finally:
+        following.cancel()
+        failing.cancel()
+        await asyncio.wait([following, failing])
 
 
 def _read_again_on_sighup(follower: Follower) -> None:

@@ -32,6 +32,7 @@ class ScriptedRouter:
     Attributes:
         faults: raised one by one by the next calls, in order.
         calls: the options and the context of every call so far.
+        conversations: the turns of every conversation that was to be continued.
         hanging: set once a call for HANG waits.
         cancelled: set once a waiting call has been cancelled.
     """
@@ -39,6 +40,7 @@ class ScriptedRouter:
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.calls: list[tuple[pb.CallOptions, Call]] = []
+        self.conversations: list[list[inference_pb2.Message]] = []
         self.hanging = asyncio.Event()
         self.cancelled = asyncio.Event()
 
@@ -73,11 +75,12 @@ class ScriptedRouter:
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """See RouterService; `faults` come after the last piece where a model is named."""
         self.calls.append((request.options, call))
+        self.conversations.append(list(request.task.messages))
         if self.faults and not request.options.model:
             raise self.faults.pop(0)
         for delta in "abc":
             yield pb.GenerateStreamResponse(chunk=inference_pb2.GenerateChunk(delta=delta))
-            if request.task.messages[0].content == HANG:
+            if request.task.messages[-1].content == HANG:
                 await self._hang()
         if self.faults:
             raise self.faults.pop(0)

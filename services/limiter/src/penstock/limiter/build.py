@@ -19,6 +19,7 @@ from penstock.limiter.counters import state_kind
 from penstock.limiter.rules import LimitsSection
 from penstock.limiter.settings import LimiterSettings
 from penstock.limiter.store.ledger_store import LedgerStore
+from penstock.prices.price_file import read_prices
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -80,7 +81,7 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
 
 def _sections(settings: LimiterSettings) -> tuple[LimitsSection, PricesSection]:
     file = settings.config_file
-    return load_section(file, "limits", LimitsSection), load_section(file, "prices", PricesSection)
+    return load_section(file, "limits", LimitsSection), read_prices(file, settings.home)
 
 
 def _other_ports(

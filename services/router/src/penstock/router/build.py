@@ -17,7 +17,8 @@ from penstock.hosting.service import Apply, Port, Service
 from penstock.kserve.grpc_service import NAME as KSERVE
 from penstock.kserve.grpc_service import add_to
 from penstock.kserve.inference import Inference
-from penstock.prices.prices import Prices, PricesSection
+from penstock.prices.price_file import read_prices
+from penstock.prices.prices import Prices
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
@@ -231,7 +232,7 @@ class _Sections:
         self.keys = load_section(file, "keys", KeysSection)
         self.routes = load_section(file, "routes", RoutesSection)
         self.counters = counters_of(self.routes.models)
-        self.prices = load_section(file, "prices", PricesSection)
+        self.prices = read_prices(file, settings.home)
         self.prompts = load_section(file, "prompts", PromptsSection)
 
 

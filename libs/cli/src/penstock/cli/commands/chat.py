@@ -12,6 +12,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.api.router.v1 import router_pb2
 from penstock.cli.options import Command, with_session
 from penstock.cli.output import to_json
+from penstock.cli.problems import call_problem
 from penstock.cli.receipt import receipt_line
 from penstock.cli.session import Session
 from penstock.client import PenstockError, PenstockSync
@@ -134,7 +135,7 @@ class _Talk:
         try:
             answer = self.answer(asked)
         except PenstockError as error:
-            self._console.print(Text(f"failed: {error}", style="red"))
+            self._console.print(Text(call_problem(error), style="red"))
             return before
         except KeyboardInterrupt:
             self._console.print(Text("\nstopped; the turn is forgotten", style="yellow"))
@@ -159,7 +160,8 @@ class _Talk:
             "receipt": to_json(answer.last.receipt),
         }
         parts = [note] if note.plain else []
-        self._session.output.show("", *parts, receipt_line(answer.last.receipt), data=data)
+        line = receipt_line(answer.last.receipt, with_notes=False)
+        self._session.output.show("", *parts, line, data=data)
         return answer
 
     def _deltas(self, conversation: Conversation, answer: Answer) -> Iterator[str]:

@@ -30,9 +30,9 @@ def instances(session: Session, model: str) -> None:
         "models",
         "busy",
         "score ms",
-        "picks",
-        "failed",
-        right=("busy", "score ms", "picks", "failed"),
+        "picks (failed)",
+        right=("busy", "score ms", "picks (failed)"),
+        whole=("instance",),
     )
     for row in board.rows:
         shown.add_row(
@@ -41,8 +41,7 @@ def instances(session: Session, model: str) -> None:
             plain(", ".join(served.name for served in row.instance.models)),
             f"{row.in_flight}/{row.instance.concurrency or 1}",
             _score(row.candidate),
-            f"{row.picks:,}",
-            f"{row.failures:,}",
+            f"{row.picks:,} ({row.failures:,})",
         )
     note = Text(f"strategy {board.strategy}", style="dim")
     empty = Text("no instance has registered; start one, or wait for it", style="yellow")
@@ -65,7 +64,9 @@ def explain(session: Session, request: str) -> None:
         f" was chosen by {answer.strategy}: {answer.branch}, for about "
         f"{answer.estimated_tokens:,} tokens",
     )
-    shown = table("instance", "score ms", "state", "inputs", right=("score ms",))
+    shown = table(
+        "instance", "score ms", "state", "inputs", right=("score ms",), whole=("instance",)
+    )
     for candidate in answer.candidates:
         inputs = ", ".join(f"{signal.name} {signal.value:.3g}" for signal in candidate.signals)
         left_out = candidate.filtered_reason

@@ -23,6 +23,7 @@ from penstock.cli.output import plain, table
 from penstock.cli.session import ANSWER_TIMEOUT_S, Session
 from penstock.cli.target import home_folder
 from penstock.client import PenstockError, PenstockSync
+from penstock.service.local_models import ADDED_FILE
 from rich.text import Text
 
 FACTORY = "penstock.models"
@@ -33,6 +34,7 @@ LOAD_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.5
 TASK = "TASK_KIND_"
+USAGE_ERROR = 2
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -57,6 +59,7 @@ def list_models(session: Session) -> None:
         "$ per M in",
         "out",
         right=("ready", "input tokens", "$ per M in", "out"),
+        whole=("model",),
     )
     for row in answer.models:
         tasks = (inference_pb2.TaskKind.Name(task) for task in row.tasks)
@@ -138,7 +141,7 @@ def remove(session: Session, name: str, home: Path | None) -> None:
     entries = adding.added_instances(home)
     rest = adding.without_model(entries, name)
     if rest == entries:
-        raise click.UsageError(f"{name!r} was not added here ({home / adding.ADDED_FILE})")
+        raise click.UsageError(f"{name!r} was not added here ({home / ADDED_FILE})")
     adding.write_added(home, rest)
     session.output.show(
         f"{name} is no longer served; its files are in {home / 'models' / name}",
@@ -150,7 +153,7 @@ def _make(plan: adding.Import) -> dict[str, float]:
     """Run the factory's steps; returns what the last one measured.
 
     Raises:
-        click.UsageError: a step refused the model. Nothing half-made is left.
+        click.exceptions.Exit: a step refused the model and said why. Nothing half-made is left.
     """
     figures: dict[str, float] = {}
     for step in plan.steps:
@@ -159,10 +162,7 @@ def _make(plan: adding.Import) -> dict[str, float]:
         if done.returncode != 0:
             for folder in (*plan.by_products, plan.target):
                 shutil.rmtree(folder, ignore_errors=True)
-            raise click.UsageError(
-                f"the model was refused while it was made ({step.arguments[0]}); the line above "
-                "says why"
-            )
+            raise click.exceptions.Exit(USAGE_ERROR)  # The factory has said why, in one line.
         figures = _last_json(done.stdout)
     return figures
 

@@ -46,16 +46,8 @@ def usage(session: Session, organisation: str, team: str, user: str, model: str)
     if (team or user) and not organisation:
         raise click.UsageError("--team and --user need --organisation")
     usages = asyncio.run(_usages(session, organisation, team, user, model))
-    shown = table(
-        "tenant",
-        "rule",
-        "used",
-        "held",
-        "limit",
-        "left",
-        "ends in",
-        right=("used", "held", "limit", "left", "ends in"),
-    )
+    columns = ("tenant", "rule", "used", "held", "limit", "ends in")
+    shown = table(*columns, right=columns[2:], whole=("tenant", "rule"))
     now_ms = time.time() * 1e3
     for tenant, answer in usages.items():
         for row in answer.rules:
@@ -66,13 +58,13 @@ def usage(session: Session, organisation: str, team: str, user: str, model: str)
 
 
 def usage_cells(row: pb.RuleUsage, now_ms: float) -> Sequence[str]:
-    """Used, held, limit, left and the time until the window ends, in the rule's own unit."""
+    """Used, held, limit and the time until the window ends, in the rule's own unit."""
     amounts = [_of(row, part) for part in (row.committed, row.held, row.limit)]
     used, held, limit = amounts
     show = dollars if row.limit.microusd else "{:,}".format
     ends_s = (row.window_ends_unix_ms - now_ms) / 1e3
     ends = duration(ends_s) if row.window_ends_unix_ms else "–"
-    return [show(used), show(held), show(limit), show(max(0, limit - used - held)), ends]
+    return [show(used), show(held), show(limit), ends]
 
 
 def duration(seconds: float) -> str:

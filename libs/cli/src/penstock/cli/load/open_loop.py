@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -52,9 +53,11 @@ def due_times_s(
         arrivals: `poisson`: independent calls, with exponential gaps; `constant`: equal gaps.
     """
     due_s = 0.0
-    while due_s < duration_s:
+    for number in itertools.count(1):
+        if due_s >= duration_s:
+            return
         yield due_s
-        due_s += rng.expovariate(rate) if arrivals == "poisson" else 1 / rate
+        due_s = due_s + rng.expovariate(rate) if arrivals == "poisson" else number / rate
 
 
 async def run_open_loop(
