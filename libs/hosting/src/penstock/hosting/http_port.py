@@ -16,10 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class HttpPort:
-    """Serves an application. Owner: whoever started it must `stop` it."""
+    """Serves an application. Owner: whoever started it must `stop` it.
 
-    def __init__(self, listen: str, app: Any) -> None:
+    Args:
+        listen: `host:port`.
+        app: an ASGI application.
+        setting: the variable to change where the address cannot be bound.
+    """
+
+    def __init__(self, listen: str, app: Any, setting: str = "PENSTOCK_LISTEN") -> None:
         self.address = listen
+        self._setting = setting
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
@@ -31,7 +38,7 @@ class HttpPort:
             CannotStart: the address cannot be bound.
         """
         host, _, port = self.address.rpartition(":")
-        listener = _bind(host.strip("[]"), port)
+        listener = _bind(host.strip("[]"), port, self._setting)
         self.address = f"{host}:{listener.getsockname()[1]}"
         log.info("serving http://%s/", self.address)
         serving = self._server.serve(sockets=[listener])
@@ -54,10 +61,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bind(host: str, port: str) -> socket.socket:
+def _bind(host: str, port: str, setting: str) -> socket.socket:
     try:
         return socket.create_server((host, int(port)))
     except (OSError, ValueError):
         raise CannotStart(
-            f"cannot listen on {host}:{port}: it is in use or no address; set PENSTOCK_LISTEN"
+            f"cannot listen on {host}:{port}: it is in use or no address; set {setting}"
         ) from None

@@ -147,7 +147,10 @@ class StackPlan:
                 tokens = f"developer={self.token}"
                 return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
             case "telemetry":
-                return {"prometheus_listen": self.addresses["metrics"]}
+                return {
+                    "prometheus_listen": self.addresses["metrics"],
+                    "otlp_http_listen": self.addresses["otlp-http"],
+                }
             case "scaler":
                 return self._local_pool() | self._addresses_of("batcher", "router", "telemetry")
             case "console":

@@ -37,7 +37,7 @@ class DetectionPipeline:
         """Take a metric's point."""
         if series.key.metric == semconv.AGREEMENT and point.observations:
             self._report(self._audits(series, point))
-        if not self.detectors:
+        if not self.detectors or series.key.metric == semconv.BACKGROUND_DURATION:
             return
         for key, value in self._downsampler.add(series, point):
             for detector in self.detectors:
