@@ -40,8 +40,8 @@ MODEL_SCOPES = re.compile(
 MODEL_NAMES = ("gen_ai.", "llm.", "traceloop.", "openinference.")
 """How event names and attributes begin that only a model's log records have."""
 
-NESTED = ("kvlist_value", "array_value")
-TEXTS = ("string_value", "bytes_value")
+NESTED = frozenset(("kvlist_value", "array_value"))
+NUMERIC = frozenset((None, "int_value", "double_value", "bool_value"))
 
 
 def redact(text: str) -> str:
@@ -80,9 +80,10 @@ class ContentPolicy:
             changed |= _clean(event.attributes, may_stay)
         for link in span.links:
             changed |= _clean(link.attributes, may_stay)
-        if span.HasField("status") and not STATUS_CODE.fullmatch(span.status.message):
-            changed |= True
-            span.status.message = redact(span.status.message) if may_stay else ""
+        message = span.status.message
+        if message and not STATUS_CODE.fullmatch(message):
+            changed = True
+            span.status.message = redact(message) if may_stay else ""
         return changed
 
     def clean_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> bool:
@@ -138,15 +139,16 @@ def _clean(attributes: Any, may_stay: bool) -> bool:
     changed = False
     remove: list[int] = []
     for index, pair in enumerate(attributes):
+        kind = pair.value.WhichOneof("value")
+        if kind in NUMERIC:
+            continue  # a number or a boolean says nothing that somebody wrote
         if is_content(pair.key):
-            if pair.value.WhichOneof("value") not in (*TEXTS, *NESTED):
-                continue  # a number or a boolean says nothing that somebody wrote
             changed = True
-            if not may_stay:
+            if may_stay:
+                _redact_value(pair.value)
+            else:
                 remove.append(index)
-                continue
-            _redact_value(pair.value)
-        elif pair.value.WhichOneof("value") in NESTED:
+        elif kind in NESTED:
             changed |= _clean_nested(pair.key, pair.value, may_stay)
     for index in reversed(remove):
         del attributes[index]

@@ -16,6 +16,7 @@ from penstock.otel import background
 from penstock.otel.background import background_kind, background_root_kind
 
 Value = str | int | float | bool
+PLAIN_FIELDS = ("int_value", "double_value", "bool_value", "string_value")
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
 """By OTLP's number; 0 is unspecified."""
 
@@ -71,11 +72,13 @@ class SpanView:
 def plain_value(value: AnyValue) -> Value:
     """An OTLP value as Python's own; lists and maps as JSON, bytes in base64."""
     which = value.WhichOneof("value")
+    if which == "string_value":
+        return value.string_value
     if which is None:
         return ""
-    content = getattr(value, which)
-    if isinstance(content, str | int | float | bool):
-        return content
+    if which in PLAIN_FIELDS:
+        plain: Value = getattr(value, which)
+        return plain
     return json.dumps(_json_value(value), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -106,6 +109,8 @@ def text_of(value: Value) -> str:
 
 def _present_names(attributes: dict[str, Value]) -> dict[str, Value]:
     """Attributes under the present names of the conventions, see `semconv.RENAMED`."""
+    if RENAMED_NAMES.isdisjoint(attributes):
+        return attributes
     for old in RENAMED_NAMES.intersection(attributes):
         value = attributes.pop(old)
         attributes.setdefault(semconv.RENAMED[old], value)
@@ -196,8 +201,10 @@ def background_of(span: SpanView) -> str:
     declared = span.attributes.get(semconv.BACKGROUND)
     if declared:
         return str(declared)
+    if kind := background_kind(span.name):
+        return kind
     path = span.attributes.get("url.path") or span.attributes.get("http.target")
-    return background_kind(span.name) or (background_kind(f"GET {path}") if path else "")
+    return background_kind(f"GET {path}") if path else ""
 
 
 def background_of_trace(tree: SpanTree) -> str:
@@ -217,7 +224,8 @@ def is_waited_on(parent: SpanView, child: SpanView) -> bool:
     declared = child.attributes.get(semconv.WAITED_ON)
     if declared is not None:
         return declared not in (False, "false")
-    if background_of(child) in NEVER_AWAITED:
+    kind = child.attributes.get(semconv.BACKGROUND) or background_kind(child.name)
+    if kind and kind in NEVER_AWAITED:
         return False
     if child.kind == "consumer" or (child.error == "CANCELLED" and parent.error != "CANCELLED"):
         return False

@@ -107,6 +107,9 @@ def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
 
 def _receipts(tree: SpanTree) -> list[SpanView]:
     """The spans that carry a receipt, but for those below another one."""
+    with_receipt = [span for span in tree.spans if semconv.FULL_PRICE in span.attributes]
+    if len(with_receipt) < 2:
+        return with_receipt
     found: dict[str, SpanView] = {}
     for span, _ in tree.in_order():
         if span.parent_id in found:
@@ -117,9 +120,12 @@ def _receipts(tree: SpanTree) -> list[SpanView]:
 
 
 def _first(tree: SpanTree, *names: str) -> str:
-    """The first value that the root, else the earliest span, has under one of these names."""
+    """The first value that the root has under one of these names; where the root is no server's but
+    the caller's own, that of the earliest span that has one.
+    """
+    spans = (tree.root,) if tree.root.kind == "server" else (tree.root, *tree.spans)
     for name in names:
-        for span in (tree.root, *tree.spans):
+        for span in spans:
             if value := span.attributes.get(name):
                 return str(value)
     return ""
