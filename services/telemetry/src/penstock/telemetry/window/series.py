@@ -48,7 +48,7 @@ CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 HISTOGRAMS = ("histogram", "exponential_histogram")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SeriesKey:
     """A metric of a service with its labels, over all instances."""
 
