@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from penstock.service.clock import SystemClock
 from penstock.hosting.http_port import HttpPort
+from penstock.service.clock import SystemClock
 from penstock.telemetry.export.exposition import Page, prometheus_name, render
 from penstock.telemetry.export.prometheus import metrics_app
 from penstock.telemetry.store import TelemetryStore

@@ -97,7 +97,7 @@ CONTENT_WORDS = _words(
 
 CONTAINER_WORDS = _words(
     """
-    args arguments documents messages parameters params variables
+    args arguments documents messages parameter parameters params variables
     """
 )
 """Words of a name below which everything is content, whatever the last word is."""

@@ -18,6 +18,7 @@ BENCHMARKS: tuple[str, ...] = (
     "scaling",
     "serving",
     "spot",
+    "standards",
     "tokens",
     "telemetry",
 )

@@ -1,1 +1,1 @@
-"""How our edges speak the standards: with the tools that people use, on input that nobody tidied."""
+"""How our edges speak the standards: with people's own tools, on untidied input."""

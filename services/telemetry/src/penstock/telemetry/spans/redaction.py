@@ -166,7 +166,7 @@ def _clean_nested(name: str, value: common_pb2.AnyValue, may_stay: bool) -> bool
     for index in reversed(range(len(pairs))):
         pair = pairs[index]
         inner = f"{name}.{pair.key}"
-        if not is_content(inner):
+        if not (is_content(inner) or is_content(pair.key)):
             changed |= _clean_nested(inner, pair.value, may_stay)
         elif may_stay:
             _redact_value(pair.value)

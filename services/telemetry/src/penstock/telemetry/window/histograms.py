@@ -9,6 +9,7 @@ and one count more than bounds.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -89,16 +90,17 @@ class Exponential:
         return self.at(self.scale - shift) if shift else self
 
     def explicit(self) -> Explicit:
-        """The buckets with explicit bounds, rising; one that is not finite is left out."""
+        """The buckets with explicit bounds, rising and finite."""
         bounds: list[float] = []
         counts: list[int] = []
         for bound, count in self._rising():
-            if not math.isfinite(bound) or (bounds and bound <= bounds[-1]):
-                if counts:
-                    counts[-1] += count
-                continue
-            bounds.append(bound)
-            counts.append(count)
+            if bound == math.inf:
+                break  # those are counted beyond every bound
+            if bounds and bound <= bounds[-1]:
+                counts[-1] += count
+            else:
+                bounds.append(max(bound, -sys.float_info.max))
+                counts.append(count)
         return Explicit(tuple(bounds), (*counts, self._beyond()))
 
     def _rising(self) -> Iterable[tuple[float, int]]:

@@ -90,7 +90,7 @@ class Series:
     is_delta: bool = False
     """Whether its sender reports increments."""
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
-    total: float = 0.0
+    total: float = 0
     """The last value; of a histogram the sum of all observations."""
     count: int = 0
     totals: Totals | None = None
