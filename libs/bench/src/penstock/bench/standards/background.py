@@ -46,7 +46,7 @@ async def seen_background(folder: Path) -> list[str]:
     """
     async with running_telemetry(folder) as telemetry:
         await telemetry.channel.unary_unary(EXPORT_METHODS["traces"])(_export().SerializeToString())
-        await asyncio.to_thread(_record_own, telemetry.grpc)
+        await asyncio.to_thread(_record_own, telemetry.address)
         await eventually(lambda: _settled(telemetry), SETTLED_S)
         return await _found(telemetry)
 

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.bench.standards.service import EXPORT_METHODS, RunningTelemetry, running_telemetry
 from penstock.rpc.call import Call
@@ -61,6 +62,7 @@ FAMILIES: tuple[tuple[str, ...], ...] = (
 )
 """Names by family; the first of each is the one that a family is called by."""
 
+CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 TRACE_ID = "24" * 16
 PLACES = ("span", "event", "link", "resource", "scope", "nested", "list", "bytes", "log", "metric")
 
@@ -136,7 +138,7 @@ def metric_export(content: Sequence[Content]) -> metrics_service_pb2.ExportMetri
     resource.resource.attributes.add(key="service.name").value.string_value = "agent"
     resource.resource.attributes.extend(_pairs(content, "resource"))
     metric = resource.scope_metrics.add().metrics.add(name="agent.calls")
-    metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, 2
+    metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, CUMULATIVE
     point = metric.sum.data_points.add(time_unix_nano=10**18, as_int=1)
     point.attributes.extend(_pairs(content, "metric"))
     point.exemplars.add(as_int=1).filtered_attributes.extend(_pairs(content, "metric"))

@@ -31,7 +31,7 @@ class RunningTelemetry:
     """Where the service is, and clients of it.
 
     Attributes:
-        grpc: `host:port` of OTLP over gRPC.
+        address: `host:port` of OTLP over gRPC and of the queries.
         http: `host:port` of OTLP over HTTP.
         prometheus: `host:port` of `/metrics`.
         peer: asks its queries.
@@ -39,7 +39,7 @@ class RunningTelemetry:
         client: of HTTP.
     """
 
-    grpc: str
+    address: str
     http: str
     prometheus: str
     peer: UnaryPeer

@@ -54,7 +54,7 @@ async def arrived(folder: Path, spans: int) -> Arrived:
 def _python_exporters(telemetry: RunningTelemetry) -> dict[str, Callable[[], SpanExporter]]:
     url = f"http://{telemetry.http}/v1/traces"
     return {
-        "python grpc": lambda: GrpcExporter(f"http://{telemetry.grpc}", insecure=True),
+        "python grpc": lambda: GrpcExporter(f"http://{telemetry.address}", insecure=True),
         "python http": lambda: HttpExporter(url),
         "python http, gzip": lambda: HttpExporter(url, compression=Compression.Gzip),
         "python http, deflate": lambda: HttpExporter(url, compression=Compression.Deflate),
@@ -86,7 +86,7 @@ def _has_node() -> bool:
 
 
 async def _send_from_node(telemetry: RunningTelemetry, protocol: str, spans: int) -> None:
-    address = telemetry.grpc if protocol == "grpc" else telemetry.http
+    address = telemetry.address if protocol == "grpc" else telemetry.http
     # Node looks for packages in the folders above a script, so it is given one beside them.
     script = NODE_MODULES.parent / "otel_exporters.mjs"
     script.write_text(NODE_SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")

@@ -32,7 +32,7 @@ class MissRoute(NamedTuple):
 
 class _Mean(NamedTuple):
     mean_ms: float
-    count: int
+    calls: int
 
 
 class MissTimes:
@@ -44,9 +44,9 @@ class MissTimes:
     def add(self, route: MissRoute, total_ms: float) -> None:
         """Count the whole way of a call that was computed."""
         before = self._means.get(route) or _Mean(0.0, 0)
-        count = before.count + 1
-        weight = max(WEIGHT, 1 / count)
-        self._means.put(route, _Mean(before.mean_ms + weight * (total_ms - before.mean_ms), count))
+        calls = before.calls + 1
+        weight = max(WEIGHT, 1 / calls)
+        self._means.put(route, _Mean(before.mean_ms + weight * (total_ms - before.mean_ms), calls))
 
     def saved_ms(self, route: MissRoute, total_ms: float) -> float:
         """What a call saved that took `total_ms` from memory; 0 while no other is known."""
