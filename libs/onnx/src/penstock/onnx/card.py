@@ -38,6 +38,10 @@ class ModelCard(BaseModel):
     tokenizer: str = ""
     """File name of the tokenizer; empty for a model of tensors only."""
     max_input_tokens: int = 0
+    default_output_tokens: int = 0
+    """Tokens of an answer where the caller names no number; 0: as many as the context has room."""
+    repetition_penalty: float = 1.0
+    """How much less probable a token becomes by standing in the conversation; 1: not at all."""
     dimension: int = 0
     """Numbers in an embedding; 0 for a model without embeddings."""
     labels: tuple[str, ...] = ()
@@ -114,15 +118,23 @@ def write_card(folder: Path, card: ModelCard) -> None:
     (folder / "card.md").write_text(_markdown(card))
 
 
+def _answer_facts(card: ModelCard) -> dict[str, object]:
+    return {
+        "Default output": f"{card.default_output_tokens or 'all remaining'} tokens",
+        "Repetition penalty": card.repetition_penalty,
+    }
+
+
 def _markdown(card: ModelCard) -> str:
     rows = [f"| {name} | {value:.5g} |" for name, value in card.figures.items()]
     files = [
         f"| {name} | {file.size_bytes:,} | `{file.sha256}` |" for name, file in card.files.items()
     ]
-    facts = {
+    facts: dict[str, object] = {
         "Tasks": ", ".join(card.tasks),
         "Longest input": f"{card.max_input_tokens} tokens",
-        "Dimension": card.dimension,
+        **({"Dimension": card.dimension} if card.dimension else {}),
+        **(_answer_facts(card) if "generate" in card.tasks else {}),
         "Quantisation": card.quantisation,
         "Opset": card.opset,
         "Licence": card.licence,

@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from penstock.onnx.card import BadModel, ModelCard, read_card
 from penstock.onnx.chat_template import RenderChat, Turn, load_template
-from penstock.onnx.encoder import RunCancelled, load_tokenizer, never_cancelled
+from penstock.onnx.encoder import Floats, RunCancelled, load_tokenizer, never_cancelled
+from penstock.onnx.genai import PROMPT_STEP_TOKENS, Generator, LibraryError, Model
 from penstock.onnx.session import BadInput
 from penstock.onnx.stop_strings import StopStrings
 from tokenizers import Tokenizer
@@ -29,8 +29,8 @@ GENAI_CONFIG = "genai_config.json"
 class Sampling:
     """How to choose tokens.
 
-    `temperature` 0 takes the most probable one. `max_tokens` 0 means as many as the context has
-    room for.
+    `temperature` 0 takes the most probable one. `max_tokens` 0 means the default of the model's
+    card, or else as many as the context has room for.
     """
 
     max_tokens: int = 0
@@ -64,8 +64,7 @@ class Decoder:
     render: RenderChat
     end_tokens: frozenset[int]
     """Ids of the tokens that end an answer."""
-    _library: Any
-    _model: Any
+    _model: Model
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Decoder:
@@ -78,18 +77,12 @@ class Decoder:
             BadModel: the `generate` extra is not installed, or a file is not what the card or the
                 library expects.
         """
-        try:
-            import onnxruntime_genai as library
-        except ImportError:
-            raise BadModel(
-                "generating needs onnxruntime-genai; install the generate extra of penstock-onnx"
-            ) from None
         card = read_card(folder)
         if GENAI_CONFIG not in card.files:
             raise BadModel(f"{folder / GENAI_CONFIG}: is missing; a decoder's card names it")
-        model = _load_library_model(library, folder, threads, card.model)
+        model = _load_model(folder, threads, card.model)
         tokenizer = load_tokenizer(folder, card.tokenizer)
-        return cls(card, tokenizer, load_template(folder), _end_tokens(folder), library, model)
+        return cls(card, tokenizer, load_template(folder), _end_tokens(folder), model)
 
     def warm_up(self) -> None:
         """Generate one short answer, so that the first caller does not pay for first times."""
@@ -109,19 +102,21 @@ class Decoder:
         """The answer as it grows, a piece a token; the last piece says why it ended.
 
         Raises:
-            RunCancelled: `cancelled` returned True between two tokens; the cache is freed.
+            RunCancelled: `cancelled` returned True between two tokens of the answer, or between
+                two steps of the prompt; the cache is freed.
             BadInput: the library cannot compute this conversation.
         """
         room = self.card.max_input_tokens - len(prompt)
-        max_tokens = min(sampling.max_tokens or self.card.max_input_tokens, room)
+        default = self.card.default_output_tokens or self.card.max_input_tokens
+        max_tokens = min(sampling.max_tokens or default, room)
         stops = StopStrings(sampling.stop)
         text_stream = DecodeStream(skip_special_tokens=True)
-        generator = self._generator(prompt, sampling, max_tokens)
+        generator = self._generator(len(prompt) + max_tokens, sampling)
+        _append_prompt(generator, prompt, cancelled)
         for tokens in range(1, max_tokens + 1):
             if cancelled():
                 raise RunCancelled
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
+            token = generator.next_token()
             text = ""
             if token not in self.end_tokens:
                 text = stops.push(text_stream.step(self.tokenizer, token) or "")
@@ -133,36 +128,59 @@ class Decoder:
                 return
             yield Piece(text, tokens)
 
-    def _generator(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Any:
-        """The library's generator with the prompt computed."""
-        search: dict[str, Any] = {
-            "max_length": len(prompt) + max_tokens,
+    def logits(self, tokens: Sequence[int], at_once: int = 1) -> Floats:
+        """The logits after the first `at_once` tokens, which are computed together, and after each
+        of the others, which are computed one by one.
+
+        Raises:
+            BadInput: the library cannot compute these tokens.
+        """
+        generator = self._generator(len(tokens) + 1, Sampling())
+        rows = []
+        for step in (tokens[:at_once], *([token] for token in tokens[at_once:])):
+            _append_prompt(generator, step, never_cancelled)
+            rows.append(generator.logits())
+        return np.stack(rows)
+
+    def _generator(self, max_length: int, sampling: Sampling) -> Generator:
+        """A generator for `max_length` tokens, prompt and answer together."""
+        search: dict[str, float | bool] = {
+            "max_length": max_length,
             "do_sample": sampling.temperature > 0,
+            "repetition_penalty": self.card.repetition_penalty,
         }
         if sampling.temperature > 0:
             search |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if sampling.seed is not None:
             search["random_seed"] = sampling.seed % (1 << 31)
         try:
-            parameters = self._library.GeneratorParams(self._model)
-            parameters.set_search_options(**search)
-            generator = self._library.Generator(self._model, parameters)
-            generator.append_tokens(np.array(prompt, dtype=np.int32))
-        except RuntimeError as error:
+            return self._model.generator(search)
+        except LibraryError as error:
             raise BadInput("the model cannot continue this conversation") from error
-        return generator
 
 
-def _load_library_model(library: Any, folder: Path, threads: int, name: str) -> Any:
-    options = {"intra_op_num_threads": threads, "log_severity_level": 3}
+def _append_prompt(
+    generator: Generator, prompt: Sequence[int], cancelled: Callable[[], bool]
+) -> None:
+    """Compute a prompt in steps, between which it can be cancelled."""
+    for start in range(0, len(prompt), PROMPT_STEP_TOKENS):
+        if cancelled():
+            raise RunCancelled
+        try:
+            generator.append(prompt[start : start + PROMPT_STEP_TOKENS])
+        except LibraryError as error:
+            raise BadInput("the model cannot continue this conversation") from error
+
+
+def _load_model(folder: Path, threads: int, name: str) -> Model:
     try:
-        config = library.Config(str(folder))
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-        return library.Model(config)
-    except Exception as error:
+        return Model(folder, {"intra_op_num_threads": threads, "log_severity_level": 3})
+    except ImportError:
         raise BadModel(
-            f"{name}: onnxruntime-genai cannot load it ({type(error).__name__})"
-        ) from error
+            "generating needs onnxruntime-genai; install the generate extra of penstock-onnx"
+        ) from None
+    except LibraryError as error:
+        raise BadModel(f"{name}: onnxruntime-genai cannot load it ({error})") from error
 
 
 def _end_tokens(folder: Path) -> frozenset[int]:

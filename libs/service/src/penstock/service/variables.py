@@ -37,6 +37,8 @@ SETTINGS = frozenset(
         "cache_url",
         "callback_hosts",
         "callback_secret",
+        "cell",
+        "cell_address",
         "coalesce_ms",
         "compute_threads",
         "config_file",
@@ -117,14 +119,19 @@ SETTINGS = frozenset(
 TOOLS = frozenset(
     [
         "address",
+        "admin_token",
+        "cli_profile",
         "command",
         "data",
         "go_tools",
         "key",
+        "limiter_admin",
         "node_tools",
         "providers",
         "shape",
         "telemetry",
+        "workers",
+        "workers_listen",
     ]
 )
 """Read by the supervisor, the command line, benchmarks, examples and tests."""

@@ -32,7 +32,8 @@ from penstock.stack.demo_parts.limiter import BUDGET, BUDGET_TENANT
 from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.demo_parts.upstream import PRICE as UPSTREAM_PART_PRICE
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.stack import Stack, run_stack
 from penstock.stack.traces import fetch_trace, services_in
 from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
@@ -57,7 +58,7 @@ class Answered:
     receipt: common_pb2.Receipt
 
 
-async def demo(home: Path, console: Console, shape: Shape = "processes") -> dict[str, float]:
+async def demo(home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT) -> dict[str, float]:
     """Run the demo and return its figures by name; on a failure, print the stack's log first.
 
     Raises:
@@ -73,7 +74,7 @@ async def demo(home: Path, console: Console, shape: Shape = "processes") -> dict
             "[bold]penstock demo[/]: starting the services on free ports, two inference instances"
         )
         try:
-            async with run_stack(ports.free(), home, config_file, keys, log, shape) as stack:
+            async with run_stack(ports.free(), home, config_file, keys, log, layout) as stack:
                 await stack.wait_for_instances(
                     DEFAULT_MODEL, stack.plan.instances, AGENTS[0].tenant
                 )

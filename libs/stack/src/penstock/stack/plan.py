@@ -15,19 +15,12 @@ from typing import Literal
 from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
+from penstock.stack.shapes import BESIDE, CELL, Shape
+from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
 StoreName = Literal["ledger", "cache"]
-Shape = Literal["cell", "processes"]
-"""`cell`: the deciding services in one process, those beside the path in another; `processes`: each
-service in its own.
-"""
-CELL = ("router", "limiter", "cache", "batcher")
-"""The services that every call passes: a process of theirs is called `cell`."""
-BESIDE = ("console", "scaler", "telemetry")
-"""The services that no call waits for: a process of theirs is called `beside`."""
-
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
@@ -55,7 +48,10 @@ class StackPlan:
         profile: `development` or `production`.
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
+        own_pool: whether the scaler itself runs further instances of the default model.
         shape: which services share a process.
+        workers: cells behind one address.
+        first_cell_address: see `Workers`.
     """
 
     addresses: Mapping[str, str]
@@ -69,7 +65,10 @@ class StackPlan:
     profile: str = "development"
     api_key: str = ""
     upstream_name: str = ""
+    own_pool: bool = True
     shape: Shape = "processes"
+    workers: int = 1
+    first_cell_address: str = ""
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
@@ -77,7 +76,7 @@ class StackPlan:
         instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
-            return (*stores, (self._beside(),), (self.cell(),), (*instances, *upstream))
+            return (*stores, (self._beside(),), self.cells(), (*instances, *upstream))
         return (
             *stores,
             (self._process("telemetry"),),
@@ -85,6 +84,28 @@ class StackPlan:
             (self._process("router"),),
             (*instances, *upstream, self._process("scaler"), self._console()),
         )
+
+    def service_stages(self) -> tuple[Stage, ...]:
+        """The same without instances and upstreams; the last stage may start together with them,
+        and may be empty.
+        """
+        return tuple(
+            tuple(program for program in stage if not _computes(program)) for stage in self.stages()
+        )
+
+    def default_instances(self) -> Stage:
+        """The instances that run where the configuration names none."""
+        programs = (program for stage in self.stages() for program in stage)
+        return tuple(
+            program
+            for program in programs
+            if _computes(program) and "PENSTOCK_UPSTREAM" not in program.env
+        )
+
+    def local_process(self, name: str, module: str, address: str, **settings: str) -> Program:
+        """A further instance or upstream on this machine, under a name of its own."""
+        plan = replace(self, addresses={**self.addresses, name: address})
+        return plan._process(name, module, **{**self._addresses_of("router"), **settings})
 
     def router_and_batcher(self) -> Stage:
         """The least that a call needs beside an instance: no store, no telemetry."""
@@ -97,13 +118,25 @@ class StackPlan:
         settings = {} if traced else {"otlp_endpoint": ""}
         before = (self._stores(), *(((self._process("telemetry"),),) if traced else ()))
         if self.shape == "cell":
-            return (*before, (self.cell(**settings),))
+            return (*before, self.cells(**settings))
         called = tuple(self._process(name, **settings) for name in ("batcher", "limiter", "cache"))
         return (*before, called, (self._process("router", **settings),))
 
-    def cell(self, **settings: str) -> Program:
-        """The deciding services in one process; `settings` are those of all."""
-        return self._together("cell", CELL, self.addresses["router"], **settings)
+    def cells(self, **settings: str) -> Stage:
+        """The deciding services in one process, as often as there are workers; `settings` are those
+        of all.
+        """
+        cell = self._together("cell", CELL, self.addresses["router"], **settings)
+        return self._workers.programs(cell)
+
+    @property
+    def _workers(self) -> Workers:
+        return Workers(self.workers, self.sockets, self.first_cell_address)
+
+    def _every_batcher(self) -> dict[str, str]:
+        """Where those ask who want the queues of all batchers."""
+        own = ",".join(self._workers.addresses())
+        return {"batcher_address": own or self.addresses["batcher"]}
 
     def batcher_and_instance(self) -> Stage:
         """A batcher and one instance that registers nowhere, to measure the two alone."""
@@ -152,15 +185,18 @@ class StackPlan:
                     "otlp_http_listen": self.addresses["otlp-http"],
                 }
             case "scaler":
-                return self._local_pool() | self._addresses_of("batcher", "router", "telemetry")
+                callees = self._addresses_of("router", "telemetry")
+                return self._local_pool() | self._every_batcher() | callees
             case "console":
-                callees = ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
-                return {"api_key": self.api_key, **self._addresses_of(*callees)}
+                callees = self._addresses_of("telemetry", "router", "limiter", "cache", "scaler")
+                return {"api_key": self.api_key, **self._every_batcher(), **callees}
             case _:
                 return {}
 
     def _local_pool(self) -> dict[str, str]:
         """The scaler's pool: further instances of the default model on this machine."""
+        if not self.own_pool:
+            return {}
         return {
             "local_pool": DEFAULT_MODEL,
             "local_command": "{python} -u -m penstock.inference_onnx_quantized",
@@ -206,6 +242,7 @@ class StackPlan:
             python_module(f"penstock.{module or name.replace('-', '_')}"),
             _variables(self._settings_of(name) | settings),
             self.addresses[name],
+            reloads=True,
         )
 
     def _together(
@@ -214,7 +251,7 @@ class StackPlan:
         """Services in one process."""
         values = {service: self._settings_of(service) | settings for service in services}
         command = (*python_module("penstock.stack"), "cell", ",".join(services))
-        return Program(name, command, _variables(_shared(values)), address)
+        return Program(name, command, _variables(_shared(values)), address, reloads=True)
 
     def _settings_of(self, service: str) -> dict[str, str]:
         return {
@@ -228,6 +265,11 @@ class StackPlan:
             "home": str(self.home),
             **self._own_settings(service),
         }
+
+
+def _computes(program: Program) -> bool:
+    """Whether it is an instance or an upstream."""
+    return program.command[-1].startswith("penstock.inference_")
 
 
 def _shared(values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Service
+from penstock.hosting.service import Service, reloading
 from penstock.onnx.card import BadModel
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -69,8 +69,16 @@ class Cache:
     replicas: ReplicaFollower
     judge: Judge | None
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that the store held at the start is read."""
+        semantic = self.semantic_cache
+        return self.replicas.is_caught_up and (semantic is None or semantic.is_caught_up)
+
     async def open(self) -> None:
-        """Read what the store holds, and follow what other replicas do."""
+        """Begin to read what the store holds, and to follow what other replicas do; the cache
+        serves meanwhile, and where the store does not answer.
+        """
         await self.replicas.start()
         if self.semantic_cache is not None:
             await self.semantic_cache.start()
@@ -118,7 +126,7 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         [endpoint],
         open=cache.open,
         close=close,
-        reload=lambda: cache.reload(_section(settings)),
+        prepare_reload=reloading(lambda: _section(settings), cache.reload),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
+from penstock.service.cpus import usable_cpus
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
 from pydantic import Field, field_validator
 
@@ -31,7 +31,10 @@ class InferenceSettings(ServiceSettings):
         description="names of the models to load, separated by commas; the first is the default",
     )
     compute_threads: int = Field(
-        os.cpu_count() or 1, ge=1, description="tasks computed at the same time"
+        default_factory=usable_cpus,
+        ge=1,
+        description="tasks computed at the same time; by default the CPUs that the container's "
+        "quota and the process's affinity leave",
     )
     providers: CommaList = Field(
         ("CPUExecutionProvider",),

@@ -15,6 +15,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.rpc.call import Call, Principal
+from penstock.tasks.answers import whole_chunk
 
 Deferred = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
@@ -58,12 +59,19 @@ class Hit(NamedTuple):
 
     def whole_chunk(self) -> inference_pb2.GenerateChunk:
         """The answer, of a conversation, as one piece."""
-        answer = self.result.generate
-        return inference_pb2.GenerateChunk(
-            delta=answer.message.content,
-            tool_calls=answer.message.tool_calls,
-            finish_reason=answer.finish_reason,
-        )
+        return whole_chunk(self.result.generate)
+
+
+class Following(Protocol):
+    """An answer in flight that others may wait for."""
+
+    def chunks(self) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        """Its pieces from the beginning, each as it comes, until the end."""
+        ...
+
+    async def abandoned(self) -> None:
+        """Wait until nobody follows it."""
+        ...
 
 
 class Miss(NamedTuple):
@@ -74,6 +82,8 @@ class Miss(NamedTuple):
     notes: tuple[str, ...] = ()
     savings: tuple[common_pb2.Saving, ...] = ()
     """What asking cost."""
+    following: Following | None = None
+    """Those who wait for the answer that is owed; None where nobody may."""
 
 
 class Bypass(NamedTuple):
@@ -102,6 +112,14 @@ class AdmissionStage(Protocol):
 
         Raises:
             Fault: what its caller is told: a reason, and when to try again.
+        """
+        ...
+
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        """Let one more send of the same answer go, beside what was admitted for it.
+
+        Raises:
+            Fault: what its caller is told.
         """
         ...
 
@@ -136,10 +154,9 @@ class LookUpStage(Protocol):
 
     def follow_stream(
         self, call: Call, request: ResolvedRequest
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of an identical request in flight, as they come; nothing where there is none.
-
-        The look-up that follows has the whole answer.
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Hit, None]:
+        """Pieces of an identical request in flight, as they come, and then its whole answer;
+        nothing where there is none. Without the answer at the end, that request has failed.
         """
         ...
 
@@ -210,6 +227,9 @@ class OpenAdmission:
     async def admit(self, call: Call, request: ResolvedRequest) -> Admitted:
         return ADMITTED
 
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        return None
+
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         return None
 
@@ -230,7 +250,7 @@ class NoLookUp:
 
     async def follow_stream(
         self, call: Call, request: ResolvedRequest
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Hit, None]:
         nothing: tuple[inference_pb2.GenerateChunk, ...] = ()
         for chunk in nothing:
             yield chunk

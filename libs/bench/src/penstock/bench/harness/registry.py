@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "documented-calls",
     "hop",
     "limiter",
     "overhead",
@@ -21,4 +22,5 @@ BENCHMARKS: tuple[str, ...] = (
     "standards",
     "tokens",
     "telemetry",
+    "wires",
 )

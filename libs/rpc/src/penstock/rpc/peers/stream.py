@@ -13,7 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
-from penstock.rpc.peers.item_stream import ItemStreamPeer
+from penstock.rpc.peers.item_stream_peer import ItemStreamPeer
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
 
@@ -40,6 +40,13 @@ class Peer(Protocol):
 
     Every failure is raised as a Fault; cancelling the await cancels the work.
     """
+
+    @property
+    def responds(self) -> bool:
+        """False while the peer is hung: it has answered no ping and not been heard of since. Calls
+        then fail at once.
+        """
+        ...
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """Call a unary RPC by its name and return its response message."""

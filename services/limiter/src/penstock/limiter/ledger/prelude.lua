@@ -68,9 +68,6 @@
 -- ARGV: operation, time in microseconds (0: the store's clock), key prefix, the operation's
 -- arguments as a JSON array, number of ledger entries to keep. Amounts are requests, tokens and
 -- micro-dollars, in this order. Replies are flat arrays of numbers and strings.
-if redis.replicate_commands then
-  redis.replicate_commands()
-end
 
 local PREFIX, MAX_ENTRIES = ARGV[3], tonumber(ARGV[5])
 local HOLDS, LEDGER, FOLDED = PREFIX .. 'holds', PREFIX .. 'ledger', PREFIX .. 'folded'

@@ -1,0 +1,74 @@
+"""The graph of the default encoder, written from weights, against a forward pass in numpy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from bert_reference import CONFIG, embed, random_weights
+from penstock.models.bert_graph import bert_graph, write_bert
+from penstock.onnx.card import BadModel
+from safetensors.numpy import save_file
+
+WEIGHTS = random_weights(np.random.default_rng(11))
+TEXTS = [
+    ([4, 7, 9, 1], [0, 0, 1, 1]),
+    ([3], [0]),
+    ([8, 2, 30, 44, 5, 6, 49], [0, 1, 1, 0, 0, 1, 0]),
+]
+
+
+def test_rows_of_any_length_are_embedded_as_by_numpy() -> None:
+    session = onnxruntime.InferenceSession(
+        bert_graph(CONFIG, WEIGHTS).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    longest = max(len(ids) for ids, _ in TEXTS)
+    rows = {
+        name: np.zeros((len(TEXTS), longest), dtype=np.int64)
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    for row, (ids, segments) in enumerate(TEXTS):
+        rows["input_ids"][row, : len(ids)] = ids
+        rows["attention_mask"][row, : len(ids)] = 1
+        rows["token_type_ids"][row, : len(ids)] = segments
+    (vectors,) = session.run(["sentence_embedding"], rows)
+    expected = np.stack([embed(WEIGHTS, *text) for text in TEXTS])
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_operators_are_fused_but_for_the_norms() -> None:
+    counts = [node.op_type for node in bert_graph(CONFIG, WEIGHTS).graph.node]
+    assert (counts.count("Attention"), counts.count("BiasGelu")) == (2, 2)
+    assert (counts.count("EmbedLayerNormalization"), counts.count("LayerNormalization")) == (1, 4)
+
+
+def write_source(folder: Path) -> Path:
+    """A Hugging Face directory of the random model."""
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    save_file(WEIGHTS, folder / "model.safetensors")
+    return folder
+
+
+def test_a_directory_is_written_as_one_file(tmp_path: Path) -> None:
+    assert write_bert(write_source(tmp_path), tmp_path / "model.onnx") == 2
+    assert onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()[0].shape[1] == 32
+
+
+def test_what_is_not_a_bert_encoder_is_refused() -> None:
+    with pytest.raises(BadModel, match="roberta with gelu"):
+        bert_graph({**CONFIG, "model_type": "roberta"}, WEIGHTS)
+    missing = {name: array for name, array in WEIGHTS.items() if "layer.1.output" not in name}
+    with pytest.raises(BadModel, match=r"no tensor 'encoder\.layer\.1\.output\.dense\.weight'"):
+        bert_graph(CONFIG, missing)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_cut_files_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_source(tmp_path) / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadModel, match="its weights cannot be read"):
+        write_bert(tmp_path, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
