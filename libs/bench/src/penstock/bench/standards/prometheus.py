@@ -17,11 +17,11 @@ from penstock.stack.ports import free_port
 
 FOLDER = Path(".prometheus/usr/bin")
 """Where `make standards` puts Debian's package."""
-SCRAPE_INTERVAL_S = 20
-POLL_S = 0.25
+SCRAPE_INTERVAL_S = 30
+POLL_S = 0.5
 UP = 'up{job="pages"}'
 """Prometheus' own; a page may have a metric of that name too."""
-START_S, SCRAPE_S = 30.0, 120.0
+START_S, SCRAPE_S = 60.0, 400.0
 
 
 def program(name: str, root: Path = Path()) -> Path | None:
@@ -44,7 +44,9 @@ class Prometheus:
     """A running server; `address` is where it answers queries."""
 
     def __init__(self, address: str) -> None:
-        self._client = httpx.AsyncClient(base_url=f"http://{address}", trust_env=False)
+        self._client = httpx.AsyncClient(
+            base_url=f"http://{address}", trust_env=False, timeout=30.0
+        )
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
         """The result of an instant query."""
