@@ -41,7 +41,7 @@ async def show_cache(clients: ServiceClients, _: Query) -> Sequence[Block]:
     return [
         *await _cache_blocks(clients),
         _outcomes(costs.rows),
-        _latencies(requests.traces),
+        _latencies([row for row in requests.traces if not row.background]),
         *await metric_charts(clients, "penstock.cache", "Cache"),
         _quality(quality.rows if quality else ()),
     ]
