@@ -39,6 +39,7 @@ SETTINGS = frozenset(
         "callback_secret",
         "cell",
         "cell_address",
+        "coalesce_max_temperature",
         "coalesce_ms",
         "compute_threads",
         "config_file",
