@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type imports test test-cell check model up demo bench peers xds clean
+.PHONY: help setup gen gen-check fmt lint type imports test test-cell check model up demo bench peers xds standards clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,5 +61,8 @@ xds: ## make .venv-xds with Envoy's own stubs, for the test of an unmodified rat
 	@python3 -m venv .venv-xds
 	@.venv-xds/bin/pip install -q xds-protos==1.85.0
 
+standards: ## get a Prometheus and Node's OpenTelemetry exporters, for tests against them
+	@scripts/standards
+
 clean: ## remove what the targets made, except the models and data in .penstock/
-	@rm -rf $(VENV) .venv-peers .venv-xds node_modules $(CACHES)
+	@rm -rf $(VENV) .venv-peers .venv-xds .prometheus node_modules $(CACHES)

@@ -101,7 +101,10 @@ class _Services:
 
     async def _telemetry(self) -> None:
         await self._start(
-            "telemetry", prometheus_listen=self.at["metrics"], content_tenants="content"
+            "telemetry",
+            prometheus_listen=self.at["metrics"],
+            otlp_http_listen=self.at["otlp-http"],
+            content_tenants="content",
         )
 
     def _deciding(self) -> Mapping[str, Mapping[str, str]]:
@@ -174,7 +177,7 @@ async def running_system(home: Path, folder: Path) -> AsyncIterator[System]:
     """Every service once, with everything between them."""
     internal = ("cache", "limiter", "batcher", "inference", "upstream", "scaler")
     twins = ("brief_limiter", "slow_scaler")
-    second_ports = ("operators", "envoy", "metrics", "keda", "slow_keda")
+    second_ports = ("operators", "envoy", "metrics", "otlp-http", "keda", "slow_keda")
     at = free_addresses("router", "telemetry", *internal, *twins, *second_ports)
     with tempfile.TemporaryDirectory(prefix="penstock-") as sockets:
         async with _prepared(home, folder) as (processes, provider):

@@ -118,7 +118,7 @@ async def test_an_embedding_leaves_one_trace_through_all_that_took_part(
     assert told["penstock.tier"] == "short"
     assert told["rpc.system.name"] == "grpc"
     assert told["rpc.method"] == "penstock.api.router.v1.RouterService/Embed"
-    assert told["rpc.status_code"] == "OK"
+    assert told["rpc.response.status_code"] == "OK"
     route = span(shown, "router", "route").attributes
     assert route["gen_ai.operation.name"] == "embeddings"
     assert route["penstock.route.reason"] == receipt.route.reason

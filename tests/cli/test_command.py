@@ -24,7 +24,12 @@ from running_command import run_command
 async def options(tmp_path: Path) -> AsyncIterator[list[str]]:
     """Command-line options for a running telemetry service."""
     settings = TelemetrySettings(
-        listen="127.0.0.1:0", internal_token=TOKEN, prometheus_listen="", home=tmp_path, grace_s=0
+        listen="127.0.0.1:0",
+        internal_token=TOKEN,
+        prometheus_listen="",
+        otlp_http_listen="",
+        home=tmp_path,
+        grace_s=0,
     )
     async with serving(build(settings, outside_for_tests(settings)), settings) as address:
         yield ["--telemetry", address, "--token", TOKEN]

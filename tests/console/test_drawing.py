@@ -65,10 +65,45 @@ def test_a_service_stands_right_of_all_its_callers() -> None:
     (series,) = charts.graph(edges)["series"]
     x = {node["name"]: node["x"] for node in series["data"]}
     assert x["client"] < x["router"] < x["cache"]
-    assert [edge["lineStyle"]["type"] for edge in series["links"]] == ["solid", "solid", "dashed"]
+    kinds = {
+        (link["source"], link["target"]): link["lineStyle"]["type"] for link in series["links"]
+    }
+    assert (kinds["client", "router"], kinds["router", "cache"]) == ("solid", "dashed")
 
 
 def test_services_that_call_each_other_can_be_drawn() -> None:
     edges = [GraphEdge("a", "b", 1.0, "", False), GraphEdge("b", "a", 1.0, "", False)]
     (series,) = charts.graph(edges)["series"]
-    assert len(series["data"]) == 2
+    assert {"a", "b"} <= {node["name"] for node in series["data"]}
+
+
+def test_every_chart_has_named_axes_with_lines() -> None:
+    points = {"a": [(1_000.0, 1.0)]}
+    for options in (
+        charts.over_time(points, "By"),
+        charts.dots_over_time(points, "ms"),
+        charts.until_now({"a": [1.0, 2.0]}, "calls/s", 60.0),
+        charts.curve(points, "threshold"),
+    ):
+        for axis in (options["xAxis"], options["yAxis"]):
+            assert axis["name"] and axis["axisLine"]["show"]
+            assert axis.get("axisLabel", {}).get("show", True)
+    assert charts.bars(["x"], {"a": [1.0]}, "picks")["yAxis"]["name"] == "picks"
+
+
+def test_a_single_point_has_a_minute_around_it() -> None:
+    axis = charts.over_time({"a": [(90_000.0, 1.0)]}, "s")["xAxis"]
+    assert (axis["min"], axis["max"]) == (60_000.0, 120_000.0)
+
+
+def test_the_last_minute_ends_now() -> None:
+    options = charts.until_now({"a": [1.0, 2.0, 3.0]}, "calls/s", 60.0)
+    assert [x for x, _ in options["series"][0]["data"]] == [-50.0, -30.0, -10.0]
+    assert (options["xAxis"]["min"], options["xAxis"]["max"]) == (-60.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"), [("{call}", "call"), ("By", "bytes"), ("1", "share"), ("ms", "ms")]
+)
+def test_a_unit_is_written_as_people_write_it(unit: str, name: str) -> None:
+    assert charts.unit_name(unit) == name

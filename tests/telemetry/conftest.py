@@ -39,6 +39,7 @@ async def running(
         "listen": "127.0.0.1:0",
         "internal_token": TOKEN,
         "prometheus_listen": "",
+        "otlp_http_listen": "",
         "home": folder,
         **settings,
     }

@@ -38,7 +38,7 @@ def samples(*reports: tuple[str, metrics_pb2.Metric]) -> list[tuple[str, float]]
     return [
         (key.metric, value)
         for instance, metric in reports
-        for series, point in window.record("router", instance, metric)
+        for series, point in window.record("router", instance, metric, 0.0)
         for key, value in downsampler.add(series, point)
     ]
 

@@ -12,15 +12,12 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2
+from penstock.hosting.http_port import HttpPort
 from penstock.service.clock import SystemClock
-from penstock.telemetry.export.prometheus import (
-    Exemplar,
-    PrometheusPort,
-    prometheus_name,
-    render,
-)
+from penstock.telemetry.export.exposition import Page, prometheus_name, render
+from penstock.telemetry.export.prometheus import metrics_app
 from penstock.telemetry.store import TelemetryStore
-from penstock.telemetry.window.series import SeriesKey, SeriesWindow
+from penstock.telemetry.window.series import Exemplar, SeriesKey, SeriesWindow
 
 DASHBOARDS = sorted((Path(__file__).parents[2] / "deploy" / "dashboards").glob("*.json"))
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -79,22 +76,23 @@ def histogram(counts: list[int], bounds: list[float]) -> metrics_pb2.Metric:
 def series() -> SeriesWindow:
     """A histogram and a gauge."""
     window = SeriesWindow()
-    list(window.record("router", 'one "quoted"\n', histogram([3, 0, 2, 1], [0.1, 0.2, 0.5])))
+    metric = histogram([3, 0, 2, 1], [0.1, 0.2, 0.5])
+    list(window.record("router", 'one "quoted"\n', metric, 1.0))
     window.record_gauge(SeriesKey("host", "system.cpu.utilization"), "", "1", 1.0, 0.25)
     return window
 
 
-def test_buckets_are_cumulative_and_empty_ones_left_out(series: SeriesWindow) -> None:
-    text = render(series.all(), {}, open_metrics=False)
+def test_buckets_are_cumulative_and_all_bounds_shown(series: SeriesWindow) -> None:
+    text = render(Page(series.all()))
     counts = [int(found) for found in re.findall(r"_bucket\{.*\} (\d+)$", text, re.MULTILINE)]
-    assert counts == [3, 5, 6]
+    assert counts == [3, 3, 5, 6]
     assert 'le="+Inf"' in text
     assert "rpc_server_call_duration_seconds_sum" in text
 
 
 def test_every_metric_has_its_type_and_labels_are_escaped(series: SeriesWindow) -> None:
-    text = render(series.all(), {}, open_metrics=False)
-    assert "# TYPE system_cpu_utilization_ratio gauge\nsystem_cpu_utilization_ratio" in text
+    text = render(Page(series.all()))
+    assert "# TYPE system_cpu_utilization_ratio gauge\nsystem_cpu_utilization_ratio{" in text
     assert r"one \"quoted\"\n" in text
     assert "# EOF" not in text
 
@@ -104,7 +102,7 @@ def test_open_metrics_has_the_exemplar_in_its_bucket_alone(series: SeriesWindow)
         ("router", "RouterService/Embed"): Exemplar("ab" * 16, 0.4, 7.0),
         ("router", "Embed"): Exemplar("cd" * 16, 0.4, 7.0),
     }
-    text = render(series.all(), exemplars, open_metrics=True)
+    text = render(Page(series.all(), exemplars=exemplars, open_metrics=True))
     (marked,) = [line for line in text.splitlines() if "trace_id" in line]
     assert 'le="0.5"' in marked
     assert "ab" * 16 in marked
@@ -131,7 +129,7 @@ async def port() -> AsyncIterator[int]:
     """A port that serves one gauge."""
     store = TelemetryStore(SystemClock(), 1 << 20)
     store.series.record_gauge(SeriesKey("host", "system.cpu.utilization"), "", "1", 1.0, 0.25)
-    serving = PrometheusPort("127.0.0.1:0", store)
+    serving = HttpPort("127.0.0.1:0", metrics_app(store))
     await serving.start()
     yield int(serving.address.rpartition(":")[2])
     await serving.stop()
@@ -139,7 +137,7 @@ async def port() -> AsyncIterator[int]:
 
 async def response(port: int, head: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head.encode())
+    writer.write(head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").encode())
     content = await reader.read()
     writer.close()
     return content
@@ -152,7 +150,7 @@ async def test_a_scraper_gets_text(port: int) -> None:
 
 
 async def test_a_scraper_that_accepts_open_metrics_gets_it(port: int) -> None:
-    head = "GET /metrics?x=1 HTTP/1.1\r\nAccept: application/openmetrics-text\r\n\r\n"
+    head = "GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n"
     assert (await response(port, head)).endswith(b"# EOF\n")
 
 
@@ -160,7 +158,7 @@ async def test_a_scraper_that_accepts_open_metrics_gets_it(port: int) -> None:
     ("request_line", "status"), [("GET /other", b"404"), ("POST /metrics", b"405")]
 )
 async def test_any_other_request_is_refused(port: int, request_line: str, status: bytes) -> None:
-    page = await response(port, f"{request_line} HTTP/1.1\r\n\r\n")
+    page = await response(port, f"{request_line} HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status in page.splitlines()[0]
 
 

@@ -1,16 +1,22 @@
 """The one table of attribute and metric names: OpenTelemetry's for RPC and generative AI, and our
 own below `penstock.`.
 
-RPC names are those of the release candidate of the RPC conventions. Names of generative AI are
-those of semantic-conventions-genai of October 2026, all of stability "development": a newer draft
-changes this table and nothing else. Import it as `semconv`.
+RPC names are those of the release candidate of the RPC conventions (semantic-conventions 1.44).
+Names of generative AI, of agents, tools and MCP are those of semantic-conventions-genai 0.1.0, all
+of stability "development": a newer release changes this table and nothing else. Import it as
+`semconv`.
 """
 
 from __future__ import annotations
 
+SEMCONV_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+"""The release that the names of RPC and of resources are of; sent with every export."""
+GENAI_CONVENTIONS = "0.1.0"
+"""The release of semantic-conventions-genai that the names below are of."""
+
 RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"
-RPC_STATUS = "rpc.status_code"
+RPC_STATUS = "rpc.response.status_code"
 ERROR_TYPE = "error.type"
 
 RPC_SERVER_DURATION = "rpc.server.call.duration"
@@ -22,7 +28,14 @@ RESPONSE_MODEL = "gen_ai.response.model"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+PROVIDER = "gen_ai.provider.name"
+CONVERSATION = "gen_ai.conversation.id"
+AGENT_NAME = "gen_ai.agent.name"
+TOOL_NAME = "gen_ai.tool.name"
+MCP_METHOD = "mcp.method.name"
+MCP_SESSION = "mcp.session.id"
 
 TENANT = "penstock.tenant"
 RUN = "penstock.run.id"
@@ -72,28 +85,38 @@ CONTEXT_WINDOW = "penstock.context_window_tokens"
 UNBALANCED = "penstock.unbalanced_receipts"
 LATENCY_MS = "penstock.latency_ms"
 DROPPED_SPANS = "penstock.telemetry.dropped_spans"
+BACKGROUND = "penstock.background"
+"""Which kind of background work a span or a duration is, see `penstock.otel.background`."""
+BACKGROUND_DURATION = "penstock.background.duration"
+"""How long background RPCs took; requests are counted in RPC_SERVER_DURATION and its sibling."""
 
-CONTENT_ATTRIBUTES = (
-    "gen_ai.input.messages",
-    "gen_ai.output.messages",
-    "gen_ai.system_instructions",
-    "gen_ai.tool.definitions",
-    "gen_ai.tool.call.arguments",
-    "gen_ai.tool.call.result",
-    "gen_ai.prompt",
-    "gen_ai.completion",
-)
-"""Attributes that hold what people wrote: never recorded unless a tenant opts in."""
-
-BACKGROUND_RPCS = (
-    "RegistryService/",
-    "TelemetryService/",
-    "/AttachInstance",
-    "/ComputeBatch",
-    "/GetScoreboard",
-    "/ListModels",
-    "/ListQueues",
-)
-"""Parts of the names of RPCs that no request causes: heartbeats, batches of many items, queries of
-the console. They begin no trace.
+RENAMED = {
+    "gen_ai.system": PROVIDER,
+    "gen_ai.usage.prompt_tokens": INPUT_TOKENS,
+    "gen_ai.usage.completion_tokens": OUTPUT_TOKENS,
+    "gen_ai.usage.cache_read_input_tokens": CACHED_TOKENS,
+    "gen_ai.usage.cache_creation_input_tokens": CACHE_WRITE_TOKENS,
+    "gen_ai.usage.cache_creation.input_tokens": CACHE_WRITE_TOKENS,
+    "gen_ai.usage.input_tokens.cached": CACHED_TOKENS,
+    "gen_ai.usage.input_tokens.cache_write": CACHE_WRITE_TOKENS,
+    "gen_ai.usage.output_tokens.reasoning": REASONING_TOKENS,
+    "gen_ai.openai.request.seed": "gen_ai.request.seed",
+    "gen_ai.openai.request.service_tier": "openai.request.service_tier",
+    "gen_ai.openai.response.service_tier": "openai.response.service_tier",
+    "gen_ai.openai.response.system_fingerprint": "openai.response.system_fingerprint",
+    "rpc.system": RPC_SYSTEM,
+    "rpc.status_code": RPC_STATUS,
+    "rpc.grpc.status_code": RPC_STATUS,
+    "llm.model_name": REQUEST_MODEL,
+    "llm.request.model": REQUEST_MODEL,
+    "llm.response.model": RESPONSE_MODEL,
+    "llm.provider": PROVIDER,
+    "llm.token_count.prompt": INPUT_TOKENS,
+    "llm.token_count.completion": OUTPUT_TOKENS,
+    "llm.token_count.prompt_details.cache_read": CACHED_TOKENS,
+    "llm.token_count.prompt_details.cache_write": CACHE_WRITE_TOKENS,
+    "llm.token_count.completion_details.reasoning": REASONING_TOKENS,
+}
+"""Names that senders still use, of older releases of the conventions and of OpenInference, and the
+present ones that are read in their place.
 """

@@ -218,6 +218,7 @@ def receipt_attributes(receipt: common_pb2.Receipt) -> dict[str, AttributeValue]
         semconv.INPUT_TOKENS: usage.input_tokens,
         semconv.OUTPUT_TOKENS: usage.output_tokens,
         semconv.CACHED_TOKENS: usage.cached_input_tokens,
+        semconv.CACHE_WRITE_TOKENS: usage.written_input_tokens,
         semconv.REASONING_TOKENS: usage.reasoning_tokens,
         semconv.TIER: complexity_tier(usage.input_tokens + usage.output_tokens),
         semconv.CACHE_OUTCOME: _cache_outcome(receipt.cache.outcome),

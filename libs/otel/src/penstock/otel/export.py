@@ -30,6 +30,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from penstock.otel import attributes as semconv
+from penstock.otel.background import background_kind
 from penstock.otel.counts import AttributeValue
 from penstock.otel.metrics import counts_as_metrics
 from penstock.otel.process_metrics import ProcessMetrics, boot_id
@@ -223,7 +224,7 @@ def resource_of(service: str, instance: str = "") -> Resource:
     }
     if host := boot_id():
         attributes[semconv.HOST_BOOT_ID] = host
-    return Resource(attributes)
+    return Resource(attributes, semconv.SEMCONV_SCHEMA)
 
 
 def _span_context(trace_id: int, span_id: str) -> SpanContext:
@@ -238,6 +239,8 @@ def _attributes(ended: EndedSpan) -> dict[str, AttributeValue]:
         attributes[semconv.RPC_SYSTEM] = "grpc"
         attributes[semconv.RPC_METHOD] = ended.name
         attributes[semconv.RPC_STATUS] = ended.code or "OK"
+    if kind := background_kind(ended.name):
+        attributes[semconv.BACKGROUND] = kind
     if ended.code:
         attributes[semconv.ERROR_TYPE] = ended.reason or ended.code
     optional = {

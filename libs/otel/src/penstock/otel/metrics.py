@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from penstock.otel import attributes as semconv
+from penstock.otel.background import background_kind
 from penstock.otel.counts import Account, AccountKey, DurationHistograms, bucket_bounds_s
 
 RPC_SCOPE = InstrumentationScope("penstock.rpc", "0.1.0")
@@ -90,6 +91,10 @@ def _durations(durations: DurationHistograms, started_ns: int, now_ns: int) -> l
         else:
             labels = {semconv.RPC_SYSTEM: "grpc", semconv.RPC_METHOD: name}
         labels[semconv.RPC_STATUS] = code or "OK"
+        metric = DURATION_METRICS[kind]
+        if background := background_kind(name):
+            labels |= {semconv.BACKGROUND: background, "penstock.span.kind": kind}
+            metric = semconv.BACKGROUND_DURATION
         point = HistogramDataPoint(
             labels,
             started_ns,
@@ -101,7 +106,7 @@ def _durations(durations: DurationHistograms, started_ns: int, now_ns: int) -> l
             0.0,
             0.0,
         )
-        points.setdefault(DURATION_METRICS[kind], []).append(point)
+        points.setdefault(metric, []).append(point)
     return [
         Metric(name, "how long calls took", "s", Histogram(rows, AggregationTemporality.CUMULATIVE))
         for name, rows in points.items()

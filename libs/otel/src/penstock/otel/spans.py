@@ -18,6 +18,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from penstock.otel.background import background_kind
 from penstock.otel.counts import receipt_attributes
 from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.rpc.call import Call
@@ -33,6 +34,8 @@ SAMPLED_LAST_DIGITS = frozenset("13579bdf")
 
 _NON_ZERO_IDS = 1 << 64 | 1
 """Bits that make neither a trace identifier (upper 128 bits) nor a span identifier zero."""
+NOT_FAILED = ("", "CANCELLED", "DEADLINE_EXCEEDED")
+"""Codes with which background work ends in its ordinary course."""
 NEW_TRACE = "-"
 """As an unrecorded span's parent: it is the first of a new trace, which has no parent."""
 
@@ -234,7 +237,10 @@ class UnrecordedSpan(_OpenSpan):
         recorder = self._recorder
         duration_ns = end_ns - self._start_ns
         recorder.durations.add(self._name, self._kind, self._code, duration_ns)
-        if self._code or duration_ns > recorder.slow_ns:
+        is_slow = duration_ns > recorder.slow_ns
+        if self._code or is_slow:
+            if background_kind(self._name) and self._code in NOT_FAILED:
+                return  # a long poll that waited, or was given up, is no slow or failed request
             recorder.record(self._ended(end_ns))
 
     def _ended(self, end_ns: int) -> EndedSpan:

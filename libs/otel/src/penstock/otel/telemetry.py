@@ -7,14 +7,13 @@ span, and what each costs, are explained in `penstock.otel.spans`.
 from __future__ import annotations
 
 import atexit
-import functools
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.otel.attributes import BACKGROUND_RPCS
+from penstock.otel.background import background_root_kind
 from penstock.otel.counts import DurationHistograms
 from penstock.otel.recorder import EndedSpan, Recorder
 from penstock.otel.spans import (
@@ -152,7 +151,7 @@ class Telemetry:
         A valid parent's trace is continued, any other `traceparent` is ignored.
         """
         parent = call.traceparent if call.traceparent and is_valid(call.traceparent) else ""
-        wanted = is_sampled(parent) if parent else not is_background(name)
+        wanted = is_sampled(parent) if parent else not background_root_kind(name)
         parent_id = parent[36:52]
         if wanted and self._sampler.should_sample(time.monotonic()):
             trace_id = parent[3:35] if parent else new_trace_id(self._rng)
@@ -230,12 +229,6 @@ def _sampling_rate(endpoint: str, profile: str, traces_per_s: float) -> float:
     if not endpoint:
         return 0.0
     return float("inf") if profile == "development" else traces_per_s
-
-
-@functools.lru_cache(maxsize=1024)
-def is_background(name: str) -> bool:
-    """Whether spans of this name begin no trace, because no request causes them."""
-    return any(part in name for part in BACKGROUND_RPCS)
 
 
 class _NoInstrument:

@@ -180,7 +180,10 @@ class StackPlan:
                 tokens = f"developer={self.token}"
                 return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
             case "telemetry":
-                return {"prometheus_listen": self.addresses["metrics"]}
+                return {
+                    "prometheus_listen": self.addresses["metrics"],
+                    "otlp_http_listen": self.addresses["otlp-http"],
+                }
             case "scaler":
                 callees = self._addresses_of("router", "telemetry")
                 return self._local_pool() | self._every_batcher() | callees

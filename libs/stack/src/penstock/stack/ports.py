@@ -22,8 +22,10 @@ PORTS: Mapping[str, int] = {
     "console": 7080,
     "telemetry": 4317,
     "metrics": 9464,
+    "otlp-http": 4318,
 }
-"""Process to port; `limiter-admin` and `metrics` are second ports of limiter and telemetry.
+"""Process to port; `limiter-admin`, `metrics` and `otlp-http` are further ports of limiter and
+telemetry.
 
 A test compares them with deploy/services.yaml.
 """

@@ -5,9 +5,12 @@ Telemetry records no spans of itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
+from penstock.hosting.http_port import HttpPort
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service
 from penstock.otel.process_metrics import boot_id
@@ -23,10 +26,12 @@ from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.detection.refitting import refit_baselines
 from penstock.telemetry.detection.request_detector import RequestDetector
 from penstock.telemetry.export.forwarding import Forwarder
-from penstock.telemetry.export.prometheus import PrometheusPort
+from penstock.telemetry.export.prometheus import metrics_app
 from penstock.telemetry.export.webhook import Webhook
+from penstock.telemetry.ingest.exports import MAX_EXPORT_BYTES, ExportReceiver
 from penstock.telemetry.ingest.host_metrics import record_cpu_pressure, record_host_metrics
-from penstock.telemetry.ingest.otlp_service import MAX_EXPORT_BYTES, SERVICE_NAMES, OtlpReceiver
+from penstock.telemetry.ingest.otlp_http import otlp_app
+from penstock.telemetry.ingest.otlp_service import SERVICE_NAMES, OtlpGrpc
 from penstock.telemetry.settings import TelemetrySettings
 from penstock.telemetry.spans.redaction import ContentPolicy
 from penstock.telemetry.store import TelemetryStore
@@ -43,11 +48,16 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
     webhook = _webhook(settings, clock)
     incidents = IncidentTracker((webhook.enqueue,) if webhook is not None else ())
     detection = DetectionPipeline((MetricDetector(), requests), incidents)
-    store = TelemetryStore(clock, settings.telemetry_window_bytes, detection)
+    store = TelemetryStore(
+        clock,
+        settings.telemetry_window_bytes,
+        detection,
+        max_series_bytes=settings.telemetry_series_bytes,
+    )
     forwarder = _forwarder(settings, clock)
     content = ContentPolicy(settings.content_tenants)
     forward = forwarder.enqueue if forwarder is not None else None
-    receiver = OtlpReceiver(store, content, forward, settings.telemetry_pending_spans)
+    receiver = ExportReceiver(store, content, forward, settings.telemetry_pending_spans)
     servicer = TelemetryServicer(store, forwarder)
     endpoint = Endpoint(SERVICE, servicer, internal(settings.internal_token))
     background = Background()
@@ -70,21 +80,32 @@ def build(settings: TelemetrySettings, outside: Outside) -> Service:
         if forwarder is not None:
             await forwarder.close()
 
-    ports: list[Port] = [_own_port(settings, endpoint, receiver, clock)]
-    if settings.prometheus_listen:
-        ports.insert(0, PrometheusPort(settings.prometheus_listen, store))
+    ports = [*_http_ports(settings, store, receiver)]
+    ports.append(_own_port(settings, endpoint, receiver, clock))
     return Service(NAME, ports, [endpoint], open=open_, close=close)
 
 
+def _http_ports(
+    settings: TelemetrySettings, store: TelemetryStore, receiver: ExportReceiver
+) -> Iterator[Port]:
+    """The ports of scrapers and of OTLP over HTTP, where they are set."""
+    if settings.prometheus_listen:
+        app = metrics_app(store)
+        yield HttpPort(settings.prometheus_listen, app, "PENSTOCK_PROMETHEUS_LISTEN")
+    if settings.otlp_http_listen:
+        app = otlp_app(receiver)
+        yield HttpPort(settings.otlp_http_listen, app, "PENSTOCK_OTLP_HTTP_LISTEN")
+
+
 def _own_port(
-    settings: TelemetrySettings, endpoint: Endpoint, receiver: OtlpReceiver, clock: Clock
+    settings: TelemetrySettings, endpoint: Endpoint, receiver: ExportReceiver, clock: Clock
 ) -> GrpcServer:
-    """The port of OTLP and of the queries."""
+    """The port of OTLP over gRPC and of the queries."""
     return GrpcServer(
         NAME,
         settings,
         [endpoint],
-        foreign=[receiver.add_to],
+        foreign=[OtlpGrpc(receiver).add_to],
         foreign_names=SERVICE_NAMES,
         clock=clock,
         limits=ServerLimits(max_message_bytes=MAX_EXPORT_BYTES),

@@ -18,12 +18,21 @@ class TelemetrySettings(ServiceSettings):
     telemetry_window_bytes: int = Field(
         256 << 20,
         ge=1 << 20,
-        description="bytes of packed traces to hold; beyond it the least worth keeping go first",
+        description="bytes of packed traces to hold, and of open ones as they come; beyond it the "
+        "least worth keeping go first",
     )
     telemetry_pending_spans: int = Field(
         200_000,
         ge=1,
         description="spans in exports being taken; beyond it exports are refused with UNAVAILABLE",
+    )
+    telemetry_series_bytes: int = Field(
+        128 << 20,
+        ge=1 << 20,
+        description="bytes of metric series to hold; beyond it those not written for longest go",
+    )
+    otlp_http_listen: str = Field(
+        "127.0.0.1:4318", description="host:port of OTLP over HTTP; empty: none"
     )
     prometheus_listen: str = Field(
         "127.0.0.1:9464", description="host:port of Prometheus text; empty: none"

@@ -8,7 +8,7 @@ packed.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,11 +22,17 @@ from penstock.telemetry.detection.pipeline import DetectionPipeline
 from penstock.telemetry.ledger.ledger import Ledger
 from penstock.telemetry.spans.spans import Source, SpanTree
 from penstock.telemetry.window.retention import Retention
-from penstock.telemetry.window.series import Point, SeriesKey, SeriesWindow
+from penstock.telemetry.window.series import (
+    MAX_SERIES_BYTES,
+    Point,
+    SeriesKey,
+    SeriesWindow,
+)
 from penstock.telemetry.window.settled_traces import (
     SettledRequest,
     TraceStatistics,
     TraceSummary,
+    requests_of,
     summarise_trace,
 )
 from penstock.telemetry.window.traces import TraceWindow
@@ -70,7 +76,8 @@ class TelemetryStore:
 
     Args:
         clock: for the rounds and the time of costs.
-        max_bytes: of packed traces.
+        max_bytes: of packed traces, and of open ones.
+        max_series_bytes: of metric series.
         detection: what is shown metrics and settled requests.
         seed: of the chance by which ordinary traces are kept.
     """
@@ -81,11 +88,12 @@ class TelemetryStore:
         max_bytes: int,
         detection: DetectionPipeline | None = None,
         seed: int = 0,
+        max_series_bytes: int = MAX_SERIES_BYTES,
     ) -> None:
         self.clock = clock
         self.window = TraceWindow(max_bytes)
         self.statistics = TraceStatistics()
-        self.series = SeriesWindow()
+        self.series = SeriesWindow(max_bytes=max_series_bytes)
         self.ledger = Ledger()
         self.counts = IntakeCounts()
         self.detection = detection or DetectionPipeline()
@@ -93,18 +101,26 @@ class TelemetryStore:
         self._subscribers = Subscribers[TraceSummary](MAX_QUEUED_TRACES)
         self._own_metrics_written_s = 0.0
 
-    def ingest_metrics(self, source: Source, scopes: Iterable[metrics_pb2.ScopeMetrics]) -> None:
-        """Take metrics of one sender.
+    def ingest_metrics(
+        self,
+        source: Source,
+        scopes: Iterable[metrics_pb2.ScopeMetrics],
+        resource: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take metrics of one sender; `resource` holds the attributes of its resource.
 
         Increments of accounts go to the ledger, and no series is made of them.
         """
+        now_s = self.clock.time()
+        self.series.hear_from(source.service, source.instance, resource or {}, now_s)
         for scope in scopes:
             if scope.scope.name == ACCOUNTS_SCOPE.name:
                 sender = f"{source.service}/{source.instance}"
-                self.ledger.record(sender, scope, self.clock.time())
+                self.ledger.record(sender, scope, now_s)
                 continue
             for metric in scope.metrics:
-                for series, point in self.series.record(source.service, source.instance, metric):
+                written = self.series.record(source.service, source.instance, metric, now_s)
+                for series, point in written:
                     self.detection.observe_point(series, point)
 
     def record_host_metric(self, key: SeriesKey, unit: str, unix_s: float, value: float) -> None:
@@ -120,17 +136,23 @@ class TelemetryStore:
         return len(due)
 
     def _settle(self, trace_id: bytes) -> TraceSummary:
-        """Count a trace, show it to the detectors when it is a request, and pack it."""
+        """Count a trace, show its requests to the detectors, and pack it."""
         tree = SpanTree(self.window.spans(trace_id))
         summary = summarise_trace(trace_id, tree)
         self.statistics.add(tree)
-        is_anomalous = False
-        if tree.root.kind == "server":
-            is_anomalous = self.detection.observe_request(SettledRequest(summary, tree))
-        kept_by_sender = str(tree.root.attributes.get(semconv.KEPT, ""))
-        summary.kept = self._retention.reason(summary, kept_by_sender, is_anomalous)
+        if not summary.background:
+            summary.kept = self._reason_to_keep(trace_id, tree, summary)
         self.window.settle(trace_id, summary)
         return summary
+
+    def _reason_to_keep(self, trace_id: bytes, tree: SpanTree, summary: TraceSummary) -> str:
+        """Show the requests of a trace to the detectors; why to keep it longer than others."""
+        is_anomalous = False
+        for request in requests_of(tree):
+            row = summary if request is tree else summarise_trace(trace_id, request)
+            is_anomalous |= self.detection.observe_request(SettledRequest(row, request))
+        kept_by_sender = str(tree.root.attributes.get(semconv.KEPT, ""))
+        return self._retention.reason(summary, kept_by_sender, is_anomalous)
 
     async def run(self) -> None:
         """Settle traces and close quiet incidents until it is cancelled."""
@@ -146,6 +168,7 @@ class TelemetryStore:
         if now_s - self._own_metrics_written_s < OWN_METRICS_EVERY_S:
             return
         self._own_metrics_written_s = now_s
+        self.series.expire(now_s)
         for metric in self._own_metrics():
             key = SeriesKey("telemetry", f"penstock.{metric.name}", metric.labels)
             self.series.record_gauge(key, "", metric.unit, now_s, metric.value)

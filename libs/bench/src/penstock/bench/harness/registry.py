@@ -20,6 +20,7 @@ BENCHMARKS: tuple[str, ...] = (
     "scaling",
     "serving",
     "spot",
+    "standards",
     "tokens",
     "telemetry",
     "wires",

@@ -159,7 +159,7 @@ def _generated_span(
     for key, value in (
         ("rpc.system.name", "grpc"),
         ("rpc.method", f"penstock.api.x.v1.Service{number % 4}/Do"),
-        ("rpc.status_code", "OK"),
+        ("rpc.response.status_code", "OK"),
         ("penstock.tenant", f"tenant-{rng.randrange(20)}"),
         ("penstock.run.id", f"run-{rng.randrange(1000)}"),
     ):
@@ -215,6 +215,7 @@ async def _service() -> AsyncIterator[tuple[str, UnaryPeer]]:
             listen="127.0.0.1:0",
             internal_token="bench",
             prometheus_listen="",
+            otlp_http_listen="",
             home=Path(folder),
             grace_s=0,
         )

@@ -6,9 +6,12 @@ says is also said by a symbol, a dash or a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+
+from penstock.console.drawing.graph_layout import NODE_PX, ROW_PX, Layout, Place, lay_out
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
 GREY = "#808080"
@@ -29,6 +32,13 @@ SYMBOLS = (
 FAINT_LINE = {"lineStyle": {"color": GREY, "opacity": 0.3}}
 """For lines behind the data."""
 
+AXIS_LINE = {"show": True, "onZero": False, "lineStyle": {"color": GREY}}
+MIN_PERIOD_MS = 60_000.0
+"""Shortest period of a time axis, so that a single point has times beside it."""
+
+UNIT_NAMES = {"1": "share", "By": "bytes", "uUSD": "µ$", "USD": "$"}
+"""By OpenTelemetry's unit, where people write another."""
+
 Points = Sequence[tuple[float, float]]
 Options = dict[str, Any]
 
@@ -42,15 +52,42 @@ def _frame(unit: str) -> Options:
         "textStyle": text,
         "tooltip": {"trigger": "axis", "confine": True},
         "legend": {"type": "scroll", "top": 0, "textStyle": text},
-        "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
+        "grid": {"left": 8, "right": 16, "top": 34, "bottom": 26, "containLabel": True},
         "yAxis": {
             "type": "value",
-            "name": unit,
-            "nameTextStyle": text,
+            "name": unit_name(unit),
+            "nameTextStyle": {**text, "align": "left"},
             "axisLabel": text,
+            "axisLine": AXIS_LINE,
+            "axisTick": {"show": True},
             "splitLine": FAINT_LINE,
         },
     }
+
+
+def unit_name(unit: str) -> str:
+    """A unit of OpenTelemetry as people write it, such as `bytes` for `By`."""
+    if unit.startswith("{") and unit.endswith("}"):
+        return unit[1:-1]
+    return UNIT_NAMES.get(unit, unit)
+
+
+def _time_axis(series: Mapping[str, Points]) -> Options:
+    """Unix milliseconds as times of day, over a minute at least."""
+    times = [unix_ms for points in series.values() for unix_ms, _ in points]
+    axis: Options = {
+        "type": "time",
+        "name": "time of day",
+        "nameLocation": "middle",
+        "nameGap": 24,
+        "nameTextStyle": {"color": GREY},
+        "axisLabel": {"color": GREY, "hideOverlap": True},
+        "axisLine": AXIS_LINE,
+    }
+    if times and max(times) - min(times) < MIN_PERIOD_MS:
+        middle = (max(times) + min(times)) / 2
+        axis |= {"min": middle - MIN_PERIOD_MS / 2, "max": middle + MIN_PERIOD_MS / 2}
+    return axis
 
 
 def _named_axis(name: str) -> Options:
@@ -59,6 +96,8 @@ def _named_axis(name: str) -> Options:
         "name": name,
         "nameLocation": "middle",
         "nameGap": 24,
+        "nameTextStyle": {"color": GREY},
+        "axisLine": AXIS_LINE,
         "splitLine": FAINT_LINE,
         "axisLabel": {"color": GREY},
     }
@@ -100,25 +139,21 @@ def over_time(
         lines.append(line)
     return {
         **_frame(unit),
-        "xAxis": {"type": "time", "axisLabel": {"color": GREY}},
+        "xAxis": _time_axis(series),
         "series": lines,
     }
 
 
-def over_steps(series: Mapping[str, Sequence[float]], unit: str) -> Options:
-    """Lines over numbered steps, without labels on the x axis."""
+def until_now(series: Mapping[str, Sequence[float]], unit: str, period_s: float) -> Options:
+    """Lines over the seconds up to now; each series divides the period evenly."""
     points = {
-        name: [(float(step), value) for step, value in enumerate(values)]
+        name: [
+            (round((step + 0.5) * period_s / len(values) - period_s, 1), value)
+            for step, value in enumerate(values)
+        ]
         for name, values in series.items()
     }
-    steps = max((len(values) for values in series.values()), default=1)
-    axis = {
-        "type": "value",
-        "min": 0,
-        "max": steps - 1,
-        "axisLabel": {"show": False},
-        "splitLine": FAINT_LINE,
-    }
+    axis = {**_named_axis("seconds from now"), "min": -period_s, "max": 0}
     return {**over_time(points, unit), "xAxis": axis}
 
 
@@ -143,6 +178,7 @@ def bars(
     axis = {
         "type": "category",
         "data": list(categories),
+        "axisLine": AXIS_LINE,
         "axisLabel": {"color": GREY, "interval": 0},
     }
     return {**_frame(unit), "xAxis": axis, "series": drawn}
@@ -163,7 +199,7 @@ def dots_over_time(series: Mapping[str, Points], unit: str) -> Options:
     return {
         **_frame(unit),
         "tooltip": {"trigger": "item"},
-        "xAxis": {"type": "time"},
+        "xAxis": _time_axis(series),
         "series": drawn,
     }
 
@@ -181,68 +217,87 @@ class GraphEdge:
 
 
 def graph(edges: Sequence[GraphEdge]) -> Options:
-    """Who calls whom, callers on the left."""
+    """Who calls whom, callers on the left; see `graph_layout` for where things stand."""
+    labels = {(edge.client, edge.server): edge.label for edge in edges}
+    layout = lay_out(labels)
+    by_pair = {(edge.client, edge.server): edge for edge in edges}
     most = max((edge.calls for edge in edges), default=1.0) or 1.0
+    drawn = [_line(by_pair[pair], most, line) for pair, line in layout.lines.items()]
     series = {
         "type": "graph",
         "layout": "none",
-        "data": _nodes(edges),
-        "links": [_link(edge, most) for edge in edges],
-        "edgeSymbol": ["none", "arrow"],
-        "zoom": 0.8,
-        "label": {"show": True, "position": "bottom", "color": GREY},
+        "data": [
+            *_nodes(layout),
+            *(bend for bends, _ in drawn for bend in bends),
+            *(_label_node(pair, place, labels[pair]) for pair, place in layout.labels.items()),
+        ],
+        "links": [link for _, links in drawn for link in links],
+        "zoom": 0.9,
         "roam": True,
+        "silent": False,
     }
-    return {"animation": False, "tooltip": {"confine": True}, "series": [series]}
+    return {"animation": False, "tooltip": {"show": False}, "series": [series]}
 
 
-def _nodes(edges: Sequence[GraphEdge]) -> list[Options]:
-    """A node for each service, in columns by its distance from the outermost caller."""
-    rows_in_column: dict[int, int] = {}
-    nodes = []
-    for number, (name, column) in enumerate(_columns(edges).items()):
-        row = rows_in_column.get(column, 0)
-        rows_in_column[column] = row + 1
-        nodes.append(
-            {
-                "name": name,
-                "x": column * 180,
-                "y": row * 110 + (column % 2) * 30,
-                "symbolSize": 46,
-                "itemStyle": {"color": PALETTE[number % len(PALETTE)]},
-            }
-        )
-    return nodes
+def graph_height_px(edges: Sequence[GraphEdge]) -> int:
+    """How high the drawing of a graph has to be for its rows."""
+    rows = lay_out({(edge.client, edge.server): edge.label for edge in edges}).rows
+    return 90 + rows * ROW_PX
 
 
-def _columns(edges: Iterable[GraphEdge]) -> dict[str, int]:
-    """The column of each service: one to the right of its rightmost caller.
-
-    Services that call each other in a circle end in the last column.
-    """
-    columns: dict[str, int] = {}
-    for edge in edges:
-        columns.setdefault(edge.client, 0)
-        columns.setdefault(edge.server, 0)
-    last = len(columns)
-    for _ in range(last):
-        for edge in edges:
-            if edge.client != edge.server:
-                right = max(columns[edge.server], columns[edge.client] + 1)
-                columns[edge.server] = min(right, last)
-    return columns
+def _nodes(layout: Layout) -> list[Options]:
+    return [
+        {
+            "name": name,
+            "x": place.x,
+            "y": place.y,
+            "symbolSize": NODE_PX,
+            "itemStyle": {"color": PALETTE[number % len(PALETTE)]},
+            "label": {"show": True, "position": "bottom", "color": GREY, "fontSize": 12},
+        }
+        for number, (name, place) in enumerate(layout.nodes.items())
+    ]
 
 
-def _link(edge: GraphEdge, most_calls: float) -> Options:
+def _line(
+    edge: GraphEdge, most_calls: float, line: Sequence[Place]
+) -> tuple[list[Options], list[Options]]:
+    """(bends, links) of an edge; only its last link has an arrow."""
+    bends = [
+        {"name": f"{edge.client}→{edge.server} {number}", "x": place.x, "y": place.y}
+        | {"symbolSize": 0.01, "label": {"show": False}}
+        for number, place in enumerate(line[1:-1], start=1)
+    ]
+    names = [edge.client, *(str(bend["name"]) for bend in bends), edge.server]
+    style = {
+        "color": GREY,
+        "opacity": 1.0,
+        "width": 1 + 4 * edge.calls / most_calls,
+        "type": "dashed" if edge.bad else "solid",
+    }
+    links: list[Options] = [
+        {"source": source, "target": target, "lineStyle": style, "symbol": ["none", "none"]}
+        for source, target in pairwise(names)
+    ]
+    links[-1]["symbol"] = ["none", "arrow"]
+    return bends, links
+
+
+def _label_node(pair: tuple[str, str], place: Place, text: str) -> Options:
+    """A label, upright, on a ground that hides the line behind it."""
     return {
-        "source": edge.client,
-        "target": edge.server,
-        "label": {"show": True, "formatter": edge.label, "color": GREY, "fontSize": 12},
-        "lineStyle": {
-            "curveness": 0.12,
-            "color": GREY,
-            "opacity": 1.0,  # the label has the line's opacity
-            "width": 1 + 5 * edge.calls / most_calls,
-            "type": "dashed" if edge.bad else "solid",
+        "name": f"{pair[0]}→{pair[1]}",
+        "x": place.x,
+        "y": place.y,
+        "symbolSize": 0.01,
+        "label": {
+            "show": True,
+            "position": "inside",
+            "formatter": text,
+            "color": "#333333",
+            "backgroundColor": "#f2f2f2",
+            "padding": [2, 4],
+            "borderRadius": 3,
+            "fontSize": 12,
         },
     }

@@ -42,7 +42,7 @@ async def show_graph(clients: ServiceClients, _: Query) -> Sequence[Block]:
         for edge in graph.edges
     ]
     return [
-        Chart(GRAPH_TITLE, charts.graph(edges), height_px=340),
+        Chart(GRAPH_TITLE, charts.graph(edges), charts.graph_height_px(edges)),
         _edge_table(graph.edges),
         _path_table(paths.rows if paths else ()),
         _latency_table(latencies.rows if latencies else ()),

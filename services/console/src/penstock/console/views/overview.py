@@ -12,6 +12,9 @@ from penstock.console.drawing.format import Query, link
 from penstock.console.service_clients import ServiceClients
 from penstock.console.views.unavailable import unavailable
 
+OVERVIEW_S = 60.0
+"""The period that telemetry shows where none is asked for."""
+
 GOOD_SUCCESS = 0.99
 """A smaller share of successful calls is marked as bad."""
 
@@ -36,7 +39,7 @@ async def show_overview(clients: ServiceClients, query: Query) -> Sequence[Block
     return [
         Tiles(_tiles(overview, intake, open_incidents)),
         Rows("Services", columns, [_service_row(row, query) for row in overview.rows]),
-        Chart("Calls a second, the last minute", charts.over_steps(calls, "calls/s")),
+        Chart("Calls a second, the last minute", charts.until_now(calls, "calls/s", OVERVIEW_S)),
     ]
 
 

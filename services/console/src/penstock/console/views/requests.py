@@ -13,18 +13,7 @@ from penstock.console.views.unavailable import unavailable
 
 TEXT_FILTERS = ("tenant", "service", "name", "run_id")
 CHECKBOXES = ("errors", "all", "pause")
-MAX_SEARCHED = 300
 MAX_SHOWN = 50
-INTERNAL_ROOTS = (
-    "BatcherService/",
-    "CacheService/",
-    "InferenceService/",
-    "LimiterService/",
-    "ScalerService/",
-)
-"""Root operations that no caller asked for, such as storing an answer after it was returned. They
-are shown when a name or `all` is asked for.
-"""
 
 
 async def show_requests(clients: ServiceClients, query: Query) -> Sequence[Block]:
@@ -43,16 +32,13 @@ async def show_requests(clients: ServiceClients, query: Query) -> Sequence[Block
         run_id=texts["run_id"],
         errors_only=query.get("errors") == "1",
         min_duration_ms=min_ms,
-        limit=MAX_SEARCHED,
+        limit=MAX_SHOWN,
+        include_background=query.get("all") == "1" or bool(texts["name"]),
     )
     response = await clients.call("telemetry", "SearchTraces", request, pb.SearchTracesResponse)
     if response is None:
         return unavailable(clients, "telemetry")
-    with_internal = query.get("all") == "1" or bool(texts["name"])
-    shown = [
-        row for row in response.traces if with_internal or not row.name.startswith(INTERNAL_ROOTS)
-    ]
-    rows = [_request_row(row, query) for row in shown[:MAX_SHOWN]]
+    rows = [_request_row(row, query) for row in response.traces]
     columns = ("trace", "operation", "tenant", "run", "model", "cache", "ms", "paid", "outcome")
     checkboxes = {name: query.get(name) == "1" for name in CHECKBOXES}
     return [

@@ -11,7 +11,7 @@ from penstock.console.drawing.charts import PALETTE
 from penstock.console.drawing.format import Query
 from penstock.console.service_clients import ServiceClients
 
-SHOWN_ATTRIBUTES = ("penstock.", "gen_ai.", "rpc.status_code", "error.type")
+SHOWN_ATTRIBUTES = ("penstock.", "gen_ai.", "rpc.response.status_code", "error.type")
 """How the names of attributes begin that are shown."""
 
 MAX_INDENT = 12

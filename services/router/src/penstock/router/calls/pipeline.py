@@ -20,6 +20,7 @@ from penstock.prices.prices import Prices
 from penstock.router.calls.attempts import Attempts, Served
 from penstock.router.calls.handover import Handover
 from penstock.router.calls.holds import Holds
+from penstock.router.calls.miss_times import MissRoute, MissTimes
 from penstock.router.calls.state import (
     CallState,
     Outcome,
@@ -78,6 +79,7 @@ class Pipeline:
         self._telemetry = telemetry
         self._prices = prices
         self._losses = losses
+        self._miss_times = MissTimes()
         self._after = after
 
     def from_memory(self, request: ResolvedRequest, call: Call) -> Outcome | None:
@@ -326,6 +328,7 @@ class Pipeline:
         receipt = state.receipt.finished(
             result, self._prices.value, total_ms, served.route, served.batch
         )
+        self._compare_times(state.request, receipt, reused=served.route is None)
         span.set(names.INPUT_TOKENS, result.usage.input_tokens)
         span.set(names.OUTPUT_TOKENS, result.usage.output_tokens)
         span.set(names.CACHE_OUTCOME, OUTCOMES[receipt.cache.outcome])
@@ -334,6 +337,20 @@ class Pipeline:
             if confidence is not None:
                 span.set(names.CONFIDENCE, confidence)
         return Outcome(result, receipt)
+
+    def _compare_times(
+        self, request: ResolvedRequest, receipt: common_pb2.Receipt, *, reused: bool
+    ) -> None:
+        """Say what a reused answer saved in time; a computed one saves none, whatever its look-up
+        took, which is part of its way.
+        """
+        tokens = receipt.usage.input_tokens + receipt.usage.output_tokens
+        route = MissRoute.of(receipt.model, request.kind.name, tokens)
+        saved_ms = self._miss_times.saved_ms(route, receipt.total_ms) if reused else 0.0
+        if not reused:
+            self._miss_times.add(route, receipt.total_ms)
+        for saving in receipt.savings:
+            saving.saved_ms = saved_ms
 
     def _store(self, found: Miss | Bypass, outcome: Outcome | None) -> None:
         """Hand the cache the answer that it is owed, or say that none came."""

@@ -50,7 +50,9 @@ class TelemetryServicer:
         self, request: pb.GetServiceGraphRequest, call: Call
     ) -> pb.GetServiceGraphResponse:
         period = self._period_s(request.window)
-        return to_proto.service_graph(queries.edges(self._store, *period))
+        return to_proto.service_graph(
+            queries.edges(self._store, *period, request.include_background)
+        )
 
     async def GetSavings(self, request: pb.GetSavingsRequest, call: Call) -> pb.GetSavingsResponse:
         period = self._period_s(request.window)
@@ -104,7 +106,8 @@ class TelemetryServicer:
     ) -> AsyncIterator[pb.WatchRequestsResponse]:
         def matches(row: TraceSummary) -> bool:
             is_tenants = request.tenant in ("", row.tenant)
-            return is_tenants and (bool(row.error) or not request.errors_only)
+            is_wanted = not row.background or request.include_background
+            return is_tenants and is_wanted and (bool(row.error) or not request.errors_only)
 
         min_gap_s = 1.0 / (request.max_per_s or DEFAULT_MAX_PER_S)
         next_s = 0.0

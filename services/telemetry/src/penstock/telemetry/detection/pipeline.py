@@ -41,7 +41,7 @@ class DetectionPipeline:
             self._report(self._audits(series, point))
         if series.key.metric == semconv.OPERATOR_FAULTS:
             self._report(self._operator_faults.observe_point(series, point))
-        if not self.detectors:
+        if not self.detectors or series.key.metric == semconv.BACKGROUND_DURATION:
             return
         for key, value in self._downsampler.add(series, point):
             for detector in self.detectors:

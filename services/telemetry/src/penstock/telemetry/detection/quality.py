@@ -52,6 +52,16 @@ ATTRIBUTE_MEASURES = (
 )
 """(measure, span attribute)."""
 
+MEASURED = frozenset(
+    (
+        *(attribute for _, attribute in ATTRIBUTE_MEASURES),
+        semconv.FULL_PRICE,
+        semconv.COMPUTE_MS,
+        semconv.CONTEXT_WINDOW,
+    )
+)
+"""Attributes of which a span has one where something can be measured in it."""
+
 
 @dataclass
 class QualityMeasure:
@@ -209,6 +219,8 @@ def request_measures(request: SettledRequest) -> Iterator[tuple[str, float]]:
     yield "latency_ms", request.summary.duration_ns / 1e6
     for span in request.tree.spans:
         attributes = span.attributes
+        if MEASURED.isdisjoint(attributes):
+            continue
         for name, attribute in ATTRIBUTE_MEASURES:
             if attribute in attributes:
                 yield name, float(attributes[attribute])

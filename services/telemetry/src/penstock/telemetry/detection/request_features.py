@@ -71,6 +71,18 @@ class RequestGroup:
         return " ".join(part for part in parts if part)
 
 
+NUMBERS = frozenset(
+    (
+        semconv.QUEUED_MS,
+        semconv.PAID,
+        semconv.CONFIDENCE,
+        semconv.INPUT_TOKENS,
+        semconv.OUTPUT_TOKENS,
+    )
+)
+"""Attributes that features are made of."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureVector:
     """One request in one process."""
@@ -100,12 +112,13 @@ def feature_vectors(request: SettledRequest) -> Iterator[FeatureVector]:
     root = request.tree.root
     tier = str(root.attributes.get(semconv.TIER, ""))
     model = request.summary.model or _requested_model(request)
+    numbers = _numbers(request)
     for source, spent_ns in _own_time(request).items():
         longest = max(spent_ns, key=lambda name: spent_ns[name])
         yield FeatureVector(
             RequestGroup(source.service, source.instance, model, tier, request.summary.cache),
             RequestGroup(source.service, source.instance, model, operation=root.name),
-            _values(sum(spent_ns.values()), _numbers(request, source)),
+            _values(sum(spent_ns.values()), numbers.get((source.service, source.instance), {})),
             f"{source.service} {longest}",
             _failed_in(source, origin),
             source.host,
@@ -140,23 +153,20 @@ def _requested_model(request: SettledRequest) -> str:
     return ""
 
 
-def _numbers(request: SettledRequest, source: Source) -> dict[str, float]:
-    """The numbers that a process's spans of this request carry; of each the first."""
-    numbers: dict[str, float] = {}
+def _numbers(request: SettledRequest) -> dict[tuple[str, str], dict[str, float]]:
+    """By (service, instance) the numbers that its spans of this request carry; of each the
+    first.
+    """
+    by_process: dict[tuple[str, str], dict[str, float]] = {}
     for span in request.tree.spans:
-        if span.source.service != source.service or span.source.instance != source.instance:
+        if NUMBERS.isdisjoint(span.attributes):
             continue
-        for name in (
-            semconv.QUEUED_MS,
-            semconv.PAID,
-            semconv.CONFIDENCE,
-            semconv.INPUT_TOKENS,
-            semconv.OUTPUT_TOKENS,
-        ):
-            value = span.attributes.get(name)
-            if isinstance(value, int | float):
+        numbers = by_process.setdefault((span.source.service, span.source.instance), {})
+        for name in NUMBERS.intersection(span.attributes):
+            value = span.attributes[name]
+            if isinstance(value, (int, float)):
                 numbers.setdefault(name, float(value))
-    return numbers
+    return by_process
 
 
 def _values(own_ns: int, numbers: Mapping[str, float]) -> FeatureValues:

@@ -1,21 +1,26 @@
 """Which metric points can be kept: malformed ones are rejected one by one, those without a value
-are skipped.
+end their series.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
+from penstock.telemetry.window.series import has_no_value
 
-NO_RECORDED_VALUE = metrics_pb2.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
-FORWARD_ONLY_KINDS = ("exponential_histogram", "summary")
+FORWARD_ONLY_KINDS = ("summary",)
 """Kinds of metrics that are forwarded but not kept."""
+
+MAX_SCALE = 20
+"""Of exponential histograms, as their data model bounds it; the lowest is -10."""
 
 Number = metrics_pb2.NumberDataPoint
 Histogram = metrics_pb2.HistogramDataPoint
+Exponential = metrics_pb2.ExponentialHistogramDataPoint
+Point = Number | Histogram | Exponential
 
 
 def remove_malformed_points(metric: metrics_pb2.Metric) -> int:
@@ -24,14 +29,14 @@ def remove_malformed_points(metric: metrics_pb2.Metric) -> int:
     if kind is None or kind in FORWARD_ONLY_KINDS:
         return 0
     points = getattr(metric, kind).data_points
-    with_value = [point for point in points if not point.flags & NO_RECORDED_VALUE]
-    good = [point for point in with_value if metric.name and _is_well_formed(point)]
-    if len(good) < len(points):
-        # Copies, because clearing the field frees the points that it holds.
-        copies = [type(point).FromString(point.SerializeToString()) for point in good]
-        del points[:]
-        points.extend(copies)
-    return len(with_value) - len(good)
+    malformed = [
+        index
+        for index, point in enumerate(points)
+        if not metric.name or not (has_no_value(point) or _is_well_formed(point))
+    ]
+    for index in reversed(malformed):
+        del points[index]
+    return len(malformed)
 
 
 def has_forward_only(metrics: Iterable[metrics_pb2.Metric]) -> bool:
@@ -39,11 +44,35 @@ def has_forward_only(metrics: Iterable[metrics_pb2.Metric]) -> bool:
     return any(metric.WhichOneof("data") in FORWARD_ONLY_KINDS for metric in metrics)
 
 
-def _is_well_formed(point: Number | Histogram) -> bool:
-    if isinstance(point, Number):
-        which = point.WhichOneof("value")
-        return which == "as_int" or (which == "as_double" and math.isfinite(point.as_double))
+def _is_well_formed(point: Point) -> bool:
+    match point:
+        case Number():
+            which = point.WhichOneof("value")
+            return which == "as_int" or (which == "as_double" and math.isfinite(point.as_double))
+        case Histogram():
+            return math.isfinite(point.sum) and _buckets_fit(point)
+        case _:
+            return math.isfinite(point.sum) and _exponential_fits(point)
+
+
+def _buckets_fit(point: Histogram) -> bool:
+    """Whether there is one count more than rising bounds, or no bucket at all."""
     bounds, counts = point.explicit_bounds, point.bucket_counts
-    counts_fit = len(counts) == len(bounds) + 1 and sum(counts) == point.count
-    bounds_rise = all(low < high for low, high in pairwise(bounds))
-    return math.isfinite(point.sum) and (not counts or counts_fit) and bounds_rise
+    if not counts:
+        return not bounds
+    return (
+        len(counts) == len(bounds) + 1
+        and sum(counts) == point.count
+        and not any(math.isnan(bound) for bound in bounds)
+        and all(low < high for low, high in pairwise(bounds))
+    )
+
+
+def _exponential_fits(point: Exponential) -> bool:
+    counted = point.zero_count + _sum(point.positive.bucket_counts)
+    counted += _sum(point.negative.bucket_counts)
+    return -10 <= point.scale <= MAX_SCALE and counted == point.count
+
+
+def _sum(counts: Sequence[int]) -> int:
+    return sum(counts)

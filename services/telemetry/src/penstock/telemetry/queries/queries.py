@@ -104,6 +104,7 @@ def _search(
             and request.run_id in ("", row.run_id)
             and (bool(row.error) or not request.errors_only)
             and row.duration_ns >= request.min_duration_ms * 1e6
+            and (not row.background or request.include_background or bool(request.name))
         )
 
     found = itertools.islice(filter(matches, _summaries(store)), limit)
@@ -130,7 +131,9 @@ def trees_in_percentiles(
     high = request.to_percentile or 100.0
     if not 0 <= request.from_percentile < high <= 100:
         raise invalid("from_percentile", "must lie below to_percentile, both within 0 to 100")
-    matching = pb.SearchTracesRequest(window=request.window, name=request.name)
+    matching = pb.SearchTracesRequest(
+        window=request.window, name=request.name, include_background=request.include_background
+    )
     rows = _search(store, matching, limit=100_000)
     rows.sort(key=lambda row: row.duration_ns)
     first = int(len(rows) * request.from_percentile / 100)
@@ -142,11 +145,18 @@ def trees_in_percentiles(
     return [SpanTree(of_trace) for of_trace in spans if of_trace]
 
 
-def edges(store: TelemetryStore, from_s: float, to_s: float) -> dict[tuple[str, str], Edge]:
+def edges(
+    store: TelemetryStore, from_s: float, to_s: float, include_background: bool = False
+) -> dict[tuple[str, str], Edge]:
     """Calls between services in a period, by (client, server)."""
+    statistics = store.statistics
+    counted = [statistics.edges]
+    if include_background:
+        counted.append(statistics.background_edges)
     found: dict[tuple[str, str], Edge] = {}
-    for _, key, edge in store.statistics.edges.between(from_s, to_s):
-        found.setdefault(key, Edge()).merge(edge)
+    for steps in counted:
+        for _, key, edge in steps.between(from_s, to_s):
+            found.setdefault(key, Edge()).merge(edge)
     return found
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel import attributes as semconv
+from penstock.otel.background import background_kind
 from penstock.otel.counts import TIERS
 from penstock.telemetry.detection.incidents import Incident
 from penstock.telemetry.detection.quality import QualityMeasure
 from penstock.telemetry.spans.critical_path import critical_ns_by_span, critical_path
 from penstock.telemetry.spans.spans import SpanTree, SpanView, error_origin, is_waited_on
-from penstock.telemetry.window.distributions import Distribution, quantile
+from penstock.telemetry.window.distributions import Distribution
+from penstock.telemetry.window.histograms import Range, quantile_of
 from penstock.telemetry.window.series import Series, SeriesWindow, series_labels
 from penstock.telemetry.window.settled_traces import Edge, TraceSummary, summarise_trace
 
@@ -43,6 +45,7 @@ def trace_summary(row: TraceSummary) -> pb.TraceSummary:
         paid_microusd=row.paid_microusd,
         saved_microusd=row.saved_microusd,
         kept=row.kept,
+        background=row.background,
     )
 
 
@@ -156,6 +159,8 @@ def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.GetOverview
     """Every service in one row, from the durations that each sends of all its calls."""
     by_service: dict[str, list[Series]] = {}
     for series in window.find(semconv.RPC_SERVER_DURATION):
+        if background_kind(dict(series.key.labels).get(semconv.RPC_METHOD, "")):
+            continue
         by_service.setdefault(series.key.service, []).append(series)
     return pb.GetOverviewResponse(
         rows=[_service_row(name, rows, from_s, to_s) for name, rows in sorted(by_service.items())]
@@ -163,13 +168,13 @@ def overview(window: SeriesWindow, from_s: float, to_s: float) -> pb.GetOverview
 
 
 def _service_row(service: str, rows: Sequence[Series], from_s: float, to_s: float) -> pb.ServiceRow:
-    buckets: dict[int, int] = {}
+    ranges: list[Range] = []
     calls = failed = 0
     step_s = max((to_s - from_s) / SPARK_STEPS, 0.001)
     calls_by_step = [0] * SPARK_STEPS
     for series in rows:
         # A cancelled call did not fail: its caller gave up, as with the loser of a hedge.
-        status = dict(series.key.labels).get(semconv.RPC_STATUS, "OK")
+        status = _status_of(series)
         succeeded = status in ("OK", "CANCELLED")
         for point in series.points:
             if not from_s <= point.unix_s <= to_s:
@@ -178,18 +183,31 @@ def _service_row(service: str, rows: Sequence[Series], from_s: float, to_s: floa
             failed += 0 if succeeded else point.observations
             step = min(int((point.unix_s - from_s) / step_s), SPARK_STEPS - 1)
             calls_by_step[step] += point.observations
-            for index, count in point.buckets:
-                buckets[index] = buckets.get(index, 0) + count
-    bounds_s = rows[0].bounds
+            ranges += point.ranges
+    merged = _merged(ranges)
     return pb.ServiceRow(
         service=service,
         instances=len({series.instance for series in rows}),
         calls_per_s=calls / max(to_s - from_s, 0.001),
         success=1.0 - failed / calls if calls else 1.0,
-        p50_ms=quantile(buckets, calls, 0.5, bounds_s) * 1e3,
-        p99_ms=quantile(buckets, calls, 0.99, bounds_s) * 1e3,
+        p50_ms=quantile_of(merged, 0.5) * 1e3,
+        p99_ms=quantile_of(merged, 0.99) * 1e3,
         spark=[count / step_s for count in calls_by_step],
     )
+
+
+def _status_of(series: Series) -> str:
+    """The name of the code that a series' calls ended with, under the present name or the old."""
+    labels = dict(series.key.labels)
+    return labels.get(semconv.RPC_STATUS) or labels.get("rpc.status_code") or "OK"
+
+
+def _merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same ranges, each once."""
+    counts: dict[tuple[float, float], int] = {}
+    for low, high, count in ranges:
+        counts[low, high] = counts.get((low, high), 0) + count
+    return [(low, high, count) for (low, high), count in counts.items()]
 
 
 def metrics(found: Sequence[Series], from_s: float, to_s: float) -> pb.GetMetricsResponse:

@@ -1,25 +1,47 @@
 """Removal of content: what people wrote does not stay in telemetry unless their tenant opted in.
 
-Where a tenant did, mail addresses, keys and long numbers are still replaced.
+Which attributes hold content is decided by families of names, see `penstock.otel.content`; it is
+looked for wherever OTLP has attributes, in nested values too. A status message and the body of a
+model's log record are content as well. Where a tenant opted in, mail addresses, keys and long
+numbers are still replaced.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semconv
+from penstock.otel.content import is_content
 
-CONTENT_NAMES = tuple(name.encode() for name in semconv.CONTENT_ATTRIBUTES)
 SECRETS = re.compile(
     r"[\w.+-]+@[\w-]+\.[\w.-]+"  # mail addresses
     r"|\b(?:sk|pk|ghp|xox[abp]|AKIA|ps)[-_][\w-]{8,}"  # keys by their usual beginnings
     r"|\bBearer\s+\S+"
     r"|\b(?:\d[ -]?){13,19}\b"  # card and account numbers
 )
+STATUS_CODE = re.compile(r"[A-Za-z_]{0,32}|\d{1,3}")
+"""A status message that is the name or number of a code, and no text."""
+
+MODEL_SCOPES = re.compile(
+    r"gen_?ai|openai|anthropic|bedrock|vertex|cohere|mistral|ollama|groq|langchain|langgraph|llama"
+    r"|openinference|traceloop|crewai|litellm|pydantic.ai|agent",
+    re.IGNORECASE,
+)
+"""Instrumentation scopes whose log records are messages of models."""
+
+MODEL_NAMES = ("gen_ai.", "llm.", "traceloop.", "openinference.")
+"""How event names and attributes begin that only a model's log records have."""
+
+NESTED = frozenset(("kvlist_value", "array_value"))
+NUMERIC = frozenset((None, "int_value", "double_value", "bool_value"))
 
 
 def redact(text: str) -> str:
@@ -30,6 +52,8 @@ def redact(text: str) -> str:
 class ContentPolicy:
     """Decides whose content may stay, and removes or redacts it in OTLP requests.
 
+    Each method changes a request in place and returns whether it has changed anything.
+
     Args:
         tenants: those who opted in.
     """
@@ -37,35 +61,72 @@ class ContentPolicy:
     def __init__(self, tenants: tuple[str, ...]) -> None:
         self._tenants = frozenset(tenants)
 
-    def may_have_content(self, payload: bytes) -> bool:
-        """Whether a serialised export may hold content: a quick search of its bytes."""
-        return any(name in payload for name in CONTENT_NAMES)
-
-    def clean_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
-        """Remove or redact content in spans and their events, in place."""
+    def clean_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> bool:
+        """Remove or redact content in spans, their events, links and status."""
+        changed = False
         for resource in request.resource_spans:
+            tenant = _text(resource.resource.attributes, semconv.TENANT)
+            changed |= _clean(resource.resource.attributes, False)
             for scope in resource.scope_spans:
+                changed |= _clean(scope.scope.attributes, False)
                 for span in scope.spans:
-                    may_stay = self._may_stay(span.attributes)
-                    _clean(span.attributes, may_stay)
-                    for event in span.events:
-                        _clean(event.attributes, may_stay)
+                    changed |= self._clean_span(span, tenant)
+        return changed
 
-    def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> None:
-        """Remove or redact content in log records, in place.
+    def _clean_span(self, span: trace_pb2.Span, tenant: str) -> bool:
+        may_stay = self._may_stay(span.attributes, tenant)
+        changed = _clean(span.attributes, may_stay)
+        for event in span.events:
+            changed |= _clean(event.attributes, may_stay)
+        for link in span.links:
+            changed |= _clean(link.attributes, may_stay)
+        message = span.status.message
+        if message and not STATUS_CODE.fullmatch(message):
+            changed = True
+            span.status.message = redact(message) if may_stay else ""
+        return changed
 
-        The body of a record is content where its event is a message of a model.
+    def clean_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> bool:
+        """Remove content in the labels and exemplars of points; of no tenant does it stay."""
+        changed = False
+        for resource in request.resource_metrics:
+            changed |= _clean(resource.resource.attributes, False)
+            for scope in resource.scope_metrics:
+                changed |= _clean(scope.scope.attributes, False)
+                for metric in scope.metrics:
+                    changed |= _clean(metric.metadata, False)
+                    for point in points_of(metric):
+                        changed |= _clean_point(point)
+        return changed
+
+    def clean_logs(self, request: logs_service_pb2.ExportLogsServiceRequest) -> bool:
+        """Remove or redact content in log records.
+
+        The body of a record is content where it is a message of a model.
         """
+        changed = False
         for resource in request.resource_logs:
+            tenant = _text(resource.resource.attributes, semconv.TENANT)
+            changed |= _clean(resource.resource.attributes, False)
             for scope in resource.scope_logs:
+                changed |= _clean(scope.scope.attributes, False)
+                is_models = MODEL_SCOPES.search(scope.scope.name) is not None
                 for record in scope.log_records:
-                    may_stay = self._may_stay(record.attributes)
-                    _clean(record.attributes, may_stay)
-                    if _is_model_message(record):
-                        _clean_body(record, may_stay)
+                    may_stay = self._may_stay(record.attributes, tenant)
+                    changed |= _clean(record.attributes, may_stay)
+                    changed |= _clean_body(record, may_stay, is_models or _is_message(record))
+        return changed
 
-    def _may_stay(self, attributes: Any) -> bool:
-        return _text(attributes, semconv.TENANT) in self._tenants
+    def _may_stay(self, attributes: Any, tenant: str) -> bool:
+        if not self._tenants:
+            return False
+        return (_text(attributes, semconv.TENANT) or tenant) in self._tenants
+
+
+def points_of(metric: Any) -> Any:
+    """The data points of a metric, of whichever kind it is."""
+    kind = metric.WhichOneof("data")
+    return getattr(metric, kind).data_points if kind else ()
 
 
 def _text(attributes: Any, name: str) -> str:
@@ -73,24 +134,90 @@ def _text(attributes: Any, name: str) -> str:
     return next((pair.value.string_value for pair in attributes if pair.key == name), "")
 
 
-def _clean(attributes: Any, may_stay: bool) -> None:
-    for index in reversed(range(len(attributes))):
-        if attributes[index].key not in semconv.CONTENT_ATTRIBUTES:
-            continue
-        value = attributes[index].value
-        if may_stay and value.WhichOneof("value") == "string_value":
-            value.string_value = redact(value.string_value)
+def _clean(attributes: Any, may_stay: bool) -> bool:
+    """Clean a list of attributes; whether anything was changed."""
+    changed = False
+    remove: list[int] = []
+    for index, pair in enumerate(attributes):
+        kind = pair.value.WhichOneof("value")
+        if kind in NUMERIC:
+            continue  # a number or a boolean says nothing that somebody wrote
+        if is_content(pair.key):
+            changed = True
+            if may_stay:
+                _redact_value(pair.value)
+            else:
+                remove.append(index)
+        elif kind in NESTED:
+            changed |= _clean_nested(pair.key, pair.value, may_stay)
+    for index in reversed(remove):
+        del attributes[index]
+    return changed
+
+
+def _clean_nested(name: str, value: common_pb2.AnyValue, may_stay: bool) -> bool:
+    """Clean maps within a value, whose keys are names below `name`."""
+    changed = False
+    if value.WhichOneof("value") == "array_value":
+        for part in value.array_value.values:
+            changed |= _clean_nested(name, part, may_stay)
+        return changed
+    pairs = value.kvlist_value.values
+    for index in reversed(range(len(pairs))):
+        pair = pairs[index]
+        inner = f"{name}.{pair.key}"
+        if not (is_content(inner) or is_content(pair.key)):
+            changed |= _clean_nested(inner, pair.value, may_stay)
+        elif may_stay:
+            _redact_value(pair.value)
+            changed = True
         else:
-            del attributes[index]
+            del pairs[index]
+            changed = True
+    return changed
 
 
-def _is_model_message(record: logs_pb2.LogRecord) -> bool:
-    name = record.event_name or _text(record.attributes, "event.name")
-    return name.startswith("gen_ai.")
+def _redact_value(value: common_pb2.AnyValue) -> None:
+    for part in _leaves(value):
+        if part.WhichOneof("value") == "string_value":
+            part.string_value = redact(part.string_value)
+        elif part.WhichOneof("value") == "bytes_value":
+            part.ClearField("bytes_value")
 
 
-def _clean_body(record: logs_pb2.LogRecord, may_stay: bool) -> None:
-    if may_stay and record.body.WhichOneof("value") == "string_value":
-        record.body.string_value = redact(record.body.string_value)
+def _leaves(value: common_pb2.AnyValue) -> Iterator[common_pb2.AnyValue]:
+    match value.WhichOneof("value"):
+        case "array_value":
+            for part in value.array_value.values:
+                yield from _leaves(part)
+        case "kvlist_value":
+            for pair in value.kvlist_value.values:
+                yield from _leaves(pair.value)
+        case _:
+            yield value
+
+
+def _clean_point(point: Any) -> bool:
+    changed = _clean(point.attributes, False)
+    for exemplar in getattr(point, "exemplars", ()):
+        changed |= _clean(exemplar.filtered_attributes, False)
+    return changed
+
+
+def _is_message(record: logs_pb2.LogRecord) -> bool:
+    if record.event_name.startswith(MODEL_NAMES):
+        return True
+    return any(
+        pair.key.startswith(MODEL_NAMES) or pair.value.string_value.startswith("gen_ai.")
+        for pair in record.attributes
+    )
+
+
+def _clean_body(record: logs_pb2.LogRecord, may_stay: bool, is_message: bool) -> bool:
+    if not is_message or not record.HasField("body"):
+        return False
+    if may_stay:
+        _redact_value(record.body)
     else:
         record.ClearField("body")
+    return True

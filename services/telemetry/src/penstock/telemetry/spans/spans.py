@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 from penstock.otel import attributes as semconv
+from penstock.otel import background
+from penstock.otel.background import background_kind, background_root_kind
 
 Value = str | int | float | bool
+PLAIN_FIELDS = ("int_value", "double_value", "bool_value", "string_value")
 KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
 """By OTLP's number; 0 is unspecified."""
+
+
+NEVER_AWAITED = (
+    background.LONG_POLL,
+    background.REGISTRATION,
+    background.EXPORT,
+    background.PROBE,
+    background.FOLLOW_UP,
+)
+"""Kinds of background work that no answer waits for."""
+
+RENAMED_NAMES = frozenset(semconv.RENAMED)
+CODE_NAMES: dict[str, str] = {str(code.value[0]): code.name for code in grpc.StatusCode}
+"""Name of a gRPC code by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +70,31 @@ class SpanView:
 
 
 def plain_value(value: AnyValue) -> Value:
-    """An OTLP value as Python's own; lists and maps as text."""
+    """An OTLP value as Python's own; lists and maps as JSON, bytes in base64."""
     which = value.WhichOneof("value")
+    if which == "string_value":
+        return value.string_value
     if which is None:
         return ""
-    content = getattr(value, which)
-    return content if isinstance(content, str | int | float | bool) else str(content)
+    if which in PLAIN_FIELDS:
+        plain: Value = getattr(value, which)
+        return plain
+    return json.dumps(_json_value(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _json_value(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case None:
+            return None
+        case "array_value":
+            return [_json_value(part) for part in value.array_value.values]
+        case "kvlist_value":
+            return {pair.key: _json_value(pair.value) for pair in value.kvlist_value.values}
+        case "bytes_value":
+            return base64.b64encode(value.bytes_value).decode()
+        case which:
+            plain: Value = getattr(value, which)
+            return plain
 
 
 def plain_attributes(pairs: Iterable[KeyValue]) -> dict[str, Value]:
@@ -62,9 +102,32 @@ def plain_attributes(pairs: Iterable[KeyValue]) -> dict[str, Value]:
     return {pair.key: plain_value(pair.value) for pair in pairs}
 
 
+def text_of(value: Value) -> str:
+    """A value as text; true and false in lower case."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _present_names(attributes: dict[str, Value]) -> dict[str, Value]:
+    """Attributes under the present names of the conventions, see `semconv.RENAMED`."""
+    if RENAMED_NAMES.isdisjoint(attributes):
+        return attributes
+    for old in RENAMED_NAMES.intersection(attributes):
+        value = attributes.pop(old)
+        attributes.setdefault(semconv.RENAMED[old], value)
+    return attributes
+
+
+def _status_name(status: Value) -> str:
+    """The name of a gRPC code, which older senders give by number."""
+    number = str(status)
+    return CODE_NAMES.get(number, number)
+
+
 def read_span(span: trace_pb2.Span, source: Source) -> SpanView:
     """Read one OTLP span."""
-    attributes = plain_attributes(span.attributes)
+    attributes = _present_names(plain_attributes(span.attributes))
+    if semconv.RPC_STATUS in attributes:
+        attributes[semconv.RPC_STATUS] = _status_name(attributes[semconv.RPC_STATUS])
     error = ""
     if span.status.code == trace_pb2.Status.STATUS_CODE_ERROR:
         status = str(attributes.get(semconv.RPC_STATUS, ""))
@@ -110,6 +173,13 @@ class SpanTree:
         """The children of a span, in order of start."""
         return self._children.get(span.span_id, [])
 
+    def below(self, span: SpanView) -> SpanTree:
+        """The tree of a span and its descendants, as if it were a trace."""
+        members = [span]
+        for member in members:
+            members += self.children_of(member)
+        return SpanTree(members)
+
     def in_order(self) -> list[tuple[SpanView, int]]:
         """Every span with its depth below a root: parents before children, then by start."""
         others = [root for root in self.roots if root is not self.root]
@@ -126,16 +196,37 @@ class SpanTree:
         return rows
 
 
+def background_of(span: SpanView) -> str:
+    """The kind of background work that a span is, whoever recorded it; empty for none."""
+    declared = span.attributes.get(semconv.BACKGROUND)
+    if declared:
+        return str(declared)
+    if kind := background_kind(span.name):
+        return kind
+    path = span.attributes.get("url.path") or span.attributes.get("http.target")
+    return background_kind(f"GET {path}") if path else ""
+
+
+def background_of_trace(tree: SpanTree) -> str:
+    """The kind of background work that a whole trace is; empty where a request caused it."""
+    root = tree.root
+    return background_of(root) or ("" if root.parent_id else background_root_kind(root.name))
+
+
 def is_waited_on(parent: SpanView, child: SpanView) -> bool:
     """Whether the parent waited for the child.
 
-    It did not when the child says so, when the child was cancelled and the parent was not (the
+    It did not when the child says so, when the child is a long poll, a registration, an export, a
+    probe or a follow-up, when the child was cancelled and the parent was not (the
     loser of a hedge), when the child is a consumer's work, or when it outlives a parent of the same
     process: whoever awaits a call cannot end before it.
     """
     declared = child.attributes.get(semconv.WAITED_ON)
     if declared is not None:
         return declared not in (False, "false")
+    kind = child.attributes.get(semconv.BACKGROUND) or background_kind(child.name)
+    if kind and kind in NEVER_AWAITED:
+        return False
     if child.kind == "consumer" or (child.error == "CANCELLED" and parent.error != "CANCELLED"):
         return False
     return child.source != parent.source or child.end_ns <= parent.end_ns + child.duration_ns // 100

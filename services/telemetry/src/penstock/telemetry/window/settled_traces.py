@@ -10,8 +10,19 @@ from functools import cached_property
 
 from penstock.otel import attributes as semconv
 from penstock.telemetry.spans.critical_path import Section, critical_path
-from penstock.telemetry.spans.spans import SpanTree, SpanView
+from penstock.telemetry.spans.spans import (
+    SpanTree,
+    SpanView,
+    background_of,
+    background_of_trace,
+)
 from penstock.telemetry.window.distributions import Distribution, TimeSteps
+
+CONVERSATIONS = (semconv.CONVERSATION, "session.id", semconv.MCP_SESSION)
+"""Names of what holds the calls of one task together, where a caller gives no run."""
+STEPS = (semconv.AGENT_NAME, "agent.name", semconv.TOOL_NAME, "tool.name", semconv.MCP_METHOD)
+"""Names of what a caller was doing, where it gives no step."""
+MODELS = (semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL)
 
 EXTERNAL_CLIENT = "client"
 """Name of a caller that sends no spans."""
@@ -39,6 +50,8 @@ class TraceSummary:
     """Outcome in the cache, such as `exact_hit`."""
     paid_microusd: int = 0
     saved_microusd: int = 0
+    background: str = ""
+    """Kind of background work; empty for a request."""
     kept: str = ""
     """Why the trace outlives ordinary ones, see `retention_reason`; empty for an ordinary one."""
 
@@ -64,11 +77,14 @@ class SettledRequest:
 def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
     """The row of a trace.
 
-    Cost, model and cache outcome are those of the first span that carries a receipt.
+    Model and cache outcome are those of the first span that carries a receipt; cost is that of all
+    receipts, since the trace of an agent's run has many.
     """
     root = tree.root
-    receipt = _receipt_span(tree).attributes
-    paid_microusd = int(receipt.get(semconv.PAID, 0))
+    receipts = _receipts(tree)
+    receipt = receipts[0].attributes if receipts else root.attributes
+    paid_microusd = sum(int(span.attributes.get(semconv.PAID, 0)) for span in receipts)
+    full_price = sum(int(span.attributes.get(semconv.FULL_PRICE, 0)) for span in receipts)
     return TraceSummary(
         trace_id,
         root.name,
@@ -78,20 +94,60 @@ def summarise_trace(trace_id: bytes, tree: SpanTree) -> TraceSummary:
         spans=len(tree.spans),
         services=tuple(sorted({span.source.service for span in tree.spans})),
         error=root.error,
-        tenant=str(root.attributes.get(semconv.TENANT, "")),
-        run_id=str(root.attributes.get(semconv.RUN, "")),
-        step=str(root.attributes.get(semconv.STEP, "")),
-        model=str(
-            receipt.get(semconv.RESPONSE_MODEL) or root.attributes.get(semconv.REQUEST_MODEL, "")
-        ),
+        tenant=_first(tree, semconv.TENANT),
+        run_id=_first(tree, semconv.RUN, *CONVERSATIONS),
+        step=_first(tree, semconv.STEP, *STEPS),
+        model=str(receipt.get(semconv.RESPONSE_MODEL, "")) or _first(tree, *MODELS),
         cache=str(receipt.get(semconv.CACHE_OUTCOME, "")),
         paid_microusd=paid_microusd,
-        saved_microusd=int(receipt.get(semconv.FULL_PRICE, 0)) - paid_microusd,
+        saved_microusd=full_price - paid_microusd,
+        background=background_of_trace(tree),
     )
 
 
-def _receipt_span(tree: SpanTree) -> SpanView:
-    return next((span for span in tree.spans if semconv.FULL_PRICE in span.attributes), tree.root)
+def _receipts(tree: SpanTree) -> list[SpanView]:
+    """The spans that carry a receipt, but for those below another one."""
+    with_receipt = [span for span in tree.spans if semconv.FULL_PRICE in span.attributes]
+    if len(with_receipt) < 2:
+        return with_receipt
+    found: dict[str, SpanView] = {}
+    for span, _ in tree.in_order():
+        if span.parent_id in found:
+            found[span.span_id] = found[span.parent_id]
+        elif semconv.FULL_PRICE in span.attributes:
+            found[span.span_id] = span
+    return list({id(span): span for span in found.values()}.values())
+
+
+def _first(tree: SpanTree, *names: str) -> str:
+    """The first value that the root has under one of these names; where the root is no server's but
+    the caller's own, that of the earliest span that has one.
+    """
+    spans = (tree.root,) if tree.root.kind == "server" else (tree.root, *tree.spans)
+    for name in names:
+        for span in spans:
+            if value := span.attributes.get(name):
+                return str(value)
+    return ""
+
+
+def requests_of(tree: SpanTree) -> list[SpanTree]:
+    """The requests in a trace, each as a tree of its own: the outermost server spans.
+
+    A caller that sends spans itself, such as an agent, is the root of a trace with many requests.
+    """
+    if tree.root.kind == "server":
+        return [tree]
+    outermost: list[SpanView] = []
+    inside: set[str] = set()
+    for span, _ in tree.in_order():
+        if span.parent_id in inside:
+            inside.add(span.span_id)
+        elif span.kind == "server":
+            inside.add(span.span_id)
+            if not background_of(span):
+                outermost.append(span)
+    return [tree.below(span) for span in outermost]
 
 
 class Edge:
@@ -117,15 +173,23 @@ class TraceStatistics:
     def __init__(self) -> None:
         self.edges: TimeSteps[tuple[str, str], Edge] = TimeSteps(Edge)
         """By (client, server)."""
+        self.background_edges: TimeSteps[tuple[str, str], Edge] = TimeSteps(Edge)
+        """The same of background work, which is in none of the others."""
         self.latencies: TimeSteps[tuple[str, str], Distribution] = TimeSteps(Distribution)
         """By (operation, complexity tier)."""
 
     def add(self, tree: SpanTree) -> None:
         """Count a settled trace."""
+        is_background = bool(background_of_trace(tree))
         for span in tree.spans:
             if span.kind == "server":
-                self._count_call(tree, span)
-        root = tree.root
+                to_background = is_background or bool(background_of(span))
+                self._count_call(tree, span, self.background_edges if to_background else self.edges)
+        if not is_background:
+            for request in requests_of(tree):
+                self._count_latency(request.root)
+
+    def _count_latency(self, root: SpanView) -> None:
         tier = str(root.attributes.get(semconv.TIER, ""))
         if not tier:
             return
@@ -133,10 +197,12 @@ class TraceStatistics:
         if latencies is not None:
             latencies.add(root.duration_ns, bool(root.error))
 
-    def _count_call(self, tree: SpanTree, span: SpanView) -> None:
+    def _count_call(
+        self, tree: SpanTree, span: SpanView, edges: TimeSteps[tuple[str, str], Edge]
+    ) -> None:
         caller = _caller(tree, span)
         client = caller.source.service if caller is not None else EXTERNAL_CLIENT
-        edge = self.edges.value(span.start_ns / 1e9, (client, span.source.service))
+        edge = edges.value(span.start_ns / 1e9, (client, span.source.service))
         if edge is None:
             return
         edge.server.add(span.duration_ns, span.error not in ("", "CANCELLED"))

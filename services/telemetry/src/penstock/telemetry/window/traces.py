@@ -34,10 +34,16 @@ StoredSpan = tuple[trace_pb2.Span, int]
 """A span and the number of its source."""
 
 
+MAX_SOURCES = 50_000
+"""Processes whose spans are told apart; those of any further ones are shown as OTHER_SOURCES'."""
+OTHER_SOURCES = Source("(others)", "")
+
+
 @dataclass(slots=True)
 class _OpenTrace:
     first_s: float
     last_s: float
+    size_bytes: int = 0
     spans: dict[bytes, StoredSpan] = field(default_factory=dict)
 
 
@@ -51,7 +57,8 @@ class TraceWindow:
     """Traces of the recent past.
 
     Args:
-        max_bytes: of packed traces; open ones come on top.
+        max_bytes: of packed traces, and of open ones as they came; the open traces that have been
+            quiet longest settle early where these are more.
         quiet_s: a trace settles when no span of it has come for so long.
         max_open_s: a trace that is never quiet settles after so long.
     """
@@ -69,12 +76,15 @@ class TraceWindow:
         self._source_numbers: dict[Source, int] = {}
         self._swept_s = 0.0
         self.packed_bytes = 0
+        self.open_bytes = 0
         self.held_spans = 0
         self.released_traces = 0
         self.duplicate_spans = 0
 
     def source_number(self, source: Source) -> int:
         """The number under which a source's spans are stored."""
+        if source not in self._source_numbers and len(self._sources) >= MAX_SOURCES:
+            source = OTHER_SOURCES
         number = self._source_numbers.get(source)
         if number is None:
             number = self._source_numbers[source] = len(self._sources)
@@ -88,8 +98,18 @@ class TraceWindow:
             self.duplicate_spans += 1
             return False
         trace.spans[span.span_id] = (span, source)
+        size = span.ByteSize()
+        trace.size_bytes += size
+        self.open_bytes += size
         self.held_spans += 1
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether open traces take as much as they may: no span should be added before some
+        settle.
+        """
+        return self.open_bytes >= self._max_bytes
 
     def _open_trace(self, trace_id: bytes, now_s: float) -> _OpenTrace:
         """The open trace that a span came for; a settled one becomes open again."""
@@ -99,21 +119,28 @@ class TraceWindow:
             packed = self._packed.pop(trace_id, None)
             if packed is not None:
                 self.packed_bytes -= len(packed.data)
-                trace.spans = {
-                    span.span_id: (span, source) for span, source in _unpack(packed.data)
-                }
+                for span, source in _unpack(packed.data):
+                    trace.spans[span.span_id] = (span, source)
+                    trace.size_bytes += span.ByteSize()
+                self.open_bytes += trace.size_bytes
         elif trace.last_s != now_s:
             trace.last_s = now_s
             self._open.move_to_end(trace_id)
         return trace
 
     def due_to_settle(self, now_s: float, limit: int) -> list[bytes]:
-        """Up to `limit` open traces that are quiet, and now and then those open for too long."""
+        """Up to `limit` open traces that are quiet; now and then those open for too long.
+
+        Where open traces take more than half of what they may, those quiet for longest too.
+        """
         due: list[bytes] = []
+        excess_bytes = self.open_bytes - self._max_bytes // 2
         for trace_id, trace in self._open.items():
-            if len(due) >= limit or trace.last_s > now_s - self._quiet_s:
+            is_quiet = trace.last_s <= now_s - self._quiet_s
+            if len(due) >= limit or not (is_quiet or excess_bytes > 0):
                 break
             due.append(trace_id)
+            excess_bytes -= trace.size_bytes
         if now_s - self._swept_s >= self._max_open_s / 6:
             self._swept_s = now_s
             opened_before = now_s - self._max_open_s
@@ -123,6 +150,7 @@ class TraceWindow:
     def settle(self, trace_id: bytes, summary: TraceSummary) -> None:
         """Pack an open trace, and release others where the window is full."""
         trace = self._open.pop(trace_id)
+        self.open_bytes -= trace.size_bytes
         data = _pack(trace.spans)
         self._packed[trace_id] = _PackedTrace(summary, data)
         self._eviction_queues[summary.kept].append(trace_id)

@@ -89,7 +89,7 @@ class Section(_message.Message):
     def __init__(self, span_id: _Optional[str] = ..., offset_ns: _Optional[int] = ..., duration_ns: _Optional[int] = ...) -> None: ...
 
 class TraceSummary(_message.Message):
-    __slots__ = ("trace_id", "name", "service", "start_unix_ms", "duration_ms", "spans", "services", "error", "tenant", "run_id", "step", "model", "cache", "paid_microusd", "saved_microusd", "kept")
+    __slots__ = ("trace_id", "name", "service", "start_unix_ms", "duration_ms", "spans", "services", "error", "tenant", "run_id", "step", "model", "cache", "paid_microusd", "saved_microusd", "kept", "background")
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class TraceSummary(_message.Message):
     PAID_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     SAVED_MICROUSD_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     trace_id: str
     name: str
     service: str
@@ -122,7 +123,8 @@ class TraceSummary(_message.Message):
     paid_microusd: int
     saved_microusd: int
     kept: str
-    def __init__(self, trace_id: _Optional[str] = ..., name: _Optional[str] = ..., service: _Optional[str] = ..., start_unix_ms: _Optional[int] = ..., duration_ms: _Optional[float] = ..., spans: _Optional[int] = ..., services: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., tenant: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., model: _Optional[str] = ..., cache: _Optional[str] = ..., paid_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., kept: _Optional[str] = ...) -> None: ...
+    background: str
+    def __init__(self, trace_id: _Optional[str] = ..., name: _Optional[str] = ..., service: _Optional[str] = ..., start_unix_ms: _Optional[int] = ..., duration_ms: _Optional[float] = ..., spans: _Optional[int] = ..., services: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., tenant: _Optional[str] = ..., run_id: _Optional[str] = ..., step: _Optional[str] = ..., model: _Optional[str] = ..., cache: _Optional[str] = ..., paid_microusd: _Optional[int] = ..., saved_microusd: _Optional[int] = ..., kept: _Optional[str] = ..., background: _Optional[str] = ...) -> None: ...
 
 class GetTraceRequest(_message.Message):
     __slots__ = ("trace_id",)
@@ -143,7 +145,7 @@ class GetTraceResponse(_message.Message):
     def __init__(self, summary: _Optional[_Union[TraceSummary, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., critical_path: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., error_origin_span_id: _Optional[str] = ...) -> None: ...
 
 class SearchTracesRequest(_message.Message):
-    __slots__ = ("window", "service", "name", "tenant", "run_id", "errors_only", "min_duration_ms", "limit")
+    __slots__ = ("window", "service", "name", "tenant", "run_id", "errors_only", "min_duration_ms", "limit", "include_background")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +154,7 @@ class SearchTracesRequest(_message.Message):
     ERRORS_ONLY_FIELD_NUMBER: _ClassVar[int]
     MIN_DURATION_MS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     window: Window
     service: str
     name: str
@@ -160,7 +163,8 @@ class SearchTracesRequest(_message.Message):
     errors_only: bool
     min_duration_ms: float
     limit: int
-    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ..., service: _Optional[str] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ..., run_id: _Optional[str] = ..., errors_only: _Optional[bool] = ..., min_duration_ms: _Optional[float] = ..., limit: _Optional[int] = ...) -> None: ...
+    include_background: bool
+    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ..., service: _Optional[str] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ..., run_id: _Optional[str] = ..., errors_only: _Optional[bool] = ..., min_duration_ms: _Optional[float] = ..., limit: _Optional[int] = ..., include_background: _Optional[bool] = ...) -> None: ...
 
 class SearchTracesResponse(_message.Message):
     __slots__ = ("traces",)
@@ -169,16 +173,18 @@ class SearchTracesResponse(_message.Message):
     def __init__(self, traces: _Optional[_Iterable[_Union[TraceSummary, _Mapping]]] = ...) -> None: ...
 
 class GetCriticalPathRequest(_message.Message):
-    __slots__ = ("window", "name", "from_percentile", "to_percentile")
+    __slots__ = ("window", "name", "from_percentile", "to_percentile", "include_background")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FROM_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
     TO_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     window: Window
     name: str
     from_percentile: float
     to_percentile: float
-    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ..., name: _Optional[str] = ..., from_percentile: _Optional[float] = ..., to_percentile: _Optional[float] = ...) -> None: ...
+    include_background: bool
+    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ..., name: _Optional[str] = ..., from_percentile: _Optional[float] = ..., to_percentile: _Optional[float] = ..., include_background: _Optional[bool] = ...) -> None: ...
 
 class CriticalPathRow(_message.Message):
     __slots__ = ("service", "name", "total_ms", "share", "traces")
@@ -203,10 +209,12 @@ class GetCriticalPathResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[CriticalPathRow, _Mapping]]] = ..., traces: _Optional[int] = ...) -> None: ...
 
 class GetServiceGraphRequest(_message.Message):
-    __slots__ = ("window",)
+    __slots__ = ("window", "include_background")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     window: Window
-    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+    include_background: bool
+    def __init__(self, window: _Optional[_Union[Window, _Mapping]] = ..., include_background: _Optional[bool] = ...) -> None: ...
 
 class Edge(_message.Message):
     __slots__ = ("client", "server", "calls", "errors", "p50_ms", "p99_ms", "hop_p50_ms")
@@ -530,14 +538,16 @@ class WatchIncidentsResponse(_message.Message):
     def __init__(self, incident: _Optional[_Union[Incident, _Mapping]] = ...) -> None: ...
 
 class WatchRequestsRequest(_message.Message):
-    __slots__ = ("tenant", "errors_only", "max_per_s")
+    __slots__ = ("tenant", "errors_only", "max_per_s", "include_background")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ERRORS_ONLY_FIELD_NUMBER: _ClassVar[int]
     MAX_PER_S_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     errors_only: bool
     max_per_s: float
-    def __init__(self, tenant: _Optional[str] = ..., errors_only: _Optional[bool] = ..., max_per_s: _Optional[float] = ...) -> None: ...
+    include_background: bool
+    def __init__(self, tenant: _Optional[str] = ..., errors_only: _Optional[bool] = ..., max_per_s: _Optional[float] = ..., include_background: _Optional[bool] = ...) -> None: ...
 
 class WatchRequestsResponse(_message.Message):
     __slots__ = ("trace", "skipped")

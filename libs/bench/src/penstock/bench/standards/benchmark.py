@@ -1,0 +1,177 @@
+"""Standards at the edges: OTLP in, Prometheus out, KServe v2, and the cases of public bug reports.
+
+A real Prometheus scrapes generated pages, OpenTelemetry's own exporters send to us, content is
+looked for in all that telemetry tells, and every test that is marked as a case is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.processes import home_folder
+from penstock.bench.harness.progress import say
+from penstock.bench.harness.report import Bound, Number, Result, Table
+from penstock.bench.standards.background import seen_background
+from penstock.bench.standards.cases import run_cases
+from penstock.bench.standards.content import FAMILIES, leaked_families
+from penstock.bench.standards.cpu import cpu_us_per_span, median_and_interval
+from penstock.bench.standards.prometheus import program
+from penstock.bench.standards.scrapes import Scraped, hostile_pages, scrape
+from penstock.bench.standards.wires import arrived
+from penstock.otel.attributes import GENAI_CONVENTIONS, SEMCONV_SCHEMA
+
+BOUNDS = {
+    "cases": Bound(">=", 12),
+    "cases_failed": Bound("<=", 0),
+    "hostile_scrapes": Bound(">=", 1000),
+    "scrapes_refused": Bound("<=", 0),
+    "content_families": Bound(">=", 30),
+    "content_leaks": Bound("<=", 0),
+    "background_in_latency": Bound("<=", 0),
+    "kserve_conformance_failed": Bound("<=", 0),
+    "otlp_http_vs_grpc_lost": Bound("<=", 0),
+    "telemetry_cpu_us_per_span": Bound("<=", 40),
+}
+KSERVE = "penstock.bench.kserve.conformance"
+PROMTOOL_PAGES = 100
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of the benchmark measured."""
+
+    figures: Mapping[str, Number]
+    context: Mapping[str, object] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+
+
+def run(options: Options) -> Result:
+    """Measure."""
+    figures: dict[str, Number] = {}
+    context: dict[str, object] = {
+        "genai_conventions": GENAI_CONVENTIONS,
+        "semconv_schema": SEMCONV_SCHEMA,
+    }
+    tables: tuple[Table, ...] = ()
+    for name in (options.part,) if options.part else PARTS:
+        say(f"standards: {name}")
+        part = PARTS[name](options.quick)
+        figures |= part.figures
+        context |= part.context
+        tables += part.tables
+    bounds = {name: bound for name, bound in BOUNDS.items() if name in figures}
+    return Result(figures, bounds, context, tables, notes=_notes(figures))
+
+
+def _notes(figures: Mapping[str, Number]) -> tuple[str, ...]:
+    missing = [name for name in BOUNDS if name not in figures]
+    return (f"Not measured here: {', '.join(missing)}.",) if missing else ()
+
+
+def _cases(_quick: bool) -> Part:
+    found = run_cases()
+    figures = {
+        "cases": len(found.passed) + len(found.failed),
+        "cases_failed": len(found.failed),
+        "case_tests": found.tests,
+    }
+    rows = [
+        (str(number), outcome)
+        for outcome, numbers in (
+            ("passed", found.passed),
+            ("failed", found.failed),
+            ("could not be run here", found.skipped),
+        )
+        for number in numbers
+    ]
+    return Part(figures, tables=(Table("Cases", ("case", "outcome"), tuple(sorted(rows))),))
+
+
+def _scrapes(quick: bool) -> Part:
+    server = program("prometheus")
+    if server is None:
+        return Part({}, {"prometheus": "not installed; `make standards` does"})
+    exports = 20 if quick else 1000
+    found = asyncio.run(_scraped(server, exports))
+    figures = {
+        "hostile_scrapes": exports,
+        "scrapes_refused": len(found.refused) + found.unparsed,
+        "samples_lost": found.samples_lost,
+    }
+    context = {"prometheus": "Debian's package; each export as text and as OpenMetrics"}
+    rows = tuple(sorted(found.refused.items()))
+    return Part(figures, context, _table("Refused pages", ("page", "error"), rows))
+
+
+async def _scraped(server: Path, exports: int) -> Scraped:
+    return await scrape(server, await hostile_pages(exports), PROMTOOL_PAGES)
+
+
+def _content(_quick: bool) -> Part:
+    with tempfile.TemporaryDirectory() as folder:
+        leaked = asyncio.run(leaked_families(Path(folder)))
+    figures = {"content_families": len(FAMILIES), "content_leaks": len(leaked)}
+    return Part(figures, tables=_table("Leaks", ("family",), tuple((name,) for name in leaked)))
+
+
+def _background(_quick: bool) -> Part:
+    with tempfile.TemporaryDirectory() as folder:
+        seen = asyncio.run(seen_background(Path(folder)))
+    rows = tuple((place,) for place in seen)
+    title = "Background work among requests"
+    return Part({"background_in_latency": len(seen)}, tables=_table(title, ("where",), rows))
+
+
+def _kserve(_quick: bool) -> Part:
+    if importlib.util.find_spec(KSERVE.rpartition(".")[0]) is None:
+        return Part({})
+    found = asyncio.run(importlib.import_module(KSERVE).run_conformance(home_folder()))
+    figures = {"kserve_cases": found.cases, "kserve_conformance_failed": len(found.failures)}
+    rows = tuple(sorted(found.failures.items()))
+    tables = _table("KServe v2", ("case", "failure"), rows)
+    return Part(figures, {"tritonclient": found.tritonclient}, tables)
+
+
+def _wires(quick: bool) -> Part:
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(arrived(Path(folder), 200 if quick else 5000))
+    rows = tuple((name, found.sent, held) for name, held in found.held.items())
+    columns = ("exporter", "sent", "held")
+    tables = _table("OpenTelemetry's own exporters", columns, rows)
+    return Part({"otlp_http_vs_grpc_lost": found.lost}, tables=tables)
+
+
+def _cpu(quick: bool) -> Part:
+    rounds = asyncio.run(cpu_us_per_span(5 if quick else 40))
+    median, low, high = median_and_interval(rounds)
+    context = {
+        "telemetry_cpu_us_interval": f"{low:.3g} to {high:.3g}",
+        "telemetry_cpu_rounds": len(rounds),
+    }
+    return Part({"telemetry_cpu_us_per_span": median}, context)
+
+
+def _table(
+    title: str, columns: tuple[str, ...], rows: tuple[tuple[str | Number, ...], ...]
+) -> tuple[Table, ...]:
+    """A table; none where it has no row."""
+    return (Table(title, columns, rows),) if rows else ()
+
+
+PARTS: Mapping[str, Callable[[bool], Part]] = {
+    "cases": _cases,
+    "scrapes": _scrapes,
+    "content": _content,
+    "background": _background,
+    "kserve": _kserve,
+    "wires": _wires,
+    "cpu": _cpu,
+}
+"""By name; the argument says whether a short run is enough."""
