@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type imports test check model up demo bench peers xds clean
+.PHONY: help setup gen gen-check fmt lint type imports test test-cell check model up demo bench peers xds clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,8 @@ imports: setup ## check which package imports which
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
-test-cell: setup model ## run the black-box tests against a cell, and against two behind one address
+test-cell: setup model ## run the black-box tests again, with the deciding services in one process
 	@PENSTOCK_SHAPE=cell $(PY) -m pytest tests/black_box
-	@PENSTOCK_SHAPE=cell PENSTOCK_WORKERS=2 $(PY) -m pytest tests/black_box
 
 check: lint type imports gen-check ## every check that is not a test
 

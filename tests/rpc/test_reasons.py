@@ -38,6 +38,7 @@ NO_INSTANCE           UNAVAILABLE          NOWHERE        other  yes    NOTHING 
 SHED                  RESOURCE_EXHAUSTED   NOWHERE        other  yes    NOTHING  SAID
 TRY_TIMED_OUT         DEADLINE_EXCEEDED    IF_REPEATABLE  same   no     SICK     SENT
 QUEUE_FULL            RESOURCE_EXHAUSTED   ELSEWHERE      same   yes    NOTHING  SAID
+PEER_HUNG             UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 NOT_ATTACHED          UNAVAILABLE          HERE           other  yes    NOTHING  SAID
 OWNER_GONE            UNAVAILABLE          HERE           other  yes    NOTHING  SAID
 PEER_HUNG             UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
