@@ -1,10 +1,10 @@
 """Recorded answers of providers, of each kind that is seen in the field, and what each must become.
 
 A recording is a file of the folder `recordings/<wire>/`: lines of `name: value`, a line `---`, then
-the body as the provider sent it. The names: `about` says what is peculiar; `expect` is a JSON object
-with what must come out, or the `reason` of the failure; `provider` is whose defaults apply; `stream:
-no` marks a whole answer; `lines: crlf` or `cr` gives the body other line ends, and `mark: yes` a byte
-order mark, which text files do not keep.
+the body as the provider sent it. The names: `about` says what is peculiar; `expect` is a JSON
+object with what must come out, or the `reason` of the failure; `provider` is whose defaults apply;
+`stream: no` marks a whole answer; `lines: crlf` or `cr` gives the body other line ends, and `mark:
+yes` a byte order mark, which text files do not keep.
 """
 
 from __future__ import annotations

@@ -20,4 +20,5 @@ BENCHMARKS: tuple[str, ...] = (
     "spot",
     "tokens",
     "telemetry",
+    "wires",
 )

@@ -35,9 +35,7 @@ class Played(NamedTuple):
         if self.result is None:
             return False
         task = pb.Task(generate=TASK)
-        return not GENERATE.unstorable_because(
-            task, self.result, MAX_TEMPERATURE, asked_for=True
-        )
+        return not GENERATE.unstorable_because(task, self.result, MAX_TEMPERATURE, asked_for=True)
 
     @property
     def is_internal(self) -> bool:
@@ -150,7 +148,7 @@ def differences(recording: Recording, came: Played) -> list[str]:
 
 
 def _chunks_are_the_answer(came: Played) -> bool:
-    """Whether chunks and result say the same; that an answer is unconfirmed the result alone says."""
+    """Whether chunks and result say the same; only the result says that it is unconfirmed."""
     assert came.result is not None
     whole = joined(came.chunks)
     whole.unconfirmed = came.result.generate.unconfirmed

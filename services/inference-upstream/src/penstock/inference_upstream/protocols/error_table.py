@@ -78,7 +78,7 @@ TOO_LONG = (
     r"token count .* exceeds",
     r"longer than the (model|maximum|context)",
     r"exceeds? the (model'?s )?max(imum)? (context|input|prompt|sequence|number of .*tokens)",
-    r"inputs? tokens .* must be",
+    r"inputs?`? tokens .* must be",
 )
 # OpenAI, Anthropic ("credit balance is too low" has the code of a bad request), DeepSeek
 BALANCE = (

@@ -10,17 +10,14 @@ Pure: bytes in, events out. Lines are cut as bytes, since a character may be spl
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 KNOWN_FIELDS = (b"event", b"id", b"retry")
 
 
-class Event(NamedTuple):
-    """One event: its data, and its type, which is empty where the stream gives none."""
-
-    data: bytes
-    name: bytes = b""
+Event = tuple[bytes, bytes]
+"""One event: its data, and its type, which is empty where the stream gives none. A plain pair,
+since one is made for each piece of each answer.
+"""
 
 
 class EventStream:
@@ -47,40 +44,45 @@ class EventStream:
         if b"\r" in piece:
             self._after_cr = piece.endswith(b"\r")
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if b"\n" not in piece:
-            # Joined once the line ends, so that a long line in many pieces is copied once.
-            self._pending.append(piece)
-            return []
-        self._pending.append(piece)
-        lines = b"".join(self._pending).split(b"\n")
-        self._pending = [lines.pop()]
+        lines = piece.split(b"\n")
+        rest = lines.pop()
         events: list[Event] = []
-        for line in lines:
-            self._take_line(line, events)
+        if lines:
+            if self._pending:
+                # Joined once the line ends, so that a long line in many pieces is copied once.
+                lines[0] = b"".join([*self._pending, lines[0]])
+                self._pending = []
+            for line in lines:
+                if line.startswith(b"data: "):
+                    self._data.append(line[6:])
+                elif line:
+                    self._take_line(line, events)
+                elif self._data or self._name:
+                    self._dispatch(events)
+            self._is_at_start = False
+        if rest:
+            self._pending.append(rest)
         return events
 
     def end(self) -> list[Event]:
         """The events that the end of the body completes."""
-        events: list[Event] = []
-        self._take_line(b"".join(self._pending), events)
-        self._pending = []
+        events = self.feed(b"\n")
         self._dispatch(events)
         return events
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
+        """Take a line that is neither blank nor the usual form of data."""
         if self._is_at_start:
             self._is_at_start = False
             line = line.removeprefix(BYTE_ORDER_MARK)
-        if not line:
-            self._dispatch(events)
-        elif line.startswith(b"data: "):
-            self._data.append(line[6:])
+        if line.startswith(b"event: "):
+            self._name = line[7:]
         elif line.startswith(b":"):
             self.comments += 1
         elif line.startswith(b"{"):
             self._dispatch(events)
-            events.append(Event(line))
-        else:
+            events.append((line, b""))
+        elif line:
             self._take_field(line)
 
     def _take_field(self, line: bytes) -> None:
@@ -95,7 +97,6 @@ class EventStream:
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            events.append(Event(data, self._name))
+            events.append((b"\n".join(self._data), self._name))
             self._data = []
         self._name = b""

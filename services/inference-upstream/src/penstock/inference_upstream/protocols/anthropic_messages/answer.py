@@ -31,6 +31,19 @@ from penstock.inference_upstream.protocols.wire import Target
 
 Json = dict[str, Any]
 Chunks = list[pb.GenerateChunk]
+NAMES: Mapping[Any, bytes] = {
+    kind: kind.encode()
+    for kind in (
+        "content_block_delta",
+        "content_block_start",
+        "content_block_stop",
+        "message_start",
+        "message_delta",
+        "message_stop",
+        "ping",
+    )
+}
+"""The types of events, as the stream names them."""
 KEEP_ALIVE = pb.GenerateChunk(keep_alive=True)
 
 
@@ -99,15 +112,18 @@ class MessageStream:
         self._message = MessageAnswer(task, target)
         self._is_irregular = False
         self._comments = 0
-        self._handlers: Mapping[str, Callable[[Json], Chunks]] = {
-            "content_block_delta": self._delta,
-            "content_block_start": self._block_start,
-            "content_block_stop": self._block_stop,
-            "message_start": self._start,
-            "message_delta": self._message_delta,
-            "message_stop": self._stop,
-            "ping": self._ping,
-        }
+        handlers = (
+            self._delta,
+            self._block_start,
+            self._block_stop,
+            self._start,
+            self._message_delta,
+            self._stop,
+            self._ping,
+        )
+        self._handlers: Mapping[str, Callable[[Json], Chunks]] = dict(
+            zip(NAMES, handlers, strict=True)
+        )
 
     def feed(self, piece: bytes) -> Chunks:
         """See AnswerStream."""
@@ -123,18 +139,18 @@ class MessageStream:
     def _take(self, event: Event) -> Chunks:
         if self.is_done:
             return []
-        if event.data == b"[DONE]":  # servers that speak both protocols
+        text, name = event
+        if text == b"[DONE]":  # servers that speak both protocols
             return []
-        data = parse_object(event.data, self._halves)
+        data = parse_object(text, self._halves)
         kind = data.get("type")
-        if kind == "error" or event.name == b"error" or "error" in data:
-            raise error_fault(data)
-        handler = self._handlers.get(kind) if isinstance(kind, str) else None
-        if handler is None or (event.name and event.name != kind.encode()):  # type: ignore[union-attr]
+        handler = self._handlers.get(kind) if type(kind) is str else None
+        if handler is None or (name and name != NAMES[kind]):
+            _check_for_error(data, name)
             # Unknown types are to be skipped; it may as well be a known one that was damaged.
             self._is_irregular = True
-        if handler is None:
-            return []
+            if handler is None:
+                return []
         try:
             return handler(data)
         except SHAPE_ERRORS:
@@ -152,7 +168,7 @@ class MessageStream:
         return self._message.blocks.start(_index(data), object_of(data["content_block"]))
 
     def _delta(self, data: Json) -> Chunks:
-        return self._message.blocks.add(_index(data), data["delta"])
+        return self._message.blocks.add(data["index"], data["delta"])
 
     def _block_stop(self, data: Json) -> Chunks:
         return self._message.blocks.stop(_index(data))
@@ -183,9 +199,14 @@ class MessageStream:
         return chunks + last_chunks, result
 
 
+def _check_for_error(data: Json, name: bytes) -> None:
+    if data.get("type") == "error" or name == b"error" or "error" in data:
+        raise error_fault(data)
+
+
 def _index(data: Json) -> int:
-    index = data["index"]
-    if isinstance(index, bool) or not isinstance(index, int):
+    index: Any = data["index"]
+    if type(index) is not int:
         raise TypeError("an index is a whole number")
     return index
 

@@ -97,8 +97,10 @@ class Blocks:
             raise malformed("a block grows that has not begun")
         kind = delta["type"]
         if block.kind == "text":
-            # Citations are not kept.
-            return self._text(text_of(delta["text"])) if kind == "text_delta" else []
+            if kind != "text_delta":
+                return []  # citations, which are not kept
+            text = text_of(delta["text"])
+            return [self._answer.add_text(text)] if text else []
         if kind == "input_json_delta":
             return self._add_input(block, text_of(delta["partial_json"]))
         if block.kind == "thinking" and kind == "thinking_delta":
