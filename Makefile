@@ -44,8 +44,8 @@ check: lint type imports gen-check ## every check that is not a test
 model: setup ## export and quantise the default model into .penstock/
 	@scripts/model $(VENV)
 
-up: setup model ## run everything in the foreground
-	@$(PY) -m penstock.stack up
+up: setup model ## run everything in the foreground; CONFIG=mine.yaml for your own file
+	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
 
 demo: setup model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo

@@ -31,12 +31,15 @@ from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
 from penstock.service.clock import SystemClock
 from penstock.service.settings import BadConfig
+from penstock.tasks.kinds import GENERATE
 from penstock.testkit.eventually import eventually
 from penstock.testkit.scripted_answers import Pace, log_normal_paces, trace_paces
 from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()
 TARGET = Target("m", Switches())
+PATIENT_MS = 30_000
+"""Longer than any answer here takes, on a busy machine too."""
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -68,9 +71,8 @@ class UpstreamRig:
                 "name": "up",
                 "base_url": upstream.url,
                 "models": models,
-                "silence_timeout_ms": 300,
-                "first_byte_timeout_ms": settings.get("silence_timeout_ms", 300),
-                "whole_timeout_ms": settings.get("silence_timeout_ms", 300),
+                "first_byte_timeout_ms": settings.get("silence_timeout_ms", PATIENT_MS),
+                "whole_timeout_ms": settings.get("silence_timeout_ms", PATIENT_MS),
                 **settings,
             }
         )
@@ -136,7 +138,7 @@ async def test_tokens_that_are_not_reported_are_estimated_and_marked() -> None:
         for result in (await rig.whole(task()), (await rig.stream(task()))[1]):
             assert result is not None
             assert result.usage.estimated
-            assert result.usage.input_tokens == 22 // 4
+            assert result.usage.input_tokens == GENERATE.estimate(task()).input_tokens
 
 
 async def test_tools_schemas_and_parameters_are_sent_and_tool_calls_come_back() -> None:
@@ -218,7 +220,11 @@ async def test_each_fault_has_its_code_and_reason_and_the_next_call_works(
 ) -> None:
     async with (
         ScriptedUpstream(faults=deque([fault])) as upstream,
-        UpstreamRig(upstream, most_answer_bytes=100_000) as rig,
+        UpstreamRig(
+            upstream,
+            most_answer_bytes=100_000,
+            silence_timeout_ms=1_000 if fault == "silence" else PATIENT_MS,
+        ) as rig,
     ):
         with pytest.raises(Fault) as failed:
             await (rig.stream(task()) if streamed else rig.whole(task()))

@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "documented-calls",
     "hop",
     "limiter",
     "overhead",

@@ -52,7 +52,7 @@ class ToolCallPieces:
         function = object_of(piece.get("function"))
         name, id_ = text_of(function.get("name")), text_of(piece.get("id"))
         index = _index(piece.get("index"))
-        arguments = _arguments(function.get("arguments"))
+        arguments = _arguments(function.get("arguments"), may_be_object=bool(name))
         call = None if is_whole else self._known_call(id_, index, name, arguments)
         if call is None:
             call = self._answer.open_tool_call()
@@ -110,8 +110,8 @@ def _index(value: Any) -> int | None:
     return value
 
 
-def _arguments(value: Any) -> str:
-    """Arguments as JSON text; some servers send the object itself."""
-    if isinstance(value, dict):
+def _arguments(value: Any, *, may_be_object: bool) -> str:
+    """Arguments as JSON text. Some servers send the object itself, in the piece with the name."""
+    if isinstance(value, dict) and may_be_object:
         return json.dumps(value, ensure_ascii=False)
     return text_of(value)
