@@ -16,6 +16,7 @@ from penstock.router.routing.spot_avoidance import OLD_S
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import unavailable
+from penstock.tasks.kinds import GENERATE
 from penstock.testkit.instance import EmptyInstance
 
 from ..routed import METADATA, Routed, StartRouter
@@ -71,6 +72,11 @@ async def join(
     return speaker
 
 
+def asked(content: str) -> inference_pb2.Task:
+    message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=content)
+    return inference_pb2.Task(generate=inference_pb2.GenerateTask(messages=[message]))
+
+
 async def stream(routed: Routed, max_tokens: int = 0) -> list[pb.GenerateStreamResponse]:
     message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content="count")
     task = inference_pb2.GenerateTask(messages=[message], max_tokens=max_tokens)
@@ -95,6 +101,7 @@ async def test_a_cut_answer_goes_on_where_an_instance_can(routed: Routed) -> Non
     assert receipt.route.instance_id == "second"
     assert "resumed after 8 characters: UNAVAILABLE" in receipt.notes
     assert receipt.usage.estimated
+    assert receipt.usage.input_tokens == 5 + GENERATE.estimate(asked("count")).input_tokens
     assert receipt.usage.output_tokens == 4
     assert routed.selection.branches["resumed"] == 1
 

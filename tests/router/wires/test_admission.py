@@ -11,7 +11,7 @@ import pytest
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.resuming import RESUMES
-from penstock.router.settings import ModelRoute, RoutesSection
+from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
 from penstock.rpc.reasons import Reason
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -19,9 +19,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from ..calls.test_resuming import Speaker
 from ..rig import embed, fault_of
-from ..routed import Routed
+from ..routed import Routed, StartRouter
 from ..scripted import Behaviour, ScriptedInstance
-from .conftest import LimitedRouter, StartLimitedRouter
+from .conftest import PRICES, LimitedRouter, StartLimitedRouter
 from .instances import fault, generate, join, set_window
 
 BIG_REQUESTS = {
@@ -173,6 +173,21 @@ async def test_a_tokenizer_that_is_named_for_a_model_counts_its_prompts(
         set_window(limited.routed, "a", 203)
         told = await fault_of(generate(limited.routed, "small", content))
         assert told.message.endswith("lacks room for 204 tokens, counted")
+
+
+@pytest.mark.wire_case(16)
+async def test_without_a_limiter_the_callers_ceiling_holds_all_the_same(
+    start_router: StartRouter,
+) -> None:
+    async with start_router(RouterSettings(), prices=PRICES) as routed:
+        big = await join(routed, "b", "big")
+        told = await fault_of(generate(routed, "big", "many words " * 20, max_cost_microusd=80))
+        assert told.reason is Reason.COST_CEILING
+        await generate(routed, "big", "hi", max_cost_microusd=80)
+        [task] = big.tasks
+        assert 0 < task.generate.max_tokens < 80
+        await generate(routed, "big", "hi")
+        assert big.tasks[1].generate.max_tokens == 0, "without limits a length stays open"
 
 
 @pytest.mark.wire_case(15)

@@ -21,6 +21,7 @@ from penstock.prices.price_file import read_prices
 from penstock.prices.prices import Prices
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.api.fleet_models import FleetModels
+from penstock.router.admission.unlimited import CeilingAdmission
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
 from penstock.router.caching.cache_lookup import CacheLookUp
@@ -41,7 +42,7 @@ from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
 from penstock.router.runs.runs import Runs
 from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
-from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, OpenAdmission, ShapeStage
+from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, ShapeStage
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.background import Background
@@ -93,7 +94,9 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
     admission = _admission(settings, outside, prices, selection.max_output_tokens)
     after = Background()
-    admitting = stages.admission or admission or OpenAdmission()
+    admitting = (
+        stages.admission or admission or CeilingAdmission(prices, selection.max_output_tokens)
+    )
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)

@@ -134,7 +134,7 @@ class Attempts:
                         self._learn(target, began, None)
                     whole = piece
                     if resumed:
-                        whole = joined(piece, resumed, request.estimate.input_tokens)
+                        whole = joined(piece, resumed, state.sent_tokens)
                     yield Served(whole.result, route, batch, whole.chunk)
             if not done:
                 message = "the answer was cut before its end"
@@ -164,6 +164,7 @@ class Attempts:
         options.CopyFrom(state.request.options)
         if RESUMES not in options.required_capabilities:
             options.required_capabilities.append(RESUMES)
+        state.sent_tokens += state.request.estimate.input_tokens
         rest = continued(task, text)
         estimate = state.request.kind.estimate(rest)
         state.request = state.request._replace(options=options, task=rest, estimate=estimate)

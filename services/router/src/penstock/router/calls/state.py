@@ -74,6 +74,8 @@ class CallState:
     """What the last try on the present model ended in."""
     streams: bool = False
     """Whether the answer leaves piece by piece, over a time in which an instance may go."""
+    sent_tokens: int = 0
+    """Input tokens, as estimated, of earlier sends whose answer the present one goes on with."""
     said_bytes: int = 0
     """UTF-8 bytes of the pieces of a stream that were passed on."""
     prefix_blocks: tuple[Hashable, ...] | None = None
@@ -107,7 +109,8 @@ def spent_by(state: CallState, error: BaseException | None) -> Spent | None:
         return None
     request = state.request
     said_tokens = state.said_bytes // BYTES_PER_TOKEN
-    return Spent(request.model, request.estimate.input_tokens, said_tokens)
+    input_tokens = state.sent_tokens + request.estimate.input_tokens
+    return Spent(request.model, input_tokens, said_tokens)
 
 
 def said_bytes(chunk: inference_pb2.GenerateChunk) -> int:
