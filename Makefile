@@ -38,8 +38,9 @@ test: setup model ## run all tests
 
 check: lint type imports gen-check ## every check that is not a test
 
-model: setup ## export and quantise the default model into .penstock/
+model: setup ## make the default models, an encoder and a chat model, in .penstock/
 	@scripts/model $(VENV)
+	@scripts/model $(VENV) chat
 
 up: setup model ## run everything in the foreground
 	@$(PY) -m penstock.stack up

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import math
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,7 @@ class Generator:
         shape = (ctypes.c_int64 * rank.value)()
         _call("OgaTensorGetShape", tensor.handle, shape, rank)
         _call("OgaTensorGetData", tensor.handle, ctypes.byref(data))
-        numbers = (ctypes.c_float * int(np.prod(shape))).from_address(data.value or 0)
+        numbers = (ctypes.c_float * math.prod(shape)).from_address(data.value or 0)
         return np.array(numbers, dtype=np.float32)
 
 

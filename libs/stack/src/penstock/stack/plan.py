@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from penstock.service.default_models import CHAT, ENCODER
 from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
@@ -28,7 +29,7 @@ CELL = ("router", "limiter", "cache", "batcher")
 BESIDE = ("console", "scaler", "telemetry")
 """The services that no call waits for: a process of theirs is called `beside`."""
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_MODEL = ENCODER
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
 SINGLE_THREADED_LIBRARIES = {
@@ -55,6 +56,7 @@ class StackPlan:
         profile: `development` or `production`.
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
+        chat: whether an instance of the chat model runs as well.
         shape: which services share a process.
     """
 
@@ -70,11 +72,13 @@ class StackPlan:
     api_key: str = ""
     upstream_name: str = ""
     shape: Shape = "processes"
+    chat: bool = False
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
         stores = (self._stores(),) if self._stores() else ()
-        instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
+        encoders = tuple(self.instance(number) for number in range(1, self.instances + 1))
+        instances = (*encoders, self.chat_instance()) if self.chat else encoders
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
             return (*stores, (self._beside(),), (self.cell(),), (*instances, *upstream))
@@ -114,7 +118,13 @@ class StackPlan:
 
     def instance(self, number: int, **settings: str) -> Program:
         """One instance of the default model; `number` counts from 1."""
-        name = f"inference-{number}"
+        return self._instance(f"inference-{number}", **settings)
+
+    def chat_instance(self) -> Program:
+        """The instance that answers `generate`."""
+        return self._instance("generate", models=CHAT)
+
+    def _instance(self, name: str, **settings: str) -> Program:
         defaults = {
             "instance_id": name,
             "compute_threads": "1",

@@ -114,6 +114,8 @@ async def run_stack(
     keys: Mapping[str, str],
     log: LogStream,
     shape: Shape = "processes",
+    *,
+    chat: bool = False,
 ) -> AsyncIterator[Stack]:
     """Start a stack, yield it once it serves, and stop all its processes afterwards.
 
@@ -124,6 +126,7 @@ async def run_stack(
         keys: API keys by tenant; the console uses the first.
         log: takes the output of all processes.
         shape: which services share a process.
+        chat: whether an instance of the chat model runs as well.
 
     Raises:
         CannotStart: a process refused to start or is not ready in time.
@@ -139,6 +142,7 @@ async def run_stack(
         api_key=next(iter(keys.values()), ""),
         upstream_name=_first_upstream(config_file),
         shape=shape,
+        chat=chat,
     )
     supervisor = Supervisor(log, is_ready)
     channel: grpc.aio.Channel | None = None

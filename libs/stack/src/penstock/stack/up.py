@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from penstock.service.default_models import CHAT
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
@@ -24,6 +25,7 @@ ANNOUNCED = (
     "batcher",
     "inference-1",
     "inference-2",
+    "generate",
     "scaler",
     "telemetry",
     "metrics",
@@ -84,8 +86,9 @@ async def _serve(
         CannotStart: a process refused to start, now or at a restart.
     """
     keys = {TENANT: DEVELOPMENT_KEY}
-    async with run_stack(addresses, home, config_file, keys, log, shape) as stack:
+    async with run_stack(addresses, home, config_file, keys, log, shape, chat=True) as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
+        await stack.wait_for_instances(CHAT, 1, TENANT)
         _announce(stack, console)
         raise CannotStart(await stack.supervisor.wait_for_failure())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+from penstock.service.default_models import ENCODER
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
 from pydantic import Field, field_validator
 
@@ -27,7 +28,7 @@ class InferenceSettings(ServiceSettings):
         "", description="address of this instance's batcher; empty: the router's default"
     )
     models: CommaList = Field(
-        ("all-MiniLM-L6-v2",),
+        (ENCODER,),
         description="names of the models to load, separated by commas; the first is the default",
     )
     compute_threads: int = Field(

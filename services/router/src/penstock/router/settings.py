@@ -86,7 +86,11 @@ class RouterSettings(ServiceSettings):
         le=19,
         description="niceness of the thread that waits for messages; 0: as other threads",
     )
-    default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
+    default_model: str = Field(
+        "",
+        description="model of a call that names none; empty: the one that comes with Penstock for "
+        "the kind of task",
+    )
 
     _split = field_validator("callback_hosts", mode="before")(split_commas)
 

@@ -33,6 +33,7 @@ class Models:
     """The routes in force and what callers have said of the answers."""
 
     def __init__(self, routes: RoutesSection, default_model: str, prices: Current[Prices]) -> None:
+        """`default_model` serves calls that name none; empty: the one of the task's kind."""
         self._default = default_model
         self._prices = prices
         self._judged: dict[str, list[int]] = {}
@@ -65,7 +66,7 @@ class Models:
         """
         spare = options.fallback_models
         if options.model != AUTO:
-            first = options.model or self._default
+            first = options.model or self._default or kind.default_model
             others = self._routes.fallbacks.get(first, ())
             if not spare and not others:
                 return Chain((first,))
@@ -78,7 +79,7 @@ class Models:
         ]
         if not good:
             why = "auto: no declared model is able and good enough; the default"
-            return Chain(_once([self._default, *spare]), why)
+            return Chain(_once([self._default or kind.default_model, *spare]), why)
         good.sort(key=lambda route: self._price_microusd(route.name, estimate))
         why = f"auto: cheapest of {len(good)} with quality {min_quality:g} or more"
         return Chain(_once([*(route.name for route in good), *spare]), why)
@@ -120,6 +121,7 @@ class Models:
         model = router_pb2.AvailableModel(name=name)
         price = self._prices.value.models.get(name)
         if price is not None:
+            model.priced = True
             model.input_microusd_per_mtok = price.input_microusd_per_mtok
             model.output_microusd_per_mtok = price.output_microusd_per_mtok
         return model
