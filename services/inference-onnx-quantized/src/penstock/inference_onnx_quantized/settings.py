@@ -34,6 +34,11 @@ class InferenceSettings(ServiceSettings):
     compute_threads: int = Field(
         os.cpu_count() or 1, ge=1, description="tasks computed at the same time"
     )
+    decoder_threads: int = Field(
+        0,
+        ge=0,
+        description="threads inside an operator of a model that generates; 0: one a physical core",
+    )
     providers: CommaList = Field(
         ("CPUExecutionProvider",),
         description="onnxruntime execution providers, separated by commas, the best first",

@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "fresh",
     "hop",
     "limiter",
     "overhead",
