@@ -39,6 +39,10 @@ imports: setup ## check which package imports which
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
+test-cell: setup model ## run the black-box tests against a cell, and against two behind one address
+	@PENSTOCK_SHAPE=cell $(PY) -m pytest tests/black_box
+	@PENSTOCK_SHAPE=cell PENSTOCK_WORKERS=2 $(PY) -m pytest tests/black_box
+
 check: lint type imports gen-check ## every check that is not a test
 
 model: setup-run ## make the default models, an encoder and a chat model, in .penstock/

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,17 @@ class Processes:
 
     async def service(self, name: str, module: str, address: str, **settings: str) -> None:
         """Start a service and wait until its health is SERVING."""
-        await self.run(name, *_python(module), listen=address, **settings)
+        await self._serving(name, _python(module), address, listen=address, **settings)
+
+    async def cell(self, services: Sequence[str], address: str, **settings: str) -> None:
+        """Start services in one process, and wait until the one at the address serves."""
+        command = _python("stack", "cell", ",".join(services))
+        await self._serving("cell", command, address, **settings)
+
+    async def _serving(
+        self, name: str, command: Sequence[str], address: str, **settings: str
+    ) -> None:
+        await self.run(name, *command, **settings)
 
         async def serves() -> bool:
             status = self._running[name].returncode

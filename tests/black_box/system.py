@@ -7,6 +7,7 @@ Tests know addresses, credentials, and the names of tenants, models and pools th
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from .configuration import EMBEDDER, PRICED, PROVIDER_KEY, TENANTS, configuratio
 from .processes import START_S, Processes, free_addresses
 from .provider import Provider
 
+SHAPE = os.environ.get("PENSTOCK_SHAPE", "processes")
+"""`cell`: the services that decide share a process; `processes`: each has its own."""
 TOKEN, OPERATOR = "internal-token-of-the-black-box", "secret-of-olga"
 
 
@@ -81,10 +84,12 @@ class _Services:
     async def start(self) -> None:
         """Start all of them, and wait until the router knows the instances."""
         await self._telemetry()
-        await self._batcher()
-        await self._limiters()
-        await self._cache()
-        await self._router()
+        if SHAPE == "cell":
+            await self._cell()
+        else:
+            for name, settings in self._deciding().items():
+                await self._start(name, **settings)
+        await self._brief_limiter()
         await self._instances()
         await self._scalers()
         await eventually(lambda: _instances_registered(self.at["router"]), START_S)
@@ -99,37 +104,45 @@ class _Services:
             "telemetry", prometheus_listen=self.at["metrics"], content_tenants="content"
         )
 
-    async def _batcher(self) -> None:
-        await self._start("batcher")
+    def _deciding(self) -> Mapping[str, Mapping[str, str]]:
+        """The settings of the services that decide, those that are called first."""
+        return {
+            "batcher": {},
+            "limiter": {
+                "ledger_url": self.ledger,
+                "admin_listen": self.at["operators"],
+                "admin_tokens": f"olga={OPERATOR}",
+                "envoy_listen": self.at["envoy"],
+                "lease_ms": "1000",
+                "store_timeout_ms": "5000",
+                "store_patience_ms": "5000",
+            },
+            "cache": {"cache_url": self.answers},
+            "router": {
+                "ledger_url": self.ledger,
+                "batcher_address": self.at["batcher"],
+                "cache_address": self.at["cache"],
+                "limiter_address": self.at["limiter"],
+                "heartbeat_interval_ms": "200",
+                "callback_hosts": "hooks.example.com",
+                "callback_secret": "secret-of-callbacks",
+            },
+        }
 
-    async def _limiters(self) -> None:
-        """The limiter, and another one on the same ledger whose holds expire after a second."""
-        await self._start(
-            "limiter",
-            ledger_url=self.ledger,
-            admin_listen=self.at["operators"],
-            admin_tokens=f"olga={OPERATOR}",
-            envoy_listen=self.at["envoy"],
-            lease_ms="1000",
-            store_timeout_ms="5000",
-            store_patience_ms="5000",
-        )
+    async def _cell(self) -> None:
+        """The same in one process, or in as many as PENSTOCK_WORKERS says."""
+        own = {
+            f"{service}_{key}": value
+            for service, settings in self._deciding().items()
+            for key, value in {"listen": self.at[service], **settings}.items()
+        }
+        workers = os.environ.get("PENSTOCK_WORKERS", "1")
+        shared = {"otlp_endpoint": self.at["telemetry"], "workers": workers}
+        await self.processes.cell(tuple(self._deciding()), self.at["router"], **shared, **own)
+
+    async def _brief_limiter(self) -> None:
+        """Another limiter on the same ledger, whose holds expire after a second."""
         await self._start("brief_limiter", "limiter", ledger_url=self.ledger, hold_ms="1000")
-
-    async def _cache(self) -> None:
-        await self._start("cache", cache_url=self.answers)
-
-    async def _router(self) -> None:
-        await self._start(
-            "router",
-            ledger_url=self.ledger,
-            batcher_address=self.at["batcher"],
-            cache_address=self.at["cache"],
-            limiter_address=self.at["limiter"],
-            heartbeat_interval_ms="200",
-            callback_hosts="hooks.example.com",
-            callback_secret="secret-of-callbacks",
-        )
 
     async def _instances(self) -> None:
         router = self.at["router"]

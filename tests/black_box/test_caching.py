@@ -16,6 +16,8 @@ from .caching import BYPASSED, EXACT, MISS, kept, never_kept
 from .calls import Api, Caller, Counted, chat
 from .instance import Asked, Script, Serve, echo, said
 
+JSON_OBJECT = inference_pb2.ResponseFormat(kind=inference_pb2.RESPONSE_FORMAT_KIND_JSON_OBJECT)
+
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="session")]
 Pieces = AsyncIterator[inference_pb2.GenerateChunk | inference_pb2.TaskResult]
 
@@ -80,7 +82,9 @@ async def test_a_copy_outlives_a_second_in_the_cache(
         {"temperature": 0.1},
         {"stop": ["x"]},
         {"seed": 1},
-        {"response_schema_json": "{}"},
+        {"response_format": JSON_OBJECT},
+        {"reasoning": inference_pb2.ReasoningOptions(effort="low")},
+        {"extra_json": '{"top_k": 4}'},
     ],
 )
 async def test_any_part_of_a_request_makes_it_another(

@@ -59,8 +59,14 @@ async def test_the_provider_is_sent_what_was_asked(caller: Caller) -> None:
         top_p=0.25,
         seed=7,
         stop=["END"],
-        response_schema_json='{"type": "array"}',
-        tool_choice="gauges",
+        response_format=inference_pb2.ResponseFormat(
+            kind=inference_pb2.RESPONSE_FORMAT_KIND_JSON_SCHEMA,
+            schema_json='{"type": "array"}',
+            strict=True,
+        ),
+        tool_choice=inference_pb2.ToolChoice(
+            mode=inference_pb2.TOOL_CHOICE_MODE_REQUIRED, functions=["gauges"]
+        ),
     )
     task.tools.add(name="gauges", description="Reads gauges.", parameters_json='{"type": "object"}')
     await caller.generate(task, model="chat", cache=BYPASS)

@@ -18,6 +18,7 @@ from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.testkit.chats import chat, chat_result, look_up_request
 
+JSON = inference_pb2.ResponseFormat(kind=inference_pb2.RESPONSE_FORMAT_KIND_JSON_OBJECT)
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 SEMANTIC, MISS = common_pb2.CACHE_OUTCOME_SEMANTIC_HIT, common_pb2.CACHE_OUTCOME_MISS
 OTHER_SCOPES: dict[str, tuple[Call, dict[str, Any], dict[str, Any]]] = {
@@ -27,7 +28,7 @@ OTHER_SCOPES: dict[str, tuple[Call, dict[str, Any], dict[str, Any]]] = {
     "system prompt": (ANN, {"system": "You are rude."}, {}),
     "tools": (ANN, {"tools": [inference_pb2.Tool(name="find", read_only=True)]}, {}),
     "temperature": (ANN, {"temperature": 0.1}, {}),
-    "schema": (ANN, {"response_schema_json": "{}"}, {}),
+    "schema": (ANN, {"response_format": JSON}, {}),
     "model": (ANN, {}, {"model": "chat-2"}),
     "revision": (ANN, {}, {"model": "chat@2"}),
     "namespace": (ANN, {}, {"namespace": "b"}),

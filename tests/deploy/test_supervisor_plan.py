@@ -9,8 +9,10 @@ import pytest
 from penstock.service.default_models import CHAT
 from penstock.stack import ports
 from penstock.stack.cell import DRAIN_ORDER
-from penstock.stack.plan import BESIDE, CELL, Shape, StackPlan
+from penstock.stack.plan import StackPlan
 from penstock.stack.process import Program
+from penstock.stack.shapes import BESIDE, CELL, Shape
+from penstock.stack.workers import Workers
 from services_file import FILE, differences, host_port, listen_variables, package_of
 
 PACKAGES = {package_of(service): service for service in FILE.services}
@@ -144,6 +146,32 @@ def test_a_service_in_a_shared_process_has_the_settings_of_its_own(
     assert shared.command[-1] == ",".join(services)
     for service in services:
         assert alone[service].env.items() <= settings_in(shared, service).items()
+
+
+def test_several_cells_differ_in_their_name_and_own_address_only(tmp_path: Path) -> None:
+    one = StackPlan(
+        ports.documented(), tmp_path, tmp_path, tmp_path / "penstock.yaml", "token", shape="cell"
+    )
+    several = replace(one, workers=2)
+    (alone,), pair = one.cells(), several.cells()
+    own = {"PENSTOCK_CELL", "PENSTOCK_CELL_ADDRESS"}
+    assert not own & alone.env.keys()
+    assert [cell.name for cell in pair] == ["cell-1", "cell-2"]
+    assert [cell.env["PENSTOCK_CELL"] for cell in pair] == ["cell-1", "cell-2"]
+    addresses = [f"unix:{tmp_path}/cell-1.sock", f"unix:{tmp_path}/cell-2.sock"]
+    assert [cell.env["PENSTOCK_CELL_ADDRESS"] for cell in pair] == addresses
+    for cell in pair:
+        assert {name: cell.env[name] for name in cell.env.keys() - own} == alone.env
+    beside = next(p for stage in several.stages() for p in stage if p.name == "beside")
+    assert beside.env["PENSTOCK_BATCHER_ADDRESS"] == ",".join(addresses)
+
+
+def test_cells_for_other_machines_have_ports_of_their_own() -> None:
+    assert Workers(3, Path("/tmp"), "10.0.0.5:7090").addresses() == (
+        "10.0.0.5:7090",
+        "10.0.0.5:7091",
+        "10.0.0.5:7092",
+    )
 
 
 def test_what_a_scaler_starts_inherits_the_same_in_both_shapes(

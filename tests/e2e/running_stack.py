@@ -12,18 +12,20 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.shapes import Layout, Shape
 from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
 KEYS = {"acme": "psk-e2e", "globex": "psk-e2e-second"}
 KEY = KEYS["acme"]
 INSTANCES = ("inference-1", "inference-2")
-SHAPES: tuple[Shape, ...] = ("cell", "processes")
 
 
 @contextlib.asynccontextmanager
-async def stack_in(folder: Path, home: Path, shape: Shape) -> AsyncIterator[Stack]:
+async def stack_in(
+    folder: Path, home: Path, shape: Shape, *, chat: bool = False
+) -> AsyncIterator[Stack]:
     """A stack with its data in `folder` and the models of `home`; afterwards no process is left."""
     (folder / "models").symlink_to(home / "models")
     config = folder / "penstock.yaml"
@@ -31,7 +33,8 @@ async def stack_in(folder: Path, home: Path, shape: Shape) -> AsyncIterator[Stac
     config.write_text(yaml.safe_dump({"keys": {"api": api_keys}}))
     before = set(psutil.Process().children(recursive=True))
     log = LogStream(Console(quiet=True))
-    async with run_stack(ports.free(), folder, config, KEYS, log, shape) as stack:
+    layout = Layout(shape)
+    async with run_stack(ports.free(), folder, config, KEYS, log, layout, chat=chat) as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, len(INSTANCES), "acme")
         yield stack
     left = set(psutil.Process().children(recursive=True)) - before

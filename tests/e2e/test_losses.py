@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from penstock.stack.plan import BESIDE
+from penstock.stack.shapes import BESIDE, SHAPES
 from penstock.stack.stack import Stack
 from penstock.testkit.eventually import eventually
-from running_stack import SHAPES, embed, stack_in
+from running_stack import embed, stack_in
 
 pytestmark = [pytest.mark.processes]
 NOTE_WAIT_S = 60

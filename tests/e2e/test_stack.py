@@ -19,9 +19,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.auth import TOKEN_KEY
+from penstock.stack.shapes import SHAPES
 from penstock.stack.stack import Stack
 from penstock.stack.traces import fetch_trace, services_in
-from running_stack import INSTANCES, KEY, SHAPES, embed, stack_in
+from running_stack import INSTANCES, KEY, embed, stack_in
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

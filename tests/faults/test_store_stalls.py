@@ -20,10 +20,10 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.rpc.call import PRIORITIES
 from penstock.stack import ports
 from penstock.stack.log import LogStream
+from penstock.stack.shapes import SHAPES, Layout
 from penstock.stack.stack import Stack, run_stack
 from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
 from rich.console import Console
-from running_stack import SHAPES
 
 MODEL = "all-MiniLM-L6-v2"
 TENANTS = tuple(agent.tenant for agent in AGENTS)
@@ -53,7 +53,7 @@ async def stack(
     config = folder / "penstock.yaml"
     config.write_text(yaml.safe_dump({"keys": {"api": api}, "limits": {"rules": [budget]}}))
     async with run_stack(
-        ports.free(), folder, config, keys, LogStream(Console(quiet=True)), request.param
+        ports.free(), folder, config, keys, LogStream(Console(quiet=True)), Layout(request.param)
     ) as started:
         await started.wait_for_instances(MODEL, 2, TENANTS[0])
         yield started

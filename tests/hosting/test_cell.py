@@ -4,13 +4,21 @@ together.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import (
+    metrics_service_pb2,
+    metrics_service_pb2_grpc,
+)
 from penstock.api.inference.v1 import inference_pb2
 from penstock.hosting.assembly import Assembly
-from penstock.hosting.cell import Member, reload_all, serving_together
+from penstock.hosting.cell import Member, prepare_all, serving_together
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Service
+from penstock.hosting.service import Service, reloading
 from penstock.rpc.auth import internal
 from penstock.rpc.call import Call
 from penstock.rpc.endpoint import Endpoint
@@ -136,19 +144,81 @@ async def test_a_service_that_cannot_start_stops_those_that_have() -> None:
     assert pair.events == ["called opens", "called closes"]
 
 
-def test_a_reload_reaches_every_service_though_one_refuses() -> None:
-    reached: list[str] = []
+class Receiver(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """An OTLP receiver that remembers which service exported which metric."""
 
-    def refuse() -> None:
-        reached.append("first")
-        raise BadConfig(["limits: wrong"])
+    def __init__(self) -> None:
+        self.metrics: list[tuple[str, str]] = []
 
-    services = [
-        Service("first", [], reload=refuse),
-        Service("second", [], reload=lambda: reached.append("second")),
-        Service("third", [], reload=refuse),
-    ]
+    async def Export(
+        self,
+        request: metrics_service_pb2.ExportMetricsServiceRequest,
+        context: grpc.aio.ServicerContext,
+    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
+        for resource in request.resource_metrics:
+            attributes = {
+                each.key: each.value.string_value for each in resource.resource.attributes
+            }
+            for scope in resource.scope_metrics:
+                name = attributes["service.name"]
+                self.metrics += [(name, metric.name) for metric in scope.metrics]
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        server = grpc.aio.server()
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        yield f"127.0.0.1:{port}"
+        await server.stop(None)
+
+
+async def test_the_metrics_of_the_process_are_exported_once() -> None:
+    pair, receiver = Pair(), Receiver()
+    async with receiver.serving() as endpoint:
+        exporting = [
+            Member(member.assembly, member.settings.model_copy(update={"otlp_endpoint": endpoint}))
+            for member in pair.members
+        ]
+        async with serving_together(exporting):
+            pass  # what was measured is exported at the end
+    memory = [name for name, metric in receiver.metrics if metric == "process.memory.usage"]
+    assert memory == ["cell"]
+    exporting_services = {name for name, _ in receiver.metrics}
+    assert {"caller", "called"} <= exporting_services
+
+
+class Reloading:
+    """A service that reads a value that its file holds, and refuses `wrong`."""
+
+    def __init__(self) -> None:
+        self.file = self.in_force = "old"
+        prepare = reloading(self._checked, self._take)
+        self.service = Service("reloading", [], prepare_reload=prepare)
+
+    def _checked(self) -> str:
+        if self.file == "wrong":
+            raise BadConfig(["limits: wrong"])
+        return self.file
+
+    def _take(self, value: str) -> None:
+        self.in_force = value
+
+
+def test_a_new_file_is_in_force_in_every_service_once_all_have_checked_it() -> None:
+    first, second = Reloading(), Reloading()
+    first.file = second.file = "new"
+    apply = prepare_all([first.service, second.service])
+    assert (first.in_force, second.in_force) == ("old", "old")
+    apply()
+    assert (first.in_force, second.in_force) == ("new", "new")
+
+
+def test_no_service_takes_a_file_that_one_refuses() -> None:
+    first, second, third = Reloading(), Reloading(), Reloading()
+    first.file, second.file, third.file = "new", "wrong", "wrong"
     with pytest.raises(BadConfig) as caught:
-        reload_all(services)
-    assert caught.value.problems == ["limits: wrong"]
-    assert reached == ["first", "second", "first"]
+        prepare_all([first.service, second.service, third.service])
+    assert caught.value.problems == ["limits: wrong"], "a problem of several is said once"
+    assert [each.in_force for each in (first, second, third)] == ["old", "old", "old"]

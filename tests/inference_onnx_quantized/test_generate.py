@@ -31,6 +31,8 @@ from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, peer_over
 from tiny_decoder import CONTEXT_TOKENS, write_decoder
 
+JSON_OBJECT = pb.ResponseFormat(kind=pb.RESPONSE_FORMAT_KIND_JSON_OBJECT)
+REQUIRED = pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 
@@ -154,8 +156,10 @@ async def test_answers_that_are_asked_for_at_once_do_not_mix(generator: Generato
         (generate("a", stop=[""]), "task.generate.stop"),
         (generate("a", max_tokens=1 << 30), "task.generate.max_tokens"),
         (generate("a", tools=[pb.Tool(name="f")]), "task.generate.tools"),
-        (generate("a", response_schema_json="{}"), "task.generate.response_schema_json"),
-        (generate("a", tool_choice="required"), "task.generate.tool_choice"),
+        (generate("a", response_format=JSON_OBJECT), "task.generate.response_format"),
+        (generate("a", tool_choice=REQUIRED), "task.generate.tool_choice"),
+        (generate("a", top_logprobs=0), "task.generate.top_logprobs"),
+        (generate("a", extra_json="{}"), "task.generate.extra_json"),
         (
             pb.Task(
                 generate=pb.GenerateTask(

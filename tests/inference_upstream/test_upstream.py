@@ -43,6 +43,13 @@ def task(text: str = "one two three", **more: Any) -> pb.Task:
     return made
 
 
+def with_schema(schema_json: str) -> pb.Task:
+    made = task()
+    made.generate.response_format.kind = pb.RESPONSE_FORMAT_KIND_JSON_SCHEMA
+    made.generate.response_format.schema_json = schema_json
+    return made
+
+
 class UpstreamRig:
     """A service before a scripted upstream, called without a network between."""
 
@@ -129,9 +136,10 @@ async def test_tools_schemas_and_parameters_are_sent_and_tool_calls_come_back() 
     def script(_: dict[str, Any]) -> ScriptedAnswer:
         return ScriptedAnswer("", tool_calls=(("find", '{"a": 1}'),), finish_reason="tool_calls")
 
-    made = task(
-        max_tokens=7, temperature=0.5, response_schema_json='{"type": "object"}', tool_choice="find"
-    )
+    made = task(max_tokens=7, temperature=0.5)
+    made.generate.response_format.kind = pb.RESPONSE_FORMAT_KIND_JSON_SCHEMA
+    made.generate.response_format.schema_json = '{"type": "object"}'
+    made.generate.tool_choice.functions.append("find")
     made.generate.tools.add(name="find", description="finds", parameters_json='{"type": "object"}')
     made.generate.stop.append("END")
     async with ScriptedUpstream(script) as upstream, UpstreamRig(upstream) as rig:
@@ -440,8 +448,8 @@ async def test_a_bad_request_names_its_field_and_is_not_sent() -> None:
             (pb.ComputeRequest(model="chat"), "task"),
             (pb.ComputeRequest(model="chat", task=pb.Task(infer=pb.InferTask())), "task"),
             (
-                pb.ComputeRequest(model="chat", task=task(response_schema_json="{nonsense")),
-                "task.response_schema_json",
+                pb.ComputeRequest(model="chat", task=with_schema("{nonsense")),
+                "task.response_format.schema_json",
             ),
         ):
             with pytest.raises(Fault) as failed:

@@ -11,9 +11,9 @@ import pytest
 from grpc import StatusCode as Code
 from penstock.rpc.reasons import TABLE, Charge, Consequences, Reason, Retry, Verdict, reason_of
 
-# Columns: the reason; its gRPC code; where the request may be tried again at once; whether another
-# model may serve it; whether a job tries again later; what it says of the instance; what is charged
-# beside nothing: what was said, or all that was sent.
+# Columns: the reason; its gRPC code; where the request may be tried again at once; whether the same
+# model only, another or a larger one may serve it; whether a job tries again later; what it says of
+# the instance; what is charged beside nothing: what was said, or all that was sent.
 EXPECTED = """
 reason                code                 retry          model  later  verdict  charge
 CANCELLED             CANCELLED            NOWHERE        same   yes    NOTHING  SENT
@@ -39,9 +39,10 @@ SHED                  RESOURCE_EXHAUSTED   NOWHERE        other  yes    NOTHING 
 TRY_TIMED_OUT         DEADLINE_EXCEEDED    IF_REPEATABLE  same   no     SICK     SENT
 QUEUE_FULL            RESOURCE_EXHAUSTED   ELSEWHERE      same   yes    NOTHING  SAID
 NOT_ATTACHED          UNAVAILABLE          HERE           other  yes    NOTHING  SAID
+OWNER_GONE            UNAVAILABLE          HERE           other  yes    NOTHING  SAID
 INSTANCE_LEAVING      UNAVAILABLE          ELSEWHERE      other  yes    NOTHING  SAID
-NO_ANSWER             UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-STREAM_CUT            UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
+NO_ANSWER             UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
+STREAM_CUT            UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
 FOLLOWED_BROKE        UNAVAILABLE          NOWHERE        same   yes    NOTHING  SAID
 RATE_LIMITED          RESOURCE_EXHAUSTED   NOWHERE        same   yes    NOTHING  SAID
 BUDGET_EXHAUSTED      RESOURCE_EXHAUSTED   NOWHERE        same   no     NOTHING  SAID
@@ -58,18 +59,20 @@ RUN_DEADLINE          DEADLINE_EXCEEDED    NOWHERE        same   no     NOTHING 
 NO_STORE              UNAVAILABLE          NOWHERE        same   yes    NOTHING  SAID
 ATTEMPTS_EXHAUSTED    UNAVAILABLE          NOWHERE        same   no     NOTHING  SAID
 UPSTREAM_REFUSED      INVALID_ARGUMENT     NOWHERE        same   no     NOTHING  SAID
-UPSTREAM_TOO_LONG     INVALID_ARGUMENT     NOWHERE        same   no     NOTHING  SAID
-UPSTREAM_CREDENTIALS  FAILED_PRECONDITION  NOWHERE        same   no     NOTHING  SAID
-UPSTREAM_NO_MODEL     FAILED_PRECONDITION  NOWHERE        same   no     NOTHING  SAID
-UPSTREAM_RATE_LIMITED RESOURCE_EXHAUSTED   ELSEWHERE      other  yes    SICK     SAID
-UPSTREAM_OVERLOADED   UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
+UPSTREAM_TOO_LONG     INVALID_ARGUMENT     NOWHERE        larger no     NOTHING  SAID
+UPSTREAM_FILTERED     INVALID_ARGUMENT     NOWHERE        same   no     NOTHING  SAID
+UPSTREAM_CREDENTIALS  FAILED_PRECONDITION  ELSEWHERE      other  yes    UNUSABLE SAID
+UPSTREAM_BALANCE      FAILED_PRECONDITION  ELSEWHERE      other  yes    UNUSABLE SAID
+UPSTREAM_NO_MODEL     FAILED_PRECONDITION  ELSEWHERE      other  yes    UNUSABLE SAID
+UPSTREAM_RATE_LIMITED RESOURCE_EXHAUSTED   ELSEWHERE      other  yes    BUSY     SAID
+UPSTREAM_OVERLOADED   UNAVAILABLE          ELSEWHERE      other  yes    BUSY     SAID
 UPSTREAM_POOL_FULL    UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
 UPSTREAM_UNREACHABLE  UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_SILENT       UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_RESET        UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_ERROR        UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_MALFORMED    UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
-UPSTREAM_TOO_LARGE    UNAVAILABLE          ELSEWHERE      other  yes    GONE     SAID
+UPSTREAM_SILENT       UNAVAILABLE          ELSEWHERE      other  yes    SICK     SENT
+UPSTREAM_RESET        UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
+UPSTREAM_ERROR        UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
+UPSTREAM_MALFORMED    UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
+UPSTREAM_TOO_LARGE    UNAVAILABLE          ELSEWHERE      other  yes    SICK     SAID
 """
 
 
@@ -88,10 +91,11 @@ def _rows() -> list[Row]:
         expected = Consequences(
             Code[code],
             Retry[retry],
-            {"same": False, "other": True}[model],
-            {"no": False, "yes": True}[later],
-            Verdict[verdict],
-            Charge[charge],
+            other_model=model != "same",
+            larger_model=model == "larger",
+            later={"no": False, "yes": True}[later],
+            verdict=Verdict[verdict],
+            charge=Charge[charge],
         )
         rows.append(Row(Reason[reason], expected))
     return rows

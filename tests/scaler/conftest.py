@@ -55,6 +55,8 @@ class Scaler:
         self.clock = clock
         self.api: scaler_pb2_grpc.ScalerServiceStub
         self.keda: keda_grpc.ExternalScalerStub
+        self.channel: grpc.aio.Channel
+        """KEDA's connection."""
 
     @property
     def pool(self) -> Pool:
@@ -92,8 +94,8 @@ class Scalers:
         endpoint = Endpoint(SCALER, servicer, internal(TOKEN))
         own = await self._serve(GrpcServer("scaler", settings, [endpoint]))
         scaler.api = scaler_pb2_grpc.ScalerServiceStub(own)
-        keda = await self._serve(keda_port(settings, autoscaler, self.clock))
-        scaler.keda = keda_grpc.ExternalScalerStub(keda)
+        scaler.channel = await self._serve(keda_port(settings, autoscaler, self.clock))
+        scaler.keda = keda_grpc.ExternalScalerStub(scaler.channel)
         return scaler
 
     async def _serve(self, server: GrpcServer) -> grpc.aio.Channel:
@@ -109,12 +111,14 @@ def make_pool(actuator: Actuator, **changes: Any) -> Pool:
     return Pool(PoolPlanner(PoolConfig.model_validate({**POOL, **changes})), actuator)
 
 
-async def feed(scaler: Scaler, work: Sequence[float], backlog: float = 0.0) -> None:
+async def feed(
+    scaler: Scaler, work: Sequence[float], backlog: float = 0.0, model: str = "m"
+) -> None:
     """Report one sample after each interval, and let the scaler decide after each."""
     for amount in work:
         start_s = scaler.clock.time()
         await scaler.clock.advance(INTERVAL_S)
-        await scaler.autoscaler.report("m", [Sample(start_s, amount, backlog)])
+        await scaler.autoscaler.report(model, [Sample(start_s, amount, backlog)])
         await scaler.autoscaler.wait_for_fits()
         await scaler.autoscaler.tick()
 

@@ -13,6 +13,7 @@ from penstock.scaler.actuator_settings import ProcessActuator
 from penstock.scaler.pool_settings import PoolConfig
 from penstock.scaler.settings import ScalerSettings
 from penstock.service.clock import SystemClock
+from penstock.service.cpus import usable_cpus
 from penstock.testkit.eventually import eventually
 
 from .conftest import Scalers, feed
@@ -91,5 +92,5 @@ def test_the_local_pool_runs_as_processes_at_most_as_many_as_there_are_cores() -
     assert isinstance(local.actuator, ProcessActuator)
     assert local.actuator.command == ("{python}", "-m", "thing")
     assert local.actuator.unmanaged_instances == 2
-    assert local.max_instances == 2 + (os.cpu_count() or 1)
+    assert local.max_instances == 2 + usable_cpus()
     assert other == pools[1]

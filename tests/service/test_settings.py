@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -143,11 +143,12 @@ async def test_a_bad_new_file_is_refused_and_the_old_values_stay(tmp_path: Path)
     held = [load_section(path, "limits", LimitsSection)]
     seen = asyncio.Event()
 
-    def reload() -> None:
+    def prepare() -> Callable[[], None]:
         seen.set()
-        held[0] = load_section(path, "limits", LimitsSection)
+        section = load_section(path, "limits", LimitsSection)
+        return lambda: held.__setitem__(0, section)
 
-    reload_on_sighup(reload)
+    reload_on_sighup(prepare)
     try:
         for content, expected in (
             ("limits: {per_second: -1}\n", 7),

@@ -5,138 +5,37 @@ ports, with a store and an instance beside it.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import signal
-import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
-import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from penstock.api.batcher.v1 import batcher_pb2, batcher_pb2_grpc
 from penstock.api.common.v1 import common_pb2
-from penstock.api.inference.v1 import inference_pb2
 from penstock.api.limiter.v1 import limiter_pb2, limiter_pb2_grpc
-from penstock.api.router.v1 import router_pb2 as pb
-from penstock.api.router.v1 import router_pb2_grpc
 from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.peers.stream import open_channel
-from penstock.service.store import socket_folder
-from penstock.stack import ports
-from penstock.stack.configuration import api_key
-from penstock.stack.plan import CELL, StackPlan
-from penstock.stack.readiness import is_ready
-from penstock.stack.supervisor import RestartPolicy, Supervisor
+from penstock.stack.shapes import CELL
 from penstock.testkit.eventually import eventually
-from penstock.testkit.instance import EmptyInstance
-from penstock.testkit.registered import Registration, registered_instance
+from running_cells import MODEL, TOKEN, WIDE, Running, running, until_served
 
-TOKEN = "the-token-of-the-cell"
-MODEL = "scripted"
-WIDE = {"name": "wide", "kind": "rate", "counts": "requests", "limit": 10**6, "window": "minute"}
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
-
-
-class Instance(EmptyInstance):
-    """Embeds everything as one number; a text that begins with `held` waits for its release."""
-
-    def __init__(self) -> None:
-        self.started = asyncio.Event()
-        self.release = asyncio.Event()
-
-    async def Compute(
-        self, request: inference_pb2.ComputeRequest, call: Call
-    ) -> inference_pb2.ComputeResponse:
-        if request.task.embed.texts[0].startswith("held"):
-            self.started.set()
-            await self.release.wait()
-        embedding = inference_pb2.Embedding(values=[1.0])
-        embedded = inference_pb2.EmbedResult(embeddings=[embedding])
-        return inference_pb2.ComputeResponse(result=inference_pb2.TaskResult(embed=embedded))
-
-
-@dataclass
-class Running:
-    """A cell that serves."""
-
-    plan: StackPlan
-    supervisor: Supervisor
-    lines: list[str]
-    channel: grpc.aio.Channel
-    instance: Instance
-
-    async def embed(self, text: str, key: str = "psk-acme") -> pb.EmbedResponse:
-        options = pb.CallOptions(model=MODEL)
-        request = pb.EmbedRequest(options=options, texts=[text])
-        metadata = (("authorization", f"Bearer {key}"),)
-        router = router_pb2_grpc.RouterServiceStub(self.channel)
-        answer: pb.EmbedResponse = await router.Embed(request, metadata=metadata, timeout=20)
-        return answer
-
-    def configure(self, tenants: tuple[str, ...], rules: list[dict[str, Any]]) -> None:
-        keys = [api_key(name, f"psk-{name}") for name in tenants]
-        content = {"keys": {"api": keys}, "limits": {"rules": rules}}
-        self.plan.config_file.write_text(yaml.safe_dump(content))
-
-    def send(self, number: signal.Signals) -> None:
-        child = self.supervisor.child("cell")
-        assert child is not None
-        os.kill(child.pid, number)
-
-    async def wait_for_line(self, part: str, times: int = 1) -> None:
-        await eventually(lambda: sum(part in line for line in self.lines) >= times, 30)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    folder = tmp_path_factory.mktemp("cell")
-    plan = StackPlan(
-        ports.free(), folder, socket_folder(), folder / "penstock.yaml", TOKEN, shape="cell"
-    )
-    lines: list[str] = []
-    restart = RestartPolicy(initial_s=0.01)
-    supervisor = Supervisor(lambda name, line: lines.append(f"{name}: {line}"), is_ready, restart)
-    instance = Instance()
-    channel = open_channel(plan.addresses["router"])
-    running = Running(plan, supervisor, lines, channel, instance)
-    running.configure(("acme",), [WIDE])
-    try:
-        for stage in plan.request_path(traced=False):
-            await supervisor.start(stage)
-        registration = Registration("one", MODEL, concurrency=4)
-        address = plan.addresses["router"]
-        async with registered_instance(instance, registration, address, TOKEN):
-            yield running
-    finally:
-        await channel.close()
-        await supervisor.stop()
+    async with running(tmp_path_factory.mktemp("cell"), workers=1) as cells:
+        yield cells
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def cell(started: Running) -> Running:
     """The cell, serving: the test before may have ended its process."""
-    await _until_served(started)
+    await until_served(started)
     return started
-
-
-async def _until_served(running: Running) -> None:
-    """Wait until the instance answers; each text is new, so that no cache does."""
-    texts = (f"is it there? {uuid.uuid4()}" for _ in itertools.count())
-
-    async def served() -> bool:
-        try:
-            await running.embed(next(texts))
-        except grpc.aio.AioRpcError:
-            return False
-        return True
-
-    await eventually(served, 30)
 
 
 async def test_a_call_passes_all_four_services_of_one_process(cell: Running) -> None:
@@ -190,10 +89,23 @@ async def test_sighup_reaches_every_service_and_a_bad_file_is_refused(cell: Runn
     cell.configure(("acme",), [WIDE])
 
 
+async def test_a_file_that_one_service_refuses_is_taken_by_none(cell: Running) -> None:
+    cell.configure(("acme", "initech"), [{**WIDE, "limit": "much"}])
+    try:
+        cell.send(signal.SIGHUP)
+        await cell.wait_for_line("limits.rules.0.limit")
+        assert sum("limits.rules.0.limit" in line for line in cell.lines) == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await cell.embed("of a key in the refused file", "psk-initech")
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        cell.configure(("acme",), [WIDE])
+
+
 async def test_a_cell_that_dies_is_restarted_and_serves_again(cell: Running) -> None:
     cell.send(signal.SIGKILL)
     await cell.wait_for_line("cell ended (signal 9); restarting")
-    await _until_served(cell)
+    await until_served(cell)
 
 
 async def test_sigterm_lets_a_call_in_flight_finish(cell: Running) -> None:

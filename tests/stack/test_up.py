@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from penstock.stack import ports
 from penstock.stack.stack import internal_token
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "penstock.stack", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
 
 
 def test_a_port_in_use_is_named_and_free_ones_are_not() -> None:
@@ -45,3 +49,32 @@ def test_a_home_that_is_not_writable_is_named(tmp_path: Path) -> None:
     home.write_text("a file, not a folder")
     with pytest.raises(CannotStart, match=f"{home}.*PENSTOCK_HOME"):
         internal_token(home)
+
+
+@pytest.mark.parametrize(
+    ("variables", "services", "message"),
+    [
+        ({"PENSTOCK_WORKERS": "none"}, "router", "'none' is no number from 1 to 64"),
+        ({"PENSTOCK_WORKERS": "0"}, "router", "'0' is no number from 1 to 64"),
+        ({"PENSTOCK_WORKERS": "2"}, "router,telemetry", "'telemetry' cannot run several times"),
+        ({"PENSTOCK_WORKERS": "2"}, "limiter,batcher", "several batchers behind one address need"),
+        (
+            {"PENSTOCK_WORKERS": "2", "PENSTOCK_WORKERS_LISTEN": "7090"},
+            "router",
+            "PENSTOCK_WORKERS_LISTEN: '7090' is no host:port",
+        ),
+    ],
+)
+def test_cells_that_cannot_share_an_address_are_refused(
+    variables: dict[str, str], services: str, message: str
+) -> None:
+    ended = run_command("cell", services, **variables)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_several_workers_need_the_shape_of_cells() -> None:
+    ended = run_command("up", "--workers", "2", "--shape", "processes")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "several workers need cells: add --shape cell" in ended.stderr

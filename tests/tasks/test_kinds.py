@@ -331,9 +331,10 @@ def test_other_answers_do_not_say_how_sure_they_are(kind: Kind) -> None:
 def answered(reason: int = pb.FINISH_REASON_STOP, *calls: str) -> TaskResult:
     """An answer that ended so, with calls of these tools."""
     result = TaskResult()
+    result.generate.message.content = "" if calls else "an answer"
     result.generate.finish_reason = reason  # type: ignore[assignment]
     for name in calls:
-        result.generate.message.tool_calls.add(name=name)
+        result.generate.message.tool_calls.add(name=name, arguments_json="{}")
     return result
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from penstock.stack import ports
-from penstock.stack.plan import Shape, StackPlan
+from penstock.stack.plan import StackPlan
+from penstock.stack.shapes import Shape
 
 
 @pytest.mark.parametrize(("shape", "collector"), [("processes", "telemetry"), ("cell", "beside")])

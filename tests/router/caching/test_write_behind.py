@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from penstock.router.caching import known_misses as module
+from penstock.router.caching.known_misses import GATHER_S
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import MAX_REQUEST_BYTES
 from penstock.tasks.kind import TaskResult
@@ -24,7 +25,7 @@ async def test_answers_are_brought_together_by_tenant(rig: Rig) -> None:
     for call, text in ((ACME, "a"), (ACME, "b"), (BOLT, "a")):
         await answered(rig, text, answer("7"), call)
     assert rig.cache.stored_unasked == []
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     assert [
         (organisation, [one.task.embed.texts[0] for one in answers])
         for organisation, answers in rig.cache.stored_unasked
@@ -56,7 +57,7 @@ async def test_callers_terms_travel_with_their_answer(rig: Rig) -> None:
     await rig.follow()
     miss = await rig.miss(embed("a", namespace="n", tags=["t"]))
     await rig.store(miss.ticket, answer("7"))
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     [(_, [brought])] = rig.cache.stored_unasked
     assert (brought.scope.namespace, list(brought.tags), brought.asked_for) == ("n", ["t"], True)
 
@@ -66,7 +67,7 @@ async def test_answers_that_are_more_than_one_message_are_brought_in_parts(rig: 
     large = TaskResult(revision="x" * (MAX_REQUEST_BYTES // 3))
     for text in "abcde":
         await answered(rig, text, large)
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     assert [len(answers) for _, answers in rig.cache.stored_unasked] == [2, 2, 1]
 
 
@@ -77,7 +78,7 @@ async def test_many_answers_are_brought_in_batches(
     await rig.follow()
     for text in "abcde":
         await answered(rig, text, answer("7"))
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     assert [len(answers) for _, answers in rig.cache.stored_unasked] == [2, 2, 1]
 
 
@@ -88,9 +89,9 @@ async def test_where_too_many_wait_the_newest_are_dropped(
     await rig.follow()
     for text in "abc":
         await answered(rig, text, answer("7"))
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     await answered(rig, "d", answer("7"))
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     assert [
         [one.task.embed.texts[0] for one in answers] for _, answers in rig.cache.stored_unasked
     ] == [["a", "b"], ["d"]]
@@ -100,12 +101,12 @@ async def test_a_cache_that_is_gone_loses_the_answers_and_gets_the_next_ones(rig
     await rig.follow()
     await answered(rig, "a", answer("7"))
     rig.cache.is_gone = True
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     assert rig.cache.count("StoreAll") == 1
     rig.cache.is_gone = False
     await rig.settle(2.0)
     await answered(rig, "b", answer("8"))
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     [(_, [brought])] = rig.cache.stored_unasked
     assert brought.result.revision == "8"
 
@@ -114,6 +115,6 @@ async def test_closing_brings_what_waits(rig: Rig) -> None:
     await rig.follow()
     await answered(rig, "a", answer("7"))
     closing = asyncio.create_task(rig.stage.close())
-    await rig.settle(0.02)
+    await rig.settle(2 * GATHER_S)
     await closing
     assert len(rig.cache.stored_unasked) == 1

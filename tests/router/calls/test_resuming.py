@@ -43,7 +43,7 @@ class Speaker(EmptyInstance):
         for number, word in enumerate(words):
             if number == self.after:
                 raise unavailable("the machine goes")
-            tool = [inference_pb2.ToolCall(name="f")] if self.calls_tool else []
+            tool = [inference_pb2.ToolCallDelta(name="f")] if self.calls_tool else []
             yield inference_pb2.ComputeStreamResponse(
                 chunk=inference_pb2.GenerateChunk(delta=word, tool_calls=tool)
             )
@@ -167,7 +167,7 @@ def test_an_answer_that_was_delivered_as_text_can_be_gone_on_with() -> None:
 @pytest.mark.parametrize(
     "chunk",
     [
-        says(tool_calls=[inference_pb2.ToolCall(name="f")]),
+        says(tool_calls=[inference_pb2.ToolCallDelta(name="f")]),
         says(finish_reason=inference_pb2.FINISH_REASON_STOP),
     ],
 )

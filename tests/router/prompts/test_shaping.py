@@ -286,7 +286,7 @@ def test_the_built_model_embeds_each_text_by_itself(home: Path) -> None:
 
 def test_an_embedder_is_not_even_made_where_no_rule_selects(tmp_path: Path) -> None:
     stage, made = selecting(tmp_path, metals)
-    stage.replace(PromptsSection(embedder=tmp_path))
+    stage.prepare(PromptsSection(embedder=tmp_path))()
     assert len(made) == 1
 
 
@@ -358,9 +358,9 @@ async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_t
     stage = PromptShape(PromptsSection(rules=()), Current(PRICES))
     task = chat()
     assert await shape_or_none(stage, task) is None
-    stage.replace(PromptsSection())
+    stage.prepare(PromptsSection())()
     assert (await shape(stage, task)).task is not task
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(BadConfig):
-        stage.replace(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
+        stage.prepare(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
     assert (await shape(stage, task)).task is not task

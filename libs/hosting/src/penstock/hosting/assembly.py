@@ -26,3 +26,7 @@ class Assembly(Generic[S]):
     """The one question that it answers, for `--help`."""
     edge: bool = False
     """Whether it has a public port."""
+    owns_instances: bool = False
+    """Whether other cells have to reach the one in this cell, because it alone queues for some
+    instances; else any cell's will do.
+    """

@@ -16,13 +16,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.hosting.assembly import Assembly
+from penstock.hosting.cell_port import CellPort
 from penstock.hosting.life import serving, signals_to
 from penstock.hosting.local_services import LocalServices
 from penstock.hosting.outside import Outside, dialling, telemetry_of
-from penstock.hosting.service import Service
+from penstock.hosting.service import Apply, Service
 from penstock.service.clock import SystemClock
 from penstock.service.logs import SERVICE
 from penstock.service.settings import BadConfig, ServiceSettings, reload_on_sighup
+
+PROCESS = "cell"
+"""`service.name` of the metrics of a process that several services share."""
+COLLECTOR = "telemetry"
+"""The service that others export to."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +54,34 @@ async def live_together(members: Sequence[Member]) -> None:
 
     with signals_to(on_signal):
         async with serving_together(members, hurry) as services:
-            reload_on_sighup(lambda: reload_all(services))
+            reload_on_sighup(lambda: prepare_all(services))
             gc.freeze()  # as in `live`
             await stop.wait()
             grace_s = max(member.settings.grace_s for member in members)
             asyncio.get_running_loop().call_later(grace_s, hurry.set)
 
 
-def reload_all(services: Sequence[Service]) -> None:
-    """Let every service read the configuration file again.
+def prepare_all(services: Sequence[Service]) -> Apply:
+    """Let every service check the configuration file; returns what puts it in force in all.
 
     Raises:
-        BadConfig: with the problems of all that refused it; those keep their old values.
+        BadConfig: with the problems of all that refuse it; none has changed.
     """
     problems: list[str] = []
+    prepared: list[Apply] = []
     for service in services:
         try:
-            service.reload()
+            prepared.append(service.prepare_reload())
         except BadConfig as error:
             problems += error.problems
     if problems:
         raise BadConfig(list(dict.fromkeys(problems)))
+
+    def apply() -> None:
+        for put_in_force in prepared:
+            put_in_force()
+
+    return apply
 
 
 @contextlib.asynccontextmanager
@@ -83,6 +96,9 @@ async def serving_together(
             await running.enter_async_context(_hosted(member, world, local, hurry))
             for member, world in pairs
         ]
+        for service in started:
+            if isinstance(own := service.ports[-1], CellPort):
+                await own.cell_is_complete()
         yield tuple(reversed(started))
 
 
@@ -96,6 +112,9 @@ async def _hosted(
     try:
         outside = replace(world, dial=local.dialling(settings, world))
         service: Service = member.assembly.build(settings, outside)
+        if settings.cell_address and member.assembly.owns_instances:
+            own = CellPort(service, settings, outside)
+            service = replace(service, ports=(*service.ports[:-1], own))
         ports = (local.add(service, settings, outside), *service.ports)
         async with serving(replace(service, ports=ports), settings, hurry):
             yield service
@@ -106,15 +125,26 @@ async def _hosted(
 @contextlib.asynccontextmanager
 async def _worlds(members: Sequence[Member]) -> AsyncIterator[Sequence[Outside]]:
     """The real world of each service; what they recorded is flushed at the end, all at once."""
-    worlds = [_world(member) for member in members]
+    names = [member.assembly.name for member in members]
+    worlds = [_world(member, _process_metrics(member, names)) for member in members]
     try:
         yield worlds
     finally:
         await asyncio.gather(*(asyncio.to_thread(world.telemetry.close) for world in worlds))
 
 
-def _world(member: Member) -> Outside:
+def _process_metrics(member: Member, names: Sequence[str]) -> str | None:
+    """The name under which a member exports the metrics of the process, which are exported once:
+    telemetry records those of its process by itself.
+    """
+    name = member.assembly.name
+    if len(names) == 1:
+        return name
+    return PROCESS if name == names[0] and COLLECTOR not in names else None
+
+
+def _world(member: Member, process: str | None) -> Outside:
     assembly, settings = member.assembly, member.settings
-    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge)
+    telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge, process=process)
     clock = SystemClock()
     return Outside(telemetry, dialling(settings, clock, telemetry), clock)

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from penstock.hosting.unix_socket import free_path
 from penstock.rpc.dispatch import MAX_MESSAGE_BYTES
 from penstock.rpc.endpoint import Endpoint, EndpointHandlers
 from penstock.rpc.spans import NO_TRACER, Tracer
@@ -33,12 +34,16 @@ class ServerLimits:
     max_streams: int = 1000
     default_deadline_s: float = 30.0
 
-    def options(self) -> list[tuple[str, int]]:
-        """As gRPC channel arguments; SO_REUSEPORT off, so that a second copy on a port fails
-        instead of sharing its traffic.
+    def options(self, *, shared_port: bool) -> list[tuple[str, int]]:
+        """As gRPC channel arguments.
+
+        Args:
+            shared_port: whether several processes listen on the port (SO_REUSEPORT), to each of
+                which the kernel gives a share of the connections; else a second one fails instead
+                of taking half of the traffic unnoticed.
         """
         return [
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(shared_port)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", 64 << 20),
             ("grpc.max_metadata_size", self.max_metadata_bytes // 2),
@@ -50,7 +55,10 @@ class ServerLimits:
 
 
 class GrpcServer:
-    """A gRPC port. Owner: whoever started it must `stop` it."""
+    """A gRPC port. Owner: whoever started it must `stop` it.
+
+    Without `serving_from_start` its health says NOT_SERVING until `set_serving`.
+    """
 
     def __init__(
         self,
@@ -63,12 +71,13 @@ class GrpcServer:
         tracer: Tracer = NO_TRACER,
         clock: Clock | None = None,
         limits: ServerLimits | None = None,
+        serving_from_start: bool = True,
     ) -> None:
         self.name = name
         self._settings = settings
         self._clock = clock or SystemClock()
         limits = limits or ServerLimits()
-        self.grpc_server = grpc.aio.server(options=limits.options())
+        self.grpc_server = grpc.aio.server(options=limits.options(shared_port=bool(settings.cell)))
         self._handlers = [
             EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s)
             for endpoint in endpoints
@@ -78,6 +87,7 @@ class GrpcServer:
             add(self.grpc_server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
+        self._serving_from_start = serving_from_start
         self._names = [endpoint.service.full_name for endpoint in endpoints] + list(foreign_names)
         if settings.profile == "development":
             names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -89,11 +99,14 @@ class GrpcServer:
         """Bind and serve; returns the TCP port, 0 for a unix socket.
 
         Raises:
-            CannotStart: the address is in use or is not one of this machine.
+            CannotStart: the address is in use, is not one of this machine, or names a file that is
+                no socket.
         """
         address = self._settings.listen
         if address.startswith("unix:"):
-            Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+            if self._settings.cell:
+                raise CannotStart(f"{address}: several cells cannot share a unix socket")
+            free_path(Path(address.removeprefix("unix:")))
         try:
             port = self.grpc_server.add_insecure_port(address)
         except RuntimeError:
@@ -106,8 +119,8 @@ class GrpcServer:
         if not address.startswith("unix:"):
             self.port = port
             self.address = f"{address.rpartition(':')[0]}:{port}"
+        await self.set_serving(self._serving_from_start)
         await self.grpc_server.start()
-        await self.set_serving(True)
         return self.port
 
     async def set_serving(self, serving: bool) -> None:

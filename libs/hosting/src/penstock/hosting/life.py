@@ -37,7 +37,7 @@ async def live(service: Service, settings: ServiceSettings) -> None:
 
     with signals_to(on_signal):
         async with serving(service, settings, hurry):
-            reload_on_sighup(service.reload)
+            reload_on_sighup(service.prepare_reload)
             gc.freeze()  # what is there when serving begins stays: no collection need scan it
             await stop.wait()
 

@@ -80,7 +80,7 @@ class LocalPort:
 
 def _addresses(settings: ServiceSettings) -> set[str]:
     """Where a service is reached; a port that is chosen when it is bound can be named by nobody."""
-    given = {settings.listen, settings.advertise} - {""}
+    given = {settings.listen, settings.advertise, settings.cell_address} - {""}
     return {_canonical(address) for address in given if not address.endswith(":0")}
 
 

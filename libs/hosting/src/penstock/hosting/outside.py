@@ -16,6 +16,7 @@ import redis.asyncio
 from google.protobuf.descriptor import ServiceDescriptor
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.dispatch import EXCHANGE
+from penstock.rpc.peers.merged import MergedPeer
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
 from penstock.service.clock import Clock, SystemClock
@@ -37,6 +38,12 @@ class Outside:
     clock: Clock = field(default_factory=SystemClock)
     open_store: OpenStore = open_store
     rng: Random = field(default_factory=Random)
+
+
+def dial_all(dial: Dial, addresses: str, service: ServiceDescriptor) -> Peer:
+    """One peer for a service, or for all services of a kind at addresses with commas between."""
+    peers = [dial(address.strip(), service) for address in addresses.split(",")]
+    return peers[0] if len(peers) == 1 else MergedPeer(peers)
 
 
 def dialling(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> Dial:
@@ -70,14 +77,22 @@ async def real_world(
         await asyncio.to_thread(telemetry.close)
 
 
-def telemetry_of(service: str, settings: ServiceSettings, *, edge: bool = False) -> Telemetry:
-    """The telemetry of a service, as its settings say. Owner: the caller, who closes it."""
-    instance = getattr(settings, "instance_id", "") or settings.advertise or settings.listen
+def telemetry_of(
+    service: str, settings: ServiceSettings, *, edge: bool = False, process: str | None = ""
+) -> Telemetry:
+    """The telemetry of a service, as its settings say. Owner: the caller, who closes it.
+
+    `edge` and `process`: see Telemetry.
+    """
+    address = settings.advertise or settings.listen
+    named = f"{address}/{settings.cell}" if settings.cell else address
+    instance = getattr(settings, "instance_id", "") or named
     return Telemetry(
         service,
         settings.otlp_endpoint,
         profile=settings.profile,
         edge=edge,
         instance=instance,
+        process=process,
         interval_s=1.0,
     )

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from penstock.rpc.endpoint import Endpoint
 
 Hook = Callable[[], Awaitable[None]]
+Apply = Callable[[], None]
+"""Puts what was read and checked in force; cannot fail."""
+T = TypeVar("T")
 
 
 class Port(Protocol):
@@ -41,6 +44,25 @@ async def nothing() -> None:
     """A hook that has nothing to do."""
 
 
+def no_change() -> None:
+    """What a service applies that reads no configuration file."""
+
+
+def reloading(read: Callable[[], T], put_in_force: Callable[[T], None]) -> Callable[[], Apply]:
+    """The `prepare_reload` of a service.
+
+    Args:
+        read: reads and checks the sections; raises BadConfig.
+        put_in_force: takes what `read` has returned, and cannot fail.
+    """
+
+    def prepare() -> Apply:
+        checked = read()
+        return lambda: put_in_force(checked)
+
+    return prepare
+
+
 @dataclass(frozen=True)
 class Service:
     """One assembled service. Owner: whoever runs it."""
@@ -58,5 +80,7 @@ class Service:
     """Before the ports stop, while calls are still served: deregister."""
     close: Hook = nothing
     """After the last call: end background work, give back what is owned."""
-    reload: Callable[[], None] = lambda: None
-    """The configuration file may have changed; raises BadConfig and keeps the old values."""
+    prepare_reload: Callable[[], Apply] = lambda: no_change
+    """The configuration file may have changed: read and check it. Raises BadConfig; nothing changes
+    before what it returns is called.
+    """

@@ -15,7 +15,7 @@ from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -52,11 +52,17 @@ class Exporter:
         recorder: what is taken from.
         endpoint: `host:port` or `unix:/path` of the receiver.
         resource: who is sending, see `resource_of`.
+        of_process: whose the metrics of the process are; None: not exported here.
         interval_s: seconds between exports of spans.
     """
 
     def __init__(
-        self, recorder: Recorder, endpoint: str, resource: Resource, interval_s: float
+        self,
+        recorder: Recorder,
+        endpoint: str,
+        resource: Resource,
+        of_process: Resource | None,
+        interval_s: float,
     ) -> None:
         self._recorder = recorder
         self._endpoint = endpoint
@@ -68,8 +74,9 @@ class Exporter:
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
         self.meter = self._provider.get_meter("penstock", "0.1.0")
-        for gauge in ProcessMetrics().gauges():
-            self.add_gauge(*gauge)
+        self._process: _OtherResource | None = None
+        if of_process is not None:
+            self._add_process_metrics(of_process)
         self._started_ns = time.time_ns()
         self._unix_offset_ns = time.time_ns() - time.perf_counter_ns()
         self._stop = threading.Event()
@@ -95,10 +102,16 @@ class Exporter:
     def add_gauge(self, name: str, unit: str, description: str, read: Callable[[], float]) -> None:
         """Export what `read` returns with every export of metrics."""
 
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(read())
+        _add_gauge(self.meter, name, unit, description, read)
 
-        self.meter.create_observable_gauge(name, [observe], unit, description)
+    def _add_process_metrics(self, resource: Resource) -> None:
+        """Export CPU, memory and threads with every export of metrics, under a resource."""
+        meter = self.meter
+        if resource != self._resource:
+            self._process = _OtherResource(resource)
+            meter = self._process.meter
+        for gauge in ProcessMetrics().gauges():
+            _add_gauge(meter, *gauge)
 
     def _run(self) -> None:
         rounds = 0
@@ -126,19 +139,15 @@ class Exporter:
         period_ns = (self._started_ns, time.time_ns())
         scopes = counts_as_metrics(recorder.durations, recorder.dropped_spans, accounts, period_ns)
         # All under one resource: of equal resources the encoder keeps only the last.
-        scopes += self._instruments()
-        data = MetricsData([ResourceMetrics(self._resource, scopes, "")])
+        scopes += _scopes(self._reader)
+        resources = [ResourceMetrics(self._resource, scopes, "")]
+        if self._process is not None:
+            resources.append(self._process.metrics())
+        data = MetricsData(resources)
         delivered = self._metrics.export(data) is MetricExportResult.SUCCESS
         if not delivered:
             recorder.accounts.restore(accounts)
         self._note_result(delivered, 0)
-
-    def _instruments(self) -> list[ScopeMetrics]:
-        """The counters, histograms and gauges that the service made."""
-        data = self._reader.get_metrics_data()
-        if data is None:
-            return []
-        return [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
 
     def _note_result(self, delivered: bool, spans: int) -> None:
         """Count lost spans; log when the receiver stops taking exports and when it takes them
@@ -172,6 +181,37 @@ class Exporter:
             end_time=ended.end_ns + self._unix_offset_ns,
             instrumentation_scope=SCOPE,
         )
+
+
+class _OtherResource:
+    """Instruments under another resource than the service's."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._resource = resource
+        self._reader = InMemoryMetricReader()
+        provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
+        self.meter = provider.get_meter("penstock", "0.1.0")
+
+    def metrics(self) -> ResourceMetrics:
+        """What its instruments say now."""
+        return ResourceMetrics(self._resource, _scopes(self._reader), "")
+
+
+def _scopes(reader: InMemoryMetricReader) -> list[ScopeMetrics]:
+    """What the counters, histograms and gauges of a reader say now."""
+    data = reader.get_metrics_data()
+    if data is None:
+        return []
+    return [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+
+
+def _add_gauge(
+    meter: Meter, name: str, unit: str, description: str, read: Callable[[], float]
+) -> None:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(read())
+
+    meter.create_observable_gauge(name, [observe], unit, description)
 
 
 def resource_of(service: str, instance: str = "") -> Resource:

@@ -88,6 +88,8 @@ class Telemetry:
         edge: True for a service with a public port, where a caller's sampled flag is not obeyed but
             counts towards `traces_per_s`.
         instance: `service.instance.id`; empty: host name and process identifier.
+        process: `service.name` of the metrics of the process (CPU, memory, threads); empty:
+            `service`; None: another service of the process exports them.
         traces_per_s: traces sampled in a second at most, in production.
         slow_s: a span that took longer is exported even when its trace is not sampled.
         max_queued_spans: ended spans that may wait for export; more are dropped and counted.
@@ -103,6 +105,7 @@ class Telemetry:
         profile: str = "development",
         edge: bool = False,
         instance: str = "",
+        process: str | None = "",
         traces_per_s: float = TRACES_PER_S,
         slow_s: float = 1.0,
         max_queued_spans: int = 65_536,
@@ -119,7 +122,8 @@ class Telemetry:
             from penstock.otel.export import Exporter, resource_of
 
             resource = resource_of(service, instance)
-            self._exporter = Exporter(self._recorder, endpoint, resource, interval_s)
+            of_process = None if process is None else resource_of(process or service, instance)
+            self._exporter = Exporter(self._recorder, endpoint, resource, of_process, interval_s)
             self._recorder.is_exporting = True
             self._exporter.start()
             atexit.register(self.close)

@@ -58,6 +58,7 @@ class Session:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._result_credits = 0
+        self._ping = 0
         self._finished = 0
         self._closing = False
         self._draining = False
@@ -102,6 +103,9 @@ class Session:
             self._result_credits += frame.credits
             self._wake.set()
             self._room.set()
+        if frame.ping:
+            self._ping = frame.ping
+            self._wake.set()
         for item_id in frame.cancelled_ids:
             if task := self._tasks.get(item_id):
                 task.cancel()
@@ -221,14 +225,15 @@ class Session:
 
     async def _write(self, context: Any) -> None:
         """Send whatever is ready in one frame, as often as the peer's credits allow; results gather
-        while a write is in flight.
+        while a write is in flight. A ping is answered without credits.
         """
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._ready and self._result_credits > 0:
+            while self._ping or (self._ready and self._result_credits > 0):
                 freed, self._finished = self._finished, 0
-                frame = self._frame(credits=freed)
+                pong, self._ping = self._ping, 0
+                frame = self._frame(credits=freed, pong=pong)
                 count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
                 self._fill(frame.results, count)
                 self._result_credits -= len(frame.results)

@@ -38,12 +38,19 @@ class Verdict(Enum):
 
     NOTHING = "nothing"
     """The request, the caller or time was at fault."""
+    BUSY = "busy"
+    """The instance has more to do than it can take: it rests for as long as it says."""
+    UNUSABLE = "unusable"
+    """The operator has to mend something there (key, balance, model): it rests at once, and others
+    serve.
+    """
     SICK = "sick"
-    """The instance answered with an error of its own. Half of a fleet stays in use whatever is said
-    of it, since an error that everybody gives may be the requests' fault.
+    """The instance answered with an error of its own, or broke off while it worked. The request may
+    have caused that, so one request counts once however often it fails, and half of a fleet stays
+    in use whatever is said of it.
     """
     GONE = "gone"
-    """The instance did not answer, and takes nothing for a while."""
+    """The instance did not answer at all, and takes nothing for a while."""
 
 
 class Charge(Enum):
@@ -65,6 +72,8 @@ class Consequences:
     retry: Retry = Retry.NOWHERE
     other_model: bool = False
     """Whether the next model of the caller's chain may serve the call."""
+    larger_model: bool = False
+    """Whether of those models only one may that takes longer prompts than this one."""
     later: bool = False
     """Whether waiting may mend it: a job tries again."""
     verdict: Verdict = Verdict.NOTHING
@@ -115,8 +124,14 @@ class Reason(StrEnum):
     """One try has used up its own time; the call has time left."""
     QUEUE_FULL = "QUEUE_FULL"
     """The instance's queue is full."""
+    PEER_HUNG = "PEER_HUNG"
+    """A process answers no ping: it is taken for dead until it is heard of again."""
     NOT_ATTACHED = "NOT_ATTACHED"
     """The batcher does not know the instance: it was started again, or the instance is new."""
+    OWNER_GONE = "OWNER_GONE"
+    """The batcher before the instance does not answer: another cell's, in whose place this cell's
+    own is used, or that, in whose place none is.
+    """
     INSTANCE_LEAVING = "INSTANCE_LEAVING"
     """The instance takes no more work."""
     NO_ANSWER = "NO_ANSWER"
@@ -155,31 +170,47 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     """A job has been tried as often as jobs are."""
 
-    # Hosted models.
+    # Hosted models: the caller's fault.
     UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
     """The upstream refuses the request as it is."""
     UPSTREAM_TOO_LONG = "UPSTREAM_TOO_LONG"
     """The request is longer than the upstream's model takes."""
+    UPSTREAM_FILTERED = "UPSTREAM_FILTERED"
+    """The upstream's content filter refuses the request. No other model is asked, since that would
+    be a way around the filter.
+    """
+
+    # Hosted models: the operator's fault.
     UPSTREAM_CREDENTIALS = "UPSTREAM_CREDENTIALS"
     """The upstream refuses the operator's key."""
+    UPSTREAM_BALANCE = "UPSTREAM_BALANCE"
+    """The operator's account at the upstream is out of money or quota."""
     UPSTREAM_NO_MODEL = "UPSTREAM_NO_MODEL"
-    """The upstream does not know the model."""
+    """The upstream does not know the model, or does not let the operator's key use it."""
+
+    # Hosted models: overloaded, broken.
     UPSTREAM_RATE_LIMITED = "UPSTREAM_RATE_LIMITED"
+    """The upstream limits the rate of requests or tokens."""
     UPSTREAM_OVERLOADED = "UPSTREAM_OVERLOADED"
-    """The upstream has too much to do, or an error of its own (5xx)."""
+    """The upstream has too much to do (503, 529)."""
     UPSTREAM_POOL_FULL = "UPSTREAM_POOL_FULL"
     """Every connection to the upstream is in use."""
     UPSTREAM_UNREACHABLE = "UPSTREAM_UNREACHABLE"
     UPSTREAM_SILENT = "UPSTREAM_SILENT"
-    """The upstream has said nothing for longer than it may."""
+    """The upstream took the request and has said nothing for longer than it may. It may have done
+    the work, and bill it.
+    """
     UPSTREAM_RESET = "UPSTREAM_RESET"
     """The connection broke after the request was sent."""
     UPSTREAM_ERROR = "UPSTREAM_ERROR"
-    """The upstream reported an error inside its answer."""
+    """The upstream has an error of its own: another 5xx, or an error inside its answer."""
     UPSTREAM_MALFORMED = "UPSTREAM_MALFORMED"
     """The upstream's answer is not what its protocol says."""
     UPSTREAM_TOO_LARGE = "UPSTREAM_TOO_LARGE"
     """The upstream's answer is larger than is taken."""
+
+
+SICK = Verdict.SICK
 
 
 def _caller(code: Code, **more: bool) -> Consequences:
@@ -189,15 +220,32 @@ def _caller(code: Code, **more: bool) -> Consequences:
 
 def _gone(code: Code = Code.UNAVAILABLE) -> Consequences:
     """The instance did not answer: others are tried, and other models."""
-    return Consequences(code, Retry.ELSEWHERE, True, True, Verdict.GONE)
+    return Consequences(code, Retry.ELSEWHERE, True, later=True, verdict=Verdict.GONE)
+
+
+def _broken(charge: Charge = Charge.SAID) -> Consequences:
+    """The instance broke off or answered nonsense: others are tried, and other models."""
+    return Consequences(
+        Code.UNAVAILABLE, Retry.ELSEWHERE, True, later=True, verdict=SICK, charge=charge
+    )
+
+
+def _busy(code: Code) -> Consequences:
+    """The instance has too much to do: others are tried, and other models."""
+    return Consequences(code, Retry.ELSEWHERE, True, later=True, verdict=Verdict.BUSY)
+
+
+def _operator() -> Consequences:
+    """The operator must mend something at the instance: others are tried, and other models."""
+    code = Code.FAILED_PRECONDITION
+    return Consequences(code, Retry.ELSEWHERE, True, later=True, verdict=Verdict.UNUSABLE)
 
 
 def _turned_away(code: Code, verdict: Verdict = Verdict.NOTHING) -> Consequences:
     """The instance did no work, for want of room: others are tried."""
-    return Consequences(code, Retry.ELSEWHERE, code is Code.UNAVAILABLE, True, verdict)
+    unavailable = code is Code.UNAVAILABLE
+    return Consequences(code, Retry.ELSEWHERE, unavailable, later=True, verdict=verdict)
 
-
-SICK = Verdict.SICK
 
 TABLE: Mapping[Reason, Consequences] = {
     Reason.CANCELLED: Consequences(Code.CANCELLED, later=True, charge=Charge.SENT),
@@ -226,10 +274,12 @@ TABLE: Mapping[Reason, Consequences] = {
         Code.DEADLINE_EXCEEDED, Retry.IF_REPEATABLE, verdict=SICK, charge=Charge.SENT
     ),
     Reason.QUEUE_FULL: _turned_away(Code.RESOURCE_EXHAUSTED),
-    Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, True),
+    Reason.PEER_HUNG: _gone(),
+    Reason.NOT_ATTACHED: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
+    Reason.OWNER_GONE: Consequences(Code.UNAVAILABLE, Retry.HERE, True, later=True),
     Reason.INSTANCE_LEAVING: _turned_away(Code.UNAVAILABLE),
-    Reason.NO_ANSWER: _gone(),
-    Reason.STREAM_CUT: _gone(),
+    Reason.NO_ANSWER: _broken(),
+    Reason.STREAM_CUT: _broken(),
     Reason.FOLLOWED_BROKE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.RATE_LIMITED: Consequences(Code.RESOURCE_EXHAUSTED, later=True),
     Reason.BUDGET_EXHAUSTED: _caller(Code.RESOURCE_EXHAUSTED),
@@ -246,20 +296,20 @@ TABLE: Mapping[Reason, Consequences] = {
     Reason.NO_STORE: Consequences(Code.UNAVAILABLE, later=True),
     Reason.ATTEMPTS_EXHAUSTED: _caller(Code.UNAVAILABLE),
     Reason.UPSTREAM_REFUSED: _caller(Code.INVALID_ARGUMENT),
-    Reason.UPSTREAM_TOO_LONG: _caller(Code.INVALID_ARGUMENT),
-    Reason.UPSTREAM_CREDENTIALS: _caller(Code.FAILED_PRECONDITION),
-    Reason.UPSTREAM_NO_MODEL: _caller(Code.FAILED_PRECONDITION),
-    Reason.UPSTREAM_RATE_LIMITED: Consequences(
-        Code.RESOURCE_EXHAUSTED, Retry.ELSEWHERE, True, True, SICK
-    ),
-    Reason.UPSTREAM_OVERLOADED: _gone(),
+    Reason.UPSTREAM_TOO_LONG: _caller(Code.INVALID_ARGUMENT, other_model=True, larger_model=True),
+    Reason.UPSTREAM_FILTERED: _caller(Code.INVALID_ARGUMENT),
+    Reason.UPSTREAM_CREDENTIALS: _operator(),
+    Reason.UPSTREAM_BALANCE: _operator(),
+    Reason.UPSTREAM_NO_MODEL: _operator(),
+    Reason.UPSTREAM_RATE_LIMITED: _busy(Code.RESOURCE_EXHAUSTED),
+    Reason.UPSTREAM_OVERLOADED: _busy(Code.UNAVAILABLE),
     Reason.UPSTREAM_POOL_FULL: _turned_away(Code.UNAVAILABLE, Verdict.GONE),
     Reason.UPSTREAM_UNREACHABLE: _gone(),
-    Reason.UPSTREAM_SILENT: _gone(),
-    Reason.UPSTREAM_RESET: _gone(),
-    Reason.UPSTREAM_ERROR: _gone(),
-    Reason.UPSTREAM_MALFORMED: _gone(),
-    Reason.UPSTREAM_TOO_LARGE: _gone(),
+    Reason.UPSTREAM_SILENT: _broken(Charge.SENT),
+    Reason.UPSTREAM_RESET: _broken(),
+    Reason.UPSTREAM_ERROR: _broken(),
+    Reason.UPSTREAM_MALFORMED: _broken(),
+    Reason.UPSTREAM_TOO_LARGE: _broken(),
 }
 
 _KNOWN = {reason.value: reason for reason in Reason}

@@ -85,6 +85,16 @@ class ServiceSettings(BaseSettings):
     advertise: str = Field(
         "", description="address that others reach this service by; empty: the listen address"
     )
+    cell: str = Field(
+        "",
+        description="name of this cell, where several share the addresses of their services; "
+        "empty: one alone",
+    )
+    cell_address: str = Field(
+        "",
+        description="this cell's own address, at which other cells reach its batcher: host:port or "
+        "unix:/path; empty: none",
+    )
     profile: Literal["development", "production"] = Field(
         "development", description="development: reflection on, every trace recorded"
     )
@@ -221,19 +231,20 @@ def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
     return f"{path}: {key}: {item['msg']}{line}"
 
 
-def reload_on_sighup(reload: Callable[[], None]) -> None:
-    """Call `reload` on SIGHUP, from inside the running loop.
+def reload_on_sighup(prepare: Callable[[], Callable[[], None]]) -> None:
+    """On SIGHUP, call `prepare` and then what it returns, from inside the running loop.
 
-    A bad new file is refused and the old values stay.
+    `prepare` reads and checks the file, and changes nothing. A bad new file is refused in one line
+    that names every problem, and the old values stay.
     """
 
     def on_sighup() -> None:
         try:
-            reload()
+            apply = prepare()
         except BadConfig as error:
-            for problem in error.problems:
-                log.error("configuration refused, the old one stays: %s", problem)
+            log.error("configuration refused, the old one stays: %s", "; ".join(error.problems))
         else:
+            apply()
             log.info("configuration read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_sighup)

@@ -37,6 +37,8 @@ SETTINGS = frozenset(
         "cache_url",
         "callback_hosts",
         "callback_secret",
+        "cell",
+        "cell_address",
         "coalesce_ms",
         "compute_threads",
         "config_file",
@@ -123,6 +125,8 @@ TOOLS = frozenset(
         "providers",
         "shape",
         "telemetry",
+        "workers",
+        "workers_listen",
     ]
 )
 """Read by the supervisor, the command line, benchmarks, examples and tests."""

@@ -14,9 +14,9 @@ from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import EmbeddedStore
 from penstock.service.variables import unknown_variables
-from penstock.stack.cell import run_cell
+from penstock.stack.shapes import DEFAULT_SHAPE, SHAPES, Layout
+from penstock.stack.workers import checked_number, number_of_workers
 
-SHAPES = ("cell", "processes")
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
 PIPE_WIDTH = 132
@@ -66,9 +66,14 @@ def _add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--shape",
         choices=SHAPES,
-        default=os.environ.get("PENSTOCK_SHAPE", "processes"),
+        default=os.environ.get("PENSTOCK_SHAPE", DEFAULT_SHAPE),
         help="cell: router, limiter, cache and batcher in one process; processes: each service in "
-        "its own (default: $PENSTOCK_SHAPE, else processes)",
+        f"its own (default: $PENSTOCK_SHAPE, else {DEFAULT_SHAPE})",
+    )
+    command.add_argument(
+        "--workers",
+        default=os.environ.get("PENSTOCK_WORKERS", "1"),
+        help="cells behind one address, with --shape cell (default: $PENSTOCK_WORKERS, else 1)",
     )
 
 
@@ -92,16 +97,28 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "redis":
         _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
     if arguments.command == "cell":
-        return run_cell(arguments.services)
+        return _run_cells(arguments.services, number_of_workers(os.environ))
     if arguments.shape not in SHAPES:
         raise CannotStart(f"PENSTOCK_SHAPE: {arguments.shape!r} is neither cell nor processes")
+    layout = Layout(arguments.shape, checked_number(arguments.workers))
     if problems := unknown_variables(os.environ):
         raise BadConfig(problems)
-    _run_stack(arguments)
+    _run_stack(arguments, layout)
     return 0
 
 
-def _run_stack(arguments: argparse.Namespace) -> None:
+def _run_cells(services: str, number: int) -> int:
+    """Run one cell as this process, or several below it; either imports only what it needs."""
+    if number == 1:
+        from penstock.stack.cell import run_cell
+
+        return run_cell(services)
+    from penstock.stack.supervise_workers import run_workers
+
+    return run_workers(services, number)
+
+
+def _run_stack(arguments: argparse.Namespace, layout: Layout) -> None:
     # Here, because a cell needs none of it: rich, the demo and its parts.
     from penstock.stack.demo import demo, result_line
     from penstock.stack.up import up
@@ -114,10 +131,10 @@ def _run_stack(arguments: argparse.Namespace) -> None:
     console = Console(highlight=False, width=width)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if arguments.command == "up":
-            runner.run(up(arguments.home, arguments.config, console, arguments.shape))
+            runner.run(up(arguments.home, arguments.config, console, layout))
         else:
             progress = Console(quiet=True) if arguments.json else console
-            figures = runner.run(demo(arguments.home, progress, arguments.shape))
+            figures = runner.run(demo(arguments.home, progress, layout))
             print(result_line(figures), flush=True)
 
 

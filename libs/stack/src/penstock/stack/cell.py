@@ -40,7 +40,7 @@ def run_cell(services: str) -> int:
     """
     members = load_members(assemblies_of(services))
     settings = members[0].settings
-    configure(NAME, settings.profile, settings.log_level)
+    configure(settings.cell or NAME, settings.profile, settings.log_level)
     return run_main(NAME, live_together(members))
 
 

@@ -32,8 +32,9 @@ from penstock.stack.demo_parts.limiter import BUDGET, BUDGET_TENANT
 from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.demo_parts.upstream import PRICE as UPSTREAM_PART_PRICE
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.retrying import with_retries
+from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.stack import Stack, run_stack
 from penstock.stack.traces import fetch_trace, services_in
 from penstock.stack.workload import AGENTS, AgentRequest, agent_requests, labelled_examples
@@ -69,7 +70,7 @@ class Answered:
     receipt: common_pb2.Receipt
 
 
-async def demo(home: Path, console: Console, shape: Shape = "processes") -> dict[str, float]:
+async def demo(home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT) -> dict[str, float]:
     """Run the demo and return its figures by name; on a failure, print the stack's log first.
 
     Raises:
@@ -85,7 +86,7 @@ async def demo(home: Path, console: Console, shape: Shape = "processes") -> dict
         started_s = time.perf_counter()
         try:
             async with (
-                run_stack(ports.free(), home, config_file, keys, log, shape, chat=True) as stack,
+                run_stack(ports.free(), home, config_file, keys, log, layout, chat=True) as stack,
                 with_retries(stack) as retrying,
             ):
                 await stack.wait_for_instances(

@@ -16,19 +16,12 @@ from penstock.service.default_models import CHAT, ENCODER
 from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
+from penstock.stack.shapes import BESIDE, CELL, Shape
+from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
 StoreName = Literal["ledger", "cache"]
-Shape = Literal["cell", "processes"]
-"""`cell`: the deciding services in one process, those beside the path in another; `processes`: each
-service in its own.
-"""
-CELL = ("router", "limiter", "cache", "batcher")
-"""The services that every call passes: a process of theirs is called `cell`."""
-BESIDE = ("console", "scaler", "telemetry")
-"""The services that no call waits for: a process of theirs is called `beside`."""
-
 DEFAULT_MODEL = ENCODER
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
@@ -58,6 +51,8 @@ class StackPlan:
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
         chat: whether an instance of the chat model runs as well.
         shape: which services share a process.
+        workers: cells behind one address.
+        first_cell_address: see `Workers`.
     """
 
     addresses: Mapping[str, str]
@@ -73,6 +68,8 @@ class StackPlan:
     upstream_name: str = ""
     shape: Shape = "processes"
     chat: bool = False
+    workers: int = 1
+    first_cell_address: str = ""
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
@@ -81,7 +78,7 @@ class StackPlan:
         instances = (*encoders, self.chat_instance()) if self.chat else encoders
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
-            return (*stores, (self._beside(),), (self.cell(),), (*instances, *upstream))
+            return (*stores, (self._beside(),), self.cells(), (*instances, *upstream))
         return (
             *stores,
             (self._process("telemetry"),),
@@ -101,13 +98,25 @@ class StackPlan:
         settings = {} if traced else {"otlp_endpoint": ""}
         before = (self._stores(), *(((self._process("telemetry"),),) if traced else ()))
         if self.shape == "cell":
-            return (*before, (self.cell(**settings),))
+            return (*before, self.cells(**settings))
         called = tuple(self._process(name, **settings) for name in ("batcher", "limiter", "cache"))
         return (*before, called, (self._process("router", **settings),))
 
-    def cell(self, **settings: str) -> Program:
-        """The deciding services in one process; `settings` are those of all."""
-        return self._together("cell", CELL, self.addresses["router"], **settings)
+    def cells(self, **settings: str) -> Stage:
+        """The deciding services in one process, as often as there are workers; `settings` are those
+        of all.
+        """
+        cell = self._together("cell", CELL, self.addresses["router"], **settings)
+        return self._workers.programs(cell)
+
+    @property
+    def _workers(self) -> Workers:
+        return Workers(self.workers, self.sockets, self.first_cell_address)
+
+    def _every_batcher(self) -> dict[str, str]:
+        """Where those ask who want the queues of all batchers."""
+        own = ",".join(self._workers.addresses())
+        return {"batcher_address": own or self.addresses["batcher"]}
 
     def batcher_and_instance(self) -> Stage:
         """A batcher and one instance that registers nowhere, to measure the two alone."""
@@ -159,10 +168,11 @@ class StackPlan:
             case "telemetry":
                 return {"prometheus_listen": self.addresses["metrics"]}
             case "scaler":
-                return self._local_pool() | self._addresses_of("batcher", "router", "telemetry")
+                callees = self._addresses_of("router", "telemetry")
+                return self._local_pool() | self._every_batcher() | callees
             case "console":
-                callees = ("telemetry", "router", "batcher", "limiter", "cache", "scaler")
-                return {"api_key": self.api_key, **self._addresses_of(*callees)}
+                callees = self._addresses_of("telemetry", "router", "limiter", "cache", "scaler")
+                return {"api_key": self.api_key, **self._every_batcher(), **callees}
             case _:
                 return {}
 
@@ -213,6 +223,7 @@ class StackPlan:
             python_module(f"penstock.{module or name.replace('-', '_')}"),
             _variables(self._settings_of(name) | settings),
             self.addresses[name],
+            reloads=True,
         )
 
     def _together(
@@ -221,7 +232,7 @@ class StackPlan:
         """Services in one process."""
         values = {service: self._settings_of(service) | settings for service in services}
         command = (*python_module("penstock.stack"), "cell", ",".join(services))
-        return Program(name, command, _variables(_shared(values)), address)
+        return Program(name, command, _variables(_shared(values)), address, reloads=True)
 
     def _settings_of(self, service: str) -> dict[str, str]:
         return {

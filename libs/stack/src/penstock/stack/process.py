@@ -42,12 +42,14 @@ class Program:
         env: variables added to the environment of this process.
         address: where it answers, for the readiness check: `host:port` of a gRPC service,
             `http://…` of a page, `redis+unix://…` of a store.
+        reloads: whether it reads its configuration file again at SIGHUP.
     """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    reloads: bool = False
 
 
 def python_module(module: str) -> tuple[str, ...]:
@@ -93,15 +95,18 @@ class Child:
         await self._output_task
         return status
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """Send SIGKILL, as a crash would end it."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self.send(signal.SIGKILL)
 
     async def stop(self, grace_s: float) -> int:
         """Send SIGTERM, and SIGKILL where it still runs after `grace_s`; return the exit status."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         try:
             return await asyncio.wait_for(self.wait(), grace_s)
         except TimeoutError:

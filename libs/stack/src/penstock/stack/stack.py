@@ -19,9 +19,11 @@ from penstock.service.program import CannotStart
 from penstock.service.settings import read_file
 from penstock.service.store import socket_folder
 from penstock.stack.log import LogStream
-from penstock.stack.plan import Shape, StackPlan
+from penstock.stack.plan import StackPlan
 from penstock.stack.readiness import is_ready
+from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.supervisor import Supervisor
+from penstock.stack.workers import first_address
 
 TOKEN_FILE = "internal-token"
 INSTANCES_READY_S = 60.0
@@ -113,7 +115,7 @@ async def run_stack(
     config_file: Path,
     keys: Mapping[str, str],
     log: LogStream,
-    shape: Shape = "processes",
+    layout: Layout = DEFAULT_LAYOUT,
     *,
     chat: bool = False,
 ) -> AsyncIterator[Stack]:
@@ -125,7 +127,7 @@ async def run_stack(
         config_file: the YAML file for all services.
         keys: API keys by tenant; the console uses the first.
         log: takes the output of all processes.
-        shape: which services share a process.
+        layout: which services share a process, and how many cells there are.
         chat: whether an instance of the chat model runs as well.
 
     Raises:
@@ -141,8 +143,10 @@ async def run_stack(
         external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
         api_key=next(iter(keys.values()), ""),
         upstream_name=_first_upstream(config_file),
-        shape=shape,
         chat=chat,
+        shape=layout.shape,
+        workers=layout.workers,
+        first_cell_address=first_address(os.environ),
     )
     supervisor = Supervisor(log, is_ready)
     channel: grpc.aio.Channel | None = None

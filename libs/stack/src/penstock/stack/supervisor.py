@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -59,6 +60,12 @@ class Supervisor:
     def pids(self) -> list[int]:
         """The process ids of all programs that run now."""
         return [child.pid for child in self._children.values()]
+
+    def reload(self) -> None:
+        """Pass SIGHUP on to those that read their configuration file again."""
+        for child in self._children.values():
+            if child.program.reloads:
+                child.send(signal.SIGHUP)
 
     async def start(self, programs: tuple[Program, ...], timeout_s: float = 60.0) -> None:
         """Start programs that do not need each other, and wait until all are ready.

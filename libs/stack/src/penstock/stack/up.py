@@ -12,7 +12,8 @@ from penstock.service.default_models import CHAT
 from penstock.service.program import CannotStart
 from penstock.stack import ports
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.stack import TOKEN_FILE, Stack, run_stack
 from rich.console import Console
 
@@ -33,10 +34,12 @@ ANNOUNCED = (
 """The addresses that are printed once everything serves."""
 
 
-async def up(home: Path, config_file: Path, console: Console, shape: Shape = "cell") -> None:
+async def up(
+    home: Path, config_file: Path, console: Console, layout: Layout = DEFAULT_LAYOUT
+) -> None:
     """Run the stack until SIGINT or SIGTERM; both are handled from the first moment on.
 
-    `shape` says which services share a process.
+    SIGHUP is passed on to every service. `layout` says which services share a process.
 
     Raises:
         CannotStart: a port is in use, or a process refuses to start, now or later.
@@ -48,7 +51,7 @@ async def up(home: Path, config_file: Path, console: Console, shape: Shape = "ce
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_requested.set)
     log = LogStream(console)
-    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log, shape))
+    serving = asyncio.create_task(_serve(addresses, home, config_file, console, log, layout))
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -76,7 +79,7 @@ async def _serve(
     config_file: Path,
     console: Console,
     log: LogStream,
-    shape: Shape,
+    layout: Layout,
 ) -> NoReturn:
     """Start the stack, print where it answers, and run until a process gives up.
 
@@ -86,7 +89,8 @@ async def _serve(
         CannotStart: a process refused to start, now or at a restart.
     """
     keys = {TENANT: DEVELOPMENT_KEY}
-    async with run_stack(addresses, home, config_file, keys, log, shape, chat=True) as stack:
+    async with run_stack(addresses, home, config_file, keys, log, layout, chat=True) as stack:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stack.supervisor.reload)
         await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
         await stack.wait_for_instances(CHAT, 1, TENANT)
         _announce(stack, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
@@ -20,8 +21,13 @@ from penstock.tasks.roles import ROLE_NAMES, ROLES
 UNFINISHED = {
     inference_pb2.FINISH_REASON_LENGTH: "truncated",
     inference_pb2.FINISH_REASON_FILTERED: "filtered",
+    inference_pb2.FINISH_REASON_REFUSED: "refused",
+    inference_pb2.FINISH_REASON_PAUSED: "not ended",
     inference_pb2.FINISH_REASON_UNSPECIFIED: "not ended",
 }
+MAX_TOP_LOGPROBS = 20
+EFFORTS = ("", "none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Values of `reasoning.effort`."""
 
 
 class Generate:
@@ -47,6 +53,12 @@ class Generate:
             raise invalid(f"{at}temperature", "must lie between 0 and 2")
         if asked.HasField("top_p") and not 0 < asked.top_p <= 1:
             raise invalid(f"{at}top_p", "must lie above 0 and at most at 1")
+        if asked.top_logprobs > MAX_TOP_LOGPROBS:
+            raise invalid(f"{at}top_logprobs", f"must be at most {MAX_TOP_LOGPROBS}")
+        if asked.reasoning.effort not in EFFORTS:
+            raise invalid(f"{at}reasoning.effort", f"is not one of {', '.join(EFFORTS[1:])}")
+        _check_tool_choice(asked, f"{at}tool_choice")
+        _check_response_format(asked.response_format, f"{at}response_format")
 
     def public_field(self, field: str) -> str:
         inner = "task.generate."
@@ -74,11 +86,20 @@ class Generate:
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
     ) -> str:
         asked, answer = task.generate, result.generate
+        message = answer.message
         if why := UNFINISHED.get(answer.finish_reason):
             return why
+        if answer.unconfirmed:
+            return "end not confirmed"
+        if message.refusal:
+            return "refused"
+        if not message.content.strip() and not message.tool_calls:
+            return "empty"
         harmless = {tool.name for tool in asked.tools if tool.read_only}
-        if any(call.name not in harmless for call in answer.message.tool_calls):
+        if any(call.name not in harmless for call in message.tool_calls):
             return "tool call with side effects"
+        if not all(_is_json(call.arguments_json) for call in message.tool_calls):
+            return "tool call without valid arguments"
         if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
             return "temperature"
         return ""
@@ -90,6 +111,7 @@ class Generate:
             not messages
             or messages[-1].role != inference_pb2.ROLE_USER
             or not messages[-1].content.strip()
+            or messages[-1].parts
         ):
             return None
         rest = inference_pb2.GenerateTask()
@@ -98,12 +120,62 @@ class Generate:
         return SimilarPart(messages[-1].content, rest.SerializeToString(deterministic=True))
 
 
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _check_message(message: inference_pb2.Message, at: str) -> None:
     if message.role not in ROLE_NAMES:
         known = ", ".join(inference_pb2.Role.Name(role) for role in ROLES.values())
         raise invalid(f"{at}role", f"is missing or unknown; say one of {known}")
     is_result = message.role == inference_pb2.ROLE_TOOL
-    if not message.content and not message.tool_calls and not is_result:
+    # A model's turn may be empty or a refusal; conversations that hold such a turn go on.
+    may_be_empty = is_result or message.role == inference_pb2.ROLE_ASSISTANT
+    if not message.content and not message.parts and not may_be_empty:
         raise invalid(f"{at}content", "is empty")
+    if message.content and message.parts:
+        raise invalid(
+            f"{at}parts", "must be empty where content is given; put the text into a part"
+        )
+    for index, part in enumerate(message.parts):
+        _check_part(part, f"{at}parts[{index}]")
     if is_result and not message.tool_call_id:
         raise invalid(f"{at}tool_call_id", "is empty")
+
+
+def _check_part(part: inference_pb2.ContentPart, at: str) -> None:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        raise invalid(at, "is empty; give text, an image or a file")
+    if kind == "text":
+        return
+    source = getattr(part, kind)
+    if source.WhichOneof("source") is None:
+        raise invalid(f"{at}.{kind}", "has no source; give its url or its data")
+    if source.url and not source.url.startswith(("https://", "http://")):
+        raise invalid(f"{at}.{kind}.url", "must begin with http:// or https://")
+    if source.data and not source.media_type:
+        raise invalid(f"{at}.{kind}.media_type", "is empty; say what the data is, as image/png")
+
+
+def _check_tool_choice(asked: inference_pb2.GenerateTask, at: str) -> None:
+    known = {tool.name for tool in asked.tools}
+    for index, name in enumerate(asked.tool_choice.functions):
+        if name not in known:
+            raise invalid(
+                f"{at}.functions[{index}]", f"names {name!r}, which is not among the tools"
+            )
+
+
+def _check_response_format(asked: inference_pb2.ResponseFormat, at: str) -> None:
+    wants_schema = asked.kind == inference_pb2.RESPONSE_FORMAT_KIND_JSON_SCHEMA
+    if wants_schema and not asked.schema_json:
+        raise invalid(f"{at}.schema_json", "is empty; give the schema or choose another kind")
+    if asked.schema_json and not wants_schema:
+        raise invalid(
+            f"{at}.kind", "must be RESPONSE_FORMAT_KIND_JSON_SCHEMA where a schema is given"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.message import Message
 from penstock.api.cache.v1 import cache_pb2
 from penstock.api.inference.v1 import inference_pb2
 
@@ -20,6 +21,8 @@ def chat(text: str, system: str = "You sort requests.", **fields: Any) -> infere
     for name, value in fields.items():
         if name == "tools":
             task.generate.tools.extend(value)
+        elif isinstance(value, Message):
+            getattr(task.generate, name).CopyFrom(value)
         else:
             setattr(task.generate, name, value)
     return task

@@ -9,7 +9,7 @@ from penstock.batcher.settings import BatcherSettings, BatchingSection
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Service
+from penstock.hosting.service import Service, reloading
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
 from penstock.service.settings import load_section
@@ -39,7 +39,7 @@ def build(settings: BatcherSettings, outside: Outside) -> Service:
         [port],
         [endpoint],
         close=servicer.close,
-        reload=lambda: servicer.reload(_section(settings)),
+        prepare_reload=reloading(lambda: _section(settings), servicer.reload),
     )
 
 
@@ -47,4 +47,10 @@ def _section(settings: BatcherSettings) -> BatchingSection:
     return load_section(settings.config_file, "batching", BatchingSection)
 
 
-ASSEMBLY = Assembly(NAME, BatcherSettings, build, "Close the batch now, or wait? Who goes first?")
+ASSEMBLY = Assembly(
+    NAME,
+    BatcherSettings,
+    build,
+    "Close the batch now, or wait? Who goes first?",
+    owns_instances=True,
+)

@@ -29,7 +29,7 @@ from penstock.cache.storage.replica_follower import ReplicaFollower
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Service
+from penstock.hosting.service import Service, reloading
 from penstock.onnx.card import BadModel
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -118,7 +118,7 @@ def build(settings: CacheSettings, outside: Outside) -> Service:
         [endpoint],
         open=cache.open,
         close=close,
-        reload=lambda: cache.reload(_section(settings)),
+        prepare_reload=reloading(lambda: _section(settings), cache.reload),
     )
 
 

@@ -15,7 +15,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.api.scaler.v1 import scaler_pb2
 from penstock.api.telemetry.v1 import telemetry_pb2
 from penstock.console.settings import ConsoleSettings
-from penstock.hosting.outside import Outside
+from penstock.hosting.outside import Outside, dial_all
 from penstock.otel.spans import format_traceparent
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
@@ -41,7 +41,7 @@ class ServiceClients:
         self._peers: dict[str, Peer] = {
             "telemetry": outside.dial(settings.telemetry_address, TELEMETRY),
             "router": UnaryPeer(router_channel, ROUTER, metadata=bearer, clock=outside.clock),
-            "batcher": outside.dial(settings.batcher_address, BATCHER),
+            "batcher": dial_all(outside.dial, settings.batcher_address, BATCHER),
             "limiter": outside.dial(settings.limiter_address, LIMITER),
             "cache": outside.dial(settings.cache_address, CACHE),
             "scaler": outside.dial(settings.scaler_address, SCALER),

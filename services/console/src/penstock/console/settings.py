@@ -19,7 +19,9 @@ class ConsoleSettings(ServiceSettings):
         "127.0.0.1:4317", description="telemetry, where most views come from"
     )
     router_address: str = Field("127.0.0.1:7070", description="router, for the score board")
-    batcher_address: str = Field("127.0.0.1:7073", description="batcher, for the queues")
+    batcher_address: str = Field(
+        "127.0.0.1:7073", description="batcher, for the queues; several with commas between"
+    )
     limiter_address: str = Field("127.0.0.1:7072", description="limiter, for the budgets")
     cache_address: str = Field(
         "127.0.0.1:7071", description="cache, for its audits and the threshold's trade-off"

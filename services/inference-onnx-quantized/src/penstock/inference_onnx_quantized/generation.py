@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_onnx_quantized.compute_threads import Cancelled
@@ -15,6 +15,7 @@ from penstock.inference_onnx_quantized.request_checks import (
 from penstock.onnx.decoder import Decoder, Sampling
 from penstock.onnx.session import BadInput
 from penstock.rpc.errors import invalid
+from penstock.tasks.answers import text_of
 from penstock.tasks.roles import ROLE_NAMES
 
 EmitChunk = Callable[[pb.GenerateChunk], object]
@@ -24,9 +25,12 @@ FINISH_REASONS = {
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
 }
-UNSUPPORTED_FIELDS = ("tools", "response_schema_json", "tool_choice")
+UNSUPPORTED_FIELDS = ("tools", "extra_json")
 """Fields that a local decoder does not serve and an upstream does."""
-TOOL_CHOICES_WITHOUT_EFFECT = ("", "auto", "none")
+JSON_KINDS = (
+    pb.RESPONSE_FORMAT_KIND_JSON_OBJECT,
+    pb.RESPONSE_FORMAT_KIND_JSON_SCHEMA,
+)
 
 
 def discard_chunk(chunk: pb.GenerateChunk) -> None:
@@ -75,14 +79,11 @@ def _decoder(model: LoadedModel) -> Decoder:
 
 def _sampling(task: pb.GenerateTask) -> Sampling:
     """How to choose tokens; without a temperature always the most probable one."""
-    for field in UNSUPPORTED_FIELDS:
-        if field == "tool_choice" and task.tool_choice in TOOL_CHOICES_WITHOUT_EFFECT:
-            continue
-        if getattr(task, field):
-            raise invalid(
-                f"task.generate.{field}",
-                "is not served by a local decoder; choose a model of an upstream",
-            )
+    for field in _unsupported_fields(task):
+        raise invalid(
+            f"task.generate.{field}",
+            "is not served by a local decoder; choose a model of an upstream",
+        )
     temperature = task.temperature if task.HasField("temperature") else 0.0
     top_p = task.top_p if task.HasField("top_p") else 1.0
     violation = check_sampling(task.max_tokens, temperature, top_p, task.stop)
@@ -90,6 +91,17 @@ def _sampling(task: pb.GenerateTask) -> Sampling:
         raise invalid(violation.field, violation.message)
     seed = task.seed if task.HasField("seed") else None
     return Sampling(task.max_tokens, temperature, top_p, seed, tuple(task.stop))
+
+
+def _unsupported_fields(task: pb.GenerateTask) -> Iterator[str]:
+    """The names of fields that ask for what a local decoder cannot do."""
+    yield from (field for field in UNSUPPORTED_FIELDS if getattr(task, field))
+    if task.tool_choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED:
+        yield "tool_choice"
+    if task.response_format.kind in JSON_KINDS:
+        yield "response_format"
+    if task.HasField("top_logprobs"):
+        yield "top_logprobs"
 
 
 def _prompt(decoder: Decoder, messages: Sequence[pb.Message], limits: TaskLimits) -> list[int]:
@@ -100,7 +112,7 @@ def _prompt(decoder: Decoder, messages: Sequence[pb.Message], limits: TaskLimits
         _check_message(message, limits, f"task.generate.messages[{index}]")
     try:
         prompt = decoder.encode(
-            [(ROLE_NAMES[message.role], message.content) for message in messages]
+            [(ROLE_NAMES[message.role], text_of(message)) for message in messages]
         )
     except BadInput as error:
         raise invalid("task.generate.messages", str(error)) from None
@@ -118,6 +130,11 @@ def _check_message(message: pb.Message, limits: TaskLimits, field: str) -> None:
             field,
             "has tool calls, which a local decoder does not serve; choose a model of an upstream",
         )
-    violation = check_text_bytes(message.content, limits, f"{field}.content")
+    for index, part in enumerate(message.parts):
+        if not part.HasField("text"):
+            kind = part.WhichOneof("part")
+            what = "is not taken by a local decoder, which reads text alone"
+            raise invalid(f"{field}.parts[{index}].{kind}", what)
+    violation = check_text_bytes(text_of(message), limits, f"{field}.content")
     if violation is not None:
         raise invalid(violation.field, violation.message)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+from penstock.service.cpus import usable_cpus
 from penstock.service.default_models import ENCODER
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
 from pydantic import Field, field_validator
+
+
+def threads_for_a_decoder(usable: int, present: int | None) -> int:
+    """Threads for a process that may use so many of the CPUs that are present; 0 leaves the number
+    to onnxruntime, which knows of cores but not of quotas.
+    """
+    return 0 if usable >= (present or 1) else usable
 
 
 class InferenceSettings(ServiceSettings):
@@ -32,12 +40,16 @@ class InferenceSettings(ServiceSettings):
         description="names of the models to load, separated by commas; the first is the default",
     )
     compute_threads: int = Field(
-        os.cpu_count() or 1, ge=1, description="tasks computed at the same time"
+        default_factory=usable_cpus,
+        ge=1,
+        description="tasks computed at the same time; by default the CPUs that the container's "
+        "quota and the process's affinity leave",
     )
     decoder_threads: int = Field(
-        0,
+        default_factory=lambda: threads_for_a_decoder(usable_cpus(), os.cpu_count()),
         ge=0,
-        description="threads inside an operator of a model that generates; 0: one a physical core",
+        description="threads inside an operator of a model that generates; 0: one a physical core, "
+        "the default where no quota and no affinity leave fewer CPUs",
     )
     providers: CommaList = Field(
         ("CPUExecutionProvider",),

@@ -10,7 +10,7 @@ from penstock.api.limiter.v1 import limiter_pb2
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
-from penstock.hosting.service import Port, Service
+from penstock.hosting.service import Port, Service, reloading
 from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
@@ -57,7 +57,9 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
         [endpoint],
         open=store.connect,
         close=store.close,
-        reload=lambda: limiter.reload(*_sections(settings)),
+        prepare_reload=reloading(
+            lambda: _sections(settings), lambda sections: limiter.reload(*sections)
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from penstock.limiter.calendar_windows import Unit
+from penstock.limiter.envoy_rules import EnvoyLimits
 from penstock.service.settings import Section
 from pydantic import Field, field_validator, model_validator
 
@@ -81,28 +82,13 @@ class RuleSection(Section):
         return self
 
 
-class EnvoyRule(Section):
-    """One limit for descriptors of Envoy's protocol.
-
-    Each entry of `descriptor` is `key=value`, or `key` for any value, each counted by itself.
-    """
-
-    domain: str = Field(min_length=1)
-    descriptor: tuple[str, ...] = Field(min_length=1)
-    requests_per_unit: int = Field(ge=1)
-    unit: Unit
-    name: str = ""
-    store_loss: Literal["open", "closed"] = "open"
-    shadow: bool = False
-
-
 class LimitsSection(Section):
     """The section `limits` of the file."""
 
     rules: tuple[RuleSection, ...] = ()
     shadow: bool = False
     """True: every rule counts and refuses nothing."""
-    envoy: tuple[EnvoyRule, ...] = ()
+    envoy: tuple[EnvoyLimits, ...] = ()
 
     @field_validator("rules")
     @classmethod

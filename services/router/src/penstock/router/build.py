@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -13,7 +12,7 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer, ServerLimits
 from penstock.hosting.outside import Outside
 from penstock.hosting.polling import poll_after_loop
-from penstock.hosting.service import Service
+from penstock.hosting.service import Apply, Service
 from penstock.prices.prices import Prices, PricesSection
 from penstock.router.admission.limiter_admission import LimiterAdmission
 from penstock.router.api.registry_service import RegistryServicer
@@ -37,7 +36,6 @@ from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, OpenAdmission, ShapeStage
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
-from penstock.rpc.errors import Fault
 from penstock.service.background import Background
 from penstock.service.current import Current
 from penstock.service.settings import load_section
@@ -83,7 +81,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     models = Models(sections.routes, settings.default_model, prices)
     store = outside.open_store(settings.ledger_url) if settings.ledger_url else None
     registry = Registry(settings, store, clock)
-    backends = Backends(outside.dial, settings.batcher_address)
+    backends = Backends(outside.dial, settings.batcher_address, clock)
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
     attempts = Attempts(settings, registry, backends, selection, clock, telemetry)
     admission = _admission(settings, outside, prices)
@@ -153,14 +151,15 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
             if stage is not None:
                 await stage.close()
 
-    def reload() -> None:
-        fresh = _Sections(settings)
-        shape.replace(fresh.prompts)  # first: a tokenizer's file may be refused, and all stays old
-        keys.replace(fresh.keys.api)
-        models.replace(fresh.routes)
-        prices.value = Prices.from_section(fresh.prices)
-
-    service = Service(NAME, [port], endpoints, open=open_, ready=ready, close=close, reload=reload)
+    service = Service(
+        NAME,
+        [port],
+        endpoints,
+        open=open_,
+        ready=ready,
+        close=close,
+        prepare_reload=lambda: _prepare_reload(settings, keys, models, prices, shape),
+    )
     return Router(service, registry, selection, models, pipeline)
 
 
@@ -191,6 +190,27 @@ class _Sections:
         self.routes = load_section(file, "routes", RoutesSection)
         self.prices = load_section(file, "prices", PricesSection)
         self.prompts = load_section(file, "prompts", PromptsSection)
+
+
+def _prepare_reload(
+    settings: RouterSettings,
+    keys: KeyRing,
+    models: Models,
+    prices: Current[Prices],
+    shape: PromptShape,
+) -> Apply:
+    """Read the file; returns what puts it in force. Raises BadConfig."""
+    fresh = _Sections(settings)
+    shape_prompts = shape.prepare(fresh.prompts)
+    fresh_prices = Prices.from_section(fresh.prices)
+
+    def apply() -> None:
+        shape_prompts()
+        keys.replace(fresh.keys.api)
+        models.replace(fresh.routes)
+        prices.value = fresh_prices
+
+    return apply
 
 
 def _look_up(
@@ -224,8 +244,7 @@ async def _keep_registry(
         await registry.read_shared()
         for instance_id in registry.sweep():
             selection.forget(instance_id)
-            with contextlib.suppress(Fault):
-                await backends.detach(instance_id)
+            await backends.detach(instance_id)
 
 
 ASSEMBLY = Assembly(

@@ -15,6 +15,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.rpc.call import Call, Principal
+from penstock.tasks.answers import whole_chunk
 
 Deferred = Coroutine[Any, Any, None] | None
 """What is still to be done once an answer has left; None where that is nothing."""
@@ -58,12 +59,7 @@ class Hit(NamedTuple):
 
     def whole_chunk(self) -> inference_pb2.GenerateChunk:
         """The answer, of a conversation, as one piece."""
-        answer = self.result.generate
-        return inference_pb2.GenerateChunk(
-            delta=answer.message.content,
-            tool_calls=answer.message.tool_calls,
-            finish_reason=answer.finish_reason,
-        )
+        return whole_chunk(self.result.generate)
 
 
 class Miss(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 
@@ -25,6 +24,7 @@ from penstock.scaler.spot.observer import StateStore
 from penstock.scaler.spot.placement_rule import SpotPolicy
 from penstock.scaler.spot.solver import SolverSettings
 from penstock.service.clock import Clock
+from penstock.service.cpus import usable_cpus
 
 
 def with_local_pool(pools: Sequence[PoolConfig], settings: ScalerSettings) -> list[PoolConfig]:
@@ -56,7 +56,7 @@ def _as_local(pool: PoolConfig, settings: ScalerSettings) -> PoolConfig:
         },
         unmanaged_instances=settings.local_beside,
     )
-    fitting = settings.local_beside + (os.cpu_count() or 1)
+    fitting = settings.local_beside + usable_cpus()
     max_instances = max(pool.min_instances, min(pool.max_instances, fitting))
     return pool.model_copy(update={"actuator": actuator, "max_instances": max_instances})
 

@@ -11,7 +11,7 @@ from penstock.api.keda import externalscaler_pb2_grpc as keda_grpc
 from penstock.api.scaler.v1 import scaler_pb2
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
-from penstock.hosting.outside import Outside
+from penstock.hosting.outside import Outside, dial_all
 from penstock.hosting.service import Port, Service
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
@@ -79,10 +79,12 @@ class Peers:
         self._made: list[Peer] = []
 
     def connect(self, address: str, service: ServiceDescriptor) -> Peer | None:
-        """Return a peer at the address; None where the address is empty."""
+        """Return a peer at the address, or for all at addresses with commas between; None where it
+        is empty.
+        """
         if not address:
             return None
-        self._made.append(self._outside.dial(address, service))
+        self._made.append(dial_all(self._outside.dial, address, service))
         return self._made[-1]
 
     async def close(self) -> None:

@@ -31,7 +31,9 @@ class ScalerSettings(ServiceSettings):
     )
     tick_s: float = Field(5.0, gt=0, description="seconds between decisions")
     batcher_address: str = Field(
-        "", description="batcher to read queues and cost models from; empty: none"
+        "",
+        description="batcher to read queues and cost models from, several with commas between; "
+        "empty: none",
     )
     telemetry_address: str = Field(
         "", description="telemetry to read calls and tokens from; empty: demand must be reported"

@@ -67,10 +67,11 @@ class _EchoInstance(EmptyInstance):
 
 @dataclass(frozen=True)
 class EchoAddresses:
-    """`host:port` of the bare server and of the one with our Endpoint."""
+    """`host:port` of the bare server and of the one with our Endpoint, and their process."""
 
     bare: str
     endpoint: str
+    pid: int
 
 
 @contextlib.contextmanager
@@ -81,9 +82,10 @@ def echo_process() -> Iterator[EchoAddresses]:
     assert child.stdout is not None and child.stdin is not None
     try:
         bare, endpoint = child.stdout.readline().split()
-        yield EchoAddresses(bare, endpoint)
+        yield EchoAddresses(bare, endpoint, child.pid)
     finally:
         child.stdin.close()
+        child.stdout.close()
         child.wait(timeout=10)
 
 

@@ -40,6 +40,23 @@ def proportional_mb(pid: int) -> float:
     return float(psutil.Process(pid).memory_full_info().pss) / 1e6
 
 
+def accepted_connections(pid: int, address: str) -> int:
+    """Connections to `host:port` that a process has accepted and not closed."""
+    port = int(address.rpartition(":")[2])
+    return sum(
+        each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+        for each in psutil.Process(pid).net_connections("tcp")
+    )
+
+
+def mapped_mb(pid: int, file: Path) -> float:
+    """A process's part of the pages of a file that it has mapped, in megabytes (PSS): over all
+    processes, each page counts once however many map it.
+    """
+    maps = psutil.Process(pid).memory_maps(grouped=True)
+    return sum(each.pss for each in maps if each.path == str(file.resolve())) / 1e6
+
+
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in megabytes."""
     return float(psutil.Process(pid).memory_info().rss) / 1e6

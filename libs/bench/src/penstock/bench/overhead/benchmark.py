@@ -26,6 +26,7 @@ from penstock.bench.harness.report import Bound, Result, Table
 from penstock.bench.hop.benchmark import REQUEST, TEXT
 from penstock.bench.overhead.cells import CELL_BOUNDS, cells_against_processes
 from penstock.bench.overhead.stacks import KEY, MODEL, TENANT, instant_stack, miss_of, processes_in
+from penstock.bench.overhead.workers import WORKERS_BOUNDS, workers_against_one
 from penstock.client import Penstock
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import loop_factory
@@ -81,6 +82,7 @@ def run(options: Options) -> Result:
     with echo_process() as echo, asyncio.Runner(loop_factory=loop_factory()) as runner:
         measured = runner.run(_measure(echo, rounds, seconds, idle_s))
         cells = runner.run(cells_against_processes(echo, quick=options.quick))
+        workers = runner.run(workers_against_one(echo, quick=options.quick))
     rows = measured.rounds
 
     def p50_ratio(side: str) -> float:
@@ -106,13 +108,16 @@ def run(options: Options) -> Result:
         ),
         **measured.of_traced_stack,
         **cells.figures(),
+        **workers.figures(),
     }
     context = {
         "rounds": rounds,
         "data": "one fixed text of 63 bytes; a number after it for misses",
         "clients": "plain stubs",
     }
-    return Result(figures, BOUNDS | CELL_BOUNDS, context, (*_tables(measured), cells.table()))
+    bounds = BOUNDS | CELL_BOUNDS | WORKERS_BOUNDS
+    tables = (*_tables(measured), cells.table(), workers.table())
+    return Result(figures, bounds, context, tables)
 
 
 def _tables(measured: Measured) -> tuple[Table, ...]:

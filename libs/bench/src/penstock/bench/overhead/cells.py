@@ -18,7 +18,12 @@ from typing import NamedTuple
 import yaml
 from penstock.bench.harness.echo import EchoAddresses
 from penstock.bench.harness.load import Send, closed_loop
-from penstock.bench.harness.processes import cpu_s, home_folder, proportional_mb
+from penstock.bench.harness.processes import (
+    cpu_s,
+    home_folder,
+    mapped_mb,
+    proportional_mb,
+)
 from penstock.bench.harness.report import Bound, Table
 from penstock.bench.overhead.stacks import (
     KEY,
@@ -30,7 +35,8 @@ from penstock.bench.overhead.stacks import (
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL, Shape
+from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.shapes import Layout
 from penstock.stack.stack import Stack, run_stack
 from rich.console import Console
 
@@ -110,7 +116,7 @@ async def cells_against_processes(echo: EchoAddresses, *, quick: bool) -> Cells:
             order = sides if number % 2 else sides[::-1]
             row = {stack.plan.shape: await _misses(stack, send, seconds) for stack, send in order}
             measured.append((row["cell"], row["processes"]))
-    return Cells(measured, await _pss_mb("cell"), _conformance_failed())
+    return Cells(measured, await _pss_mb(Layout("cell")), _conformance_failed())
 
 
 async def _misses(stack: Stack, send: Send, seconds: float) -> Misses:
@@ -122,23 +128,38 @@ async def _misses(stack: Stack, send: Send, seconds: float) -> Misses:
     return Misses(used_s * 1e3 / len(loaded.latencies_ms), loaded.rps, alone.p50_ms())
 
 
-async def _pss_mb(shape: Shape) -> float:
-    """Memory of a whole stack that serves, stores included, less its models' weights once."""
+async def _pss_mb(layout: Layout) -> float:
+    """Memory of a whole stack that serves, stores included, less the weights of its model.
+
+    The sum of all processes' PSS counts a page that several map once, and a private copy of the
+    weights once for each process that has one. Weights are taken off in the same way: what each
+    process maps of the file, as its own PSS of that mapping says, and one file size for each
+    instance that does not map the file, since it has read the weights into memory of its own. What
+    the runtime makes of the weights beside that (packed matrices, buffers) stays in the figure.
+    """
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
         home = Path(name)
         (home / "models").symlink_to(home_folder() / "models")
         config = home / "penstock.yaml"
         config.write_text(yaml.safe_dump({"keys": {"api": [api_key(TENANT, KEY)]}}))
         log = LogStream(Console(quiet=True))
-        async with run_stack(ports.free(), home, config, {TENANT: KEY}, log, shape) as stack:
+        async with run_stack(ports.free(), home, config, {TENANT: KEY}, log, layout) as stack:
             await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
             pids = {*processes_in(home), *stack.supervisor.pids}
-            weights = sum(path.stat().st_size for path in _weights(home)) / 1e6
-            return sum(map(proportional_mb, pids)) - weights
+            instances = [
+                child.pid
+                for number in range(1, stack.plan.instances + 1)
+                if (child := stack.supervisor.child(f"inference-{number}")) is not None
+            ]
+            files = list((home / "models" / DEFAULT_MODEL / "1").glob(WEIGHTS))
+            held = (_weights_mb(pid, pid in instances, file) for pid in pids for file in files)
+            return sum(map(proportional_mb, pids)) - sum(held)
 
 
-def _weights(home: Path) -> list[Path]:
-    return list((home / "models" / DEFAULT_MODEL / "1").glob(WEIGHTS))
+def _weights_mb(pid: int, is_instance: bool, file: Path) -> float:
+    """What a process holds of the weights in a file, as PSS counts it."""
+    copied = file.stat().st_size / 1e6 if is_instance else 0.0
+    return mapped_mb(pid, file) or copied
 
 
 def _conformance_failed() -> int:

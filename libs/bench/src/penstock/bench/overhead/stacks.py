@@ -20,7 +20,8 @@ from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.stack import ports
 from penstock.stack.configuration import api_key
-from penstock.stack.plan import Shape, StackPlan
+from penstock.stack.plan import StackPlan
+from penstock.stack.shapes import Shape
 from penstock.stack.stack import Stack
 
 TENANT = "bench"
@@ -50,7 +51,7 @@ def miss_of(stack: Stack) -> Send:
 
 @contextlib.asynccontextmanager
 async def instant_stack(
-    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes"
+    echo: EchoAddresses, *, traced: bool, shape: Shape = "processes", workers: int = 1
 ) -> AsyncIterator[Stack]:
     """All deciding services as processes, with the instant model registered."""
     with tempfile.TemporaryDirectory(prefix="penstock-overhead-") as name:
@@ -59,7 +60,14 @@ async def instant_stack(
         content = {"keys": {"api": [api_key(TENANT, KEY)]}, "limits": {"rules": [WIDE_RATE]}}
         config.write_text(yaml.safe_dump(content))
         plan = StackPlan(
-            ports.free(), folder, folder, config, TOKEN, profile="production", shape=shape
+            ports.free(),
+            folder,
+            folder,
+            config,
+            TOKEN,
+            profile="production",
+            shape=shape,
+            workers=workers,
         )
         async with supervised() as supervisor:
             for stage in plan.request_path(traced=traced):

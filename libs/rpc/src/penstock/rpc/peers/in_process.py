@@ -131,6 +131,11 @@ class InProcessPeer:
         self._closed = False
         self._work: set[asyncio.Task[Any]] = set()
 
+    @property
+    def responds(self) -> bool:
+        """See Peer; always true: the peer is this process."""
+        return True
+
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         rpc = self._rpcs[method]

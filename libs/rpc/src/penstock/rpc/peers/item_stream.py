@@ -22,6 +22,8 @@ from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import EXCHANGE, FRAME_BYTES, Rpc, check_fits, rpcs_of
 from penstock.rpc.errors import Fault, deadline_exceeded, from_item_status, to_fault, unavailable
+from penstock.rpc.peers.liveness import Check, Liveness
+from penstock.rpc.reasons import Reason
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
@@ -118,6 +120,14 @@ class ItemStreamPeer:
         self._session: asyncio.Task[None] | None = None
         self._closed = False
         self._failures = 0
+        self._liveness = Liveness()
+        self._ping = 0
+        self._check: asyncio.TimerHandle | None = None
+
+    @property
+    def responds(self) -> bool:
+        """See Peer."""
+        return not self._liveness.is_hung
 
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
@@ -153,6 +163,7 @@ class ItemStreamPeer:
     async def close(self) -> None:
         """See Peer."""
         self._closed = True
+        self._stop_checking()
         if self._session is not None:
             self._session.cancel()
             await asyncio.wait([self._session])
@@ -162,9 +173,12 @@ class ItemStreamPeer:
     def _send(
         self, rpc: Rpc, request: Message, call: Call
     ) -> tuple[_Waiter, asyncio.TimerHandle | None]:
-        left_s = call.deadline_s - self._clock.monotonic()
+        now = self._clock.monotonic()
+        left_s = call.deadline_s - now
         if left_s <= 0:
             raise deadline_exceeded("no time was left to send the call")
+        if self._liveness.is_hung:
+            raise self._hung()
         payload = request.SerializeToString()
         check_fits(len(payload))
         if self._session is None:
@@ -175,6 +189,8 @@ class ItemStreamPeer:
         self._waiting[waiter.item_id] = waiter
         self._outbox.append(waiter)
         self._wake.set()
+        if self._liveness.sent(now):
+            self._check_later(now)
         if math.isinf(left_s):
             return waiter, None
         return waiter, asyncio.get_running_loop().call_later(left_s, self._expire, waiter)
@@ -205,6 +221,7 @@ class ItemStreamPeer:
             reason = await self._exchange()
         finally:
             self._session = None
+            self._stop_checking()
             self._failures = min(self._failures + 1, 6)
             self._fail_all(reason)
 
@@ -226,6 +243,7 @@ class ItemStreamPeer:
             stream.cancel()
 
     def _take(self, frame: Any) -> None:
+        self._liveness.heard(self._clock.monotonic())
         if frame.credits:
             self._credits += frame.credits
             self._wake.set()
@@ -253,9 +271,40 @@ class ItemStreamPeer:
         cancelled, self._cancelled = self._cancelled, []
         grant = self._consumed if self._consumed >= RESULT_WINDOW // 2 else 0
         self._consumed -= grant
-        frame = self._frame(cancelled_ids=cancelled, credits=grant)
+        ping, self._ping = self._ping, 0
+        frame = self._frame(cancelled_ids=cancelled, credits=grant, ping=ping)
         sent = self._add_items(frame)
-        return frame if sent or cancelled or grant else None
+        return frame if sent or cancelled or grant or ping else None
+
+    def _check_later(self, now: float) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        delay_s = self._liveness.check_at_s - now
+        self._check = asyncio.get_running_loop().call_later(delay_s, self._check_liveness)
+
+    def _check_liveness(self) -> None:
+        """Ping the peer where it has been silent for long; fail whoever waits where it is hung."""
+        self._check = None
+        now = self._clock.monotonic()
+        found = self._liveness.check(now, bool(self._waiting))
+        if found is Check.PING:
+            self._ping = 1
+            self._wake.set()
+        elif found is Check.HUNG:
+            for waiter in self._waiting.values():
+                waiter.fail(self._hung())
+        if not math.isinf(self._liveness.check_at_s):
+            self._check_later(now)
+
+    def _stop_checking(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        self._liveness = Liveness()
+
+    def _hung(self) -> Fault:
+        message = f"{self._name}: the peer is hung, it answers no ping"
+        return unavailable(message, reason=Reason.PEER_HUNG)
 
     def _add_items(self, frame: Any) -> int:
         now = self._clock.monotonic()

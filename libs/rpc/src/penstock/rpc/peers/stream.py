@@ -41,6 +41,13 @@ class Peer(Protocol):
     Every failure is raised as a Fault; cancelling the await cancels the work.
     """
 
+    @property
+    def responds(self) -> bool:
+        """False while the peer is hung: it has answered no ping and not been heard of since. Calls
+        then fail at once.
+        """
+        ...
+
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """Call a unary RPC by its name and return its response message."""
         ...

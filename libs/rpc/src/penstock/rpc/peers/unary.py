@@ -44,6 +44,11 @@ class UnaryPeer:
         make = self._channel.unary_stream if rpc.streams else self._channel.unary_unary
         return make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)
 
+    @property
+    def responds(self) -> bool:
+        """See Peer; always true: a plain call tells nothing of the process behind it."""
+        return True
+
     async def call(self, method: str, request: Message, call: Call) -> Any:
         """See Peer."""
         check_fits(request.ByteSize())

@@ -15,6 +15,11 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.tasks.answer_keys import keyed_hash
 from penstock.tasks.kinds import kind_of
 
+JSON_KINDS = (
+    inference_pb2.RESPONSE_FORMAT_KIND_JSON_OBJECT,
+    inference_pb2.RESPONSE_FORMAT_KIND_JSON_SCHEMA,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -59,7 +64,7 @@ def canonical_answer(task: inference_pb2.Task, result: inference_pb2.TaskResult)
             return ""
         return _canonical_json(["tool", calls])
     value = _parsed(message.content)
-    is_closed = bool(task.generate.response_schema_json) or isinstance(value, dict | list)
+    is_closed = task.generate.response_format.kind in JSON_KINDS or isinstance(value, dict | list)
     if value is None or not is_closed:
         return ""
     return _canonical_json(["json", value])

@@ -70,7 +70,7 @@ async def show_queues(clients: ServiceClients, _: Query) -> Sequence[Block]:
     )
     if response is None:
         return unavailable(clients, "batcher")
-    queues = list(response.queues)
+    queues = _by_instance(response.queues)
     depths = _depths(queues)
     instances = [queue.instance_id for queue in queues]
     series = {
@@ -86,13 +86,25 @@ async def show_queues(clients: ServiceClients, _: Query) -> Sequence[Block]:
     ]
 
 
+def _by_instance(queues: Sequence[batcher_pb2.Queue]) -> list[batcher_pb2.Queue]:
+    """One queue an instance: while it changes its owner, two batchers have one for it."""
+    merged: dict[str, batcher_pb2.Queue] = {}
+    for queue in queues:
+        known = merged.setdefault(queue.instance_id, queue)
+        if known is not queue:
+            known.running += queue.running
+            known.classes.extend(queue.classes)
+    return list(merged.values())
+
+
 def _depths(queues: Sequence[batcher_pb2.Queue]) -> dict[str, dict[str, int]]:
     """Rows waiting, by priority and instance."""
     depths: dict[str, dict[str, int]] = {}
     for queue in queues:
         for part in queue.classes:
             name = common_pb2.Priority.Name(part.priority).removeprefix("PRIORITY_").lower()
-            depths.setdefault(name, {})[queue.instance_id] = part.depth
+            by_instance = depths.setdefault(name, {})
+            by_instance[queue.instance_id] = by_instance.get(queue.instance_id, 0) + part.depth
     return depths
 
 

@@ -27,8 +27,13 @@ FINISH_REASONS = {
     "function_call": pb.FINISH_REASON_TOOL_CALLS,
     "content_filter": pb.FINISH_REASON_FILTERED,
 }
-TOOL_CHOICES = ("auto", "none", "required")
-"""Tool choices that are not the name of a tool."""
+TOOL_CHOICES = {
+    pb.TOOL_CHOICE_MODE_UNSPECIFIED: "auto",
+    pb.TOOL_CHOICE_MODE_AUTO: "auto",
+    pb.TOOL_CHOICE_MODE_NONE: "none",
+    pb.TOOL_CHOICE_MODE_REQUIRED: "required",
+}
+"""How the wire names a tool choice."""
 BYTES_PER_TOKEN = 4
 """For estimates where an upstream reports no tokens."""
 SHAPE_ERRORS = (KeyError, IndexError, TypeError, AttributeError, ValueError)
@@ -60,10 +65,10 @@ def chat_request(
         body["stream_options"] = {"include_usage": True}
     if task.tools:
         body["tools"] = [_tool(tool) for tool in task.tools]
-        if task.tool_choice:
+        if task.HasField("tool_choice"):
             body["tool_choice"] = _tool_choice(task.tool_choice)
-    if task.response_schema_json:
-        body["response_format"] = _response_format(task.response_schema_json)
+    if task.response_format.schema_json:
+        body["response_format"] = _response_format(task.response_format)
     if task.max_tokens:
         body["max_completion_tokens"] = task.max_tokens
     for name in ("temperature", "top_p", "seed"):
@@ -99,14 +104,14 @@ def _tool(tool: pb.Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str) -> object:
-    if choice in TOOL_CHOICES:
-        return choice
-    return {"type": "function", "function": {"name": choice}}
+def _tool_choice(choice: pb.ToolChoice) -> object:
+    if len(choice.functions) == 1:
+        return {"type": "function", "function": {"name": choice.functions[0]}}
+    return TOOL_CHOICES[choice.mode]
 
 
-def _response_format(schema_json: str) -> dict[str, Any]:
-    schema = _parse_json_field("task.response_schema_json", schema_json)
+def _response_format(asked: pb.ResponseFormat) -> dict[str, Any]:
+    schema = _parse_json_field("task.response_format.schema_json", asked.schema_json)
     return {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": True},
@@ -281,7 +286,12 @@ class ChatStream:
         finish_reason = FINISH_REASONS.get(self.finish_reason, pb.FINISH_REASON_STOP)
         result.generate.finish_reason = finish_reason
         result.usage.CopyFrom(parse_usage(self.usage, self.task, answer))
-        return result, pb.GenerateChunk(tool_calls=message.tool_calls, finish_reason=finish_reason)
+        last_chunk = pb.GenerateChunk(finish_reason=finish_reason)
+        for index, each in enumerate(message.tool_calls):
+            last_chunk.tool_calls.add(
+                index=index, id=each.id, name=each.name, arguments_json=each.arguments_json
+            )
+        return result, last_chunk
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -21,8 +21,15 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.calendar_windows import UNIT_SECONDS
 from penstock.limiter.counters import NOTHING, REQUESTS, RateCounter, organisation_prefix
+from penstock.limiter.envoy_rules import (
+    YEAR_S,
+    Entry,
+    EnvoyLimit,
+    EnvoyLimits,
+    counter_name,
+    shown_name,
+)
 from penstock.limiter.holds import STORE_LOST_RETRY_MS
-from penstock.limiter.rules import EnvoyRule
 from penstock.limiter.script import CounterUsage, Reservation, Ruling
 from penstock.limiter.store.errors import StoreLost
 from penstock.limiter.store.ledger_store import LedgerStore
@@ -39,7 +46,7 @@ UNIT_LENGTHS_S: dict[int, int] = {
     rls.DAY: 86_400,
     rls.WEEK: 604_800,
     rls.MONTH: UNIT_SECONDS["month"],
-    rls.YEAR: 365 * 86_400,
+    rls.YEAR: YEAR_S,
 }
 """Length of each unit of the protocol."""
 UNITS_BY_LENGTH = {length_s: unit for unit, length_s in UNIT_LENGTHS_S.items()}
@@ -115,28 +122,42 @@ class EnvoyServicer:
         fits; None where nothing limits it.
         """
         section = self._limiter.counters.section
-        rule = next(
-            (rule for rule in section.envoy if _applies(rule, request.domain, descriptor)), None
-        )
-        limit = _limit(rule, descriptor)
-        if limit is None:
+        entries = tuple(Entry(entry.key, entry.value) for entry in descriptor.entries)
+        limit = limit_of(section.envoy, request.domain, descriptor, entries)
+        if limit is None or limit.is_unlimited:
             return None
-        requests, period_s = limit
-        entries = "|".join(
-            f"{len(entry.key)}:{entry.key}={entry.value}" for entry in descriptor.entries
-        )
         prefix = organisation_prefix(_organisation(request.domain))
         return RateCounter(
-            key=f"{prefix}c:envoy:{period_s}:{entries}",
-            rule=(rule.name if rule else "") or entries,
+            key=f"{prefix}c:envoy:{limit.period_s}:{counter_name(limit.entries)}",
+            rule=limit.name or shown_name(limit.entries),
             dimension=REQUESTS,
-            limit=max(requests, 1),
-            is_shadow=section.shadow or (rule is not None and rule.shadow),
-            store_loss=rule.store_loss if rule else "open",
-            period_us=period_s * 1_000_000,
-            burst=requests,
+            limit=max(limit.requests, 1),
+            is_shadow=section.shadow or limit.is_shadow,
+            store_loss=limit.store_loss,
+            period_us=limit.period_s * 1_000_000,
+            burst=limit.requests,
             own_amount=_hits(request, descriptor),
         )
+
+
+def limit_of(
+    rules: Sequence[EnvoyLimits],
+    domain: str,
+    descriptor: rls.RateLimitDescriptor,
+    entries: Sequence[Entry],
+) -> EnvoyLimit | None:
+    """What limits a descriptor: the first rule that fits, with the limit that the descriptor brings
+    in place of the rule's; None where nothing does.
+    """
+    limits = (rule.limit_for(domain, entries) for rule in rules)
+    limit = next((limit for limit in limits if limit is not None), None)
+    own = descriptor.limit
+    if not descriptor.HasField("limit") or own.unit not in UNIT_LENGTHS_S:
+        return limit
+    ruled = limit or EnvoyLimit(0, 0, tuple(entries))
+    return ruled._replace(
+        requests=own.requests_per_unit, period_s=UNIT_LENGTHS_S[own.unit], is_unlimited=False
+    )
 
 
 def _problem(request: rls.RateLimitRequest) -> str:
@@ -151,23 +172,6 @@ def _problem(request: rls.RateLimitRequest) -> str:
 def _organisation(domain: str) -> str:
     """Where the counters of a domain are kept, apart from those of organisations."""
     return f"envoy/{domain}"
-
-
-def _applies(rule: EnvoyRule, domain: str, descriptor: rls.RateLimitDescriptor) -> bool:
-    if rule.domain != domain or len(rule.descriptor) != len(descriptor.entries):
-        return False
-    pairs = zip(rule.descriptor, descriptor.entries, strict=True)
-    return all(wanted in (entry.key, f"{entry.key}={entry.value}") for wanted, entry in pairs)
-
-
-def _limit(rule: EnvoyRule | None, descriptor: rls.RateLimitDescriptor) -> tuple[int, int] | None:
-    """Requests and the seconds in which they are allowed."""
-    own = descriptor.limit
-    if descriptor.HasField("limit") and own.unit in UNIT_LENGTHS_S:
-        return own.requests_per_unit, UNIT_LENGTHS_S[own.unit]
-    if rule is None:
-        return None
-    return rule.requests_per_unit, UNIT_SECONDS[rule.unit]
 
 
 def _hits(request: rls.RateLimitRequest, descriptor: rls.RateLimitDescriptor) -> int:

@@ -5,11 +5,43 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 STORE_ERRORS = (TimeoutError, RedisError, OSError)
-CANNOT_WRITE = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ", "MASTERDOWN ", "CLUSTERDOWN ")
-"""Codes of a store that answers but cannot write: no memory, no disk, a replica."""
+CANNOT_WRITE = (
+    OutOfMemoryError,
+    ReadOnlyError,
+    ClusterDownError,
+    AskError,
+    TryAgainError,
+)
+"""Errors of a store that answers but cannot serve now: no memory, a replica (also one that has lost
+its primary), a cluster that is down or keeps the keys elsewhere (ASK, MOVED). redis-py makes these
+classes of the first word of an error and takes it out of the text.
+"""
+CODES = (
+    "OOM ",
+    "MISCONF ",
+    "READONLY ",
+    "NOREPLICAS ",
+    "MASTERDOWN ",
+    "CLUSTERDOWN ",
+    "MOVED ",
+    "ASK ",
+    "TRYAGAIN ",
+    "BUSY ",
+)
+"""First words of such errors where they keep them: those without a class, and errors inside a
+script.
+"""
 
 
 class StoreLost(Exception):
@@ -35,7 +67,4 @@ def store_errors_as_lost() -> Iterator[None]:
 
 
 def _cannot_write(error: ResponseError) -> bool:
-    # redis-py removes the code of some errors and makes a class of it; an error inside a script has
-    # the code in its text.
-    is_known = isinstance(error, OutOfMemoryError | ReadOnlyError)
-    return is_known or any(code in f"{error} " for code in CANNOT_WRITE)
+    return isinstance(error, CANNOT_WRITE) or any(code in f"{error} " for code in CODES)

@@ -141,6 +141,7 @@ def prefix_blocks(model: str, task: inference_pb2.GenerateTask) -> tuple[Hashabl
                 message.tool_call_id.encode(),
             )
         )
+        text += b"".join([part.SerializeToString(deterministic=True) for part in message.parts])
         text += b"".join(
             [call.SerializeToString(deterministic=True) for call in message.tool_calls]
         )

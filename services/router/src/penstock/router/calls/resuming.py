@@ -24,12 +24,15 @@ class Delivered:
     deltas: list[str] = field(default_factory=list)
     begun: bool = False
     whole: bool = True
-    """False once something was delivered that text cannot hold: a tool call."""
+    """False once something was delivered that text cannot hold, such as a tool call."""
 
     def add(self, chunk: pb.GenerateChunk) -> None:
-        """One more piece has left."""
+        """One more piece has left. A keep-alive has nothing that cannot be said again."""
+        if chunk.keep_alive:
+            return
         self.begun = True
-        self.whole = self.whole and not chunk.tool_calls and not chunk.finish_reason
+        is_text = not (chunk.tool_calls or chunk.reasoning or chunk.refusal or chunk.logprobs)
+        self.whole = self.whole and is_text and not chunk.finish_reason
         if chunk.delta:
             self.deltas.append(chunk.delta)
 

@@ -3,6 +3,11 @@ served from memory.
 
 The store holds each registration under a key that expires with its lease; every router reads them.
 Without the store, memory goes on with what is registered here, and receipts say so.
+
+An instance has one owner: the router at which it registered names its own batcher in the
+registration, and every other router calls the instance there, so that one queue orders all its
+calls. An instance whose owner has gone sends its next heartbeat to another router, is told to
+register again, and is that router's from then on.
 """
 
 from __future__ import annotations
@@ -75,6 +80,8 @@ class Registry:
         self._name = secrets.token_hex(8)
         self._routers = 1
         self._gone: set[str] = set()
+        self._owned: set[str] = set()
+        """Instances that registered here, and at no other router since."""
         self.shared = store is not None
         self.cold_starts = ColdStartQueue(clock)
 
@@ -83,9 +90,15 @@ class Registry:
         return () if self.shared else ("registry not shared: the store is unavailable",)
 
     async def register(self, instance: router_pb2.Instance) -> None:
-        """Add an instance; one that registers again after a restart starts as a newcomer."""
-        self._adopt(instance, fresh=True)
-        await self._share(instance, fresh=True)
+        """Add an instance, with this router's batcher where it names none; one that registers again
+        after a restart starts as a newcomer.
+        """
+        owned = router_pb2.Instance()
+        owned.CopyFrom(instance)
+        owned.batcher_address = instance.batcher_address or self._settings.batcher_address
+        self._owned.add(instance.id)
+        self._adopt(owned, fresh=True)
+        await self._share(owned, fresh=True)
 
     async def heartbeat(
         self,
@@ -94,10 +107,10 @@ class Registry:
         models: Sequence[inference_pb2.Model] = (),
     ) -> bool:
         """Renew a lease, and take in the models where they have changed; False where the instance
-        is not known.
+        did not register here, or has registered elsewhere since.
         """
         known = self.members.get(instance_id)
-        if known is None:
+        if known is None or instance_id not in self._owned:
             return False
         now = self._heard_at[instance_id] = self._clock.monotonic()
         self._lease_until[instance_id] = now + self._settings.lease_ms / 1e3
@@ -210,6 +223,7 @@ class Registry:
             self._lease_until[name] = self._clock.monotonic() + self._settings.lease_ms / 1e3
             self.members[name].lost = False
         else:
+            self._owned.discard(name)
             self._adopt(instance, fresh=False)
 
     def _adopt(self, instance: router_pb2.Instance, fresh: bool) -> None:
@@ -250,6 +264,7 @@ class Registry:
             self._place(member, set())
         for table in (self.members, self.registered, self._lease_until, self._heard_at, self.since):
             table.pop(instance_id, None)
+        self._owned.discard(instance_id)
         self._gone.add(instance_id)
 
     async def _share(self, instance: router_pb2.Instance, fresh: bool = False) -> None:

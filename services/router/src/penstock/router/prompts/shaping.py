@@ -43,18 +43,24 @@ class PromptShape:
         self._prices = prices
         self._embedder_of = embedder
         self._prefixes = PrefixHistory()
-        self.replace(section)
+        self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
+        self._embedder: LocalEmbedder | None = None
+        self.prepare(section)()
 
-    def replace(self, section: PromptsSection) -> None:
-        """Put new rules in force.
+    def prepare(self, section: PromptsSection) -> Callable[[], None]:
+        """Load what new rules need; returns what puts them in force.
 
         Raises:
             BadConfig: a tokenizer's file cannot be used; the old rules stay.
         """
         selects = any(rule.selects for rule in section.rules)
         embedder = self._embedder_of(section.embedder) if section.embedder and selects else None
-        self._rules = section.optimisers(embedder)
-        self._embedder = embedder
+        rules = section.optimisers(embedder)
+
+        def put_in_force() -> None:
+            self._rules, self._embedder = rules, embedder
+
+        return put_in_force
 
     def _rule(self, organisation: str, model: str) -> tuple[ShapingRule, Optimiser] | None:
         return next((item for item in self._rules if item[0].fits(organisation, model)), None)

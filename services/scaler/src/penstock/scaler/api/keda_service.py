@@ -4,13 +4,16 @@ At each poll, KEDA asks for GetMetrics and then IsActive; an error in either fai
 metric is the number of instances wanted and its target is 1, so that HPA's formula gives that
 number back. A scaler without fresh demand never answers zero: only demand that it sees could end
 zero.
+
+Names are compared without case. Kubernetes keeps the names of external metrics in lower case, so
+KEDA may ask for a metric in another spelling than the one in its specification.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -63,11 +66,12 @@ class ExternalScaler:
     ) -> keda.GetMetricsResponse:
         pool = await self._pool(request.scaledObjectRef, context)
         name = metric_name(pool.name)
-        if request.metricName not in ("", name):
-            await _not_found(context, f"metricName: {request.metricName!r} is not {name!r}")
+        asked = request.metricName or name
+        if asked.lower() != name:
+            await _not_found(context, f"metricName: {asked!r} is not {name!r}")
         wanted = self._wanted(pool)
         value = keda.MetricValue(
-            metricName=name, metricValue=wanted, metricValueFloat=float(wanted)
+            metricName=asked, metricValue=wanted, metricValueFloat=float(wanted)
         )
         return keda.GetMetricsResponse(metricValues=[value])
 
@@ -80,7 +84,7 @@ class ExternalScaler:
 
     async def _pool(self, request: keda.ScaledObjectRef, context: Context) -> Pool:
         name = request.scalerMetadata.get("pool", "")
-        pool = self._autoscaler.pools.get(name)
+        pool = find_pool(self._autoscaler.pools, name)
         if pool is None:
             known = ", ".join(self._autoscaler.pools) or "none"
             await _not_found(
@@ -89,12 +93,22 @@ class ExternalScaler:
         return pool
 
 
-def metric_name(pool: str) -> str:
-    """Return the metric's name: the pool's, in characters that Kubernetes' metrics API can carry.
+def find_pool(pools: Mapping[str, Pool], name: str) -> Pool | None:
+    """The pool of that name, or the only one whose name differs in case alone."""
+    exact = pools.get(name)
+    if exact is not None:
+        return exact
+    similar = [pool for known, pool in pools.items() if known.lower() == name.lower()]
+    return similar[0] if len(similar) == 1 else None
 
-    Names of models often contain a slash.
+
+def metric_name(pool: str) -> str:
+    """Return the metric's name: the pool's, in lower case and in characters that Kubernetes'
+    metrics API can carry.
+
+    Names of models often contain capitals and a slash.
     """
-    return PREFIX + re.sub(r"[^A-Za-z0-9_-]", "-", pool)
+    return PREFIX + re.sub(r"[^a-z0-9_-]", "-", pool.lower())
 
 
 async def _not_found(context: Context, text: str) -> NoReturn:
