@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run gen gen-check fmt lint type imports test check model up demo bench fresh peers xds clean
+.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +39,8 @@ imports: setup ## check which package imports which
 test: setup model ## run all tests
 	@$(PY) -m pytest
 
-test-cell: setup model ## run the black-box tests against a cell, and against two behind one address
+test-cell: setup model ## run the black-box tests again, with the deciding services in one process
 	@PENSTOCK_SHAPE=cell $(PY) -m pytest tests/black_box
-	@PENSTOCK_SHAPE=cell PENSTOCK_WORKERS=2 $(PY) -m pytest tests/black_box
 
 check: lint type imports gen-check ## every check that is not a test
 
@@ -49,8 +48,8 @@ model: setup-run ## make the default models, an encoder and a chat model, in .pe
 	@scripts/model $(VENV)
 	@scripts/model $(VENV) chat
 
-up: model ## run everything in the foreground
-	@$(PY) -m penstock.stack up
+up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file
+	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
 
 demo: model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo

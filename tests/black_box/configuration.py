@@ -144,7 +144,10 @@ def _provider(base_url: str) -> dict[str, Any]:
         {"name": "chat-unpriced", "upstream_name": "provider-chat"},
         {"name": "vectors", "upstream_name": "provider-vectors", "tasks": ["embed"]},
     ]
-    bounds = {"silence_timeout_ms": 1_500, "most_answer_bytes": 500_000, "concurrency": 8}
+    waits = dict.fromkeys(
+        ("first_byte_timeout_ms", "silence_timeout_ms", "whole_timeout_ms"), 1_500
+    )
+    bounds = {**waits, "most_answer_bytes": 500_000, "concurrency": 8}
     return {
         "name": "provider",
         "base_url": base_url,

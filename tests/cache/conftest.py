@@ -65,6 +65,7 @@ class Rig:
         cache = self.assemble(self.client, models, clock, **section)
         await cache.open()
         self._opened.append(cache)
+        await eventually(lambda: cache.is_caught_up)
         return cache
 
     @staticmethod

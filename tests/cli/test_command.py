@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.cli.command import internal_token, run
 from penstock.cli.top import sparkline
 from penstock.cli.waterfall import waterfall
 from penstock.hosting.life import serving
@@ -18,6 +17,7 @@ from penstock.telemetry.settings import TelemetrySettings
 from penstock.testkit.outside import outside_for_tests
 from penstock.testkit.server import TOKEN
 from rich.console import Console
+from running_command import run_command
 
 
 @pytest.fixture
@@ -27,36 +27,32 @@ async def options(tmp_path: Path) -> AsyncIterator[list[str]]:
         listen="127.0.0.1:0", internal_token=TOKEN, prometheus_listen="", home=tmp_path, grace_s=0
     )
     async with serving(build(settings, outside_for_tests(settings)), settings) as address:
-        yield ["--address", address, "--token", TOKEN]
+        yield ["--telemetry", address, "--token", TOKEN]
 
 
-async def test_top_shows_one_screen(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert await asyncio.to_thread(run, [*options, "top", "--once"]) == 0
-    screen = capsys.readouterr().out
-    assert "service" in screen
-    assert "no open incident" in screen
+async def test_top_shows_one_screen(options: list[str]) -> None:
+    ended = await run_command("top", "--once", *options)
+    assert ended.status == 0
+    assert "service" in ended.out
+    assert "no open incident" in ended.out
+
+
+async def test_top_as_json_has_every_part(options: list[str]) -> None:
+    parts = json.loads((await run_command(*options, "top", "--json")).out)
+    assert parts.keys() == {"services", "requests", "incidents", "savings"}
+    assert parts["incidents"] == {"incidents": []}
 
 
 @pytest.mark.parametrize(
     ("trace_id", "message"), [("ab" * 16, "no such trace"), ("xyz", "hexadecimal")]
 )
 async def test_a_trace_that_cannot_be_shown_ends_with_status_1_and_the_reason(
-    options: list[str], capsys: pytest.CaptureFixture[str], trace_id: str, message: str
+    options: list[str], trace_id: str, message: str
 ) -> None:
-    assert await asyncio.to_thread(run, [*options, "trace", trace_id]) == 1
-    assert message in capsys.readouterr().out
-
-
-def test_the_token_comes_from_the_environment_else_from_the_stacks_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
-    monkeypatch.delenv("PENSTOCK_INTERNAL_TOKEN", raising=False)
-    assert internal_token() == ""
-    (tmp_path / "internal-token").write_text("from-file\n")
-    assert internal_token() == "from-file"
-    monkeypatch.setenv("PENSTOCK_INTERNAL_TOKEN", "from-environment")
-    assert internal_token() == "from-environment"
+    ended = await run_command("trace", trace_id, *options)
+    assert ended.status == 1
+    assert message in ended.error
+    assert ended.error.count("\n") == 1
 
 
 def test_a_sparkline_has_a_block_a_value_and_the_highest_is_full() -> None:

@@ -15,14 +15,10 @@ from google.protobuf.message_factory import GetMessageClass
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.stack import ports
 from penstock.stack.up import DEVELOPMENT_KEY
+from penstock.testkit.documented_calls import DocumentedCall, documented_calls
 
 ROOT = Path(__file__).parents[2]
 NOUNS = ("router", "cache", "limiter", "batcher", "inference", "telemetry", "scaler")
-READMES = [
-    ROOT / "README.md",
-    *sorted(ROOT.glob("*/*/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
 TOKEN = f"{TOKEN_KEY}: $(cat .penstock/internal-token)"
 KEY = f"authorization: Bearer {DEVELOPMENT_KEY}"
 
@@ -31,17 +27,15 @@ def calls() -> Iterator[tuple[str, dict[str, str], list[str]]]:
     """Where a call stands, its options by their letter, and its other words; a shell's `$T` is what
     the page gave it.
     """
-    for page in READMES:
-        text = page.read_text().replace("\\\n", " ").replace('"$T"', f'"{TOKEN}"')
-        for line in text.splitlines():
-            if line.startswith("grpcurl "):
-                options, rest, words = dict[str, str](), list[str](), iter(shlex.split(line)[1:])
-                for word in words:
-                    if word in ("-H", "-d"):
-                        options[word] = next(words)
-                    elif word != "-plaintext":
-                        rest.append(word)
-                yield str(page.relative_to(ROOT)), options, rest
+    for call in documented_calls(ROOT):
+        options, rest = dict[str, str](), list[str]()
+        words = iter(shlex.split(call.line.replace('"$T"', f'"{TOKEN}"'))[1:])
+        for word in words:
+            if word in ("-H", "-d"):
+                options[word] = next(words)
+            elif word != "-plaintext":
+                rest.append(word)
+        yield call.page, options, rest
 
 
 CALLS = list(calls())
@@ -49,6 +43,7 @@ CALLS = list(calls())
 
 def test_calls_are_found() -> None:
     assert {"README.md", "services/router/README.md"} <= {page for page, _, _ in CALLS}
+    assert len(CALLS) >= 9
     assert f'T="{TOKEN}"' in (ROOT / "README.md").read_text()
 
 
@@ -69,3 +64,8 @@ def test_a_call_that_a_page_shows_is_one_that_works(
     name = "inference-1" if noun == "inference" else noun
     assert address == ports.documented()[name]
     assert options["-H"] == (KEY if service.endswith(".RouterService") else TOKEN)
+
+
+def test_real_addresses_take_the_place_of_documented_ones_whole() -> None:
+    call = DocumentedCall("a page", "grpcurl 127.0.0.1:7070 127.0.0.1:70701 a.B/C")
+    assert call.script({"127.0.0.1:7070": "h:1"}) == "grpcurl h:1 127.0.0.1:70701 a.B/C"

@@ -1,5 +1,5 @@
-"""500 jobs while routers and the batcher are killed at random: none is lost, each ends exactly
-once.
+"""500 jobs while routers and the batcher, or the cells of both, are killed at random: none is lost,
+each ends exactly once.
 """
 
 from __future__ import annotations
@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -24,8 +26,10 @@ from penstock.rpc.endpoint import Endpoint
 from penstock.rpc.peers.stream import open_channel
 from penstock.rpc.registration import Registrar
 from penstock.service.settings import ServiceSettings
-from penstock.service.store import embedded_store, open_store
+from penstock.service.store import embedded_store, open_store, socket_folder
 from penstock.stack.process import Child, Program, python_module
+from penstock.stack.shapes import SHAPES, Shape
+from penstock.stack.workers import Workers
 from penstock.testkit.instance import EmptyInstance
 
 TOKEN, KEY, MODEL = "token-of-the-fault-test", "psk-fault", "sleeper"
@@ -66,8 +70,16 @@ def free_addresses(count: int) -> list[str]:
         return [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
 
 
-def programs(folder: Path, redis_url: str) -> list[Program]:
-    """Two routers and their batcher."""
+@dataclass(frozen=True)
+class Routers:
+    """Programs that may be killed, and the addresses at which their routers are called."""
+
+    programs: Sequence[Program]
+    addresses: Sequence[str]
+
+
+def routers_in(shape: Shape, folder: Path, redis_url: str) -> Routers:
+    """Two routers and their batcher, or two cells of both behind one address."""
     first, second, batcher = free_addresses(3)
     config = folder / "penstock.yaml"
     digest = hashlib.sha256(KEY.encode()).hexdigest()
@@ -78,31 +90,30 @@ def programs(folder: Path, redis_url: str) -> list[Program]:
         "PENSTOCK_CONFIG_FILE": str(config),
         "PENSTOCK_OTLP_ENDPOINT": "",
         "PENSTOCK_LOG_LEVEL": "error",
-        "PENSTOCK_BATCHER_ADDRESS": batcher,
         "PENSTOCK_JOB_LEASE_MS": "1000",
         "PENSTOCK_DEFAULT_MODEL": MODEL,
         "PENSTOCK_JOB_ATTEMPTS": "50",
     }
-    return [
-        Program(
-            "batcher",
-            python_module("penstock.batcher"),
-            {**shared, "PENSTOCK_LISTEN": batcher},
-            batcher,
+    if shape == "cell":
+        listens = {"PENSTOCK_ROUTER_LISTEN": first, "PENSTOCK_BATCHER_LISTEN": batcher}
+        command = (*python_module("penstock.stack"), "cell", "router,batcher")
+        cells = Workers(2, folder).programs(Program("cell", command, {**shared, **listens}))
+        return Routers(cells, (first, first))
+    of_router = {**shared, "PENSTOCK_BATCHER_ADDRESS": batcher}
+    module = python_module("penstock.router")
+    return Routers(
+        (
+            Program(
+                "batcher",
+                python_module("penstock.batcher"),
+                {**shared, "PENSTOCK_LISTEN": batcher},
+                batcher,
+            ),
+            Program("router-1", module, {**of_router, "PENSTOCK_LISTEN": first}, first),
+            Program("router-2", module, {**of_router, "PENSTOCK_LISTEN": second}, second),
         ),
-        Program(
-            "router-1",
-            python_module("penstock.router"),
-            {**shared, "PENSTOCK_LISTEN": first},
-            first,
-        ),
-        Program(
-            "router-2",
-            python_module("penstock.router"),
-            {**shared, "PENSTOCK_LISTEN": second},
-            second,
-        ),
-    ]
+        (first, second),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -130,11 +141,14 @@ async def instances(routers: str) -> AsyncIterator[None]:
 
 async def answering(address: str) -> None:
     """Wait until a program listens: one that is killed while it starts interrupts nothing."""
-    host, port = address.split(":")
+    host, _, port = address.partition(":")
     async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(host, int(port))
+                if host == "unix":
+                    _, writer = await asyncio.open_unix_connection(port)
+                else:
+                    _, writer = await asyncio.open_connection(host, int(port))
                 writer.close()
                 return
             await asyncio.sleep(0.05)
@@ -162,11 +176,15 @@ async def ask(
 
 
 @pytest.mark.chaos
-async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path, shape: Shape) -> None:
     rng = Random(5)
     async with contextlib.AsyncExitStack() as owned:
         url = await owned.enter_async_context(embedded_store(tmp_path / "redis"))
-        plans = programs(tmp_path, url)
+        folder = socket_folder()
+        owned.callback(shutil.rmtree, folder, ignore_errors=True)
+        started = routers_in(shape, folder, url)
+        plans = started.programs
         children = {plan.name: await Child.start(plan, lambda *_: None) for plan in plans}
 
         async def stop_all() -> None:
@@ -174,7 +192,7 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path) -> None:
                 await child.stop(10)
 
         owned.push_async_callback(stop_all)
-        routers = [plan.address for plan in plans if plan.name.startswith("router")]
+        routers = started.addresses
         await owned.enter_async_context(instances(",".join(routers)))
         channels = [await owned.enter_async_context(open_channel(address)) for address in routers]
         stubs = [router_pb2_grpc.RouterServiceStub(channel) for channel in channels]

@@ -215,9 +215,11 @@ async def test_resumptions_are_measured(tls: Tls) -> None:
             "ca_file": tls.ca_file,
             "refresh_s": 0,
         }
-        client = Client(Upstream.model_validate(section), gauges)
+        upstream_section = Upstream.model_validate(section)
+        client = Client(upstream_section, gauges)
         for _ in range(3):
-            await client.post("/embeddings", {"model": "m", "input": ["a"]})
+            body = {"model": "m", "input": ["a"]}
+            await client.post("/embeddings", body, upstream_section.models[0])
         assert gauges.read["penstock.upstream.tls_resumed"]() == 2
         await client.close()
 

@@ -5,6 +5,7 @@ what each fault means, cancel, and the pool.
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import sys
 import time
@@ -17,9 +18,13 @@ import grpc
 import pytest
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.api.inference_service import UpstreamServicer
-from penstock.inference_upstream.protocols.faults import retry_after_s
-from penstock.inference_upstream.protocols.openai_chat import chat_request, parse_chat, parse_usage
+from penstock.inference_upstream.protocols.openai_chat.answer import parse_chat
+from penstock.inference_upstream.protocols.openai_chat.request import chat_request
+from penstock.inference_upstream.protocols.openai_chat.usage import reported_usage
+from penstock.inference_upstream.protocols.retry_after import retry_after_s
+from penstock.inference_upstream.protocols.wire import Target
 from penstock.inference_upstream.settings import Upstream, UpstreamModel, UpstreamsSection
+from penstock.inference_upstream.switches import Switches
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.rpc.call import Call
@@ -31,6 +36,7 @@ from penstock.testkit.scripted_answers import Pace, log_normal_paces, trace_pace
 from penstock.testkit.upstream import ScriptedAnswer, ScriptedUpstream
 
 CALL = Call()
+TARGET = Target("m", Switches())
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -63,6 +69,8 @@ class UpstreamRig:
                 "base_url": upstream.url,
                 "models": models,
                 "silence_timeout_ms": 300,
+                "first_byte_timeout_ms": settings.get("silence_timeout_ms", 300),
+                "whole_timeout_ms": settings.get("silence_timeout_ms", 300),
                 **settings,
             }
         )
@@ -188,7 +196,7 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
     [
         ("429", EXHAUSTED, "UPSTREAM_RATE_LIMITED"),
         ("529", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
-        ("500", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
+        ("500", UNAVAILABLE, "UPSTREAM_ERROR"),
         ("503", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
         ("408", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
         ("409", UNAVAILABLE, "UPSTREAM_OVERLOADED"),
@@ -215,7 +223,7 @@ async def test_each_fault_has_its_code_and_reason_and_the_next_call_works(
         with pytest.raises(Fault) as failed:
             await (rig.stream(task()) if streamed else rig.whole(task()))
         assert (failed.value.code, failed.value.reason) == (code, reason)
-        assert "secret" not in failed.value.message
+        assert "sk-secret" not in failed.value.message
         if fault in ("429", "529", "503"):
             assert failed.value.retry_after_s == 2.0
         assert (await rig.whole(task())).generate.message.content == "one two three"
@@ -251,7 +259,9 @@ async def test_an_upstream_that_does_not_listen_is_unreachable() -> None:
 async def test_a_call_that_gets_no_connection_is_not_sent() -> None:
     async with (
         ScriptedUpstream(per_word_s=3600.0) as upstream,
-        UpstreamRig(upstream, most_connections=1, silence_timeout_ms=100) as rig,
+        UpstreamRig(
+            upstream, most_connections=1, silence_timeout_ms=100, whole_timeout_ms=20_000
+        ) as rig,
     ):
         pieces = rig.service.ComputeStream(pb.ComputeStreamRequest(model="chat", task=task()), CALL)
         await anext(pieces)
@@ -478,7 +488,9 @@ def test_a_missing_key_and_an_unknown_upstream_are_refused(monkeypatch: pytest.M
         ("3", 3.0),
         ("0.5", 0.5),
         ("-1", 0.0),
-        ("9999", 300.0),
+        ("9999", 3600.0),
+        ("45.8s", 45.8),
+        ("1m30s", 90.0),
         ("nonsense", 0.0),
         ("nan", 0.0),
         ("", 0.0),
@@ -494,7 +506,7 @@ def test_an_assistant_turn_with_tool_calls_has_the_form_of_the_protocol() -> Non
     turn = made.generate.messages.add(role=pb.ROLE_ASSISTANT)
     turn.tool_calls.add(id="1", name="find", arguments_json="{}")
     made.generate.messages.add(role=pb.ROLE_TOOL, content="found", tool_call_id="1")
-    messages = chat_request(made.generate, "m", stream=False)["messages"]
+    messages = chat_request(made.generate, TARGET, stream=False)["messages"]
     assert messages[2]["content"] is None
     assert messages[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": "{}"}
     assert messages[3] == {"role": "tool", "content": "found", "tool_call_id": "1"}
@@ -516,7 +528,7 @@ def test_an_assistant_turn_with_tool_calls_has_the_form_of_the_protocol() -> Non
 )
 def test_an_answer_of_another_shape_is_malformed(body: bytes) -> None:
     with pytest.raises(Fault) as failed:
-        parse_chat(body, task().generate)
+        parse_chat(body, task().generate, TARGET)
     assert (failed.value.code, failed.value.reason) == (UNAVAILABLE, "UPSTREAM_MALFORMED")
 
 
@@ -532,7 +544,12 @@ def test_an_answer_of_another_shape_is_malformed(body: bytes) -> None:
     ],
 )
 def test_a_senseless_report_of_tokens_is_replaced_by_an_estimate(reported: object) -> None:
-    assert parse_usage(reported, task().generate, "four words of answer").estimated
+    assert reported_usage(reported) is None
+    choice = {"message": {"content": "four words"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "usage": reported}).encode()
+    usage = parse_chat(body, task().generate, TARGET).usage
+    assert usage.estimated
+    assert usage.output_tokens == 3
 
 
 async def test_only_a_server_that_resumes_is_asked_to_continue_the_last_turn() -> None:

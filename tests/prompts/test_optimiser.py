@@ -40,6 +40,23 @@ def optimise(turns: Sequence[Turn], policy: Policy) -> tuple[Turn, ...]:
     return Optimiser(policy).optimise(Conversation(tuple(turns))).conversation.turns
 
 
+TURNS = st.lists(
+    st.builds(
+        Turn,
+        st.sampled_from(["system", "user", "assistant", "tool"]),
+        st.one_of(
+            st.text(),
+            st.just(PRETTY),
+            st.just(SYSTEM.format(1, 1)),
+            st.just("line\n\n\n\nline  \n"),
+        ),
+        st.sampled_from(["", "c1", "c2"]),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
 def test_the_next_call_begins_with_the_same_tools_and_turns() -> None:
     history = (
         Turn("user", "to Oslo"),
@@ -48,7 +65,7 @@ def test_the_next_call_begins_with_the_same_tools_and_turns() -> None:
         Turn("user", "the early one"),
     )
     first_sent, second_sent = agent_call(1, history[:1]), agent_call(2, history)
-    optimiser = Optimiser(Policy())
+    optimiser = Optimiser(Policy(later_system_turn=True))
     first = optimiser.optimise(first_sent).conversation
     second = optimiser.optimise(second_sent).conversation
     assert first.tools == second.tools
@@ -59,11 +76,49 @@ def test_the_next_call_begins_with_the_same_tools_and_turns() -> None:
 
 def test_volatile_lines_move_to_a_last_turn() -> None:
     conversation = agent_call(3, (Turn("user", "hello"),))
-    shaped = Optimiser(Policy()).optimise(conversation).conversation
+    shaped = Optimiser(Policy(later_system_turn=True)).optimise(conversation).conversation
     assert shaped.turns[-1].content.startswith(NOTE)
     assert "2026-03-01T10:00:03Z" in shaped.turns[-1].content
     for line in conversation.turns[0].content.split("\n"):
         assert any(line in turn.content for turn in shaped.turns)
+
+
+@pytest.mark.wire_case(10)
+@given(TURNS)
+def test_no_system_turn_is_made_unless_the_target_is_known_to_take_it(turns: list[Turn]) -> None:
+    clock = Turn("system", "You help.\nCurrent time: 2026-11-24T10:00:00Z\nBe brief.")
+    sent = Conversation((clock, *turns), TOOLS)
+    shaped = Optimiser(Policy()).optimise(sent).conversation
+    assert [turn.role for turn in shaped.turns] == [turn.role for turn in sent.turns]
+    assert shaped.turns[0] == clock
+
+
+@pytest.mark.wire_case(11)
+def test_the_order_of_a_schemas_properties_stays_and_its_whitespace_goes() -> None:
+    schema = '{"type": "object", "properties": {"reasoning": {}, "answer": {}}}'
+    tools = (ToolSpec("zoom", "", schema), ToolSpec("find", "", "not JSON"))
+    sent = Conversation((Turn("user", "go"),), tools)
+    shaped = Optimiser(Policy()).optimise(sent).conversation
+    assert [(tool.name, tool.parameters) for tool in shaped.tools] == [
+        ("find", "not JSON"),
+        ("zoom", '{"type":"object","properties":{"reasoning":{},"answer":{}}}'),
+    ]
+    by_rule = Optimiser(Policy(sort_schema_keys=True)).optimise(sent).conversation
+    assert by_rule.tools[1].parameters == (
+        '{"properties":{"answer":{},"reasoning":{}},"type":"object"}'
+    )
+
+
+@pytest.mark.wire_case(11)
+def test_tools_before_a_callers_breakpoint_stay_as_they_are() -> None:
+    tools = (ToolSpec("zoom", "", "{ }", breakpoint=True), ToolSpec("find", "", "{ }"))
+    sent = Conversation((Turn("user", "go"),), tools)
+    assert Optimiser(Policy()).optimise(sent).conversation == sent
+
+
+def test_a_turn_of_several_pieces_is_sent_as_it_is() -> None:
+    turns = (Turn("user", "go"), Turn("tool", PRETTY, "c1", fixed=True))
+    assert optimise(turns, Policy()) == turns
 
 
 @pytest.mark.parametrize(
@@ -80,25 +135,12 @@ def test_lines_with_a_meaning_do_not_move(line: str) -> None:
     assert split_volatile(line) == (line, ())
 
 
-TURNS = st.lists(
-    st.builds(
-        Turn,
-        st.sampled_from(["system", "user", "assistant", "tool"]),
-        st.one_of(
-            st.text(),
-            st.just(PRETTY),
-            st.just(SYSTEM.format(1, 1)),
-            st.just("line\n\n\n\nline  \n"),
-        ),
-        st.sampled_from(["", "c1", "c2"]),
-        st.booleans(),
-    ),
-    max_size=6,
-)
 POLICIES = st.builds(
     Policy,
     stable_prefix=st.booleans(),
     lossless=st.booleans(),
+    later_system_turn=st.booleans(),
+    sort_schema_keys=st.booleans(),
     min_gain_tokens=st.integers(0, 20),
     min_repeat_bytes=st.integers(0, 300),
     named_values=st.booleans(),
@@ -235,7 +277,7 @@ def test_a_failing_transform_leaves_its_block_and_the_others_are_shaped() -> Non
 
 def test_the_result_says_which_transforms_were_applied_and_that_tokens_are_estimated() -> None:
     turns = (Turn("user", "go"), Turn("tool", PRETTY, "c1"))
-    result = Optimiser(Policy()).optimise(agent_call(1, turns))
+    result = Optimiser(Policy(later_system_turn=True)).optimise(agent_call(1, turns))
     applied = {decision.transform for decision in result.decisions if decision.applied}
     assert applied >= {"volatile_last", "json"}
     assert result.estimated

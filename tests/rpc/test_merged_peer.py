@@ -18,6 +18,8 @@ REQUEST = pb.ListQueuesRequest()
 class Batcher:
     """A peer of a batcher with these queues; None: it does not answer."""
 
+    responds = True
+
     def __init__(self, *instances: str | None) -> None:
         self._instances = instances
         self.closed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.rpc.errors import Fault
 from penstock.rpc.reasons import Reason
+from penstock.tasks.conversation_size import TURN_TOKENS
 from penstock.tasks.kind import (
+    END_TOKENS,
     MAX_TEXTS,
     OVERHEAD_TOKENS,
     Estimate,
@@ -21,6 +24,7 @@ from penstock.tasks.kind import (
 )
 from penstock.tasks.kinds import CLASSIFY, EMBED, GENERATE, INFER, KINDS, RERANK, kind_of
 from penstock.tasks.rerank import ranking_of
+from penstock.tasks.tokens import token_bound
 
 ALL = tuple(KINDS.values())
 
@@ -203,8 +207,8 @@ TWO_TEXTS = text_tokens("one two") + text_tokens("three")
             classify("one two", examples=[pb.LabelledExample(text="three", label="x")]),
             Estimate(1, TWO_TEXTS, 0),
         ),
-        (generate(says(content="x" * 40), says(content="y" * 3)), Estimate(1, 10, 0)),
-        (generate(says(content="hi"), max_tokens=50), Estimate(1, 1, 50)),
+        (generate(says(content="x" * 40), says(content="y" * 3)), Estimate(1, 9 + 1 + 8, 0)),
+        (generate(says(content="hi"), max_tokens=50), Estimate(1, 1 + 4, 50)),
         (infer(400, 44), Estimate(1, 111, 0)),
         (infer(0), Estimate(1, 1, 0)),
     ],
@@ -214,20 +218,61 @@ def test_a_task_is_estimated(task: Task, expected: Estimate) -> None:
     assert found._replace(input_bound=0) == expected
 
 
+@pytest.mark.wire_case(23)
 @pytest.mark.parametrize(
-    ("task", "parts"),
+    ("task", "texts"),
     [
-        (embed("one", "two", "three"), 3),
-        (classify("one", "two", examples=[pb.LabelledExample(text="three")]), 2),
-        (generate(says(), says()), 2),
-        (generate(), 1),
-        (infer(8, 8, 8), 1),
+        (embed("one", "two", "three"), ["one", "two", "three"]),
+        (classify("one", examples=[pb.LabelledExample(text="three")]), ["one", "three"]),
+        (generate(says(content="one"), says(content="two")), ["one", "two"]),
     ],
 )
-def test_input_tokens_are_bounded_by_bytes_and_what_a_template_puts_around_each_part(
-    task: Task, parts: int
+def test_input_is_bounded_by_script_and_what_a_template_puts_around_each_part(
+    task: Task, texts: list[str]
 ) -> None:
-    assert kind_of(task).estimate(task).input_bound == task.ByteSize() + OVERHEAD_TOKENS * parts
+    expected = sum(map(token_bound, texts)) + OVERHEAD_TOKENS * len(texts)
+    found = kind_of(task).estimate(task)
+    assert (found.input_bound, found.counted) == (expected, False)
+
+
+@pytest.mark.wire_case(23)
+@pytest.mark.parametrize(
+    ("task", "tokens", "overhead"),
+    [
+        (embed("one two", "three"), 3 + 2 * END_TOKENS, 2),
+        (rerank("q r", "a", "b c"), 3 + 2 * 2 + 4 * END_TOKENS, 4),
+        (generate(says(content="one two"), says(content="three")), 3 + 2 * TURN_TOKENS, 2),
+    ],
+)
+def test_a_tokenizer_that_is_named_counts(task: Task, tokens: int, overhead: int) -> None:
+    found = kind_of(task).estimate(task, lambda text: len(text.split()))
+    bound = tokens + overhead * OVERHEAD_TOKENS
+    if task.HasField("generate"):
+        bound -= 2 * TURN_TOKENS
+    assert (found.input_tokens, found.input_bound, found.counted) == (tokens, bound, True)
+
+
+@pytest.mark.wire_case(19)
+def test_an_estimate_counts_tools_schemas_calls_reasoning_images_and_files() -> None:
+    task = generate(says(content="hi"))
+    known = [GENERATE.estimate(task)]
+    asked = task.generate
+    changes: list[Callable[[], object]] = [
+        lambda: asked.tools.add(name="find", parameters_json='{"type": "object"}'),
+        lambda: asked.response_format.MergeFrom(pb.ResponseFormat(schema_json='{"type": "array"}')),
+        lambda: asked.messages[0].tool_calls.add(name="find", arguments_json='{"a": 1}'),
+        lambda: asked.messages[0].reasoning.add(text="let me think", state=b"s" * 40),
+        lambda: asked.messages[0].parts.add(text="two words"),
+        lambda: asked.messages[0].parts.add(image=pb.Image(url="https://a/b.png")),
+        lambda: asked.messages[0].parts.add(file=pb.File(data=b"%PDF" * 400)),
+        lambda: asked.messages[0].parts.add(file=pb.File(file_id="file-1")),
+    ]
+    for change in changes:
+        change()
+        now = GENERATE.estimate(task)
+        assert now.input_tokens > known[-1].input_tokens
+        assert now.input_bound > known[-1].input_bound
+        known.append(now)
 
 
 TEXTS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=12)

@@ -119,10 +119,14 @@ async def test_followers_of_a_stream_get_its_pieces_from_the_beginning_as_they_c
     leader = await rig.miss(embed("a"))
     rig.stage.publish(leader.ticket, chunk("one "))
     heard: list[str] = []
+    hits: list[Hit] = []
 
     async def follow() -> None:
         async for piece in rig.stage.follow_stream(ACME, embed("a")):
-            heard.append(piece.delta)  # noqa: PERF401 - what was heard so far is looked at
+            if isinstance(piece, Hit):
+                hits.append(piece)
+            else:
+                heard.append(piece.delta)
 
     follower = asyncio.create_task(follow())
     await rig.settle()
@@ -133,6 +137,7 @@ async def test_followers_of_a_stream_get_its_pieces_from_the_beginning_as_they_c
     await rig.store(leader.ticket, answer("7"))
     await follower
     assert heard == ["one ", "two"]
+    assert [(hit.cache.rule, hit.result.revision) for hit in hits] == [("coalesced", "7")]
 
 
 async def test_where_nothing_is_in_flight_there_is_no_stream_to_follow(rig: Rig) -> None:
@@ -157,3 +162,25 @@ async def test_followers_that_come_at_any_moment_hear_the_whole() -> None:
     flight.end(answer("7"), 0)
     after = asyncio.create_task(heard())
     assert await asyncio.gather(early, late, after) == ["one two three"] * 3
+
+
+async def test_who_has_nothing_stored_leads_nobody_and_may_follow(rig: Rig) -> None:
+    alone = await rig.miss(embed("a", no_store=True))
+    assert alone.following is None
+    leader = await rig.miss(embed("a"))
+    follower = rig.begin(embed("a", no_store=True))
+    await rig.settle()
+    await rig.store(leader.ticket, answer("7"))
+    assert isinstance(await follower, Hit)
+
+
+async def test_a_fallbacks_answer_is_shared_by_its_name_and_not_kept(rig: Rig) -> None:
+    leader = await rig.miss(embed("a"))
+    [follower] = await followers(rig, 1)
+    made = receipt(30)
+    made.model = "another"
+    await rig.store(leader.ticket, answer("7"), made)
+    found = await follower
+    assert isinstance(found, Hit)
+    assert found.model == "another"
+    await rig.miss(embed("a"))

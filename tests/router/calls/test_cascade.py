@@ -16,7 +16,7 @@ from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.settings import ModelRoute, RouterSettings, RoutesSection
 from penstock.router.stages import Admitted, OpenAdmission
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, exhausted, unavailable
+from penstock.rpc.errors import Fault, invalid, unavailable
 from penstock.rpc.reasons import Reason
 from penstock.testkit.instance import EmptyInstance
 
@@ -27,7 +27,7 @@ TOKENS = 1_000_000
 PRICES = {"small": 100, "middle": 1_000, "large": 9_000}
 FLOOR = 0.8
 DOWN = unavailable("no")
-SPENT = exhausted("enough for today", reason=Reason.BUDGET_EXHAUSTED)
+REFUSES = invalid("task", "is refused", Reason.UPSTREAM_REFUSED)
 
 
 class Labels(EmptyInstance):
@@ -154,14 +154,14 @@ async def test_without_a_floor_every_answer_stays_where_it_is(rig: Rig) -> None:
 async def test_when_no_other_model_can_be_asked_the_answer_that_was_paid_for_stands(
     rig: Rig,
 ) -> None:
-    rig.instances["middle"].fault = SPENT
+    rig.instances["middle"].fault = REFUSES
     answer = await rig.classify()
     receipt = answer.receipt
     assert answer.classifications[0].labels[0].score == pytest.approx(0.3)
     assert (receipt.model, receipt.cost.paid_microusd) == ("small", 100)
     assert not receipt.escalations
     assert receipt.notes[-1] == (
-        "cascade: 0.30 sure, below 0.8, but middle could not be asked: BUDGET_EXHAUSTED"
+        "cascade: 0.30 sure, below 0.8, but middle could not be asked: UPSTREAM_REFUSED"
     )
 
 

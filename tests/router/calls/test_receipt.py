@@ -247,7 +247,12 @@ TOKENS = st.integers(0, 10**6)
 @given(
     found=st.one_of(
         st.builds(
-            Miss, st.none(), st.just(common_pb2.CacheReceipt(cost_microusd=7)), st.just(()), SAVINGS
+            Miss,
+            st.none(),
+            st.just(common_pb2.CacheReceipt(cost_microusd=7)),
+            st.just(()),
+            SAVINGS,
+            st.none(),
         ),
         st.builds(Bypass),
         st.builds(Hit, st.just(result()), st.just(common_pb2.CacheReceipt()), SAVINGS),

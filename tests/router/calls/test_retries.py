@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 from grpc import StatusCode
-from penstock.router.calls.retries import Means, Step, next_step
+from penstock.router.calls.retries import Means, Step, next_step, spare_models_after
 from penstock.rpc.reasons import TABLE, Consequences, Reason, Retry
 
 FIRST_TRY_FAILED = Means(
@@ -174,3 +174,23 @@ def test_no_step_uses_what_is_not_left(retry: Retry, instances_tried: int, attem
 )
 def test_a_reason_leads_to_this_step_where_everything_is_left(reason: Reason, step: Step) -> None:
     assert next_step(TABLE[reason], FIRST_TRY_FAILED) is step
+
+
+WINDOWS = {"small": 8, "same": 8, "large": 9, "unknown": 0}
+
+
+@pytest.mark.parametrize(
+    ("model", "reason", "expected"),
+    [
+        ("small", Reason.UPSTREAM_TOO_LONG, ["large", "unknown"]),
+        ("unknown", Reason.UPSTREAM_TOO_LONG, ["same", "large", "unknown"]),
+        ("small", Reason.UPSTREAM_CREDENTIALS, ["same", "large", "unknown"]),
+        ("small", Reason.UPSTREAM_REFUSED, []),
+    ],
+)
+def test_the_models_that_may_serve_after_a_failure(
+    model: str, reason: Reason, expected: list[str]
+) -> None:
+    spare = ["same", "large", "unknown"]
+    found = spare_models_after(TABLE[reason], model, spare, lambda name: WINDOWS[name])
+    assert list(found) == expected

@@ -46,6 +46,8 @@ from penstock.rpc.peers.stream import connect
 from penstock.service.clock import SystemClock
 from penstock.service.current import Current
 from penstock.service.store import embedded_store, open_store
+from penstock.tasks.kind import Task
+from penstock.tasks.kinds import GENERATE
 from penstock.testkit.eventually import eventually
 from penstock.testkit.server import TOKEN, peer_to, serving
 from penstock.testkit.upstream import ScriptedUpstream
@@ -216,7 +218,7 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
     start_rig: StartRig, fault: str
 ) -> None:
     faults: deque[Any] = deque([fault])  # shared: whichever upstream is asked first has it
-    knobs = {"silence_timeout_ms": 500} if fault == "silence" else {}
+    knobs = {"whole_timeout_ms": 500} if fault == "silence" else {}
     async with start_rig() as rig:
         upstreams = {name: await rig.join(name, "small", faults, **knobs) for name in ("a", "b")}
         answer = await rig.router.stub.Generate(
@@ -233,15 +235,16 @@ async def test_a_fault_is_tried_elsewhere_charged_once_and_remembered_by_score_a
         assert slots[failed] < SLOTS <= slots[served]
         assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (7, 4)
         assert receipt.cost.paid_microusd == 7 + 4
-        assert await rig.books.charged() == (1, 11, 11)
+        # What fell silent took the request and may bill it: it is booked, and the receipt says so.
+        billed = QUESTION_TOKENS if fault == "silence" else 0
+        assert any("may be billed" in note for note in receipt.notes) is bool(billed)
+        sends = 2 if billed else 1
+        assert await rig.books.charged() == (sends, 11 + billed, 11 + billed)
 
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [
-        *((status, grpc.StatusCode.FAILED_PRECONDITION) for status in ("401", "403", "404")),
-        *((status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")),
-    ],
+    [(status, grpc.StatusCode.INVALID_ARGUMENT) for status in ("400", "413", "422")],
 )
 async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_nobody(
     start_rig: StartRig, fault: str, code: grpc.StatusCode
@@ -259,6 +262,25 @@ async def test_a_refused_request_is_tried_nowhere_else_costs_nothing_and_blames_
         assert (await rig.books.charged())[1:] == (0, 0)
 
 
+@pytest.mark.wire_case(18)
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+async def test_what_the_operator_has_to_mend_is_served_elsewhere_and_the_instance_rests(
+    start_rig: StartRig, fault: str
+) -> None:
+    async with start_rig() as rig:
+        refusing = await rig.join("a", "small", deque([fault] * 10))
+        serving_one = await rig.join("b", "small", deque())
+        for _ in range(6):
+            answer = await rig.router.stub.Generate(
+                asking("small"), metadata=rig.router.metadata, timeout=20
+            )
+            assert answer.receipt.route.instance_id == "b"
+        assert len(refusing.requests) == 1, "it rests after the first refusal"
+        assert len(serving_one.requests) == 6
+        assert min((await rig.slots()).values()) >= SLOTS, "nothing there is overloaded"
+        assert (await rig.books.charged())[0] == 6
+
+
 def streaming(rig: Rig) -> Any:
     request = pb.GenerateStreamRequest(
         options=pb.CallOptions(model="small"), task=asking("small").task
@@ -266,11 +288,15 @@ def streaming(rig: Rig) -> Any:
     return rig.router.stub.GenerateStream(request, metadata=rig.router.metadata, timeout=20)
 
 
+QUESTION_TOKENS = GENERATE.estimate(Task(generate=asking("small").task)).input_tokens
+"""Tokens of the question as they are estimated, and micro-dollars."""
+
+
 def cost_of(heard: str) -> int:
     """Tokens, and micro-dollars, of the question and of what was said in answer, as they are
     estimated.
     """
-    return len("one two three four") // 4 + len(heard) // 4
+    return QUESTION_TOKENS + len(heard) // 4
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,56 @@ def test_a_tool_result_is_minified_value_by_value_and_all_else_stays() -> None:
 
 def test_a_clock_in_the_instructions_moves_behind_everything_else_and_pairs_stay_paired() -> None:
     before = chat("You help.\nCurrent time: 2026-11-24T10:00:00Z\nBe brief.")
-    after, _, _ = shaped(before)
+    after, _, _ = shaped(before, ShapingRule(later_system_turn=True))
     messages = after.generate.messages
     assert messages[0].content == "You help.\nBe brief."
     assert "2026-11-24T10:00:00Z" in messages[-1].content
     assert messages[2].tool_calls[0].arguments_json == '{"b": 1,  "a": 2}'
     assert (messages[3].role, messages[3].tool_call_id) == (inference_pb2.ROLE_TOOL, "c1")
+
+
+@pytest.mark.wire_case(10)
+@pytest.mark.wire_case(11)
+def test_what_a_provider_must_see_again_and_what_has_a_meaning_goes_round_untouched() -> None:
+    before = chat("You help.\nCurrent time: 2026-11-24T10:00:00Z\nBe brief.")
+    schema = '{"type":"object","properties":{"reasoning":{},"answer":{}}}'
+    before.generate.tools[0].parameters_json = schema
+    asked = before.generate.messages[2]
+    asked.reasoning.add(text="let me see", state=b"\x00signed", format="anthropic.thinking")
+    asked.tool_calls[0].extra_json = '{"extra_content": {"google": {"thought_signature": "s"}}}'
+    asked.extra_json = '{"b": 1, "a": 2}'
+    pieces = before.generate.messages.add(role=inference_pb2.ROLE_USER)
+    pieces.parts.add(text="  what is  this?  ")
+    pieces.parts.add(image=inference_pb2.Image(url="https://a/b.png"), cache_breakpoint=True)
+    after, _, _ = shaped(before)
+    assert len(after.generate.messages) == len(before.generate.messages)
+    for sent, made in zip(before.generate.messages, after.generate.messages, strict=True):
+        if sent.role != inference_pb2.ROLE_TOOL:
+            assert made == sent
+    assert after.generate.tools[1].parameters_json == schema
+    by_rule, _, _ = shaped(before, ShapingRule(later_system_turn=True))
+    assert list(by_rule.generate.messages[2:5]) == list(before.generate.messages[2:5])
+
+
+def test_the_receipt_says_what_broke_a_conversations_prefix() -> None:
+    stage = PromptShape(PromptsSection(), Current(PRICES))
+
+    async def notes() -> list[str]:
+        said = []
+        for second in range(3):
+            clock = f"You help.\nCurrent time: 2026-11-24T10:00:0{second}Z"
+            said.append((await shape(stage, chat(clock))).prefix_note)
+        return said
+
+    first, *later = asyncio.run(notes())
+    assert first == PREFIX
+    for note in later:
+        assert note.startswith("prefix: 0 of ")
+        assert (
+            "it broke at turns[0] (system): it was changed, and has a time or an identifier in "
+            "line 2" in note
+        )
+        assert "2026" not in note
 
 
 def test_other_tenants_are_left_alone() -> None:

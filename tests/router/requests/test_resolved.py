@@ -62,13 +62,6 @@ def test_the_digest_tells_tasks_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tokens"), [(GENERATE, 70), (EMBED, 0), (CLASSIFY, 0), (INFER, 0)]
-)
-def test_only_a_conversation_has_to_fit_a_context_window(kind: Kind, tokens: int) -> None:
-    assert resolved(kind).context_tokens == tokens
-
-
-@pytest.mark.parametrize(
     ("policy", "may"),
     [({}, True), ({"bypass": True}, False), ({"no_store": True}, False), ({"tags": ["t"]}, True)],
 )

@@ -92,7 +92,7 @@ def test_a_choice_shows_its_candidates_as_they_were_and_who_was_left_out() -> No
     [candidate] = found.candidates
     assert candidate == Candidate("a", found.score, 3, 0.0, 20.0, 4, 1.0)
     assert found.excluded == (Exclusion("b", Why.DRAINING),)
-    assert (found.at, found.branch, found.unproven) == (2.0, "lowest score", False)
+    assert (found.at, found.branch, found.exception) == (2.0, "lowest score", "")
     known.members[0].own = 0
     assert candidate.own == 3, "what happens later does not change what was recorded"
 
@@ -112,13 +112,25 @@ def test_an_instance_that_does_not_fit_is_left_out_with_the_reason() -> None:
 
 
 def test_nobody_says_why_and_when() -> None:
-    found = choice(fleet(member("a", ejected_until=3.0), member("b", leaving=True)), 1.0)
+    known = fleet(member("a", ejected_until=3.0), member("b", leaving=True))
+    found = choose(known, LeastAddedDelay(), ANYTHING, 1.0, Random(1), tried=("c",))
     assert isinstance(found, NoInstance)
     assert [(one.instance_id, one.text) for one in found.excluded] == [
         ("a", "ejected after failures"),
         ("b", "draining"),
     ]
     assert (found.retry_after_s, found.branch) == (2.0, "no instance can serve this now")
+
+
+@pytest.mark.wire_case(17)
+def test_the_last_instances_are_never_left_out_and_the_one_that_is_back_first_serves() -> None:
+    known = fleet(
+        member("a", ejected_until=9.0), member("b", ejected_until=3.0), member("c", leaving=True)
+    )
+    found = chosen_from(known, 1.0)
+    assert (found.member.id, found.branch) == ("b", "last resort: lowest score")
+    known.resting["b"] = 60.0
+    assert chosen_from(known, 1.0).member.id == "a"
 
 
 def test_an_empty_fleet_serves_nothing_for_now() -> None:
@@ -138,7 +150,8 @@ def test_a_reason_that_all_share_is_the_branch() -> None:
 
 
 def test_the_wait_for_an_ejected_instance_is_never_nothing() -> None:
-    found = choice(fleet(member("a", ejected_until=1.01)), 1.0)
+    known = fleet(member("a", ejected_until=1.01))
+    found = choose(known, LeastAddedDelay(), ANYTHING, 1.0, Random(1), tried=("b",))
     assert isinstance(found, NoInstance)
     assert found.retry_after_s == 0.05
 
@@ -182,7 +195,7 @@ def test_a_fleet_of_newcomers_still_serves() -> None:
         newcomer.own = 1
     found = chosen_from(known)
     assert found.member in known.members
-    assert (found.unproven, found.branch) == (True, "young fleet: lowest score")
+    assert (found.exception, found.branch) == ("young fleet", "young fleet: lowest score")
 
 
 @pytest.mark.parametrize(

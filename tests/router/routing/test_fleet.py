@@ -88,6 +88,58 @@ def test_a_failure_that_says_nothing_of_the_instance_is_not_held_against_it() ->
     assert closed_because(blameless, known, 0.0) is None
 
 
+@pytest.mark.wire_case(17)
+def test_one_request_counts_once_however_often_it_fails() -> None:
+    known = fleet(member("a"), member("b"))
+    suspect = known.members[0]
+    for cause, ejections in (("x", 0), ("x", 0), ("x", 0), ("y", 0), ("y", 0), ("z", 1)):
+        known.begin(suspect, 0.0)
+        known.fail(suspect, 0.0, Verdict.SICK, cause=cause)
+        assert suspect.ejections == ejections
+    assert suspect.failures == 6
+
+
+@pytest.mark.wire_case(20)
+@pytest.mark.parametrize(
+    ("verdict", "asked_s", "rest_s"),
+    [
+        (Verdict.BUSY, 45.8, 45.8),
+        (Verdict.BUSY, 0.25, 0.25),
+        (Verdict.BUSY, 10_000.0, 300.0),
+        (Verdict.UNUSABLE, 0.0, 60.0),
+        (Verdict.UNUSABLE, 90.0, 90.0),
+    ],
+)
+def test_an_instance_rests_as_long_as_it_asks_within_bounds(
+    verdict: Verdict, asked_s: float, rest_s: float
+) -> None:
+    known = fleet(member("a"), member("b"))
+    resting = known.members[0]
+    known.begin(resting, 1.0)
+    known.fail(resting, 1.0, verdict, rest_s=asked_s)
+    assert closed_because(resting, known, 1.0 + rest_s - 0.01) is Why.RESTING
+    assert closed_because(resting, known, 1.0 + rest_s) is None
+    assert resting.ejections == 0
+
+
+def test_a_shorter_rest_does_not_end_a_longer_one() -> None:
+    known = fleet(member("a"), member("b"))
+    resting = known.members[0]
+    for asked_s in (30.0, 1.0):
+        known.begin(resting, 0.0)
+        known.fail(resting, 0.0, Verdict.BUSY, rest_s=asked_s)
+    assert closed_because(resting, known, 29.0) is Why.RESTING
+    found = choice(known, 29.0)
+    assert isinstance(found, Chosen)
+    assert found.member.id == "b"
+
+
+def test_an_overload_without_a_time_is_a_failure_like_others() -> None:
+    known = fleet(member("a"), member("b"))
+    fail(known, known.members[0], 0.0, Verdict.BUSY)
+    assert closed_because(known.members[0], known, 0.1) is Why.EJECTED
+
+
 def test_a_success_between_failures_starts_the_count_again() -> None:
     shaky = member("shaky")
     known = fleet(shaky, member("other"))

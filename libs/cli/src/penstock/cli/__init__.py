@@ -1,1 +1,1 @@
-"""The command `penstock`: traces and a live overview of a running Penstock, in the terminal."""
+"""The command `penstock`: start Penstock, call it, and see what it does, from a terminal."""

@@ -1,28 +1,81 @@
-"""The command `penstock`: `penstock trace ID` draws a trace, `penstock top` shows what goes on now.
+"""The command `penstock`: its commands, and how failures end it.
 
-Both ask a running telemetry service over gRPC.
+Exit status: 0 done; 1 Penstock refused, failed or did not answer; 2 the command line, the
+configuration or a file cannot be used; 130 stopped by Ctrl-C. A failure is one line on standard
+error that says what to do; with `--json` a JSON object.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
+import json
 import os
 import sys
-from pathlib import Path
 
-from penstock.api.telemetry.v1 import telemetry_pb2 as pb
-from penstock.cli.top import top_screen
-from penstock.cli.waterfall import waterfall
-from penstock.rpc.call import Call
+import click
+from penstock.cli.commands.cache import cache
+from penstock.cli.commands.chat import chat
+from penstock.cli.commands.completion import completion
+from penstock.cli.commands.fleet import explain, instances
+from penstock.cli.commands.load import load
+from penstock.cli.commands.models import models
+from penstock.cli.commands.spending import limits, usage
+from penstock.cli.commands.stack import config, demo, up
+from penstock.cli.commands.texts import classify, embed, rerank
+from penstock.cli.commands.traces import top, trace
+from penstock.cli.options import Group
+from penstock.client import PenstockError
+from penstock.client.errors import from_fault
 from penstock.rpc.errors import Fault
-from penstock.rpc.peers.stream import open_channel
-from penstock.rpc.peers.unary import UnaryPeer
 from rich.console import Console
-from rich.live import Live
+from rich.text import Text
 
-SERVICE = pb.DESCRIPTOR.services_by_name["TelemetryService"]
-REFRESH_S = 2.0
+FAILED = 1
+USAGE_ERROR = 2
+INTERRUPTED = 130
+"""As shells have it: 128 and the signal's number."""
+COMMANDS = (
+    up,
+    demo,
+    chat,
+    embed,
+    classify,
+    rerank,
+    models,
+    instances,
+    explain,
+    limits,
+    usage,
+    cache,
+    trace,
+    top,
+    load,
+    config,
+    completion,
+)
+ADVICE = {
+    "UNAVAILABLE": "check that `penstock up` runs, and the address",
+    "UNAUTHENTICATED": "check --key, and --token for services behind the router",
+    "PERMISSION_DENIED": "this key or token may not do that",
+    "DEADLINE_EXCEEDED": "give it more time with --timeout",
+    "RESOURCE_EXHAUSTED": "`penstock usage` shows what is used",
+}
+"""What to do about a failure, by gRPC code."""
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def penstock() -> None:
+    """Start Penstock, call it, and see what it does.
+
+    Addresses and secrets come from flags, environment variables, a profile of
+    ~/.config/penstock/profiles.toml, or fit `penstock up` on this machine.
+    """
+
+
+for _command in COMMANDS:
+    penstock.add_command(_command)
 
 
 def main() -> None:
@@ -31,75 +84,58 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run `trace ID` or `top`.
-
-    Returns the exit status: 0, or 1 when telemetry does not answer or has no such trace.
-    """
-    options = _parser().parse_args(arguments)
-    console = Console()
+    """Run the command line; returns the exit status."""
     try:
-        asyncio.run(_run(options, console))
+        status = penstock.main(arguments, prog_name="penstock", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE_ERROR
+    except click.ClickException as error:
+        return _fail(arguments, _with_hint(error), error.exit_code)
+    except PenstockError as error:
+        # The client's own advice is for programs.
+        message = str(error).removesuffix(f" ({error.advice})")
+        return _fail_call(arguments, message, error)
     except Fault as fault:
-        console.print(f"penstock {options.command}: {fault.message}", style="red")
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 0
+        return _fail_call(arguments, fault.message, from_fault(fault))
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python must not flush into it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
 
 
-def internal_token() -> str:
-    """The token for internal ports: from the environment, else from the file that `make up` writes.
-
-    Empty when there is neither.
-    """
-    if token := os.environ.get("PENSTOCK_INTERNAL_TOKEN"):
-        return token
-    path = Path(os.environ.get("PENSTOCK_HOME", ".penstock")) / "internal-token"
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="penstock", description="Show what a running telemetry service holds."
-    )
-    parser.add_argument(
-        "--address",
-        default=os.environ.get("PENSTOCK_TELEMETRY", "127.0.0.1:4317"),
-        help="telemetry's address, host:port (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--token",
-        default=internal_token(),
-        help="the internal token (default: $PENSTOCK_INTERNAL_TOKEN, else the one of `make up`)",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    trace = commands.add_parser("trace", help="draw a trace")
-    trace.add_argument("id", help="trace identifier, or its first 6 digits or more")
-    top = commands.add_parser("top", help="services, requests and incidents, every two seconds")
-    top.add_argument("--once", action="store_true", help="draw once and end")
-    return parser
+def _fail(
+    arguments: list[str], message: str, status: int, details: dict[str, object] | None = None
+) -> int:
+    """Say why in one line on standard error; returns the exit status."""
+    line = " ".join(message.split())
+    if "--json" in arguments:
+        sys.stderr.write(json.dumps({"error": {**(details or {}), "message": line}}) + "\n")
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            Text(f"penstock: {line}", style="red")
+        )
+    return status
 
 
-async def _run(options: argparse.Namespace, console: Console) -> None:
-    peer = UnaryPeer(open_channel(options.address), SERVICE, token=options.token)
-    try:
-        if options.command == "trace":
-            request = pb.GetTraceRequest(trace_id=options.id)
-            console.print(waterfall(await peer.call("GetTrace", request, Call())))
-        elif options.once:
-            console.print(await top_screen(peer))
-        else:
-            await _refresh_top(peer, console)
-    finally:
-        await peer.close()
+def _with_hint(error: click.ClickException) -> str:
+    """The error's text; for a wrong command line, with the command whose help to read."""
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message.rstrip('.')}; see `{error.ctx.command_path} --help`"
+    return message
 
 
-async def _refresh_top(peer: UnaryPeer, console: Console) -> None:
-    """Redraw `top` until the process is interrupted."""
-    with Live(await top_screen(peer), console=console, auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            live.update(await top_screen(peer), refresh=True)
+def _fail_call(arguments: list[str], message: str, error: PenstockError) -> int:
+    """Say why a call failed and what to do about it; returns the exit status."""
+    advice = ADVICE.get(error.code, "")
+    details = {
+        "code": error.code,
+        "field": error.field,
+        "reason": error.reason,
+        "retry_after_s": error.retry_after_s,
+    }
+    return _fail(arguments, f"{message} ({advice})" if advice else message, FAILED, details)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Any
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
+from penstock.cli.output import to_json
 from penstock.rpc.call import Call
 from penstock.rpc.peers.unary import UnaryPeer
 from rich.console import Group
@@ -14,21 +17,52 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 REQUESTS_SHOWN = 12
 
 
-async def top_screen(peer: UnaryPeer) -> Group:
-    """One picture of `top`, from a peer of telemetry.
+@dataclass(frozen=True)
+class Overview:
+    """What telemetry said at one moment."""
+
+    services: pb.GetOverviewResponse
+    requests: pb.SearchTracesResponse
+    incidents: pb.ListIncidentsResponse
+    savings: pb.GetSavingsResponse
+
+
+async def fetch_overview(peer: UnaryPeer) -> Overview:
+    """Ask telemetry for all that the screen shows.
 
     Raises:
         Fault: telemetry does not answer.
     """
-    overview, requests, incidents, savings = await asyncio.gather(
-        peer.call("GetOverview", pb.GetOverviewRequest(), Call()),
-        peer.call("SearchTraces", pb.SearchTracesRequest(limit=REQUESTS_SHOWN), Call()),
-        peer.call("ListIncidents", pb.ListIncidentsRequest(open_only=True), Call()),
-        peer.call("GetSavings", pb.GetSavingsRequest(), Call()),
+    return Overview(
+        *await asyncio.gather(
+            peer.call("GetOverview", pb.GetOverviewRequest(), Call()),
+            peer.call("SearchTraces", pb.SearchTracesRequest(limit=REQUESTS_SHOWN), Call()),
+            peer.call("ListIncidents", pb.ListIncidentsRequest(open_only=True), Call()),
+            peer.call("GetSavings", pb.GetSavingsRequest(), Call()),
+        )
     )
+
+
+def top_screen(overview: Overview) -> Group:
+    """One picture of `top`."""
     return Group(
-        _services(overview), "", _requests(requests), "", _incidents(incidents), _money(savings)
+        _services(overview.services),
+        "",
+        _requests(overview.requests),
+        "",
+        _incidents(overview.incidents),
+        _money(overview.savings),
     )
+
+
+def top_data(overview: Overview) -> dict[str, Any]:
+    """The same for scripts, by subject."""
+    return {
+        "services": to_json(overview.services),
+        "requests": to_json(overview.requests),
+        "incidents": to_json(overview.incidents),
+        "savings": to_json(overview.savings),
+    }
 
 
 def sparkline(values: list[float]) -> str:

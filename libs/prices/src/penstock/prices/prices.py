@@ -30,8 +30,10 @@ class ModelPrice(Section):
     written_input_microusd_per_mtok: int | None = Field(None, ge=0)
     """Input that the provider writes to its prefix cache."""
     reasoning_microusd_per_mtok: int | None = Field(None, ge=0)
-    max_output_tokens: int = Field(4_096, ge=1)
-    """The longest answer that the model gives: what a call without `max_tokens` may cause."""
+    max_output_tokens: int | None = Field(None, ge=1)
+    """The longest answer that the model gives: what a call without `max_tokens` may cause. Where it
+    is not declared, limits hold 4,096 tokens, and such a call may say no more.
+    """
 
     @property
     def cached_input_price(self) -> int:
@@ -110,6 +112,16 @@ class Prices:
         dearest_input = max(price.input_microusd_per_mtok, price.written_input_price)
         dearest_output = max(price.output_microusd_per_mtok, price.reasoning_price)
         return _rounded_up_microusd(input_tokens * dearest_input + output_tokens * dearest_output)
+
+    def output_tokens_within(self, model: str, input_tokens: int, microusd: int) -> int:
+        """The most output tokens, at least 0, with which a call of a model with a price costs at
+        most so much, whatever the kind of its tokens.
+        """
+        price = self.models[model]
+        dearest_input = max(price.input_microusd_per_mtok, price.written_input_price)
+        dearest_output = max(price.output_microusd_per_mtok, price.reasoning_price)
+        left = microusd * TOKENS_PER_MTOK - input_tokens * dearest_input
+        return max(0, left // max(1, dearest_output))
 
     def prefix_saving_microusd(self, model: str, usage: common_pb2.Usage) -> int:
         """What the provider's prefix cache saved of the plain input price, less what writing to it

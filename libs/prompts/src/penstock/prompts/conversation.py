@@ -24,6 +24,9 @@ class Turn:
         tool_call_id: in a tool's result, the call that it answers.
         breakpoint: a provider's cache breakpoint stands behind it.
         pinned: the caller's own text; lossy transforms leave it alone.
+        fixed: nothing of it may change, such as a turn of several pieces.
+        rest: whatever else of the message the provider sees, in a form that is equal for equal
+            rests; part of the prefix.
     """
 
     role: str
@@ -31,15 +34,20 @@ class Turn:
     tool_call_id: str = ""
     breakpoint: bool = False
     pinned: bool = False
+    fixed: bool = False
+    rest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A function that the model may call; `parameters` is JSON Schema as text."""
+    """A function that the model may call; `parameters` is JSON Schema as text, `breakpoint` that a
+    provider's cache breakpoint stands behind it.
+    """
 
     name: str
     description: str = ""
     parameters: str = ""
+    breakpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,12 @@ class Policy:
     """What may be done to the prompts of a tenant and model. Lossy transforms are off by default.
 
     Attributes:
-        stable_prefix: order tools and move volatile lines behind the conversation.
+        stable_prefix: order tools by name and write their schemas without whitespace, as far as
+            no breakpoint of the caller's stands behind them.
+        later_system_turn: move volatile lines of the instructions into a system turn behind the
+            conversation; only for a target that is known to take one there.
+        sort_schema_keys: put the keys of tools' schemas in order; only for a target that is known
+            to see no meaning in the order of properties.
         lossless: shorten tool results without loss.
         min_gain_tokens: a transform that saves fewer tokens is not applied.
         min_repeat_bytes: shorter repeated results are left alone.
@@ -70,6 +83,8 @@ class Policy:
 
     stable_prefix: bool = True
     lossless: bool = True
+    later_system_turn: bool = False
+    sort_schema_keys: bool = False
     min_gain_tokens: int = 4
     min_repeat_bytes: int = 200
     named_values: bool = True

@@ -82,8 +82,9 @@ def _require_unique_keys(pairs: list[tuple[str, Any]]) -> None:
 def sort_keys(text: str) -> str | None:
     """A JSON text with the keys of its objects in order and without whitespace.
 
-    Equal schemas become equal bytes. It is for JSON Schema only, where the order of keys has no
-    meaning. None where the text is no JSON, or is ambiguous.
+    Equal schemas become equal bytes. The order of properties is meaning to a model: it writes them
+    in that order. So this is for targets that are known not to mind. None where the text is no
+    JSON, or is ambiguous.
     """
     try:
         value = json.loads(

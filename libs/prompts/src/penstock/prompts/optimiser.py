@@ -117,13 +117,15 @@ class _Shaping:
             return original
 
     def _stabilised(self, conversation: Conversation) -> Conversation:
-        shaped, moved = with_stable_prefix(conversation)
+        shaped, moved = with_stable_prefix(conversation, self._policy)
         reordered = shaped.tools != conversation.tools
         if not moved and not reordered:
             return conversation
         sizes = (self.tokens(conversation), self.tokens(shaped))
         if reordered:
-            reason = "tools and schema keys in order"
+            reason = "tools in order, their schemas without whitespace"
+            if self._policy.sort_schema_keys:
+                reason = "tools and schema keys in order"
             self.decisions.append(Decision("tools", "stable_order", True, reason, *sizes))
         if moved:
             reason = f"{moved} volatile lines moved"
@@ -135,7 +137,9 @@ class _Shaping:
 
         A provider's breakpoint stands behind all tools, so with any breakpoint none is changed.
         """
-        has_breakpoint = any(turn.breakpoint for turn in conversation.turns)
+        has_breakpoint = any(tool.breakpoint for tool in conversation.tools) or any(
+            turn.breakpoint for turn in conversation.turns
+        )
         if not self._policy.templates or has_breakpoint:
             return conversation.tools
         return tuple(
@@ -149,7 +153,7 @@ class _Shaping:
         for index, turn in enumerate(turns):
             if turn.role == "user":
                 self._question = turn.content
-            if turn.role != "tool":
+            if turn.role != "tool" or turn.fixed:
                 shaped.append(turn)
             elif index < first_changeable:
                 self._index_unchanged(turn)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.auth import Authenticator
 from penstock.rpc.call import NORMAL, Call
+from penstock.rpc.caller_limits import UNLIMITED, CallerLimits, Callers, CallerShare
 from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, to_rpc_status
 from penstock.rpc.item_session import Session
@@ -39,6 +41,8 @@ class Endpoint:
     keeps no request after its answer and keeps no response, and a caller leaves its request as it
     is.
     """
+    limits: CallerLimits = CallerLimits()  # noqa: RUF009 (frozen)
+    """Of each caller of a public endpoint."""
 
 
 def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
@@ -71,6 +75,7 @@ class EndpointHandlers:
         self._clock = clock
         self._default_deadline_s = default_deadline_s
         self._sessions: set[Session] = set()
+        self._callers = Callers(endpoint.limits) if endpoint.public else None
 
     def drain(self) -> None:
         """Let every item stream end once its items are answered: a stream has no end of its own."""
@@ -100,11 +105,12 @@ class EndpointHandlers:
         async def serve(payload: bytes, context: Any) -> bytes:
             try:
                 call = self._timed(await self._caller(context), context)
-                pending = dispatcher.begin(rpc, rpc.parse(payload), call)
-                response = pending.response
-                if response is None:
-                    response = await dispatcher.finish(pending)
-                return response.SerializeToString()
+                with self._counted(call, len(payload)):
+                    pending = dispatcher.begin(rpc, rpc.parse(payload), call)
+                    response = pending.response
+                    if response is None:
+                        response = await dispatcher.finish(pending)
+                    return response.SerializeToString()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -117,12 +123,11 @@ class EndpointHandlers:
         async def serve(payload: bytes, context: Any) -> AsyncIterator[bytes]:
             try:
                 call = self._timed(await self._caller(context), context)
-                chunks = self._dispatcher.stream(rpc, payload, call)
-                try:
-                    async for chunk in chunks:
-                        yield chunk
-                finally:
-                    await chunks.aclose()  # type: ignore[attr-defined]
+                with self._counted(call, len(payload)):
+                    chunks = self._dispatcher.stream(rpc, payload, call)
+                    async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+                        async for chunk in open_chunks:
+                            yield chunk
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:
@@ -134,17 +139,36 @@ class EndpointHandlers:
         async def serve(_: Any, context: Any) -> None:
             try:
                 caller = await self._caller(context)
-            except Exception as error:
-                await _refuse(context, to_fault(error))
-                return
-            session = Session(self._dispatcher, frame, self._clock, self._item_call(caller))
-            self._sessions.add(session)
-            try:
-                await session.run(context, grpc.aio.EOF)
-            finally:
-                self._sessions.discard(session)
+                with self._share(caller) as share, share.stream():
+                    item_call = self._item_call(caller)
+                    session = Session(self._dispatcher, frame, self._clock, item_call, share)
+                    await self._run(session, context)
+            except Fault as fault:
+                await _refuse(context, fault)
 
         return serve
+
+    async def _run(self, session: Session, context: Any) -> None:
+        self._sessions.add(session)
+        try:
+            await session.run(context, grpc.aio.EOF)
+        finally:
+            self._sessions.discard(session)
+
+    def _share(self, caller: Call) -> AbstractContextManager[CallerShare]:
+        if self._callers is None:
+            return nullcontext(UNLIMITED)
+        return self._callers.share_of(caller.principal.key_id or caller.principal.organisation)
+
+    @contextmanager
+    def _counted(self, call: Call, request_bytes: int) -> Iterator[None]:
+        """A plain RPC in its caller's share; raises Fault, RESOURCE_EXHAUSTED."""
+        with self._share(call) as share:
+            share.begin(request_bytes)
+            try:
+                yield
+            finally:
+                share.end(request_bytes)
 
     def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
         if not self._endpoint.public:

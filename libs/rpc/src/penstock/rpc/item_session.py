@@ -16,9 +16,11 @@ from typing import Any
 from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.call import Call
+from penstock.rpc.caller_limits import UNLIMITED, CallerShare
 from penstock.rpc.dispatch import FRAME_BYTES, Dispatcher, PendingCall, Rpc
 from penstock.rpc.errors import (
     OK,
+    Fault,
     deadline_exceeded,
     exhausted,
     invalid,
@@ -33,6 +35,16 @@ ITEM_WINDOW = 1024
 FRAME_RESULTS = 256
 """Results in one frame at most, so that a frame stays small."""
 
+LINGER_S = 0.3
+"""Time in which a session that drains still takes items, until the peer has heard of it."""
+
+MAX_UNTAKEN = 4 * ITEM_WINDOW
+"""Results that wait for a peer that grants no credits; a stream with more is cut."""
+MAX_UNTAKEN_BYTES = 16 << 20
+"""Their bytes from which on no item is started."""
+SLOW_READER_S = 30.0
+"""A peer that takes nothing for so long, while results wait, is cut."""
+
 ItemCall = Callable[[common_pb2.CallContext, float], Call]
 """Makes an item's call from its context: an internal endpoint believes it, a public one takes only
 what a caller may say.
@@ -43,16 +55,27 @@ class Session:
     """One open stream.
 
     `context` is grpc.aio's; frames are messages of the service's own Exchange types.
+
+    Args:
+        share: what the caller may have in flight over all of its streams and calls.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, frame: type[Message], clock: Clock, item_call: ItemCall
+        self,
+        dispatcher: Dispatcher,
+        frame: type[Message],
+        clock: Clock,
+        item_call: ItemCall,
+        share: CallerShare = UNLIMITED,
     ) -> None:
         self._dispatcher = dispatcher
         self._frame: Any = frame
         self._clock = clock
         self._item_call = item_call
+        self._share = share
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sizes: dict[int, int] = {}
+        """Request bytes of what is counted in the share."""
         self._expired: set[int] = set()
         self._ready: deque[tuple[int, bytes, common_pb2.ItemStatus | None]] = deque()
         self._wake = asyncio.Event()
@@ -61,26 +84,57 @@ class Session:
         self._ping = 0
         self._finished = 0
         self._closing = False
-        self._draining = False
+        self._says_draining = False
+        self._is_refusing = False
+        self._untaken_bytes = 0
+        self._taken = 0
+        self._cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, context: Any, eof: object) -> None:
         """Serve until the peer has closed its side or the session drains, and every item has ended,
         or the stream is cancelled.
+
+        Raises:
+            Fault: RESOURCE_EXHAUSTED where the peer does not take its results.
         """
         await context.write(self._frame(credits=ITEM_WINDOW))
         reader = asyncio.create_task(self._read(context, eof))
         writer = asyncio.create_task(self._write(context))
+        watcher = asyncio.create_task(self._watch_reader())
         try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, writer, self._cut), return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 reader.result()
-            await writer
+            await asyncio.wait((writer, self._cut), return_when=asyncio.FIRST_COMPLETED)
+            if self._cut.done():
+                self._cut.result()
+            writer.result()
         finally:
-            await self._close(reader, writer)
+            self._cut.cancel()
+            await self._close(reader, writer, watcher)
+
+    async def _watch_reader(self) -> None:
+        """Cut the stream of a peer that takes nothing while results wait."""
+        while True:
+            taken = self._taken
+            await asyncio.sleep(SLOW_READER_S)
+            if self._ready and taken == self._taken:
+                self._cut_off(f"no result was taken for {SLOW_READER_S:g} s")
+
+    def _cut_off(self, why: str) -> None:
+        if not self._cut.done():
+            self._cut.set_exception(exhausted(f"the stream is cut: {why}"))
 
     def drain(self) -> None:
-        """Refuse further items; the stream ends once those that are there have been answered."""
-        self._draining = True
+        """Ask the peer to send its items elsewhere. What it sent before it heard of that is served,
+        for LINGER_S; the stream ends once it has closed its side, or all is answered.
+        """
+        self._says_draining = True
+        self._wake.set()
+        asyncio.get_running_loop().call_later(LINGER_S, self._refuse)
+
+    def _refuse(self) -> None:
+        self._is_refusing = True
         self._end_when_idle()
 
     def _end_when_idle(self) -> None:
@@ -97,6 +151,8 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for item_id in list(self._sizes):  # of tasks that were cancelled before their first step
+            self._release(item_id)
 
     def _take(self, frame: Any) -> None:
         if frame.credits:
@@ -119,11 +175,18 @@ class Session:
             service = self._dispatcher.service.full_name
             self._end(item.id, invalid("method", f"{item.method!r} is not a method of {service}"))
             return
-        if self._draining:
+        if self._is_refusing:
             self._end(item.id, unavailable("this process is stopping; try another"))
+            return
+        if item.id in self._tasks:
+            self._end(item.id, invalid("id", f"item {item.id} is in flight already"))
             return
         if len(self._tasks) >= ITEM_WINDOW:
             message = "more items in flight than the stream has credits for"
+            self._end(item.id, exhausted(message))
+            return
+        if self._untaken_bytes > MAX_UNTAKEN_BYTES:
+            message = "results of this stream wait to be taken; grant credits and read them"
             self._end(item.id, exhausted(message))
             return
         call = self._item_call(item.context, now)
@@ -131,11 +194,19 @@ class Session:
         if left_s <= 0:
             self._end(item.id, deadline_exceeded("no time was left when the item arrived"))
             return
+        size = len(item.payload)
+        try:
+            self._share.begin(size)
+        except Fault as fault:
+            self._end(item.id, fault)
+            return
+        self._sizes[item.id] = size
         if rpc.streams:
             work = self._serve_stream(item, rpc, call, left_s)
         else:
             pending = self._begin(item, rpc, call, left_s)
             if pending is None:
+                self._release(item.id)
                 return
             work = pending
         self._tasks[item.id] = asyncio.get_running_loop().create_task(work)
@@ -204,6 +275,12 @@ class Session:
             timer.cancel()
         self._expired.discard(item_id)
         self._tasks.pop(item_id, None)
+        self._release(item_id)
+
+    def _release(self, item_id: int) -> None:
+        size = self._sizes.pop(item_id, None)
+        if size is not None:
+            self._share.end(size)
 
     def _expire(self, item_id: int) -> None:
         if task := self._tasks.get(item_id):
@@ -220,8 +297,11 @@ class Session:
 
     def _push(self, item_id: int, payload: bytes, status: common_pb2.ItemStatus | None) -> None:
         self._ready.append((item_id, payload, status))
+        self._untaken_bytes += len(payload)
         self._finished += status is not None
         self._wake.set()
+        if len(self._ready) > MAX_UNTAKEN:
+            self._cut_off(f"{len(self._ready)} results wait to be taken")
 
     async def _write(self, context: Any) -> None:
         """Send whatever is ready in one frame, as often as the peer's credits allow; results gather
@@ -230,14 +310,16 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._ping or (self._ready and self._result_credits > 0):
+            while self._ping or self._says_draining or (self._ready and self._result_credits > 0):
                 freed, self._finished = self._finished, 0
                 pong, self._ping = self._ping, 0
-                frame = self._frame(credits=freed, pong=pong)
+                draining, self._says_draining = self._says_draining, False
+                frame = self._frame(credits=freed, pong=pong, draining=draining)
                 count = min(len(self._ready), self._result_credits, FRAME_RESULTS)
                 self._fill(frame.results, count)
                 self._result_credits -= len(frame.results)
                 await context.write(frame)
+                self._taken += count
                 self._room.set()
             if self._closing and not self._ready and not self._tasks:
                 return
@@ -251,6 +333,7 @@ class Session:
             if size > FRAME_BYTES and number:
                 ready.appendleft((item_id, payload, status))
                 return
+            self._untaken_bytes -= len(payload)
             result = results.add(id=item_id, payload=payload)
             if status is OK:
                 result.status.SetInParent()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from penstock.service.yaml_places import place_of
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -72,17 +73,5 @@ def line_of(path: Path, keys: Sequence[str | int]) -> int | None:
     Returns:
         The line, counted from 1; None where the file has no such key.
     """
-    node = yaml.compose(path.read_text(encoding="utf-8"))
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            pairs = {name.value: (name, value) for name, value in node.value}
-            if str(key) not in pairs:
-                line = None
-                continue
-            name, node = pairs[str(key)]
-            line = name.start_mark.line + 1
-    return line
+    place = place_of(yaml.compose(path.read_text(encoding="utf-8")), keys)
+    return None if place is None else place.line

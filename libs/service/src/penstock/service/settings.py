@@ -26,16 +26,15 @@ log = logging.getLogger(__name__)
 
 SECTIONS = (
     "keys",
-    "models",
     "prices",
     "limits",
     "routes",
     "cache",
     "batching",
     "prompts",
+    "instances",
     "upstreams",
     "scaling",
-    "alerts",
 )
 """Every top-level name the YAML file may hold; a service validates the ones it uses and ignores the
 others.

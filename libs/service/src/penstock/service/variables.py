@@ -117,10 +117,13 @@ SETTINGS = frozenset(
 TOOLS = frozenset(
     [
         "address",
+        "admin_token",
+        "cli_profile",
         "command",
         "data",
         "go_tools",
         "key",
+        "limiter_admin",
         "node_tools",
         "providers",
         "shape",

@@ -1,4 +1,4 @@
-"""`python -m penstock.stack up | demo | cell | redis`: all of Penstock here, or a part of it."""
+"""`python -m penstock.stack up | demo | config | cell | redis`: all of Penstock here, or a part."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         default=Path("deploy/penstock.yaml"),
-        help="YAML file of keys, limits, prices and routes (default: deploy/penstock.yaml)",
+        help="YAML file of keys, limits, prices, routes, instances and upstreams (default: "
+        "deploy/penstock.yaml)",
     )
     _add_shape(up_command)
+    _add_config(commands.add_parser("config", help="check the configuration file"))
     redis_command = commands.add_parser(
         "redis", help="run only the embedded store in the foreground"
     )
@@ -60,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_shape(demo_command)
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    commands = command.add_subparsers(dest="config_command", required=True)
+    check = commands.add_parser("check", help="name every fault with line and column")
+    check.add_argument("file", type=Path)
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    commands.add_parser("schema", help="print the JSON schema, for editors")
 
 
 def _add_shape(command: argparse.ArgumentParser) -> None:
@@ -98,6 +108,10 @@ def _run(arguments: argparse.Namespace) -> int:
         _become_redis(arguments.home / "redis" / "ledger", arguments.socket.absolute())
     if arguments.command == "cell":
         return _run_cells(arguments.services, number_of_workers(os.environ))
+    if arguments.command == "config":
+        from penstock.stack.config_command import run_config
+
+        return run_config(arguments)
     if arguments.shape not in SHAPES:
         raise CannotStart(f"PENSTOCK_SHAPE: {arguments.shape!r} is neither cell nor processes")
     layout = Layout(arguments.shape, checked_number(arguments.workers))

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+
+from penstock.service.settings import read_file
 
 
 def api_key(tenant: str, key: str) -> dict[str, str]:
     """The entry of `keys.api` for a tenant's API key."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return {"id": tenant, "organisation": tenant, "sha256": digest}
+    return {"id": tenant, "organisation": tenant, "sha256": _digest(key)}
+
+
+def accepts_key(config_file: Path, key: str) -> bool:
+    """Whether a configuration file lists an API key.
+
+    Raises:
+        BadConfig: the file cannot be read.
+    """
+    keys = (read_file(config_file).get("keys") or {}).get("api") or []
+    return any(entry.get("sha256") == _digest(key) for entry in keys)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -50,6 +50,7 @@ class StackPlan:
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
         chat: whether an instance of the chat model runs as well.
+        own_pool: whether the scaler itself runs further instances of the default model.
         shape: which services share a process.
         workers: cells behind one address.
         first_cell_address: see `Workers`.
@@ -66,6 +67,7 @@ class StackPlan:
     profile: str = "development"
     api_key: str = ""
     upstream_name: str = ""
+    own_pool: bool = True
     shape: Shape = "processes"
     chat: bool = False
     workers: int = 1
@@ -86,6 +88,28 @@ class StackPlan:
             (self._process("router"),),
             (*instances, *upstream, self._process("scaler"), self._console()),
         )
+
+    def service_stages(self) -> tuple[Stage, ...]:
+        """The same without instances and upstreams; the last stage may start together with them,
+        and may be empty.
+        """
+        return tuple(
+            tuple(program for program in stage if not _computes(program)) for stage in self.stages()
+        )
+
+    def default_instances(self) -> Stage:
+        """The instances that run where the configuration names none."""
+        programs = (program for stage in self.stages() for program in stage)
+        return tuple(
+            program
+            for program in programs
+            if _computes(program) and "PENSTOCK_UPSTREAM" not in program.env
+        )
+
+    def local_process(self, name: str, module: str, address: str, **settings: str) -> Program:
+        """A further instance or upstream on this machine, under a name of its own."""
+        plan = replace(self, addresses={**self.addresses, name: address})
+        return plan._process(name, module, **{**self._addresses_of("router"), **settings})
 
     def router_and_batcher(self) -> Stage:
         """The least that a call needs beside an instance: no store, no telemetry."""
@@ -178,6 +202,8 @@ class StackPlan:
 
     def _local_pool(self) -> dict[str, str]:
         """The scaler's pool: further instances of the default model on this machine."""
+        if not self.own_pool:
+            return {}
         return {
             "local_pool": DEFAULT_MODEL,
             "local_command": "{python} -u -m penstock.inference_onnx_quantized",
@@ -246,6 +272,11 @@ class StackPlan:
             "home": str(self.home),
             **self._own_settings(service),
         }
+
+
+def _computes(program: Program) -> bool:
+    """Whether it is an instance or an upstream."""
+    return program.command[-1].startswith("penstock.inference_")
 
 
 def _shared(values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

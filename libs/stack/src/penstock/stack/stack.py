@@ -14,10 +14,13 @@ from pathlib import Path
 
 import grpc
 from penstock.api.router.v1 import router_pb2, router_pb2_grpc
+from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.peers.stream import open_channel
 from penstock.service.program import CannotStart
-from penstock.service.settings import read_file
 from penstock.service.store import socket_folder
+from penstock.stack.following import processes_of
+from penstock.stack.instance_groups import LocalConfig, read_local_config
+from penstock.stack.local_fleet import LocalFleet
 from penstock.stack.log import LogStream
 from penstock.stack.plan import StackPlan
 from penstock.stack.readiness import is_ready
@@ -74,6 +77,44 @@ class Stack:
         return max((row.ready_instances for row in answer.models if row.name == model), default=0)
 
 
+@dataclass(frozen=True)
+class WholeStack(Stack):
+    """A stack with the instances and upstreams of its configuration.
+
+    Attributes:
+        registry: the router's registry.
+        fleet: the instances and upstreams.
+        config: what the configuration says of them, as it was at the start.
+    """
+
+    registry: router_pb2_grpc.RegistryServiceStub
+    fleet: LocalFleet
+    config: LocalConfig
+
+    async def wait_for_fleet(self) -> None:
+        """Wait until the router may give work to every instance that was started here.
+
+        Raises:
+            CannotStart: it may not within a minute.
+        """
+        end_s = time.monotonic() + INSTANCES_READY_S
+        while missing := await self._missing_instances():
+            if time.monotonic() >= end_s:
+                raise CannotStart(
+                    f"instances of {', '.join(missing)} are not ready after {INSTANCES_READY_S:g} s"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _missing_instances(self) -> list[str]:
+        """The models that fewer instances serve than were started here."""
+        answer = await self.registry.ListFleets(
+            router_pb2.ListFleetsRequest(), metadata=((TOKEN_KEY, self.internal_token),)
+        )
+        serving = {fleet.model: fleet.serving for fleet in answer.fleets}
+        counts = self.fleet.counts()
+        return sorted(model for model, count in counts.items() if serving.get(model, 0) < count)
+
+
 def internal_token(home: Path) -> str:
     """The secret of the internal ports of the stack in `home`.
 
@@ -99,15 +140,6 @@ def internal_token(home: Path) -> str:
         ) from None
 
 
-def _first_upstream(config_file: Path) -> str:
-    """Name of the first upstream in the file, or an empty string.
-
-    Only the first gets a process here; others are started by hand or by an orchestrator.
-    """
-    servers = (read_file(config_file).get("upstreams") or {}).get("servers") or [{}]
-    return str(servers[0].get("name", ""))
-
-
 @contextlib.asynccontextmanager
 async def run_stack(
     addresses: Mapping[str, str],
@@ -118,7 +150,7 @@ async def run_stack(
     layout: Layout = DEFAULT_LAYOUT,
     *,
     chat: bool = False,
-) -> AsyncIterator[Stack]:
+) -> AsyncIterator[WholeStack]:
     """Start a stack, yield it once it serves, and stop all its processes afterwards.
 
     Args:
@@ -131,8 +163,10 @@ async def run_stack(
         chat: whether an instance of the chat model runs as well.
 
     Raises:
+        BadConfig: the instances of the configuration cannot be read.
         CannotStart: a process refused to start or is not ready in time.
     """
+    config = read_local_config(config_file, home)
     plan = StackPlan(
         addresses=addresses,
         home=home,
@@ -142,19 +176,25 @@ async def run_stack(
         external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
         external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
         api_key=next(iter(keys.values()), ""),
-        upstream_name=_first_upstream(config_file),
         chat=chat,
+        own_pool=config.groups is None,
         shape=layout.shape,
         workers=layout.workers,
         first_cell_address=first_address(os.environ),
     )
     supervisor = Supervisor(log, is_ready)
+    fleet = LocalFleet(supervisor, plan, log)
     channel: grpc.aio.Channel | None = None
     try:
-        for stage in plan.stages():
+        *stages, last = plan.service_stages()
+        for stage in stages:
             await supervisor.start(stage)
+        first = fleet.start(processes_of(plan, config, {}))
+        await asyncio.gather(supervisor.start(last), first)
         channel = open_channel(addresses["router"])
-        yield Stack(plan, supervisor, router_pb2_grpc.RouterServiceStub(channel), keys)
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        registry = router_pb2_grpc.RegistryServiceStub(channel)
+        yield WholeStack(plan, supervisor, router, keys, registry, fleet, config)
     finally:
         if channel is not None:
             await channel.close()

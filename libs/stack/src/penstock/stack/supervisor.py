@@ -67,15 +67,21 @@ class Supervisor:
             if child.program.reloads:
                 child.send(signal.SIGHUP)
 
-    async def start(self, programs: tuple[Program, ...], timeout_s: float = 60.0) -> None:
+    async def start(
+        self, programs: tuple[Program, ...], timeout_s: float = 60.0, *, optional: bool = False
+    ) -> None:
         """Start programs that do not need each other, and wait until all are ready.
+
+        Args:
+            optional: one that refuses its configuration, now or at a restart, is no failure of the
+                whole: `wait_for_failure` does not report it.
 
         Raises:
             CannotStart: one of them refused to start, or is not ready after `timeout_s`.
         """
         for program in programs:
             self._tasks[program.name] = asyncio.create_task(
-                self._run_and_restart(program), name=f"supervise {program.name}"
+                self._run_and_restart(program, optional), name=f"supervise {program.name}"
             )
         await asyncio.gather(*(self._wait_ready(program, timeout_s) for program in programs))
 
@@ -98,7 +104,7 @@ class Supervisor:
         for name in reversed(list(self._tasks)):
             await self.stop_one(name, grace_s)
 
-    async def _run_and_restart(self, program: Program) -> None:
+    async def _run_and_restart(self, program: Program, optional: bool) -> None:
         crashes = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -106,7 +112,8 @@ class Supervisor:
             child = self._children[program.name] = await Child.start(program, self._sink)
             status = await child.wait()
             if status == USAGE_ERROR:
-                self._fail(f"{program.name} refused its configuration; see its log line above")
+                if not optional:
+                    self._fail(_refusal(program))
                 return
             ran_s = loop.time() - started_s
             crashes = 1 if ran_s >= self._restart.reset_after_s else crashes + 1
@@ -126,9 +133,15 @@ class Supervisor:
                 while not await self._is_ready(program):
                     if self._failure.done():
                         raise CannotStart(self._failure.result())
+                    if self._tasks[program.name].done():
+                        raise CannotStart(_refusal(program))
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise CannotStart(f"{program.name} is not ready after {timeout_s:g} s") from None
+
+
+def _refusal(program: Program) -> str:
+    return f"{program.name} refused its configuration; see its log line above"
 
 
 def _ending(status: int) -> str:

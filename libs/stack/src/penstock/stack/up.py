@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from penstock.service.default_models import CHAT
 from penstock.service.program import CannotStart
 from penstock.stack import ports
+from penstock.stack.configuration import accepts_key
+from penstock.stack.following import Follower, load_config
 from penstock.stack.log import LogStream
-from penstock.stack.plan import DEFAULT_MODEL
 from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
-from penstock.stack.stack import TOKEN_FILE, Stack, run_stack
+from penstock.stack.stack import TOKEN_FILE, WholeStack, run_stack
 from rich.console import Console
 
 TENANT = "development"
@@ -24,14 +26,11 @@ ANNOUNCED = (
     "cache",
     "limiter",
     "batcher",
-    "inference-1",
-    "inference-2",
-    "generate",
     "scaler",
     "telemetry",
     "metrics",
 )
-"""The addresses that are printed once everything serves."""
+"""The addresses that are printed once everything serves, before those of the instances."""
 
 
 async def up(
@@ -39,11 +38,13 @@ async def up(
 ) -> None:
     """Run the stack until SIGINT or SIGTERM; both are handled from the first moment on.
 
-    SIGHUP is passed on to every service. `layout` says which services share a process.
+    The configuration is followed: see `following`. `layout` says which services share a process.
 
     Raises:
+        BadConfig: names every fault of the configuration.
         CannotStart: a port is in use, or a process refuses to start, now or later.
     """
+    load_config(config_file, home)
     addresses = ports.documented()
     _require_free(addresses)
     stop_requested = asyncio.Event()
@@ -88,22 +89,40 @@ async def _serve(
     Raises:
         CannotStart: a process refused to start, now or at a restart.
     """
-    keys = {TENANT: DEVELOPMENT_KEY}
+    keys = {TENANT: os.environ.get("PENSTOCK_KEY", DEVELOPMENT_KEY)}
     async with run_stack(addresses, home, config_file, keys, log, layout, chat=True) as stack:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stack.supervisor.reload)
-        await stack.wait_for_instances(DEFAULT_MODEL, stack.plan.instances, TENANT)
-        await stack.wait_for_instances(CHAT, 1, TENANT)
+        await stack.wait_for_fleet()
         _announce(stack, console)
-        raise CannotStart(await stack.supervisor.wait_for_failure())
+        follower = Follower(stack.plan, stack.config, stack.supervisor, stack.fleet, log)
+        _read_again_on_sighup(follower)
+        following = asyncio.create_task(follower.run())
+        try:
+            raise CannotStart(await stack.supervisor.wait_for_failure())
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
 
 
-def _announce(stack: Stack, console: Console) -> None:
-    addresses = "  ".join(f"{name} [bold]{stack.addresses[name]}[/]" for name in ANNOUNCED)
+def _read_again_on_sighup(follower: Follower) -> None:
+    """SIGHUP means: read the configuration again. When the terminal is closed it means: stop."""
+    has_terminal = sys.stdin.isatty()
+
+    def on_sighup() -> None:
+        if has_terminal and not sys.stdin.isatty():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            follower.read_again()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_sighup)
+
+
+def _announce(stack: WholeStack, console: Console) -> None:
+    places = {name: stack.addresses[name] for name in ANNOUNCED} | dict(stack.fleet.addresses)
+    addresses = "  ".join(f"{name} [bold]{address}[/]" for name, address in places.items())
     page = f"http://{stack.addresses['console']}/"
     token = stack.plan.home / TOKEN_FILE
     console.print(f"\n[bold green]ready[/]  {addresses}")
     console.print(f"       console [bold]{page}[/]")
-    console.print(
-        f"       API key [bold]{DEVELOPMENT_KEY}[/]   internal token in {token}   "
-        "Ctrl-C stops everything\n"
-    )
+    has_key = accepts_key(stack.plan.config_file, DEVELOPMENT_KEY)
+    key = f"API key [bold]{DEVELOPMENT_KEY}[/]" if has_key else "API keys of your configuration"
+    console.print(f"       {key}   internal token in {token}   Ctrl-C stops everything\n")

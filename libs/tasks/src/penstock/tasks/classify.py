@@ -11,9 +11,9 @@ from penstock.tasks.kind import (
     SimilarPart,
     Task,
     TaskResult,
+    TokenCounter,
     check_texts,
     text_estimate,
-    texts_tokens,
 )
 
 
@@ -36,10 +36,9 @@ class Classify:
     def public_field(self, field: str) -> str:
         return field.removeprefix("task.classify.")
 
-    def estimate(self, task: Task) -> Estimate:
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
         asked = task.classify
-        tokens = texts_tokens(asked.texts) + texts_tokens(item.text for item in asked.examples)
-        return text_estimate(task, asked.texts, tokens)
+        return text_estimate(asked.texts, count, [item.text for item in asked.examples])
 
     def rows(self, task: Task) -> int:
         return max(1, len(task.classify.texts))
@@ -67,6 +66,9 @@ class Classify:
         """The score of the least certain best label; 1 where there is no label."""
         best = [item.labels[0].score for item in result.classify.classifications if item.labels]
         return min(best, default=1.0)
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
 
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool

@@ -11,9 +11,9 @@ from penstock.tasks.kind import (
     SimilarPart,
     Task,
     TaskResult,
+    TokenCounter,
     check_texts,
     text_estimate,
-    texts_tokens,
 )
 
 
@@ -36,9 +36,8 @@ class Embed:
     def public_field(self, field: str) -> str:
         return field.removeprefix("task.embed.")
 
-    def estimate(self, task: Task) -> Estimate:
-        texts = task.embed.texts
-        return text_estimate(task, texts, texts_tokens(texts))
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
+        return text_estimate(task.embed.texts, count)
 
     def rows(self, task: Task) -> int:
         return max(1, len(task.embed.texts))
@@ -58,6 +57,9 @@ class Embed:
 
     def confidence(self, result: TaskResult) -> float | None:
         return None
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
 
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
 from penstock.service.default_models import CHAT
-from penstock.tasks.kind import (
-    BYTES_PER_TOKEN,
-    OVERHEAD_TOKENS,
-    Estimate,
-    SimilarPart,
-    Task,
-    TaskResult,
-)
+from penstock.tasks.conversation_size import conversation_estimate
+from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult, TokenCounter
 from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 UNFINISHED = {
@@ -64,11 +58,8 @@ class Generate:
         inner = "task.generate."
         return f"task.{field.removeprefix(inner)}" if field.startswith(inner) else field
 
-    def estimate(self, task: Task) -> Estimate:
-        asked = task.generate
-        text = sum(len(message.content) for message in asked.messages)
-        bound = task.ByteSize() + OVERHEAD_TOKENS * max(1, len(asked.messages))
-        return Estimate(1, max(1, text // BYTES_PER_TOKEN), asked.max_tokens, bound)
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
+        return conversation_estimate(task.generate, count)
 
     def rows(self, task: Task) -> int:
         return 1
@@ -81,6 +72,13 @@ class Generate:
 
     def confidence(self, result: TaskResult) -> float | None:
         return None
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        asked = task.generate
+        may_call = asked.tool_choice.mode != inference_pb2.TOOL_CHOICE_MODE_NONE
+        if may_call and not all(tool.read_only for tool in asked.tools):
+            return "tools with side effects"
+        return _sampled(asked, max_temperature, asked_for=asked_for)
 
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool
@@ -100,9 +98,7 @@ class Generate:
             return "tool call with side effects"
         if not all(_is_json(call.arguments_json) for call in message.tool_calls):
             return "tool call without valid arguments"
-        if asked.HasField("temperature") and asked.temperature > max_temperature and not asked_for:
-            return "temperature"
-        return ""
+        return _sampled(asked, max_temperature, asked_for=asked_for)
 
     def similar_part(self, task: Task) -> SimilarPart | None:
         """The last turn, where it is the user's."""
@@ -118,6 +114,12 @@ class Generate:
         rest.CopyFrom(task.generate)
         del rest.messages[-1]
         return SimilarPart(messages[-1].content, rest.SerializeToString(deterministic=True))
+
+
+def _sampled(asked: inference_pb2.GenerateTask, max_temperature: float, *, asked_for: bool) -> str:
+    """Why another call may be given another answer; empty where reuse is asked for."""
+    hot = asked.HasField("temperature") and asked.temperature > max_temperature
+    return "temperature" if hot and not asked_for else ""
 
 
 def _is_json(text: str) -> bool:

@@ -14,6 +14,7 @@ from penstock.tasks.kind import (
     SimilarPart,
     Task,
     TaskResult,
+    TokenCounter,
 )
 
 
@@ -38,7 +39,7 @@ class Infer:
         inner = "task.infer."
         return f"task.{field.removeprefix(inner)}" if field.startswith(inner) else field
 
-    def estimate(self, task: Task) -> Estimate:
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
         size = sum(len(tensor.data) for tensor in task.infer.inputs)
         bound = task.ByteSize() + OVERHEAD_TOKENS
         return Estimate(1, max(1, size // BYTES_PER_TOKEN), 0, bound)
@@ -54,6 +55,9 @@ class Infer:
 
     def confidence(self, result: TaskResult) -> float | None:
         return None
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
 
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool

@@ -5,12 +5,15 @@ grouping by length need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import invalid
+from penstock.tasks.tokens import token_bounds
 
+TokenCounter = Callable[[str], int]
+"""Counts a text's tokens with a model's own tokenizer, without what a template puts around it."""
 Task = inference_pb2.Task
 TaskResult = inference_pb2.TaskResult
 
@@ -41,7 +44,10 @@ class Estimate(NamedTuple):
     output_tokens: int = 0
     """Output tokens that the task may cause at most; 0 where it causes none or leaves it open."""
     input_bound: int = 0
-    """Input tokens that the task cannot exceed, whatever the tokenizer: its bytes and overhead."""
+    """Input tokens that the task does not exceed, what a template puts around its parts included.
+    """
+    counted: bool = False
+    """Whether the model's own tokenizer has counted the input; it is estimated by script if not."""
 
 
 class SimilarPart(NamedTuple):
@@ -95,8 +101,8 @@ class Kind(Protocol):
         """The name that the public request has for a field of the inner task."""
         ...
 
-    def estimate(self, task: Task) -> Estimate:
-        """How large the task is."""
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
+        """How large the task is, by the model's own tokenizer where there is one."""
         ...
 
     def rows(self, task: Task) -> int:
@@ -113,6 +119,16 @@ class Kind(Protocol):
 
     def confidence(self, result: TaskResult) -> float | None:
         """How sure the answer is of itself, 0 to 1; None for kinds that do not say."""
+        ...
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        """Why an answer could not be stored, as far as that is known before there is one: identical
+        requests in flight must not share it. Empty where it may be stored.
+
+        Args:
+            max_temperature: as `unstorable_because`.
+            asked_for: as `unstorable_because`.
+        """
         ...
 
     def unstorable_because(
@@ -166,7 +182,18 @@ def texts_tokens(texts: Iterable[str]) -> int:
     return sum(map(text_tokens, texts))
 
 
-def text_estimate(task: Task, texts: Sequence[str], tokens: int) -> Estimate:
-    """The estimate of a task that is texts, computed one by one."""
-    rows = max(1, len(texts))
-    return Estimate(rows, max(1, tokens), 0, task.ByteSize() + OVERHEAD_TOKENS * rows)
+def text_estimate(
+    rows: Sequence[str], count: TokenCounter | None, shared: Sequence[str] = ()
+) -> Estimate:
+    """The estimate of a task that is texts, computed one by one.
+
+    Args:
+        rows: the texts.
+        shared: texts that are computed once, for all of them.
+    """
+    overhead = OVERHEAD_TOKENS * (len(rows) + len(shared))
+    if count is None:
+        tokens, bound = texts_tokens(rows) + texts_tokens(shared), token_bounds((*rows, *shared))
+        return Estimate(max(1, len(rows)), max(1, tokens), 0, bound + overhead)
+    tokens = sum(count(text) + END_TOKENS for text in (*rows, *shared))
+    return Estimate(max(1, len(rows)), max(1, tokens), 0, tokens + overhead, counted=True)

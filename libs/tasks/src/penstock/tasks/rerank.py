@@ -10,14 +10,13 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import invalid
 from penstock.service.default_models import ENCODER
 from penstock.tasks.kind import (
-    OVERHEAD_TOKENS,
     Estimate,
     SimilarPart,
     Task,
     TaskResult,
+    TokenCounter,
     check_texts,
-    text_tokens,
-    texts_tokens,
+    text_estimate,
 )
 
 
@@ -42,12 +41,14 @@ class Rerank:
     def public_field(self, field: str) -> str:
         return field.removeprefix("task.rerank.")
 
-    def estimate(self, task: Task) -> Estimate:
-        query, documents = task.rerank.query, task.rerank.documents
-        rows = self.rows(task)
-        tokens = texts_tokens(documents) + rows * text_tokens(query)
-        bound = task.ByteSize() + rows * (len(query.encode(errors="replace")) + OVERHEAD_TOKENS)
-        return Estimate(rows, tokens, 0, bound)
+    def estimate(self, task: Task, count: TokenCounter | None = None) -> Estimate:
+        documents, query = text_estimate(task.rerank.documents, count), task.rerank.query
+        once = text_estimate([query], count)
+        rows = documents.rows
+        return documents._replace(
+            input_tokens=documents.input_tokens + rows * once.input_tokens,
+            input_bound=documents.input_bound + rows * once.input_bound,
+        )
 
     def rows(self, task: Task) -> int:
         return max(1, len(task.rerank.documents))
@@ -79,6 +80,9 @@ class Rerank:
 
     def confidence(self, result: TaskResult) -> float | None:
         return None
+
+    def unshareable_because(self, task: Task, max_temperature: float, *, asked_for: bool) -> str:
+        return ""
 
     def unstorable_because(
         self, task: Task, result: TaskResult, max_temperature: float, *, asked_for: bool

@@ -18,6 +18,7 @@ from penstock.testkit.server import serving
 
 ROUTER = pb.DESCRIPTOR.services_by_name["RouterService"]
 KEY = "psk-client"
+MODEL = "scripted"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 HANG = "hang"
 """A text that is never answered; as a conversation, its second piece never comes."""
@@ -62,6 +63,10 @@ class ScriptedRouter:
         self.calls.append((request.options, call))
         sizes = [float(len(document)) for document in request.documents]
         return pb.RerankResponse(ranking=ranking_of(sizes, request.top_n).ranking)
+
+    async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        """See RouterService; `calls` and `faults` are left as they are."""
+        return pb.ListModelsResponse(models=[pb.AvailableModel(name=MODEL, ready_instances=1)])
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, call: Call

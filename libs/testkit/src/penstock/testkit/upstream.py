@@ -44,7 +44,7 @@ UpstreamFault = Literal[
 """A status, or: the connection is reset; nothing is ever answered; the body is no JSON; the answer
 ends in its middle; the answer is HTML; the answer is 1 MiB long; the stream has an error event.
 """
-ERROR_BODY = json.dumps({"error": {"message": "secret detail"}})
+ERROR_BODY = json.dumps({"error": {"message": "bad, with key sk-secret-1234567890"}})
 OVERSIZED_BODY = b'{"choices": "' + b"x" * (1 << 20) + b'"}'
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

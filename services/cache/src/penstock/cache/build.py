@@ -69,8 +69,16 @@ class Cache:
     replicas: ReplicaFollower
     judge: Judge | None
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that the store held at the start is read."""
+        semantic = self.semantic_cache
+        return self.replicas.is_caught_up and (semantic is None or semantic.is_caught_up)
+
     async def open(self) -> None:
-        """Read what the store holds, and follow what other replicas do."""
+        """Begin to read what the store holds, and to follow what other replicas do; the cache
+        serves meanwhile, and where the store does not answer.
+        """
         await self.replicas.start()
         if self.semantic_cache is not None:
             await self.semantic_cache.start()

@@ -1,39 +1,110 @@
-"""How each kind of task is served through the OpenAI API: the request, the path, the result."""
+"""How each kind of task is served by an upstream: the request, the path, the result."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.protocols import openai_chat, openai_embeddings, rerank
-from penstock.inference_upstream.settings import UpstreamModel
-from penstock.inference_upstream.transport.client import Client
+from penstock.inference_upstream.protocols import openai_embeddings, rerank
+from penstock.inference_upstream.protocols.anthropic_messages.wire import AnthropicMessages
+from penstock.inference_upstream.protocols.openai_chat.wire import OpenAiChat
+from penstock.inference_upstream.protocols.wire import Target, Wire
+from penstock.inference_upstream.providers import WireName
+from penstock.inference_upstream.settings import Upstream, UpstreamModel
+from penstock.inference_upstream.transport.client import Body, Client, read_to_end, read_whole
+from penstock.tasks.answers import whole_chunk
 from penstock.tasks.kinds import EMBED, GENERATE, RERANK
 
 Adapter = Callable[[Client, UpstreamModel, pb.Task], Awaitable[pb.TaskResult]]
+WIRES: Mapping[WireName, Wire] = {
+    "openai-chat": OpenAiChat(),
+    "anthropic-messages": AnthropicMessages(),
+}
+
+
+def wire_of(upstream: Upstream) -> Wire:
+    """The protocol of an upstream."""
+    return WIRES[upstream.wire or upstream.known_provider.wire]
+
+
+def target_of(upstream: Upstream, model: UpstreamModel) -> Target:
+    """A model, as its protocol needs to know it."""
+    return Target(
+        model.name_at_upstream,
+        upstream.switches_of(model),
+        frozenset(model.inputs),
+        model.max_output_tokens,
+        upstream.resumes,
+    )
 
 
 async def _embed(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
-    body = openai_embeddings.embeddings_request(task.embed, model.name_at_upstream)
-    return openai_embeddings.parse_embeddings(await client.post("/embeddings", body), task.embed)
+    """The vectors of all texts, asked for in as many requests as the upstream needs."""
+    most = client.upstream.max_embed_texts_of(model)
+    pieces = EMBED.split(task, most) if most else [task]
+    path = client.upstream.paths.get("embed", openai_embeddings.PATH)
+    answers = []
+    for piece in pieces:
+        body = openai_embeddings.embeddings_request(
+            piece.embed, model.name_at_upstream, client.upstream.switches_of(model)
+        )
+        answer = await client.post(path, body, model)
+        answers.append(openai_embeddings.parse_embeddings(answer, piece.embed))
+    return answers[0] if len(answers) == 1 else openai_embeddings.joined(task, answers)
 
 
 async def _generate(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
-    body = chat_request(client, model, task.generate, stream=False)
-    return openai_chat.parse_chat(await client.post("/chat/completions", body), task.generate)
+    wire, target = wire_of(client.upstream), target_of(client.upstream, model)
+    body = wire.request(task.generate, target, stream=False)
+    path = client.upstream.paths.get("generate", wire.path)
+    return wire.parse(await client.post(path, body, model), task.generate, target)
 
 
 async def _rerank(client: Client, model: UpstreamModel, task: pb.Task) -> pb.TaskResult:
     body = rerank.rerank_request(task.rerank, model.name_at_upstream)
-    return rerank.parse_rerank(await client.post("/rerank", body), task)
+    path = client.upstream.paths.get("rerank", rerank.PATH)
+    return rerank.parse_rerank(await client.post(path, body, model), task)
 
 
-def chat_request(
-    client: Client, model: UpstreamModel, task: pb.GenerateTask, *, stream: bool
-) -> dict[str, object]:
-    """The body of a chat completion, whole or streamed, as this upstream takes it."""
-    resumes = client.upstream.resumes
-    return openai_chat.chat_request(task, model.name_at_upstream, stream=stream, resumes=resumes)
+async def stream_answer(
+    client: Client, model: UpstreamModel, task: pb.GenerateTask
+) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
+    """A streamed answer: its chunks, then the whole result. Closing the iterator ends the
+    upstream's call.
+
+    Raises:
+        Fault: what the upstream's status, its error or the failure on the way means; STREAM_CUT
+            where the answer has not ended, which is never passed on as complete.
+    """
+    wire, target = wire_of(client.upstream), target_of(client.upstream, model)
+    body = wire.request(task, target, stream=True)
+    path = client.upstream.paths.get("generate", wire.path)
+    async with client.stream(path, body, model) as answered:
+        if not answered.is_stream:
+            result = wire.parse(await read_whole(answered), task, target)
+            yield whole_chunk(result.generate)
+            yield result
+            return
+        async with aclosing(_streamed(wire, target, task, answered)) as parts:
+            async for part in parts:
+                yield part
+
+
+async def _streamed(
+    wire: Wire, target: Target, task: pb.GenerateTask, answered: Body
+) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
+    answer = wire.stream(task, target)
+    async for piece in answered.pieces:
+        for chunk in answer.feed(piece):
+            yield chunk
+        if answer.is_done:
+            break
+    last_chunks, result = answer.end()
+    for chunk in last_chunks:
+        yield chunk
+    yield result
+    await read_to_end(answered)
 
 
 ADAPTERS: Mapping[str, Adapter] = {

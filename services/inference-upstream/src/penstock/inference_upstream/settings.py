@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+from penstock.inference_upstream.providers import (
+    NAMED,
+    AuthStyle,
+    Provider,
+    WireName,
+    provider_at,
+)
+from penstock.inference_upstream.switches import Switches
 from penstock.service.settings import BadConfig, Section, ServiceSettings
 from penstock.tasks.kinds import GENERATE, KindName
 from pydantic import Field, field_validator
+
+Modality = Literal["text", "image", "file"]
 
 
 class UpstreamSettings(ServiceSettings):
@@ -33,7 +45,22 @@ class UpstreamSettings(ServiceSettings):
     zone: str = Field("", description="availability zone of this instance")
 
 
-class UpstreamModel(Section):
+class Timeouts(Section):
+    """The longest waits of a call: a model's, else its upstream's, else the defaults."""
+
+    first_byte_timeout_ms: int | None = Field(None, ge=1)
+    """For the first byte of a streamed answer."""
+    silence_timeout_ms: int | None = Field(None, ge=1)
+    """Between two pieces of an answer; comments and pings of the upstream count as pieces. For a
+    connection of the pool too.
+    """
+    whole_timeout_ms: int | None = Field(None, ge=1)
+    """For a whole answer from its request to its end, streamed or not, beside the caller's own
+    deadline. An answer that is not streamed sends nothing before it is made, so it has no other.
+    """
+
+
+class UpstreamModel(Timeouts):
     """A model of an upstream."""
 
     name: str = Field(min_length=1, max_length=128)
@@ -42,6 +69,15 @@ class UpstreamModel(Section):
     """Its name at the upstream; empty: the same."""
     tasks: tuple[KindName, ...] = (GENERATE.name,)
     max_input_tokens: int = Field(128_000, ge=1)
+    max_output_tokens: int = Field(0, ge=0)
+    """Its largest answer; 0: not known."""
+    inputs: tuple[Modality, ...] = ("text",)
+    """What its turns may hold."""
+    max_embed_texts: int | None = Field(None, ge=0)
+    """Texts of one embedding request, to which larger ones are split; 0: any number; none: what the
+    provider is known to take.
+    """
+    switches: Switches = Switches()
 
     @property
     def name_at_upstream(self) -> str:
@@ -49,21 +85,35 @@ class UpstreamModel(Section):
         return self.upstream_name or self.name
 
 
-class Upstream(Section):
-    """An OpenAI-compatible server. Its key comes from a variable or a file, never from here."""
+class Upstream(Timeouts):
+    """A server of hosted models. Its key comes from a variable or a file, never from here."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     base_url: str
+    """The address before `/chat/completions` or `/messages`; `{model}` in it is the model's name at
+    the upstream.
+    """
+    provider: str = ""
+    """Whose defaults apply; empty: those of the provider whose address it is."""
+    wire: WireName | None = None
+    """The protocol; none: the provider's."""
+    auth: AuthStyle | None = None
+    """How the key is sent: `authorization: Bearer`, `api-key` or `x-api-key`; none: as the provider
+    wants it.
+    """
     key_env: str = ""
     """The environment variable that holds the key."""
     key_file: Path | None = None
     """The file that holds the key; goes before `key_env`."""
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Further headers of every request, such as `anthropic-beta`."""
+    query: Mapping[str, str] = Field(default_factory=dict)
+    """The query of every request, such as `api-version`."""
+    paths: Mapping[Literal["generate", "embed", "rerank"], str] = Field(default_factory=dict)
+    """Paths after the base address, where they differ from the protocol's."""
+    switches: Switches = Switches()
     models: tuple[UpstreamModel, ...] = Field(min_length=1)
     connect_timeout_ms: int = Field(2_000, ge=1)
-    silence_timeout_ms: int = Field(30_000, ge=1)
-    """Longest pause before and between two pieces of an answer, and longest wait for a connection
-    of the pool.
-    """
     most_connections: int = Field(100, ge=1)
     """Connections that may be open."""
     kept_connections: int = Field(100, ge=0)
@@ -78,6 +128,10 @@ class Upstream(Section):
     """Whether to offer HTTP/2 over TLS, by which calls share a connection."""
     ca_file: Path | None = None
     """PEM file of the certificate authorities to trust; none: those that certifi lists."""
+    proxy: str = ""
+    """An HTTP proxy through which the upstream is reached, such as `http://proxy:3128`."""
+    proxy_auth_env: str = ""
+    """The environment variable that holds `user:password` for the proxy."""
     most_answer_bytes: int = Field(8 << 20, ge=1)
     """Bytes that a whole answer may have."""
     resumes: bool = False
@@ -94,6 +148,34 @@ class Upstream(Section):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
 
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url
+
+    @field_validator("provider")
+    @classmethod
+    def _check_provider(cls, name: str) -> str:
+        if name and name not in NAMED:
+            raise ValueError(f"is not one of {', '.join(NAMED)}")
+        return name
+
+    @property
+    def known_provider(self) -> Provider:
+        """The row of the table of providers that applies."""
+        return NAMED[self.provider] if self.provider else provider_at(self.base_url)
+
+    def switches_of(self, model: UpstreamModel) -> Switches:
+        """The switches of a model: its own, else the upstream's, else its provider's."""
+        return model.switches.over(self.switches.over(self.known_provider.switches))
+
+    def max_embed_texts_of(self, model: UpstreamModel) -> int:
+        """Texts of one embedding request; 0 for any number."""
+        own = model.max_embed_texts
+        return self.known_provider.max_embed_texts if own is None else own
+
     def key(self) -> str:
         """The key, read now; empty where none is configured.
 
@@ -107,12 +189,24 @@ class Upstream(Section):
                 raise BadConfig(
                     [f"upstreams: {self.name}: key_file cannot be read ({error.strerror})"]
                 ) from None
-        if not self.key_env:
-            return ""
-        key = os.environ.get(self.key_env, "")
-        if not key:
-            raise BadConfig([f"upstreams: {self.name}: the variable {self.key_env} holds no key"])
-        return key
+        return self._secret(self.key_env, "key")
+
+    def proxy_auth(self) -> tuple[str, str] | None:
+        """User and password for the proxy; None where none are configured.
+
+        Raises:
+            BadConfig: the variable is not set.
+        """
+        if not self.proxy_auth_env:
+            return None
+        user, _, password = self._secret(self.proxy_auth_env, "user and password").partition(":")
+        return user, password
+
+    def _secret(self, variable: str, what: str) -> str:
+        value = os.environ.get(variable, "") if variable else ""
+        if variable and not value:
+            raise BadConfig([f"upstreams: {self.name}: the variable {variable} holds no {what}"])
+        return value
 
 
 class UpstreamsSection(Section):

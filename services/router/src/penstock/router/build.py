@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -20,6 +21,7 @@ from penstock.router.api.router_service import RouterServicer
 from penstock.router.caching.cache_lookup import CacheLookUp
 from penstock.router.calls.attempts import Attempts
 from penstock.router.calls.handler import CallHandler
+from penstock.router.calls.holds import Holds
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
 from penstock.router.instances.backends import Backends
@@ -28,6 +30,7 @@ from penstock.router.jobs.jobs import Jobs
 from penstock.router.keys import KeyRing
 from penstock.router.prompts.rules import PromptsSection
 from penstock.router.prompts.shaping import PromptShape
+from penstock.router.requests.token_counts import counters_of
 from penstock.router.routing.model_choice import Models
 from penstock.router.runs.facts import Outbox
 from penstock.router.runs.run_stream import RunStream
@@ -78,25 +81,30 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     sections = _Sections(settings)
     keys = KeyRing(sections.keys.api)
     prices = Current(Prices.from_section(sections.prices))
-    models = Models(sections.routes, settings.default_model, prices)
+    models = Models(sections.routes, settings.default_model, prices, sections.counters)
     store = outside.open_store(settings.ledger_url) if settings.ledger_url else None
     registry = Registry(settings, store, clock)
     backends = Backends(outside.dial, settings.batcher_address, clock)
     selection = Selection(settings, registry, clock, telemetry, outside.rng)
-    attempts = Attempts(settings, registry, backends, selection, clock, telemetry)
-    admission = _admission(settings, outside, prices)
+    admission = _admission(settings, outside, prices, selection.max_output_tokens)
+    after = Background()
+    admitting = stages.admission or admission or OpenAdmission()
+    holds = Holds(admitting, prices, models.token_counts, after)
+    attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
     shape = PromptShape(sections.prompts, prices)
     pipeline = Pipeline(
         attempts,
+        holds,
         (
-            stages.admission or admission or OpenAdmission(),
+            admitting,
             stages.look_up or look_up or NoLookUp(),
             stages.shape or shape,
         ),
         clock,
         telemetry,
         prices,
+        after,
         (registry, telemetry),
     )
     outbox = Outbox() if store is not None else None
@@ -188,6 +196,7 @@ class _Sections:
         file = settings.config_file
         self.keys = load_section(file, "keys", KeysSection)
         self.routes = load_section(file, "routes", RoutesSection)
+        self.counters = counters_of(self.routes.models)
         self.prices = load_section(file, "prices", PricesSection)
         self.prompts = load_section(file, "prompts", PromptsSection)
 
@@ -207,7 +216,7 @@ def _prepare_reload(
     def apply() -> None:
         shape_prompts()
         keys.replace(fresh.keys.api)
-        models.replace(fresh.routes)
+        models.replace(fresh.routes, fresh.counters)
         prices.value = fresh_prices
 
     return apply
@@ -219,16 +228,20 @@ def _look_up(
     if not settings.cache_address:
         return None
     peer = outside.dial(settings.cache_address, CACHE)
-    return CacheLookUp(peer, prices, outside.clock)
+    return CacheLookUp(peer, prices, outside.clock, settings.coalesce_max_temperature)
 
 
 def _admission(
-    settings: RouterSettings, outside: Outside, prices: Current[Prices]
+    settings: RouterSettings,
+    outside: Outside,
+    prices: Current[Prices],
+    max_output_tokens: Callable[[str], int],
 ) -> LimiterAdmission | None:
     if not settings.limiter_address:
         return None
     peer = outside.dial(settings.limiter_address, LIMITER)
-    return LimiterAdmission(peer, prices, outside.clock, settings.limiter_loss)
+    on_loss = settings.limiter_loss
+    return LimiterAdmission(peer, prices, outside.clock, on_loss, max_output_tokens)
 
 
 async def _keep_registry(

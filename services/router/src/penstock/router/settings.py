@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
@@ -54,6 +55,12 @@ class RouterSettings(ServiceSettings):
     )
     hedge_budget: float = Field(
         0.05, ge=0, le=1, description="second tries beside slow ones, as a share of requests"
+    )
+    coalesce_max_temperature: float = Field(
+        0.3,
+        ge=0,
+        description="identical requests in flight share an answer that is sampled at no more, as "
+        "the cache's max_temperature",
     )
     try_deadline_ms: int = Field(
         0, ge=0, description="longest time of one try; 0: as long as the call has"
@@ -145,6 +152,10 @@ class ModelRoute(Section):
     tasks: tuple[KindName, ...] = ()
     capabilities: tuple[str, ...] = ()
     max_input_tokens: int = Field(0, ge=0)
+    tokenizer_file: Path | None = None
+    """The model's own `tokenizer.json`, which then counts its prompts for limits and context
+    windows; without it they are estimated by script.
+    """
 
 
 class RoutesSection(Section):

@@ -62,6 +62,18 @@ class Hit(NamedTuple):
         return whole_chunk(self.result.generate)
 
 
+class Following(Protocol):
+    """An answer in flight that others may wait for."""
+
+    def chunks(self) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+        """Its pieces from the beginning, each as it comes, until the end."""
+        ...
+
+    async def abandoned(self) -> None:
+        """Wait until nobody follows it."""
+        ...
+
+
 class Miss(NamedTuple):
     """Nothing to reuse. Whoever holds it owes the stage one `store` with the ticket."""
 
@@ -70,6 +82,8 @@ class Miss(NamedTuple):
     notes: tuple[str, ...] = ()
     savings: tuple[common_pb2.Saving, ...] = ()
     """What asking cost."""
+    following: Following | None = None
+    """Those who wait for the answer that is owed; None where nobody may."""
 
 
 class Bypass(NamedTuple):
@@ -98,6 +112,14 @@ class AdmissionStage(Protocol):
 
         Raises:
             Fault: what its caller is told: a reason, and when to try again.
+        """
+        ...
+
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        """Let one more send of the same answer go, beside what was admitted for it.
+
+        Raises:
+            Fault: what its caller is told.
         """
         ...
 
@@ -132,10 +154,9 @@ class LookUpStage(Protocol):
 
     def follow_stream(
         self, call: Call, request: ResolvedRequest
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of an identical request in flight, as they come; nothing where there is none.
-
-        The look-up that follows has the whole answer.
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Hit, None]:
+        """Pieces of an identical request in flight, as they come, and then its whole answer;
+        nothing where there is none. Without the answer at the end, that request has failed.
         """
         ...
 
@@ -206,6 +227,9 @@ class OpenAdmission:
     async def admit(self, call: Call, request: ResolvedRequest) -> Admitted:
         return ADMITTED
 
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        return None
+
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         return None
 
@@ -226,7 +250,7 @@ class NoLookUp:
 
     async def follow_stream(
         self, call: Call, request: ResolvedRequest
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Hit, None]:
         nothing: tuple[inference_pb2.GenerateChunk, ...] = ()
         for chunk in nothing:
             yield chunk

@@ -6,6 +6,7 @@
 BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
+    "documented-calls",
     "fresh",
     "hop",
     "limiter",
@@ -21,4 +22,5 @@ BENCHMARKS: tuple[str, ...] = (
     "spot",
     "tokens",
     "telemetry",
+    "wires",
 )

@@ -2,7 +2,8 @@
 
 Conversations are tau-bench trajectories, each assistant turn one call. `volatile_head` sends them
 as many agents do: a clock and an id at the head of the system prompt, and the tools in changing
-order. A token read from the prefix cache costs 0.1, one written to it 1.25 input tokens.
+order; the model's rule says that it takes a later system turn. A token read from the prefix cache
+costs 0.1, one written to it 1.25 input tokens.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def run(options: Options) -> Result:
 def _cost(agents: Iterable[Trajectory], *, volatile_head: bool) -> Change:
     """Input cost of all calls, in input tokens."""
     rng = random.Random(SEED)
-    optimiser = Optimiser(Policy())
+    optimiser = Optimiser(Policy(later_system_turn=True))
     before = after = 0.0
     for turns, tools in agents:
         sent_text = shaped_text = ""

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from penstock.rpc.auth import TOKEN_KEY
 from penstock.rpc.call import Call
-from penstock.rpc.peers.item_stream import ItemStreamPeer
+from penstock.rpc.peers.item_stream_peer import ItemStreamPeer
 from penstock.rpc.spans import NO_TRACER, Tracer
 from penstock.service.clock import Clock, SystemClock
 

@@ -66,6 +66,9 @@ def load_embedder(name: str, folder: Path) -> Embedder:
     return Embedder(f"{name}@{folder.name}", len(embed("any text")), embed)
 
 
+BEING_READ = SemanticDecision(serve=False, rule="miss: the scope is being read again")
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What the semantic cache found for a prompt.
@@ -111,12 +114,14 @@ class SemanticCache:
         self._requested: set[str] = set()
         """Unloaded scopes that have been asked for."""
         self._is_closing = False
+        self.is_caught_up = False
+        """Whether all that the log held at the start is learnt. Until then nothing is reused: a
+        correction may not have been read yet.
+        """
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Learn all that the log holds, then follow it in the background."""
-        while events := await self.learning_log.read_after(self._position, None):
-            await self._apply(events)
+        """Learn all that the log holds, then follow it, in the background."""
         self._follower = asyncio.create_task(self._follow(), name="follow the learning log")
 
     async def close(self) -> None:
@@ -170,6 +175,8 @@ class SemanticCache:
         started = time.perf_counter()
         vector = self.embedder.embed(text)
         embed_ms = (time.perf_counter() - started) * 1e3
+        if not self.is_caught_up:
+            return Candidate(BEING_READ, vector, embed_ms=embed_ms)
         state = self._scopes.use(scope_key)
         if state is None:
             return Candidate(self._without_scope(scope_key), vector, embed_ms=embed_ms)
@@ -189,7 +196,7 @@ class SemanticCache:
         if not self._scopes.is_unloaded(scope_key):
             return SemanticDecision(serve=False, rule="miss: nothing near")
         self._requested.add(scope_key)
-        return SemanticDecision(serve=False, rule="miss: the scope is being read again")
+        return BEING_READ
 
     async def _follow(self) -> None:
         while not self._is_closing:
@@ -204,7 +211,11 @@ class SemanticCache:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow_once(self) -> None:
-        events = await self.learning_log.read_after(self._position, READ_WAIT_MS)
+        wait_ms = READ_WAIT_MS if self.is_caught_up else None
+        events = await self.learning_log.read_after(self._position, wait_ms)
+        if not events and not self.is_caught_up:
+            self.is_caught_up = True
+            return
         if events and await self._has_gap():
             log.warning("learning log: events left before they were read; relearning all scopes")
             await self._on_worker(self._scopes.clear)

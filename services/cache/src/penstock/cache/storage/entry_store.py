@@ -122,10 +122,24 @@ class EntryStore:
         self._limits.resize(section.tenant_bytes, section.total_bytes)
 
     async def load_sizes(self) -> None:
-        """Count the entries that are in the store towards the limits; after a restart."""
-        async for raw in self._client.scan_iter(match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH):
-            name = raw.decode()
-            await self.count([NewEntry(name, int(await self._client.strlen(name)), 0)])
+        """Count the entries that are in the store towards the limits, a batch at a time; after a
+        restart. What was counted meanwhile is not counted again.
+        """
+        cursor, is_first = 0, True
+        while cursor or is_first:
+            is_first = False
+            found: Any = await self._client.scan(
+                cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH
+            )
+            cursor, raw_names = int(found[0]), found[1]
+            names = [name for raw in raw_names if (name := raw.decode()) not in self._limits]
+            pipe = self._client.pipeline(transaction=False)
+            for name in names:
+                pipe.strlen(name)
+            sizes: list[int] = await pipe.execute()
+            await self.count(
+                [NewEntry(name, size, 0) for name, size in zip(names, sizes, strict=True)]
+            )
 
     async def count(self, entries: Sequence[NewEntry]) -> None:
         """Count entries in the store towards the limits, and evict what exceeds them."""

@@ -161,6 +161,9 @@ class ByteLimits:
         """Number of all entries."""
         return len(self._all)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
     def size_of(self, tenants: Iterable[str]) -> tuple[int, int]:
         """Bytes and number of the entries of these tenants."""
         queues = [self._tenants[tenant] for tenant in tenants if tenant in self._tenants]

@@ -1,5 +1,5 @@
-"""Counts the entries of other replicas towards the limits in bytes, so that the limits hold for all
-replicas on one store together.
+"""Counts the entries of the store and those of other replicas towards the limits in bytes, so that
+the limits hold for all replicas on one store together.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ RETRY_S = 0.5
 
 
 class ReplicaFollower:
-    """Follows the stream of new entries. Owner: whoever starts it closes it."""
+    """Counts what the store holds, then follows the stream of new entries. Owner: whoever starts it
+    closes it.
+
+    The cache serves meanwhile: what is not counted yet only stands outside the limits in bytes.
+    """
 
     def __init__(self, entries: EntryStore) -> None:
         self._entries = entries
         self._is_closing = False
+        self.is_caught_up = False
+        """Whether all that the store held at the start is counted."""
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Count the entries that are in the store, then follow the stream in the background."""
-        batch_id = await self._entries.new_entries.last_id()
-        await self._entries.load_sizes()
-        self._follower = asyncio.create_task(self._follow(batch_id), name="follow new entries")
+        """Begin in the background, whether or not the store answers."""
+        self._follower = asyncio.create_task(self._run(), name="follow new entries")
 
     async def close(self) -> None:
         """Stop following.
@@ -39,14 +43,11 @@ class ReplicaFollower:
         if self._follower is not None:
             await asyncio.wait([self._follower])
 
-    async def _follow(self, batch_id: str) -> None:
+    async def _run(self) -> None:
+        batch_id = ""
         while not self._is_closing:
             try:
-                next_id, entries = await self._entries.new_entries.of_others_after(
-                    batch_id, READ_WAIT_MS
-                )
-                await self._entries.count(entries)
-                batch_id = next_id
+                batch_id = await self._go_on(batch_id)
             except STORE_ERRORS as error:
                 log.warning(
                     "new entries: the store does not answer (%s); reading again in %g s",
@@ -54,3 +55,17 @@ class ReplicaFollower:
                     RETRY_S,
                 )
                 await asyncio.sleep(RETRY_S)
+
+    async def _go_on(self, batch_id: str) -> str:
+        """Count everything where no batch was read yet, else the entries after the last batch;
+        returns the last batch now.
+        """
+        if not batch_id:
+            # The position in the stream is taken first, so that no new entry is missed.
+            last_id = await self._entries.new_entries.last_id()
+            await self._entries.load_sizes()
+            self.is_caught_up = True
+            return last_id
+        next_id, entries = await self._entries.new_entries.of_others_after(batch_id, READ_WAIT_MS)
+        await self._entries.count(entries)
+        return next_id

@@ -1,4 +1,4 @@
-"""The inference contract, answered by one OpenAI-compatible server."""
+"""The inference contract, answered by one server of hosted models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.inference_upstream.adapters import ADAPTERS, chat_request
+from penstock.inference_upstream.adapters import ADAPTERS, stream_answer
 from penstock.inference_upstream.settings import UpstreamModel
 from penstock.inference_upstream.transport.client import Client
 from penstock.otel.telemetry import Telemetry
@@ -19,9 +19,15 @@ from penstock.rpc.spans import Own
 from penstock.service.clock import Clock
 from penstock.tasks.kinds import kind_of, numbers_of
 
+MODALITIES = {
+    "text": pb.MODALITY_TEXT,
+    "image": pb.MODALITY_IMAGE,
+    "file": pb.MODALITY_FILE,
+}
+
 
 class UpstreamServicer:
-    """penstock.api.inference.v1.InferenceService before one OpenAI-compatible server."""
+    """penstock.api.inference.v1.InferenceService before one server of hosted models."""
 
     def __init__(self, client: Client, clock: Clock, telemetry: Telemetry) -> None:
         self._client = client
@@ -84,6 +90,8 @@ class UpstreamServicer:
                 state=pb.MODEL_STATE_READY,
                 tasks=numbers_of(model.tasks),
                 max_input_tokens=model.max_input_tokens,
+                max_output_tokens=model.max_output_tokens,
+                inputs=[MODALITIES[modality] for modality in model.inputs],
                 revision=model.name_at_upstream,
             )
             for model in self._models.values()
@@ -97,8 +105,7 @@ class UpstreamServicer:
         with self._telemetry.span(
             "upstream", call, kind="client", attributes=self._attributes(model)
         ):
-            body = chat_request(self._client, model, task, stream=True)
-            async with aclosing(self._client.stream_chat(body, task)) as parts:
+            async with aclosing(stream_answer(self._client, model, task)) as parts:
                 async for part in parts:
                     if isinstance(part, pb.TaskResult):
                         part.compute_ms = (time.perf_counter() - began_s) * 1e3

@@ -12,10 +12,12 @@ from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.faults import malformed
-from penstock.inference_upstream.protocols.openai_chat import SHAPE_ERRORS
+from penstock.inference_upstream.protocols.json_values import SHAPE_ERRORS
 from penstock.service.purity import pure
 from penstock.tasks.kinds import RERANK
 from penstock.tasks.rerank import ranking_of
+
+PATH = "/rerank"
 
 
 @pure

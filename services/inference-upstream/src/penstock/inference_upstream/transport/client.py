@@ -1,4 +1,6 @@
-"""Calls to one upstream: timeouts, size limits, and what each failure on the way means."""
+"""Calls to one upstream: addresses, headers, waits, size limits, and what each failure on the way
+means.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,17 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import httpcore
-from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.faults import malformed, status_fault
-from penstock.inference_upstream.protocols.openai_chat import ChatStream
-from penstock.inference_upstream.settings import Upstream
+from penstock.inference_upstream.providers import AuthStyle
+from penstock.inference_upstream.settings import Upstream, UpstreamModel
+from penstock.inference_upstream.transport.decoding import decoded
 from penstock.inference_upstream.transport.pool import ConnectionPool
+from penstock.inference_upstream.transport.waits import Waits, waits_of
 from penstock.otel.telemetry import Telemetry
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason
@@ -33,17 +37,37 @@ TRANSPORT_FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str
     (httpcore.ConnectTimeout, "did not accept a connection in time", Reason.UPSTREAM_UNREACHABLE),
     (httpcore.PoolTimeout, "has no free connection in its pool", Reason.UPSTREAM_POOL_FULL),
     (httpcore.TimeoutException, "sent nothing for too long", Reason.UPSTREAM_SILENT),
+    (TimeoutError, "sent nothing for too long", Reason.UPSTREAM_SILENT),
     (httpcore.ConnectError, "cannot be reached", Reason.UPSTREAM_UNREACHABLE),
+    (httpcore.ProxyError, "cannot be reached through its proxy", Reason.UPSTREAM_UNREACHABLE),
     (CONNECTION_ERRORS, "broke the connection", Reason.UPSTREAM_RESET),
 )
-"""What each error of httpcore means, with its reason; the first that fits counts."""
+"""What each error on the way means, with its reason; the first that fits counts."""
 RETRY_AFTER_S = 0.5
 BODY_END_ERRORS = (TimeoutError, *TRANSPORT_ERRORS, Fault)
-MAX_LINE_BYTES = 1 << 20
 BODY_END_TIMEOUT_S = 0.05
-"""How long an upstream that has sent `[DONE]` may take to end its body before its connection is
-closed.
+"""How long an upstream that has marked the end of its answer may take to end its body before its
+connection is closed.
 """
+MAX_ERROR_BYTES = 16_384
+"""Bytes of an error's body that are read."""
+ERROR_BODY_TIMEOUT_S = 2.0
+AUTH_HEADERS: dict[AuthStyle, tuple[str, str]] = {
+    "bearer": ("authorization", "Bearer "),
+    "api-key": ("api-key", ""),
+    "x-api-key": ("x-api-key", ""),
+}
+"""The header of the key, and what is before it there."""
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+
+
+class Body(NamedTuple):
+    """The body of a response with status 200."""
+
+    is_stream: bool
+    """Whether it is server-sent events; otherwise it is JSON."""
+    pieces: AsyncIterator[bytes]
 
 
 class Client:
@@ -51,17 +75,7 @@ class Client:
 
     def __init__(self, upstream: Upstream, telemetry: Telemetry) -> None:
         self.upstream = upstream
-        silence_s = upstream.silence_timeout_ms / 1e3
-        self._timeouts = {
-            "connect": upstream.connect_timeout_ms / 1e3,
-            "read": silence_s,
-            "write": silence_s,
-            "pool": silence_s,
-        }
-        self._headers = [("content-type", "application/json"), ("accept-encoding", "identity")]
-        key = upstream.key()
-        if key:
-            self._headers.append(("authorization", f"Bearer {key}"))
+        self._headers = _request_headers(upstream)
         self._pool = ConnectionPool(upstream)
         self.calls = 0
         self.errors = 0
@@ -99,55 +113,52 @@ class Client:
         """Share of calls on a connection that was open already, 0 to 1."""
         return max(0.0, 1.0 - self.opened / self.calls) if self.calls else 0.0
 
-    async def post(self, path: str, body: dict[str, Any]) -> bytes:
+    async def post(self, path: str, body: dict[str, Any], model: UpstreamModel) -> bytes:
         """The body of a whole answer.
 
         Raises:
             Fault: what the upstream's status or the failure on the way means.
         """
-        async with self._call(path, body) as response:
-            _check_content_type(response, "application/json")
-            return b"".join([piece async for piece in self._body(response)])
-
-    async def stream_chat(
-        self, body: dict[str, Any], task: pb.GenerateTask
-    ) -> AsyncGenerator[pb.GenerateChunk | pb.TaskResult, None]:
-        """A streamed answer to `POST /chat/completions`: its chunks, then the whole result.
-
-        Closing the iterator ends the upstream's call.
-
-        Raises:
-            Fault: as `post`; UNAVAILABLE where the stream is cut, which is never passed on as
-                complete.
-        """
-        chat = ChatStream(task)
-        async with self._call("/chat/completions", body) as response:
-            _check_content_type(response, "text/event-stream")
-            pieces = self._body(response)
-            async with contextlib.aclosing(_lines(pieces)) as lines:
-                async for line in lines:
-                    text = chat.feed_line(line)
-                    if text:
-                        yield pb.GenerateChunk(delta=text)
-                    if chat.is_done:
-                        break
-            result, last_chunk = chat.result()
-            yield last_chunk
-            yield result
-            await _read_to_end(pieces)
+        waits = waits_of(self.upstream, model).for_whole_answer()
+        async with self._call(path, body, model, waits) as answered:
+            if answered.is_stream:
+                raise malformed(f"content type {EVENT_STREAM} instead of {JSON}")
+            return await read_whole(answered)
 
     @contextlib.asynccontextmanager
-    async def _call(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpcore.Response]:
+    async def stream(
+        self, path: str, body: dict[str, Any], model: UpstreamModel
+    ) -> AsyncIterator[Body]:
+        """The body of a streamed answer inside the block; leaving the block early ends the
+        upstream's call. An upstream that does not stream answers with JSON.
+
+        A Fault that is raised inside the block is counted as the upstream's.
+
+        Raises:
+            Fault: as `post`.
+        """
+        waits = waits_of(self.upstream, model)
+        async with self._call(path, body, model, waits) as answered:
+            yield answered
+
+    @contextlib.asynccontextmanager
+    async def _call(
+        self, path: str, body: dict[str, Any], model: UpstreamModel, waits: Waits
+    ) -> AsyncIterator[Body]:
         """A request and its response with status 200; a failure is counted and raised as Fault."""
         self.calls += 1
         self.in_flight += 1
-        url = self.upstream.base_url + path
+        ends_at_s = time.monotonic() + waits.whole_s
+        timeouts = {"connect": self.upstream.connect_timeout_ms / 1e3, "pool": waits.silence_s}
+        post = self._pool.post(self._url(path, model), self._headers, _json(body), timeouts)
         try:
-            async with self._pool.post(url, self._headers, _json(body), self._timeouts) as response:
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(min(waits.first_byte_s, waits.whole_s)):
+                    response = await stack.enter_async_context(post)
                 if response.status != 200:
-                    raise status_fault(response.status, _headers(response), time.time())
-                yield response
-        except TRANSPORT_ERRORS as error:
+                    raise await _refusal(response)
+                yield self._answered(response, waits, ends_at_s)
+        except (TimeoutError, *TRANSPORT_ERRORS) as error:
             self.errors += 1
             raise self._transport_fault(error) from None
         except Fault:
@@ -156,6 +167,19 @@ class Client:
         finally:
             self.in_flight -= 1
 
+    def _url(self, path: str, model: UpstreamModel) -> str:
+        base = self.upstream.base_url.replace("{model}", quote(model.name_at_upstream, safe=""))
+        query = f"?{urlencode(self.upstream.query)}" if self.upstream.query else ""
+        return base + path + query
+
+    def _answered(self, response: httpcore.Response, waits: Waits, ends_at_s: float) -> Body:
+        headers = _headers(response)
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type not in (JSON, EVENT_STREAM):
+            raise malformed(f"content type {content_type[:64] or 'missing'}")
+        pieces = decoded(_timed(response, waits, ends_at_s), headers.get("content-encoding", ""))
+        return Body(content_type == EVENT_STREAM, self._bounded(pieces))
+
     def _transport_fault(self, error: Exception) -> Fault:
         for errors, what, reason in TRANSPORT_FAULTS:
             if isinstance(error, errors):
@@ -163,11 +187,11 @@ class Client:
                 return unavailable(message, retry_after_s=RETRY_AFTER_S, reason=reason)
         raise error
 
-    async def _body(self, response: httpcore.Response) -> AsyncIterator[bytes]:
-        """The pieces of a response's body, within its size limit."""
+    async def _bounded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The pieces of a body, within its size limit."""
         max_bytes = self.upstream.most_answer_bytes
         size = 0
-        async for piece in response.aiter_stream():
+        async for piece in pieces:
             size += len(piece)
             if size > max_bytes:
                 raise unavailable(
@@ -186,37 +210,64 @@ class Client:
         await self._pool.close()
 
 
-async def _lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """The lines of a streamed body, without their ends; what follows the last end is dropped.
-
-    Lines are cut as bytes, because a character may be split over two pieces.
-    """
-    rest = b""
-    async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise malformed("an event is too long")
-        for line in lines:
-            yield line.decode("utf-8", "replace").rstrip("\r")
+async def read_whole(body: Body) -> bytes:
+    """The body in one piece."""
+    return b"".join([piece async for piece in body.pieces])
 
 
-async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+async def read_to_end(body: Body) -> None:
     """Read the rest of a body: only then can its connection be used again."""
     with contextlib.suppress(*BODY_END_ERRORS):
         async with asyncio.timeout(BODY_END_TIMEOUT_S):
-            async for _ in pieces:
+            async for _ in body.pieces:
                 pass
+
+
+async def _timed(
+    response: httpcore.Response, waits: Waits, ends_at_s: float
+) -> AsyncIterator[bytes]:
+    """The pieces of a body, each within its wait.
+
+    Raises:
+        TimeoutError: a piece did not come in time.
+    """
+    pieces = response.aiter_stream().__aiter__()
+    wait_s = waits.first_byte_s
+    while True:
+        async with asyncio.timeout(max(0.0, min(wait_s, ends_at_s - time.monotonic()))):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        wait_s = waits.silence_s
+        yield piece
+
+
+async def _refusal(response: httpcore.Response) -> Fault:
+    """What a response with another status means; its body is read as far as is needed."""
+    body = bytearray()
+    with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+            async for piece in response.aiter_stream():
+                body += piece
+                if len(body) >= MAX_ERROR_BYTES:
+                    break
+    return status_fault(response.status, _headers(response), bytes(body), time.time())
+
+
+def _request_headers(upstream: Upstream) -> list[tuple[str, str]]:
+    """The headers of every request; the operator's own go before the provider's."""
+    headers = {"content-type": JSON, "accept-encoding": "identity"}
+    headers |= dict(upstream.known_provider.headers)
+    key = upstream.key()
+    if key:
+        name, before = AUTH_HEADERS[upstream.auth or upstream.known_provider.auth]
+        headers[name] = before + key
+    headers |= {name.lower(): value for name, value in upstream.headers.items()}
+    return list(headers.items())
 
 
 def _json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _check_content_type(response: httpcore.Response, expected: str) -> None:
-    header = _headers(response).get("content-type", "")
-    content_type = header.partition(";")[0].strip().lower()
-    if content_type != expected:
-        raise malformed(f"content type {content_type or 'missing'} instead of {expected}")
 
 
 def _headers(response: httpcore.Response) -> dict[str, str]:

@@ -49,6 +49,9 @@ class ConnectionPool:
             else httpcore.default_ssl_context()
         )
         self.sessions = TlsSessions(self._tls, now)
+        self._proxy = (
+            httpcore.Proxy(upstream.proxy, auth=upstream.proxy_auth()) if upstream.proxy else None
+        )
         self.opened = 0
         """Connections set up so far."""
         self.waiting = 0
@@ -64,6 +67,7 @@ class ConnectionPool:
             max_keepalive_connections=upstream.kept_connections,
             keepalive_expiry=upstream.keepalive_s,
             http2=upstream.http2,
+            proxy=self._proxy,
         )
         return _CountedPool(pool, self._now())
 

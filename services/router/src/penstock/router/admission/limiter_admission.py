@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,11 +17,17 @@ from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.prices.prices import Prices
 from penstock.router.admission.leases import Amounts, Lease, Leases, SpendPath
 from penstock.router.admission.limiter_calls import LimiterCalls, LimiterUnreachable, to_amount
+from penstock.router.admission.output_limit import (
+    OutputLimit,
+    affordable,
+    check_ceiling,
+    output_limit,
+)
 from penstock.router.admission.refusals import refusal
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Admitted, Deferred, Spent
 from penstock.rpc.call import Call
-from penstock.rpc.errors import Fault, exhausted
+from penstock.rpc.errors import Fault
 from penstock.rpc.peers.stream import Peer
 from penstock.rpc.reasons import Reason
 from penstock.service.clock import Clock
@@ -68,7 +75,14 @@ class LimiterAdmission:
         prices: Current[Prices],
         clock: Clock,
         on_loss: Literal["closed", "open"] = "closed",
+        max_output_tokens: Callable[[str], int] = lambda _: 0,
     ) -> None:
+        """Make the stage.
+
+        Args:
+            max_output_tokens: what a model's instances say of its longest answer; 0 for nothing.
+        """
+        self._max_output_tokens = max_output_tokens
         self._limiter = LimiterCalls(peer, clock)
         self._leases = Leases(self._limiter, clock)
         self._prices = prices
@@ -97,13 +111,7 @@ class LimiterAdmission:
         bound, output = estimate.input_bound, estimate.output_tokens
         price = self._prices.value.cost_bound_microusd(model, bound, output)
         cost = price or 0
-        options = request.options
-        if options.HasField("max_cost_microusd") and cost > options.max_cost_microusd:
-            message = (
-                f"options.max_cost_microusd: this call may cost {cost} micro-dollars, "
-                f"{options.max_cost_microusd} are allowed"
-            )
-            raise exhausted(message, reason=Reason.COST_CEILING)
+        check_ceiling(request.options, cost)
         path = SpendPath(call.principal, model, call.priority)
         return Demand(path, (1, bound + output, cost), price is None)
 
@@ -145,18 +153,18 @@ class LimiterAdmission:
         """Hold for this call alone. Where the caller left the length open, it is what the model
         says at most, or else what the budget affords.
         """
-        output = request.estimate.output_tokens
-        left_open = request.kind.open_ended and output == 0
+        left_open = request.kind.open_ended and request.estimate.output_tokens == 0
+        limit = OutputLimit(request.estimate.output_tokens)
         if left_open:
-            price = self._prices.value.models.get(request.model)
-            output = price.max_output_tokens if price else 0
-        admitted, decision = await self._hold(call, request, output, ends_s)
-        hint = decision.max_tokens_hint
-        if admitted is None and left_open and hint > 0:
-            admitted, decision = await self._hold(call, request, hint, ends_s)
+            own_limit = self._max_output_tokens(request.model)
+            limit = output_limit(request, self._prices.value, own_limit)
+        admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
+        if admitted is None and left_open and decision.max_tokens_hint > 0:
+            limit = affordable(decision)
+            admitted, decision = await self._hold(call, request, limit.tokens, ends_s)
         if admitted is None:
             raise refusal(decision)
-        return admitted
+        return admitted._replace(notes=(limit.note,)) if limit.note else admitted
 
     async def _hold(
         self, call: Call, request: ResolvedRequest, output: int, ends_s: float
@@ -188,6 +196,19 @@ class LimiterAdmission:
         max_output_tokens = 0 if estimate.output_tokens else output
         return Admitted(ticket, max_output_tokens=max_output_tokens), answer.decision
 
+    async def hold_more(self, admitted: Admitted, request: ResolvedRequest) -> None:
+        """Hold what one more send of the same answer may cost: its input, for what it may say is
+        held already. Raises the Fault that ends it.
+        """
+        ticket = admitted.ticket
+        if not isinstance(ticket, Ticket) or not ticket.hold_id:
+            return
+        bound = request.estimate.input_bound
+        more = self._prices.value.cost_bound_microusd(request.model, bound, 0) or 0
+        requests, tokens, microusd = ticket.amounts
+        check_ceiling(request.options, microusd + more)
+        await self._extended(ticket, (requests, tokens + bound, microusd + more))
+
     async def extend(self, admitted: Admitted, output_tokens: int) -> None:
         """Keep a stream's hold ahead of what it has said; raises the Fault that ends it."""
         ticket = admitted.ticket
@@ -198,12 +219,15 @@ class LimiterAdmission:
         more = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
         requests, tokens, microusd = ticket.amounts
         amounts = (requests, tokens + more, microusd + microusd // max(1, tokens) * more)
+        await self._extended(ticket, amounts)
+        ticket.covered_tokens += more
+
+    async def _extended(self, ticket: Ticket, amounts: Amounts) -> None:
         extend = pb.ExtendRequest(hold_id=ticket.hold_id, amount=to_amount(amounts))
         answer: pb.ExtendResponse = await self._limiter.ask("Extend", extend, ticket.call)
         if answer.decision.verdict != pb.VERDICT_ALLOWED:
             raise refusal(answer.decision)
         ticket.amounts = amounts
-        ticket.covered_tokens += more
 
     def settle(
         self, admitted: Admitted, receipt: common_pb2.Receipt | None, spent: Spent | None

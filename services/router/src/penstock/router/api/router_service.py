@@ -19,6 +19,7 @@ from penstock.router.jobs.jobs import Jobs
 from penstock.router.requests.resolved import RecentTexts, Task, sized, sized_any
 from penstock.router.routing.choice import Chosen, InstanceChoice
 from penstock.router.routing.model_choice import Models
+from penstock.router.routing.needs import Needs, needs_of
 from penstock.router.routing.strategy import RequestFeatures
 from penstock.router.runs.runs import Runs
 from penstock.router.settings import RouterSettings
@@ -130,7 +131,7 @@ class RouterServicer:
         now, members = self._clock.monotonic(), self._registry.members
         rows: dict[str, pb.ScoreboardRow] = {}
         for name in names:
-            choice = self._selection.preview(name, RequestFeatures(), frozenset(), 0)
+            choice = self._selection.preview(name, RequestFeatures(), Needs())
             for candidate in candidates_to_proto(choice, members, now):
                 rows.setdefault(candidate.instance_id, self._row(candidate))
         return pb.GetScoreboardResponse(
@@ -156,10 +157,8 @@ class RouterServicer:
         if choice is None:
             resolved, _ = self._calls.resolve(request.options, sized_any(request.task), call)
             tokens = resolved.estimate.input_tokens
-            needs = frozenset(request.options.required_capabilities)
-            choice = self._selection.preview(
-                resolved.model, RequestFeatures(tokens), needs, resolved.context_tokens
-            )
+            features = RequestFeatures(tokens)
+            choice = self._selection.preview(resolved.model, features, needs_of(resolved))
         return pb.ExplainRouteResponse(
             instance_id=choice.member.id if isinstance(choice, Chosen) else "",
             strategy=self._settings.strategy,

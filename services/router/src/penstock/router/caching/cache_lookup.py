@@ -27,6 +27,8 @@ from penstock.service.clock import Clock
 from penstock.service.current import Current
 from penstock.tasks.answer_keys import KNOWN_MISS_RULE
 
+MAX_TEMPERATURE = 0.3
+"""Identical requests in flight share an answer that is sampled at no more."""
 EXPECTED_OUTPUT_TOKENS = 256
 """Length that an answer is priced at before it is there, at most."""
 GONE = "cache unavailable"
@@ -54,8 +56,15 @@ class Ticket:
 class CacheLookUp:
     """The look-up stage of a router with a cache. Owner must `close` it."""
 
-    def __init__(self, peer: Peer, prices: Current[Prices], clock: Clock) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        prices: Current[Prices],
+        clock: Clock,
+        max_temperature: float = MAX_TEMPERATURE,
+    ) -> None:
         self._peer = peer
+        self._max_temperature = max_temperature
         self._prices = prices
         self._clock = clock
         self._near = NearCache()
@@ -86,17 +95,29 @@ class CacheLookUp:
         hit = self._near.get(key, policy.max_age_ms, self._clock.monotonic())
         if hit is not None:
             return hit
-        while (flight := self._flights.get(key)) is not None:
+        sharing = self._may_share(request)
+        while sharing and (flight := self._flights.get(key)) is not None:
             await flight.finished(call.remaining_s(self._clock.monotonic()))
-            hit = flight.hit(policy)
+            sharing = flight.shareable
+            hit = flight.hit(policy) if sharing else None
             if hit is not None:
                 return hit
-        flight = self._flights[key] = SingleFlight()
-        ticket = Ticket(key, call, request, flight)
+        ticket = Ticket(key, call, request)
+        if sharing and not policy.no_store:
+            ticket.flight = self._flights[key] = SingleFlight()
         if self._known.is_known_missing(call.principal, request):
             ticket.unasked = True
-            return Miss(ticket, KNOWN_MISSING)
+            return Miss(ticket, KNOWN_MISSING, following=ticket.flight)
         return await self._ask(ticket, request_id)
+
+    def _may_share(self, request: ResolvedRequest) -> bool:
+        """Whether an answer to the request may be kept, as far as that is known before it is
+        there: only then may identical requests in flight share one.
+        """
+        asked_for = _asked_for(request.options.cache)
+        return not request.kind.unshareable_because(
+            request.task, self._max_temperature, asked_for=asked_for
+        )
 
     async def _ask(self, ticket: Ticket, request_id: str) -> LookUp:
         ticket.token = secrets.token_bytes(12)
@@ -104,7 +125,7 @@ class CacheLookUp:
             answer = await self._asked(ticket, request_id)
         except Fault:
             ticket.token = b""
-            return Miss(ticket, GONE_RECEIPT, (GONE,))
+            return Miss(ticket, GONE_RECEIPT, (GONE,), following=ticket.flight)
         except BaseException:
             # Cancelled: whether the cache waits for an answer is not known, so it is told that none
             # comes.
@@ -112,7 +133,8 @@ class CacheLookUp:
             self._after.start(self._stored(ticket, None, 0))
             raise
         if not answer.HasField("result"):
-            return Miss(ticket, answer.receipt, savings=tuple(answer.savings))
+            savings = tuple(answer.savings)
+            return Miss(ticket, answer.receipt, savings=savings, following=ticket.flight)
         return self._hit(ticket, answer)
 
     async def _asked(self, ticket: Ticket, request_id: str) -> pb.LookUpResponse:
@@ -165,17 +187,24 @@ class CacheLookUp:
 
     async def follow_stream(
         self, call: Call, request: ResolvedRequest
-    ) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
-        """Pieces of the same request in flight here, as they come; nothing where there is none.
-
-        Look up afterwards for the answer.
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Hit, None]:
+        """Pieces of the same request in flight here, as they come, and then its whole answer;
+        nothing where there is none.
         """
-        if request.options.cache.bypass:
+        policy = request.options.cache
+        if policy.bypass or not self._flights or not self._may_share(request):
             return
         flight = self._flights.get(RequestKey.of(call.principal, request))
-        if flight is not None:
+        if flight is None:
+            return
+        pieces = 0
+        with flight.followed():
             async for chunk in flight.chunks():
+                pieces += 1
                 yield chunk
+        hit = flight.hit(policy)
+        if hit is not None and (pieces or flight.shareable):
+            yield hit
 
     def publish(self, ticket: object, chunk: inference_pb2.GenerateChunk) -> None:
         """Pass a piece of the answer that a miss is fetching to those who follow."""
@@ -191,14 +220,27 @@ class CacheLookUp:
         """Hand an answer, or that none came, to whoever follows here and to the cache."""
         if not isinstance(ticket, Ticket):
             return None
-        paid = 0
+        paid, model = 0, ""
         if receipt is not None:
             paid = receipt.cost.paid_microusd - receipt.cache.cost_microusd
-        self._end(ticket, result, paid)
+            model = receipt.model if receipt.model != ticket.request.model else ""
+        self._end(ticket, result, paid, model=model, shareable=self._may_keep(ticket, result))
+        if model:
+            result = None  # a fallback's answer is not kept as that of the model asked for
         if ticket.unasked:
             self._bring(ticket, result, paid)
             return None
         return self._stored(ticket, result, paid) if ticket.token else None
+
+    def _may_keep(self, ticket: Ticket, result: inference_pb2.TaskResult | None) -> bool:
+        """Whether the answer may be shared, now that it is there."""
+        request = ticket.request
+        return result is None or not request.kind.unstorable_because(
+            request.task,
+            result,
+            self._max_temperature,
+            asked_for=_asked_for(request.options.cache),
+        )
 
     async def _stored(
         self, ticket: Ticket, result: inference_pb2.TaskResult | None, paid: int
@@ -254,13 +296,17 @@ class CacheLookUp:
         *,
         semantic: common_pb2.CacheReceipt | None = None,
         stale: bool = False,
+        model: str = "",
+        shareable: bool = True,
     ) -> None:
         flight = ticket.flight
         if flight is None or flight.over:
             return
         if self._flights.get(ticket.key) is flight:
             del self._flights[ticket.key]
-        flight.end(result, cost_microusd, semantic=semantic, stale=stale)
+        flight.end(
+            result, cost_microusd, semantic=semantic, stale=stale, model=model, shareable=shareable
+        )
 
     def _keep(
         self,

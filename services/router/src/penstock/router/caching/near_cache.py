@@ -9,8 +9,9 @@ that holds all that the cache's own key holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,7 +125,14 @@ class SingleFlight:
         self.over = False
         self.semantic: common_pb2.CacheReceipt | None = None
         """The decision, where the answer is that of a similar request."""
+        self.model = ""
+        """The model that gave the answer, where it is not the one asked for."""
+        self.shareable = True
+        """False where the answer turned out to be one that may not be kept: it is its caller's
+        alone, and those who wait for it go on each for itself.
+        """
         self._stale = False
+        self._followers = 0
         self._chunks: list[inference_pb2.GenerateChunk] = []
         self._changed = asyncio.Event()
 
@@ -140,12 +148,31 @@ class SingleFlight:
         *,
         semantic: common_pb2.CacheReceipt | None = None,
         stale: bool = False,
+        model: str = "",
+        shareable: bool = True,
     ) -> None:
         """The answer is there, or None: none will come."""
         self.result, self.cost_microusd = result, cost_microusd
+        self.model, self.shareable = model, shareable
         self.semantic, self._stale = semantic, stale
         self.over = True
         self._wake()
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Count a follower for as long as the context lasts."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers:
+                self._wake()
+
+    async def abandoned(self) -> None:
+        """Wait until nobody follows."""
+        while self._followers:
+            await self._changed.wait()
 
     async def chunks(self) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:
         """The pieces from the beginning, each as it comes, until the end."""
@@ -164,9 +191,11 @@ class SingleFlight:
         Raises:
             TimeoutError: it has not come within `left_s` seconds.
         """
-        async with asyncio.timeout(None if left_s > 1e9 else max(left_s, 0.0)):
-            while not self.over:
-                await self._changed.wait()
+        limit_s = None if left_s > 1e9 else max(left_s, 0.0)
+        with self.followed():
+            async with asyncio.timeout(limit_s):
+                while not self.over:
+                    await self._changed.wait()
 
     def hit(self, policy: router_pb2.CachePolicy) -> Hit | None:
         """The answer for a follower; None when the flight ended without one that this caller
@@ -177,7 +206,7 @@ class SingleFlight:
         if self.semantic is not None and policy.HasField("max_error_rate"):
             return None  # who said how sure it must be has it decided for himself
         saving = common_pb2.Saving(technique="coalesced", microusd=self.cost_microusd)
-        return Hit(self.result, self.receipt(), (saving,))
+        return Hit(self.result, self.receipt(), (saving,), self.model)
 
     def receipt(self) -> common_pb2.CacheReceipt:
         """What a follower's receipt says."""

@@ -7,8 +7,9 @@ An in-flight count belongs to the try that raised it, and falls in the same try'
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -17,21 +18,25 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
-from penstock.router.calls.hedging import race
+from penstock.router.calls.hedging import Hedge, race
+from penstock.router.calls.holds import Holds
 from penstock.router.calls.resuming import RESUMES, Delivered, continued, joined
-from penstock.router.calls.retries import Means, Step, next_step
-from penstock.router.calls.selection import Selection, Target, context_window
-from penstock.router.calls.state import CallState, Route
+from penstock.router.calls.retries import Means, Step, next_step, spare_models_after
+from penstock.router.calls.selection import Selection, Target
+from penstock.router.calls.state import CallState, Route, cause_of, spent_by
 from penstock.router.instances.backends import Backends, Computed
 from penstock.router.instances.registry import Registry
 from penstock.router.routing.choice import ExtrasBudget
 from penstock.router.routing.fleet import Member
+from penstock.router.routing.needs import context_window
 from penstock.router.routing.strategy import Answer
 from penstock.router.settings import RouterSettings
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault, unavailable
 from penstock.rpc.reasons import Reason, Verdict
 from penstock.service.clock import Clock
+
+log = logging.getLogger(__name__)
 
 RETRIES_SAVED = 32.0
 """Retries that a calm router has saved for the moment an instance dies with requests in flight."""
@@ -56,6 +61,7 @@ class Attempts:
         registry: Registry,
         backends: Backends,
         selection: Selection,
+        holds: Holds,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
@@ -63,9 +69,13 @@ class Attempts:
         self._registry = registry
         self._backends = backends
         self._selection = selection
+        self._holds = holds
         self._clock = clock
         self._retries = ExtrasBudget(settings.retry_budget, RETRIES_SAVED)
         self._hedges = ExtrasBudget(settings.hedge_budget)
+        self._operator_faults = telemetry.counter(
+            names.OPERATOR_FAULTS, "{attempt}", "Attempts that failed for the operator to mend"
+        )
         self._failures = telemetry.counter(
             "penstock.router.attempts", "{attempt}", "Attempts by outcome"
         )
@@ -81,7 +91,7 @@ class Attempts:
                 target = await self._selection.target(state)
                 return await self._hedged(state, target)
             except Fault as fault:
-                self._go_on(state, fault)
+                await self._go_on(state, fault)
 
     async def stream(self, state: CallState) -> AsyncGenerator[Served, None]:
         """As `compute`, piece by piece.
@@ -102,16 +112,16 @@ class Attempts:
                 return
             except Fault as fault:
                 if delivered.begun:
-                    self._resume(state, fault, delivered, task)
+                    await self._resume(state, fault, delivered, task)
                 else:
-                    self._go_on(state, fault)
+                    await self._go_on(state, fault)
 
     async def _try_stream(
         self, state: CallState, target: Target, resumed: str
     ) -> AsyncGenerator[Served, None]:
         """One instance's pieces; `resumed` is what others have said before it."""
         request, member, began = state.request, target.chosen.member, self._begin(target)
-        done, verdict = False, Verdict.NOTHING
+        done, fault = False, None
         try:
             instance, call = self._registry.registered[member.id], self._try_call(state)
             pieces = self._backends.stream(instance, request, call)
@@ -131,12 +141,11 @@ class Attempts:
                 raise unavailable(message, reason=Reason.STREAM_CUT)
         except Fault as error:
             fault = self._of_try(state, error)
-            verdict = fault.consequences.verdict
             raise fault from None
         finally:
-            self._end(state, target, began, verdict, answered=done)
+            self._end(state, target, began, fault, answered=done)
 
-    def _resume(
+    async def _resume(
         self, state: CallState, fault: Fault, delivered: Delivered, task: inference_pb2.Task
     ) -> None:
         """Let the next try say the rest of an answer that was cut; raises the fault where no
@@ -155,40 +164,47 @@ class Attempts:
         options.CopyFrom(state.request.options)
         if RESUMES not in options.required_capabilities:
             options.required_capabilities.append(RESUMES)
-        state.request = state.request._replace(options=options, task=continued(task, text))
+        rest = continued(task, text)
+        estimate = state.request.kind.estimate(rest)
+        state.request = state.request._replace(options=options, task=rest, estimate=estimate)
+        await self._holds.add(state, state.request)
         state.receipt.note(f"resumed after {len(text)} characters: {fault.reason}")
         self._selection.count("resumed")
 
-    def _go_on(self, state: CallState, fault: Fault) -> None:
-        """Prepare the next try; raises the fault where there is none."""
+    async def _go_on(self, state: CallState, fault: Fault) -> None:
+        """Prepare the next try; raises the fault where there is none, or the refusal of limits."""
+        model, spent = state.request.model, spent_by(state, fault)
         match self._next_step(state, fault):
             case Step.RETRY_HERE:
                 state.tried.clear()
             case Step.RETRY_ELSEWHERE:
                 self._retries.spend()
             case Step.NEXT_MODEL:
-                failed, following = state.request.model, state.spare_models.pop(0)
-                state.go_on_with(following)
-                state.receipt.note(f"fallback from {failed} to {following}: {fault.reason}")
+                following = self._spare_models(state, fault)[0]
+                state.spare_models = state.spare_models[state.spare_models.index(following) + 1 :]
+                state.go_on_with(following, fault)
                 self._selection.count("fallback model")
             case Step.GIVE_UP:
-                raise fault
+                raise _told(state, fault)
+        if spent is not None or state.request.model != model:
+            await self._holds.renew(state, spent)
+
+    def _spare_models(self, state: CallState, fault: Fault) -> Sequence[str]:
+        window_of = self._selection.window_of
+        return spare_models_after(
+            fault.consequences, state.request.model, state.spare_models, window_of
+        )
 
     def _next_step(self, state: CallState, fault: Fault) -> Step:
-        fleet = self._registry.fleets.get(state.request.model)
-        others = fleet is not None and any(
-            not (member.lost or member.leaving or member.id in state.tried)
-            for member in fleet.members
-        )
         means = Means(
             repeatable=state.request.kind.repeatable,
             attempts=state.attempts,
             instances_tried=len(state.tried),
             max_instances=self._settings.max_attempts,
-            others=others,
+            others=self._selection.may_try_another(state),
             time_left=state.call.remaining_s(self._clock.monotonic()) > 0,
             retries_left=self._retries.saved >= 1.0,
-            spare_models=bool(state.spare_models),
+            spare_models=bool(self._spare_models(state, fault)),
         )
         return next_step(fault.consequences, means)
 
@@ -197,35 +213,53 @@ class Attempts:
         may_hedge = self._hedges.share and state.request.kind.repeatable
         if not may_hedge or len(fleet.members) < 2 or math.isinf(fleet.p95_s):
             return await first
-        return await race(first, fleet.p95_s, lambda: self._second(state))
+        hedge: Hedge[Served] = Hedge()
+        try:
+            watched = hedge.watched(first)
+            return await race(watched, fleet.p95_s, lambda: self._second(state, hedge))
+        finally:
+            self._settle_hedge(state, hedge)
 
-    def _second(self, state: CallState) -> asyncio.Task[Served] | None:
-        """A hedge on another instance, when one is ready and the budget allows."""
+    def _settle_hedge(self, state: CallState, hedge: Hedge[Served]) -> None:
+        """Settle the hold of the try that was not needed, and keep the other one's."""
+        if hedge.admitted is None:
+            return
+        if hedge.won:
+            self._holds.took(state, hedge.admitted, spent_by(state, hedge.first_error))
+        else:
+            self._holds.let_go(hedge.admitted, spent_by(state, hedge.second_error))
+
+    def _second(self, state: CallState, hedge: Hedge[Served]) -> asyncio.Task[Served] | None:
+        """A hedge on another instance, when one is ready and the budgets allow."""
         if self._hedges.saved < 1.0:
             return None
         target = self._selection.decide(state)
         if not isinstance(target, Target):
             return None
         member = target.chosen.member
-        if member.own >= member.concurrency or not self._hedges.spend():
+        if member.own >= member.concurrency:
             return None
+        hedge.admitted = self._holds.second(state)
+        if hedge.admitted is None:
+            return None
+        self._hedges.spend()
         self._selection.give(state, member)
         state.receipt.hedged()
         self._selection.count("hedge")
-        return asyncio.get_running_loop().create_task(self._try(state, target))
+        hedge.second = asyncio.get_running_loop().create_task(self._try(state, target))
+        return hedge.second
 
     async def _try(self, state: CallState, target: Target) -> Served:
-        began, done, verdict = self._begin(target), False, Verdict.NOTHING
+        began, done, fault = self._begin(target), False, None
         instance = self._registry.registered[target.chosen.member.id]
         try:
             computed = await self._backends.compute(instance, state.request, self._try_call(state))
             done = True
         except Fault as error:
             fault = self._of_try(state, error)
-            verdict = fault.consequences.verdict
             raise fault from None
         finally:
-            self._end(state, target, began, verdict, answered=done)
+            self._end(state, target, began, fault, answered=done)
         self._learn(target, began, computed)
         return Served(computed.result, self._served(state, target, computed), computed.batch)
 
@@ -244,13 +278,21 @@ class Attempts:
         return now
 
     def _end(
-        self, state: CallState, target: Target, began: float, verdict: Verdict, *, answered: bool
+        self, state: CallState, target: Target, began: float, fault: Fault | None, *, answered: bool
     ) -> None:
-        now, member = self._clock.monotonic(), target.chosen.member
+        now, member, fleet = self._clock.monotonic(), target.chosen.member, target.fleet
         if answered:
-            target.fleet.succeed(member, now, now - began)
+            fleet.succeed(member, now, now - began)
+        elif fault is None:
+            fleet.fail(member, now, Verdict.NOTHING)
         else:
-            target.fleet.fail(member, now, verdict)
+            verdict = fault.consequences.verdict
+            if verdict is Verdict.UNUSABLE:
+                labels = {names.INSTANCE: member.id, names.ERROR_TYPE: fault.reason.value}
+                self._operator_faults.add(1, labels)
+                log.warning("instance %s rests: %s (%s)", member.id, fault.message, fault.reason)
+            cause = cause_of(state) if verdict is Verdict.SICK else None
+            fleet.fail(member, now, verdict, rest_s=fault.retry_after_s, cause=cause)
         if target.strategy.waits:
             self._selection.room_at(state.request.model)
 
@@ -271,7 +313,8 @@ class Attempts:
         may_be_the_try = self._settings.try_deadline_ms and fault.reason is Reason.DEADLINE_EXCEEDED
         if may_be_the_try and state.call.remaining_s(self._clock.monotonic()) > 0:
             fault = Fault(Reason.TRY_TIMED_OUT, fault.message)
-        self._failures.add(1, {"code": fault.code.name})
+        self._failures.add(1, {"code": fault.code.name, "reason": fault.reason.value})
+        state.fault = fault
         return fault
 
     def _served(self, state: CallState, target: Target, computed: Computed) -> Route:
@@ -296,3 +339,9 @@ class Attempts:
         window = context_window(instance, state.request.model) if instance is not None else 0
         if window:
             state.span.set(names.CONTEXT_WINDOW, window)
+
+
+def _told(state: CallState, fault: Fault) -> Fault:
+    """What the caller is told: the last try's own fault where there is just nobody left to try."""
+    nobody_left = fault.reason is Reason.NO_INSTANCE and state.fault is not None
+    return state.fault if nobody_left and state.fault is not None else fault

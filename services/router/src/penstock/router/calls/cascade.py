@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 from penstock.api.common.v1 import common_pb2
-from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.state import Outcome
-from penstock.router.requests.resolved import ResolvedRequest
+from penstock.router.requests.resolved import ResolvedRequest, with_ceiling_less
 from penstock.router.routing.model_choice import AUTO, Models
 from penstock.rpc.call import Call
 from penstock.rpc.errors import Fault
@@ -76,11 +75,7 @@ def _for_next(
     request: ResolvedRequest, models: Sequence[str], paid_microusd: int
 ) -> ResolvedRequest:
     """The same task for the next model, under what is left of the caller's ceiling."""
-    options = request.options
-    if options.HasField("max_cost_microusd"):
-        options = pb.CallOptions()
-        options.CopyFrom(request.options)
-        options.max_cost_microusd = max(0, options.max_cost_microusd - paid_microusd)
+    options = with_ceiling_less(request.options, paid_microusd)
     return request._replace(
         options=options, model=models[0], spare_models=tuple(models[1:]), model_note=""
     )

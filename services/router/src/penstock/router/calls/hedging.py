@@ -7,9 +7,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from penstock.router.stages import Admitted
 
 T = TypeVar("T")
+
+
+@dataclass
+class Hedge(Generic[T]):
+    """The two tries of a call, what is held for the second, and what each ended in."""
+
+    admitted: Admitted | None = None
+    """What is held for the second try; None where there is none."""
+    second: asyncio.Task[T] | None = None
+    first_error: BaseException | None = None
+
+    async def watched(self, first: Awaitable[T]) -> T:
+        """The first try's answer; what it raises is remembered."""
+        try:
+            return await first
+        except BaseException as error:
+            self.first_error = error
+            raise
+
+    @property
+    def second_error(self) -> BaseException | None:
+        """What the second try has raised; a cancellation where it was not needed."""
+        if self.second is None or not self.second.done():
+            return None
+        return asyncio.CancelledError() if self.second.cancelled() else self.second.exception()
+
+    @property
+    def won(self) -> bool:
+        """Whether the second try's answer was taken."""
+        answered = self.second is not None and self.second.done() and self.second_error is None
+        return answered and self.first_error is not None
 
 
 async def race(

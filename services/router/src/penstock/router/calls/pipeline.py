@@ -1,13 +1,15 @@
 """A call's way: admit → look up → shape → compute, and the receipt on the way back.
 
-Storing and settling follow the answer. Ownership: what was admitted belongs to the pipeline, which
-settles it exactly once, after the answer has left; what a Miss owes the cache as well.
+Storing and settling follow the answer. Ownership: what was admitted is settled exactly once, after
+the answer has left, and what a Miss owes the cache is given exactly once. An answer that others may
+follow is computed by a task of its own; where its first caller leaves, those who follow own it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 
 from penstock.api.common.v1 import common_pb2
@@ -16,13 +18,21 @@ from penstock.otel import attributes as names
 from penstock.otel.telemetry import Telemetry
 from penstock.prices.prices import Prices
 from penstock.router.calls.attempts import Attempts, Served
-from penstock.router.calls.state import CallState, Outcome, ReceiptBuilder, spent_by
-from penstock.router.requests.resolved import ResolvedRequest, Task
+from penstock.router.calls.handover import Handover
+from penstock.router.calls.holds import Holds
+from penstock.router.calls.state import (
+    CallState,
+    Outcome,
+    ReceiptBuilder,
+    said_bytes,
+    spent_by,
+)
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import (
     AdmissionStage,
-    Admitted,
     Bypass,
     Deferred,
+    Following,
     Hit,
     LookUp,
     LookUpStage,
@@ -52,19 +62,23 @@ class Pipeline:
     def __init__(
         self,
         attempts: Attempts,
+        holds: Holds,
         stages: tuple[AdmissionStage, LookUpStage, ShapeStage],
         clock: Clock,
         telemetry: Telemetry,
         prices: Current[Prices],
+        after: Background,
         losses: Sequence[Losses] = (),
     ) -> None:
         self._attempts = attempts
+        self._holds = holds
+        self._handover = Handover(holds, after)
         self._admission, self._lookup, self._shape = stages
         self._clock = clock
         self._telemetry = telemetry
         self._prices = prices
         self._losses = losses
-        self._after = Background()
+        self._after = after
 
     def from_memory(self, request: ResolvedRequest, call: Call) -> Outcome | None:
         """Serve a request without waiting for anything, from an answer in this process under a
@@ -87,28 +101,42 @@ class Pipeline:
         """
         with self._span(request, call) as span:
             state = self._begin(request, call, span)
-            admitted = await self._admit(state)
-            outcome: Outcome | None = None
-            spent: Spent | None = None
-            try:
-                outcome = await self._answer(state, owed)
-                return outcome
-            except BaseException as error:
-                spent = spent_by(state, error)
-                raise
-            finally:
-                receipt = outcome.receipt if outcome is not None else None
-                self._later(self._admission.settle(admitted, receipt, spent))
+            await self._holds.admit(state)
+            return await self._settled(state, self._answer(state, owed))
+
+    async def _settled(self, state: CallState, answer: Awaitable[Outcome]) -> Outcome:
+        """The answer; what is held for it is settled once it is there or has failed, unless those
+        who follow it have taken that over.
+        """
+        outcome: Outcome | None = None
+        spent: Spent | None = None
+        try:
+            outcome = await answer
+            return outcome
+        except BaseException as error:
+            spent = spent_by(state, error)
+            raise
+        finally:
+            if not state.handed_over:
+                self._holds.settle(state, outcome.receipt if outcome else None, spent)
 
     async def _answer(self, state: CallState, owed: Miss | None) -> Outcome:
         found = owed or await self._look_up(state)
         if isinstance(found, Hit):
             return self._reuse(state, found)
-        await self._shape_prompt(state)
+        if isinstance(found, Bypass) or found.following is None:
+            return await self._computed(state, found)
+        computing = asyncio.get_running_loop().create_task(self._computed(state, found))
+        try:
+            return await asyncio.shield(computing)
+        finally:
+            self._handover.left(state, found.following, computing)
+
+    async def _computed(self, state: CallState, found: Miss | Bypass) -> Outcome:
         outcome: Outcome | None = None
         try:
-            served = await self._attempts.compute(state)
-            outcome = self._finish(state, served)
+            await self._shape_prompt(state)
+            outcome = self._finish(state, await self._attempts.compute(state))
             return outcome
         finally:
             self._store(found, outcome)
@@ -122,11 +150,11 @@ class Pipeline:
         """
         with self._span(request, call) as span:
             state = self._begin(request, call, span)
-            admitted = await self._admit(state)
+            await self._holds.admit(state)
             outcome: Outcome | None = None
             spent: Spent | None = None
             try:
-                async with aclosing(self._stream_answer(state, admitted)) as items:
+                async with aclosing(self._stream_answer(state)) as items:
                     async for item in items:
                         if isinstance(item, Outcome):
                             outcome = item
@@ -135,34 +163,45 @@ class Pipeline:
                 spent = spent_by(state, error)
                 raise
             finally:
-                receipt = outcome.receipt if outcome is not None else None
-                self._later(self._admission.settle(admitted, receipt, spent))
+                if not state.handed_over:
+                    self._holds.settle(state, outcome.receipt if outcome else None, spent)
 
     async def _stream_answer(
-        self, state: CallState, admitted: Admitted
+        self, state: CallState
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
-        followed = False
+        hit, followed = None, False
         chunks = self._lookup.follow_stream(state.span.call, state.request)
         async with aclosing(chunks) as open_chunks:
             async for chunk in open_chunks:
-                followed = True
-                yield chunk
-        found = await self._look_up(state)
+                if isinstance(chunk, Hit):
+                    hit = chunk
+                else:
+                    followed = True
+                    yield chunk
+        if followed and hit is None:
+            message = "the identical request in flight failed; retry"
+            raise unavailable(message, retry_after_s=0.1, reason=Reason.FOLLOWED_BROKE)
+        found = hit or await self._look_up(state)
         if isinstance(found, Hit):
             if not followed:
                 yield found.whole_chunk()
             yield self._reuse(state, found)
             return
+        pieces = self._fetched(state, found)
+        if isinstance(found, Miss) and found.following is not None:
+            pieces = self._fetched_for_all(state, found, found.following)
+        async with aclosing(pieces) as items:
+            async for item in items:
+                yield item
+
+    async def _fetched(
+        self, state: CallState, found: Miss | Bypass
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        """The pieces of an answer that is this caller's alone, at the pace of its reading."""
         outcome: Outcome | None = None
         try:
-            if followed:
-                raise unavailable(
-                    "the identical request in flight failed; retry",
-                    retry_after_s=0.1,
-                    reason=Reason.FOLLOWED_BROKE,
-                )
             await self._shape_prompt(state)
-            async with aclosing(self._pieces(state, admitted, found)) as items:
+            async with aclosing(self._pieces(state)) as items:
                 async for item in items:
                     if isinstance(item, Outcome):
                         outcome = item
@@ -170,16 +209,42 @@ class Pipeline:
         finally:
             self._store(found, outcome)
 
+    async def _fetched_for_all(
+        self, state: CallState, found: Miss, following: Following
+    ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
+        """The pieces of an answer that others may follow: it is fetched beside its first caller,
+        who reads as they do and may leave before them.
+        """
+        fetching = asyncio.get_running_loop().create_task(self._fetch(state, found))
+        try:
+            async with aclosing(following.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            yield await asyncio.shield(fetching)
+        finally:
+            self._handover.left(state, following, fetching)
+
+    async def _fetch(self, state: CallState, found: Miss) -> Outcome:
+        """Publish the pieces of an answer as they come; its outcome."""
+        outcome: Outcome | None = None
+        async with aclosing(self._fetched(state, found)) as items:
+            async for item in items:
+                if isinstance(item, Outcome):
+                    outcome = item
+                else:
+                    self._lookup.publish(found.ticket, item)
+        if outcome is None:
+            raise internal("a stream ended without an outcome")
+        return outcome
+
     async def _pieces(
-        self, state: CallState, admitted: Admitted, found: Miss | Bypass
+        self, state: CallState
     ) -> AsyncGenerator[inference_pb2.GenerateChunk | Outcome, None]:
         async with aclosing(self._attempts.stream(state)) as pieces:
             async for piece in pieces:
                 if piece.chunk is not None:
-                    state.said_bytes += len(piece.chunk.delta.encode())
-                    await self._admission.extend(admitted, state.said_bytes // BYTES_PER_TOKEN)
-                    if isinstance(found, Miss):
-                        self._lookup.publish(found.ticket, piece.chunk)
+                    state.said_bytes += said_bytes(piece.chunk)
+                    await self._holds.extend(state, state.said_bytes // BYTES_PER_TOKEN)
                     yield piece.chunk
                 if piece.result is not None:
                     yield self._finish(state, piece)
@@ -204,17 +269,6 @@ class Pipeline:
             receipt.note(request.model_note)
         spare = list(request.spare_models)
         return CallState(request, call, span, self._clock.monotonic(), receipt, spare)
-
-    async def _admit(self, state: CallState) -> Admitted:
-        request = state.request
-        admitted = await self._admission.admit(state.span.call, request)
-        state.receipt.note(*admitted.notes)
-        if admitted.max_output_tokens:
-            task = Task()
-            task.CopyFrom(request.task)
-            task.generate.max_tokens = admitted.max_output_tokens
-            state.request = request._replace(task=task)
-        return admitted
 
     async def _look_up(self, state: CallState) -> LookUp:
         found = await self._lookup.look_up(state.span.call, state.request, state.receipt.request_id)

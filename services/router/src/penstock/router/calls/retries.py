@@ -4,6 +4,7 @@ use. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -31,11 +32,12 @@ class Means(NamedTuple):
     instances_tried: int
     max_instances: int
     others: bool
-    """Whether an instance is left that was not tried."""
+    """Whether an instance is left that was not tried and may be given work."""
     time_left: bool
     retries_left: bool
     """Whether the router may spend another retry."""
     spare_models: bool
+    """Whether a model is left that may serve after this failure."""
 
 
 @pure
@@ -52,3 +54,21 @@ def next_step(failure: Consequences, means: Means) -> Step:
     if failure.other_model and means.spare_models and means.time_left:
         return Step.NEXT_MODEL
     return Step.GIVE_UP
+
+
+@pure
+def spare_models_after(
+    failure: Consequences, model: str, spare: Sequence[str], window_of: Callable[[str], int]
+) -> Sequence[str]:
+    """The spare models that may serve after a failure of `model`, in their order.
+
+    Args:
+        window_of: the longest prompt that a model takes, in tokens; 0 where it is not known, which
+            is no reason to leave the model out.
+    """
+    if not failure.other_model:
+        return ()
+    window = window_of(model)
+    if not failure.larger_model or not window:
+        return spare
+    return [one for one in spare if window_of(one) == 0 or window_of(one) > window]

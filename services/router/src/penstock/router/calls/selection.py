@@ -12,11 +12,11 @@ from random import Random
 from typing import NamedTuple
 
 from penstock.api.common.v1 import common_pb2
-from penstock.api.router.v1 import router_pb2
 from penstock.otel.telemetry import Telemetry
 from penstock.router.calls.affinity import Affinity, SessionKey, prefix_blocks
 from penstock.router.calls.state import CallState
 from penstock.router.instances.registry import Registry
+from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.routing.choice import (
     Chosen,
     Exclusion,
@@ -26,12 +26,14 @@ from penstock.router.routing.choice import (
     Queued,
     Why,
     choose,
+    closed_because,
     expected_wait_s,
     queue_wait_s,
     too_long,
 )
 from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.late_binding_queue import LateBindingQueue
+from penstock.router.routing.needs import Needs, context_window, needs_of, unfit_because
 from penstock.router.routing.spot_avoidance import unsafe_for_streams
 from penstock.router.routing.strategy import RequestFeatures, Strategy
 from penstock.router.settings import RouterSettings
@@ -41,6 +43,8 @@ from penstock.service.clock import Clock
 
 CHOICES_KEPT = 4096
 EXCLUSIONS_SHOWN = 4
+SHUT = frozenset({Why.LEASE_EXPIRED, Why.DRAINING, Why.EJECTED, Why.RESTING})
+"""Why an instance is not worth a second try of a call."""
 MAX_RETRY_AFTER_S = 60.0
 URGENCY: dict[int, float] = {
     common_pb2.PRIORITY_LOW: 0.0,
@@ -95,7 +99,7 @@ class Selection:
             model = state.request.model
             gone = not self._registry.serving(model) and not state.spare_models
             if not (gone and await self._wait_for_first(state)):
-                raise _fault_of(model, choice)
+                raise _fault_of(state.request, choice)
             target = self.decide(state)
         member = target.chosen.member
         self._refuse_long_wait(state, expected_wait_s(member))
@@ -111,8 +115,7 @@ class Selection:
             unsafe = unsafe_for_streams(
                 fleet, self._registry.registered, self._registry.since, now, state.tried
             )
-        needs = frozenset(request.options.required_capabilities)
-        fits = self._fits(model, needs, request.context_tokens, unsafe)
+        fits = self._fits(model, needs_of(request), unsafe)
         sizes = None
         if request.kind.conversational:
             sizes = self._affinity.sizes(_session_key(state), _blocks_of(state), fleet)
@@ -129,6 +132,7 @@ class Selection:
         """The call goes to this instance."""
         state.tried.add(member.id)
         state.attempts += 1
+        state.sent = True
         if state.request.kind.conversational:
             self._affinity.sent(_session_key(state), _blocks_of(state), member)
 
@@ -144,6 +148,37 @@ class Selection:
         """The instance has gone for good."""
         self._affinity.forget(instance_id)
 
+    def may_try_another(self, state: CallState) -> bool:
+        """Whether an instance of the model is left that was not tried and may be given work."""
+        fleet, now = self._registry.fleets.get(state.request.model), self._clock.monotonic()
+        return fleet is not None and any(
+            member.id not in state.tried and closed_because(member, fleet, now) not in SHUT
+            for member in fleet.members
+        )
+
+    def window_of(self, model: str) -> int:
+        """The longest prompt that an instance of the model takes, in tokens; 0 where one does not
+        say.
+        """
+        fleet, registered = self._registry.fleets.get(model), self._registry.registered
+        members = fleet.members if fleet is not None else []
+        windows = [context_window(registered[member.id], model) for member in members]
+        return max(windows) if windows and all(windows) else 0
+
+    def max_output_tokens(self, model: str) -> int:
+        """The longest answer that every instance of the model gives, in tokens; 0 where one does
+        not say.
+        """
+        fleet, registered = self._registry.fleets.get(model), self._registry.registered
+        limits = [
+            next(
+                (one.max_output_tokens for one in registered[item.id].models if one.name == model),
+                0,
+            )
+            for item in (fleet.members if fleet is not None else [])
+        ]
+        return min(limits, default=0)
+
     def fleet_of(self, model: str) -> Fleet:
         """The instances of a model.
 
@@ -156,11 +191,9 @@ class Selection:
             raise not_found("options.model", message, Reason.NO_MODEL)
         return fleet
 
-    def preview(
-        self, model: str, features: RequestFeatures, needs: frozenset[str], context_tokens: int
-    ) -> InstanceChoice:
+    def preview(self, model: str, features: RequestFeatures, needs: Needs) -> InstanceChoice:
         """A choice that nothing follows from. Raises NOT_FOUND as `fleet_of` does."""
-        fleet, fits = self.fleet_of(model), self._fits(model, needs, context_tokens)
+        fleet, fits = self.fleet_of(model), self._fits(model, needs)
         strategy = deepcopy(self._registry.strategies[model])
         return choose(fleet, strategy, features, self._clock.monotonic(), Random(0), fits=fits)
 
@@ -212,37 +245,27 @@ class Selection:
             retry_after_s = min(wait_s, MAX_RETRY_AFTER_S)
             raise exhausted(f"shed: {why.value}", reason=Reason.SHED, retry_after_s=retry_after_s)
 
-    def _fits(
-        self, model: str, needs: frozenset[str], tokens: int, unsafe: frozenset[str] = frozenset()
-    ) -> Fits | None:
-        if not (needs or tokens or unsafe):
+    def _fits(self, model: str, needs: Needs, unsafe: frozenset[str] = frozenset()) -> Fits | None:
+        if not (needs.capabilities or needs.tokens or unsafe):
             return None
         registered = self._registry.registered
 
         def fits(member_id: str) -> Exclusion | None:
             if member_id in unsafe:
                 return Exclusion(member_id, Why.SAFER_IS_FREE)
-            instance = registered[member_id]
-            if missing := needs.difference(instance.capabilities):
-                lacking = ", ".join(sorted(missing))
-                return Exclusion(member_id, Why.LACKS_CAPABILITY, lacking)
-            window = context_window(instance, model)
-            if window and tokens > window:
-                return Exclusion(member_id, Why.TOO_LONG, f"{tokens} tokens")
-            return None
+            return unfit_because(registered[member_id], model, needs)
 
         return fits
 
 
-def context_window(instance: router_pb2.Instance, model: str) -> int:
-    """Tokens that an instance's model takes; 0 where it does not say."""
-    return next((item.max_input_tokens for item in instance.models if item.name == model), 0)
-
-
-def _fault_of(model: str, choice: NoInstance) -> Fault:
+def _fault_of(request: ResolvedRequest, choice: NoInstance) -> Fault:
+    model = request.model
     if choice.unable:
+        field = "options"
+        if choice.excluded[0].why is Why.LACKS_INPUT:
+            field = next(iter(needs_of(request).inputs.values()), field)
         message = f"every instance of {model!r} {choice.excluded[0].text}"
-        return failed_precondition("options", message, Reason.CANNOT_SERVE)
+        return failed_precondition(field, message, Reason.CANNOT_SERVE)
     shown = choice.excluded[:EXCLUSIONS_SHOWN]
     why = "; ".join(f"{one.instance_id}: {one.text}" for one in shown) or choice.branch
     message = f"no instance can serve {model!r} now ({why})"

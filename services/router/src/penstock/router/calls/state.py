@@ -14,14 +14,16 @@ from typing import NamedTuple
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
-from penstock.router.requests.resolved import ResolvedRequest
-from penstock.router.stages import Bypass, Hit, LookUp, Shaped, Spent
+from penstock.router.requests.resolved import ResolvedRequest, digest_of
+from penstock.router.stages import Admitted, Bypass, Hit, LookUp, Shaped, Spent
 from penstock.rpc.call import Call
-from penstock.rpc.errors import consequences_of
+from penstock.rpc.errors import Fault, consequences_of
 from penstock.rpc.reasons import Charge
 from penstock.rpc.spans import Span
 from penstock.tasks.kind import BYTES_PER_TOKEN
 
+HEAD_MESSAGES = 2
+"""Messages by which a conversation is known again: its instructions and its first question."""
 PREFIX_CACHE = "prefix_cache"
 """Technique: the provider read a part of the prompt from its own cache."""
 
@@ -60,6 +62,16 @@ class CallState:
     tried: set[str] = field(default_factory=set)
     """Instances that were given this call."""
     attempts: int = 0
+    admitted: Admitted | None = None
+    """What is held of the limits for the next send, or for the one under way."""
+    sent: bool = False
+    """Whether a try was sent under what is held."""
+    spent_microusd: int = 0
+    """What earlier tries may be billed that brought no answer."""
+    handed_over: bool = False
+    """Whether the answer, and what is held for it, belong to those who follow it by now."""
+    fault: Fault | None = None
+    """What the last try on the present model ended in."""
     streams: bool = False
     """Whether the answer leaves piece by piece, over a time in which an instance may go."""
     said_bytes: int = 0
@@ -71,28 +83,50 @@ class CallState:
     unshaped_for: tuple[str, ...] = ()
     """Spare models that get the task as it came: another rule applies to their prompts."""
 
-    def go_on_with(self, model: str) -> None:
-        """Turn to a spare model, with the prompt as it came where its own rule is another."""
+    def go_on_with(self, model: str, fault: Fault) -> None:
+        """Turn to a spare model because of a failure, with the prompt as it came where its own rule
+        is another.
+        """
         request = self.request
+        self.receipt.note(f"fallback from {request.model} to {model}: {fault.reason}")
         task = request.task
         if self.unshaped is not None and model in self.unshaped_for:
             task = self.unshaped
-        self.prefix_blocks = None
+        self.prefix_blocks = self.fault = None
         self.receipt.go_on_with(model, shaped=task is request.task)
         self.tried.clear()
         self.request = request._replace(model=model, task=task)
 
 
-def spent_by(state: CallState, error: BaseException) -> Spent | None:
+def spent_by(state: CallState, error: BaseException | None) -> Spent | None:
     """What a call that failed has cost: its input and what it said, once it said something or the
-    work may still be done; nothing when it was refused.
+    work may still be done; nothing when it was refused. Without an error it was done in vain.
     """
-    sent = consequences_of(error).charge is Charge.SENT
-    if not state.said_bytes and not (sent and state.attempts):
+    sent = error is None or consequences_of(error).charge is Charge.SENT
+    if not state.said_bytes and not (sent and state.sent):
         return None
     request = state.request
     said_tokens = state.said_bytes // BYTES_PER_TOKEN
     return Spent(request.model, request.estimate.input_tokens, said_tokens)
+
+
+def said_bytes(chunk: inference_pb2.GenerateChunk) -> int:
+    """UTF-8 bytes of what a piece of an answer says, reasoning and tool calls included."""
+    texts = [chunk.delta, chunk.refusal]
+    texts += [call.name + call.arguments_json for call in chunk.tool_calls]
+    texts += [block.text for block in chunk.reasoning]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
+
+
+def cause_of(state: CallState) -> Hashable:
+    """What tells a request from others where it may be at fault: its caller and how it begins, so
+    that a conversation that grows is one request.
+    """
+    task = state.request.task
+    if not state.request.kind.conversational:
+        return state.call.principal.organisation, digest_of(task)
+    head = inference_pb2.GenerateTask(messages=task.generate.messages[:HEAD_MESSAGES])
+    return state.call.principal.organisation, digest_of(inference_pb2.Task(generate=head))
 
 
 class ReceiptBuilder:

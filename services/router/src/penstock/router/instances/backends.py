@@ -2,7 +2,7 @@
 
 An instance with a batcher is called through it, and attached there before the first call. Where the
 batcher is that of another cell and that cell has gone, the instance is called through this router's
-own batcher until it has registered elsewhere; where this router's own is hung, directly.
+own batcher until it has registered elsewhere; where this router's own has gone, directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from penstock.service.clock import Clock
 BATCHER = batcher_pb2.DESCRIPTOR.services_by_name["BatcherService"]
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 OWNER_PAUSE_S = 3.0
-"""An owner that did not answer is not asked for so long; its instances register elsewhere within
-it.
+"""A batcher that did not answer is not asked for so long; a cell's instances register elsewhere
+within it.
 """
 DETACH_S = 2.0
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Backends:
         self._queued_at: dict[str, set[str]] = {}
         """Every batcher that was given the instance."""
         self._gone_until_s: dict[str, float] = {}
-        """Owners that did not answer, by address."""
+        """Batchers that did not answer, by address."""
         self._attaching: dict[str, asyncio.Lock] = {}
 
     async def compute(
@@ -123,20 +123,18 @@ class Backends:
     def _batcher_of(self, instance: router_pb2.Instance) -> str:
         """The batcher that the instance is called through; empty: it is called directly."""
         owner = instance.batcher_address or self._default_batcher
-        batcher = self._default_batcher if self._has_gone(owner) else owner
-        return "" if self._is_hung(batcher) else batcher
+        answering = (each for each in (owner, self._default_batcher) if not self._has_gone(each))
+        return next(answering, "")
 
     def _has_gone(self, batcher: str) -> bool:
-        paused = self._clock.monotonic() < self._gone_until_s.get(batcher, 0.0)
-        return paused or (batcher != self._default_batcher and self._is_hung(batcher))
-
-    def _is_hung(self, batcher: str) -> bool:
+        if self._clock.monotonic() < self._gone_until_s.get(batcher, 0.0):
+            return True
         peer = self._peers.get(batcher)
         return peer is not None and not peer.responds
 
     async def _attach(self, batcher: str, instance: router_pb2.Instance, call: Call) -> None:
-        """Make the batcher ready for the instance; raises Fault, OWNER_GONE where that batcher is
-        another cell's and does not answer.
+        """Make the batcher ready for the instance; raises Fault, OWNER_GONE where that batcher does
+        not answer.
         """
         wanted = (batcher, instance.address)
         async with self._attaching.setdefault(instance.id, asyncio.Lock()):
@@ -153,7 +151,7 @@ class Backends:
             try:
                 await self._peer(batcher, BATCHER).call("AttachInstance", request, call)
             except Fault as fault:
-                if fault.reason is Reason.UNAVAILABLE and batcher != self._default_batcher:
+                if fault.reason in (Reason.UNAVAILABLE, Reason.PEER_HUNG):
                     self._note_gone(batcher)
                     raise _owner_gone(batcher) from fault
                 raise
@@ -162,7 +160,7 @@ class Backends:
 
     def _note_gone(self, batcher: str) -> None:
         log.warning(
-            "batcher %s does not answer; its instances are called through this cell's own for %g s",
+            "batcher %s does not answer; its instances are called without it for %g s",
             batcher,
             OWNER_PAUSE_S,
         )
@@ -174,18 +172,18 @@ class Backends:
         self, batcher: str, instance: router_pb2.Instance, fault: Fault, call: Call
     ) -> None:
         """A batcher that was restarted, or cannot be reached and may have been, has forgotten its
-        instances: the next try attaches again. Whether another cell's batcher or the instance
-        behind it cannot be reached is found out at once.
+        instances: the next try attaches again. Whether the batcher or the instance behind it cannot
+        be reached is found out at once.
 
         Raises:
             Fault: OWNER_GONE where that batcher has gone or is hung.
         """
-        if batcher and self._is_hung(batcher):
+        if batcher and self._has_gone(batcher):
             raise _owner_gone(batcher) from fault
         if fault.reason not in (Reason.NOT_ATTACHED, Reason.UNAVAILABLE):
             return
         self._attached.pop(instance.id, None)
-        if fault.reason is Reason.UNAVAILABLE and batcher not in ("", self._default_batcher):
+        if fault.reason is Reason.UNAVAILABLE and batcher:
             await self._attach(batcher, instance, call)
 
     async def detach(self, instance_id: str) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from penstock.prompts.conversation import Policy, TokenCounter
+from penstock.prompts.conversation import Policy
 from penstock.prompts.optimiser import Optimiser
 from penstock.prompts.selection import Similarity
 from penstock.prompts.templates import Template, template_problems
-from penstock.service.settings import BadConfig, Section
+from penstock.router.requests.token_counts import token_counter
+from penstock.service.settings import Section
 from pydantic import Field, model_validator
 
 
@@ -27,6 +28,10 @@ class ShapingRule(Section):
     model: str = "*"
     """The model that was chosen for a call, never `auto`."""
     stable_prefix: bool = True
+    later_system_turn: bool = False
+    """The model takes a system turn behind others: lines with a clock or an id may move there."""
+    sort_schema_keys: bool = False
+    """The model sees no meaning in the order of a schema's properties: keys may be sorted."""
     lossless: bool = True
     named_values: bool = True
     keep_share: float = Field(1.0, gt=0, le=1)
@@ -50,6 +55,8 @@ class ShapingRule(Section):
         return Policy(
             self.stable_prefix,
             self.lossless,
+            self.later_system_turn,
+            self.sort_schema_keys,
             named_values=self.named_values,
             keep_share=self.keep_share,
             templates=tuple(known[name] for name in self.templates),
@@ -63,7 +70,9 @@ class ShapingRule(Section):
         Raises:
             BadConfig: the tokenizer's file cannot be used.
         """
-        counter = token_counter(self.tokenizer_file) if self.tokenizer_file else None
+        counter = (
+            token_counter(self.tokenizer_file, "prompts.rules") if self.tokenizer_file else None
+        )
         return Optimiser(self.policy(templates), counter, similarity if self.selects else None)
 
 
@@ -116,18 +125,3 @@ class PromptsSection(Section):
         """
         known = {template.name: template for template in self._templates()}
         return [(rule, rule.optimiser(known, similarity)) for rule in self.rules]
-
-
-def token_counter(path: Path) -> TokenCounter:
-    """Counts a text's tokens with the tokenizer of that file, without the special ones that a
-    template adds.
-    """
-    from tokenizers import Tokenizer  # loaded only where a rule names one
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
-        raise BadConfig(
-            [f"prompts.rules: tokenizer_file {path} cannot be used ({type(error).__name__})"]
-        ) from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Shaped
 from penstock.rpc.call import Call
 from penstock.service.current import Current
+from penstock.tasks.answers import text_of
 from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 log = logging.getLogger(__name__)
@@ -154,21 +155,36 @@ def _lines(decisions: Sequence[Decision]) -> tuple[str, ...]:
 
 def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
     turns = tuple(
-        # An assistant's turn that asks for tools is paired with its results: its content is not to
-        # be touched.
         Turn(
-            ROLE_NAMES[turn.role],
-            turn.content,
-            turn.tool_call_id,
-            turn.cache_breakpoint,
-            bool(turn.tool_calls),
+            ROLE_NAMES[message.role],
+            text_of(message),
+            message.tool_call_id,
+            message.cache_breakpoint or any(part.cache_breakpoint for part in message.parts),
+            # An assistant's turn that asks for tools is paired with its results.
+            pinned=bool(message.tool_calls),
+            fixed=bool(message.parts),
+            rest=_rest(message),
         )
-        for turn in task.messages
+        for message in task.messages
     )
-    return Conversation(
-        turns,
-        tuple(ToolSpec(tool.name, tool.description, tool.parameters_json) for tool in task.tools),
+    tools = tuple(
+        ToolSpec(tool.name, tool.description, tool.parameters_json, tool.cache_breakpoint)
+        for tool in task.tools
     )
+    return Conversation(turns, tools)
+
+
+def _rest(message: inference_pb2.Message) -> bytes:
+    """What a provider sees of a message beside its role, its text and the call that it answers."""
+    rest = inference_pb2.Message(
+        tool_calls=message.tool_calls,
+        parts=message.parts,
+        refusal=message.refusal,
+        reasoning=message.reasoning,
+        is_error=message.is_error,
+        extra_json=message.extra_json,
+    )
+    return rest.SerializeToString(deterministic=True)
 
 
 def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
@@ -177,25 +193,12 @@ def _task(task: inference_pb2.Task, shaped: Conversation) -> inference_pb2.Task:
     """
     made = inference_pb2.Task()
     made.CopyFrom(task)
-    if len(shaped.turns) == len(task.generate.messages):
-        for message, turn in zip(made.generate.messages, shaped.turns, strict=True):
-            message.role, message.content = ROLES[turn.role], turn.content
-    else:  # volatile lines were moved into a turn of their own
-        del made.generate.messages[:]
-        originals: Mapping[tuple[int, str], inference_pb2.Message] = {
-            (message.role, message.tool_call_id): message
-            for message in task.generate.messages
-            if message.tool_call_id
-        }
-        calls = iter([message for message in task.generate.messages if message.tool_calls])
-        for turn in shaped.turns:
-            message = made.generate.messages.add(
-                role=ROLES[turn.role], content=turn.content, tool_call_id=turn.tool_call_id
-            )
-            message.cache_breakpoint = turn.breakpoint
-            if turn.pinned:
-                message.tool_calls.extend(next(calls).tool_calls)
-        assert len(originals) <= len(made.generate.messages)
+    messages = made.generate.messages
+    for message, turn in zip(messages, shaped.turns, strict=False):
+        if not turn.fixed:
+            message.content = turn.content
+    for turn in shaped.turns[len(messages) :]:  # volatile lines in a turn of their own
+        messages.add(role=ROLES[turn.role], content=turn.content)
     tools = {tool.name: tool for tool in task.generate.tools}
     del made.generate.tools[:]
     for spec in shaped.tools:

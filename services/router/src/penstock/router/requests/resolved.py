@@ -50,6 +50,18 @@ def _check_cache(policy: router_pb2.CachePolicy) -> None:
         raise invalid("options.cache.max_age_ms", "is negative")
 
 
+def with_ceiling_less(
+    options: router_pb2.CallOptions, spent_microusd: int
+) -> router_pb2.CallOptions:
+    """The options under what is left of the caller's ceiling, if there is one."""
+    if not options.HasField("max_cost_microusd"):
+        return options
+    lowered = router_pb2.CallOptions()
+    lowered.CopyFrom(options)
+    lowered.max_cost_microusd = max(0, options.max_cost_microusd - spent_microusd)
+    return lowered
+
+
 class ResolvedRequest(NamedTuple):
     """One task on its way: by which options, on which model, what, and how large."""
 
@@ -64,11 +76,6 @@ class ResolvedRequest(NamedTuple):
     """Why this model, where the caller left it open."""
     digest: bytes = b""
     """The task's digest, where it has been made."""
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens that must fit an instance's context window; 0 where there is none to fit."""
-        return self.estimate.input_tokens if self.kind.conversational else 0
 
     @property
     def may_bring_answers(self) -> bool:

@@ -15,6 +15,8 @@ from penstock.router.routing.fleet import Fleet, Member
 from penstock.router.routing.strategy import WAIT, Pick, RequestFeatures, Strategy
 from penstock.service.purity import pure
 
+YOUNG_FLEET, LAST_RESORT = "young fleet", "last resort"
+"""Exceptions to the rules of who is left out."""
 MAX_CANDIDATES = 32
 """Candidates that are all looked at; of more, so many are taken at random."""
 
@@ -25,6 +27,7 @@ class Why(Enum):
     LEASE_EXPIRED = "lease has run out"
     DRAINING = "draining"
     EJECTED = "ejected after failures"
+    RESTING = "resting"
     ON_TRIAL = "on trial: one request at a time"
     JOINING = "joining: one request at a time"
     SLOW_START = "joining: slow start"
@@ -32,9 +35,10 @@ class Why(Enum):
     SAFER_IS_FREE = "spot: a safer instance is free for this stream"
     LACKS_CAPABILITY = "lacks"
     TOO_LONG = "lacks room for"
+    LACKS_INPUT = "takes no"
 
 
-UNABLE = frozenset({Why.LACKS_CAPABILITY, Why.TOO_LONG})
+UNABLE = frozenset({Why.LACKS_CAPABILITY, Why.TOO_LONG, Why.LACKS_INPUT})
 """Exclusions that waiting does not mend: the instance is not able to serve the request."""
 
 
@@ -74,13 +78,15 @@ class Chosen:
     at: float
     candidates: tuple[Candidate, ...]
     excluded: tuple[Exclusion, ...] = ()
-    unproven: bool = False
-    """Whether every instance of the fleet is so new that it had to be taken unproven."""
+    exception: str = ""
+    """Why an instance was taken that is left out otherwise: every one is so new, or none is left
+    that neither failed nor rests.
+    """
 
     @property
     def branch(self) -> str:
         """What decided, as receipts and metrics say it."""
-        return f"young fleet: {self.pick.value}" if self.unproven else self.pick.value
+        return f"{self.exception}: {self.pick.value}" if self.exception else self.pick.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +147,15 @@ def choose(
     """
     fleet.refresh(now)
     candidates, excluded = _filtered(fleet, now, tried, fits)
-    unproven = not candidates
-    if unproven:
+    exception = ""
+    if not candidates:
+        exception = YOUNG_FLEET
         candidates = _only_young(fleet, now, tried, fits)
-        if not candidates:
-            return NoInstance(now, _retry_after_s(fleet, now), tuple(excluded))
+    if not candidates and not tried:
+        exception = LAST_RESORT
+        candidates = _last_resort(fleet, now, fits)
+    if not candidates:
+        return NoInstance(now, _retry_after_s(fleet, now), tuple(excluded))
     if len(candidates) > MAX_CANDIDATES:
         candidates = rng.sample(candidates, MAX_CANDIDATES)
     scores, position, why = strategy.choose(candidates, fleet, request, rng)
@@ -158,7 +168,7 @@ def choose(
     if position == WAIT:
         return Queued(now, rows, tuple(excluded))
     member, score = candidates[position], scores[position]
-    return Chosen(member, why, score, now, rows, tuple(excluded), unproven)
+    return Chosen(member, why, score, now, rows, tuple(excluded), exception)
 
 
 def _filtered(
@@ -167,7 +177,8 @@ def _filtered(
     candidates: list[Member] = []
     excluded: list[Exclusion] = []
     for member in fleet.members:
-        if not member.settled and (why := closed_because(member, fleet, now)):
+        unsure = fleet.resting or not member.settled
+        if unsure and (why := closed_because(member, fleet, now)):
             excluded.append(Exclusion(member.id, why))
         elif member.id in tried:
             excluded.append(Exclusion(member.id, Why.TRIED))
@@ -187,6 +198,8 @@ def closed_because(member: Member, fleet: Fleet, now: float) -> Why | None:
         return Why.DRAINING
     if now < member.ejected_until:
         return Why.EJECTED
+    if fleet.rests(member, now):
+        return Why.RESTING
     if member.on_trial:
         return Why.ON_TRIAL if member.own else None
     health = fleet.health
@@ -205,17 +218,35 @@ def _only_young(
         member
         for member in fleet.members
         if not (member.lost or member.leaving or member.on_trial or now < member.ejected_until)
+        and not fleet.rests(member, now)
         and member.id not in tried
         and (fits is None or fits(member.id) is None)
     ]
 
 
+def _last_resort(fleet: Fleet, now: float, fits: Fits | None) -> list[Member]:
+    """The instance that is to be back first, where all are ejected, on trial or resting: the last
+    one of a model is never left out, and what it says itself is the better answer to the caller.
+    """
+    there = [
+        member
+        for member in fleet.members
+        if closed_because(member, fleet, now) in (Why.EJECTED, Why.RESTING, Why.ON_TRIAL)
+        and (fits is None or fits(member.id) is None)
+    ]
+    return [min(there, key=lambda member: _back_at(member, fleet))] if there else []
+
+
+def _back_at(member: Member, fleet: Fleet) -> float:
+    return max(member.ejected_until, fleet.resting.get(member.id, member.ejected_until))
+
+
 def _retry_after_s(fleet: Fleet, now: float) -> float:
-    """When it is worth asking again: as soon as an ejected instance is back."""
+    """When it is worth asking again: as soon as an instance that is ejected or rests is back."""
     if not fleet.members:
         return 1.0
-    back = [one.ejected_until - now for one in fleet.members if now < one.ejected_until]
-    return max(0.05, min(back, default=1.0))
+    back = [_back_at(member, fleet) - now for member in fleet.members]
+    return max(0.05, min([wait_s for wait_s in back if wait_s > 0], default=1.0))
 
 
 @pure

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from penstock.rpc.reasons import Verdict
@@ -47,6 +48,11 @@ class Health:
     """When an instance is left out, and how one that is new or back is let in."""
 
     failures_to_eject: int = 3
+    """Failures in a row; one request counts once, however often it fails."""
+    unusable_rest_s: float = 60.0
+    """Rest of an instance at which the operator has to mend something."""
+    max_rest_s: float = 300.0
+    """Longest rest that an instance may ask for."""
     first_ejection_s: float = 1.0
     max_ejection_s: float = 60.0
     successes_to_join: int = 3
@@ -59,6 +65,7 @@ class Member:
 
     __slots__ = (
         "busy",
+        "causes",
         "concurrency",
         "ejected_until",
         "ejections",
@@ -102,6 +109,8 @@ class Member:
         self.picks = self.failures = 0
         self.successes = 1 << 30 if proven else 0
         self.successes_in_row = self.failures_in_row = self.ejections = 0
+        self.causes: set[Hashable] = set()
+        """Requests that the failures in a row came from, where a request may be at fault."""
         self.load_at = self.ejected_until = -math.inf
         self.on_trial = False
         """Back after an ejection: one request at a time until one succeeds."""
@@ -146,6 +155,11 @@ class Fleet:
         self.learning = learning or Learning()
         self.health = health or Health()
         self.members: list[Member] = []
+        self.resting: dict[str, float] = {}
+        """Until when instances rest, by id: they asked for it, or the operator has to mend
+        something there. A rest is for this model only, since limits, balances and names are often a
+        model's own.
+        """
         self.service_s = service_s
         """Busy seconds of a request, as a mean of the last few hundred: the unit of time here."""
         self.routers = routers
@@ -180,16 +194,43 @@ class Fleet:
         self._done += work
         self._learn_service_time()
         self._learn_latency(took_s)
-        member.failures_in_row = 0
+        if member.failures_in_row:
+            member.failures_in_row = 0
+            member.causes.clear()
         if not member.settled:
             self._prove(member)
 
-    def fail(self, member: Member, now: float, verdict: Verdict) -> None:
-        """A request ended without an answer; `verdict` is what that says of the instance."""
+    def fail(
+        self,
+        member: Member,
+        now: float,
+        verdict: Verdict,
+        *,
+        rest_s: float = 0.0,
+        cause: Hashable = None,
+    ) -> None:
+        """A request ended without an answer.
+
+        Args:
+            verdict: what that says of the instance.
+            rest_s: how long the instance asks to be left alone.
+            cause: what tells the request from others; None where it is not known.
+        """
         self.advance(member, now)
         member.own -= 1
-        if verdict is not Verdict.NOTHING:
-            self._hold_against(member, now, verdict)
+        if verdict is Verdict.NOTHING:
+            return
+        member.failures += 1
+        if verdict is Verdict.UNUSABLE:
+            self._rest(member, now, max(rest_s, self.health.unusable_rest_s))
+        elif verdict is Verdict.BUSY and rest_s:
+            self._rest(member, now, rest_s)
+        else:
+            self._hold_against(member, now, verdict, cause)
+
+    def rests(self, member: Member, now: float) -> bool:
+        """Whether the instance is to be left alone."""
+        return now < self.resting.get(member.id, -math.inf)
 
     def advance(self, member: Member, now: float) -> None:
         """Count the time since the last event: busy slots add exposure, and both sums fade."""
@@ -218,6 +259,8 @@ class Fleet:
         self._refreshed = now
         for member in self.members:
             self.advance(member, now)
+        if self.resting:
+            self.resting = {name: until for name, until in self.resting.items() if now < until}
         fleet_speed = self.speed
         prior_s = self.learning.prior * self.service_s
         for member in self.members:
@@ -281,10 +324,17 @@ class Fleet:
         clear = not (member.leaving or member.lost) and member.ejections == 0
         member.settled = clear and member.successes >= self.health.slow_start_successes
 
-    def _hold_against(self, member: Member, now: float, verdict: Verdict) -> None:
-        member.failures += 1
+    def _rest(self, member: Member, now: float, rest_s: float) -> None:
+        until = now + min(rest_s, self.health.max_rest_s)
+        self.resting[member.id] = max(until, self.resting.get(member.id, until))
+
+    def _hold_against(self, member: Member, now: float, verdict: Verdict, cause: Hashable) -> None:
         if now < member.ejected_until:
             return
+        if verdict is Verdict.SICK and cause is not None:
+            if cause in member.causes:
+                return
+            member.causes.add(cause)
         member.failures_in_row += 1
         member.successes_in_row = 0
         if not member.on_trial and member.failures_in_row < self.health.failures_to_eject:
@@ -296,5 +346,6 @@ class Fleet:
         rest_s = self.health.first_ejection_s * 2.0 ** min(member.ejections, 30)
         member.ejections += 1
         member.ejected_until = now + min(self.health.max_ejection_s, rest_s)
+        member.causes.clear()
         member.on_trial = True
         member.settled = False

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
+from penstock.router.requests.token_counts import TokenCounts
 from penstock.router.settings import ModelRoute, RoutesSection
 from penstock.service.current import Current
-from penstock.tasks.kind import Estimate, Kind
+from penstock.tasks.kind import Estimate, Kind, TokenCounter
 
 AUTO = "auto"
 DECLARED_WEIGHT = 20.0
@@ -32,17 +33,27 @@ class Chain(NamedTuple):
 class Models:
     """The routes in force and what callers have said of the answers."""
 
-    def __init__(self, routes: RoutesSection, default_model: str, prices: Current[Prices]) -> None:
+    def __init__(
+        self,
+        routes: RoutesSection,
+        default_model: str,
+        prices: Current[Prices],
+        counters: Mapping[str, TokenCounter] | None = None,
+    ) -> None:
         """`default_model` serves calls that name none; empty: the one of the task's kind."""
+        self.token_counts = TokenCounts()
         self._default = default_model
         self._prices = prices
         self._judged: dict[str, list[int]] = {}
         """Answers that were right and answers that were judged, by model."""
         self._served: OrderedDict[str, str] = OrderedDict()
-        self.replace(routes)
+        self.replace(routes, counters)
 
-    def replace(self, routes: RoutesSection) -> None:
-        """Put new routes in force."""
+    def replace(
+        self, routes: RoutesSection, counters: Mapping[str, TokenCounter] | None = None
+    ) -> None:
+        """Put new routes in force, and the tokenizers that they name."""
+        self.token_counts.replace(counters or {})
         self._routes = routes
         self._declared: Mapping[str, ModelRoute] = {route.name: route for route in routes.models}
 

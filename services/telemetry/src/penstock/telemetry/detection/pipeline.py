@@ -10,6 +10,7 @@ from dataclasses import replace
 from penstock.otel import attributes as semconv
 from penstock.telemetry.detection.downsampling import Downsampler
 from penstock.telemetry.detection.incidents import Detector, Finding, IncidentTracker
+from penstock.telemetry.detection.operator_faults import OperatorFaults
 from penstock.telemetry.detection.quality import QualityMonitor
 from penstock.telemetry.window.series import Point, Series
 from penstock.telemetry.window.settled_traces import SettledRequest
@@ -29,6 +30,7 @@ class DetectionPipeline:
         self.detectors = detectors
         self.incidents = incidents or IncidentTracker()
         self.quality = QualityMonitor()
+        self._operator_faults = OperatorFaults()
         self._downsampler = Downsampler()
         self._critical_sections: dict[str, str] = {}
         """By service: where its last request spent time on the critical path."""
@@ -37,6 +39,8 @@ class DetectionPipeline:
         """Take a metric's point."""
         if series.key.metric == semconv.AGREEMENT and point.observations:
             self._report(self._audits(series, point))
+        if series.key.metric == semconv.OPERATOR_FAULTS:
+            self._report(self._operator_faults.observe_point(series, point))
         if not self.detectors:
             return
         for key, value in self._downsampler.add(series, point):

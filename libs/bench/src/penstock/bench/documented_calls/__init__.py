@@ -1,0 +1,1 @@
+"""How many of the calls that the documentation shows fail when a reader types them."""

@@ -1,0 +1,116 @@
+"""What one caller may have in flight at a public port, over all of its connections.
+
+Without a bound one key could fill the memory of the process that serves everybody: with calls that
+wait, with what they carry, with streams. The bounds are generous for callers who wait for answers,
+and hold before a call is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from penstock.rpc.errors import exhausted
+
+RETRY_AFTER_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLimits:
+    """Bounds for each key."""
+
+    calls: int = 1024
+    """Calls and items in flight."""
+    request_bytes: int = 16 << 20
+    """Bytes of their requests, together."""
+    streams: int = 64
+    """Item streams."""
+
+
+class CallerShare:
+    """What one caller has in flight."""
+
+    __slots__ = ("_limits", "calls", "holders", "request_bytes", "streams")
+
+    def __init__(self, limits: CallerLimits) -> None:
+        self._limits = limits
+        self.calls = self.request_bytes = self.streams = 0
+        self.holders = 0
+        """Calls and streams that refer to this share."""
+
+    def begin(self, request_bytes: int) -> None:
+        """Count a call, which must `end`.
+
+        Raises:
+            Fault: RESOURCE_EXHAUSTED.
+        """
+        limits = self._limits
+        if self.calls >= limits.calls:
+            message = f"this key has {self.calls} calls in flight, the most that one key may have"
+            raise exhausted(message, retry_after_s=RETRY_AFTER_S)
+        if self.calls and self.request_bytes + request_bytes > limits.request_bytes:
+            message = (
+                f"this key's requests in flight have {self.request_bytes} bytes; with this one "
+                f"they would exceed {limits.request_bytes}"
+            )
+            raise exhausted(message, retry_after_s=RETRY_AFTER_S)
+        self.calls += 1
+        self.request_bytes += request_bytes
+
+    def end(self, request_bytes: int) -> None:
+        """A call has ended."""
+        self.calls -= 1
+        self.request_bytes -= request_bytes
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """An item stream while the block runs.
+
+        Raises:
+            Fault: RESOURCE_EXHAUSTED.
+        """
+        if self.streams >= self._limits.streams:
+            message = f"this key has {self.streams} item streams, the most that one key may have"
+            raise exhausted(message, retry_after_s=RETRY_AFTER_S)
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+
+
+class Callers:
+    """The shares of all callers that have something in flight."""
+
+    def __init__(self, limits: CallerLimits) -> None:
+        self._limits = limits
+        self._shares: dict[str, CallerShare] = {}
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    @contextmanager
+    def share_of(self, caller: str) -> Iterator[CallerShare]:
+        """A caller's share while the block runs; it is forgotten once nothing is in flight."""
+        share = self._shares.get(caller)
+        if share is None:
+            share = self._shares[caller] = CallerShare(self._limits)
+        share.holders += 1
+        try:
+            yield share
+        finally:
+            share.holders -= 1
+            if not share.holders:
+                del self._shares[caller]
+
+
+class _Unlimited(CallerShare):
+    """Counts nothing: services call each other without bound."""
+
+    def begin(self, request_bytes: int) -> None: ...
+
+    def end(self, request_bytes: int) -> None: ...
+
+
+UNLIMITED: CallerShare = _Unlimited(CallerLimits())

@@ -1,0 +1,1 @@
+"""Anthropic's Messages, as Anthropic and the servers that copy it speak it."""
