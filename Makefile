@@ -3,13 +3,16 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup gen gen-check fmt lint type imports test test-cell check model up demo bench peers xds standards clean
+.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with everything needed to run and test
 	@scripts/setup $(VENV)
+
+setup-run: ## make .venv with what `make up` and `make demo` need
+	@scripts/setup $(VENV) run
 
 gen: setup ## generate the stubs in libs/api from protos/, and the schema of the configuration
 	@scripts/gen $(PY) libs/api/src
@@ -42,17 +45,21 @@ test-cell: setup model ## run the black-box tests again, with the deciding servi
 
 check: lint type imports gen-check ## every check that is not a test
 
-model: setup ## export and quantise the default model into .penstock/
+model: setup-run ## make the default models, an encoder and a chat model, in .penstock/
 	@scripts/model $(VENV)
+	@scripts/model $(VENV) chat
 
-up: setup model ## run everything in the foreground; CONFIG=mine.yaml for your own file
+up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file
 	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
 
-demo: setup model ## send 400 agent requests and show what each service does
+demo: model ## send 400 agent requests and show what each service does
 	@$(PY) -m penstock.stack demo
 
 bench: setup model ## run all benchmarks and write docs/benchmarks/
 	@$(PY) -m penstock.bench all --write docs/benchmarks
+
+fresh: setup ## run both documented commands in fresh clones and log how they went
+	@$(PY) -m penstock.bench.fresh
 
 peers: ## make .venv-peers with what benchmarks compare with
 	@scripts/peers

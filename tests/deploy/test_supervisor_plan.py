@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from penstock.service.default_models import CHAT
 from penstock.stack import ports
 from penstock.stack.cell import DRAIN_ORDER
 from penstock.stack.plan import StackPlan
@@ -15,7 +16,7 @@ from penstock.stack.workers import Workers
 from services_file import FILE, differences, host_port, listen_variables, package_of
 
 PACKAGES = {package_of(service): service for service in FILE.services}
-SECOND_INSTANCE = "inference-2"
+SECOND_INSTANCE, CHAT_INSTANCE = "inference-2", "generate"
 
 
 def programs_in(shape: Shape, tmp_path: Path) -> list[Program]:
@@ -28,6 +29,7 @@ def programs_in(shape: Shape, tmp_path: Path) -> list[Program]:
         token="token",
         upstream_name="first",
         shape=shape,
+        chat=True,
     )
     return [program for stage in plan.stages() for program in stage]
 
@@ -82,7 +84,7 @@ def test_every_process_has_the_ports_and_addresses_of_its_entry(programs: list[P
     problems = [
         problem
         for program in programs
-        if "PENSTOCK_LISTEN" in program.env and program.name != SECOND_INSTANCE
+        if "PENSTOCK_LISTEN" in program.env and program.name not in (SECOND_INSTANCE, CHAT_INSTANCE)
         for problem in differences(service_of(program), program.env, services.__getitem__)
     ]
     assert problems == []
@@ -92,6 +94,13 @@ def test_the_second_instance_has_the_next_port(programs: list[Program]) -> None:
     (second,) = (program for program in programs if program.name == SECOND_INSTANCE)
     first = FILE.services["inference-onnx-quantized"].port
     assert listen_variables(second.env) == {"listen": first + 1}
+
+
+def test_the_chat_model_has_an_instance_and_a_port_of_its_own(programs: list[Program]) -> None:
+    (chat,) = (program for program in programs if program.name == CHAT_INSTANCE)
+    assert chat.env["PENSTOCK_MODELS"] == CHAT
+    assert chat.env["PENSTOCK_INSTANCE_ID"] == CHAT_INSTANCE
+    assert listen_variables(chat.env) == {"listen": ports.PORTS[CHAT_INSTANCE]}
 
 
 def test_the_ledger_and_cached_answers_have_stores_of_their_own(programs: list[Program]) -> None:

@@ -23,7 +23,9 @@ INSTANCES = ("inference-1", "inference-2")
 
 
 @contextlib.asynccontextmanager
-async def stack_in(folder: Path, home: Path, shape: Shape) -> AsyncIterator[Stack]:
+async def stack_in(
+    folder: Path, home: Path, shape: Shape, *, chat: bool = False
+) -> AsyncIterator[Stack]:
     """A stack with its data in `folder` and the models of `home`; afterwards no process is left."""
     (folder / "models").symlink_to(home / "models")
     config = folder / "penstock.yaml"
@@ -31,7 +33,8 @@ async def stack_in(folder: Path, home: Path, shape: Shape) -> AsyncIterator[Stac
     config.write_text(yaml.safe_dump({"keys": {"api": api_keys}}))
     before = set(psutil.Process().children(recursive=True))
     log = LogStream(Console(quiet=True))
-    async with run_stack(ports.free(), folder, config, KEYS, log, Layout(shape)) as stack:
+    layout = Layout(shape)
+    async with run_stack(ports.free(), folder, config, KEYS, log, layout, chat=chat) as stack:
         await stack.wait_for_instances(DEFAULT_MODEL, len(INSTANCES), "acme")
         yield stack
     left = set(psutil.Process().children(recursive=True)) - before

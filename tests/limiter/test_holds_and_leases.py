@@ -315,3 +315,17 @@ def test_two_rules_of_one_name_are_refused() -> None:
     rule = {"name": "a", "kind": "rate", "counts": "tokens", "limit": 5}
     with pytest.raises(ValidationError, match="duplicate rule name: a"):
         LimitsSection.model_validate({"rules": [rule, rule]})
+
+
+async def test_a_hold_that_no_rule_counts_grows_and_is_settled_without_a_word(
+    limiters: Limiters, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = limiters.make()
+    assert (await limiter.reserve("a", 100)).verdict == pb.VERDICT_ALLOWED
+    grown = pb.ExtendRequest(hold_id="a", amount=pb.Amount(requests=1, tokens=400, microusd=400))
+    extended = await limiter.service.Extend(grown, limiter.caller)
+    assert extended.decision.verdict == pb.VERDICT_ALLOWED
+    spent = pb.Amount(requests=1, tokens=300, microusd=300)
+    commit = pb.CommitRequest(hold_id="a", spent=spent)
+    assert (await limiter.service.Commit(commit, limiter.caller)).settled
+    assert caplog.text == ""

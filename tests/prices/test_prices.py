@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.api.common.v1 import common_pb2
 from penstock.prices.prices import ModelPrice, Prices, PricesSection
+from penstock.service.default_models import DEFAULT_MODELS
 from pydantic import ValidationError
 
 PRICE = ModelPrice(
@@ -33,6 +34,16 @@ PRICES = Prices.from_section(PricesSection(models=(PRICE, ModelPrice(name="free"
 )
 def test_each_kind_of_token_has_its_price(usage: dict[str, int], paid: int) -> None:
     assert PRICES.paid_microusd("model", common_pb2.Usage(**usage)) == paid
+
+
+@pytest.mark.parametrize("name", DEFAULT_MODELS)
+def test_the_models_that_come_with_penstock_are_free_unless_the_file_says_otherwise(
+    name: str,
+) -> None:
+    usage = common_pb2.Usage(input_tokens=1_000_000)
+    assert PRICES.paid_microusd(name, usage) == 0
+    priced = PricesSection(models=(ModelPrice(name=name, input_microusd_per_mtok=7),))
+    assert Prices.from_section(priced).paid_microusd(name, usage) == 7
 
 
 def test_no_price_is_not_the_price_0() -> None:

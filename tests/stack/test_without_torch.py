@@ -8,26 +8,27 @@ import sys
 from pathlib import Path
 
 import pytest
-
-RECORDING_MODULE = """
-import os, pathlib, sys
-name = " ".join([__name__, *sys.argv])
-pathlib.Path(os.environ["IMPORTS"], str(os.getpid())).write_text(name)
-raise ImportError(name)
-"""
+from penstock.testkit.import_trap import ImportTrap
 
 
 @pytest.mark.processes
 def test_the_demo_imports_neither_torch_nor_transformers(home: Path, tmp_path: Path) -> None:
     """Modules of these names stand first on every process's path, and record who imports them."""
-    modules, imports, own_home = (tmp_path / name for name in ("modules", "imports", "home"))
-    for folder in (modules, imports, own_home):
-        folder.mkdir()
-    for name in ("torch", "transformers"):
-        (modules / f"{name}.py").write_text(RECORDING_MODULE)
+    own_home = tmp_path / "home"
+    own_home.mkdir()
     (own_home / "models").symlink_to(home / "models")
-    environment = {**os.environ, "PYTHONPATH": str(modules), "IMPORTS": str(imports)}
+    trap = ImportTrap(tmp_path / "trap", ("torch", "transformers"))
     command = [sys.executable, "-m", "penstock.stack", "--home", str(own_home), "demo", "--json"]
+    environment = {**os.environ, **trap.environment}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert [path.read_text() for path in imports.iterdir()] == []
+    assert trap.caught() == []
+
+
+def test_the_trap_catches_an_import_in_a_child(tmp_path: Path) -> None:
+    trap = ImportTrap(tmp_path / "trap", ("torch",))
+    command = [sys.executable, "-c", "import torch"]
+    environment = {**os.environ, **trap.environment}
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert ended.returncode != 0
+    assert trap.caught() == ["torch -c"]

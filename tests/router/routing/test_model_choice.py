@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.prices.prices import ModelPrice, Prices
+from penstock.prices.prices import ModelPrice, Prices, PricesSection
 from penstock.router.routing.model_choice import MAX_MODELS, Chain, Models
 from penstock.router.settings import ModelRoute, RoutesSection
 from penstock.service.current import Current
+from penstock.service.default_models import CHAT, ENCODER
 from penstock.tasks.kind import Estimate
 from penstock.tasks.kinds import EMBED, GENERATE
 
@@ -25,8 +26,8 @@ SERVING = ("cheap", "good", "best")
 SHORT = Estimate(1, 100, 100)
 
 
-def models(routes: RoutesSection = ROUTES) -> Models:
-    return Models(routes, "default", Current(PRICES))
+def models(routes: RoutesSection = ROUTES, default_model: str = "default") -> Models:
+    return Models(routes, default_model, Current(PRICES))
 
 
 def chain(known: Models, **options: object) -> Chain:
@@ -53,6 +54,22 @@ def test_auto_takes_the_cheapest_that_is_able_and_good_enough(
     found = models().chain(asked, GENERATE, Estimate(1, tokens, 100), serving)
     assert found.models == expected
     assert found.reason.startswith("auto: ")
+
+
+@pytest.mark.parametrize("model", ["", "auto"])
+def test_without_a_default_in_the_settings_each_kind_has_the_one_that_comes_with_it(
+    model: str,
+) -> None:
+    known, asked = models(RoutesSection(), default_model=""), pb.CallOptions(model=model)
+    assert known.chain(asked, GENERATE, SHORT, SERVING).models == (CHAT,)
+    assert known.chain(asked, EMBED, SHORT, SERVING).models == (ENCODER,)
+
+
+def test_a_model_without_a_price_is_told_from_one_that_is_free() -> None:
+    prices = Prices.from_section(PricesSection())
+    known = Models(ROUTES, "", Current(prices))
+    assert known.described(CHAT) == pb.AvailableModel(name=CHAT, priced=True)
+    assert known.described("unknown") == pb.AvailableModel(name="unknown")
 
 
 def test_auto_says_how_many_models_were_good_enough() -> None:

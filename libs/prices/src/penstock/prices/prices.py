@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock.api.common.v1 import common_pb2
+from penstock.service.default_models import DEFAULT_MODELS
 from penstock.service.settings import Section
 from pydantic import Field, field_validator
 
@@ -72,7 +73,8 @@ class PricesSection(Section):
 class Prices:
     """The prices in force, by model.
 
-    A model that is not listed has no price, which is not the same as the price 0.
+    A model that is not listed has no price, which is not the same as the price 0. The models that
+    come with Penstock run here and cost 0 unless the file says otherwise.
     """
 
     models: Mapping[str, ModelPrice]
@@ -80,7 +82,8 @@ class Prices:
     @classmethod
     def from_section(cls, section: PricesSection) -> Prices:
         """The prices of a section of the file."""
-        return cls({model.name: model for model in section.models})
+        free = {name: ModelPrice(name=name) for name in DEFAULT_MODELS}
+        return cls(free | {model.name: model for model in section.models})
 
     def paid_microusd(self, model: str, usage: common_pb2.Usage) -> int | None:
         """What the tokens of a call cost, each at the price of its kind, in micro-dollars; None for

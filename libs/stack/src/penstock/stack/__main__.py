@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from penstock.service.default_models import DEFAULT_MODELS
 from penstock.service.program import USAGE_ERROR, CannotStart, loop_factory
 from penstock.service.settings import BadConfig
 from penstock.service.store import EmbeddedStore
@@ -134,13 +135,12 @@ def _run_cells(services: str, number: int) -> int:
 def _run_stack(arguments: argparse.Namespace, layout: Layout) -> None:
     # Here, because a cell needs none of it: rich, the demo and its parts.
     from penstock.stack.demo import demo, result_line
-    from penstock.stack.plan import DEFAULT_MODEL
     from penstock.stack.up import up
     from rich.console import Console
 
-    model_card = f"models/{DEFAULT_MODEL}/1/card.json"
-    if not (arguments.home / model_card).exists():
-        raise CannotStart(f"no model in {arguments.home}; run `make model`")
+    for model in DEFAULT_MODELS:
+        if not (arguments.home / "models" / model / "1" / "card.json").exists():
+            raise CannotStart(f"model {model} is not in {arguments.home}; run `make model`")
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, width=width)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -33,6 +33,7 @@ from penstock.stack.demo_parts.scaler import pool
 from penstock.stack.demo_parts.upstream import PRICE as UPSTREAM_PART_PRICE
 from penstock.stack.log import LogStream
 from penstock.stack.plan import DEFAULT_MODEL
+from penstock.stack.retrying import with_retries
 from penstock.stack.shapes import DEFAULT_LAYOUT, Layout
 from penstock.stack.stack import Stack, run_stack
 from penstock.stack.traces import fetch_trace, services_in
@@ -45,6 +46,17 @@ CALLERS = 8
 DEADLINE_S = 30.0
 TRACED_REQUESTS = 12
 """The first requests, among which the trace to show is chosen."""
+OPENING = (
+    "[bold]penstock demo[/]: starting the services on free ports, with two instances of the "
+    "encoder and one of the chat model. Calls that are refused for a moment are tried again, as "
+    "clients do."
+)
+CLOSING = """
+[bold]What to try next[/]
+  make up            the same services on the documented ports, and the console in a browser
+  README.md          how to call them: grpcurl, Python, Go, TypeScript
+  docs/glossary.md   what the words mean
+  make test          every test"""
 CACHE_NAMESPACE = f"demo-{time.time_ns()}"
 """New for each demo, because the cache outlives it."""
 
@@ -70,15 +82,20 @@ async def demo(home: Path, console: Console, layout: Layout = DEFAULT_LAYOUT) ->
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
         config_file = Path(folder) / "penstock.yaml"
         config_file.write_text(yaml.safe_dump(_configuration(keys)))
-        console.print(
-            "[bold]penstock demo[/]: starting the services on free ports, two inference instances"
-        )
+        console.print(OPENING)
+        started_s = time.perf_counter()
         try:
-            async with run_stack(ports.free(), home, config_file, keys, log, layout) as stack:
+            async with (
+                run_stack(ports.free(), home, config_file, keys, log, layout, chat=True) as stack,
+                with_retries(stack) as retrying,
+            ):
                 await stack.wait_for_instances(
                     DEFAULT_MODEL, stack.plan.instances, AGENTS[0].tenant
                 )
-                return await _run(stack, console)
+                console.print(f"ready after {time.perf_counter() - started_s:.1f} s")
+                figures = await _run(retrying, console)
+                console.print(CLOSING)
+                return figures
         except BaseException:
             log.replay()
             raise

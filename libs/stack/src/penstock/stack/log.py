@@ -17,6 +17,10 @@ COLOURS = (
     "bright_blue",
 )
 MAX_RECENT_LINES = 200
+STORE_CHATTER = ("Memory overcommit must be enabled", "signal-handler (", "is now ready to exit")
+"""Lines of an embedded store that it writes even where only warnings are asked for, and that ask
+nothing of whoever reads the log.
+"""
 NAME_WIDTH = 22
 
 
@@ -33,6 +37,8 @@ class LogStream:
         self._recent: list[Text] = []
 
     def __call__(self, name: str, line: str) -> None:
+        if name.startswith("redis-") and any(words in line for words in STORE_CHATTER):
+            return
         colour = self._colours.setdefault(name, COLOURS[(len(self._colours) - 1) % len(COLOURS)])
         text = Text.assemble((f"{name:>{NAME_WIDTH}} │ ", colour), line)
         self._recent = [*self._recent[1 - MAX_RECENT_LINES :], text]

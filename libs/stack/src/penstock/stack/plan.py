@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from penstock.service.default_models import CHAT, ENCODER
 from penstock.service.store import EmbeddedStore
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
@@ -21,7 +22,7 @@ from penstock.stack.workers import Workers
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
 StoreName = Literal["ledger", "cache"]
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_MODEL = ENCODER
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
 SINGLE_THREADED_LIBRARIES = {
@@ -48,6 +49,7 @@ class StackPlan:
         profile: `development` or `production`.
         api_key: key with which the console calls the router.
         upstream_name: the upstream of `config_file` that gets a process; empty: none.
+        chat: whether an instance of the chat model runs as well.
         own_pool: whether the scaler itself runs further instances of the default model.
         shape: which services share a process.
         workers: cells behind one address.
@@ -67,13 +69,15 @@ class StackPlan:
     upstream_name: str = ""
     own_pool: bool = True
     shape: Shape = "processes"
+    chat: bool = False
     workers: int = 1
     first_cell_address: str = ""
 
     def stages(self) -> tuple[Stage, ...]:
         """The whole stack; the programs of one stage may start together."""
         stores = (self._stores(),) if self._stores() else ()
-        instances = tuple(self.instance(number) for number in range(1, self.instances + 1))
+        encoders = tuple(self.instance(number) for number in range(1, self.instances + 1))
+        instances = (*encoders, self.chat_instance()) if self.chat else encoders
         upstream = (self.upstream(self.upstream_name),) if self.upstream_name else ()
         if self.shape == "cell":
             return (*stores, (self._beside(),), self.cells(), (*instances, *upstream))
@@ -147,7 +151,13 @@ class StackPlan:
 
     def instance(self, number: int, **settings: str) -> Program:
         """One instance of the default model; `number` counts from 1."""
-        name = f"inference-{number}"
+        return self._instance(f"inference-{number}", **settings)
+
+    def chat_instance(self) -> Program:
+        """The instance that answers `generate`."""
+        return self._instance("generate", models=CHAT)
+
+    def _instance(self, name: str, **settings: str) -> Program:
         defaults = {
             "instance_id": name,
             "compute_threads": "1",

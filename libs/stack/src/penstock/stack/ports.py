@@ -20,6 +20,7 @@ PORTS: Mapping[str, int] = {
     "inference-upstream": 7077,
     "limiter-admin": 7078,
     "console": 7080,
+    "generate": 7085,
     "telemetry": 4317,
     "metrics": 9464,
     "otlp-http": 4318,

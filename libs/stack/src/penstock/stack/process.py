@@ -28,6 +28,8 @@ It lets the thread that waits for gRPC's completions poll the sockets itself, wh
 switch a message (docs/decisions/0008-polling.md). gRPC reads it when it is imported, so the parent
 process has to set it.
 """
+GRPC_DEFAULTS = {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS, "GRPC_VERBOSITY": "ERROR"}
+"""What gRPC reads in a service where the environment does not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Child:
         """Start the program; `sink` takes its standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *die_with_parent(program.command),
-            env={"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS, **os.environ, **program.env},
+            env={**GRPC_DEFAULTS, **os.environ, **program.env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -148,6 +148,8 @@ async def run_stack(
     keys: Mapping[str, str],
     log: LogStream,
     layout: Layout = DEFAULT_LAYOUT,
+    *,
+    chat: bool = False,
 ) -> AsyncIterator[WholeStack]:
     """Start a stack, yield it once it serves, and stop all its processes afterwards.
 
@@ -158,6 +160,7 @@ async def run_stack(
         keys: API keys by tenant; the console uses the first.
         log: takes the output of all processes.
         layout: which services share a process, and how many cells there are.
+        chat: whether an instance of the chat model runs as well.
 
     Raises:
         BadConfig: the instances of the configuration cannot be read.
@@ -173,6 +176,7 @@ async def run_stack(
         external_ledger_url=os.environ.get("PENSTOCK_LEDGER_URL", ""),
         external_cache_url=os.environ.get("PENSTOCK_CACHE_URL", ""),
         api_key=next(iter(keys.values()), ""),
+        chat=chat,
         own_pool=config.groups is None,
         shape=layout.shape,
         workers=layout.workers,

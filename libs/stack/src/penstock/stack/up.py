@@ -90,7 +90,7 @@ async def _serve(
         CannotStart: a process refused to start.
     """
     keys = {TENANT: os.environ.get("PENSTOCK_KEY", DEVELOPMENT_KEY)}
-    async with run_stack(addresses, home, config_file, keys, log, layout) as stack:
+    async with run_stack(addresses, home, config_file, keys, log, layout, chat=True) as stack:
         await stack.wait_for_fleet()
         _announce(stack, console)
         follower = Follower(stack.plan, stack.config, stack.supervisor, stack.fleet, log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
+from penstock.service.default_models import ENCODER
 from penstock.tasks.kind import (
     Estimate,
     SimilarPart,
@@ -27,6 +28,7 @@ class Classify:
     cheap = False
     open_ended = False
     streams = False
+    default_model = ENCODER
 
     def validate(self, task: Task, at: str) -> None:
         check_texts(task.classify.texts, at)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
+from penstock.service.default_models import CHAT
 from penstock.tasks.conversation_size import conversation_estimate
 from penstock.tasks.kind import Estimate, SimilarPart, Task, TaskResult, TokenCounter
 from penstock.tasks.roles import ROLE_NAMES, ROLES
@@ -34,6 +35,7 @@ class Generate:
     cheap = False
     open_ended = True
     streams = True
+    default_model = CHAT
 
     def validate(self, task: Task, at: str) -> None:
         asked = task.generate

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import internal, invalid
+from penstock.service.default_models import ENCODER
 from penstock.tasks.kind import (
     BYTES_PER_TOKEN,
     OVERHEAD_TOKENS,
@@ -28,6 +29,7 @@ class Infer:
     cheap = True
     open_ended = False
     streams = False
+    default_model = ENCODER
 
     def validate(self, task: Task, at: str) -> None:
         if not task.infer.inputs:

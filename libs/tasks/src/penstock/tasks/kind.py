@@ -86,6 +86,8 @@ class Kind(Protocol):
     """
     streams: bool
     """Whether an instance makes an answer piece by piece; others come as one piece."""
+    default_model: str
+    """The model that comes with Penstock for it."""
 
     def validate(self, task: Task, at: str) -> None:
         """Check a task; `at` is put before the names of its fields.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.rpc.errors import invalid
+from penstock.service.default_models import ENCODER
 from penstock.tasks.kind import (
     Estimate,
     SimilarPart,
@@ -30,6 +31,7 @@ class Rerank:
     cheap = False
     open_ended = False
     streams = False
+    default_model = ENCODER
 
     def validate(self, task: Task, at: str) -> None:
         if not task.rerank.query.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.service.default_models import ENCODER
 from penstock.service.settings import Section, ServiceSettings
 from pydantic import Field
 
@@ -13,7 +14,7 @@ class CacheSettings(ServiceSettings):
         "127.0.0.1:7071", description="address to serve on: host:port or unix:/path"
     )
     embedder: str = Field(
-        "all-MiniLM-L6-v2",
+        ENCODER,
         description="model that embeds prompts; empty: only exact answers are served",
     )
     secret: str = Field(

@@ -40,7 +40,9 @@ def build(settings: InferenceSettings, outside: Outside) -> Service:
     repository = ModelRepository(
         settings.home / "models",
         settings.memory_budget_bytes,
-        lambda folder: load_model(folder, 1, settings.providers),
+        lambda folder: load_model(
+            folder, 1, settings.providers, decoder_threads=settings.decoder_threads
+        ),
     )
     meter = LoadMeter(settings.compute_threads)
     threads = ComputeThreads(settings.compute_threads, meter, clock)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from penstock.onnx.encoder import MAX_CELLS
 from penstock.service.cpus import usable_cpus
+from penstock.service.default_models import ENCODER
 from penstock.service.settings import CommaList, ServiceSettings, split_commas
 from pydantic import Field, field_validator
+
+
+def threads_for_a_decoder(usable: int, present: int | None) -> int:
+    """Threads for a process that may use so many of the CPUs that are present; 0 leaves the number
+    to onnxruntime, which knows of cores but not of quotas.
+    """
+    return 0 if usable >= (present or 1) else usable
 
 
 class InferenceSettings(ServiceSettings):
@@ -28,7 +37,7 @@ class InferenceSettings(ServiceSettings):
         "", description="address of this instance's batcher; empty: the router's default"
     )
     models: CommaList = Field(
-        ("all-MiniLM-L6-v2",),
+        (ENCODER,),
         description="names of the models to load, separated by commas; the first is the default",
     )
     compute_threads: int = Field(
@@ -36,6 +45,12 @@ class InferenceSettings(ServiceSettings):
         ge=1,
         description="tasks computed at the same time; by default the CPUs that the container's "
         "quota and the process's affinity leave",
+    )
+    decoder_threads: int = Field(
+        default_factory=lambda: threads_for_a_decoder(usable_cpus(), os.cpu_count()),
+        ge=0,
+        description="threads inside an operator of a model that generates; 0: one a physical core, "
+        "the default where no quota and no affinity leave fewer CPUs",
     )
     providers: CommaList = Field(
         ("CPUExecutionProvider",),

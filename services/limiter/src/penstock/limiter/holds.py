@@ -55,6 +55,11 @@ class OpenHold:
     unbooked: tuple[Counter, ...]
     forget_s: float = math.inf
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether any rule counts it; the store knows of no other."""
+        return bool(self.path)
+
     def grow(self, max_cost: Amounts) -> None:
         """Enlarge the hold to a new maximum."""
         self.max_cost = _larger(self.max_cost, max_cost)
@@ -189,7 +194,7 @@ class Holds:
         """
         hold = self.open.get(hold_id)
         ruling = Ruling(pb.VERDICT_ALLOWED)
-        if hold is not None and hold.unbooked:
+        if hold is not None and (hold.unbooked or not hold.is_counted):
             return ruling
         with contextlib.suppress(StoreLost):
             ruling = await self._store.extend(organisation, hold_id, max_cost, fence)
@@ -212,6 +217,10 @@ class Holds:
                 it books nothing twice.
         """
         hold = self.open.get(hold_id)
+        if hold is not None and not hold.is_counted:
+            self.open.remove(hold_id)
+            requests, tokens, microusd = hold.max_cost
+            return Settlement(was_open=True, held=(requests, tokens, microusd))
         if hold is not None:
             counters, unbooked = hold.path, hold.unbooked
         else:

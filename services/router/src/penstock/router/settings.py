@@ -115,7 +115,11 @@ class RouterSettings(ServiceSettings):
     kserve_http_listen: str = Field(
         "", description="host:port of the Open Inference Protocol over HTTP; empty: none"
     )
-    default_model: str = Field("all-MiniLM-L6-v2", description="model of a call that names none")
+    default_model: str = Field(
+        "",
+        description="model of a call that names none; empty: the one that comes with Penstock for "
+        "the kind of task",
+    )
 
     _split = field_validator("callback_hosts", mode="before")(split_commas)
 

@@ -8,6 +8,7 @@ BENCHMARKS: tuple[str, ...] = (
     "coalescing",
     "documented-calls",
     "faults",
+    "fresh",
     "hop",
     "limiter",
     "overhead",

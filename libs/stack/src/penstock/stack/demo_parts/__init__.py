@@ -1,6 +1,7 @@
 """The demo after its 400 requests: one module a service, each with a TITLE and a `run`."""
 
 PARTS: tuple[str, ...] = (
+    "chat",
     "inference",
     "batcher",
     "router",

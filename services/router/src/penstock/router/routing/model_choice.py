@@ -40,6 +40,7 @@ class Models:
         prices: Current[Prices],
         counters: Mapping[str, TokenCounter] | None = None,
     ) -> None:
+        """`default_model` serves calls that name none; empty: the one of the task's kind."""
         self.token_counts = TokenCounts()
         self._default = default_model
         self._prices = prices
@@ -76,7 +77,7 @@ class Models:
         """
         spare = options.fallback_models
         if options.model != AUTO:
-            first = options.model or self._default
+            first = options.model or self._default or kind.default_model
             others = self._routes.fallbacks.get(first, ())
             if not spare and not others:
                 return Chain((first,))
@@ -89,7 +90,7 @@ class Models:
         ]
         if not good:
             why = "auto: no declared model is able and good enough; the default"
-            return Chain(_once([self._default, *spare]), why)
+            return Chain(_once([self._default or kind.default_model, *spare]), why)
         good.sort(key=lambda route: self._price_microusd(route.name, estimate))
         why = f"auto: cheapest of {len(good)} with quality {min_quality:g} or more"
         return Chain(_once([*(route.name for route in good), *spare]), why)
@@ -131,6 +132,7 @@ class Models:
         model = router_pb2.AvailableModel(name=name)
         price = self._prices.value.models.get(name)
         if price is not None:
+            model.priced = True
             model.input_microusd_per_mtok = price.input_microusd_per_mtok
             model.output_microusd_per_mtok = price.output_microusd_per_mtok
         return model

@@ -203,20 +203,22 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class AvailableModel(_message.Message):
-    __slots__ = ("name", "tasks", "ready_instances", "max_input_tokens", "input_microusd_per_mtok", "output_microusd_per_mtok")
+    __slots__ = ("name", "tasks", "ready_instances", "max_input_tokens", "input_microusd_per_mtok", "output_microusd_per_mtok", "priced")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     READY_INSTANCES_FIELD_NUMBER: _ClassVar[int]
     MAX_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     INPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_MICROUSD_PER_MTOK_FIELD_NUMBER: _ClassVar[int]
+    PRICED_FIELD_NUMBER: _ClassVar[int]
     name: str
     tasks: _containers.RepeatedScalarFieldContainer[_inference_pb2.TaskKind]
     ready_instances: int
     max_input_tokens: int
     input_microusd_per_mtok: int
     output_microusd_per_mtok: int
-    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[_inference_pb2.TaskKind, str]]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ...) -> None: ...
+    priced: bool
+    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[_inference_pb2.TaskKind, str]]] = ..., ready_instances: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., input_microusd_per_mtok: _Optional[int] = ..., output_microusd_per_mtok: _Optional[int] = ..., priced: _Optional[bool] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -1,0 +1,1 @@
+"""The benchmark `fresh`: what a newcomer's first ten minutes are like."""

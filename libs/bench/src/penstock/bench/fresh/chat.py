@@ -1,0 +1,143 @@
+"""The chat model through the whole path against onnxruntime-genai asked directly with the same
+folder, in turns: the first token, and tokens a second after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from penstock.api.inference.v1 import inference_pb2
+from penstock.api.router.v1 import router_pb2
+from penstock.bench.fresh.direct import MAX_TOKENS
+from penstock.onnx.decoder import Decoder
+from penstock.service.default_models import CHAT, ENCODER
+from penstock.stack import ports
+from penstock.stack.configuration import api_key
+from penstock.stack.log import LogStream
+from penstock.stack.stack import Stack, run_stack
+from rich.console import Console
+
+TENANT = "newcomer"
+QUESTIONS = (
+    "Tell me a story about a fox.",
+    "Why is the sky blue?",
+    "Explain what a river is.",
+    "Write about the history of bread.",
+)
+"""Each is answered with more tokens than are asked for."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Seconds to the first piece of text and to the last, and the tokens in between."""
+
+    first_s: float
+    last_s: float
+    tokens: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second after the first."""
+        return (self.tokens - 1) / (self.last_s - self.first_s)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Answers of both sides, in the order of asking, and how long the stack took to be ready."""
+
+    path: Sequence[Answer]
+    direct: Sequence[Answer]
+    ready_s: float
+
+    @property
+    def tokens_ratio(self) -> float:
+        """Median of the path's tokens a second by the direct ones."""
+        pairs = zip(self.path, self.direct, strict=True)
+        return statistics.median(path.tokens_per_s / direct.tokens_per_s for path, direct in pairs)
+
+    @property
+    def first_token_ratio(self) -> float:
+        """Median of the path's time to the first piece by the direct one."""
+        pairs = zip(self.path, self.direct, strict=True)
+        return statistics.median(path.first_s / direct.first_s for path, direct in pairs)
+
+
+async def compare(home: Path, folder: Path, rounds: int) -> Comparison:
+    """Ask both sides every question `rounds` times; `folder` takes the configuration."""
+    model = home / "models" / CHAT / "1"
+    decoder = Decoder.load(model)
+    prompts = {question: decoder.encode([("user", question)]) for question in QUESTIONS}
+    del decoder
+    path: list[Answer] = []
+    direct: list[Answer] = []
+    began_s = time.perf_counter()
+    async with _stack(home, folder) as stack:
+        ready_s = time.perf_counter() - began_s
+        async with _direct(model) as process:
+            for number in range(rounds + 1):
+                for question, prompt in prompts.items():
+                    answers = await _ask(stack, question), await _ask_directly(process, prompt)
+                    if number:  # the first round warms both sides up
+                        path.append(answers[0])
+                        direct.append(answers[1])
+    return Comparison(path, direct, ready_s)
+
+
+async def _ask(stack: Stack, question: str) -> Answer:
+    message = inference_pb2.Message(role=inference_pb2.ROLE_USER, content=question)
+    task = inference_pb2.GenerateTask(messages=[message], max_tokens=MAX_TOKENS)
+    request = router_pb2.GenerateStreamRequest(task=task)
+    request.options.cache.bypass = True
+    began_s = time.perf_counter()
+    first_s, receipt = 0.0, None
+    async for part in stack.router.GenerateStream(request, metadata=stack.metadata(TENANT)):
+        if part.chunk.delta:
+            first_s = first_s or time.perf_counter() - began_s
+        if part.HasField("receipt"):
+            receipt = part.receipt
+    assert receipt is not None
+    return Answer(first_s, time.perf_counter() - began_s, receipt.usage.output_tokens)
+
+
+async def _ask_directly(process: asyncio.subprocess.Process, prompt: Sequence[int]) -> Answer:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{json.dumps(list(prompt))}\n".encode())
+    await process.stdin.drain()
+    return Answer(*json.loads(await process.stdout.readline()))
+
+
+@contextlib.asynccontextmanager
+async def _stack(home: Path, folder: Path) -> AsyncIterator[Stack]:
+    """What `make up` runs, on free ports, once it is ready."""
+    key = "psk-newcomer"
+    config = folder / "penstock.yaml"
+    config.write_text(yaml.safe_dump({"keys": {"api": [api_key(TENANT, key)]}}))
+    log = LogStream(Console(quiet=True))
+    async with run_stack(ports.free(), home, config, {TENANT: key}, log, chat=True) as stack:
+        await stack.wait_for_instances(ENCODER, stack.plan.instances, TENANT)
+        await stack.wait_for_instances(CHAT, 1, TENANT)
+        yield stack
+
+
+@contextlib.asynccontextmanager
+async def _direct(model: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penstock.bench.fresh.direct", str(model)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
