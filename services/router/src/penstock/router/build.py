@@ -20,8 +20,8 @@ from penstock.kserve.inference import Inference
 from penstock.prices.price_file import read_prices
 from penstock.prices.prices import Prices
 from penstock.router.admission.limiter_admission import LimiterAdmission
-from penstock.router.api.fleet_models import FleetModels
 from penstock.router.admission.unlimited import CeilingAdmission
+from penstock.router.api.fleet_models import FleetModels
 from penstock.router.api.registry_service import RegistryServicer
 from penstock.router.api.router_service import RouterServicer
 from penstock.router.caching.cache_lookup import CacheLookUp

@@ -6,7 +6,10 @@ again and again. `lost`, `double_charged`, `overshoot`, `ledger_differs`: sums o
 the campaign whose lines stand in `faults-campaign.jsonl`; each run adds rounds to it.
 `decisions_vs_store_limit`: decisions a second through the store, against as many pipelined SETs as
 a decision writes. `restart_full_cache_s`: from the start of a cache with 300,000 entries until it
-serves.
+serves. `hung_peer_added_ms`: p99 of calls at a fixed rate while a process beside the router is
+stopped, less p99 before; the largest of several. `rolling_restart_errors`: calls of the client
+library that failed while each process of a stack with two cells was restarted. `one_key_memory_mb`:
+the most that one key made any service grow.
 """
 
 from __future__ import annotations
@@ -17,13 +20,22 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from penstock.bench.faults import cache_restart, campaign, crash_loss, decisions, stalls
+from penstock.bench.faults import (
+    cache_restart,
+    campaign,
+    crash_loss,
+    decisions,
+    hung,
+    one_key,
+    restarts,
+    stalls,
+)
 from penstock.bench.harness.options import Options
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
 from penstock.service.store import Appendfsync
 
-PARTS = ("stalls", "campaign", "decisions", "crash", "cache")
+PARTS = ("stalls", "campaign", "decisions", "crash", "cache", "hung", "restarts", "one-key")
 LOG = Path("docs/benchmarks/faults-campaign.jsonl")
 ROUNDS = 4
 """Rounds of the campaign that one run adds."""
@@ -46,6 +58,10 @@ BOUNDS = {
     "faults_tried": Bound(">=", 1_000),
     "decisions_vs_store_limit": Bound(">=", 0.7),
     "restart_full_cache_s": Bound("<=", 5),
+    "hung_peer_added_ms": Bound("<=", 500),
+    "hung_peer_errors": Bound("<=", 0),
+    "rolling_restart_errors": Bound("<=", 0),
+    "one_key_memory_mb": Bound("<=", 64),
 }
 T = TypeVar("T")
 Figures = dict[str, Number]
@@ -68,6 +84,12 @@ def run(options: Options) -> Result:
                 tables.append(_crash(options.quick))
             case "cache":
                 figures |= _cache(options.quick)
+            case "hung":
+                figures |= _hung(options.quick)
+            case "restarts":
+                figures |= _restarts()
+            case "one-key":
+                figures |= _one_key(options.quick)
             case _:
                 raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
     return Result(figures, BOUNDS, context, tuple(tables))
@@ -140,3 +162,28 @@ def _crash(quick: bool) -> Table:
 def _cache(quick: bool) -> Figures:
     entries = 5_000 if quick else CACHE_ENTRIES
     return {"restart_full_cache_s": _in_folder(cache_restart.measure, entries)}
+
+
+def _hung(quick: bool) -> Figures:
+    found: hung.Hung = _in_folder(hung.measure, 3.0 if quick else hung.SECONDS)
+    added = {f"hung_{name}_added_ms": value for name, value in found.added_ms.items()}
+    return {
+        "hung_peer_added_ms": max(found.added_ms.values()),
+        "hung_peer_errors": found.errors,
+        **added,
+    }
+
+
+def _restarts() -> Figures:
+    found: restarts.Restarts = _in_folder(restarts.measure)
+    say(f"{found.answered} answered, {len(found.errors)} errors: {found.errors[:3]}")
+    return {
+        "rolling_restart_errors": len(found.errors),
+        "rolling_restart_answers": found.answered,
+        "rolling_restarts": len(found.restarted),
+    }
+
+
+def _one_key(quick: bool) -> Figures:
+    grown: dict[str, float] = _in_folder(one_key.measure, 0.1 if quick else 1.0)
+    return {"one_key_memory_mb": max(grown.values())}

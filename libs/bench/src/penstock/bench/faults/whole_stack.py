@@ -1,4 +1,4 @@
-"""A stack as `make up` runs it, on the models that were made, for parts of the benchmark `faults`."""
+"""A stack as `make up` runs it, on the models that were made."""
 
 from __future__ import annotations
 
