@@ -21,6 +21,8 @@ from penstock.service.purity import pure
 
 DEFAULT_WAIT_S = {Reason.UPSTREAM_RATE_LIMITED: 1.0, Reason.UPSTREAM_OVERLOADED: 0.5}
 """Seconds to wait where the provider does not say."""
+PASSING = (*DEFAULT_WAIT_S, Reason.UPSTREAM_ERROR, Reason.UPSTREAM_BALANCE)
+"""Reasons that waiting may mend."""
 CALLERS_FAULT = (Reason.UPSTREAM_REFUSED, Reason.UPSTREAM_TOO_LONG, Reason.UPSTREAM_FILTERED)
 """Reasons for which the caller hears the provider's own words."""
 ADVICE: Mapping[Reason, str] = {
@@ -80,7 +82,7 @@ def error_fault(error: Any) -> Fault:
 
 def _fault(status: int, details: ErrorDetails, wait_s: float) -> Fault:
     reason = reason_for(status, details)
-    wait_s = wait_s or DEFAULT_WAIT_S.get(reason, 0.0)
+    wait_s = (wait_s or DEFAULT_WAIT_S.get(reason, 0.0)) if reason in PASSING else 0.0
     message = _message(reason, status, details)
     return Fault(reason, message, field=_field(reason, details), retry_after_s=wait_s)
 
