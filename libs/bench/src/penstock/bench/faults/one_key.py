@@ -109,7 +109,8 @@ async def _names(address: str, count: int, field: str) -> None:
 
     async def caller(stub: Any) -> None:
         for number in numbers:
-            options = pb.CallOptions(**{field: f"{field}-{number}-".ljust(100, "n")})
+            options = pb.CallOptions()
+            setattr(options, field, f"{field}-{number}-".ljust(100, "n"))
             await _embed(stub, pb.EmbedRequest(texts=["hello"], options=options))
 
     async with _stub(address) as stub:
