@@ -90,8 +90,8 @@ async def test_whoever_leaves_a_stream_ends_it_at_the_instance_and_pays_what_was
         async def charged() -> None:
             # 25 letters in and 40 out, four a token; 1 micro-dollar a token in, 2 a token out
             ledger = await caller.api.ledger(caller.key, model)
-            assert ledger["all-tokens"] == Counted(6 + 10)
-            assert ledger["all-money"] == Counted(6 + 2 * 10)
+            assert ledger["all-tokens"] == Counted(10 + 10)
+            assert ledger["all-money"] == Counted(10 + 2 * 10)
 
         await eventually(charged)
 
@@ -136,8 +136,8 @@ async def test_a_cut_stream_ends_in_an_error_and_is_charged_for_what_it_said(
 
     async def charged() -> None:
         ledger = await caller.api.ledger(caller.key, model)
-        assert ledger["all-tokens"] == Counted(2 + 5)
-        assert ledger["all-money"] == Counted(2 + 2 * 5)
+        assert ledger["all-tokens"] == Counted(8 + 5)
+        assert ledger["all-money"] == Counted(8 + 2 * 5)
 
     await eventually(charged)
 
@@ -199,9 +199,9 @@ async def test_an_instance_that_resumes_says_the_rest(
     assert turns == [["tell all"], ["tell all", "the first half, "]]
     receipt = messages[-1].receipt
     assert "resumed after 16 characters: UPSTREAM_RESET" in receipt.notes
-    # what the first has used is an estimate: 2 tokens in, 16 letters out
+    # what the first has used is an estimate: 6 tokens in, 16 letters out
     assert receipt.usage == common_pb2.Usage(
-        input_tokens=9 + 2, output_tokens=4 + 4, estimated=True
+        input_tokens=9 + 6, output_tokens=4 + 4, estimated=True
     )
     assert receipt.cost.estimated
 
