@@ -21,7 +21,7 @@ from penstock.rpc.peers.liveness import (
 def pinged_at(start: float) -> Liveness:
     """A peer that was heard, was sent an item, said nothing, and has been pinged."""
     peer = Liveness()
-    peer.heard(start)
+    peer.heard(start, answers_pings=True)
     assert peer.sent(start)
     assert peer.check(start + PING_AFTER_S, waiting=True) is Check.PING
     return peer
@@ -39,6 +39,7 @@ def test_silence_after_a_ping_is_a_hung_peer_until_it_is_heard() -> None:
 
 def test_slow_work_of_a_peer_that_answers_pings_is_waited_for() -> None:
     peer, now, pings = Liveness(), 0.0, 0
+    peer.heard(now, answers_pings=True)
     peer.sent(now)
     while now < 60.0:
         now = peer.check_at_s
@@ -51,6 +52,7 @@ def test_slow_work_of_a_peer_that_answers_pings_is_waited_for() -> None:
 
 def test_a_new_item_is_watched_closely_beside_long_polls() -> None:
     peer = Liveness()
+    peer.heard(0.0, answers_pings=True)
     peer.sent(0.0)
     for _ in range(10):
         peer.check(peer.check_at_s, waiting=True)
@@ -70,6 +72,7 @@ def test_our_own_delay_is_not_held_against_the_peer() -> None:
 def test_patience_follows_slow_answers_and_falls_again() -> None:
     peer, now = Liveness(), 0.0
     assert peer.patience_s == FIRST_PATIENCE_S
+    peer.heard(now, answers_pings=True)
 
     def answer_in(seconds: float) -> None:
         nonlocal now
@@ -77,7 +80,7 @@ def test_patience_follows_slow_answers_and_falls_again() -> None:
         now = peer.check_at_s
         assert peer.check(now, waiting=True) is Check.PING
         now += seconds
-        peer.heard(now)
+        peer.heard(now, answers_pings=True)
 
     answer_in(0.001)
     assert peer.patience_s == HUNG_AFTER_S
@@ -89,6 +92,14 @@ def test_patience_follows_slow_answers_and_falls_again() -> None:
     answer_in(0.24)
     answer_in(0.9)
     assert peer.patience_s == MAX_PATIENCE_S
+
+
+def test_silence_of_a_peer_that_answers_no_pings_says_nothing() -> None:
+    peer = Liveness()
+    peer.heard(0.0)
+    peer.sent(1.0)
+    assert peer.check(peer.check_at_s, waiting=True) is Check.NOTHING
+    assert math.isinf(peer.check_at_s) and not peer.is_hung
 
 
 def test_nobody_is_watched_for_whom_nobody_waits() -> None:

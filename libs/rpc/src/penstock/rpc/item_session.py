@@ -98,7 +98,7 @@ class Session:
         Raises:
             Fault: RESOURCE_EXHAUSTED where the peer does not take its results.
         """
-        await context.write(self._frame(credits=ITEM_WINDOW))
+        await context.write(self._frame(credits=ITEM_WINDOW, answers_pings=True))
         reader = asyncio.create_task(self._read(context, eof))
         writer = asyncio.create_task(self._write(context))
         watcher = asyncio.create_task(self._watch_reader())

@@ -167,7 +167,7 @@ class ItemStream:
 
     def _take(self, frame: Any) -> None:
         self.was_heard = True
-        self._liveness.heard(self._clock.monotonic())
+        self._liveness.heard(self._clock.monotonic(), answers_pings=frame.answers_pings)
         if frame.draining:
             self.is_accepting = False
         if frame.credits:

@@ -5,7 +5,8 @@ process that is stopped, swapped out or deadlocked does not, and whoever waits f
 the whole deadline. While somebody waits and nothing is heard, a ping is sent; where it stays
 unanswered for HUNG_AFTER_S the peer counts as hung, until anything is heard of it again. On a
 machine that has too much to do pings take longer, so the patience follows the slowest of late, as
-TCP's retransmission timer does (RFC 6298).
+TCP's retransmission timer does (RFC 6298). A peer that was heard and does not say that it answers
+pings is waited for.
 
 Pings become rarer the longer the same work goes on, so that long polls cost next to nothing.
 """
@@ -53,6 +54,7 @@ class Liveness:
         self._gap_s = PING_AFTER_S
         self._pinged_s: float | None = None
         self._slowest_s: float | None = None
+        self._answers_pings = False
 
     @property
     def patience_s(self) -> float:
@@ -69,8 +71,9 @@ class Liveness:
         self.check_at_s = now + PING_AFTER_S
         return True
 
-    def heard(self, now: float) -> None:
-        """A frame has come."""
+    def heard(self, now: float, *, answers_pings: bool = False) -> None:
+        """A frame has come; `answers_pings`: it says that the peer answers pings."""
+        self._answers_pings = self._answers_pings or answers_pings
         took_s = 0.0 if self._pinged_s is None or self.is_hung else now - self._pinged_s
         self._slowest_s = max(took_s, KEPT_SHARE * (self._slowest_s or 0.0))
         self.is_hung, self._pinged_s = False, None
@@ -81,6 +84,9 @@ class Liveness:
         """What to do at `check_at_s`; `waiting`: whether anybody waits for the peer."""
         due_s, late = self.check_at_s, now > self.check_at_s + LATE_S
         if now < due_s:
+            return Check.NOTHING
+        if self._slowest_s is not None and not self._answers_pings:
+            self.check_at_s = math.inf
             return Check.NOTHING
         if self._pinged_s is not None and not late:
             self.is_hung, self.check_at_s = True, math.inf
