@@ -12,7 +12,7 @@ Shape = Literal["cell", "processes"]
 service in its own.
 """
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-DEFAULT_SHAPE: Shape = "processes"
+DEFAULT_SHAPE: Shape = "cell"
 """What `up` and `demo` run unless told otherwise."""
 CELL = ("router", "limiter", "cache", "batcher")
 """The services that every call passes: a process of theirs is called `cell`. They alone may run
