@@ -44,7 +44,17 @@ async def documented(
 async def test_a_line_that_a_page_shows_works(call: DocumentedCall, documented: Documented) -> None:
     (outcome,) = await run_documented_calls([call], documented.folder, documented.addresses)
     assert outcome.status == 0, outcome.output
-    assert json.loads(outcome.output) is not None
+    assert messages_of(outcome.output)
+
+
+def messages_of(output: str) -> list[object]:
+    """The messages that grpcurl printed, one after the other; several of a stream."""
+    decoder, messages, rest = json.JSONDecoder(), [], output.strip()
+    while rest:
+        message, end = decoder.raw_decode(rest)
+        messages.append(message)
+        rest = rest[end:].lstrip()
+    return messages
 
 
 async def test_a_line_that_does_not_work_is_noticed(documented: Documented) -> None:

@@ -252,7 +252,7 @@ async def test_the_metric_of_a_pool_named_like_a_path_has_a_name_that_kubernetes
     scaler = await scalers.make(name=name)
     ref = type(REF)(name="so", scalerMetadata={"pool": name})
     spec = (await scaler.keda.GetMetricSpec(ref)).metricSpecs[0]
-    assert spec.metricName == "penstock-Qwen-Qwen2-5-7b"
+    assert spec.metricName == "penstock-qwen-qwen2-5-7b"
 
 
 class FakeRegistry:

@@ -32,7 +32,7 @@ def test_a_port_in_use_is_named_and_free_ones_are_not() -> None:
 
 def test_without_a_model_the_message_names_make_model(tmp_path: Path) -> None:
     ended = run_command("--home", str(tmp_path), "up")
-    message = f"penstock.stack: no model in {tmp_path}; run `make model`\n"
+    message = f"penstock.stack: model all-MiniLM-L6-v2 is not in {tmp_path}; run `make model`\n"
     assert (ended.returncode, ended.stderr) == (2, message)
 
 

@@ -45,6 +45,7 @@ SETTINGS = frozenset(
         "config_file",
         "console_token",
         "content_tenants",
+        "decoder_threads",
         "default_deadline_ms",
         "default_model",
         "drain_s",

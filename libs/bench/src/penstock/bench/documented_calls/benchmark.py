@@ -70,8 +70,8 @@ async def documented_stack(folder: Path, home: Path) -> AsyncIterator[Mapping[st
     data.mkdir()
     (data / "models").symlink_to(home / "models")
     config = ROOT / "deploy" / "penstock.yaml"
-    log = LogStream(Console(quiet=True))
-    async with run_stack(ports.free(), data, config, {TENANT: DEVELOPMENT_KEY}, log) as stack:
+    log, keys = LogStream(Console(quiet=True)), {TENANT: DEVELOPMENT_KEY}
+    async with run_stack(ports.free(), data, config, keys, log, chat=True) as stack:
         await stack.wait_for_fleet()
         shown = ports.documented()
         yield {shown[name]: stack.addresses[name] for name in shown}
