@@ -181,4 +181,4 @@ async def test_a_trace_is_drawn_in_the_terminal(caller: Caller) -> None:
     for service in ("router", "batcher", "inference"):
         assert service in drawn.output
     assert unknown.status == 1
-    assert "penstock trace:" in unknown.output
+    assert "penstock: trace_id: no such trace is held" in unknown.errors

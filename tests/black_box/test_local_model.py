@@ -202,6 +202,7 @@ async def test_models_are_listed_with_what_they_do_and_who_is_ready(caller: Call
         ready_instances=1,
         max_input_tokens=256,
         input_microusd_per_mtok=20_000,
+        priced=True,
     )
     assert rows["chat"] == pb.AvailableModel(
         name="chat",
@@ -210,5 +211,6 @@ async def test_models_are_listed_with_what_they_do_and_who_is_ready(caller: Call
         max_input_tokens=128_000,
         input_microusd_per_mtok=3_000_000,
         output_microusd_per_mtok=15_000_000,
+        priced=True,
     )
     assert rows["vectors"].tasks == [inference_pb2.TASK_KIND_EMBED]

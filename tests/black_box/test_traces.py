@@ -148,8 +148,6 @@ async def test_an_answer_that_is_kept_stops_at_the_cache(api: Api, made: Made) -
     expected = """
         router: RouterService/Generate (server)
           router: route (internal)
-            router: LimiterService/Reserve (client)
-              limiter: LimiterService/Reserve (server)
     """
     if made.hit.cache.rule == "exact":  # and not the router's own copy
         expected += """
@@ -171,8 +169,8 @@ async def test_a_generated_answer_shows_look_up_queue_and_provider(api: Api, mad
         """
         router: RouterService/Generate (server)
           router: route (internal)
-            router: LimiterService/Reserve (client)
-              limiter: LimiterService/Reserve (server)
+            router: LimiterService/GrantLease (client)
+              limiter: LimiterService/GrantLease (server)
             router: CacheService/LookUp (client)
               cache: CacheService/LookUp (server)
             router: BatcherService/Compute (client)
@@ -193,14 +191,13 @@ async def test_a_generated_answer_shows_look_up_queue_and_provider(api: Api, mad
 
 
 async def test_a_stream_is_one_trace_too(api: Api, made: Made) -> None:
+    """The lease that the first conversation was granted covers the later ones."""
     await tree(
         api,
         made.streamed.trace_id,
         """
         router: RouterService/GenerateStream (server)
           router: route (internal)
-            router: LimiterService/Reserve (client)
-              limiter: LimiterService/Reserve (server)
             router: BatcherService/ComputeStream (client)
               batcher: BatcherService/ComputeStream (server)
                 batcher: InferenceService/ComputeStream (client)
