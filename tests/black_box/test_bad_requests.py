@@ -61,8 +61,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     (
         "Generate",
         turns(
-            {"role": inference_pb2.ROLE_USER, "content": "x"},
             {"role": inference_pb2.ROLE_ASSISTANT},
+            {"role": inference_pb2.ROLE_USER},
         ),
         "task.messages[1].content",
         "",

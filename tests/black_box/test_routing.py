@@ -139,7 +139,8 @@ async def test_a_pick_can_be_explained_afterwards_and_before(
         )
         planned = await router.ExplainRoute(ahead, metadata=caller.metadata)
         assert planned.instance_id in (one.name, two.name)
-        assert planned.estimated_tokens == 100
+        # about four letters a token, and a few tokens for the turn
+        assert 80 <= planned.estimated_tokens <= 120
         assert len(one.asked) + len(two.asked) == 1
 
 

@@ -5,6 +5,7 @@ The numbers are those of the list of cases in the issue on wires.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -379,19 +380,22 @@ async def test_the_properties_of_schemas_reach_the_model_in_their_order() -> Non
 
 @pytest.mark.wire_case(12)
 async def test_a_whole_answer_may_take_longer_than_a_stream_may_be_silent() -> None:
-    # No answer comes within a millisecond over a socket; a stream may take no more to begin.
+    made = asyncio.Event()
+    answer = whole(completion({"content": "x"}))._replace(once=made)
     waits = {"first_byte_timeout_ms": 1, "silence_timeout_ms": 20_000}
-    async with serving(whole(completion({"content": "x"})), **waits) as rig:
-        assert (await rig.whole(asking())).generate.message.content == "x"
+    async with serving(answer, **waits) as rig:
         with pytest.raises(Fault) as failed:
             await rig.streamed(asking())
         assert failed.value.reason == "UPSTREAM_SILENT"
+        # Fifty times as long as a stream may take to begin.
+        asyncio.get_running_loop().call_later(0.05, made.set)
+        assert (await rig.whole(asking())).generate.message.content == "x"
 
 
 @pytest.mark.wire_case(12)
 async def test_a_model_has_waits_of_its_own() -> None:
-    answer = whole(completion({"content": "x"}))
-    async with serving(answer, {"whole_timeout_ms": 1}, whole_timeout_ms=20_000) as rig:
+    never = whole(completion({"content": "x"}))._replace(once=asyncio.Event())
+    async with serving(never, {"whole_timeout_ms": 1}, whole_timeout_ms=20_000) as rig:
         with pytest.raises(Fault) as failed:
             await rig.whole(asking())
         assert failed.value.reason == "UPSTREAM_SILENT"

@@ -47,9 +47,13 @@ class LimitedRouter:
 
     routed: Routed
     limiter: LimiterServicer
+    admission: LimiterAdmission
 
     async def committed(self, model: str) -> dict[str, limiter_pb2.Amount]:
-        """What is booked by rule, once nothing is held any more."""
+        """What is booked by rule, once every lease is returned and nothing is held any more; no
+        call can be admitted after that.
+        """
+        await self.admission.close()
 
         async def settled() -> dict[str, limiter_pb2.Amount]:
             request = limiter_pb2.GetUsageRequest(model=model)
@@ -72,7 +76,7 @@ def start_limited_router(start_router: StartRouter, tmp_path: Path) -> StartLimi
     async def start(*rules: dict[str, Any], **more: Any) -> AsyncIterator[LimitedRouter]:
         clock = SystemClock()
         async with contextlib.AsyncExitStack() as stack:
-            url = await stack.enter_async_context(embedded_store(tmp_path / "store", "cache"))
+            url = await stack.enter_async_context(embedded_store(tmp_path / "store"))
             store = LedgerStore(open_store(url), clock, StoreTimings(5.0, 1.0))
             stack.push_async_callback(store.close)
             section = LimitsSection.model_validate({"rules": rules})
@@ -88,6 +92,6 @@ def start_limited_router(start_router: StartRouter, tmp_path: Path) -> StartLimi
             routed = await stack.enter_async_context(
                 start_router(RouterSettings(), admission=admission, prices=PRICES, **more)
             )
-            yield LimitedRouter(routed, limiter)
+            yield LimitedRouter(routed, limiter, admission)
 
     return start

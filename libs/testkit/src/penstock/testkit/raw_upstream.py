@@ -15,12 +15,13 @@ EVENT_STREAM = "text/event-stream"
 
 
 class RawAnswer(NamedTuple):
-    """One response."""
+    """One response; where `once` is given, it is sent when that is set."""
 
     pieces: Sequence[bytes]
     status: int = 200
     content_type: str = EVENT_STREAM
     headers: Mapping[str, str] = {}
+    once: asyncio.Event | None = None
 
 
 class RawRequest(NamedTuple):
@@ -88,6 +89,8 @@ async def _read_request(reader: asyncio.StreamReader) -> RawRequest:
 
 async def _send(writer: asyncio.StreamWriter, answer: RawAnswer) -> None:
     """Send a response, each piece of its body as one chunk of HTTP."""
+    if answer.once is not None:
+        await answer.once.wait()
     lines = [f"HTTP/1.1 {answer.status} X", f"content-type: {answer.content_type}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     lines += ["transfer-encoding: chunked", "", ""]

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.router.admission.limiter_calls import ANSWER_S, LimiterCalls, to_amount
+from penstock.router.stages import Deferred
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
 from penstock.service.bounded_map import BoundedMap
@@ -85,6 +86,8 @@ class Lease:
     ttl_s: float = 0.0
     overdraft: Amounts = NOTHING
     """What may be spent beyond the share: nothing while the limiter answers."""
+    is_scarce: bool = False
+    """Whether less was granted than was asked for."""
     is_unanswered: bool = False
     """Whether the limiter or its store has not answered the last renewal."""
     renewing: asyncio.Task[None] | None = None
@@ -195,6 +198,20 @@ class Leases:
         if not any(lease.used) and not lease.in_flight[0]:
             await self._drop(lease)
 
+    def put_back(self, lease: Lease, amounts: Amounts) -> Deferred:
+        """Put back what a call drew and brought no answer for. A scarce lease with nothing in
+        flight is returned as well, since another model of the call may need what it holds; gives
+        what has to be waited for until it is.
+        """
+        self.settle(lease, amounts, None)
+        stays = lease.over or lease.in_flight[0] or lease.is_unanswered
+        return None if stays or not lease.is_scarce else self._returned(lease)
+
+    async def _returned(self, lease: Lease) -> None:
+        """Return a lease unless it is in use again."""
+        if not lease.over and not lease.in_flight[0]:
+            await self._drop(lease)
+
     def settle(self, lease: Lease, amounts: Amounts, spent: Amounts | None) -> None:
         """Book what a call has spent of what it drew; None is nothing."""
         done = spent or NOTHING
@@ -255,9 +272,10 @@ class Leases:
         granted = [answer.granted.requests, answer.granted.tokens, answer.granted.microusd]
         good_until_s, renew_at_s = now + ttl_s * (1 - MARGIN), now + ttl_s * RENEW_AT
         low = _low(granted)
-        self._leases[path] = Lease(
+        lease = self._leases[path] = Lease(
             request.lease_id, path, good_until_s, renew_at_s, granted, low, since_s=now, ttl_s=ttl_s
         )
+        lease.is_scarce = any(granted[part] < amounts[part] * FIRST_CALLS for part in PARTS)
         return True
 
     def _renew_later(self, lease: Lease, needed: Amounts = NOTHING) -> asyncio.Task[None]:

@@ -306,6 +306,8 @@ class LimiterAdmission:
         if not isinstance(ticket, Ticket):
             return None
         booked = self._booked(receipt, spent)
+        if ticket.lease is not None and booked is None and not ticket.hold_id:
+            return self._leases.put_back(ticket.lease, ticket.amounts)
         if ticket.lease is not None:
             from_lease = booked and _least(booked, ticket.amounts) if ticket.hold_id else booked
             self._leases.settle(ticket.lease, ticket.amounts, from_lease)
