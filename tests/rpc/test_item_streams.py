@@ -248,3 +248,12 @@ async def test_a_caller_has_a_bound_of_streams() -> None:
         assert await eventually(served, not_yet=(Fault,))
         for peer in peers[1:]:
             await peer.close()
+
+
+async def test_services_have_no_bound_of_streams_among_each_other() -> None:
+    endpoint = Endpoint(INFERENCE, Held(), lambda _: Call())
+    async with serving([endpoint]) as server:
+        peers = [connect(server.address, INFERENCE) for _ in range(CallerLimits().streams + 1)]
+        assert [await ask(peer, "fine") for peer in peers] == ["fine"] * len(peers)
+        for peer in peers:
+            await peer.close()

@@ -34,10 +34,11 @@ class CallerLimits:
 class CallerShare:
     """What one caller has in flight."""
 
-    __slots__ = ("_limits", "calls", "holders", "receiving", "request_bytes", "streams")
+    __slots__ = ("_limits", "caller", "calls", "holders", "receiving", "request_bytes", "streams")
 
-    def __init__(self, limits: CallerLimits) -> None:
+    def __init__(self, limits: CallerLimits, caller: str = "") -> None:
         self._limits = limits
+        self.caller = caller
         self.calls = self.request_bytes = self.streams = 0
         self.receiving = asyncio.Semaphore(limits.receiving)
         """Held while a request is being received."""
@@ -95,19 +96,19 @@ class Callers:
     def __len__(self) -> int:
         return len(self._shares)
 
-    @contextmanager
-    def share_of(self, caller: str) -> Iterator[CallerShare]:
-        """A caller's share while the block runs; it is forgotten once nothing is in flight."""
+    def join(self, caller: str) -> CallerShare:
+        """A caller's share, for a call or a stream, which must `leave` it."""
         share = self._shares.get(caller)
         if share is None:
-            share = self._shares[caller] = CallerShare(self._limits)
+            share = self._shares[caller] = CallerShare(self._limits, caller)
         share.holders += 1
-        try:
-            yield share
-        finally:
-            share.holders -= 1
-            if not share.holders:
-                del self._shares[caller]
+        return share
+
+    def leave(self, share: CallerShare) -> None:
+        """A call or a stream has ended; the share of a caller without any is forgotten."""
+        share.holders -= 1
+        if not share.holders:
+            del self._shares[share.caller]
 
 
 class _Unlimited(CallerShare):
@@ -118,4 +119,4 @@ class _Unlimited(CallerShare):
     def end(self, request_bytes: int) -> None: ...
 
 
-UNLIMITED: CallerShare = _Unlimited(CallerLimits(receiving=1 << 30))
+UNLIMITED: CallerShare = _Unlimited(CallerLimits(receiving=1 << 30, streams=1 << 30))

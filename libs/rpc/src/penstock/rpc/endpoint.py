@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,52 +113,62 @@ class EndpointHandlers:
         dispatcher = self._dispatcher
 
         async def serve(_: Any, context: Any) -> bytes:
+            share, size = UNLIMITED, None
             try:
                 call = self._timed(await self._caller(context), context)
-                async with self._received(call, context) as payload:
-                    pending = dispatcher.begin(rpc, rpc.parse(payload), call)
-                    response = pending.response
-                    if response is None:
-                        response = await dispatcher.finish(pending)
-                    return response.SerializeToString()
+                share = self._join(call)
+                payload = await self._receive(context, share)
+                size = len(payload)
+                pending = dispatcher.begin(rpc, rpc.parse(payload), call)
+                response = pending.response
+                if response is None:
+                    response = await dispatcher.finish(pending)
+                return response.SerializeToString()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                fault = to_fault(error)
-                release_frames(error)
-                await _refuse(context, fault)
+                await _refuse(context, error)
                 raise
+            finally:
+                self._leave(share, size)
 
         return serve
 
     def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[bytes]]:
         async def serve(_: Any, context: Any) -> AsyncIterator[bytes]:
+            share, size = UNLIMITED, None
             try:
                 call = self._timed(await self._caller(context), context)
-                async with self._received(call, context) as payload:
-                    chunks = self._dispatcher.stream(rpc, payload, call)
-                    async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
-                        async for chunk in open_chunks:
-                            yield chunk
+                share = self._join(call)
+                payload = await self._receive(context, share)
+                size = len(payload)
+                chunks = self._dispatcher.stream(rpc, payload, call)
+                async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+                    async for chunk in open_chunks:
+                        yield chunk
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except Exception as error:
-                fault = to_fault(error)
-                release_frames(error)
-                await _refuse(context, fault)
+                await _refuse(context, error)
+            finally:
+                self._leave(share, size)
 
         return serve
 
     def _exchange(self, frame: Any) -> Callable[[Any, Any], Any]:
         async def serve(_: Any, context: Any) -> None:
+            share = UNLIMITED
             try:
                 caller = await self._caller(context)
-                with self._share(caller) as share, share.stream():
+                share = self._join(caller)
+                with share.stream():
                     item_call = self._item_call(caller)
                     session = Session(self._dispatcher, frame, self._clock, item_call, share)
                     await self._run(session, context)
             except Fault as fault:
                 await _refuse(context, fault)
+            finally:
+                self._leave(share, None)
 
         return serve
 
@@ -169,28 +179,33 @@ class EndpointHandlers:
         finally:
             self._sessions.discard(session)
 
-    def _share(self, caller: Call) -> AbstractContextManager[CallerShare]:
+    def _join(self, call: Call) -> CallerShare:
+        """The caller's share, which the caller of this must `_leave`."""
         if self._callers is None:
-            return nullcontext(UNLIMITED)
-        return self._callers.share_of(caller.principal.key_id or caller.principal.organisation)
+            return UNLIMITED
+        return self._callers.join(call.principal.key_id or call.principal.organisation)
 
-    @asynccontextmanager
-    async def _received(self, call: Call, context: Any) -> AsyncIterator[bytes]:
-        """The request of a plain RPC, in its caller's share while the block runs.
+    def _leave(self, share: CallerShare, request_bytes: int | None) -> None:
+        """Give up a share, and the request that was counted in it, None for none."""
+        if request_bytes is not None:
+            share.end(request_bytes)
+        if self._callers is not None and share is not UNLIMITED:
+            self._callers.leave(share)
+
+    @staticmethod
+    async def _receive(context: Any, share: CallerShare) -> bytes:
+        """The one message of a plain RPC, counted in its caller's share.
 
         Raises:
             Fault: RESOURCE_EXHAUSTED.
         """
-        with self._share(call) as share:
-            async with share.receiving:
-                payload = await context.read()
-                if payload is grpc.aio.EOF:
-                    raise invalid("", "no request message came")
-                share.begin(len(payload))
-            try:
-                yield payload
-            finally:
-                share.end(len(payload))
+        async with share.receiving:
+            payload = await context.read()
+            if payload is grpc.aio.EOF:
+                raise invalid("", "no request message came")
+            share.begin(len(payload))
+            received: bytes = payload
+            return received
 
     def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
         if not self._endpoint.public:
@@ -231,7 +246,10 @@ class EndpointHandlers:
         )
 
 
-async def _refuse(context: Any, fault: Fault) -> None:
+async def _refuse(context: Any, error: Exception) -> None:
+    """End a call with the failure, and forget what it went through."""
+    fault = to_fault(error)
+    release_frames(error)
     status = rpc_status.to_status(to_rpc_status(fault))
     context.set_trailing_metadata(status.trailing_metadata)
     await context.abort(fault.code, fault.message, status.trailing_metadata)
