@@ -70,7 +70,7 @@ class Following(Protocol):
         ...
 
     async def abandoned(self) -> None:
-        """Wait until nobody follows it."""
+        """Wait until nobody follows it any more, though it is not there yet."""
         ...
 
 

@@ -170,8 +170,10 @@ class SingleFlight:
                 self._wake()
 
     async def abandoned(self) -> None:
-        """Wait until nobody follows."""
-        while self._followers:
+        """Wait until nobody follows an answer that is not there yet: those who leave when it is
+        there leave with it.
+        """
+        while self._followers or self.over:
             await self._changed.wait()
 
     async def chunks(self) -> AsyncGenerator[inference_pb2.GenerateChunk, None]:

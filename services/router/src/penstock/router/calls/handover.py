@@ -22,10 +22,13 @@ class Handover:
     def left(
         self, state: CallState, following: Following, computing: asyncio.Task[Outcome]
     ) -> None:
-        """The first caller goes, with its answer or before that."""
-        if not computing.done():
-            state.handed_over = True
-            self._after.start(self._go_on(state, following, computing))
+        """The first caller goes without its answer, or with the failure that there is in place of
+        one.
+        """
+        if computing.done() and not computing.cancelled() and computing.exception() is not None:
+            return
+        state.handed_over = True
+        self._after.start(self._go_on(state, following, computing))
 
     async def _go_on(
         self, state: CallState, following: Following, computing: asyncio.Task[Outcome]

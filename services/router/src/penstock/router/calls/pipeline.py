@@ -133,10 +133,14 @@ class Pipeline:
         if isinstance(found, Bypass) or found.following is None:
             return await self._computed(state, found)
         computing = asyncio.get_running_loop().create_task(self._computed(state, found))
+        is_delivered = False
         try:
-            return await asyncio.shield(computing)
+            outcome = await asyncio.shield(computing)
+            is_delivered = True
+            return outcome
         finally:
-            self._handover.left(state, found.following, computing)
+            if not is_delivered:
+                self._handover.left(state, found.following, computing)
 
     async def _computed(self, state: CallState, found: Miss | Bypass) -> Outcome:
         outcome: Outcome | None = None
@@ -222,13 +226,17 @@ class Pipeline:
         who reads as they do and may leave before them.
         """
         fetching = asyncio.get_running_loop().create_task(self._fetch(state, found))
+        is_delivered = False
         try:
             async with aclosing(following.chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            yield await asyncio.shield(fetching)
+            outcome = await asyncio.shield(fetching)
+            is_delivered = True
+            yield outcome
         finally:
-            self._handover.left(state, following, fetching)
+            if not is_delivered:
+                self._handover.left(state, following, fetching)
 
     async def _fetch(self, state: CallState, found: Miss) -> Outcome:
         """Publish the pieces of an answer as they come; its outcome."""
