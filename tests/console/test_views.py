@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from penstock.api.router.v1 import router_pb2
 from penstock.stack.stack import Stack
 
 from .browser import Page
@@ -111,6 +112,9 @@ async def test_a_view_refreshes_by_itself(stack: Stack, page: Page) -> None:
     await page.open(address(stack, "/"))
     read = "[...document.querySelectorAll('.tile')].map(t => t.innerText).join()"
     before = await page.eval(read)
+    for number in range(20):
+        request = router_pb2.EmbedRequest(texts=[f"what the view has not shown yet, {number}"])
+        await stack.router.Embed(request, metadata=stack.metadata("acme"), timeout=20)
     await page.until(f"{read} !== {before!r}", timeout_s=15.0)
 
 
