@@ -14,14 +14,14 @@ from typing import Any
 
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.answer import GrowingAnswer, cut
+from penstock.inference_upstream.protocols.answer_events import KEEP_ALIVE, AnswerEvents, Chunks
 from penstock.inference_upstream.protocols.anthropic_messages.blocks import Blocks
 from penstock.inference_upstream.protocols.anthropic_messages.finish import ending_of
 from penstock.inference_upstream.protocols.anthropic_messages.usage import reported_usage
-from penstock.inference_upstream.protocols.event_stream import Event, EventStream
+from penstock.inference_upstream.protocols.event_stream import Event
 from penstock.inference_upstream.protocols.faults import error_fault, malformed
 from penstock.inference_upstream.protocols.json_values import (
     SHAPE_ERRORS,
-    Halves,
     object_of,
     objects_of,
     parse_object,
@@ -30,7 +30,6 @@ from penstock.inference_upstream.protocols.json_values import (
 from penstock.inference_upstream.protocols.wire import Target
 
 Json = dict[str, Any]
-Chunks = list[pb.GenerateChunk]
 NAMES: Mapping[Any, bytes] = {
     kind: kind.encode()
     for kind in (
@@ -44,7 +43,6 @@ NAMES: Mapping[Any, bytes] = {
     )
 }
 """The types of events, as the stream names them."""
-KEEP_ALIVE = pb.GenerateChunk(keep_alive=True)
 
 
 class MessageAnswer:
@@ -101,17 +99,14 @@ class MessageAnswer:
         return chunks, result
 
 
-class MessageStream:
+class MessageStream(AnswerEvents):
     """A streamed message. See AnswerStream."""
 
     def __init__(self, task: pb.GenerateTask, target: Target) -> None:
-        self.is_done = False
+        super().__init__()
         self._needs_end = target.switches.confirms_end
-        self._events = EventStream()
-        self._halves = Halves()
         self._message = MessageAnswer(task, target)
         self._is_irregular = False
-        self._comments = 0
         handlers = (
             self._delta,
             self._block_start,
@@ -124,17 +119,6 @@ class MessageStream:
         self._handlers: Mapping[str, Callable[[Json], Chunks]] = dict(
             zip(NAMES, handlers, strict=True)
         )
-
-    def feed(self, piece: bytes) -> Chunks:
-        """See AnswerStream."""
-        chunks: Chunks = []
-        for event in self._events.feed(piece):
-            chunks += self._take(event)
-        if self._events.comments > self._comments:
-            self._comments = self._events.comments
-            if not chunks:
-                chunks.append(KEEP_ALIVE)
-        return chunks
 
     def _take(self, event: Event) -> Chunks:
         if self.is_done:

@@ -13,11 +13,11 @@ from typing import Any
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.inference_upstream.protocols.answer import GrowingAnswer, cut
-from penstock.inference_upstream.protocols.event_stream import Event, EventStream
+from penstock.inference_upstream.protocols.answer_events import AnswerEvents, Chunks
+from penstock.inference_upstream.protocols.event_stream import Event
 from penstock.inference_upstream.protocols.faults import error_fault, malformed
 from penstock.inference_upstream.protocols.json_values import (
     SHAPE_ERRORS,
-    Halves,
     dumped,
     object_of,
     objects_of,
@@ -40,8 +40,6 @@ REASONING_TEXTS: Mapping[str, str] = {
 """Fields with reasoning that may be read, and the formats of their blocks."""
 EXTRA_CONTENT = "extra_content"
 """Google's field for what it must see again."""
-KEEP_ALIVE = pb.GenerateChunk(keep_alive=True)
-Chunks = list[pb.GenerateChunk]
 
 
 class ChatAnswer:
@@ -174,27 +172,13 @@ class ChatAnswer:
         return reported_usage(self._usage) or self._answer.estimated_usage(self._task)
 
 
-class ChatStream:
+class ChatStream(AnswerEvents):
     """A streamed chat completion. See AnswerStream."""
 
     def __init__(self, task: pb.GenerateTask, target: Target) -> None:
-        self.is_done = False
+        super().__init__()
         self._needs_end = target.switches.confirms_end
-        self._events = EventStream()
-        self._halves = Halves()
         self._chat = ChatAnswer(task, target)
-        self._comments = 0
-
-    def feed(self, piece: bytes) -> Chunks:
-        """See AnswerStream."""
-        chunks: Chunks = []
-        for event in self._events.feed(piece):
-            chunks += self._take(event)
-        if self._events.comments > self._comments:
-            self._comments = self._events.comments
-            if not chunks:
-                chunks.append(KEEP_ALIVE)
-        return chunks
 
     def _take(self, event: Event) -> Chunks:
         if self.is_done:
