@@ -39,6 +39,9 @@ LEVELS: dict[type[Message], tuple[str, str, str]] = {
 }
 """The lists on the way to the items of each export."""
 
+Lists = Callable[[Any, str], Any]
+Share = Callable[[Any, Message, str], None]
+
 IDENTIFIERS = ("traceId", "spanId", "parentSpanId")
 """Written in hexadecimal in OTLP's JSON, unlike other bytes."""
 
@@ -64,26 +67,31 @@ def read_protobuf(kind: type[M], payload: bytes) -> ReadExport[M]:
         pass
     try:
         with_bytes = _with_bytes_for_text(kind).FromString(payload)
-        return _read_items(kind, with_bytes, _read_strict)
+        return _read_items(kind, with_bytes, getattr, _copy_repaired, _read_strict)
     except DecodeError:
         raise invalid("", f"the request is not a {kind.DESCRIPTOR.full_name}") from None
 
 
-def _read_items(kind: type[M], source: Any, read: Callable[[Any, Message], int]) -> ReadExport[M]:
+def _read_items(
+    kind: type[M], source: Any, lists: Lists, share: Share, read: Callable[[Any, Any], int]
+) -> ReadExport[M]:
     """Copy an export item by item.
 
-    `read` appends an item to a list's new element and returns how many items were given up.
+    Args:
+        lists: the elements of a list of the source, by its name.
+        share: copies a resource or a scope but for the list that is named.
+        read: appends an item to a list, and returns how many items were given up.
     """
     resources, scopes, items = LEVELS[kind]
     export = kind()
     unreadable = 0
-    for resource in getattr(source, resources):
+    for resource in lists(source, resources):
         new_resource = getattr(export, resources).add()
-        _copy_repaired(resource, new_resource, scopes)
-        for scope in getattr(resource, scopes):
+        share(resource, new_resource, scopes)
+        for scope in lists(resource, scopes):
             new_scope = getattr(new_resource, scopes).add()
-            _copy_repaired(scope, new_scope, items)
-            for item in getattr(scope, items):
+            share(scope, new_scope, items)
+            for item in lists(scope, items):
                 unreadable += read(item, getattr(new_scope, items))
     return ReadExport(export, unreadable)
 
@@ -195,25 +203,10 @@ def read_json(kind: type[M], payload: bytes) -> ReadExport[M]:
         source = json.loads(payload.decode("utf-8", "surrogateescape"))
         if not isinstance(source, dict):
             raise ValueError
-        return _read_json_items(kind, source)
+        return _read_items(kind, source, _list, _parse_shared, _read_json_item)
     except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError):
         name = kind.DESCRIPTOR.full_name
         raise invalid("", f"the request is not a {name} in OTLP's JSON encoding") from None
-
-
-def _read_json_items(kind: type[M], source: dict[str, Any]) -> ReadExport[M]:
-    resources, scopes, items = LEVELS[kind]
-    export = kind()
-    unreadable = 0
-    for resource in _list(source, resources):
-        new_resource = getattr(export, resources).add()
-        _parse_shared(resource, new_resource, scopes)
-        for scope in _list(resource, scopes):
-            new_scope = getattr(new_resource, scopes).add()
-            _parse_shared(scope, new_scope, items)
-            for item in _list(scope, items):
-                unreadable += _read_json_item(item, getattr(new_scope, items))
-    return ReadExport(export, unreadable)
 
 
 def _read_json_item(item: Any, into: Any) -> int:
