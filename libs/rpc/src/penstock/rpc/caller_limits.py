@@ -31,6 +31,9 @@ class CallerLimits:
     """Item streams."""
 
 
+DEFAULT_LIMITS = CallerLimits()
+
+
 class CallerShare:
     """What one caller has in flight."""
 
@@ -111,12 +114,6 @@ class Callers:
             del self._shares[share.caller]
 
 
-class _Unlimited(CallerShare):
-    """Counts nothing: services call each other without bound."""
-
-    def begin(self, request_bytes: int) -> None: ...
-
-    def end(self, request_bytes: int) -> None: ...
-
-
-UNLIMITED: CallerShare = _Unlimited(CallerLimits(receiving=1 << 30, streams=1 << 30))
+UNBOUNDED = 1 << 60
+UNLIMITED = CallerShare(CallerLimits(UNBOUNDED, UNBOUNDED, UNBOUNDED, UNBOUNDED))
+"""Of services among each other, which call without bound."""

@@ -16,7 +16,13 @@ from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
 from penstock.rpc.auth import Authenticator
 from penstock.rpc.call import NORMAL, Call
-from penstock.rpc.caller_limits import UNLIMITED, CallerLimits, Callers, CallerShare
+from penstock.rpc.caller_limits import (
+    DEFAULT_LIMITS,
+    UNLIMITED,
+    CallerLimits,
+    Callers,
+    CallerShare,
+)
 from penstock.rpc.dispatch import EXCHANGE, Dispatcher, Rpc
 from penstock.rpc.errors import (
     Fault,
@@ -48,7 +54,7 @@ class Endpoint:
     keeps no request after its answer and keeps no response, and a caller leaves its request as it
     is.
     """
-    limits: CallerLimits = CallerLimits()  # noqa: RUF009 (frozen)
+    limits: CallerLimits = DEFAULT_LIMITS
     """Of each caller of a public endpoint."""
 
 
