@@ -92,6 +92,16 @@ async def test_a_stream_that_says_more_than_was_held_is_extended_or_ended(
         await limited.admission.extend(admitted, 1_000)
 
 
+async def test_what_a_stream_says_beyond_its_hold_is_held_at_the_price_of_output(
+    start_limited: StartLimited,
+) -> None:
+    limited = start_limited(budget("microusd", 100_000, holds="expected", adaptive=False))
+    admitted = await limited.admit(CHAT)
+    _, held = await limited.books()
+    await limited.admission.extend(admitted, 101)
+    assert await limited.books() == (0, held + 2 * EXTEND_TOKENS)  # 2 micro-dollars a token
+
+
 async def test_a_stream_from_a_lease_draws_more_of_it_as_it_goes_on(
     start_limited: StartLimited,
 ) -> None:

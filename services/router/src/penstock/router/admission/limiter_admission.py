@@ -255,8 +255,8 @@ class LimiterAdmission:
         if ticket.lease is None and not ticket.hold_id:
             return
         tokens = max(EXTEND_TOKENS, output_tokens - ticket.covered_tokens)
-        microusd = ticket.amounts[2] // max(1, ticket.amounts[1]) * tokens
-        await self._take_more(ticket, (0, tokens, microusd))
+        microusd = self._prices.value.cost_bound_microusd(ticket.model, 0, tokens)
+        await self._take_more(ticket, (0, tokens, microusd or 0))
         ticket.covered_tokens += tokens
 
     async def _take_more(self, ticket: Ticket, more: Amounts) -> None:
