@@ -227,8 +227,9 @@ async def test_cancelling_the_await_cancels_the_work(peer: Peer, servicer: Scrip
 async def test_a_caller_who_leaves_does_not_wait_for_the_work_to_end(
     peer: Peer, servicer: Scripted
 ) -> None:
+    await peer.call("Compute", ask("connected"), Call())
     with pytest.raises(Fault) as caught:
-        await peer.call("Compute", ask("stubborn"), Call(deadline_s=time.monotonic() + 0.05))
+        await peer.call("Compute", ask("stubborn"), Call(deadline_s=time.monotonic() + 0.2))
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(servicer.cancelled.wait(), 5)
     servicer.release.set()
