@@ -37,7 +37,17 @@ breaks under a write. Its items may be tried again.
 class Waiter:
     """Who waits for an item: a future for a unary answer, a queue for a stream."""
 
-    __slots__ = ("abandoned", "call", "chunks", "done", "item_id", "method", "payload", "sent")
+    __slots__ = (
+        "abandoned",
+        "call",
+        "chunks",
+        "done",
+        "item_id",
+        "method",
+        "payload",
+        "sent",
+        "timer",
+    )
 
     def __init__(self, item_id: int, rpc: Rpc, payload: bytes, call: Call) -> None:
         self.item_id = item_id
@@ -46,6 +56,7 @@ class Waiter:
         self.call = call
         self.sent = False
         self.abandoned = False
+        self.timer: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.chunks: asyncio.Queue[bytes | Fault | None] | None = (
             asyncio.Queue() if rpc.streams else None
@@ -124,10 +135,15 @@ class ItemStream:
         self._wake.set()
         if self._liveness.sent(now):
             self._check_later(now)
+        left_s = call.deadline_s - now
+        if not math.isinf(left_s):
+            waiter.timer = asyncio.get_running_loop().call_later(left_s, _expire, waiter)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """The caller has gone; an item that was sent and not answered is cancelled."""
+        if waiter.timer is not None:
+            waiter.timer.cancel()
         if self._waiting.pop(waiter.item_id, None) is None:
             return
         waiter.done.cancel()
@@ -248,6 +264,6 @@ class ItemStream:
         return unavailable(message, reason=Reason.PEER_HUNG)
 
 
-def expire(waiter: Waiter) -> None:
+def _expire(waiter: Waiter) -> None:
     """The item's time is up."""
     waiter.fail(deadline_exceeded("the time was up before the answer was there"))

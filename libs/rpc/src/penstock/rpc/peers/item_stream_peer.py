@@ -7,7 +7,6 @@ new connection carries: to another process behind the same address where there i
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from penstock.rpc.call import Call
 from penstock.rpc.dispatch import EXCHANGE, Rpc, check_fits, rpcs_of
 from penstock.rpc.errors import Fault, deadline_exceeded, to_fault, unavailable
-from penstock.rpc.peers.item_stream import ItemStream, Waiter, expire
+from penstock.rpc.peers.item_stream import ItemStream, Waiter
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
@@ -66,12 +65,10 @@ class ItemStreamPeer:
         rpc = self._rpcs[method]
         with self._tracer.span(rpc.span, call, kind="client") as span:
             try:
-                stream, waiter, timer = self._send(rpc, request, span.call)
+                stream, waiter = self._send(rpc, request, span.call)
                 try:
                     payload = await waiter.done
                 finally:
-                    if timer is not None:
-                        timer.cancel()
                     stream.leave(waiter)
             except BaseException as error:
                 fault = to_fault(error)
@@ -83,7 +80,7 @@ class ItemStreamPeer:
         """See Peer."""
         rpc = self._rpcs[method]
         with self._tracer.span(rpc.span, call, kind="client") as span:
-            stream, waiter, timer = self._send(rpc, request, span.call)
+            stream, waiter = self._send(rpc, request, span.call)
             assert waiter.chunks is not None
             try:
                 while (chunk := await waiter.chunks.get()) is not None:
@@ -92,8 +89,6 @@ class ItemStreamPeer:
                         raise chunk
                     yield rpc.response.FromString(chunk)
             finally:
-                if timer is not None:
-                    timer.cancel()
                 stream.leave(waiter)
 
     async def close(self) -> None:
@@ -107,22 +102,16 @@ class ItemStreamPeer:
             self._current.fail_all(unavailable("the connection was closed"))
         await self._channel.close()
 
-    def _send(
-        self, rpc: Rpc, request: Message, call: Call
-    ) -> tuple[ItemStream, Waiter, asyncio.TimerHandle | None]:
+    def _send(self, rpc: Rpc, request: Message, call: Call) -> tuple[ItemStream, Waiter]:
         now = self._clock.monotonic()
-        left_s = call.deadline_s - now
-        if left_s <= 0:
+        if call.deadline_s <= now:
             raise deadline_exceeded("no time was left to send the call")
         payload = request.SerializeToString()
         check_fits(len(payload))
         stream = self._current
         if stream is None or not stream.is_accepting:
             stream = self._begin()
-        waiter = stream.send(rpc, payload, call, now)
-        if math.isinf(left_s):
-            return stream, waiter, None
-        return stream, waiter, asyncio.get_running_loop().call_later(left_s, expire, waiter)
+        return stream, stream.send(rpc, payload, call, now)
 
     def _begin(self) -> ItemStream:
         """Open the stream that takes items from now on."""
