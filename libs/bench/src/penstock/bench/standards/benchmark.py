@@ -7,8 +7,6 @@ looked for in all that telemetry tells, and every test that is marked as a case 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from penstock.bench.harness.options import Options
 from penstock.bench.harness.processes import home_folder
 from penstock.bench.harness.progress import say
 from penstock.bench.harness.report import Bound, Number, Result, Table
+from penstock.bench.kserve.conformance import run_conformance
 from penstock.bench.standards.background import seen_background
 from penstock.bench.standards.cases import run_cases
 from penstock.bench.standards.content import FAMILIES, leaked_families
@@ -39,7 +38,6 @@ BOUNDS = {
     "otlp_http_vs_grpc_lost": Bound("<=", 0),
     "telemetry_cpu_us_per_span": Bound("<=", 40),
 }
-KSERVE = "penstock.bench.kserve.conformance"
 PROMTOOL_PAGES = 100
 
 
@@ -130,9 +128,7 @@ def _background(_quick: bool) -> Part:
 
 
 def _kserve(_quick: bool) -> Part:
-    if importlib.util.find_spec(KSERVE.rpartition(".")[0]) is None:
-        return Part({})
-    found = asyncio.run(importlib.import_module(KSERVE).run_conformance(home_folder()))
+    found = asyncio.run(run_conformance(home_folder()))
     figures = {"kserve_cases": found.cases, "kserve_conformance_failed": len(found.failures)}
     rows = tuple(sorted(found.failures.items()))
     tables = _table("KServe v2", ("case", "failure"), rows)
