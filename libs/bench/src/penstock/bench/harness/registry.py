@@ -7,6 +7,7 @@ BENCHMARKS: tuple[str, ...] = (
     "batching",
     "coalescing",
     "documented-calls",
+    "edge",
     "faults",
     "fresh",
     "hop",
