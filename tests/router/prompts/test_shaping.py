@@ -142,11 +142,43 @@ def test_the_receipt_says_what_broke_a_conversations_prefix() -> None:
     assert first == PREFIX
     for note in later:
         assert note.startswith("prefix: 0 of ")
-        assert (
-            "it broke at turns[0] (system): it was changed, and has a time or an identifier in "
-            "line 2" in note
-        )
+        assert "it broke at turns[0] (system), line 2: a time in it changed" in note
         assert "2026" not in note
+
+
+def with_image(data: bytes, *said: str) -> inference_pb2.Task:
+    task = chat()
+    parts = task.generate.messages.add(role=inference_pb2.ROLE_USER).parts
+    parts.add(text="what is this")
+    parts.add(image=inference_pb2.Image(data=data, media_type="image/png"))
+    for text in said:
+        task.generate.messages.add(role=inference_pb2.ROLE_USER, content=text)
+    return task
+
+
+def reasoning_more(task: inference_pb2.Task) -> inference_pb2.Task:
+    task.generate.reasoning.effort = "high"
+    return task
+
+
+@pytest.mark.parametrize(
+    ("second", "broken"),
+    [
+        (with_image(b"other", "and"), "turns[4] (user): an image in it was encoded anew"),
+        (reasoning_more(with_image(b"png", "and")), "reasoning: a parameter changed"),
+        (with_image(b"png", "and"), ""),
+    ],
+)
+def test_what_is_no_text_breaks_a_prefix_too(second: inference_pb2.Task, broken: str) -> None:
+    stage = PromptShape(PromptsSection(), Current(PRICES))
+
+    async def note() -> str:
+        await shape(stage, with_image(b"png"))
+        return (await shape(stage, second)).prefix_note
+
+    said = asyncio.run(note())
+    assert broken in said
+    assert bool(broken) == ("it broke" in said)
 
 
 def test_other_tenants_are_left_alone() -> None:

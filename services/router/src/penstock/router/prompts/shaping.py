@@ -16,7 +16,7 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.prefix import PrefixHistory, SharedPrefix
+from penstock.prompts.prefix_history import PrefixHistory, SharedPrefix
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
@@ -87,7 +87,12 @@ class PromptShape:
             else:
                 optimised = optimiser.optimise(sent)
             key = _conversation_key(call, request, models[0], sent)
-            prefix = self._prefixes.record(key, optimised.conversation)
+            prefix = self._prefixes.record(
+                key,
+                optimised.conversation,
+                _cache_settings(request.task.generate, models[0]),
+                _without_images(request.task.generate),
+            )
             shaped = self._shaped(request.task, optimised, prefix, models[0])
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
@@ -172,6 +177,35 @@ def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
         for tool in task.tools
     )
     return Conversation(turns, tools)
+
+
+def _cache_settings(task: inference_pb2.GenerateTask, model: str) -> dict[str, str]:
+    """What providers' prefix caches go by beside the text: another value is another cache."""
+    settings = {"model": model}
+    for name in ("tool_choice", "response_format", "reasoning", "parallel_tool_calls"):
+        if task.HasField(name):
+            settings[name] = str(getattr(task, name))
+    return settings
+
+
+def _without_images(task: inference_pb2.GenerateTask) -> list[bytes]:
+    """The rest of each message that has images, without their bytes."""
+    return [
+        _rest(_blank_images(message))
+        if any(part.HasField("image") for part in message.parts)
+        else b""
+        for message in task.messages
+    ]
+
+
+def _blank_images(message: inference_pb2.Message) -> inference_pb2.Message:
+    blank = inference_pb2.Message()
+    blank.CopyFrom(message)
+    for part in blank.parts:
+        if part.HasField("image"):
+            part.image.ClearField("source")
+            part.image.ClearField("media_type")
+    return blank
 
 
 def _rest(message: inference_pb2.Message) -> bytes:
