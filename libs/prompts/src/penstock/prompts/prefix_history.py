@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from penstock.prompts.conversation import Conversation, Decision
 from penstock.prompts.fingerprint import Fingerprint, digest, fingerprint
 from penstock.prompts.prefix import serialised
 from penstock.prompts.prefix_breaks import PrefixBreak, find_break
+from penstock.prompts.prefix_cost import CacheTerms, PrefixRead, ReportedPrompt, explain_read
 
 BLOCK_BYTES = 512
 """About 128 tokens, the step in which OpenAI's prompt cache grows. Prompts are compared block by
@@ -24,6 +24,7 @@ block; the last block of a prompt may be shorter.
 MAX_CONVERSATIONS = 4096
 """Conversations remembered; of a prompt of 100 KB, some 5 KB are kept, at most 40 KB."""
 NO_SETTINGS: Mapping[str, str] = {}
+DEFAULT_TERMS = CacheTerms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,23 @@ class SharedPrefix:
         return why
 
 
-class _Known(NamedTuple):
-    """A prompt as it is remembered."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A prompt as it is remembered.
+
+    Attributes:
+        blocks: digests of its bytes, block by block.
+        print: its fingerprint.
+        broken: see `SharedPrefix`.
+        times: see `SharedPrefix`.
+        reported: what the provider said of the last prompt that was answered.
+    """
 
     blocks: tuple[bytes, ...]
-    """Digests of its bytes, block by block."""
     print: Fingerprint
     broken: PrefixBreak | None
     times: int
+    reported: ReportedPrompt | None = None
 
 
 class PrefixHistory:
@@ -109,10 +119,35 @@ class PrefixHistory:
         known = previous.print if previous else None
         now = fingerprint(conversation, settings, without_images, known)
         shared = _compare(previous, blocks, now, len(text))
-        self._prompts[key] = _Known(blocks, now, shared.broken, shared.times)
+        reported = previous.reported if previous else None
+        self._prompts[key] = _Known(blocks, now, shared.broken, shared.times, reported)
         if len(self._prompts) > self._max_conversations:
             self._prompts.popitem(last=False)
         return shared
+
+    def answered(
+        self,
+        key: Hashable,
+        shared: SharedPrefix,
+        reported: ReportedPrompt,
+        terms: CacheTerms = DEFAULT_TERMS,
+        *,
+        caches: bool = True,
+    ) -> PrefixRead:
+        """What became of a prompt's prefix, from what the provider reports of it.
+
+        Args:
+            key: of the conversation.
+            shared: what `record` said of the prompt.
+            reported: by the provider.
+            terms: the provider's.
+            caches: see `explain_read`.
+        """
+        known = self._prompts.get(key)
+        if known is None:
+            return explain_read(None, reported, shared.broken, terms, caches=caches)
+        self._prompts[key] = replace(known, reported=reported)
+        return explain_read(known.reported, reported, shared.broken, terms, caches=caches)
 
 
 def _compare(
