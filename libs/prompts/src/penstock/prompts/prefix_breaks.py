@@ -218,8 +218,8 @@ def _breakpoints(before: Fingerprint, now: Fingerprint) -> PrefixBreak | None:
 
 def _places(prompt: Fingerprint) -> list[int]:
     """The breakpoints as numbers of tools and turns, counted together."""
-    parts = (*prompt.tools, *prompt.turns)
-    return [place for place, part in enumerate(parts) if part.breakpoint]
+    marks = [tool.breakpoint for tool in prompt.tools] + [turn.breakpoint for turn in prompt.turns]
+    return [place for place, marked in enumerate(marks) if marked]
 
 
 def _named(place: int, prompt: Fingerprint) -> str:
