@@ -77,7 +77,10 @@ class Edge:
         sent = {"authorization": f"Bearer {KEY}"} if headers is None else headers
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         response = await self.http.request(
-            method, f"http://{self.address}{path}", headers=dict(sent), content=content
+            method,
+            f"http://{self.address}{path}",
+            headers=[(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
+            content=content,
         )
         names = {name.decode().lower(): value.decode() for name, value in response.headers}
         return Answered(response.status, names, response.content)
@@ -99,11 +102,8 @@ async def serving_edge(tmp_path: Path) -> AsyncIterator[Edge]:
     async with ScriptedUpstream() as provider:
         addresses = ports.free()
         config = tmp_path / "penstock.yaml"
-        server = {
-            "name": "provider",
-            "base_url": provider.url,
-            "models": [{"name": MODEL, "inputs": ["text", "image"]}],
-        }
+        model = {"name": MODEL, "inputs": ["text", "image"]}
+        server = {"name": "provider", "base_url": provider.url, "models": [model]}
         keys = [api_key("acme", KEY), api_key("other", OTHER_KEY)]
         content = {"keys": {"api": keys}, "upstreams": {"servers": [server]}}
         config.write_text(yaml.safe_dump(content))
