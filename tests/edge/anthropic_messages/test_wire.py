@@ -6,10 +6,9 @@ from typing import Any
 
 import orjson
 import pytest
-from anthropic.types import ModelInfo
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
-from penstock.edge.anthropic_messages.wire import AnthropicMessages, model_page
+from penstock.edge.anthropic_messages.wire import AnthropicMessages
 from penstock.edge.wire import Asked, BadRequest, Failure, FailureKind, Identity
 
 BODY: dict[str, Any] = {
@@ -101,8 +100,3 @@ def test_a_failure_of_a_stream_is_an_event() -> None:
     assert frame.startswith(b"event: error\ndata: ")
     assert frame.count(b"\n\n") == 1
     assert orjson.loads(frame.split(b"data: ")[1])["error"]["type"] == "overloaded_error"
-
-
-def test_models_are_listed_as_anthropics_clients_read_them() -> None:
-    (model,) = [ModelInfo.model_validate(each) for each in model_page({"m": 4096})]
-    assert (model.id, model.type, model.max_input_tokens) == ("m", "model", 4096)

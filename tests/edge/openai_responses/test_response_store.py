@@ -50,7 +50,6 @@ async def test_a_response_is_found_with_its_items(client: redis.asyncio.Redis) -
     store = store_on(client)
     kept = answered(1)
     assert await store.save(ANN, kept)
-    assert await store.find(ANN, "resp_1") == kept
     assert orjson.loads(await store.response(ANN, "resp_1") or b"") == orjson.loads(kept.response)
     assert await items_before(store, ANN, "resp_1") == ["msg_1_i0", "msg_1_0"]
 
@@ -68,6 +67,16 @@ async def test_a_conversation_is_the_items_of_all_its_responses(
     ]
 
 
+async def test_what_a_response_was_made_from_is_listed(client: redis.asyncio.Redis) -> None:
+    store = store_on(client)
+    await store.save(ANN, answered(1))
+    context = await store.context(ANN, References("resp_1"))
+    await store.save(ANN, answered(2, context=context.items))
+    listed = await store.inputs(ANN, "resp_2") or ()
+    assert [item["id"] for item in listed] == ["msg_1_i0", "msg_1_0", "msg_2_i0"]
+    assert await store.inputs(ANN, "resp_9") is None
+
+
 async def test_single_items_are_found_by_their_identifiers(client: redis.asyncio.Redis) -> None:
     store = store_on(client)
     await store.save(ANN, answered(1))
@@ -78,7 +87,7 @@ async def test_single_items_are_found_by_their_identifiers(client: redis.asyncio
 async def test_nobody_else_finds_a_response(client: redis.asyncio.Redis) -> None:
     store = store_on(client)
     await store.save(ANN, answered(1))
-    assert await store.find(BOB, "resp_1") is None
+    assert await store.response(BOB, "resp_1") is None
     assert not await store.delete(BOB, "resp_1")
     assert not (await store.context(BOB, References("", ("msg_1_0",)))).referenced
     with pytest.raises(BadRequest) as caught:
@@ -101,7 +110,7 @@ async def test_what_was_needed_least_recently_makes_room(client: redis.asyncio.R
     store = store_on(client, max_bytes=12_000)
     for number in range(5):
         assert await store.save(ANN, answered(number, LONG))
-    found = [await store.find(ANN, f"resp_{number}") is not None for number in range(5)]
+    found = [await store.response(ANN, f"resp_{number}") is not None for number in range(5)]
     assert found[0] is False
     assert found[4] is True
 
@@ -119,7 +128,7 @@ async def test_one_caller_does_not_make_room_for_another(client: redis.asyncio.R
     await store.save(BOB, answered(0))
     for number in range(5):
         await store.save(ANN, answered(number, LONG))
-    assert await store.find(BOB, "resp_0") is not None
+    assert await store.response(BOB, "resp_0") is not None
 
 
 async def test_what_is_larger_than_the_bounds_is_not_kept(client: redis.asyncio.Redis) -> None:

@@ -20,7 +20,7 @@ BEFORE = [{"type": "message", "id": "msg_0_0", "role": "user", "content": "befor
 
 
 def read(context: Context = NOTHING, **fields: Any) -> ResponseAsked:
-    return WIRE.read(orjson.dumps({**BODY, **fields}), {}, context)
+    return WIRE.read(orjson.dumps({**BODY, **fields}), {}, context, keeps=True)
 
 
 def answer() -> pb.GenerateResult:
@@ -34,14 +34,14 @@ def answer() -> pb.GenerateResult:
 def test_a_body_becomes_what_was_asked() -> None:
     asked = read(stream=True)
     assert (asked.model, asked.streams, asked.ignored) == ("gpt-x", True, ("user",))
-    assert asked.affinity_key == "k"
+    assert asked.affinity == "k"
 
 
 def test_a_body_says_what_it_needs_of_the_store() -> None:
     assert WIRE.needs(orjson.dumps({**BODY, "previous_response_id": "r"})) == References("r")
 
 
-@pytest.mark.parametrize("fields", [{"model": None}, {"stream": "yes"}, {"metadata": 3}])
+@pytest.mark.parametrize("fields", [{"model": 3}, {"stream": "yes"}, {"metadata": 3}])
 def test_what_is_wrong_is_refused_before_the_answer_is_made(fields: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         read(**fields)
@@ -78,6 +78,18 @@ def test_a_stream_keeps_the_same_as_the_whole_answer() -> None:
     assert stream.kept() == WIRE.kept(whole, USAGE, asked, IDENTITY)
     sent = orjson.loads(last.rsplit(b"data: ", 1)[1])["response"]
     assert sent == orjson.loads(WIRE.whole(whole, USAGE, asked, IDENTITY))
+
+
+def test_a_response_that_was_not_fetched_is_refused() -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(previous_response_id="resp_0")
+    assert caught.value.param == "previous_response_id"
+
+
+def test_without_a_store_a_response_says_that_it_is_not_kept() -> None:
+    asked = WIRE.read(orjson.dumps(BODY), {})
+    assert WIRE.kept(answer(), USAGE, asked, IDENTITY) is None
+    assert orjson.loads(WIRE.whole(answer(), USAGE, asked, IDENTITY))["store"] is False
 
 
 def test_nothing_is_kept_where_the_caller_says_so() -> None:

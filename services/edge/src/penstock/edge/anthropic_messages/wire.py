@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import orjson
 from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
@@ -100,22 +98,3 @@ def estimated_tokens(task: pb.GenerateTask) -> int:
 def message_id(identity: Identity) -> str:
     """The message's identifier."""
     return f"msg_{identity.number}"
-
-
-@pure
-def model_page(models: Mapping[str, int]) -> list[dict[str, object]]:
-    """Entries of the list of models: names, and the largest input of each in tokens, 0 for unknown.
-
-    When a model appeared is not known, for which the protocol has the epoch.
-    """
-    return [
-        {
-            "type": "model",
-            "id": name,
-            "display_name": name,
-            "created_at": "1970-01-01T00:00:00Z",
-            "lifecycle": "active",
-            **({"max_input_tokens": tokens} if tokens else {}),
-        }
-        for name, tokens in models.items()
-    ]

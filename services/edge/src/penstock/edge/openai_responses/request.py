@@ -140,6 +140,9 @@ def task_of(body: Json, context: Context) -> pb.GenerateTask:
         if body.get(field):
             raise unsupported(field, problem)
     boolean(body.get("background"), "background")
+    previous = text(body.get("previous_response_id"), "previous_response_id")
+    if previous and not context.items:
+        raise unresolved("previous_response_id", previous)
     word(body.get("truncation"), "truncation", ("auto", "disabled"))
     own = input_of(body, context)
     items = [*context.items, *own]

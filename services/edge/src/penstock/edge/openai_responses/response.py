@@ -63,8 +63,13 @@ class ResponseHead:
 
 
 @pure
-def head_of(body: Json, response_id: str, created_unix_s: int, model: str) -> ResponseHead:
+def head_of(
+    body: Json, response_id: str, created_unix_s: int, model: str, *, keeps: bool = True
+) -> ResponseHead:
     """The head of the response to a request.
+
+    Args:
+        keeps: whether there is a store for responses.
 
     Raises:
         BadRequest: naming a field of the request that is wrong.
@@ -76,7 +81,9 @@ def head_of(body: Json, response_id: str, created_unix_s: int, model: str) -> Re
         given["text"] = {**SHOWN_AGAIN["text"], **given["text"]}
     shown_again = {**SHOWN_AGAIN, **given, "metadata": metadata_of(body)}
     has_state = ENCRYPTED_REASONING in included(body)
-    return ResponseHead(response_id, created_unix_s, model, shown_again, has_state, is_stored(body))
+    return ResponseHead(
+        response_id, created_unix_s, model, shown_again, has_state, keeps and is_stored(body)
+    )
 
 
 @pure

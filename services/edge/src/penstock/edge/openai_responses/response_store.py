@@ -43,8 +43,10 @@ class ResponseStore(Protocol):
         """
         ...
 
-    async def find(self, caller: str, response_id: str) -> KeptResponse | None:
-        """A response with its items; None where it, or one of them, is not kept."""
+    async def inputs(self, caller: str, response_id: str) -> Sequence[Json] | None:
+        """The items that a response was made from, oldest first, those of the responses before it
+        included; None where it is not kept. An item that is not kept is left out.
+        """
         ...
 
     async def response(self, caller: str, response_id: str) -> bytes | None:
@@ -105,29 +107,29 @@ class RedisResponseStore:
         return True
 
     async def context(self, caller: str, wanted: References) -> Context:
-        items: list[Json] = []
-        if wanted.previous_response_id:
-            found = await self.find(caller, wanted.previous_response_id)
-            if found is None:
-                raise unresolved("previous_response_id", wanted.previous_response_id)
-            before = await self._items(caller, found.context_ids)
-            items = [*(each for each in before if each is not None), *found.own]
-            if len(items) < len(before) + len(found.own):
-                raise unresolved("previous_response_id", wanted.previous_response_id)
+        items = await self._before(caller, wanted.previous_response_id)
         ids = [*wanted.item_ids, *wanted.reasoning_ids]
         single = await self._items(caller, ids)
         known = {name: item for name, item in zip(ids, single, strict=True) if item is not None}
         return Context(items, known)
 
-    async def find(self, caller: str, response_id: str) -> KeptResponse | None:
+    async def _before(self, caller: str, response_id: str) -> Sequence[Json]:
+        """The items of a response and of those before it; none for no response."""
+        if not response_id:
+            return ()
+        record = await self._record(caller, response_id)
+        ids = () if record is None else record.context_ids + record.own_ids
+        found = await self._items(caller, ids)
+        if record is None or None in found:
+            raise unresolved("previous_response_id", response_id)
+        return [item for item in found if item is not None]
+
+    async def inputs(self, caller: str, response_id: str) -> Sequence[Json] | None:
         record = await self._record(caller, response_id)
         if record is None:
             return None
-        own = await self._items(caller, record.own_ids)
-        known = tuple(item for item in own if item is not None)
-        if len(known) < len(own):
-            return None
-        return KeptResponse(response_id, record.response, record.context_ids, known, record.inputs)
+        ids = record.context_ids + record.own_ids[: record.inputs]
+        return [item for item in await self._items(caller, ids) if item is not None]
 
     async def response(self, caller: str, response_id: str) -> bytes | None:
         record = await self._record(caller, response_id)

@@ -14,7 +14,7 @@ from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.edge.answer_blocks.blocks import Block
 from penstock.edge.answer_blocks.sequence import blocks_of
-from penstock.edge.json_fields import Json, boolean, name, parse_body, text
+from penstock.edge.json_fields import Json, boolean, parse_body, text
 from penstock.edge.openai_responses.errors import KINDS, error_object
 from penstock.edge.openai_responses.keeping import KeptResponse, kept_response
 from penstock.edge.openai_responses.request import (
@@ -48,13 +48,12 @@ class ResponseAsked(Asked):
     Attributes:
         body: the request.
         context: what the store has of what it refers to.
-        affinity_key: what requests share that should meet the same provider's cache; empty for
-            nothing.
+        keeps: whether there is a store for responses.
     """
 
     body: Json = field(default_factory=dict)
     context: Context = NOTHING
-    affinity_key: str = ""
+    keeps: bool = False
 
 
 class OpenAIResponses:
@@ -70,23 +69,32 @@ class OpenAIResponses:
         return references(parse_body(body))
 
     @pure
-    def read(self, body: bytes, headers: Headers, context: Context = NOTHING) -> ResponseAsked:
+    def read(
+        self,
+        body: bytes,
+        headers: Headers,
+        context: Context = NOTHING,
+        *,
+        keeps: bool = False,
+    ) -> ResponseAsked:
         """See Wire.
 
         Args:
             context: what the store has of what the request `needs`.
+            keeps: whether there is a store for responses.
         """
         given = parse_body(body)
         head_of(given, "", 0, "")  # what is only shown again is checked before the answer is made
         return ResponseAsked(
             task=task_of(given, context),
-            model=name(given.get("model"), "model"),
+            model=text(given.get("model"), "model"),
             streams=boolean(given.get("stream"), "stream") or False,
             ignored=ignored_fields(given),
+            affinity=text(given.get("prompt_cache_key"), "prompt_cache_key"),
             metadata=metadata_of(given),
             body=given,
             context=context,
-            affinity_key=text(given.get("prompt_cache_key"), "prompt_cache_key"),
+            keeps=keeps,
         )
 
     @pure
@@ -173,7 +181,8 @@ class _Finished:
 @pure
 def response_head(asked: ResponseAsked, identity: Identity) -> ResponseHead:
     """The head of the response to a request."""
-    return head_of(asked.body, PREFIX + identity.number, identity.created_s, identity.model)
+    response_id, created_s = PREFIX + identity.number, identity.created_s
+    return head_of(asked.body, response_id, created_s, identity.model, keeps=asked.keeps)
 
 
 def _own(asked: Asked) -> ResponseAsked:
