@@ -7,7 +7,7 @@ its clients expect them. It does no I/O; `app` reads and sends for all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -83,7 +83,8 @@ class Asked:
         streams: whether the answer is to come as events.
         ignored: fields of the request that have no effect.
         shows_usage: whether a stream ends with the counts of tokens.
-        metadata: the request's own key-value pairs, for callers that cannot set headers.
+        affinity: what keeps like calls together at one instance; empty for the run.
+        metadata: the request's own pairs of texts, for callers that cannot set headers.
     """
 
     task: pb.GenerateTask
@@ -91,7 +92,8 @@ class Asked:
     streams: bool = False
     ignored: tuple[str, ...] = ()
     shows_usage: bool = True
-    metadata: Mapping[str, str] | None = None
+    affinity: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
