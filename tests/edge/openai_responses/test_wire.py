@@ -101,8 +101,8 @@ ERRORS = [
     (FailureKind.UNAUTHENTICATED, 401, "invalid_api_key"),
     (FailureKind.RATE_LIMITED, 429, "rate_limit_exceeded"),
     (FailureKind.NO_BUDGET, 429, "insufficient_quota"),
-    (FailureKind.INTERNAL, 500, "server_error"),
-    (FailureKind.OVERLOADED, 503, "overloaded"),
+    (FailureKind.INTERNAL, 500, "internal_error"),
+    (FailureKind.OVERLOADED, 503, "server_overloaded"),
     (FailureKind.TIMED_OUT, 504, "timeout"),
 ]
 
@@ -127,5 +127,5 @@ def test_a_failure_of_a_stream_ends_its_response() -> None:
     response = orjson.loads(frame.split(b"data: ")[1])["response"]
     assert (response["status"], response["error"]) == (
         "failed",
-        {"code": "overloaded", "message": "why"},
+        {"code": "server_error", "message": "why"},
     )

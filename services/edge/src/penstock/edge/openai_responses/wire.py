@@ -15,7 +15,7 @@ from penstock.api.inference.v1 import inference_pb2 as pb
 from penstock.edge.answer_blocks.blocks import Block
 from penstock.edge.answer_blocks.sequence import blocks_of
 from penstock.edge.json_fields import Json, boolean, parse_body, text
-from penstock.edge.openai_responses.errors import KINDS, error_object
+from penstock.edge.openai_chat.errors import error_object, status_of
 from penstock.edge.openai_responses.keeping import KeptResponse, kept_response
 from penstock.edge.openai_responses.request import (
     Context,
@@ -34,11 +34,19 @@ from penstock.edge.openai_responses.response import (
     head_of,
 )
 from penstock.edge.openai_responses.stream import KEEP_ALIVE, ResponseStream
-from penstock.edge.wire import Asked, Failure, Headers, Identity
+from penstock.edge.wire import Asked, Failure, FailureKind, Headers, Identity
 from penstock.service.purity import pure
 
 NOTHING = Context()
 SERVER_ERROR = "server_error"
+FAILED_CODES = {
+    FailureKind.INVALID: "invalid_prompt",
+    FailureKind.RATE_LIMITED: "rate_limit_exceeded",
+    FailureKind.NO_BUDGET: "rate_limit_exceeded",
+}
+"""Codes of responses that failed, for which the protocol has a list of its own; others are
+`server_error`.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class OpenAIResponses:
     @pure
     def error(self, failure: Failure, request_id: str) -> tuple[int, bytes]:
         """See Wire."""
-        return KINDS[failure.kind].status, orjson.dumps(error_object(failure))
+        return status_of(failure), orjson.dumps(error_object(failure))
 
 
 class ResponseEvents:
@@ -160,7 +168,7 @@ class ResponseEvents:
 
     def failure(self, failure: Failure) -> bytes:
         """See Events."""
-        code = failure.code or KINDS[failure.kind].code or SERVER_ERROR
+        code = FAILED_CODES.get(failure.kind, SERVER_ERROR)
         return self._stream.failure(code, failure.message)
 
     def keep_alive(self) -> bytes:
