@@ -24,7 +24,7 @@ from penstock.edge.openai_responses.wire import (
     ResponseAsked,
     ResponseEvents,
 )
-from penstock.edge.wire import Asked, Headers, Identity
+from penstock.edge.wire import Asked, Events, Headers, Identity
 from penstock.rpc.errors import Fault, not_found, unavailable
 from penstock.rpc.reasons import Reason
 from redis.exceptions import RedisError
@@ -69,6 +69,10 @@ class ResponseKeeper:
     async def keep_streamed(self, caller: str, events: ResponseEvents) -> None:
         """Keep an answer whose last events are made, if its caller wants it kept."""
         await self._keep(caller, events.kept())
+
+    def of(self, caller: str) -> CallersResponses:
+        """The responses of one caller."""
+        return CallersResponses(self, caller)
 
     async def _keep(self, caller: str, kept: KeptResponse | None) -> None:
         if kept is None or self._store is None:
@@ -125,6 +129,29 @@ class ResponseKeeper:
         return orjson.dumps(
             page_of(items, limit=int(limit), is_ascending=is_ascending, after=after)
         )
+
+
+class CallersResponses:
+    """Keeps the responses of one caller, before their end is told. See Keeping."""
+
+    def __init__(self, keeper: ResponseKeeper, caller: str) -> None:
+        self._keeper, self._caller = keeper, caller
+
+    async def whole(
+        self,
+        result: pb.GenerateResult,
+        usage: common_pb2.Usage,
+        asked: Asked,
+        identity: Identity,
+    ) -> None:
+        """See Keeping."""
+        await self._keeper.keep_whole(self._caller, result, usage, asked, identity)
+
+    async def streamed(self, events: Events) -> None:
+        """See Keeping."""
+        if not isinstance(events, ResponseEvents):
+            raise TypeError("the answer was rendered by another wire")
+        await self._keeper.keep_streamed(self._caller, events)
 
 
 async def _answer(asked: Awaitable[T]) -> T:
