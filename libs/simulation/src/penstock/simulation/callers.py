@@ -21,7 +21,6 @@ TEXTS = tuple(f"the quick brown fox jumps over the lazy dog number {n} and goes 
 MAX_TOKENS = 16
 GIVEN_S = (0.3, 1.0, 3.0)
 """Deadlines that callers set."""
-REUSED = (common_pb2.CACHE_OUTCOME_EXACT_HIT, common_pb2.CACHE_OUTCOME_COALESCED)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Ended:
     """How a call ended: `OK`, a status code, or `left` where the caller hung up.
 
     `number` is that of the computation which the answer carries, 0 for none; `tokens` are those
-    that the receipt charges.
+    that the receipt charges. `is_kept`: a cache had kept it. (Who follows a call in flight gets what
+    that call gets, whatever its end.)
     """
 
     tenant: str
@@ -39,7 +39,7 @@ class Ended:
     given_s: float
     number: int = 0
     tokens: int = 0
-    is_reused: bool = False
+    is_kept: bool = False
     has_own_text: bool = True
 
 
@@ -86,11 +86,11 @@ async def _one_call(system: System, tenant: str, name: str, rng: Random) -> Ende
         return Ended(tenant, text, error.code.name, took_s, given_s)
     content, receipt = work.result()
     first, _, rest = content.partition("|")
-    is_reused = receipt.cache.outcome in REUSED
+    is_kept = receipt.cache.outcome == common_pb2.CACHE_OUTCOME_EXACT_HIT
     usage = receipt.usage
     tokens = usage.input_tokens + usage.output_tokens
     return Ended(
-        tenant, text, "OK", took_s, given_s, int(first or 0), tokens, is_reused, rest == text
+        tenant, text, "OK", took_s, given_s, int(first or 0), tokens, is_kept, rest == text
     )
 
 

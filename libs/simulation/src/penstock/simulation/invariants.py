@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.api.router.v1 import router_pb2
-from penstock.simulation.callers import JOB_TENANT, Ended, Told
+from penstock.simulation.callers import JOB_TENANT, MAX_TOKENS, Ended, Told
 from penstock.simulation.scripted_instance import Computations, tokens_of
 from penstock.simulation.store_model import StoreModel
 from penstock.simulation.store_values import Stream
@@ -94,7 +94,7 @@ def check_answers(calls: Iterable[Ended], computations: Computations) -> Iterato
             yield Violation("wrong answer", str(call))
         elif computed.organisation != call.tenant:
             yield Violation("wrong tenant", f"{computed.organisation}'s answer: {call}")
-        elif call.is_reused and not computed.may_be_kept:
+        elif call.is_kept and not computed.may_be_kept:
             yield Violation("kept failure", str(call))
 
 
@@ -104,7 +104,7 @@ def check_money(
     """What was answered is booked, no call is booked twice, and no limit is passed."""
     for tenant, book in books.items():
         answered = sum(call.tokens for call in told.calls if call.tenant == tenant)
-        asked = sum(tokens_of(call.text) for call in told.calls if call.tenant == tenant)
+        asked = sum(_most_tokens(call) for call in told.calls if call.tenant == tenant)
         if tenant == JOB_TENANT:
             asked = sum(map(tokens_of, told.job_texts))
         if book.committed < answered:
@@ -117,6 +117,11 @@ def check_money(
             yield Violation("overshoot", f"{tenant}: {book} of {limits[tenant]}")
         if book.held:
             yield Violation("hold left", f"{tenant}: {book}")
+
+
+def _most_tokens(call: Ended) -> int:
+    """The most that a call may be charged; what a call that ended early has used is estimated."""
+    return tokens_of(call.text) if call.status == "OK" else tokens_of(call.text) + MAX_TOKENS
 
 
 def check_jobs(told: Told, ledger: StoreModel) -> Iterator[Violation]:

@@ -49,6 +49,8 @@ ADDRESSES = {name: f"10.0.0.{number}:7000" for number, name in enumerate(SERVICE
 INSTANCES = {f"instance-{number}": f"10.0.1.{number}:7000" for number in (1, 2)}
 HOLD_MS, LEASE_MS, JOB_LEASE_MS = 4_000, 1_000, 1_000
 HEARTBEAT_S = 1.0
+FOUND_DEAD_S = 4.0
+"""After this a connection that hangs is given up, as liveness pings do."""
 CONCURRENCY = 4
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -205,7 +207,7 @@ class _FaultyPeer:
     async def _hang(self, call: Call) -> None:
         """Until the deadline, or until the connection is found dead."""
         now_s = asyncio.get_running_loop().time()
-        await asyncio.sleep(max(min(call.remaining_s(now_s), 60.0), 0.0))
+        await asyncio.sleep(max(min(call.remaining_s(now_s), FOUND_DEAD_S), 0.0))
         raise unavailable("the connection hung")
 
     def _check_alive(self) -> None:
