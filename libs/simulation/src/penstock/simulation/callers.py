@@ -28,8 +28,8 @@ class Ended:
     """How a call ended: `OK`, a status code, or `left` where the caller hung up.
 
     `number` is that of the computation which the answer carries, 0 for none; `tokens` are those
-    that the receipt charges. `is_kept`: a cache had kept it. (Who follows a call in flight gets what
-    that call gets, whatever its end.)
+    that the receipt charges. `is_kept`: a cache had kept it. (Who follows a call in flight
+    gets what that call gets, whatever its end.)
     """
 
     tenant: str

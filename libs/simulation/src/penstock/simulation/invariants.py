@@ -57,7 +57,7 @@ class Booked:
 def booked(ledger: StoreModel, rule: str) -> Booked:
     """What stands under a rule's counters."""
     committed = held = expired = doubles = 0
-    for key in ledger.keys():
+    for key in ledger.all_keys():
         if f"c:{rule}:" in key:
             row = ledger.peek(key)
             committed, held = committed + int(row["c"]), held + int(row["h"])
@@ -109,9 +109,7 @@ def check_money(
             asked = sum(map(tokens_of, told.job_texts))
         if book.committed < answered:
             yield Violation("lost charge", f"{tenant}: {book.committed} booked of {answered}")
-        if book.committed > asked + book.expired or (
-            book.double_commits and tenant != JOB_TENANT
-        ):
+        if book.committed > asked + book.expired or (book.double_commits and tenant != JOB_TENANT):
             yield Violation("double charge", f"{tenant}: {book}, all calls come to {asked}")
         if book.committed > limits[tenant]:
             yield Violation("overshoot", f"{tenant}: {book} of {limits[tenant]}")

@@ -43,7 +43,7 @@ from penstock.simulation.virtual_loop import run_virtual
 from penstock.stack.configuration import api_key
 
 LIMITER = limiter_pb2.DESCRIPTOR.services_by_name["LimiterService"]
-LIMITS = {tenant: 10**9 for tenant in (*TENANTS, JOB_TENANT)} | {"tight": 300}
+LIMITS = dict.fromkeys((*TENANTS, JOB_TENANT), 10**9) | {"tight": 300}
 """Tokens a month; that of `tight` is soon reached."""
 RATES: dict[FaultKind, float] = {
     "delay": 0.02,
@@ -75,7 +75,7 @@ def play(seed: int, only: frozenset[str] | None = None) -> Outcome:
     """Run a seed in virtual time; `only` are the keys of the faults that may happen."""
     logging.disable(logging.CRITICAL)
     try:
-        with config_file(_sections()) as file:
+        with config_file(sections()) as file:
             return run_virtual(_play(seed, only, file))
     finally:
         logging.disable(logging.NOTSET)
@@ -103,7 +103,8 @@ def shrink(seed: int) -> tuple[Outcome, frozenset[str]]:
     return outcome, frozenset(kept)
 
 
-def _sections() -> dict[str, object]:
+def sections() -> dict[str, object]:
+    """The configuration of a run: keys of the tenants, and a budget for each."""
     rules = [
         {
             "name": f"budget-{tenant}",

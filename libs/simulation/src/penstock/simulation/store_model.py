@@ -42,7 +42,7 @@ class StoreModel(StreamCommands):
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self.published: Callable[[str, str], int] = lambda channel, text: 0
+        self.published: Callable[[str, str], int] = _nobody_listens
         self._values: dict[str, Any] = {}
         self._expires_ms: dict[str, int] = {}
         self._scripts: dict[str, Callable[..., Any]] = {}
@@ -70,7 +70,7 @@ class StoreModel(StreamCommands):
         """The value of a key as it is kept, for checks; None if there is none."""
         return self._values[key] if self._is_alive(key) else None
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """All keys."""
         return [key for key in list(self._values) if self._is_alive(key)]
 
@@ -180,8 +180,13 @@ class StoreModel(StreamCommands):
         return OK
 
     def _scan(self, cursor: str, *options: str) -> Any:
-        given = {name.upper(): value for name, value in zip(options[::2], options[1::2])}
-        return ["0", [key for key in self.keys() if fnmatch.fnmatchcase(key, given.get("MATCH", "*"))]]
+        given = {
+            name.upper(): value for name, value in zip(options[::2], options[1::2], strict=True)
+        }
+        return [
+            "0",
+            [key for key in self.all_keys() if fnmatch.fnmatchcase(key, given.get("MATCH", "*"))],
+        ]
 
     def _pexpire(self, key: str, milliseconds: str) -> int:
         return self._pexpireat(key, str(self.now_ms + int(milliseconds)))
@@ -331,6 +336,10 @@ class StoreModel(StreamCommands):
 
     def _zremrangebyscore(self, key: str, low: str, high: str) -> int:
         return self._take_out(key, Scores, self._zrangebyscore(key, low, high))
+
+
+def _nobody_listens(_channel: str, _text: str) -> int:
+    return 0
 
 
 def _slice(names: list[str], first: str, last: str) -> list[str]:

@@ -49,7 +49,7 @@ class StoreServer:
         """
 
         def open_store(
-            url: str, *, timeout_s: float = 2.0, retries: int = 2
+            _url: str, *, timeout_s: float = 2.0, retries: int = 2
         ) -> redis.asyncio.Redis:
             return self._client(owner, timeout_s, retries)
 

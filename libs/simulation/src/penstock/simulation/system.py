@@ -131,6 +131,10 @@ class System:
             metadata=metadata,
         )
 
+    def endpoint(self, name: str, service: ServiceDescriptor) -> LocalEndpoint:
+        """What serves a service now."""
+        return self._served[ADDRESSES[name], service.full_name]
+
     def _finder(self, address: str, service: ServiceDescriptor) -> Find:
         return lambda: self._served.get((address, service.full_name))
 

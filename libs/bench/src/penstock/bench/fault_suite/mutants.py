@@ -29,7 +29,11 @@ ADMISSION = ("tests/router/admission",)
 ROUTER = "services/router/src/penstock/router/"
 JOBS = ("tests/router/jobs", "tests/router/api/test_job_service.py")
 KEYS = ("tests/tasks/test_answer_keys.py", "tests/cache/test_exact_lookup.py")
-SHARING = ("tests/router/caching", "tests/cache/test_exact_lookup.py", "tests/cache/test_storing.py")
+SHARING = (
+    "tests/router/caching",
+    "tests/cache/test_exact_lookup.py",
+    "tests/cache/test_storing.py",
+)
 TASKS = "libs/tasks/src/penstock/tasks/"
 
 
@@ -64,11 +68,20 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             ("if amount > limit then\n    return NEVER", "if false then\n    return NEVER"),
             ("amount > 0 and amount > available then", "amount > 0 and amount > unspent then"),
-            ("if amount > 0 and amount * interval_us > room_us", "if amount * interval_us > limit * 2e9"),
+            (
+                "if amount > 0 and amount * interval_us > room_us",
+                "if amount * interval_us > limit * 2e9",
+            ),
             ("return limit and tonumber(limit) or counter[LIMIT]", "return counter[LIMIT]"),
             ("'w', int(window), 'c', 0, 'h', 0, 'a', 0)", "'w', int(window), 'h', 0, 'a', 0)"),
-            ("if now_ms >= counter[WINDOW_END_MS] then", "if now_ms > counter[WINDOW_END_MS] + 1e12 then"),
-            ("local first_kept = present - ROLLING_STEPS", "local first_kept = present - ROLLING_STEPS + 30"),
+            (
+                "if now_ms >= counter[WINDOW_END_MS] then",
+                "if now_ms > counter[WINDOW_END_MS] + 1e12 then",
+            ),
+            (
+                "local first_kept = present - ROLLING_STEPS",
+                "local first_kept = present - ROLLING_STEPS + 30",
+            ),
             ("unspent * 10 < limit", "unspent * 10 < 0"),
         ],
     ),
@@ -88,7 +101,10 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             ("if reservation.is_lease and tight then", "if false then"),
             ("if redis.call('EXISTS', PREFIX .. 'drained') == 1 then", "if false then"),
-            ("book_entry(counter[KEY], hold.windows[i], 0, amount)", "book_entry(counter[KEY], hold.windows[i], 0, 0)"),
+            (
+                "book_entry(counter[KEY], hold.windows[i], 0, amount)",
+                "book_entry(counter[KEY], hold.windows[i], 0, 0)",
+            ),
             ("if earlier.fence > reservation.fence then", "if false then"),
             ("if earlier.is_open then\n    holds.free", "if false then\n    holds.free"),
             ("reservation[cost] = less_spent(reservation[cost], earlier.spent)", ""),
@@ -105,7 +121,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 "counters.limit_of(counter, limits), amount)\n  elseif is_in_window(hold, i, counter) then",
                 "counters.limit_of(counter, limits), amount)\n  else",
             ),
-            ("book(hold, i, counter, minimum, -held_amount(hold, counter))", "book(hold, i, counter, 0, -held_amount(hold, counter))"),
+            (
+                "book(hold, i, counter, minimum, -held_amount(hold, counter))",
+                "book(hold, i, counter, 0, -held_amount(hold, counter))",
+            ),
             ("redis.call('ZREM', HOLDS, id)\n    local hold = read(id)", "local hold = read(id)"),
             ("hold.spent[d] = hold.spent[d] + hold.minimum[d]", ""),
         ],
@@ -115,7 +134,10 @@ MUTANTS: tuple[Mutant, ...] = (
         HOLDS,
         [
             ("local difference = spent[d] - hold.spent[d]", "local difference = spent[d]"),
-            ("local held = hold.is_open and holds.held_amount(hold, counter) or 0", "local held = holds.held_amount(hold, counter)"),
+            (
+                "local held = hold.is_open and holds.held_amount(hold, counter) or 0",
+                "local held = holds.held_amount(hold, counter)",
+            ),
             ("if hold.fence > fence then", "if false then"),
             ("if #path > 0 or is_nothing then", "if #path > 0 then"),
             ("redis.call('ZREM', HOLDS, id)", ""),
@@ -135,7 +157,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ROUTER + "admission/leases.py",
         ADMISSION,
         [
-            ("if lease is None or self._clock.monotonic() >= lease.good_until_s:", "if lease is None:"),
+            (
+                "if lease is None or self._clock.monotonic() >= lease.good_until_s:",
+                "if lease is None:",
+            ),
             ("lease.left[part] += amounts[part] - done[part]", "lease.left[part] += amounts[part]"),
             ("self.left[part] -= amounts[part]", "pass"),
             ("lease.left[part] -= settled + lease.in_flight[part]", "pass"),
@@ -173,10 +198,19 @@ MUTANTS: tuple[Mutant, ...] = (
         TASKS + "answer_keys.py",
         KEYS,
         [
-            ("keyed_hash(salt, tenant.encode(), namespace.encode()", "keyed_hash(salt, namespace.encode()"),
-            ("tenant.encode(), namespace.encode(), model.encode()", "tenant.encode(), namespace.encode()"),
-            ("digest.update(len(part).to_bytes(8, \"big\"))", "pass"),
-            ("(principal.organisation, principal.team, *sorted(principal.tags))", "(principal.organisation,)"),
+            (
+                "keyed_hash(salt, tenant.encode(), namespace.encode()",
+                "keyed_hash(salt, namespace.encode()",
+            ),
+            (
+                "tenant.encode(), namespace.encode(), model.encode()",
+                "tenant.encode(), namespace.encode()",
+            ),
+            ('digest.update(len(part).to_bytes(8, "big"))', "pass"),
+            (
+                "(principal.organisation, principal.team, *sorted(principal.tags))",
+                "(principal.organisation,)",
+            ),
             ("hashlib.blake2b(key=secret[:64], ", "hashlib.blake2b("),
         ],
     ),
