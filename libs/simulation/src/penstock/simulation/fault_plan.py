@@ -44,14 +44,14 @@ class FaultPlan:
     ) -> None:
         self.is_active = False
         self.happened: dict[str, FaultKind] = {}
-        self._seed = seed
+        self.seed = seed
         self._rates = rates
         self._only = only
         self._passed: Counter[str] = Counter()
 
     def rng(self, name: str) -> Random:
         """Chance of one part of the run, apart from all other parts."""
-        return Random(f"{self._seed}/{name}")
+        return Random(f"{self.seed}/{name}")
 
     def may_happen(self, key: str, kind: FaultKind) -> bool:
         """Whether a fault that is planned otherwise happens; notes it if so."""

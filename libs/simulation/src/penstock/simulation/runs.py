@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,7 @@ RATES: dict[FaultKind, float] = {
     "cancel": 0.1,
 }
 TIGHT_COUNTER = "penstock:limiter:{tight}:c:budget-tight:calendar-tokens-month:tight"
+STORES = ("ledger", "answers")
 CALLERS, CALLS, JOBS = 6, 6, 2
 JOBS_END_S = 90.0
 SETTLED_S = HOLD_MS / 1e3 + 2 * LEASE_MS / 1e3 + 1.0
@@ -71,12 +72,23 @@ class Outcome:
     digest: str = ""
 
 
-def play(seed: int, only: frozenset[str] | None = None) -> Outcome:
-    """Run a seed in virtual time; `only` are the keys of the faults that may happen."""
+def play(
+    seed: int,
+    only: frozenset[str] | None = None,
+    rates: Mapping[FaultKind, float] = RATES,
+    kills: Sequence[str] | None = None,
+) -> Outcome:
+    """Run a seed in virtual time.
+
+    Args:
+        only: keys of the faults that may happen; None: all.
+        rates: by kind of fault, the share of awaits at which it happens.
+        kills: what is killed and started again, one after the other; None: chosen by the seed.
+    """
     logging.disable(logging.CRITICAL)
     try:
         with config_file(sections()) as file:
-            return run_virtual(_play(seed, only, file))
+            return run_virtual(_play(FaultPlan(seed, rates, only), kills, file))
     finally:
         logging.disable(logging.NOTSET)
 
@@ -122,8 +134,7 @@ def sections() -> dict[str, object]:
     return {"keys": {"api": keys}, "limits": {"rules": rules}}
 
 
-async def _play(seed: int, only: frozenset[str] | None, file: Path) -> Outcome:
-    plan = FaultPlan(seed, RATES, only)
+async def _play(plan: FaultPlan, kills: Sequence[str] | None, file: Path) -> Outcome:
     system, told, computations = System(plan, file), Told(), Computations()
     for name in SERVICES:
         await system.start(name)
@@ -133,7 +144,7 @@ async def _play(seed: int, only: frozenset[str] | None, file: Path) -> Outcome:
     await asyncio.sleep(2 * HEARTBEAT_S)
     plan.is_active = True
     overshoot = _watch_limits(system)
-    await _load(system, told)
+    await _load(system, told, kills)
     plan.is_active = False
     await _jobs_ended(system, told)
     await asyncio.sleep(SETTLED_S)
@@ -147,10 +158,10 @@ async def _play(seed: int, only: frozenset[str] | None, file: Path) -> Outcome:
     violations += _tasks_left()
     answered = sum(call.status == "OK" for call in told.calls)
     digest = hashlib.sha256(repr(told.calls).encode()).hexdigest()[:16]
-    return Outcome(seed, violations, plan.happened, len(told.calls), answered, digest)
+    return Outcome(plan.seed, violations, plan.happened, len(told.calls), answered, digest)
 
 
-async def _load(system: System, told: Told) -> None:
+async def _load(system: System, told: Told, kills: Sequence[str] | None) -> None:
     """All callers, and what kills services meanwhile."""
     await asyncio.gather(
         *(
@@ -158,15 +169,16 @@ async def _load(system: System, told: Told) -> None:
             for number in range(CALLERS)
         ),
         keep_submitting(system, JOBS, told),
-        _kill_some(system),
+        _kill_some(system, kills),
     )
 
 
-async def _kill_some(system: System) -> None:
+async def _kill_some(system: System, kills: Sequence[str] | None) -> None:
     rng = system.plan.rng("kills")
-    for number in range(rng.choice((0, 0, 1, 2))):
+    if kills is None:
+        kills = rng.choices((*SERVICES, *STORES), k=rng.choice((0, 0, 1, 2)))
+    for number, target in enumerate(kills):
         await asyncio.sleep(rng.uniform(0.1, 1.0))
-        target = rng.choice((*SERVICES, "ledger", "answers"))
         if not system.plan.may_happen(f"kill {target}#{number}", "fail"):
             continue
         if target in SERVICES:

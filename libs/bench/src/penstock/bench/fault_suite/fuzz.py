@@ -32,6 +32,7 @@ from penstock.bench.fault_suite.fuzz_targets import (
     rpc_targets,
 )
 from penstock.bench.fault_suite.logs import FUZZ, append, rows
+from penstock.bench.faults.all_kinds import AllKinds
 from penstock.hosting.outside import Outside
 from penstock.limiter.rules import LimitsSection
 from penstock.otel.telemetry import NO_TELEMETRY
@@ -43,7 +44,6 @@ from penstock.scaler.settings import ScalerSettings
 from penstock.service.settings import load_section
 from penstock.simulation.fault_plan import FaultPlan
 from penstock.simulation.runs import sections
-from penstock.simulation.scripted_instance import Computations, ScriptedInstance
 from penstock.simulation.store_server import Life
 from penstock.simulation.system import (
     INSTANCES,
@@ -105,10 +105,9 @@ async def _world(seed: int, file: Path) -> AsyncIterator[list[Named]]:
     system = System(plan, file)
     for name in SERVICES:
         await system.start(name)
-    computations = Computations()
     registering = [asyncio.create_task(keep_registered(system, name)) for name in INSTANCES]
     for name in INSTANCES:
-        system.serve_instance(name, ScriptedInstance(name, plan, computations))
+        system.serve_instance(name, AllKinds())
     await asyncio.sleep(2.0)
     yield [
         *_rpcs(system),
