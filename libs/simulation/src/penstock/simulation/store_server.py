@@ -40,6 +40,7 @@ class StoreServer:
         """Called after every command that has run, with the keys as they then are."""
         self._sessions: list[_Session] = []
         self._stalled_until_s = 0.0
+        self._entries_seen = 0
         self.model.published = self._publish
 
     def opening(self, owner: Life) -> OpenStore:
@@ -61,6 +62,7 @@ class StoreServer:
             server=self,
             owner=owner,
             protocol=2,
+            driver_info=None,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), retries),
@@ -109,6 +111,11 @@ class StoreServer:
         """Seconds until a command that is sent now is run."""
         now_s = asyncio.get_running_loop().time()
         return max(latency_s, self._stalled_until_s - now_s)
+
+    def has_new_entries(self) -> bool:
+        """Whether anything was added to a stream since this was asked last."""
+        before, self._entries_seen = self._entries_seen, self.model.entries_added
+        return self._entries_seen != before
 
     def wake_waiting(self) -> None:
         """Something was written: who waits for entries looks again."""
@@ -218,7 +225,8 @@ class _Session:
         for answer in answers:
             if answer is not _NO_ANSWER:
                 self.answer(answer)
-        self._server.wake_waiting()
+        if self._server.has_new_entries():
+            self._server.wake_waiting()
 
     def _run(self, command: Command) -> Any:
         name = command[0].upper()

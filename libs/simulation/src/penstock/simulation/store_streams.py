@@ -20,6 +20,8 @@ class StreamCommands:
     """Streams of a store; what is mixed in has `now_ms`, and finds values by key."""
 
     now_ms: int
+    entries_added = 0
+    """Entries that were added to any stream."""
 
     def _read(self, key: str, kind: type[Any]) -> Any:
         raise NotImplementedError
@@ -31,6 +33,7 @@ class StreamCommands:
         stream: Stream = self._edit(key, Stream)
         at = parts.index("*")
         entry = stream.add(self.now_ms, list(parts[at + 1 :]))
+        self.entries_added += 1
         if at:
             stream.trim(int(parts[at - 1]))
         return id_text(entry)
