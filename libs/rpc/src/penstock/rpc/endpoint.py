@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -28,8 +27,7 @@ from penstock.rpc.errors import (
     Fault,
     deadline_exceeded,
     invalid,
-    release_frames,
-    to_fault,
+    released,
     to_rpc_status,
 )
 from penstock.rpc.item_session import Session
@@ -116,50 +114,66 @@ class EndpointHandlers:
         return grpc.stream_unary_rpc_method_handler(self._unary(rpc))
 
     def _unary(self, rpc: Rpc) -> Callable[[Any, Any], Any]:
-        dispatcher = self._dispatcher
-
         async def serve(_: Any, context: Any) -> bytes:
-            share, size = UNLIMITED, None
-            try:
-                call = self._timed(await self._caller(context), context)
-                share = self._join(call)
-                payload = await self._receive(context, share)
-                size = len(payload)
-                pending = dispatcher.begin(rpc, rpc.parse(payload), call)
-                response = pending.response
-                if response is None:
-                    response = await dispatcher.finish(pending)
-                return response.SerializeToString()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                await _refuse(context, error)
-                raise
-            finally:
-                self._leave(share, size)
+            answer = await self._answer(rpc, context)
+            return answer if isinstance(answer, bytes) else await _refuse(context, answer)
 
         return serve
+
+    async def _answer(self, rpc: Rpc, context: Any) -> bytes | Fault:
+        """The answer of a unary RPC. What is refused is refused outside of this: whatever raises
+        that keeps this frame, and with it the request, alive.
+        """
+        share, size = UNLIMITED, None
+        try:
+            call = self._timed(await self._caller(context), context)
+            share = self._join(call)
+            payload = await self._receive(context, share)
+            size = len(payload)
+            request = rpc.parse(payload)
+            del payload
+            pending = self._dispatcher.begin(rpc, request, call)
+            response = pending.response
+            if response is None:
+                response = await self._dispatcher.finish(pending)
+            return response.SerializeToString()
+        except Exception as error:
+            return released(error)
+        finally:
+            self._leave(share, size)
 
     def _stream(self, rpc: Rpc) -> Callable[[Any, Any], AsyncIterator[bytes]]:
         async def serve(_: Any, context: Any) -> AsyncIterator[bytes]:
-            share, size = UNLIMITED, None
-            try:
-                call = self._timed(await self._caller(context), context)
-                share = self._join(call)
-                payload = await self._receive(context, share)
-                size = len(payload)
-                chunks = self._dispatcher.stream(rpc, payload, call)
-                async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
-                    async for chunk in open_chunks:
-                        yield chunk
-            except (asyncio.CancelledError, GeneratorExit):
-                raise
-            except Exception as error:
-                await _refuse(context, error)
-            finally:
-                self._leave(share, size)
+            failed: Fault | None = None
+            async with aclosing(self._pieces(rpc, context)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if isinstance(piece, Fault):
+                        failed = piece
+                        break
+                    yield piece
+            if failed is not None:
+                await _refuse(context, failed)
 
         return serve
+
+    async def _pieces(self, rpc: Rpc, context: Any) -> AsyncIterator[bytes | Fault]:
+        """The pieces of a server-streaming RPC's answer, the last one a Fault where it failed, as
+        in `_answer`.
+        """
+        share, size = UNLIMITED, None
+        try:
+            call = self._timed(await self._caller(context), context)
+            share = self._join(call)
+            payload = await self._receive(context, share)
+            size = len(payload)
+            chunks = self._dispatcher.stream(rpc, payload, call)
+            async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+                async for chunk in open_chunks:
+                    yield chunk
+        except Exception as error:
+            yield released(error)
+        finally:
+            self._leave(share, size)
 
     def _exchange(self, frame: Any) -> Callable[[Any, Any], Any]:
         async def serve(_: Any, context: Any) -> None:
@@ -171,10 +185,12 @@ class EndpointHandlers:
                     item_call = self._item_call(caller)
                     session = Session(self._dispatcher, frame, self._clock, item_call, share)
                     await self._run(session, context)
+                return
             except Fault as fault:
-                await _refuse(context, fault)
+                failed = released(fault)
             finally:
                 self._leave(share, None)
+            await _refuse(context, failed)
 
         return serve
 
@@ -252,10 +268,9 @@ class EndpointHandlers:
         )
 
 
-async def _refuse(context: Any, error: Exception) -> None:
-    """End a call with the failure, and forget what it went through."""
-    fault = to_fault(error)
-    release_frames(error)
+async def _refuse(context: Any, fault: Fault) -> NoReturn:
+    """End a call with a fault."""
     status = rpc_status.to_status(to_rpc_status(fault))
     context.set_trailing_metadata(status.trailing_metadata)
     await context.abort(fault.code, fault.message, status.trailing_metadata)
+    raise fault

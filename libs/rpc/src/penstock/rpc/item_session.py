@@ -24,7 +24,7 @@ from penstock.rpc.errors import (
     deadline_exceeded,
     exhausted,
     invalid,
-    release_frames,
+    released,
     to_item_status,
     unavailable,
 )
@@ -294,8 +294,7 @@ class Session:
         return error
 
     def _end(self, item_id: int, error: BaseException) -> None:
-        self._push(item_id, b"", to_item_status(error))
-        release_frames(error)
+        self._push(item_id, b"", to_item_status(released(error)))
 
     def _push(self, item_id: int, payload: bytes, status: common_pb2.ItemStatus | None) -> None:
         self._ready.append((item_id, payload, status))
