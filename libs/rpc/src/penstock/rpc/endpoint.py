@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ from penstock.rpc.errors import (
 from penstock.rpc.item_session import Session
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
+
+STREAM_AGE_JITTER = 0.2
+"""Share of a stream's age by which it is longer or shorter at most."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,25 @@ class EndpointHandlers:
     """The grpc.aio handlers of one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, tracer: Tracer, clock: Clock, default_deadline_s: float
+        self,
+        endpoint: Endpoint,
+        tracer: Tracer,
+        clock: Clock,
+        default_deadline_s: float,
+        stream_age_s: float = 0.0,
     ) -> None:
+        """Make them.
+
+        Args:
+            default_deadline_s: of calls that set none.
+            stream_age_s: about so long after its begin an item stream asks its peer to go on over
+                another one; 0: never.
+        """
         self._endpoint = endpoint
         self._dispatcher = Dispatcher(endpoint.service, endpoint.servicer, tracer)
         self._clock = clock
         self._default_deadline_s = default_deadline_s
+        self._stream_age_s = stream_age_s
         self._sessions: set[Session] = set()
         self._callers = Callers(endpoint.limits) if endpoint.public else None
 
@@ -196,10 +214,22 @@ class EndpointHandlers:
 
     async def _run(self, session: Session, context: Any) -> None:
         self._sessions.add(session)
+        moves = self._move_later(session)
         try:
             await session.run(context, grpc.aio.EOF)
         finally:
             self._sessions.discard(session)
+            if moves is not None:
+                moves.cancel()
+
+    def _move_later(self, session: Session) -> asyncio.TimerHandle | None:
+        """Let a stream's peer go on over another one in time; streams that began together do so at
+        different times.
+        """
+        if not self._stream_age_s:
+            return None
+        age_s = self._stream_age_s * random.uniform(1 - STREAM_AGE_JITTER, 1 + STREAM_AGE_JITTER)
+        return asyncio.get_running_loop().call_later(age_s, session.move)
 
     def _join(self, call: Call) -> CallerShare:
         """The caller's share, which the caller of this must `_leave`."""

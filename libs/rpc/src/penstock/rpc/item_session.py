@@ -130,9 +130,15 @@ class Session:
         """Ask the peer to send its items elsewhere. What it sent before it heard of that is served,
         for LINGER_S; the stream ends once it has closed its side, or all is answered.
         """
+        self.move()
+        asyncio.get_running_loop().call_later(LINGER_S, self._refuse)
+
+    def move(self) -> None:
+        """Ask the peer to send its items over another stream. This one serves whatever it still
+        brings, and ends once the peer has closed its side.
+        """
         self._says_draining = True
         self._wake.set()
-        asyncio.get_running_loop().call_later(LINGER_S, self._refuse)
 
     def _refuse(self) -> None:
         self._is_refusing = True
