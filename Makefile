@@ -72,4 +72,4 @@ standards: ## get a Prometheus and Node's OpenTelemetry exporters, for tests aga
 	@scripts/standards
 
 clean: ## remove what the targets made, except the models and data in .penstock/
-	@rm -rf $(VENV) .venv-peers .venv-xds .prometheus node_modules $(CACHES)
+	@rm -rf $(VENV) .venv-peers .venv-peers-litellm .venv-xds .prometheus node_modules $(CACHES)

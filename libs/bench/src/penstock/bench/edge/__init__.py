@@ -1,0 +1,1 @@
+"""The HTTP edge, beside LiteLLM's proxy."""
