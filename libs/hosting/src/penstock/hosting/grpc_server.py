@@ -43,6 +43,9 @@ class ServerLimits:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_metadata_bytes: int = 16 << 10
     max_streams: int = 1000
+    """Calls of one connection."""
+    max_calls: int = 20_000
+    """Calls of all connections, item streams and refused calls included; items are not counted."""
     default_deadline_s: float = 30.0
 
     def options(self, *, shared_port: bool, connection_age_s: float) -> list[tuple[str, int]]:
@@ -96,7 +99,9 @@ class GrpcServer:
         limits = limits or ServerLimits()
         age_s = settings.connection_age_s
         options = limits.options(shared_port=bool(settings.cell), connection_age_s=age_s)
-        self.grpc_server = grpc.aio.server(options=options)
+        self.grpc_server = grpc.aio.server(
+            options=options, maximum_concurrent_rpcs=limits.max_calls
+        )
         self._handlers = [
             EndpointHandlers(endpoint, tracer, self._clock, limits.default_deadline_s, age_s)
             for endpoint in endpoints
