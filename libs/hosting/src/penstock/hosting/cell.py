@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.hosting.assembly import Assembly
 from penstock.hosting.cell_port import CellPort
+from penstock.hosting.event_loop import watched
 from penstock.hosting.life import serving, signals_to
 from penstock.hosting.local_services import LocalServices
 from penstock.hosting.outside import Outside, dialling, dialling_plainly, telemetry_of
@@ -101,7 +102,8 @@ async def serving_together(
         for service in started:
             if isinstance(own := service.ports[-1], CellPort):
                 await own.cell_is_complete()
-        yield tuple(reversed(started))
+        async with watched(started, worlds[0].clock, worlds[0].telemetry):
+            yield tuple(reversed(started))
 
 
 @contextlib.asynccontextmanager
