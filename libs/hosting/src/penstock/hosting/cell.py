@@ -110,7 +110,7 @@ async def _hosted(
     settings = member.settings
     token = SERVICE.set(member.assembly.name)
     try:
-        outside = replace(world, dial=local.dialling(settings, world))
+        outside = replace(world, dial=local.dialling(member.assembly.name, settings, world))
         service: Service = member.assembly.build(settings, outside)
         if settings.cell_address and member.assembly.owns_instances:
             own = CellPort(service, settings, outside)
@@ -147,4 +147,4 @@ def _world(member: Member, process: str | None) -> Outside:
     assembly, settings = member.assembly, member.settings
     telemetry = telemetry_of(assembly.name, settings, edge=assembly.edge, process=process)
     clock = SystemClock()
-    return Outside(telemetry, dialling(settings, clock, telemetry), clock)
+    return Outside(telemetry, dialling(assembly.name, settings, clock, telemetry), clock)

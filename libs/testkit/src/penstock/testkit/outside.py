@@ -6,6 +6,7 @@ from random import Random
 
 from penstock.hosting.outside import Outside, dialling
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
+from penstock.rpc.callers import OPERATOR
 from penstock.service.clock import Clock, SystemClock
 from penstock.service.settings import ServiceSettings
 from penstock.service.store import open_store
@@ -18,4 +19,6 @@ def outside_for_tests(
 ) -> Outside:
     """The second argument of any service's `build(settings, outside)`."""
     clock = clock or SystemClock()
-    return Outside(telemetry, dialling(settings, clock, telemetry), clock, open_store, Random(SEED))
+    return Outside(
+        telemetry, dialling(OPERATOR, settings, clock, telemetry), clock, open_store, Random(SEED)
+    )

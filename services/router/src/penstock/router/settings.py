@@ -31,6 +31,11 @@ class RouterSettings(ServiceSettings):
     listen: str = Field(
         "127.0.0.1:7070", description="address to serve on: host:port or unix:/path"
     )
+    registry_listen: str = Field(
+        "",
+        description="address for instances and scalers, apart from that of clients; empty: they use "
+        "the same; over TLS they need it, since clients show no certificate",
+    )
     batcher_address: str = Field(
         "", description="batcher for instances that name none; empty: instances are called directly"
     )
