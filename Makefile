@@ -49,11 +49,11 @@ model: setup-run ## make the default models, an encoder and a chat model, in .pe
 	@scripts/model $(VENV)
 	@scripts/model $(VENV) chat
 
-up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file
-	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)")
+up: model ## run everything in the foreground; CONFIG=mine.yaml for your own file, TLS=1 over TLS
+	@$(PY) -m penstock.stack up $(if $(CONFIG),--config "$(CONFIG)") $(if $(TLS),--tls)
 
 demo: model ## send 400 agent requests and show what each service does
-	@$(PY) -m penstock.stack demo
+	@$(PY) -m penstock.stack demo $(if $(TLS),--tls)
 
 bench: setup model ## run all benchmarks and write docs/benchmarks/
 	@$(PY) -m penstock.bench all --write docs/benchmarks

@@ -50,7 +50,7 @@ def channel_credentials(material: TlsMaterial) -> grpc.ChannelCredentials:
     )
 
 
-class RenewingChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpc has no types
+class RenewingChannel(grpc.aio.Channel):
     """A channel over TLS whose new calls use the newest certificate.
 
     Args:

@@ -116,6 +116,12 @@ class ServiceSettings(BaseSettings):
     internal_token: str = Field(
         "", repr=False, description="secret that lets services call each other's internal ports"
     )
+    allow_plaintext: bool = Field(
+        False, description="true: the production profile starts without TLS"
+    )
+    allow_shared_token: bool = Field(
+        False, description="true: the production profile starts with one token for all services"
+    )
     tls_dir: Path | None = Field(
         None,
         description="folder with tls.crt, tls.key and ca.crt, as cert-manager fills it: TLS at "
@@ -157,6 +163,12 @@ class ServiceSettings(BaseSettings):
                 "of them, or PENSTOCK_TLS_DIR"
             )
         return self
+
+    def missing_in_production(self) -> list[str]:
+        """A line for each protection of this kind of service that the production profile asks for
+        and that is missing, with the variable that allows it.
+        """
+        return []
 
     def tls_files(self) -> TlsFiles | None:
         """Where certificate, key and authorities are; None for plaintext."""

@@ -170,7 +170,7 @@ def reloading_context(source: TlsSource, *, demands_certificate: bool = False) -
         connection.context = newest()
 
     first = server_context(source.files, demands_certificate=demands_certificate)
-    first.sni_callback = replace  # type: ignore[assignment]  # typeshed wants an SSLSocket
+    first.sni_callback = replace
     return first
 
 

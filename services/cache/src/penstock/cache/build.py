@@ -5,6 +5,7 @@ embedder.
 from __future__ import annotations
 
 import logging
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def assemble(
     models: Models,
 ) -> Cache:
     """Make a cache on a store, with these models."""
-    secret = (settings.secret or settings.internal_token).encode()
+    secret = (settings.secret or secrets.token_hex(32)).encode()
     current = Current(section)
     entries = EntryStore(client, secret, section, outside.rng)
     semantic_cache = _semantic_cache(current, client, outside, models)

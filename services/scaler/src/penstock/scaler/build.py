@@ -103,7 +103,8 @@ def _autoscaler(
     section = load_section(settings.config_file, "scaling", ScalingSection)
     pools = []
     for config in with_local_pool(section.pools, settings):
-        actuator = make_actuator(config, clock, drain, store.offerings_state(config.name))
+        state = store.offerings_state(config.name)
+        actuator = make_actuator(config, clock, drain, state, settings.tls)
         pool = Pool(PoolPlanner(config), actuator)
         pool.register_gauges(outside.telemetry)
         pools.append(pool)

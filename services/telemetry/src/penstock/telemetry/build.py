@@ -5,6 +5,7 @@ Telemetry records no spans of itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2
@@ -89,13 +90,13 @@ def _http_ports(
     settings: TelemetrySettings, store: TelemetryStore, receiver: ExportReceiver
 ) -> Iterator[Port]:
     """The ports of scrapers and of OTLP over HTTP, where they are set."""
-    over_tls = {"tls": settings.tls, "demands_certificate": True}
+    port = functools.partial(HttpPort, tls=settings.tls, demands_certificate=True)
     if settings.prometheus_listen:
         app = metrics_app(store)
-        yield HttpPort(settings.prometheus_listen, app, "PENSTOCK_PROMETHEUS_LISTEN", **over_tls)
+        yield port(settings.prometheus_listen, app, "PENSTOCK_PROMETHEUS_LISTEN")
     if settings.otlp_http_listen:
         app = otlp_app(receiver)
-        yield HttpPort(settings.otlp_http_listen, app, "PENSTOCK_OTLP_HTTP_LISTEN", **over_tls)
+        yield port(settings.otlp_http_listen, app, "PENSTOCK_OTLP_HTTP_LISTEN")
 
 
 def _own_port(

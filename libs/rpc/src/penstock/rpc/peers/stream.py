@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -64,7 +64,10 @@ class Peer(Protocol):
 
 
 def open_channel(
-    address: str, tls: TlsSource | None = None, expected_name: str = ""
+    address: str,
+    tls: TlsSource | None = None,
+    expected_name: str = "",
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Channel:
     """A channel to `host:port` or `unix:/path` with the settings of every internal hop.
 
@@ -72,11 +75,13 @@ def open_channel(
         address: where the server is.
         tls: own certificate and whom the server's must come from; None for plaintext.
         expected_name: the name that the server's certificate must have; empty: that of the address.
+        options: of gRPC, beside those of every hop.
     """
+    every = (*CHANNEL_OPTIONS, *options)
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=every)
     named = (("grpc.ssl_target_name_override", expected_name),) if expected_name else ()
-    return RenewingChannel(address, tls, (*CHANNEL_OPTIONS, *named))
+    return RenewingChannel(address, tls, (*every, *named))
 
 
 def connect(

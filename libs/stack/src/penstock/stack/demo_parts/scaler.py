@@ -69,7 +69,7 @@ def pool() -> dict[str, Any]:
 async def run(stack: Stack, console: Console) -> dict[str, float]:
     """Report ten days of demand that is about to peak, then announce the end of an instance."""
     metadata = ((TOKEN_KEY, stack.internal_token),)
-    async with open_channel(stack.addresses["scaler"]) as channel:
+    async with open_channel(stack.addresses["scaler"], stack.tls) as channel:
         scaler = scaler_pb2_grpc.ScalerServiceStub(channel)
         started = await _start_before_peak(stack, scaler, metadata, console)
         forecast = await scaler.GetForecast(
