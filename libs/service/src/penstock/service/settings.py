@@ -44,6 +44,10 @@ others.
 """
 
 
+MAX_VALUES = 200_000
+"""In one configuration file."""
+
+
 class BadConfig(Exception):
     """The configuration cannot be used.
 
@@ -289,6 +293,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise BadConfig([f"{path}: is not YAML ({' '.join(str(error).split())})"]) from None
     if data is None:
         return {}
+    if written_out(data) > MAX_VALUES:
+        raise BadConfig([f"{path}: its aliases stand for more than {MAX_VALUES} values"])
     if not isinstance(data, dict):
         raise BadConfig(
             [f"{path}: must hold sections ({', '.join(SECTIONS)}), not a {type(data).__name__}"]
@@ -301,6 +307,20 @@ def read_file(path: Path) -> dict[str, Any]:
     if unknown:
         raise BadConfig(unknown)
     return data
+
+
+def written_out(data: object, counted: dict[int, int] | None = None) -> int:
+    """How many values YAML data would have without its aliases, which a few lines can make stand
+    for billions; counting takes time for what is written only.
+    """
+    counted = {} if counted is None else counted
+    if not isinstance(data, (dict, list)):
+        return 1
+    if id(data) not in counted:
+        counted[id(data)] = MAX_VALUES  # an alias of what it stands in has no end
+        parts = [*data, *data.values()] if isinstance(data, dict) else data
+        counted[id(data)] = 1 + sum(written_out(part, counted) for part in parts)
+    return counted[id(data)]
 
 
 def _key_problem(path: Path | None, name: str, item: Mapping[str, Any]) -> str:
