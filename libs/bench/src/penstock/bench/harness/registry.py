@@ -20,6 +20,7 @@ BENCHMARKS: tuple[str, ...] = (
     "routing",
     "semantic-cache",
     "scaling",
+    "security",
     "serving",
     "spot",
     "standards",
