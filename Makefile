@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CACHES := .mypy_cache .ruff_cache .pytest_cache .hypothesis
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards clean
+.PHONY: help setup setup-run gen gen-check fmt lint type imports test test-cell check model up demo bench fresh peers xds standards audit licences clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ peers: ## make .venv-peers with what benchmarks compare with
 xds: ## make .venv-xds with Envoy's own stubs, for the test of an unmodified rate limit client
 	@python3 -m venv .venv-xds
 	@.venv-xds/bin/pip install -q xds-protos==1.85.0
+
+audit: setup ## look for known weaknesses of the installed packages; needs a network
+	@scripts/audit $(VENV)
+
+licences: setup-run ## list the licence of every installed package
+	@scripts/licences $(VENV)
 
 standards: ## get a Prometheus and Node's OpenTelemetry exporters, for tests against them
 	@scripts/standards
