@@ -14,6 +14,10 @@ from penstock.service.program import CannotStart
 from penstock.service.tls_files import TlsSource, reloading_context
 
 log = logging.getLogger(__name__)
+KEEP_ALIVE_S = 75
+"""Idle connections are kept as long as clients' pools keep theirs, so that none is closed while a
+request is on its way.
+"""
 
 
 class HttpPort:
@@ -41,7 +45,13 @@ class HttpPort:
         self.address = listen
         self._setting = setting
         self._shared = shared
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            server_header=False,
+        )
         self._scheme = "http" if tls is None else "https"
         if tls is not None:
             context = reloading_context(tls, demands_certificate=demands_certificate)

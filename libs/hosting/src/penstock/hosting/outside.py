@@ -18,6 +18,7 @@ from penstock.otel.telemetry import Telemetry
 from penstock.rpc.auth import audience_of, proof
 from penstock.rpc.callers import SERVED_BY
 from penstock.rpc.dispatch import EXCHANGE
+from penstock.rpc.peers.in_process import InProcessPeer
 from penstock.rpc.peers.merged import MergedPeer
 from penstock.rpc.peers.stream import Peer, connect, open_channel
 from penstock.rpc.peers.unary import UnaryPeer
@@ -27,8 +28,17 @@ from penstock.service.store import open_store
 
 Dial = Callable[[str, ServiceDescriptor], Peer]
 """Gives a peer for an address and a service; it connects with its first call. Who dials closes."""
+PlainPeer = InProcessPeer | UnaryPeer
+"""A peer whose calls can carry metadata of their own, such as each caller's key."""
+DialPlainly = Callable[[str, ServiceDescriptor], PlainPeer]
+"""As Dial, for services that authenticate each call: an item stream belongs to one caller."""
 OpenStore = Callable[..., redis.asyncio.Redis]
 """Gives a client for a store's URL; see `penstock.service.store.open_store`."""
+
+
+def no_plain_peer(address: str, service: ServiceDescriptor) -> PlainPeer:
+    """A world without plain connections."""
+    raise NotImplementedError(f"nothing dials {address} plainly here")
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Outside:
     clock: Clock = field(default_factory=SystemClock)
     open_store: OpenStore = open_store
     rng: Random = field(default_factory=Random)
+    dial_plainly: DialPlainly = no_plain_peer
 
 
 def dial_all(dial: Dial, addresses: str, service: ServiceDescriptor) -> Peer:
@@ -82,6 +93,19 @@ def token_for(
     return proof(secret, name, audience_of(service.full_name, address))
 
 
+def dialling_plainly(settings: ServiceSettings, clock: Clock, telemetry: Telemetry) -> DialPlainly:
+    """Connections that carry no token: whoever is called authenticates each call by what it
+    presents.
+    """
+
+    def dial(address: str, service: ServiceDescriptor) -> UnaryPeer:
+        return UnaryPeer(
+            open_channel(address, settings.tls), service, clock=clock, tracer=telemetry
+        )
+
+    return dial
+
+
 @contextlib.asynccontextmanager
 async def real_world(
     service: str, settings: ServiceSettings, *, edge: bool = False
@@ -95,7 +119,12 @@ async def real_world(
     telemetry = telemetry_of(service, settings, edge=edge)
     clock = SystemClock()
     try:
-        yield Outside(telemetry, dialling(service, settings, clock, telemetry), clock)
+        yield Outside(
+            telemetry,
+            dialling(service, settings, clock, telemetry),
+            clock,
+            dial_plainly=dialling_plainly(settings, clock, telemetry),
+        )
     finally:
         await asyncio.to_thread(telemetry.close)
 

@@ -13,6 +13,7 @@ OPERATOR = "operator"
 INSTANCE = "inference"
 """What every kind of instance is called as: its certificate has this name beside its own."""
 CALLS: Mapping[str, frozenset[str]] = {
+    "edge": frozenset({"router"}),
     "router": frozenset({"batcher", "cache", "limiter"}),
     "cache": frozenset(),
     "limiter": frozenset(),
@@ -26,12 +27,15 @@ CALLS: Mapping[str, frozenset[str]] = {
 """By service: whom it calls."""
 REGISTERS = frozenset({"inference-onnx-quantized", "inference-upstream"})
 """Services that register with the router, and are called by router and batcher."""
+REGISTRY = "penstock.api.router.v1.RegistryService"
+REGISTRY_CALLERS = frozenset({*REGISTERS, "scaler"})
+"""Others that call the router do so as clients, at its public port."""
 SERVED_BY: Mapping[str, str] = {
     "penstock.api.batcher.v1.BatcherService": "batcher",
     "penstock.api.cache.v1.CacheService": "cache",
     "penstock.api.inference.v1.InferenceService": INSTANCE,
     "penstock.api.limiter.v1.LimiterService": "limiter",
-    "penstock.api.router.v1.RegistryService": "router",
+    REGISTRY: "router",
     "penstock.api.scaler.v1.ScalerService": "scaler",
     "penstock.api.telemetry.v1.TelemetryService": "telemetry",
 }
@@ -43,6 +47,8 @@ def callers_of(rpc_service: str) -> frozenset[str]:
     callee = SERVED_BY.get(rpc_service, "")
     if callee == INSTANCE:
         return frozenset({"batcher", "router", OPERATOR})
+    if rpc_service == REGISTRY:
+        return REGISTRY_CALLERS | {OPERATOR}
     return frozenset({OPERATOR, *(each for each, called in CALLS.items() if callee in called)})
 
 

@@ -17,6 +17,7 @@ NAME = "cell"
 DRAIN_ORDER = (
     "console",
     "scaler",
+    "edge",
     "router",
     "limiter",
     "cache",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from penstock.hosting.outside import Outside, dialling
+from penstock.hosting.outside import Outside, dialling, dialling_plainly
 from penstock.otel.telemetry import NO_TELEMETRY, Telemetry
 from penstock.rpc.callers import OPERATOR
 from penstock.service.clock import Clock, SystemClock
@@ -20,5 +20,10 @@ def outside_for_tests(
     """The second argument of any service's `build(settings, outside)`."""
     clock = clock or SystemClock()
     return Outside(
-        telemetry, dialling(OPERATOR, settings, clock, telemetry), clock, open_store, Random(SEED)
+        telemetry,
+        dialling(OPERATOR, settings, clock, telemetry),
+        clock,
+        open_store,
+        Random(SEED),
+        dialling_plainly(settings, clock, telemetry),
     )

@@ -101,7 +101,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
-    shape = PromptShape(sections.prompts, prices)
+    shape = PromptShape(sections.prompts, prices, clock=clock)
     pipeline = Pipeline(
         attempts,
         holds,
@@ -169,6 +169,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
+            background.start(admission.settle_left_behind(), "overdrafts left behind")
         if shared is not None:
             shared.start()
 
@@ -295,6 +296,7 @@ def _admission(
         settings.limiter_loss,
         max_output_tokens,
         settings.lease_overdraft_share,
+        settings.home / "overdrafts",
     )
 
 
