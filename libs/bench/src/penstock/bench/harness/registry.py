@@ -21,6 +21,7 @@ BENCHMARKS: tuple[str, ...] = (
     "runs",
     "semantic-cache",
     "scaling",
+    "security",
     "serving",
     "spot",
     "standards",
