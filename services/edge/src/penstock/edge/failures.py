@@ -49,7 +49,7 @@ def failure_of(fault: Fault) -> Failure:
     may_retry = False if kind in NEVER_RETRIED else None
     return Failure(
         kind,
-        fault.message,
+        fault.message.replace("task.", "").replace("options.", ""),
         _param(fault.field),
         retry_after_s=fault.retry_after_s,
         may_retry=may_retry,
