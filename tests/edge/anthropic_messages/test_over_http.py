@@ -8,10 +8,9 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+from echoing_edge import EchoingEdge, serving_edge
 from penstock.rpc.errors import unavailable
 from penstock.testkit.router import KEY, MODEL
-
-from ..echoing_edge import EchoingEdge, serving_edge
 
 ASKED: Any = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "one"}]}
 
@@ -80,3 +79,12 @@ async def test_failures_are_the_packages_own(
             await api.messages.create(**{**ASKED, **fields}, stream=True)
     assert caught.value.request_id
     assert caught.value.body["type"] == "error"  # type: ignore[index, call-overload]
+
+
+async def test_a_model_that_is_not_there_is_refused_in_the_packages_words(
+    edge: EchoingEdge,
+) -> None:
+    async with client(edge) as api:
+        with pytest.raises(anthropic.NotFoundError) as caught:
+            await api.models.retrieve("nobody")
+    assert caught.value.body["error"]["type"] == "not_found_error"  # type: ignore[index, call-overload]

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from echoing_edge import EchoingEdge, serving_edge
 from penstock.service.store import embedded_store
-
-from ..echoing_edge import EchoingEdge, serving_edge
 
 
 @pytest.fixture

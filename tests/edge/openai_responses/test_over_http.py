@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import openai
 import pytest
+from echoing_edge import EchoingEdge
 from penstock.rpc.errors import unavailable
 from penstock.testkit.router import KEY
-
-from ..echoing_edge import EchoingEdge
 
 
 def client(edge: EchoingEdge, key: str = KEY) -> openai.AsyncOpenAI:
@@ -80,3 +79,18 @@ async def test_hints_are_named(edge: EchoingEdge) -> None:
     async with client(edge) as api:
         raw = await api.responses.with_raw_response.create(model="m", input="one", user="u")
     assert raw.headers["x-penstock-ignored"] == "user"
+
+
+async def test_a_response_that_has_ended_is_not_streamed_again(edge: EchoingEdge) -> None:
+    async with client(edge) as api:
+        made = await api.responses.create(model="m", input="one")
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.responses.retrieve(made.id, stream=True)
+    assert caught.value.param == "stream"
+
+
+async def test_a_response_that_is_not_there_has_a_code_of_its_own(edge: EchoingEdge) -> None:
+    async with client(edge) as api:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await api.responses.retrieve("resp_9")
+    assert caught.value.code == "not_found"

@@ -30,6 +30,7 @@ from penstock.edge.http_exchange import (
     Receive,
     Send,
 )
+from penstock.edge.json_fields import refused
 from penstock.edge.openai_chat.wire import ChatCompletions
 from penstock.edge.openai_responses.response_keeper import WIRE as RESPONSES_WIRE
 from penstock.edge.openai_responses.response_keeper import ResponseKeeper
@@ -103,7 +104,8 @@ class EdgeApp:
         number = secrets.token_hex(16)
         for header in ("x-request-id", "request-id"):
             exchange.add_header(header, f"req_{number}")
-        wire: Wire = ANTHROPIC if exchange.path.startswith(MESSAGES) else OPENAI
+        is_anthropic = exchange.path.startswith(MESSAGES) or "anthropic-version" in exchange.headers
+        wire: Wire = ANTHROPIC if is_anthropic else OPENAI
         work = asyncio.create_task(self._answer(exchange, wire, number))
         with self.draining.counted(work):
             try:
@@ -207,6 +209,8 @@ class EdgeApp:
         exchange, key = served.exchange, served.key
         await self._available(served)  # Only a key in force sees what it was told before.
         response_id, _, rest = exchange.path.removeprefix(f"{RESPONSES}/").partition("/")
+        if exchange.query.get("stream", "false").lower() != "false":
+            raise refused("stream", "an answer that has ended is not streamed again; leave it out")
         if exchange.method == "DELETE" and not rest:
             await exchange.reply(200, await self._responses.delete(key, response_id))
         elif exchange.method == "GET" and not rest:

@@ -51,6 +51,7 @@ def failure_of(fault: Fault) -> Failure:
         kind,
         fault.message.replace("task.", "").replace("options.", ""),
         _param(fault.field),
+        code="not_found" if fault.reason is Reason.NOT_FOUND else "",
         retry_after_s=fault.retry_after_s,
         may_retry=may_retry,
     )

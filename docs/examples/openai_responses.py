@@ -1,0 +1,26 @@
+"""Two responses, the second of which goes on from the first, by OpenAI's own package.
+
+`make up` first, and `pip install openai`; then `python docs/examples/openai_responses.py`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import openai
+
+ADDRESS = os.environ.get("PENSTOCK_EDGE", "http://127.0.0.1:7086")
+KEY = os.environ.get("PENSTOCK_KEY", "psk-development")
+MODEL = os.environ.get("PENSTOCK_MODEL", "SmolLM2-135M-Instruct")
+
+with openai.OpenAI(base_url=f"{ADDRESS}/v1", api_key=KEY) as client:
+    first = client.responses.create(model=MODEL, input="Where is Paris?", max_output_tokens=40)
+    print(first.output_text)
+    with client.responses.stream(
+        model=MODEL, input="And Rome?", previous_response_id=first.id, max_output_tokens=40
+    ) as stream:
+        second = stream.get_final_response()
+    print(second.output_text)
+    items = client.responses.input_items.list(second.id)
+    print(f"{len(items.data)} items before it")
+    client.responses.delete(second.id)
