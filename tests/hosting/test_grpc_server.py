@@ -87,6 +87,7 @@ async def test_calls_over_the_limit_of_the_port_are_refused_and_those_in_flight_
         assert await asyncio.gather(*held) == [b"", b""]
 
 
+@pytest.mark.fault(4)
 async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servicer: Slow) -> None:
     servicer.release.set()
     async with serving([door(servicer)]) as server:
@@ -103,6 +104,7 @@ async def test_a_message_over_the_limit_is_refused_and_the_service_goes_on(servi
             assert await channel.unary_unary(COMPUTE)(b"", metadata=METADATA) == b""
 
 
+@pytest.mark.fault(7)
 async def test_metadata_over_the_limit_is_refused(servicer: Slow) -> None:
     async with serving([door(servicer)]) as server:
         metadata = (*METADATA, ("x-long", "a" * 40_000))

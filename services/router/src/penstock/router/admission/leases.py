@@ -315,7 +315,8 @@ class Leases:
                 elif lease.id not in self._ending and (now >= lease.good_until_s or not is_used):
                     self._drop(lease)
 
-    def return_all(self) -> None:
-        """Return every lease."""
+    async def close(self) -> None:
+        """Return every lease, those included whose grant is still under way."""
+        await asyncio.gather(*self._granting.values(), return_exceptions=True)
         for lease in list(self._leases.values()):
             self._drop(lease)

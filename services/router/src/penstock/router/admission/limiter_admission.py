@@ -299,7 +299,7 @@ class LimiterAdmission:
 
     async def close(self) -> None:
         """Return every lease; call after the last settlement."""
-        self._leases.return_all()
+        await self._leases.close()
         await self._limiter.close()
         self._journal.close()
 
