@@ -148,9 +148,8 @@ class EndpointHandlers:
             share = self._join(call)
             payload = await self._receive(context, share)
             size = len(payload)
-            request = rpc.parse(payload)
-            del payload
-            pending = self._dispatcher.begin(rpc, request, call)
+            pending = self._dispatcher.begin(rpc, rpc.parse(payload), call)
+            del payload  # is not kept while the answer is waited for
             response = pending.response
             if response is None:
                 response = await self._dispatcher.finish(pending)

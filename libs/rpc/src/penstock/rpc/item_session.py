@@ -151,6 +151,7 @@ class Session:
     async def _read(self, context: Any, eof: object) -> None:
         while (frame := await context.read()) is not eof:
             self._take(frame)
+            frame = None  # is not kept while the next one is waited for
         self._end_when_idle()
 
     async def _close(self, *own_tasks: asyncio.Task[None]) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from penstock.service.large_blocks import give_back_large_blocks
 from penstock.service.logs import configure
 from penstock.service.protection import forbid_dumps, missing_protection
 from penstock.service.settings import BadConfig, ServiceSettings, describe, load_settings
@@ -70,6 +71,7 @@ def run_main(name: str, main: Awaitable[None]) -> int:
         await main
 
     gc.set_threshold(*GC_THRESHOLDS)
+    give_back_large_blocks()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(body())

@@ -38,7 +38,7 @@ from penstock.service.store import Appendfsync
 PARTS = ("stalls", "campaign", "decisions", "crash", "cache", "hung", "restarts", "one-key")
 LOG = Path("docs/benchmarks/faults-campaign.jsonl")
 ROUNDS = 4
-"""Rounds of the campaign that one run adds."""
+"""Rounds of the campaign that one run adds, of about three minutes each."""
 STALLS = {0.3: 12, 2.0: 5}
 """How often the store stops, by seconds."""
 CACHE_ENTRIES = 300_000

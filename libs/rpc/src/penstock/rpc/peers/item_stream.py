@@ -161,6 +161,7 @@ class ItemStream:
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 self._take(frame)
+                frame = None  # is not kept while the next one is waited for
             return unavailable(f"{self._name}: the stream was closed")
         except grpc.aio.AioRpcError as error:
             fault = to_fault(error)

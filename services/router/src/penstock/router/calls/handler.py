@@ -64,6 +64,10 @@ class CallHandler:
         if outcome is not None:
             self._book(call, outcome)
             return respond(outcome)
+        # The options are a part of the whole message, which would be kept with them.
+        own_options = pb.CallOptions()
+        own_options.CopyFrom(options)
+        request = request._replace(options=own_options)
 
         async def responded() -> R:
             return respond(await self._run(request, call))
