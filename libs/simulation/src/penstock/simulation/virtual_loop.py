@@ -21,7 +21,7 @@ class Deadlock(RuntimeError):
     """Tasks wait for each other or for the outside world, and no timer is set."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]  # by system
+class _JumpingSelector(selectors.DefaultSelector):
     """Moves time in place of waiting."""
 
     now_s = 0.0

@@ -85,9 +85,16 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, tenants: Sequence[str], rules: Sequence[Mapping[str, object]]
+    folder: Path,
+    tenants: Sequence[str],
+    rules: Sequence[Mapping[str, object]],
+    instance: object | None = None,
 ) -> AsyncIterator[Rig]:
-    """Start everything with its data in `folder`, and stop it afterwards."""
+    """Start everything with its data in `folder`, and stop it afterwards.
+
+    Args:
+        instance: the InferenceService; None: one that answers any task at once.
+    """
     sockets = socket_folder()
     children: dict[str, Child] = {}
     try:
@@ -101,7 +108,7 @@ async def running(
         async with contextlib.AsyncExitStack() as owned:
             await owned.enter_async_context(
                 registered_instance(
-                    AllKinds(),
+                    instance or AllKinds(),
                     Registration(MODEL, MODEL, tuple(KINDS), concurrency=64),
                     ",".join(addresses[name] for name in ROUTERS),
                     TOKEN,

@@ -1,4 +1,4 @@
-"""The cases of the standards: tests that are marked with the number of a public report.
+"""Numbered cases: tests that are marked with the number of a public report or of a fault.
 
 Run as a plugin of pytest, this module writes what became of each case; see `run_cases`.
 """
@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 MARK = "standard_case"
-OUTPUT = "STANDARD_CASES_OUTPUT"
-"""The variable that names the file to write."""
+OUTPUT, OF_MARK = "CASES_OUTPUT", "CASES_MARK"
+"""The variables that name the file to write, and the marker."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Outcomes:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Note which test belongs to which cases."""
         for item in items:
-            marks = item.iter_markers(MARK)
+            marks = item.iter_markers(os.environ[OF_MARK])
             self._numbers[item.nodeid] = [number for mark in marks for number in mark.args]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Outcomes())
 
 
-def run_cases(tests: Path = Path("tests")) -> Cases:
+def run_cases(tests: Path = Path("tests"), mark: str = MARK) -> Cases:
     """Run every test of a case in a process of its own, one after the other.
 
     Raises:
@@ -81,8 +81,8 @@ def run_cases(tests: Path = Path("tests")) -> Cases:
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "outcomes.json"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", __name__, "-m", MARK, str(tests)]
-        environment = {**os.environ, OUTPUT: str(output)}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", __name__, "-m", mark, str(tests)]
+        environment = {**os.environ, OUTPUT: str(output), OF_MARK: mark}
         subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
         if not output.exists():
             raise RuntimeError(f"pytest could not run the tests of {tests}")
