@@ -19,6 +19,7 @@ BENCHMARKS: tuple[str, ...] = (
     "quantization",
     "reading",
     "routing",
+    "runs",
     "semantic-cache",
     "scaling",
     "serving",
