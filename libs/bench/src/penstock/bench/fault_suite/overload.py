@@ -71,7 +71,7 @@ async def measure(folder: Path, seconds: float = SECONDS, peak_s: float = PEAK_S
     """One measurement."""
     instance = SleepingInstance(1 / CAPACITY_PER_S)
     measured = Overloaded()
-    async with running(folder, [TENANT], [], instance) as rig:
+    async with running(folder, [TENANT], [], instance, concurrency=1) as rig:
         measured.peak_per_s = await _peak(rig, peak_s)
         before_mb = _memory_mb(rig)
         served, sent = Counter[str](), Counter[str]()
@@ -93,7 +93,8 @@ async def _peak(rig: Rig, seconds: float) -> float:
         turn = 0
         while loop.time() < end_s:
             turn += 1
-            good += await _call(rig, f"peak {number} {turn}", 0, 10.0) == "OK"
+            code = await _call(rig, f"peak {number} {turn}", 0, 10.0)
+            good += code == "OK"
 
     await asyncio.gather(*(caller(number) for number in range(CALLERS)))
     return good / seconds

@@ -89,11 +89,13 @@ async def running(
     tenants: Sequence[str],
     rules: Sequence[Mapping[str, object]],
     instance: object | None = None,
+    concurrency: int = 64,
 ) -> AsyncIterator[Rig]:
     """Start everything with its data in `folder`, and stop it afterwards.
 
     Args:
         instance: the InferenceService; None: one that answers any task at once.
+        concurrency: requests that it takes at a time.
     """
     sockets = socket_folder()
     children: dict[str, Child] = {}
@@ -109,7 +111,7 @@ async def running(
             await owned.enter_async_context(
                 registered_instance(
                     instance or AllKinds(),
-                    Registration(MODEL, MODEL, tuple(KINDS), concurrency=64),
+                    Registration(MODEL, MODEL, tuple(KINDS), concurrency=concurrency),
                     ",".join(addresses[name] for name in ROUTERS),
                     TOKEN,
                 )
