@@ -93,6 +93,23 @@ def test_a_window_that_ended_since_its_caller_looked_counts_from_nothing() -> No
     assert verdict(2, "e") == STALE_WINDOWS
 
 
+def test_what_a_rolling_window_spent_counts_for_the_whole_window_and_not_longer() -> None:
+    rule = {"name": "h", "kind": "budget", "counts": "tokens", "limit": 100, "window": "hour"}
+    rules = LimitsSection.model_validate({"rules": [{**rule, "adaptive": False}]})
+    ledger, start_us = SimulatedLedger("acme"), 1_767_225_600 * 10**6
+    path = counters_of(rules, SpendPath("acme", model="m"), start_us / 1e6)
+    amounts = (0, 100, 0)
+    all_of_it = Reservation(amounts, amounts, amounts, ttl_ms=10**8)
+
+    def verdict(minute: int, hold_id: str) -> int:
+        return ledger.reserve(start_us + minute * 60 * 10**6, hold_id, path, all_of_it).verdict
+
+    assert verdict(0, "a") == pb.VERDICT_ALLOWED
+    assert ledger.settle(start_us, "a", amounts)
+    assert verdict(58, "b") == pb.VERDICT_BUDGET_EXHAUSTED
+    assert verdict(62, "c") == pb.VERDICT_ALLOWED
+
+
 async def test_a_caller_with_too_many_tags_is_refused_by_name(limiters: Limiters) -> None:
     limiter = limiters.with_budget()
     call = Call(Principal("acme", tags=tuple(str(number) for number in range(33))))
