@@ -71,7 +71,7 @@ async def measure(folder: Path, seconds: float = SECONDS, peak_s: float = PEAK_S
     """One measurement."""
     instance = SleepingInstance(1 / CAPACITY_PER_S)
     measured = Overloaded()
-    async with running(folder, [TENANT], [], instance, concurrency=1) as rig:
+    async with running(folder, [TENANT], [], instance=instance, concurrency=1) as rig:
         measured.peak_per_s = await _peak(rig, peak_s)
         before_mb = _memory_mb(rig)
         served, sent = Counter[str](), Counter[str]()

@@ -88,12 +88,14 @@ async def running(
     folder: Path,
     tenants: Sequence[str],
     rules: Sequence[Mapping[str, object]],
+    of_routers: Mapping[str, str] | None = None,
     instance: object | None = None,
     concurrency: int = 64,
 ) -> AsyncIterator[Rig]:
     """Start everything with its data in `folder`, and stop it afterwards.
 
     Args:
+        of_routers: further variables of the routers.
         instance: the InferenceService; None: one that answers any task at once.
         concurrency: requests that it takes at a time.
     """
@@ -102,7 +104,7 @@ async def running(
     try:
         store = EmbeddedStore(folder / "store", sockets / "store.sock")
         store.data.mkdir(parents=True)
-        programs = _programs(folder, store, tenants, rules)
+        programs = _programs(folder, store, tenants, rules, of_routers or {})
         for program in programs:
             children[program.name] = await Child.start(program, _ignore)
             await _ready(program)
@@ -136,6 +138,7 @@ def _programs(
     store: EmbeddedStore,
     tenants: Sequence[str],
     rules: Sequence[Mapping[str, object]],
+    of_routers: Mapping[str, str],
 ) -> list[Program]:
     config = folder / "penstock.yaml"
     keys = [api_key(tenant, f"psk-{tenant}") for tenant in tenants]
@@ -159,6 +162,7 @@ def _programs(
         "PENSTOCK_CACHE_ADDRESS": "",
         "PENSTOCK_JOB_LEASE_MS": str(JOB_LEASE_MS),
         "PENSTOCK_JOB_ATTEMPTS": "100",
+        **of_routers,
     }
 
     def service(name: str, module: str, address: str, more: Mapping[str, str]) -> Program:
