@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 from penstock.api.limiter.v1 import limiter_pb2 as pb
-from penstock.limiter.counters import MAX_VALUE_BYTES, organisation_prefix
+from penstock.limiter.counters import (
+    MAX_VALUE_BYTES,
+    SpendPath,
+    counters_of,
+    organisation_prefix,
+)
+from penstock.limiter.rules import LimitsSection
+from penstock.limiter.script import STALE_WINDOWS, Reservation
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
+from penstock.simulation.ledger import SimulatedLedger
 
 Limiters = Any
 """The fixture of conftest.py, and `Limiter`, what it makes."""
@@ -66,6 +74,40 @@ async def test_a_budget_can_be_spent_to_its_last_unit_and_not_beyond(limiters: L
     assert (await limiter.reserve("over", 401)).verdict == pb.VERDICT_BUDGET_EXHAUSTED
     assert (await limiter.reserve("rest", 400)).verdict == pb.VERDICT_ALLOWED
     assert (await limiter.reserve("more", 1)).verdict == pb.VERDICT_BUDGET_EXHAUSTED
+
+
+def test_a_window_that_ended_since_its_caller_looked_counts_from_nothing() -> None:
+    rule = {"name": "h", "kind": "budget", "counts": "tokens", "limit": 100, "window": "hour"}
+    rules = LimitsSection.model_validate({"rules": [{**rule, "calendar": True, "adaptive": False}]})
+    ledger, start_us = SimulatedLedger("acme"), 1_767_225_600 * 10**6
+    path = counters_of(rules, SpendPath("acme", model="m"), start_us / 1e6)
+    all_of_it = Reservation((0, 100, 0), (0, 100, 0), (0, 0, 0), ttl_ms=10**8)
+
+    def verdict(hour: int, hold_id: str) -> int:
+        return ledger.reserve(start_us + hour * 3_600 * 10**6, hold_id, path, all_of_it).verdict
+
+    assert verdict(0, "a") == pb.VERDICT_ALLOWED
+    assert verdict(0, "b") == pb.VERDICT_BUDGET_EXHAUSTED
+    assert verdict(1, "c") == pb.VERDICT_ALLOWED
+    assert verdict(1, "d") == pb.VERDICT_BUDGET_EXHAUSTED
+    assert verdict(2, "e") == STALE_WINDOWS
+
+
+def test_what_a_rolling_window_spent_counts_for_the_whole_window_and_not_longer() -> None:
+    rule = {"name": "h", "kind": "budget", "counts": "tokens", "limit": 100, "window": "hour"}
+    rules = LimitsSection.model_validate({"rules": [{**rule, "adaptive": False}]})
+    ledger, start_us = SimulatedLedger("acme"), 1_767_225_600 * 10**6
+    path = counters_of(rules, SpendPath("acme", model="m"), start_us / 1e6)
+    amounts = (0, 100, 0)
+    all_of_it = Reservation(amounts, amounts, amounts, ttl_ms=10**8)
+
+    def verdict(minute: int, hold_id: str) -> int:
+        return ledger.reserve(start_us + minute * 60 * 10**6, hold_id, path, all_of_it).verdict
+
+    assert verdict(0, "a") == pb.VERDICT_ALLOWED
+    assert ledger.settle(start_us, "a", amounts)
+    assert verdict(58, "b") == pb.VERDICT_BUDGET_EXHAUSTED
+    assert verdict(62, "c") == pb.VERDICT_ALLOWED
 
 
 async def test_a_caller_with_too_many_tags_is_refused_by_name(limiters: Limiters) -> None:

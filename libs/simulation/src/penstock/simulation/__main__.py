@@ -47,7 +47,7 @@ def _next_seed(log: Path | None) -> int:
     """The seed after the last of a log."""
     if log is None or not log.exists():
         return 0
-    return 1 + max(json.loads(line)["seed"] for line in log.read_text().splitlines())
+    return 1 + max(int(json.loads(line)["seed"]) for line in log.read_text().splitlines())
 
 
 def _report(outcome: Outcome, log: Path | None) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from penstock.api.limiter.v1 import limiter_pb2
 from penstock.rpc.call import Call, Principal
+from penstock.rpc.errors import Fault
 from penstock.simulation.callers import (
     JOB_TENANT,
     TENANTS,
@@ -57,6 +58,7 @@ TIGHT_COUNTER = "penstock:limiter:{tight}:c:budget-tight:calendar-tokens-month:t
 STORES = ("ledger", "answers")
 CALLERS, CALLS, JOBS = 6, 6, 2
 JOBS_END_S = 90.0
+LIMITER_WELL_S = 2.0
 SETTLED_S = HOLD_MS / 1e3 + 2 * LEASE_MS / 1e3 + 1.0
 
 
@@ -148,8 +150,8 @@ async def _play(plan: FaultPlan, kills: Sequence[str] | None, file: Path) -> Out
     plan.is_active = False
     await _jobs_ended(system, told)
     await asyncio.sleep(SETTLED_S)
-    await _look_at_budgets(system)
-    violations = [*overshoot, *_checked(system, told, computations)]
+    stuck = await _look_at_budgets(system)
+    violations = [*overshoot, *stuck, *_checked(system, told, computations)]
     for name in reversed(SERVICES):
         await system.stop(name)
     for task in registering:
@@ -216,13 +218,24 @@ async def _jobs_ended(system: System, told: Told) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _look_at_budgets(system: System) -> None:
-    """Ask for the state of every budget: holds that are due expire when anybody asks."""
+async def _look_at_budgets(system: System) -> list[Violation]:
+    """Ask for the state of every budget: holds that are due expire when anybody asks. A limiter
+    whose store is well must say so soon.
+    """
     peer = system.client("limiter", LIMITER)
-    deadline_s = system.clock.monotonic() + 5.0
+    ends_s = system.clock.monotonic() + LIMITER_WELL_S
     for tenant in LIMITS:
-        caller = Call(Principal(tenant, key_id=tenant), deadline_s=deadline_s)
-        await peer.call("GetUsage", limiter_pb2.GetUsageRequest(model=MODEL), caller)
+        while True:
+            caller = Call(Principal(tenant, key_id=tenant), deadline_s=ends_s)
+            try:
+                await peer.call("GetUsage", limiter_pb2.GetUsageRequest(model=MODEL), caller)
+            except Fault as fault:
+                if system.clock.monotonic() >= ends_s:
+                    return [Violation("stuck limiter", str(fault))]
+                await asyncio.sleep(0.2)
+            else:
+                break
+    return []
 
 
 def _checked(system: System, told: Told, computations: Computations) -> Iterator[Violation]:

@@ -111,7 +111,7 @@ class StoreModel(StreamCommands):
     def _from_lua(self, value: Any) -> Any:
         """A Lua value as a reply; a table ends at its first nil, and numbers lose their part."""
         if lua51.lua_type(value) == "table":
-            parts = []
+            parts: list[Any] = []
             while (part := value[len(parts) + 1]) is not None:
                 parts.append(self._from_lua(part))
             return parts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ CONCURRENCY = 4
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
 REGISTRY = router_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+BUILDS: Mapping[str, Callable[[Any, Outside], Service]] = {
+    "limiter": build_limiter,
+    "cache": build_cache,
+    "batcher": build_batcher,
+}
 Find = Callable[[], LocalEndpoint | None]
 
 
@@ -147,12 +152,7 @@ class System:
             (self.answers if name == "cache" else self.ledger).opening(life),
             self.plan.rng(f"{name} rng"),
         )
-        build: Callable[[Any, Outside], Service] = {
-            "limiter": build_limiter,
-            "cache": build_cache,
-            "batcher": build_batcher,
-        }.get(name, build_router)
-        return build(settings, outside)
+        return BUILDS.get(name, build_router)(settings, outside)
 
     def _dialling(self, name: str, life: Life) -> Callable[[str, ServiceDescriptor], Peer]:
         def dial(address: str, service: ServiceDescriptor) -> Peer:

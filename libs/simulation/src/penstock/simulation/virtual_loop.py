@@ -17,11 +17,15 @@ EPOCH_S = 1_767_225_600.0
 """Unix time at which a loop begins: 2026-01-01."""
 
 
+THREADS_S = 5.0
+"""Real seconds that a thread gets to wake a loop that has nothing else to do."""
+
+
 class Deadlock(RuntimeError):
     """Tasks wait for each other or for the outside world, and no timer is set."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]  # by system
+class _JumpingSelector(selectors.DefaultSelector):
     """Moves time in place of waiting."""
 
     now_s = 0.0
@@ -31,7 +35,10 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, m
         if ready:
             return ready
         if timeout is None:
-            raise Deadlock("no task can run and no timer is set")
+            ready = super().select(THREADS_S)
+            if not ready:
+                raise Deadlock("no task can run and no timer is set")
+            return ready
         self.now_s += timeout
         return []
 

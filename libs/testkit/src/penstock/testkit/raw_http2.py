@@ -72,7 +72,7 @@ class RawHttp2:
                 if getattr(event, "stream_id", None) != stream:
                     continue
                 if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                    found.update(dict(event.headers or ()))
+                    found.update((str(name), str(value)) for name, value in event.headers or ())
                 if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                     return found
 

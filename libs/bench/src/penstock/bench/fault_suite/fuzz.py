@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -152,9 +153,13 @@ def _others(system: System) -> list[Named]:
         endpoint = Endpoint(descriptor, servicer, lambda _: Call(CALLER))
         local = LocalEndpoint(endpoint, clock=system.clock)
         local.open()
-        peer = InProcessPeer(descriptor, lambda local=local: local, clock=system.clock)
+        peer = InProcessPeer(descriptor, partial(_same, local), clock=system.clock)
         targets += rpc_targets(system, descriptor, peer)
     return targets
+
+
+def _same(local: LocalEndpoint) -> LocalEndpoint:
+    return local
 
 
 def _nobody() -> InProcessPeer:

@@ -119,8 +119,9 @@ def _fill_message(
         _fill(child, rng, depth + 1)
         return
     for _ in range(rng.randint(0, 3)):
-        if field.message_type.GetOptions().map_entry:
-            entry = GetMessageClass(field.message_type)()
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            entry = GetMessageClass(kind)()
             _fill(entry, rng, depth + 1)
             _put(getattr(message, name), entry)
         else:
@@ -144,7 +145,8 @@ def _values(field: FieldDescriptor) -> Callable[[Random], Any]:
         case FieldDescriptor.CPPTYPE_BOOL:
             return lambda rng: rng.random() < 0.5
         case FieldDescriptor.CPPTYPE_ENUM:
-            numbers = (*(one.number for one in field.enum_type.values), 99)
+            kind = field.enum_type
+            numbers = (*(one.number for one in (kind.values if kind is not None else ())), 99)
             return lambda rng: rng.choice(numbers)
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             return lambda rng: rng.choice(FLOATS)

@@ -239,6 +239,7 @@ def frame_target(system: System) -> Named:
 
     def frame(rng: Random) -> Any:
         made: Any = random_message(sent, rng)
+        made.credits = 1 << 16  # a peer that takes nothing is waited for, half a minute each
         for item in made.items:
             item.method = rng.choice(methods)
             item.context.remaining_ms = rng.choice((-1, 0, 1, 200))

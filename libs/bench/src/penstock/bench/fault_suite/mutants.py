@@ -7,6 +7,7 @@ not touched. A mutant is killed when the tests fail, and alive when they pass.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.bench.fault_suite.logs import MUTANTS as LOG
 from penstock.bench.fault_suite.logs import append
 
 TIMEOUT_S = 600.0
@@ -118,8 +120,8 @@ MUTANTS: tuple[Mutant, ...] = (
         HOLDS,
         [
             (
-                "counters.limit_of(counter, limits), amount)\n  elseif is_in_window(hold, i, counter) then",
-                "counters.limit_of(counter, limits), amount)\n  else",
+                "limits), amount)\n  elseif is_in_window(hold, i, counter) then",
+                "limits), amount)\n  else",
             ),
             (
                 "book(hold, i, counter, minimum, -held_amount(hold, counter))",
@@ -250,3 +252,17 @@ def _is_alive(mutant: Mutant) -> bool:
     if done.returncode not in (0, TESTS_FAILED):
         raise RuntimeError(f"{mutant.name}: pytest ended with {done.returncode}: {done.stdout!r}")
     return done.returncode == 0
+
+
+def main() -> int:
+    """Run all mutants, or those whose name holds a text; 1 if one is alive."""
+    parser = argparse.ArgumentParser(prog="python -m penstock.bench.fault_suite.mutants")
+    parser.add_argument("--only", default="", help="a text in the mutants' names")
+    parser.add_argument("--log", type=Path, default=LOG, help="file to which lines are appended")
+    given = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if given.only in mutant.name]
+    return int(run_mutants(given.log, chosen) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

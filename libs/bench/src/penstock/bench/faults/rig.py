@@ -89,11 +89,15 @@ async def running(
     tenants: Sequence[str],
     rules: Sequence[Mapping[str, object]],
     of_routers: Mapping[str, str] | None = None,
+    instance: object | None = None,
+    concurrency: int = 64,
 ) -> AsyncIterator[Rig]:
     """Start everything with its data in `folder`, and stop it afterwards.
 
     Args:
         of_routers: further variables of the routers.
+        instance: the InferenceService; None: one that answers any task at once.
+        concurrency: requests that it takes at a time.
     """
     sockets = socket_folder()
     children: dict[str, Child] = {}
@@ -108,8 +112,8 @@ async def running(
         async with contextlib.AsyncExitStack() as owned:
             await owned.enter_async_context(
                 registered_instance(
-                    AllKinds(),
-                    Registration(MODEL, MODEL, tuple(KINDS), concurrency=64),
+                    instance or AllKinds(),
+                    Registration(MODEL, MODEL, tuple(KINDS), concurrency=concurrency),
                     ",".join(addresses[name] for name in ROUTERS),
                     TOKEN,
                 )

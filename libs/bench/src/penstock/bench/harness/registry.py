@@ -9,6 +9,7 @@ BENCHMARKS: tuple[str, ...] = (
     "documented-calls",
     "edge",
     "faults",
+    "fault-suite",
     "fresh",
     "hop",
     "limiter",

@@ -1,0 +1,96 @@
+"""The fault suite: what campaigns of simulation, fuzzing, mutation, overload and soak have found,
+summed over their logs, and how many of the 26 fault tests stand.
+
+`tests_of_26`: faults of which a test passed and none failed, by the marker `fault`. The other
+figures are sums over `docs/benchmarks/*.jsonl`, to which campaigns append:
+
+- `simulated_seeds`, `violations`: `python -m penstock.simulation --log …` (virtual time)
+- `fuzz_inputs`, `fuzz_crashes`: `python -m penstock.bench.fault_suite.fuzz`
+- `mutants`, `mutants_alive`: `python -m penstock.bench.fault_suite.mutants`
+- `goodput_at_3x`, `low_class_shed_first`, `recovery_s`:
+  `python -m penstock.bench.fault_suite.overload`
+- `soak_growth_mb`: `python -m penstock.bench.fault_suite.soak`
+
+Of a seed, a mutant and a fuzzed target the last line counts, since what an earlier one found is
+mended; of overload and soak the last run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from penstock.bench.fault_suite.logs import FUZZ, MUTANTS, OVERLOAD, SIMULATION, SOAK, rows
+from penstock.bench.harness.marked_tests import run_marked
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.report import Bound, Number, Result
+
+PARTS = ("tests", "logs")
+MARK = "fault"
+QUICK_TESTS = Path("tests/faults")
+BOUNDS = {
+    "tests_of_26": Bound(">=", 26),
+    "simulated_seeds": Bound(">=", 1_000),
+    "violations": Bound("<=", 0),
+    "fuzz_inputs": Bound(">=", 1_000_000),
+    "fuzz_crashes": Bound("<=", 0),
+    "goodput_at_3x": Bound(">=", 0.9),
+    "low_class_shed_first": Bound(">=", 1),
+    "recovery_s": Bound("<=", 5),
+    "soak_growth_mb": Bound("<=", 10),
+    "mutants": Bound(">=", 50),
+    "mutants_alive": Bound("<=", 0),
+}
+Row = dict[str, Any]
+Figures = dict[str, Number]
+
+
+def run(options: Options) -> Result:
+    """Run the tests of the faults, and sum the logs."""
+    figures: Figures = {}
+    for part in [options.part] if options.part else PARTS:
+        match part:
+            case "tests":
+                figures |= _tests(QUICK_TESTS if options.quick else Path("tests"))
+            case "logs":
+                figures |= summed()
+            case _:
+                raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
+    return Result(figures, BOUNDS, {"simulation": "virtual time", "fuzzing": "virtual time"})
+
+
+def _tests(folder: Path) -> Figures:
+    cases = run_marked(MARK, folder)
+    return {
+        "tests_of_26": len(cases.passed),
+        "faults_failed": len(cases.failed),
+        "faults_skipped": len(cases.skipped),
+    }
+
+
+def summed() -> Figures:
+    """The figures that stand in logs; those whose log is empty are left out."""
+    seeds = _last(rows(SIMULATION), "seed")
+    fuzzed = rows(FUZZ)
+    mutants = _last(rows(MUTANTS), "mutant")
+    figures: Figures = {
+        "simulated_seeds": len(seeds),
+        "violations": sum(bool(row["violations"]) for row in seeds),
+        "fuzz_inputs": sum(row["inputs"] for row in fuzzed),
+        "fuzz_crashes": sum(row["found"] for row in _last(fuzzed, "target")),
+        "mutants": len(mutants),
+        "mutants_alive": sum(row["alive"] for row in mutants),
+    }
+    for row in rows(OVERLOAD)[-1:]:
+        names = ("goodput_at_3x", "low_class_shed_first", "recovery_s", "memory_mb")
+        figures |= {name: float(row[name]) for name in names}
+    for row in rows(SOAK)[-1:]:
+        figures["soak_growth_mb"] = row["growth_mb"]
+        figures["soak_growth_descriptors"] = row["growth_descriptors"]
+    return figures
+
+
+def _last(found: Iterable[Row], key: str) -> list[Row]:
+    """The last line of each seed, target or mutant."""
+    return list({row[key]: row for row in found}.values())
