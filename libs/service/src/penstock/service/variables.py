@@ -68,6 +68,8 @@ SETTINGS = frozenset(
         "keda_listen",
         "kept_jobs_mib",
         "kserve",
+        "keys_listen",
+        "keys_secret",
         "kserve_http_listen",
         "leader_ms",
         "lease_ms",

@@ -30,6 +30,7 @@ from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.holds import Holds
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
+from penstock.router.credentials import Credentials, verifier_of
 from penstock.router.instances.backends import Backends
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
@@ -45,6 +46,7 @@ from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, ShapeStage
 from penstock.rpc.auth import internal
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.open_calls import OpenCalls
 from penstock.service.background import Background
 from penstock.service.current import Current
 from penstock.service.settings import load_section
@@ -85,7 +87,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     """Make the router, with stages of the caller's own where it gives some."""
     clock, telemetry = outside.clock, outside.telemetry
     sections = _Sections(settings)
-    keys = KeyRing(sections.keys.api)
+    keys = KeyRing(sections.keys.api, verifier_of(settings, sections.keys), clock)
     prices = Current(Prices.from_section(sections.prices))
     models = Models(sections.routes, settings.default_model, prices, sections.counters)
     store = outside.open_store(settings.ledger_url) if settings.ledger_url else None
@@ -133,8 +135,9 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         runs,
         shared.jobs if shared is not None else None,
     )
+    open_calls = OpenCalls(keys.authenticate)
     endpoints = [
-        Endpoint(ROUTER, servicer, keys.authenticate, public=True),
+        Endpoint(ROUTER, servicer, keys.authenticate, public=True, open_calls=open_calls),
         Endpoint(
             REGISTRY,
             RegistryServicer(settings, registry, clock),
@@ -155,16 +158,19 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         clock=clock,
         limits=limits,
     )
-    ports = [*_http_ports(settings, kserve), port]
+    credentials = Credentials(settings, store, keys, sections.keys, open_calls, clock)
+    ports = [*credentials.ports(), *_http_ports(settings, kserve), port]
     background = Background()
 
     async def open_() -> None:
         await registry.read_shared()
+        await credentials.read()
         if look_up is not None:
             look_up.start()
 
     async def ready(_: str) -> None:
         background.start(poll_after_loop(settings.poll_nice, clock), "poller")
+        background.start(credentials.follow(), "credentials")
         background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
@@ -187,7 +193,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         open=open_,
         ready=ready,
         close=close,
-        prepare_reload=lambda: _prepare_reload(settings, keys, models, prices, shape),
+        prepare_reload=lambda: _prepare_reload(settings, credentials, models, prices, shape),
     )
     return Router(service, registry, selection, models, pipeline)
 
@@ -241,7 +247,7 @@ class _Sections:
 
 def _prepare_reload(
     settings: RouterSettings,
-    keys: KeyRing,
+    credentials: Credentials,
     models: Models,
     prices: Current[Prices],
     shape: PromptShape,
@@ -249,11 +255,12 @@ def _prepare_reload(
     """Read the file; returns what puts it in force. Raises BadConfig."""
     fresh = _Sections(settings)
     shape_prompts = shape.prepare(fresh.prompts)
+    replace_credentials = credentials.prepare(fresh.keys)
     fresh_prices = Prices.from_section(fresh.prices)
 
     def apply() -> None:
         shape_prompts()
-        keys.replace(fresh.keys.api)
+        replace_credentials()
         models.replace(fresh.routes, fresh.counters)
         prices.value = fresh_prices
 
