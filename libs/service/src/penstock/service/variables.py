@@ -138,6 +138,7 @@ TOOLS = frozenset(
         "limiter_admin",
         "node_tools",
         "providers",
+        "router_keys",
         "shape",
         "telemetry",
         "workers",

@@ -171,6 +171,11 @@ class StackPlan:
         return self._process("inference-upstream", **{**defaults, **settings})
 
     @property
+    def _operators(self) -> dict[str, str]:
+        """Who may use the operators' ports: their secret is the internal token here."""
+        return {"admin_tokens": f"developer={self.token}"}
+
+    @property
     def ledger_url(self) -> str:
         """The store that never evicts: registry, budgets, jobs."""
         return self.external_ledger_url or self._embedded("ledger").url
@@ -184,11 +189,10 @@ class StackPlan:
         """What only this service is told."""
         match service:
             case "router":
-                return self._addresses_of("batcher", "cache", "limiter")
+                callees = self._addresses_of("batcher", "cache", "limiter")
+                return {**callees, "keys_listen": self.addresses["router-keys"], **self._operators}
             case "limiter":
-                # The secret of the operators' port is the internal token here.
-                tokens = f"developer={self.token}"
-                return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
+                return {"admin_listen": self.addresses["limiter-admin"], **self._operators}
             case "telemetry":
                 return {
                     "prometheus_listen": self.addresses["metrics"],

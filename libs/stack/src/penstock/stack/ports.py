@@ -21,12 +21,13 @@ PORTS: Mapping[str, int] = {
     "limiter-admin": 7078,
     "console": 7080,
     "generate": 7085,
+    "router-keys": 7088,
     "telemetry": 4317,
     "metrics": 9464,
     "otlp-http": 4318,
 }
-"""Process to port; `limiter-admin`, `metrics` and `otlp-http` are further ports of limiter and
-telemetry.
+"""Process to port; `router-keys`, `limiter-admin`, `metrics` and `otlp-http` are further ports of
+router, limiter and telemetry.
 
 A test compares them with deploy/services.yaml.
 """
