@@ -27,6 +27,7 @@ from penstock.rpc.operators import operator_authenticator, operators_by_secret
 from penstock.service.durability import DURABLE_CLIENT_TIMEOUT_S, StoreFacts
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
+from penstock.service.store import check_store
 
 NAME = "limiter"
 SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
@@ -68,11 +69,16 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
         uncopied=UNCOPIED,
     )
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
+
+    async def open_() -> None:
+        await check_store(client, "PENSTOCK_LEDGER_URL")
+        await store.connect()
+
     return Service(
         NAME,
         [*_other_ports(settings, limiter, store), own],
         [endpoint],
-        open=store.connect,
+        open=open_,
         close=store.close,
         prepare_reload=reloading(
             lambda: _sections(settings), lambda sections: limiter.reload(*sections)

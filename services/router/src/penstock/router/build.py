@@ -50,6 +50,7 @@ from penstock.rpc.open_calls import OpenCalls
 from penstock.service.background import Background
 from penstock.service.current import Current
 from penstock.service.settings import load_section
+from penstock.service.store import check_store
 
 NAME = "router"
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -163,6 +164,8 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     background = Background()
 
     async def open_() -> None:
+        if store is not None:
+            await check_store(store, "PENSTOCK_LEDGER_URL")
         await registry.read_shared()
         await credentials.read()
         if look_up is not None:
