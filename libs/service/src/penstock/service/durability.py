@@ -119,7 +119,7 @@ class Fsyncs:
 
     def __init__(self, client: redis.asyncio.Redis, replicas: int | None = None) -> None:
         self._client = client
-        by_sentinel = isinstance(client.connection_pool, SentinelConnectionPool)
+        by_sentinel = isinstance(getattr(client, "connection_pool", None), SentinelConnectionPool)
         self._replicas = int(by_sentinel) if replicas is None else replicas
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
