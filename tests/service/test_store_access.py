@@ -47,12 +47,6 @@ def test_passwords_are_left_out_of_an_addresss_text() -> None:
     assert "secret" not in repr(address)
 
 
-def test_a_cluster_is_refused_at_the_start_in_one_line() -> None:
-    with pytest.raises(CannotStart, match="cluster") as refused:
-        open_store("cluster://a:1,b:2")
-    assert "\n" not in str(refused.value)
-
-
 async def test_a_store_with_a_password_needs_it(tmp_path: Path) -> None:
     own = f"redis://:s3cret@{HOST}"
     async with running_server(tmp_path, "--requirepass", "s3cret", password="s3cret") as server:

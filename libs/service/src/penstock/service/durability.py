@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import redis.asyncio
 from penstock.service.purity import pure
+from penstock.service.store_cluster import as_cluster, sync_servers
 from penstock.service.work_stream import stop
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ResponseError
@@ -156,6 +157,11 @@ class Fsyncs:
         if before is not None:
             await asyncio.wait([before])
         self._current, self._next = self._next, None
+        cluster = as_cluster(self._client)
+        if cluster is not None:
+            for reply in await sync_servers(cluster, MARK, SYNC_TIMEOUT_MS):
+                check_synced(reply)
+            return
         pipe = self._client.pipeline(transaction=False)
         pipe.set(MARK, 1)
         if self._replicas:
@@ -163,10 +169,15 @@ class Fsyncs:
         left_ms = SYNC_TIMEOUT_MS - (REPLICA_TIMEOUT_MS if self._replicas else 0)
         pipe.execute_command("WAITAOF", 1, 0, left_ms)
         _, *received, synced = await pipe.execute()
-        if int(synced[0]) < 1:
-            raise NotSynced(f"no sync within {left_ms} ms")
+        check_synced(synced)
         if received and int(received[0]) < self._replicas:
             raise NotSynced(f"fewer than {self._replicas} replicas have the write")
+
+
+def check_synced(reply: Sequence[Any]) -> None:
+    """Raise NotSynced where a reply of WAITAOF says that the server's own disk lacks the write."""
+    if int(reply[0]) < 1:
+        raise NotSynced("the store's disk did not have the write in time")
 
 
 def _server(url: str) -> tuple[str, str]:

@@ -12,16 +12,18 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
 from penstock.service.store_url import StoreAddress, parse
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
@@ -66,9 +68,7 @@ def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.a
         case "sentinel":
             return _by_sentinel(address, options)
         case "cluster":
-            raise CannotStart(
-                "the store's URL names a cluster, which is not supported; use a server or Sentinel"
-            )
+            return _of_cluster(address, options)
 
 
 def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio.Redis:
@@ -85,6 +85,15 @@ def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asynci
         address.service, redis_class=WatchedRedis, **options
     )
     return client
+
+
+def _of_cluster(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio.Redis:
+    """A client that sends each command to the server that holds its keys. It has the methods of a
+    client of one server; keys of one command, script or transaction must share a hash tag.
+    """
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]
+    del options["db"]
+    return cast(redis.asyncio.Redis, RedisCluster(startup_nodes=nodes, **options))
 
 
 class WatchedRedis(redis.asyncio.Redis):
@@ -118,6 +127,8 @@ async def check_store(client: redis.asyncio.Redis, variable: str) -> None:
     for probe in probes:
         try:
             await client.execute_command(*probe)
+        except RedisClusterException as error:
+            raise CannotStart(f"{variable}: is no cluster that can be used: {error}") from None
         except (AuthenticationError, NoPermissionError, ResponseError) as error:
             raise CannotStart(f"{variable}: the store refuses {probe[0]}: {error}") from None
         except (TimeoutError, RedisError, OSError):

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from penstock.service.store import server_binary, wait_ready
+from penstock.service.store import open_store, server_binary, wait_ready
 from penstock.testkit.eventually import eventually
+from redis.asyncio.cluster import RedisCluster
 
 HOST = "127.0.0.1"
 SERVICE = "ledger"
 """Under which sentinels know the primary."""
 DOWN_AFTER_MS = 500
 REPLICAS, SENTINELS, QUORUM = 2, 3, 2
+NODES, SLOTS = 3, 16_384
 
 OPTIONS = ("--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0")
 
@@ -99,6 +101,41 @@ async def watched_store(folder: Path) -> AsyncIterator[WatchedStore]:
 
 
 @contextlib.asynccontextmanager
+async def store_cluster(folder: Path) -> AsyncIterator[str]:
+    """A cluster of three servers that hold a third of the keys each; yields its URL."""
+    async with contextlib.AsyncExitStack() as stack:
+        buses = [free_port() for _ in range(NODES)]
+        servers = [
+            await stack.enter_async_context(
+                running_server(
+                    folder / str(number), "--cluster-enabled", "yes", "--cluster-port", str(bus)
+                )
+            )
+            for number, bus in enumerate(buses)
+        ]
+        for number, server in enumerate(servers):
+            async with redis.asyncio.Redis(host=HOST, port=server.port) as client:
+                first, last = number * SLOTS // NODES, (number + 1) * SLOTS // NODES - 1
+                await client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                await client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                await client.execute_command("CLUSTER", "MEET", HOST, servers[0].port, buses[0])
+        for server in servers:
+            await eventually(lambda port=server.port: _is_whole(port), 30)  # type: ignore[misc]
+        yield "cluster://" + ",".join(f"{HOST}:{server.port}" for server in servers)
+
+
+async def crossslot_errors(url: str) -> int:
+    """Commands that the servers of a cluster refused since their keys are of several slots."""
+    async with open_store(url) as client:
+        await client.ping()
+        errors: Any = await client.execute_command(
+            "INFO", "errorstats", target_nodes=RedisCluster.ALL_NODES
+        )
+    rows = errors.values() if not any("errorstat" in name for name in errors) else [errors]
+    return sum(int(row.get("errorstat_CROSSSLOT", {}).get("count", 0)) for row in rows)
+
+
+@contextlib.asynccontextmanager
 async def _sentinel(folder: Path, primary_port: int) -> AsyncIterator[StoreServer]:
     folder.mkdir(parents=True)
     port = free_port()
@@ -128,6 +165,12 @@ async def _knows_all(port: int) -> bool:
     async with redis.asyncio.Redis(host=HOST, port=port) as client:
         state: Any = await client.sentinel_master(SERVICE)
     return bool(state["num-slaves"] == REPLICAS and state["num-other-sentinels"] == SENTINELS - 1)
+
+
+async def _is_whole(port: int) -> bool:
+    async with redis.asyncio.Redis(host=HOST, port=port) as client:
+        state: Any = await client.execute_command("CLUSTER INFO")
+    return bool(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(NODES))
 
 
 async def _has_replicas(port: int) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -93,10 +94,18 @@ async def _settle_until_killed(server: EmbeddedStore, waits: bool, after_s: floa
 
 
 async def settle_until_killed(
-    url: str, waits: bool, after_s: float, kill: Callable[[], object]
+    url: str,
+    waits: bool,
+    after_s: float,
+    kill: Callable[[], object],
+    stop_after: float = math.inf,
 ) -> list[str]:
     """Reserve and settle in a store until `kill` has ended it; returns the holds whose settlement
-    was answered. With `waits`, an answer says that the settlement is durable.
+    was answered.
+
+    Args:
+        waits: whether an answer says that the settlement is durable.
+        stop_after: so many answered settlements are enough, whether the store has ended or not.
     """
     answered: list[str] = []
     store = LedgerStore(open_store(url, retries=0), SystemClock(), StoreTimings(timeout_s=5.0))
@@ -108,7 +117,7 @@ async def settle_until_killed(
         amounts = [1, 10, 0]
         turn = 0
         with contextlib.suppress(StoreLost):
-            while True:
+            while len(answered) < stop_after:
                 hold_id = f"{number}-{turn}"
                 turn += 1
                 reservation = Reservation(amounts, amounts, amounts, 60_000)

@@ -36,6 +36,13 @@ def refused_because(url: str, hosts: Collection[str]) -> str:
     return "" if port in (None, 443) else "must use port 443"
 
 
+def secret_of(callback_secret: str, organisation: str) -> str:
+    """The secret by which callbacks to one organisation are signed: HMAC-SHA256 of its name under
+    the deployment's secret, in hexadecimal. So no organisation can sign for another.
+    """
+    return hmac.new(callback_secret.encode(), organisation.encode(), hashlib.sha256).hexdigest()
+
+
 def sign(secret: str, at_unix_s: int, body: bytes) -> str:
     """`t=SECONDS,v1=HMAC-SHA256(secret, "SECONDS." + body)`: the receiver checks both."""
     digest = hmac.new(secret.encode(), f"{at_unix_s}.".encode() + body, hashlib.sha256).hexdigest()
