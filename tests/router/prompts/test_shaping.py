@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from penstock.api.common.v1 import common_pb2
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import ModelPrice, Prices
@@ -22,6 +23,7 @@ from penstock.rpc.call import Call, Principal
 from penstock.service.current import Current
 from penstock.service.settings import BadConfig, load_section
 from penstock.tasks.kinds import kind_of
+from penstock.testkit.clock import FakeClock
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -142,11 +144,43 @@ def test_the_receipt_says_what_broke_a_conversations_prefix() -> None:
     assert first == PREFIX
     for note in later:
         assert note.startswith("prefix: 0 of ")
-        assert (
-            "it broke at turns[0] (system): it was changed, and has a time or an identifier in "
-            "line 2" in note
-        )
+        assert "it broke at turns[0] (system), line 2: a time in it changed" in note
         assert "2026" not in note
+
+
+def with_image(data: bytes, *said: str) -> inference_pb2.Task:
+    task = chat()
+    parts = task.generate.messages.add(role=inference_pb2.ROLE_USER).parts
+    parts.add(text="what is this")
+    parts.add(image=inference_pb2.Image(data=data, media_type="image/png"))
+    for text in said:
+        task.generate.messages.add(role=inference_pb2.ROLE_USER, content=text)
+    return task
+
+
+def reasoning_more(task: inference_pb2.Task) -> inference_pb2.Task:
+    task.generate.reasoning.effort = "high"
+    return task
+
+
+@pytest.mark.parametrize(
+    ("second", "broken"),
+    [
+        (with_image(b"other", "and"), "turns[4] (user): an image in it was encoded anew"),
+        (reasoning_more(with_image(b"png", "and")), "reasoning: a parameter changed"),
+        (with_image(b"png", "and"), ""),
+    ],
+)
+def test_what_is_no_text_breaks_a_prefix_too(second: inference_pb2.Task, broken: str) -> None:
+    stage = PromptShape(PromptsSection(), Current(PRICES))
+
+    async def note() -> str:
+        await shape(stage, with_image(b"png"))
+        return (await shape(stage, second)).prefix_note
+
+    said = asyncio.run(note())
+    assert broken in said
+    assert bool(broken) == ("it broke" in said)
 
 
 def test_other_tenants_are_left_alone() -> None:
@@ -408,3 +442,64 @@ async def test_rules_that_are_read_again_count_from_then_on_and_bad_ones_leave_t
     with pytest.raises(BadConfig):
         stage.prepare(PromptsSection(rules=(ShapingRule(tokenizer_file=tmp_path / "broken.json"),)))
     assert (await shape(stage, task)).task is not task
+
+
+def usage(tokens: int, cached: int = 0) -> common_pb2.Usage:
+    return common_pb2.Usage(input_tokens=tokens, output_tokens=5, cached_input_tokens=cached)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read", "said"),
+    [
+        ("A", "A", usage(2_100, 1_920), ""),
+        ("A", "B", usage(2_100), "which cost 5184 microusd: the prompt broke it"),
+        ("A", "A", usage(2_100), ""),
+        ("A", "B", common_pb2.Usage(input_tokens=2_100, estimated=True), ""),
+    ],
+)
+def test_what_a_lost_prefix_cost_is_said_from_what_the_provider_reports(
+    first: str, second: str, read: common_pb2.Usage, said: str
+) -> None:
+    """Without a sign that the provider caches at all, it is blamed for nothing."""
+    prices = Prices(
+        {
+            "chat": ModelPrice(
+                name="chat",
+                input_microusd_per_mtok=3_000_000,
+                cached_input_microusd_per_mtok=300_000,
+            )
+        }
+    )
+    stage = PromptShape(PromptsSection(), Current(prices))
+
+    async def explained() -> str:
+        before = await shape(stage, chat(f"You help {first}."))
+        assert before.explain_read is not None and before.explain_read(usage(2_000)) == ""
+        after = await shape(stage, chat(f"You help {second}."))
+        assert after.explain_read is not None
+        return after.explain_read(read)
+
+    assert asyncio.run(explained()).endswith(said)
+
+
+def test_a_provider_that_caches_and_did_not_keep_a_prefix_is_named() -> None:
+    price = ModelPrice(
+        name="chat", input_microusd_per_mtok=3_000_000, cached_input_microusd_per_mtok=300_000
+    )
+    clock = FakeClock()
+    stage = PromptShape(PromptsSection(), Current(Prices({"chat": price})), clock=clock)
+
+    async def ask(read: common_pb2.Usage) -> str:
+        shaped = await shape(stage, chat())
+        assert shaped.explain_read is not None
+        return shaped.explain_read(read)
+
+    async def explained() -> list[str]:
+        said = [await ask(usage(2_000)), await ask(usage(2_000, 1_920)), await ask(usage(2_000))]
+        await clock.advance(301.0)
+        return [*said, await ask(usage(2_000))]
+
+    first, read, evicted, expired = asyncio.run(explained())
+    assert (first, read) == ("", "")
+    assert evicted.endswith("the provider did not keep it")
+    assert expired.endswith("it was kept no longer")

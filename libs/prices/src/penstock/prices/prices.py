@@ -135,6 +135,16 @@ class Prices:
         added = usage.written_input_tokens * (price.written_input_price - plain)
         return (saved - added) // TOKENS_PER_MTOK
 
+    def lost_prefix_microusd(self, model: str, tokens: int) -> int:
+        """What it cost that so many tokens were read at the plain input price which could have been
+        read from the provider's prefix cache, in micro-dollars; 0 for a model without a price.
+        """
+        price = self.models.get(model)
+        if price is None:
+            return 0
+        each = price.input_microusd_per_mtok - price.cached_input_price
+        return max(0, tokens * each) // TOKENS_PER_MTOK
+
 
 def _rounded_up_microusd(total: int) -> int:
     """Whole micro-dollars of a total of tokens times prices."""

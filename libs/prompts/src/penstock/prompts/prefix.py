@@ -1,27 +1,18 @@
-"""Prompts that a provider can read from its prefix cache: kept stable, how much of one it is, and
-what broke it.
+"""Prompts that a provider can read from its prefix cache: what makes them stable.
 
 Providers cache prefixes that match byte for byte, in the order tools, system, messages. So equal
 tools become equal bytes in every call, by what has no meaning: the order of the tools, whitespace
 in their schemas. The order of properties and of turns is meaning and stays, unless the target is
 known to take it otherwise: only then are keys sorted, and lines with a clock or an id, which make
 every call a miss, moved to a turn at the end.
-
-How much can be read is estimated from the previous prompt of the same conversation. A provider's
-minimum length, time to live and eviction are not known here; the usage that it reports has what was
-really read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
-from penstock.prompts.conversation import Conversation, Decision, Policy, ToolSpec, Turn
+from penstock.prompts.conversation import Conversation, Policy, ToolSpec, Turn
 from penstock.prompts.json_text import compact, sort_keys
 
 NOTE = "Values of this call, moved here from the instructions:\n"
@@ -36,14 +27,6 @@ _VOLATILE_LINE = re.compile(
     rf"^\s*{_LABEL}\s*(?::|=|\bis\b)\s*(?:{_INSTANT}|{_IDENTIFIER}|{_EPOCH})\s*\.?\s*$",
     re.IGNORECASE,
 )
-BLOCK_BYTES = 512
-"""About 128 tokens, the step in which OpenAI's prompt cache grows. Prompts are compared block by
-block; the last block of a prompt may be shorter.
-"""
-DIGEST_BYTES = 8
-MAX_CONVERSATIONS = 4096
-"""Conversations remembered; of a prompt of 100 KB, 1.6 KB are kept, and 8 bytes for each turn."""
-LINES_NAMED = 3
 
 
 def stable_tools(
@@ -118,130 +101,6 @@ def shared_prefix_bytes(earlier: str, later: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-@dataclass(frozen=True, slots=True)
-class SharedPrefix:
-    """What a prompt shares with the conversation's previous prompt.
-
-    Attributes:
-        share: part of the prompt's bytes, 0 to 1, that the previous prompt began with.
-        has_previous: whether a previous prompt is known.
-        broken: where the prompt departs from the previous one and how, without its texts; empty
-            where it only goes on.
-    """
-
-    share: float
-    has_previous: bool
-    broken: str = ""
-
-    def decision(self, tokens: int) -> Decision:
-        """The shared prefix as a decision; `tokens` is the size of the prompt."""
-        shared = round(self.share * tokens)
-        if self.has_previous:
-            reason = (
-                f"{shared} of {tokens} tokens stood at the head of this conversation's previous "
-                "prompt"
-            )
-            if self.broken:
-                reason += f"; {self.broken}"
-        else:
-            reason = "no earlier prompt of this conversation is known"
-        return Decision("prompt", "prefix_share", False, reason, tokens, tokens - shared)
-
-
-class _Prompt(NamedTuple):
-    """A prompt as it is remembered."""
-
-    blocks: tuple[bytes, ...]
-    """Digests of its bytes, block by block."""
-    segments: tuple[bytes, ...]
-    """Digests of its tools and turns."""
-    tools: int
-
-
-class PrefixHistory:
-    """The previous prompt of each conversation, as digests of its blocks, tools and turns.
-
-    Conversations are known by a key of the caller's choice; the least recently used are forgotten.
-    """
-
-    def __init__(self, max_conversations: int = MAX_CONVERSATIONS) -> None:
-        self._max_conversations = max_conversations
-        self._prompts: OrderedDict[Hashable, _Prompt] = OrderedDict()
-
-    def record(self, key: Hashable, conversation: Conversation) -> SharedPrefix:
-        """Remember a prompt that is about to be sent; compare it with the previous one."""
-        text = serialised(conversation)
-        prompt = _Prompt(
-            tuple(
-                _digest(text[start : start + BLOCK_BYTES])
-                for start in range(0, len(text), BLOCK_BYTES)
-            ),
-            tuple(_digest(segment) for segment in _segments(conversation)),
-            len(conversation.tools),
-        )
-        previous = self._prompts.pop(key, None)
-        self._prompts[key] = prompt
-        if len(self._prompts) > self._max_conversations:
-            self._prompts.popitem(last=False)
-        if previous is None or not prompt.blocks:
-            return SharedPrefix(0.0, previous is not None)
-        shared_bytes = _shared(previous.blocks, prompt.blocks) * BLOCK_BYTES
-        broken = _broken(previous, prompt, conversation)
-        return SharedPrefix(min(1.0, shared_bytes / len(text)), True, broken)
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
-
-
-def _shared(previous: Sequence[bytes], now: Sequence[bytes]) -> int:
-    """Number of leading digests that are equal."""
-    for position, (before, after) in enumerate(zip(previous, now, strict=False)):
-        if before != after:
-            return position
-    return min(len(previous), len(now))
-
-
-def _broken(previous: _Prompt, now: _Prompt, conversation: Conversation) -> str:
-    """Where a prompt departs from the previous one, and how; empty where one begins the other."""
-    before, after = previous.segments, now.segments
-    place = _shared(before, after)
-    if place == min(len(before), len(after)):
-        return ""
-    if place < max(previous.tools, now.tools):
-        return f"it broke at tools[{place}]: {_tools_changed(previous, now)}"
-    index = place - now.tools
-    turn = conversation.turns[index]
-    return f"it broke at turns[{index}] ({turn.role}): {_turn_changed(before, after, place, turn)}"
-
-
-def _tools_changed(previous: _Prompt, now: _Prompt) -> str:
-    before, after = previous.segments[: previous.tools], now.segments[: now.tools]
-    if sorted(before) == sorted(after):
-        return "the tools are in another order"
-    if set(before) < set(after):
-        return "a tool was added"
-    if set(after) < set(before):
-        return "a tool was left out"
-    return "a tool was changed"
-
-
-def _turn_changed(before: Sequence[bytes], after: Sequence[bytes], place: int, turn: Turn) -> str:
-    if before[place] in after[place:]:
-        return "turns were inserted"
-    if after[place] in before[place:]:
-        return "turns before it were left out"
-    lines = [
-        number
-        for number, line in enumerate(turn.content.split("\n"), 1)
-        if _VOLATILE_LINE.match(line)
-    ]
-    if not lines:
-        return "it was changed"
-    named = ", ".join(map(str, lines[:LINES_NAMED]))
-    return f"it was changed, and has a time or an identifier in line {named}"
 
 
 def serialised(conversation: Conversation) -> bytes:

@@ -103,7 +103,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     holds = Holds(admitting, prices, models.token_counts, after)
     attempts = Attempts(settings, registry, backends, selection, holds, clock, telemetry)
     look_up = _look_up(settings, outside, prices)
-    shape = PromptShape(sections.prompts, prices)
+    shape = PromptShape(sections.prompts, prices, clock=clock)
     pipeline = Pipeline(
         attempts,
         holds,

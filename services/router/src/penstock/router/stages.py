@@ -7,7 +7,7 @@ tuple, since a frozen dataclass takes three times as long to make.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -194,6 +194,8 @@ class Shaped:
     """Estimated share of the prompt that a provider can read from its prefix cache, 0 to 1; None
     where nobody looked.
     """
+    explain_read: Callable[[common_pb2.Usage], str] | None = None
+    """Says from an answer's usage what became of the prefix; empty for nothing to say."""
     decisions: tuple[str, ...] = ()
     """Lines for the trace."""
     not_for: tuple[str, ...] = ()

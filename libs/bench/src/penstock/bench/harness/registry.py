@@ -18,6 +18,7 @@ BENCHMARKS: tuple[str, ...] = (
     "quantization",
     "reading",
     "routing",
+    "runs",
     "semantic-cache",
     "scaling",
     "serving",

@@ -7,7 +7,7 @@ technique saved, so the rows of savings add up to full price less paid, by defin
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -137,6 +137,7 @@ class ReceiptBuilder:
 
     __slots__ = (
         "_cache",
+        "_explain_read",
         "_hedged",
         "_notes",
         "_prefix_note",
@@ -156,6 +157,7 @@ class ReceiptBuilder:
         self._savings: list[common_pb2.Saving] = []
         self._shaped_notes: tuple[str, ...] = ()
         self._prefix_note = ""
+        self._explain_read: Callable[[common_pb2.Usage], str] | None = None
         self._shaped_savings: tuple[common_pb2.Saving, ...] = ()
         self._cache: common_pb2.CacheReceipt | None = None
         self._hedged = False
@@ -176,12 +178,14 @@ class ReceiptBuilder:
     def shaped(self, shaped: Shaped) -> None:
         """The prompt was looked at, and perhaps shaped."""
         self._shaped_notes, self._prefix_note = shaped.notes, shaped.prefix_note
+        self._explain_read = shaped.explain_read
         self._shaped_savings = shaped.savings
 
     def go_on_with(self, model: str, *, shaped: bool) -> None:
         """A spare model serves; `shaped`: with the prompt as it was shaped, if it was."""
         if self._prefix_note:
             self._prefix_note = f"prefix: nothing is known of what {model} was sent before"
+            self._explain_read = None
         if not shaped:
             unchanged = f"prompt: as it was sent, {model} has another rule"
             self._shaped_notes, self._shaped_savings = (unchanged,), ()
@@ -216,6 +220,8 @@ class ReceiptBuilder:
         )
         if route is not None:
             self._write_route(receipt.route, route)
+            if self._explain_read is not None and (said := self._explain_read(result.usage)):
+                receipt.notes.append(said)
         self._write_cost(receipt, prices, reused=route is None)
         return receipt
 

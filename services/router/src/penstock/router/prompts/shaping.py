@@ -16,18 +16,22 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.prices.prices import Prices
 from penstock.prompts.conversation import Conversation, Decision, OptimisedPrompt, ToolSpec, Turn
 from penstock.prompts.optimiser import Optimiser
-from penstock.prompts.prefix import PrefixHistory, SharedPrefix
+from penstock.prompts.prefix_cost import PrefixOutcome, PrefixRead, ReportedPrompt
+from penstock.prompts.prefix_history import PrefixHistory, SharedPrefix
 from penstock.router.prompts.passages import LocalEmbedder
 from penstock.router.prompts.rules import PromptsSection, ShapingRule
 from penstock.router.requests.resolved import ResolvedRequest
 from penstock.router.stages import Shaped
 from penstock.rpc.call import Call
+from penstock.service.clock import Clock, SystemClock
 from penstock.service.current import Current
 from penstock.tasks.answers import text_of
 from penstock.tasks.roles import ROLE_NAMES, ROLES
 
 log = logging.getLogger(__name__)
 DECISIONS_RECORDED = 64
+LOSSES = {PrefixOutcome.BROKEN, PrefixOutcome.EXPIRED, PrefixOutcome.EVICTED}
+"""What is said of a prefix that was not read."""
 PROMPT_OPTIMISER = "prompt_optimiser"
 """Technique: a prompt was made to say the same in fewer tokens."""
 
@@ -40,10 +44,13 @@ class PromptShape:
         section: PromptsSection,
         prices: Current[Prices],
         embedder: Callable[[Path], LocalEmbedder] = LocalEmbedder,
+        clock: Clock | None = None,
     ) -> None:
         self._prices = prices
+        self._clock = clock or SystemClock()
         self._embedder_of = embedder
         self._prefixes = PrefixHistory()
+        self._caching: set[str] = set()
         self._rules: Sequence[tuple[ShapingRule, Optimiser]] = ()
         self._embedder: LocalEmbedder | None = None
         self.prepare(section)()
@@ -87,8 +94,14 @@ class PromptShape:
             else:
                 optimised = optimiser.optimise(sent)
             key = _conversation_key(call, request, models[0], sent)
-            prefix = self._prefixes.record(key, optimised.conversation)
+            prefix = self._prefixes.record(
+                key,
+                optimised.conversation,
+                _cache_settings(request.task.generate, models[0]),
+                _without_images(request.task.generate),
+            )
             shaped = self._shaped(request.task, optimised, prefix, models[0])
+            shaped = replace(shaped, explain_read=self._explainer(key, prefix, models[0]))
         except Exception:
             log.exception("a prompt could not be optimised; it is sent as it came")
             note = "prompt optimiser failed; the prompt is as it was sent"
@@ -100,6 +113,34 @@ class PromptShape:
             return shaped
         others = [model for model in models[1:] if self._rule(organisation, model) != found]
         return replace(shaped, not_for=tuple(others))
+
+    def _explainer(
+        self, key: Hashable, prefix: SharedPrefix, model: str
+    ) -> Callable[[common_pb2.Usage], str]:
+        """Says what became of a prompt's prefix, and what it cost where it was lost."""
+        sent_s = self._clock.monotonic()
+
+        def explain(usage: common_pb2.Usage) -> str:
+            if usage.estimated:
+                return ""
+            cached, written = usage.cached_input_tokens, usage.written_input_tokens
+            if cached or written:
+                self._caching.add(model)
+            reported = ReportedPrompt(usage.input_tokens, cached, written, sent_s)
+            caches = model in self._caching
+            return self._said(self._prefixes.answered(key, prefix, reported, caches=caches), model)
+
+        return explain
+
+    def _said(self, read: PrefixRead, model: str) -> str:
+        """The line about a prefix that was lost; empty where that cost nothing."""
+        lost_microusd = self._prices.value.lost_prefix_microusd(model, read.lost_tokens)
+        if not lost_microusd or read.outcome not in LOSSES:
+            return ""
+        return (
+            f"prefix: {read.lost_tokens} of {read.readable_tokens} tokens were not read from the "
+            f"provider's cache, which cost {lost_microusd} microusd: {read.outcome.value}"
+        )
 
     def _shaped(
         self, task: inference_pb2.Task, optimised: OptimisedPrompt, prefix: SharedPrefix, model: str
@@ -172,6 +213,35 @@ def _conversation(task: inference_pb2.GenerateTask) -> Conversation:
         for tool in task.tools
     )
     return Conversation(turns, tools)
+
+
+def _cache_settings(task: inference_pb2.GenerateTask, model: str) -> dict[str, str]:
+    """What providers' prefix caches go by beside the text: another value is another cache."""
+    settings = {"model": model}
+    for name in ("tool_choice", "response_format", "reasoning", "parallel_tool_calls"):
+        if task.HasField(name):
+            settings[name] = str(getattr(task, name))
+    return settings
+
+
+def _without_images(task: inference_pb2.GenerateTask) -> list[bytes]:
+    """The rest of each message that has images, without their bytes."""
+    return [
+        _rest(_blank_images(message))
+        if any(part.HasField("image") for part in message.parts)
+        else b""
+        for message in task.messages
+    ]
+
+
+def _blank_images(message: inference_pb2.Message) -> inference_pb2.Message:
+    blank = inference_pb2.Message()
+    blank.CopyFrom(message)
+    for part in blank.parts:
+        if part.HasField("image"):
+            part.image.ClearField("source")
+            part.image.ClearField("media_type")
+    return blank
 
 
 def _rest(message: inference_pb2.Message) -> bytes:

@@ -1,0 +1,65 @@
+"""Agent runs: which change broke a conversation's prefix, and what it cost.
+
+Changes of each kind are injected into the last prompt of tau-bench conversations, and Penstock is
+asked what broke the prefix. What it says that this cost is compared with the books of a simulated
+provider, whose cache keeps prefixes as OpenAI documents it. Prefixes that the provider drops or
+keeps no longer must not be taken for breaks, nor breaks for those.
+"""
+
+from __future__ import annotations
+
+from penstock.bench.harness.options import Options
+from penstock.bench.harness.progress import say
+from penstock.bench.harness.report import Bound, Result, Table
+from penstock.bench.runs import prefixes
+from penstock.bench.runs.injected import CHANGES
+from penstock.bench.runs.prefixes import Counts
+from penstock.bench.tokens.data import TAU_BENCH, trajectories
+from penstock.prompts.prefix_breaks import BreakKind
+
+QUICK_CONVERSATIONS = 10
+BOUNDS = {
+    "prefix_break_kinds": Bound(">=", 20),
+    "prefix_breaks_named": Bound(">=", 0.95),
+    "prefix_cost_error": Bound("<=", 0.01),
+    "eviction_blamed_wrongly": Bound("<=", 0),
+    "repairs_lossy": Bound("<=", 0),
+}
+
+
+def run(options: Options) -> Result:
+    """Measure."""
+    conversations = list(trajectories(options))
+    if options.quick:
+        conversations = conversations[:QUICK_CONVERSATIONS]
+    say("runs: changes injected into prompts")
+    counts = prefixes.count(conversations)
+    repairs, lossy = prefixes.lossy_repairs(conversations)
+    figures = {
+        "prefix_break_kinds": len(counts.injected),
+        "prefix_breaks_injected": counts.injected.total(),
+        "prefix_breaks_named": counts.named.total() / counts.injected.total(),
+        "prefix_cost_error": abs(counts.said_microusd / counts.booked_microusd - 1),
+        "prefix_cost_microusd": counts.booked_microusd,
+        "evictions": counts.evictions,
+        "evictions_named": counts.evictions_named / max(1, counts.evictions),
+        "eviction_blamed_wrongly": counts.blamed_wrongly,
+        "repairs_made": repairs,
+        "repairs_lossy": lossy,
+    }
+    context = {"conversations": len(conversations), "data": options.source(TAU_BENCH)}
+    return Result(figures, BOUNDS, context, (_kinds(counts),))
+
+
+def _kinds(counts: Counts) -> Table:
+    rows = tuple(
+        (kind.value, counts.injected[kind], counts.named[kind], _instead(counts, kind))
+        for kind in CHANGES
+    )
+    columns = ("kind of change", "injected", "named", "said instead")
+    return Table("Changes injected into prompts", columns, rows)
+
+
+def _instead(counts: Counts, kind: BreakKind) -> str:
+    said = {other for injected, other in counts.wrong if injected is kind}
+    return ", ".join(sorted(other.name.lower() if other else "nothing" for other in said))
