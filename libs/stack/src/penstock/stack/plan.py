@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from penstock.service.default_models import CHAT, ENCODER
-from penstock.service.store import EmbeddedStore
+from penstock.service.store import EmbeddedStore, StoreName
 from penstock.stack.process import Program, python_module
 from penstock.stack.readiness import STORE_SCHEME
 from penstock.stack.shapes import BESIDE, CELL, Shape
@@ -21,7 +20,6 @@ from penstock.stack.workers import Workers
 
 Stage = tuple[Program, ...]
 """Programs that do not need each other and start together."""
-StoreName = Literal["ledger", "cache"]
 DEFAULT_MODEL = ENCODER
 STANDALONE = {"ledger_url": "", "otlp_endpoint": ""}
 """Settings of a service that runs without a store and without telemetry."""
@@ -86,7 +84,13 @@ class StackPlan:
             (self._process("telemetry"),),
             tuple(self._process(name) for name in ("batcher", "limiter", "cache")),
             (self._process("router"),),
-            (*instances, *upstream, self._process("scaler"), self._console()),
+            (
+                *instances,
+                *upstream,
+                self._process("scaler"),
+                self._process("edge"),
+                self._console(),
+            ),
         )
 
     def service_stages(self) -> tuple[Stage, ...]:
@@ -188,6 +192,8 @@ class StackPlan:
     def _own_settings(self, service: str) -> dict[str, str]:
         """What only this service is told."""
         match service:
+            case "edge":
+                return self._addresses_of("router")
             case "router":
                 callees = self._addresses_of("batcher", "cache", "limiter")
                 return {**callees, "keys_listen": self.addresses["router-keys"], **self._operators}
@@ -245,9 +251,7 @@ class StackPlan:
         )
 
     def _embedded(self, name: StoreName) -> EmbeddedStore:
-        folder = self.home / "redis" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return EmbeddedStore(folder.resolve(), self.sockets / f"{name}.sock")
+        return EmbeddedStore.of_home(self.home, name, self.sockets / f"{name}.sock")
 
     def _process(self, name: str, module: str = "", **settings: str) -> Program:
         """A service as a process; `module` is its package, by default that of its name."""

@@ -185,10 +185,16 @@ class Selection:
         """The instances of a model.
 
         Raises:
-            Fault: NOT_FOUND when there is none.
+            Fault: NOT_FOUND when there is none; UNAVAILABLE where this router may only not have
+                heard of it yet.
         """
         fleet = self._registry.fleets.get(model)
         if fleet is None:
+            if not self._registry.is_complete:
+                message = f"no instance serves {model!r} as far as this router knows, which has"
+                raise unavailable(
+                    f"{message} just started; retry", reason=Reason.NO_INSTANCE, retry_after_s=0.5
+                )
             raise no_model(model)
         return fleet
 
