@@ -5,6 +5,7 @@ what follows the store and the issuers of tokens, and what a changed file puts i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import redis.asyncio
@@ -24,6 +25,7 @@ from penstock.rpc.operators import operator_authenticator, operators_by_secret
 from penstock.service.clock import Clock
 from penstock.service.program import CannotStart
 from penstock.service.settings import BadConfig
+from penstock.service.work_stream import LOST
 
 KEYS = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 EXPIRY_CHECK_S = 0.5
@@ -91,9 +93,12 @@ class Credentials:
         return [GrpcServer("router-keys", own, [Endpoint(KEYS, servicer, authenticate)])]
 
     async def read(self) -> None:
-        """Read the store before the first call; raises redis' own errors."""
+        """Read the store before the first call; where it does not answer, its keys are refused
+        until it does.
+        """
         if self._follower is not None:
-            await self._follower.read()
+            with contextlib.suppress(*LOST):
+                await self._follower.read()
 
     async def follow(self) -> None:
         """Follow the store and the issuers, for ever."""

@@ -54,10 +54,11 @@ class KeyFollower:
 
     async def read(self) -> None:
         """Take in what has changed; raises redis' own errors."""
-        if not self._secret:
-            self._secret = await self._store.secret(self._configured_secret)
         if await self._store.version() != self._version:
-            self._version, records = await self._store.read()
+            version, records = await self._store.read()
+            if records and not self._secret:
+                self._secret = await self._store.secret(self._configured_secret)
+            self._version = version
             self._keys.replace_records(self._secret, records)
         self._read_at_s = self._clock.monotonic()
 
