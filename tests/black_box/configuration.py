@@ -32,7 +32,8 @@ def _price(name: str, **microusd: int) -> dict[str, Any]:
 
 def _key(name: str, organisation: str = "", **fields: Any) -> dict[str, Any]:
     digest = hashlib.sha256(secret_of(name).encode()).hexdigest()
-    return {"id": name, "organisation": organisation or name, "sha256": digest, **fields}
+    who = {"id": name, "organisation": organisation or name, "sha256": digest}
+    return {**who, "priority_ceiling": "critical", **fields}
 
 
 def _budget(name: str, organisation: str, counts: str, limit: int, **fields: Any) -> dict[str, Any]:

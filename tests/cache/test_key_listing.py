@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +12,11 @@ from penstock.api.inference.v1 import inference_pb2
 from penstock.cache.build import Cache
 from penstock.rpc.call import Call, Principal
 from penstock.rpc.errors import Fault
+from penstock.service.store import open_store
 from penstock.tasks.answer_keys import FINGERPRINT_BYTES, exact_key, tenant_of
+from penstock.testkit.store_servers import crossslot_errors, store_cluster
+
+from .conftest import Rig
 
 ANN = Call(Principal("acme", team="core", tags=("support",)))
 ENTRIES = 2_500
@@ -70,3 +75,20 @@ async def test_a_cursor_that_was_not_given_is_refused(rig: Any, cursor: str) -> 
         grpc.StatusCode.INVALID_ARGUMENT,
         "cursor",
     )
+
+
+async def test_answers_are_stored_found_listed_and_removed_in_a_cluster(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(60)]
+    async with store_cluster(tmp_path) as url, open_store(url) as client:
+        rig = Rig(client)
+        cache, other = await rig.make(), await rig.make()
+        for text in texts:
+            await cache.servicer.StoreAll(pb.StoreAllRequest(answers=[answer(text)]), ANN)
+        for text in texts:
+            found = await rig.look_up(cache, embed_task(text), ANN, model="mini")
+            assert found.result.revision == "7"
+        assert len((await list_all(other))[0]) == len(texts)
+        removed = await cache.servicer.Invalidate(pb.InvalidateRequest(model="mini"), ANN)
+        assert removed.removed == len(texts)
+        await rig.close()
+        assert await crossslot_errors(url) == 0

@@ -231,8 +231,10 @@ async def test_no_job_is_lost_and_each_ends_once(tmp_path: Path, shape: Shape) -
                 if all(job.ended_unix_ms for job in jobs):
                     break
                 await asyncio.sleep(0.5)
-        ends = [int(await store.hget(f"penstock:job:{name}", "ends") or 0) for name in names]
-        left = await store.xlen("penstock:jobs")
+        ends = [
+            int(await store.hget(f"penstock:{{jobs}}:job:{name}", "ends") or 0) for name in names
+        ]
+        left = await store.xlen("penstock:{jobs}:queue")
     assert len(set(names)) == JOBS
     jobs_lost = sum(job.state != pb.JOB_STATE_SUCCEEDED for job in jobs)
     assert jobs_lost == 0, {job.status.message for job in jobs}

@@ -40,7 +40,12 @@ async def stack(
     (folder / "models").symlink_to(home / "models")
     keys = {tenant: f"psk-{tenant}" for tenant in TENANTS}
     api = [
-        {"id": tenant, "organisation": tenant, "sha256": hashlib.sha256(key.encode()).hexdigest()}
+        {
+            "id": tenant,
+            "organisation": tenant,
+            "sha256": hashlib.sha256(key.encode()).hexdigest(),
+            "priority_ceiling": "critical",
+        }
         for tenant, key in keys.items()
     ]
     budget = {

@@ -14,9 +14,10 @@ from penstock.api.envoy import ratelimit_pb2_grpc as rls_grpc
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.api.limiter.v1 import limiter_pb2_grpc
 from penstock.hosting.grpc_server import GrpcServer
-from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
+from penstock.limiter.api.admin_service import AdminServicer
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.operators import operator_authenticator
 from penstock.service.settings import ServiceSettings
 
 Limiters = Any

@@ -41,7 +41,7 @@ class Store:
     def pipeline(self, transaction: bool) -> Store:
         return self
 
-    def evalsha(self, *arguments: object) -> None:
+    def execute_command(self, *arguments: object) -> None:
         return None
 
     async def execute(self, raise_on_error: bool) -> list[object]:

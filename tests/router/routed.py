@@ -35,9 +35,17 @@ from penstock.testkit.server import TOKEN, serving
 
 KEY = "psk-test-key"
 """The API key of the organisation `acme`; its priority is at most high."""
+OTHER_KEY = "psk-other-key"
+"""The API key of another organisation."""
+SCOPED_KEY = "psk-scoped-key"
+"""A key of `acme` for models whose names begin with `small-`."""
 METADATA = (("authorization", f"Bearer {KEY}"),)
+OTHER_METADATA = (("authorization", f"Bearer {OTHER_KEY}"),)
+SCOPED_METADATA = (("authorization", f"Bearer {SCOPED_KEY}"),)
 KEYS = [
     {"id": "k1", "sha256": digest(KEY), "organisation": "acme", "priority_ceiling": "high"},
+    {"id": "k2", "sha256": digest(OTHER_KEY), "organisation": "other"},
+    {"id": "k3", "sha256": digest(SCOPED_KEY), "organisation": "acme", "models": ["small-*"]},
 ]
 TASKS = (
     inference_pb2.TASK_KIND_EMBED,

@@ -23,7 +23,14 @@ from penstock.testkit.instance import OneByOneInstance
 from penstock.testkit.server import TOKEN, serving
 
 from ..rig import MODEL, Rig
-from ..routed import JOINED_SUCCESSES, METADATA, Routed, start
+from ..routed import (
+    JOINED_SUCCESSES,
+    METADATA,
+    OTHER_METADATA,
+    SCOPED_METADATA,
+    Routed,
+    start,
+)
 
 NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 TENSOR = inference_pb2.TensorSpec(name="x", datatype="FP32", shape=[-1, 2])
@@ -71,6 +78,7 @@ class Kserve:
 
     def __init__(self, routed: Routed) -> None:
         self._channel = open_channel(routed.address)
+        self.metadata = METADATA
         self.stub = kserve_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def __aenter__(self) -> Kserve:
@@ -80,7 +88,7 @@ class Kserve:
         await self._channel.close()
 
     async def call(self, rpc: str, request: object) -> object:
-        return await getattr(self.stub, rpc)(request, metadata=METADATA, timeout=20)
+        return await getattr(self.stub, rpc)(request, metadata=self.metadata, timeout=20)
 
     async def infer(self, model: str = "echo", **parameters: str) -> kserve.ModelInferResponse:
         request = kserve.ModelInferRequest(model_name=model, id="7")
@@ -121,6 +129,38 @@ async def test_a_model_is_described_by_its_instances_and_gone_with_them(rig: Rig
         answer = await client.call("ModelReady", ready)
         assert isinstance(answer, kserve.ModelReadyResponse) and not answer.ready
         assert (await client.refused("ModelMetadata", about))[0] is NOT_FOUND
+
+
+@pytest.mark.threat("read out of scope: models over KServe")
+async def test_models_out_of_scope_are_not_there(rig: Rig) -> None:
+    await join(rig.routed, "echo-1", "echo")
+    await join(rig.routed, "small-1", "small-echo")
+    about = kserve.ModelMetadataRequest(name="echo")
+    async with Kserve(rig.routed) as client:
+        client.metadata = SCOPED_METADATA
+        listed = await client.call("RepositoryIndex", kserve.RepositoryIndexRequest())
+        assert isinstance(listed, kserve.RepositoryIndexResponse)
+        assert [row.name for row in listed.models] == ["small-echo"]
+        assert (await client.refused("ModelMetadata", about))[0] is NOT_FOUND
+        request = kserve.ModelInferRequest(model_name="echo")
+        assert (await client.refused("ModelInfer", request))[0] is NOT_FOUND
+
+
+@pytest.mark.threat("cross-tenant read: statistics over KServe")
+async def test_statistics_are_of_the_callers_own_requests(rig: Rig) -> None:
+    await join(rig.routed, "echo-1", "echo")
+
+    async def counted(client: Kserve) -> int:
+        request = kserve.ModelStatisticsRequest(name="echo")
+        answer = await client.call("ModelStatistics", request)
+        assert isinstance(answer, kserve.ModelStatisticsResponse)
+        return answer.model_stats[0].inference_count
+
+    async with Kserve(rig.routed) as client:
+        await client.infer()
+        assert await counted(client) == 1
+        client.metadata = OTHER_METADATA
+        assert await counted(client) == 0
 
 
 async def test_a_version_is_refused_while_instances_have_several(rig: Rig) -> None:

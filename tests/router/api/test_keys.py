@@ -21,7 +21,7 @@ ANN = KeySection(
     team="t",
     user="ann",
     tags=("x",),
-    priority_ceiling="normal",
+    priority_ceiling="high",
 )
 BOB = KeySection(id="k2", sha256=digest("psk-bob"), organisation="acme")
 
@@ -47,6 +47,7 @@ async def test_without_a_known_key_nobody_is_served(
     assert not any(instance.calls for instance in rig.instances.values())
 
 
+@pytest.mark.threat("forged tenant")
 @pytest.mark.fault(7)
 async def test_a_caller_cannot_say_who_it_is(rig: Rig) -> None:
     forged = common_pb2.CallContext(
@@ -79,17 +80,37 @@ LOW, NORMAL, HIGH, CRITICAL = 1, 2, 3, 4
     ("key", "asked", "given"),
     [
         (ANN, LOW, LOW),
-        (ANN, HIGH, NORMAL),
+        (ANN, HIGH, HIGH),
+        (ANN, CRITICAL, HIGH),
         (ANN, 0, NORMAL),
-        (BOB, CRITICAL, CRITICAL),
+        (BOB, CRITICAL, NORMAL),
         (BOB, 0, NORMAL),
     ],
 )
+@pytest.mark.threat("forged priority")
 def test_a_call_gets_the_priority_that_it_asks_for_up_to_its_keys_ceiling(
     key: KeySection, asked: int, given: int
 ) -> None:
     keys = KeyRing([ANN, BOB])
-    assert keys.capped(Principal("acme", key_id=key.id), asked) == given
+    who = keys.authenticate({"authorization": "Bearer psk-" + (key.user or "bob")}).principal
+    assert keys.grant(who).priority(asked) == given
+
+
+@pytest.mark.threat("removed key")
+def test_a_key_that_is_not_there_permits_nothing() -> None:
+    keys = KeyRing([ANN])
+    with pytest.raises(Fault) as refused:
+        keys.grant(Principal("acme", key_id="k2"))
+    assert refused.value.reason is Reason.UNAUTHENTICATED
+
+
+@pytest.mark.threat("stolen key id")
+def test_a_key_that_comes_back_for_another_organisation_serves_no_caller_of_the_first() -> None:
+    keys = KeyRing([ANN])
+    ann = keys.authenticate({"authorization": "Bearer psk-ann"}).principal
+    keys.replace([ANN.model_copy(update={"organisation": "other"})])
+    with pytest.raises(Fault):
+        keys.grant(ann)
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,8 @@ async def test_a_registration_that_cannot_be_read_is_left_out(
     make_registry: MakeRegistry, store: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await make_registry().register(instance("a"))
-    await store.sadd("penstock:router:instances", "odd")
-    await store.set("penstock:router:instance:odd", b"\xff\xff\xff")
+    await store.sadd("penstock:{router}:instances", "odd")
+    await store.set("penstock:{router}:instance:odd", b"\xff\xff\xff")
     other = make_registry()
     await other.read_shared()
     assert sorted(other.members) == ["a"]

@@ -202,7 +202,9 @@ async def test_each_job_is_ended_once_and_charged_for_the_try_that_ended_it(
     routers.work.let_all_go_on()
     jobs = await routers.ended(names)
     assert [job.state for job in jobs] == [pb.JOB_STATE_SUCCEEDED] * len(names)
-    ends = [int(await routers.store.hget(f"penstock:job:{name}", "ends")) for name in names]
+    ends = [
+        int(await routers.store.hget(f"penstock:{{jobs}}:job:{name}", "ends")) for name in names
+    ]
     assert ends == [1] * len(names)
     charged = sum(job.receipt.usage.input_tokens for job in jobs)
 

@@ -285,7 +285,7 @@ async def test_a_job_that_nobody_serves_is_forgotten_after_its_deadline(make: Ma
     jobs = make(Server(), is_started=False)
     job = await jobs.submit(request(deadline_ms=1_000), ACME)
     async with open_store(make.address) as store:
-        left_ms = await store.pttl(f"penstock:job:{job.id}")
+        left_ms = await store.pttl(f"penstock:{{jobs}}:job:{job.id}")
     assert KEEP_S * 1e3 < left_ms <= KEEP_S * 1e3 + 1_000
 
 
@@ -294,7 +294,7 @@ async def test_a_submission_that_is_sent_again_is_one_job(make: Make) -> None:
     jobs = make(Server(), is_started=False, store=Twice(make.address))
     await jobs.submit(request(), ACME)
     async with open_store(make.address) as store:
-        assert await store.xlen("penstock:jobs") == 1
+        assert await store.xlen("penstock:{jobs}:queue") == 1
 
 
 async def _noted(states: AsyncIterator[pb.Job], seen: list[pb.Job]) -> AsyncIterator[pb.Job]:

@@ -127,21 +127,21 @@ def test_the_callers_fallbacks_are_behind_what_auto_chose() -> None:
 def test_verdicts_move_the_quality_and_each_answer_is_judged_once() -> None:
     known = models()
     for number in range(60):
-        known.served(f"r{number}", "cheap")
-        known.judge(f"r{number}", False)
-        known.judge(f"r{number}", False)
-    known.judge("unknown", True)
+        known.served("acme", f"r{number}", "cheap")
+        known.judge("acme", f"r{number}", False)
+        known.judge("acme", f"r{number}", False)
+    known.judge("acme", "unknown", True)
     assert known.quality("cheap") == pytest.approx(0.6 * 20 / 80)
     assert chain(known, model="auto", min_quality=0.5).models[0] == "good"
-    known.served("right", "cheap")
-    known.judge("right", True)
+    known.served("acme", "right", "cheap")
+    known.judge("acme", "right", True)
     assert known.quality("cheap") == pytest.approx((0.6 * 20 + 1) / 81)
 
 
 def test_routes_that_are_read_again_keep_what_was_judged() -> None:
     known = models()
-    known.served("r", "cheap")
-    known.judge("r", False)
+    known.served("acme", "r", "cheap")
+    known.judge("acme", "r", False)
     known.replace(RoutesSection(models=(CHEAP,), cascade_floor=0.7))
     assert known.quality("cheap") == pytest.approx(0.6 * 20 / 21)
     assert (known.quality("good"), known.cascade_floor) == (0.0, 0.7)

@@ -16,6 +16,7 @@ from penstock.cli.commands.cache import cache
 from penstock.cli.commands.chat import chat
 from penstock.cli.commands.completion import completion
 from penstock.cli.commands.fleet import explain, instances
+from penstock.cli.commands.keys import keys
 from penstock.cli.commands.load import load
 from penstock.cli.commands.models import models
 from penstock.cli.commands.spending import limits, usage
@@ -44,6 +45,7 @@ COMMANDS = (
     models,
     instances,
     explain,
+    keys,
     limits,
     usage,
     cache,

@@ -46,8 +46,13 @@ PLACES: Mapping[str, Place] = {
     "limiter_admin": Place(
         "PENSTOCK_LIMITER_ADMIN", "127.0.0.1:7078", "address of the limiter's operators' service"
     ),
+    "router_keys": Place(
+        "PENSTOCK_ROUTER_KEYS", "127.0.0.1:7088", "address of the router's operators' service"
+    ),
     "admin_token": Place(
-        "PENSTOCK_ADMIN_TOKEN", "", "secret of an operator of the limiter; default: the token"
+        "PENSTOCK_ADMIN_TOKEN",
+        "",
+        "secret of an operator of the limiter and of keys; default: the token",
     ),
     "cache": Place("PENSTOCK_CACHE_ADDRESS", "127.0.0.1:7071", "the cache's address"),
     "ca": Place(
@@ -71,6 +76,7 @@ class Target:
     telemetry: str
     limiter: str
     limiter_admin: str
+    router_keys: str
     admin_token: str
     cache: str
     ca: str = ""

@@ -16,7 +16,7 @@ from penstock.kserve.ordered import in_order
 from penstock.kserve.responses import stream_failure, stream_response
 from penstock.rpc.auth import Metadata
 from penstock.rpc.call import Call
-from penstock.rpc.errors import to_fault
+from penstock.rpc.errors import Fault, to_fault
 
 SERVICE = kserve.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 NAME: str = SERVICE.full_name
@@ -71,13 +71,18 @@ def _stream(inference: Inference) -> Callable[[Any, Context], Any]:
     async def serve(
         requests: AsyncIterator[kserve.ModelInferRequest], context: Context
     ) -> AsyncIterator[kserve.ModelStreamInferResponse]:
+        metadata = _metadata(context)
         try:
-            caller = await inference.authenticated(STREAM, _metadata(context))
+            await inference.authenticated(STREAM, metadata)
         except Exception as error:
             await _refuse(context, error)
             raise
 
         async def answer(request: kserve.ModelInferRequest) -> kserve.ModelStreamInferResponse:
+            try:  # again: a key may have been revoked since the stream was opened
+                caller = await inference.authenticated(STREAM, metadata)
+            except Fault as fault:
+                return stream_failure(request, fault)
             return await _streamed(
                 inference, request, inference.timed(caller, context.time_remaining())
             )

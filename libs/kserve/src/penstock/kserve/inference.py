@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 
 from penstock.api.kserve import inference_pb2 as kserve
 from penstock.kserve.model_server import Computed, ModelServer, ServedModel, Trailer
@@ -28,6 +29,9 @@ OPEN_RPCS = frozenset({"ServerLive", "ServerReady", "ServerMetadata"})
 MAX_COUNTED_MODELS = 1_000
 """Models and versions whose statistics are kept; the least recently used are forgotten."""
 
+CountKey = tuple[str, str, str]
+"""Organisation, model and version."""
+
 
 class Inference:
     """Answers the protocol's calls, by the names of its RPCs, with what a model server can do."""
@@ -36,7 +40,7 @@ class Inference:
         self._server = server
         self._clock = clock
         self._default_deadline_s = default_deadline_s
-        self._counts: BoundedMap[tuple[str, str], ModelCounts] = BoundedMap(MAX_COUNTED_MODELS)
+        self._counts: BoundedMap[CountKey, ModelCounts] = BoundedMap(MAX_COUNTED_MODELS)
 
     async def authenticated(self, rpc: str, metadata: Metadata) -> Call:
         """The Call of whoever sent this metadata, without a deadline; anybody may probe the server.
@@ -72,7 +76,7 @@ class Inference:
         self, request: kserve.ServerReadyRequest, call: Call
     ) -> kserve.ServerReadyResponse:
         """Whether a model is ready."""
-        return kserve.ServerReadyResponse(ready=bool(self._server.models()))
+        return kserve.ServerReadyResponse(ready=bool(self._server.models(call)))
 
     async def ServerMetadata(
         self, request: kserve.ServerMetadataRequest, call: Call
@@ -87,7 +91,7 @@ class Inference:
     ) -> kserve.ModelReadyResponse:
         """Whether a model is ready; one that is not known is not."""
         try:
-            self._server.model(request.name, request.version)
+            self._server.model(request.name, request.version, call)
         except Fault:
             return kserve.ModelReadyResponse(ready=False)
         return kserve.ModelReadyResponse(ready=True)
@@ -96,31 +100,32 @@ class Inference:
         self, request: kserve.ModelMetadataRequest, call: Call
     ) -> kserve.ModelMetadataResponse:
         """A model's inputs and outputs."""
-        return metadata_of(self._model(request.name, request.version))
+        return metadata_of(self._model(request.name, request.version, call))
 
     async def ModelConfig(
         self, request: kserve.ModelConfigRequest, call: Call
     ) -> kserve.ModelConfigResponse:
         """A model's configuration as Triton would derive it."""
         return kserve.ModelConfigResponse(
-            config=config_of(self._model(request.name, request.version))
+            config=config_of(self._model(request.name, request.version, call))
         )
 
     async def ModelInfer(
         self, request: kserve.ModelInferRequest, call: Call
     ) -> kserve.ModelInferResponse:
         """Compute a request within the time that it has, and count it."""
-        model = self._model(request.model_name, request.model_version)
+        model = self._model(request.model_name, request.model_version, call)
         began_s = self._clock.monotonic()
         try:
             computed = await self._computed(model, request, call)
         except BaseException as error:
             version = request.model_version or model.versions[-1]
-            self._counts_of(model.name, version).record_failure(self._clock.monotonic() - began_s)
+            counts = self._counts_of(_key_of(call, model.name, version))
+            counts.record_failure(self._clock.monotonic() - began_s)
             if isinstance(error, Fault):
                 raise in_protocol_words(error) from None
             raise
-        self._counts_of(model.name, computed.version).record_success(
+        self._counts_of(_key_of(call, model.name, computed.version)).record_success(
             rows_of(request),
             self._clock.monotonic() - began_s,
             computed.result.compute_ms / 1e3,
@@ -131,17 +136,20 @@ class Inference:
     async def ModelStatistics(
         self, request: kserve.ModelStatisticsRequest, call: Call
     ) -> kserve.ModelStatisticsResponse:
-        """What was answered since the start, for one model or for all that are ready."""
-        models = (
-            [self._model(request.name, request.version)] if request.name else self._server.models()
-        )
+        """What the caller's organisation was answered since the start, for one model or for all
+        that are ready.
+        """
+        if request.name:
+            models: Sequence[ServedModel] = [self._model(request.name, request.version, call)]
+        else:
+            models = self._server.models(call)
         keys = [
-            (model.name, version)
+            _key_of(call, model.name, version)
             for model in models
             for version in model.versions
             if request.version in ("", version)
         ]
-        rows = [(self._counts.get(key) or ModelCounts()).to_proto(*key) for key in keys]
+        rows = [(self._counts.get(key) or ModelCounts()).to_proto(*key[1:]) for key in keys]
         return kserve.ModelStatisticsResponse(model_stats=rows)
 
     async def RepositoryIndex(
@@ -149,7 +157,9 @@ class Inference:
     ) -> kserve.RepositoryIndexResponse:
         """Every model and its state."""
         _check_repository(request.repository_name)
-        rows = [row for row in self._server.index() if row.state == "READY" or not request.ready]
+        rows = [
+            row for row in self._server.index(call) if row.state == "READY" or not request.ready
+        ]
         return kserve.RepositoryIndexResponse(models=rows)
 
     async def RepositoryModelLoad(
@@ -187,20 +197,23 @@ class Inference:
         async with asyncio.timeout(left_s):
             return await self._server.infer(request, task, call)
 
-    def _model(self, name: str, version: str) -> ServedModel:
+    def _model(self, name: str, version: str, call: Call) -> ServedModel:
         """The model, in that version where one is named; versions are numbers in the protocol."""
         if version and not version.isdigit():
             message = f"failed to get model version from specified version string '{version}'"
             raise invalid("model_version", message)
-        return self._server.model(name, version)
+        return self._server.model(name, version, call)
 
-    def _counts_of(self, name: str, version: str) -> ModelCounts:
-        key = (name, version)
+    def _counts_of(self, key: CountKey) -> ModelCounts:
         counts = self._counts.get(key)
         if counts is None:
             counts = ModelCounts()
             self._counts.put(key, counts)
         return counts
+
+
+def _key_of(call: Call, name: str, version: str) -> CountKey:
+    return (call.principal.organisation, name, version)
 
 
 def _check_repository(name: str) -> None:

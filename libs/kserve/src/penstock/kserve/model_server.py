@@ -58,12 +58,12 @@ class ModelServer(Protocol):
         """
         ...
 
-    def models(self) -> Sequence[ServedModel]:
-        """Every model that is ready."""
+    def models(self, call: Call) -> Sequence[ServedModel]:
+        """Every model that is ready and that the caller may see."""
         ...
 
-    def model(self, name: str, version: str) -> ServedModel:
-        """A model that is ready, in that version where one is named.
+    def model(self, name: str, version: str, call: Call) -> ServedModel:
+        """A model that is ready and that the caller may see, in that version where one is named.
 
         Raises:
             Fault: NOT_FOUND, or INVALID_ARGUMENT where it takes no tensors.
@@ -80,8 +80,8 @@ class ModelServer(Protocol):
         """
         ...
 
-    def index(self) -> Sequence[kserve.RepositoryIndexResponse.ModelIndex]:
-        """Every model, ready or not."""
+    def index(self, call: Call) -> Sequence[kserve.RepositoryIndexResponse.ModelIndex]:
+        """Every model that the caller may see, ready or not."""
         ...
 
     async def load(self, name: str) -> None:

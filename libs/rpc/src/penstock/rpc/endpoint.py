@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 from penstock.api.common.v1 import common_pb2
-from penstock.rpc.auth import Authenticator, CallerMetadata
+from penstock.rpc.auth import CONTEXT_KEY, TOKEN_KEY, Authenticator, CallerMetadata
 from penstock.rpc.call import NORMAL, Call
 from penstock.rpc.caller_limits import (
     DEFAULT_LIMITS,
@@ -31,11 +31,15 @@ from penstock.rpc.errors import (
     invalid,
     released,
     to_rpc_status,
+    unauthenticated,
 )
 from penstock.rpc.item_session import Session
+from penstock.rpc.open_calls import OpenCall, OpenCalls
 from penstock.rpc.spans import Tracer
 from penstock.service.clock import Clock
 
+CREDENTIALS = frozenset(("authorization", TOKEN_KEY, CONTEXT_KEY))
+"""Metadata that says who calls."""
 STREAM_AGE_JITTER = 0.2
 """Share of a stream's age by which it is longer or shorter at most."""
 
@@ -59,6 +63,16 @@ class Endpoint:
     """
     limits: CallerLimits = DEFAULT_LIMITS
     """Of each caller of a public endpoint."""
+    open_calls: OpenCalls | None = None
+    """Knows the calls in flight of a public endpoint; None: nobody ends them."""
+
+    def opened(
+        self, metadata: CallerMetadata, task: asyncio.Task[Any] | None = None
+    ) -> AbstractContextManager[OpenCall | None]:
+        """Count a call among those in flight; see OpenCalls."""
+        if self.open_calls is None:
+            return nullcontext()
+        return self.open_calls.enter(metadata, task)
 
 
 def item_call(caller: Call, said: Call, default_deadline_s: float) -> Call:
@@ -144,16 +158,18 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            call = self._timed(await self._caller(context), context)
-            share = self._join(call)
-            payload = await self._receive(context, share)
-            size = len(payload)
-            pending = self._dispatcher.begin(rpc, rpc.parse(payload), call)
-            del payload  # is not kept while the answer is waited for
-            response = pending.response
-            if response is None:
-                response = await self._dispatcher.finish(pending)
-            return response.SerializeToString()
+            metadata = self._metadata(context)
+            with self._endpoint.opened(metadata):
+                call = self._timed(await self._caller(metadata), context)
+                share = self._join(call)
+                payload = await self._receive(context, share)
+                size = len(payload)
+                pending = self._dispatcher.begin(rpc, rpc.parse(payload), call)
+                del payload  # is not kept while the answer is waited for
+                response = pending.response
+                if response is None:
+                    response = await self._dispatcher.finish(pending)
+                return response.SerializeToString()
         except Exception as error:
             return released(error)
         finally:
@@ -179,14 +195,16 @@ class EndpointHandlers:
         """
         share, size = UNLIMITED, None
         try:
-            call = self._timed(await self._caller(context), context)
-            share = self._join(call)
-            payload = await self._receive(context, share)
-            size = len(payload)
-            chunks = self._dispatcher.stream(rpc, payload, call)
-            async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
-                async for chunk in open_chunks:
-                    yield chunk
+            metadata = self._metadata(context)
+            with self._endpoint.opened(metadata):
+                call = self._timed(await self._caller(metadata), context)
+                share = self._join(call)
+                payload = await self._receive(context, share)
+                size = len(payload)
+                chunks = self._dispatcher.stream(rpc, payload, call)
+                async with aclosing(chunks) as open_chunks:  # type: ignore[type-var]
+                    async for chunk in open_chunks:
+                        yield chunk
         except Exception as error:
             yield released(error)
         finally:
@@ -196,10 +214,11 @@ class EndpointHandlers:
         async def serve(_: Any, context: Any) -> None:
             share = UNLIMITED
             try:
-                caller = await self._caller(context)
+                metadata = self._metadata(context)
+                caller = await self._caller(metadata)
                 share = self._join(caller)
-                with share.stream():
-                    item_call = self._item_call(caller)
+                with self._endpoint.opened(metadata), share.stream():
+                    item_call = self._item_call(metadata)
                     session = Session(self._dispatcher, frame, self._clock, item_call, share)
                     await self._run(session, context)
                 return
@@ -258,23 +277,45 @@ class EndpointHandlers:
             received: bytes = payload
             return received
 
-    def _item_call(self, caller: Call) -> Callable[[common_pb2.CallContext, float], Call]:
+    def _item_call(
+        self, metadata: CallerMetadata
+    ) -> Callable[[common_pb2.CallContext, float], Call]:
+        """Makes an item's call. At a public endpoint the stream's caller is authenticated again for
+        each item: what it was given when the stream was opened may have been taken from it.
+        """
         if not self._endpoint.public:
             return Call.from_context
         default_s = self._default_deadline_s
+        authenticate = self._endpoint.authenticate
 
         def of_caller(context: common_pb2.CallContext, now: float) -> Call:
             said = Call.from_context(context, now)
             if not context.remaining_ms:
                 said = said._replace(deadline_s=math.inf)
-            return item_call(caller, said, now + default_s)
+            again = authenticate(metadata)
+            if not isinstance(again, Call):
+                raise TypeError("a public endpoint needs an authenticator that does not wait")
+            return item_call(again, said, now + default_s)
 
         return of_caller
 
-    async def _caller(self, context: Any) -> Call:
-        metadata = CallerMetadata(context.invocation_metadata() or ())
+    def _metadata(self, context: Any) -> CallerMetadata:
+        """What came with a call.
+
+        Raises:
+            Fault: UNAUTHENTICATED where it names two callers: parts on the way could disagree on
+                which.
+        """
+        pairs = context.invocation_metadata() or ()
+        sent = [name for name, _ in pairs if name in CREDENTIALS]
+        if len(sent) > len({*sent}):
+            raise unauthenticated("a credential was sent twice; send one")
+        metadata = CallerMetadata(pairs)
         if not self._endpoint.public:
             metadata.names = _certificate_names(context)
+        return metadata
+
+    async def _caller(self, metadata: CallerMetadata) -> Call:
         caller = self._endpoint.authenticate(metadata)
         return caller if isinstance(caller, Call) else await caller
 

@@ -48,7 +48,7 @@ SLOW_READER_S = 30.0
 
 ItemCall = Callable[[common_pb2.CallContext, float], Call]
 """Makes an item's call from its context: an internal endpoint believes it, a public one takes only
-what a caller may say.
+what a caller may say, and raises Fault where the caller is not accepted any more.
 """
 
 
@@ -197,7 +197,11 @@ class Session:
             message = "results of this stream wait to be taken; grant credits and read them"
             self._end(item.id, exhausted(message))
             return
-        call = self._item_call(item.context, now)
+        try:
+            call = self._item_call(item.context, now)
+        except Fault as fault:
+            self._end(item.id, fault)
+            return
         left_s = call.deadline_s - now
         if left_s <= 0:
             self._end(item.id, deadline_exceeded("no time was left when the item arrived"))

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import redis.asyncio
 from penstock.service.purity import pure
+from penstock.service.store_cluster import as_cluster, sync_servers
 from penstock.service.work_stream import stop
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ResponseError
 
 WAITAOF_SINCE = (7, 2)
@@ -32,6 +34,8 @@ MARK = "penstock:synced"
 """The key that the write sets whose sync is waited for."""
 SYNC_TIMEOUT_MS = 1_800
 """Longest wait for one sync; `everysec` needs one second, or two on a busy disk."""
+REPLICA_TIMEOUT_MS = 400
+"""The part of it in which replicas must have received the write."""
 DURABLE_CLIENT_TIMEOUT_S = 2.0
 """Timeout of a client that waits for syncs; above SYNC_TIMEOUT_MS."""
 
@@ -109,10 +113,15 @@ class Fsyncs:
 
     Args:
         client: with a timeout above SYNC_TIMEOUT_MS.
+        replicas: which must have received a write as well, so that a failover does not lose it; by
+            default one with Sentinel, which exists to replace the server, else none. A write is
+            then lost only where the server and that replica crash within the same seconds.
     """
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, replicas: int | None = None) -> None:
         self._client = client
+        by_sentinel = isinstance(getattr(client, "connection_pool", None), SentinelConnectionPool)
+        self._replicas = int(by_sentinel) if replicas is None else replicas
         self._current: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self.confirmation: Confirmation = "none"
@@ -122,6 +131,8 @@ class Fsyncs:
         """Ask the store how it confirms writes; raises redis' own errors."""
         facts = await store_facts(self._client)
         self.confirmation = confirmation_of(facts)
+        if self._replicas and self.confirmation == "reply":
+            self.confirmation = "waitaof"  # the reply says nothing of replicas
         return facts
 
     async def wait(self) -> None:
@@ -146,12 +157,27 @@ class Fsyncs:
         if before is not None:
             await asyncio.wait([before])
         self._current, self._next = self._next, None
+        cluster = as_cluster(self._client)
+        if cluster is not None:
+            for reply in await sync_servers(cluster, MARK, SYNC_TIMEOUT_MS):
+                check_synced(reply)
+            return
         pipe = self._client.pipeline(transaction=False)
         pipe.set(MARK, 1)
-        pipe.execute_command("WAITAOF", 1, 0, SYNC_TIMEOUT_MS)
-        _, synced = await pipe.execute()
-        if int(synced[0]) < 1:
-            raise NotSynced(f"no sync within {SYNC_TIMEOUT_MS} ms")
+        if self._replicas:
+            pipe.execute_command("WAIT", self._replicas, REPLICA_TIMEOUT_MS)
+        left_ms = SYNC_TIMEOUT_MS - (REPLICA_TIMEOUT_MS if self._replicas else 0)
+        pipe.execute_command("WAITAOF", 1, 0, left_ms)
+        _, *received, synced = await pipe.execute()
+        check_synced(synced)
+        if received and int(received[0]) < self._replicas:
+            raise NotSynced(f"fewer than {self._replicas} replicas have the write")
+
+
+def check_synced(reply: Sequence[Any]) -> None:
+    """Raise NotSynced where a reply of WAITAOF says that the server's own disk lacks the write."""
+    if int(reply[0]) < 1:
+        raise NotSynced("the store's disk did not have the write in time")
 
 
 def _server(url: str) -> tuple[str, str]:

@@ -12,12 +12,21 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import redis.asyncio
 from penstock.service.program import CannotStart
+from penstock.service.store_url import StoreAddress, parse
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 MIN_VERSION = (7, 2)
@@ -34,14 +43,99 @@ MAX_BYTES: dict[StoreName, int] = {"ledger": 0, "cache": 1 << 30}
 
 
 def open_store(url: str, *, timeout_s: float = 2.0, retries: int = 2) -> redis.asyncio.Redis:
-    """A client for `url` (`redis://host:port/db` or `unix:///path`); connects on first use."""
-    return redis.asyncio.Redis.from_url(
-        url,
-        decode_responses=False,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), retries),
+    """A client for `url`, see `store_url.py`; connects on first use.
+
+    Raises:
+        CannotStart: the URL cannot be one, or names what this client cannot do.
+    """
+    try:
+        address = parse(url)
+    except ValueError as error:
+        raise CannotStart(f"the store's URL {error}") from None
+    options: dict[str, Any] = {
+        "decode_responses": False,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), retries),
+        "username": address.username,
+        "password": address.password,
+        "db": address.db,
+    }
+    if address.path:
+        return redis.asyncio.Redis(unix_socket_path=address.path, **options)
+    options |= _tls_of(address)
+    match address.kind:
+        case "server":
+            [(host, port)] = address.hosts
+            return redis.asyncio.Redis(host=host, port=port, **options)
+        case "sentinel":
+            return _by_sentinel(address, options)
+        case "cluster":
+            return _of_cluster(address, options)
+
+
+def _by_sentinel(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio.Redis:
+    """A client of whichever server Sentinel names at the time of each connection."""
+    own = {
+        **_tls_of(address),
+        "socket_timeout": options["socket_timeout"],
+        "socket_connect_timeout": options["socket_connect_timeout"],
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+    }
+    sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
+    client: redis.asyncio.Redis = sentinel.master_for(
+        address.service, redis_class=WatchedRedis, **options
     )
+    return client
+
+
+def _of_cluster(address: StoreAddress, options: dict[str, Any]) -> redis.asyncio.Redis:
+    """A client that sends each command to the server that holds its keys. It has the methods of a
+    client of one server; keys of one command, script or transaction must share a hash tag.
+    """
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]
+    del options["db"]
+    return cast(redis.asyncio.Redis, RedisCluster(startup_nodes=nodes, **options))
+
+
+class WatchedRedis(redis.asyncio.Redis):
+    """A client of a primary that sentinels name; it closes its connections to them too."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """See Redis."""
+        await super().aclose(close_connection_pool)
+        pool = self.connection_pool
+        assert isinstance(pool, SentinelConnectionPool)
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _tls_of(address: StoreAddress) -> dict[str, Any]:
+    if not address.tls:
+        return {}
+    if missing := [path for path in address.files.values() if not os.path.isfile(path)]:
+        raise CannotStart(f"the store's URL names a file that is not there: {missing[0]}")
+    return {"ssl": True, "ssl_check_hostname": True, **address.files}
+
+
+async def check_store(client: redis.asyncio.Redis, variable: str) -> None:
+    """Refuse a store that cannot do what is needed of it; one that does not answer may come back,
+    and passes.
+
+    Raises:
+        CannotStart: says in one line what is missing.
+    """
+    probes = (("PING",), ("INFO", "server"), ("EVAL", "return 1", "0"))
+    for probe in probes:
+        try:
+            await client.execute_command(*probe)
+        except RedisClusterException as error:
+            raise CannotStart(f"{variable}: is no cluster that can be used: {error}") from None
+        except (AuthenticationError, NoPermissionError, ResponseError) as error:
+            raise CannotStart(f"{variable}: the store refuses {probe[0]}: {error}") from None
+        except (TimeoutError, RedisError, OSError):
+            return
 
 
 async def reachable(client: redis.asyncio.Redis) -> bool:

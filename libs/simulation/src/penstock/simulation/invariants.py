@@ -125,7 +125,7 @@ def _most_tokens(call: Ended) -> int:
 def check_jobs(told: Told, ledger: StoreModel) -> Iterator[Violation]:
     """Every accepted job has ended, once and well."""
     for token, job_id in told.jobs.items():
-        row = ledger.peek(f"penstock:job:{job_id}")
+        row = ledger.peek(f"penstock:{{jobs}}:job:{job_id}")
         if row is None:
             yield Violation("lost job", f"{token} {job_id} is not there")
         elif int(row["state"]) != router_pb2.JOB_STATE_SUCCEEDED or row.get("ends") != "1":

@@ -212,7 +212,9 @@ async def _jobs_ended(system: System, told: Told) -> None:
     """Wait until no job is open, or for as long as a job may take."""
     end_s = system.clock.monotonic() + JOBS_END_S
     while system.clock.monotonic() < end_s:
-        rows = [system.ledger.model.peek(f"penstock:job:{each}") for each in told.jobs.values()]
+        rows = [
+            system.ledger.model.peek(f"penstock:{{jobs}}:job:{each}") for each in told.jobs.values()
+        ]
         if all(row is not None and "ends" in row for row in rows):
             return
         await asyncio.sleep(0.5)

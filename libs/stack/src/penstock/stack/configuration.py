@@ -8,9 +8,15 @@ from pathlib import Path
 from penstock.service.settings import read_file
 
 
-def api_key(tenant: str, key: str) -> dict[str, str]:
-    """The entry of `keys.api` for a tenant's API key."""
-    return {"id": tenant, "organisation": tenant, "sha256": _digest(key)}
+def api_key(tenant: str, key: str) -> dict[str, object]:
+    """The entry of `keys.api` for a tenant's API key, which may use every priority."""
+    return {
+        "id": tenant,
+        "organisation": tenant,
+        "sha256": _digest(key),
+        "priority_ceiling": "critical",
+        "shows_addresses": True,
+    }
 
 
 def accepts_key(config_file: Path, key: str) -> bool:

@@ -182,6 +182,11 @@ class StackPlan:
         return self._process("inference-upstream", **{**defaults, **settings})
 
     @property
+    def _operators(self) -> dict[str, str]:
+        """Who may use the operators' ports: their secret is the internal token here."""
+        return {"admin_tokens": f"developer={self.token}"}
+
+    @property
     def ledger_url(self) -> str:
         """The store that never evicts: registry, budgets, jobs."""
         return self.external_ledger_url or self._embedded("ledger").url
@@ -197,15 +202,17 @@ class StackPlan:
             case "edge":
                 return self._addresses_of("router")
             case "router":
-                own = {"registry_listen": self.addresses["registry"]}
-                return own | self._addresses_of("batcher", "cache", "limiter")
+                own = {
+                    "registry_listen": self.addresses["registry"],
+                    "keys_listen": self.addresses["router-keys"],
+                }
+                callees = self._addresses_of("batcher", "cache", "limiter")
+                return own | callees | self._operators
             case "cache":
                 kept = self.identities.cache_secret if self.identities is not None else ""
                 return {"secret": kept or _derived("cache keys", self.token)}
             case "limiter":
-                # The secret of the operators' port is that of the other ports here.
-                tokens = f"developer={self.token}"
-                return {"admin_listen": self.addresses["limiter-admin"], "admin_tokens": tokens}
+                return {"admin_listen": self.addresses["limiter-admin"], **self._operators}
             case "telemetry":
                 return {
                     "prometheus_listen": self.addresses["metrics"],

@@ -23,12 +23,13 @@ PORTS: Mapping[str, int] = {
     "console": 7080,
     "generate": 7085,
     "edge": 7086,
+    "router-keys": 7088,
     "telemetry": 4317,
     "metrics": 9464,
     "otlp-http": 4318,
 }
-"""Process to port; `limiter-admin`, `registry`, `metrics` and `otlp-http` are further ports of
-limiter, router and telemetry.
+"""Process to port; `registry`, `router-keys`, `limiter-admin`, `metrics` and `otlp-http` are
+further ports of router, limiter and telemetry.
 
 A test compares them with deploy/services.yaml.
 """

@@ -12,7 +12,7 @@ from penstock.hosting.assembly import Assembly
 from penstock.hosting.grpc_server import GrpcServer
 from penstock.hosting.outside import Outside
 from penstock.hosting.service import Port, Service, reloading
-from penstock.limiter.api.admin_service import AdminServicer, operator_authenticator
+from penstock.limiter.api.admin_service import AdminServicer
 from penstock.limiter.api.envoy_service import EnvoyServicer
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.counters import state_kind
@@ -23,9 +23,11 @@ from penstock.prices.price_file import read_prices
 from penstock.prices.prices import PricesSection
 from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.operators import operator_authenticator, operators_by_secret
 from penstock.service.durability import DURABLE_CLIENT_TIMEOUT_S, StoreFacts
 from penstock.service.program import CannotStart
 from penstock.service.settings import load_section
+from penstock.service.store import check_store
 
 NAME = "limiter"
 SERVICES = limiter_pb2.DESCRIPTOR.services_by_name
@@ -67,11 +69,16 @@ def build(settings: LimiterSettings, outside: Outside) -> Service:
         uncopied=UNCOPIED,
     )
     own = GrpcServer(NAME, settings, [endpoint], tracer=outside.telemetry, clock=outside.clock)
+
+    async def open_() -> None:
+        await check_store(client, "PENSTOCK_LEDGER_URL")
+        await store.connect()
+
     return Service(
         NAME,
         [*_other_ports(settings, limiter, store), own],
         [endpoint],
-        open=store.connect,
+        open=open_,
         close=store.close,
         prepare_reload=reloading(
             lambda: _sections(settings), lambda sections: limiter.reload(*sections)
@@ -90,7 +97,7 @@ def _other_ports(
     """The operators' port and Envoy's, each on an address of its own."""
     if settings.admin_listen:
         admin = AdminServicer(limiter, store)
-        authenticate = operator_authenticator(settings.operators_by_secret())
+        authenticate = operator_authenticator(operators_by_secret(settings.admin_tokens))
         endpoint = Endpoint(SERVICES["LimiterAdminService"], admin, authenticate)
         own = settings.model_copy(update={"listen": settings.admin_listen})
         yield GrpcServer("limiter-admin", own, [endpoint], demands_certificate=False)

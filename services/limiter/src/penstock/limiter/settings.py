@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.limiter.store.connection import StoreTimings
+from penstock.rpc.operators import check_operators
 from penstock.service.durability import StoreFacts, ledger_warnings
 from penstock.service.settings import ServiceSettings
 from pydantic import Field, field_validator
@@ -66,19 +67,7 @@ class LimiterSettings(ServiceSettings):
         50, ge=1, description="milliseconds between two probes of a lost store"
     )
 
-    @field_validator("admin_tokens")
-    @classmethod
-    def _are_pairs(cls, text: str) -> str:
-        if any("=" not in part for part in text.split(",") if part.strip()):
-            raise ValueError("must be name=secret pairs, separated by commas")
-        return text
-
-    def operators_by_secret(self) -> dict[str, str]:
-        """The names of operators by their secrets."""
-        pairs = [
-            part.strip().partition("=") for part in self.admin_tokens.split(",") if part.strip()
-        ]
-        return {secret: name for name, _, secret in pairs}
+    _pairs = field_validator("admin_tokens")(check_operators)
 
     def store_warnings(self, facts: StoreFacts) -> Iterator[str]:
         """What is wrong with the ledger's store, which should be its own."""

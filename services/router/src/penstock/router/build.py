@@ -30,6 +30,7 @@ from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.holds import Holds
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.selection import Selection
+from penstock.router.credentials import Credentials, verifier_of
 from penstock.router.instances.backends import Backends
 from penstock.router.instances.ownership import Ownership
 from penstock.router.instances.registry import Registry
@@ -46,9 +47,11 @@ from penstock.router.settings import KeysSection, RouterSettings, RoutesSection
 from penstock.router.stages import AdmissionStage, LookUpStage, NoLookUp, ShapeStage
 from penstock.rpc.auth import services_only
 from penstock.rpc.endpoint import Endpoint
+from penstock.rpc.open_calls import OpenCalls
 from penstock.service.background import Background
 from penstock.service.current import Current
 from penstock.service.settings import load_section
+from penstock.service.store import check_store
 
 NAME = "router"
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -86,7 +89,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
     """Make the router, with stages of the caller's own where it gives some."""
     clock, telemetry = outside.clock, outside.telemetry
     sections = _Sections(settings)
-    keys = KeyRing(sections.keys.api)
+    keys = KeyRing(sections.keys.api, verifier_of(settings, sections.keys), clock)
     prices = Current(Prices.from_section(sections.prices))
     models = Models(sections.routes, settings.default_model, prices, sections.counters)
     store = outside.open_store(settings.ledger_url) if settings.ledger_url else None
@@ -134,8 +137,9 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         runs,
         shared.jobs if shared is not None else None,
     )
+    open_calls = OpenCalls(keys.authenticate)
     endpoints = [
-        Endpoint(ROUTER, servicer, keys.authenticate, public=True),
+        Endpoint(ROUTER, servicer, keys.authenticate, public=True, open_calls=open_calls),
         Endpoint(
             REGISTRY,
             RegistryServicer(settings, registry, clock, Ownership(store, clock)),
@@ -156,16 +160,26 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         clock=clock,
         limits=limits,
     )
-    ports = [*_http_ports(settings, kserve), *_registry_port(settings, endpoints[1]), port]
+    credentials = Credentials(settings, store, keys, sections.keys, open_calls, clock)
+    ports = [
+        *credentials.ports(),
+        *_http_ports(settings, kserve),
+        *_registry_port(settings, endpoints[1]),
+        port,
+    ]
     background = Background()
 
     async def open_() -> None:
+        if store is not None:
+            await check_store(store, "PENSTOCK_LEDGER_URL")
         await registry.read_shared()
+        await credentials.read()
         if look_up is not None:
             look_up.start()
 
     async def ready(_: str) -> None:
         background.start(poll_after_loop(settings.poll_nice, clock), "poller")
+        background.start(credentials.follow(), "credentials")
         background.start(_keep_registry(settings, outside, registry, backends, selection))
         if admission is not None:
             background.start(admission.keep(), "lease keeper")
@@ -189,7 +203,7 @@ def assemble(settings: RouterSettings, outside: Outside, stages: Stages = Stages
         open=open_,
         ready=ready,
         close=close,
-        prepare_reload=lambda: _prepare_reload(settings, keys, models, prices, shape),
+        prepare_reload=lambda: _prepare_reload(settings, credentials, models, prices, shape),
     )
     return Router(service, registry, selection, models, pipeline)
 
@@ -252,7 +266,7 @@ class _Sections:
 
 def _prepare_reload(
     settings: RouterSettings,
-    keys: KeyRing,
+    credentials: Credentials,
     models: Models,
     prices: Current[Prices],
     shape: PromptShape,
@@ -260,11 +274,12 @@ def _prepare_reload(
     """Read the file; returns what puts it in force. Raises BadConfig."""
     fresh = _Sections(settings)
     shape_prompts = shape.prepare(fresh.prompts)
+    replace_credentials = credentials.prepare(fresh.keys)
     fresh_prices = Prices.from_section(fresh.prices)
 
     def apply() -> None:
         shape_prompts()
-        keys.replace(fresh.keys.api)
+        replace_credentials()
         models.replace(fresh.routes, fresh.counters)
         prices.value = fresh_prices
 

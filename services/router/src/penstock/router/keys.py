@@ -1,20 +1,35 @@
-"""API keys at the public door: a hash looked up, a principal given.
+"""Credentials at the public port: who a caller is and what it may do.
 
-Keys themselves are never kept.
+Credentials of three kinds stand beside each other: keys of the configuration file, keys of the
+store, and signed tokens where the file says whose. The texts of keys are never kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 
-from penstock.api.common.v1 import common_pb2
+from penstock.router.identity.grants import Grant, Scope
+from penstock.router.identity.jwt_tokens import TokenVerifier, is_token
+from penstock.router.identity.key_records import (
+    KeyRecord,
+    accepts,
+    grant_of,
+    id_in,
+    is_ended,
+    keyed_hash,
+)
 from penstock.router.settings import KeySection
 from penstock.rpc.auth import Metadata
 from penstock.rpc.call import PRIORITIES, Call, Principal
-from penstock.rpc.errors import unauthenticated
+from penstock.rpc.errors import Fault, denied, unauthenticated
+from penstock.service.bounded_map import BoundedMap
+from penstock.service.clock import Clock, SystemClock
 
 HELP = "send metadata `authorization: Bearer KEY`"
+TOKENS_KEPT = 16_384
+"""Grants of verified tokens that are remembered."""
 
 
 def digest(key: str) -> str:
@@ -23,40 +38,145 @@ def digest(key: str) -> str:
 
 
 class KeyRing:
-    """The keys in force.
+    """The credentials in force.
 
-    A key is found by its digest, so the time of a look-up tells nothing of it.
+    Whoever is accepted is looked up again for each call and each item of a stream, so a key that
+    was removed, revoked or has expired ends there. A key that is not there permits nothing.
+
+    Args:
+        keys: of the configuration file.
+        tokens: verifies signed tokens; None: there are none.
     """
 
-    def __init__(self, keys: Sequence[KeySection]) -> None:
-        self.replace(keys)
+    def __init__(
+        self,
+        keys: Sequence[KeySection],
+        tokens: TokenVerifier | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._blinding = secrets.token_bytes(32)
+        self._records: Mapping[str, KeyRecord] = {}
+        self._record_secret = b""
+        self._record_grants: Mapping[str, Grant] = {}
+        self._token_grants: BoundedMap[str, Grant] = BoundedMap(TOKENS_KEPT)
+        self.replace(keys, tokens)
 
-    def replace(self, keys: Sequence[KeySection]) -> None:
-        """Put new keys in force."""
-        self._principals = {
-            key.sha256: Principal(key.organisation, key.team, key.user, key.id, key.tags)
-            for key in keys
-        }
-        self._ceilings = {key.id: int(PRIORITIES[key.priority_ceiling]) for key in keys}
+    def replace(self, keys: Sequence[KeySection], tokens: TokenVerifier | None = None) -> None:
+        """Put what the file says in force."""
+        self.tokens = tokens
+        """Verifies signed tokens; None: there are none."""
+        self._token_grants = BoundedMap(TOKENS_KEPT)
+        self._file_grants = {key.id: _grant_of_section(key) for key in keys}
+        self._file_ids = {self._blinded(key.sha256): key.id for key in keys}
+
+    def replace_records(self, secret: bytes, records: Mapping[str, KeyRecord]) -> None:
+        """Put the keys of the store in force.
+
+        Args:
+            secret: under which their hashes are made.
+        """
+        self._record_secret = secret
+        self._records = records
+        self._record_grants = {name: grant_of(record.key) for name, record in records.items()}
 
     def authenticate(self, metadata: Metadata) -> Call:
         """The Call of whoever sent this metadata; whether its traceparent is one is found out where
         the first span begins.
 
         Raises:
-            Fault: UNAUTHENTICATED without a known key.
+            Fault: UNAUTHENTICATED without a credential in force.
         """
         header = metadata.get("authorization", "")
-        scheme, _, key = (header if isinstance(header, str) else "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        scheme, _, text = (header if isinstance(header, str) else "").partition(" ")
+        text = text.strip()
+        if scheme.lower() != "bearer" or not text:
             raise unauthenticated(f"no API key; {HELP}")
-        principal = self._principals.get(digest(key.strip()))
-        if principal is None:
-            raise unauthenticated(f"the API key is not known; {HELP}")
+        grant = self._grant_of_text(text)
+        if self._is_over(grant):
+            raise _not_in_force()
         parent = metadata.get("traceparent", "")
-        return Call(principal, traceparent=parent if isinstance(parent, str) else "")
+        return Call(grant.principal, traceparent=parent if isinstance(parent, str) else "")
 
-    def capped(self, principal: Principal, priority: int) -> int:
-        """The priority that a caller gets: what it asks for, at most its key's ceiling."""
-        asked = priority or int(common_pb2.PRIORITY_NORMAL)
-        return min(asked, self._ceilings.get(principal.key_id, int(common_pb2.PRIORITY_CRITICAL)))
+    def grant(self, principal: Principal) -> Grant:
+        """What an authenticated caller may do.
+
+        Raises:
+            Fault: UNAUTHENTICATED where its credential is not in force any more.
+        """
+        name = principal.key_id
+        grant = (
+            self._file_grants.get(name)
+            or self._record_grants.get(name)
+            or self._token_grants.peek(name)
+        )
+        if grant is None or grant.principal != principal or self._is_over(grant):
+            raise _not_in_force()
+        return grant
+
+    def grant_of_job(self, principal: Principal, priority: int) -> Grant:
+        """What the caller of an accepted job may do: a key may have been revoked since; a token's
+        scope was checked when the job was submitted, and a token may expire before its job ends.
+
+        Raises:
+            Fault: PERMISSION_DENIED where the key is not in force any more.
+        """
+        if is_token_id(principal.key_id):
+            return Grant(principal, priority)
+        try:
+            return self.grant(principal)
+        except Fault as fault:
+            raise denied(f"the job's {fault.message}") from None
+
+    def _grant_of_text(self, text: str) -> Grant:
+        key_id = id_in(text)
+        if key_id is not None:
+            return self._grant_of_record(key_id, text)
+        if is_token(text) and self.tokens is not None:
+            return self._grant_of_token(text)
+        name = self._file_ids.get(self._blinded(digest(text)))
+        if name is None:
+            raise unauthenticated(f"the API key is not known; {HELP}")
+        return self._file_grants[name]
+
+    def _grant_of_record(self, key_id: str, text: str) -> Grant:
+        record = self._records.get(key_id)
+        given = keyed_hash(self._record_secret, text)
+        if not accepts(record, given, self._clock.time() * 1e3):
+            raise _not_in_force()
+        return self._record_grants[key_id]
+
+    def _grant_of_token(self, text: str) -> Grant:
+        assert self.tokens is not None
+        grant = self.tokens.verify(text, self._clock.time())
+        self._token_grants.put(grant.principal.key_id, grant)
+        return grant
+
+    def _is_over(self, grant: Grant) -> bool:
+        record = self._records.get(grant.principal.key_id)
+        now_s = self._clock.time()
+        if record is not None and is_ended(record.key, now_s * 1e3):
+            return True
+        return grant.expires_unix_s <= now_s
+
+    def _blinded(self, sha256: str) -> bytes:
+        """A digest under a secret of this process: what a look-up's time tells of it is nothing
+        that a caller could use.
+        """
+        return keyed_hash(self._blinding, sha256)
+
+
+def is_token_id(key_id: str) -> bool:
+    """Whether a principal came by a signed token."""
+    return key_id.startswith("jwt:")
+
+
+def _not_in_force() -> Fault:
+    return unauthenticated(f"API key is not known, is revoked or has expired; {HELP}")
+
+
+def _grant_of_section(key: KeySection) -> Grant:
+    who = Principal(key.organisation, key.team, key.user, key.id, key.tags)
+    scope = Scope(key.models, frozenset(key.tasks))
+    ceiling = int(PRIORITIES[key.priority_ceiling])
+    return Grant(who, ceiling, scope, key.expires_unix_s, key.shows_addresses)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from penstock.api.common.v1 import common_pb2
+from penstock.rpc.operators import check_operators
 from penstock.service.settings import CommaList, Section, ServiceSettings, split_commas
 from penstock.tasks.kinds import KindName
-from pydantic import Field, field_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 Strategy = Literal[
     "least_added_delay",
@@ -114,6 +115,20 @@ class RouterSettings(ServiceSettings):
     callback_secret: str = Field(
         "", repr=False, description="secret that signs callbacks; empty: none are sent"
     )
+    keys_listen: str = Field(
+        "", description="address of the operators' service of API keys; empty: it is not served"
+    )
+    admin_tokens: str = Field(
+        "",
+        repr=False,
+        description="operators' credentials, name=secret separated by commas; empty: no operators",
+    )
+    keys_secret: str = Field(
+        "",
+        repr=False,
+        description="secret under which API keys are hashed, the same at every router; empty: one "
+        "that is made once and kept in the store",
+    )
     poll_nice: int = Field(
         19,
         ge=0,
@@ -129,6 +144,7 @@ class RouterSettings(ServiceSettings):
         "the kind of task",
     )
 
+    _pairs = field_validator("admin_tokens")(check_operators)
     _split = field_validator("callback_hosts", mode="before")(split_commas)
 
     def queue_limit_s(self, priority: int) -> float:
@@ -154,6 +170,15 @@ class RouterSettings(ServiceSettings):
         return [problem]
 
 
+PriorityName = Literal["low", "normal", "high", "critical"]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+"""Signatures by a private key only: with a shared secret (HS256), a public key that is taken for
+that secret would sign tokens.
+"""
+
+
 class KeySection(Section):
     """One API key: only its SHA-256 is kept."""
 
@@ -163,13 +188,72 @@ class KeySection(Section):
     team: str = ""
     user: str = ""
     tags: tuple[str, ...] = ()
-    priority_ceiling: Literal["low", "normal", "high", "critical"] = "critical"
+    priority_ceiling: PriorityName = "normal"
+    models: tuple[str, ...] = ()
+    """Models that it may use; `*` at the end of a name stands for any rest; empty: all."""
+    tasks: tuple[KindName, ...] = ()
+    """Kinds of task that it may ask for; empty: all."""
+    expires: AwareDatetime | None = None
+    """From when on it is refused, with its time zone; absent: never."""
+
+    shows_addresses: bool = False
+    """Whether the addresses of instances are shown to its callers: for operators' tools."""
+
+    @property
+    def expires_unix_s(self) -> float:
+        """`expires` in Unix seconds; infinite for never."""
+        return self.expires.timestamp() if self.expires else math.inf
+
+    @field_validator("id")
+    @classmethod
+    def _is_not_a_tokens(cls, name: str) -> str:
+        if name.startswith("jwt:"):
+            raise ValueError("must not begin with jwt:, which names callers with signed tokens")
+        return name
+
+
+class TokenIssuer(Section):
+    """Who signs tokens (JWT) that are taken beside API keys, and what their claims mean here.
+
+    Exactly one of `jwks_file` and `jwks_url` says by which public keys.
+    """
+
+    issuer: str = Field(min_length=1, max_length=256)
+    audience: str = Field(min_length=1, max_length=256)
+    algorithms: tuple[Algorithm, ...] = Field(("RS256",), min_length=1)
+    jwks_file: Path | None = None
+    jwks_url: str = Field("", pattern=r"^(https://[^\s@/?#]+/[!-~]*)?$")
+    organisation: str = Field("", max_length=128)
+    """Organisation of all of its callers; empty: `organisation_claim` says."""
+    organisation_claim: str = "organisation"
+    team_claim: str = "team"
+    user_claim: str = "sub"
+    tags_claim: str = "tags"
+    models_claim: str = "models"
+    """Claim with a list of models, which narrows `models`."""
+    tasks_claim: str = "tasks"
+    priority_claim: str = "priority_ceiling"
+    """Claim with a priority, which may only lower `priority_ceiling`."""
+    priority_ceiling: PriorityName = "normal"
+    models: tuple[str, ...] = ()
+    tasks: tuple[KindName, ...] = ()
+    leeway_s: float = Field(10.0, ge=0, le=300)
+    """How far clocks may differ."""
+    max_age_s: float = Field(86_400.0, gt=0)
+    """Longest time between a token's `iat` and its `exp`."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> TokenIssuer:
+        if (self.jwks_file is None) == (not self.jwks_url):
+            raise ValueError("set exactly one of jwks_file and jwks_url")
+        return self
 
 
 class KeysSection(Section):
     """`keys:` of the file."""
 
     api: tuple[KeySection, ...] = ()
+    tokens: tuple[TokenIssuer, ...] = ()
 
     @field_validator("api")
     @classmethod
@@ -180,6 +264,14 @@ class KeysSection(Section):
             if twice:
                 raise ValueError(f"{name} stands twice: {', '.join(twice)}")
         return keys
+
+    @field_validator("tokens")
+    @classmethod
+    def _one_each(cls, issuers: tuple[TokenIssuer, ...]) -> tuple[TokenIssuer, ...]:
+        names = [each.issuer for each in issuers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"issuer stands twice: {', '.join(twice)}")
+        return issuers
 
 
 class ModelRoute(Section):

@@ -36,7 +36,7 @@ TEXTS = (
     "unix:/tmp/x",
     "0af7651916cd43dd8448eb211c80319c",
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-    "penstock:job:*",
+    "penstock:{jobs}:job:*",
     "%",
     "nan",
     "http://169.254.169.254/",

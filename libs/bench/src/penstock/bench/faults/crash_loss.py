@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -53,13 +54,18 @@ async def measure(folder: Path, appendfsync: Appendfsync, *, waits: bool, seed: 
     server = EmbeddedStore(folder, sockets / "store.sock", appendfsync)
     answered = await _settle_until_killed(server, waits, Random(seed).uniform(1.2, 3.0))
     async with _served(server):
-        client = open_store(server.url)
-        prefix = organisation_prefix("acme") + "hold:"
-        pipe = client.pipeline(transaction=False)
-        for hold_id in answered:
-            pipe.hget(prefix + hold_id, "state")
-        states = await pipe.execute() if answered else []
-        await client.aclose()
+        return await loss_of(server.url, answered)
+
+
+async def loss_of(url: str, answered: list[str]) -> Loss:
+    """How many of the settlements the store at `url` has not."""
+    client = open_store(url)
+    prefix = organisation_prefix("acme") + "hold:"
+    pipe = client.pipeline(transaction=False)
+    for hold_id in answered:
+        pipe.hget(prefix + hold_id, "state")
+    states = await pipe.execute() if answered else []
+    await client.aclose()
     return Loss(len(answered), sum(state != b"done" for state in states))
 
 
@@ -83,30 +89,45 @@ async def _settle_until_killed(server: EmbeddedStore, waits: bool, after_s: floa
     """Reserve and settle until the store is killed; returns the holds whose settlement was
     answered.
     """
-    answered: list[str] = []
     async with _served(server) as process:
-        store = LedgerStore(
-            open_store(server.url, retries=0), SystemClock(), StoreTimings(timeout_s=5.0)
-        )
-        if waits:
-            await store.connect()  # learns how the store confirms
-        counters = counters_of(SECTION, PATH, SystemClock().time())
+        return await settle_until_killed(server.url, waits, after_s, process.kill)
 
-        async def caller(number: int) -> None:
-            amounts = [1, 10, 0]
-            turn = 0
-            with contextlib.suppress(StoreLost):
-                while True:
-                    hold_id = f"{number}-{turn}"
-                    turn += 1
-                    reservation = Reservation(amounts, amounts, amounts, 60_000)
-                    await store.reserve("acme", hold_id, counters, reservation)
-                    await store.settle("acme", hold_id, amounts)
-                    answered.append(hold_id)
 
-        callers = [asyncio.create_task(caller(number)) for number in range(CALLERS)]
-        await asyncio.sleep(after_s)
-        process.kill()
-        await asyncio.gather(*callers)
-        await store.close()
+async def settle_until_killed(
+    url: str,
+    waits: bool,
+    after_s: float,
+    kill: Callable[[], object],
+    stop_after: float = math.inf,
+) -> list[str]:
+    """Reserve and settle in a store until `kill` has ended it; returns the holds whose settlement
+    was answered.
+
+    Args:
+        waits: whether an answer says that the settlement is durable.
+        stop_after: so many answered settlements are enough, whether the store has ended or not.
+    """
+    answered: list[str] = []
+    store = LedgerStore(open_store(url, retries=0), SystemClock(), StoreTimings(timeout_s=5.0))
+    if waits:
+        await store.connect()  # learns how the store confirms
+    counters = counters_of(SECTION, PATH, SystemClock().time())
+
+    async def caller(number: int) -> None:
+        amounts = [1, 10, 0]
+        turn = 0
+        with contextlib.suppress(StoreLost):
+            while len(answered) < stop_after:
+                hold_id = f"{number}-{turn}"
+                turn += 1
+                reservation = Reservation(amounts, amounts, amounts, 60_000)
+                await store.reserve("acme", hold_id, counters, reservation)
+                await store.settle("acme", hold_id, amounts)
+                answered.append(hold_id)
+
+    callers = [asyncio.create_task(caller(number)) for number in range(CALLERS)]
+    await asyncio.sleep(after_s)
+    kill()
+    await asyncio.gather(*callers)
+    await store.close()
     return answered

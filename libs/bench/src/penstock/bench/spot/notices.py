@@ -88,7 +88,8 @@ def _configuration(pool: str) -> dict[str, object]:
         "max_instances": 2,
         "actuator": {"kind": "process", "command": command, "env": env},
     }
-    key = {"id": TENANT, "organisation": TENANT, "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    key = {"id": TENANT, "organisation": TENANT, "sha256": digest, "priority_ceiling": "critical"}
     return {"keys": {"api": [key]}, "scaling": {"pools": [row]}}
 
 

@@ -177,10 +177,13 @@ class InProcessPeer:
         wait for its end.
         """
         work = self._run(local, local.dispatcher.finish(pending), context)
-        try:
-            await asyncio.wait((work,), timeout=None if math.isinf(left_s) else left_s)
-        finally:
-            work.cancel()
+        with local.endpoint.opened(self._metadata, work) as opened:
+            try:
+                await asyncio.wait((work,), timeout=None if math.isinf(left_s) else left_s)
+            finally:
+                work.cancel()
+        if opened is not None and opened.fault is not None:
+            raise opened.fault
         if not work.done():
             raise deadline_exceeded(TIME_UP)
         if work.cancelled() and (self._closed or not local.is_open):
@@ -200,9 +203,15 @@ class InProcessPeer:
             timer = None
             if not math.isinf(left_s):
                 timer = asyncio.get_running_loop().call_later(left_s, chunks.expire, work)
+            opened = local.endpoint.opened(self._metadata, work)
             try:
-                while (chunk := await chunks.take()) is not None:
-                    yield chunk
+                with opened as open_call:
+                    while (chunk := await chunks.take()) is not None:
+                        yield chunk
+            except Fault:
+                if open_call is not None and open_call.fault is not None:
+                    raise open_call.fault from None
+                raise
             finally:
                 work.cancel()
                 if timer is not None:

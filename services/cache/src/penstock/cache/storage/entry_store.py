@@ -22,6 +22,7 @@ from penstock.cache.settings import CacheSection
 from penstock.cache.storage.eviction import ByteLimits
 from penstock.cache.storage.new_entries import NewEntries, NewEntry
 from penstock.rpc.errors import unavailable
+from penstock.service.store_cluster import scan_page
 from penstock.tasks.answer_keys import keyed_hash
 from redis.exceptions import RedisError
 
@@ -35,6 +36,7 @@ UNCOMPRESSED = b"0"
 COMPRESSED = b"1"
 """First byte of a stored entry."""
 SCAN_BATCH = 1_000
+ALL_ENTRIES = f"{PREFIX}*:{ENTRY}*"
 ADD_TO_GROUP = """
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -134,10 +136,7 @@ class EntryStore:
         cursor, is_first = 0, True
         while cursor or is_first:
             is_first = False
-            found: Any = await self._client.scan(
-                cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH
-            )
-            cursor, raw_names = int(found[0]), found[1]
+            cursor, raw_names = await scan_page(self._client, cursor, ALL_ENTRIES, SCAN_BATCH)
             names = [name for raw in raw_names if (name := raw.decode()) not in self._limits]
             pipe = self._client.pipeline(transaction=False)
             for name in names:
@@ -208,10 +207,8 @@ class EntryStore:
 
     async def scan_keys(self, cursor: int) -> tuple[int, list[bytes]]:
         """Some of all keys, and the cursor of the next; cursor 0 begins, and 0 ends."""
-        found: Any = await self._client.scan(cursor, match=f"{PREFIX}*:{ENTRY}*", count=SCAN_BATCH)
-        next_cursor, names = found
-        keys = [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
-        return int(next_cursor), keys
+        next_cursor, names = await scan_page(self._client, cursor, ALL_ENTRIES, SCAN_BATCH)
+        return next_cursor, [bytes.fromhex(name.rpartition(b":")[2].decode()) for name in names]
 
     def _prefix(self, tenant: str) -> str:
         """What a tenant's names begin with; it does not reveal the tenant."""
@@ -225,7 +222,7 @@ class EntryStore:
             pipe.set(name, raw, px=life_ms)
         stored = [entry for entry, _ in entries.values()]
         for group, keys in _groups(stored).items():
-            pipe.eval(ADD_TO_GROUP, 1, prefix + group, life_ms, *keys)
+            pipe.execute_command("EVAL", ADD_TO_GROUP, 1, prefix + group, life_ms, *keys)
         self.new_entries.append(
             pipe,
             [entry.key for entry in stored],

@@ -57,11 +57,11 @@ class LoadedModels:
         parent = metadata.get("traceparent", "")
         return Call(traceparent=parent if isinstance(parent, str) else "")
 
-    def models(self) -> Sequence[ServedModel]:
+    def models(self, call: Call) -> Sequence[ServedModel]:
         """The loaded models, but for those that take conversations."""
         return [_served(model) for model in self._repository.loaded() if model.inputs]
 
-    def model(self, name: str, version: str) -> ServedModel:
+    def model(self, name: str, version: str, call: Call) -> ServedModel:
         """A loaded model; raises Fault."""
         return _served(self._loaded(name, version))
 
@@ -73,7 +73,7 @@ class LoadedModels:
         result = await self._servicer.compute(model, inference_pb2.Task(infer=task), call)
         return Computed(result, model.card.version)
 
-    def index(self) -> Sequence[IndexRow]:
+    def index(self, call: Call) -> Sequence[IndexRow]:
         """The loaded models, then those that are on disk only and why."""
         ready = {model.card.name: model.card.version for model in self._repository.loaded()}
         rows = [IndexRow(name=name, version=ready[name], state="READY") for name in sorted(ready)]

@@ -6,9 +6,6 @@ Every change is written to the audit log before it is made.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping
-
 from penstock.api.limiter.v1 import limiter_pb2 as pb
 from penstock.limiter.api.limiter_service import LimiterServicer
 from penstock.limiter.api.messages import MAX_AMOUNT, store_needed
@@ -16,28 +13,12 @@ from penstock.limiter.counters import Counter, RateCounter, SpendPath
 from penstock.limiter.rules import LimitsSection, RuleSection
 from penstock.limiter.script import StaleWindows
 from penstock.limiter.store.ledger_store import LedgerStore
-from penstock.rpc.auth import Authenticator, Metadata
-from penstock.rpc.call import Call, Principal
-from penstock.rpc.errors import invalid, not_found, unauthenticated
+from penstock.rpc.call import Call
+from penstock.rpc.errors import invalid, not_found
 
 MAX_CHANGES = 10_000
 """Changes that one call may ask for."""
 DEFAULT_CHANGES = 100
-
-
-def operator_authenticator(operators_by_secret: Mapping[str, str]) -> Authenticator:
-    """Authenticate by `authorization: Bearer SECRET`; the call's user is the operator's name."""
-
-    def authenticate(metadata: Metadata) -> Call:
-        given = str(metadata.get("authorization", "")).removeprefix("Bearer ")
-        for secret, name in operators_by_secret.items():
-            if hmac.compare_digest(given.encode(), secret.encode()):
-                return Call(Principal("", user=name))
-        raise unauthenticated(
-            "metadata authorization: send `Bearer SECRET` with the secret of an operator"
-        )
-
-    return authenticate
 
 
 class AdminServicer:

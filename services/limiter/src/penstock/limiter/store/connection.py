@@ -328,7 +328,9 @@ class StoreConnection:
         now_us = str(self._now_us())
         for operation, prefix, arguments in batch:
             values = (operation, now_us, prefix, arguments, self._max_ledger_bytes)
-            pipe.evalsha(self._script_sha, 1, prefix + "holds", *values)
+            keys = (1, prefix + "holds")
+            # Not `evalsha`, which redis-py refuses in pipelines to a cluster.
+            pipe.execute_command("EVALSHA", self._script_sha, *keys, *values)
         replies = await pipe.execute(raise_on_error=False)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # The store was restarted or its scripts were flushed: nothing of the batch has run, and

@@ -16,11 +16,12 @@ from penstock.kserve.grpc_service import NAME as SERVICE
 from penstock.kserve.model_server import Computed, Parameters, ServedModel, Trailer
 from penstock.otel.telemetry import Telemetry
 from penstock.router.calls.handler import CallHandler
+from penstock.router.identity.grants import EVERYTHING
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import KeyRing
 from penstock.router.requests.resolved import Task, sized
 from penstock.rpc.auth import Metadata
-from penstock.rpc.call import Call
+from penstock.rpc.call import NOBODY, Call
 from penstock.rpc.errors import Fault, failed_precondition, invalid, not_found, unimplemented
 from penstock.service.purity import pure
 from penstock.tasks.kinds import INFER as INFER_KIND
@@ -51,20 +52,22 @@ class FleetModels:
         """Whoever holds an API key."""
         return self._keys.authenticate(metadata)
 
-    def models(self) -> Sequence[ServedModel]:
-        """The models that take tensors and have an instance that serves them."""
-        served = (served_as(each) for each in self._serving().values())
+    def models(self, call: Call) -> Sequence[ServedModel]:
+        """The models in the caller's scope that take tensors and have an instance that serves
+        them.
+        """
+        served = (served_as(each) for each in self._serving(call).values())
         return [model for model in served if model.inputs]
 
-    def model(self, name: str, version: str) -> ServedModel:
-        """A model of the fleets.
+    def model(self, name: str, version: str, call: Call) -> ServedModel:
+        """A model of the fleets in the caller's scope; any other is not found.
 
         Raises:
             Fault: NOT_FOUND; INVALID_ARGUMENT where it takes no tensors; FAILED_PRECONDITION where
                 a version is named and instances have several.
         """
         unknown = f"Request for unknown model: '{name}'"
-        found = self._serving().get(name)
+        found = self._serving(call).get(name)
         if not found:
             raise not_found("", f"{unknown} is not found")
         model = served_as(found)
@@ -95,11 +98,11 @@ class FleetModels:
         version = version_of(outcome.result.revision or outcome.receipt.revision)
         return Computed(outcome.result, version, receipt_parameters(outcome.receipt))
 
-    def index(self) -> Sequence[IndexRow]:
-        """The models of the fleets, a row for each version."""
+    def index(self, call: Call) -> Sequence[IndexRow]:
+        """The models of the fleets in the caller's scope, a row for each version."""
         return [
             IndexRow(name=model.name, version=version, state="READY")
-            for model in self.models()
+            for model in self.models(call)
             for version in model.versions
         ]
 
@@ -115,11 +118,15 @@ class FleetModels:
         """Nothing: no client balances over routers by load."""
         return ()
 
-    def _serving(self) -> dict[str, list[inference_pb2.Model]]:
-        """By name, each model as the instances have it that may be given work."""
+    def _serving(self, call: Call) -> dict[str, list[inference_pb2.Model]]:
+        """By name, each model in the caller's scope as the instances have it that may be given
+        work. A probe, which has no caller, is told no names.
+        """
+        scope = EVERYTHING if call.principal is NOBODY else self._keys.grant(call.principal).scope
         found: dict[str, list[inference_pb2.Model]] = {}
         for model in self._ready_models():
-            found.setdefault(model.name, []).append(model)
+            if scope.covers_model(model.name):
+                found.setdefault(model.name, []).append(model)
         return {name: found[name] for name in sorted(found)}
 
     def _ready_models(self) -> Iterator[inference_pb2.Model]:

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 
 from penstock.api.inference.v1 import inference_pb2
 from penstock.api.router.v1 import router_pb2 as pb
-from penstock.router.api.scoreboard import candidates_to_proto, state_of
+from penstock.router.api.scoreboard import as_shown, candidates_to_proto, state_of
 from penstock.router.calls.handler import CallHandler
 from penstock.router.calls.pipeline import Pipeline
-from penstock.router.calls.selection import Selection
+from penstock.router.calls.selection import Selection, no_model
 from penstock.router.calls.state import Outcome
+from penstock.router.identity.grants import Grant, visible
 from penstock.router.instances.registry import Registry
 from penstock.router.jobs.jobs import Jobs
 from penstock.router.requests.resolved import RecentTexts, Task, sized, sized_any
@@ -101,12 +102,15 @@ class RouterServicer:
 
     async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         models: dict[str, pb.AvailableModel] = {}
+        scope = self._calls.grant_of(call).scope
         for instance in self._registry.registered.values():
             ready = (
                 state_of(self._registry.members[instance.id], self._clock.monotonic())
                 != pb.INSTANCE_STATE_LOST
             )
             for model in instance.models:
+                if not scope.covers_model(model.name):
+                    continue
                 row = models.get(model.name) or models.setdefault(
                     model.name, self._models.described(model.name)
                 )
@@ -127,23 +131,26 @@ class RouterServicer:
     async def GetScoreboard(
         self, request: pb.GetScoreboardRequest, call: Call
     ) -> pb.GetScoreboardResponse:
-        names = [request.model] if request.model else sorted(self._registry.fleets)
+        grant = self._calls.grant_of(call)
+        names = [request.model] if request.model else visible(grant.scope, self._registry.fleets)
+        if not all(grant.scope.covers_model(name) for name in names):  # as if it were not there
+            raise no_model(request.model)
         now, members = self._clock.monotonic(), self._registry.members
         rows: dict[str, pb.ScoreboardRow] = {}
         for name in names:
             choice = self._selection.preview(name, RequestFeatures(), Needs())
             for candidate in candidates_to_proto(choice, members, now):
-                rows.setdefault(candidate.instance_id, self._row(candidate))
+                rows.setdefault(candidate.instance_id, self._row(candidate, grant))
         return pb.GetScoreboardResponse(
             rows=rows.values(),
             strategy=self._settings.strategy,
             branches=self._selection.branches,
         )
 
-    def _row(self, candidate: pb.Candidate) -> pb.ScoreboardRow:
+    def _row(self, candidate: pb.Candidate, grant: Grant) -> pb.ScoreboardRow:
         member = self._registry.members[candidate.instance_id]
         return pb.ScoreboardRow(
-            instance=self._registry.registered[member.id],
+            instance=as_shown(self._registry.registered[member.id], grant),
             candidate=candidate,
             picks=member.picks,
             failures=member.failures,
@@ -153,7 +160,7 @@ class RouterServicer:
     async def ExplainRoute(
         self, request: pb.ExplainRouteRequest, call: Call
     ) -> pb.ExplainRouteResponse:
-        tokens, choice = 0, self._recorded_choice(request.request_id)
+        tokens, choice = 0, self._recorded_choice(request.request_id, call)
         if choice is None:
             resolved, _ = self._calls.resolve(request.options, sized_any(request.task), call)
             tokens = resolved.estimate.input_tokens
@@ -167,11 +174,13 @@ class RouterServicer:
             estimated_tokens=tokens,
         )
 
-    def _recorded_choice(self, request_id: str) -> InstanceChoice | None:
-        """The choice that was made for a request; None where none is named."""
+    def _recorded_choice(self, request_id: str, call: Call) -> InstanceChoice | None:
+        """The choice that was made for a request of the caller's organisation; None where none is
+        named.
+        """
         if not request_id:
             return None
-        choice = self._selection.choices.get(request_id)
+        choice = self._selection.recorded(call.principal.organisation, request_id)
         if choice is None:
             message = f"{request_id!r} is not among the latest requests of this router"
             raise not_found("request_id", message)
@@ -204,7 +213,7 @@ class RouterServicer:
     ) -> pb.SendFeedbackResponse:
         if not request.request_id:
             raise invalid("request_id", "is empty")
-        self._models.judge(request.request_id, request.correct)
+        self._models.judge(call.principal.organisation, request.request_id, request.correct)
         quarantined = await self._pipeline.feedback(
             call, request.request_id, request.correct, request.note
         )

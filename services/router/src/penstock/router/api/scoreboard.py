@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from penstock.api.router.v1 import router_pb2 as pb
+from penstock.router.identity.grants import Grant
 from penstock.router.routing.choice import Candidate, InstanceChoice
 from penstock.router.routing.fleet import Health, Member
 
@@ -23,6 +24,20 @@ def state_of(member: Member | None, now: float) -> pb.InstanceState:
     if member.successes < HEALTH.successes_to_join:
         return pb.INSTANCE_STATE_JOINING
     return pb.INSTANCE_STATE_READY
+
+
+def as_shown(instance: pb.Instance, grant: Grant) -> pb.Instance:
+    """An instance as a caller may see it: without models that it may not use, and without addresses
+    unless its key says so.
+    """
+    shown = pb.Instance()
+    shown.CopyFrom(instance)
+    if not grant.shows_addresses:
+        shown.ClearField("address")
+        shown.ClearField("batcher_address")
+    del shown.models[:]
+    shown.models.extend(model for model in instance.models if grant.scope.covers_model(model.name))
+    return shown
 
 
 def candidates_to_proto(

@@ -15,6 +15,7 @@ from penstock.api.router.v1 import router_pb2 as pb
 from penstock.router.calls.cascade import Cascade
 from penstock.router.calls.pipeline import Pipeline
 from penstock.router.calls.state import Outcome
+from penstock.router.identity.grants import Grant, permitted_models, visible
 from penstock.router.instances.registry import Registry
 from penstock.router.keys import KeyRing
 from penstock.router.requests.resolved import (
@@ -88,7 +89,8 @@ class CallHandler:
 
     async def serve_job(self, job: pb.SubmitJobRequest, call: Call, attempt: JobTry) -> Outcome:
         """Serve one try of a job's task as one of its caller's calls; raises Fault."""
-        request, call = self.resolve(job.options, sized_any(job.task), call)
+        grant = self._keys.grant_of_job(call.principal, call.priority)
+        request, call = self._resolve(job.options, sized_any(job.task), call, grant)
         return await self._run(request._replace(job=attempt), call)
 
     async def outcome_of(self, options: pb.CallOptions, sized: SizedTask, call: Call) -> Outcome:
@@ -100,15 +102,29 @@ class CallHandler:
         self, options: pb.CallOptions, sized: SizedTask, call: Call
     ) -> tuple[ResolvedRequest, Call]:
         """The request as it will be served, and the call within its run; raises Fault."""
+        return self._resolve(options, sized, call, self._keys.grant(call.principal))
+
+    def _resolve(
+        self, options: pb.CallOptions, sized: SizedTask, call: Call, grant: Grant
+    ) -> tuple[ResolvedRequest, Call]:
         check_options(options)
-        priority = self._keys.capped(call.principal, options.priority or call.priority)
+        priority = grant.priority(options.priority or call.priority)
         run_id, step = options.run_id or call.run_id, options.step or call.step
         if (priority, run_id, step) != (call.priority, call.run_id, call.step):
             call = call._replace(priority=priority, run_id=run_id, step=step)
         kind, task, estimate, digest = sized
-        models, why = self._models.chain(options, kind, estimate, self._registry.fleets.keys())
-        request = ResolvedRequest(options, kind, task, models[0], estimate, models[1:], why, digest)
+        serving = visible(grant.scope, self._registry.fleets)
+        chain, why = self._models.chain(options, kind, estimate, serving)
+        permitted = permitted_models(grant.scope, kind.name, options, chain)
+        if isinstance(permitted, Fault):
+            raise permitted
+        first, *spare = permitted.models
+        request = ResolvedRequest(options, kind, task, first, estimate, tuple(spare), why, digest)
         return request, self._runs.enter(options, call) if call.run_id else call
+
+    def grant_of(self, call: Call) -> Grant:
+        """What the caller may use, and so may see; raises UNAUTHENTICATED."""
+        return self._keys.grant(call.principal)
 
     async def _run(self, request: ResolvedRequest, call: Call) -> Outcome:
         try:
@@ -141,6 +157,7 @@ class CallHandler:
         return await self._booked(request, self._runs.enter(request.options, call))
 
     def _book(self, call: Call, outcome: Outcome) -> None:
-        self._models.served(outcome.receipt.request_id, outcome.receipt.model)
+        receipt = outcome.receipt
+        self._models.served(call.principal.organisation, receipt.request_id, receipt.model)
         if call.run_id:
             self._runs.spent(call, outcome.receipt.cost.paid_microusd)

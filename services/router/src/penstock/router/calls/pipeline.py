@@ -276,7 +276,7 @@ class Pipeline:
 
     def _begin(self, request: ResolvedRequest, call: Call, span: Span) -> CallState:
         trace_id = span.call.traceparent[3:35]
-        receipt = ReceiptBuilder(secrets.token_hex(8), trace_id, call.run_id, request.model)
+        receipt = ReceiptBuilder(secrets.token_hex(16), trace_id, call.run_id, request.model)
         for losses in self._losses:
             receipt.note(*losses.notes())
         if request.model_note:

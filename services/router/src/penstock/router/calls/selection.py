@@ -6,7 +6,6 @@ room (late binding), or the first instance of a model that scales from zero.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from copy import deepcopy
 from random import Random
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from penstock.router.routing.strategy import RequestFeatures, Strategy
 from penstock.router.settings import RouterSettings
 from penstock.rpc.errors import Fault, exhausted, failed_precondition, not_found, unavailable
 from penstock.rpc.reasons import Reason
+from penstock.service.bounded_map import BoundedMap
 from penstock.service.clock import Clock
 
 CHOICES_KEPT = 4096
@@ -79,8 +79,8 @@ class Selection:
         self._rng = rng
         self._queue = LateBindingQueue()
         self._affinity = Affinity()
-        self.choices: OrderedDict[str, InstanceChoice] = OrderedDict()
-        """By request id."""
+        self._choices: BoundedMap[tuple[str, str], InstanceChoice] = BoundedMap(CHOICES_KEPT)
+        """By organisation and request id."""
         self.branches: dict[str, int] = {}
         self._branch_counter = telemetry.counter(
             "penstock.router.picks", "{pick}", "Picks by branch"
@@ -123,7 +123,9 @@ class Selection:
         features = RequestFeatures(request.estimate.input_tokens, urgency, sizes)
         strategy = self._registry.strategies[model]
         choice = choose(fleet, strategy, features, now, self._rng, tried=state.tried, fits=fits)
-        self._record(state.receipt.request_id, choice)
+        self.count(choice.branch)
+        organisation = state.call.principal.organisation
+        self._choices.put((organisation, state.receipt.request_id), choice)
         if isinstance(choice, Chosen):
             return Target(fleet, strategy, choice)
         return fleet, choice
@@ -188,11 +190,12 @@ class Selection:
         """
         fleet = self._registry.fleets.get(model)
         if fleet is None:
-            message = f"no instance serves {model!r}"
             if not self._registry.is_complete:
-                message = f"{message} as far as this router knows, which has just started; retry"
-                raise unavailable(message, reason=Reason.NO_INSTANCE, retry_after_s=0.5)
-            raise not_found("options.model", message, Reason.NO_MODEL)
+                message = f"no instance serves {model!r} as far as this router knows, which has"
+                raise unavailable(
+                    f"{message} just started; retry", reason=Reason.NO_INSTANCE, retry_after_s=0.5
+                )
+            raise no_model(model)
         return fleet
 
     def preview(self, model: str, features: RequestFeatures, needs: Needs) -> InstanceChoice:
@@ -206,11 +209,9 @@ class Selection:
         self.branches[branch] = self.branches.get(branch, 0) + 1
         self._branch_counter.add(1, {"branch": branch})
 
-    def _record(self, request_id: str, choice: InstanceChoice) -> None:
-        self.count(choice.branch)
-        self.choices[request_id] = choice
-        if len(self.choices) > CHOICES_KEPT:
-            self.choices.popitem(last=False)
+    def recorded(self, organisation: str, request_id: str) -> InstanceChoice | None:
+        """The choice for one of the latest requests of an organisation; None where it had none."""
+        return self._choices.peek((organisation, request_id))
 
     async def _wait_for_first(self, state: CallState) -> bool:
         """Wait while a scaler starts the first instance of the model; False where none does."""
@@ -286,3 +287,8 @@ def _blocks_of(state: CallState) -> tuple[object, ...]:
     if state.prefix_blocks is None:
         state.prefix_blocks = prefix_blocks(state.request.model, state.request.task.generate)
     return state.prefix_blocks
+
+
+def no_model(name: str) -> Fault:
+    """Nobody serves a model, or nobody serves it to this caller."""
+    return not_found("options.model", f"no instance serves {name!r}", Reason.NO_MODEL)

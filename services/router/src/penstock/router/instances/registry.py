@@ -33,10 +33,10 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 
-PREFIX = "penstock:router:instance:"
-INDEX = "penstock:router:instances"
-DRAINING = "penstock:router:draining"
-ROUTERS = "penstock:router:routers"
+PREFIX = "penstock:{router}:instance:"
+INDEX = "penstock:{router}:instances"
+DRAINING = "penstock:{router}:draining"
+ROUTERS = "penstock:{router}:routers"
 
 LEARNING = Learning(
     forget_services=60.0,

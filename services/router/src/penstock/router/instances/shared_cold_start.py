@@ -14,8 +14,8 @@ from collections import Counter
 import redis.asyncio
 from penstock.router.instances.cold_start_queue import ColdStartQueue
 
-SCALED = "penstock:router:scaled"
-WAITING = "penstock:router:waiting"
+SCALED = "penstock:{router}:scaled"
+WAITING = "penstock:{router}:waiting"
 EXCHANGE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

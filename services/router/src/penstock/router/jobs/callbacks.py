@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from penstock.service.public_addresses import is_public, resolve
 
 SIGNATURE = "penstock-signature"
 TIMEOUT_S = 10.0
@@ -36,26 +36,17 @@ def refused_because(url: str, hosts: Collection[str]) -> str:
     return "" if port in (None, 443) else "must use port 443"
 
 
-def is_public(address: str) -> bool:
-    """False for private, loopback, link-local, multicast and reserved addresses, also where IPv6
-    wraps an IPv4 one.
+def secret_of(callback_secret: str, organisation: str) -> str:
+    """The secret by which callbacks to one organisation are signed: HMAC-SHA256 of its name under
+    the deployment's secret, in hexadecimal. So no organisation can sign for another.
     """
-    found = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    inside = found.is_multicast or found.is_reserved or getattr(found, "is_site_local", False)
-    return found.is_global and not inside and (inner is None or is_public(str(inner)))
+    return hmac.new(callback_secret.encode(), organisation.encode(), hashlib.sha256).hexdigest()
 
 
 def sign(secret: str, at_unix_s: int, body: bytes) -> str:
     """`t=SECONDS,v1=HMAC-SHA256(secret, "SECONDS." + body)`: the receiver checks both."""
     digest = hmac.new(secret.encode(), f"{at_unix_s}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at_unix_s},v1={digest}"
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(item[4][0]) for item in found]
 
 
 @dataclass(frozen=True)

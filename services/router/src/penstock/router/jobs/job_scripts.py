@@ -6,8 +6,8 @@ KEYS of every script: the job's own hash. Fields of it: `request`, `principal`, 
 `priority`, `state`, `submitted`, `deadline`, `attempts` (which is also the fence: the attempt that
 may end the job), `outcome`, `ended`, `ended_by` (a fence; empty for a cancellation) and `ends`.
 
-What an organisation keeps is its book, under `penstock:jobs:ORGANISATION:`. Organisations and API
-keys are percent-encoded there, so no separator stands in them.
+What an organisation keeps is its book, under `penstock:{jobs}:of:ORGANISATION:`. Organisations and
+API keys are percent-encoded there, so no separator stands in them.
 
 - `open`, `open:KEY`: ids of jobs that have not ended, of the organisation and of one API key, and
   `ended`: of those that have; sorted by when the job's hash expires;
@@ -25,7 +25,7 @@ SUPERSEDED, ENDED_BEFORE, ENDED_NOW = -1, 0, 1
 SHARED = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local JOB = 'penstock:job:'
+local JOB = 'penstock:{jobs}:job:'
 -- Bytes that a job needs beside its request or its result, about.
 local OVERHEAD = 1024
 

@@ -27,9 +27,13 @@ from penstock.rpc.reasons import Reason
 from penstock.service.durability import Fsyncs
 from penstock.service.work_stream import TakenOver
 
-PREFIX = "penstock:job:"
-STREAM = "penstock:jobs"
-CALLBACKS = "penstock:job-callbacks"
+TAG = "penstock:{jobs}:"
+"""All keys of jobs are of one hash tag: one script touches the queue, which organisations share,
+and what an organisation keeps.
+"""
+PREFIX = f"{TAG}job:"
+STREAM = f"{TAG}queue"
+CALLBACKS = f"{TAG}callbacks"
 CHANGED = "penstock:jobs:changed"
 KEEP_S = 24 * 3600
 """How long an ended job can be asked for, and one that nobody has ended after its deadline."""
@@ -93,7 +97,7 @@ class JobStore:
         """
         job_id = secrets.token_hex(16)
         owner, run_id = principal.organisation, request.options.run_id
-        token = f"penstock:job-token:{_in_key(owner)}:{_in_key(request.idempotency_token)}"
+        token = f"{TAG}token:{_in_key(owner)}:{_in_key(request.idempotency_token)}"
         keys = [PREFIX + job_id, STREAM, token, _run_key(owner, run_id)]
         given: list[str | bytes | int] = [
             job_id,
@@ -110,7 +114,7 @@ class JobStore:
             self._limits.open_jobs,
             self._limits.open_jobs_of_key,
             self._limits.kept_bytes,
-            f"penstock:jobs:{_in_key(owner)}:",
+            f"{TAG}of:{_in_key(owner)}:",
         ]
         reply, name = await self._store.eval(SUBMIT, len(keys), *keys, *given)
         if reply > KNOWN:
@@ -136,12 +140,12 @@ class JobStore:
     async def _row(self, job_id: str) -> dict[bytes, bytes]:
         return cast(dict[bytes, bytes], await self._store.hgetall(PREFIX + job_id))
 
-    async def callback(self, job_id: str) -> tuple[str, pb.Job] | None:
-        """Where an ended job is to be told, and the job."""
+    async def callback(self, job_id: str) -> tuple[str, str, pb.Job] | None:
+        """Whose an ended job is, where it is to be told, and the job."""
         row = await self._row(job_id)
         if not row:
             return None
-        return row[b"callback"].decode(), _job(job_id, row)
+        return row[b"organisation"].decode(), row[b"callback"].decode(), _job(job_id, row)
 
     async def begin(self, job_id: str) -> Taken | None:
         """Take a job to be served; None where it has ended or is no longer kept."""
@@ -215,7 +219,7 @@ def _packed(principal: Principal) -> bytes:
 
 
 def _run_key(organisation: str, run_id: str) -> str:
-    return f"penstock:run-jobs:{_in_key(organisation)}:{_in_key(run_id)}"
+    return f"{TAG}run:{_in_key(organisation)}:{_in_key(run_id)}"
 
 
 def _in_key(name: str) -> str:

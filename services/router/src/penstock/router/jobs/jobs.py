@@ -19,6 +19,7 @@ from penstock.router.jobs import callbacks
 from penstock.router.jobs.job_store import (
     CALLBACKS,
     CHANGED,
+    PREFIX,
     STREAM,
     JobLimits,
     JobStore,
@@ -241,13 +242,12 @@ class Jobs:
         found = await self._store.callback(job_id)
         if found is None:
             return
-        url, job = found
+        organisation, url, job = found
+        secret = callbacks.secret_of(self._settings.callback_secret, organisation)
         body = json_format.MessageToJson(job, indent=None).encode()
         for number in range(CALLBACK_TRIES):
             try:
-                signature = callbacks.sign(
-                    self._settings.callback_secret, int(self._clock.time()), body
-                )
+                signature = callbacks.sign(secret, int(self._clock.time()), body)
                 status = await self._post(url, body, signature)
                 if 200 <= status < 300 or status in (400, 401, 403, 404, 410):
                     return
@@ -276,7 +276,7 @@ class Jobs:
         task = self._running.get(job_id)
         if task is None:
             return
-        state = await self._redis.hget(f"penstock:job:{job_id}", "state")
+        state = await self._redis.hget(PREFIX + job_id, "state")
         if (
             state is not None
             and int(state) == pb.JOB_STATE_CANCELLED

@@ -4,7 +4,6 @@ what the configuration declares and what callers have judged.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from penstock.api.router.v1 import router_pb2
 from penstock.prices.prices import Prices
 from penstock.router.requests.token_counts import TokenCounts
 from penstock.router.settings import ModelRoute, RoutesSection
+from penstock.service.bounded_map import BoundedMap
 from penstock.service.current import Current
 from penstock.tasks.kind import Estimate, Kind, TokenCounter
 
@@ -46,7 +46,8 @@ class Models:
         self._prices = prices
         self._judged: dict[str, list[int]] = {}
         """Answers that were right and answers that were judged, by model."""
-        self._served: OrderedDict[str, str] = OrderedDict()
+        self._served: BoundedMap[tuple[str, str], str] = BoundedMap(SERVED_KEPT)
+        """Models by organisation and request id."""
         self.replace(routes, counters)
 
     def replace(
@@ -113,19 +114,21 @@ class Models:
         right, judged = self._judged.get(name, (0, 0))
         return (declared * DECLARED_WEIGHT + right) / (DECLARED_WEIGHT + judged)
 
-    def served(self, request_id: str, name: str) -> None:
+    def served(self, organisation: str, request_id: str, name: str) -> None:
         """Remember who answered, for a verdict that may come."""
-        self._served[request_id] = name
-        if len(self._served) > SERVED_KEPT:
-            self._served.popitem(last=False)
+        self._served.put((organisation, request_id), name)
 
-    def judge(self, request_id: str, correct: bool) -> None:
-        """Take a caller's verdict; each answer is judged once."""
-        name = self._served.pop(request_id, None)
-        if name is not None:
-            tally = self._judged.setdefault(name, [0, 0])
-            tally[0] += correct
-            tally[1] += 1
+    def judge(self, organisation: str, request_id: str, correct: bool) -> bool:
+        """Take a caller's verdict; each answer is judged once, by the organisation that got it.
+        False where there is none to judge.
+        """
+        name = self._served.pop((organisation, request_id))
+        if name is None:
+            return False
+        tally = self._judged.setdefault(name, [0, 0])
+        tally[0] += correct
+        tally[1] += 1
+        return True
 
     def described(self, name: str) -> router_pb2.AvailableModel:
         """A model's row in a list of models, with its prices."""

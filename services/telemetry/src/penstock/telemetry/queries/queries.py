@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from penstock.api.telemetry.v1 import telemetry_pb2 as pb
 from penstock.otel.counts import AccountKey
-from penstock.rpc.errors import invalid, not_found
+from penstock.rpc.errors import Fault, invalid, not_found
 from penstock.telemetry.detection.incidents import Incident
 from penstock.telemetry.spans.spans import SpanTree
 from penstock.telemetry.store import TelemetryStore
@@ -74,23 +74,30 @@ def find_trace(store: TelemetryStore, id_or_prefix: str) -> tuple[bytes, SpanTre
         raise invalid("trace_id", "more than one trace begins so; give more digits")
     spans = store.window.spans(found[0]) if found else []
     if not spans:
-        raise not_found("trace_id", "no such trace is held; it may be too old or was not recorded")
+        raise no_trace()
     return found[0], SpanTree(spans)
 
 
-def search_traces(store: TelemetryStore, request: pb.SearchTracesRequest) -> list[TraceSummary]:
-    """Matching traces, the newest first; open ones as they stand.
+def no_trace() -> Fault:
+    """There is no such trace, or none that the caller may see."""
+    return not_found("trace_id", "no such trace is held; it may be too old or was not recorded")
+
+
+def search_traces(
+    store: TelemetryStore, request: pb.SearchTracesRequest, tenant: str
+) -> list[TraceSummary]:
+    """Matching traces of a tenant, empty for all, the newest first; open ones as they stand.
 
     Raises:
         Fault: the limit is too large or the window ends before it starts.
     """
     if request.limit > MAX_ROWS:
         raise invalid("limit", f"at most {MAX_ROWS}")
-    return _search(store, request, request.limit or DEFAULT_ROWS)
+    return _search(store, request, tenant, request.limit or DEFAULT_ROWS)
 
 
 def _search(
-    store: TelemetryStore, request: pb.SearchTracesRequest, limit: int
+    store: TelemetryStore, request: pb.SearchTracesRequest, tenant: str, limit: int
 ) -> list[TraceSummary]:
     from_s, to_s = period_s(request.window, store.clock.time())
     from_ns, to_ns = int(from_s * 1e9), int(to_s * 1e9)
@@ -100,7 +107,7 @@ def _search(
             from_ns <= row.start_ns <= to_ns
             and (not request.service or request.service in row.services)
             and request.name in row.name
-            and request.tenant in ("", row.tenant)
+            and tenant in ("", row.tenant)
             and request.run_id in ("", row.run_id)
             and (bool(row.error) or not request.errors_only)
             and row.duration_ns >= request.min_duration_ms * 1e6
@@ -121,9 +128,10 @@ def _summaries(store: TelemetryStore) -> Iterator[TraceSummary]:
 
 
 def trees_in_percentiles(
-    store: TelemetryStore, request: pb.GetCriticalPathRequest
+    store: TelemetryStore, request: pb.GetCriticalPathRequest, tenant: str
 ) -> list[SpanTree]:
-    """The matching traces whose duration lies within the request's percentiles.
+    """The matching traces of a tenant, empty for all, whose duration lies within the request's
+    percentiles.
 
     Raises:
         Fault: the percentiles do not make a range within 0 to 100.
@@ -134,7 +142,7 @@ def trees_in_percentiles(
     matching = pb.SearchTracesRequest(
         window=request.window, name=request.name, include_background=request.include_background
     )
-    rows = _search(store, matching, limit=100_000)
+    rows = _search(store, matching, tenant, limit=100_000)
     rows.sort(key=lambda row: row.duration_ns)
     first = int(len(rows) * request.from_percentile / 100)
     last = math.ceil(len(rows) * high / 100 - 1e-6)

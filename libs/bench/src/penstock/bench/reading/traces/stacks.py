@@ -73,7 +73,12 @@ async def run_whole_stack(
     """Start every service of `make up`, with an API key for each caller."""
     keys = {caller: f"psk-reading-{caller}" for caller in CALLERS}
     api = [
-        {"id": caller, "organisation": TENANT, "sha256": hashlib.sha256(key.encode()).hexdigest()}
+        {
+            "id": caller,
+            "organisation": TENANT,
+            "sha256": hashlib.sha256(key.encode()).hexdigest(),
+            "priority_ceiling": "critical",
+        }
         for caller, key in keys.items()
     ]
     with _folders(inputs, {"keys": {"api": api}, **config}) as folders, _log() as log:

@@ -1,0 +1,103 @@
+"""Learning at each router what has become of credentials: keys of the store within a poll, keys of
+token issuers within minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from penstock.router.identity import jwks
+from penstock.router.identity.jwt_tokens import TokenVerifier
+from penstock.router.identity.key_store import KeyStore
+from penstock.router.keys import KeyRing
+from penstock.router.settings import TokenIssuer
+from penstock.service.clock import Clock
+from penstock.service.work_stream import LOST
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+"""Between two looks at the version; a revoked key is refused and its open calls end within it."""
+MAX_BLIND_S = 30.0
+"""Longest that keys of the store are believed while the store does not answer."""
+REFETCH_S = 300.0
+RETRY_S = 10.0
+
+Get = Callable[[str], Awaitable[bytes]]
+
+
+class KeyFollower:
+    """Keeps a key ring as the store has it.
+
+    Args:
+        end_refused: ends open calls of whoever is not accepted any more.
+        secret: under which keys are hashed; empty: the store's.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        keys: KeyRing,
+        clock: Clock,
+        end_refused: Callable[[], object],
+        secret: str,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._end_refused = end_refused
+        self._configured_secret = secret
+        self._secret = b""
+        self._version = -1
+        self._read_at_s = clock.monotonic()
+
+    async def read(self) -> None:
+        """Take in what has changed; raises redis' own errors."""
+        if await self._store.version() != self._version:
+            version, records = await self._store.read()
+            if records and not self._secret:
+                self._secret = await self._store.secret(self._configured_secret)
+            self._version = version
+            self._keys.replace_records(self._secret, records)
+        self._read_at_s = self._clock.monotonic()
+
+    async def run(self) -> None:
+        """Read for ever. While the store does not answer its keys are believed for MAX_BLIND_S,
+        then refused: one of them may have been revoked.
+        """
+        while True:
+            try:
+                await self.read()
+            except LOST:
+                self._distrust()
+            self._end_refused()
+            await self._clock.sleep(POLL_S)
+
+    def _distrust(self) -> None:
+        blind_s = self._clock.monotonic() - self._read_at_s
+        if blind_s > MAX_BLIND_S and self._version >= 0:
+            log.error("keys of the store are refused: it has not answered for %.0f s", blind_s)
+            self._keys.replace_records(self._secret, {})
+            self._version = -1
+
+
+async def follow_issuers(
+    verifier: TokenVerifier, issuers: tuple[TokenIssuer, ...], clock: Clock, get: Get
+) -> None:
+    """Fetch the keys of issuers that publish them at an address, for ever; while an address does
+    not answer, what it said last holds.
+    """
+    fetched = [issuer for issuer in issuers if issuer.jwks_url]
+    while fetched:
+        results = [await _fetch(verifier, issuer, get) for issuer in fetched]
+        await clock.sleep(REFETCH_S if all(results) else RETRY_S)
+
+
+async def _fetch(verifier: TokenVerifier, issuer: TokenIssuer, get: Get) -> bool:
+    try:
+        verifier.replace_keys(issuer.issuer, jwks.parse(await get(issuer.jwks_url)))
+    except (OSError, TimeoutError, jwks.BadKeySet) as error:
+        log.warning("keys of the issuer %s: %s; the earlier ones hold", issuer.issuer, error)
+        return False
+    return True
